@@ -1,0 +1,43 @@
+"""What can go wrong between us and a trainer. Every message can be shown to a user.
+
+    TrainerError
+    ├── Refused      the trainer said no: nothing was created, nothing is owed
+    ├── Uncertain    no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
+    └── Nonsense     an answer came that is not in the API's shape
+"""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """A trainer did not do what it was asked."""
+
+
+class Refused(TrainerError):
+    """A certain no. `code` is the API's error code, e.g. 'training_not_available'; `status` the HTTP status."""
+
+    def __init__(self, message: str, *, code: str | None, status: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+    @property
+    def is_missing(self) -> bool:
+        return self.status == 404
+
+    @property
+    def is_closed_to_us(self) -> bool:
+        """This organisation may not train here, whatever it sends."""
+        return self.code == "training_not_available"
+
+
+class Uncertain(TrainerError):
+    """It may or may not have happened. `retry_after` in seconds where the trainer named it."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Nonsense(TrainerError):
+    """The answer cannot be read: a proxy's page, a missing field."""

@@ -1,0 +1,139 @@
+"""What the bot and a trainer say to each other: frozen values, in the words of OpenAI's fine-tuning API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+Ability = Literal[
+    "metadata_filter",  # jobs.list(metadata=…) filters on the server
+    "idempotency",  # honours Idempotency-Key on create
+    "extra_hyperparameters",  # lora_r, lora_alpha, … beside n_epochs
+    "method",  # takes `method: {type: supervised}`, else top-level `hyperparameters`
+    "suffix",
+    "checkpoints",
+    "progress",  # trained_steps / total_steps / estimated_finish on the job
+    "chat",  # serves the tuned model under /chat/completions
+]
+
+Hyperparameter = int | float | str
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+QUEUED_STATUSES = frozenset({"validating_files", "queued"})
+FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
+KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A trainer as a row of configuration. `base_url` ends in /v1; `key_env` names the variable with the key."""
+
+    name: str
+    base_url: str
+    key_env: str | None
+    abilities: frozenset[Ability]
+    timeout_s: float = 30.0
+
+    def can(self, ability: Ability) -> bool:
+        return ability in self.abilities
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything a trainer is told. `key` is ours, deterministic; it travels as metadata and Idempotency-Key."""
+
+    key: str
+    model: str
+    training_file: str
+    hyperparameters: Mapping[str, Hyperparameter]
+    seed: int
+    suffix: str
+    validation_file: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trainer's job, as it last answered. Times are unix seconds."""
+
+    id: str
+    status: str
+    model: str
+    created_at: int
+    fine_tuned_model: str | None = None
+    finished_at: int | None = None
+    estimated_finish: int | None = None
+    trained_tokens: int | None = None
+    trained_steps: int | None = None
+    total_steps: int | None = None
+    result_files: tuple[str, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+    @property
+    def has_known_status(self) -> bool:
+        return self.status in KNOWN_STATUSES
+
+
+@dataclass(frozen=True)
+class Event:
+    id: str
+    created_at: int
+    level: str
+    message: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of a job's result file. Losses in nats per supervised token."""
+
+    step: int
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    id: str
+    step: int
+    fine_tuned_model: str
+    created_at: int
+    train_loss: float | None = None
+    valid_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Role
+    content: str
+    weight: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to a prompt, what it took. `seconds` is the wall time of the request."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD per million tokens; None where the price is unknown or does not apply."""
+
+    training: Decimal | None
+    input: Decimal | None
+    cached_input: Decimal | None
+    output: Decimal | None
