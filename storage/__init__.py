@@ -1,0 +1,1 @@
+"""Memory: what we remember, in SQLite. Knows neither people's rules nor models."""

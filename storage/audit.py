@@ -1,0 +1,55 @@
+"""The append-only audit log: each entry's hash covers the one before, so an altered row is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from storage.database import Database
+from storage.records import AuditEntry
+
+GENESIS = "0" * 64
+
+
+class Audit:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, *, at: float, who: str, action: str, subject: str, detail: str = "") -> None:
+        """Append one entry; call it inside the transaction of what it tells."""
+        with self._db.immediate():
+            previous = self._db.value("SELECT hash FROM audit ORDER BY id DESC LIMIT 1") or GENESIS
+            self._db.change(
+                "INSERT INTO audit (at, who, action, subject, detail, previous, hash)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    at,
+                    who,
+                    action,
+                    subject,
+                    detail,
+                    previous,
+                    _hash(previous, at, who, action, subject, detail),
+                ),
+            )
+
+    def entries(self, subject: str | None = None) -> list[AuditEntry]:
+        """Oldest first."""
+        rows = self._db.rows(
+            "SELECT * FROM audit WHERE ? IS NULL OR subject = ? ORDER BY id", (subject, subject)
+        )
+        return [AuditEntry(**row) for row in rows]
+
+    def first_broken(self) -> AuditEntry | None:
+        """The first entry whose hash does not fit its content and its predecessor."""
+        previous = GENESIS
+        for entry in self.entries():
+            expected = _hash(previous, entry.at, entry.who, entry.action, entry.subject, entry.detail)
+            if entry.previous != previous or entry.hash != expected:
+                return entry
+            previous = entry.hash
+        return None
+
+
+def _hash(previous: str, at: float, who: str, action: str, subject: str, detail: str) -> str:
+    return hashlib.sha256(json.dumps([previous, at, who, action, subject, detail]).encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""Datasets and their versions: received → checking → ready | refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from storage.database import Database
+from storage.records import Dataset, DatasetState
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    name: str
+    channel: str
+    uploaded_by: str
+    filename: str
+    source: str
+    text_column: str | None = None
+    label_column: str | None = None
+
+
+class Datasets:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def receive(self, new: NewDataset, *, now: float) -> Dataset:
+        """Record what a person handed over; a name that exists gets its next version."""
+        with self._db.immediate():
+            version = self._db.value(
+                "SELECT coalesce(max(version), 0) + 1 FROM datasets WHERE name = ?", (new.name,)
+            )
+            row = self._db.row(
+                "INSERT INTO datasets (name, version, state, channel, uploaded_by, filename, source,"
+                " text_column, label_column, created_at, updated_at)"
+                " VALUES (?, ?, 'received', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+                (
+                    new.name,
+                    version,
+                    new.channel,
+                    new.uploaded_by,
+                    new.filename,
+                    new.source,
+                    new.text_column,
+                    new.label_column,
+                    now,
+                    now,
+                ),
+            )
+        assert row is not None  # noqa: S101 - RETURNING after INSERT
+        return Dataset(**row)
+
+    def get(self, dataset_id: int) -> Dataset:
+        row = self._db.row("SELECT * FROM datasets WHERE id = ?", (dataset_id,))
+        if row is None:
+            raise KeyError(dataset_id)
+        return Dataset(**row)
+
+    def newest(self, name: str) -> Dataset | None:
+        """The newest usable version under this name; where there is none, the newest of any state."""
+        row = self._db.row(
+            "SELECT * FROM datasets WHERE name = ? ORDER BY state = 'ready' DESC, version DESC LIMIT 1",
+            (name,),
+        )
+        return Dataset(**row) if row else None
+
+    def all(self) -> list[Dataset]:
+        """Newest first."""
+        return [Dataset(**row) for row in self._db.rows("SELECT * FROM datasets ORDER BY id DESC")]
+
+    def due(self, now: float) -> list[Dataset]:
+        """Those that still have to be fetched or checked."""
+        rows = self._db.rows(
+            "SELECT * FROM datasets WHERE state IN ('received', 'checking') AND next_at <= ? ORDER BY id",
+            (now,),
+        )
+        return [Dataset(**row) for row in rows]
+
+    def move(self, dataset: Dataset, to: DatasetState, *, now: float, **changes: Any) -> Dataset | None:
+        """One guarded UPDATE; None where another hand has moved this dataset meanwhile."""
+        changes = {**changes, "state": to, "updated_at": now}
+        names = ", ".join(f"{name} = ?" for name in changes)
+        row = self._db.row(
+            f"UPDATE datasets SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
+            (*changes.values(), dataset.id, dataset.state),
+        )
+        return Dataset(**row) if row else None

@@ -1,0 +1,163 @@
+"""The schema, one step a release. A released step is never changed; a new one is added below it."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("finetune")
+
+FIRST_SCHEMA = """
+CREATE TABLE datasets (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('received', 'checking', 'ready', 'refused')),
+    channel TEXT NOT NULL,
+    uploaded_by TEXT NOT NULL,
+    filename TEXT NOT NULL,
+    source TEXT NOT NULL,
+    text_column TEXT,
+    label_column TEXT,
+    sha256 TEXT,
+    report TEXT,
+    refusal TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    UNIQUE (name, version)
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    plan_hash TEXT NOT NULL UNIQUE,
+    plan TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('awaiting_approval', 'approved', 'creating', 'training',
+        'evaluating', 'done', 'rejected', 'expired', 'cancelled', 'failed', 'needs_human')),
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    requester TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    job_id TEXT,
+    file_id TEXT,
+    model TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    state_since REAL NOT NULL,
+    progress TEXT,
+    result TEXT,
+    error TEXT,
+    reserved_micros INTEGER NOT NULL DEFAULT 0,
+    actual_micros INTEGER,
+    cancel_asked_by TEXT,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE approvals (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    plan_hash TEXT NOT NULL,
+    person TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('approve', 'reject')),
+    reason TEXT,
+    at REAL NOT NULL,
+    UNIQUE (run_id, person)
+);
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    month TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('reserve', 'settle', 'release')),
+    micros INTEGER NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (run_id, kind)
+);
+CREATE TABLE answers (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    arm TEXT NOT NULL CHECK (arm IN ('base', 'tuned')),
+    row INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    correct INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (run_id, arm, row)
+);
+CREATE TABLE models (
+    name TEXT PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    provider TEXT NOT NULL,
+    provider_model TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('candidate', 'promoted', 'retired')),
+    created_at REAL NOT NULL
+);
+CREATE TABLE asks (
+    id INTEGER PRIMARY KEY,
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    model TEXT NOT NULL,
+    text TEXT NOT NULL,
+    created_at REAL NOT NULL
+);
+CREATE TABLE deliveries (
+    id TEXT PRIMARY KEY,
+    at REAL NOT NULL
+);
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('post', 'edit', 'ephemeral', 'direct', 'file')),
+    channel TEXT NOT NULL,
+    person TEXT,
+    card TEXT,
+    thread TEXT,
+    body TEXT NOT NULL,
+    dedupe TEXT UNIQUE,
+    state TEXT NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'sent', 'dead')),
+    due_at REAL NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    created_at REAL NOT NULL
+);
+CREATE INDEX outbox_due ON outbox (state, due_at);
+CREATE TABLE cards (
+    name TEXT PRIMARY KEY,
+    channel TEXT NOT NULL,
+    ts TEXT NOT NULL
+);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER approvals_are_append_only_update BEFORE UPDATE ON approvals
+    BEGIN SELECT RAISE(ABORT, 'approvals are append-only'); END;
+CREATE TRIGGER approvals_are_append_only_delete BEFORE DELETE ON approvals
+    BEGIN SELECT RAISE(ABORT, 'approvals are append-only'); END;
+"""
+
+
+@migrations()
+def m001_first_schema(db: Database) -> None:
+    for statement in _statements(FIRST_SCHEMA):
+        db.execute(statement)
+
+
+def _statements(script: str) -> list[str]:
+    """`executescript` would commit the migration's own transaction, so statements go one by one."""
+    statements, current = [], ""
+    for line in script.strip().splitlines():
+        current += line + "\n"
+        in_trigger = current.lstrip().startswith("CREATE TRIGGER") and "END;" not in current
+        if line.rstrip().endswith(";") and not in_trigger:
+            statements.append(current)
+            current = ""
+    return statements

@@ -1,0 +1,102 @@
+"""Messages on their way to Slack: written with the fact that they tell, sent later, each once.
+
+A card is a message that is edited in place. Only its newest edit matters, so an edit that waits is
+replaced by the next one, and an edit of a card not yet posted replaces the waiting post's body.
+"""
+
+from __future__ import annotations
+
+import json
+
+from storage.database import Database
+from storage.records import Card, Draft, OutboxItem
+
+
+class Outbox:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def put(self, draft: Draft, *, now: float) -> None:
+        body = json.dumps(dict(draft.body))
+        with self._db.immediate():
+            if draft.kind == "edit" and self._replace_waiting(draft.card, body):
+                return
+            self._db.change(
+                "INSERT INTO outbox (kind, channel, person, card, thread, body, dedupe, due_at, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO NOTHING",
+                (
+                    draft.kind,
+                    draft.channel,
+                    draft.person,
+                    draft.card,
+                    draft.thread,
+                    body,
+                    draft.dedupe,
+                    now,
+                    now,
+                ),
+            )
+
+    def due(self, now: float, limit: int = 50) -> list[OutboxItem]:
+        """Oldest first; what belongs to a thread or a card comes after the card's own post."""
+        rows = self._db.rows(
+            """
+            SELECT id, kind, channel, person, card, thread, body, tries, due_at FROM outbox item
+            WHERE state = 'due' AND due_at <= ?
+              AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
+              AND NOT (thread IS NOT NULL
+                       AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.thread)
+                       AND EXISTS (SELECT 1 FROM outbox post
+                                   WHERE post.card = item.thread AND post.state = 'due'))
+            ORDER BY id LIMIT ?
+            """,
+            (now, limit),
+        )
+        return [OutboxItem(**{**row, "body": json.loads(row["body"])}) for row in rows]
+
+    def waiting(self) -> int:
+        return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
+
+    def sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
+        """Done; a post that is a card is remembered by its name for later edits and replies."""
+        with self._db.immediate():
+            # An edit replaced while it was under way stays due with its newer body.
+            self._db.change(
+                "UPDATE outbox SET state = 'sent' WHERE id = ? AND body = ?", (item.id, json.dumps(item.body))
+            )
+            if item.kind == "post" and item.card and ts:
+                self._db.change(
+                    "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?)"
+                    " ON CONFLICT (name) DO UPDATE SET channel = excluded.channel, ts = excluded.ts",
+                    (item.card, channel, ts),
+                )
+                self._db.change(
+                    "UPDATE outbox SET kind = 'edit', dedupe = NULL WHERE id = ? AND state = 'due'",
+                    (item.id,),
+                )
+
+    def later(self, item: OutboxItem, *, due_at: float, error: str) -> None:
+        self._db.change(
+            "UPDATE outbox SET due_at = ?, tries = tries + 1, error = ? WHERE id = ?",
+            (due_at, error, item.id),
+        )
+
+    def give_up(self, item: OutboxItem, *, error: str) -> None:
+        self._db.change("UPDATE outbox SET state = 'dead', error = ? WHERE id = ?", (error, item.id))
+
+    def repost(self, item: OutboxItem, *, now: float) -> None:
+        """The card's message is gone or closed for edits: its body goes out as a new post under its name."""
+        with self._db.immediate():
+            self._db.change("DELETE FROM cards WHERE name = ?", (item.card,))
+            self._db.change("UPDATE outbox SET kind = 'post', due_at = ? WHERE id = ?", (now, item.id))
+
+    def card(self, name: str) -> Card | None:
+        row = self._db.row("SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
+        return Card(**row) if row else None
+
+    def _replace_waiting(self, card: str | None, body: str) -> bool:
+        changed = self._db.change(
+            "UPDATE outbox SET body = ? WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
+            (body, card),
+        )
+        return changed > 0

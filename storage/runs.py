@@ -1,0 +1,143 @@
+"""Runs, their approvals, their money and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from storage.database import Database
+from storage.records import OPEN_RUN_STATES, AnswerRow, Approval, Arm, Decision, LedgerKind, Run, RunState
+
+
+@dataclass(frozen=True)
+class NewRun:
+    plan_hash: str
+    plan: str
+    key: str
+    dataset_id: int
+    requester: str
+    channel: str
+    provider: str
+
+
+class Runs:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, new: NewRun, *, now: float) -> Run | None:
+        """A run that waits for approval; None where this very plan has its run already."""
+        row = self._db.row(
+            "INSERT INTO runs (plan_hash, plan, key, state, dataset_id, requester, channel, provider,"
+            " state_since, created_at, updated_at)"
+            " VALUES (?, ?, ?, 'awaiting_approval', ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (plan_hash) DO NOTHING RETURNING *",
+            (
+                new.plan_hash,
+                new.plan,
+                new.key,
+                new.dataset_id,
+                new.requester,
+                new.channel,
+                new.provider,
+                now,
+                now,
+                now,
+            ),
+        )
+        return Run(**row) if row else None
+
+    def get(self, run_id: int) -> Run | None:
+        row = self._db.row("SELECT * FROM runs WHERE id = ?", (run_id,))
+        return Run(**row) if row else None
+
+    def by_plan(self, plan_hash: str) -> Run | None:
+        row = self._db.row("SELECT * FROM runs WHERE plan_hash = ?", (plan_hash,))
+        return Run(**row) if row else None
+
+    def newest(self, limit: int = 20) -> list[Run]:
+        return [Run(**row) for row in self._db.rows("SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,))]
+
+    def open(self) -> list[Run]:
+        """Every run whose state is not final, oldest first."""
+        return self._in_states(OPEN_RUN_STATES, float("inf"))
+
+    def due(self, now: float) -> list[Run]:
+        """Open runs whose next step's time has come."""
+        return self._in_states(OPEN_RUN_STATES, now)
+
+    def move(self, run: Run, to: RunState, *, now: float, **changes: Any) -> Run | None:
+        """One guarded UPDATE on (id, state); None where another hand moved the run meanwhile."""
+        changes = {**changes, "state": to, "updated_at": now}
+        if to != run.state:
+            changes = {"tries": 0, "next_at": now, "state_since": now, **changes}
+        names = ", ".join(f"{name} = ?" for name in changes)
+        row = self._db.row(
+            f"UPDATE runs SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
+            (*changes.values(), run.id, run.state),
+        )
+        return Run(**row) if row else None
+
+    def decide(
+        self, run: Run, person: str, decision: Decision, *, reason: str | None = None, now: float
+    ) -> bool:
+        """Record a person's word on a plan, once; False where they have spoken already."""
+        changed = self._db.change(
+            "INSERT INTO approvals (run_id, plan_hash, person, decision, reason, at)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run_id, person) DO NOTHING",
+            (run.id, run.plan_hash, person, decision, reason, now),
+        )
+        return changed == 1
+
+    def decisions(self, run_id: int) -> list[Approval]:
+        rows = self._db.rows(
+            "SELECT run_id, plan_hash, person, decision, reason, at"
+            " FROM approvals WHERE run_id = ? ORDER BY id",
+            (run_id,),
+        )
+        return [Approval(**row) for row in rows]
+
+    def book(self, run: Run, kind: LedgerKind, micros: int, *, month: str, now: float) -> bool:
+        """Enter money once per run and kind; `month` is 'YYYY-MM'. False where it was booked before."""
+        changed = self._db.change(
+            "INSERT INTO ledger (run_id, month, kind, micros, at) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (run_id, kind) DO NOTHING",
+            (run.id, month, kind, micros, now),
+        )
+        return changed == 1
+
+    def committed(self, month: str) -> int:
+        """Micro-dollars reserved and spent in a month: a reservation counts until settled or released."""
+        return int(
+            self._db.value(
+                """
+                SELECT coalesce(sum(coalesce(
+                    (SELECT micros FROM ledger end_of
+                     WHERE end_of.run_id = r.run_id AND end_of.kind IN ('settle', 'release')),
+                    r.micros)), 0)
+                FROM ledger r WHERE r.kind = 'reserve' AND r.month = ?
+                """,
+                (month,),
+            )
+        )
+
+    def keep_answers(self, answers: Iterable[AnswerRow]) -> None:
+        with self._db.immediate():
+            for answer in answers:
+                self._db.change(
+                    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    astuple(answer),
+                )
+
+    def answers(self, run_id: int, arm: Arm) -> list[AnswerRow]:
+        """In the holdout's order."""
+        rows = self._db.rows("SELECT * FROM answers WHERE run_id = ? AND arm = ? ORDER BY row", (run_id, arm))
+        return [AnswerRow(**{**row, "correct": bool(row["correct"])}) for row in rows]
+
+    def _in_states(self, states: tuple[RunState, ...], until: float) -> list[Run]:
+        marks = ", ".join("?" * len(states))
+        rows = self._db.rows(
+            f"SELECT * FROM runs WHERE state IN ({marks}) AND next_at <= ? ORDER BY id",  # noqa: S608
+            (*states, until),
+        )
+        return [Run(**row) for row in rows]

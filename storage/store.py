@@ -1,0 +1,67 @@
+"""All that we remember, by noun. The store migrates itself when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from storage.audit import Audit
+from storage.database import Database
+from storage.datasets import Datasets
+from storage.outbox import Outbox
+from storage.records import Ask, Model
+from storage.runs import Runs
+
+DELIVERIES_KEPT_S = 24 * 3600.0
+
+
+class Store:
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+        self.datasets = Datasets(self.database)
+        self.runs = Runs(self.database)
+        self.outbox = Outbox(self.database)
+        self.audit = Audit(self.database)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, holding the write lock from the start."""
+        with self.database.immediate():
+            yield
+
+    def first_delivery(self, delivery: str, *, now: float) -> bool:
+        """True the first time that Slack delivers this id; old ids are forgotten after a day."""
+        with self.database.immediate():
+            self.database.change("DELETE FROM deliveries WHERE at < ?", (now - DELIVERIES_KEPT_S,))
+            changed = self.database.change(
+                "INSERT INTO deliveries (id, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (delivery, now)
+            )
+        return changed == 1
+
+    def add_ask(self, *, person: str, channel: str, model: str, text: str, now: float) -> None:
+        self.database.change(
+            "INSERT INTO asks (person, channel, model, text, created_at) VALUES (?, ?, ?, ?, ?)",
+            (person, channel, model, text, now),
+        )
+
+    def asks(self) -> list[Ask]:
+        return [Ask(**row) for row in self.database.rows("SELECT * FROM asks ORDER BY id")]
+
+    def answered(self, ask: Ask) -> bool:
+        return self.database.change("DELETE FROM asks WHERE id = ?", (ask.id,)) == 1
+
+    def add_model(self, model: Model) -> None:
+        self.database.change(
+            "INSERT INTO models (name, run_id, provider, provider_model, state, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
+            (model.name, model.run_id, model.provider, model.provider_model, model.state, model.created_at),
+        )
+
+    def models(self) -> list[Model]:
+        """Newest first."""
+        rows = self.database.rows("SELECT * FROM models ORDER BY created_at DESC, name")
+        return [Model(**row) for row in rows]
+
+    def close(self) -> None:
+        self.database.close()
