@@ -1,0 +1,1 @@
+"""People: what they ask in Slack, what they may, what they read."""

@@ -17,7 +17,6 @@ from typing import Any
 from sqlite_utils import Database as SqliteUtils
 
 from storage.driver import sqlite3
-
 from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 30_000
@@ -95,7 +94,7 @@ class Database:
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:
-    """WAL could corrupt a database before 3.51.3; 3.50.7 and 3.44.6 have the fix too (sqlite.org/wal.html)."""
+    """WAL could corrupt a database before 3.51.3; 3.50.7 and 3.44.6 are mended (sqlite.org/wal.html)."""
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 

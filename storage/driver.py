@@ -5,6 +5,6 @@ from __future__ import annotations
 try:
     import pysqlite3 as sqlite3
 except ImportError:
-    import sqlite3  # type: ignore[no-redef]
+    import sqlite3
 
 __all__ = ["sqlite3"]

@@ -90,6 +90,14 @@ class Outbox:
             self._db.change("DELETE FROM cards WHERE name = ?", (item.card,))
             self._db.change("UPDATE outbox SET kind = 'post', due_at = ? WHERE id = ?", (now, item.id))
 
+    def reroute(self, item: OutboxItem, *, channel: str, now: float) -> None:
+        """Its channel is closed to us: the message goes to another one, not into a thread there."""
+        self._db.change(
+            "UPDATE outbox SET channel = ?, thread = NULL, kind = CASE kind WHEN 'edit' THEN 'post'"
+            " WHEN 'ephemeral' THEN 'post' ELSE kind END, due_at = ? WHERE id = ?",
+            (channel, now, item.id),
+        )
+
     def card(self, name: str) -> Card | None:
         row = self._db.row("SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
         return Card(**row) if row else None

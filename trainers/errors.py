@@ -1,9 +1,9 @@
 """What can go wrong between us and a trainer. Every message can be shown to a user.
 
-    TrainerError
-    ├── Refused      the trainer said no: nothing was created, nothing is owed
-    ├── Uncertain    no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
-    └── Nonsense     an answer came that is not in the API's shape
+TrainerError
+├── Refused      the trainer said no: nothing was created, nothing is owed
+├── Uncertain    no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
+└── Nonsense     an answer came that is not in the API's shape
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class TrainerError(Exception):
 
 
 class Refused(TrainerError):
-    """A certain no. `code` is the API's error code, e.g. 'training_not_available'; `status` the HTTP status."""
+    """A certain no. `code`: the API's, e.g. 'training_not_available'; `status`: the HTTP status."""
 
     def __init__(self, message: str, *, code: str | None, status: int) -> None:
         super().__init__(message)
@@ -40,4 +40,7 @@ class Uncertain(TrainerError):
 
 
 class Nonsense(TrainerError):
-    """The answer cannot be read: a proxy's page, a missing field."""
+    """The answer cannot be read: a proxy's page, a missing field.
+
+    After a POST it leaves as much open as Uncertain does: the job may be there, so look before trying again.
+    """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from typing import Literal
 
 Ability = Literal[
+    "metadata",  # a job keeps our metadata; else our key travels at the end of the suffix
     "metadata_filter",  # jobs.list(metadata=…) filters on the server
     "idempotency",  # honours Idempotency-Key on create
     "extra_hyperparameters",  # lora_r, lora_alpha, … beside n_epochs
@@ -16,6 +18,7 @@ Ability = Literal[
     "checkpoints",
     "progress",  # trained_steps / total_steps / estimated_finish on the job
     "chat",  # serves the tuned model under /chat/completions
+    "expires_after",  # takes a date of expiry with an upload
 ]
 
 Hyperparameter = int | float | str
@@ -28,7 +31,7 @@ KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 @dataclass(frozen=True)
 class Provider:
-    """A trainer as a row of configuration. `base_url` ends in /v1; `key_env` names the variable with the key."""
+    """A trainer as a row of configuration. `base_url` ends in /v1; `key_env` names the key's variable."""
 
     name: str
     base_url: str
@@ -42,7 +45,7 @@ class Provider:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything a trainer is told. `key` is ours, deterministic; it travels as metadata and Idempotency-Key."""
+    """Everything a trainer is told. `key` is ours, deterministic: metadata and Idempotency-Key."""
 
     key: str
     model: str
@@ -104,12 +107,23 @@ class Metric:
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """`files`: ids of its weight files, where the trainer hands them out instead of serving the model."""
+
     id: str
     step: int
-    fine_tuned_model: str
+    fine_tuned_model: str | None
     created_at: int
     train_loss: float | None = None
     valid_loss: float | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that a trainer lists. `shutdown_date` where its end is announced."""
+
+    id: str
+    shutdown_date: date | None = None
 
 
 @dataclass(frozen=True)

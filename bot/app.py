@@ -1,0 +1,171 @@
+"""The composition root: the only place that builds objects, and the service's life from start to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from slack_bolt import App
+from slack_sdk import WebClient
+
+from bot.embedded import EmbeddedTrainer
+from bot.listeners import register
+from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
+from bot.listeners.downloads import SlackFiles
+from bot.notices import Notices
+from bot.settings import Settings, SlackSettings
+from bot.watcher import Watcher
+from bot.workers import Workers
+from bot.workflows.desk import Desk
+from bot.workflows.reconcile import reconcile
+from storage.store import Store
+from trainers.client import Trainer
+
+LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.files.mkdir(parents=True, exist_ok=True)
+        self.store = Store(settings.database)
+        self.embedded = _embedded(settings)
+        self.settings = _with_address(settings, self.embedded)
+        self.workers = Workers()
+        slack = settings.slack
+        posting = _client(slack)
+        team = str(posting.auth_test()["team_id"])
+        self.desk = Desk(
+            settings=self.settings,
+            store=self.store,
+            trainers=build_trainers(self.settings, self.embedded),
+            workers=self.workers,
+            files=SlackFiles(posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})),
+            directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
+            clock=time.time,
+        )
+        self.notices = Notices(self.store, posting, slack.fallback_channel)
+        self.watcher = Watcher(lambda: reconcile(self.desk), lambda: _send(self.notices))
+        self.app = _bolt(slack)
+        register(self.app, self.desk, self.watcher.wake)
+        self._door: _Door = _SocketDoor(self.app, slack) if slack.mode == "socket" else _HttpDoor(self.app, slack)
+
+    @property
+    def address(self) -> str:
+        """Where Slack reaches us, in words."""
+        return self._door.address
+
+    def start(self) -> None:
+        if self.embedded:
+            self.embedded.start()
+        self.watcher.start()
+        self._door.open()
+
+    def stop(self) -> None:
+        """No new work is taken, the ticks under way end, then the rest closes."""
+        self._door.close()
+        self.watcher.stop()
+        self.workers.close()
+        if self.embedded:
+            self.embedded.stop()
+        self.store.close()
+
+
+def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapping[str, Trainer]:
+    """A client for every provider whose key is there."""
+    trainers = {}
+    for row in settings.providers:
+        key = os.environ.get(row.provider.key_env or "", "")
+        if embedded and row.provider.base_url == embedded.base_url:
+            key = embedded.key
+        if key and row.provider.base_url:
+            trainers[row.name] = Trainer(row.provider, key)
+    return trainers
+
+
+def _embedded(settings: Settings) -> EmbeddedTrainer | None:
+    """Our own trainer, unless the settings give the local row an address of its own."""
+    if not any(row.is_started_by_us for row in settings.providers):
+        return None
+    trainer = settings.trainer
+    return EmbeddedTrainer(settings.data / "trainer", trainer.models, trainer.port, trainer.slots)
+
+
+def _with_address(settings: Settings, embedded: EmbeddedTrainer | None) -> Settings:
+    if embedded is None:
+        return settings
+    rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
+    return replace(settings, providers=rows)
+
+
+def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
+    # retry_handlers=[]: the SDK's own retry of a connection error posts twice
+    return WebClient(token=slack.bot_token, base_url=slack.api_url, timeout=timeout_s, retry_handlers=[])
+
+
+def _bolt(slack: SlackSettings) -> App:
+    logging.getLogger("slack_bolt").setLevel(logging.WARNING)  # at INFO it logs rejected bodies
+    return App(
+        client=_client(slack),
+        signing_secret=slack.signing_secret or "unused in socket mode",
+        request_verification_enabled=slack.mode == "http",
+        ignoring_self_events_enabled=True,
+        listener_executor=ThreadPoolExecutor(LISTENER_THREADS),
+        process_before_response=False,
+    )
+
+
+def _send(notices: Notices) -> None:
+    notices.send_due()
+
+
+class _Door:
+    """How Slack's deliveries come in."""
+
+    address = ""
+
+    def open(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class _SocketDoor(_Door):
+    def __init__(self, app: App, slack: SlackSettings) -> None:
+        # this adapter reconnects in 2 s; the builtin one took 55 s
+        from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
+
+        self.address = "Slack over Socket Mode"
+        self._handler = SocketModeHandler(app, slack.app_token, web_client=_client(slack))
+
+    def open(self) -> None:
+        self._handler.connect()
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+class _HttpDoor(_Door):
+    def __init__(self, app: App, slack: SlackSettings) -> None:
+        from waitress.server import create_server
+
+        from bot.listeners.http import checked_wsgi
+
+        self._server = create_server(checked_wsgi(app), host="127.0.0.1", port=slack.port, threads=16)
+        self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
+
+    def open(self) -> None:
+        threading.Thread(target=self._server.run, name="http", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()

@@ -1,0 +1,100 @@
+"""From what a person puts into a modal to Slack's `state.values`, or what Slack would refuse. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bot.demo.workspace import Answers, Block, WorkspaceError
+
+Answer = str | Sequence[str] | None
+
+_ONE_OF = ("static_select", "radio_buttons")
+_SOME_OF = ("multi_static_select", "checkboxes")
+_PICKED = {
+    "users_select": "selected_user",
+    "channels_select": "selected_channel",
+    "conversations_select": "selected_conversation",
+    "datepicker": "selected_date",
+}
+_MISSING = "Please complete this required field."
+
+
+@dataclass(frozen=True)
+class Filled:
+    """`values` is Slack's `state.values`; `errors` by block_id: what the client shows without asking."""
+
+    values: Mapping[str, Any]
+    errors: Mapping[str, str]
+
+
+def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], Block]) -> Filled:
+    """Fields without an answer keep their initial value. `file_of` gives a file's JSON by its id."""
+    inputs = [block for block in blocks if block["type"] == "input"]
+    _refuse_strangers(inputs, answers)
+    values, errors = {}, {}
+    for block in inputs:
+        state = _state(block["element"], answers.get(block["block_id"]), file_of)
+        values[block["block_id"]] = {block["element"]["action_id"]: state}
+        complaint = _complaint(block, state)
+        if complaint:
+            errors[block["block_id"]] = complaint
+    return Filled(values, errors)
+
+
+def _refuse_strangers(inputs: Sequence[Block], answers: Answers) -> None:
+    there = [block["block_id"] for block in inputs]
+    strangers = [name for name in answers if name not in there]
+    if strangers:
+        raise WorkspaceError(f"the modal has no field {', '.join(strangers)}: it has {', '.join(there)}")
+
+
+def _state(element: Block, answer: Answer, file_of: Callable[[str], Block]) -> dict[str, Any]:
+    kind = element["type"]
+    if kind in _ONE_OF:
+        return {"type": kind, "selected_option": _option(element, answer)}
+    if kind in _SOME_OF:
+        return {"type": kind, "selected_options": _options(element, answer)}
+    if kind == "file_input":
+        return {"type": kind, "files": [file_of(file) for file in _several(answer)]}
+    if kind in _PICKED:
+        initial = element.get(_PICKED[kind].replace("selected", "initial"))
+        return {"type": kind, _PICKED[kind]: initial if answer is None else answer}
+    return {"type": kind, "value": (element.get("initial_value") if answer is None else answer) or None}
+
+
+def _option(element: Block, answer: Answer) -> Block | None:
+    if answer is None:
+        chosen: Block | None = element.get("initial_option")
+        return chosen
+    for option in element["options"]:
+        if option["value"] == answer:
+            return {"text": option["text"], "value": option["value"]}
+    offered = ", ".join(option["value"] for option in element["options"])
+    raise WorkspaceError(f"'{element['action_id']}' offers no '{answer}': it offers {offered}")
+
+
+def _options(element: Block, answer: Answer) -> list[Block]:
+    if answer is None:
+        return list(element.get("initial_options", ()))
+    chosen = [_option(element, one) for one in _several(answer)]
+    return [option for option in chosen if option is not None]
+
+
+def _several(answer: Answer) -> Sequence[str]:
+    if answer is None:
+        return ()
+    return (answer,) if isinstance(answer, str) else answer
+
+
+def _complaint(block: Block, state: Mapping[str, Any]) -> str | None:
+    element = block["element"]
+    given = next(value for key, value in state.items() if key != "type")
+    if not given:
+        return None if block.get("optional") else _MISSING
+    if "max_length" in element and len(given) > element["max_length"]:
+        return f"Please use at most {element['max_length']} characters."
+    if element["type"] == "file_input" and len(given) > element.get("max_files", 10):
+        return f"Please add at most {element.get('max_files', 10)} files."
+    return None

@@ -1,0 +1,313 @@
+"""Slack's limits on blocks and views, as complaints in words. Pure. Where sources differ, the smaller.
+
+It checks what Slack checks on sending; whether a card reads well is for other tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from bot.demo.workspace import Block
+
+Surface = Literal["message", "modal", "home"]
+
+_MESSAGES = frozenset({"message"})
+_EVERYWHERE = frozenset({"message", "modal", "home"})
+_KNOWN = {
+    "actions": _EVERYWHERE,
+    "alert": frozenset({"modal"}),
+    "card": _MESSAGES,
+    "context": _EVERYWHERE,
+    "context_actions": _MESSAGES,
+    "data_table": _MESSAGES,
+    "data_visualization": _MESSAGES,
+    "divider": _EVERYWHERE,
+    "header": _EVERYWHERE,
+    "image": _EVERYWHERE,
+    "input": _EVERYWHERE,
+    "markdown": _MESSAGES,
+    "plan": _MESSAGES,
+    "rich_text": _EVERYWHERE,
+    "section": _EVERYWHERE,
+    "table": _MESSAGES,
+    "task_card": _MESSAGES,
+    "video": _EVERYWHERE,
+}
+_STATUSES = ("pending", "in_progress", "complete", "error")
+_MESSAGE_CHARACTERS = 12_000
+_VIEW_BYTES = 250_000
+
+
+def complaints(blocks: Sequence[Block], surface: Surface) -> tuple[str, ...]:
+    """Empty when Slack would take these blocks; each sentence names the place, e.g. '/blocks/0/text'."""
+    return tuple(_all(blocks, surface))
+
+
+def view_complaints(view: Block) -> tuple[str, ...]:
+    """The same for a whole modal or home view, its frame among it."""
+    surface: Surface = "home" if view.get("type") == "home" else "modal"
+    frame = list(_frame(view)) if surface == "modal" else []
+    return (*frame, *_size(view), *complaints(view.get("blocks", ()), surface))
+
+
+def characters(blocks: Sequence[Block]) -> int:
+    """How much text there is to read in these blocks."""
+    return sum(len(text) for text in _texts(list(blocks)))
+
+
+def _frame(view: Block) -> Iterator[str]:
+    if view.get("type") != "modal":
+        yield "/type: must be modal or home"
+    yield from _text(view.get("title"), 24, "/title", plain=True)
+    for name in ("submit", "close"):
+        if name in view and view[name] is not None:
+            yield from _text(view[name], 24, f"/{name}", plain=True)
+    yield from _short(view, "private_metadata", 3_000, "")
+    yield from _short(view, "callback_id", 255, "")
+    has_input = any(block.get("type") == "input" for block in view.get("blocks", ()))
+    if has_input and not view.get("submit"):
+        yield "/submit: a modal with an input block needs one"
+
+
+def _size(view: Block) -> Iterator[str]:
+    size = len(json.dumps(view).encode())
+    if size > _VIEW_BYTES:
+        yield f"/: view_too_large, {size} bytes of {_VIEW_BYTES}"
+
+
+def _all(blocks: Sequence[Block], surface: Surface) -> Iterator[str]:
+    yield from _at_most(blocks, 50 if surface == "message" else 100, "/blocks")
+    for index, block in enumerate(blocks):
+        yield from _block(block, surface, f"/blocks/{index}")
+    ids = Counter(block["block_id"] for block in blocks if block.get("block_id"))
+    yield from (f"/blocks: block_id '{name}' is used twice" for name, count in ids.items() if count > 1)
+    kinds = Counter(block.get("type") for block in blocks)
+    if kinds["plan"] and kinds["task_card"]:
+        yield "/blocks: plan and task_card exclude each other"
+    if kinds["data_visualization"] > 2:
+        yield "/blocks: at most 2 data_visualization"
+    if surface == "message" and characters(blocks) > _MESSAGE_CHARACTERS:
+        yield f"/blocks: msg_blocks_too_long, {characters(blocks)} characters of {_MESSAGE_CHARACTERS}"
+
+
+def _block(block: Block, surface: Surface, at: str) -> Iterator[str]:
+    kind = block.get("type")
+    if kind not in _KNOWN:
+        yield f"{at}: unsupported type: {kind}"
+    elif surface not in _KNOWN[kind]:
+        yield f"{at}: {kind} is not allowed in a {surface}"
+    else:
+        yield from _short(block, "block_id", 255, at)
+        yield from _inside(kind, block, surface, at)
+
+
+def _inside(kind: str, block: Block, surface: Surface, at: str) -> Iterator[str]:
+    match kind:
+        case "section":
+            yield from _section(block, at)
+        case "header":
+            yield from _text(block.get("text"), 150, f"{at}/text", plain=True)
+        case "context":
+            yield from _context(block, at)
+        case "actions":
+            yield from _actions(block, at)
+        case "input":
+            yield from _input(block, surface, at)
+        case "image":
+            yield from _image(block, at)
+        case "markdown":
+            yield from _short(block, "text", 12_000, at, required=True)
+        case "alert":
+            yield from _text(block.get("text"), 3_000, f"{at}/text")
+        case "table":
+            yield from _rows(block, 100, at)
+        case "data_table":
+            yield from _short(block, "caption", 255, at, required=True)
+            yield from _rows(block, 101, at)
+        case "data_visualization":
+            yield from _chart(block, at)
+        case "plan":
+            yield from _plan(block, at)
+        case "task_card":
+            yield from _task(block, at)
+        case "card":
+            yield from _card(block, at)
+
+
+def _section(block: Block, at: str) -> Iterator[str]:
+    if not block.get("text") and not block.get("fields"):
+        yield f"{at}: a section needs text or fields"
+    if block.get("text"):
+        yield from _text(block["text"], 3_000, f"{at}/text")
+    yield from _at_most(block.get("fields", ()), 10, f"{at}/fields")
+    for index, field in enumerate(block.get("fields", ())):
+        yield from _text(field, 2_000, f"{at}/fields/{index}")
+    if block.get("accessory"):
+        yield from _element(block["accessory"], f"{at}/accessory")
+
+
+def _context(block: Block, at: str) -> Iterator[str]:
+    yield from _at_most(block.get("elements", ()), 10, f"{at}/elements", least=1)
+    for index, element in enumerate(block.get("elements", ())):
+        if element.get("type") == "image":
+            yield from _image(element, f"{at}/elements/{index}")
+        else:
+            yield from _text(element, 2_000, f"{at}/elements/{index}")
+
+
+def _actions(block: Block, at: str) -> Iterator[str]:
+    items = block.get("elements", ())
+    yield from _at_most(items, 25, f"{at}/elements", least=1)
+    for index, element in enumerate(items):
+        yield from _element(element, f"{at}/elements/{index}")
+    ids = Counter(element.get("action_id") for element in items if element.get("action_id"))
+    yield from (f"{at}: action_id '{name}' is used twice" for name, count in ids.items() if count > 1)
+
+
+def _input(block: Block, surface: Surface, at: str) -> Iterator[str]:
+    yield from _text(block.get("label"), 2_000, f"{at}/label", plain=True)
+    if block.get("hint"):
+        yield from _text(block["hint"], 2_000, f"{at}/hint", plain=True)
+    element = block.get("element") or {}
+    if not element:
+        yield f"{at}/element: missing required field"
+    if element.get("type") == "file_input" and surface != "modal":
+        yield f"{at}/element: file_input is allowed in modals only"
+    if element.get("type") == "button":
+        yield f"{at}/element: a button is no input"
+    yield from _element(element, f"{at}/element", in_input=True)
+
+
+def _element(element: Block, at: str, *, in_input: bool = False) -> Iterator[str]:
+    kind = element.get("type")
+    yield from _short(element, "action_id", 255, at)
+    if kind == "file_input" and not in_input:
+        yield f"{at}: file_input must be inside an input block"
+    if kind == "button":
+        yield from _text(element.get("text"), 75, f"{at}/text", plain=True)
+        yield from _short(element, "value", 2_000, at)
+        if element.get("style") not in (None, "primary", "danger"):
+            yield f"{at}/style: primary or danger"
+    if element.get("placeholder"):
+        yield from _text(element["placeholder"], 150, f"{at}/placeholder", plain=True)
+    if "options" in element:
+        yield from _options(element, at)
+    if element.get("confirm"):
+        yield from _confirm(element["confirm"], f"{at}/confirm")
+
+
+def _options(element: Block, at: str) -> Iterator[str]:
+    few = element["type"] in ("radio_buttons", "checkboxes")
+    yield from _at_most(element["options"], 10 if few else 100, f"{at}/options", least=1)
+    for index, option in enumerate(element["options"]):
+        yield from _text(option.get("text"), 75, f"{at}/options/{index}/text")
+        yield from _short(option, "value", 150, f"{at}/options/{index}", required=True)
+    initial = element.get("initial_option")
+    if initial and initial not in element["options"]:
+        yield f"{at}/initial_option: must be one of the options"
+
+
+def _confirm(confirm: Block, at: str) -> Iterator[str]:
+    yield from _text(confirm.get("title"), 100, f"{at}/title", plain=True)
+    yield from _text(confirm.get("text"), 300, f"{at}/text")
+    for name in ("confirm", "deny"):
+        yield from _text(confirm.get(name), 30, f"{at}/{name}", plain=True)
+
+
+def _image(block: Block, at: str) -> Iterator[str]:
+    yield from _short(block, "alt_text", 2_000, at, required=True)
+    if not block.get("image_url") and not block.get("slack_file"):
+        yield f"{at}: an image needs image_url or slack_file"
+    yield from _short(block, "image_url", 3_000, at)
+    if block.get("title"):
+        yield from _text(block["title"], 2_000, f"{at}/title", plain=True)
+
+
+def _rows(block: Block, most: int, at: str) -> Iterator[str]:
+    rows = block.get("rows", ())
+    yield from _at_most(rows, most, f"{at}/rows", least=1 if most == 100 else 2)
+    widths = {len(row) for row in rows}
+    if len(widths) > 1 or max(widths, default=0) > 20:
+        yield f"{at}/rows: every row the same length, at most 20 cells"
+    if most == 101 and any(cell.get("type") == "rich_text" for row in rows[:1] for cell in row):
+        yield f"{at}/rows/0: no rich_text in the header"
+
+
+def _chart(block: Block, at: str) -> Iterator[str]:
+    yield from _short(block, "title", 50, at, required=True)
+    chart = block.get("chart") or {}
+    if chart.get("type") not in ("line", "bar", "area", "pie"):
+        yield f"{at}/chart/type: line, bar, area or pie"
+    series = chart.get("series", ())
+    yield from _at_most(series, 6, f"{at}/chart/series", least=0 if chart.get("type") == "pie" else 1)
+    points = [point for one in series for point in one.get("data", ())] + list(chart.get("segments", ()))
+    for one in series:
+        yield from _at_most(one.get("data", ()), 20, f"{at}/chart/series/{one.get('name')}", least=1)
+    yield from (
+        f"{at}/chart: label '{p['label']}' over 20 characters" for p in points if len(p["label"]) > 20
+    )
+    categories = (chart.get("axis_config") or {}).get("categories")
+    for one in series:
+        if [point["label"] for point in one.get("data", ())] != categories:
+            yield f"{at}/chart/series/{one.get('name')}: labels must be the axis' categories"
+
+
+def _plan(block: Block, at: str) -> Iterator[str]:
+    yield from _short(block, "title", 3_000, at, required=True)
+    yield from _at_most(block.get("tasks", ()), 50, f"{at}/tasks")
+    for index, task in enumerate(block.get("tasks", ())):
+        yield from _task(task, f"{at}/tasks/{index}")
+
+
+def _task(task: Block, at: str) -> Iterator[str]:
+    for name in ("task_id", "title"):
+        yield from _short(task, name, 3_000, at, required=True)
+    if task.get("status") not in _STATUSES:
+        yield f"{at}/status: one of {', '.join(_STATUSES)}"
+
+
+def _card(block: Block, at: str) -> Iterator[str]:
+    for name, most in (("title", 150), ("subtitle", 150), ("body", 200)):
+        if block.get(name):
+            yield from _text(block[name], most, f"{at}/{name}")
+    yield from _at_most(block.get("actions", ()), 3, f"{at}/actions")
+
+
+def _text(value: Any, most: int, at: str, *, plain: bool = False) -> Iterator[str]:
+    if not isinstance(value, Mapping) or value.get("type") not in ("plain_text", "mrkdwn"):
+        yield f"{at}: must be a text object"
+        return
+    if plain and value["type"] != "plain_text":
+        yield f"{at}: must be plain_text"
+    yield from _short(value, "text", most, at, required=True)
+
+
+def _short(holder: Block, name: str, most: int, at: str, *, required: bool = False) -> Iterator[str]:
+    value = holder.get(name)
+    if value is None or value == "":
+        if required:
+            yield f"{at}/{name}: missing required field"
+    elif len(value) > most:
+        yield f"{at}/{name}: must be less than {most + 1} characters, has {len(value)}"
+
+
+def _at_most(items: Sequence[Any], most: int, at: str, *, least: int = 0) -> Iterator[str]:
+    if len(items) > most:
+        yield f"{at}: no more than {most} items allowed, has {len(items)}"
+    if len(items) < least:
+        yield f"{at}: no fewer than {least} items allowed"
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if isinstance(value, str) and key in ("text", "title", "caption", "alt_text", "label"):
+                yield value
+            else:
+                yield from _texts(value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _texts(item)

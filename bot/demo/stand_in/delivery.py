@@ -1,0 +1,87 @@
+"""Slack's half of the HTTP mode: signed requests to the bot, and its answers within three seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+_FORM = "application/x-www-form-urlencoded"
+_JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """`what`: '/finetune', 'view_submission', 'file_shared'… `status` is None without an ack in time."""
+
+    what: str
+    body: bytes
+    content_type: str
+    status: int | None
+    answer: bytes
+    seconds: float
+
+    @property
+    def acked(self) -> bool:
+        return self.status == 200
+
+    @property
+    def ack(self) -> dict[str, Any]:
+        """What the ack's body says; bare text is an ephemeral's text, an empty body nothing."""
+        text = self.answer.decode()
+        if not text.startswith("{"):
+            return {"text": text} if text else {}
+        said: dict[str, Any] = json.loads(text)
+        return said
+
+
+@dataclass(frozen=True)
+class Courier:
+    """Where the bot listens, how requests are signed, and after how many seconds an ack is too late."""
+
+    url: str
+    secret: str
+    patience: float = 3.0
+
+    def form(self, what: str, form: Mapping[str, str]) -> Delivery:
+        return self.bring(what, urlencode(form).encode(), _FORM)
+
+    def payload(self, payload: Mapping[str, Any]) -> Delivery:
+        return self.form(payload["type"], {"payload": json.dumps(payload)})
+
+    def event(self, callback: Mapping[str, Any]) -> Delivery:
+        return self.bring(callback["event"]["type"], json.dumps(callback).encode(), _JSON)
+
+    def bring(self, what: str, body: bytes, content_type: str, *, retry: int = 0) -> Delivery:
+        """`retry` above 0 adds Slack's headers of the n-th repetition."""
+        headers = {"Content-Type": content_type, **signature(self.secret, body)}
+        if retry:
+            headers |= {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": "http_timeout"}
+        start = time.monotonic()
+        status, answer = self._post(body, headers)
+        return Delivery(what, body, content_type, status, answer, time.monotonic() - start)
+
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int | None, bytes]:
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self.patience)
+        try:
+            connection.request("POST", parts.path or "/", body, dict(headers))
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            return None, b""
+        finally:
+            connection.close()
+
+
+def signature(secret: str, body: bytes, at: int | None = None) -> dict[str, str]:
+    """v0 of Slack's request signing: HMAC-SHA256 over 'v0:<time>:<body>'. `at` in seconds, else now."""
+    stamp = str(at if at is not None else int(time.time()))
+    digest = hmac.new(secret.encode(), b":".join((b"v0", stamp.encode(), body)), hashlib.sha256).hexdigest()
+    return {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": f"v0={digest}"}

@@ -1,0 +1,120 @@
+"""The Web API's methods that the stand-in knows, each with its scope; and those about people and places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bot.demo.stand_in import chat, files, views
+from bot.demo.stand_in.state import (
+    BOT,
+    BOT_ID,
+    TEAM,
+    Json,
+    SlackError,
+    State,
+    channel_json,
+    person_json,
+)
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Method:
+    """`scopes`: any one of them is enough; none means every token may."""
+
+    answer: Callable[[State, Json], Json]
+    scopes: tuple[str, ...] = ()
+
+
+def call(state: State, name: str, token: str | None, args: Json) -> Json:
+    """Slack's answer without its `ok`. Raises SlackError."""
+    method = METHODS.get(name)
+    if method is None:
+        raise SlackError("unknown_method")
+    if not token:
+        raise SlackError("not_authed")
+    if token != state.bot_token:
+        raise SlackError("invalid_auth")
+    if method.scopes and not state.scopes.intersection(method.scopes):
+        raise SlackError("missing_scope", needed=",".join(method.scopes))
+    return method.answer(state, args)
+
+
+def _auth_test(state: State, args: Json) -> Json:
+    who = {"user": BOT.name, "user_id": BOT.id, "bot_id": BOT_ID}
+    return {
+        "url": f"{state.base}/",
+        "team": "Stand-in",
+        "team_id": TEAM,
+        **who,
+        "is_enterprise_install": False,
+    }
+
+
+def _conversations_info(state: State, args: Json) -> Json:
+    return {"channel": channel_json(state.channel(args.get("channel")))}
+
+
+def _conversations_open(state: State, args: Json) -> Json:
+    users = str(args.get("users") or "").split(",")
+    if len(users) != 1:
+        raise SlackError("invalid_arguments", ["the stand-in opens direct messages with one user only"])
+    return {"channel": {"id": state.open_dm(users[0]).id}}
+
+
+def _conversations_members(state: State, args: Json) -> Json:
+    members = state.channel(args.get("channel")).members
+    page, cursor = _page(members, args)
+    return {"members": list(page), "response_metadata": {"next_cursor": cursor}}
+
+
+def _users_info(state: State, args: Json) -> Json:
+    return {"user": person_json(state.person(str(args.get("user"))))}
+
+
+def _users_list(state: State, args: Json) -> Json:
+    people = [person_json(person) for person in (BOT, *state.people)]
+    page, cursor = _page(people, args)
+    return {"members": list(page), "response_metadata": {"next_cursor": cursor}}
+
+
+def _usergroup_users(state: State, args: Json) -> Json:
+    group = state.groups.get(str(args.get("usergroup")))
+    if group is None:
+        raise SlackError("no_such_subteam")
+    return {"users": list(group)}
+
+
+def _page(items: Sequence[Item], args: Json) -> tuple[Sequence[Item], str]:
+    """`limit` and `cursor` as Slack has them; the cursor is '' on the last page."""
+    start = int(args.get("cursor") or 0)
+    end = start + int(args.get("limit") or 1_000)
+    return items[start:end], str(end) if end < len(items) else ""
+
+
+_READ_CHANNEL = ("channels:read", "groups:read")
+
+METHODS: Mapping[str, Method] = {
+    "auth.test": Method(_auth_test),
+    "chat.postMessage": Method(chat.post_message, ("chat:write",)),
+    "chat.postEphemeral": Method(chat.post_ephemeral, ("chat:write",)),
+    "chat.update": Method(chat.update, ("chat:write",)),
+    "chat.delete": Method(chat.delete, ("chat:write",)),
+    "chat.getPermalink": Method(chat.get_permalink),
+    "views.open": Method(views.open_view),
+    "views.push": Method(views.push),
+    "views.update": Method(views.update),
+    "views.publish": Method(views.publish),
+    "files.getUploadURLExternal": Method(files.get_upload_url, ("files:write",)),
+    "files.completeUploadExternal": Method(files.complete_upload, ("files:write",)),
+    "files.info": Method(files.info, ("files:read",)),
+    "conversations.info": Method(_conversations_info, _READ_CHANNEL),
+    "conversations.open": Method(_conversations_open, ("im:write",)),
+    "conversations.members": Method(_conversations_members, _READ_CHANNEL),
+    "users.info": Method(_users_info, ("users:read",)),
+    "users.list": Method(_users_list, ("users:read",)),
+    "usergroups.users.list": Method(_usergroup_users, ("usergroups:read",)),
+}

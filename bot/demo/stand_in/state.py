@@ -1,0 +1,218 @@
+"""What the stand-in Slack remembers: messages, files, views, triggers, and every call that came in.
+
+Slack's own objects stay in Slack's JSON; what Slack keeps to itself (who sees it, how often edited) is ours.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.demo.workspace import Channel, Person
+
+Json = dict[str, Any]
+
+TEAM = "T0STANDIN"
+APP = "A0FINETUNE"
+BOT = Person("U0FINETUNE", "finetune", "Finetune")
+BOT_ID = "B0FINETUNE"
+ALL_SCOPES = frozenset(
+    [
+        "commands",
+        "chat:write",
+        "app_mentions:read",
+        "files:read",
+        "files:write",
+        "users:read",
+        "usergroups:read",
+        "channels:read",
+        "groups:read",
+        "im:write",
+    ]
+)
+RESPONSE_SECONDS = 1_800.0
+RESPONSE_USES = 5
+
+
+class SlackError(Exception):
+    """An `{"ok": false}` answer. `details` become `response_metadata.messages`."""
+
+    def __init__(self, code: str, details: Sequence[str] = (), *, needed: str | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.details = tuple(details)
+        self.needed = needed
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of the bot's. `at` is time.monotonic(); `error` is Slack's code, None when it went well."""
+
+    method: str
+    args: Mapping[str, Any]
+    at: float
+    status: int
+    error: str | None
+
+
+@dataclass
+class Stored:
+    body: Json
+    only_for: str | None = None
+    edits: int = 0
+
+
+@dataclass
+class StoredFile:
+    """`content` is None until the bytes are there; `shown` once somebody may ask for it."""
+
+    body: Json
+    owner: str
+    length: int
+    content: bytes | None = None
+    shown: bool = False
+
+
+@dataclass
+class Trigger:
+    user: str
+    at: float
+    used: bool = False
+
+
+@dataclass
+class ResponseUrl:
+    user: str
+    channel: str
+    ts: str | None
+    at: float
+    uses: int = 0
+
+
+@dataclass
+class State:
+    """Guarded by `lock`: whoever reads or writes holds it. `patience` in seconds: for acks and trigger_ids."""
+
+    people: tuple[Person, ...]
+    channels: dict[str, Channel]
+    groups: Mapping[str, tuple[str, ...]]
+    scopes: frozenset[str]
+    bot_token: str
+    signing_secret: str
+    patience: float
+    base: str = ""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    messages: dict[str, list[Stored]] = field(default_factory=dict)
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    uploads: dict[str, str] = field(default_factory=dict)
+    modals: dict[str, list[Json]] = field(default_factory=dict)
+    homes: dict[str, Json] = field(default_factory=dict)
+    triggers: dict[str, Trigger] = field(default_factory=dict)
+    response_urls: dict[str, ResponseUrl] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    _last_ts: float = 0.0
+    _ids: int = 0
+
+    def new_id(self, prefix: str) -> str:
+        self._ids += 1
+        return f"{prefix}{self._ids:09d}"
+
+    def new_ts(self) -> str:
+        """Slack's message id: the time in seconds, unique by its six decimals."""
+        self._last_ts = max(time.time(), self._last_ts + 0.000002)
+        return f"{self._last_ts:.6f}"
+
+    def new_trigger(self, user: str) -> str:
+        name = f"{self.new_id('')}.{self.new_id('')}.trigger"
+        self.triggers[name] = Trigger(user, time.monotonic())
+        return name
+
+    def new_response_url(self, user: str, channel: str, ts: str | None) -> str:
+        name = self.new_id("R")
+        self.response_urls[name] = ResponseUrl(user, channel, ts, time.monotonic())
+        return f"{self.base}/response/{name}"
+
+    def person(self, user: str) -> Person:
+        for person in (BOT, *self.people):
+            if person.id == user:
+                return person
+        raise SlackError("user_not_found")
+
+    def channel(self, name: object) -> Channel:
+        """By id, by '#name', or the direct messages with a user id."""
+        if isinstance(name, str):
+            if name in [person.id for person in self.people]:
+                return self.open_dm(name)
+            for channel in self.channels.values():
+                if name in (channel.id, f"#{channel.name}", channel.name):
+                    return channel
+        raise SlackError("channel_not_found")
+
+    def open_dm(self, user: str) -> Channel:
+        dm = Channel(f"D{self.person(user).id[1:]}", f"dm-{user}", (user, BOT.id))
+        return self.channels.setdefault(dm.id, dm)
+
+    def find(self, channel: str, ts: object) -> Stored:
+        for stored in self.messages.get(channel, []):
+            if stored.body["ts"] == ts:
+                return stored
+        raise SlackError("message_not_found")
+
+    def add(self, channel: str, body: Json, *, only_for: str | None = None) -> Stored:
+        """Keep a message; Slack gives it its ts, and a block_id to every block without one."""
+        stored = Stored({"type": "message", "ts": self.new_ts(), **body}, only_for)
+        stored.body["blocks"] = self.with_ids(body.get("blocks") or [])
+        self.messages.setdefault(channel, []).append(stored)
+        return stored
+
+    def with_ids(self, blocks: Sequence[Mapping[str, Any]]) -> list[Json]:
+        return [{**block, "block_id": block.get("block_id") or self.new_id("b")} for block in blocks]
+
+    def post_as_bot(self, channel: str, args: Mapping[str, Any], *, only_for: str | None = None) -> Stored:
+        kept = ("text", "blocks", "attachments", "thread_ts", "metadata", "files")
+        body = {name: args[name] for name in kept if args.get(name)}
+        frame = {"user": BOT.id, "bot_id": BOT_ID, "app_id": APP, "text": ""}
+        return self.add(channel, {**frame, **body}, only_for=only_for)
+
+    def edit(self, stored: Stored, args: Mapping[str, Any]) -> None:
+        """Text without blocks takes the blocks away, as in Slack."""
+        stored.body["text"] = args.get("text") or ""
+        stored.body["blocks"] = self.with_ids(args.get("blocks") or [])
+        stored.body["edited"] = {"user": BOT.id, "ts": self.new_ts()}
+        stored.edits += 1
+
+    def top_modal(self, user: str) -> Json | None:
+        stack = self.modals.get(user, [])
+        return stack[-1] if stack else None
+
+
+def channel_json(channel: Channel) -> Json:
+    is_im = channel.id.startswith("D")
+    return {
+        "id": channel.id,
+        "name": channel.name,
+        "is_channel": not channel.private,
+        "is_group": channel.private and not is_im,
+        "is_im": is_im,
+        "is_private": channel.private,
+        "is_archived": channel.archived,
+        "is_member": BOT.id in channel.members,
+        "is_ext_shared": False,
+        "num_members": len(channel.members),
+    }
+
+
+def person_json(person: Person) -> Json:
+    return {
+        "id": person.id,
+        "team_id": TEAM,
+        "name": person.name,
+        "real_name": person.real_name,
+        "deleted": False,
+        "is_bot": person.id == BOT.id,
+        "tz": "Europe/Berlin",
+        "profile": {"real_name": person.real_name, "display_name": person.name, "email": person.email},
+    }

@@ -1,0 +1,124 @@
+"""The Web API's views.* as the stand-in answers it, and what a submitted modal's ack does to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from bot.demo.stand_in.blocks import view_complaints
+from bot.demo.stand_in.state import APP, BOT_ID, TEAM, Json, SlackError, State
+
+_DEEPEST = 3
+
+
+def open_view(state: State, args: Json) -> Json:
+    user = _spend(state, args.get("trigger_id"))
+    view = _made(state, args.get("view"))
+    state.modals[user] = [view]
+    return {"view": view}
+
+
+def push(state: State, args: Json) -> Json:
+    user = _spend(state, args.get("trigger_id"))
+    return {"view": pushed(state, user, args.get("view"))}
+
+
+def pushed(state: State, user: str, given: object) -> Json:
+    stack = state.modals.setdefault(user, [])
+    if len(stack) >= _DEEPEST:
+        raise SlackError("push_limit_reached")
+    view = _made(state, given)
+    if stack:
+        view["previous_view_id"], view["root_view_id"] = stack[-1]["id"], stack[0]["id"]
+    stack.append(view)
+    return view
+
+
+def update(state: State, args: Json) -> Json:
+    """By view_id or external_id; with a `hash`, only if the view is still that one."""
+    for stack in state.modals.values():
+        for index, old in enumerate(stack):
+            if args.get("view_id") == old["id"] or (args.get("external_id") or "-") == old.get("external_id"):
+                if args.get("hash") not in (None, "", old["hash"]):
+                    raise SlackError("hash_conflict")
+                stack[index] = replaced(state, old, args.get("view"))
+                return {"view": stack[index]}
+    raise SlackError("not_found")
+
+
+def replaced(state: State, old: Json, given: object) -> Json:
+    new = _made(state, given)
+    return {**new, "id": old["id"], "root_view_id": old["root_view_id"]}
+
+
+def publish(state: State, args: Json) -> Json:
+    user = state.person(str(args.get("user_id"))).id
+    view = _made(state, args.get("view"), kind="home")
+    if user in state.homes:
+        if args.get("hash") not in (None, "", state.homes[user]["hash"]):
+            raise SlackError("hash_conflict")
+        view["id"] = state.homes[user]["id"]
+    state.homes[user] = view
+    return {"view": view}
+
+
+def submitted(state: State, user: str, ack: Json) -> Mapping[str, str]:
+    """What the ack to a view_submission does: no body closes the modal; `errors` are by block_id."""
+    stack = state.modals[user]
+    match ack.get("response_action"):
+        case None:
+            stack.pop()
+        case "clear":
+            stack.clear()
+        case "errors":
+            return _known_errors(stack[-1], ack.get("errors") or {})
+        case "update":
+            stack[-1] = replaced(state, stack[-1], ack.get("view"))
+        case "push":
+            pushed(state, user, ack.get("view"))
+        case other:
+            raise SlackError(f"unknown response_action {other}")
+    return {}
+
+
+def _known_errors(view: Json, errors: Mapping[str, str]) -> Mapping[str, str]:
+    inputs = [block["block_id"] for block in view["blocks"] if block["type"] == "input"]
+    strangers = [name for name in errors if name not in inputs]
+    if strangers or not errors:
+        raise SlackError(f"errors for no input block: {', '.join(strangers) or 'none given'}")
+    return errors
+
+
+def _spend(state: State, trigger_id: object) -> str:
+    trigger = state.triggers.get(str(trigger_id))
+    if trigger is None:
+        raise SlackError("invalid_trigger_id")
+    if trigger.used:
+        raise SlackError("exchanged_trigger_id")
+    if time.monotonic() - trigger.at > state.patience:
+        raise SlackError("expired_trigger_id")
+    trigger.used = True
+    return trigger.user
+
+
+def _made(state: State, given: object, kind: str = "modal") -> Json:
+    if not isinstance(given, dict) or given.get("type") != kind:
+        raise SlackError("invalid_arguments", [f"view: must be an object of the type {kind}"])
+    found = view_complaints(given)
+    if any("view_too_large" in complaint for complaint in found):
+        raise SlackError("view_too_large", found)
+    if found:
+        raise SlackError("invalid_arguments", found)
+    name = state.new_id("V")
+    frame = {"team_id": TEAM, "app_id": APP, "bot_id": BOT_ID, "previous_view_id": None, "root_view_id": name}
+    blank = {"callback_id": "", "private_metadata": "", "external_id": "", "state": {"values": {}}}
+    blocks = [_with_action_id(state, block) for block in state.with_ids(given["blocks"])]
+    hash_ = f"{time.time():.6f}.{name}"
+    return {**blank, **given, **frame, "id": name, "hash": hash_, "blocks": blocks}
+
+
+def _with_action_id(state: State, block: Json) -> Json:
+    if block["type"] != "input":
+        return block
+    element = {"action_id": state.new_id("a"), **block["element"]}
+    return {**block, "element": element}

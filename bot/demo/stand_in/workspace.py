@@ -1,0 +1,321 @@
+"""The stand-in Slack: a Workspace people act in it from Python; a bot takes it for Slack in HTTP mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bot.demo.forms import fill_in
+from bot.demo.stand_in import chat, files, payloads, views
+from bot.demo.stand_in.delivery import Courier, Delivery
+from bot.demo.stand_in.faults import Fault, Faults
+from bot.demo.stand_in.server import SlackServer
+from bot.demo.stand_in.state import ALL_SCOPES, BOT, Call, Json, State, Stored
+from bot.demo.workspace import (
+    Answers,
+    Channel,
+    Door,
+    Home,
+    Modal,
+    NotAnswered,
+    Person,
+    PostedMessage,
+    SharedFile,
+    Submission,
+    WorkspaceError,
+    find_element,
+)
+
+ANA = Person("U0ANA", "ana", "Ana Reyes", "ana@example.com")
+BEN = Person("U0BEN", "ben", "Ben Okafor", "ben@example.com")
+TICKETS = Channel("C0TICKETS", "ml-tickets", (ANA.id, BEN.id, BOT.id))
+
+
+class StandIn:
+    """Use as a context manager. Tell it where the bot listens with `deliver_to` before anybody acts.
+
+    `groups` are user groups by id; `patience` stands for Slack's three seconds for acks and trigger_ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        people: tuple[Person, ...] = (ANA, BEN),
+        channels: tuple[Channel, ...] = (TICKETS,),
+        groups: Mapping[str, tuple[str, ...]] | None = None,
+        scopes: Iterable[str] = ALL_SCOPES,
+        patience: float = 3.0,
+    ) -> None:
+        self._state = State(
+            people=people,
+            channels={channel.id: channel for channel in channels},
+            groups=groups or {},
+            scopes=frozenset(scopes),
+            patience=patience,
+            bot_token="xoxb-stand-in",  # noqa: S106  opens nothing but this stand-in
+            signing_secret="stand-in-signing-secret",  # noqa: S106
+        )
+        self._faults = Faults()
+        self._server = SlackServer(self._state, self._faults)
+        self._deliveries: list[Delivery] = []
+        self._courier: Courier | None = None
+
+    def __enter__(self) -> StandIn:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+    # What the bot and the tests need to know.
+
+    @property
+    def url(self) -> None:
+        return None
+
+    @property
+    def door(self) -> Door:
+        state = self._state
+        return Door(f"{state.base}/api/", state.bot_token, state.signing_secret, BOT.id)
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        return self._state.people
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        with self._state.lock:
+            return tuple(self._state.channels.values())
+
+    def deliver_to(self, request_url: str) -> None:
+        """Where the bot takes Slack's requests, e.g. 'http://127.0.0.1:3000/slack/events'."""
+        self._courier = Courier(request_url, self._state.signing_secret, self._state.patience)
+
+    def fail(self, method: str, fault: Fault, *, times: int | None = 1) -> None:
+        """The next `times` calls of `method` ('*': any, 'download': a file) go wrong; None: until `heal`."""
+        with self._state.lock:
+            self._faults.add(method, fault, times)
+
+    def heal(self) -> None:
+        with self._state.lock:
+            self._faults.clear()
+
+    def calls(self, method: str | None = None) -> tuple[Call, ...]:
+        """What the bot asked of Slack, in order, faults among it."""
+        with self._state.lock:
+            return tuple(call for call in self._state.calls if method in (None, call.method))
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """What Slack told the bot, and how it answered."""
+        return tuple(self._deliveries)
+
+    def repeat(self, sent: Delivery, *, retry: int = 1) -> Delivery:
+        """Deliver the same thing again, as Slack does when it saw no ack."""
+        return self._sent(self._out().bring(sent.what, sent.body, sent.content_type, retry=retry))
+
+    def archive(self, channel: str) -> None:
+        self._change(channel, archived=True)
+
+    def remove_bot(self, channel: str) -> None:
+        members = tuple(user for user in self._state.channels[channel].members if user != BOT.id)
+        self._change(channel, members=members)
+
+    # What people do.
+
+    def command(self, user: str, channel: str, line: str) -> None:
+        with self._state.lock:
+            form = payloads.slash_command(self._state, user, self._state.channel(channel), line)
+        sent = self._acked(self._out().form(form["command"], form))
+        if sent.ack:
+            with self._state.lock:
+                chat.answer(self._state, user, form["channel_id"], sent.ack)
+
+    def say(self, user: str, channel: str, text: str, *, thread_ts: str | None = None) -> str:
+        body = {"user": user, "text": text} | ({"thread_ts": thread_ts} if thread_ts else {})
+        with self._state.lock:
+            place = self._state.channel(channel)
+            stored = self._state.add(place.id, body)
+        if f"<@{BOT.id}>" in text and BOT.id in place.members:
+            self._event({**body, "type": "app_mention", "channel": place.id, "ts": stored.body["ts"]})
+        return str(stored.body["ts"])
+
+    def upload(self, user: str, path: Path, *, channel: str | None = None, text: str = "") -> str:
+        content = path.read_bytes()
+        with self._state.lock:
+            file = files.person_upload(self._state, user, path.name, content)
+            file_id = str(file.body["id"])
+            if channel is None:
+                return file_id
+            place = self._state.channel(channel)
+            stored = self._state.add(
+                place.id, {"subtype": "file_share", "user": user, "text": text, "files": [file.body]}
+            )
+            files.shared_in(self._state, file, place.id, stored.body["ts"])
+        if BOT.id in place.members:
+            shared = {"type": "file_shared", "file_id": file_id, "file": {"id": file_id}}
+            self._event({**shared, "user_id": user, "channel_id": place.id})
+        return file_id
+
+    def click(self, user: str, channel: str, ts: str, action_id: str, *, value: str | None = None) -> None:
+        with self._state.lock:
+            place = self._state.channel(channel)
+            stored = self._seen(place.id, ts, user)
+            action = payloads.acted(find_element(stored.body["blocks"], action_id, value), value)
+            payload = payloads.message_action(self._state, user, place, stored, action)
+        self._interact(payload)
+
+    def press(self, user: str, action_id: str, *, value: str | None = None, home: bool = False) -> None:
+        with self._state.lock:
+            view = self._state.homes.get(user) if home else self._state.top_modal(user)
+            if view is None:
+                raise WorkspaceError(
+                    f"{user} sees no {'App Home' if home else 'modal'} to press {action_id} in"
+                )
+            action = payloads.acted(find_element(view["blocks"], action_id, value), value)
+            payload = payloads.view_action(self._state, user, view, action)
+        self._interact(payload)
+
+    def submit_modal(self, user: str, answers: Answers) -> Submission:
+        with self._state.lock:
+            view = self._open_modal(user)
+            filled = fill_in(view["blocks"], answers, lambda file: self._state.files[file].body)
+            payload = payloads.view_submission(self._state, user, view, filled.values)
+        if filled.errors:
+            return Submission(False, filled.errors)
+        ack = self._interact(payload).ack
+        with self._state.lock:
+            errors = views.submitted(self._state, user, ack)
+            return Submission(self._state.top_modal(user) is None, errors)
+
+    def close_modal(self, user: str) -> None:
+        with self._state.lock:
+            view = self._open_modal(user)
+            self._state.modals[user].pop()
+            payload = payloads.view_closed(self._state, user, view)
+        if view.get("notify_on_close"):
+            self._interact(payload)
+
+    def message_shortcut(self, user: str, channel: str, ts: str, callback_id: str) -> None:
+        with self._state.lock:
+            place = self._state.channel(channel)
+            stored = self._seen(place.id, ts, user)
+            payload = payloads.message_shortcut(self._state, user, place, stored, callback_id)
+        self._interact(payload)
+
+    def global_shortcut(self, user: str, callback_id: str) -> None:
+        with self._state.lock:
+            payload = payloads.global_shortcut(self._state, user, callback_id)
+        self._interact(payload)
+
+    def open_home(self, user: str) -> None:
+        with self._state.lock:
+            event: Json = {"type": "app_home_opened", "user": user, "channel": self.dm(user), "tab": "home"}
+            if user in self._state.homes:
+                event["view"] = self._state.homes[user]
+        self._event(event)
+
+    # What people see.
+
+    def dm(self, user: str) -> str:
+        with self._state.lock:
+            return self._state.open_dm(user).id
+
+    def messages(self, channel: str) -> tuple[PostedMessage, ...]:
+        with self._state.lock:
+            place = self._state.channel(channel).id
+            kept = self._state.messages.get(place, [])
+            return tuple(_posted(place, stored) for stored in kept if stored.only_for is None)
+
+    def ephemerals(self, user: str) -> tuple[PostedMessage, ...]:
+        with self._state.lock:
+            kept = [(place, stored) for place, some in self._state.messages.items() for stored in some]
+            return tuple(_posted(place, stored) for place, stored in kept if stored.only_for == user)
+
+    def view(self, user: str) -> Modal | None:
+        with self._state.lock:
+            view = self._state.top_modal(user)
+            return None if view is None else modal_of(view)
+
+    def home(self, user: str) -> Home | None:
+        with self._state.lock:
+            view = self._state.homes.get(user)
+            return None if view is None else Home(tuple(view["blocks"]))
+
+    # Below: how it reaches the bot.
+
+    def _out(self) -> Courier:
+        if self._courier is None:
+            raise WorkspaceError(
+                "the stand-in does not know where the bot listens: call deliver_to(url) first"
+            )
+        return self._courier
+
+    def _interact(self, payload: Json) -> Delivery:
+        return self._acked(self._out().payload(payload))
+
+    def _event(self, what: Json) -> Delivery:
+        """No person sees whether an event was acked: that is in `deliveries`."""
+        with self._state.lock:
+            event = payloads.event(self._state, what)
+        return self._sent(self._out().event(event))
+
+    def _acked(self, sent: Delivery) -> Delivery:
+        self._sent(sent)
+        if sent.status is None:
+            raise NotAnswered(f"{sent.what}: the bot gave no answer in {sent.seconds:.1f} s")
+        if not sent.acked:
+            raise NotAnswered(f"{sent.what}: the bot answered with HTTP {sent.status}: {sent.answer[:200]!r}")
+        return sent
+
+    def _sent(self, sent: Delivery) -> Delivery:
+        self._deliveries.append(sent)
+        return sent
+
+    def _seen(self, channel: str, ts: str, user: str) -> Stored:
+        stored = self._state.find(channel, ts)
+        if stored.only_for not in (None, user):
+            raise WorkspaceError(f"message {ts} in {channel} is visible to {stored.only_for} only")
+        return stored
+
+    def _open_modal(self, user: str) -> Json:
+        view = self._state.top_modal(user)
+        if view is None:
+            raise WorkspaceError(f"{user} has no modal open")
+        return view
+
+    def _change(self, channel: str, **what: Any) -> None:
+        with self._state.lock:
+            self._state.channels[channel] = replace(self._state.channels[channel], **what)
+
+
+def modal_of(view: Mapping[str, Any]) -> Modal:
+    return Modal(
+        id=view["id"],
+        callback_id=view.get("callback_id", ""),
+        title=view["title"]["text"],
+        blocks=tuple(view["blocks"]),
+        submit=(view.get("submit") or {}).get("text"),
+        private_metadata=view.get("private_metadata", ""),
+    )
+
+
+def _posted(channel: str, stored: Stored) -> PostedMessage:
+    body = stored.body
+    return PostedMessage(
+        ts=body["ts"],
+        channel=channel,
+        user=body["user"],
+        text=body["text"],
+        thread_ts=body.get("thread_ts"),
+        blocks=tuple(body["blocks"]),
+        files=tuple(file_of(file) for file in body.get("files", ())),
+        edits=stored.edits,
+        only_for=stored.only_for,
+    )
+
+
+def file_of(body: Mapping[str, Any]) -> SharedFile:
+    return SharedFile(body["id"], body["name"], body["mimetype"], body["size"])

@@ -1,0 +1,102 @@
+"""Our own trainer as a child of `finetune run`: started on loopback, restarted when it dies, ended with us."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESTART_PAUSES_S = (1, 2, 5, 15, 60)
+GRACE_S = 10
+KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class EmbeddedTrainer:
+    """`models`: name → folder or hub id. `port` 0 takes a free one. Its output goes to `data`/trainer.log."""
+
+    data: Path
+    models: Mapping[str, str]
+    port: int = 0
+    slots: int = 1
+    _child: subprocess.Popen[bytes] | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.port = self.port or free_port()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def key(self) -> str:
+        """Made at first use and kept readable for us alone."""
+        path = self.data / "trainer.key"
+        if not path.exists():
+            self.data.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32))
+        return path.read_text(encoding="utf-8").strip()
+
+    def start(self) -> None:
+        self._child = self._spawn()
+        threading.Thread(target=self._keep_alive, name="embedded-trainer", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+
+    def _keep_alive(self) -> None:
+        deaths = 0
+        while not self._stopping.is_set() and self._child is not None:
+            code = self._child.wait()
+            if self._stopping.is_set():
+                return
+            pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
+            log.error("the trainer ended with code %s: %s; again in %s s", code, self._last_words(), pause)
+            deaths += 1
+            if not self._stopping.wait(pause):
+                self._child = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self.data.mkdir(parents=True, exist_ok=True)
+        models = [part for name, where in self.models.items() for part in ("--model", f"{name}={where}")]
+        with (self.data / "trainer.log").open("ab") as output:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "trainers.local"),
+                    *("--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)),
+                    *models,
+                    "--exit-with-parent",
+                ],
+                stdin=subprocess.PIPE,  # closed by our death, which ends the child
+                stdout=output,
+                stderr=output,
+                env={**os.environ, KEY_VARIABLE: self.key, "OMP_WAIT_POLICY": "passive"},
+            )
+
+    def _last_words(self) -> str:
+        lines = (self.data / "trainer.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,52 @@
+"""The one error boundary, and the one place that drops what Slack delivers a second time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from slack_bolt import Ack, App, BoltRequest, BoltResponse
+
+from bot.workflows.desk import Desk
+
+log = logging.getLogger(__name__)
+
+
+def register(app: App, desk: Desk) -> None:
+    @app.middleware
+    def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:  # noqa: A002 - Bolt's name
+        """Slack delivers again what it thinks was lost; the second time is acked and does nothing."""
+        delivery = delivery_id(req.body)
+        if delivery and not desk.store.first_delivery(delivery, now=desk.clock()):
+            return BoltResponse(status=200, body="")
+        return next()
+
+    @app.error
+    def say_sorry(error: Exception, ack: Ack, body: dict[str, Any]) -> BoltResponse:
+        """A sentence and a reference for the person, the traceback for the log."""
+        reference = secrets.token_hex(4)
+        log.error("reference %s: a listener failed", reference, exc_info=error)
+        sentence = (
+            f"Something in the bot went wrong, and nothing was changed. Whoever runs it finds the cause "
+            f"in its log under reference {reference}."
+        )
+        if body.get("type") == "view_submission":
+            return ack(response_action="errors", errors={_first_input(body): sentence})
+        return ack(text=sentence)
+
+
+def delivery_id(body: dict[str, Any]) -> str | None:
+    """What is the same in a delivery and its repetition, and in nothing else."""
+    if event_id := body.get("event_id"):
+        return f"event {event_id}"
+    if trigger := body.get("trigger_id"):
+        return "trigger " + hashlib.sha256(str(trigger).encode()).hexdigest()
+    return None
+
+
+def _first_input(body: dict[str, Any]) -> str:
+    blocks: list[dict[str, Any]] = body["view"]["blocks"]
+    return str(next((block["block_id"] for block in blocks if block.get("type") == "input"), "note"))

@@ -1,0 +1,52 @@
+"""Who a person is, fetched fresh from Slack: a failed look-up is an answer too, and never a yes."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from bot.decisions.approval import Person
+
+LOOK_UP_TIMEOUT_S = 1
+
+
+class SlackDirectory:
+    """Looks people and groups up through one client, whose timeout must fit into an ack's three seconds."""
+
+    def __init__(self, slack: WebClient, team_id: str) -> None:
+        self._slack = slack
+        self._team_id = team_id
+
+    def person(self, user_id: str) -> Person | None:
+        """None where Slack doesn't know, doesn't say or doesn't answer."""
+        try:
+            user: Any = self._slack.users_info(user=user_id)["user"]
+        except (SlackApiError, URLError, OSError):
+            return None
+        return Person(
+            id=user_id,
+            is_bot=bool(user.get("is_bot") or user.get("is_app_user")),
+            is_deleted=bool(user.get("deleted")),
+            is_guest=bool(user.get("is_restricted") or user.get("is_ultra_restricted")),
+            is_stranger=bool(user.get("is_stranger")) or user.get("team_id", self._team_id) != self._team_id,
+        )
+
+    def members(self, group_id: str) -> frozenset[str] | None:
+        """The ids in a user group now; None where that can't be known."""
+        try:
+            answer = self._slack.usergroups_users_list(usergroup=group_id)
+        except (SlackApiError, URLError, OSError):
+            return None
+        return frozenset(str(user) for user in answer.get("users") or ())
+
+    def is_private(self, channel: str) -> bool:
+        """Whether what is said in a channel stays within its members; no, where that can't be known."""
+        try:
+            info: Any = self._slack.conversations_info(channel=channel)["channel"]
+        except (SlackApiError, URLError, OSError):
+            return False
+        is_closed = bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
+        return is_closed and not info.get("is_ext_shared")

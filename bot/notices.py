@@ -1,0 +1,142 @@
+"""Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
+
+Every error of Slack is one of four: try later, post the card anew, send it elsewhere, or give up and say so
+in the log. A failed send never fails the work that it tells of.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from storage.records import OutboxItem
+from storage.store import Store
+
+SECONDS_BETWEEN_POSTS = 1.05
+SECONDS_BETWEEN_EDITS = 2.5
+MAX_TRIES = 40
+
+CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
+CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
+APP_IS_LOCKED_OUT = frozenset(
+    {"account_inactive", "token_revoked", "invalid_auth", "not_authed", "missing_scope"}
+)
+PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable"})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Notices:
+    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of our own."""
+
+    store: Store
+    slack: WebClient
+    fallback_channel: str | None = None
+    pace: float = 1.0
+    clock: Callable[[], float] = time.time
+    locked_out: str | None = None
+    _next_allowed: dict[str, float] = field(default_factory=dict)
+
+    def send_due(self) -> int:
+        """Send what may be sent now; how many messages left."""
+        sent = 0
+        for item in self.store.outbox.due(self.clock()):
+            if self._may_go(item):
+                sent += self._send(item)
+        return sent
+
+    def _may_go(self, item: OutboxItem) -> bool:
+        return self.clock() >= self._next_allowed.get(_lane(item), 0.0)
+
+    def _send(self, item: OutboxItem) -> bool:
+        pause = SECONDS_BETWEEN_EDITS if item.kind == "edit" else SECONDS_BETWEEN_POSTS
+        self._next_allowed[_lane(item)] = self.clock() + pause * self.pace
+        try:
+            channel, ts = self._deliver(item)
+        except SlackApiError as error:
+            self._answer(item, error)
+            return False
+        except (SlackClientError, URLError, OSError) as error:
+            self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
+            return False
+        self.locked_out = None
+        self.store.outbox.sent(item, channel=channel, ts=ts)
+        return True
+
+    def _deliver(self, item: OutboxItem) -> tuple[str, str | None]:
+        match item.kind:
+            case "post":
+                return self._post(item.channel, item)
+            case "direct":
+                opened: Any = self.slack.conversations_open(users=item.person or "")
+                return self._post(opened["channel"]["id"], item)
+            case "ephemeral":
+                self.slack.chat_postEphemeral(channel=item.channel, user=item.person or "", **item.body)
+                return item.channel, None
+            case "edit":
+                card = self.store.outbox.card(item.card or "")
+                if card is None:
+                    return self._post(item.channel, item)
+                self.slack.chat_update(channel=card.channel, ts=card.ts, **item.body)
+                return card.channel, card.ts
+            case "file":
+                self.slack.files_upload_v2(channel=item.channel, thread_ts=self._thread(item), **item.body)
+                return item.channel, None
+
+    def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
+        posted = self.slack.chat_postMessage(channel=channel, thread_ts=self._thread(item), **item.body)
+        return str(posted["channel"]), str(posted["ts"])
+
+    def _thread(self, item: OutboxItem) -> str | None:
+        card = self.store.outbox.card(item.thread) if item.thread else None
+        return card.ts if card else None
+
+    def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
+        code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
+        if error.response.status_code == 429 or code in PASSING or error.response.status_code >= 500:
+            self._later(item, code, _retry_after(error) or _backoff(item.tries))
+        elif item.kind == "edit" and code in CARD_IS_GONE:
+            self.store.outbox.repost(item, now=self.clock())
+        elif code in APP_IS_LOCKED_OUT:
+            self.locked_out = code
+            self._later(item, code, 60.0, counts=False)
+        elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
+            log.warning(
+                "message %s cannot go to %s (%s): sent to the fallback channel", item.id, item.channel, code
+            )
+            self.store.outbox.reroute(item, channel=str(self.fallback_channel), now=self.clock())
+        else:
+            log.error(
+                "message %s of kind %s to %s was refused by Slack: %s", item.id, item.kind, item.channel, code
+            )
+            self.store.outbox.give_up(item, error=code)
+
+    def _later(self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True) -> None:
+        if counts and item.tries + 1 >= MAX_TRIES:
+            log.error("message %s given up after %s tries: %s", item.id, MAX_TRIES, error)
+            self.store.outbox.give_up(item, error=error)
+            return
+        self._next_allowed[_lane(item)] = self.clock() + seconds
+        self.store.outbox.later(item, due_at=self.clock() + seconds, error=error)
+
+
+def _lane(item: OutboxItem) -> str:
+    """Slack limits posts by channel and edits by card."""
+    return f"edit {item.card}" if item.kind == "edit" else f"post {item.channel or item.person}"
+
+
+def _backoff(tries: int) -> float:
+    return float(min(2**tries, 300))
+
+
+def _retry_after(error: SlackApiError) -> float | None:
+    value = error.response.headers.get("Retry-After") or error.response.headers.get("retry-after")
+    return float(value) if value and str(value).isdigit() else None

@@ -1,0 +1,51 @@
+"""What a workflow step works with: the store, the trainers, workers, and the two things only Slack knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bot.decisions.approval import Person
+from bot.results import Refusal
+from bot.settings import Settings
+from bot.workers import Workers
+from storage.store import Store
+from trainers.client import Trainer
+
+
+class FetchLater(Exception):
+    """A file could not be fetched now and may be later."""
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    path: Path
+    name: str
+    sha256: str
+
+
+class Files(Protocol):
+    def fetch(self, file_id: str, folder: Path) -> FetchedFile | Refusal: ...
+
+
+class Directory(Protocol):
+    def person(self, user_id: str) -> Person | None: ...
+
+    def members(self, group_id: str) -> frozenset[str] | None: ...
+
+    def is_private(self, channel: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Desk:
+    """`trainers` by provider name, only those that can be reached with what is configured."""
+
+    settings: Settings
+    store: Store
+    trainers: Mapping[str, Trainer]
+    workers: Workers
+    files: Files
+    directory: Directory
+    clock: Callable[[], float]

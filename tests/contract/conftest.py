@@ -1,0 +1,109 @@
+"""The trainers that the contract is tried on: one real server each on loopback, with a client and a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.peers.hosted import Hosted
+from tests.peers.service import Service
+from trainers.client import Trainer
+from trainers.creation import sent_hyperparameters
+from trainers.providers import load_providers
+from trainers.types import Hyperparameter, Provider
+
+ROOT = Path(__file__).parents[2]
+LOCAL_KEY = "contract-key-0123456789"
+READY_S = 60
+IS_LOCAL_HERE = all((ROOT / path).exists() for path in ("trainers/local/train.py", "tests/local/conftest.py"))
+
+if IS_LOCAL_HERE:
+    from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
+
+
+@dataclass(frozen=True)
+class Site:
+    """`finish_s`: how long a small job may take."""
+
+    trainer: Trainer
+    key: str
+    model: str
+    hyperparameters: dict[str, Hyperparameter]
+    finish_s: float
+
+    @property
+    def provider(self) -> Provider:
+        return self.trainer.provider
+
+
+@pytest.fixture(scope="module", params=["openai", "nebius", "local"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if request.param == "local":
+        if not IS_LOCAL_HERE:
+            pytest.skip("our own trainer (train.py, tests/local/conftest.py) is not in this tree yet")
+        model: Path = request.getfixturevalue("tiny_model_dir")
+        with _local_site(tmp_path_factory.mktemp("trainer"), model) as local:
+            yield local
+        return
+    shape = request.param
+    model_name = {"openai": "gpt-4.1-mini-2025-04-14", "nebius": "meta-llama/Meta-Llama-3.1-8B-Instruct"}[
+        shape
+    ]
+    with Hosted(Service(shape, models=(model_name,))) as server:
+        yield from _site(shape, server.url, server.key, model_name, finish_s=5)
+
+
+@pytest.fixture(scope="module")
+def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(24):
+            question = {"role": "user", "content": f"where is order {number} — “soon”?"}
+            answer = {"role": "assistant", "content": "shipping" if number % 2 else "billing"}
+            file.write(json.dumps({"messages": [question, answer]}, ensure_ascii=False) + "\n")
+    return path
+
+
+def _site(name: str, url: str, key: str, model: str, finish_s: float) -> Iterator[Site]:
+    row = next(row for row in load_providers() if row.name == name).at(url)
+    wanted = {**row.defaults, "n_epochs": 1, "batch_size": 4, "lora_r": 4}
+    with Trainer(replace(row.provider, timeout_s=20), key) as trainer:
+        yield Site(trainer, key, model, sent_hyperparameters(row.provider, wanted), finish_s)
+
+
+@contextmanager
+def _local_site(folder: Path, model: Path) -> Iterator[Site]:
+    command = [sys.executable, "-m", "trainers.local", "--port", "0", "--data", str(folder / "data")]
+    environment = {**os.environ, "FINETUNE_TRAINER_KEY": LOCAL_KEY, "OMP_NUM_THREADS": "1"}
+    output = folder / "output.txt"  # a pipe that nobody reads would stop the server once it is full
+    with (
+        output.open("w") as file,
+        subprocess.Popen(
+            [*command, "--model", f"tiny={model}"], cwd=ROOT, env=environment, stdout=file, stderr=file
+        ) as server,
+    ):
+        try:
+            yield from _site("local", _ready_address(server, output), LOCAL_KEY, "tiny", finish_s=120)
+        finally:
+            server.terminate()
+
+
+def _ready_address(server: subprocess.Popen[bytes], output: Path) -> str:
+    """From the line that says it is ready; a server that does not get there shows what it said."""
+    deadline = time.monotonic() + READY_S
+    while server.poll() is None and time.monotonic() < deadline:
+        found = re.search(r"ready on (http://\S+/v1)", output.read_text(encoding="utf-8"))
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    raise RuntimeError("the trainer was not ready:\n" + output.read_text(encoding="utf-8"))

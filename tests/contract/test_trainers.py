@@ -1,0 +1,223 @@
+"""What the bot relies on, tried on every provider's server. A provider that passes can be used by the bot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import urllib.request
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from tests.contract.conftest import ROOT, Site
+from trainers.client import Trainer
+from trainers.errors import Refused
+from trainers.types import Ability, Job, JobSpec, Message
+
+SCHEMA = ROOT.parent / "shared/data/openai-training-api.yaml"
+
+
+@pytest.fixture(scope="module")
+def file_id(site: Site, training_file: Path) -> str:
+    return upload(site, training_file)
+
+
+@pytest.fixture(scope="module")
+def done(site: Site, file_id: str) -> Job:
+    """A job that ran to its end."""
+    return finished(site, site.trainer.create(spec(site, file_id)))
+
+
+def upload(site: Site, path: Path) -> str:
+    return site.trainer.upload(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def spec(site: Site, file_id: str) -> JobSpec:
+    key = f"contract-{uuid.uuid4()}"
+    return JobSpec(key, site.model, file_id, site.hyperparameters, seed=1, suffix="contract")
+
+
+def finished(site: Site, job: Job) -> Job:
+    deadline = time.monotonic() + site.finish_s
+    while not job.is_final and time.monotonic() < deadline:
+        time.sleep(0.01 if site.finish_s < 10 else 0.3)
+        job = site.trainer.job(job.id)
+    assert job.status == "succeeded", job
+    return job
+
+
+def needs(site: Site, ability: Ability) -> None:
+    if not site.provider.can(ability):
+        pytest.skip(f"{site.provider.name} does not claim {ability!r}")
+
+
+def raw(site: Site, path: str) -> Any:
+    request = urllib.request.Request(site.provider.base_url + path)  # noqa: S310 (loopback)
+    request.add_header("Authorization", f"Bearer {site.key}")
+    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def test_the_base_model_is_listed_and_nothing_speaks_against_training(site: Site) -> None:
+    assert site.trainer.probe() is None
+    assert site.model in [model.id for model in site.trainer.models()]
+
+
+def test_a_wrong_key_is_refused(site: Site) -> None:
+    with Trainer(site.provider, "sk-wrong") as stranger, pytest.raises(Refused) as caught:
+        stranger.models()
+    assert caught.value.status in (401, 403)
+
+
+def test_the_same_bytes_are_uploaded_once(site: Site, training_file: Path, file_id: str) -> None:
+    assert upload(site, training_file) == file_id
+
+
+def test_a_file_comes_back_byte_for_byte(site: Site, training_file: Path, file_id: str) -> None:
+    assert site.trainer.file_bytes(file_id) == training_file.read_bytes()
+
+
+def test_a_deleted_file_is_missing_and_can_be_sent_again(
+    site: Site, tmp_path: Path, training_file: Path
+) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(training_file.read_bytes().replace(b"order", b"parcel"))
+    first = upload(site, path)
+    site.trainer.delete_file(first)
+    with pytest.raises(Refused) as caught:
+        site.trainer.file_bytes(first)
+    assert caught.value.is_missing
+    site.trainer.delete_file(upload(site, path))
+
+
+def test_a_job_that_does_not_exist_is_missing(site: Site) -> None:
+    with pytest.raises(Refused) as caught:
+        site.trainer.job("ftjob-none")
+    assert caught.value.is_missing
+
+
+def test_an_unknown_model_is_refused_and_nothing_is_created(site: Site, file_id: str) -> None:
+    wanted = replace(spec(site, file_id), model="no-such-model")
+    with pytest.raises(Refused):
+        site.trainer.create(wanted)
+    assert site.trainer.find_jobs(wanted.key) == ()
+
+
+def test_an_unknown_file_is_refused_and_nothing_is_created(site: Site) -> None:
+    wanted = spec(site, "file-none")
+    with pytest.raises(Refused):
+        site.trainer.create(wanted)
+    assert site.trainer.find_jobs(wanted.key) == ()
+
+
+def test_a_job_is_found_by_its_key_and_by_no_other(site: Site, file_id: str) -> None:
+    wanted = spec(site, file_id)
+    created = site.trainer.create(wanted)
+    assert [job.id for job in site.trainer.find_jobs(wanted.key)] == [created.id]
+    assert site.trainer.find_jobs(wanted.key + "x") == ()
+    site.trainer.cancel(created.id)
+
+
+def test_our_metadata_comes_back(site: Site, file_id: str) -> None:
+    needs(site, "metadata")
+    wanted = replace(spec(site, file_id), metadata={"run": "7"})
+    created = site.trainer.create(wanted)
+    assert site.trainer.job(created.id).metadata == {"run": "7", "finetune_key": wanted.key}
+    assert created.id in [job.id for job in site.trainer.our_jobs()]
+    site.trainer.cancel(created.id)
+
+
+def test_a_repeated_create_gives_the_same_job(site: Site, file_id: str) -> None:
+    needs(site, "idempotency")
+    wanted = spec(site, file_id)
+    first = site.trainer.create(wanted)
+    assert site.trainer.create(wanted).id == first.id
+    assert [job.id for job in site.trainer.find_jobs(wanted.key)] == [first.id]
+    site.trainer.cancel(first.id)
+
+
+def test_a_cancelled_job_stays_cancelled_and_is_still_found(site: Site, file_id: str) -> None:
+    wanted = spec(site, file_id)
+    created = site.trainer.create(wanted)
+    site.trainer.cancel(created.id)
+    deadline = time.monotonic() + 20
+    while not site.trainer.job(created.id).is_final and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert site.trainer.job(created.id).status == "cancelled"
+    assert [job.status for job in site.trainer.find_jobs(wanted.key)] == ["cancelled"]
+
+
+def test_a_finished_job_says_what_it_made(site: Site, done: Job) -> None:
+    assert done.model == site.model
+    assert done.error_code is None
+    assert (done.trained_tokens or 0) > 0
+    assert (done.finished_at or 0) >= done.created_at > 1_600_000_000
+
+
+def test_progress_ends_at_the_last_step(site: Site, done: Job) -> None:
+    needs(site, "progress")
+    assert done.trained_steps == done.total_steps
+    assert (done.total_steps or 0) > 0
+
+
+def test_events_are_newest_first(site: Site, done: Job) -> None:
+    events = site.trainer.events(done.id, limit=100)
+    times = [event.created_at for event in events]
+    assert len(events) >= 2
+    assert times == sorted(times, reverse=True)
+    assert len(site.trainer.events(done.id, limit=1)) == 1
+
+
+def test_the_result_file_has_a_loss_a_step(site: Site, done: Job) -> None:
+    lines = site.trainer.metrics(done)
+    steps = [line.step for line in lines]
+    assert steps == sorted(set(steps))
+    assert all(line.train_loss is not None and line.train_loss >= 0 for line in lines)
+
+
+def test_checkpoints_name_a_model_or_their_files(site: Site, done: Job) -> None:
+    needs(site, "checkpoints")
+    points = site.trainer.checkpoints(done.id)
+    assert points
+    assert all(point.step > 0 and (point.fine_tuned_model or point.files) for point in points)
+
+
+def test_the_tuned_model_answers(site: Site, done: Job) -> None:
+    needs(site, "chat")
+    assert done.fine_tuned_model
+    answer = site.trainer.chat(done.fine_tuned_model, [Message("user", "where is order 3?")], max_tokens=4)
+    assert answer.prompt_tokens > 0
+    assert answer.seconds > 0
+
+
+def test_an_unknown_model_does_not_answer(site: Site) -> None:
+    needs(site, "chat")
+    with pytest.raises(Refused) as caught:
+        site.trainer.chat("no-such-model", [Message("user", "hi")], max_tokens=4)
+    assert caught.value.is_missing
+
+
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        ("/models", "ListModelsResponse"),
+        ("/files", "ListFilesResponse"),
+        ("/fine_tuning/jobs", "ListPaginatedFineTuningJobsResponse"),
+        ("/fine_tuning/jobs/{job}", "FineTuningJob"),
+        ("/fine_tuning/jobs/{job}/events", "ListFineTuningJobEventsResponse"),
+        ("/fine_tuning/jobs/{job}/checkpoints", "ListFineTuningJobCheckpointsResponse"),
+    ],
+)
+def test_every_body_is_valid_under_the_apis_schema(site: Site, done: Job, path: str, schema: str) -> None:
+    needs(site, "metadata")  # those who keep none leave out more of the schema's required fields
+    if not SCHEMA.exists():
+        pytest.skip("the API's schema is not beside this tree")
+    document = yaml.load(SCHEMA.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    rule = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+    jsonschema.Draft202012Validator(rule).validate(raw(site, path.format(job=done.id)))

@@ -1,0 +1,326 @@
+"""A company's fine-tuning service in memory, in OpenAI's or Nebius' shape: files, jobs, models, chat.
+
+It answers (status, body) and keeps the record by which tests judge. HTTP and faults are hosted.py's.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Reply = tuple[int, dict[str, Any] | bytes]
+Query = Mapping[str, str]
+
+STAGES = ("validating_files", "queued", "running", "running", "succeeded")
+PLAIN = {"n_epochs", "batch_size", "learning_rate_multiplier"}
+EXTRAS = {"learning_rate", "warmup_ratio", "weight_decay", "lora", "lora_r", "lora_alpha", "lora_dropout"} | {
+    "packing",
+    "max_grad_norm",
+    "context_length",
+}
+STEPS = 12
+
+
+@dataclass
+class StoredFile:
+    id: str
+    name: str
+    content: bytes
+    purpose: str
+    created: float
+    expires: int | None = None
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "file",
+            "bytes": len(self.content),
+            "created_at": int(self.created),
+            "filename": self.name,
+            "purpose": self.purpose,
+            "status": "processed",
+            **({"expires_at": self.expires} if self.expires else {}),
+        }
+
+
+@dataclass
+class StoredJob:
+    id: str
+    request: dict[str, Any]
+    headers: Mapping[str, str]
+    created: float
+    polls: int = 0
+    is_cancelled: bool = False
+
+
+@dataclass
+class Service:
+    """Switches may be turned at any time. With `stage_s` None a job moves one stage a look at it."""
+
+    shape: Literal["openai", "nebius"] = "openai"
+    models: Sequence[str] = ("gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18")
+    shutdown_date: str | None = None
+    answer: Callable[[str, list[dict[str, Any]]], str] = lambda model, messages: f"{model} heard you"
+    stages: Sequence[str] = STAGES
+    stage_s: float | None = None
+    failure: dict[str, Any] | None = None
+    """The `error` of every job, whatever its status: {} is OpenAI's own example of success."""
+    ignores_metadata_filter: bool = False
+    list_lag_s: float = 0.0
+    base64_results: bool = False
+    results_csv: str | None = None
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    jobs: dict[str, StoredJob] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def answer_to(
+        self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> Reply:
+        """One request, already authorised. `body` is parsed JSON, or a form with the upload under 'file'."""
+        with self._lock:
+            match (method, *path.strip("/").split("/")):
+                case ("GET", "models"):
+                    return 200, {
+                        "object": "list",
+                        "data": [self._model_body(model) for model in self._served()],
+                    }
+                case ("POST", "files"):
+                    return self._upload(body)
+                case ("GET", "files"):
+                    return self._page([file.body() for file in self._visible_files(query)], query)
+                case ("GET", "files", file_id, "content") if file_id in self.files:
+                    return 200, self.files[file_id].content
+                case ("DELETE", "files", file_id) if file_id in self.files:
+                    del self.files[file_id]
+                    return 200, {"id": file_id, "object": "file", "deleted": True}
+                case ("POST", "chat", "completions"):
+                    return self._chat(body)
+                case (_, "fine_tuning", "jobs", *rest):
+                    return self._job_call(method, rest, query, headers, body)
+        return refusal(404, "not_found", f"There is nothing at {path}.")
+
+    def file_named(self, name: str) -> list[StoredFile]:
+        return [file for file in self.files.values() if file.name == name]
+
+    def _job_call(
+        self,
+        method: str,
+        rest: list[str],
+        query: Query,
+        headers: Mapping[str, str],
+        body: dict[str, Any],
+    ) -> Reply:
+        match (method, *rest):
+            case ("POST",):
+                return self._create(headers, body)
+            case ("GET",):
+                return self._page([self._job_body(job) for job in self._listed(query)], query)
+            case (_, job_id, *_) if job_id not in self.jobs:
+                return refusal(404, "not_found", f"No fine-tuning job {job_id}.")
+            case ("GET", job_id):
+                self.jobs[job_id].polls += 1
+                return 200, self._job_body(self.jobs[job_id])
+            case ("POST", job_id, "cancel"):
+                return self._cancel(self.jobs[job_id])
+            case ("GET", job_id, "events"):
+                return self._page(self._events(self.jobs[job_id]), query)
+            case ("GET", job_id, "checkpoints"):
+                return self._page(self._checkpoints(self.jobs[job_id]), query)
+        return refusal(404, "not_found", "There is no such call on a job.")
+
+    def _upload(self, form: dict[str, Any]) -> Reply:
+        name, content = form.get("file", ("", b""))
+        if not name.endswith(".jsonl") or form.get("purpose") != "fine-tune":
+            return refusal(400, "invalid_file", "Only .jsonl files for fine-tune are taken.")
+        life = form.get("expires_after[seconds]")
+        if life and self.shape == "nebius":
+            return refusal(422, "unknown_parameter", "Unknown parameter: expires_after.")
+        expires = int(time.time()) + int(life) if life else None
+        file = StoredFile(f"file-{len(self.files) + 1}", name, content, "fine-tune", time.time(), expires)
+        self.files[file.id] = file
+        return 200, file.body()
+
+    def _visible_files(self, query: Query) -> list[StoredFile]:
+        purpose = query.get("purpose")
+        return [file for file in reversed(self.files.values()) if purpose in (None, file.purpose)]
+
+    def _create(self, headers: Mapping[str, str], body: dict[str, Any]) -> Reply:
+        problem = self._problem(body)
+        if problem:
+            return problem
+        job_id = f"ftjob-{len(self.jobs) + 1}"
+        self.jobs[job_id] = StoredJob(job_id, body, headers, time.time())
+        return 200, self._job_body(self.jobs[job_id])
+
+    def _problem(self, body: dict[str, Any]) -> Reply | None:
+        known = {"model", "training_file", "validation_file", "seed", "suffix", "hyperparameters"}
+        known |= {"method", "metadata"} if self.shape == "openai" else set()
+        unknown = sorted(set(body) - known)
+        strange = sorted(set(_hyperparameters(body)) - PLAIN - (EXTRAS if self.shape == "nebius" else set()))
+        if unknown or strange:
+            return refusal(400, "unknown_parameter", f"Unknown parameter: {(unknown + strange)[0]}.")
+        if body.get("model") not in self.models:
+            return refusal(404, "model_not_found", f"The model {body.get('model')} does not exist.")
+        for key in ("training_file", "validation_file"):
+            if key in body and body[key] not in self.files:
+                return refusal(400, "invalid_file", f"No such file: {body[key]}.")
+        if len(body.get("suffix") or "") > 64 or not 1 <= _hyperparameters(body).get("n_epochs", 1) <= 50:
+            return refusal(400, "invalid_value", "suffix or n_epochs is out of its range.")
+        return None
+
+    def _listed(self, query: Query) -> list[StoredJob]:
+        wanted = {k[9:-1]: v for k, v in query.items() if k.startswith("metadata[")}
+        if self.ignores_metadata_filter or self.shape == "nebius":
+            wanted = {}
+        shown = [job for job in self.jobs.values() if time.time() - job.created >= self.list_lag_s]
+        return [
+            job for job in reversed(shown) if wanted.items() <= (job.request.get("metadata") or {}).items()
+        ]
+
+    def _cancel(self, job: StoredJob) -> Reply:
+        if self._status(job) in ("succeeded", "failed", "cancelled"):
+            return refusal(400, "invalid_state", f"Job {job.id} is {self._status(job)} already.")
+        job.is_cancelled = True
+        return 200, self._job_body(job)
+
+    def _status(self, job: StoredJob) -> str:
+        passed = job.polls if self.stage_s is None else int((time.time() - job.created) / self.stage_s)
+        return "cancelled" if job.is_cancelled else self.stages[min(passed, len(self.stages) - 1)]
+
+    def _job_body(self, job: StoredJob) -> dict[str, Any]:
+        status = self._status(job)
+        is_done = status == "succeeded"
+        is_final = status in ("succeeded", "failed", "cancelled")
+        request = job.request
+        body = {
+            "object": "fine_tuning.job",
+            "id": job.id,
+            "created_at": int(job.created),
+            "finished_at": int(time.time()) if is_final else None,
+            "model": request["model"],
+            "organization_id": "org-1",
+            "status": status,
+            "training_file": request["training_file"],
+            "validation_file": request.get("validation_file"),
+            "hyperparameters": _hyperparameters(request),
+            "seed": request.get("seed", 1),
+            "trained_tokens": 4_200 if is_done else None,
+            "result_files": [self._result_file(job)] if is_done else [],
+            "error": self.failure,
+        }
+        return {**body, **(self._openai_part(job) if self.shape == "openai" else self._nebius_part(job))}
+
+    def _openai_part(self, job: StoredJob) -> dict[str, Any]:
+        is_done = self._status(job) == "succeeded"
+        return {
+            "fine_tuned_model": _tuned_name(job) if is_done else None,
+            "method": job.request.get("method"),
+            "metadata": job.request.get("metadata") or {},
+        }
+
+    def _nebius_part(self, job: StoredJob) -> dict[str, Any]:
+        done = {"succeeded": STEPS, "running": STEPS // 2}.get(self._status(job), 0)
+        return {"suffix": job.request.get("suffix"), "trained_steps": done, "total_steps": STEPS}
+
+    def _result_file(self, job: StoredJob) -> str:
+        csv = self.results_csv or results_csv()
+        content = base64.b64encode(csv.encode()) if self.base64_results else csv.encode()
+        file_id = f"file-results-{job.id}"
+        self.files[file_id] = StoredFile(
+            file_id, "step_metrics.csv", content, "fine-tune-results", time.time()
+        )
+        return file_id
+
+    def _events(self, job: StoredJob) -> list[dict[str, Any]]:
+        said = ["Created fine-tuning job", *(f"Job is {stage}" for stage in self.stages[: job.polls + 1])]
+        rows = [
+            {
+                "object": "fine_tuning.job.event",
+                "id": f"ftevent-{job.id}-{number}",
+                "created_at": int(job.created) + number,
+                "level": "info",
+                "message": message,
+                "type": "message",
+                "data": {},
+            }
+            for number, message in enumerate(said)
+        ]
+        return rows[::-1]
+
+    def _checkpoints(self, job: StoredJob) -> list[dict[str, Any]]:
+        if self._status(job) != "succeeded":
+            return []
+        return [self._checkpoint(job, step) for step in (STEPS, STEPS * 2 // 3, STEPS // 3)]
+
+    def _checkpoint(self, job: StoredJob, step: int) -> dict[str, Any]:
+        row = {
+            "object": "fine_tuning.job.checkpoint",
+            "id": f"ftckpt-{job.id}-{step}",
+            "created_at": int(job.created),
+            "fine_tuning_job_id": job.id,
+            "step_number": step,
+            "metrics": {"step": step, "train_loss": 2.0 / step, "full_valid_loss": 2.5 / step},
+        }
+        if self.shape == "openai":
+            return {**row, "fine_tuned_model_checkpoint": f"{_tuned_name(job)}:ckpt-step-{step}"}
+        return {**row, "result_files": [f"file-weights-{job.id}-{step}"]}
+
+    def _served(self) -> list[str]:
+        done = [job for job in self.jobs.values() if self._status(job) == "succeeded"]
+        return [*self.models, *(_tuned_name(job) for job in done if self.shape == "openai")]
+
+    def _model_body(self, model: str) -> dict[str, Any]:
+        end = {"shutdown_date": self.shutdown_date} if self.shutdown_date else {}
+        return {"id": model, "object": "model", "created": 1_700_000_000, "owned_by": "system", **end}
+
+    def _chat(self, body: dict[str, Any]) -> Reply:
+        if body["model"] not in self._served():
+            return refusal(404, "model_not_found", f"The model {body['model']} does not exist.")
+        text = self.answer(body["model"], body["messages"])
+        prompt = sum(len(message["content"].split()) for message in body["messages"])
+        spoken = len(text.split())
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return 200, {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+            "usage": {"prompt_tokens": prompt, "completion_tokens": spoken, "total_tokens": prompt + spoken},
+        }
+
+    def _page(self, rows: list[dict[str, Any]], query: Query) -> Reply:
+        ids = [row["id"] for row in rows]
+        start = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
+        end = start + int(query.get("limit", "20"))
+        page = rows[start:end]
+        ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
+        return 200, {"object": "list", "data": page, **ends, "has_more": end < len(rows)}
+
+
+def refusal(status: int, code: str, message: str) -> Reply:
+    return status, {
+        "error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    }
+
+
+def results_csv() -> str:
+    lines = ["step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"]
+    for step in range(1, STEPS + 1):
+        valid = f"{2.5 / step:.4f},{1 - 0.6 / step:.4f}" if step % 4 == 0 else ","
+        lines.append(f"{step},{2.0 / step:.4f},{1 - 0.5 / step:.4f},{valid}")
+    return "\n".join(lines) + "\n"
+
+
+def _hyperparameters(request: dict[str, Any]) -> dict[str, Any]:
+    method = request.get("method") or {}
+    found: dict[str, Any] | None = method.get("supervised", {}).get("hyperparameters")
+    return found or request.get("hyperparameters") or {}
+
+
+def _tuned_name(job: StoredJob) -> str:
+    return f"ft:{job.request['model']}:org:{job.request.get('suffix') or ''}:{job.id[6:]}"

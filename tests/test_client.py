@@ -1,0 +1,424 @@
+"""The client against a server that misbehaves: which fault is which error; no POST goes out twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.peers import hosted as peer
+from tests.peers.hosted import Fault, Hosted
+from tests.peers.service import Service
+from trainers.client import Trainer
+from trainers.creation import sent_hyperparameters
+from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.providers import load_providers
+from trainers.types import JobSpec, Message, Provider
+
+CREATE = "POST /fine_tuning/jobs"
+LIST = "GET /fine_tuning/jobs"
+MODEL = "gpt-4o-mini-2024-07-18"
+
+
+@pytest.fixture
+def server() -> Iterator[Hosted]:
+    with Hosted() as running:
+        yield running
+
+
+@pytest.fixture
+def trainer(server: Hosted) -> Iterator[Trainer]:
+    with Trainer(provider(server), server.key) as client:
+        yield client
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "train.jsonl"
+    line = json.dumps(
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}]}
+    )
+    path.write_text(f"{line}\n" * 12, encoding="utf-8")
+    return path
+
+
+def provider(server: Hosted, **changes: float) -> Provider:
+    row = next(row for row in load_providers() if row.name == "openai").at(server.url)
+    return replace(row.provider, **{"timeout_s": 0.4, **changes})  # type: ignore[arg-type]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def spec(trainer: Trainer, data: Path, key: str = "run-1") -> JobSpec:
+    file_id = trainer.upload(data, digest(data))
+    return JobSpec(key, MODEL, file_id, {"n_epochs": 2}, seed=7, suffix="tickets", metadata={"run": "1"})
+
+
+def fault_name(value: object) -> str | None:
+    if not isinstance(value, Fault):
+        return None
+    what = value.then if value.then != "answer" else f"{value.status} {(value.body or b'')[:15]!r}"
+    return f"{'commit then ' if value.commit else ''}{what}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "created"),
+    [
+        (peer.NOT_AVAILABLE, Refused, 0),
+        (Fault(commit=False, status=400), Refused, 0),
+        (Fault(commit=False, status=401), Refused, 0),
+        (Fault(commit=False, status=404), Refused, 0),
+        (Fault(commit=False, status=413), Refused, 0),
+        (Fault(commit=False, status=422), Refused, 0),
+        (Fault(commit=True, status=408), Uncertain, 1),
+        (Fault(commit=True, status=409), Uncertain, 1),
+        (peer.BUSY, Uncertain, 0),
+        (peer.NOTHING_BUT_500, Uncertain, 0),
+        (peer.COMMIT_THEN_500, Uncertain, 1),
+        (Fault(commit=True, status=502, body=peer.PAGE), Uncertain, 1),
+        (Fault(commit=False, status=503, headers=(("x-should-retry", "true"),)), Uncertain, 0),
+        (peer.HANG, Uncertain, 0),
+        (peer.COMMIT_THEN_HANG, Uncertain, 1),
+        (peer.RESET, Uncertain, 0),
+        (peer.COMMIT_THEN_RESET, Uncertain, 1),
+        (peer.COMMIT_THEN_CUT, Uncertain, 1),
+        (peer.HTML, Nonsense, 0),
+        (peer.COMMIT_THEN_HTML, Nonsense, 1),
+        (Fault(commit=True, status=200, body=b"{}"), Nonsense, 1),
+        (Fault(commit=True, status=200, body=b'{"id": "ftjob-1"}'), Nonsense, 1),
+        (Fault(commit=True, status=200, body=b"[1]"), Nonsense, 1),
+        (Fault(commit=True, status=200, body=b"\xff\xfe"), Nonsense, 1),
+        (Fault(commit=False, status=302, headers=(("Location", "/v1/models"),)), Nonsense, 0),
+        (Fault(commit=False, status=307, headers=(("Location", "/v1/fine_tuning/jobs"),)), Nonsense, 0),
+    ],
+    ids=fault_name,
+)
+def test_a_fault_of_create_has_its_error_and_only_one_post(
+    server: Hosted, trainer: Trainer, data: Path, fault: Fault, error: type[TrainerError], created: int
+) -> None:
+    wanted = spec(trainer, data)
+    server.fail(CREATE, fault)
+    with pytest.raises(error) as caught:
+        trainer.create(wanted)
+    assert type(caught.value) is error
+    assert str(caught.value).startswith("creating the job for 'tickets' on openai: ")
+    assert server.count(CREATE) == 1
+    assert len(server.service.jobs) == created
+    assert len(trainer.find_jobs("run-1")) == created
+
+
+def test_a_closed_organisation_is_told_the_local_way_out(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    wanted = spec(trainer, data)
+    server.fail(CREATE, peer.NOT_AVAILABLE)
+    with pytest.raises(Refused, match="local/") as caught:
+        trainer.create(wanted)
+    assert caught.value.is_closed_to_us
+    trainer.delete_file(wanted.training_file)
+    assert server.service.files == {}
+
+
+def test_retry_after_is_passed_on(server: Hosted, trainer: Trainer, data: Path) -> None:
+    wanted = spec(trainer, data)
+    server.fail(CREATE, peer.BUSY)
+    with pytest.raises(Uncertain, match="in 7 s") as caught:
+        trainer.create(wanted)
+    assert caught.value.retry_after == 7
+
+
+def test_retry_after_may_be_a_date(server: Hosted, trainer: Trainer) -> None:
+    server.fail(
+        "GET /models", Fault(False, status=429, headers=(("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),))
+    )
+    with pytest.raises(Uncertain) as caught:
+        trainer.models()
+    assert caught.value.retry_after == 0
+
+
+def test_a_trainer_that_is_down_is_named_with_the_cure(server: Hosted) -> None:
+    closed = provider(server)
+    server.__exit__(None, None, None)
+    with (
+        Trainer(closed, "sk-x") as trainer,
+        pytest.raises(Uncertain, match="connection refused; is the trainer"),
+    ):
+        trainer.models()
+
+
+def test_a_wrong_key_names_its_variable(server: Hosted) -> None:
+    with Trainer(provider(server), "sk-wrong") as trainer:
+        refusal = trainer.probe()
+    assert refusal is not None
+    assert refusal.status == 401
+    assert "OPENAI_API_KEY" in str(refusal)
+    assert "sk-wrong" not in str(refusal)
+
+
+def test_a_key_with_a_line_break_inside_is_refused_without_repeating_it(server: Hosted) -> None:
+    with pytest.raises(TrainerError, match="OPENAI_API_KEY") as caught:
+        Trainer(provider(server), "sk-sec\nret")
+    assert "sec" not in str(caught.value)
+
+
+def test_probe_says_none_where_nothing_speaks_against(trainer: Trainer) -> None:
+    assert trainer.probe() is None
+
+
+def test_a_get_is_repeated_after_a_hiccup(server: Hosted, trainer: Trainer) -> None:
+    server.fail("GET /models", peer.NOTHING_BUT_500)
+    assert MODEL in [model.id for model in trainer.models()]
+    assert server.count("GET /models") == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests"),
+    [(peer.RESET, 3), (peer.BUSY, 1), (peer.WAIT_503, 1), (peer.HANG, 1), (peer.HTML, 1)],
+)
+def test_a_get_gives_up(server: Hosted, trainer: Trainer, fault: Fault, requests: int) -> None:
+    server.fail("GET /models", fault, times=5)
+    with pytest.raises((Uncertain, Nonsense)):
+        trainer.models()
+    assert server.count("GET /models") == requests
+
+
+@pytest.mark.parametrize("fault", [peer.COMMIT_THEN_500, peer.COMMIT_THEN_HANG, peer.COMMIT_THEN_CUT])
+def test_an_upload_that_ended_unclearly_is_found_again(
+    server: Hosted, trainer: Trainer, data: Path, fault: Fault
+) -> None:
+    server.fail("POST /files", fault)
+    with pytest.raises(Uncertain):
+        trainer.upload(data, digest(data))
+    assert trainer.upload(data, digest(data)) == "file-1"
+    assert server.count("POST /files") == 1
+
+
+def test_a_file_cut_short_or_about_to_expire_is_sent_again(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    first = trainer.upload(data, digest(data))
+    server.service.files[first].content = b"{}"
+    second = trainer.upload(data, digest(data))
+    server.service.files[second].expires = int(time.time()) + 3600
+    assert len({first, second, trainer.upload(data, digest(data))}) == 3
+
+
+def test_an_upload_asks_to_expire(server: Hosted, trainer: Trainer, data: Path) -> None:
+    expires = server.service.files[trainer.upload(data, digest(data))].expires
+    assert expires is not None
+    assert expires == pytest.approx(time.time() + 30 * 24 * 3600, abs=60)
+
+
+def test_a_file_that_is_not_there_is_named(trainer: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"uploading 'gone.jsonl' on openai: the file cannot be read"):
+        trainer.upload(tmp_path / "gone.jsonl", "0" * 64)
+
+
+def test_create_sends_key_seed_and_method(server: Hosted, trainer: Trainer, data: Path) -> None:
+    trainer.create(spec(trainer, data))
+    sent = server.requests[-1]
+    assert sent.headers["idempotency-key"] == "run-1"
+    assert sent.body == {
+        "model": MODEL,
+        "training_file": "file-1",
+        "seed": 7,
+        "suffix": "tickets",
+        "metadata": {"run": "1", "finetune_key": "run-1"},
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+    }
+
+
+def test_extra_hyperparameters_stay_where_they_are_not_taken(server: Hosted) -> None:
+    wanted = {"n_epochs": 2, "lora_r": 16}
+    plain = provider(server)
+    assert sent_hyperparameters(plain, wanted) == {"n_epochs": 2}
+    able = replace(plain, abilities=plain.abilities | {"extra_hyperparameters"})
+    assert sent_hyperparameters(able, wanted) == wanted
+
+
+def test_a_trainer_without_metadata_is_told_our_key_in_a_suffix_that_fits(data: Path) -> None:
+    with Hosted(Service("nebius", models=[MODEL])) as nebius:
+        row = next(row for row in load_providers() if row.name == "nebius").at(nebius.url)
+        with Trainer(row.provider, nebius.key) as trainer:
+            wanted = replace(spec(trainer, data), suffix="s" * 64)
+            created = trainer.create(wanted)
+            assert [job.id for job in trainer.find_jobs(wanted.key)] == [created.id]
+            assert trainer.find_jobs("run-2") == ()
+    assert nebius.requests[-1].query.get("metadata[finetune_key]") is None
+    assert len(nebius.service.jobs[created.id].request["suffix"]) == 64
+
+
+def test_a_trainer_that_has_no_key_needs_none(server: Hosted) -> None:
+    with Trainer(replace(provider(server), key_env=None), "") as trainer:
+        assert trainer.probe() is not None  # this one does want a key, and says so
+
+
+def test_jobs_are_compared_on_our_side_too(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.ignores_metadata_filter = True
+    ours = trainer.create(spec(trainer, data, "run-1"))
+    trainer.create(spec(trainer, data, "run-2"))
+    assert [job.id for job in trainer.find_jobs("run-1")] == [ours.id]
+    assert {job.metadata["finetune_key"] for job in trainer.our_jobs()} == {"run-1", "run-2"}
+
+
+def test_the_server_is_asked_to_filter(server: Hosted, trainer: Trainer) -> None:
+    trainer.find_jobs("run-1")
+    assert server.requests[-1].query["metadata[finetune_key]"] == "run-1"
+
+
+def test_duplicates_come_oldest_first_from_every_page(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.ignores_metadata_filter = True
+    wanted = spec(trainer, data, "twice")
+    first = trainer.create(wanted)
+    second = trainer.create(wanted)
+    for number in range(120):
+        trainer.create(replace(wanted, key=f"other-{number}"))
+    assert [job.id for job in trainer.find_jobs("twice")] == [first.id, second.id]
+    assert server.count(LIST) == 2
+
+
+def test_a_list_that_never_ends_is_nonsense_and_not_an_empty_look(server: Hosted, trainer: Trainer) -> None:
+    page = b'{"object": "list", "data": [{"id": "a", "status": "running"}], "has_more": true}'
+    server.fail(LIST, Fault(commit=False, status=200, body=page), times=5)
+    with pytest.raises(Nonsense, match="does not end"):
+        trainer.find_jobs("run-1")
+
+
+def test_a_job_may_lag_behind_in_the_list(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.list_lag_s = 60
+    created = trainer.create(spec(trainer, data))
+    assert trainer.find_jobs("run-1") == ()
+    assert trainer.job(created.id).id == created.id
+
+
+@pytest.mark.parametrize(("status", "is_known"), [("paused", True), ("weird", False)])
+def test_a_status_is_kept_as_it_is(
+    server: Hosted, trainer: Trainer, data: Path, status: str, is_known: bool
+) -> None:
+    server.service.stages = (status,)
+    job = trainer.create(spec(trainer, data))
+    assert (job.status, job.has_known_status, job.is_final) == (status, is_known, False)
+
+
+def test_an_empty_error_is_none(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.failure = {}
+    server.service.stages = ("succeeded",)
+    job = trainer.create(spec(trainer, data))
+    assert (job.status, job.error_code, job.error_message) == ("succeeded", None, None)
+
+
+def test_an_error_counts_only_for_a_job_that_failed(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.failure = {"code": "old", "message": "left over from a first try", "param": None}
+    server.service.stages = ("running",)
+    job = trainer.create(spec(trainer, data))
+    assert (job.status, job.error_code, job.error_message) == ("running", None, None)
+
+
+def test_a_failed_job_says_why(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.failure = {
+        "code": "invalid_training_file",
+        "message": "Line 7 has no messages.",
+        "param": None,
+    }
+    server.service.stages = ("failed",)
+    job = trainer.create(spec(trainer, data))
+    assert (job.error_code, job.error_message) == ("invalid_training_file", "Line 7 has no messages.")
+
+
+@pytest.mark.parametrize("is_base64", [False, True])
+def test_results_are_read_plain_and_in_base64(
+    server: Hosted, trainer: Trainer, data: Path, is_base64: bool
+) -> None:
+    server.service.base64_results = is_base64
+    server.service.stages = ("succeeded",)
+    lines = trainer.metrics(trainer.create(spec(trainer, data)))
+    assert len(lines) == 12
+    assert (lines[0].step, lines[0].train_loss, lines[0].valid_loss) == (1, 2.0, None)
+    assert (lines[3].valid_loss, lines[3].valid_accuracy) == (0.625, 0.85)
+
+
+@pytest.mark.parametrize(
+    ("csv", "losses"),
+    [
+        ("step,train_loss\n1,0.5\n\n2,\n", [0.5, None]),
+        ("step\n1\n", [None]),
+        ("\ufeffstep,train_loss,new\r\n1,nan,x\r\n", [None]),
+    ],
+)
+def test_missing_columns_and_cells_are_none(
+    server: Hosted, trainer: Trainer, data: Path, csv: str, losses: list[float | None]
+) -> None:
+    server.service.results_csv = csv
+    server.service.stages = ("succeeded",)
+    assert [line.train_loss for line in trainer.metrics(trainer.create(spec(trainer, data)))] == losses
+
+
+@pytest.mark.parametrize(
+    "csv", ["<html></html>", "a,b\n1,2\n", "step,train_loss\n1,lots\n", "step,x\n,1\n", "\0"]
+)
+def test_results_that_cannot_be_read_are_refused_with_a_sentence(
+    server: Hosted, trainer: Trainer, data: Path, csv: str
+) -> None:
+    server.service.results_csv = csv
+    server.service.stages = ("succeeded",)
+    job = trainer.create(spec(trainer, data))
+    with pytest.raises(Nonsense, match=r"reading the results of job 'ftjob-1' on openai: .*result file"):
+        trainer.metrics(job)
+
+
+def test_chat_gives_text_tokens_and_seconds(server: Hosted, trainer: Trainer) -> None:
+    server.slow_s = 0.05
+    server.service.answer = lambda model, messages: messages[-1]["content"].upper()
+    answer = trainer.chat(MODEL, [Message("system", "be brief"), Message("user", "hi you")], max_tokens=5)
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("HI YOU", 4, 2)
+    assert 0.05 <= answer.seconds < 0.4
+    assert server.requests[-1].body["temperature"] == 0
+
+
+def test_chat_may_take_longer_than_other_calls(server: Hosted, trainer: Trainer) -> None:
+    server.slow_s = 0.6
+    assert trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5, timeout_s=5).text
+
+
+@pytest.mark.parametrize("body", [b'{"choices": []}', b'{"choices": [{"message": {"content": "a"}}]}', b"{}"])
+def test_a_chat_answer_without_text_or_tokens_is_nonsense(
+    server: Hosted, trainer: Trainer, body: bytes
+) -> None:
+    server.fail("POST /chat/completions", Fault(commit=False, status=200, body=body))
+    with pytest.raises(Nonsense, match="asking the model"):
+        trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5)
+    assert server.count("POST /chat/completions") == 1
+
+
+def test_a_models_end_is_read(server: Hosted, trainer: Trainer) -> None:
+    server.service.shutdown_date = "2027-01-14"
+    assert str(trainer.models()[0].shutdown_date) == "2027-01-14"
+
+
+def test_cancelling_a_finished_job_is_refused(server: Hosted, trainer: Trainer, data: Path) -> None:
+    server.service.stages = ("succeeded",)
+    job = trainer.create(spec(trainer, data))
+    with pytest.raises(Refused, match="cancelling job 'ftjob-1' on openai"):
+        trainer.cancel(job.id)
+
+
+def test_deleting_a_file_twice_is_no_error(trainer: Trainer, data: Path) -> None:
+    file_id = trainer.upload(data, digest(data))
+    trainer.delete_file(file_id)
+    trainer.delete_file(file_id)
+
+
+def test_a_proxy_of_the_environment_has_no_say_about_loopback(
+    server: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Trainer(provider(server), server.key) as trainer:
+        assert trainer.probe() is None

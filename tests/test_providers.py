@@ -1,0 +1,190 @@
+"""The rows of providers: what ships, what a user changes, what is refused, which model may be tuned."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from trainers.providers import ProviderProblems, ProviderRow, load_providers, model_verdict
+
+TODAY = date(2026, 11, 24)
+
+
+def row(name: str, own: str = "") -> ProviderRow:
+    rows = load_providers(tomllib.loads(own).get("providers"))
+    return next(row for row in rows if row.name == name)
+
+
+def problems(own: str) -> tuple[str, ...]:
+    with pytest.raises(ProviderProblems) as caught:
+        load_providers(tomllib.loads(own)["providers"])
+    return caught.value.problems
+
+
+def test_local_openai_and_nebius_ship() -> None:
+    assert [row.name for row in load_providers()] == ["local", "openai", "nebius"]
+
+
+def test_openai_closes_on_the_announced_day() -> None:
+    assert row("openai").closes == date(2027, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "tuned", "ends"),
+    [
+        ("gpt-4.1-2025-04-14", "25", ("3.00", "0.75", "12.00"), date(2027, 1, 14)),
+        ("gpt-4.1-mini-2025-04-14", "5", ("0.80", "0.20", "3.20"), date(2027, 1, 14)),
+        ("gpt-4.1-nano-2025-04-14", "1.50", ("0.20", "0.05", "0.80"), date(2026, 10, 23)),
+        ("gpt-4o-2024-08-06", "25", ("3.75", "1.875", "15.00"), date(2027, 1, 14)),
+        ("gpt-4o-mini-2024-07-18", "3", ("0.30", "0.15", "1.20"), date(2027, 1, 14)),
+    ],
+)
+def test_shipped_prices_are_exact(model: str, training: str, tuned: tuple[str, str, str], ends: date) -> None:
+    found = row("openai").model(model)
+    assert found is not None
+    assert found.price.training == Decimal(training)
+    assert (found.price.input, found.price.cached_input, found.price.output) == tuple(map(Decimal, tuned))
+    assert found.ends == ends
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o-mini", "gpt-4o-mini-2024-07-18", "ft:gpt-4o-mini-2024-07-18:org::a1"]
+)
+def test_a_model_is_found_by_name_alias_and_fine_tune(name: str) -> None:
+    found = row("openai").model(name)
+    assert found is not None
+    assert found.name == "gpt-4o-mini-2024-07-18"
+
+
+def test_an_unknown_model_is_not_guessed() -> None:
+    assert row("openai").model("gpt-4o-mini-2") is None
+
+
+def test_the_local_trainer_gets_its_address_when_it_is_up() -> None:
+    local = row("local")
+    assert local.is_started_by_us
+    assert local.at("http://127.0.0.1:8123/v1").provider.base_url == "http://127.0.0.1:8123/v1"
+    assert not local.at("http://127.0.0.1:8123/v1").is_started_by_us
+
+
+def test_a_users_row_stands_beside_the_shipped_ones() -> None:
+    own = """
+        [providers.gpubox]
+        title = "GPU box"
+        base_url = "https://gpu-box.example/v1/"
+        key_env = "GPUBOX_KEY"
+        timeout_s = 60
+        abilities = ["metadata", "chat"]
+        [providers.gpubox.models."qwen-7b"]
+        usd_per_hour = "2.49"
+    """
+    box = row("gpubox", own)
+    assert box.provider.base_url == "https://gpu-box.example/v1"
+    assert box.provider.timeout_s == 60
+    assert box.provider.abilities == {"metadata", "chat"}
+    assert box.models[0].usd_per_hour == Decimal("2.49")
+
+
+def test_an_override_changes_only_what_it_names() -> None:
+    own = """
+        [providers.openai]
+        key_env = "TEAM_KEY"
+        [providers.openai.models."gpt-4o-mini-2024-07-18"]
+        input = "0.10"
+    """
+    changed = row("openai", own)
+    model = changed.model("gpt-4o-mini")
+    assert changed.provider.key_env == "TEAM_KEY"
+    assert changed.closes == date(2027, 1, 6)
+    assert len(changed.models) == 5
+    assert model is not None
+    assert (model.price.input, model.price.output) == (Decimal("0.10"), Decimal("1.20"))
+
+
+def test_money_as_a_float_is_refused_and_as_a_decimal_taken() -> None:
+    own = "[providers.openai.models.x]\ninput = 0.1"
+    assert 'providers.openai.models."x".input: should be US dollars in quotes' in problems(own)[0]
+    exact = load_providers(tomllib.loads(own, parse_float=Decimal)["providers"])
+    assert next(model for model in exact[1].models if model.name == "x").price.input == Decimal("0.1")
+
+
+@pytest.mark.parametrize("amount", ['"cheap"', '"-1"', '"NaN"', '"Infinity"', "true"])
+def test_money_that_is_no_money_is_refused(amount: str) -> None:
+    assert "US dollars" in problems(f"[providers.openai.models.x]\noutput = {amount}")[0]
+
+
+def test_every_problem_is_reported_at_once_with_row_and_key() -> None:
+    found = problems("""
+        [providers.box]
+        titel = "Box"
+        abilities = ["chatt", "sufix"]
+        timeout_s = 0
+        closes = "soon"
+        [providers.box.models.m]
+        ends = 2027
+        aliases = "one"
+    """)
+    assert [line.split(": ")[0] for line in found] == [
+        "providers.box.base_url",
+        "providers.box.abilities",
+        "providers.box.abilities",
+        "providers.box.timeout_s",
+        "providers.box.closes",
+        "providers.box.titel",
+        'providers.box.models."m".aliases',
+        'providers.box.models."m".ends',
+    ]
+    assert "did you mean 'chat'?" in found[1]
+    assert "did you mean 'suffix'?" in found[2]
+    assert "did you mean 'title'?" in found[5]
+
+
+def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated() -> None:
+    (found,) = problems('[providers.openai]\nkey_env = "sk-proj-abc123"')
+    assert "should name the environment variable" in found
+    assert "abc123" not in found
+
+
+def test_rows_that_are_no_tables_are_named() -> None:
+    found = problems("[providers]\nopenai = 3")
+    assert found == ("providers.openai: should be a table of keys, not 3.",)
+
+
+def test_a_model_past_its_end_is_refused_with_the_local_way_out() -> None:
+    openai = row("openai")
+    verdict = model_verdict(openai, openai.model("gpt-4.1-nano"), TODAY)  # type: ignore[arg-type]
+    assert not verdict.may_train
+    assert "ended on 2026-10-23" in verdict.reasons[0]
+    assert "local/" in verdict.reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("today", "payback_days", "level", "said"),
+    [
+        (date(2026, 9, 1), None, "ok", ""),
+        (date(2026, 9, 1), 200.0, "warn", "pays for itself only after 200 days"),
+        (date(2026, 9, 1), 100.0, "ok", ""),
+        (date(2026, 11, 8), None, "warn", "takes new jobs only until 2027-01-06"),
+        (date(2026, 11, 24), None, "warn", "end on 2027-01-14, in 51 days"),
+        (date(2027, 1, 6), None, "warn", "in 8 days"),
+        (date(2027, 1, 7), None, "refuse", "no new fine-tuning job since 2027-01-06"),
+        (date(2027, 1, 14), None, "refuse", "ended on 2027-01-14"),
+    ],
+)
+def test_the_verdict_follows_end_closing_and_payback(
+    today: date, payback_days: float | None, level: str, said: str
+) -> None:
+    openai = row("openai")
+    model = openai.model("gpt-4o-mini")
+    assert model is not None
+    verdict = model_verdict(openai, model, today, payback_days)
+    assert verdict.level == level
+    assert said in " ".join(verdict.reasons)
+
+
+def test_a_local_model_has_no_end() -> None:
+    local = row("local")
+    assert model_verdict(local, local.models[0], date(2040, 1, 1), 9_999).level == "ok"

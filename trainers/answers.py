@@ -1,0 +1,210 @@
+"""A trainer's answers → our types. The SDK checks nothing, so every field is looked at here. Sends nothing.
+
+What a caller cannot do without (an id, a status) is Nonsense when it is missing; all else is None.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import json
+import math
+from collections.abc import Mapping
+from datetime import date
+
+from trainers.errors import Nonsense
+from trainers.types import Answer, Checkpoint, Event, Job, Metric, ModelInfo
+
+Json = Mapping[str, object]
+
+
+def read_object(content: bytes, doing: str) -> Json:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Nonsense(f"{doing}: the answer is not JSON but {glimpse(content)}. {_CURE}") from error
+    if not isinstance(value, dict):
+        raise Nonsense(f"{doing}: the answer is not an object but {glimpse(content)}. {_CURE}")
+    return value
+
+
+def read_list(content: bytes, doing: str) -> tuple[tuple[Json, ...], bool]:
+    """The rows of one page, and whether more follow."""
+    page = read_object(content, doing)
+    rows = page.get("data")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Nonsense(f"{doing}: the answer has no list of objects under 'data'. {_CURE}")
+    return tuple(rows), page.get("has_more") is True
+
+
+def job(raw: Json, doing: str) -> Job:
+    """Decided by status: an error is read only from a job that says it failed."""
+    status = required(raw, "status", doing)
+    error = raw.get("error") if status == "failed" else None
+    details = error if isinstance(error, dict) else {"message": error}
+    return Job(
+        id=required(raw, "id", doing),
+        status=status,
+        model=_text(raw, "model") or "",
+        created_at=_whole(raw, "created_at") or 0,
+        fine_tuned_model=_text(raw, "fine_tuned_model"),
+        finished_at=_whole(raw, "finished_at"),
+        estimated_finish=_whole(raw, "estimated_finish"),
+        trained_tokens=_whole(raw, "trained_tokens"),
+        trained_steps=_whole(raw, "trained_steps"),
+        total_steps=_whole(raw, "total_steps"),
+        result_files=_texts(raw, "result_files"),
+        error_code=_text(details, "code"),
+        error_message=_text(details, "message"),
+        metadata=metadata(raw),
+    )
+
+
+def metadata(raw: Json) -> Mapping[str, str]:
+    values = raw.get("metadata")
+    return {key: str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def event(raw: Json, doing: str) -> Event:
+    data = raw.get("data")
+    return Event(
+        id=_text(raw, "id") or "",
+        created_at=_whole(raw, "created_at") or 0,
+        level=_text(raw, "level") or "info",
+        message=required(raw, "message", doing),
+        data=data if isinstance(data, dict) else {},
+    )
+
+
+def checkpoint(raw: Json, doing: str) -> Checkpoint:
+    metrics = raw.get("metrics")
+    figures = metrics if isinstance(metrics, dict) else {}
+    full = _number(figures, "full_valid_loss")
+    step = _whole(raw, "step_number")
+    if step is None:
+        raise Nonsense(f"{doing}: a checkpoint has no 'step_number'. {_CURE}")
+    return Checkpoint(
+        id=required(raw, "id", doing),
+        step=step,
+        fine_tuned_model=_text(raw, "fine_tuned_model_checkpoint"),
+        created_at=_whole(raw, "created_at") or 0,
+        train_loss=_number(figures, "train_loss"),
+        valid_loss=_number(figures, "valid_loss" if full is None else "full_valid_loss"),
+        files=_texts(raw, "result_files"),
+    )
+
+
+def model_info(raw: Json, doing: str) -> ModelInfo:
+    end = _text(raw, "shutdown_date")
+    try:
+        return ModelInfo(required(raw, "id", doing), None if end is None else date.fromisoformat(end[:10]))
+    except ValueError as error:
+        raise Nonsense(f"{doing}: {end!r} is not a date. {_CURE}") from error
+
+
+def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
+    """A refusal counts as the answer's text. Without token counts nothing can be costed: Nonsense."""
+    choices = raw.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    usage = raw.get("usage")
+    if not isinstance(message, dict) or not isinstance(usage, dict):
+        raise Nonsense(f"{doing}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
+    text = message.get("content") if isinstance(message.get("content"), str) else message.get("refusal")
+    prompt, completion = _whole(usage, "prompt_tokens"), _whole(usage, "completion_tokens")
+    if not isinstance(text, str) or prompt is None or completion is None:
+        raise Nonsense(f"{doing}: the answer has no text, or does not say how many tokens it took. {_CURE}")
+    return Answer(text, prompt, completion, seconds)
+
+
+def metrics(content: bytes, doing: str) -> tuple[Metric, ...]:
+    """A result file: CSV with at least a column `step`, as it is or wrapped in base64."""
+    try:
+        rows = list(csv.reader(_plain(content, doing).splitlines()))
+    except csv.Error as error:
+        raise Nonsense(f"{doing}: the result file is not CSV ({error}).") from error
+    if not rows or "step" not in rows[0]:
+        raise Nonsense(f"{doing}: the result file has no column 'step' but begins {glimpse(content)}.")
+    header = rows[0]
+    return tuple(_metric(dict(zip(header, row, strict=False)), doing) for row in rows[1:] if any(row))
+
+
+def required(raw: Json, key: str, doing: str) -> str:
+    value = raw.get(key)
+    if not isinstance(value, str) or not value:
+        raise Nonsense(f"{doing}: the answer has no {key!r}. {_CURE}")
+    return value
+
+
+def glimpse(content: bytes) -> str:
+    """How an unreadable answer begins, on one line, for a message."""
+    text = " ".join(content[:400].decode("utf-8", "replace").split())
+    shown = "".join(char for char in text if char.isprintable())[:80]
+    if shown.lower().startswith(("<!doctype", "<html")):
+        return "a web page"
+    return repr(shown) if shown else "empty"
+
+
+_CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
+
+
+def _plain(content: bytes, doing: str) -> str:
+    """Base64 has no comma, and base64 that begins with 'step' is not that of a CSV."""
+    try:
+        text = content.decode("utf-8-sig")
+        if "," in text or text.startswith("step"):
+            return text
+        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig")
+    except (UnicodeDecodeError, binascii.Error) as error:
+        raise Nonsense(f"{doing}: the result file is neither CSV nor base64: {glimpse(content)}.") from error
+
+
+def _metric(row: Mapping[str, str], doing: str) -> Metric:
+    step = _cell(row, "step", doing)
+    if step is None:
+        raise Nonsense(f"{doing}: a line of the result file has no step: {row}.")
+    return Metric(
+        step=int(step),
+        train_loss=_cell(row, "train_loss", doing),
+        train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", doing),
+        valid_loss=_either(row, "valid_loss", "full_valid_loss", doing),
+        valid_accuracy=_either(row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", doing),
+    )
+
+
+def _either(row: Mapping[str, str], first: str, second: str, doing: str) -> float | None:
+    value = _cell(row, first, doing)
+    return _cell(row, second, doing) if value is None else value
+
+
+def _cell(row: Mapping[str, str], column: str, doing: str) -> float | None:
+    """Empty and NaN are None: nothing was measured at that step."""
+    text = row.get(column, "").strip()
+    try:
+        value = float(text) if text else math.nan
+    except ValueError as error:
+        raise Nonsense(f"{doing}: {text[:40]!r} under {column!r} in the result file is no number.") from error
+    return value if math.isfinite(value) else None
+
+
+def _text(raw: Json, key: str) -> str | None:
+    value = raw.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _texts(raw: Json, key: str) -> tuple[str, ...]:
+    values = raw.get(key)
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+
+
+def _whole(raw: Json, key: str) -> int | None:
+    value = _number(raw, key)
+    return None if value is None else int(value)
+
+
+def _number(raw: Json, key: str) -> float | None:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value

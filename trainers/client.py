@@ -1,0 +1,324 @@
+"""The bot's one client for every trainer: OpenAI's fine-tuning API, spoken through its SDK with a base_url.
+
+Sends and names what went wrong. Does not decide what to do about it, and never sends a POST twice: whoever
+gets Uncertain or Nonsense from one looks (`find_jobs`, `upload`) before asking again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+from urllib.parse import urlsplit
+
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+
+from trainers import answers, faults
+from trainers.answers import Json
+from trainers.creation import KEY, carries, job_body
+from trainers.errors import Nonsense, Refused, TrainerError
+from trainers.types import (
+    Answer,
+    Checkpoint,
+    Event,
+    Job,
+    JobSpec,
+    Message,
+    Metric,
+    ModelInfo,
+    Provider,
+)
+
+UPLOAD_LIFE_S = 30 * 24 * 3600
+
+_PAGE = 100
+_MAX_ROWS = 20_000
+_PAUSES_S = (0.2, 0.8)
+_EXPIRY_MARGIN_S = 2 * 24 * 3600
+
+
+class Trainer:
+    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs never are.
+
+    Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
+    """
+
+    def __init__(
+        self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
+    ) -> None:
+        self.provider = provider
+        self._client = openai.OpenAI(
+            api_key=_checked_key(provider, key),
+            base_url=provider.base_url,
+            timeout=openai.Timeout(provider.timeout_s, connect=min(5.0, provider.timeout_s)),
+            max_retries=0,
+            http_client=http_client or _http_client(provider.base_url),
+        )
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def probe(self) -> Refused | None:
+        """The no that can be had for free, or None: nothing speaks against training here *so far*.
+
+        It sees a wrong key, a wrong address, a key without rights. It cannot see a hosted service that has
+        closed training to this organisation: that one lists jobs and takes uploads as ever, and says
+        403 training_not_available at `create` only. So `create` is the proof, and its Refused with
+        `is_closed_to_us` obliges the caller to delete what was uploaded.
+        """
+        doing = self._doing("asking whether we may train")
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        try:
+            answers.read_list(self._get(doing, lambda: jobs.list(limit=1).content), doing)
+            self.models()
+        except Refused as refusal:
+            return refusal
+        return None
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        doing = self._doing("listing the models")
+        rows, _ = answers.read_list(
+            self._get(doing, lambda: self._client.models.with_raw_response.list().content), doing
+        )
+        return tuple(answers.model_info(row, doing) for row in rows)
+
+    def upload(self, path: Path, sha256: str) -> str:
+        """The id of the file of this content, which is looked for before it is sent."""
+        name = f"{sha256}.jsonl"
+        doing = self._doing(f"uploading {path.name!r}")
+        size = _size(path, doing)
+        found = self._find_file(name, size)
+        return found or self._send_file(path, name, doing)
+
+    def delete_file(self, file_id: str) -> None:
+        """Gone afterwards; one that is gone already is no error."""
+        doing = self._doing(f"deleting the file {file_id!r}")
+        try:
+            self._once(doing, lambda: self._client.files.with_raw_response.delete(file_id).content)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
+
+    def file_bytes(self, file_id: str) -> bytes:
+        doing = self._doing(f"downloading the file {file_id!r}")
+        return self._get(doing, lambda: self._client.files.with_raw_response.content(file_id).content)
+
+    def find_jobs(self, key: str) -> tuple[Job, ...]:
+        """The jobs that carry our key, oldest first. An empty answer is no proof: a list may lag behind."""
+        doing = self._doing(f"looking for the job with key {key!r}")
+        use_filter = self.provider.can("metadata") and self.provider.can("metadata_filter")
+        rows = self._jobs(doing, {KEY: key} if use_filter else None)
+        return _oldest_first([answers.job(row, doing) for row in rows if carries(row, key)])
+
+    def our_jobs(self) -> tuple[Job, ...]:
+        """Every job with a key of ours in its metadata, oldest first; none where metadata is not kept."""
+        doing = self._doing("listing the jobs")
+        rows = self._jobs(doing, None)
+        return _oldest_first([answers.job(row, doing) for row in rows if KEY in answers.metadata(row)])
+
+    def create(self, spec: JobSpec) -> Job:
+        """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
+        doing = self._doing(f"creating the job for {spec.suffix!r}")
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        content = self._once(
+            doing,
+            lambda: (
+                jobs.create(
+                    model=spec.model,
+                    training_file=spec.training_file,
+                    extra_body=job_body(self.provider, spec),
+                    extra_headers={"Idempotency-Key": spec.key},
+                ).content
+            ),
+        )
+        return answers.job(answers.read_object(content, doing), doing)
+
+    def job(self, job_id: str) -> Job:
+        doing = self._doing(f"asking for job {job_id!r}")
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        content = self._get(doing, lambda: jobs.retrieve(job_id).content)
+        return answers.job(answers.read_object(content, doing), doing)
+
+    def cancel(self, job_id: str) -> Job:
+        """Refused with 400 where it is final already."""
+        doing = self._doing(f"cancelling job {job_id!r}")
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        content = self._once(doing, lambda: jobs.cancel(job_id).content)
+        return answers.job(answers.read_object(content, doing), doing)
+
+    def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
+        """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls."""
+        doing = self._doing(f"asking for the events of job {job_id!r}")
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        content = self._get(doing, lambda: jobs.list_events(job_id, limit=limit).content)
+        rows, _ = answers.read_list(content, doing)
+        return tuple(answers.event(row, doing) for row in rows[:limit])
+
+    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
+        doing = self._doing(f"asking for the checkpoints of job {job_id!r}")
+        points = self._client.fine_tuning.jobs.checkpoints.with_raw_response
+        rows, _ = answers.read_list(self._get(doing, lambda: points.list(job_id, limit=_PAGE).content), doing)
+        return tuple(answers.checkpoint(row, doing) for row in rows)
+
+    def metrics(self, job: Job) -> tuple[Metric, ...]:
+        """All lines of the job's result files; empty where it has none."""
+        doing = self._doing(f"reading the results of job {job.id!r}")
+        return tuple(
+            line for file in job.result_files for line in answers.metrics(self.file_bytes(file), doing)
+        )
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float = 0,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        doing = self._doing(f"asking the model {model!r}")
+        completions = self._client.chat.completions.with_raw_response
+        said = [{"role": message.role, "content": message.content} for message in messages]
+        started = time.monotonic()
+        content = self._once(
+            doing,
+            lambda: (
+                completions.create(
+                    model=model,
+                    messages=cast(list[ChatCompletionMessageParam], said),
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    timeout=timeout_s or self.provider.timeout_s,
+                ).content
+            ),
+        )
+        seconds = time.monotonic() - started
+        return answers.chat_answer(answers.read_object(content, doing), doing, seconds)
+
+    def _find_file(self, name: str, size: int) -> str | None:
+        doing = self._doing(f"looking for the file {name!r}")
+        files = self._client.files.with_raw_response
+        rows = self._rows(
+            doing,
+            lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=after or openai.omit).content,
+        )
+        return next((answers.required(row, "id", doing) for row in rows if _is_usable(row, name, size)), None)
+
+    def _send_file(self, path: Path, name: str, doing: str) -> str:
+        expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
+        extra = expiry if self.provider.can("expires_after") else None
+        files = self._client.files.with_raw_response
+        try:
+            with path.open("rb") as file:
+                content = self._once(
+                    doing,
+                    lambda: files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content,
+                )
+        except OSError as error:
+            raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
+        return answers.required(answers.read_object(content, doing), "id", doing)
+
+    def _jobs(self, doing: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        return self._rows(
+            doing,
+            lambda after: (
+                jobs.list(limit=_PAGE, after=after or openai.omit, metadata=filter_by or openai.omit).content
+            ),
+        )
+
+    def _rows(self, doing: str, page: Callable[[str | None], bytes]) -> Iterator[Json]:
+        """Every row of every page. A look that cannot be finished is Nonsense, never a short answer."""
+        after: str | None = None
+        seen: set[str] = set()
+        while True:
+            rows, more = answers.read_list(self._get(doing, partial(page, after)), doing)
+            yield from rows
+            if not rows or not more:
+                return
+            after = answers.required(rows[-1], "id", doing)
+            if after in seen or len(seen) * _PAGE >= _MAX_ROWS:
+                raise Nonsense(
+                    f"{doing}: the list does not end; it answers with the same page again and again."
+                )
+            seen.add(after)
+
+    def _doing(self, what: str) -> str:
+        return f"{what} on {self.provider.name}"
+
+    def _get(self, doing: str, ask: Callable[[], bytes]) -> bytes:
+        for pause in _PAUSES_S:
+            try:
+                return ask()
+            except openai.OpenAIError as error:
+                if not faults.is_hiccup(error):
+                    raise faults.as_fault(error, doing, self.provider) from error
+            time.sleep(pause)
+        return self._once(doing, ask)
+
+    def _once(self, doing: str, ask: Callable[[], bytes]) -> bytes:
+        try:
+            return ask()
+        except openai.OpenAIError as error:
+            raise faults.as_fault(error, doing, self.provider) from error
+
+
+def _oldest_first(newest_first: list[Job]) -> tuple[Job, ...]:
+    """Jobs of the same second keep the order in which they were listed, turned round."""
+    jobs = newest_first[::-1]
+    jobs.sort(key=lambda job: job.created_at)
+    return tuple(jobs)
+
+
+def _is_usable(row: Json, name: str, size: int) -> bool:
+    """Whole, ours, of the right purpose, and not about to expire under a job that waits."""
+    expires = row.get("expires_at")
+    lasts = not isinstance(expires, int) or expires > time.time() + _EXPIRY_MARGIN_S
+    is_ours = row.get("filename") == name and row.get("purpose") == "fine-tune"
+    return is_ours and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
+
+
+def _size(path: Path, doing: str) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
+
+
+def _checked_key(provider: Provider, key: str) -> str:
+    """A stray line break would end up, with the key, in an error of the HTTP library."""
+    stripped = key.strip()
+    if provider.key_env is None and not stripped:
+        return "none"
+    if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
+        where = f" in {provider.key_env}" if provider.key_env else ""
+        raise TrainerError(
+            f"the key{where} for {provider.name} is empty or holds characters that no key has."
+        )
+    return stripped
+
+
+def _http_client(base_url: str) -> openai.DefaultHttpxClient:
+    """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
+    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not _is_loopback(base_url))
+
+
+def _is_loopback(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

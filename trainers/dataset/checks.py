@@ -1,0 +1,124 @@
+"""What the rows are like together: how many, repeated, contradicting, uneven. Changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.values import Example, Task, normalised, shown
+
+MINIMUM, NOT_YET, ENOUGH = 10, 200, 1000
+FEW_PER_LABEL = 10
+UNEVEN = 10
+MAX_LABELS, MAX_LABEL_LENGTH = 500, 60
+
+TOO_FEW = Rule(
+    "too_few_rows", "blocks", "Collect more: 10 is the least any trainer takes, 200 the least that pays."
+)
+NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then improve the prompt.")
+WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do; with 1,000 rows the result will be steadier.")
+ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
+DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing and cost tokens.")
+CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")
+LABELS_ALIKE = Rule("labels_alike", "warns", "Write the label the same way everywhere.")
+FEW_ROWS_OF_LABEL = Rule("few_rows_of_label", "warns", "Add rows for it, or merge it with another label.")
+ONE_LABEL = Rule("one_label", "blocks", "Add rows with other labels: there is nothing to tell apart.")
+IMBALANCE = Rule(
+    "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
+)
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    label: str
+    rows: int
+
+
+def task_of(examples: Sequence[Example]) -> Task:
+    """'labels' where at least nine rows in ten have a short answer (one line, 60 characters at most) that
+    another row has too, and there are no more than 500 such answers; else 'free_text'."""
+    short = Counter(e.answer for e in examples if len(e.answer) <= MAX_LABEL_LENGTH and "\n" not in e.answer)
+    shared = [count for count in short.values() if count > 1]
+    enough = sum(shared) >= 0.9 * len(examples)
+    return "labels" if examples and enough and len(shared) <= MAX_LABELS else "free_text"
+
+
+def count_labels(examples: Sequence[Example]) -> tuple[LabelCount, ...]:
+    """Most frequent first, then by name."""
+    counts = Counter(example.answer.strip() for example in examples)
+    return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+
+
+def check_rows(examples: Sequence[Example], keys: Sequence[bytes], task: Task, found: Findings) -> None:
+    """`keys` are the examples' question_keys."""
+    _check_size(len(examples), found)
+    _check_repeats(examples, keys, found)
+    if task == "labels":
+        _check_labels(examples, found)
+
+
+def _check_size(rows: int, found: Findings) -> None:
+    if rows < MINIMUM:
+        found.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
+    elif rows < NOT_YET:
+        said = f"{rows} rows are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
+        found.about_file(NOT_YET_ENOUGH, said, rows)
+    elif rows < ENOUGH:
+        said = f"{rows} rows are worth a try; the usual advice is {ENOUGH:,} and more."
+        found.about_file(WORTH_A_TRY, said, rows)
+    else:
+        found.about_file(ENOUGH_ROWS, f"{rows:,} rows are enough to fine-tune with.", rows)
+
+
+def _check_repeats(examples: Sequence[Example], keys: Sequence[bytes], found: Findings) -> None:
+    """Same instructions and question: a duplicate if the answer is the same too, else a contradiction."""
+    same_system = lru_cache(256)(normalised)
+    first: dict[tuple[str, bytes], dict[str, int]] = defaultdict(dict)
+    for example, key in zip(examples, keys, strict=True):
+        answers = first[same_system(example.system), key]
+        answer = normalised(example.answer)
+        if answer in answers:
+            found.at(example.line, Fault(DUPLICATE, f"repeats line {answers[answer]}"))
+            continue
+        if answers:
+            earlier = next(iter(answers.values()))
+            said = f"asks the same as line {earlier} and has another answer"
+            found.at(example.line, Fault(CONTRADICTION, said))
+        answers[answer] = example.line
+
+
+def _check_labels(examples: Sequence[Example], found: Findings) -> None:
+    counts = count_labels(examples)
+    if len(counts) == 1:
+        found.about_file(ONE_LABEL, "All rows have the same label.", len(examples))
+        return
+    _check_spelling(counts, found)
+    rare = [count for count in counts if count.rows < FEW_PER_LABEL]
+    if rare:
+        has = "label has" if len(rare) == 1 else "labels have"
+        said = f"{len(rare)} of {len(counts)} {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
+        found.about_file(FEW_ROWS_OF_LABEL, said, len(rare))
+    most, least = counts[0], counts[-1]
+    if most.rows >= UNEVEN * least.rows:
+        said = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
+        found.about_file(IMBALANCE, said, len(counts))
+
+
+def _check_spelling(counts: Sequence[LabelCount], found: Findings) -> None:
+    spellings: dict[str, list[LabelCount]] = defaultdict(list)
+    for count in counts:
+        spellings[normalised(count.label)].append(count)
+    alike = [same for same in spellings.values() if len(same) > 1]
+    if alike:
+        said = f"{len(alike)} labels are written in more than one way{_named([same[0] for same in alike])}."
+        found.about_file(LABELS_ALIKE, said, len(alike))
+
+
+def _named(counts: Sequence[LabelCount]) -> str:
+    """Up to ten, and none that occurs once only: that may be a customer's sentence in the wrong column."""
+    names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
+    more = ", …" if len(names) > 10 else ""
+    return f": {', '.join(names[:10])}{more}" if names else ""

@@ -1,0 +1,172 @@
+"""Which column of a table is the text and which the label: by name, else by shape, else a person is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainers.dataset.findings import Rule
+from trainers.dataset.values import NO_CHOICES, Choices, Columns, shown
+
+MISSING = Rule("column_missing", "blocks", "Name a column that the file has.")
+UNCLEAR = Rule("columns_unclear", "blocks", "Say which one to use.")
+NO_LABELS = Rule("no_labels", "blocks", "Add a column 'label' with the right answer for each row.")
+NO_TEXT = Rule("no_text", "blocks", "Add a column 'text' with what the customer wrote.")
+
+# The first name of each wins by itself: it is the one that the documentation tells people to use.
+_TEXT_NAMES = (
+    "text", "utterance", "message", "question", "body", "ticket", "prompt", "input", "query", "content",
+    "description", "sentence", "review", "comment", "email", "request", "complaint",
+)  # fmt: skip
+_LABEL_NAMES = (
+    "label", "intent", "category", "class", "tag", "topic", "answer", "completion", "output", "target",
+    "response", "reply", "sentiment", "department", "queue",
+)  # fmt: skip
+_NOT_CONTENT = frozenset(
+    {"id", "ids", "date", "time", "at", "count", "number", "no", "offset", "length", "type", "url"}
+)
+_NOT_LABELS = frozenset({"id", "ids", "date", "time", "number", "url", "email", "name"})
+
+Record = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the two columns are, from 0. `header` tells whether the first record holds names."""
+
+    header: bool
+    names: tuple[str, ...]
+    text: int
+    label: int
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.names[self.text], self.names[self.label])
+
+
+@dataclass(frozen=True)
+class NoLayout:
+    """Why there is none. `said` is a sentence; `choices` is filled where a person can settle it."""
+
+    rule: Rule
+    said: str
+    choices: Choices = NO_CHOICES
+
+
+def find_layout(sample: Sequence[Record], asked: Columns) -> Layout | NoLayout:
+    """`sample` holds the file's first records, one at least, the header among them."""
+    header = _has_header(sample, asked)
+    names = tuple(shown(n) for n in sample[0]) if header else _numbered(len(sample[0]))
+    body = [record for record in (sample[1:] if header else sample) if len(record) == len(names)]
+    for name in (asked.text, asked.label):
+        if name is not None and name not in names:
+            return NoLayout(MISSING, f"There is no column '{shown(name)}'; there are {_listed(names)}.")
+    labels = [asked.label] if asked.label else _named(names, _LABEL_NAMES)
+    texts = [asked.text] if asked.text else _named(names, _TEXT_NAMES)
+    labels = labels or _label_shaped([n for n in names if n not in texts], names, body)
+    texts = texts or _text_shaped([n for n in names if n not in labels[:1]], names, body)
+    labels = [n for n in labels if [n] != texts]
+    return _settled(header, names, texts, labels)
+
+
+def is_text_name(name: str) -> bool:
+    return name.strip().casefold() in _TEXT_NAMES
+
+
+def _settled(header: bool, names: tuple[str, ...], texts: list[str], labels: list[str]) -> Layout | NoLayout:
+    if not labels:
+        return NoLayout(NO_LABELS, "No column holds labels.")
+    if not texts:
+        return NoLayout(NO_TEXT, "No column holds texts.")
+    if len(texts) > 1 or len(labels) > 1:
+        choices = Choices(tuple(texts) if len(texts) > 1 else (), tuple(labels) if len(labels) > 1 else ())
+        return NoLayout(UNCLEAR, _which(choices), choices)
+    return Layout(header, names, names.index(texts[0]), names.index(labels[0]))
+
+
+def _which(choices: Choices) -> str:
+    parts = [
+        f"{_listed(fitting)} could all be the {what}"
+        if len(fitting) > 2
+        else f"{_listed(fitting)} could both be the {what}"
+        for what, fitting in (("text", choices.text), ("label", choices.label))
+        if fitting
+    ]
+    return f"The columns {'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    quoted = [f"'{name}'" for name in names[:20]]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
+def _numbered(width: int) -> tuple[str, ...]:
+    return tuple(f"column {number}" for number in range(1, width + 1))
+
+
+def _has_header(sample: Sequence[Record], asked: Columns) -> bool:
+    """By a name that we know or were given; else where the first record is unlike all below it."""
+    first = [shown(cell) for cell in sample[0]]
+    if asked.text in first or asked.label in first:
+        return True
+    if _named(tuple(first), _TEXT_NAMES) or _named(tuple(first), _LABEL_NAMES):
+        return True
+    below = [set(column) for column in zip(*[r for r in sample[1:] if len(r) == len(first)], strict=True)]
+    tidy = all(0 < len(cell) <= 40 and len(cell.split()) <= 3 for cell in first) and len(set(first)) == len(
+        first
+    )
+    return tidy and bool(below) and not any(cell in column for cell, column in zip(first, below, strict=True))
+
+
+def _named(names: Sequence[str], known: tuple[str, ...]) -> list[str]:
+    """Columns with a known name; where there is none, those with a known word in their name."""
+    exact = [name for name in names if name.strip().casefold() in known]
+    first = [name for name in exact if name.strip().casefold() == known[0]]
+    if exact:
+        return first if len(first) == 1 else exact
+    return [n for n in names if (w := _words(n)) & set(known) and not w & _NOT_CONTENT and len(w) <= 4]
+
+
+def _words(name: str) -> set[str]:
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return set(re.split(r"[\W_]+", spaced.casefold())) - {""}
+
+
+def _values(name: str, names: Sequence[str], body: Sequence[Record]) -> list[str]:
+    at = names.index(name)
+    return [record[at].strip() for record in body if record[at].strip()]
+
+
+def _label_shaped(candidates: list[str], names: Sequence[str], body: Sequence[Record]) -> list[str]:
+    """Short, not numbers, and seen again and again; or simply the only column left."""
+    if len(candidates) == 1:
+        return [
+            n for n in candidates if not _words(n) & _NOT_LABELS and not _numeric(_values(n, names, body))
+        ]
+    return [name for name in candidates if _is_label_shaped(_values(name, names, body))]
+
+
+def _is_label_shaped(values: list[str]) -> bool:
+    if not values or 2 * len(set(values)) > len(values):
+        return False
+    return max(map(len, values)) <= 60 and not _numeric(values)
+
+
+def _text_shaped(candidates: list[str], names: Sequence[str], body: Sequence[Record]) -> list[str]:
+    """Three words on average, mostly different; or simply the only column left."""
+    if len(candidates) == 1:
+        return candidates
+    return [name for name in candidates if _is_text_shaped(_values(name, names, body))]
+
+
+def _is_text_shaped(values: list[str]) -> bool:
+    if not values:
+        return False
+    words = sum(len(value.split()) for value in values) / len(values)
+    return words >= 3 and len(set(values)) > len(values) / 4
+
+
+def _numeric(values: list[str]) -> bool:
+    """Numbers, dates and times only."""
+    return bool(values) and all(re.fullmatch(r"[-+]?[\d.,:/ %TZ-]+", value) for value in values)

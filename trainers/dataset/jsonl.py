@@ -1,0 +1,255 @@
+"""One line of JSONL → one Example, or the first thing wrong with it. Chat and prompt/completion rows.
+
+orjson is the first look. It keeps the last of two equal keys silently, and its messages change with its
+version, so the standard library takes a second, strict look wherever the first leaves a doubt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, cast, get_args
+
+import orjson
+
+from trainers.dataset.findings import Fault, Rule
+from trainers.dataset.values import Example, Format, Limits
+from trainers.types import Message, Role
+
+_CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
+
+NOT_JSON = Rule("not_json", "blocks", "Correct the line or delete it; each line is one JSON object.")
+BAD_BYTES = Rule("not_utf8", "blocks", "Save the file as UTF-8 and send it again.")
+BAD_NUMBER = Rule("not_a_number", "blocks", "Replace NaN, Infinity or the huge number by text or null.")
+LONE_SURROGATE = Rule(
+    "lone_surrogate", "blocks", "Replace the broken \\ud… escape; half an emoji is no text."
+)
+DUPLICATE_KEY = Rule("duplicate_key", "blocks", "Keep one of the two; programs disagree on which one counts.")
+TOO_DEEP = Rule("nested_too_deep", "blocks", "Flatten the row.")
+NOT_A_ROW = Rule("not_a_row", "blocks", _CHAT)
+PREFERENCES = Rule("preference_pairs", "blocks", "Send the preferred answers as chat rows.")
+MIXED = Rule("mixed_formats", "blocks", "Use one format in the whole file.")
+BAD_MESSAGES = Rule("bad_messages", "blocks", _CHAT)
+UNKNOWN_ROLE = Rule("unknown_role", "blocks", "Use system, developer, user, assistant or tool.")
+NO_ANSWER = Rule("no_answer", "blocks", "End the row with the assistant's answer; the model learns from it.")
+NO_QUESTION = Rule("no_question", "blocks", "Put at least one user message before the answer.")
+EMPTY_CONTENT = Rule("empty_content", "blocks", "Fill it in, or delete the line.")
+NOT_TEXT = Rule("content_not_text", "blocks", "Use text; pictures and sound can't be trained on here.")
+BAD_WEIGHT = Rule("bad_weight", "blocks", "Use weight 0 or 1, on assistant messages only.")
+NOTHING_TO_LEARN = Rule(
+    "nothing_to_learn", "blocks", "Give one assistant message weight 1, or delete the line."
+)
+
+_ROLES = frozenset(get_args(Role))
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]")
+_ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
+_MESSAGE_KEYS = (
+    "role",
+    "content",
+    "name",
+    "weight",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "refusal",
+)
+
+
+def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] | Fault:
+    """`raw` is one line without its end, at most `limits.max_line_bytes` long."""
+    try:
+        row = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _second_look(raw, error, limits)
+    if raw.count(b"{") + raw.count(b"[") > limits.max_depth and _depth(row) > limits.max_depth:
+        return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
+    if type(row) is not dict:
+        return Fault(NOT_A_ROW, "is JSON, but not an object")
+    parsed = _example(line, row, limits)
+    if len(_KEY.findall(raw)) != _key_count(row, parsed) and _has_duplicate_keys(raw):
+        return Fault(DUPLICATE_KEY, "has the same key twice in one object")
+    return parsed
+
+
+def _second_look(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return Fault(BAD_BYTES, f"is not UTF-8 at byte {bad.start + 1:,}; {guessed_encoding(raw)}")
+    try:
+        json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+    except RecursionError:
+        return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
+    except json.JSONDecodeError:
+        return Fault(NOT_JSON, f"is not JSON: it goes wrong at character {error.pos + 1:,}")
+    except ValueError:
+        return Fault(BAD_NUMBER, "has a number that is none (NaN, Infinity) or too large")
+    if _ESCAPED_SURROGATE.search(text):
+        return Fault(LONE_SURROGATE, "has half of a character (a lone surrogate)")
+    if _brackets(text) > limits.max_depth:
+        return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
+    return Fault(NOT_JSON, f"is not JSON that every program reads, at character {error.pos + 1:,}")
+
+
+def guessed_encoding(raw: bytes) -> str:
+    """What bytes that aren't UTF-8 seem to be. A guess, and said so."""
+    try:
+        raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return "it may be Latin-1, or no text at all"
+    return "it seems to be Windows-1252 or Latin-1"
+
+
+def _refuse_number(_: str) -> float:
+    raise ValueError
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError
+    return number
+
+
+def _brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [child for parent in level if isinstance(parent, dict | list) for child in _children(parent)]
+    return depth - 1
+
+
+def _children(parent: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(parent.values()) if isinstance(parent, dict) else parent
+
+
+def _key_count(row: dict[str, Any], parsed: tuple[Format, Example] | Fault) -> int:
+    """How many keys the row has at all levels. Every key in the line ends in `":`, so fewer here than there
+    means that a key was lost, or that a text has `":` in it."""
+    if type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None:
+        return 1 + 2 * len(parsed[1].messages)
+    return _keys(row)
+
+
+def _keys(value: object) -> int:
+    if type(value) is dict:
+        return len(value) + sum([_keys(child) for child in value.values() if type(child) in (dict, list)])
+    if type(value) is list:
+        return sum([_keys(child) for child in value])
+    return 0
+
+
+def _has_duplicate_keys(raw: bytes) -> bool:
+    twice: list[bool] = []
+    json.loads(raw, object_pairs_hook=lambda pairs: twice.append(len(dict(pairs)) != len(pairs)))
+    return any(twice)
+
+
+def _example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+    if "messages" in row:
+        return _chat(line, row, limits)
+    if "prompt" in row and "completion" in row:
+        return _completion(line, row)
+    if "preferred_output" in row:
+        return Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
+    return Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
+
+
+def _completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Fault:
+    prompt, completion = row["prompt"], row["completion"]
+    for name, text in (("prompt", prompt), ("completion", completion)):
+        if type(text) is not str:
+            return Fault(NOT_TEXT, f"has a {name} that is not text")
+        if not text.strip():
+            return Fault(EMPTY_CONTENT, f"has an empty {name}")
+    # older files pad the completion with a space, and end both with separators of their own
+    return "completion", Example(
+        line, (Message("user", prompt.strip()), Message("assistant", completion.strip()))
+    )
+
+
+def _chat(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+    raw_messages = row["messages"]
+    if type(raw_messages) is not list or not raw_messages:
+        return Fault(BAD_MESSAGES, "has messages that are not a filled list")
+    if len(raw_messages) > limits.max_messages:
+        return Fault(BAD_MESSAGES, f"has more than {limits.max_messages} messages")
+    plain = len(row) == 1
+    messages: list[Message] = []
+    for number, raw in enumerate(raw_messages, 1):
+        message = _plain_message(raw)
+        if message is None:
+            plain, rare = False, _message(number, raw)
+            if isinstance(rare, Fault):
+                return rare
+            message = rare
+        messages.append(message)
+    fault = _conversation_fault(messages)
+    if fault:
+        return fault
+    return "chat", Example(line, tuple(messages), None if plain else _kept(row))
+
+
+def _plain_message(raw: Any) -> Message | None:
+    """The common case, quickly: a known role, some text, nothing else."""
+    if type(raw) is not dict or len(raw) != 2:
+        return None
+    role, content = raw.get("role"), raw.get("content")
+    if type(role) is not str or role not in _ROLES or type(content) is not str or not content.strip():
+        return None
+    return Message(cast(Role, role), content)
+
+
+def _message(number: int, raw: Any) -> Message | Fault:
+    """Any case: with parts, a weight, tool calls or a name, or wrong."""
+    if type(raw) is not dict:
+        return Fault(BAD_MESSAGES, f"has a message, number {number}, that is not an object")
+    role, weight = raw.get("role"), raw.get("weight")
+    if type(role) is not str or role not in _ROLES:
+        return Fault(UNKNOWN_ROLE, f"has a role that doesn't exist, in message {number}")
+    if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
+        return Fault(BAD_WEIGHT, f"has a weight that isn't allowed, in message {number}")
+    content = _content(raw.get("content"))
+    if content is None:
+        return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
+    calls = raw.get("tool_calls") or raw.get("function_call")
+    if calls:
+        content = f"{content}\n{orjson.dumps(calls).decode()}".lstrip("\n")
+    if not content.strip():
+        return Fault(EMPTY_CONTENT, f"has an empty {role} message, number {number}")
+    return Message(cast(Role, role), content, weight)
+
+
+def _content(content: Any) -> str | None:
+    """Text, or parts that are all text; None where it is neither."""
+    if content is None:
+        return ""
+    if type(content) is str:
+        return content
+    if type(content) is not list:
+        return None
+    texts = [part.get("text") for part in content if type(part) is dict and part.get("type") == "text"]
+    whole = len(texts) == len(content) and all(type(text) is str for text in texts)
+    return "\n".join(cast(list[str], texts)) if whole else None
+
+
+def _conversation_fault(messages: list[Message]) -> Fault | None:
+    if messages[-1].role != "assistant":
+        return Fault(NO_ANSWER, f"ends with a {messages[-1].role} message, not with the assistant's answer")
+    if not any(message.role == "user" for message in messages):
+        return Fault(NO_QUESTION, "has no user message")
+    if messages[-1].weight == 0 and all(m.weight == 0 for m in messages if m.role == "assistant"):
+        return Fault(NOTHING_TO_LEARN, "gives every answer the weight 0")
+    return None
+
+
+def _kept(row: dict[str, Any]) -> bytes:
+    """The row with the keys that trainers know, others left out."""
+    kept = {key: row[key] for key in _ROW_KEYS if key in row}
+    kept["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in row["messages"]]
+    return orjson.dumps(kept)

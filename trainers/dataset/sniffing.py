@@ -1,0 +1,134 @@
+"""Recognises a file by its first bytes, never by its name. Decides what reads it, or why nothing does."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from trainers.dataset.columns import is_text_name
+from trainers.dataset.findings import Rule
+
+HEAD_BYTES = 256 * 1024
+BOM = b"\xef\xbb\xbf"
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+EMPTY = Rule("empty_file", "blocks", "Choose the file again; it may have been saved before it was filled.")
+NOT_TEXT = Rule("not_text", "blocks", "Send the rows as JSONL or CSV; from a spreadsheet, save as CSV UTF-8.")
+NOT_UTF8 = Rule("not_utf8", "blocks", "Save it as UTF-8 (in Excel: 'CSV UTF-8') and send it again.")
+JSON_ARRAY = Rule(
+    "json_array", "blocks", "Write one object a line: jq -c '.[]' old.json > new.jsonl, then send new.jsonl."
+)
+JSON_SPREAD = Rule(
+    "json_over_lines",
+    "blocks",
+    "Write each object on one line: jq -c . old.json > new.jsonl, then send that.",
+)
+UNKNOWN_FORMAT = Rule(
+    "unknown_format",
+    "blocks",
+    'Send JSONL with {"messages": […]} on each line, or a CSV with a text and a label column.',
+)
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF-", "a PDF"),
+    (b"PK\x03\x04", "a zip archive (an Excel .xlsx or Word .docx is one too)"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file"),
+    (b"{\\rtf", "a rich-text document"),
+)
+_HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """`said` completes the sentence "'tickets.csv' …"."""
+
+    rule: Rule
+    said: str
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """`separator` is set for a table."""
+
+    kind: Literal["jsonl", "table"]
+    separator: str = ","
+
+
+def sniff(head: bytes) -> Sniffed | Refusal:
+    """`head` is up to HEAD_BYTES from the start of the file."""
+    if not head.strip(b"\xef\xbb\xbf \t\r\n"):
+        return Refusal(EMPTY, "is empty")
+    return _not_text(head) or _text_kind(head.removeprefix(BOM))
+
+
+def _not_text(head: bytes) -> Refusal | None:
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return Refusal(NOT_TEXT, f"is {what}, whatever its name says")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
+        return Refusal(NOT_UTF8, "seems to be UTF-16 (Excel calls it 'Unicode text'), not UTF-8")
+    if b"\x00" in head:
+        return Refusal(NOT_TEXT, "is not text: it has bytes that no text has")
+    if _HTML.match(head):
+        return Refusal(NOT_TEXT, "is a web page, perhaps a log-in page saved in place of the file")
+    return None
+
+
+def _looks_like_utf16(head: bytes) -> bool:
+    """Latin text in UTF-16 has a zero in every second byte."""
+    even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
+    half = min(len(head), 2000) // 2
+    return half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
+
+
+def _text_kind(head: bytes) -> Sniffed | Refusal:
+    lines = [line.strip() for line in head.splitlines() if line.strip()][:20]
+    if lines[0] == b"{":
+        return Refusal(JSON_SPREAD, "has one JSON object over several lines")
+    if lines[0] == b"[" or lines[0].startswith((b"[{", b"[ {")):
+        return Refusal(JSON_ARRAY, "is one JSON array, not one JSON object a line")
+    if 2 * sum(line.startswith(b"{") for line in lines) >= len(lines):
+        return Sniffed("jsonl")
+    separator = _separator(head.decode("utf-8", errors="replace"))
+    if separator is None and is_text_name(lines[0].decode("utf-8", errors="replace").strip('"')):
+        return Sniffed("table")  # of one column: its reader says that there are no labels
+    if separator is None:
+        return Refusal(UNKNOWN_FORMAT, "is neither JSONL nor a CSV with at least two columns")
+    return Sniffed("table", separator)
+
+
+def _separator(head: str) -> str | None:
+    """The separator under which most records have the same number of columns, two at least."""
+    steady = {separator: _steadiness(head, separator) for separator in SEPARATORS}
+    best = max(steady, key=lambda separator: steady[separator])
+    return best if steady[best] >= 0.5 else None
+
+
+def _steadiness(head: str, separator: str) -> float:
+    """Share of the first records that have as many columns as the first one; 0 where that is one column."""
+    widths: list[int] = []
+    try:
+        for record in csv.reader(head.splitlines(keepends=True), delimiter=separator):
+            widths.append(len(record))
+            if len(widths) == 200:
+                break
+    except csv.Error:
+        pass  # a broken record further down is the reader's to report, with its line
+    filled = [width for width in widths if width]
+    if not filled or filled[0] < 2:
+        return 0.0
+    return Counter(filled)[filled[0]] / len(filled)

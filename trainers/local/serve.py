@@ -1,0 +1,231 @@
+"""Generation in one thread of the server's process: gathers requests for the same model into batches.
+
+torch and the models are loaded in that thread at the first request, so that the server answers all else at once.
+Batches run one after the other; a long answer makes the requests behind it wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trainers.local.problems import Problem
+
+if TYPE_CHECKING:
+    from trainers.local.decoding import Row
+    from trainers.local.weights import Shelf
+
+MAX_BATCH_ROWS = 16
+MAX_BATCH_TOKENS = 16_384  # rows × longest prompt: bounds the memory of a batch
+QUIET_S = 0.005  # a burst of requests is over when none came for so long
+GATHER_S = 0.05
+DEFAULT_MAX_TOKENS = 512
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`max_tokens` None: 512. Greedy below a temperature of 0.001. `stop` texts are not part of the answer."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A base model (local folder or hub id), and the folder of an adapter over it."""
+
+    base: str
+    adapter: Path | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    text: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The end of an answer. `completion_tokens` leaves the token out that ends the turn."""
+
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Outcome = Piece | Answered | Problem
+Emit = Callable[[Outcome], object]
+
+
+class Ticket:
+    """A place in the queue."""
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.is_abandoned = True
+
+
+@dataclass(frozen=True)
+class Request:
+    target: Target
+    messages: Sequence[ChatMessage]
+    sampling: Sampling
+    streams: bool
+    emit: Emit
+    ticket: Ticket = field(default_factory=Ticket)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    request: Request
+    row: Row
+
+
+class Generator:
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._stopping = False
+        self._shelf: Shelf | None = None
+
+    def submit(
+        self,
+        target: Target,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        *,
+        streams: bool,
+        emit: Emit,
+    ) -> Ticket:
+        """`emit` is called from the generator's thread: Pieces, then one Answered or Problem."""
+        request = Request(target, messages, sampling, streams, emit)
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
+                self._thread.start()
+        self._inbox.put(request)
+        return request.ticket
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        self._stopping = True
+        self._inbox.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        waiting: list[Prepared] = []
+        while not self._stopping:
+            for request in self._gather(block=not waiting):
+                prepared = self._guarded(self._prepare, [request], request)
+                if prepared is not None:
+                    waiting.append(prepared)
+            waiting = [each for each in waiting if not each.request.ticket.is_abandoned]
+            batch = choose_batch(waiting)
+            if batch:
+                taken = set(map(id, batch))
+                waiting = [each for each in waiting if id(each) not in taken]
+                self._guarded(self._decode, [each.request for each in batch], batch)
+
+    def _gather(self, *, block: bool) -> list[Request]:
+        """What lies in the inbox; while requests come in quick succession, those too."""
+        found: list[Request] = []
+        deadline = time.monotonic() + GATHER_S
+        while len(found) < 4 * MAX_BATCH_ROWS:
+            try:
+                request = self._inbox.get(timeout=None if block and not found else QUIET_S)
+            except queue.Empty:
+                break
+            if request is None:
+                break
+            if not found:
+                deadline = time.monotonic() + GATHER_S
+            found.append(request)
+            if time.monotonic() > deadline:
+                break
+        return found
+
+    def _guarded[A, R](self, step: Callable[[A], R], owners: Sequence[Request], argument: A) -> R | None:
+        """The thread's one boundary: it must outlive every request."""
+        try:
+            return step(argument)
+        except Problem as problem:
+            outcome = problem
+        except Exception:
+            reference = secrets.token_hex(4)
+            log.exception("generating, reference %s", reference)
+            text = f"The model could not answer. The trainer's log says why, under reference {reference}."
+            outcome = Problem(500, text, "generation_failed", kind="server_error")
+        for owner in owners:
+            owner.emit(outcome)
+        return None
+
+    def _prepare(self, request: Request) -> Prepared:
+        from trainers.local.decoding import Row
+
+        base = self._open_shelf().base(request.target.base)
+        prompt = base.encode(request.messages)
+        room = base.context - len(prompt)
+        if room < 1:
+            text = (
+                f"The messages have {len(prompt)} tokens; this model reads {base.context} with its answer. "
+                "Shorten them."
+            )
+            raise Problem(400, text, "context_length_exceeded", "messages")
+        limit = min(room, request.sampling.max_tokens or DEFAULT_MAX_TOKENS)
+        row = Row(
+            prompt, limit, request.sampling, request.streams, base.tokenizer, request.emit, request.ticket
+        )
+        return Prepared(request, row)
+
+    def _decode(self, batch: list[Prepared]) -> None:
+        from trainers.local.decoding import decode
+
+        target = batch[0].request.target
+        base = self._open_shelf().base(target.base)
+        with base.wearing(target.adapter) as model:
+            decode(model, base.end_tokens, base.device, [each.row for each in batch])
+
+    def _open_shelf(self) -> Shelf:
+        if self._shelf is None:
+            from trainers.local.weights import Shelf
+
+            self._shelf = Shelf()
+        return self._shelf
+
+
+def choose_batch(waiting: Sequence[Prepared]) -> list[Prepared]:
+    """The request that waited longest, and those for the same model whose prompts are nearest to its length."""
+    if not waiting:
+        return []
+    oldest = waiting[0]
+    length = len(oldest.row.prompt)
+    same = [each for each in waiting if each.request.target == oldest.request.target]
+    same.sort(key=lambda each: abs(len(each.row.prompt) - length))
+    batch: list[Prepared] = []
+    for each in same[:MAX_BATCH_ROWS]:
+        longest = max(len(one.row.prompt) for one in [*batch, each])
+        if batch and longest * (len(batch) + 1) > MAX_BATCH_TOKENS:
+            break
+        batch.append(each)
+    return batch

@@ -1,0 +1,99 @@
+"""OpenAI-shaped HTTP over the spool: files, fine-tuning jobs, models, chat completions. All else is an honest 404.
+
+Puts the parts together and answers errors. Every answer is derived from the data directory and the executor;
+training runs in child processes, generation in a thread, and no module imported here imports torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from trainers.local.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
+from trainers.local.executors import TRAIN, Executor
+from trainers.local.files import Files
+from trainers.local.guard import Guard
+from trainers.local.jobs import Jobs
+from trainers.local.models import Models
+from trainers.local.problems import Problem
+from trainers.local.serve import Generator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard."""
+
+    data: Path
+    key: str
+    models: Mapping[str, str]
+    slots: int = 1
+    hosts: frozenset[str] = field(default=frozenset())
+    train_command: tuple[str, ...] = TRAIN
+
+
+def build_app(config: Config) -> Starlette:
+    """The app's lifespan starts the executor, and at its end ends the training processes."""
+    files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
+    models, generator = Models(config.models, jobs), Generator()
+    executor = Executor(jobs, config.slots, config.train_command)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        executor.start()
+        yield
+        await run_in_threadpool(executor.stop)
+        await run_in_threadpool(generator.stop)
+
+    app = Starlette(
+        routes=[
+            *FileEndpoints(files, jobs).routes(),
+            *JobEndpoints(files, jobs, models, executor).routes(),
+            *ModelEndpoints(models, generator).routes(),
+        ],
+        middleware=[Middleware(Guard, key=config.key, hosts=config.hosts)],
+        exception_handlers={
+            Problem: _answer_problem,
+            HTTPException: _answer_http_exception,
+            Exception: _answer_fault,
+        },
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101  Starlette's signature is wider than its promise
+    return error.response()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette refuses by itself: no such route, no such method, a broken multipart form."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return Problem(404, f"This trainer has no endpoint {where}.", "unknown_url").response()
+    if error.status_code == 405:
+        text = f"This trainer has no endpoint {where}."
+        return Problem(405, text, "method_not_allowed", headers=error.headers or {}).response()
+    return Problem(error.status_code, f"{where}: {error.detail}").response()
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    reference = secrets.token_hex(4)
+    log.error("%s %s, reference %s", request.method, request.url.path, reference)
+    text = f"The trainer made a mistake. Its log says which, under reference {reference}."
+    return Problem(500, text, "internal_error", kind="server_error").response()

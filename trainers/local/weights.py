@@ -1,0 +1,137 @@
+"""Base models and adapters in memory. Imports torch, transformers and peft: only the generator's thread opens it.
+
+Nothing from a model's folder is executed: safetensors only, no remote code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trainers.local.problems import Problem
+from trainers.local.serve import ChatMessage
+
+MAX_BASES = 2
+MAX_ADAPTERS = 8
+WORTHWHILE = 1.2
+
+
+class Shelf:
+    """Base models by folder or hub id, the least used put away."""
+
+    def __init__(self) -> None:
+        self._bases: OrderedDict[str, Base] = OrderedDict()
+
+    def base(self, source: str) -> Base:
+        if source not in self._bases:
+            while len(self._bases) >= MAX_BASES:
+                self._bases.popitem(last=False)
+            self._bases[source] = Base(source)
+        self._bases.move_to_end(source)
+        return self._bases[source]
+
+
+class Base:
+    """`context` in tokens, prompt and answer together. `end_tokens` are the ids that end a turn."""
+
+    def __init__(self, source: str) -> None:
+        self.device = best_device()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=fastest_dtype(self.device), use_safetensors=True, trust_remote_code=False
+        )
+        self.context = int(model.config.get_text_config().max_position_embeddings)
+        self.end_tokens = _end_tokens(model, self.tokenizer)
+        self._model: Any = model.eval().to(self.device)
+        self._adapters: OrderedDict[Path, str] = OrderedDict()
+        self._made = 0
+
+    def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """Token ids up to where the answer begins. A 'developer' message is written as 'system'."""
+        if not self.tokenizer.chat_template:
+            text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
+            raise Problem(400, text, "no_chat_template", "model")
+        turns = [
+            {"role": "system" if each.role == "developer" else each.role, "content": each.content}
+            for each in messages
+        ]
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            text = f"This model's chat template refuses these messages: {error}"
+            raise Problem(400, text, "invalid_value", "messages") from error
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    @contextmanager
+    def wearing(self, adapter: Path | None) -> Iterator[Any]:
+        """The model with this adapter, or as it was made."""
+        if adapter is not None:
+            self._put_on(adapter)
+            yield self._model
+        elif self._adapters:
+            with self._model.disable_adapter():
+                yield self._model
+        else:
+            yield self._model
+
+    def _put_on(self, adapter: Path) -> None:
+        name = self._adapters.get(adapter) or self._load(adapter)
+        self._adapters.move_to_end(adapter)
+        self._model.set_adapter(name)
+        self._model.eval()
+        while len(self._adapters) > MAX_ADAPTERS:
+            _, oldest = self._adapters.popitem(last=False)
+            self._model.delete_adapter(oldest)
+
+    def _load(self, adapter: Path) -> str:
+        self._made += 1
+        name = f"adapter_{self._made}"
+        options: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}
+        if self._adapters:
+            self._model.load_adapter(str(adapter), adapter_name=name, use_safetensors=True, **options)
+        else:
+            self._model = PeftModel.from_pretrained(
+                self._model, str(adapter), adapter_name=name, use_safetensors=True, **options
+            )
+        self._model.to(next(self._model.parameters()).dtype)
+        self._adapters[adapter] = name
+        return name
+
+
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on an accelerator; on a CPU where it multiplies at least 1.2 times as fast as float32."""
+    if device.type != "cpu":
+        return torch.bfloat16
+    slow, fast = _matmul_seconds(torch.float32), _matmul_seconds(torch.bfloat16)
+    return torch.bfloat16 if slow > WORTHWHILE * fast else torch.float32
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id
+    ends = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(each) for each in [*ends, tokenizer.eos_token_id] if each is not None)

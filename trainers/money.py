@@ -1,0 +1,38 @@
+"""Money in words and in whole micro-dollars. USD as Decimal; a float never comes in."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+
+MICROS = 1_000_000
+
+
+def usd(amount: Decimal) -> str:
+    """For people: $25.00, $0.54, $24,948, under 1 cent. Whole dollars from a thousand on."""
+    if amount < 0:
+        return f"minus {usd(-amount)}"
+    if 0 < amount < Decimal("0.01"):
+        return "under 1 cent"
+    cents = amount.quantize(Decimal("0.01"))
+    if cents >= 1000:
+        return f"${amount.quantize(Decimal(1)):,}"
+    return f"${cents}"
+
+
+def usd_micros(micros: int) -> str:
+    return usd(from_micros(micros))
+
+
+def rate(usd_per_million: Decimal) -> str:
+    """A price of tokens with every digit that it has, at least two behind the point: $0.025 per 1M tokens."""
+    digits = max(2, -int(usd_per_million.normalize().as_tuple().exponent))
+    return f"${usd_per_million:,.{digits}f} per 1M tokens"
+
+
+def to_micros(amount: Decimal) -> int:
+    """Whole micro-dollars, rounded up: what is set aside is never less than what is owed."""
+    return int((amount * MICROS).to_integral_value(ROUND_CEILING))
+
+
+def from_micros(micros: int) -> Decimal:
+    return Decimal(micros) / MICROS

@@ -1,0 +1,292 @@
+"""What a model costs, by name, with source and date; an unknown name gets the nearest ones, never a guess.
+
+Tuned and training prices come from our rows (providers.py), those of prompted models from the library
+genai-prices, and a user's own price wins over both. Computes no bill (bot/decisions/roi.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal, InvalidOperation
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal
+
+from trainers.providers import ModelRow, ProviderProblems, ProviderRow
+from trainers.types import Price
+
+if TYPE_CHECKING:
+    from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
+
+LIBRARY = "genai-prices"
+
+_OWN_KEYS = ("input", "cached_input", "output", "source", "as_of")
+# The part of a name that tells one release of a model from the next.
+_RELEASE = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
+
+
+@dataclass(frozen=True)
+class PriceRow:
+    """What `model` costs. `as_of` is None where the source's version is its date.
+
+    `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not.
+    `note` is something that a buyer should know, as a sentence.
+    """
+
+    model: str
+    kind: Literal["prompted", "tuned"]
+    price: Price
+    source: str
+    as_of: date | None = None
+    usd_per_hour: Decimal | None = None
+    note: str | None = None
+
+    @property
+    def said_by(self) -> str:
+        return f"{self.source}, {self.as_of}" if self.as_of else self.source
+
+
+@dataclass(frozen=True)
+class UnknownPrice:
+    """No price by this name. `sentence` says so, with the nearest names and the cure."""
+
+    name: str
+    nearest: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """The prices that a plan was made with, as they were on `read_on`."""
+
+    rows: tuple[PriceRow, ...]
+    read_on: date
+
+    def to_json(self) -> str:
+        """Money as text, keys sorted: equal lists give equal bytes."""
+        rows = [_row_to_json(row) for row in self.rows]
+        return json.dumps(
+            {"read_on": self.read_on.isoformat(), "rows": rows}, sort_keys=True, separators=(",", ":")
+        )
+
+    @staticmethod
+    def from_json(text: str) -> PriceList:
+        raw = json.loads(text)
+        return PriceList(
+            tuple(_row_from_json(row) for row in raw["rows"]), date.fromisoformat(raw["read_on"])
+        )
+
+
+def prompted_price(
+    name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
+) -> PriceRow | UnknownPrice:
+    """What a request to `name` costs: 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x',
+    'local/smollm2-135m'."""
+    name = name.strip()
+    mine = next((row for row in own if row.model.lower() == name.lower()), None)
+    known = (*(row.model for row in own), *_own_machines(providers))
+    return mine or _from_rows(name, providers) or _listed(name, known, today)
+
+
+def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
+    """What training on `model` and asking the result costs. A part that nobody told us is None."""
+    price = model.price
+    if model.usd_per_hour is not None:
+        price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
+    return PriceRow(
+        model=f"{provider.name}/{model.name}",
+        kind="tuned",
+        price=price,
+        source=model.source or "your settings",
+        as_of=model.as_of,
+        usd_per_hour=model.usd_per_hour,
+    )
+
+
+def own_prices(tables: Mapping[str, Mapping[str, object]]) -> tuple[PriceRow, ...]:
+    """The user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
+
+    Raises ProviderProblems with everything that is wrong, not only the first thing.
+    """
+    problems: list[str] = []
+    rows = tuple(_own_price(name, table, problems) for name, table in tables.items())
+    if problems:
+        raise ProviderProblems(problems)
+    return rows
+
+
+def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
+    """A fine-tune by its name, or a model on a machine of our own."""
+    for provider in providers:
+        bare = name.removeprefix(provider.name + "/")
+        model = provider.model(bare)
+        if model and (bare.startswith("ft:") or (bare != name and model.usd_per_hour is not None)):
+            return tuned_price(provider, model)
+    return None
+
+
+def _own_machines(providers: Sequence[ProviderRow]) -> tuple[str, ...]:
+    return tuple(f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
+
+
+def _listed(name: str, known: Sequence[str], today: date) -> PriceRow | UnknownPrice:
+    from genai_prices import Usage, calc_price
+    from genai_prices.data_snapshot import get_snapshot
+
+    seller, ref = _seller_and_model(name, {provider.id for provider in get_snapshot().providers})
+    noon = datetime.combine(today, time(12), tzinfo=UTC)
+    try:
+        found = calc_price(Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=noon)
+    except LookupError:
+        return _unknown(name, known)
+    if not (found.model.id.lower() == ref.lower() or _is_named(found.model.match, ref.lower())):
+        return _unknown(name, known, like=found.model.id)
+    return _listed_row(name, found)
+
+
+def _seller_and_model(name: str, sellers: set[str]) -> tuple[str | None, str]:
+    seller, slash, model = name.partition("/")
+    return (seller.lower(), model) if slash and seller.lower() in sellers else (None, name)
+
+
+def _is_named(match: MatchLogic, name: str) -> bool:
+    """Does the list name this very model? Its own prefixes also take 'gpt-4o-mini-audio-nonsense'."""
+    from genai_prices import types
+
+    if isinstance(match, types.ClauseOr):
+        return any(_is_named(clause, name) for clause in match.or_)
+    if isinstance(match, types.ClauseEquals):
+        return match.is_match(name)
+    if isinstance(match, types.ClauseRegex):
+        return match.regex.startswith("^") and match.regex.endswith("$") and match.is_match(name)
+    if isinstance(match, types.ClauseStartsWith):
+        return match.starts_with.lower() in (name, _RELEASE.sub("", name))
+    if isinstance(match, types.ClauseContains):
+        return match.contains.lower() in (name, _RELEASE.sub("", name))
+    return False
+
+
+def _listed_row(name: str, found: PriceCalculation) -> PriceRow | UnknownPrice:
+    listed: ModelPrice = found.model_price
+    # Without these two it is a model for speech, pictures or vectors, and would count as free.
+    if listed.input_mtok is None or listed.output_mtok is None:
+        return UnknownPrice(name, (), f"{name} has no price for text in and text out: it is no chat model.")
+    return PriceRow(
+        model=name,
+        kind="prompted",
+        price=Price(
+            training=None,
+            input=_base(listed.input_mtok),
+            cached_input=_base(listed.cache_read_mtok) if listed.cache_read_mtok is not None else None,
+            output=_base(listed.output_mtok),
+        ),
+        source=f"{LIBRARY} {metadata.version(LIBRARY)} ({found.provider.name})",
+        note=_tier_note(listed.input_mtok),
+    )
+
+
+def _base(price: Decimal | TieredPrices) -> Decimal:
+    """The price of an ordinary request. A request of a million tokens would be in the dearest tier."""
+    return price if isinstance(price, Decimal) else price.base
+
+
+def _tier_note(price: Decimal | TieredPrices) -> str | None:
+    if isinstance(price, Decimal) or not price.tiers:
+        return None
+    limit = price.tiers[0].start
+    return f"A request of more than {limit:,} tokens costs more a token; yours are counted as shorter."
+
+
+def _unknown(name: str, known: Sequence[str], like: str | None = None) -> UnknownPrice:
+    nearest = _nearest(name, known, like)
+    hint = f" Did you mean {_either(nearest)}?" if nearest else ""
+    cure = f'If the name is right, put its price into finetune.toml under [prices."{name[:80]}"].'
+    return UnknownPrice(name, nearest, f"I know no price for “{name[:80]}”.{hint} {cure}")
+
+
+def _nearest(name: str, known: Sequence[str], like: str | None) -> tuple[str, ...]:
+    """Names that would be found: as the one who makes the model calls it, or SELLER/MODEL."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    sellers = get_snapshot().providers
+    sold_by = [f"{s.id}/{m.id}" for s in sellers for m in s.models if name.lower() == m.id.split("/")[-1]]
+    if sold_by and like is None:
+        return tuple(sold_by[:3])
+    names = [m.id for s in sellers if s.model_match for m in s.models if s.model_match.is_match(m.id)]
+    names = [*known, *(n for n in names if not n.startswith("ft:"))]
+    close = difflib.get_close_matches(name.lower(), names, n=3)
+    return tuple(dict.fromkeys(([like] if like else []) + close))[:3]
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _own_price(name: str, table: Mapping[str, object], problems: list[str]) -> PriceRow:
+    where = f'prices."{name}"'
+    problems += [f"{where}.{key}: there are {', '.join(_OWN_KEYS)}." for key in table if key not in _OWN_KEYS]
+    source, as_of = table.get("source", "your own price"), table.get("as_of")
+    if not isinstance(source, str):
+        problems.append(f"{where}.source: should be text in quotes, not {source!r}.")
+    if as_of is not None and (not isinstance(as_of, date) or isinstance(as_of, datetime)):
+        problems.append(f"{where}.as_of: should be a day without quotes, like 2026-11-24, not {as_of!r}.")
+    price = Price(
+        training=None,
+        input=_own_usd(where, "input", table, problems),
+        cached_input=_own_usd(where, "cached_input", table, problems) if "cached_input" in table else None,
+        output=_own_usd(where, "output", table, problems),
+    )
+    return PriceRow(name, "prompted", price, str(source), as_of if isinstance(as_of, date) else None)
+
+
+def _own_usd(where: str, key: str, table: Mapping[str, object], problems: list[str]) -> Decimal:
+    value = table.get(key)
+    try:
+        amount = Decimal(value) if isinstance(value, str) else Decimal("NaN")
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        problems.append(f'{where}.{key}: should be USD per 1M tokens in quotes, like "2.50", not {value!r}.')
+    return amount
+
+
+def _row_to_json(row: PriceRow) -> dict[str, object]:
+    price = row.price
+    return {
+        "model": row.model,
+        "kind": row.kind,
+        "training": _text(price.training),
+        "input": _text(price.input),
+        "cached_input": _text(price.cached_input),
+        "output": _text(price.output),
+        "usd_per_hour": _text(row.usd_per_hour),
+        "source": row.source,
+        "as_of": row.as_of.isoformat() if row.as_of else None,
+        "note": row.note,
+    }
+
+
+def _row_from_json(raw: Mapping[str, str | None]) -> PriceRow:
+    price = Price(*(_money(raw[key]) for key in ("training", "input", "cached_input", "output")))
+    return PriceRow(
+        model=str(raw["model"]),
+        kind="tuned" if raw["kind"] == "tuned" else "prompted",
+        price=price,
+        source=str(raw["source"]),
+        as_of=date.fromisoformat(raw["as_of"]) if raw["as_of"] else None,
+        usd_per_hour=_money(raw["usd_per_hour"]),
+        note=raw["note"],
+    )
+
+
+def _text(amount: Decimal | None) -> str | None:
+    """Plain digits: Decimal('1E+2') and Decimal('100') give the same bytes."""
+    return None if amount is None else f"{amount:f}"
+
+
+def _money(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)

@@ -1,0 +1,204 @@
+"""Counts tokens of chat rows: exact for OpenAI's encodings, close for a local model's own tokenizer.
+
+Choosing the encoding is done here and not by tiktoken, which maps `ft:gpt-4.1-…` to the wrong one and
+downloads its ranks at run time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainers.types import Message
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Each message is wrapped in <|start|>role<|message|>…<|end|>: three tokens beside the role and the text.
+# Three more begin the assistant's reply.
+_PER_MESSAGE = 3
+_REPLY = 3
+_CL100K_MODELS = ("gpt-4-", "gpt-3.5", "gpt-35", "text-embedding-")
+_O200K_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "gpt-6", "chatgpt-4o", "o1", "o3", "o4")
+_BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """`assumed`: the model is unknown to us, and counts may be off by some percent.
+
+    `folder` is set for a local model: it holds tokenizer.json and, for chat models, the template.
+    """
+
+    name: str
+    assumed: bool = False
+    folder: Path | None = None
+
+
+O200K = Encoding("o200k_base")
+
+
+@dataclass(frozen=True)
+class ChatTokens:
+    """Per row, in the rows' order: all, what comes before the answer, and the answer's own text."""
+
+    total: tuple[int, ...]
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Tokens a row. Percentiles by nearest rank: a value that a row really has."""
+
+    total: int
+    mean: float
+    p50: int
+    p95: int
+    max: int
+
+
+def encoding_of(model: str) -> Encoding:
+    """`model` may be tuned: 'ft:gpt-4o-mini-2024-07-18:team::id' counts as its base does."""
+    base = model.removeprefix("ft:").split(":")[0]
+    if base.startswith(_O200K_MODELS):
+        return O200K
+    if base == "gpt-4" or base.startswith(_CL100K_MODELS):
+        return Encoding("cl100k_base")
+    return Encoding("o200k_base", assumed=True)
+
+
+def local_encoding(folder: Path) -> Encoding:
+    """For a model's folder with a tokenizer.json; without one, o200k_base is assumed."""
+    if not (folder / "tokenizer.json").is_file():
+        return Encoding("o200k_base", assumed=True)
+    return Encoding(folder.name, folder=folder)
+
+
+def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> ChatTokens:
+    """The last message of each row is its answer.
+
+    OpenAI: 3 for each row + for each message 3 + tokens(role) + tokens(text), as in the OpenAI cookbook's
+    "How to count tokens with tiktoken", num_tokens_from_messages. The answer's 3 + role belong to neither
+    `prompt` nor `answer`: sending a prompt costs `prompt`, receiving the answer costs `answer`.
+    Local: see _LocalCounter.
+    """
+    rows = list(rows)
+    if encoding.folder is not None:
+        return _count_local(rows, _LocalCounter.load(encoding.folder))
+    texts = [message.content for row in rows for message in row]
+    counts = iter(count_texts(texts, encoding))
+    roles = _role_tokens(encoding)
+    prompt: list[int] = []
+    answer: list[int] = []
+    for row in rows:
+        before = sum([_PER_MESSAGE + roles[message.role] + next(counts) for message in row[:-1]])
+        prompt.append(_REPLY + before)
+        answer.append(next(counts))
+    total = [p + a + _PER_MESSAGE + roles["assistant"] for p, a in zip(prompt, answer, strict=True)]
+    return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
+
+
+def count_prompts(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> tuple[int, ...]:
+    """For rows without their answer: what sending them costs."""
+    nothing = Message("assistant", "")
+    return count_chat([[*row, nothing] for row in rows], encoding).prompt
+
+
+def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
+    """Text of special tokens counts as the ordinary text that it is."""
+    if encoding.folder is not None:
+        return _LocalCounter.load(encoding.folder).texts(texts)
+    import toktok
+
+    counts: list[int] = []
+    for start in range(0, len(texts), _BATCH):
+        counts += toktok.batch_count(texts[start : start + _BATCH], encoding.name, threads=1)
+    return counts
+
+
+def spread(counts: Sequence[int]) -> Spread:
+    if not counts:
+        return Spread(0, 0.0, 0, 0, 0)
+    ordered = sorted(counts)
+    return Spread(
+        total=sum(ordered),
+        mean=sum(ordered) / len(ordered),
+        p50=_nearest_rank(ordered, 50),
+        p95=_nearest_rank(ordered, 95),
+        max=ordered[-1],
+    )
+
+
+def _nearest_rank(ordered: Sequence[int], percent: int) -> int:
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
+
+
+def _role_tokens(encoding: Encoding) -> dict[str, int]:
+    roles = ["system", "developer", "user", "assistant", "tool"]
+    return dict(zip(roles, count_texts(roles, encoding), strict=True))
+
+
+@dataclass(frozen=True)
+class _LocalCounter:
+    """ChatML templates (`<|im_start|>role\\ntext<|im_end|>\\n`) are counted as they are rendered. For others
+    four tokens a message are assumed. What a template adds of its own, as a standard
+    system message, is missed.
+    """
+
+    tokenizer: Tokenizer
+    chatml: bool
+
+    @staticmethod
+    def load(folder: Path) -> _LocalCounter:
+        from tokenizers import Tokenizer
+
+        return _LocalCounter(
+            Tokenizer.from_file(str(folder / "tokenizer.json")), "<|im_start|>" in _template(folder)
+        )
+
+    def texts(self, texts: Sequence[str]) -> list[int]:
+        counts: list[int] = []
+        for start in range(0, len(texts), 1000):
+            encoded = self.tokenizer.encode_batch_fast(
+                list(texts[start : start + 1000]), add_special_tokens=False
+            )
+            counts += [len(one.ids) for one in encoded]
+        return counts
+
+    def wrapped(self, messages: Sequence[Message]) -> list[int]:
+        if not self.chatml:
+            return [count + 4 for count in self.texts([message.content for message in messages])]
+        return self.texts([f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages])
+
+    @property
+    def reply(self) -> int:
+        return self.texts(["<|im_start|>assistant\n"])[0] if self.chatml else 4
+
+
+def _template(folder: Path) -> str:
+    beside = folder / "chat_template.jinja"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    return (
+        str(json.loads(config.read_text(encoding="utf-8")).get("chat_template", ""))
+        if config.is_file()
+        else ""
+    )
+
+
+def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> ChatTokens:
+    wrapped = iter(counter.wrapped([message for row in rows for message in row]))
+    answer = counter.texts([row[-1].content for row in rows])
+    reply = counter.reply
+    prompt: list[int] = []
+    total: list[int] = []
+    for row in rows:
+        before = sum([next(wrapped) for _ in row[:-1]])
+        prompt.append(before + reply)
+        total.append(before + next(wrapped))
+    return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
