@@ -49,7 +49,9 @@ class Service:
             store=self.store,
             trainers=build_trainers(self.settings, self.embedded),
             workers=self.workers,
-            files=SlackFiles(posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})),
+            files=SlackFiles(
+                posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
+            ),
             directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
             clock=time.time,
         )
@@ -57,7 +59,9 @@ class Service:
         self.watcher = Watcher(lambda: reconcile(self.desk), lambda: _send(self.notices))
         self.app = _bolt(slack)
         register(self.app, self.desk, self.watcher.wake)
-        self._door: _Door = _SocketDoor(self.app, slack) if slack.mode == "socket" else _HttpDoor(self.app, slack)
+        self._door: _Door = (
+            _SocketDoor(self.app, slack) if slack.mode == "socket" else _HttpDoor(self.app, slack)
+        )
 
     @property
     def address(self) -> str:

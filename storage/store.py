@@ -39,11 +39,12 @@ class Store:
             )
         return changed == 1
 
-    def add_ask(self, *, person: str, channel: str, model: str, text: str, now: float) -> None:
-        self.database.change(
-            "INSERT INTO asks (person, channel, model, text, created_at) VALUES (?, ?, ?, ?, ?)",
+    def add_ask(self, *, person: str, channel: str, model: str, text: str, now: float) -> Ask:
+        (row,) = self.database.rows(
+            "INSERT INTO asks (person, channel, model, text, created_at) VALUES (?, ?, ?, ?, ?) RETURNING *",
             (person, channel, model, text, now),
         )
+        return Ask(**row)
 
     def asks(self) -> list[Ask]:
         return [Ask(**row) for row in self.database.rows("SELECT * FROM asks ORDER BY id")]

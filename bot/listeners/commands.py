@@ -38,7 +38,9 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         wake()
 
 
-def answer_to(desk: Desk, command: parsing.Command | parsing.Answer, person: str, channel: str) -> Message | None:
+def answer_to(
+    desk: Desk, command: parsing.Command | parsing.Answer, person: str, channel: str
+) -> Message | None:
     """What the person reads; None where the channel's own message says it."""
     match command:
         case parsing.Answer(text):

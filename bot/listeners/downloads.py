@@ -44,7 +44,9 @@ class SlackFiles:
         if size > MAX_BYTES:
             return Refusal(too_big(size))
         if not self._is_slacks(url):
-            return Refusal("This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself.")
+            return Refusal(
+                "This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself."
+            )
         return self._download(url, str(info.get("name") or "file"), folder)
 
     def _is_slacks(self, url: str) -> bool:
@@ -112,5 +114,7 @@ def _no_redirects() -> OpenerDirector:
 def _refused_by_slack(error: SlackApiError) -> Refusal:
     code = str(error.response.get("error", ""))
     if code in GONE:
-        return Refusal("The file is no longer there, or the app may not see it. Invite the app and upload again.")
+        return Refusal(
+            "The file is no longer there, or the app may not see it. Invite the app and upload again."
+        )
     raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error

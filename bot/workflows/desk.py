@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bot.decisions.approval import Person
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.workers import Workers
+from storage.records import Draft
 from storage.store import Store
 from trainers.client import Trainer
 
@@ -49,3 +50,7 @@ class Desk:
     files: Files
     directory: Directory
     clock: Callable[[], float]
+
+    def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
+        """Put a plain message into the outbox."""
+        self.store.outbox.put(Draft(kind="post", channel=channel, body=body, dedupe=dedupe), now=self.clock())

@@ -113,7 +113,8 @@ def _check_spelling(counts: Sequence[LabelCount], found: Findings) -> None:
         spellings[normalised(count.label)].append(count)
     alike = [same for same in spellings.values() if len(same) > 1]
     if alike:
-        said = f"{len(alike)} labels are written in more than one way{_named([same[0] for same in alike])}."
+        are = "label is" if len(alike) == 1 else "labels are"
+        said = f"{len(alike)} {are} written in more than one way{_named([same[0] for same in alike])}."
         found.about_file(LABELS_ALIKE, said, len(alike))
 
 

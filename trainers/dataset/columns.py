@@ -17,15 +17,12 @@ NO_TEXT = Rule("no_text", "blocks", "Add a column 'text' with what the customer 
 # The first name of each wins by itself: it is the one that the documentation tells people to use.
 _TEXT_NAMES = (
     "text", "utterance", "message", "question", "body", "ticket", "prompt", "input", "query", "content",
-    "description", "sentence", "review", "comment", "email", "request", "complaint",
+    "description", "sentence", "review", "comment", "request", "complaint",
 )  # fmt: skip
 _LABEL_NAMES = (
     "label", "intent", "category", "class", "tag", "topic", "answer", "completion", "output", "target",
     "response", "reply", "sentiment", "department", "queue",
 )  # fmt: skip
-_NOT_CONTENT = frozenset(
-    {"id", "ids", "date", "time", "at", "count", "number", "no", "offset", "length", "type", "url"}
-)
 _NOT_LABELS = frozenset({"id", "ids", "date", "time", "number", "url", "email", "name"})
 
 Record = Sequence[str]
@@ -120,17 +117,17 @@ def _has_header(sample: Sequence[Record], asked: Columns) -> bool:
 
 
 def _named(names: Sequence[str], known: tuple[str, ...]) -> list[str]:
-    """Columns with a known name; where there is none, those with a known word in their name."""
+    """Columns with a known name; where there is none, those whose last word is known."""
     exact = [name for name in names if name.strip().casefold() in known]
     first = [name for name in exact if name.strip().casefold() == known[0]]
     if exact:
         return first if len(first) == 1 else exact
-    return [n for n in names if (w := _words(n)) & set(known) and not w & _NOT_CONTENT and len(w) <= 4]
+    return [name for name in names if _words(name)[-1:] and _words(name)[-1] in known]
 
 
-def _words(name: str) -> set[str]:
+def _words(name: str) -> list[str]:
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return set(re.split(r"[\W_]+", spaced.casefold())) - {""}
+    return [word for word in re.split(r"[\W_]+", spaced.casefold()) if word]
 
 
 def _values(name: str, names: Sequence[str], body: Sequence[Record]) -> list[str]:
@@ -141,10 +138,12 @@ def _values(name: str, names: Sequence[str], body: Sequence[Record]) -> list[str
 def _label_shaped(candidates: list[str], names: Sequence[str], body: Sequence[Record]) -> list[str]:
     """Short, not numbers, and seen again and again; or simply the only column left."""
     if len(candidates) == 1:
-        return [
-            n for n in candidates if not _words(n) & _NOT_LABELS and not _numeric(_values(n, names, body))
-        ]
+        return [name for name in candidates if _may_be_label(name, _values(name, names, body))]
     return [name for name in candidates if _is_label_shaped(_values(name, names, body))]
+
+
+def _may_be_label(name: str, values: list[str]) -> bool:
+    return not _NOT_LABELS.intersection(_words(name)) and not _numeric(values)
 
 
 def _is_label_shaped(values: list[str]) -> bool:

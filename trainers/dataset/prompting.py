@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -38,6 +39,6 @@ def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
 
 
 def lists_labels(system: str, labels: Sequence[str]) -> bool:
-    """True also where there are none to list."""
+    """Each as a word of its own. True also where there are none to list."""
     said = normalised(system)
-    return all(normalised(label) in said for label in labels)
+    return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", said) for label in labels)

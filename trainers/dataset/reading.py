@@ -84,7 +84,8 @@ def _jsonl(file: BinaryIO, name: str, found: Findings, limits: Limits) -> Readin
     progress = _Progress()
     examples = _capped(_jsonl_examples(file, found, limits, progress), found, limits)
     if progress.blank:
-        found.about_file(BLANK_LINES, f"{progress.blank:,} lines are blank.", progress.blank)
+        are = "line is" if progress.blank == 1 else "lines are"
+        found.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
     return Reading(shown(name), progress.format or "chat", examples, found.sorted())
 
 
@@ -92,11 +93,11 @@ def _jsonl_examples(
     file: BinaryIO, found: Findings, limits: Limits, progress: _Progress
 ) -> Iterator[Example]:
     for line, raw in _lines(file, found, limits):
-        raw = raw.strip()
-        if not raw:
-            progress.blank += 1
+        row = raw.strip()
+        if not row:
+            progress.blank += bool(raw)
             continue
-        parsed = jsonl.parse_row(line, raw, limits)
+        parsed = jsonl.parse_row(line, row, limits)
         if isinstance(parsed, Fault):
             found.at(line, parsed)
             continue
@@ -128,7 +129,7 @@ def _capped(rows: Iterator[Example], found: Findings, limits: Limits) -> tuple[E
 
 
 def _lines(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """Numbered from 1. A line over the cap is reported and comes as an empty one, so that numbers hold."""
+    """Numbered from 1. A line over the cap is reported and comes as b"", so that numbers hold."""
     number = 0
     while raw := file.readline(limits.max_line_bytes + 2):
         number += 1
@@ -137,7 +138,7 @@ def _lines(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[tuple[in
         if len(raw) > limits.max_line_bytes and not raw.endswith(b"\n"):
             found.at(number, Fault(LONG_LINE, f"is longer than {_megabytes(limits.max_line_bytes)}"))
             _skip_line(file)
-            raw = b"\n"
+            raw = b""
         yield number, raw
 
 

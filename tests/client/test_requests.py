@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.client.conftest import MODEL, digest, provider, spec
 from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
@@ -18,47 +16,9 @@ from trainers.client import Trainer
 from trainers.creation import sent_hyperparameters
 from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.providers import load_providers
-from trainers.types import JobSpec, Message, Provider
 
 CREATE = "POST /fine_tuning/jobs"
 LIST = "GET /fine_tuning/jobs"
-MODEL = "gpt-4o-mini-2024-07-18"
-
-
-@pytest.fixture
-def server() -> Iterator[Hosted]:
-    with Hosted() as running:
-        yield running
-
-
-@pytest.fixture
-def trainer(server: Hosted) -> Iterator[Trainer]:
-    with Trainer(provider(server), server.key) as client:
-        yield client
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "train.jsonl"
-    line = json.dumps(
-        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}]}
-    )
-    path.write_text(f"{line}\n" * 12, encoding="utf-8")
-    return path
-
-
-def provider(server: Hosted, **changes: float) -> Provider:
-    row = next(row for row in load_providers() if row.name == "openai").at(server.url)
-    return replace(row.provider, **{"timeout_s": 0.4, **changes})  # type: ignore[arg-type]
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def spec(trainer: Trainer, data: Path, key: str = "run-1") -> JobSpec:
-    file_id = trainer.upload(data, digest(data))
-    return JobSpec(key, MODEL, file_id, {"n_epochs": 2}, seed=7, suffix="tickets", metadata={"run": "1"})
 
 
 def fault_name(value: object) -> str | None:
@@ -296,110 +256,6 @@ def test_a_job_may_lag_behind_in_the_list(server: Hosted, trainer: Trainer, data
     created = trainer.create(spec(trainer, data))
     assert trainer.find_jobs("run-1") == ()
     assert trainer.job(created.id).id == created.id
-
-
-@pytest.mark.parametrize(("status", "is_known"), [("paused", True), ("weird", False)])
-def test_a_status_is_kept_as_it_is(
-    server: Hosted, trainer: Trainer, data: Path, status: str, is_known: bool
-) -> None:
-    server.service.stages = (status,)
-    job = trainer.create(spec(trainer, data))
-    assert (job.status, job.has_known_status, job.is_final) == (status, is_known, False)
-
-
-def test_an_empty_error_is_none(server: Hosted, trainer: Trainer, data: Path) -> None:
-    server.service.failure = {}
-    server.service.stages = ("succeeded",)
-    job = trainer.create(spec(trainer, data))
-    assert (job.status, job.error_code, job.error_message) == ("succeeded", None, None)
-
-
-def test_an_error_counts_only_for_a_job_that_failed(server: Hosted, trainer: Trainer, data: Path) -> None:
-    server.service.failure = {"code": "old", "message": "left over from a first try", "param": None}
-    server.service.stages = ("running",)
-    job = trainer.create(spec(trainer, data))
-    assert (job.status, job.error_code, job.error_message) == ("running", None, None)
-
-
-def test_a_failed_job_says_why(server: Hosted, trainer: Trainer, data: Path) -> None:
-    server.service.failure = {
-        "code": "invalid_training_file",
-        "message": "Line 7 has no messages.",
-        "param": None,
-    }
-    server.service.stages = ("failed",)
-    job = trainer.create(spec(trainer, data))
-    assert (job.error_code, job.error_message) == ("invalid_training_file", "Line 7 has no messages.")
-
-
-@pytest.mark.parametrize("is_base64", [False, True])
-def test_results_are_read_plain_and_in_base64(
-    server: Hosted, trainer: Trainer, data: Path, is_base64: bool
-) -> None:
-    server.service.base64_results = is_base64
-    server.service.stages = ("succeeded",)
-    lines = trainer.metrics(trainer.create(spec(trainer, data)))
-    assert len(lines) == 12
-    assert (lines[0].step, lines[0].train_loss, lines[0].valid_loss) == (1, 2.0, None)
-    assert (lines[3].valid_loss, lines[3].valid_accuracy) == (0.625, 0.85)
-
-
-@pytest.mark.parametrize(
-    ("csv", "losses"),
-    [
-        ("step,train_loss\n1,0.5\n\n2,\n", [0.5, None]),
-        ("step\n1\n", [None]),
-        ("\ufeffstep,train_loss,new\r\n1,nan,x\r\n", [None]),
-    ],
-)
-def test_missing_columns_and_cells_are_none(
-    server: Hosted, trainer: Trainer, data: Path, csv: str, losses: list[float | None]
-) -> None:
-    server.service.results_csv = csv
-    server.service.stages = ("succeeded",)
-    assert [line.train_loss for line in trainer.metrics(trainer.create(spec(trainer, data)))] == losses
-
-
-@pytest.mark.parametrize(
-    "csv", ["<html></html>", "a,b\n1,2\n", "step,train_loss\n1,lots\n", "step,x\n,1\n", "\0"]
-)
-def test_results_that_cannot_be_read_are_refused_with_a_sentence(
-    server: Hosted, trainer: Trainer, data: Path, csv: str
-) -> None:
-    server.service.results_csv = csv
-    server.service.stages = ("succeeded",)
-    job = trainer.create(spec(trainer, data))
-    with pytest.raises(Nonsense, match=r"reading the results of job 'ftjob-1' on openai: .*result file"):
-        trainer.metrics(job)
-
-
-def test_chat_gives_text_tokens_and_seconds(server: Hosted, trainer: Trainer) -> None:
-    server.slow_s = 0.05
-    server.service.answer = lambda model, messages: messages[-1]["content"].upper()
-    answer = trainer.chat(MODEL, [Message("system", "be brief"), Message("user", "hi you")], max_tokens=5)
-    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("HI YOU", 4, 2)
-    assert 0.05 <= answer.seconds < 0.4
-    assert server.requests[-1].body["temperature"] == 0
-
-
-def test_chat_may_take_longer_than_other_calls(server: Hosted, trainer: Trainer) -> None:
-    server.slow_s = 0.6
-    assert trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5, timeout_s=5).text
-
-
-@pytest.mark.parametrize("body", [b'{"choices": []}', b'{"choices": [{"message": {"content": "a"}}]}', b"{}"])
-def test_a_chat_answer_without_text_or_tokens_is_nonsense(
-    server: Hosted, trainer: Trainer, body: bytes
-) -> None:
-    server.fail("POST /chat/completions", Fault(commit=False, status=200, body=body))
-    with pytest.raises(Nonsense, match="asking the model"):
-        trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5)
-    assert server.count("POST /chat/completions") == 1
-
-
-def test_a_models_end_is_read(server: Hosted, trainer: Trainer) -> None:
-    server.service.shutdown_date = "2027-01-14"
-    assert str(trainer.models()[0].shutdown_date) == "2027-01-14"
 
 
 def test_cancelling_a_finished_job_is_refused(server: Hosted, trainer: Trainer, data: Path) -> None:

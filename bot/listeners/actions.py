@@ -1,0 +1,61 @@
+"""Buttons on cards. A click is recorded in one transaction, then acked; the answer is for the clicker alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from slack_bolt import Ack, App, Respond
+from slack_sdk import WebClient
+
+from bot.results import Refusal
+from bot.views import general, plans, runs
+from bot.workflows import plans as plan_work
+from bot.workflows import runs as run_work
+from bot.workflows.desk import Desk
+
+
+def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
+    @app.action(plans.APPROVE)
+    def approve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = plan_work.approve(desk, _value(body), _person(body), str(body["user"].get("team_id") or ""))
+        ack()
+        wake()
+        if isinstance(result, Refusal):
+            _whisper(respond, result)
+
+    @app.action(plans.REJECT)
+    def reject(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        refusal = plan_work.may_reject(desk, _value(body), _person(body))
+        if refusal is None:
+            client.views_open(trigger_id=str(body["trigger_id"]), view=plans.reject_modal(_value(body)))
+        ack()
+        if refusal:
+            _whisper(respond, refusal)
+
+    @app.action(runs.CANCEL)
+    def cancel(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = run_work.ask_cancel(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(runs.DETAILS)
+    def details(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        channel = str(body.get("channel", {}).get("id", ""))
+        result = run_work.look(desk, int(_value(body)), channel)
+        ack()
+        message = general.refusal(result) if isinstance(result, Refusal) else runs.look(result)
+        respond(**message.body(), response_type="ephemeral", replace_original=False)
+
+
+def _whisper(respond: Respond, refusal: Refusal) -> None:
+    respond(**general.refusal(refusal).body(), response_type="ephemeral", replace_original=False)
+
+
+def _value(body: dict[str, Any]) -> str:
+    return str(body["actions"][0]["value"])
+
+
+def _person(body: dict[str, Any]) -> str:
+    return str(body["user"]["id"])

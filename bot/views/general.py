@@ -1,0 +1,63 @@
+"""Sentences, refusals and the help."""
+
+from __future__ import annotations
+
+from bot.parsing import USAGE
+from bot.results import Refusal
+from bot.views.blocks import Block, Message, context, escape, header, plain, section
+
+HELP = (
+    ("upload", "hand over labelled examples; or use “Use as training data” on a message with a file"),
+    ("datasets", "what is there, and what its check found"),
+    ("estimate", "what training would cost and save, before anyone decides; alone it opens a form"),
+    ("start", "freeze a plan and ask the team to approve it"),
+    ("status", "what is running; with a number, one run"),
+    ("runs", "the latest runs"),
+    ("cancel", "stop a run"),
+    ("results", "base against tuned, estimate beside actual"),
+    ("try", "ask a tuned model something"),
+)
+
+
+def sentence(text: str) -> Message:
+    """`text` is ours: it may hold mrkdwn."""
+    return Message(text, (section(text),))
+
+
+def refusal(refused: Refusal) -> Message:
+    return sentence(refused.text)
+
+
+def help_text() -> Message:
+    lines = "\n".join(f"`{USAGE[command]}`\n      {what}" for command, what in HELP)
+    return Message(
+        "Finetune: from labelled examples to a better model",
+        (
+            header("From labelled examples to a better model"),
+            section(lines),
+            context(
+                "The order: upload, estimate, start, approve, result, try. Nothing costs money before it is approved."
+            ),
+        ),
+    )
+
+
+def name(text: str) -> str:
+    """A name out of data, shown as code."""
+    return f"`{escape(text).replace(chr(0x200B), '')}`"
+
+
+def answer(result: str | Refusal) -> Message:
+    return refusal(result) if isinstance(result, Refusal) else sentence(result)
+
+
+def notice_modal(title: str, text: str) -> Block:
+    """A form with nothing to fill in."""
+    return {"type": "modal", "title": plain(title, 24), "close": plain("Close", 24), "blocks": [section(text)]}
+
+
+def file_hint() -> Message:
+    return sentence(
+        "To train on this file, open the message's menu (the three dots) and choose “Use as training data”, "
+        "or type `/finetune upload` in the channel where the team should see the report."
+    )

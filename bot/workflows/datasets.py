@@ -1,0 +1,195 @@
+"""Datasets: what a person hands over is recorded at once, then fetched, checked and split by the ticks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.parsing import Answer, dataset_name
+from bot.results import Refusal
+from bot.views import datasets as views
+from bot.views.blocks import Message
+from bot.workflows.desk import Desk, FetchedFile, FetchLater
+from storage.datasets import NewDataset
+from storage.records import Dataset, Draft
+from trainers.dataset import Columns, Report, check_file
+
+SEED = 20261124
+FETCH_TRIES = 8
+CHECK_TRIES = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a person put into the modal. Empty column names: find them."""
+
+    name: str
+    channel: str
+    person: str
+    file_id: str
+    filename: str
+    text_column: str | None = None
+    label_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A dataset with its report, once there is one."""
+
+    dataset: Dataset
+    report: Report | None
+
+
+def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
+    """Record it and say so in the channel; the rest is the ticks' work."""
+    name = dataset_name(upload.name or Path(upload.filename).stem)
+    if isinstance(name, Answer):
+        return Refusal(name.text)
+    now = desk.clock()
+    with desk.store.transaction():
+        dataset = desk.store.datasets.receive(
+            NewDataset(
+                name=name,
+                channel=upload.channel,
+                uploaded_by=upload.person,
+                filename=upload.filename,
+                source=upload.file_id,
+                text_column=upload.text_column,
+                label_column=upload.label_column,
+            ),
+            now=now,
+        )
+        desk.store.audit.add(at=now, who=upload.person, action="upload", subject=f"dataset {dataset.id}")
+        _show(desk, dataset, views.received(dataset), kind_is_post=True)
+    return dataset
+
+
+def step(desk: Desk, dataset: Dataset) -> None:
+    """One step towards ready or refused."""
+    if dataset.state == "received":
+        _fetch(desk, dataset)
+    else:
+        _check(desk, dataset)
+
+
+def listing(desk: Desk) -> Sequence[Checked]:
+    """Newest first."""
+    return [Checked(dataset, report_of(dataset)) for dataset in desk.store.datasets.all()]
+
+
+def ready(desk: Desk, name: str) -> Checked | Refusal:
+    """The newest usable version under a name, or why there is none."""
+    dataset = desk.store.datasets.newest(name)
+    if dataset is None:
+        return Refusal(views.no_such_dataset(name, [d.name for d in desk.store.datasets.all()]))
+    if dataset.state == "refused":
+        return Refusal(
+            f"`{dataset.name}` can't be used: {dataset.refusal} Upload a mended file with `/finetune upload`."
+        )
+    report = report_of(dataset)
+    if report is None:
+        return Refusal(
+            f"`{dataset.name}` is still being checked; its card in the channel says when it is ready."
+        )
+    return Checked(dataset, report)
+
+
+def report_of(dataset: Dataset) -> Report | None:
+    return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
+
+
+def _fetch(desk: Desk, dataset: Dataset) -> None:
+    try:
+        fetched = desk.files.fetch(dataset.source, desk.settings.files)
+    except FetchLater as trouble:
+        _again_or_refuse(desk, dataset, str(trouble), FETCH_TRIES)
+        return
+    if isinstance(fetched, Refusal):
+        _refuse(desk, dataset, fetched.text)
+        return
+    _to_checking(desk, dataset, fetched)
+
+
+def _to_checking(desk: Desk, dataset: Dataset, fetched: FetchedFile) -> None:
+    desk.store.datasets.move(
+        dataset,
+        "checking",
+        now=desk.clock(),
+        sha256=fetched.sha256,
+        filename=fetched.name,
+        tries=0,
+        next_at=0,
+    )
+
+
+def _check(desk: Desk, dataset: Dataset) -> None:
+    try:
+        report = desk.workers.poll(
+            f"check {dataset.id}",
+            check_file,
+            desk.settings.files / str(dataset.sha256),
+            dataset.filename,
+            Columns(dataset.text_column, dataset.label_column),
+            desk.settings.files,
+            SEED,
+        )
+    except Exception as error:
+        # the checker met something that it should have answered with a finding; the file must not hang
+        log.exception("checking dataset %s", dataset.id)
+        _again_or_refuse(desk, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
+        return
+    if report is not None:
+        _finish(desk, dataset, report)
+
+
+def _finish(desk: Desk, dataset: Dataset, report: Report) -> None:
+    now = desk.clock()
+    refusal = views.refusal_sentence(report) if report.blocked else None
+    with desk.store.transaction():
+        moved = desk.store.datasets.move(
+            dataset, "refused" if refusal else "ready", now=now, report=report.to_json(), refusal=refusal
+        )
+        if moved is None:
+            return
+        desk.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
+        _show(desk, moved, views.checked(moved, report))
+
+
+def _again_or_refuse(desk: Desk, dataset: Dataset, trouble: str, most: int) -> None:
+    """Back off and try again; after `most` tries say what stood in the way."""
+    now = desk.clock()
+    if dataset.tries + 1 >= most:
+        _refuse(desk, dataset, f"Gave up after {most} tries: {trouble}.")
+        return
+    desk.store.datasets.move(
+        dataset, dataset.state, now=now, tries=dataset.tries + 1, next_at=now + min(2**dataset.tries, 120)
+    )
+
+
+def _refuse(desk: Desk, dataset: Dataset, why: str) -> None:
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.datasets.move(dataset, "refused", now=now, refusal=why)
+        if moved:
+            desk.store.audit.add(
+                at=now, who="finetune", action="refused", subject=f"dataset {moved.id}", detail=why
+            )
+            _show(desk, moved, views.refused(moved, why))
+
+
+def _show(desk: Desk, dataset: Dataset, message: Message, *, kind_is_post: bool = False) -> None:
+    card = f"dataset {dataset.id}"
+    desk.store.outbox.put(
+        Draft(
+            kind="post" if kind_is_post else "edit",
+            channel=dataset.channel,
+            body=message.body(),
+            card=card,
+            dedupe=card if kind_is_post else None,
+        ),
+        now=desk.clock(),
+    )

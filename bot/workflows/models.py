@@ -1,0 +1,84 @@
+"""Tuned models by the names that people use, and what they answer to `try`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from bot.parsing import Try
+from bot.results import Refusal
+from bot.views import models as views
+from bot.workflows.desk import Desk
+from storage.records import Ask, Draft, Model
+from trainers.errors import Refused, TrainerError
+from trainers.types import Answer, Message
+
+MAX_TOKENS = 300
+PATIENCE_S = 15 * 60
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was asked of which model, and what it answered."""
+
+    ask: Ask
+    answer: Answer
+
+
+def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
+    """Recorded now, answered by a tick."""
+    model = find(desk, command.model)
+    if isinstance(model, Refusal):
+        return model
+    return desk.store.add_ask(
+        person=person, channel=channel, model=model.name, text=command.text, now=desk.clock()
+    )
+
+
+def find(desk: Desk, name: str) -> Model | Refusal:
+    models = desk.store.models()
+    found = next((model for model in models if name in (model.name, model.provider_model)), None)
+    if found:
+        return found
+    names = [model.name for model in models]
+    if not names:
+        return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean `{near[0]}`?" if near else "There are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+    return Refusal(f"There is no model of that name. {hint}")
+
+
+def answer(desk: Desk, ask: Ask) -> None:
+    """Ask the model and tell the person; where the trainer is unwell, a later tick tries again."""
+    model = find(desk, ask.model)
+    if isinstance(model, Refusal):
+        _tell(desk, ask, views.failed(ask, model.text))
+        return
+    try:
+        said = desk.trainers[model.provider].chat(
+            model.provider_model, _messages(desk, model, ask.text), max_tokens=MAX_TOKENS
+        )
+    except Refused as refused:
+        _tell(desk, ask, views.failed(ask, str(refused)))
+    except TrainerError as trouble:
+        if desk.clock() - ask.created_at > PATIENCE_S:
+            _tell(desk, ask, views.failed(ask, str(trouble)))
+    else:
+        _tell(desk, ask, views.answered(Tried(ask, said)))
+
+
+def _messages(desk: Desk, model: Model, text: str) -> list[Message]:
+    """The instructions that the model was trained with, then the person's text."""
+    run = desk.store.runs.get(model.run_id)
+    system = plan_from_json(run.plan).system if run else None
+    instructions = [Message("system", system)] if system else []
+    return [*instructions, Message("user", text)]
+
+
+def _tell(desk: Desk, ask: Ask, message: views.Message) -> None:
+    with desk.store.transaction():
+        if desk.store.answered(ask):
+            desk.store.outbox.put(
+                Draft(kind="ephemeral", channel=ask.channel, person=ask.person, body=message.body()),
+                now=desk.clock(),
+            )

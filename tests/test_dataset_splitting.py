@@ -1,0 +1,167 @@
+"""The holdout: no question on both sides, the same for the same rows, in every label's proportion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainers.dataset import Example, Shared, overlap, read, split, store_chat, write_chat
+from trainers.dataset.values import question_key
+from trainers.types import Message
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_banking77 = pytest.mark.skipif(
+    not (SHARED / "banking77").is_dir(), reason="needs ../shared/data/banking77, which a plain clone lacks"
+)
+
+
+def row(line: int, text: str, answer: str) -> Example:
+    return Example(line, (Message("user", text), Message("assistant", answer)))
+
+
+def even(count: int, labels: int) -> list[Example]:
+    return [row(i, f"question {i}", f"label {i % labels}") for i in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("count", "held"),
+    [(10, 3), (100, 33), (600, 200), (850, 200), (1000, 200), (1500, 300), (5000, 1000), (20_000, 1000)],
+)
+def test_the_size_is_a_fifth_within_200_and_1000_and_never_over_a_third(count: int, held: int) -> None:
+    parts = split(even(count, 1), seed=7)
+
+    assert len(parts.holdout) == held
+    assert len(parts.train) == count - held
+
+
+def test_labels_are_held_out_in_proportion() -> None:
+    examples = [row(i, f"q {i}", "often" if i % 10 else "rare") for i in range(1, 2001)]
+
+    held = Counter(example.answer for example in split(examples, seed=7).holdout)
+
+    assert held == {"often": 360, "rare": 40}
+
+
+def test_a_label_with_three_rows_has_one_held_out_and_one_with_two_has_none() -> None:
+    examples = [*even(2000, 2), *[row(3000 + i, f"x {i}", "three") for i in range(3)]]
+    examples += [row(4000 + i, f"y {i}", "two") for i in range(2)]
+
+    held = Counter(example.answer for example in split(examples, seed=7).holdout)
+
+    assert held["three"] == 1
+    assert held["two"] == 0
+
+
+def test_another_seed_holds_out_other_rows() -> None:
+    examples = even(1000, 4)
+
+    assert split(examples, seed=1).holdout != split(examples, seed=2).holdout
+
+
+def test_new_rows_move_few_of_the_old_ones() -> None:
+    old, new = even(3000, 3), even(3300, 3)
+
+    before = {question_key(example) for example in split(old, seed=7).holdout}
+    after = {question_key(example) for example in split(new, seed=7).holdout}
+
+    assert len(before & after) >= 0.9 * len(before)
+
+
+QUESTIONS = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(0, 5), st.booleans()), min_size=1, max_size=150
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=QUESTIONS, seed=st.integers(-(2**40), 2**40), shuffle=st.randoms(use_true_random=False))
+def test_any_rows_are_split_without_a_leak_and_the_same_in_any_order(
+    rows: list[tuple[int, int, bool]], seed: int, shuffle: random.Random
+) -> None:
+    examples = [
+        row(line, f"Question  {number}" if loud else f"question {number}", f"label {label}")
+        for line, (number, label, loud) in enumerate(rows, 1)
+    ]
+    parts = split(examples, seed)
+    shuffled = examples[:]
+    shuffle.shuffle(shuffled)
+
+    assert sorted(e.line for e in (*parts.train, *parts.holdout)) == [e.line for e in examples]
+    assert overlap(parts.train, parts.holdout) == ()
+    assert 3 * len(parts.holdout) <= len(examples)
+    again = split(shuffled, seed)
+    assert {e.line for e in again.holdout} == {e.line for e in parts.holdout}
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=st.lists(st.integers(1, 120), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_any_labels_of_different_questions_are_held_out_in_proportion(sizes: list[int], seed: int) -> None:
+    examples = [
+        row(i, f"q {i} of {label}", f"l{label}") for label, size in enumerate(sizes) for i in range(size)
+    ]
+    held = Counter(example.answer for example in split(examples, seed).holdout)
+    share = sum(held.values()) / len(examples)
+
+    for label, size in enumerate(sizes):
+        got = held[f"l{label}"]
+        assert got <= size // 3
+        assert got >= 1 or size < 3
+        assert got >= min(int(share * size) - 1, size // 3)
+
+
+def test_free_text_is_one_stratum() -> None:
+    examples = [row(i, f"q {i}", f"a long answer {i}") for i in range(1, 31)]
+
+    assert len(split(examples, 7, "free_text").holdout) == 10
+    assert len(split(examples, 7, "labels").holdout) == 0
+
+
+def test_what_is_written_can_be_read_back_and_is_named_by_its_hash(tmp_path: Path) -> None:
+    kept = b'{"messages":[],"tools":[]}'
+    examples = [row(1, "où?", "a\nb"), Example(2, (Message("user", "q"), Message("assistant", "a", 1)))]
+
+    sha256 = store_chat(tmp_path / "new", examples)
+
+    path = tmp_path / "new" / f"{sha256}.jsonl"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    assert path.stat().st_mode & 0o077 == 0
+    assert [e.messages for e in read(path, "x").examples] == [e.messages for e in examples]
+    assert list(path.parent.iterdir()) == [path]
+    write_chat(tmp_path / "kept", [Example(1, examples[0].messages, kept)])
+    assert (tmp_path / "kept").read_bytes() == kept + b"\n"
+
+
+def test_a_shared_question_is_found_with_both_lines() -> None:
+    train = [row(4, "Where is it?", "a"), row(5, "other", "b")]
+    holdout = [row(9, "where  IS it?", "c"), row(10, "third", "b")]
+
+    assert overlap(train, holdout) == (Shared(train_line=4, holdout_line=9),)
+
+
+@needs_banking77
+def test_banking77_has_the_known_copies_and_overlaps() -> None:
+    train = read(SHARED / "banking77" / "train.csv", "train.csv").examples
+    test = read(SHARED / "banking77" / "test.csv", "test.csv").examples
+
+    assert (len(train), len(test)) == (10_003, 3_080)
+    assert len(train) - len({question_key(example) for example in train}) == 4
+    assert len(overlap(test, train)) == 7
+
+
+@needs_banking77
+def test_banking77_is_held_out_evenly() -> None:
+    train = read(SHARED / "banking77" / "train.csv", "train.csv").examples
+    known = json.loads((SHARED / "banking77" / "categories.json").read_text())
+
+    parts = split(train, seed=7)
+
+    sizes, held = Counter(e.answer for e in train), Counter(e.answer for e in parts.holdout)
+    assert len(parts.holdout) == 1000
+    assert set(held) == set(known)
+    assert all(abs(held[label] - sizes[label] / 10) <= 1 for label in known)

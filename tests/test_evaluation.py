@@ -1,0 +1,214 @@
+"""The statistics: published and agreed figures, and what must hold for any answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers.evaluation import (
+    OTHER,
+    Interval,
+    compare,
+    confusion,
+    detectable_gap,
+    exact_match,
+    label_scores,
+    macro_f1,
+    mcnemar_exact,
+    normalise,
+    paired_interval,
+    reaches,
+    rows_needed,
+    wilson,
+)
+
+
+def rounded(interval: Interval, digits: int) -> tuple[float, float]:
+    return round(interval.low, digits), round(interval.high, digits)
+
+
+def test_wilsons_interval_has_the_agreed_figures() -> None:
+    assert rounded(wilson(170, 200), 4) == (0.7939, 0.8929)
+    assert rounded(wilson(0, 10), 4) == (0.0, 0.2775)
+    assert rounded(wilson(10, 10), 4) == (0.7225, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "p"), [(10, 25, 0.01667), (8, 20, 0.0357), (3, 9, 0.146), (15, 18, 0.728)]
+)
+def test_mcnemars_exact_p_has_the_agreed_figures(b: int, c: int, p: float) -> None:
+    assert mcnemar_exact(b, c) == pytest.approx(p, abs=0.0005 if p > 0.05 else 0.00005)
+    assert mcnemar_exact(c, b) == mcnemar_exact(b, c)
+
+
+def test_arms_that_never_disagree_show_nothing() -> None:
+    assert mcnemar_exact(0, 0) == 1.0
+
+
+@pytest.mark.parametrize(("correct", "n"), [(47, 50), (91, 100), (179, 200), (439, 500), (869, 1000)])
+def test_85_percent_is_claimed_from_the_agreed_count_on(correct: int, n: int) -> None:
+    assert reaches(0.85, correct, n)
+    assert not reaches(0.85, correct - 1, n)
+
+
+def test_nothing_is_claimed_of_no_rows() -> None:
+    assert not reaches(0.0, 0, 0)
+    with pytest.raises(ValueError, match="0 rows"):
+        wilson(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        (
+            (1, 1, 7, 12),
+            -0.507,
+            -0.026,
+        ),  # airway responsiveness, Fagerland and others 2014, method of Newcombe
+        ((36, 12, 2, 0), 0.0569, 0.3404),  # Newcombe 1998, table II, method 10
+    ],
+)
+def test_the_paired_interval_has_the_published_figures(
+    table: tuple[int, int, int, int], low: float, high: float
+) -> None:
+    interval = paired_interval(*table)
+
+    assert interval.low == pytest.approx(low, abs=0.0005)
+    assert interval.high == pytest.approx(high, abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("gap", "discordant", "rows"),
+    [
+        (0.05, 0.10, 312),
+        (0.05, 0.15, 469),
+        (0.05, 0.20, 626),
+        (0.03, 0.10, 870),
+        (0.03, 0.15, 1306),
+        (0.03, 0.20, 1742),
+    ],
+)
+def test_the_rows_needed_are_the_agreed_ones(gap: float, discordant: float, rows: int) -> None:
+    assert rows_needed(gap, discordant) == rows
+    assert detectable_gap(rows, discordant) == pytest.approx(gap, abs=0.0001)
+
+
+def test_a_gap_beyond_the_disagreement_is_refused() -> None:
+    with pytest.raises(ValueError, match="can't come from"):
+        rows_needed(0.2, 0.1)
+
+
+def test_too_few_rows_detect_no_gap_at_all() -> None:
+    assert detectable_gap(20, 0.1) is None
+    assert detectable_gap(200, 0.0) is None
+
+
+def test_two_arms_are_compared_row_by_row() -> None:
+    base = [True] * 100 + [False] * 100
+    tuned = [True] * 90 + [False] * 10 + [True] * 80 + [False] * 20
+
+    result = compare(base, tuned)
+
+    assert (result.n, result.base_correct, result.tuned_correct) == (200, 100, 170)
+    assert (result.gained, result.lost) == (80, 10)
+    assert result.difference == pytest.approx(0.35)
+    assert rounded(result.tuned, 4) == (0.7939, 0.8929)
+    assert result.p == mcnemar_exact(80, 10) < 0.001
+    assert result.is_better
+    assert not result.is_worse
+    assert result.difference_interval == paired_interval(90, 80, 10, 20)
+    assert result.detectable_gap == detectable_gap(200, 0.45)
+    assert compare(tuned, base).is_worse
+
+
+@pytest.mark.parametrize(("base", "tuned"), [([], []), ([True], []), ([True, False], [True])])
+def test_arms_on_different_rows_are_not_compared(base: list[bool], tuned: list[bool]) -> None:
+    with pytest.raises(ValueError, match="both arms need the same rows"):
+        compare(base, tuned)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
+def test_for_any_answers_intervals_hold_their_estimates_and_mirror(pairs: list[tuple[bool, bool]]) -> None:
+    base, tuned = [b for b, _ in pairs], [t for _, t in pairs]
+
+    result, mirrored = compare(base, tuned), compare(tuned, base)
+
+    slack = 1e-9
+    assert result.base.low - slack <= sum(base) / len(base) <= result.base.high + slack
+    interval = result.difference_interval
+    assert -1 - slack <= interval.low - slack <= result.difference <= interval.high + slack <= 1 + 2 * slack
+    assert mirrored.p == pytest.approx(result.p)
+    assert mirrored.difference_interval.low == pytest.approx(-interval.high)
+    assert 0 < result.p <= 1 + slack
+
+
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        ("refund", True),
+        (" Refund.\n", True),
+        ("'refund'", True),
+        ("“Refund.”", True),
+        ("`refund`.", True),
+        ("ｒefund", True),
+        ("Label: refund", False),
+        ("refunds", False),
+        ("refund billing", False),
+        ("", False),
+    ],
+)
+def test_an_answer_counts_when_only_its_dress_differs(answer: str, same: bool) -> None:
+    assert exact_match("refund", answer) is same
+
+
+def test_normalise_keeps_what_labels_are_made_of() -> None:
+    assert normalise("Account_Change") == "account_change"
+    assert normalise("C++") == "c++"
+    assert normalise(normalise('"a."')) == normalise('"a."') == "a"
+
+
+EXPECTED = ["a", "a", "a", "b", "b", "c"]
+ANSWERS = ["a", "A.", "b", "b", "I think b", "a"]
+
+
+def test_answers_are_counted_label_by_label_with_a_place_for_the_rest() -> None:
+    matrix = confusion(EXPECTED, ANSWERS)
+
+    assert matrix.labels == ("a", "b", "c")
+    assert matrix.columns == ("a", "b", "c", OTHER)
+    assert matrix.counts == ((2, 1, 0, 0), (0, 1, 0, 1), (1, 0, 0, 0))
+
+
+def test_each_label_has_its_precision_recall_and_f1() -> None:
+    a, b, c = label_scores(confusion(EXPECTED, ANSWERS))
+
+    assert (a.precision, a.recall, a.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert (b.precision, b.recall, b.f1) == (0.5, 0.5, 0.5)
+    assert (c.precision, c.recall, c.f1) == (None, 0.0, 0.0)
+
+
+def test_macro_f1_is_the_mean_of_the_labels() -> None:
+    assert macro_f1(confusion(EXPECTED, ANSWERS)) == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    with pytest.raises(ValueError, match="no labels"):
+        macro_f1(confusion([], []))
+
+
+def test_two_spellings_of_a_label_are_one() -> None:
+    matrix = confusion(["Refund", "refund"], ["refund", "REFUND"])
+
+    assert matrix.labels == ("Refund",)
+    assert matrix.counts == ((2, 0),)
+
+
+def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
+    heavy = "{'scipy', 'numpy', 'tokenizers', 'toktok', 'torch'}"
+    ours = "trainers.dataset, trainers.evaluation, trainers.tokens"
+    code = f"import sys, {ours}; print({heavy} & set(sys.modules))"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout.strip() == "set()"

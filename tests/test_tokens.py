@@ -1,0 +1,148 @@
+"""Tokens: the encoding of a model, OpenAI's way of counting a chat, a local model's own tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from trainers.tokens import (
+    O200K,
+    Encoding,
+    Spread,
+    count_chat,
+    count_prompts,
+    count_texts,
+    encoding_of,
+    local_encoding,
+    spread,
+)
+from trainers.types import Message
+
+
+@pytest.mark.parametrize(
+    ("model", "encoding"),
+    [
+        ("gpt-4o", O200K),
+        ("gpt-4o-mini-2024-07-18", O200K),
+        ("gpt-4.1-nano-2025-04-14", O200K),
+        ("gpt-5-mini", O200K),
+        ("o4-mini", O200K),
+        ("ft:gpt-4.1-mini-2025-04-14:team::abc", O200K),
+        ("ft:gpt-4o-mini-2024-07-18:team:gpt-4:abc", O200K),
+        ("gpt-4", Encoding("cl100k_base")),
+        ("gpt-4-turbo", Encoding("cl100k_base")),
+        ("ft:gpt-3.5-turbo-0125:team::abc", Encoding("cl100k_base")),
+        ("local/smollm2-135m", Encoding("o200k_base", assumed=True)),
+        ("mistral-large", Encoding("o200k_base", assumed=True)),
+        ("", Encoding("o200k_base", assumed=True)),
+    ],
+)
+def test_each_model_has_its_encoding_and_an_unknown_one_says_so(model: str, encoding: Encoding) -> None:
+    assert encoding_of(model) == encoding
+
+
+def test_a_chat_is_counted_as_openais_cookbook_counts_it() -> None:
+    """Its example is 124 tokens on gpt-4o. Four of its messages have a name, which costs 1 + its tokens."""
+    texts = [
+        "You are a helpful, pattern-following assistant that translates corporate jargon into plain English.",
+        "New synergies will help drive top-line growth.",
+        "Things working well together will increase revenue.",
+        "Let's circle back when we have more bandwidth to touch base on opportunities for "
+        "increased leverage.",
+        "Let's talk later when we're less busy about how to do better.",
+    ]
+    question = "This late pivot means we don't have time to boil the ocean for the client deliverable."
+    names = sum(1 + count for count in count_texts(["example_user", "example_assistant"] * 2))
+
+    (ours,) = count_prompts([[*[Message("system", text) for text in texts], Message("user", question)]])
+
+    assert ours + names == 124
+
+
+def test_a_row_is_its_prompt_its_answer_and_the_answers_wrapping() -> None:
+    counts = count_chat([[Message("user", "hello world"), Message("assistant", "hi")]])
+
+    assert counts.prompt == (3 + 3 + 1 + 2,)
+    assert counts.answer == (1,)
+    assert counts.total == (9 + 1 + 3 + 1,)
+
+
+def test_rows_keep_their_order_across_batches() -> None:
+    rows = [[Message("user", "a " * (i % 7 + 1)), Message("assistant", "b")] for i in range(25_000)]
+
+    counts = count_chat(rows).prompt
+
+    assert counts[:7] == counts[24_990:24_997]
+    assert len(counts) == 25_000
+    assert len(set(counts)) > 1
+
+
+def test_the_text_of_a_special_token_counts_as_text() -> None:
+    assert count_texts(["<|endoftext|>"])[0] > 1
+
+
+def test_percentiles_are_values_that_occur() -> None:
+    assert spread(list(range(1, 101))) == Spread(total=5050, mean=50.5, p50=50, p95=95, max=100)
+    assert spread([9]) == Spread(total=9, mean=9.0, p50=9, p95=9, max=9)
+    assert spread([]) == Spread(total=0, mean=0.0, p50=0, p95=0, max=0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|im_start|>", "<|im_end|>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        ["my printer is dead and the user waits", "assistant system user"] * 5, trainer
+    )
+    return tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+ROW = [
+    Message("system", "sort it"),
+    Message("user", "my printer is dead"),
+    Message("assistant", "hardware_fault"),
+]
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja"])
+def test_a_local_chatml_model_is_counted_as_its_template_renders(
+    folder: Path, tokenizer: Tokenizer, place: str
+) -> None:
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}…{% endfor %}"
+    (folder / place).write_text(
+        json.dumps({"chat_template": template}) if place.endswith("json") else template
+    )
+    before = "<|im_start|>system\nsort it<|im_end|>\n<|im_start|>user\nmy printer is dead<|im_end|>\n"
+    asked, full = (
+        before + "<|im_start|>assistant\n",
+        before + "<|im_start|>assistant\nhardware_fault<|im_end|>\n",
+    )
+
+    counts = count_chat([ROW, ROW], local_encoding(folder))
+
+    assert counts.prompt == (len(tokenizer.encode(asked).ids),) * 2
+    assert counts.total == (len(tokenizer.encode(full).ids),) * 2
+    assert counts.answer == (len(tokenizer.encode("hardware_fault").ids),) * 2
+
+
+def test_another_local_template_is_taken_as_four_tokens_a_message(folder: Path, tokenizer: Tokenizer) -> None:
+    counts = count_chat([ROW], local_encoding(folder))
+
+    assert counts.total == (sum(len(tokenizer.encode(m.content).ids) + 4 for m in ROW),)
+
+
+def test_a_folder_without_a_tokenizer_is_assumed_to_count_like_openai(tmp_path: Path) -> None:
+    assert local_encoding(tmp_path) == Encoding("o200k_base", assumed=True)
