@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from trainers.types import Event, Job
 
 
 @dataclass(frozen=True)
@@ -16,17 +18,49 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. Losses in nats per supervised token; times in unix seconds."""
+    """How far a run is. Losses in nats per supervised token; times in unix seconds.
+
+    `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup.
+    """
 
     step: int = 0
     total_steps: int = 0
     train_loss: float | None = None
     valid_loss: float | None = None
+    trained_tokens: int = 0
+    running_since: float | None = None
+    ran_until: float | None = None
     estimated_finish: float | None = None
     evaluated: int = 0
     to_evaluate: int = 0
-    queued_behind: int = 0
     note: str | None = None
+
+    @property
+    def train_seconds(self) -> float:
+        if self.running_since is None or self.ran_until is None:
+            return 0.0
+        return max(self.ran_until - self.running_since, 0.0)
+
+    def with_job(self, job: Job, events: tuple[Event, ...], note: str | None, now: float) -> Progress:
+        """What the trainer says now, on top of what was known."""
+        newest = next((event.data for event in events if "train_loss" in event.data), {})
+        validated = next((event.data for event in events if "valid_loss" in event.data), {})
+        runs = job.status == "running" or job.is_final
+        return replace(
+            self,
+            step=job.trained_steps or _whole(newest.get("step")) or self.step,
+            total_steps=job.total_steps or _whole(newest.get("total_steps")) or self.total_steps,
+            train_loss=_number(newest.get("train_loss"), self.train_loss),
+            valid_loss=_number(validated.get("valid_loss"), self.valid_loss),
+            trained_tokens=job.trained_tokens or self.trained_tokens,
+            running_since=self.running_since or (now if runs else None),
+            ran_until=float(job.finished_at) if job.finished_at else now,
+            estimated_finish=job.estimated_finish or self.estimated_finish,
+            note=note,
+        )
+
+    def with_note(self, note: str | None) -> Progress:
+        return replace(self, note=note)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -34,6 +68,14 @@ class Progress:
     @staticmethod
     def from_json(text: str | None) -> Progress:
         return Progress(**json.loads(text)) if text else Progress()
+
+
+def _number(value: object, otherwise: float | None) -> float | None:
+    return float(value) if isinstance(value, int | float) else otherwise
+
+
+def _whole(value: object) -> int:
+    return int(value) if isinstance(value, int | float) else 0
 
 
 @dataclass(frozen=True)
@@ -75,12 +117,7 @@ class RunResult:
     steps: int
     estimated_micros: int
     actual_micros: int
-    estimated_seconds_low: float
-    estimated_seconds_high: float
-    estimated_tokens: int
-    base_prompt: str
-    tuned_prompt: str
-    labels: tuple[str, ...] = field(default=())
+    labelled: bool
 
     @property
     def gain(self) -> float:
@@ -93,7 +130,7 @@ class RunResult:
     def from_json(text: str) -> RunResult:
         raw: dict[str, Any] = json.loads(text)
         base, tuned = ArmScore(**raw.pop("base")), ArmScore(**raw.pop("tuned"))
-        return RunResult(base=base, tuned=tuned, **{**raw, "labels": tuple(raw["labels"])})
+        return RunResult(base=base, tuned=tuned, **raw)
 
 
 @dataclass(frozen=True)
@@ -104,3 +141,4 @@ class ChangedRow:
     expected: str
     base: str
     tuned: str
+    is_better: bool

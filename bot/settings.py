@@ -6,12 +6,14 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from trainers.providers import ProviderProblems, ProviderRow, load_providers
+from trainers.pricing import PriceRow, own_prices
+from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
+from trainers.types import Price
 
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
@@ -59,6 +61,8 @@ class TrainerSettings:
     models: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     slots: int = 1
+    usd_per_hour: Decimal = Decimal(0)
+    tokens_per_second: int = 450
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Settings:
     people: PeopleSettings
     trainer: TrainerSettings
     providers: tuple[ProviderRow, ...]
-    prices: Mapping[str, Mapping[str, Any]]
+    prices: tuple[PriceRow, ...]
     monthly_budget_usd: Decimal
 
     @property
@@ -89,7 +93,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
     "budget": ("monthly_usd",),
-    "trainer": ("models", "port", "slots"),
+    "trainer": ("models", "port", "slots", "usd_per_hour", "tokens_per_second"),
 }
 
 
@@ -105,6 +109,7 @@ def load_settings(
     problems: list[str] = []
     table = _read_toml(path, must_exist=bool(config or "FINETUNE_CONFIG" in environment), problems=problems)
     reader = _Reader(path.name, table, problems)
+    trainer = _trainer(reader)
     settings = Settings(
         data=path.parent / reader.text("", "data", "data"),
         slack=_slack(reader, environment, need_slack),
@@ -113,13 +118,9 @@ def load_settings(
             reader.texts("people", "approver_groups"),
             reader.whole("people", "quorum", 1, lowest=1, highest=20),
         ),
-        trainer=TrainerSettings(
-            reader.table("trainer", "models"),
-            reader.whole("trainer", "port", 0, lowest=0, highest=65535),
-            reader.whole("trainer", "slots", 1, lowest=1, highest=64),
-        ),
-        providers=_providers(table, problems),
-        prices=_tables(table.get("prices", {})),
+        trainer=trainer,
+        providers=_with_own_models(_providers(table, problems), trainer),
+        prices=_prices(table, problems),
         monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
     )
     reader.check_keys()
@@ -155,6 +156,37 @@ def _check_token(name: str, prefix: str, value: str, problems: list[str]) -> Non
         problems.append(f"{name} is not set: put it into .env; it is at {where}.")
     elif not value.startswith(prefix):
         problems.append(f"{name} should start with {prefix}: another token was put there; see {where}.")
+
+
+def _trainer(reader: _Reader) -> TrainerSettings:
+    return TrainerSettings(
+        reader.table("trainer", "models"),
+        reader.whole("trainer", "port", 0, lowest=0, highest=65535),
+        reader.whole("trainer", "slots", 1, lowest=1, highest=64),
+        reader.usd("trainer", "usd_per_hour", "0"),
+        reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
+    )
+
+
+def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
+    """The trainer that we start offers what [trainer] models names, and each hour costs what it says there."""
+    return tuple(
+        replace(row, models=_own_models(row, trainer)) if row.is_started_by_us else row for row in rows
+    )
+
+
+def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, ...]:
+    nothing = Price(training=None, input=None, cached_input=None, output=None)
+    known = [row.model(name) or ModelRow(name=name, price=nothing) for name in trainer.models]
+    return tuple(replace(model, usd_per_hour=trainer.usd_per_hour) for model in known or row.models)
+
+
+def _prices(table: Mapping[str, Any], problems: list[str]) -> tuple[PriceRow, ...]:
+    try:
+        return own_prices(_tables(table.get("prices", {})))
+    except ProviderProblems as found:
+        problems.extend(found.problems)
+        return ()
 
 
 def _providers(table: Mapping[str, Any], problems: list[str]) -> tuple[ProviderRow, ...]:

@@ -102,6 +102,10 @@ class Outbox:
         row = self._db.row("SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
         return Card(**row) if row else None
 
+    def is_waiting(self, card: str) -> bool:
+        """Whether the card's first post is still to be sent."""
+        return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
+
     def _replace_waiting(self, card: str | None, body: str) -> bool:
         changed = self._db.change(
             "UPDATE outbox SET body = ? WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",

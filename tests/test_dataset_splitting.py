@@ -59,6 +59,39 @@ def test_a_label_with_three_rows_has_one_held_out_and_one_with_two_has_none() ->
     assert held["two"] == 0
 
 
+def test_rare_labels_do_not_make_the_holdout_longer_than_its_cap() -> None:
+    rare = [row(9000 + i, f"rare {i}", f"rare {i // 3}") for i in range(30)]
+
+    held = split([*even(6000, 2), *rare], seed=7).holdout
+
+    assert len(held) == 1000
+    assert len({example.answer for example in held}) == 12
+
+
+def test_a_rare_label_whose_every_question_has_a_copy_is_held_out_too() -> None:
+    copied = [row(9000 + i, f"copied {i // 3}", "copied") for i in range(9)]
+
+    held = Counter(example.answer for example in split([*even(6000, 2), *copied], seed=7).holdout)
+
+    assert held["copied"] == 3
+
+
+def test_one_question_under_two_instructions_stays_on_one_side() -> None:
+    told = [Message("system", "Sort it."), Message("developer", "Sort it well.")]
+    examples = [
+        Example(2 * i + n, (first, *row(0, f"question {i}", "a").messages))
+        for i in range(300)
+        for n, first in enumerate(told, 1)
+    ]
+
+    parts = split(examples, seed=7)
+
+    assert len(parts.holdout) == 200
+    assert {(example.line - 1) // 2 for example in parts.train}.isdisjoint(
+        (example.line - 1) // 2 for example in parts.holdout
+    )
+
+
 def test_another_seed_holds_out_other_rows() -> None:
     examples = even(1000, 4)
 

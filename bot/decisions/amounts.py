@@ -1,4 +1,4 @@
-"""Volumes of tokens as people write and read them. Knows nothing of prices."""
+"""Volumes of tokens and lengths of time as people write and read them. Knows nothing of prices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from decimal import Decimal
 
 ACCEPTED = "Write the input tokens of a month like 10M, 2.5B, 300k, 10 million or 10,000,000."
 LARGEST_VOLUME = 10**15
+HOURS_PER_MONTH = Decimal(730)  # 365 days in twelve equal months
 
 _SCALES = {
     "": 1,
@@ -61,6 +62,27 @@ def tokens(count: int) -> str:
         if abs(rounded) >= scale:
             return f"{(rounded / scale).normalize():,f}{letter}"
     return str(count)
+
+
+def duration(months: Decimal) -> str:
+    """In the unit that fits: 47 minutes, 5 hours, 33 days, 7.2 months, 18 years."""
+    hours = months * HOURS_PER_MONTH
+    if hours < 1:
+        return _counted(hours * 60, "minute")
+    if hours < 48:
+        return _counted(hours, "hour")
+    if hours < 24 * 61:
+        return _counted(hours / 24, "day")
+    if months < 24:
+        return f"{months:.1f} months"
+    return _counted(months / 12, "year")
+
+
+def _counted(count: Decimal, unit: str) -> str:
+    if 0 < count < Decimal("0.5"):
+        return f"under 1 {unit}"
+    whole = count.quantize(Decimal(1))
+    return f"{whole:,} {unit}" if whole == 1 else f"{whole:,} {unit}s"
 
 
 def _shown(text: str) -> str:

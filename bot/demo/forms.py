@@ -18,6 +18,7 @@ _PICKED = {
     "conversations_select": "selected_conversation",
     "datepicker": "selected_date",
 }
+_LARGEST = 10 * 1024 * 1024
 _MISSING = "Please complete this required field."
 
 
@@ -95,6 +96,15 @@ def _complaint(block: Block, state: Mapping[str, Any]) -> str | None:
         return None if block.get("optional") else _MISSING
     if "max_length" in element and len(given) > element["max_length"]:
         return f"Please use at most {element['max_length']} characters."
-    if element["type"] == "file_input" and len(given) > element.get("max_files", 10):
+    return _about_files(element, given) if element["type"] == "file_input" else None
+
+
+def _about_files(element: Block, files: Sequence[Block]) -> str | None:
+    if len(files) > element.get("max_files", 10):
         return f"Please add at most {element.get('max_files', 10)} files."
+    if any(file["size"] > _LARGEST for file in files):
+        return "Please choose a file of at most 10 MB."
+    kinds = element.get("filetypes")
+    if kinds and any(file["name"].rpartition(".")[2].lower() not in kinds for file in files):
+        return f"Please choose a file of the type {', '.join(kinds)}."
     return None

@@ -6,6 +6,7 @@ It does not know the bot, and it does not draw: `transcript` does.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,21 @@ class Workspace(Protocol):
     def home(self, user: str) -> Home | None: ...
 
 
+def modal_of(view: Block) -> Modal:
+    return Modal(
+        id=view["id"],
+        callback_id=view.get("callback_id", ""),
+        title=view["title"]["text"],
+        blocks=tuple(view["blocks"]),
+        submit=(view.get("submit") or {}).get("text"),
+        private_metadata=view.get("private_metadata", ""),
+    )
+
+
+def file_of(body: Block) -> SharedFile:
+    return SharedFile(body["id"], body["name"], body["mimetype"], body["size"])
+
+
 def wait_until(look: Callable[[], Seen | None], what: str, *, seconds: float = 10.0) -> Seen:
     """Look every 20 ms until there is something (not None, not False, not empty), and give it."""
     end = time.monotonic() + seconds
@@ -205,3 +221,12 @@ def offers(element: Block, value: str) -> bool:
     if element.get("type") == "button":
         return element.get("value") == value
     return "options" not in element or value in [option["value"] for option in element["options"]]
+
+
+def escape_names(text: str, people: Sequence[Person], channels: Sequence[Channel]) -> str:
+    """@name and #name as a command with `should_escape: true` gets them."""
+    for person in people:
+        text = re.sub(rf"(?<!\S)@{re.escape(person.name)}\b", f"<@{person.id}|{person.name}>", text)
+    for channel in channels:
+        text = re.sub(rf"(?<!\S)#{re.escape(channel.name)}\b", f"<#{channel.id}|{channel.name}>", text)
+    return text

@@ -18,7 +18,7 @@ from bot.workflows.desk import Desk
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     @app.action(plans.APPROVE)
     def approve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = plan_work.approve(desk, _value(body), _person(body), str(body["user"].get("team_id") or ""))
+        result = plan_work.approve(desk, _value(body), _person(body))
         ack()
         wake()
         if isinstance(result, Refusal):
@@ -42,8 +42,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.action(runs.DETAILS)
     def details(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        channel = str(body.get("channel", {}).get("id", ""))
-        result = run_work.look(desk, int(_value(body)), channel)
+        result = run_work.look(desk, int(_value(body)))
         ack()
         message = general.refusal(result) if isinstance(result, Refusal) else runs.look(result)
         respond(**message.body(), response_type="ephemeral", replace_original=False)

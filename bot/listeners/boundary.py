@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def register(app: App, desk: Desk) -> None:
     @app.middleware
-    def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:  # noqa: A002 - Bolt's name
+    def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
         """Slack delivers again what it thinks was lost; the second time is acked and does nothing."""
         delivery = delivery_id(req.body)
         if delivery and not desk.store.first_delivery(delivery, now=desk.clock()):

@@ -27,7 +27,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
     def finetune(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         person, channel = str(body["user_id"]), str(body["channel_id"])
-        command = parsing.parse(str(body.get("text") or ""))
+        command = _understood(desk, str(body.get("text") or ""))
         modal = _modal(desk, command, channel)
         if modal:
             client.views_open(trigger_id=str(body["trigger_id"]), view=modal)
@@ -36,6 +36,14 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         answer = answer_to(desk, command, person, channel)
         ack(**answer.body()) if answer else ack()
         wake()
+
+
+def _understood(desk: Desk, text: str) -> parsing.Command | parsing.Answer:
+    """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
+    command = parsing.parse(text)
+    if isinstance(command, parsing.AskEstimate) and not plans.choices(desk).datasets:
+        return parsing.Answer("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
+    return command
 
 
 def answer_to(
@@ -50,13 +58,13 @@ def answer_to(
         case parsing.Datasets():
             return dataset_views.listing(datasets.listing(desk))
         case parsing.Estimate():
-            return _said(plans.estimate(desk, command), estimate_views.card)
+            return _said(plans.estimate(desk, command), plans.estimate_card)
         case parsing.Start():
             return _said(plans.start(desk, command, person, channel), lambda _run: None)
         case parsing.Status(None):
             return runs.listing(run_work.open_runs(desk))
         case parsing.Status(number) | parsing.Results(number):
-            return _said(run_work.look(desk, number or 0, channel), runs.look)
+            return _said(run_work.look(desk, number or 0), runs.look)
         case parsing.Runs():
             return runs.listing(run_work.latest(desk))
         case parsing.Cancel(number):
@@ -74,7 +82,7 @@ def _modal(desk: Desk, command: parsing.Command | parsing.Answer, channel: str) 
         case parsing.Upload():
             return dataset_views.upload_modal(channel)
         case parsing.AskEstimate():
-            return estimate_views.modal(channel, plans.choices(desk))
+            return estimate_views.form(channel, plans.choices(desk))
         case _:
             return None
 

@@ -24,7 +24,9 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
                 channel, file_id=str(files[0]["id"]), filename=str(files[0].get("name") or "file")
             )
         else:
-            view = general.notice_modal("Use as training data", "This message has no file. Choose one that has.")
+            view = general.notice_modal(
+                "Use as training data", "This message has no file. Choose one that has."
+            )
         client.views_open(trigger_id=trigger, view=view)
         ack()
 

@@ -88,4 +88,6 @@ def _person(body: dict[str, Any]) -> str:
 
 
 def _why(command: parsing.Command | parsing.Answer) -> str:
-    return command.text if isinstance(command, parsing.Answer) else "Say which dataset, and the volume like 10M."
+    return (
+        command.text if isinstance(command, parsing.Answer) else "Say which dataset, and the volume like 10M."
+    )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from bot.views.blocks import Block, Message, context, escape, fields, header, modal, plain, section
 from storage.records import Dataset
-from trainers.dataset import Finding, Report
+from trainers.dataset import Finding, Report, Severity
 
 SHOWN_FINDINGS = 8
 UPLOAD = "upload"
-WORDS = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
+WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
 
 
 class Checked(Protocol):

@@ -53,7 +53,12 @@ def answer(result: str | Refusal) -> Message:
 
 def notice_modal(title: str, text: str) -> Block:
     """A form with nothing to fill in."""
-    return {"type": "modal", "title": plain(title, 24), "close": plain("Close", 24), "blocks": [section(text)]}
+    return {
+        "type": "modal",
+        "title": plain(title, 24),
+        "close": plain("Close", 24),
+        "blocks": [section(text)],
+    }
 
 
 def file_hint() -> Message:

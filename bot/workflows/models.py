@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+from bot.decisions.planning import plan_from_json
 from bot.parsing import Try
 from bot.results import Refusal
 from bot.views import models as views
+from bot.views.blocks import Message as Card
 from bot.workflows.desk import Desk
 from storage.records import Ask, Draft, Model
 from trainers.errors import Refused, TrainerError
@@ -44,7 +46,11 @@ def find(desk: Desk, name: str) -> Model | Refusal:
     if not names:
         return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean `{near[0]}`?" if near else "There are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+    hint = (
+        f"Did you mean `{near[0]}`?"
+        if near
+        else "There are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+    )
     return Refusal(f"There is no model of that name. {hint}")
 
 
@@ -75,7 +81,7 @@ def _messages(desk: Desk, model: Model, text: str) -> list[Message]:
     return [*instructions, Message("user", text)]
 
 
-def _tell(desk: Desk, ask: Ask, message: views.Message) -> None:
+def _tell(desk: Desk, ask: Ask, message: Card) -> None:
     with desk.store.transaction():
         if desk.store.answered(ask):
             desk.store.outbox.put(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
-from bot.decisions.amounts import Misread, parse_volume, tokens
+from bot.decisions.amounts import Misread, duration, parse_volume, tokens
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,20 @@ def test_a_long_or_odd_text_is_shown_short_and_harmless() -> None:
 )
 def test_tokens_are_shown_short(count: int, text: str) -> None:
     assert tokens(count) == text
+
+
+@pytest.mark.parametrize(
+    ("months", "text"),
+    [
+        ("0", "0 minutes"),
+        ("0.000001", "under 1 minute"),
+        ("0.00108695", "48 minutes"),
+        ("0.01", "7 hours"),
+        ("0.0014", "1 hour"),
+        ("1.0869565", "33 days"),
+        ("7.2", "7.2 months"),
+        ("218.478", "18 years"),
+    ],
+)
+def test_a_length_of_time_is_in_the_unit_that_fits(months: str, text: str) -> None:
+    assert duration(Decimal(months)) == text

@@ -13,10 +13,8 @@ from slack_bolt import App
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.stand_in import (
-    ANA,
-    BEN,
-    TICKETS,
     StandIn,
     broken,
     cut_off,

@@ -63,7 +63,7 @@ def split(
     """
     strata = _strata(_groups(examples, keys or question_keys(examples), seed, task))
     sizes = {label: sum(len(g.rows) for g in groups) for label, groups in strata.items()}
-    wanted = min(max(round(share * len(examples)), at_least), at_most, len(examples) // 3)
+    wanted = min(max(round(share * len(examples)), at_least), at_most)  # a third of each label at most, below
     quotas = _quotas(sizes, wanted)
     held = {row for label, groups in strata.items() for row in _drawn(groups, quotas[label])}
     return Split(
@@ -104,17 +104,24 @@ def _quotas(sizes: Mapping[str, int], wanted: int) -> Mapping[str, int]:
     """Rows to draw from each label: in proportion, by largest remainder, from 1 (of 3 rows) to a third."""
     total = sum(sizes.values())
     exact = {label: wanted * size / total for label, size in sizes.items()}
-    quotas = {label: min(max(int(exact[label]), 1), size // 3) for label, size in sizes.items()}
+    most = {label: size // 3 for label, size in sizes.items()}
+    least = {label: min(1, most[label]) for label in sizes}
+    quotas = {label: min(max(int(exact[label]), least[label]), most[label]) for label in sizes}
     by_remainder = sorted(sizes, key=lambda label: (int(exact[label]) - exact[label], label))
-    missing = wanted - sum(quotas.values())
-    while missing > 0:
-        room = [label for label in by_remainder if quotas[label] < sizes[label] // 3][:missing]
-        if not room:
-            break
-        for label in room:
-            quotas[label] += 1
-        missing -= len(room)
+    by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
+    _spread(wanted - sum(quotas.values()), 1, quotas, by_remainder, most)
+    _spread(sum(quotas.values()) - wanted, -1, quotas, by_size, least)
     return quotas
+
+
+def _spread(
+    rows: int, step: int, quotas: dict[str, int], order: Sequence[str], bounds: Mapping[str, int]
+) -> None:
+    """Add or take away that many, one a label in this order and again, until all are at their bounds."""
+    while rows > 0 and (room := [label for label in order if quotas[label] != bounds[label]][:rows]):
+        for label in room:
+            quotas[label] += step
+        rows -= len(room)
 
 
 def _drawn(groups: Sequence[_Group], quota: int) -> list[int]:

@@ -1,7 +1,7 @@
 """`python -m trainers.local --port N --data DIR --model NAME=FOLDER_OR_HUB_ID`: the trainer as a process.
 
-Checks what it was told, takes the data directory for itself, says one line when it is ready, and ends its training
-processes when it is ended. Exit code 2 and a sentence where it cannot start.
+Checks what it was told, takes the data directory for itself, says one line when it is ready, and ends its
+training processes when it is ended. Exit code 2 and a sentence where it cannot start.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        refuse(
-            f"port {port} on {host} cannot be used: {error.strerror}. Choose another, or --port 0 for a free one."
-        )
+        refuse(f"port {port} on {host} cannot be used: {error.strerror}. Name another, or 0 for a free one.")
 
 
 def read_key(data: Path) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Our values as JSON bodies in OpenAI's shapes, with a few fields more: `trained_steps`, `total_steps`, `sha256`."""
+"""Our values as JSON bodies in OpenAI's shapes, with a few fields more: `trained_steps`, `sha256`, …"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def page(
     return items[start : start + _limit(query, default, most) + 1]
 
 
-def listing(bodies: list[Body], query: QueryParams, default: int, most: int = 100) -> Body:
+def listing(bodies: Sequence[Body], query: QueryParams, default: int, most: int = 100) -> Body:
     """OpenAI's list out of what `page` gave."""
     limit = _limit(query, default, most)
     shown = bodies[:limit]
@@ -133,7 +133,7 @@ METRICS = ("train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_
 
 
 def checkpoint_bodies(record: JobRecord) -> list[Body]:
-    """Newest first. Metrics are those of the last event at or before the checkpoint's step that named them."""
+    """Newest first. Metrics are the last that events named at or before the checkpoint's step."""
     measured = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
     folders = sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True)
     return [

@@ -1,7 +1,7 @@
 """Chat completions: parses the request, waits for the generator, answers whole or as server-sent events.
 
-A parameter that would change the answer and isn't supported is refused; one that is given at its neutral value,
-or that only labels the request, is accepted.
+A parameter that would change the answer and isn't supported is refused; one that is given at its neutral
+value, or that only labels the request, is accepted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainers.local.problems import Problem, invalid
 from trainers.local.serve import Answered, ChatMessage, Generator, Outcome, Piece, Sampling, Target, Ticket
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-LABELS = frozenset("user metadata store service_tier safety_identifier prompt_cache_key".split())
+LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
     "frequency_penalty": (0,),
@@ -36,7 +36,10 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
 }
 OWN = frozenset(
-    "model messages temperature top_p max_tokens max_completion_tokens stop seed stream stream_options".split()
+    {
+        *("model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
+        *("stop", "seed", "stream", "stream_options"),
+    }
 )
 DISCONNECT_POLL_S = 1.0
 

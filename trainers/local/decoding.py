@@ -1,7 +1,7 @@
 """The decoding loop: one batch of prompts, token by token. Imports torch; knows neither HTTP nor adapters.
 
-The tokens that all prompts begin with are read once for all rows. Rows leave the batch as they finish, so that
-the rest goes faster, and it ends with the last one.
+The tokens that all prompts begin with are read once for all rows. Rows leave the batch as they finish, so
+that the rest goes faster, and it ends with the last one.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def decode(model: Any, end_tokens: frozenset[int], device: torch.device, rows: S
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
@@ -135,7 +135,7 @@ def decode(model: Any, end_tokens: frozenset[int], device: torch.device, rows: S
 
 
 def _read_beginning(model: Any, rows: Sequence[Row], cache: DynamicCache, device: torch.device) -> int:
-    """Fills the cache with what all prompts begin with; returns how many tokens that is, 0 where it doesn't pay."""
+    """Fills the cache with what all prompts begin with; returns its length, 0 where it doesn't pay."""
     prompts = [row.prompt for row in rows]
     shortest = min(map(len, prompts)) - 1
     differing = (place for place in range(shortest) if any(p[place] != prompts[0][place] for p in prompts))
@@ -143,7 +143,7 @@ def _read_beginning(model: Any, rows: Sequence[Row], cache: DynamicCache, device
     if shared * (len(rows) - 1) < MIN_TOKENS_SAVED:
         return 0
     beginning = torch.tensor([prompts[0][:shared]], device=device)
-    model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(input_ids=beginning, cache=cache, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(len(rows))
     return shared
 

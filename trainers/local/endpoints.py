@@ -1,4 +1,4 @@
-"""The endpoints, a class a noun. Each reads its request, asks the stores and writes an answer in OpenAI's shape.
+"""The endpoints, a class a noun. Each reads its request, asks the stores and answers in OpenAI's shape.
 
 Methods that block on the disk are plain functions, which Starlette runs in its thread pool.
 """
@@ -37,7 +37,7 @@ class FileEndpoints:
     def routes(self) -> list[Route]:
         return [
             Route("/v1/files", self.upload, methods=["POST"]),
-            Route("/v1/files", self.list),
+            Route("/v1/files", self.index),
             Route("/v1/files/{id}", self.retrieve),
             Route("/v1/files/{id}", self.delete, methods=["DELETE"]),
             Route("/v1/files/{id}/content", self.content),
@@ -50,7 +50,7 @@ class FileEndpoints:
             stored = await run_in_threadpool(self.files.add, file.file, name, expires_after_s)
         return JSONResponse(answers.file_body(stored))
 
-    def list(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         query = request.query_params
         shown = self._uploads() if query.get("purpose", "fine-tune") == "fine-tune" else []
         if query.get("purpose") in (None, "", "fine-tune-results"):
@@ -100,7 +100,7 @@ class JobEndpoints:
         root = "/v1/fine_tuning/jobs"
         return [
             Route(root, self.create, methods=["POST"]),
-            Route(root, self.list),
+            Route(root, self.index),
             Route(root + "/{id}", self.retrieve),
             Route(root + "/{id}/cancel", self.cancel, methods=["POST"]),
             Route(root + "/{id}/events", self.events),
@@ -125,7 +125,7 @@ class JobEndpoints:
         examples = self.files.get(order.training_file).lines
         return self.jobs.create(order, base, sources, examples, key)
 
-    def list(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         query = request.query_params
         wanted = _metadata_filter(request)
         records = [record for record in self.jobs.all() if wanted.items() <= record.job.metadata.items()]
@@ -188,13 +188,13 @@ class ModelEndpoints:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/v1/models", self.list),
+            Route("/v1/models", self.index),
             Route("/v1/models/{name:path}", self.retrieve),
             Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
         ]
 
-    def list(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_model_body(model) for model in self.models.all()]})
 
     def retrieve(self, request: Request) -> Response:

@@ -1,7 +1,8 @@
 """Where jobs run: child processes on this machine, oldest job first, `slots` at a time. Knows no HTTP.
 
-Level-triggered: a thread looks at the unfinished jobs and moves each one step, so that a restart of the server
-needs no care. A child that outlived a killed server still holds its job's lock; it is waited for, not doubled.
+Level-triggered: a thread looks at the unfinished jobs and moves each one step, so that a restart of the
+server needs no care. A child that outlived a killed server still holds its job's lock; it is waited for, not
+doubled.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ class Executor:
         return job_id in self._children
 
     def cancel(self, record: JobRecord) -> bool:
-        """Returns when the process is gone and the mark is written, up to 10 s. A job that ended stays as it is.
+        """Returns when the process is gone and the mark is written, up to 10 s.
 
-        False where its process could not be ended: nothing is marked then.
+        A job that ended stays as it is. False where its process could not be ended: nothing is marked then.
         """
         with self._lock:
             child = self._children.get(record.job.id)

@@ -1,4 +1,4 @@
-"""Who may ask, and how much: Host header, bearer key and the size of a body, before any endpoint sees a request."""
+"""Who may ask, and how much: Host header, bearer key, size of the body, before any endpoint is reached."""
 
 from __future__ import annotations
 

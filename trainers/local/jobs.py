@@ -109,13 +109,13 @@ class Jobs:
         root.mkdir(parents=True, exist_ok=True)
 
     def same(self, key: str, fingerprint: str) -> JobRecord | None:
-        """The job that was created under this Idempotency-Key. Raises Problem (409) where the body differed."""
+        """The job created under this Idempotency-Key. Raises Problem (409) where the body differed."""
         found = self.get(_id_from_key(key))
         if found is None or found.request.fingerprint == fingerprint:
             return found
         raise Problem(
             409,
-            f"Idempotency-Key '{key}' was used for another request, which made {found.job.id}. Use a new key.",
+            f"Idempotency-Key '{key}' made {found.job.id} out of another request. Use a new key.",
             "idempotency_conflict",
             "Idempotency-Key",
             headers={"x-should-retry": "false"},

@@ -1,4 +1,4 @@
-"""Which models there are: base models allowed at start, tuned models of jobs that succeeded, their checkpoints."""
+"""Which models there are: base models allowed at start, tuned ones of finished jobs, their checkpoints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Models:
         if name in self._bases:
             return self._bases[name]
         known = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
-        text = f"The model '{name}' does not exist here or can't be fine-tuned. Base models of this trainer: {known}."
+        text = f"There is no base model '{name}' here to be fine-tuned. This trainer has: {known}."
         raise Problem(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:

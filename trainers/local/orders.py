@@ -1,4 +1,4 @@
-"""Parses the body of 'create a fine-tuning job' into an order; refuses what it does not know. Touches no disk.
+"""Parses the body of 'create a fine-tuning job' into an order; refuses what it does not know. Pure.
 
 What "auto" (or nothing) means:
     n_epochs         enough to see about 1,000 examples: 1,000 / examples, rounded up, 1 at least, 10 at most
@@ -26,7 +26,8 @@ BASE_LEARNING_RATE = 1e-3
 EXAMPLES_AIM = 1000
 MAX_SEED = 2**31 - 1
 FIELDS = (
-    "model training_file validation_file hyperparameters method suffix seed metadata integrations".split()
+    *("model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed"),
+    *("metadata", "integrations"),
 )
 
 
@@ -129,7 +130,7 @@ def _seed(body: Mapping[str, Any]) -> int | None:
     seed = body.get("seed")
     if seed is not None and (not _is_int(seed) or not 0 <= seed <= MAX_SEED):
         raise invalid(f"'seed' must be a whole number from 0 to {MAX_SEED}.", "seed")
-    return seed  # type: ignore[no-any-return]
+    return seed
 
 
 def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:

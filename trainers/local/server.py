@@ -1,4 +1,4 @@
-"""OpenAI-shaped HTTP over the spool: files, fine-tuning jobs, models, chat completions. All else is an honest 404.
+"""OpenAI-shaped HTTP over the spool: files, fine-tuning jobs, models, chat completions. All else is a 404.
 
 Puts the parts together and answers errors. Every answer is derived from the data directory and the executor;
 training runs in child processes, generation in a thread, and no module imported here imports torch.

@@ -1,4 +1,4 @@
-"""Base models and adapters in memory. Imports torch, transformers and peft: only the generator's thread opens it.
+"""Base models and adapters in memory. Imports torch and transformers: only the generator's thread does so.
 
 Nothing from a model's folder is executed: safetensors only, no remote code.
 """

@@ -3,12 +3,9 @@
 from bot.demo.stand_in.delivery import Delivery
 from bot.demo.stand_in.faults import Fault, broken, cut_off, refused, slow, too_many
 from bot.demo.stand_in.state import Call, SlackError
-from bot.demo.stand_in.workspace import ANA, BEN, TICKETS, StandIn
+from bot.demo.stand_in.workspace import StandIn
 
 __all__ = [
-    "ANA",
-    "BEN",
-    "TICKETS",
     "Call",
     "Delivery",
     "Fault",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from bot.demo.cast import BOT
 from bot.demo.stand_in.blocks import complaints
 from bot.demo.stand_in.state import (
-    BOT,
     RESPONSE_SECONDS,
     RESPONSE_USES,
     Json,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mimetypes
 import time
 
-from bot.demo.stand_in.state import BOT, TEAM, Json, SlackError, State, StoredFile
+from bot.demo.cast import BOT
+from bot.demo.stand_in.state import TEAM, Json, SlackError, State, StoredFile
 
 LOGIN_PAGE = (
     b"<!DOCTYPE html><html><head><title>Slack</title></head><body>Sign in to the workspace</body></html>"

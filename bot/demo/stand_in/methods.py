@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bot.demo.cast import BOT
 from bot.demo.stand_in import chat, files, views
 from bot.demo.stand_in.state import (
-    BOT,
     BOT_ID,
     TEAM,
     Json,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from bot.demo.stand_in.state import APP, BOT, TEAM, Json, State, Stored
-from bot.demo.workspace import Channel, Person
+from bot.demo.cast import BOT
+from bot.demo.stand_in.state import APP, TEAM, Json, State, Stored
+from bot.demo.workspace import Channel, escape_names
 
 _DOMAIN = "stand-in"
 
@@ -24,21 +24,12 @@ def slash_command(state: State, user: str, channel: Channel, line: str) -> dict[
         "user_id": user,
         "user_name": state.person(user).name,
         "command": name,
-        "text": escaped(text.strip(), state.people, list(state.channels.values())),
+        "text": escape_names(text.strip(), state.people, tuple(state.channels.values())),
         "api_app_id": APP,
         "is_enterprise_install": "false",
         "response_url": state.new_response_url(user, channel.id, None),
         "trigger_id": state.new_trigger(user),
     }
-
-
-def escaped(text: str, people: Sequence[Person], channels: Sequence[Channel]) -> str:
-    """@name and #name as a command with `should_escape: true` gets them."""
-    for person in people:
-        text = re.sub(rf"(?<!\S)@{re.escape(person.name)}\b", f"<@{person.id}|{person.name}>", text)
-    for channel in channels:
-        text = re.sub(rf"(?<!\S)#{re.escape(channel.name)}\b", f"<#{channel.id}|{channel.name}>", text)
-    return text
 
 
 def message_action(state: State, user: str, channel: Channel, stored: Stored, element: Json) -> Json:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bot.demo.cast import BOT
 from bot.demo.workspace import Channel, Person
 
 Json = dict[str, Any]
 
 TEAM = "T0STANDIN"
 APP = "A0FINETUNE"
-BOT = Person("U0FINETUNE", "finetune", "Finetune")
 BOT_ID = "B0FINETUNE"
 ALL_SCOPES = frozenset(
     [

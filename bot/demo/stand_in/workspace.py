@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bot.demo.cast import ANA, BEN, BOT, TICKETS
 from bot.demo.forms import fill_in
 from bot.demo.stand_in import chat, files, payloads, views
 from bot.demo.stand_in.delivery import Courier, Delivery
 from bot.demo.stand_in.faults import Fault, Faults
 from bot.demo.stand_in.server import SlackServer
-from bot.demo.stand_in.state import ALL_SCOPES, BOT, Call, Json, State, Stored
+from bot.demo.stand_in.state import ALL_SCOPES, Call, Json, State, Stored
 from bot.demo.workspace import (
     Answers,
     Channel,
@@ -22,15 +23,12 @@ from bot.demo.workspace import (
     NotAnswered,
     Person,
     PostedMessage,
-    SharedFile,
     Submission,
     WorkspaceError,
+    file_of,
     find_element,
+    modal_of,
 )
-
-ANA = Person("U0ANA", "ana", "Ana Reyes", "ana@example.com")
-BEN = Person("U0BEN", "ben", "Ben Okafor", "ben@example.com")
-TICKETS = Channel("C0TICKETS", "ml-tickets", (ANA.id, BEN.id, BOT.id))
 
 
 class StandIn:
@@ -291,17 +289,6 @@ class StandIn:
             self._state.channels[channel] = replace(self._state.channels[channel], **what)
 
 
-def modal_of(view: Mapping[str, Any]) -> Modal:
-    return Modal(
-        id=view["id"],
-        callback_id=view.get("callback_id", ""),
-        title=view["title"]["text"],
-        blocks=tuple(view["blocks"]),
-        submit=(view.get("submit") or {}).get("text"),
-        private_metadata=view.get("private_metadata", ""),
-    )
-
-
 def _posted(channel: str, stored: Stored) -> PostedMessage:
     body = stored.body
     return PostedMessage(
@@ -315,7 +302,3 @@ def _posted(channel: str, stored: Stored) -> PostedMessage:
         edits=stored.edits,
         only_for=stored.only_for,
     )
-
-
-def file_of(body: Mapping[str, Any]) -> SharedFile:
-    return SharedFile(body["id"], body["name"], body["mimetype"], body["size"])

@@ -1,0 +1,177 @@
+"""The first verdict, before anything is trained: what the data and the money say, and what is still unknown.
+
+An estimate can say no. It cannot say yes on quality: that takes a measurement, and the verdict says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from bot.decisions.amounts import tokens
+from bot.decisions.roi import PAYBACK_MONTHS, Estimate
+from trainers.money import usd
+from trainers.providers import ModelVerdict
+
+NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
+LONGEST_PAYBACK_MONTHS = 12
+FEW_PER_LABEL = 10
+SMALL_HOLDOUT = 100
+
+Kind = Literal["go", "no_go", "unknown"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`smallest_label` is the rows of the rarest label, None for free text."""
+
+    rows: int
+    n_holdout: int
+    smallest_label: int | None
+    target: ModelVerdict
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`rule` is a word for the rule, `text` a sentence with its numbers; `kind` is what it argues for."""
+
+    rule: str
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    kind: Kind
+    headline: str
+    reasons: tuple[Reason, ...]
+    next_step: str
+
+
+def advise(facts: Facts) -> Verdict:
+    reasons = (*_about_target(facts), _about_rows(facts), *_about_labels(facts), *_about_money(facts))
+    against = [reason for reason in reasons if reason.kind == "no_go"]
+    if against:
+        return Verdict("no_go", f"Not now: {_lower(against[0].text)}", reasons, _way_out(against[0]))
+    unknown = Reason(
+        "quality",
+        "unknown",
+        f"How good the tuned model will be is unknown until it has answered the {facts.n_holdout} held-out rows.",
+    )
+    return Verdict("unknown", _promising(facts), (*reasons, unknown), _measure(facts))
+
+
+def _about_target(facts: Facts) -> tuple[Reason, ...]:
+    kind: Kind = "no_go" if facts.target.level == "refuse" else "unknown"
+    return tuple(Reason("end date", kind, text) for text in facts.target.reasons)
+
+
+def _about_rows(facts: Facts) -> Reason:
+    if facts.rows < NOT_YET_ROWS:
+        return Reason(
+            "rows",
+            "no_go",
+            f"{facts.rows} rows are too few: below {NOT_YET_ROWS} a better prompt with examples gains more.",
+        )
+    if facts.rows < ENOUGH_ROWS:
+        return Reason(
+            "rows",
+            "unknown",
+            f"{facts.rows} rows are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune.",
+        )
+    return Reason("rows", "go", f"{facts.rows:,} rows are enough to fine-tune with.")
+
+
+def _about_labels(facts: Facts) -> tuple[Reason, ...]:
+    if facts.smallest_label is None or facts.smallest_label >= FEW_PER_LABEL:
+        return ()
+    text = f"The rarest label has {facts.smallest_label} rows: it will hardly be learnt, and can't be judged."
+    return (Reason("labels", "unknown", text),)
+
+
+def _about_money(facts: Facts) -> tuple[Reason, ...]:
+    estimate = facts.estimate
+    if estimate.before is None:
+        return (
+            Reason("cost", "unknown", "Whether it saves money is unknown: say `current=` and `volume=`."),
+        )
+    if estimate.after is None or estimate.saving is None:
+        return (
+            Reason(
+                "cost",
+                "unknown",
+                "What the tuned model will cost a month is unknown: its price is not listed.",
+            ),
+        )
+    if estimate.saving <= 0:
+        return (Reason("cost", "no_go", _a_loss(estimate)),)
+    months = estimate.payback_months or Decimal(0)
+    text = f"It saves {usd(estimate.saving)} a month and pays back in {in_time(months)}."
+    if months > LONGEST_PAYBACK_MONTHS:
+        return (Reason("payback", "no_go", f"{text} That is longer than a year.{_needed(estimate)}"),)
+    if months > PAYBACK_MONTHS:
+        return (Reason("payback", "unknown", f"{text} That is longer than {PAYBACK_MONTHS} months."),)
+    return (Reason("payback", "go", text),)
+
+
+def in_time(months: Decimal) -> str:
+    """'under an hour', '5 hours', '33 days', '218 months'."""
+    hours = months * Decimal("730")
+    if hours < 1:
+        return "under an hour"
+    if hours < 48:
+        return f"{hours:.0f} hours"
+    if months < 3:
+        return f"{months * Decimal('30.4'):.0f} days"
+    return f"{months:,.0f} months"
+
+
+def _a_loss(estimate: Estimate) -> str:
+    assert estimate.before is not None  # noqa: S101 - the caller has looked
+    assert estimate.after is not None  # noqa: S101
+    text = (
+        f"On cost it is a loss: today's model costs {usd(estimate.before.total)} a month, "
+        f"the tuned one would cost {usd(estimate.after.total)}."
+    )
+    return text + _needed(estimate)
+
+
+def _needed(estimate: Estimate) -> str:
+    if estimate.break_even_tokens is None:
+        return " No volume changes that."
+    return (
+        f" It would pay back within {PAYBACK_MONTHS} months from "
+        f"{tokens(estimate.break_even_tokens)} input tokens a month on."
+    )
+
+
+def _promising(facts: Facts) -> str:
+    saving = facts.estimate.saving
+    cost = usd(facts.estimate.one_off_usd)
+    if saving is None or facts.estimate.payback_months is None:
+        return f"Worth measuring: a run costs about {cost}. What it saves is still unknown."
+    return (
+        f"Worth measuring: a run costs about {cost} and would save {usd(saving)} a month "
+        f"if the tuned model is good enough."
+    )
+
+
+def _measure(facts: Facts) -> str:
+    small = ""
+    if facts.n_holdout < SMALL_HOLDOUT:
+        small = f" With {facts.n_holdout} held-out rows only a large difference will show."
+    return f"Start a run: it measures base and tuned model on the same held-out rows.{small}"
+
+
+def _way_out(reason: Reason) -> str:
+    if reason.rule == "rows":
+        return "Collect labelled rows and upload again; until then put ten good examples into the prompt."
+    if reason.rule == "end date":
+        return "Choose another target: a model on your own machine has no end date."
+    return "Stay with today's model, or start all the same if quality, not cost, is the reason."
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]

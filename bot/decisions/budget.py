@@ -1,0 +1,29 @@
+"""Does a run fit into the month's budget? Integer micro-dollars, pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainers.money import usd_micros
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of one calendar month, UTC. `committed` is spent and reserved together."""
+
+    limit_micros: int
+    committed_micros: int
+
+    @property
+    def left_micros(self) -> int:
+        return self.limit_micros - self.committed_micros
+
+    def refusal(self, asked_micros: int) -> str | None:
+        """Why `asked_micros` don't fit; None where they do. What costs nothing always fits."""
+        if asked_micros <= max(self.left_micros, 0):
+            return None
+        return (
+            f"This run may cost up to {usd_micros(asked_micros)}, and {usd_micros(max(self.left_micros, 0))} of this "
+            f"month's {usd_micros(self.limit_micros)} are left. Raise `monthly_usd` under [budget] in finetune.toml, "
+            f"or wait for next month."
+        )

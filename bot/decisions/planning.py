@@ -1,0 +1,96 @@
+"""The frozen plan: everything that matters about a training, in one value with one hash.
+
+People approve the hash. Whoever changes a field, or a byte of the data, has another plan without approvals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainers.types import Hyperparameter
+
+LEAST_STEPS_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
+    and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone."""
+
+    dataset: str
+    dataset_version: int
+    dataset_id: int
+    uploaded_by: str
+    source_sha256: str
+    train_sha256: str
+    holdout_sha256: str
+    n_train: int
+    n_holdout: int
+    labels: tuple[str, ...]
+    system: str | None
+    provider: str
+    base_model: str
+    method: str
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...]
+    seed: int
+    suffix: str
+    prices: str
+    training_tokens: int
+    expected_micros: int
+    maximum_micros: int
+    seconds_low: int
+    seconds_high: int
+    monthly_before_micros: int | None
+    monthly_after_micros: int | None
+    requester: str
+    channel: str
+    asked_at: float
+
+
+def canonical_json(plan: Plan) -> str:
+    """Equal plans give equal bytes: keys sorted, no spaces; money is whole micro-dollars."""
+    return json.dumps(asdict(plan), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def plan_hash(plan: Plan) -> str:
+    return hashlib.sha256(canonical_json(plan).encode()).hexdigest()
+
+
+def plan_key(hash_of_plan: str) -> str:
+    """Our name for the job at the trainer: the same plan always has the same."""
+    return f"ft-{hash_of_plan[:24]}"
+
+
+def plan_from_json(text: str) -> Plan:
+    raw: dict[str, Any] = json.loads(text)
+    raw["labels"] = tuple(raw["labels"])
+    raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
+    return Plan(**raw)
+
+
+def epochs_for(n_train: int) -> int:
+    """Passes over the data so that a small set is still seen about 2,000 rows long, 3 passes at most.
+
+    A third pass over 1,500 rows and more gains nothing that a holdout of 200 could show.
+    """
+    return max(1, min(3, -(-LEAST_STEPS_ROWS // max(n_train, 1))))
+
+
+def hyperparameters_for(
+    n_train: int, epochs: int | None, *, takes_lora: bool, defaults: Mapping[str, Hyperparameter]
+) -> tuple[tuple[str, Hyperparameter], ...]:
+    """What a plan starts with; a hosted service is told the epochs alone and keeps its own rest."""
+    chosen: dict[str, Hyperparameter] = {"n_epochs": epochs or epochs_for(n_train)}
+    if takes_lora:
+        chosen |= {
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "lora_r": 16,
+            "lora_alpha": 32,
+            "lora_dropout": 0.0,
+        }
+    return tuple(sorted({**chosen, **defaults}.items()))

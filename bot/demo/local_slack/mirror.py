@@ -1,0 +1,107 @@
+"""What local-slack's web page knows, followed over its websocket: modals, homes, edits, who is connected.
+
+It also acts through it where the page does and the control API cannot: submitting and closing a modal.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from websocket import WebSocket, WebSocketException, create_connection
+
+from bot.demo.workspace import NotAnswered
+
+
+class Mirror:
+    """One thread reads; everybody else looks under the lock."""
+
+    def __init__(self, port: int) -> None:
+        self._socket: WebSocket = create_connection(f"ws://127.0.0.1:{port}/ui", timeout=10)
+        self._changed = threading.Condition()
+        self._stack: list[Mapping[str, Any]] = []
+        self._homes: dict[str, Mapping[str, Any]] = {}
+        self._edits: Counter[tuple[str, str]] = Counter()
+        self._errors: Mapping[str, str] = {}
+        self._answers = 0
+        self._bot_connected = False
+        self._read(self._socket.recv())
+        self._socket.settimeout(None)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._thread.join(5)
+
+    @property
+    def bot_connected(self) -> bool:
+        return self._bot_connected
+
+    @property
+    def modal(self) -> Mapping[str, Any] | None:
+        """The top one. There is one stack for the whole workspace, not one a user."""
+        with self._changed:
+            return self._stack[-1] if self._stack else None
+
+    def home(self, user: str) -> Mapping[str, Any] | None:
+        with self._changed:
+            return self._homes.get(user)
+
+    def edits(self, channel: str, ts: str) -> int:
+        with self._changed:
+            return self._edits[channel, ts]
+
+    def submit(self, user: str, values: Mapping[str, Any], seconds: float = 6.0) -> Mapping[str, str]:
+        """Submit the top modal, give the errors it then shows."""
+        with self._changed:
+            before, self._errors = self._answers, {}
+            self.send({"t": "view_submit", "user": user, "values": values})
+            if not self._changed.wait_for(lambda: self._answers > before, seconds):
+                raise NotAnswered(f"view_submission: nothing happened to the modal in {seconds:g} s")
+            return self._errors
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self._socket.send(json.dumps(message))
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                frame = self._socket.recv()
+            except (WebSocketException, OSError):
+                return
+            if not frame:
+                return
+            self._read(frame)
+
+    def _read(self, frame: str | bytes) -> None:
+        message = json.loads(frame)
+        with self._changed:
+            self._note(message)
+            self._changed.notify_all()
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        match message["t"]:
+            case "init":
+                self._bot_connected = any(app["connected"] for app in message["state"]["apps"])
+            case "view":
+                self._stack = message["stack"]
+                self._answers += 1
+            case "view_errors":
+                self._errors = message["errors"]
+                self._answers += 1
+            case "home":
+                self._homes[message["user"]] = message["view"]
+            case "message_update" if message["message"].get("edited"):
+                self._edits[message["message"]["channel"], message["message"]["ts"]] += 1
+            case "socket_status":
+                self._bot_connected = message["connected"]
+
+    def wait_for_bot(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        with self._changed:
+            return self._changed.wait_for(lambda: self._bot_connected, max(0.0, end - time.monotonic()))

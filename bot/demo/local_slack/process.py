@@ -1,0 +1,133 @@
+"""local-slack as a child process: where its binary lies, the workspace it starts with, and how it ends.
+
+It is a third party's Slack on localhost (npm `local-slack-linux-x64`). Traps are in docs/local-slack.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bot.demo.cast import BOT
+from bot.demo.workspace import Channel, Person, WorkspaceError
+
+APP = "A0FINETUNE"
+TEAM = "T0LOCAL"
+BOT_TOKEN = "xoxb-local-slack"  # noqa: S105  opens nothing but this process
+APP_TOKEN = "xapp-local-slack"  # noqa: S105
+SIGNING_SECRET = "local-slack-signing-secret"  # noqa: S105
+
+_BINARY = "node_modules/local-slack-linux-x64/bin/local-slack"
+_READY = re.compile(r"Web UI:\s+http://127\.0\.0\.1:(\d+)")
+
+
+def find_local_slack() -> Path | None:
+    """FINETUNE_LOCAL_SLACK if set, else what `npm i --prefix .cache` left in the project, else None.
+
+    Raises WorkspaceError when the variable names no file.
+    """
+    named = os.environ.get("FINETUNE_LOCAL_SLACK")
+    if named:
+        if not Path(named).is_file():
+            raise WorkspaceError(f"FINETUNE_LOCAL_SLACK names {named}: there is no such file")
+        return Path(named)
+    cached = Path(__file__).resolve().parents[3] / ".cache" / _BINARY
+    return cached if cached.is_file() else None
+
+
+@dataclass(frozen=True)
+class Running:
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/"
+
+    def stop(self) -> None:
+        """Ask by signal, insist after five seconds."""
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def start(binary: Path, folder: Path, people: tuple[Person, ...], channels: tuple[Channel, ...]) -> Running:
+    """Start it on a free port of its own choice; `folder` takes its configuration and its files."""
+    config = folder / "workspace.json"
+    config.write_text(json.dumps(workspace_config(people, channels), indent=1))
+    (folder / "files").mkdir(exist_ok=True)
+    where = ["--config", str(config), "--files-dir", str(folder / "files")]
+    process = subprocess.Popen(
+        [str(binary), *where, "--port", "0", "--base-host", "127.0.0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None  # noqa: S101  a pipe was asked for
+    try:
+        return Running(process, _port(process.stdout))
+    except WorkspaceError:
+        Running(process, 0).stop()
+        raise
+
+
+def workspace_config(people: tuple[Person, ...], channels: tuple[Channel, ...]) -> dict[str, object]:
+    """Its configuration (JSON is YAML): Socket Mode, and a channel between the bot and everybody."""
+    return {
+        "workspace": {"name": "Example Inc.", "domain": "example", "teamId": TEAM},
+        "app": {
+            "appId": APP,
+            "botUserId": BOT.id,
+            "botName": BOT.real_name,
+            "botToken": BOT_TOKEN,
+            "appToken": APP_TOKEN,
+            "signingSecret": SIGNING_SECRET,
+            "mode": "socket",
+        },
+        "users": [
+            {"id": one.id, "name": one.name, "real_name": one.real_name, "email": one.email} for one in people
+        ],
+        "channels": [_channel(one) for one in channels] + [_dm(one) for one in people],
+    }
+
+
+def dm_of(user: str) -> str:
+    return f"D{user[1:]}"
+
+
+def _channel(channel: Channel) -> dict[str, object]:
+    members = list(channel.members)
+    return {"id": channel.id, "name": channel.name, "is_private": channel.private, "members": members}
+
+
+def _dm(person: Person) -> dict[str, object]:
+    kind = {"is_channel": False, "is_private": True, "is_im": True}
+    return {"id": dm_of(person.id), "name": f"dm-{person.name}", "members": [person.id, BOT.id], **kind}
+
+
+def _port(output: IO[str], seconds: float = 15.0) -> int:
+    said = ""
+    end = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while selector.select(max(0.0, end - time.monotonic())):
+            line = os.read(output.fileno(), 4096).decode(errors="replace")
+            said += line
+            found = _READY.search(said)
+            if found:
+                return int(found[1])
+            if not line:
+                break
+    raise WorkspaceError(f"starting local-slack: it did not say where it listens. It said: {said.strip()!r}")

@@ -1,0 +1,164 @@
+"""A live, readable transcript of a workspace's channels in the terminal: who did what, and what the bot said.
+
+On a terminal a card that is edited in place stays at the bottom and moves; elsewhere (a log, a pipe) a line is
+written when its bar has moved by a tenth or its stage has changed. It looks and draws; it never acts.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from bot.demo.drawing import Names, headline, mrkdwn, render, render_modal, texts
+from bot.demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceError
+
+_BAR = re.compile(r"[█░]{4,}\s*(\d{1,3})\s?%")
+_LOOK_EVERY = 0.2
+
+Seen = TypeVar("Seen")
+
+
+class Transcript:
+    """`channels` by id: the first is the stage, the others are named when somebody speaks there."""
+
+    def __init__(self, workspace: Workspace, channels: Sequence[str], console: Console) -> None:
+        self._workspace = workspace
+        self._channels = tuple(channels)
+        self._console = console
+        self._names = names_in(workspace)
+        self._shown: dict[tuple[str, str], PostedMessage] = {}
+        self._noted: dict[tuple[str, str], str] = {}
+        self._live: Live | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[Transcript]:
+        """Cards move on a terminal while this is open; they are written down when it closes."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(console=self._console, transient=True, refresh_per_second=8) as self._live:
+            yield self
+        self._live = None
+        self._write_moving()
+
+    def did(self, user: str, what: str) -> None:
+        """A person did something that leaves no message: typed a command, pressed a button."""
+        self.refresh()
+        self._print(Text(self._names[user], style="bold green") + Text(f"  {what}", style="not bold green"))
+
+    def filled(self, user: str, modal: Modal, answers: Answers) -> None:
+        self.did(user, "fills in")
+        self._print(render_modal(modal, answers, self._names))
+
+    def refresh(self) -> None:
+        """Write what is new, in the order in which it happened."""
+        moving = []
+        for message in self._everything():
+            key = (message.channel, message.ts)
+            before = self._shown.get(key)
+            if before != message:
+                self._shown[key] = message
+                self._show(key, before, message)
+            if bar_of(message, self._names) is not None:
+                moving.append(message)
+        if self._live:
+            self._live.update(Group(*(render(message, self._names) for message in moving)))
+
+    def until(self, look: Callable[[], Seen | None], what: str, *, seconds: float) -> Seen:
+        """Keep writing until there is something to see, and give it."""
+        end = time.monotonic() + seconds
+        while True:
+            self.refresh()
+            seen = look()
+            if seen:
+                return seen
+            if time.monotonic() > end:
+                raise WorkspaceError(f"waited {seconds:g} s for {what}, in vain")
+            time.sleep(_LOOK_EVERY)
+
+    def _everything(self) -> list[PostedMessage]:
+        posted = [message for channel in self._channels for message in self._workspace.messages(channel)]
+        told = [one for person in self._workspace.people for one in self._workspace.ephemerals(person.id)]
+        return sorted(posted + told, key=lambda message: float(message.ts))
+
+    def _show(self, key: tuple[str, str], before: PostedMessage | None, message: PostedMessage) -> None:
+        bar = bar_of(message, self._names)
+        if before is None and (bar is None or not self._live):
+            self._print_message(message, edited=False)
+            self._noted[key] = note_of(message, self._names) or ""
+        elif bar is None and before is not None:
+            self._noted.pop(key, None)
+            self._print_message(message, edited=True)
+        elif not self._live:
+            self._write_note(key, message)
+
+    def _write_note(self, key: tuple[str, str], message: PostedMessage) -> None:
+        note = note_of(message, self._names)
+        if note and self._noted.get(key) != note:
+            self._noted[key] = note
+            self._print(Text("  ") + Text(progress_line(message, self._names), style="cyan"))
+
+    def _write_moving(self) -> None:
+        for message in self._shown.values():
+            if bar_of(message, self._names) is not None:
+                self._print_message(message, edited=True)
+
+    def _print_message(self, message: PostedMessage, *, edited: bool) -> None:
+        if message.channel != self._channels[0] and message.only_for is None:
+            place = self._names.get(message.channel, "direct messages")
+            self._print(Text(f"— {place} —", style="dim"))
+        self._print(render(message, self._names, edited=edited))
+
+    def _print(self, what: RenderableType) -> None:
+        self._console.print(what)
+        if not isinstance(what, Text):
+            self._console.print()
+
+
+def names_in(workspace: Workspace) -> Names:
+    people = {person.id: person.real_name for person in workspace.people}
+    places = {channel.id: f"#{channel.name}" for channel in workspace.channels}
+    directs = {
+        workspace.dm(person.id): f"{person.real_name}'s direct messages" for person in workspace.people
+    }
+    return {**places, **directs, **people, workspace.door.bot_user: "Finetune"}
+
+
+def bar_of(message: PostedMessage, names: Names) -> int | None:
+    """How far the card's bar has come, in percent; None: there is no bar."""
+    for text in texts(message, names):
+        found = _BAR.search(text.plain)
+        if found:
+            return int(found[1])
+    return None
+
+
+def note_of(message: PostedMessage, names: Names) -> str | None:
+    """What must change for a new line: the headline, the stages, or a tenth of the bar. None: no bar."""
+    bar = bar_of(message, names)
+    if bar is None:
+        return None
+    stages = [text.plain for text in texts(message, names) if "›" in text.plain]
+    return f"{headline(message, names)}|{stages}|{bar // 10}"
+
+
+def progress_line(message: PostedMessage, names: Names) -> str:
+    """The moving card in one line: its bar, the time left, its numbers, less what does not move."""
+    said = [text.plain for text in texts(message, names) if "›" not in text.plain]
+    stages = " › ".join(stage for stage in _stages(message, names))
+    return " · ".join([part for part in (stages, *said) if part])
+
+
+def _stages(message: PostedMessage, names: Names) -> Iterator[str]:
+    """The stage that is in work: the one in bold."""
+    for block in message.blocks:
+        text = (block.get("text") or {}).get("text", "") if block["type"] == "section" else ""
+        if "›" in text:
+            yield from (mrkdwn(word, names).plain for word in re.findall(r"\*[^*]+\*", text))

@@ -1,0 +1,282 @@
+"""Estimates, plans and the team's decision about them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may
+from bot.decisions.budget import Budget
+from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
+from bot.parsing import Estimate, Start
+from bot.results import Refusal
+from bot.views import estimates as estimate_views
+from bot.views import plans as views
+from bot.views.blocks import Message
+from bot.views.estimates import Choices
+from bot.views.runs import STATE_WORDS
+from bot.workflows import datasets, estimating, telling
+from bot.workflows.datasets import SEED, Checked
+from bot.workflows.desk import Desk
+from bot.workflows.estimating import Estimated, Question
+from storage.records import Approval, Draft, Run
+from storage.runs import NewRun
+from trainers.money import to_micros
+from trainers.pricing import PriceList
+
+LOOK_FOR_EXPIRY_S = 60.0
+
+
+def estimate(desk: Desk, command: Estimate) -> Estimated | Refusal:
+    """What training would cost and save, from what is known now."""
+    checked = datasets.ready(desk, command.dataset)
+    if isinstance(checked, Refusal):
+        return checked
+    return _estimated(desk, checked, Question(command.current, command.volume, command.target))
+
+
+def estimate_card(estimated: Estimated) -> Message:
+    return estimate_views.card(estimated.name, estimated.target.name, estimated.estimate, estimated.verdict)
+
+
+def post_estimate(desk: Desk, estimated: Estimated, channel: str, person: str) -> None:
+    """The form has no place for an answer: the estimate comes as a message for this person."""
+    draft = Draft(kind="ephemeral", channel=channel, person=person, body=estimate_card(estimated).body())
+    desk.store.outbox.put(draft, now=desk.clock())
+
+
+def choices(desk: Desk) -> Choices:
+    """What the estimate's form offers."""
+    names = [one.dataset.name for one in datasets.listing(desk) if one.report]
+    targets = [f"{row.name}/{model.name}" for row in desk.settings.providers for model in row.models]
+    return Choices(list(dict.fromkeys(names)), targets)
+
+
+def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusal:
+    """Freeze a plan and ask the channel to approve it."""
+    checked = datasets.ready(desk, command.dataset)
+    if isinstance(checked, Refusal):
+        return checked
+    question = Question(command.current, command.volume, command.target, command.epochs)
+    estimated = _estimated(desk, checked, question)
+    if isinstance(estimated, Refusal):
+        return estimated
+    refusal = _cannot_start(desk, estimated, person)
+    return refusal or _ask(desk, _plan(desk, checked, estimated, person, channel))
+
+
+def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
+    """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
+    look_up = desk.directory.person(person)
+    rules = policy(desk)
+    now = desk.clock()
+    with desk.store.transaction():
+        run = desk.store.runs.by_plan(hash_in_button)
+        if run is None or run.state != "awaiting_approval":
+            return Refusal(_too_late(run))
+        plan = plan_from_json(run.plan)
+        request = Request(run.requester, plan.uploaded_by, run.created_at)
+        denied = may(look_up, "approve", request, rules)
+        if denied:
+            return Refusal(denied.reason)
+        if is_expired(request, now):
+            return Refusal("This plan has expired. `/finetune start` makes a new one.")
+        if plan_hash(plan) != hash_in_button:
+            return Refusal("This plan was changed after it was posted, so it can't be approved.")
+        return _record_yes(desk, run, plan, person, rules)
+
+
+def may_reject(desk: Desk, hash_in_button: str, person: str) -> Refusal | None:
+    run = desk.store.runs.by_plan(hash_in_button)
+    if run is None or run.state != "awaiting_approval":
+        return Refusal(_too_late(run))
+    denied = _may_reject(desk, run, person)
+    return Refusal(denied.reason) if denied else None
+
+
+def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
+    refusal = may_reject(desk, hash_in_button, person)
+    run = desk.store.runs.by_plan(hash_in_button)
+    if refusal or run is None:
+        return refusal or Refusal(_too_late(run))
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, "rejected", now=now, error=reason)
+        if moved is None:
+            return Refusal(_too_late(desk.store.runs.get(run.id)))
+        desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
+        desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
+        _show_decision(desk, moved, views.rejected_by(person, reason))
+    return moved
+
+
+def expire_or_wait(desk: Desk, run: Run) -> None:
+    """A plan that nobody decided on is over after a day; a cancelled one at once."""
+    now = desk.clock()
+    plan = plan_from_json(run.plan)
+    if run.cancel_asked_by:
+        _close(desk, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
+    elif is_expired(Request(run.requester, plan.uploaded_by, run.created_at), now):
+        _close(desk, run, "expired", "Nobody decided within 24 hours, so the plan has expired.")
+    else:
+        desk.store.runs.move(run, run.state, now=now, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def policy(desk: Desk) -> Policy:
+    """With the groups' members as they are now."""
+    people = desk.settings.people
+    groups = {group: desk.directory.members(group) for group in people.approver_groups}
+    members = frozenset(one for found in groups.values() for one in found or ())
+    unknown = tuple(group for group, found in groups.items() if found is None)
+    return Policy(frozenset(people.approvers) | members, people.quorum, unknown)
+
+
+def budget(desk: Desk) -> Budget:
+    """Of this month."""
+    limit = to_micros(desk.settings.monthly_budget_usd)
+    return Budget(limit, desk.store.runs.committed(telling.month(desk.clock())))
+
+
+def today(desk: Desk) -> date:
+    return datetime.fromtimestamp(desk.clock(), UTC).date()
+
+
+def _estimated(desk: Desk, checked: Checked, question: Question) -> Estimated | Refusal:
+    if checked.report is None:
+        return Refusal(f"`{checked.dataset.name}` is still being checked.")
+    return estimating.make_estimate(
+        desk.settings, checked.dataset.name, checked.report, question, today(desk)
+    )
+
+
+def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | None:
+    verdict = next(
+        (one for one in estimated.verdict.reasons if one.rule == "end date" and one.kind == "no_go"), None
+    )
+    if verdict:
+        return Refusal(f"{verdict.text} {estimated.verdict.next_step}")
+    row = estimated.target.row
+    if row.name not in desk.trainers:
+        return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+    if policy(desk).approvers <= {person} and not policy(desk).unknown_groups:
+        return Refusal(
+            "Nobody but you could approve this, and nobody approves their own run: whoever runs the bot "
+            "names approvers in finetune.toml, [people]."
+        )
+    return None
+
+
+def _plan(desk: Desk, checked: Checked, estimated: Estimated, person: str, channel: str) -> Plan:
+    dataset, report, made = checked.dataset, estimated.report, estimated.estimate
+    return Plan(
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        dataset_id=dataset.id,
+        uploaded_by=dataset.uploaded_by,
+        source_sha256=report.source_sha256,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        n_train=report.n_train,
+        n_holdout=report.n_holdout,
+        labels=tuple(sorted(count.label for count in report.labels)),
+        system=report.system,
+        provider=estimated.target.row.name,
+        base_model=estimated.target.model.name,
+        method="supervised",
+        hyperparameters=estimated.hyperparameters,
+        seed=SEED,
+        suffix=dataset.name,
+        prices=PriceList(estimated.prices, today(desk)).to_json(),
+        training_tokens=made.training_tokens,
+        expected_micros=to_micros(made.training_usd[1]),
+        maximum_micros=to_micros(made.training_usd[2]),
+        seconds_low=made.seconds[0],
+        seconds_high=made.seconds[2],
+        monthly_before_micros=to_micros(made.before.total) if made.before else None,
+        monthly_after_micros=to_micros(made.after.total) if made.after else None,
+        requester=person,
+        channel=channel,
+        asked_at=desk.clock(),
+    )
+
+
+def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
+    now, hash_of_plan = desk.clock(), plan_hash(plan)
+    with desk.store.transaction():
+        run = desk.store.runs.add(
+            NewRun(
+                plan_hash=hash_of_plan,
+                plan=canonical_json(plan),
+                key=plan_key(hash_of_plan),
+                dataset_id=plan.dataset_id,
+                requester=plan.requester,
+                channel=plan.channel,
+                provider=plan.provider,
+            ),
+            now=now,
+        )
+        if run is None:
+            return Refusal("This very plan waits for approval already.")
+        desk.store.audit.add(
+            at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
+        )
+        telling.asked(desk, run, views.approval_card(run, plan, budget(desk), policy(desk).quorum))
+    return run
+
+
+def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) -> Run | Refusal:
+    now, month = desk.clock(), telling.month(desk.clock())
+    money = budget(desk)
+    decided = [one.person for one in desk.store.runs.decisions(run.id) if one.decision == "approve"]
+    is_last = has_quorum([*decided, person], rules)
+    refusal = money.refusal(plan.maximum_micros) if is_last else None
+    if refusal:
+        return Refusal(refusal)
+    if not desk.store.runs.decide(run, person, "approve", now=now):
+        return Refusal("You have approved this plan already; it waits for somebody else.")
+    desk.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=run.plan_hash)
+    if not is_last:
+        telling.decided(desk, run, _so_far(desk, run, plan, money, rules))
+        return run
+    moved = desk.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
+    if moved is None:
+        return Refusal(_too_late(desk.store.runs.get(run.id)))
+    desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=month, now=now)
+    _show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
+    telling.progress(desk, moved)
+    return moved
+
+
+def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget, rules: Policy) -> Message:
+    return views.partly_approved(run, plan, money, _approvals(desk, run), rules.quorum)
+
+
+def _show_decision(desk: Desk, run: Run, said: str) -> None:
+    plan = plan_from_json(run.plan)
+    telling.decided(desk, run, views.decided_card(run, plan, budget(desk), said))
+    text = f"Your run {run.id} ({plan.base_model} on {plan.dataset}) {STATE_WORDS[run.state]}. {said}"
+    telling.to_requester(desk, run, text, once=f"decision {run.id}")
+
+
+def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, state, now=now, error=said)
+        if moved:
+            desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
+            _show_decision(desk, moved, said)
+
+
+def _may_reject(desk: Desk, run: Run, person: str) -> Denied | None:
+    plan = plan_from_json(run.plan)
+    request = Request(run.requester, plan.uploaded_by, run.created_at)
+    return may(desk.directory.person(person), "reject", request, policy(desk))
+
+
+def _approvals(desk: Desk, run: Run) -> list[Approval]:
+    return [one for one in desk.store.runs.decisions(run.id) if one.decision == "approve"]
+
+
+def _too_late(run: Run | None) -> str:
+    if run is None:
+        return "There is no such plan any more. `/finetune start` makes a new one."
+    return f"Run {run.id} has moved on: it is {STATE_WORDS[run.state]}."

@@ -1,0 +1,60 @@
+"""One tick: reads what is not final and moves each one step. A kill at any line loses nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import assert_never
+
+from bot.workflows import datasets, evidence, models, plans, training
+from bot.workflows.desk import Desk
+from storage.records import Run
+
+TROUBLE_PAUSE_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+def reconcile(desk: Desk) -> None:
+    """Everything that is due, each behind its own guard: one broken thing holds up no other."""
+    now = desk.clock()
+    for dataset in desk.store.datasets.due(now):
+        _guarded(partial(datasets.step, desk, dataset), f"dataset {dataset.id}")
+    for run in desk.store.runs.due(now):
+        _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
+    for ask in desk.store.asks():
+        _guarded(partial(models.answer, desk, ask), f"ask {ask.id}")
+
+
+def step(desk: Desk, run: Run) -> None:
+    """One step of one run."""
+    match run.state:
+        case "awaiting_approval":
+            plans.expire_or_wait(desk, run)
+        case "approved" | "creating" if run.cancel_asked_by:
+            training.cancel_before_training(desk, run)
+        case "approved" | "creating":
+            training.create(desk, run)
+        case "training":
+            training.follow(desk, run)
+        case "evaluating":
+            evidence.evaluate(desk, run)
+        case "done" | "rejected" | "expired" | "cancelled" | "failed" | "needs_human":
+            pass
+        case _:
+            assert_never(run.state)
+
+
+def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
+    """The tick's one boundary: a fault of ours is logged with what it was about, and the tick goes on."""
+    try:
+        work()
+    except Exception:
+        log.exception("%s: its step failed", what)
+        if after_trouble:
+            after_trouble()
+
+
+def _postpone(desk: Desk, run: Run) -> None:
+    desk.store.runs.move(run, run.state, now=desk.clock(), next_at=desk.clock() + TROUBLE_PAUSE_S)

@@ -1,0 +1,115 @@
+"""What a run tells the channel: drafts for the outbox, written in the transaction of what they tell.
+
+An edit notifies nobody, so the start, the end and a failure are messages of their own; between them one card
+is edited in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from bot.decisions.planning import Plan, plan_from_json
+from bot.results import ChangedRow, Progress, RunResult
+from bot.views import results as result_views
+from bot.views import runs as views
+from bot.views.blocks import Message
+from bot.workflows.desk import Desk
+from storage.records import Draft, OutboxKind, Run
+from trainers.money import to_micros
+from trainers.pricing import PriceList
+
+EndState = Literal["failed", "cancelled"]
+ClosedState = Literal["expired", "cancelled"]
+
+
+def month(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+
+
+def asked(desk: Desk, run: Run, message: Message) -> None:
+    """The approval card."""
+    _put(desk, run, "post", message, card=f"plan {run.id}", once=f"plan {run.id}")
+
+
+def decided(desk: Desk, run: Run, message: Message) -> None:
+    """The approval card's buttons give way to who decided what, and the requester hears of it."""
+    _put(desk, run, "edit", message, card=f"plan {run.id}")
+
+
+def to_requester(desk: Desk, run: Run, text: str, *, once: str) -> None:
+    body = Message(text).body()
+    desk.store.outbox.put(
+        Draft(kind="direct", channel=run.channel, person=run.requester, body=body, dedupe=once),
+        now=desk.clock(),
+    )
+
+
+def progress(desk: Desk, run: Run) -> None:
+    """The card: posted when the run first has something to show, edited from then on."""
+    plan = plan_from_json(run.plan)
+    message = views.card(run, plan, Progress.from_json(run.progress), desk.clock())
+    known = desk.store.outbox.card(f"run {run.id}") or desk.store.outbox.is_waiting(f"run {run.id}")
+    once = None if known else f"run {run.id}"
+    _put(desk, run, "edit" if known else "post", message, card=f"run {run.id}", once=once)
+
+
+def ended(desk: Desk, run: Run, why: str) -> None:
+    """Failed, cancelled, or a person is needed: said anew, so that people notice."""
+    progress(desk, run)
+    _put(desk, run, "post", views.ended(run, plan_from_json(run.plan), why), once=f"end {run.id}")
+    to_requester(desk, run, views.ended_short(run, why), once=f"end dm {run.id}")
+
+
+def result(
+    desk: Desk,
+    run: Run,
+    plan: Plan,
+    found: RunResult,
+    changed: Sequence[ChangedRow],
+    plots: Sequence[Path | None],
+) -> None:
+    """The result card, its plots in the thread, and the rows that changed where only members can read."""
+    card = f"result {run.id}"
+    _put(desk, run, "post", result_views.card(run, plan, found), card=card, once=card)
+    for plot in plots:
+        if plot:
+            _put_file(desk, run, card, plot, result_views.alt_text(plot.stem, plan))
+    if changed and desk.directory.is_private(run.channel):
+        message = result_views.changed(changed)
+        _put(desk, run, "post", message, thread=card, once=f"changed {run.id}")
+
+
+def training_cost(plan: Plan, progress: Progress) -> int:
+    """Micro-dollars by the plan's own price list: hours on our machine, or trained tokens at a vendor."""
+    row = PriceList.from_json(plan.prices).rows[0]
+    if row.usd_per_hour is not None:
+        return to_micros(row.usd_per_hour * Decimal(round(progress.train_seconds)) / 3600)
+    return to_micros((row.price.training or Decimal(0)) * progress.trained_tokens / 1_000_000)
+
+
+def _put(
+    desk: Desk,
+    run: Run,
+    kind: OutboxKind,
+    message: Message,
+    *,
+    card: str | None = None,
+    thread: str | None = None,
+    once: str | None = None,
+) -> None:
+    desk.store.outbox.put(
+        Draft(kind=kind, channel=run.channel, body=message.body(), card=card, thread=thread, dedupe=once),
+        now=desk.clock(),
+    )
+
+
+def _put_file(desk: Desk, run: Run, thread: str, path: Path, alt: str) -> None:
+    body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
+    draft = Draft(
+        kind="file", channel=run.channel, body=body, thread=thread, dedupe=f"{path.stem} of run {run.id}"
+    )
+    desk.store.outbox.put(draft, now=desk.clock())

@@ -1,0 +1,257 @@
+"""From an approved plan to a trained model: look, record the intent, create once, follow the job.
+
+A create whose answer got lost may have cost money already. So every step looks for the job by the plan's key
+first; without a sign of it, a second create waits until the list has had time to show the first one.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bot.decisions.planning import Plan, plan_from_json
+from bot.results import Progress
+from bot.workflows import telling
+from bot.workflows.desk import Desk
+from storage.records import Model, Run
+from trainers.client import Trainer
+from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.types import QUEUED_STATUSES, Event, Job, JobSpec
+
+SETTLE_S = 12 * 60.0
+LOOK_AGAIN_S = 10.0
+POLL_S = 2.0
+MAX_CREATES = 5
+MAX_PAUSE_S = 120.0
+
+log = logging.getLogger(__name__)
+
+
+def create(desk: Desk, run: Run) -> None:
+    """One step of approved or creating."""
+    trainer, plan = desk.trainers.get(run.provider), plan_from_json(run.plan)
+    if trainer is None:
+        fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
+        return
+    try:
+        found = trainer.find_jobs(run.key)
+        if found:
+            _adopt(desk, run, trainer, found)
+        elif _may_create(desk, run, trainer):
+            _create(desk, run, trainer, plan)
+        else:
+            wait(desk, run, LOOK_AGAIN_S)
+    except Refused as refused:
+        _refused(desk, run, trainer, refused)
+    except TrainerError as trouble:
+        wait(desk, run, _pause(run, trouble), note=str(trouble))
+
+
+def follow(desk: Desk, run: Run) -> None:
+    """One look at a job that trains."""
+    trainer = desk.trainers[run.provider]
+    try:
+        job = trainer.job(str(run.job_id))
+        progress = _progress(run, job, _events(trainer, job), desk.clock())
+        if run.cancel_asked_by and not job.is_final:
+            job = trainer.cancel(job.id)
+    except Refused as refused:
+        needs_human(desk, run, f"{refused} The job may still cost money: look there.")
+        return
+    except TrainerError as trouble:
+        wait(desk, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
+        return
+    _take(desk, run, job, progress)
+
+
+def cancel_before_training(desk: Desk, run: Run) -> None:
+    """A run that has no job yet, or whose create is in doubt."""
+    if run.state == "creating":
+        create(desk, run)  # finds or settles the doubt first; `follow` then cancels the job
+    else:
+        end(
+            desk,
+            run,
+            "cancelled",
+            f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed.",
+        )
+
+
+def fail(desk: Desk, run: Run, why: str) -> None:
+    end(desk, run, "failed", why)
+
+
+def end(desk: Desk, run: Run, state: telling.EndState, why: str, *, actual_micros: int = 0) -> None:
+    """Final, without a result: the reservation goes back, less what was spent."""
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, state, now=now, error=why, actual_micros=actual_micros)
+        if moved is None:
+            return
+        desk.store.runs.book(moved, "settle", actual_micros, month=telling.month(now), now=now)
+        desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}", detail=why)
+        telling.ended(desk, moved, why)
+
+
+def needs_human(desk: Desk, run: Run, why: str) -> None:
+    """Stopped with money in doubt: the reservation stays until a person has looked."""
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, "needs_human", now=now, error=why)
+        if moved:
+            desk.store.audit.add(
+                at=now, who="finetune", action="needs human", subject=f"run {run.id}", detail=why
+            )
+            telling.ended(desk, moved, why)
+
+
+def wait(desk: Desk, run: Run, seconds: float, *, note: str | None = None) -> None:
+    now = desk.clock()
+    progress = Progress.from_json(run.progress).with_note(note)
+    moved = desk.store.runs.move(run, run.state, now=now, next_at=now + seconds, progress=progress.to_json())
+    if moved and note:
+        telling.progress(desk, moved)
+
+
+def _may_create(desk: Desk, run: Run, trainer: Trainer) -> bool:
+    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
+    if run.state == "approved" or trainer.provider.can("idempotency"):
+        return True
+    return desk.clock() - run.state_since >= SETTLE_S
+
+
+def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan) -> None:
+    if run.tries >= MAX_CREATES:
+        needs_human(desk, run, f"Creating the job stayed without a clear answer {run.tries} times.")
+        return
+    file_id = trainer.upload(desk.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
+    now = desk.clock()
+    intent = desk.store.runs.move(
+        run, "creating", now=now, tries=run.tries + 1, state_since=now, next_at=now, file_id=file_id
+    )
+    if intent is None:
+        return
+    try:
+        job = trainer.create(_spec(run, plan, file_id))
+    except Refused as refused:
+        _refused(desk, intent, trainer, refused)
+    except (Uncertain, Nonsense) as doubt:
+        log.warning("run %s: %s", run.id, doubt)
+        wait(desk, intent, LOOK_AGAIN_S / 2, note=str(doubt))
+    else:
+        _started(desk, intent, job)
+
+
+def _spec(run: Run, plan: Plan, file_id: str) -> JobSpec:
+    return JobSpec(
+        key=run.key,
+        model=plan.base_model,
+        training_file=file_id,
+        hyperparameters=dict(plan.hyperparameters),
+        seed=plan.seed,
+        suffix=plan.suffix,
+        metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
+    )
+
+
+def _adopt(desk: Desk, run: Run, trainer: Trainer, found: tuple[Job, ...]) -> None:
+    """The oldest job with our key is ours; were there others, they would cost twice."""
+    for extra in found[1:]:
+        if not extra.is_final:
+            log.error("run %s: job %s is a second one with our key: cancelled", run.id, extra.id)
+            trainer.cancel(extra.id)
+    _started(desk, run, found[0])
+
+
+def _started(desk: Desk, run: Run, job: Job) -> None:
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, "training", now=now, job_id=job.id, progress=Progress().to_json())
+        if moved:
+            desk.store.audit.add(
+                at=now, who="finetune", action="started", subject=f"run {run.id}", detail=f"job {job.id}"
+            )
+            telling.progress(desk, moved)
+
+
+def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
+    """A certain no: nothing was created. A file sent in vain is taken back."""
+    if run.file_id:
+        try:
+            trainer.delete_file(run.file_id)
+        except TrainerError as trouble:
+            log.warning("run %s: the uploaded file stays: %s", run.id, trouble)
+    if refused.is_closed_to_us:
+        way_out = (
+            "It has closed fine-tuning to your organisation; the uploaded file was deleted again. "
+            "Your own machine can train instead: choose a target that starts with `local/`."
+        )
+        fail(desk, run, f"{trainer.provider.name} refuses to train for you. {way_out}")
+        return
+    fail(desk, run, f"{refused} Nothing was started, nothing is owed.")
+
+
+def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
+    match job.status:
+        case "succeeded" if job.fine_tuned_model:
+            _trained(desk, run, job, progress)
+        case "failed":
+            fail(desk, run, f"Training failed: {job.error_message or 'the trainer gave no reason'}")
+        case "cancelled":
+            by = f" by <@{run.cancel_asked_by}>" if run.cancel_asked_by else " on the trainer's side"
+            end(
+                desk,
+                run,
+                "cancelled",
+                f"Cancelled{by}.",
+                actual_micros=telling.training_cost(plan_from_json(run.plan), progress),
+            )
+        case _:
+            _goes_on(desk, run, job, progress)
+
+
+def _goes_on(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
+    now = desk.clock()
+    moved = desk.store.runs.move(run, "training", now=now, progress=progress.to_json(), next_at=now + POLL_S)
+    if moved and moved.progress != run.progress:
+        telling.progress(desk, moved)
+
+
+def _trained(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
+    """The model has a name from now on; whether it is better is measured next."""
+    now = desk.clock()
+    model = Model(
+        name=f"{plan_from_json(run.plan).dataset}-{run.id}",
+        run_id=run.id,
+        provider=run.provider,
+        provider_model=str(job.fine_tuned_model),
+        state="candidate",
+        created_at=now,
+    )
+    with desk.store.transaction():
+        moved = desk.store.runs.move(
+            run, "evaluating", now=now, model=model.name, progress=progress.to_json()
+        )
+        if moved:
+            desk.store.add_model(model)
+            desk.store.audit.add(at=now, who="finetune", action="trained", subject=f"run {run.id}")
+            telling.progress(desk, moved)
+
+
+def _events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
+    return trainer.events(job.id, 20) if job.status == "running" or job.is_final else ()
+
+
+def _progress(run: Run, job: Job, events: tuple[Event, ...], now: float) -> Progress:
+    """What the trainer says, on top of what we knew."""
+    known = Progress.from_json(run.progress)
+    note = None
+    if not job.has_known_status:
+        note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
+    elif job.status in QUEUED_STATUSES:
+        note = "Waiting for a free place on the trainer."
+    return known.with_job(job, events, note, now)
+
+
+def _pause(run: Run, trouble: TrainerError) -> float:
+    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
+    return min(asked or 2.0 ** min(run.tries + 1, 7), MAX_PAUSE_S)

@@ -1,0 +1,148 @@
+"""A person at local-slack's web page in Chromium, over Playwright's sync API. It knows the page, not the bot.
+
+Every step waits for what it needs and fails after `patience` seconds with what it waited for.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_chromium() -> str | None:
+    return next((path for path in map(shutil.which, _NAMES) if path), None)
+
+
+@contextmanager
+def open_page(url: str, *, width: int = 1200, height: int = 900, patience: float = 15.0) -> Iterator[Visitor]:
+    """A fresh browser at local-slack's page. Raises FileNotFoundError without a Chromium."""
+    chromium = find_chromium()
+    if chromium is None:
+        raise FileNotFoundError(f"no Chromium on PATH: install one of {', '.join(_NAMES)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(patience * 1000)
+        page.goto(url)
+        page.locator(".composer-input").wait_for()
+        try:
+            yield Visitor(page)
+        finally:
+            browser.close()
+
+
+class Visitor:
+    """One tab. `act_as` and `go_to` choose who and where; names are the ones that a person reads."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def act_as(self, real_name: str) -> None:
+        self._page.locator(".actas select").last.select_option(label=real_name)
+
+    def go_to(self, name: str) -> None:
+        """A channel by its name, direct messages by the person's, the App Home by the app's."""
+        self._page.locator(".sidebar-item").filter(has_text=re.compile(rf"{re.escape(name)}$")).click()
+
+    def type(self, line: str) -> None:
+        """Into the composer, sent with Enter: '/finetune help' or plain words."""
+        composer = self._page.locator(".main .composer-input")
+        composer.fill(line)
+        composer.press("Enter")
+
+    def attach(self, path: Path, text: str = "") -> None:
+        """Send a file with the composer."""
+        self._page.locator(".main .composer input[type=file]").set_input_files(path)
+        self._page.locator(".main .composer-input").fill(text)
+        self._page.locator(".main .composer-send").click()
+
+    def wait_for(self, text: str, *, seconds: float | None = None) -> None:
+        """Until some visible message in the channel or thread holds this text."""
+        timeout = None if seconds is None else seconds * 1000
+        self._message(text).wait_for(timeout=timeout)
+
+    def sees(self, text: str) -> bool:
+        return self._message(text).count() > 0
+
+    def click(self, button: str, *, inside: str) -> None:
+        """A button of the newest visible message that holds the text `inside`."""
+        self._message(inside).get_by_role("button", name=button, exact=True).click()
+
+    def confirm(self, button: str) -> str:
+        """Answer the confirm dialog by one of its buttons; gives what the dialog said."""
+        dialog = self._page.locator("dialog.ours-confirm")
+        said = dialog.inner_text()
+        dialog.get_by_role("button", name=button, exact=True).click()
+        dialog.wait_for(state="detached")
+        return said
+
+    def open_thread(self, of: str) -> None:
+        self._message(of).locator(".thread-summary").click()
+        self._page.locator(".thread-pane").wait_for()
+
+    def close_thread(self) -> None:
+        self._page.locator(".thread-x").click()
+
+    def wait_for_modal(self, title: str) -> None:
+        self._page.locator(".modal-title", has_text=title).wait_for()
+
+    def fill(self, answers: Mapping[str, str | Path]) -> None:
+        """The modal's fields by their labels: a Path goes into a file field, else text, or an option's words."""
+        for label, answer in answers.items():
+            self._fill(self._field(label), answer)
+
+    def submit(self) -> None:
+        self._page.locator(".modal .modal-btn.primary").click()
+
+    def wait_for_no_modal(self) -> None:
+        self._page.locator(".modal").wait_for(state="detached")
+
+    def complaints(self) -> list[str]:
+        """What the modal says is wrong, after waiting for the first."""
+        self._page.locator(".modal-error").first.wait_for()
+        return self._page.locator(".modal-error").all_inner_texts()
+
+    def press_in_home(self, button: str) -> None:
+        self._page.locator(".home").get_by_role("button", name=button, exact=True).click()
+
+    def wait_in_home(self, text: str) -> None:
+        self._page.locator(".home", has_text=text).wait_for()
+
+    def broken_images(self) -> list[str]:
+        """Where an image should be and none is: the addresses."""
+        script = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        found: list[str] = self._page.evaluate(script)
+        return found
+
+    def show(self, text: str) -> None:
+        """Scroll the newest message with this text into sight."""
+        self._message(text).scroll_into_view_if_needed()
+
+    def screenshot(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._page.screenshot(path=path)
+
+    def _message(self, text: str) -> Locator:
+        return self._page.locator(".msg:visible").filter(has_text=text).last
+
+    def _field(self, label: str) -> Locator:
+        exact = self._page.locator(".bk-label", has_text=re.compile(rf"^{re.escape(label)}$"))
+        return self._page.locator(".modal .bk-input").filter(has=exact)
+
+    def _fill(self, field: Locator, answer: str | Path) -> None:
+        if isinstance(answer, Path):
+            field.locator("input[type=file]").set_input_files(answer)
+        elif field.locator("select:visible").count():
+            field.locator("select:visible").select_option(label=answer)
+        elif field.locator("input[type=radio], input[type=checkbox]").count():
+            field.get_by_label(answer, exact=True).check()
+        else:
+            field.locator("input:visible").fill(answer)
