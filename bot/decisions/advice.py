@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from bot.decisions.amounts import tokens
-from bot.decisions.roi import PAYBACK_MONTHS, Estimate
+from bot.decisions.amounts import duration, tokens
+from bot.decisions.roi import Estimate
 from trainers.money import usd
 from trainers.providers import ModelVerdict
 
@@ -24,13 +24,16 @@ Kind = Literal["go", "no_go", "unknown"]
 
 @dataclass(frozen=True)
 class Facts:
-    """`smallest_label` is the rows of the rarest label, None for free text."""
+    """`smallest_label` is the rows of the rarest label, None for free text. `estimate` is None, and `gaps` say
+    why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the same."""
 
     rows: int
     n_holdout: int
     smallest_label: int | None
     target: ModelVerdict
-    estimate: Estimate
+    training_usd: Decimal | None
+    estimate: Estimate | None
+    gaps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,67 +96,43 @@ def _about_labels(facts: Facts) -> tuple[Reason, ...]:
 
 def _about_money(facts: Facts) -> tuple[Reason, ...]:
     estimate = facts.estimate
-    if estimate.before is None:
-        return (
-            Reason("cost", "unknown", "Whether it saves money is unknown: say `current=` and `volume=`."),
-        )
-    if estimate.after is None or estimate.saving is None:
-        return (
-            Reason(
-                "cost",
-                "unknown",
-                "What the tuned model will cost a month is unknown: its price is not listed.",
-            ),
-        )
-    if estimate.saving <= 0:
+    if estimate is None:
+        return tuple(Reason("cost", "unknown", gap) for gap in facts.gaps)
+    if estimate.payback_months is None:
         return (Reason("cost", "no_go", _a_loss(estimate)),)
-    months = estimate.payback_months or Decimal(0)
-    text = f"It saves {usd(estimate.saving)} a month and pays back in {in_time(months)}."
+    months = estimate.payback_months
+    text = f"It saves {usd(estimate.saving_month)} a month and pays back in {duration(months)}."
     if months > LONGEST_PAYBACK_MONTHS:
-        return (Reason("payback", "no_go", f"{text} That is longer than a year.{_needed(estimate)}"),)
-    if months > PAYBACK_MONTHS:
-        return (Reason("payback", "unknown", f"{text} That is longer than {PAYBACK_MONTHS} months."),)
+        return (Reason("payback", "no_go", f"{text} That is longer than a year. {_needed(estimate)}"),)
+    if months > estimate.payback_target_months:
+        return (Reason("payback", "unknown", f"{text} That is longer than {_target(estimate)}."),)
     return (Reason("payback", "go", text),)
 
 
-def in_time(months: Decimal) -> str:
-    """'under an hour', '5 hours', '33 days', '218 months'."""
-    hours = months * Decimal("730")
-    if hours < 1:
-        return "under an hour"
-    if hours < 48:
-        return f"{hours:.0f} hours"
-    if months < 3:
-        return f"{months * Decimal('30.4'):.0f} days"
-    return f"{months:,.0f} months"
-
-
 def _a_loss(estimate: Estimate) -> str:
-    assert estimate.before is not None  # noqa: S101 - the caller has looked
-    assert estimate.after is not None  # noqa: S101
-    text = (
-        f"On cost it is a loss: today's model costs {usd(estimate.before.total)} a month, "
-        f"the tuned one would cost {usd(estimate.after.total)}."
+    return (
+        f"On cost it is a loss: today's model costs {usd(estimate.monthly_before.total)} a month, "
+        f"the tuned one would cost {usd(estimate.monthly_after.total)}. {_needed(estimate)}"
     )
-    return text + _needed(estimate)
 
 
 def _needed(estimate: Estimate) -> str:
-    if estimate.break_even_tokens is None:
-        return " No volume changes that."
-    return (
-        f" It would pay back within {PAYBACK_MONTHS} months from "
-        f"{tokens(estimate.break_even_tokens)} input tokens a month on."
-    )
+    if estimate.break_even_tokens_per_month is None:
+        return "No volume changes that."
+    volume = tokens(estimate.break_even_tokens_per_month)
+    return f"It would pay back within {_target(estimate)} from {volume} input tokens a month on."
+
+
+def _target(estimate: Estimate) -> str:
+    return duration(estimate.payback_target_months)
 
 
 def _promising(facts: Facts) -> str:
-    saving = facts.estimate.saving
-    cost = usd(facts.estimate.one_off_usd)
-    if saving is None or facts.estimate.payback_months is None:
-        return f"Worth measuring: a run costs about {cost}. What it saves is still unknown."
+    cost = "an unknown sum" if facts.training_usd is None else f"about {usd(facts.training_usd)}"
+    if facts.estimate is None:
+        return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
     return (
-        f"Worth measuring: a run costs about {cost} and would save {usd(saving)} a month "
+        f"Worth measuring: a run costs {cost} and would save {usd(facts.estimate.saving_month)} a month "
         f"if the tuned model is good enough."
     )
 

@@ -1,6 +1,6 @@
 """Slack's messages and modals drawn for a terminal with rich. Pure: a value in, a renderable out.
 
-It draws what a reader needs to follow a story, not every nuance of Block Kit; an unknown block shows its name.
+It draws what a reader needs to follow a story, not all of Block Kit; an unknown block shows its name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def render(message: PostedMessage, names: Names, *, edited: bool = False) -> Ren
 
 
 def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType:
-    """The form as somebody sends it: a line a field with what was put in; what was left alone keeps its value."""
+    """The form as somebody sends it: a line a field; what was left alone keeps its value."""
     rows: list[RenderableType] = [Text(f"┌ {modal.title}", style="bold")]
     for block in modal.blocks:
         if block["type"] == "input":
@@ -180,7 +180,9 @@ def _label(element: Block) -> str:
 
 def _table(block: Block, names: Names) -> Table:
     head, *rows = [[_cell(cell, names) for cell in row] for row in block["rows"]]
-    table = Table(box=box.SIMPLE_HEAD, title=block.get("caption"), title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=block.get("caption"), title_justify="left", show_edge=False, pad_edge=False
+    )
     settings = [*block.get("column_settings", ()), *([{}] * len(head))]
     numeric = [
         all(row[at].get("type") == "raw_number" for row in block["rows"][1:]) for at in range(len(head))

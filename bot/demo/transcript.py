@@ -1,7 +1,7 @@
 """A live, readable transcript of a workspace's channels in the terminal: who did what, and what the bot said.
 
-On a terminal a card that is edited in place stays at the bottom and moves; elsewhere (a log, a pipe) a line is
-written when its bar has moved by a tenth or its stage has changed. It looks and draws; it never acts.
+On a terminal a card that is edited in place stays at the bottom and moves; elsewhere (a log, a pipe) a line
+is written when its bar has moved by a tenth or its stage has changed. It looks and draws; it never acts.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def note_of(message: PostedMessage, names: Names) -> str | None:
 def progress_line(message: PostedMessage, names: Names) -> str:
     """The moving card in one line: its bar, the time left, its numbers, less what does not move."""
     said = [text.plain for text in texts(message, names) if "›" not in text.plain]
-    stages = " › ".join(stage for stage in _stages(message, names))
+    stages = " › ".join(_stages(message, names))
     return " · ".join([part for part in (stages, *said) if part])
 
 

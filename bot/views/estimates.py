@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from typing import Protocol
 
-from bot.decisions.advice import Verdict, in_time
+from bot.decisions.advice import Verdict
 from bot.decisions.amounts import tokens
-from bot.decisions.roi import Estimate, Monthly
-from bot.views.blocks import Block, Message, context, divider, escape, fields, header, modal, plain, section
+from bot.decisions.assumptions import payback
+from bot.decisions.roi import Assumption, Estimate, MonthlyCost, Range, Training
+from bot.views.blocks import Block, Message, context, escape, fields, header, modal, plain, section
 from bot.views.words import duration_range
+from trainers.dataset import Report
 from trainers.money import usd
 
 ESTIMATE = "estimate"
@@ -25,50 +27,89 @@ class Choices:
     targets: Sequence[str]
 
 
-def card(name: str, target: str, estimate: Estimate, verdict: Verdict) -> Message:
+class Estimated(Protocol):
+    """What the card shows; see bot/workflows/estimating.py."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def report(self) -> Report: ...
+    @property
+    def training(self) -> Training | None: ...
+    @property
+    def minutes(self) -> Range: ...
+    @property
+    def estimate(self) -> Estimate | None: ...
+    @property
+    def assumptions(self) -> Sequence[Assumption]: ...
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+def card(estimated: Estimated, target: str) -> Message:
+    verdict = estimated.verdict
+    rests_on = (
+        [context("*What this rests on*\n" + _listed(estimated.assumptions))] if estimated.assumptions else []
+    )
     return Message(
         f"{verdict.headline} {verdict.next_step}",
         (
-            header(f"{name} on {target}"),
+            header(f"{estimated.name} on {target}"),
             section(f"*{escape(verdict.headline)}*"),
-            fields(numbers(estimate)),
+            fields(numbers(estimated)),
             section("\n".join(f"• _{MARKS[one.kind]}_: {one.text}" for one in verdict.reasons)),
             section(verdict.next_step),
-            divider(),
-            context("What this rests on\n" + "\n".join(_assumptions(estimate))),
+            *rests_on,
         ),
     )
 
 
-def numbers(estimate: Estimate) -> list[tuple[str, str]]:
-    low, expected, high = estimate.training_usd
-    cost = usd(expected) if low == high else f"{usd(expected)} ({usd(low)} to {usd(high)})"
+def numbers(estimated: Estimated) -> list[tuple[str, str]]:
+    low, high = estimated.minutes.low * 60, estimated.minutes.high * 60
     pairs = [
-        ("Training, once", cost),
-        ("Takes", duration_range(estimate.seconds[0], estimate.seconds[2])),
-        ("Tokens trained", f"{estimate.training_tokens:,}"),
+        ("Training, once", _training(estimated)),
+        ("Takes", duration_range(float(low), float(high))),
     ]
-    if estimate.before and estimate.after and estimate.saving is not None:
+    made = estimated.estimate
+    if made:
         pairs += [
-            ("Each month today", monthly(estimate.before)),
-            ("Each month tuned", monthly(estimate.after)),
-            ("Saves", f"{usd(estimate.saving)} a month"),
-            (
-                "Pays back in",
-                in_time(estimate.payback_months) if estimate.payback_months else "never at this volume",
-            ),
-            ("Worth it from", _break_even(estimate)),
+            ("Each month today", monthly(made.monthly_before)),
+            ("Each month tuned", monthly(made.monthly_after)),
+            ("Saves a month", _range(made.saving_month_range)),
+            ("Pays back in", payback(made.payback_months)),
+            ("Worth it from", _break_even(made)),
         ]
-    elif estimate.before:
-        pairs.append(("Each month today", monthly(estimate.before)))
     return pairs
 
 
-def monthly(bill: Monthly) -> str:
+def monthly(bill: MonthlyCost) -> str:
     parts = [f"{usd(bill.input)} in", f"{usd(bill.output)} out"]
-    if bill.hosting > Decimal(0):
+    if bill.hosting:
         parts.append(f"{usd(bill.hosting)} machine")
     return f"{usd(bill.total)} ({', '.join(parts)})"
+
+
+def _training(estimated: Estimated) -> str:
+    training = estimated.training
+    if training is None:
+        return "unknown"
+    return f"{_range(training.usd)} for {training.billed_tokens:,} tokens"
+
+
+def _range(amounts: Range) -> str:
+    expected, low, high = usd(amounts.expected), usd(amounts.low), usd(amounts.high)
+    return expected if low == high else f"{expected} ({low} to {high})"
+
+
+def _break_even(made: Estimate) -> str:
+    if made.break_even_tokens_per_month is None:
+        return "no volume"
+    within = payback(made.payback_target_months)
+    return f"{tokens(made.break_even_tokens_per_month)} input tokens a month (pays back in {within})"
+
+
+def _listed(assumed: Sequence[Assumption]) -> str:
+    return "\n".join(f"• {one.name}: {escape(one.value)}. {escape(one.why)}" for one in assumed)
 
 
 def form(channel: str, choices: Choices) -> Block:
@@ -85,16 +126,6 @@ def typed(values: Mapping[str, str | None]) -> str:
     """The form as the command that says the same."""
     options = [f"{key}={values[key]}" for key in ("current", "volume", "target") if values.get(key)]
     return " ".join(["estimate", values.get("dataset") or "", *options])
-
-
-def _break_even(estimate: Estimate) -> str:
-    if estimate.break_even_tokens is None:
-        return "no volume"
-    return f"{tokens(estimate.break_even_tokens)} input tokens a month (pays back in 3 months)"
-
-
-def _assumptions(estimate: Estimate) -> list[str]:
-    return [f"• {one.name}: {escape(one.value)}. {escape(one.why)}" for one in estimate.assumptions]
 
 
 def _select(name: str, label: str, options: Sequence[str]) -> Block:

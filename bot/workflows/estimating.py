@@ -12,20 +12,33 @@ from datetime import date
 from decimal import Decimal
 
 from bot.decisions.advice import Facts, Verdict, advise
-from bot.decisions.amounts import tokens
+from bot.decisions.amounts import HOURS_PER_MONTH
+from bot.decisions.assumptions import assumptions
 from bot.decisions.planning import hyperparameters_for
-from bot.decisions.roi import Assumption, Estimate, Shape, Today, Training, estimate
+from bot.decisions.roi import (
+    Assumption,
+    Estimate,
+    Gap,
+    Inputs,
+    Range,
+    Rates,
+    Training,
+    Usage,
+    estimate,
+    evaluation_usd,
+    rates_of,
+    training_of,
+)
 from bot.results import Refusal
 from bot.settings import Settings
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
-from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
-from trainers.providers import ModelRow, ProviderRow, model_verdict
-from trainers.types import Hyperparameter, Price
+from trainers.providers import ModelRow, ModelVerdict, ProviderRow, model_verdict
+from trainers.types import Hyperparameter
 
-HOSTED_SECONDS = (600, 1800, 7200)
-SPREAD = Decimal(2)
+HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
+START_UP_S = 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Estimated:
-    """An estimate with all that it rests on. `prices`: the target's row first, then today's model's."""
+    """An estimate with all that it rests on. `prices`: the target's row first, then today's model's.
+
+    `estimate` is None where today's bill or a price is not known; `gaps` say what is missing.
+    """
 
     name: str
     report: Report
@@ -58,7 +74,10 @@ class Estimated:
     target: Target
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     prices: tuple[PriceRow, ...]
-    estimate: Estimate
+    training: Training | None
+    minutes: Range
+    estimate: Estimate | None
+    assumptions: tuple[Assumption, ...]
     verdict: Verdict
 
 
@@ -73,14 +92,10 @@ def make_estimate(
         return now
     tuned = tuned_price(target.row, target.model)
     hyperparameters = _hyperparameters(target, report, question)
-    training = _training(settings, target, report, dict(hyperparameters), tuned, today)
-    made = estimate(
-        _shape(report),
-        training,
-        tuned.price,
-        Today(question.volume, now.price) if now and question.volume else None,
-        assumptions=_assumptions(settings, target, report, question, now, training, tuned),
-    )
+    minutes = _minutes(settings, target, report, int(dict(hyperparameters)["n_epochs"]))
+    training = training_of(tuned, report.tokens.train, int(dict(hyperparameters)["n_epochs"]), minutes)
+    inputs = _inputs(settings, report, question, target, training, now, tuned, today)
+    made = None if isinstance(inputs, Gap) else estimate(inputs)
     return Estimated(
         name=name,
         report=report,
@@ -88,8 +103,21 @@ def make_estimate(
         target=target,
         hyperparameters=hyperparameters,
         prices=(tuned, now) if now else (tuned,),
+        training=None if isinstance(training, Gap) else training,
+        minutes=minutes,
         estimate=made,
-        verdict=advise(_facts(report, target, made, today)),
+        assumptions=() if isinstance(inputs, Gap) else assumptions(inputs),
+        verdict=advise(
+            Facts(
+                rows=report.rows,
+                n_holdout=report.n_holdout,
+                smallest_label=report.labels[-1].rows if report.labels else None,
+                target=_end_verdict(target, made, today),
+                training_usd=None if isinstance(training, Gap) else training.usd.expected,
+                estimate=made,
+                gaps=(inputs.sentence,) if isinstance(inputs, Gap) else (),
+            )
+        ),
     )
 
 
@@ -132,125 +160,61 @@ def _hyperparameters(
     return tuple(sorted(sent_hyperparameters(provider, dict(chosen)).items()))
 
 
-def _training(
+def _minutes(settings: Settings, target: Target, report: Report, epochs: int) -> Range:
+    """By the speed of our own trainer, half to twice as long; a hosted service's queue decides otherwise."""
+    if target.model.usd_per_hour is None:
+        return HOSTED_MINUTES
+    seconds = Decimal(report.tokens.train * epochs) / settings.trainer.tokens_per_second + START_UP_S
+    return Range(seconds / 120, seconds / 60, seconds / 30)
+
+
+def _inputs(
     settings: Settings,
-    target: Target,
-    report: Report,
-    hyperparameters: dict[str, Hyperparameter],
-    tuned: PriceRow,
-    today: date,
-) -> Training:
-    epochs = int(hyperparameters["n_epochs"])
-    seconds = HOSTED_SECONDS
-    if target.model.usd_per_hour is not None:
-        expected = Decimal(report.tokens.train * epochs) / settings.trainer.tokens_per_second + 20
-        seconds = (int(expected / SPREAD), int(expected), int(expected * SPREAD))
-    return Training(
-        tokens=report.tokens.train,
-        epochs=epochs,
-        usd_per_million=tuned.price.training,
-        usd_per_hour=target.model.usd_per_hour,
-        seconds=seconds,
-        evaluation_usd=_evaluation_usd(settings, target, report, tuned.price, today),
-    )
-
-
-def _evaluation_usd(settings: Settings, target: Target, report: Report, tuned: Price, today: date) -> Decimal:
-    """Both models answer every held-out row once."""
-    if target.model.usd_per_hour is not None:
-        return Decimal(0)
-    base = prompted_price(
-        target.model.base_name or target.model.name, settings.providers, settings.prices, today
-    )
-    shape, rows = _shape(report), report.n_holdout
-    asked = _answers_usd(rows, shape.prompt_tuned, shape.answer, tuned)
-    if isinstance(base, PriceRow):
-        asked += _answers_usd(rows, shape.prompt_now, shape.answer, base.price)
-    return asked
-
-
-def _answers_usd(rows: int, prompt: Decimal, answer: Decimal, price: Price) -> Decimal:
-    return rows * (prompt * (price.input or 0) + answer * (price.output or 0)) / 1_000_000
-
-
-def _shape(report: Report) -> Shape:
-    counted = report.tokens
-    return Shape(
-        prompt_now=_tokens(counted.prompted_mean),
-        prompt_tuned=_tokens(counted.prompt_mean),
-        answer=_tokens(counted.answer_mean),
-    )
-
-
-def _tokens(mean: float) -> Decimal:
-    return Decimal(str(round(mean, 2)))
-
-
-def _facts(report: Report, target: Target, made: Estimate, today: date) -> Facts:
-    payback_days = float(made.payback_months * Decimal("30.4")) if made.payback_months else None
-    return Facts(
-        rows=report.rows,
-        n_holdout=report.n_holdout,
-        smallest_label=report.labels[-1].rows if report.labels else None,
-        target=model_verdict(target.row, target.model, today, payback_days),
-        estimate=made,
-    )
-
-
-def _assumptions(
-    settings: Settings,
-    target: Target,
     report: Report,
     question: Question,
+    target: Target,
+    training: Training | Gap,
     now: PriceRow | None,
-    training: Training,
     tuned: PriceRow,
-) -> tuple[Assumption, ...]:
-    """Everything that was not measured or said, and what was measured where."""
-    shape = _shape(report)
-    made = [
-        Assumption("epochs", str(training.epochs), "passes over the training rows; `epochs=` changes it"),
-        Assumption(
-            "tokens a request",
-            f"{shape.prompt_now:.0f} in today, {shape.prompt_tuned:.0f} in tuned, {shape.answer:.1f} out",
-            f"measured on your rows with {report.tokens.encoding}; a tuned model needs no list of labels",
-        ),
-        Assumption("people's time", "$0", "not counted: add the hours that labelling and upkeep take you"),
-        Assumption("tuned price", _priced(tuned), tuned.said_by),
-    ]
-    if now and question.volume:
-        made.append(Assumption("today's price", _priced(now), now.said_by))
-        made.append(
-            Assumption(
-                "volume",
-                f"{tokens(question.volume)} input tokens a month",
-                "as you said; output comes on top",
-            )
-        )
-        made.append(Assumption("caching and batches", "not used", "both would lower today's bill as well"))
+    today: date,
+) -> Inputs | Gap:
+    if now is None or question.volume is None:
+        return Gap("Whether it saves money is unknown: say `current=` (today's model) and `volume=` as well.")
+    rates_now, rates_tuned = rates_of(now), rates_of(tuned)
+    for gap in (training, rates_now, rates_tuned):
+        if isinstance(gap, Gap):
+            return gap
+    assert isinstance(training, Training)  # noqa: S101 - gaps have returned
+    assert isinstance(rates_now, Rates)  # noqa: S101
+    assert isinstance(rates_tuned, Rates)  # noqa: S101
+    return Inputs(
+        monthly_input_tokens=question.volume,
+        usage=_usage(report, report.rows),
+        now=rates_now,
+        tuned=rates_tuned,
+        training=training,
+        today=today,
+        ends=target.model.ends,
+        evaluation_usd=_evaluation(settings, report, target, rates_tuned, today),
+    )
+
+
+def _evaluation(settings: Settings, report: Report, target: Target, tuned: Rates, today: date) -> Decimal:
+    """Our own machine's hours are in the training already; a vendor bills both models' answers."""
     if target.model.usd_per_hour is not None:
-        made.append(
-            Assumption(
-                "machine",
-                f"{usd(target.model.usd_per_hour)} an hour",
-                "730 hours a month; usd_per_hour in finetune.toml",
-            )
-        )
-        made.append(
-            Assumption(
-                "speed",
-                f"{settings.trainer.tokens_per_second} tokens a second, half to twice that",
-                "SmolLM2-135M on two CPU cores; tokens_per_second in finetune.toml, [trainer]",
-            )
-        )
-    else:
-        made.append(Assumption("time", "10 minutes to 2 hours", "a hosted service's queue decides"))
-    return tuple(made)
+        return Decimal(0)
+    name = target.model.base_name or target.model.name
+    found = prompted_price(name, settings.providers, settings.prices, today)
+    base = tuned if isinstance(found, UnknownPrice) else rates_of(found)
+    return evaluation_usd(_usage(report, report.n_holdout), tuned if isinstance(base, Gap) else base, tuned)
 
 
-def _priced(row: PriceRow) -> str:
-    if row.usd_per_hour is not None:
-        return f"tokens are free, the machine costs {usd(row.usd_per_hour)} an hour"
-    if row.price.input is None or row.price.output is None:
-        return "unknown"
-    return f"{rate(row.price.input)} in, {rate(row.price.output)} out"
+def _usage(report: Report, requests: int) -> Usage:
+    counted = report.tokens
+    return Usage.from_means(requests, counted.prompted_mean, counted.prompt_mean, counted.answer_mean)
+
+
+def _end_verdict(target: Target, made: Estimate | None, today: date) -> ModelVerdict:
+    months = made.payback_months if made else None
+    days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
+    return model_verdict(target.row, target.model, today, days)

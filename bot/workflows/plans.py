@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may
 from bot.decisions.budget import Budget
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
+from bot.decisions.roi import Training
 from bot.parsing import Estimate, Start
 from bot.results import Refusal
 from bot.views import estimates as estimate_views
@@ -35,7 +37,7 @@ def estimate(desk: Desk, command: Estimate) -> Estimated | Refusal:
 
 
 def estimate_card(estimated: Estimated) -> Message:
-    return estimate_views.card(estimated.name, estimated.target.name, estimated.estimate, estimated.verdict)
+    return estimate_views.card(estimated, estimated.target.name)
 
 
 def post_estimate(desk: Desk, estimated: Estimated, channel: str, person: str) -> None:
@@ -61,7 +63,11 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     if isinstance(estimated, Refusal):
         return estimated
     refusal = _cannot_start(desk, estimated, person)
-    return refusal or _ask(desk, _plan(desk, checked, estimated, person, channel))
+    if refusal:
+        return refusal
+    if estimated.training is None:
+        return Refusal(" ".join(reason.text for reason in estimated.verdict.reasons if reason.rule == "cost"))
+    return _ask(desk, _plan(desk, checked, estimated, estimated.training, person, channel))
 
 
 def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
@@ -165,8 +171,11 @@ def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | No
     return None
 
 
-def _plan(desk: Desk, checked: Checked, estimated: Estimated, person: str, channel: str) -> Plan:
+def _plan(
+    desk: Desk, checked: Checked, estimated: Estimated, training: Training, person: str, channel: str
+) -> Plan:
     dataset, report, made = checked.dataset, estimated.report, estimated.estimate
+    evaluation = made.evaluation_usd if made else Decimal(0)
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -186,13 +195,13 @@ def _plan(desk: Desk, checked: Checked, estimated: Estimated, person: str, chann
         seed=SEED,
         suffix=dataset.name,
         prices=PriceList(estimated.prices, today(desk)).to_json(),
-        training_tokens=made.training_tokens,
-        expected_micros=to_micros(made.training_usd[1]),
-        maximum_micros=to_micros(made.training_usd[2]),
-        seconds_low=made.seconds[0],
-        seconds_high=made.seconds[2],
-        monthly_before_micros=to_micros(made.before.total) if made.before else None,
-        monthly_after_micros=to_micros(made.after.total) if made.after else None,
+        training_tokens=training.billed_tokens,
+        expected_micros=to_micros(training.usd.expected + evaluation),
+        maximum_micros=to_micros(training.usd.high + evaluation),
+        seconds_low=round(estimated.minutes.low * 60),
+        seconds_high=round(estimated.minutes.high * 60),
+        monthly_before_micros=to_micros(made.monthly_before.total) if made else None,
+        monthly_after_micros=to_micros(made.monthly_after.total) if made else None,
         requester=person,
         channel=channel,
         asked_at=desk.clock(),

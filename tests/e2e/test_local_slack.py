@@ -31,6 +31,10 @@ def plain(text: str) -> Json:
     return {"type": "plain_text", "text": text}
 
 
+def raw(text: str) -> Json:
+    return {"type": "raw_text", "text": text}
+
+
 def option(value: str) -> Json:
     return {"text": plain(value.upper()), "value": value}
 
@@ -84,6 +88,10 @@ CARD = [
     },
     {"type": "context", "elements": [{"type": "mrkdwn", "text": "Run 7 · waits for Ben"}]},
     {
+        "type": "table",
+        "rows": [[raw("Month"), raw("Cost")], [raw("before"), raw("$310")], [raw("after"), raw("$25")]],
+    },
+    {
         "type": "actions",
         "elements": [
             {
@@ -115,7 +123,7 @@ class Bot:
         self.app.event("app_home_opened")(self.home)
         self.app.event("message")(lambda: None)
         web = WebClient(slack.door.app_token, base_url=slack.door.api_url)
-        self.handler = SocketModeHandler(self.app, slack.door.app_token, web_client=web)
+        self.handler = SocketModeHandler(self.app, slack.door.app_token, web_client=web, ping_interval=1)
 
     def command(self, ack: Any, command: Json, client: WebClient) -> None:
         match command["text"]:
@@ -313,6 +321,7 @@ def test_a_person_approves_in_the_page_after_being_asked(page: Visitor) -> None:
     page.type("/finetune card")
     page.act_as("Ben Okafor")
     page.wait_for("Ana asks to tune tickets")
+    page.wait_for("$310")
     page.screenshot(SHOTS / "card.png")
     page.click("Approve", inside="Ana asks to tune tickets")
     page.screenshot(SHOTS / "confirm.png")

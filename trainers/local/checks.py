@@ -6,6 +6,7 @@ It does not judge quality: duplicates, labels and overlaps are for who prepares 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -70,10 +71,20 @@ def _message_complaint(message: object) -> str | None:
     role = message.get("role")
     if role not in ROLES:
         return f"its role is {role!r}; allowed are {', '.join(ROLES)}."
-    content = message.get("content")
-    if not isinstance(content, str) or (role == "assistant" and not content.strip()):
+    if not _has_content(message):
         return "its content must be text that is not empty."
     weight = message.get("weight", 1)
     if role == "assistant" and (isinstance(weight, bool) or weight not in (0, 1)):
         return f"its weight is {weight!r}; allowed are 0 and 1."
     return None
+
+
+def _has_content(message: dict[str, Any]) -> bool:
+    """Text, or a list of text parts; nothing only where the assistant calls tools instead."""
+    content, is_assistant = message.get("content"), message["role"] == "assistant"
+    if content is None:
+        return is_assistant and bool(message.get("tool_calls"))
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        return len(texts) == len(content) > 0 and all(isinstance(text, str) for text in texts)
+    return isinstance(content, str) and (bool(content.strip()) or not is_assistant)

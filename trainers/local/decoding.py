@@ -6,8 +6,10 @@ that the rest goes faster, and it ends with the last one.
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,11 +102,48 @@ def _uncertain(text: str, stops: Sequence[str]) -> int:
     return max(sizes, default=0)
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Tokens that prompts began with, as the model keeps them in its cache: a batch of one row."""
+
+    ids: list[int]
+    cache: DynamicCache
+
+    def fits(self, prompts: Sequence[list[int]]) -> bool:
+        size = len(self.ids)
+        return all(len(prompt) > size and prompt[:size] == self.ids for prompt in prompts)
+
+
 @torch.inference_mode()
-def decode(model: Any, end_tokens: frozenset[int], device: torch.device, rows: Sequence[Row]) -> None:
-    """Answers all rows; returns when the last is done."""
-    cache = DynamicCache(config=model.config)
-    shared = _read_beginning(model, rows, cache, device)
+def decode(
+    model: Any,
+    end_tokens: frozenset[int],
+    device: torch.device,
+    rows: Sequence[Row],
+    earlier: Beginning | None,
+) -> Beginning | None:
+    """Answers all rows; returns when the last is done.
+
+    `earlier` is what the last call for the same model returned: in a row of batches with the same long beginning
+    (examples in the prompt) it is read once.
+    """
+    beginning = _beginning(model, [row.prompt for row in rows], earlier, device)
+    shared = len(beginning.ids) if beginning else 0
+    cache = copy.deepcopy(beginning.cache) if beginning else DynamicCache(config=model.config)
+    if beginning:
+        cache.batch_repeat_interleave(len(rows))
+    _decode_rest(model, end_tokens, device, rows, cache, shared)
+    return beginning
+
+
+def _decode_rest(
+    model: Any,
+    end_tokens: frozenset[int],
+    device: torch.device,
+    rows: Sequence[Row],
+    cache: DynamicCache,
+    shared: int,
+) -> None:
     ids, mask = _pad_left([row.prompt[shared:] for row in rows], device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0) + shared
     mask = torch.cat([mask.new_ones(len(rows), shared), mask], -1)
@@ -134,18 +173,22 @@ def decode(model: Any, end_tokens: frozenset[int], device: torch.device, rows: S
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], -1)
 
 
-def _read_beginning(model: Any, rows: Sequence[Row], cache: DynamicCache, device: torch.device) -> int:
-    """Fills the cache with what all prompts begin with; returns its length, 0 where it doesn't pay."""
-    prompts = [row.prompt for row in rows]
+def _beginning(
+    model: Any, prompts: Sequence[list[int]], earlier: Beginning | None, device: torch.device
+) -> Beginning | None:
+    """What all prompts begin with; None where reading it by itself doesn't pay."""
     shortest = min(map(len, prompts)) - 1
     differing = (place for place in range(shortest) if any(p[place] != prompts[0][place] for p in prompts))
     shared = next(differing, shortest)
-    if shared * (len(rows) - 1) < MIN_TOKENS_SAVED:
-        return 0
-    beginning = torch.tensor([prompts[0][:shared]], device=device)
-    model(input_ids=beginning, cache=cache, use_cache=True, logits_to_keep=1)
-    cache.batch_repeat_interleave(len(rows))
-    return shared
+    known = len(earlier.ids) if earlier and earlier.fits(prompts) else 0
+    if earlier and known and (shared - known) * (len(prompts) - 1) < MIN_TOKENS_SAVED:
+        return earlier
+    if shared * (len(prompts) - 1) < MIN_TOKENS_SAVED:
+        return None
+    cache = DynamicCache(config=model.config)
+    ids = prompts[0][:shared]
+    model(input_ids=torch.tensor([ids], device=device), cache=cache, use_cache=True, logits_to_keep=1)
+    return Beginning(ids, cache)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,13 @@
-class TrainingFailed(Exception): ...
+"""Why a training run cannot go on: what the user reads in FAILED."""
+
+from __future__ import annotations
+
+
+class TrainingFailed(Exception):
+    """An expected end without a model. `message` is a sentence with its cure; `param` names what to change."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param

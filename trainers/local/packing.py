@@ -5,20 +5,28 @@
     seen by b  p p p         b b        each row sees the common beginning and itself
 
 What a row's last tokens predict is the loss; what follows its last supervised token is never computed.
+A model that could see across rows all the same (a recurrent one, say) gets one row at a time.
 The module builds tensors and measures the loss; it neither reads rows nor trains.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainers.local.data import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Pure attention with rotary positions, tried out in tests/local/test_packing.py
+PACKED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "olmo2", "smollm3")
 
 
 class Model(Protocol):
@@ -47,12 +55,27 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Abilities:
+    """`packs`: rows in one sequence do not see each other. `selects`: the head can be applied at some places."""
+
+    packs: bool
+    selects: bool
+
+
+@dataclass(frozen=True)
 class Loss:
     """`total` in nats, summed over `tokens` supervised tokens, of which `right` were the likeliest."""
 
     total: Tensor
     tokens: int
     right: int
+
+
+def abilities(model: PreTrainedModel, longest: int) -> Abilities:
+    """For rows of at most `longest` tokens: a sliding window that is narrower needs the model's own mask."""
+    window = model.config.to_dict().get("sliding_window")
+    packs = model.config.model_type in PACKED_FAMILIES and (not window or longest <= window)
+    return Abilities(packs, "logits_to_keep" in inspect.signature(model.forward).parameters)
 
 
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
@@ -110,15 +133,12 @@ def attention_mask(owners: Sequence[int], dtype: torch.dtype) -> Tensor:
     return mask[None, None]
 
 
-def measure(model: Model, pack: Pack) -> Loss:
-    """The model's head is applied at the K places that predict a supervised token, nowhere else."""
-    logits = model(
-        input_ids=pack.input_ids,
-        position_ids=pack.positions,
-        attention_mask=pack.mask,
-        logits_to_keep=pack.kept,
-        use_cache=False,
-    ).logits[0].float()
+def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
+    """The model's head is applied at the K places that predict a supervised token; elsewhere only if it must."""
+    placed = {"position_ids": pack.positions, "attention_mask": pack.mask} if able.packs else {}
+    selected = {"logits_to_keep": pack.kept} if able.selects else {}
+    logits = model(input_ids=pack.input_ids, use_cache=False, **placed, **selected).logits[0]
+    logits = (logits if able.selects else logits[pack.kept]).float()
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")
     right = int((logits.detach().argmax(-1) == pack.targets).sum())
     return Loss(total, len(pack.targets), right)

@@ -5,7 +5,6 @@ Nothing from a model's folder is executed: safetensors only, no remote code.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +16,12 @@ from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trainers.local.devices import best_device, best_dtype
 from trainers.local.problems import Problem
 from trainers.local.serve import ChatMessage
 
 MAX_BASES = 2
 MAX_ADAPTERS = 8
-WORTHWHILE = 1.2
 
 
 class Shelf:
@@ -47,7 +46,7 @@ class Base:
         self.device = best_device()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=fastest_dtype(self.device), use_safetensors=True, trust_remote_code=False
+            source, dtype=best_dtype(self.device), use_safetensors=True, trust_remote_code=False
         )
         self.context = int(model.config.get_text_config().max_position_embeddings)
         self.end_tokens = _end_tokens(model, self.tokenizer)
@@ -105,30 +104,6 @@ class Base:
         self._model.to(next(self._model.parameters()).dtype)
         self._adapters[adapter] = name
         return name
-
-
-def best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on an accelerator; on a CPU where it multiplies at least 1.2 times as fast as float32."""
-    if device.type != "cpu":
-        return torch.bfloat16
-    slow, fast = _matmul_seconds(torch.float32), _matmul_seconds(torch.bfloat16)
-    return torch.bfloat16 if slow > WORTHWHILE * fast else torch.float32
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        left @ right
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,6 +1,6 @@
 // What local-slack's page lacks and Slack has: a file field, number and channel fields, initial values,
-// required fields, confirm dialogs, and ephemerals that only their user sees. It wraps the page's websocket
-// and adds controls to the page's own fields; it does not draw blocks.
+// required fields, confirm dialogs, tables, and ephemerals that only their user sees. It wraps the page's
+// websocket and adds to the page's own elements; it draws no other blocks.
 (() => {
   "use strict";
   const OURS = ["file_input", "number_input", "conversations_select", "channels_select", "users_select"];
@@ -115,10 +115,33 @@
     document.querySelectorAll(".msg[data-ts]").forEach((row) => {
       const whom = onlyFor.get(row.dataset.ts);
       row.style.display = whom && whom !== actingUser() ? "none" : "";
+      const shown = row.querySelector(".blocks")?.children ?? [];
+      (blocksOf.get(row.dataset.ts) ?? []).forEach((block, at) => shown[at] && drawTable(shown[at], block));
     });
     const fields = document.querySelectorAll(".modal .bk-input");
     inputs().forEach((block, at) => fields[at] && dressField(fields[at], block));
   }
+
+  function drawTable(place, block) {
+    if (!["table", "data_table"].includes(block.type) || !place.matches(".bk-unknown")) return;
+    const mark = JSON.stringify(block);
+    if (place.dataset.ours === mark) return;
+    place.dataset.ours = mark;
+    place.querySelector("table")?.remove();
+    const table = made("table", "ours-table");
+    if (block.caption) table.append(made("caption", "", block.caption));
+    block.rows.forEach((cells, row) => {
+      const line = table.insertRow();
+      cells.forEach((cell, at) => {
+        const box = made(row ? "td" : "th", "", cell.type === "rich_text" ? richText(cell) : cell.text);
+        box.style.textAlign = block.column_settings?.[at]?.align ?? (cell.type === "raw_number" ? "right" : "left");
+        line.append(box);
+      });
+    });
+    place.append(table);
+  }
+
+  const richText = (node) => node.text ?? (node.elements ?? []).map(richText).join("");
 
   function dressField(field, block) {
     const mark = `${stack.at(-1).id}/${block.block_id}`;
@@ -213,7 +236,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    const style = made("style", "", ".ours-confirm{border:0;border-radius:8px;padding:20px 24px;max-width:440px;color:#1d1c1d}.ours-confirm h3{margin:0}.ours-confirm p{white-space:pre-line}.ours-confirm::backdrop{background:#0008}.ours-control{margin:4px 0}.messages .bk-context{line-height:1.4}");
+    const style = made("style", "", ".ours-confirm{border:0;border-radius:8px;padding:20px 24px;max-width:440px;color:#1d1c1d}.ours-confirm h3{margin:0}.ours-confirm p{white-space:pre-line}.ours-confirm::backdrop{background:#0008}.ours-control{margin:4px 0}.bk-unknown:has(.ours-table){font-size:0}.ours-table{font-size:14px;color:#1d1c1d;border-collapse:collapse;margin:6px 0}.ours-table th,.ours-table td{border:1px solid #ddd;padding:4px 12px}.ours-table th{background:#f6f6f6}.ours-table caption{text-align:left;padding:2px 0;color:#616061}");
     document.head.append(style);
     new MutationObserver(dress).observe(document.body, { childList: true, subtree: true });
     document.addEventListener("change", () => setTimeout(dress, 0));

@@ -1,0 +1,134 @@
+"""What of the local-slack driver can be seen without local-slack: finding it, starting it, and the door in front."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.demo.cast import ANA, BEN, BOT, TICKETS
+from bot.demo.local_slack import find_local_slack
+from bot.demo.local_slack.front import Front
+from bot.demo.local_slack.process import start, workspace_config
+from bot.demo.workspace import WorkspaceError
+
+PAGE = b"<html><head><title>page</title></head></html>"
+
+
+class Inner(BaseHTTPRequestHandler):
+    """Stands for local-slack: a page, an echo, and an upgrade that then echoes bytes."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.headers.get("Upgrade"):
+            self.send_response(101)
+            self.end_headers()
+            self.wfile.write(self.rfile.read(4)[::-1])
+            self.close_connection = True
+        else:
+            self._answer(PAGE if self.path == "/" else self.path.encode())
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def front() -> Iterator[Front]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Inner)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    front = Front(server.server_port)
+    front.start()
+    yield front
+    front.stop()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(front: Front, verb: str, path: str, body: bytes = b"") -> bytes:
+    connection = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=5)
+    try:
+        connection.request(verb, path, body)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/?x=1"])
+def test_the_page_gets_our_script_before_its_own(front: Front, path: str) -> None:
+    page = ask(front, "GET", path).decode()
+    assert page.startswith("<html><head><script>")
+    assert "window.WebSocket = class" in page
+    assert page.endswith("</script><title>page</title></head></html>")
+
+
+def test_all_else_passes_through_bodies_too(front: Front) -> None:
+    assert ask(front, "GET", "/api/files.info?file=F1") == b"/api/files.info?file=F1"
+    large = bytes(range(256)) * 4_000
+    assert ask(front, "POST", "/upload/v1/x", large) == large
+
+
+def test_a_websocket_s_bytes_pass_through_both_ways(front: Front) -> None:
+    host, _, port = front.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 5) as line:
+        line.sendall(b"GET /ui HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabcd")
+        got = b""
+        while not got.endswith(b"dcba"):
+            chunk = line.recv(4096)
+            assert chunk, got
+            got += chunk
+    assert got.startswith(b"HTTP/1.1 101")
+
+
+def test_a_door_that_is_closed_hangs_up_on_everybody(front: Front) -> None:
+    host, _, port = front.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 5) as line:
+        line.sendall(b"GET /half")
+        assert ask(front, "GET", "/x") == b"/x"
+        front.stop()
+        assert line.recv(10) == b""
+
+
+def test_the_variable_names_the_binary_and_must_be_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    binary = tmp_path / "local-slack"
+    monkeypatch.setenv("FINETUNE_LOCAL_SLACK", str(binary))
+    with pytest.raises(WorkspaceError, match="there is no such file"):
+        find_local_slack()
+    binary.touch()
+    assert find_local_slack() == binary
+
+
+def test_a_binary_that_does_not_start_is_a_sentence_with_what_it_said(tmp_path: Path) -> None:
+    binary = tmp_path / "local-slack"
+    binary.write_text("#!/bin/sh\necho wrong libc\nexit 1\n")
+    binary.chmod(0o755)
+    with pytest.raises(WorkspaceError, match=r"starting local-slack: .*wrong libc"):
+        start(binary, tmp_path, (ANA,), (TICKETS,))
+
+
+def test_the_workspace_has_socket_mode_the_people_and_their_direct_messages() -> None:
+    config: dict[str, Any] = workspace_config((ANA, BEN), (TICKETS,))
+    assert config["app"]["mode"] == "socket"
+    assert [user["id"] for user in config["users"]] == [ANA.id, BEN.id]
+    places = {channel["id"]: channel["members"] for channel in config["channels"]}
+    assert places == {TICKETS.id: list(TICKETS.members), "D0ANA": [ANA.id, BOT.id], "D0BEN": [BEN.id, BOT.id]}

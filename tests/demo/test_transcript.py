@@ -1,0 +1,297 @@
+"""What the terminal shows of a conversation: golden text for the drawing, the stand-in for the live part."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+from slack_sdk import WebClient
+
+from bot.demo.cast import ANA, BEN, BOT, TICKETS
+from bot.demo.drawing import draw, render, render_modal
+from bot.demo.stand_in import StandIn
+from bot.demo.transcript import Transcript, names_in
+from bot.demo.workspace import Modal, PostedMessage, SharedFile, WorkspaceError
+
+NAMES = {ANA.id: "Ana Reyes", BEN.id: "Ben Okafor", BOT.id: "Finetune", TICKETS.id: "#ml-tickets"}
+NOON = str(datetime(2026, 1, 5, 12, 0).timestamp())
+Json = dict[str, Any]
+
+
+def plain(text: str) -> Json:
+    return {"type": "plain_text", "text": text}
+
+
+def md(text: str) -> Json:
+    return {"type": "mrkdwn", "text": text}
+
+
+def raw(text: str) -> Json:
+    return {"type": "raw_text", "text": text}
+
+
+def button(text: str) -> Json:
+    return {"type": "button", "action_id": text, "text": plain(text)}
+
+
+def seen(*drawn: RenderableType, width: int = 64) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    for one in drawn:
+        console.print(one)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def golden(text: str) -> str:
+    return dedent(text).strip("\n")
+
+
+def test_a_card_with_everything_a_result_needs() -> None:
+    card = (
+        {"type": "header", "text": plain("Tuned model is 14 points better")},
+        {
+            "type": "section",
+            "text": md("For <@U0BEN> in <#C0TICKETS|x>: *bold*, `code`, <https://a.b|a link> &lt;5"),
+        },
+        {"type": "section", "fields": [md("*Base*\n81%"), md("*Tuned*\n95%"), md("*Cost*\n$0.02")]},
+        {"type": "divider"},
+        {
+            "type": "table",
+            "column_settings": [{}, {"align": "right"}],
+            "rows": [[raw("Label"), raw("Rows")], [raw("delivery"), raw("81")]],
+        },
+        {"type": "image", "image_url": "http://x", "alt_text": "loss by step"},
+        {"type": "actions", "elements": [button("Try it"), button("Forget it")]},
+        {"type": "context", "elements": [md("run 7"), plain("by Ana")]},
+    )
+    message = PostedMessage(NOON, TICKETS.id, BOT.id, "fallback", blocks=card)
+    assert seen(render(message, NAMES)) == golden("""
+        Finetune  12:00
+          Tuned model is 14 points better
+          For @Ben Okafor in #ml-tickets: bold, code, a link <5
+          Base     Tuned
+          81%      95%
+          Cost
+          $0.02
+          ──────────────────────────────────────────────────────────────
+          Label      Rows
+          ───────────────
+          delivery     81
+          (image: loss by step)
+          [Try it] [Forget it]
+          run 7  by Ana
+    """)
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (
+            {
+                "type": "plan",
+                "title": "Run 7",
+                "tasks": [
+                    {"task_id": "1", "title": "Check", "status": "complete"},
+                    {"task_id": "2", "title": "Train", "status": "in_progress"},
+                    {"task_id": "3", "title": "Evaluate", "status": "pending"},
+                ],
+            },
+            "Run 7\n✓ Check\n▸ Train\n· Evaluate",
+        ),
+        ({"type": "task_card", "task_id": "1", "title": "Upload", "status": "error"}, "✗ Upload"),
+        (
+            {
+                "type": "data_visualization",
+                "title": "Loss",
+                "chart": {
+                    "type": "line",
+                    "series": [
+                        {"name": "train", "data": [{"label": "1", "value": 4}, {"label": "2", "value": 0.5}]}
+                    ],
+                },
+            },
+            "Loss\ntrain  █▁  4 → 0.5",
+        ),
+        (
+            {
+                "type": "rich_text",
+                "elements": [
+                    {
+                        "type": "rich_text_list",
+                        "elements": [
+                            {"type": "rich_text_section", "elements": [{"type": "text", "text": "one"}]}
+                        ],
+                    },
+                    {"type": "rich_text_section", "elements": [{"type": "user", "user_id": "U0ANA"}]},
+                ],
+            },
+            "• one\n@Ana Reyes",
+        ),
+        (
+            {
+                "type": "data_table",
+                "caption": "Cost",
+                "rows": [[raw("Month")], [{"type": "raw_number", "value": 25, "text": "$25"}]],
+            },
+            "Cost\nMonth\n─────\n  $25",
+        ),
+        (
+            {"type": "section", "text": md("```two\nlines```"), "accessory": button("Details")},
+            "two\nlines\n[Details]",
+        ),
+        ({"type": "hologram"}, "[hologram]"),
+    ],
+)
+def test_single_blocks(block: Json, text: str) -> None:
+    assert seen(draw(block, NAMES)).strip("\n") == text
+
+
+def test_an_ephemeral_says_for_whom_and_a_reply_is_indented() -> None:
+    told = PostedMessage(NOON, TICKETS.id, BOT.id, "Only you", only_for=ANA.id)
+    png = SharedFile("F1", "loss.png", "image/png", 10_558)
+    reply = PostedMessage(NOON, TICKETS.id, BOT.id, "The loss", thread_ts="1.0", files=(png,))
+    assert seen(render(told, NAMES), render(reply, NAMES, edited=True)) == golden("""
+        Finetune  12:00  only visible to Ana Reyes
+          Only you
+            Finetune  12:00  in the thread  edited
+              The loss
+              (loss.png, 10 KB)
+    """)
+
+
+def test_a_modal_shows_what_was_put_in() -> None:
+    options = [{"text": plain("A CSV file"), "value": "csv"}]
+    blocks = (
+        {"type": "section", "text": md("Tell us *what* it is")},
+        {"type": "input", "block_id": "n", "label": plain("Name"), "element": {"type": "plain_text_input"}},
+        {
+            "type": "input",
+            "block_id": "k",
+            "label": plain("Kind"),
+            "element": {"type": "static_select", "options": options},
+        },
+        {
+            "type": "input",
+            "block_id": "i",
+            "label": plain("Note"),
+            "element": {"type": "x", "initial_value": "as it was"},
+        },
+        {
+            "type": "input",
+            "block_id": "c",
+            "label": plain("Channel"),
+            "element": {"type": "conversations_select"},
+        },
+    )
+    modal = Modal("V1", "upload", "Upload data", blocks, "Check")
+    answers = {"n": "tickets", "k": "csv", "c": TICKETS.id}
+    assert seen(render_modal(modal, answers, NAMES)) == golden("""
+        ┌ Upload data
+          Tell us what it is
+        │ Name: tickets
+        │ Kind: A CSV file
+        │ Note: as it was
+        │ Channel: #ml-tickets
+        └ [Check]
+    """)
+
+
+# Live.
+
+
+@pytest.fixture
+def slack() -> Iterator[StandIn]:
+    with StandIn() as slack:
+        yield slack
+
+
+@pytest.fixture
+def client(slack: StandIn) -> WebClient:
+    return WebClient(slack.door.bot_token, base_url=slack.door.api_url)
+
+
+def card(percent: int, stage: str = "training") -> list[Json]:
+    bar = "█" * (percent // 10) + "░" * (10 - percent // 10)
+    stages = {"type": "section", "text": md(f"✓ approved  ›  *{stage}*  ›  done")}
+    moving = {"type": "section", "text": md(f"{bar} {percent}%  about 4 minutes left")}
+    return [{"type": "header", "text": plain("Run 7")}, stages, moving]
+
+
+def watched(slack: StandIn, *, terminal: bool) -> tuple[Transcript, io.StringIO]:
+    output = io.StringIO()
+    console = Console(width=70, file=output, force_terminal=terminal, color_system=None, legacy_windows=False)
+    return Transcript(slack, [TICKETS.id, slack.dm(ANA.id)], console), output
+
+
+def test_off_a_terminal_a_line_comes_with_every_tenth_and_every_stage(
+    slack: StandIn, client: WebClient
+) -> None:
+    transcript, output = watched(slack, terminal=False)
+    with transcript.running():
+        ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=card(0))["ts"]
+        transcript.refresh()
+        for percent in (3, 9, 11, 15, 29):
+            client.chat_update(channel=TICKETS.id, ts=ts, text="x", blocks=card(percent))
+            transcript.refresh()
+        client.chat_update(channel=TICKETS.id, ts=ts, text="x", blocks=card(29, "measuring"))
+        transcript.refresh()
+    lines = [line.strip() for line in output.getvalue().splitlines() if "·" in line]
+    assert lines == [
+        "training · █░░░░░░░░░ 11%  about 4 minutes left",
+        "training · ██░░░░░░░░ 29%  about 4 minutes left",
+        "measuring · ██░░░░░░░░ 29%  about 4 minutes left",
+    ]
+
+
+def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(slack: StandIn, client: WebClient) -> None:
+    transcript, output = watched(slack, terminal=True)
+    with transcript.running():
+        ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=card(10))["ts"]
+        transcript.refresh()
+        client.chat_update(channel=TICKETS.id, ts=ts, text="x", blocks=card(50))
+        transcript.refresh()
+        done = [{"type": "header", "text": plain("Run 7 is done")}]
+        client.chat_update(channel=TICKETS.id, ts=ts, text="x", blocks=done)
+        transcript.refresh()
+    assert output.getvalue().count("Run 7 is done") == 1
+    assert "\x1b[" in output.getvalue()
+
+
+def test_people_s_doings_private_answers_and_other_places_are_told_in_order(
+    slack: StandIn, client: WebClient
+) -> None:
+    transcript, output = watched(slack, terminal=False)
+    transcript.did(ANA.id, "/finetune help")
+    client.chat_postEphemeral(channel=TICKETS.id, user=ANA.id, text="Five commands")
+    client.chat_postMessage(channel=slack.dm(ANA.id), text="Hello Ana")
+    transcript.did(BEN.id, "presses [Approve]")
+    transcript.refresh()
+    told = [line.strip() for line in output.getvalue().splitlines() if line.strip()]
+    assert [line for line in told if not line.startswith("Finetune")] == [
+        "Ana Reyes  /finetune help",
+        "Five commands",
+        "— Ana Reyes's direct messages —",
+        "Hello Ana",
+        "Ben Okafor  presses [Approve]",
+    ]
+    assert "only visible to Ana Reyes" in output.getvalue()
+
+
+def test_waiting_ends_with_what_was_seen_or_says_what_it_waited_for(
+    slack: StandIn, client: WebClient
+) -> None:
+    transcript, _ = watched(slack, terminal=False)
+    client.chat_postMessage(channel=TICKETS.id, text="there")
+    assert transcript.until(lambda: slack.messages(TICKETS.id), "a message", seconds=1)[0].text == "there"
+    with pytest.raises(WorkspaceError, match="waited 0 s for the end, in vain"):
+        transcript.until(lambda: None, "the end", seconds=0)
+
+
+def test_names_cover_people_places_and_the_bot(slack: StandIn) -> None:
+    names = names_in(slack)
+    assert (names[ANA.id], names[TICKETS.id], names[BOT.id]) == ("Ana Reyes", "#ml-tickets", "Finetune")

@@ -1,0 +1,126 @@
+"""The adapter and all that a run needs to go on after a kill, in folders that are complete once they have a name.
+
+A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, random numbers) and
+checkpoint.json (Position). The order of the rows and the learning rate follow from seed and step.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load, save
+from torch.optim import Optimizer
+
+from trainers.local.spool import read_json, replace_json
+
+KEPT = 3
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Steps done, tokens of rows trained on (an epoch counts each row's once), seconds spent."""
+
+    step: int
+    trained_tokens: int
+    seconds: float
+
+
+START = Position(0, 0, 0.0)
+
+
+def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, position: Position) -> None:
+    """`folder` is the job's. Leaves the newest three."""
+    root = folder / "checkpoints"
+    root.mkdir(exist_ok=True)
+    with _renamed_when_complete(root / f"step-{position.step:06d}") as temporary:
+        write_adapter(temporary, model)
+        buffer = io.BytesIO()  # torch.save into a file hides what the disk answered
+        torch.save({"optimizer": optimizer.state_dict(), "random": _random_states()}, buffer)
+        (temporary / "state.pt").write_bytes(buffer.getbuffer())
+        replace_json(temporary / "checkpoint.json", asdict(position))
+    for old in list_checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> Position:
+    """Put the newest checkpoint's state into place; START where there is none."""
+    for rest in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
+        shutil.rmtree(rest)
+    complete = list_checkpoints(folder)
+    if not complete:
+        return START
+    newest = complete[-1]
+    set_peft_model_state_dict(model, load((newest / WEIGHTS).read_bytes()))
+    state: dict[str, Any] = torch.load(newest / "state.pt", map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    _restore_random(state["random"])
+    return Position(**(read_json(newest / "checkpoint.json") or {}))
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob("checkpoints/step-*"))
+
+
+def save_result(folder: Path, model: PeftModel) -> None:
+    target = folder / "adapter"
+    shutil.rmtree(target, ignore_errors=True)  # from a run that was killed before it wrote DONE
+    with _renamed_when_complete(target) as temporary:
+        write_adapter(temporary, model)
+
+
+def write_adapter(folder: Path, model: PeftModel) -> None:
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in get_peft_model_state_dict(model).items()
+    }
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+    model.peft_config["default"].save_pretrained(str(folder))
+
+
+@contextmanager
+def _renamed_when_complete(target: Path) -> Iterator[Path]:
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            _sync(path)
+        _sync(temporary)
+        temporary.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _random_states() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda, "mps": mps}
+
+
+def _restore_random(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])

@@ -1,0 +1,44 @@
+"""Where to train and in which number format. Measures nothing and changes no setting of the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from trainers.local.failures import TrainingFailed
+
+DTYPE_VARIABLE = "FINETUNE_DTYPE"
+FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine multiplies it fast, else float32. $FINETUNE_DTYPE overrules."""
+    asked = os.environ.get(DTYPE_VARIABLE)
+    if asked:
+        if asked not in DTYPES:
+            text = f"{DTYPE_VARIABLE} is '{asked}'. Set it to {' or '.join(DTYPES)}, or leave it unset."
+            raise TrainingFailed("invalid_setting", text)
+        return DTYPES[asked]
+    if device.type == "cuda":
+        is_fast = torch.cuda.is_bf16_supported()
+    else:
+        is_fast = device.type == "mps" or has_fast_bf16(Path("/proc/cpuinfo"))
+    return torch.bfloat16 if is_fast else torch.float32
+
+
+def has_fast_bf16(cpuinfo: Path) -> bool:
+    """By the flags that Linux lists; False where there is no such list."""
+    if not cpuinfo.exists():
+        return False
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not set(FAST_BF16).isdisjoint(flags.split())

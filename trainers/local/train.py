@@ -1,0 +1,52 @@
+"""`python -m trainers.local.train JOB_DIR`: train the job in that folder (see spool.py), and go on after a kill.
+
+Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it. The training
+itself is in lora.py, which is imported when there is something to train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainers.local.failures import TrainingFailed
+from trainers.local.spool import append_event, exclusive, read_job, replace_json
+
+BUSY = 75  # EX_TEMPFAIL
+END_MARKS = ("DONE", "FAILED", "CANCELLED")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train the job in a folder, or go on with it.")
+    parser.add_argument("folder", type=Path, metavar="JOB_DIR", help="folder with a job.json")
+    folder: Path = parser.parse_args().folder
+    if not (folder / "job.json").is_file():
+        parser.error(f"{folder} holds no job.json, so it is no job's folder.")
+    with exclusive(folder) as lock:
+        if lock is None:
+            print(f"{folder}: another process trains this job. Wait for it or end it.", file=sys.stderr)
+            return BUSY
+        return work(folder)
+
+
+def work(folder: Path) -> int:
+    for mark in END_MARKS:
+        if (folder / mark).exists():
+            print(f"{folder}: this job has ended, {mark} says so.", file=sys.stderr)
+            return 1 if mark == "FAILED" else 0
+    from trainers.local.lora import train
+
+    try:
+        train(folder, read_job(folder))
+    except TrainingFailed as error:
+        print(f"{folder}: {error.message}", file=sys.stderr)
+        append_event(folder, f"The job failed: {error.message}", level="error")
+        failed = {"code": error.code, "message": error.message, "param": error.param}
+        replace_json(folder / "FAILED", failed)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
