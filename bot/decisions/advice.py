@@ -57,7 +57,7 @@ def advise(facts: Facts) -> Verdict:
     reasons = (*_about_target(facts), _about_rows(facts), *_about_labels(facts), *_about_money(facts))
     against = [reason for reason in reasons if reason.kind == "no_go"]
     if against:
-        return Verdict("no_go", f"Not now: {_lower(against[0].text)}", reasons, _way_out(against[0]))
+        return Verdict("no_go", f"Not now. {against[0].text}", reasons, _way_out(against[0]))
     unknown = Reason(
         "quality",
         "unknown",
@@ -101,12 +101,19 @@ def _about_money(facts: Facts) -> tuple[Reason, ...]:
     if estimate.payback_months is None:
         return (Reason("cost", "no_go", _a_loss(estimate)),)
     months = estimate.payback_months
-    text = f"It saves {usd(estimate.saving_month)} a month and pays back in {duration(months)}."
+    text = f"It saves {usd(estimate.saving_month)} a month and pays back {in_time(months)}."
+    if estimate.months_left is not None and months > estimate.months_left:
+        text += f" The model is gone before that, in {duration(estimate.months_left)}."
+        return (Reason("payback", "no_go", text),)
     if months > LONGEST_PAYBACK_MONTHS:
         return (Reason("payback", "no_go", f"{text} That is longer than a year. {_needed(estimate)}"),)
     if months > estimate.payback_target_months:
         return (Reason("payback", "unknown", f"{text} That is longer than {_target(estimate)}."),)
     return (Reason("payback", "go", text),)
+
+
+def in_time(months: Decimal) -> str:
+    return f"in {duration(months)}" if months else "at once"
 
 
 def _a_loss(estimate: Estimate) -> str:
@@ -128,13 +135,19 @@ def _target(estimate: Estimate) -> str:
 
 
 def _promising(facts: Facts) -> str:
-    cost = "an unknown sum" if facts.training_usd is None else f"about {usd(facts.training_usd)}"
+    cost = _cost(facts.training_usd)
     if facts.estimate is None:
         return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
     return (
         f"Worth measuring: a run costs {cost} and would save {usd(facts.estimate.saving_month)} a month "
         f"if the tuned model is good enough."
     )
+
+
+def _cost(amount: Decimal | None) -> str:
+    if amount is None:
+        return "an unknown sum"
+    return f"about {usd(amount)}" if amount else "nothing but your own machine's time"
 
 
 def _measure(facts: Facts) -> str:
@@ -150,7 +163,3 @@ def _way_out(reason: Reason) -> str:
     if reason.rule == "end date":
         return "Choose another target: a model on your own machine has no end date."
     return "Stay with today's model, or start all the same if quality, not cost, is the reason."
-
-
-def _lower(text: str) -> str:
-    return text[0].lower() + text[1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 VALID_FOR_S = 24 * 3600.0
 
@@ -55,9 +55,19 @@ def may(person: Person | None, action: Action, request: Request, policy: Policy)
         return None
     if person.id not in policy.approvers:
         return Denied(_who_may(policy))
-    if action == "approve" and person.id == request.requester:
+    match action:
+        case "reject" | "cancel":
+            return None
+        case "approve":
+            return _four_eyes(person, request)
+        case _:
+            assert_never(action)
+
+
+def _four_eyes(person: Person, request: Request) -> Denied | None:
+    if person.id == request.requester:
         return Denied("You asked for this run, so somebody else has to approve it.")
-    if action == "approve" and person.id == request.uploader:
+    if person.id == request.uploader:
         return Denied("You uploaded this data, so somebody else has to approve it.")
     return None
 

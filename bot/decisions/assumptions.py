@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.decisions.amounts import duration, tokens
+from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.roi import Assumption, Inputs, Rates
 from trainers.money import rate, usd
 
@@ -126,12 +126,18 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
         return None
+    where = "From a speed measured on another machine; yours may take half or twice as long."
+    if inputs.training.usd_per_hour is None:
+        where = "Our guess: a hosted service's queue decides."
     return Assumption(
         "training time",
-        f"{minutes.expected:.0f} minutes, between {minutes.low:.0f} and {minutes.high:.0f}",
-        "From a speed measured on another machine; yours may take half or twice as long. "
-        "After a run the real time is shown beside this.",
+        f"{_clock(minutes.expected)}, between {_clock(minutes.low)} and {_clock(minutes.high)}",
+        f"{where} After a run the real time is shown beside this.",
     )
+
+
+def _clock(minutes: Decimal) -> str:
+    return duration(minutes / 60 / HOURS_PER_MONTH)
 
 
 def _evaluation(inputs: Inputs) -> Assumption:
@@ -165,4 +171,7 @@ def _quality() -> Assumption:
 
 
 def payback(months: Decimal | None) -> str:
-    return "never at this volume" if months is None else duration(months)
+    """What stands after "Pays back in"."""
+    if months is None:
+        return "never at this volume"
+    return duration(months) if months else "no time: it costs nothing to train"

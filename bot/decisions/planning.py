@@ -50,6 +50,13 @@ class Plan:
     channel: str
     asked_at: float
 
+    def __post_init__(self) -> None:
+        chosen = dict(self.hyperparameters)
+        if list(self.hyperparameters) != sorted(chosen.items()):
+            raise ValueError(f"a plan's hyperparameters are sorted, each once: {self.hyperparameters}")
+        if type(chosen.get("n_epochs")) is not int:
+            raise ValueError(f"a plan's n_epochs is a whole number, not {chosen.get('n_epochs')!r}")
+
 
 def canonical_json(plan: Plan) -> str:
     """Equal plans give equal bytes: keys sorted, no spaces; money is whole micro-dollars."""
@@ -83,8 +90,11 @@ def epochs_for(n_train: int) -> int:
 def hyperparameters_for(
     n_train: int, epochs: int | None, *, takes_lora: bool, defaults: Mapping[str, Hyperparameter]
 ) -> tuple[tuple[str, Hyperparameter], ...]:
-    """What a plan starts with; a hosted service is told the epochs alone and keeps its own rest."""
-    chosen: dict[str, Hyperparameter] = {"n_epochs": epochs or epochs_for(n_train)}
+    """What a plan starts with; a hosted service is told the epochs alone and keeps its own rest.
+
+    `defaults` are the provider's row's and win over ours; `epochs`, where a person said them, win over all.
+    """
+    chosen: dict[str, Hyperparameter] = {"n_epochs": epochs_for(n_train)}
     if takes_lora:
         chosen |= {
             "batch_size": 8,
@@ -93,4 +103,7 @@ def hyperparameters_for(
             "lora_alpha": 32,
             "lora_dropout": 0.0,
         }
-    return tuple(sorted({**chosen, **defaults}.items()))
+    chosen |= defaults
+    if epochs is not None:
+        chosen["n_epochs"] = epochs
+    return tuple(sorted(chosen.items()))

@@ -271,7 +271,7 @@ def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int
 
 
 def _months_until(ends: date | None, today: date) -> Decimal | None:
-    return None if ends is None else max(0, (ends - today).days) * 24 / HOURS_PER_MONTH
+    return None if ends is None else Decimal(max(0, (ends - today).days) * 24) / HOURS_PER_MONTH
 
 
 def _where_to_put(row: PriceRow) -> str:

@@ -39,10 +39,10 @@ def render(message: PostedMessage, names: Names, *, edited: bool = False) -> Ren
     """A head (who, when, for whom) and the message's body below it; a reply is indented."""
     parts: list[RenderableType] = [_head(message, names, edited=edited)]
     body = [draw(block, names) for block in message.blocks] or [mrkdwn(message.text, names)]
-    parts += [Padding(part, (0, 0, 0, 2)) for part in body if message.blocks or message.text]
-    parts += [Padding(_file(file), (0, 0, 0, 2)) for file in message.files]
+    parts += [_indented(part, 2) for part in body if message.blocks or message.text]
+    parts += [_indented(_file(file), 2) for file in message.files]
     drawn = Group(*parts)
-    return Padding(drawn, (0, 0, 0, 4)) if message.thread_ts else drawn
+    return _indented(drawn, 4) if message.thread_ts else drawn
 
 
 def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType:
@@ -52,7 +52,7 @@ def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType
         if block["type"] == "input":
             rows.append(_answer(block, answers.get(block.get("block_id", "")), names))
         else:
-            rows.append(Padding(draw(block, names), (0, 0, 0, 2)))
+            rows.append(_indented(draw(block, names), 2))
     rows.append(Text(f"└ [{modal.submit or 'Close'}]", style="bold"))
     return Group(*rows)
 
@@ -119,6 +119,11 @@ def texts(message: PostedMessage, names: Names) -> Iterator[Text]:
                 yield mrkdwn(block["text"]["text"], names)
             for field in block.get("fields", ()):
                 yield Text(" ").join(mrkdwn(field["text"], names).split("\n"))
+
+
+def _indented(what: RenderableType, by: int) -> Padding:
+    """Text is not filled up to the full width: a log would be full of blanks."""
+    return Padding(what, (0, 0, 0, by), expand=isinstance(what, Rule))
 
 
 def _head(message: PostedMessage, names: Names, *, edited: bool) -> Text:

@@ -53,9 +53,10 @@ class Transcript:
         self.refresh()
         self._print(Text(self._names[user], style="bold green") + Text(f"  {what}", style="not bold green"))
 
-    def filled(self, user: str, modal: Modal, answers: Answers) -> None:
+    def filled(self, user: str, modal: Modal, answers: Answers, files: Names | None = None) -> None:
+        """`files` are the names of the files among the answers, by their ids."""
         self.did(user, "fills in")
-        self._print(render_modal(modal, answers, self._names))
+        self._print(render_modal(modal, answers, {**self._names, **(files or {})}))
 
     def refresh(self) -> None:
         """Write what is new, in the order in which it happened."""

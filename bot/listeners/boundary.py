@@ -35,7 +35,7 @@ def register(app: App, desk: Desk) -> None:
         )
         if body.get("type") == "view_submission":
             return ack(response_action="errors", errors={_first_input(body): sentence})
-        return ack(text=sentence)
+        return ack(text=sentence, response_type="ephemeral")
 
 
 def delivery_id(body: dict[str, Any]) -> str | None:

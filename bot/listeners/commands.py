@@ -34,7 +34,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
             ack()
             return
         answer = answer_to(desk, command, person, channel)
-        ack(**answer.body()) if answer else ack()
+        ack(response_type="ephemeral", **answer.body()) if answer else ack()
         wake()
 
 

@@ -109,7 +109,7 @@ def _break_even(made: Estimate) -> str:
 
 
 def _listed(assumed: Sequence[Assumption]) -> str:
-    return "\n".join(f"• {one.name}: {escape(one.value)}. {escape(one.why)}" for one in assumed)
+    return "\n".join(f"• {one.name}: {escape(one.value)}" for one in assumed)
 
 
 def form(channel: str, choices: Choices) -> Block:

@@ -181,6 +181,7 @@ def test_a_modal_shows_what_was_put_in() -> None:
             "label": plain("Note"),
             "element": {"type": "x", "initial_value": "as it was"},
         },
+        {"type": "input", "block_id": "f", "label": plain("File"), "element": {"type": "file_input"}},
         {
             "type": "input",
             "block_id": "c",
@@ -189,13 +190,14 @@ def test_a_modal_shows_what_was_put_in() -> None:
         },
     )
     modal = Modal("V1", "upload", "Upload data", blocks, "Check")
-    answers = {"n": "tickets", "k": "csv", "c": TICKETS.id}
-    assert seen(render_modal(modal, answers, NAMES)) == golden("""
+    answers = {"n": "tickets", "k": "csv", "f": ["F1"], "c": TICKETS.id}
+    assert seen(render_modal(modal, answers, {**NAMES, "F1": "a.csv"})) == golden("""
         ┌ Upload data
           Tell us what it is
         │ Name: tickets
         │ Kind: A CSV file
         │ Note: as it was
+        │ File: a.csv
         │ Channel: #ml-tickets
         └ [Check]
     """)

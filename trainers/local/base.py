@@ -38,11 +38,11 @@ def load_tokenizer(source: str) -> Any:
 
 def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Any:
     """Weights from safetensors only: other formats can carry code. Raises TrainingFailed."""
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         attention = "sdpa" if config.model_type in PACKED_FAMILIES else None
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype,

@@ -259,9 +259,9 @@ def _crash_sentence(why: str, checkpoint: int, folder: Path) -> str:
 
 
 def _last_words(log: Path) -> list[str]:
-    """Its last three lines that are no part of a traceback's listing, 200 characters each at most."""
+    """Its last three different lines outside a traceback's listing, 200 characters each at most."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
     words = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
-    return [line[:200] for line in words[-3:]]
+    return [line[:200] for line in list(dict.fromkeys(words))[-3:]]

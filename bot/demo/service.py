@@ -1,0 +1,103 @@
+"""The product as the demo runs it: `finetune run` as a child process, with settings for a local workspace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bot.demo.cast import BEN
+from bot.demo.workspace import Door, WorkspaceError
+from bot.embedded import free_port
+
+GRACE_S = 20
+
+
+class RunningBot:
+    """Use as a context manager. `folder` takes settings, database and log; `model` is the base's folder."""
+
+    def __init__(self, folder: Path, door: Door, model: Path) -> None:
+        self._folder = folder
+        self._door = door
+        self._model = model
+        self._port = free_port()
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def request_url(self) -> str:
+        """Where a workspace in HTTP mode delivers."""
+        return f"http://127.0.0.1:{self._port}/slack/events"
+
+    @property
+    def log(self) -> Path:
+        return self._folder / "finetune.log"
+
+    def __enter__(self) -> RunningBot:
+        config = self._folder / "finetune.toml"
+        config.write_text(self._settings(), encoding="utf-8")
+        door = self._door
+        environment = {
+            **os.environ,
+            "FINETUNE_CONFIG": str(config),
+            "SLACK_BOT_TOKEN": door.bot_token,
+            "SLACK_APP_TOKEN": door.app_token or "",
+            "SLACK_SIGNING_SECRET": door.signing_secret,
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self.log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bot", "run"],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+        self._wait_until_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def check_alive(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            raise WorkspaceError(f"finetune run has ended; its log is {self.log}")
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None  # noqa: S101 - started above
+        assert self._process.stdout is not None  # noqa: S101
+        if not self._process.stdout.readline():
+            self._process.wait()
+            raise WorkspaceError(
+                f"finetune run did not start: {self.log.read_text(encoding='utf-8').strip()}"
+            )
+
+    def _settings(self) -> str:
+        mode = "socket" if self._door.app_token else "http"
+        return f"""data = "data"
+
+[slack]
+mode = "{mode}"
+port = {self._port}
+api_url = "{self._door.api_url}"
+blocks = "classic"
+
+[people]
+approvers = ["{BEN.id}"]
+
+[budget]
+monthly_usd = "20"
+
+[trainer]
+usd_per_hour = "0.10"
+
+[trainer.models]
+"smollm2-135m" = "{self._model.resolve()}"
+"""

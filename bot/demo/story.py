@@ -1,0 +1,231 @@
+"""The demo: two people take a file of tickets to a better model, on this machine, in a few minutes.
+
+Real parts only: `finetune run` and its trainer as child processes, a Slack workspace on localhost, a model
+that really trains. What a person would do is done here; what is seen is written down by the transcript.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.rule import Rule
+
+from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.local_slack import LocalSlack, find_local_slack
+from bot.demo.service import RunningBot
+from bot.demo.stand_in import StandIn
+from bot.demo.summary import Summary, summary
+from bot.demo.transcript import Transcript
+from bot.demo.workspace import PostedMessage, Workspace, WorkspaceError
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+MARKER = ".finetune-demo"
+TARGET = "local/smollm2-135m"
+ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
+RUN_PATIENCE_S = 3 * 3600.0
+
+
+@dataclass(frozen=True)
+class Story:
+    """What to play: `data` None is the project's own tickets; `folder` is emptied at the start."""
+
+    data: Path | None
+    text: str | None
+    label: str | None
+    stay: bool
+    in_terminal: bool
+    folder: Path
+    model: Path
+
+    @property
+    def file(self) -> Path:
+        return self.data or EXAMPLE
+
+    @property
+    def name(self) -> str:
+        return "tickets" if self.data is None else "mydata"
+
+
+def play(story: Story) -> int:
+    """The process's exit code: 0 when the story came to its end."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    started = time.monotonic()
+    try:
+        _prepare(story, console)
+        with _workspace(story, console) as workspace, _bot(story, workspace) as bot:
+            told = _perform(story, workspace, bot, console)
+            _say_end(told, time.monotonic() - started, console)
+            if story.stay:
+                _stay(workspace, bot, console)
+    except WorkspaceError as trouble:
+        console.print(f"[red]The demo stopped:[/red] {trouble}", markup=True)
+        console.print(f"Logs: {story.folder}/finetune.log and {story.folder}/data/trainer/trainer.log")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _prepare(story: Story, console: Console) -> None:
+    _empty(story.folder)
+    if not (story.model / "config.json").is_file():
+        console.print("Preparing the base model SmolLM2-135M-Instruct, once, about half a minute …")
+        made = subprocess.run(
+            [sys.executable, "-m", "trainers.local.demo_model", str(story.model)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise WorkspaceError(f"the base model could not be prepared: {made.stderr.strip()[-600:]}")
+
+
+def _empty(folder: Path) -> None:
+    """Only a folder that a demo made is emptied."""
+    if folder.exists() and not (folder / MARKER).exists():
+        raise WorkspaceError(f"{folder} is there and no demo made it: name another one with --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARKER).touch()
+
+
+@contextmanager
+def _workspace(story: Story, console: Console) -> Iterator[StandIn | LocalSlack]:
+    binary = None if story.in_terminal else find_local_slack()
+    if binary is None:
+        with StandIn() as stand_in:
+            yield stand_in
+        return
+    with LocalSlack(binary, story.folder / "slack") as local_slack:
+        console.print(
+            f"A Slack workspace runs at [bold]{local_slack.url}[/bold]: watch in a browser.", markup=True
+        )
+        yield local_slack
+
+
+@contextmanager
+def _bot(story: Story, workspace: StandIn | LocalSlack) -> Iterator[RunningBot]:
+    with RunningBot(story.folder, workspace.door, story.model) as bot:
+        if isinstance(workspace, LocalSlack):
+            workspace.wait_for_bot()
+        else:
+            workspace.deliver_to(bot.request_url)
+        yield bot
+
+
+def _perform(story: Story, workspace: Workspace, bot: RunningBot, console: Console) -> Summary:
+    console.print(Rule(f"#{TICKETS.name}"))
+    transcript = Transcript(workspace, [TICKETS.id], console)
+    with transcript.running():
+        _upload(story, workspace, transcript)
+        _estimate(story, workspace, transcript)
+        _start(story, workspace, transcript)
+        _approve(workspace, transcript)
+        result = _wait_for_result(workspace, transcript, bot)
+        if story.data is None:
+            _try(story, workspace, transcript)
+        transcript.refresh()
+    return summary(story.folder, result)
+
+
+def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
+    _type(workspace, transcript, ANA.id, "/finetune upload")
+    modal = transcript.until(lambda: workspace.view(ANA.id), "the upload form", seconds=15)
+    answers = {
+        "file": workspace.upload(ANA.id, story.file),
+        "name": story.name,
+        "text": story.text or "",
+        "label": story.label or "",
+        "channel": TICKETS.id,
+    }
+    transcript.filled(ANA.id, modal, answers)
+    sent = workspace.submit_modal(ANA.id, answers)
+    if not sent.accepted:
+        raise WorkspaceError(f"the form was not accepted: {'; '.join(sent.errors.values())}")
+    card = transcript.until(lambda: _find(workspace, " is ready", "can't be used"), "the check", seconds=300)
+    if "can't be used" in card.text:
+        raise WorkspaceError(f"the file can't be trained on. {card.text}")
+
+
+def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> None:
+    line = f"/finetune estimate {story.name} current=gpt-4o volume=100M target={TARGET}"
+    before = len(workspace.ephemerals(ANA.id))
+    _type(workspace, transcript, ANA.id, line)
+    transcript.until(lambda: len(workspace.ephemerals(ANA.id)) > before, "the estimate", seconds=15)
+
+
+def _start(story: Story, workspace: Workspace, transcript: Transcript) -> None:
+    line = f"/finetune start {story.name} current=gpt-4o volume=100M target={TARGET}"
+    _type(workspace, transcript, ANA.id, line)
+    transcript.until(lambda: _with_button(workspace, "approve_plan"), "the approval card", seconds=30)
+
+
+def _approve(workspace: Workspace, transcript: Transcript) -> None:
+    card = _with_button(workspace, "approve_plan")
+    if card is None:
+        raise WorkspaceError("the approval card has lost its buttons")
+    transcript.did(BEN.id, "clicks Approve and confirms the amount")
+    workspace.click(BEN.id, TICKETS.id, card.ts, "approve_plan")
+
+
+def _wait_for_result(workspace: Workspace, transcript: Transcript, bot: RunningBot) -> PostedMessage:
+    def look() -> PostedMessage | None:
+        bot.check_alive()
+        return _find(workspace, "held-out rows", " failed: ", "needs a person")
+
+    card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
+    if "held-out rows" not in card.text:
+        raise WorkspaceError(card.text)
+    plots = lambda: sum(len(one.files) for one in workspace.messages(TICKETS.id)) >= 2 or None  # noqa: E731
+    transcript.until(plots, "the plots in the thread", seconds=60)
+    return card
+
+
+def _try(story: Story, workspace: Workspace, transcript: Transcript) -> None:
+    before = len(workspace.ephemerals(ANA.id))
+    _type(workspace, transcript, ANA.id, f"/finetune try {story.name}-1 {ASKED}")
+    answered = lambda: len(workspace.ephemerals(ANA.id)) >= before + 2 or None  # noqa: E731
+    transcript.until(answered, "the model's answer", seconds=120)
+
+
+def _type(workspace: Workspace, transcript: Transcript, person: str, line: str) -> None:
+    transcript.did(person, f"types {line}")
+    workspace.command(person, TICKETS.id, line)
+
+
+def _find(workspace: Workspace, *parts: str) -> PostedMessage | None:
+    """The newest message of the channel that says one of these."""
+    for message in reversed(workspace.messages(TICKETS.id)):
+        if any(part in message.text for part in parts):
+            return message
+    return None
+
+
+def _with_button(workspace: Workspace, action: str) -> PostedMessage | None:
+    for message in reversed(workspace.messages(TICKETS.id)):
+        for block in message.blocks:
+            if any(element.get("action_id") == action for element in block.get("elements", ())):
+                return message
+    return None
+
+
+def _say_end(told: Summary, seconds: float, console: Console) -> None:
+    console.print(Rule("the end"))
+    for line in told.lines(seconds):
+        console.print(line)
+
+
+def _stay(workspace: Workspace, bot: RunningBot, console: Console) -> None:
+    where = f"Open {workspace.url}" if workspace.url else "There is no browser workspace here"
+    console.print(f"\n{where}; type /finetune as {ANA.real_name} or {BEN.real_name}. Ctrl-C ends it.")
+    while True:
+        bot.check_alive()
+        time.sleep(1)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+from bot.decisions.assumptions import assumptions, payback
+from bot.decisions.roi import Inputs, Range, Training, Usage
+from tests.decisions.test_roi import ARTICLE
+
+
+def named(inputs: Inputs) -> dict[str, str]:
+    found = assumptions(inputs)
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.value and one.why for one in found)
+    return {one.name: f"{one.value} | {one.why}" for one in found}
+
+
+def test_each_thing_taken_for_granted_is_named() -> None:
+    assert set(named(ARTICLE)) == {
+        "volume",
+        "output",
+        "prompt",
+        "price today",
+        "price once tuned",
+        "prices stay",
+        "prompt caching",
+        "training",
+        "evaluation",
+        "people's time",
+        "quality",
+    }
+
+
+def test_peoples_time_is_zero_until_somebody_says_it() -> None:
+    assert named(ARTICLE)["people's time"].startswith("0 hours")
+    asked = replace(ARTICLE, people_hours=Decimal(50), people_usd_per_hour=Decimal(100))
+    assert named(asked)["people's time"].startswith("50 hours at $100.00")
+
+
+def test_the_volume_shows_its_range_and_the_price_its_source() -> None:
+    found = named(ARTICLE)
+    assert found["volume"].startswith("10M input tokens a month, ±25%")
+    assert "$2.50 per 1M tokens" in found["price today"]
+    assert "a list" in found["price today"]
+
+
+def test_a_shorter_prompt_is_said() -> None:
+    found = named(replace(ARTICLE, usage=Usage(10, 1000, 250, 50)))
+    assert found["prompt"].startswith("100 tokens a request today, 25 once tuned (25%)")
+    assert found["output"].startswith("0.05 output tokens for each input token")
+
+
+def test_a_long_prompt_may_be_cached_already() -> None:
+    assert "less than shown" not in named(ARTICLE)["prompt caching"]
+    assert "less than shown" in named(replace(ARTICLE, usage=Usage(1, 1024, 100, 1)))["prompt caching"]
+
+
+def test_an_end_date_is_named() -> None:
+    assert "2027-01-14" in named(replace(ARTICLE, ends=date(2027, 1, 14)))["prices stay"]
+
+
+def test_our_own_machine_is_said_to_be_counted_as_free_or_at_its_price() -> None:
+    free = Training(100, 1, usd_per_hour=Decimal(0))
+    assert "counted as free" in named(replace(ARTICLE, training=free))["hosting"]
+    paid = replace(ARTICLE, tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2)))
+    assert named(paid)["hosting"].startswith("$2.00 an hour for 730 hours a month")
+
+
+def test_the_time_is_a_range_with_its_origin() -> None:
+    minutes = Range(Decimal("0.4"), Decimal(45), Decimal(180))
+    ours = Training(100, 1, usd_per_hour=Decimal(0), minutes=minutes)
+    found = named(replace(ARTICLE, training=ours))["training time"]
+    assert found.startswith("45 minutes, between under 1 minute and 3 hours")
+    assert "another machine" in found
+    theirs = Training(100, 1, usd_per_million=Decimal(1), minutes=minutes)
+    assert "queue" in named(replace(ARTICLE, training=theirs))["training time"]
+
+
+def test_payback_in_words() -> None:
+    assert payback(None) == "never at this volume"
+    assert payback(Decimal(0)).startswith("no time")
+    assert payback(Decimal("1.0869")) == "33 days"

@@ -1,0 +1,195 @@
+"""Trainers to test against: as a process of its own, or in this process with another training command.
+
+Every answer that passes through `client` is checked against OpenAI's own description of the API.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
+import uvicorn
+import yaml
+from jsonschema import Draft202012Validator
+from openai.types.fine_tuning import FineTuningJob
+
+from trainers.local.server import Config, build_app
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT.parent / "shared" / "data" / "openai-training-api.yaml"
+STUB = (sys.executable, str(Path(__file__).with_name("stub_train.py")))
+KEY = "sk-test-key"
+T = TypeVar("T")
+
+
+@dataclass
+class Checked:
+    """Bodies that were checked: 'METHOD /path/template' of each, in order."""
+
+    seen: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Served:
+    url: str
+    process: subprocess.Popen[str] | None = None
+    checked: Checked = field(default_factory=Checked)
+
+    def client(self, key: str = KEY) -> openai.OpenAI:
+        http = openai.DefaultHttpxClient(event_hooks={"response": [lambda r: check_answer(r, self.checked)]})
+        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=60, http_client=http)
+
+
+@contextmanager
+def served_process(data: Path, *models: str) -> Iterator[Served]:
+    """`python -m trainers.local` as users start it, ended with SIGTERM."""
+    process = start_process(data, *models)
+    try:
+        yield Served(ready_url(process), process)
+    finally:
+        process.terminate()
+        process.wait(20)
+        close(process)
+
+
+def start_process(data: Path, *models: str) -> subprocess.Popen[str]:
+    arguments = ["--port", "0", "--data", str(data), "--exit-with-parent"]
+    environment = {
+        **os.environ,
+        "FINETUNE_TRAINER_KEY": KEY,
+        "FINETUNE_DTYPE": "fp32",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainers.local", *arguments, *(f"--model={model}" for model in models)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+def ready_url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.match(r"trainer ready on (\S+) ", line)
+    assert found, f"the trainer said {line!r} instead of being ready"
+    return found[1]
+
+
+def close(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+@contextmanager
+def served_here(data: Path, models: dict[str, str], command: tuple[str, ...] = STUB) -> Iterator[Served]:
+    """In a thread of this process; jobs are 'trained' by stub_train.py."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = build_app(Config(data, KEY, models, train_command=command))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+def wait_for(look: Callable[[], T], is_right: Callable[[T], bool], seconds: float = 60) -> T:
+    deadline = time.monotonic() + seconds
+    while not is_right(value := look()):
+        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
+        time.sleep(0.05)
+    return value
+
+
+def wait_for_status(client: openai.OpenAI, job_id: str, *statuses: str, seconds: float = 60) -> FineTuningJob:
+    return wait_for(
+        lambda: client.fine_tuning.jobs.retrieve(job_id), lambda job: job.status in statuses, seconds=seconds
+    )
+
+
+def examples(count: int = 12) -> bytes:
+    """Chat JSONL: tickets and their labels."""
+    labels = ("billing", "shipping", "login")
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Sort this support ticket."},
+                {"role": "user", "content": f"Ticket {number}: my card was charged for the parcel."},
+                {"role": "assistant", "content": labels[number % 3]},
+            ]
+        }
+        for number in range(count)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def upload(client: openai.OpenAI, content: bytes | None = None, name: str = "tickets.jsonl") -> str:
+    return client.files.create(file=(name, content or examples()), purpose="fine-tune").id
+
+
+def check_answer(response: Any, checked: Checked) -> None:
+    """Raises where a body departs from OpenAI's description; does nothing where that isn't at hand."""
+    response.read()
+    template = _template(response.request.url.path)
+    checked.seen.append(f"{response.request.method} {template}")
+    if not SCHEMA.exists() or response.headers["content-type"].startswith("text/event-stream"):
+        return
+    if response.status_code >= 400:
+        _validator("ErrorResponse").validate(response.json())
+    elif not template.endswith("/content"):
+        _path_validator(template, response.request.method.lower()).validate(response.json())
+
+
+def check_chunk(chunk: Any) -> None:
+    if SCHEMA.exists():
+        _validator("CreateChatCompletionStreamResponse").validate(chunk)
+
+
+def _template(path: str) -> str:
+    path = re.sub(r"^/v1", "", path)
+    path = re.sub(r"/file-[\w-]+", "/{file_id}", path)
+    path = re.sub(r"/ftjob-\w+", "/{fine_tuning_job_id}", path)
+    return re.sub(r"^/models/.+", "/models/{model}", path)
+
+
+@cache
+def _description() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load(SCHEMA.read_text(), Loader=yaml.CSafeLoader)  # noqa: S506
+    return loaded
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    return _validator_of({"$ref": f"#/components/schemas/{name}"})
+
+
+@cache
+def _path_validator(template: str, method: str) -> Draft202012Validator:
+    answer = _description()["paths"][template][method]["responses"]["200"]
+    return _validator_of(next(iter(answer["content"].values()))["schema"])
+
+
+def _validator_of(schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator({**schema, "components": _description()["components"]})

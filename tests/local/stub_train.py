@@ -1,0 +1,63 @@
+"""Stands in for trainers.local.train: writes what spool.py promises without training. `metadata.stub` says how it goes.
+
+(nothing)   succeeds at once                stubborn   ignores SIGTERM, runs on
+slow        runs on until it is ended       crash      exits 3 with a traceback, every time
+crash_once  crashes, then succeeds          refuse     writes FAILED
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+from trainers.local.spool import append_event, exclusive, read_job, replace_json
+
+
+def main(folder: Path) -> None:
+    with exclusive(folder) as lock:
+        if lock is None:
+            sys.exit(4)
+        with (folder / "starts").open("a") as starts:
+            starts.write("x")
+        act(folder, read_job(folder).metadata.get("stub", "succeed"))
+
+
+def act(folder: Path, how: str) -> None:
+    append_event(folder, "Step 1/2", data={"step": 1, "train_loss": 2.5})
+    replace_json(folder / "progress.json", progress(1))
+    first = (folder / "starts").read_text() == "x"
+    if how == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if how in ("slow", "stubborn"):
+        (folder / "sleeping").touch()
+        time.sleep(600)
+    if how == "crash" or (how == "crash_once" and first):
+        raise RuntimeError("the disk of the toy is full")
+    if how == "refuse":
+        replace_json(folder / "FAILED", {"code": "too_long", "message": "Line 3 is too long.", "param": None})
+        return
+    succeed(folder)
+
+
+def succeed(folder: Path) -> None:
+    (folder / "checkpoints" / "step-000001").mkdir(parents=True, exist_ok=True)
+    (folder / "adapter").mkdir(exist_ok=True)
+    head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n"
+    (folder / "results.csv").write_text(head + "1,2.5,0.1,,\n2,1.5,0.2,,\n")
+    replace_json(folder / "progress.json", progress(2))
+    replace_json(folder / "DONE", {"trained_tokens": 120, "seconds": 0.1, "trainable_parameters": 8})
+
+
+def progress(step: int) -> dict[str, int]:
+    return {
+        "step": step,
+        "total_steps": 2,
+        "trained_tokens": 60 * step,
+        "estimated_finish": int(time.time()) + 1,
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

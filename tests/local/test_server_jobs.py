@@ -1,0 +1,285 @@
+"""Files and jobs over HTTP, with a stand-in for the training process: what is kept, listed, queued, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.local.served import (
+    STUB,
+    Served,
+    examples,
+    served_here,
+    upload,
+    wait_for,
+    wait_for_status,
+)
+from trainers.local.executors import TICK_S
+
+MODELS = {"local/toy": "/nowhere"}
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served_here(tmp_path_factory.mktemp("trainer"), MODELS) as served:
+        yield served
+
+
+@pytest.fixture
+def client(trainer: Served) -> Iterator[openai.OpenAI]:
+    with trainer.client() as client:
+        yield client
+
+
+def create(client: openai.OpenAI, file_id: str | None = None, **more: Any) -> Any:
+    return client.fine_tuning.jobs.create(model="local/toy", training_file=file_id or upload(client), **more)
+
+
+def folder_of(root: Path, job_id: str) -> Path:
+    return root / "jobs" / job_id
+
+
+def test_a_file_comes_back_byte_for_byte_with_its_sha256(client: openai.OpenAI) -> None:
+    content = examples(11).rstrip(b"\n")
+    file = client.files.create(file=("../../etc/tickets.jsonl", content), purpose="fine-tune")
+    assert file.filename == "../../etc/tickets.jsonl"
+    assert file.bytes == len(content)
+    assert (file.model_extra or {})["sha256"] == sha256(content).hexdigest()
+    assert client.files.content(file.id).read() == content
+    assert client.files.retrieve(file.id) == file
+    assert file.id in [each.id for each in client.files.list(purpose="fine-tune", limit=2)]
+
+
+def test_a_deleted_file_is_gone_but_its_job_still_trains(client: openai.OpenAI) -> None:
+    file_id = upload(client)
+    job = create(client, file_id)
+    assert client.files.delete(file_id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file_id)
+    assert wait_for_status(client, job.id, "succeeded").training_file == file_id
+
+
+def test_an_expiring_file_says_when(client: openai.OpenAI) -> None:
+    file = client.files.create(
+        file=("a.jsonl", examples()),
+        purpose="fine-tune",
+        expires_after={"anchor": "created_at", "seconds": 7200},
+    )
+    assert file.expires_at == file.created_at + 7200
+
+
+def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai.OpenAI) -> None:
+    job = create(
+        client,
+        suffix="Support v2!",
+        seed=7,
+        metadata={"run": "R-1"},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+        extra_body={"hyperparameters": {"lora_r": 4}},
+    )
+    assert job.status in ("validating_files", "queued", "running")
+    assert job.fine_tuned_model is None
+    done = wait_for_status(client, job.id, "succeeded", "failed")
+    assert done.error is None
+    assert done.fine_tuned_model == f"ft:local/toy:local:support-v2:{job.id[-8:]}"
+    assert (done.seed, done.metadata, done.trained_tokens) == (7, {"run": "R-1"}, 120)
+    assert done.hyperparameters.model_dump() == {
+        "n_epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.001,
+        "learning_rate_multiplier": 1.0,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear",
+        "max_length": 1024,
+    }
+    assert client.files.content(done.result_files[0]).text.startswith("step,train_loss,")
+    assert client.files.retrieve(done.result_files[0]).purpose == "fine-tune-results"
+    messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=2)]
+    assert messages[0] == "Step 1/2"
+    assert messages[-1] == f"Created fine-tuning job: {job.id}"
+    checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id).data
+    assert [each.fine_tuned_model_checkpoint for each in checkpoints] == [
+        f"{done.fine_tuned_model}:ckpt-step-1"
+    ]
+    assert checkpoints[0].metrics.train_loss == 2.5
+    assert done.fine_tuned_model in [model.id for model in client.models.list()]
+
+
+def test_a_running_job_tells_its_progress(client: openai.OpenAI) -> None:
+    job = create(client, metadata={"stub": "slow"})
+    running = wait_for(
+        lambda: client.fine_tuning.jobs.retrieve(job.id),
+        lambda j: bool((j.model_extra or {})["trained_steps"]),
+    )
+    assert running.status == "running"
+    assert running.trained_tokens is None
+    assert running.estimated_finish is not None
+    assert (running.model_extra or {})["total_steps"] == 2
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+
+
+def test_jobs_are_listed_newest_first_by_page_and_by_metadata(client: openai.OpenAI) -> None:
+    file_id = upload(client)
+    ids = [create(client, file_id, metadata={"batch": "b7", "n": str(n)}).id for n in range(5)]
+    page = client.fine_tuning.jobs.list(limit=2, metadata={"batch": "b7"})
+    assert page.has_more
+    assert [job.id for job in page] == ids[::-1]
+    assert [job.id for job in client.fine_tuning.jobs.list(metadata={"batch": "b7", "n": "3"})] == [ids[3]]
+    assert list(client.fine_tuning.jobs.list(metadata={"batch": "b8"})) == []
+
+
+def test_one_job_runs_at_a_time_oldest_first(client: openai.OpenAI) -> None:
+    first = create(client, metadata={"stub": "slow"})
+    others = [create(client) for _ in range(2)]
+    wait_for_status(client, first.id, "running")
+    for other in others:
+        wait_for_status(client, other.id, "queued")
+    client.fine_tuning.jobs.cancel(others[0].id)
+    client.fine_tuning.jobs.cancel(first.id)
+    wait_for_status(client, others[1].id, "succeeded")
+    assert client.fine_tuning.jobs.retrieve(others[0].id).status == "cancelled"
+    assert client.fine_tuning.jobs.retrieve(first.id).status == "cancelled"
+
+
+def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client, metadata={"stub": "stubborn"})
+        wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
+        pid = int((folder_of(tmp_path, job.id) / "pid").read_text())
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_the_same_key_and_body_are_the_same_job_and_another_body_is_refused(client: openai.OpenAI) -> None:
+    file_id, headers = upload(client), {"Idempotency-Key": "plan-17"}
+    first = create(client, file_id, extra_headers=headers)
+    assert create(client, file_id, extra_headers=headers).id == first.id
+    client.files.delete(file_id)
+    assert create(client, file_id, extra_headers=headers).id == first.id
+    with pytest.raises(openai.ConflictError) as caught:
+        create(client, file_id, suffix="other", extra_headers=headers)
+    assert caught.value.code == "idempotency_conflict"
+    assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+def test_a_key_is_remembered_over_a_restart(tmp_path: Path) -> None:
+    headers = {"Idempotency-Key": "plan-18"}
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        file_id = upload(client)
+        first = create(client, file_id, extra_headers=headers)
+        wait_for_status(client, first.id, "succeeded")
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        again = create(client, file_id, extra_headers=headers)
+        assert (again.id, again.status) == (first.id, "succeeded")
+        assert len(list(client.fine_tuning.jobs.list())) == 1
+
+
+def test_many_callers_with_one_key_make_one_job(client: openai.OpenAI) -> None:
+    file_id = upload(client)
+    with ThreadPoolExecutor(8) as pool:
+        jobs = pool.map(
+            lambda _: create(client, file_id, extra_headers={"Idempotency-Key": "race"}), range(16)
+        )
+    assert len({job.id for job in jobs}) == 1
+
+
+def test_a_process_that_died_once_is_started_again(client: openai.OpenAI) -> None:
+    job = create(client, metadata={"stub": "crash_once"})
+    wait_for_status(client, job.id, "succeeded")
+    said = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+    assert "The training process ended with exit code 1. It starts again from its last checkpoint." in said
+
+
+def test_a_process_that_dies_three_times_fails_the_job_with_its_last_words(client: openai.OpenAI) -> None:
+    job = create(client, metadata={"stub": "crash"})
+    failed = wait_for_status(client, job.id, "failed")
+    assert failed.error is not None
+    assert failed.error.code == "training_crashed"
+    assert failed.error.message == (
+        "Training stopped 3 times before its first checkpoint: the process ended with exit code 1. "
+        "It last said: RuntimeError: the disk of the toy is full"
+    )
+
+
+def test_what_the_training_process_refuses_is_the_jobs_error(client: openai.OpenAI) -> None:
+    failed = wait_for_status(client, create(client, metadata={"stub": "refuse"}).id, "failed")
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.message) == ("too_long", "Line 3 is too long.")
+    assert failed.result_files == []
+
+
+def test_a_restart_goes_on_with_what_was_unfinished(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client, metadata={"stub": "slow"})
+        wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
+    pid = int((folder_of(tmp_path, job.id) / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        wait_for_status(client, job.id, "running")
+        wait_for((folder_of(tmp_path, job.id) / "starts").read_text, lambda text: text == "xx")
+        client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        blocker = create(client, metadata={"stub": "slow"})
+        job = create(client, metadata={"stub": "slow"})
+        wait_for_status(client, job.id, "queued")
+        wait_for_status(client, blocker.id, "running")
+    folder = folder_of(tmp_path, job.id)
+    (folder_of(tmp_path, blocker.id) / "CANCELLED").write_text("{}")
+    survivor = subprocess.Popen([*STUB, str(folder)], start_new_session=True)
+    (folder / "pid").write_text(str(survivor.pid))
+    wait_for((folder / "sleeping").exists, bool)
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        assert wait_for_status(client, job.id, "running").status == "running"
+        time.sleep(3 * TICK_S)
+        assert (folder / "starts").read_text() == "x"
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        assert survivor.wait(5) == -signal.SIGTERM
+
+
+def test_a_deleted_model_is_gone_from_lists_and_disk(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client)
+        name = wait_for_status(client, job.id, "succeeded").fine_tuned_model
+        assert name is not None
+        assert client.models.retrieve(name).id == name
+        assert client.models.delete(name).deleted
+        assert not (folder_of(tmp_path, job.id) / "adapter").exists()
+        assert name not in [model.id for model in client.models.list()]
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(name)
+        with pytest.raises(openai.PermissionDeniedError):
+            client.models.delete("local/toy")
+
+
+def test_training_processes_get_no_key_in_their_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", "canary-key")
+    teller = tmp_path / "tell.py"
+    teller.write_text("import os, sys; print(sorted(os.environ.items())); sys.exit(1)")
+    with served_here(tmp_path / "data", MODELS, (sys.executable, str(teller))) as served:
+        with served.client() as client:
+            job = create(client)
+            wait_for_status(client, job.id, "failed")
+    log = (folder_of(tmp_path / "data", job.id) / "train.log").read_text()
+    assert "OMP_WAIT_POLICY" in log
+    assert "canary-key" not in log

@@ -1,0 +1,338 @@
+"""What the server says no to, each with its status and the whole envelope."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.local.served import KEY, Served, check_answer, examples, served_here, upload, wait_for_status
+
+UNKNOWN_FILE = "file-0123456789abcdef01234567"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served_here(tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere"}) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(trainer: Served) -> Iterator[openai.OpenAI]:
+    with trainer.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def file_id(client: openai.OpenAI) -> str:
+    return upload(client)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    method: str
+    path: str
+    status: int
+    code: str | None
+    param: str | None
+    message: str
+    body: Any = None
+    raw: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    kind: str = "invalid_request_error"
+
+
+def job(**fields: Any) -> dict[str, Any]:
+    return {"model": "toy", "training_file": "FILE", **fields}
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "toy", "messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+JOBS = "/fine_tuning/jobs"
+CHAT = "/chat/completions"
+KNOWN = (
+    "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
+    "target_modules, max_length"
+)
+
+CASES = [
+    Case(
+        *("wrong key", "GET", "/models", 401, "invalid_api_key", None),
+        "Incorrect API key. Send the trainer's key as 'Authorization: Bearer KEY'.",
+        headers={"Authorization": "Bearer sk-wrong"},
+    ),
+    Case(
+        *("no key", "GET", "/models", 401, "invalid_api_key", None),
+        "Incorrect API key. Send the trainer's key as 'Authorization: Bearer KEY'.",
+        headers={"Authorization": ""},
+    ),
+    Case(
+        *("rebound name", "GET", "/models", 403, "host_not_allowed", None),
+        "This trainer does not answer to the host name 'evil.example'.",
+        headers={"Host": "evil.example:8021"},
+    ),
+    Case(
+        *("unknown endpoint", "POST", "/embeddings", 404, "unknown_url", None),
+        "This trainer has no endpoint POST /v1/embeddings.",
+        body={},
+    ),
+    Case(
+        *("wrong method", "PUT", JOBS, 405, "method_not_allowed", None),
+        "This trainer has no endpoint PUT /v1/fine_tuning/jobs.",
+        body={},
+    ),
+    Case(
+        *("body is no JSON", "POST", JOBS, 400, "invalid_json", None),
+        "The request's body is not valid JSON: unexpected character: line 1 column 1 (char 0).",
+        raw=b"model=toy",
+    ),
+    Case(
+        *("body of 3 MB", "POST", JOBS, 413, "request_too_large", None),
+        "The request's body is too large. JSON may have 2 MB.",
+        raw=b" " * 3_000_000,
+    ),
+    Case(
+        *("no model", "POST", JOBS, 400, "missing_required_parameter", "model"),
+        "Missing required parameter 'model'.",
+        body={"training_file": "FILE"},
+    ),
+    Case(
+        *("unknown model", "POST", JOBS, 404, "model_not_found", "model"),
+        "There is no base model 'gpt-9' here to be fine-tuned. This trainer has: toy.",
+        body=job(model="gpt-9"),
+    ),
+    Case(
+        *("unknown file", "POST", JOBS, 400, "file_not_found", "training_file"),
+        f"There is no file '{UNKNOWN_FILE}' on this trainer. Upload it first.",
+        body=job(training_file=UNKNOWN_FILE),
+    ),
+    Case(
+        *("a path as file", "POST", JOBS, 400, "file_not_found", "validation_file"),
+        "There is no file '../trainer.key' on this trainer. Upload it first.",
+        body=job(validation_file="../trainer.key"),
+    ),
+    Case(
+        *("epochs", "POST", JOBS, 400, "invalid_value", "hyperparameters.n_epochs"),
+        "'n_epochs' is 51; it must be a whole number from 1 to 50, or \"auto\".",
+        body=job(hyperparameters={"n_epochs": 51}),
+    ),
+    Case(
+        *("rate", "POST", JOBS, 400, "invalid_value", "method.supervised.hyperparameters.learning_rate"),
+        "'learning_rate' is 'fast'; it must be a number above 0, at most 1, or \"auto\".",
+        body=job(method={"type": "supervised", "supervised": {"hyperparameters": {"learning_rate": "fast"}}}),
+    ),
+    Case(
+        *("two rates", "POST", JOBS, 400, "invalid_value", "hyperparameters.learning_rate"),
+        "Give 'learning_rate' or 'learning_rate_multiplier', not both.",
+        body=job(hyperparameters={"learning_rate": 1e-4, "learning_rate_multiplier": 2}),
+    ),
+    Case(
+        *("unknown hyperparameter", "POST", JOBS, 400, "unknown_parameter", "hyperparameters.epochs"),
+        f"Unknown hyperparameter 'epochs'. Known are {KNOWN}.",
+        body=job(hyperparameters={"epochs": 3}),
+    ),
+    Case(
+        *("unknown field", "POST", JOBS, 400, "unknown_parameter", "learning_rate"),
+        "Unknown parameter 'learning_rate'. Known are model, training_file, validation_file, hyperparameters, "
+        "method, suffix, seed, metadata, integrations.",
+        body=job(learning_rate=1e-4),
+    ),
+    Case(
+        *("preference training", "POST", JOBS, 400, "invalid_value", "method.type"),
+        "This trainer does supervised fine-tuning only, not 'dpo'.",
+        body=job(method={"type": "dpo"}),
+    ),
+    Case(
+        *("long suffix", "POST", JOBS, 400, "invalid_value", "suffix"),
+        "'suffix' must be text of at most 64 characters.",
+        body=job(suffix="s" * 65),
+    ),
+    Case(
+        *("much metadata", "POST", JOBS, 400, "invalid_value", "metadata"),
+        "'metadata' must be an object with at most 16 pairs.",
+        body=job(metadata={str(n): "" for n in range(17)}),
+    ),
+    Case(
+        *("long metadata", "POST", JOBS, 400, "invalid_value", "metadata.note"),
+        "'metadata.note' must be text of at most 512 characters.",
+        body=job(metadata={"note": "n" * 513}),
+    ),
+    Case(
+        *("unknown job", "GET", JOBS + "/ftjob-1", 404, "not_found", None),
+        "There is no fine-tuning job 'ftjob-1' on this trainer.",
+    ),
+    Case(
+        *("limit", "GET", JOBS + "?limit=0", 400, "invalid_value", "limit"),
+        "'limit' must be a whole number from 1 to 100.",
+    ),
+    Case(
+        *("unknown cursor", "GET", JOBS + "?after=ftjob-1", 400, "invalid_value", "after"),
+        "'after' names 'ftjob-1', which is not in this list.",
+    ),
+    Case(
+        *("a path as file id", "GET", "/files/..%2Ftrainer.key", 404, "unknown_url", None),
+        "This trainer has no endpoint GET /v1/files/../trainer.key.",
+    ),
+    Case(
+        *("unknown file id", "DELETE", f"/files/{UNKNOWN_FILE}", 404, "not_found", None),
+        f"There is no file '{UNKNOWN_FILE}' on this trainer.",
+    ),
+    Case(
+        *("chat with nobody", "POST", CHAT, 404, "model_not_found", "model"),
+        "There is no model 'ft:toy:local::00000000' on this trainer.",
+        body=chat(model="ft:toy:local::00000000"),
+    ),
+    Case(
+        *("chat without messages", "POST", CHAT, 400, "invalid_value", "messages"),
+        "'messages' must be a list with at least one message.",
+        body=chat(messages=[]),
+    ),
+    Case(
+        *("chat with a wrong role", "POST", CHAT, 400, "invalid_value", "messages[0].role"),
+        "'messages[0].role' is 'robot'; allowed are system, developer, user, assistant, tool.",
+        body=chat(messages=[{"role": "robot", "content": "hi"}]),
+    ),
+    Case(
+        *("chat with a picture", "POST", CHAT, 400, "invalid_type", "messages[0].content"),
+        "'messages[0].content' must be text, or a list of parts of type 'text'.",
+        body=chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+    ),
+    Case(
+        *("hot chat", "POST", CHAT, 400, "invalid_value", "temperature"),
+        "'temperature' must be a number from 0 to 2.",
+        body=chat(temperature=3),
+    ),
+    Case(
+        *("two answers", "POST", CHAT, 400, "unsupported_value", "n"),
+        "This trainer does not support 'n' at 2. Leave it out.",
+        body=chat(n=2),
+    ),
+    Case(
+        *("unknown chat parameter", "POST", CHAT, 400, "unknown_parameter", "top_k"),
+        "This trainer does not know the parameter 'top_k'.",
+        body=chat(top_k=40),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_refusal_is_a_sentence_in_the_envelope(trainer: Served, file_id: str, case: Case) -> None:
+    content = case.raw if case.body is None else json.dumps(case.body).replace("FILE", file_id).encode()
+    headers = {"Authorization": f"Bearer {KEY}", **case.headers}
+    answer = httpx2.request(case.method, trainer.url + case.path, content=content, headers=headers)
+    error = {"message": case.message, "type": case.kind, "param": case.param, "code": case.code}
+    assert (answer.status_code, answer.json()) == (case.status, {"error": error})
+    check_answer(answer, trainer.checked)
+
+
+def bad_line(number: int, line: bytes) -> bytes:
+    lines = examples().splitlines()
+    lines[number - 1] = line
+    return b"\n".join(lines)
+
+
+FILES = {
+    "a picture": (
+        PNG,
+        "Line 1 is not text: the file looks like a PNG picture. Send chat JSONL, one JSON object a line.",
+    ),
+    "three rows": (
+        examples(3),
+        "The file has 3 examples; at least 10 are needed. Add more and upload it again.",
+    ),
+    "line 7 is no JSON": (
+        bad_line(7, b'{"messages": [}'),
+        "Line 7 is not valid JSON (unexpected character: line 1 column 15 (char 14)). "
+        "Each line must be one JSON object.",
+    ),
+    "a list": (
+        bad_line(2, b"[]"),
+        'Line 2 is not a JSON object. Each line must look like {"messages": [...]}.',
+    ),
+    "a wrong role": (
+        bad_line(4, b'{"messages": [{"role": "robot", "content": "hi"}]}'),
+        "Line 4 has a bad message at messages[0]: its role is 'robot'; "
+        "allowed are system, developer, user, assistant, tool.",
+    ),
+    "no answer": (
+        bad_line(5, b'{"messages": [{"role": "user", "content": "hi"}]}'),
+        "Line 5 has no assistant message to learn from. Add the answer that you want.",
+    ),
+    "a wrong weight": (
+        bad_line(6, b'{"messages": [{"role": "assistant", "content": "hi", "weight": 0.5}]}'),
+        "Line 6 has a bad message at messages[0]: its weight is 0.5; allowed are 0 and 1.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_trained_on_fails_its_job(client: openai.OpenAI, name: str) -> None:
+    content, complaint = FILES[name]
+    file_id = upload(client, content)
+    job = client.fine_tuning.jobs.create(model="toy", training_file=file_id)
+    failed = wait_for_status(client, job.id, "failed", "succeeded")
+    assert failed.error is not None
+    assert failed.error.message == f"The training file cannot be used. {complaint}"
+    assert (failed.error.code, failed.error.param) == ("invalid_training_file", "training_file")
+    assert failed.fine_tuned_model is None
+
+
+def test_a_bad_validation_file_fails_its_job(client: openai.OpenAI, file_id: str) -> None:
+    job = client.fine_tuning.jobs.create(
+        model="toy", training_file=file_id, validation_file=upload(client, PNG)
+    )
+    failed = wait_for_status(client, job.id, "failed", "succeeded")
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.param) == ("invalid_validation_file", "validation_file")
+
+
+def test_an_empty_upload_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.create(file=("nothing.jsonl", b""), purpose="fine-tune")
+    assert caught.value.body == {
+        "message": "The file 'nothing.jsonl' is empty. Send one example a line.",
+        "type": "invalid_request_error",
+        "param": "file",
+        "code": "empty_file",
+    }
+
+
+def test_another_purpose_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.create(file=("a.jsonl", examples()), purpose="assistants")
+    assert caught.value.param == "purpose"
+
+
+def test_more_than_512_mb_is_refused_before_it_is_sent(trainer: Served) -> None:
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Length": str(600 * 1024 * 1024)}
+    answer = httpx2.post(f"{trainer.url}/files", headers=headers, content=iter([b"-"]))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
+
+
+def test_a_body_without_a_declared_length_is_cut_off_at_its_cap(trainer: Served) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    answer = httpx2.post(f"{trainer.url}{JOBS}", headers=headers, content=iter([b" " * 1_000_000] * 3))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_a_finished_job_cannot_be_cancelled(client: openai.OpenAI, file_id: str) -> None:
+    job = client.fine_tuning.jobs.create(model="toy", training_file=file_id)
+    wait_for_status(client, job.id, "succeeded")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.fine_tuning.jobs.cancel(job.id)
+    assert caught.value.code == "job_already_final"
+
+
+def test_loopback_names_are_answered_whatever_their_port(trainer: Served) -> None:
+    for host in ("localhost:1", "127.0.0.1", "[::1]:80"):
+        headers = {"Authorization": f"Bearer {KEY}", "Host": host}
+        assert httpx2.get(f"{trainer.url}/models", headers=headers).status_code == 200
