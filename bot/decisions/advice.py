@@ -102,6 +102,8 @@ def _about_money(facts: Facts) -> tuple[Reason, ...]:
         return (Reason("cost", "no_go", _a_loss(estimate)),)
     months = estimate.payback_months
     text = f"It saves {usd(estimate.saving_month)} a month and pays back {in_time(months)}."
+    if estimate.months_left == 0:
+        return ()  # its end is a reason of its own
     if estimate.months_left is not None and months > estimate.months_left:
         text += f" The model is gone before that, in {duration(estimate.months_left)}."
         return (Reason("payback", "no_go", text),)

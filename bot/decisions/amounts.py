@@ -74,7 +74,7 @@ def duration(months: Decimal) -> str:
     if hours < 24 * 61:
         return _counted(hours / 24, "day")
     if months < 24:
-        return f"{months:.1f} months"
+        return f"{months:.1f} months".replace(".0 ", " ")
     return _counted(months / 12, "year")
 
 

@@ -72,6 +72,8 @@ def _prompt(inputs: Inputs) -> Assumption:
 
 def _price(name: str, rates: Rates) -> Assumption:
     value = f"{rates.model}: input {rate(rates.input)}, output {rate(rates.output)}"
+    if not rates.input and not rates.output:
+        value = f"{rates.model}: tokens cost nothing, only the machine does"
     if rates.usd_per_hour:
         value += f", {usd(rates.usd_per_hour)} an hour"
     why = f"From {rates.said_by}. Your own price goes into finetune.toml and wins."

@@ -31,6 +31,9 @@ class Range:
         """`factor` is not negative."""
         return Range(self.low * factor, self.expected * factor, self.high * factor)
 
+    def over(self, divisor: int) -> Range:
+        return Range(self.low / divisor, self.expected / divisor, self.high / divisor)
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -96,7 +99,7 @@ class Training:
             return Range.exactly(self.billed_tokens * self.usd_per_million / MILLION)
         if self.minutes is None or self.usd_per_hour is None:
             return Range.exactly(ZERO)
-        return self.minutes.times(self.usd_per_hour * self.runs / 60)
+        return self.minutes.times(self.usd_per_hour * self.runs).over(60)
 
 
 @dataclass(frozen=True)

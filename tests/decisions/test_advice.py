@@ -132,3 +132,8 @@ def test_what_is_not_known_about_money_is_said() -> None:
 def test_a_small_holdout_is_said_to_show_only_large_differences() -> None:
     assert "only a large difference" in advise(replace(GOOD, n_holdout=40)).next_step
     assert "only a large difference" not in advise(GOOD).next_step
+
+
+def test_a_model_that_has_ended_is_said_once() -> None:
+    verdict = advise(costing(replace(ARTICLE, ends=date(2026, 10, 23))))
+    assert not any(one.rule == "payback" for one in verdict.reasons)

@@ -108,6 +108,7 @@ def test_tokens_are_shown_short(count: int, text: str) -> None:
         ("0.0014", "1 hour"),
         ("1.0869565", "33 days"),
         ("7.2", "7.2 months"),
+        ("3", "3 months"),
         ("218.478", "18 years"),
     ],
 )

@@ -174,3 +174,10 @@ def test_hyperparameters_are_sorted_for_the_hash() -> None:
     chosen = hyperparameters_for(800, None, takes_lora=True, defaults={"a_first": 1})
     assert list(chosen) == sorted(chosen)
     replace(PLAN, hyperparameters=chosen)
+
+
+def test_canonical_json_is_sorted_and_has_no_spaces() -> None:
+    text = canonical_json(PLAN)
+    keys = list(json.loads(text))
+    assert keys == sorted(keys)
+    assert '": ' not in text

@@ -123,7 +123,7 @@ class Bot:
         self.app.event("app_home_opened")(self.home)
         self.app.event("message")(lambda: None)
         web = WebClient(slack.door.app_token, base_url=slack.door.api_url)
-        self.handler = SocketModeHandler(self.app, slack.door.app_token, web_client=web, ping_interval=1)
+        self.handler = SocketModeHandler(self.app, slack.door.app_token, web_client=web)
 
     def command(self, ack: Any, command: Json, client: WebClient) -> None:
         match command["text"]:

@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
             print(self._ready, flush=True)
 
     def end_at_end_of_input(self) -> None:
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):  # not sys.stdin: its lock, held here, aborts the interpreter's end
             continue
         self.should_exit = True
 
@@ -135,7 +135,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        refuse(f"port {port} on {host} cannot be used: {error.strerror}. Name another, or 0 for a free one.")
+        refuse(f"port {port} on {host} cannot be used: {os.strerror(error.errno or 0)}. Name another, or 0 for a free one.")
 
 
 def read_key(data: Path) -> tuple[str, str]:

@@ -19,7 +19,8 @@ async def json_object(request: Request) -> dict[str, Any]:
     try:
         body = orjson.loads(await request.body())
     except orjson.JSONDecodeError as error:
-        raise invalid(f"The request's body is not valid JSON: {error}.", None, "invalid_json") from error
+        place = f"line {error.lineno}, character {error.colno}"
+        raise invalid(f"The request's body is not valid JSON from {place} on.", None, "invalid_json") from error
     if not isinstance(body, dict):
         raise invalid("The request's body must be a JSON object.", None, "invalid_json")
     return body

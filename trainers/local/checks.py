@@ -47,7 +47,7 @@ def _line_complaint(line: bytes) -> str | None:
     try:
         example = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return f"is not valid JSON ({error}). Each line must be one JSON object."
+        return f"is not valid JSON from character {error.colno} on. Each line must be one JSON object."
     if not isinstance(example, dict):
         return 'is not a JSON object. Each line must look like {"messages": [...]}.'
     return _messages_complaint(example.get("messages"))

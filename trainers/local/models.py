@@ -84,5 +84,4 @@ def _adapter(record: JobRecord, name: str) -> Path | None:
     if match is None:
         return record.folder / "adapter" if record.has_model else None
     folder = record.folder / "checkpoints" / f"step-{int(match[2]):06d}"
-    holders = [path for path in (folder, folder / "adapter") if (path / "adapter_config.json").exists()]
-    return holders[0] if holders else None
+    return folder if folder.exists() else None

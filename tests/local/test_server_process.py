@@ -1,0 +1,149 @@
+"""The trainer as a process: what it says at its start, when it refuses to start, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.local.served import ROOT, close, ready_url, served_process, start_process, upload, wait_for
+
+
+def refuse_to_start(*arguments: str, key: str = "k") -> str:
+    """What is said on standard error, of an exit with code 2."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trainers.local", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=30,
+        env={**os.environ, "FINETUNE_TRAINER_KEY": key},
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip()
+
+
+def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refuse_to_start("--data", str(tmp_path), "--port", str(port))
+    assert said == (
+        f"trainer: port {port} on 127.0.0.1 cannot be used: Address already in use. Name another, or 0 for a free one."
+    )
+
+
+def test_a_missing_model_folder_is_a_sentence(tmp_path: Path) -> None:
+    said = refuse_to_start("--data", str(tmp_path), "--port", "0", "--model", "toy=./no/such/folder")
+    assert said == (
+        "trainer: model toy: there is no folder ./no/such/folder, and it is no hub id such as org/name either."
+    )
+
+
+def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
+    said = refuse_to_start("--data", str(tmp_path / "d"), "--port", "0", "--model", f"toy={tmp_path}")
+    assert (
+        said
+        == f"trainer: model toy: the folder {tmp_path} holds no config.json with *.safetensors beside it."
+    )
+
+
+def test_a_model_without_a_name_is_a_sentence(tmp_path: Path) -> None:
+    said = refuse_to_start("--data", str(tmp_path), "--port", "0", "--model", "toy")
+    assert said.startswith("trainer: --model toy: write it as NAME=FOLDER_OR_HUB_ID")
+
+
+def test_a_data_folder_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = refuse_to_start("--data", str(tmp_path / "file"), "--port", "0")
+    assert said.startswith(f"trainer: the data folder {tmp_path / 'file'} cannot be used: ")
+
+
+def test_a_second_trainer_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    with served_process(tmp_path):
+        said = refuse_to_start("--data", str(tmp_path), "--port", "0")
+    assert said == (
+        f"trainer: another trainer works on {tmp_path}. End it, or name another folder with --data."
+    )
+
+
+def test_a_key_is_made_once_and_kept_for_the_owner_only(tmp_path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainers.local", "--port", "0", "--data", str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "FINETUNE_TRAINER_KEY"},
+        )
+        assert process.stdout is not None
+        said = process.stdout.readline().strip()
+        process.terminate()
+        assert process.wait(20) == 0
+        close(process)
+        file = tmp_path / "trainer.key"
+        assert re.fullmatch(rf"trainer ready on http://127.0.0.1:\d+/v1 · models: none · key in {file}", said)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        keys.append(file.read_text())
+    assert keys[0] == keys[1]
+    assert len(keys[0].strip()) > 40
+
+
+def test_what_it_stores_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    with served_process(tmp_path / "data") as served, served.client() as client:
+        upload(client)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").rglob("*")}
+    assert len(modes) > 4
+    assert [path for path, mode in modes.items() if mode & 0o077] == []
+
+
+def test_it_ends_when_its_parent_closes_the_pipe(tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    ready_url(process)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(10) == 0
+    close(process)
+
+
+def test_it_ends_with_0_when_asked_to(tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    ready_url(process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    close(process)
+
+
+def test_a_killed_trainer_leaves_its_data_usable(tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    ready_url(process)
+    process.kill()
+    process.wait(10)
+    close(process)
+    with served_process(tmp_path) as served, served.client() as client:
+        assert list(client.files.list()) == []
+
+
+@pytest.mark.parametrize("module", ["torch", "transformers", "peft", "datasets"])
+def test_the_server_is_imported_without(module: str) -> None:
+    code = f"import sys, trainers.local.server, trainers.local.__main__; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == 0
+
+
+def test_an_idle_trainer_has_no_torch_loaded(tmp_path: Path) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("needs Linux's /proc")
+    with served_process(tmp_path) as served, served.client() as client:
+        assert list(client.models.list()) == []
+        assert served.process is not None
+        loaded = wait_for(Path(f"/proc/{served.process.pid}/maps").read_text, bool)
+    assert "libtorch" not in loaded
