@@ -58,13 +58,16 @@ class RunningBot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def check_alive(self) -> None:
         if self._process is not None and self._process.poll() is not None:

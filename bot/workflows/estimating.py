@@ -21,7 +21,6 @@ from bot.decisions.roi import (
     Gap,
     Inputs,
     Range,
-    Rates,
     Training,
     Usage,
     estimate,
@@ -62,10 +61,18 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Estimated:
-    """An estimate with all that it rests on. `prices`: the target's row first, then today's model's.
+class RunCost:
+    """What one run costs: the training, and both models' answers to the held-out rows."""
 
-    `estimate` is None where today's bill or a price is not known; `gaps` say what is missing.
+    training: Training
+    evaluation_usd: Decimal
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's.
+
+    `cost` is a Gap where nobody told us a price; `estimate` is None there, and where today's bill is not known.
     """
 
     name: str
@@ -74,11 +81,15 @@ class Estimated:
     target: Target
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     prices: tuple[PriceRow, ...]
-    training: Training | None
+    cost: RunCost | Gap
     minutes: Range
     estimate: Estimate | None
     assumptions: tuple[Assumption, ...]
     verdict: Verdict
+
+    @property
+    def training(self) -> Training | None:
+        return None if isinstance(self.cost, Gap) else self.cost.training
 
 
 def make_estimate(
@@ -92,9 +103,10 @@ def make_estimate(
         return now
     tuned = tuned_price(target.row, target.model)
     hyperparameters = _hyperparameters(target, report, question)
-    minutes = _minutes(settings, target, report, int(dict(hyperparameters)["n_epochs"]))
-    training = training_of(tuned, report.tokens.train, int(dict(hyperparameters)["n_epochs"]), minutes)
-    inputs = _inputs(settings, report, question, target, training, now, tuned, today)
+    minutes = _minutes(settings, target, report, _epochs(hyperparameters))
+    base = _base_price(settings, target, tuned, today)
+    cost = _cost(report, tuned, base, _epochs(hyperparameters), minutes)
+    inputs = _inputs(report, question, target, cost, now, tuned, today)
     made = None if isinstance(inputs, Gap) else estimate(inputs)
     return Estimated(
         name=name,
@@ -102,8 +114,8 @@ def make_estimate(
         question=question,
         target=target,
         hyperparameters=hyperparameters,
-        prices=(tuned, now) if now else (tuned,),
-        training=None if isinstance(training, Gap) else training,
+        prices=(tuned, base, now) if now else (tuned, base),
+        cost=cost,
         minutes=minutes,
         estimate=made,
         assumptions=() if isinstance(inputs, Gap) else assumptions(inputs),
@@ -113,7 +125,7 @@ def make_estimate(
                 n_holdout=report.n_holdout,
                 smallest_label=report.labels[-1].rows if report.labels else None,
                 target=_end_verdict(target, made, today),
-                training_usd=None if isinstance(training, Gap) else training.usd.expected,
+                training_usd=None if isinstance(cost, Gap) else cost.training.usd.expected,
                 estimate=made,
                 gaps=(inputs.sentence,) if isinstance(inputs, Gap) else (),
             )
@@ -168,45 +180,63 @@ def _minutes(settings: Settings, target: Target, report: Report, epochs: int) ->
     return Range(seconds / 120, seconds / 60, seconds / 30)
 
 
+def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
+    return int(dict(hyperparameters)["n_epochs"])
+
+
+def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
+    """What asking the untuned model costs; where no list has it, as much as the tuned one, which is dearer."""
+    if tuned.usd_per_hour is not None:
+        return tuned
+    name = target.model.base_name or target.model.name
+    found = prompted_price(name, settings.providers, settings.prices, today)
+    return tuned if isinstance(found, UnknownPrice) else found
+
+
+def _cost(report: Report, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range) -> RunCost | Gap:
+    """Our own machine's hours are in the training already; a vendor bills both models' answers."""
+    training = training_of(tuned, report.tokens.train, epochs, minutes)
+    rates_tuned, rates_base = rates_of(tuned), rates_of(base)
+    if isinstance(training, Gap):
+        return training
+    if isinstance(rates_tuned, Gap):
+        return rates_tuned
+    if isinstance(rates_base, Gap):
+        return rates_base
+    is_ours = tuned.usd_per_hour is not None
+    asked = evaluation_usd(_usage(report, report.n_holdout), rates_base, rates_tuned)
+    return RunCost(training, Decimal(0) if is_ours else asked)
+
+
 def _inputs(
-    settings: Settings,
     report: Report,
     question: Question,
     target: Target,
-    training: Training | Gap,
+    cost: RunCost | Gap,
     now: PriceRow | None,
     tuned: PriceRow,
     today: date,
 ) -> Inputs | Gap:
+    """Everything for the sum, or the first thing that is missing."""
+    if isinstance(cost, Gap):
+        return cost
     if now is None or question.volume is None:
         return Gap("Whether it saves money is unknown: say `current=` (today's model) and `volume=` as well.")
     rates_now, rates_tuned = rates_of(now), rates_of(tuned)
-    for gap in (training, rates_now, rates_tuned):
-        if isinstance(gap, Gap):
-            return gap
-    assert isinstance(training, Training)  # noqa: S101 - gaps have returned
-    assert isinstance(rates_now, Rates)  # noqa: S101
-    assert isinstance(rates_tuned, Rates)  # noqa: S101
+    if isinstance(rates_now, Gap):
+        return rates_now
+    if isinstance(rates_tuned, Gap):
+        return rates_tuned
     return Inputs(
         monthly_input_tokens=question.volume,
         usage=_usage(report, report.rows),
         now=rates_now,
         tuned=rates_tuned,
-        training=training,
+        training=cost.training,
         today=today,
         ends=target.model.ends,
-        evaluation_usd=_evaluation(settings, report, target, rates_tuned, today),
+        evaluation_usd=cost.evaluation_usd,
     )
-
-
-def _evaluation(settings: Settings, report: Report, target: Target, tuned: Rates, today: date) -> Decimal:
-    """Our own machine's hours are in the training already; a vendor bills both models' answers."""
-    if target.model.usd_per_hour is not None:
-        return Decimal(0)
-    name = target.model.base_name or target.model.name
-    found = prompted_price(name, settings.providers, settings.prices, today)
-    base = tuned if isinstance(found, UnknownPrice) else rates_of(found)
-    return evaluation_usd(_usage(report, report.n_holdout), tuned if isinstance(base, Gap) else base, tuned)
 
 
 def _usage(report: Report, requests: int) -> Usage:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from bot.decisions.actuals import Asked, actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.judging import ArmAnswers, Judged, judge
 from bot.results import ChangedRow, Progress, RunResult
@@ -20,6 +21,7 @@ from trainers.client import Trainer
 from trainers.dataset import Example, prompted, read
 from trainers.errors import Refused, TrainerError
 from trainers.evaluation import exact_match
+from trainers.pricing import PriceList
 from trainers.types import Answer, Message
 
 ROWS_A_STEP = 32
@@ -141,7 +143,13 @@ def _arm(desk: Desk, run: Run, arm: Arm) -> ArmAnswers:
 def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
     now = desk.clock()
     progress = Progress.from_json(run.progress)
-    actual = telling.training_cost(plan, progress)
+    actual = actual_micros(
+        PriceList.from_json(plan.prices),
+        progress.train_seconds,
+        progress.trained_tokens,
+        Asked(judged.base.prompt_tokens, judged.base.completion_tokens),
+        Asked(judged.tuned.prompt_tokens, judged.tuned.completion_tokens),
+    )
     result = RunResult(
         base=judged.base,
         tuned=judged.tuned,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
 
 from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may
 from bot.decisions.budget import Budget
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
-from bot.decisions.roi import Training
+from bot.decisions.roi import Gap
 from bot.parsing import Estimate, Start
 from bot.results import Refusal
 from bot.views import estimates as estimate_views
@@ -19,7 +19,7 @@ from bot.views.runs import STATE_WORDS
 from bot.workflows import datasets, estimating, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Estimated, Question
+from bot.workflows.estimating import Estimated, Question, RunCost
 from storage.records import Approval, Draft, Run
 from storage.runs import NewRun
 from trainers.money import to_micros
@@ -65,9 +65,9 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     refusal = _cannot_start(desk, estimated, person)
     if refusal:
         return refusal
-    if estimated.training is None:
-        return Refusal(" ".join(reason.text for reason in estimated.verdict.reasons if reason.rule == "cost"))
-    return _ask(desk, _plan(desk, checked, estimated, estimated.training, person, channel))
+    if isinstance(estimated.cost, Gap):
+        return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
+    return _ask(desk, _plan(desk, checked, estimated, estimated.cost, person, channel))
 
 
 def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
@@ -172,10 +172,9 @@ def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | No
 
 
 def _plan(
-    desk: Desk, checked: Checked, estimated: Estimated, training: Training, person: str, channel: str
+    desk: Desk, checked: Checked, estimated: Estimated, cost: RunCost, person: str, channel: str
 ) -> Plan:
     dataset, report, made = checked.dataset, estimated.report, estimated.estimate
-    evaluation = made.evaluation_usd if made else Decimal(0)
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -195,9 +194,9 @@ def _plan(
         seed=SEED,
         suffix=dataset.name,
         prices=PriceList(estimated.prices, today(desk)).to_json(),
-        training_tokens=training.billed_tokens,
-        expected_micros=to_micros(training.usd.expected + evaluation),
-        maximum_micros=to_micros(training.usd.high + evaluation),
+        training_tokens=cost.training.billed_tokens,
+        expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
+        maximum_micros=to_micros(cost.training.usd.high + cost.evaluation_usd),
         seconds_low=round(estimated.minutes.low * 60),
         seconds_high=round(estimated.minutes.high * 60),
         monthly_before_micros=to_micros(made.monthly_before.total) if made else None,
@@ -211,6 +210,9 @@ def _plan(
 def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
     now, hash_of_plan = desk.clock(), plan_hash(plan)
     with desk.store.transaction():
+        waiting = _same_waiting(desk, plan)
+        if waiting:
+            return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")
         run = desk.store.runs.add(
             NewRun(
                 plan_hash=hash_of_plan,
@@ -224,12 +226,22 @@ def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
             now=now,
         )
         if run is None:
-            return Refusal("This very plan waits for approval already.")
+            return Refusal("This very plan was posted before; `/finetune runs` shows what became of it.")
         desk.store.audit.add(
             at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
         )
         telling.asked(desk, run, views.approval_card(run, plan, budget(desk), policy(desk).quorum))
     return run
+
+
+def _same_waiting(desk: Desk, plan: Plan) -> Run | None:
+    """An open request that differs in nothing but the time and the person who asked."""
+    for run in desk.store.runs.open():
+        other = plan_from_json(run.plan)
+        same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
+        if run.state == "awaiting_approval" and same == plan:
+            return run
+    return None
 
 
 def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) -> Run | Refusal:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+from bot.decisions.actuals import actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
 from bot.views import results as result_views
@@ -19,7 +19,6 @@ from bot.views import runs as views
 from bot.views.blocks import Message
 from bot.workflows.desk import Desk
 from storage.records import Draft, OutboxKind, Run
-from trainers.money import to_micros
 from trainers.pricing import PriceList
 
 EndState = Literal["failed", "cancelled"]
@@ -84,11 +83,9 @@ def result(
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:
-    """Micro-dollars by the plan's own price list: hours on our machine, or trained tokens at a vendor."""
-    row = PriceList.from_json(plan.prices).rows[0]
-    if row.usd_per_hour is not None:
-        return to_micros(row.usd_per_hour * Decimal(round(progress.train_seconds)) / 3600)
-    return to_micros((row.price.training or Decimal(0)) * progress.trained_tokens / 1_000_000)
+    """Micro-dollars for a run that ended before its model was measured."""
+    prices = PriceList.from_json(plan.prices)
+    return actual_micros(prices, progress.train_seconds, progress.trained_tokens)
 
 
 def _put(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import openai
 import pytest
 import torch
 from openai.types.chat import ChatCompletion
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.served import Served, check_chunk, served_process
 
@@ -20,8 +22,22 @@ TICKETS = [f"Ticket {n}: " + "my card was charged twice and the parcel is late "
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Iterator[Served]:
-    with served_process(tmp_path_factory.mktemp("trainer"), f"local/tiny={tiny_model_dir}") as served:
+def babbling_model_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """The tiny model with weights so large that every token before counts: it never says the same twice."""
+    folder = tmp_path_factory.mktemp("model") / "babbling"
+    shutil.copytree(tiny_model_dir, folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "proj" in name:
+                weight.mul_(12)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path) -> Iterator[Served]:
+    with served_process(tmp_path_factory.mktemp("trainer"), f"local/tiny={babbling_model_dir}") as served:
         yield served
 
 
@@ -50,11 +66,9 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model_dir: Path) -> Reference:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    return Reference(model, AutoTokenizer.from_pretrained(tiny_model_dir))
+def reference(babbling_model_dir: Path) -> Reference:
+    model: Any = AutoModelForCausalLM.from_pretrained(babbling_model_dir)
+    return Reference(model, AutoTokenizer.from_pretrained(babbling_model_dir))
 
 
 def messages_of(ticket: str, system: str | None = SYSTEM) -> list[Any]:

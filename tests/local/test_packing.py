@@ -1,0 +1,124 @@
+"""Rows packed into one sequence are to the model what they are alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trainers.local.data import Row
+from trainers.local.packing import (
+    PACKED_FAMILIES,
+    Abilities,
+    abilities,
+    common_beginning,
+    fill_packs,
+    measure,
+    pack_rows,
+)
+
+CPU = torch.device("cpu")
+
+
+def row(ids: list[int], learnt: set[int]) -> Row:
+    return Row(1, ids, [place in learnt for place in range(len(ids))])
+
+
+ROWS = [
+    row([5, 6, 7, 8, 20, 21, 22, 2, 9], {6, 7}),
+    row([5, 6, 7, 8, 30, 2], {4, 5}),
+    row([5, 6, 7, 8, 40, 41, 42, 43, 44, 2, 50, 51, 2], {8, 9, 12}),
+    row([5, 6, 7, 8, 40, 60, 2], {6}),
+]
+
+
+def tiny(family: str) -> Any:
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32).eval()
+
+
+def alone(model: Any, rows: list[Row]) -> torch.Tensor:
+    """The plain way: one row at a time, logits everywhere."""
+    total = torch.zeros(())
+    for one in rows:
+        logits = model(input_ids=torch.tensor([one.ids])).logits[0]
+        kept = [place for place in range(len(one.ids)) if one.supervised[place]]
+        predicted = logits[[place - 1 for place in kept]]
+        total = total + functional.cross_entropy(
+            predicted, torch.tensor([one.ids[place] for place in kept]), reduction="sum"
+        )
+    return total
+
+
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str) -> None:
+    model = tiny(family)
+    weight = next(p for name, p in model.named_parameters() if "layers.0" in name and p.dim() == 2)
+    able = abilities(model, longest=13)
+    assert able == Abilities(packs=True, selects=True)
+    packed = measure(model, pack_rows(ROWS, CPU, torch.float32), able)
+    plain = alone(model, ROWS)
+    assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert packed.tokens == 8
+    (from_packed,) = torch.autograd.grad(packed.total, weight)
+    (from_plain,) = torch.autograd.grad(plain, weight)
+    torch.testing.assert_close(from_packed, from_plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "able", [Abilities(packs=False, selects=True), Abilities(packs=False, selects=False)]
+)
+def test_a_model_that_cannot_pack_or_select_measures_the_same(able: Abilities) -> None:
+    model = tiny("llama")
+    parts = [measure(model, pack_rows([one], CPU, torch.float32), able).total.item() for one in ROWS]
+    assert sum(parts) == pytest.approx(alone(model, ROWS).item(), rel=1e-5)
+
+
+def test_a_row_beyond_the_sliding_window_is_not_packed() -> None:
+    model = tiny("mistral")
+    model.config.sliding_window = 16
+    assert abilities(model, longest=16).packs
+    assert not abilities(model, longest=17).packs
+
+
+def test_a_family_that_nobody_tried_is_not_packed() -> None:
+    config = AutoConfig.for_model("gpt2", vocab_size=96, n_embd=32, n_layer=1, n_head=2)
+    assert not abilities(AutoModelForCausalLM.from_config(config), longest=8).packs
+
+
+def test_the_common_beginning_is_there_once_and_stops_before_what_is_learnt() -> None:
+    assert common_beginning(ROWS) == 3  # token 3 predicts the first token that the second row learns
+    pack = pack_rows(ROWS, CPU, torch.float32)
+    assert pack.input_ids.shape[1] == 3 + sum(one.last_target - 3 for one in ROWS)
+
+
+def test_the_head_sees_nothing_but_the_places_before_what_is_learnt(tiny_model_dir: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, given, made: seen.append(given[0].shape[1]))
+    measure(model, pack_rows(ROWS, CPU, torch.float32), Abilities(packs=True, selects=True))
+    assert seen == [8]
+
+
+def test_packs_keep_the_order_and_the_limit_and_a_long_row_stands_alone() -> None:
+    packs = fill_packs([ROWS[1], ROWS[3], ROWS[2], ROWS[1]], limit=12)
+    assert [[len(one.ids) for one in pack] for pack in packs] == [[6], [7], [13], [6]]
+    assert len(fill_packs(ROWS, limit=1000)) == 1

@@ -1,0 +1,31 @@
+"""A store on a real file; what a run needs to exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.datasets import NewDataset
+from storage.records import Run
+from storage.runs import NewRun
+from storage.store import Store
+
+TICKETS = NewDataset("tickets", "C1", "U1", "tickets.csv", "F1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "finetune.db")
+    yield store
+    store.close()
+
+
+def add_run(store: Store, name: str = "a", *, now: float = 100.0) -> Run:
+    """A run that waits for approval, on a dataset of its own."""
+    dataset = store.datasets.receive(TICKETS, now=now)
+    new = NewRun(f"hash {name}", "{}", f"key {name}", dataset.id, "U1", "C1", "local")
+    run = store.runs.add(new, now=now)
+    assert run is not None
+    return run

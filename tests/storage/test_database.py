@@ -1,0 +1,229 @@
+"""The file itself: one process, safe pragmas, transactions that hold under racing threads, migrations."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.database import Database, DatabaseInUse, sqlite_version, wal_is_safe
+from storage.driver import sqlite3
+from storage.store import Store
+
+THREADS = 16
+OPEN_IT = """
+import sys
+from pathlib import Path
+from storage.database import Database, DatabaseInUse
+try:
+    Database(Path(sys.argv[1])).close()
+except DatabaseInUse as refusal:
+    print(refusal)
+    sys.exit(3)
+"""
+
+
+def at_once(count: int, work: Callable[[int], None]) -> None:
+    """`work` in `count` threads that start together; what one raises is raised here."""
+    start, errors = threading.Barrier(count), []
+
+    def run(number: int) -> None:
+        try:
+            start.wait()
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    if errors:
+        raise errors[0]
+
+
+def open_elsewhere(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", OPEN_IT, str(path)], capture_output=True, text=True, timeout=30
+    )
+
+
+def counting(path: Path) -> Database:
+    database = Database(path)
+    database.utils.execute("CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
+    database.change("INSERT INTO counters VALUES ('a', 0)")
+    return database
+
+
+def test_a_second_process_is_refused_with_the_file_and_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    database = Database(path)
+    refused = open_elsewhere(path)
+    assert refused.returncode == 3, refused.stderr
+    assert f"already uses {path}" in refused.stdout
+    assert "`data` in finetune.toml" in refused.stdout
+    database.close()
+    assert open_elsewhere(path).returncode == 0
+
+
+def test_the_lock_also_holds_within_one_process(tmp_path: Path) -> None:
+    database = Database(tmp_path / "finetune.db")
+    with pytest.raises(DatabaseInUse):
+        Database(tmp_path / "finetune.db")
+    database.close()
+    Database(tmp_path / "finetune.db").close()
+
+
+def test_the_lock_ends_with_a_killed_process(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    code = "import sys, time; from pathlib import Path; from storage.database import Database\n"
+    code += "kept = Database(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(DatabaseInUse):
+            Database(path)
+        other.kill()
+    Database(path).close()
+
+
+def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Store(tmp_path / "new" / "finetune.db").close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()}
+    assert modes["finetune.db"] == modes["finetune.db.lock"] == 0o600
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 34, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 44, 9), True),
+        ((3, 45, 0), False),
+        ((3, 46, 1), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 0), False),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 53, 0), True),
+        ((4, 0, 0), True),
+    ],
+)
+def test_wal_only_on_versions_without_its_bug(version: tuple[int, ...], safe: bool) -> None:
+    assert wal_is_safe(version) is safe
+
+
+def test_every_thread_s_connection_has_the_safe_pragmas(store: Store) -> None:
+    seen: list[tuple[object, ...]] = []
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+
+    def look(_: int) -> None:
+        seen.append(tuple(store.database.value(f"PRAGMA {name}") for name in names))
+
+    at_once(2, look)
+    journal = "wal" if wal_is_safe(sqlite_version()) else "delete"
+    assert seen == [(journal, 2, 1, 30_000)] * 2
+
+
+def test_of_sixteen_threads_one_wins_a_guarded_update(store: Store) -> None:
+    database = store.database
+    database.utils.execute("CREATE TABLE doors (state TEXT)")
+    database.change("INSERT INTO doors VALUES ('shut')")
+    won: list[int] = []
+
+    def push(number: int) -> None:
+        if database.change("UPDATE doors SET state = ? WHERE state = 'shut'", (f"open by {number}",)):
+            won.append(number)
+
+    at_once(THREADS, push)
+    assert len(won) == 1
+    assert database.value("SELECT state FROM doors") == f"open by {won[0]}"
+
+
+def test_reading_then_writing_loses_nothing_between_sixteen_threads(tmp_path: Path) -> None:
+    database = counting(tmp_path / "finetune.db")
+
+    def add(_: int) -> None:
+        for _again in range(5):
+            with database.immediate():
+                value = database.value("SELECT value FROM counters WHERE name = 'a'")
+                database.change("UPDATE counters SET value = ? WHERE name = 'a'", (value + 1,))
+
+    at_once(THREADS, add)
+    assert database.value("SELECT value FROM counters") == THREADS * 5
+    database.close()
+
+
+def test_an_error_takes_back_the_whole_transaction_and_inner_ones_with_it(tmp_path: Path) -> None:
+    database = counting(tmp_path / "finetune.db")
+    with pytest.raises(RuntimeError, match="midway"), database.immediate():
+        database.change("UPDATE counters SET value = 1")
+        with database.immediate():
+            database.change("INSERT INTO counters VALUES ('b', 0)")
+        raise RuntimeError("midway")
+    assert database.rows("SELECT name, value FROM counters") == [{"name": "a", "value": 0}]
+    with database.immediate():
+        database.change("UPDATE counters SET value = 2")
+    assert database.value("SELECT value FROM counters") == 2
+    database.close()
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(store: Store) -> None:
+    """A deferred foreign key is checked at COMMIT only: as a full disk would, it fails there."""
+    database = store.database
+    with pytest.raises(sqlite3.IntegrityError), database.immediate():
+        database.change("PRAGMA defer_foreign_keys = ON")
+        database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0)")
+    assert not database.utils.conn.in_transaction
+    assert store.models() == []
+
+
+def test_a_row_cannot_point_at_nothing(store: Store) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        store.database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0)")
+
+
+def test_a_fresh_database_has_the_schema(store: Store) -> None:
+    tables = {
+        *("datasets", "runs", "approvals", "ledger", "answers", "models"),
+        *("asks", "deliveries", "outbox", "cards", "audit"),
+    }
+    assert tables <= set(store.database.utils.table_names())
+    triggers = store.database.rows("SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name")
+    assert [row["name"] for row in triggers] == [
+        "approvals_are_append_only_delete",
+        "approvals_are_append_only_update",
+        "audit_is_append_only_delete",
+        "audit_is_append_only_update",
+    ]
+
+
+def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> None:
+    store = Store(tmp_path / "finetune.db")
+    store.audit.add(at=1.0, who="U1", action="start", subject="run 1")
+    schema = _schema(store)
+    store.close()
+    again = Store(tmp_path / "finetune.db")
+    assert _schema(again) == schema
+    assert [entry.who for entry in again.audit.entries()] == ["U1"]
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 1
+    again.close()
+
+
+def _schema(store: Store) -> list[str]:
+    rows = store.database.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
+    return [row["sql"] for row in rows]
