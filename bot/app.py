@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -33,14 +33,20 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app."""
+    """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app.
 
-    def __init__(self, settings: Settings) -> None:
+    Whoever opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.desk)`,
+    `service.notices.send_due()`.
+    """
+
+    def __init__(
+        self, settings: Settings, *, clock: Callable[[], float] = time.time, workers: Workers | None = None
+    ) -> None:
         settings.files.mkdir(parents=True, exist_ok=True)
         self.store = Store(settings.database)
         self.embedded = _embedded(settings)
         self.settings = _with_address(settings, self.embedded)
-        self.workers = Workers()
+        self.workers = workers or Workers()
         slack = settings.slack
         posting = _client(slack)
         team = str(posting.auth_test()["team_id"])
@@ -53,30 +59,30 @@ class Service:
                 posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
             ),
             directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
-            clock=time.time,
+            clock=clock,
         )
-        self.notices = Notices(self.store, posting, slack.fallback_channel)
+        self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
         self.watcher = Watcher(lambda: reconcile(self.desk), lambda: _send(self.notices))
         self.app = _bolt(slack)
         register(self.app, self.desk, self.watcher.wake)
-        self._door: _Door = (
+        self.door: _Door = (
             _SocketDoor(self.app, slack) if slack.mode == "socket" else _HttpDoor(self.app, slack)
         )
 
     @property
     def address(self) -> str:
         """Where Slack reaches us, in words."""
-        return self._door.address
+        return self.door.address
 
     def start(self) -> None:
         if self.embedded:
             self.embedded.start()
         self.watcher.start()
-        self._door.open()
+        self.door.open()
 
     def stop(self) -> None:
         """No new work is taken, the ticks under way end, then the rest closes."""
-        self._door.close()
+        self.door.close()
         self.watcher.stop()
         self.workers.close()
         if self.embedded:
@@ -172,4 +178,6 @@ class _HttpDoor(_Door):
         threading.Thread(target=self._server.run, name="http", daemon=True).start()
 
     def close(self) -> None:
+        """The requests under way are answered first."""
         self._server.close()
+        self._server.task_dispatcher.shutdown()

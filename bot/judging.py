@@ -10,8 +10,11 @@ from bot.results import ArmScore
 from trainers.evaluation import Comparison, Confusion, compare, confusion
 from trainers.types import Metric
 
-INK, GRID, BASE, TUNED = "#1f2933", "#d5dbe1", "#9aa5b1", "#1f6f8b"
+# Blue and vermilion of Okabe and Ito, which colour-blind people tell apart; https://jfly.uni-koeln.de/color/
+INK, SOFT, GRID, BLUE, RED = "#1f2933", "#6b7785", "#e3e8ec", "#0072b2", "#d55e00"
 MOST_LABELS_IN_PLOT = 40
+LONGEST_LABEL = 28
+CURVE_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Judged:
     gain_high: float
     loss_plot: Path | None
     confusion_plot: Path | None
+    loss_curve: tuple[tuple[int, float], ...] = ()
 
 
 def judge(
@@ -64,7 +68,16 @@ def judge(
         gain_high=compared.difference_interval.high,
         loss_plot=draw_loss(metrics, title, folder / "loss.png"),
         confusion_plot=draw_confusion(matrix, compared, title, folder / "confusion.png") if matrix else None,
+        loss_curve=loss_curve(metrics),
     )
+
+
+def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
+    """(last step, mean training loss) of at most `most` stretches of equal length."""
+    trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
+    stretch = max(-(-len(trained) // most), 1)
+    parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
+    return tuple((part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts)
 
 
 def draw_loss(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
@@ -72,35 +85,42 @@ def draw_loss(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     if len(trained) < 2:
         return None
-    figure, axes = _figure(title, "step", "loss (nats per answer token)")
-    axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=GRID, linewidth=1)
-    axes.plot(*_smoothed(trained), color=TUNED, linewidth=2, label="training")
+    figure, axes = _figure(f"Loss while training {title}", "training step", "loss, nats per answer token")
+    axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=BLUE, alpha=0.25, linewidth=1)
+    steps, means = _smoothed(trained)
+    axes.plot(steps, means, color=BLUE, linewidth=2.2)
+    ends = [("training", steps[-1], means[-1], BLUE)]
     validated = [(m.step, m.valid_loss) for m in metrics if m.valid_loss is not None]
     if validated:
-        axes.plot(*zip(*validated, strict=True), color=INK, marker="o", linewidth=1.5, label="validation")
+        axes.plot(*zip(*validated, strict=True), color=RED, marker="o", markersize=5, linewidth=1.6)
+        ends.append(("validation", *validated[-1], RED))
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    axes.margins(x=0.02)
+    axes.grid(visible=False, axis="x")
+    _label_ends(axes, ends)
     return _saved(figure, path)
 
 
 def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path | None:
-    """What was expected, by row, against what the tuned model answered, by column."""
+    """What was expected, by row, against what the tuned model answered, by column: right blue, wrong red."""
     if len(matrix.labels) > MOST_LABELS_IN_PLOT:
         return None
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
-    said = f"{title}: {compared.tuned_correct} of {compared.n} right"
-    figure, axes = _figure(said, "the tuned model answered", "expected", size=(size + 1, size))
+    said = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    figure, axes = _figure(said, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.grid(visible=False)
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    axes.set_yticks(range(len(matrix.labels)), matrix.labels)
+    axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
+    axes.set_xticks(range(len(columns)), [_tick(one) for one in columns], rotation=40, ha="right")
+    totals = [f"{_tick(one)} ({sum(row):,})" for one, row in zip(matrix.labels, counts, strict=True)]
+    axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
+    _rule_cells(axes, len(columns), len(matrix.labels))
     for y, row in enumerate(counts):
         for x, count in enumerate(row):
             if count:
-                axes.text(x, y, count, ha="center", va="center", color="white" if shares[y][x] > 0.6 else INK)
+                ink = "white" if shares[y][x] > 0.55 else INK
+                axes.text(x, y, f"{count:,}", ha="center", va="center", color=ink, fontsize=9)
     return _saved(figure, path)
 
 
@@ -129,19 +149,64 @@ def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[floa
     return [step for step, _ in points], means
 
 
-def _figure(title: str, x: str, y: str, size: tuple[float, float] = (7.0, 4.0)):  # type: ignore[no-untyped-def]
+def _figure(title: str, x: str, y: str, size: tuple[float, float] = (7.6, 4.2)):  # type: ignore[no-untyped-def]
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=size, dpi=130, layout="constrained")
-    axes.set_title(title.replace("$", r"\$"), loc="left", color=INK)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(_literal(title), x=0.01, ha="left", color=INK, fontsize=12, fontweight="bold")
+    axes.set_xlabel(x, color=SOFT)
+    axes.set_ylabel(y, color=SOFT)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
     return figure, axes
+
+
+def _label_ends(axes, ends) -> None:  # type: ignore[no-untyped-def]
+    """Names and last values stand at the lines' ends, apart from each other where the ends are close."""
+    apart = (axes.get_ylim()[1] - axes.get_ylim()[0]) * 0.07
+    height = None
+    for name, step, loss, color in sorted(ends, key=lambda end: end[2]):
+        height = loss if height is None else max(loss, height + apart)
+        axes.annotate(
+            f"{name} {loss:.2f}",
+            (step, height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
+def _shade(is_right: bool, share: float) -> tuple[float, ...]:
+    """White to blue on the diagonal, white to vermilion off it; a wrong row is never too pale to be seen."""
+    from matplotlib.colors import to_rgb
+
+    depth = share if is_right or not share else min(0.15 + share, 1.0)
+    return tuple(1 - depth * (1 - part) for part in to_rgb(BLUE if is_right else RED))
+
+
+def _rule_cells(axes, width: int, height: int) -> None:  # type: ignore[no-untyped-def]
+    axes.grid(visible=False)
+    axes.set_xticks([x - 0.5 for x in range(width + 1)], minor=True)
+    axes.set_yticks([y - 0.5 for y in range(height + 1)], minor=True)
+    axes.grid(which="minor", color=GRID, linewidth=0.8)
+    axes.tick_params(which="minor", length=0)
+
+
+def _tick(label: str) -> str:
+    return _literal(label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…")
+
+
+def _literal(text: str) -> str:
+    """matplotlib reads a pair of dollars as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _saved(figure, path: Path) -> Path:  # type: ignore[no-untyped-def]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
+from bot.settings import Blocks
 from storage.records import OutboxItem
 from storage.store import Store
 
@@ -28,6 +29,9 @@ CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_chann
 APP_IS_LOCKED_OUT = frozenset(
     {"account_inactive", "token_revoked", "invalid_auth", "not_authed", "missing_scope"}
 )
+BLOCKS_REFUSED = frozenset(
+    {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
+)
 PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable"})
 
 log = logging.getLogger(__name__)
@@ -35,12 +39,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Notices:
-    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of our own."""
+    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of our own.
+
+    `blocks` "newest" sends a message's newest form where it has one, until Slack refuses it once.
+    """
 
     store: Store
     slack: WebClient
     fallback_channel: str | None = None
     pace: float = 1.0
+    blocks: Blocks = "classic"
     clock: Callable[[], float] = time.time
     locked_out: str | None = None
     _next_allowed: dict[str, float] = field(default_factory=dict)
@@ -60,9 +68,13 @@ class Notices:
         pause = SECONDS_BETWEEN_EDITS if item.kind == "edit" else SECONDS_BETWEEN_POSTS
         self._next_allowed[_lane(item)] = self.clock() + pause * self.pace
         try:
-            channel, ts = self._deliver(item)
+            channel, ts = self._deliver_as_it_can_be_shown(item)
         except SlackApiError as error:
             self._answer(item, error)
+            return False
+        except FileNotFoundError as error:
+            log.error("message %s to %s needs a file that is gone: %s", item.id, item.channel, error.filename)
+            self.store.outbox.give_up(item, error=str(error))
             return False
         except (SlackClientError, URLError, OSError) as error:
             self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
@@ -70,6 +82,22 @@ class Notices:
         self.locked_out = None
         self.store.outbox.sent(item, channel=channel, ts=ts)
         return True
+
+    def _deliver_as_it_can_be_shown(self, item: OutboxItem) -> tuple[str, str | None]:
+        """The newest blocks where they are wanted; refused blocks post nothing, so the classic ones can follow."""
+        body = dict(item.body)
+        newest = body.pop("newest", None)
+        if newest and self.blocks == "newest":
+            try:
+                return self._deliver(replace(item, body={**body, "blocks": newest}))
+            except SlackApiError as error:
+                if error.response.get("error") not in BLOCKS_REFUSED:
+                    raise
+                log.warning(
+                    "Slack refused the newest blocks of message %s: classic ones from now on", item.id
+                )
+                self.blocks = "classic"
+        return self._deliver(replace(item, body=body))
 
     def _deliver(self, item: OutboxItem) -> tuple[str, str | None]:
         match item.kind:
@@ -88,16 +116,19 @@ class Notices:
                 self.slack.chat_update(channel=card.channel, ts=card.ts, **item.body)
                 return card.channel, card.ts
             case "file":
-                self.slack.files_upload_v2(channel=item.channel, thread_ts=self._thread(item), **item.body)
-                return item.channel, None
+                channel, thread = self._place(item.channel, item)
+                self.slack.files_upload_v2(channel=channel, thread_ts=thread, **item.body)
+                return channel, None
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
-        posted = self.slack.chat_postMessage(channel=channel, thread_ts=self._thread(item), **item.body)
+        channel, thread = self._place(channel, item)
+        posted = self.slack.chat_postMessage(channel=channel, thread_ts=thread, **item.body)
         return str(posted["channel"]), str(posted["ts"])
 
-    def _thread(self, item: OutboxItem) -> str | None:
+    def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
+        """Channel and thread: a reply follows its card, which may stand in the fallback channel."""
         card = self.store.outbox.card(item.thread) if item.thread else None
-        return card.ts if card else None
+        return (card.channel, card.ts) if card else (channel, None)
 
     def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
@@ -108,6 +139,8 @@ class Notices:
         elif code in APP_IS_LOCKED_OUT:
             self.locked_out = code
             self._later(item, code, 60.0, counts=False)
+        elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
+            self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # to its person directly
         elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
             log.warning(
                 "message %s cannot go to %s (%s): sent to the fallback channel", item.id, item.channel, code
@@ -125,7 +158,7 @@ class Notices:
             self.store.outbox.give_up(item, error=error)
             return
         self._next_allowed[_lane(item)] = self.clock() + seconds
-        self.store.outbox.later(item, due_at=self.clock() + seconds, error=error)
+        self.store.outbox.later(item, due_at=self.clock() + seconds, error=error, counts=counts)
 
 
 def _lane(item: OutboxItem) -> str:

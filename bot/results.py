@@ -102,7 +102,8 @@ class RunResult:
 
     `better` and `worse` count rows that only the tuned or only the base model got right; `p_value` is the
     exact McNemar test's; `gain_low`, `gain_high` bound the paired difference of shares (95%).
-    Money is in micro-dollars, `usd_per_hour` machines included.
+    Money is in micro-dollars, `usd_per_hour` machines included. `loss_curve`: (step, training loss), at most
+    20 points, each the mean of the steps since the one before.
     """
 
     base: ArmScore
@@ -118,6 +119,7 @@ class RunResult:
     estimated_micros: int
     actual_micros: int
     labelled: bool
+    loss_curve: tuple[tuple[int, float], ...] = ()
 
     @property
     def gain(self) -> float:
@@ -130,7 +132,8 @@ class RunResult:
     def from_json(text: str) -> RunResult:
         raw: dict[str, Any] = json.loads(text)
         base, tuned = ArmScore(**raw.pop("base")), ArmScore(**raw.pop("tuned"))
-        return RunResult(base=base, tuned=tuned, **raw)
+        curve = tuple((int(step), float(loss)) for step, loss in raw.pop("loss_curve", ()))
+        return RunResult(base=base, tuned=tuned, loss_curve=curve, **raw)
 
 
 @dataclass(frozen=True)

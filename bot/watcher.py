@@ -42,4 +42,5 @@ class Watcher:
 
     def stop(self) -> None:
         """Waits for the ticks under way."""
-        self._scheduler.shutdown(wait=True)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)

@@ -33,11 +33,7 @@ class Workers:
         if not future.done():
             return None
         del self._running[key]
-        try:
-            value: _T = future.result()
-        except BrokenProcessPool:
-            self._pool = None
-            raise
+        value: _T = future.result()
         return value
 
     def close(self) -> None:
@@ -46,6 +42,13 @@ class Workers:
 
     def _submit(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         if self._pool is None:
-            # spawn: a forked child would inherit locks held by other threads
-            self._pool = ProcessPoolExecutor(self._size, mp_context=get_context("spawn"))
-        return self._pool.submit(work, *args, **kwargs)
+            self._pool = self._new_pool()
+        try:
+            return self._pool.submit(work, *args, **kwargs)
+        except BrokenProcessPool:  # a worker was killed, at work or while it had none
+            self._pool = self._new_pool()
+            return self._pool.submit(work, *args, **kwargs)
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # spawn: a forked child would inherit locks held by other threads
+        return ProcessPoolExecutor(self._size, mp_context=get_context("spawn"))

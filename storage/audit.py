@@ -17,6 +17,7 @@ class Audit:
 
     def add(self, *, at: float, who: str, action: str, subject: str, detail: str = "") -> None:
         """Append one entry; call it inside the transaction of what it tells."""
+        at = float(at)  # as the column gives it back: 5 and 5.0 hash differently
         with self._db.immediate():
             previous = self._db.value("SELECT hash FROM audit ORDER BY id DESC LIMIT 1") or GENESIS
             self._db.change(

@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database as SqliteUtils
-
-from storage.driver import sqlite3
+from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 30_000
@@ -59,10 +57,10 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            connection.commit()  # may fail too: a full disk, a deferred constraint
         except BaseException:
             connection.rollback()
             raise
-        connection.commit()
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return list(self.utils.query(sql, parameters)) if _reads(sql) else self._returned(sql, parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database, Migrations
+from storage.driver import Migrations, SqliteUtils
 
 migrations = Migrations("finetune")
 
@@ -146,7 +146,7 @@ CREATE TRIGGER approvals_are_append_only_delete BEFORE DELETE ON approvals
 
 
 @migrations()
-def m001_first_schema(db: Database) -> None:
+def m001_first_schema(db: SqliteUtils) -> None:
     for statement in _statements(FIRST_SCHEMA):
         db.execute(statement)
 

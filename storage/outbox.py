@@ -21,11 +21,12 @@ class Outbox:
         with self._db.immediate():
             if draft.kind == "edit" and self._replace_waiting(draft.card, body):
                 return
+            never_stood = draft.kind == "edit" and self.card(draft.card or "") is None
             self._db.change(
                 "INSERT INTO outbox (kind, channel, person, card, thread, body, dedupe, due_at, created_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO NOTHING",
                 (
-                    draft.kind,
+                    "post" if never_stood else draft.kind,
                     draft.channel,
                     draft.person,
                     draft.card,
@@ -71,18 +72,23 @@ class Outbox:
                     (item.card, channel, ts),
                 )
                 self._db.change(
-                    "UPDATE outbox SET kind = 'edit', dedupe = NULL WHERE id = ? AND state = 'due'",
+                    "UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'",
                     (item.id,),
                 )
 
-    def later(self, item: OutboxItem, *, due_at: float, error: str) -> None:
+    def later(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
+        """`counts` is False where the message itself has no part in the delay."""
         self._db.change(
-            "UPDATE outbox SET due_at = ?, tries = tries + 1, error = ? WHERE id = ?",
-            (due_at, error, item.id),
+            "UPDATE outbox SET due_at = ?, tries = tries + ?, error = ? WHERE id = ?",
+            (due_at, int(counts), error, item.id),
         )
 
     def give_up(self, item: OutboxItem, *, error: str) -> None:
-        self._db.change("UPDATE outbox SET state = 'dead', error = ? WHERE id = ?", (error, item.id))
+        """Only this body: a newer one that has replaced it meanwhile stays due."""
+        self._db.change(
+            "UPDATE outbox SET state = 'dead', error = ? WHERE id = ? AND body = ?",
+            (error, item.id, json.dumps(item.body)),
+        )
 
     def repost(self, item: OutboxItem, *, now: float) -> None:
         """The card's message is gone or closed for edits: its body goes out as a new post under its name."""
@@ -91,10 +97,13 @@ class Outbox:
             self._db.change("UPDATE outbox SET kind = 'post', due_at = ? WHERE id = ?", (now, item.id))
 
     def reroute(self, item: OutboxItem, *, channel: str, now: float) -> None:
-        """Its channel is closed to us: the message goes to another one, not into a thread there."""
+        """Its channel is closed to us: the message goes to another one, not into a thread there.
+
+        What one person alone was to see goes to that person: in the other channel all would see it.
+        """
         self._db.change(
             "UPDATE outbox SET channel = ?, thread = NULL, kind = CASE kind WHEN 'edit' THEN 'post'"
-            " WHEN 'ephemeral' THEN 'post' ELSE kind END, due_at = ? WHERE id = ?",
+            " WHEN 'ephemeral' THEN 'direct' ELSE kind END, due_at = ? WHERE id = ?",
             (channel, now, item.id),
         )
 

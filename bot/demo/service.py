@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,12 +17,18 @@ GRACE_S = 20
 
 
 class RunningBot:
-    """Use as a context manager. `folder` takes settings, database and log; `model` is the base's folder."""
+    """Use as a context manager. `folder` takes settings, database and log; `model` is the base's folder.
 
-    def __init__(self, folder: Path, door: Door, model: Path) -> None:
+    `approvers` are user ids.
+    """
+
+    def __init__(
+        self, folder: Path, door: Door, model: Path, *, approvers: tuple[str, ...] = (BEN.id,)
+    ) -> None:
         self._folder = folder
         self._door = door
         self._model = model
+        self._approvers = approvers
         self._port = free_port()
         self._process: subprocess.Popen[str] | None = None
 
@@ -29,6 +36,11 @@ class RunningBot:
     def request_url(self) -> str:
         """Where a workspace in HTTP mode delivers."""
         return f"http://127.0.0.1:{self._port}/slack/events"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None  # noqa: S101 - entered
+        return self._process.pid
 
     @property
     def log(self) -> Path:
@@ -93,7 +105,7 @@ api_url = "{self._door.api_url}"
 blocks = "classic"
 
 [people]
-approvers = ["{BEN.id}"]
+approvers = {json.dumps(self._approvers)}
 
 [budget]
 monthly_usd = "20"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 Block = Mapping[str, Any]
 """A Block Kit block or element as Slack's JSON has it."""
@@ -36,10 +36,13 @@ class Unsupported(WorkspaceError):
 
 @dataclass(frozen=True)
 class Person:
+    """A `stranger` is of another organisation, in a shared channel."""
+
     id: str
     name: str
     real_name: str
     email: str = ""
+    kind: Literal["member", "guest", "bot", "deleted", "stranger"] = "member"
 
 
 @dataclass(frozen=True)

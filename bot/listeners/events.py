@@ -32,8 +32,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.shortcut("upload_training_data")
     def upload_anywhere(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        person = str(body["user"]["id"])
-        client.views_open(trigger_id=str(body["trigger_id"]), view=dataset_views.upload_modal(person))
+        client.views_open(trigger_id=str(body["trigger_id"]), view=dataset_views.upload_modal(""))
         ack()
 
     @app.event("app_mention")

@@ -54,14 +54,14 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
 def _upload(body: dict[str, Any]) -> Upload:
     values = _values(body)
-    channel, known_file = (*_metadata(body), "")[:2]
+    channel, known_file, known_name = (*str(body["view"]["private_metadata"]).split(" ", 2), "", "")[:3]
     files = body["view"]["state"]["values"].get("file", {}).get("value", {}).get("files") or [{}]
     return Upload(
         name=values.get("name") or "",
         channel=values.get("channel") or channel,
         person=_person(body),
         file_id=known_file or str(files[0].get("id", "")),
-        filename=str(files[0].get("name") or "upload"),
+        filename=known_name or str(files[0].get("name") or "upload"),
         text_column=values.get("text"),
         label_column=values.get("label"),
     )

@@ -1,7 +1,7 @@
 """The few blocks that our cards are made of, built so that data can never become Slack markup.
 
-Text from people, data, models and errors goes through `escape` or into plain text; everything that is
-longer than Slack allows is cut with an ellipsis here, at one place.
+Text from people, data, models and errors goes through `escape` or `code`, or into plain text; everything that
+is longer than Slack allows is cut with an ellipsis here, at one place.
 """
 
 from __future__ import annotations
@@ -13,38 +13,73 @@ from typing import Any
 
 Block = dict[str, Any]
 
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+MRKDWN = 3000
+TABLE_ROWS, TABLE_CELL = 100, 200
+CHART_POINTS = 20
+
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+# Slack has no escape for its markers, and whether a zero-width space disarms one is nowhere promised: these
+# look the same and are none. An underscore within a word marks nothing, so that `card_arrival` stays itself.
+_LOOKS_LIKE = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
+_LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+_QUOTE = re.compile(r"^(\s*)&gt;", re.MULTILINE)
+_HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
 
 @dataclass(frozen=True)
 class Message:
-    """`text` is what notifications and screen readers get: the headline and its numbers."""
+    """`text` is what notifications and screen readers get: the headline and its numbers, as mrkdwn.
+
+    `blocks` show on every client. `newest` say the same in Slack's newest blocks; the sender chooses.
+    """
 
     text: str
     blocks: tuple[Block, ...] = ()
+    newest: tuple[Block, ...] = ()
 
     def body(self) -> dict[str, Any]:
         """The arguments of chat.postMessage and chat.update, less channel and ts."""
         return {
-            "text": cut(self.text, 3000),
+            "text": cut_mrkdwn(self.text, MRKDWN),
             "blocks": list(self.blocks),
             "unfurl_links": False,
             "unfurl_media": False,
         }
 
+    def letter(self) -> dict[str, Any]:
+        """For the outbox: the same, and the newest form beside it, which the sender takes out or puts in."""
+        return {**self.body(), "newest": list(self.newest)} if self.newest else self.body()
+
 
 def escape(text: str) -> str:
-    """Any text, made safe inside mrkdwn: no mentions, links, control or direction characters."""
+    """Any text, made inert inside mrkdwn: no mentions, links, styles, quotes, control or direction characters."""
     clean = UNSEEN.sub("", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([*_~`])", "\u200b\\1", clean)
+    inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
+    return _QUOTE.sub(r"\1＞", inert)
+
+
+def code(text: str) -> str:
+    """A name, shown as code: it can be copied as it is, on one line."""
+    one_line = " ".join(UNSEEN.sub("", text).replace("`", "ˋ").split())
+    return "`" + one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") + "`"
 
 
 def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def cut_mrkdwn(text: str, limit: int) -> str:
+    """Cut so that no half of a mention, an entity or a code span is left at the end."""
+    if len(text) <= limit:
+        return text
+    kept = _HALF.sub("", text[: limit - 2])
+    return kept + ("`" if kept.count("`") % 2 else "") + "…"
+
+
 def plain(text: str, limit: int) -> Block:
-    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit), "emoji": False}
+    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or "–", "emoji": False}
 
 
 def header(text: str) -> Block:
@@ -52,20 +87,35 @@ def header(text: str) -> Block:
 
 
 def section(mrkdwn: str) -> Block:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": cut(mrkdwn, 3000), "verbatim": True}}
+    return {"type": "section", "text": _mrkdwn(mrkdwn, MRKDWN)}
+
+
+def listed(lines: Sequence[str]) -> Block:
+    """A section of as many lines as Slack takes; how many more there are is said, none is cut in half."""
+    kept: list[str] = []
+    for line in lines:
+        if sum(len(one) + 1 for one in kept) + len(line) > MRKDWN - 40:
+            break
+        kept.append(line)
+    hidden = len(lines) - len(kept)
+    return section("\n".join([*kept, f"… and {hidden:,} more"] if hidden else kept))
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> Block:
-    """Up to ten label/value pairs; the values are mrkdwn and must be escaped by whoever made them."""
-    cells = [
-        {"type": "mrkdwn", "text": cut(f"*{label}*\n{value}", 2000), "verbatim": True}
-        for label, value in pairs[:10]
-    ]
-    return {"type": "section", "fields": cells}
+    """Up to ten label/value pairs; both are mrkdwn and must be escaped by whoever made them."""
+    return {
+        "type": "section",
+        "fields": [_mrkdwn(f"*{label}*\n{value}", 2000) for label, value in pairs[:10]],
+    }
 
 
 def context(mrkdwn: str) -> Block:
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": cut(mrkdwn, 2000), "verbatim": True}]}
+    return {"type": "context", "elements": [_mrkdwn(mrkdwn, 2000)]}
+
+
+def _mrkdwn(text: str, limit: int) -> Block:
+    """`verbatim`: Slack makes no links and mentions of its own out of plain words."""
+    return {"type": "mrkdwn", "text": cut_mrkdwn(text, limit), "verbatim": True}
 
 
 def divider() -> Block:
@@ -97,14 +147,28 @@ def actions(*buttons: Block) -> Block:
     return {"type": "actions", "elements": list(buttons)}
 
 
-def table(rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> Block:
-    """A `table` block: the first row is the heading; columns in `numbers` align right."""
-    width = len(rows[0])
-    return {
-        "type": "table",
-        "column_settings": [{"align": "right" if column in numbers else "left"} for column in range(width)],
-        "rows": [[{"type": "raw_text", "text": cut(cell, 200) or "–"} for cell in row] for row in rows[:100]],
-    }
+def data_table(caption: str, rows: Sequence[Sequence[str]]) -> Block:
+    """Slack's newest table: the first row is the heading, the first column names the rows."""
+    cells = [[{"type": "raw_text", "text": plain(cell, TABLE_CELL)["text"]} for cell in row] for row in rows]
+    return {"type": "data_table", "caption": plain(caption, 150)["text"], "rows": cells[: TABLE_ROWS + 1]}
+
+
+def line_chart(title: str, name: str, points: Sequence[tuple[str, float]], *, x: str, y: str) -> Block:
+    """One line through at most twenty points, each with its own label."""
+    shown = [{"label": cut(label, 20), "value": value} for label, value in points[:CHART_POINTS]]
+    axis = {"categories": [point["label"] for point in shown], "x_label": x, "y_label": y}
+    chart = {"type": "line", "series": [{"name": cut(name, 20), "data": shown}], "axis_config": axis}
+    return {"type": "data_visualization", "title": plain(title, 50)["text"], "chart": chart}
+
+
+def tasks(title: str, steps: Sequence[Block]) -> Block:
+    """Slack's `plan` block: the steps of a long job, see `task`."""
+    return {"type": "plan", "title": plain(title, 150)["text"], "tasks": list(steps)}
+
+
+def task(name: str, title: str, status: str) -> Block:
+    """`status`: pending, in_progress, complete or error."""
+    return {"task_id": name, "title": plain(title, 150)["text"], "status": status}
 
 
 def modal(title: str, callback: str, blocks: Sequence[Block], *, submit: str, private: str = "") -> Block:

@@ -7,7 +7,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bot.views.blocks import Block, Message, context, escape, fields, header, modal, plain, section
+from bot.views.blocks import (
+    Block,
+    Message,
+    code,
+    context,
+    cut,
+    escape,
+    fields,
+    header,
+    listed,
+    modal,
+    plain,
+    section,
+)
+from bot.views.words import counted, short
 from storage.records import Dataset
 from trainers.dataset import Finding, Report, Severity
 
@@ -25,36 +39,29 @@ class Checked(Protocol):
 
 
 def received(dataset: Dataset) -> Message:
-    text = f"Checking {escape(dataset.filename)} as `{dataset.name}`, handed over by <@{dataset.uploaded_by}>"
-    return Message(f"Checking {dataset.filename} as {dataset.name}", (section(text + " …"),))
+    text = f"Checking {escape(short(dataset.filename))} as {code(dataset.name)}"
+    return Message(text, (section(f"{text}, handed over by <@{dataset.uploaded_by}> …"),))
 
 
 def checked(dataset: Dataset, report: Report) -> Message:
     """Ready or refused, with what was found."""
-    if report.blocked:
-        headline = f"{dataset.title} can't be used yet"
-        next_step = (
-            "Mend these lines and upload the file again under the same name. Nothing left this machine."
-        )
-    else:
-        headline = f"{dataset.title} is ready: {report.rows:,} rows{_of_labels(report)}"
-        next_step = (
-            f"Next: `/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would "
-            f"cost and save."
-        )
-    blocks = [header(headline), fields(_numbers(dataset, report)), *_findings(report), context(next_step)]
-    return Message(f"{headline}. {_found(report)}", tuple(blocks))
+    headline = _headline(dataset, report)
+    blocks = [header(headline), fields(_numbers(dataset, report)), *_findings(report)]
+    return Message(
+        f"{escape(headline)}. {_found(report)}", (*blocks, section(f"*Next*: {_next_step(dataset, report)}"))
+    )
 
 
 def refused(dataset: Dataset, why: str) -> Message:
     headline = f"{dataset.title} can't be used"
-    return Message(f"{headline}: {why}", (header(headline), section(escape(why))))
+    said = (section(escape(why)), context(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
+    return Message(f"{escape(headline)}: {escape(why)}", (header(headline), *said))
 
 
 def refusal_sentence(report: Report) -> str:
     """The first thing that blocks, and how many more."""
     blocking = [finding for finding in report.findings if finding.blocks]
-    more = f" ({len(blocking) - 1} more like this or worse.)" if len(blocking) > 1 else ""
+    more = f" ({len(blocking) - 1:,} more must be mended.)" if len(blocking) > 1 else ""
     return f"{blocking[0].message} {blocking[0].cure}{more}"
 
 
@@ -64,24 +71,25 @@ def listing(datasets: Sequence[Checked]) -> Message:
             "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
         )
         return Message(text, (section(text),))
-    lines = [_line(checked) for checked in datasets[:20]]
-    return Message(f"{len(datasets)} datasets", (header("Datasets"), section("\n".join(lines))))
+    title = counted(len(datasets), "dataset")
+    return Message(title, (header(title), listed([_line(checked) for checked in datasets])))
 
 
 def no_such_dataset(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
-        return f"There is no dataset `{escape(name)}`. Did you mean `{near[0]}`?"
-    there = ", ".join(f"`{one}`" for one in dict.fromkeys(known[:10]))
-    return f"There is no dataset `{escape(name)}`." + (
+        return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
+    there = ", ".join(code(one) for one in list(dict.fromkeys(known))[:10])
+    return f"There is no dataset {code(name)}." + (
         f" There are {there}." if there else " `/finetune upload` makes the first one."
     )
 
 
 def upload_modal(channel: str, *, file_id: str | None = None, filename: str | None = None) -> Block:
-    """`file_id`: the file is known already, from a message; else the form asks for it."""
+    """`file_id`: the file is known already, from a message; else the form asks for it. `channel` '': ask."""
+    here = {"initial_conversation": channel} if channel else {}
     asked = [] if file_id else [_file_input()]
-    shown = [section(f"The file: {escape(filename or '')}")] if file_id else []
+    shown = [section(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
     blocks = [
         *shown,
         *asked,
@@ -97,7 +105,7 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
             "element": {
                 "type": "conversations_select",
                 "action_id": "value",
-                "initial_conversation": channel,
+                **here,
                 "filter": {"include": ["public", "private"], "exclude_bot_users": True},
             },
         },
@@ -107,7 +115,11 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
         ),
     ]
     return modal(
-        "Use as training data", UPLOAD, blocks, submit="Check it", private=f"{channel} {file_id or ''}"
+        "Use as training data",
+        UPLOAD,
+        blocks,
+        submit="Check it",
+        private=f"{channel} {file_id or ''} {cut(filename or '', 200)}",
     )
 
 
@@ -141,59 +153,75 @@ def _text_input(name: str, label: str, example: str, *, hint: str) -> Block:
     }
 
 
+def _headline(dataset: Dataset, report: Report) -> str:
+    if report.blocked:
+        return f"{dataset.title} can't be used yet"
+    return f"{dataset.title} is ready: {counted(report.rows, 'row')}{_of_labels(report)}"
+
+
+def _next_step(dataset: Dataset, report: Report) -> str:
+    if report.blocked:
+        return "mend these lines and upload the file again under the same name. Nothing left this machine."
+    return f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
+
+
 def _of_labels(report: Report) -> str:
-    return f", {len(report.labels)} labels" if report.labels else ""
+    return f", {counted(len(report.labels), 'label')}" if report.labels else ""
 
 
 def _numbers(dataset: Dataset, report: Report) -> list[tuple[str, str]]:
-    pairs = [
-        ("File", f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"),
-        ("Rows", f"{report.rows:,}"),
-    ]
+    pairs = []
     if report.n_train:
-        pairs.append(("Training / held out", f"{report.n_train:,} / {report.n_holdout:,}"))
-    if report.rows:
-        pairs.append(
-            ("Tokens a row", f"{report.tokens.rows.mean:.0f} on average, {report.tokens.rows.max:,} at most")
-        )
+        pairs.append(("To train on", counted(report.n_train, "row")))
+        pairs.append(("Held out as the test", counted(report.n_holdout, "row")))
+    elif report.rows:
+        pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels:
         pairs.append(("Rows per label", _per_label(report)))
+    if report.rows:
+        pairs.append(
+            ("Tokens a row", f"{report.tokens.rows.mean:,.0f} on average, {report.tokens.rows.max:,} at most")
+        )
     if report.format == "csv" and report.columns.text and report.columns.label:
-        pairs.append(("Columns", f"{escape(report.columns.text)} → {escape(report.columns.label)}"))
-    return pairs
+        pairs.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
+    return [*pairs, ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")]
 
 
 def _per_label(report: Report) -> str:
     most, least = report.labels[0], report.labels[-1]
-    return f"{most.rows:,} ({escape(most.label)}) to {least.rows:,} ({escape(least.label)})"
+    if most.label == least.label:
+        return f"{most.rows:,} ({_name(most.label)})"
+    return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,} ({_name(least.label)})"
+
+
+def _name(out_of_data: str) -> str:
+    return escape(short(out_of_data, 60)).strip() or "(empty)"
 
 
 def _findings(report: Report) -> list[Block]:
-    if not report.findings:
-        return []
+    """The worst first. The rest is counted; `finetune check` lists it in a terminal."""
     lines = [_finding(finding) for finding in report.findings[:SHOWN_FINDINGS]]
     hidden = len(report.findings) - SHOWN_FINDINGS
     if hidden > 0:
-        lines.append(f"… and {hidden} more; `finetune check FILE` lists them all.")
-    return [section("\n".join(lines))]
+        lines.append(f"… and {hidden:,} more; `finetune check FILE` in a terminal lists them all.")
+    return [listed(lines)] if lines else []
 
 
 def _finding(finding: Finding) -> str:
-    return f"• *{WORDS[finding.severity]}*: {escape(finding.message)} {escape(finding.cure)}"
+    return f"• *{WORDS[finding.severity].capitalize()}*: {escape(cut(finding.message, 250))} {escape(finding.cure)}"
 
 
 def _found(report: Report) -> str:
     counts = Counter(finding.severity for finding in report.findings)
-    said = [f"{counts[severity]} {words}" for severity, words in WORDS.items() if counts[severity]]
+    said = [f"{counts[severity]:,} {words}" for severity, words in WORDS.items() if counts[severity]]
     return ("Found: " + ", ".join(said) + ".") if said else "Nothing wrong was found."
 
 
 def _line(checked: Checked) -> str:
     dataset, report = checked.dataset, checked.report
+    name = f"• {code(dataset.name)}" + (f", version {dataset.version}" if dataset.version > 1 else "")
     if report:
-        return (
-            f"• `{dataset.name}` version {dataset.version}: {report.rows:,} rows{_of_labels(report)}, ready"
-        )
+        return f"{name}: ready, {counted(report.rows, 'row')}{_of_labels(report)}"
     if dataset.state == "refused":
-        return f"• `{dataset.name}` version {dataset.version}: can't be used. {escape(dataset.refusal or '')}"
-    return f"• `{dataset.name}` version {dataset.version}: being checked"
+        return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
+    return f"{name}: being checked"

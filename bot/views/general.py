@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.parsing import USAGE
 from bot.results import Refusal
-from bot.views.blocks import Block, Message, context, escape, header, plain, section
+from bot.views.blocks import Block, Message, code, context, header, plain, section
 
 HELP = (
     ("upload", "hand over labelled examples; or use “Use as training data” on a message with a file"),
@@ -44,7 +44,7 @@ def help_text() -> Message:
 
 def name(text: str) -> str:
     """A name out of data, shown as code."""
-    return f"`{escape(text).replace(chr(0x200B), '')}`"
+    return code(text)
 
 
 def answer(result: str | Refusal) -> Message:

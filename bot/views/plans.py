@@ -13,6 +13,7 @@ from bot.views.blocks import (
     button,
     confirm,
     context,
+    cut,
     escape,
     fields,
     header,
@@ -20,54 +21,43 @@ from bot.views.blocks import (
     plain,
     section,
 )
-from bot.views.words import duration_range, money
-from storage.records import Approval, Run
-from trainers.money import usd_micros
+from bot.views.words import at_most, charge, duration_range, money, short
+from storage.records import Approval, Run, RunState
 
 APPROVE, REJECT, REJECT_FORM = "approve_plan", "reject_plan", "reject_form"
+DECIDED: dict[RunState, str] = {
+    "rejected": "Rejected",
+    "expired": "Expired",
+    "cancelled": "Withdrawn",
+}
 
 
 def approval_card(run: Run, plan: Plan, budget: Budget, quorum: int) -> Message:
     """Waiting for approvers: who, what, what it costs now and by the month, what is left."""
-    headline = f"Run {run.id}: train {plan.base_model} on {plan.dataset} for up to {usd_micros(plan.maximum_micros)}?"
-    return Message(
-        headline,
-        (
-            header(headline),
-            fields(_facts(run, plan, budget)),
-            actions(_approve_button(run, plan), _reject_button(run)),
-            context(
-                f"{_wanted(quorum)} Not <@{run.requester}>, who asked. The plan expires after 24 hours. {_hash(run)}"
-            ),
-        ),
-    )
+    return _asking(run, plan, budget, quorum, ())
 
 
 def partly_approved(
     run: Run, plan: Plan, budget: Budget, decisions: Sequence[Approval], quorum: int
 ) -> Message:
-    card = approval_card(run, plan, budget, quorum)
-    approved = ", ".join(f"<@{one.person}>" for one in decisions if one.decision == "approve")
-    return Message(card.text, (*card.blocks, context(f"Approved so far by {approved}.")))
+    return _asking(run, plan, budget, quorum, decisions)
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
     """The buttons gave way to what was decided. `said` is ours and may hold mrkdwn."""
-    headline = f"Run {run.id}: {plan.base_model} on {plan.dataset}, up to {usd_micros(plan.maximum_micros)}"
+    headline = f"{DECIDED.get(run.state, 'Approved')}: {what(plan)}, {at_most(plan.maximum_micros)}"
     return Message(
-        f"{headline}. {said}",
-        (header(headline), fields(_facts(run, plan, budget)), section(said), context(_hash(run))),
+        f"{escape(headline)}. {said}",
+        (header(headline), section(said), fields(_facts(run, plan, budget)), context(_exactly(run))),
     )
 
 
 def approved_by(decisions: Sequence[Approval]) -> str:
-    return (
-        "Approved by " + ", ".join(f"<@{one.person}>" for one in decisions if one.decision == "approve") + "."
-    )
+    return f"Approved by {_people(decisions)}."
 
 
 def rejected_by(person: str, reason: str) -> str:
-    return f"Rejected by <@{person}>: {escape(reason)}"
+    return f"Rejected by <@{person}>: {escape(reason.strip()) or 'no reason given'}"
 
 
 def reject_modal(plan_hash: str) -> Block:
@@ -80,31 +70,69 @@ def reject_modal(plan_hash: str) -> Block:
     return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
 
 
+def what(plan: Plan) -> str:
+    """For headlines, unescaped: what is trained on what."""
+    return f"{short(plan.base_model)} on {short(plan.dataset)}"
+
+
+def budget_left(budget: Budget) -> str:
+    if not budget.limit_micros:
+        return "none is set, so only what costs nothing can start"
+    return f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month"
+
+
+def _asking(run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequence[Approval]) -> Message:
+    headline = f"Train {what(plan)}: {at_most(plan.maximum_micros)}. Approve?"
+    so_far = [section(f"Approved so far by {_people(decisions)}.")] if _people(decisions) else []
+    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked. The plan expires after 24 hours."
+    return Message(
+        escape(headline),
+        (
+            header(headline),
+            fields(_facts(run, plan, budget)),
+            *so_far,
+            actions(_approve_button(run, plan), _reject_button(run)),
+            context(f"{rules} {_exactly(run)}"),
+        ),
+    )
+
+
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
+    version = f" version {plan.dataset_version}" if plan.dataset_version > 1 else ""
     return [
-        ("Asked for by", f"<@{run.requester}>"),
-        ("Dataset", f"{escape(plan.dataset)} version {plan.dataset_version}, from <@{plan.uploaded_by}>"),
-        ("Model", f"{escape(plan.base_model)} on {escape(plan.provider)}"),
-        ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
-        ("Cost now", f"{money(plan.expected_micros)}, at most {money(plan.maximum_micros)}"),
-        ("Takes", duration_range(plan.seconds_low, plan.seconds_high)),
+        ("Cost now", _cost_now(plan)),
         ("Each month", _monthly(plan)),
-        ("Budget left", f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month"),
+        ("Budget left", budget_left(budget)),
+        ("Asked for by", f"<@{run.requester}>"),
+        ("Dataset", f"{escape(short(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
+        ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
+        ("Model", f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"),
+        ("Training takes", duration_range(plan.seconds_low, plan.seconds_high)),
     ]
+
+
+def _cost_now(plan: Plan) -> str:
+    expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
+    return expected if expected == most else f"about {expected}, at most {most}"
 
 
 def _monthly(plan: Plan) -> str:
     if plan.monthly_before_micros is None:
-        return "not said: name `current=` and `volume=` to see it"
+        return "not said: `current=` and `volume=` at the start would show it"
     return f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:
+    most = at_most(plan.maximum_micros)
+    spends = (
+        f"It reserves {charge(plan.maximum_micros)} of this month's budget."
+        if plan.maximum_micros
+        else "It costs nothing but the machine's time."
+    )
     asked = confirm(
-        f"Spend up to {usd_micros(plan.maximum_micros)}?",
-        f"This starts the training of {plan.base_model} on {plan.dataset} and reserves "
-        f"{usd_micros(plan.maximum_micros)} of this month's budget.",
-        f"Approve {usd_micros(plan.maximum_micros)}",
+        f"Spend {most}?" if plan.maximum_micros else "Start this training?",
+        f"This starts the training of {what(plan)}. {spends}",
+        f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
         "Not now",
     )
     return button("Approve", APPROVE, run.plan_hash, style="primary", confirm=asked)
@@ -118,5 +146,10 @@ def _wanted(quorum: int) -> str:
     return "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
 
 
-def _hash(run: Run) -> str:
-    return f"Plan {run.plan_hash[:12]}: what is approved is exactly this plan."
+def _people(decisions: Sequence[Approval]) -> str:
+    return ", ".join(f"<@{one.person}>" for one in decisions if one.decision == "approve")
+
+
+def _exactly(run: Run) -> str:
+    """The fingerprint, for whoever wants to compare it with the audit log."""
+    return f"Run {run.id}. What is approved is exactly this plan, {run.plan_hash[:12]}."

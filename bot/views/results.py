@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
+from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.planning import Plan
-from bot.results import ChangedRow, RunResult
-from bot.views.blocks import Message, context, cut, divider, escape, fields, header, section
-from bot.views.words import duration, duration_range, money, p_value, percent, points, with_interval
+from bot.results import ArmScore, ChangedRow, RunResult
+from bot.views.blocks import (
+    Block,
+    Message,
+    code,
+    context,
+    cut,
+    data_table,
+    divider,
+    escape,
+    fields,
+    header,
+    line_chart,
+    listed,
+    section,
+)
+from bot.views.words import (
+    charge,
+    counted,
+    duration,
+    duration_range,
+    money,
+    p_value,
+    percent,
+    points,
+    points_range,
+    short,
+    with_interval,
+)
 from storage.records import Run
 
 SIGNIFICANT = 0.05
@@ -15,97 +43,179 @@ SHOWN_CHANGES = 8
 
 
 def card(run: Run, plan: Plan, result: RunResult) -> Message:
-    headline = f"Run {run.id}: {_verdict(result)}"
+    headline = _headline(plan, result)
+    top = (header(headline), context(_subject(run, plan)))
+    difference = [("Difference", _difference(result)), ("Rows that changed", _changed(result))]
+    end = (
+        divider(),
+        fields([*_monthly(plan), *_actuals(plan, result)]),
+        section(_next_step(run, result)),
+        context(_method(plan, result)),
+    )
     return Message(
-        f"{headline}. {in_short(result)}",
-        (
-            header(headline),
-            fields(
-                [
-                    (f"{escape(plan.base_model)}, prompted", with_interval(result.base)),
-                    ("Tuned", with_interval(result.tuned)),
-                    ("Difference", _difference(result)),
-                    (
-                        "Rows that changed",
-                        f"{result.better} better, {result.worse} worse, {p_value(result.p_value)}",
-                    ),
-                ]
-            ),
-            divider(),
-            fields(_actuals(plan, result)),
-            section(f"Ask it: `/finetune try {run.model} your text`"),
-            context(_method(plan, result)),
-        ),
+        f"{escape(headline)}: {in_short(result)}",
+        (*top, fields([*_arms(plan, result), *difference]), *end),
+        newest=(*top, _arms_table(plan, result), fields(difference), *_loss(result), *end),
     )
 
 
 def in_short(result: RunResult) -> str:
-    return f"{percent(result.base.share)} → {percent(result.tuned.share)} on {result.tuned.n} held-out rows"
+    return f"{percent(result.base.share)} → {percent(result.tuned.share)} right on {result.tuned.n:,} held-out rows"
 
 
 def changed(rows: Sequence[ChangedRow]) -> Message:
     """Customers' words: for private channels only."""
     worse = [row for row in rows if not row.is_better]
     better = [row for row in rows if row.is_better]
-    parts = [_changes("Worse", worse), _changes("Better", better)]
+    parts = [_changes("Got worse", worse), _changes("Got better", better)]
     return Message(
-        f"{len(better)} rows got better, {len(worse)} worse", tuple(section(p) for p in parts if p)
+        f"{counted(len(better), 'row')} got better, {len(worse):,} worse",
+        tuple(block for part in parts for block in part),
     )
 
 
 def alt_text(plot: str, plan: Plan) -> str:
+    subject = f"{short(plan.base_model)} on {short(plan.dataset)}"
     if plot == "loss":
-        return f"Training loss by step, {plan.base_model} on {plan.dataset}"
-    return f"Expected labels against the tuned model's answers, {plan.dataset}"
+        return f"Loss by training step, {subject}"
+    return f"Expected labels against the tuned model's answers, {subject}"
 
 
-def _verdict(result: RunResult) -> str:
-    gain = points(result.gain).removeprefix("+")
+def _headline(plan: Plan, result: RunResult) -> str:
     if result.p_value >= SIGNIFICANT:
-        return f"no difference shown between base and tuned on {result.tuned.n} rows"
+        return "No difference shown between base and tuned model"
+    gain = points(result.gain).lstrip("+−")
+    if result.gain <= 0:
+        return f"Tuned model is {gain} worse"
+    return f"Tuned model is {gain} better{_worth(plan, result)}"
+
+
+def _worth(plan: Plan, result: RunResult) -> str:
+    """What the plan promised a month, and how soon the real cost is back."""
+    saved = _saved_micros(plan)
+    if saved <= 0:
+        return ""
+    months = Decimal(result.actual_micros) / saved
+    hours = float(months * HOURS_PER_MONTH)
+    if not result.actual_micros:
+        back = ""
+    elif hours < 24:
+        back = ", pays back within a day"
+    else:
+        back = f", pays back in {duration(hours * 3600)}"
+    return f", would save {money(saved)} a month{back}"
+
+
+def _saved_micros(plan: Plan) -> int:
+    if plan.monthly_before_micros is None or plan.monthly_after_micros is None:
+        return 0
+    return plan.monthly_before_micros - plan.monthly_after_micros
+
+
+def _subject(run: Run, plan: Plan) -> str:
+    return f"Run {run.id}: {escape(short(plan.base_model, 60))} on {escape(short(plan.dataset))}"
+
+
+def _arms(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    return [
+        ("Tuned model, right", with_interval(result.tuned)),
+        (f"{escape(short(plan.base_model))}, prompted", with_interval(result.base)),
+    ]
+
+
+def _arms_table(plan: Plan, result: RunResult) -> Block:
+    rows = [
+        ("Model", "Right", "Likely between", "Tokens to ask", "An answer takes"),
+        ("Tuned", *_measured(result.tuned)),
+        (f"{short(plan.base_model)}, prompted", *_measured(result.base)),
+    ]
+    return data_table(f"{result.tuned.n:,} held-out rows, which neither model has seen", rows)
+
+
+def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
+    between = f"{100 * arm.low:.0f}% and {100 * arm.high:.0f}%"
     return (
-        f"the tuned model is {gain} better"
-        if result.gain > 0
-        else f"the tuned model is {gain.removeprefix('−')} worse"
+        f"{percent(arm.share)} ({arm.correct:,})",
+        between,
+        f"{arm.prompt_tokens / arm.n:,.0f}",
+        f"{arm.p50_s:.1f} s",
     )
 
 
 def _difference(result: RunResult) -> str:
-    return f"{points(result.gain)} ({100 * result.gain_low:+.0f} to {100 * result.gain_high:+.0f})"
+    return f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"
+
+
+def _changed(result: RunResult) -> str:
+    return f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
+
+
+def _loss(result: RunResult) -> list[Block]:
+    if len(result.loss_curve) < 2:
+        return []
+    curve = [(f"{step:,}", round(loss, 3)) for step, loss in result.loss_curve]
+    return [line_chart("Training loss", "training", curve, x="step", y="nats per answer token")]
+
+
+def _monthly(plan: Plan) -> list[tuple[str, str]]:
+    if plan.monthly_before_micros is None:
+        return []
+    bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+    return [("Each month, as planned", bill)]
 
 
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    return [
-        ("Cost", f"{money(result.actual_micros)}, estimated {money(result.estimated_micros)}"),
-        (
-            "Time",
-            f"{duration(result.train_seconds)}, estimated {duration_range(plan.seconds_low, plan.seconds_high)}",
-        ),
-        ("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"),
-        (
-            "An answer takes",
-            f"{result.tuned.p50_s:.1f} s (median), {result.tuned.prompt_tokens / result.tuned.n:.0f} tokens "
-            f"instead of {result.base.prompt_tokens / result.base.n:.0f}",
-        ),
+    planned = duration_range(plan.seconds_low, plan.seconds_high)
+    pairs = [
+        ("Cost", _cost(result)),
+        ("Training took", f"{duration(result.train_seconds)}, estimated {planned}"),
     ]
+    if result.trained_tokens:
+        pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))
+    asked = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} tokens to ask"
+    before = f"{result.base.prompt_tokens / result.base.n:,.0f}"
+    return [*pairs, ("An answer takes", f"{result.tuned.p50_s:.1f} s (median), {asked} instead of {before}")]
+
+
+def _cost(result: RunResult) -> str:
+    actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
+    return f"{actual}, as estimated" if actual == estimated else f"{actual}, estimated {estimated}"
+
+
+def _next_step(run: Run, result: RunResult) -> str:
+    ask = f"`/finetune try {run.model} your text` asks it"
+    if result.p_value >= SIGNIFICANT:
+        return f"*Next*: stay with what you have, or measure with more held-out rows. {ask}."
+    if result.gain <= 0:
+        return f"*Next*: look at the rows that got worse before you train again. {ask}."
+    return f"*Next*: {ask}. Look at the rows that got worse before it replaces anything."
 
 
 def _method(plan: Plan, result: RunResult) -> str:
     told = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
     return (
-        f"Right means the exact answer. Both answered the same {result.tuned.n} rows, which were set aside before "
+        f"Right means the exact answer. Both answered the same {result.tuned.n:,} rows, which were set aside before "
         f"training; the base model {told}. Ranges are 95% intervals (Wilson; Newcombe for the difference), p is "
         f"McNemar's exact test."
     )
 
 
-def _changes(title: str, rows: Sequence[ChangedRow]) -> str:
+def _changes(title: str, rows: Sequence[ChangedRow]) -> list[Block]:
     if not rows:
-        return ""
-    lines = [
-        f"• {escape(cut(row.text, 120))}\n      expected {escape(row.expected)}; base: {escape(cut(row.base, 40))}; "
-        f"tuned: {escape(cut(row.tuned, 40))}"
-        for row in rows[:SHOWN_CHANGES]
-    ]
-    more = f"\n… and {len(rows) - SHOWN_CHANGES} more" if len(rows) > SHOWN_CHANGES else ""
-    return f"*{title}* ({len(rows)})\n" + "\n".join(lines) + more
+        return []
+    shown = [_change(row) for row in rows[:SHOWN_CHANGES]]
+    more = f" The first {SHOWN_CHANGES} of them:" if len(rows) > SHOWN_CHANGES else ""
+    return [section(f"*{title}: {counted(len(rows), 'row')}.*{more}"), listed(shown)]
+
+
+def _change(row: ChangedRow) -> str:
+    one_line = " ".join(row.text.split())
+    return (
+        f"• {escape(cut(one_line, 140))}\n"
+        f"      expected {_answer(row.expected)}, base said {_answer(row.base)}, tuned {_answer(row.tuned)}"
+    )
+
+
+def _answer(text: str) -> str:
+    one_line = " ".join(text.split())
+    return code(cut(one_line, 40)) if one_line else "nothing"

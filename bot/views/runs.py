@@ -18,9 +18,13 @@ from bot.views.blocks import (
     escape,
     fields,
     header,
+    listed,
     section,
+    task,
+    tasks,
 )
-from bot.views.words import bar, duration, left, money
+from bot.views.plans import what
+from bot.views.words import at_most, bar, charge, counted, duration, left
 from storage.records import Run, RunState
 
 CANCEL, DETAILS = "cancel_run", "run_details"
@@ -44,6 +48,21 @@ STATE_WORDS: dict[RunState, str] = {
     "failed": "failed",
     "needs_human": "needs a person",
 }
+# The same as the end of a sentence that begins with the run.
+SAID: dict[RunState, str] = {
+    "awaiting_approval": "waits for approval",
+    "approved": "is approved and about to start",
+    "creating": "is on its way to the trainer",
+    "training": "is training",
+    "evaluating": "is being measured",
+    "done": "is done",
+    "rejected": "was rejected",
+    "expired": "has expired",
+    "cancelled": "was cancelled",
+    "failed": "failed",
+    "needs_human": "needs a person",
+}
+UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
 TRAINING_SHARE = 0.8
 
 
@@ -58,47 +77,60 @@ class Look:
     now: float
 
 
-def card(run: Run, plan: Plan, progress: Progress, now: float) -> Message:
+def card(run: Run, plan: Plan, progress: Progress, now: float, spent_micros: int | None = None) -> Message:
     """Stages, step, loss, time left, cost so far."""
-    headline = f"Run {run.id}: {plan.base_model} on {plan.dataset} {_headline(run)}"
-    blocks: list[Block] = [header(headline), section(_stages(run))]
+    headline = _headline(run, plan)
+    below: list[Block] = []
     if run.state in ("training", "evaluating"):
-        blocks += [section(f"{bar(share_done(run, progress))}  {_time_left(run, progress, now)}")]
-        blocks += [fields(_numbers(plan, progress))]
+        below.append(section(f"{bar(share_done(run, progress))}  {_time_left(run, progress, now)}"))
+        below.append(fields(_numbers(plan, progress, spent_micros)))
     if progress.note:
-        blocks.append(context(escape(progress.note)))
-    if run.state in ("approved", "creating", "training", "evaluating"):
-        blocks.append(_buttons(run))
-    return Message(headline, tuple(blocks))
+        below.append(context(escape(progress.note)))
+    below.append(_buttons(run) if run.state in UNDER_WAY else context(_where_next(run)))
+    return Message(
+        escape(headline),
+        (header(headline), section(_stages(run)), *below),
+        newest=(header(headline), _steps(run, plan, progress), *below),
+    )
 
 
 def ended(run: Run, plan: Plan, why: str) -> Message:
     """`why` is ours and may hold mrkdwn."""
-    headline = f"Run {run.id} {STATE_WORDS[run.state]}: {plan.base_model} on {plan.dataset}"
-    return Message(f"{headline}. {why}", (header(headline), section(why), context(_next_step(run))))
+    headline = _headline(run, plan)
+    return Message(f"{escape(headline)}. {why}", (header(headline), section(why), context(_next_step(run))))
 
 
 def ended_short(run: Run, why: str) -> str:
-    return f"Your run {run.id} {STATE_WORDS[run.state]}. {why}"
+    return f"Your run {run.id} {SAID[run.state]}. {why}"
 
 
 def listing(looks: Sequence[Look]) -> Message:
     if not looks:
         text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
         return Message(text, (section(text),))
-    lines = [
-        f"• *{look.run.id}*  {escape(look.plan.base_model)} on {escape(look.plan.dataset)}: {_line(look)}"
-        for look in looks
-    ]
-    return Message(f"{len(looks)} runs", (header("Runs"), section("\n".join(lines))))
+    title = counted(len(looks), "run")
+    lines = [f"• *Run {look.run.id}*, {escape(what(look.plan))}: {line(look)}" for look in looks]
+    return Message(
+        title, (header(title), listed(lines), context("`/finetune status RUN` shows one of them."))
+    )
 
 
 def look(seen: Look) -> Message:
     if seen.result:
         return results.card(seen.run, seen.plan, seen.result)
     if seen.run.error:
-        return ended(seen.run, seen.plan, seen.run.error)
+        return ended(seen.run, seen.plan, _why(seen.run))
     return card(seen.run, seen.plan, seen.progress, seen.now)
+
+
+def line(look: Look) -> str:
+    """Where a run stands, after its name in a list."""
+    words = STATE_WORDS[look.run.state]
+    if look.result:
+        return results.in_short(look.result)
+    if look.run.state == "training" and look.progress.total_steps:
+        return f"{words}, {100 * share_done(look.run, look.progress):.0f}% done"
+    return words
 
 
 def share_done(run: Run, progress: Progress) -> float:
@@ -110,45 +142,89 @@ def share_done(run: Run, progress: Progress) -> float:
     return TRAINING_SHARE * trained
 
 
-def _headline(run: Run) -> str:
-    return STATE_WORDS[run.state]
+def _headline(run: Run, plan: Plan) -> str:
+    return f"Run {run.id} {SAID[run.state]}: {what(plan)}"
+
+
+def _why(run: Run) -> str:
+    """A person's reason is kept as it was typed; the other reasons are ours."""
+    return escape(run.error or "") if run.state == "rejected" else run.error or ""
+
+
+def _at(run: Run) -> int:
+    """The stage that the run is in; all of them are behind a run that is over."""
+    reached = [run.state in states for _, states in STAGES]
+    return reached.index(True) if True in reached else len(STAGES)
 
 
 def _stages(run: Run) -> str:
-    reached = [run.state in states for _, states in STAGES]
-    at = reached.index(True) if True in reached else len(STAGES)
+    at = _at(run)
+    if at == len(STAGES):
+        return STATE_WORDS[run.state].capitalize()
     words = []
     for number, (name, _) in enumerate(STAGES):
         is_done = number < at or run.state == "done"
         words.append(f"✓ {name}" if is_done else f"*{name}*" if number == at else name)
-    return STATE_WORDS[run.state] if at == len(STAGES) else "  ›  ".join(words)
+    return "  ›  ".join(words)
+
+
+def _steps(run: Run, plan: Plan, progress: Progress) -> Block:
+    """The same as Slack's `plan`. A run that ended early shows how far it had come."""
+    titles = (
+        f"Approve: {at_most(plan.maximum_micros)}",
+        f"Send {counted(plan.n_train, 'row')} to the trainer",
+        "Train" + (f": step {progress.step:,} of {progress.total_steps:,}" if progress.total_steps else ""),
+        f"Measure on {counted(plan.n_holdout, 'held-out row')}",
+    )
+    at = _at(run) if _at(run) < len(STAGES) else _came_to(progress)
+    shown = [task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
+    return tasks(STATE_WORDS[run.state].capitalize(), shown)
+
+
+def _status(run: Run, number: int, at: int) -> str:
+    if number < at or run.state == "done":
+        return "complete"
+    if number > at or run.state == "awaiting_approval":
+        return "pending"
+    return "in_progress" if run.state in UNDER_WAY else "error" if run.state == "failed" else "pending"
+
+
+def _came_to(progress: Progress) -> int:
+    if progress.to_evaluate:
+        return 3
+    return 2 if progress.running_since is not None else 1
 
 
 def _time_left(run: Run, progress: Progress, now: float) -> str:
     if run.state == "evaluating":
         return (
-            f"{progress.evaluated} of {progress.to_evaluate} answers"
+            f"{progress.evaluated:,} of {progress.to_evaluate:,} answers"
             if progress.to_evaluate
-            else "starting to ask"
+            else "about to ask both models"
         )
     if progress.estimated_finish:
         return left(progress.estimated_finish - now)
     return "getting ready"
 
 
-def _numbers(plan: Plan, progress: Progress) -> list[tuple[str, str]]:
+def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[tuple[str, str]]:
     pairs = []
     if progress.total_steps:
         pairs.append(("Step", f"{progress.step:,} of {progress.total_steps:,}"))
     if progress.train_loss is not None:
-        pairs.append(("Training loss", f"{progress.train_loss:.3f}"))
-    if progress.valid_loss is not None:
-        pairs.append(("Validation loss", f"{progress.valid_loss:.3f}"))
-    pairs.append(
-        ("On the machine", duration(progress.train_seconds) if progress.train_seconds else "not yet")
-    )
-    pairs.append(("Approved", f"up to {money(plan.maximum_micros)}"))
-    return pairs
+        pairs.append(("Loss", _loss(progress.train_loss, progress.valid_loss)))
+    if progress.train_seconds:
+        pairs.append(("Training for", duration(progress.train_seconds)))
+    return [*pairs, ("Cost so far" if spent_micros else "Cost", _cost(plan, spent_micros))]
+
+
+def _loss(train: float, valid: float | None) -> str:
+    return f"{train:.2f}" if valid is None else f"{train:.2f}, on validation rows {valid:.2f}"
+
+
+def _cost(plan: Plan, spent_micros: int | None) -> str:
+    most = at_most(plan.maximum_micros)
+    return f"{charge(spent_micros)}, approved {most}" if spent_micros else most
 
 
 def _buttons(run: Run) -> Block:
@@ -164,13 +240,12 @@ def _buttons(run: Run) -> Block:
     )
 
 
-def _line(look: Look) -> str:
-    words = STATE_WORDS[look.run.state]
-    if look.result:
-        return f"{words}, {results.in_short(look.result)}"
-    if look.run.state == "training" and look.progress.total_steps:
-        return f"{words}, step {look.progress.step:,} of {look.progress.total_steps:,}"
-    return words
+def _where_next(run: Run) -> str:
+    if run.state == "done":
+        return f"The result stands in a message of its own. `/finetune try {run.model} your text` asks the model."
+    if run.state == "awaiting_approval":
+        return "Its plan waits in the channel for an approver."
+    return "Why stands in a message of its own."
 
 
 def _next_step(run: Run) -> str:

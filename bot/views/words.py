@@ -5,34 +5,61 @@ from __future__ import annotations
 from bot.results import ArmScore
 from trainers.money import usd_micros
 
+CENT_MICROS = 10_000
+
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
 def points(gain: float) -> str:
-    """A difference of shares: '14.0 points'."""
+    """A difference of shares: '+14.0 points'."""
     return f"{100 * gain:+.1f} points".replace("-", "−")
+
+
+def points_range(low: float, high: float) -> str:
+    """The ends of a difference's interval, in points: '+5 to +23'."""
+    return f"{100 * low:+.0f} to {100 * high:+.0f}".replace("-", "−")
 
 
 def with_interval(arm: ArmScore) -> str:
     return f"{percent(arm.share)} ({100 * arm.low:.0f}–{100 * arm.high:.0f}%)"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """'1 row', '2 rows'."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def short(name: str, limit: int = 40) -> str:
+    """A name for a headline: its middle goes, since beginnings and ends tell names apart."""
+    if len(name) <= limit:
+        return name
+    tail = limit // 3
+    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
 def duration(seconds: float) -> str:
-    """'40 seconds', '4 minutes', '1 h 20 min'."""
+    """'40 seconds', '4 minutes', '2 hours', '1 h 20 min', '3 days'."""
     if seconds < 90:
-        return f"{max(round(seconds), 1)} seconds" if round(seconds) != 1 else "1 second"
+        return counted(max(round(seconds), 1), "second")
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} minutes"
     hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest:02d} min" if hours < 48 else f"{round(hours / 24)} days"
+    if hours >= 48:
+        return f"{round(hours / 24)} days"
+    return f"{hours} h {rest:02d} min" if rest else f"{hours} hours"
 
 
 def duration_range(low: float, high: float) -> str:
-    short, long = duration(low), duration(high)
-    return short if short == long else f"{short} to {long}"
+    """'13 minutes to 2 hours'; a unit that both ends share is said once: '6 to 26 minutes'."""
+    early, late = duration(low), duration(high)
+    if early == late:
+        return early
+    count, _, unit = early.partition(" ")
+    is_shared = late.endswith(" " + unit) and unit.isalpha()
+    return f"{count} to {late}" if is_shared else f"{early} to {late}"
 
 
 def left(seconds: float) -> str:
@@ -51,4 +78,15 @@ def p_value(p: float) -> str:
 
 
 def money(micros: int | None) -> str:
+    """An amount that may be zero: what is left of a budget, a bill of a month."""
     return "unknown" if micros is None else usd_micros(micros)
+
+
+def charge(micros: int | None) -> str:
+    """What something costs: 'no charge' where it is free."""
+    return "no charge" if micros == 0 else money(micros)
+
+
+def at_most(micros: int) -> str:
+    """The most that something may cost: 'up to $0.12', 'no charge'."""
+    return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from bot.parsing import Answer, dataset_name
 from bot.results import Refusal
 from bot.views import datasets as views
-from bot.views.blocks import Message
+from bot.views.blocks import Message, escape
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
@@ -88,7 +88,8 @@ def ready(desk: Desk, name: str) -> Checked | Refusal:
         return Refusal(views.no_such_dataset(name, [d.name for d in desk.store.datasets.all()]))
     if dataset.state == "refused":
         return Refusal(
-            f"`{dataset.name}` can't be used: {dataset.refusal} Upload a mended file with `/finetune upload`."
+            f"`{dataset.name}` can't be used: {escape(dataset.refusal or '')} "
+            "Upload a mended file with `/finetune upload`."
         )
     report = report_of(dataset)
     if report is None:

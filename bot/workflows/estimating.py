@@ -30,6 +30,7 @@ from bot.decisions.roi import (
 )
 from bot.results import Refusal
 from bot.settings import Settings
+from bot.views.blocks import code
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
@@ -149,7 +150,7 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     hint = (
         f"Did you mean `{near[0]}`?" if near else "There are " + ", ".join(f"`{one}`" for one in names) + "."
     )
-    return Refusal(f"I know no model to train named `{wanted[:60]}`. {hint}")
+    return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}")
 
 
 def _price_today(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:

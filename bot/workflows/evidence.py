@@ -5,6 +5,7 @@ Only exact matches count as right; free text is held to the same rule, which the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,12 +15,13 @@ from bot.decisions.actuals import Asked, actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.judging import ArmAnswers, Judged, judge
 from bot.results import ChangedRow, Progress, RunResult
+from bot.views.blocks import code, escape
 from bot.workflows import telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, Run
 from trainers.client import Trainer
 from trainers.dataset import Example, prompted, read
-from trainers.errors import Refused, TrainerError
+from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.evaluation import exact_match
 from trainers.pricing import PriceList
 from trainers.types import Answer, Message
@@ -30,17 +32,20 @@ MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ARMS: tuple[Arm, Arm] = ("base", "tuned")
 TIMEOUT_S = 120.0
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(desk: Desk, run: Run) -> None:
     """One step: the next rows of an arm, or the judgement once both arms are whole."""
-    plan, trainer = plan_from_json(run.plan), desk.trainers[run.provider]
+    plan, trainer = plan_from_json(run.plan), desk.trainers.get(run.provider)
     if run.cancel_asked_by:
-        training.end(
-            desk, run, "cancelled", _kept(run, f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
-        )
+        _end(desk, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
+        return
+    if trainer is None:
+        training.wait_for_key(desk, run)
         return
     if not trainer.provider.can("chat"):
-        training.fail(desk, run, _kept(run, f"{run.provider} doesn't serve it, so it could not be measured."))
+        _end(desk, run, plan, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
         return
     holdout = _holdout(desk, plan)
     for arm in ARMS:
@@ -62,7 +67,7 @@ def _ask_rows(
         with ThreadPoolExecutor(CALLERS) as callers:
             answers = list(callers.map(lambda row: ask(_prompt(plan, arm, holdout[row])), rows))
     except Refused as refused:
-        training.fail(desk, run, _kept(run, f"Measuring failed: {refused}"))
+        _end(desk, run, plan, "failed", f"Measuring failed: {escape(str(refused))}")
         return
     except TrainerError as trouble:
         training.wait(desk, run, 5.0, note=f"{trouble} Measuring goes on by itself.")
@@ -111,6 +116,9 @@ def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None
     trainer = desk.trainers[run.provider]
     try:
         metrics = trainer.metrics(trainer.job(str(run.job_id)))
+    except (Refused, Nonsense) as gone:
+        log.warning("run %s: its result has no loss curve: %s", run.id, gone)
+        metrics = ()
     except TrainerError as trouble:
         training.wait(desk, run, 5.0, note=str(trouble))
         return
@@ -143,13 +151,7 @@ def _arm(desk: Desk, run: Run, arm: Arm) -> ArmAnswers:
 def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
     now = desk.clock()
     progress = Progress.from_json(run.progress)
-    actual = actual_micros(
-        PriceList.from_json(plan.prices),
-        progress.train_seconds,
-        progress.trained_tokens,
-        Asked(judged.base.prompt_tokens, judged.base.completion_tokens),
-        Asked(judged.tuned.prompt_tokens, judged.tuned.completion_tokens),
-    )
+    actual = _spent(desk, run, plan)
     result = RunResult(
         base=judged.base,
         tuned=judged.tuned,
@@ -164,6 +166,7 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
         estimated_micros=plan.expected_micros,
         actual_micros=actual,
         labelled=bool(plan.labels),
+        loss_curve=judged.loss_curve,
     )
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
@@ -203,5 +206,19 @@ def _tuned(desk: Desk, run: Run) -> str:
     return next(model.provider_model for model in desk.store.models() if model.name == run.model)
 
 
-def _kept(run: Run, why: str) -> str:
-    return f"The model is trained and kept as `{run.model}`. {why}"
+def _end(desk: Desk, run: Run, plan: Plan, state: telling.EndState, why: str) -> None:
+    """Without a result; the training and the answers so far have to be paid all the same."""
+    kept = f"The model is trained and kept as {code(run.model or '')}. {why}"
+    training.end(desk, run, state, kept, actual_micros=_spent(desk, run, plan))
+
+
+def _spent(desk: Desk, run: Run, plan: Plan) -> int:
+    base, tuned = (_arm(desk, run, arm) for arm in ARMS)
+    progress = Progress.from_json(run.progress)
+    return actual_micros(
+        PriceList.from_json(plan.prices),
+        progress.train_seconds,
+        progress.trained_tokens,
+        Asked(base.prompt_tokens, base.completion_tokens),
+        Asked(tuned.prompt_tokens, tuned.completion_tokens),
+    )

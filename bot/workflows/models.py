@@ -60,10 +60,12 @@ def answer(desk: Desk, ask: Ask) -> None:
     if isinstance(model, Refusal):
         _tell(desk, ask, views.failed(ask, model.text))
         return
+    trainer = desk.trainers.get(model.provider)
+    if trainer is None:
+        _tell(desk, ask, views.failed(ask, f"there is no key for {model.provider} where the bot runs."))
+        return
     try:
-        said = desk.trainers[model.provider].chat(
-            model.provider_model, _messages(desk, model, ask.text), max_tokens=MAX_TOKENS
-        )
+        said = trainer.chat(model.provider_model, _messages(desk, model, ask.text), max_tokens=MAX_TOKENS)
     except Refused as refused:
         _tell(desk, ask, views.failed(ask, str(refused)))
     except TrainerError as trouble:

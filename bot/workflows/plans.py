@@ -13,9 +13,9 @@ from bot.parsing import Estimate, Start
 from bot.results import Refusal
 from bot.views import estimates as estimate_views
 from bot.views import plans as views
-from bot.views.blocks import Message
+from bot.views.blocks import Message, escape
 from bot.views.estimates import Choices
-from bot.views.runs import STATE_WORDS
+from bot.views.runs import SAID
 from bot.workflows import datasets, estimating, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
@@ -42,7 +42,7 @@ def estimate_card(estimated: Estimated) -> Message:
 
 def post_estimate(desk: Desk, estimated: Estimated, channel: str, person: str) -> None:
     """The form has no place for an answer: the estimate comes as a message for this person."""
-    draft = Draft(kind="ephemeral", channel=channel, person=person, body=estimate_card(estimated).body())
+    draft = Draft(kind="ephemeral", channel=channel, person=person, body=estimate_card(estimated).letter())
     desk.store.outbox.put(draft, now=desk.clock())
 
 
@@ -104,14 +104,14 @@ def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | R
     run = desk.store.runs.by_plan(hash_in_button)
     if refusal or run is None:
         return refusal or Refusal(_too_late(run))
-    now = desk.clock()
+    now, said = desk.clock(), views.rejected_by(person, reason)
     with desk.store.transaction():
-        moved = desk.store.runs.move(run, "rejected", now=now, error=reason)
+        moved = desk.store.runs.move(run, "rejected", now=now, error=said)
         if moved is None:
             return Refusal(_too_late(desk.store.runs.get(run.id)))
         desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
-        _show_decision(desk, moved, views.rejected_by(person, reason))
+        _show_decision(desk, moved, said)
     return moved
 
 
@@ -274,7 +274,7 @@ def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget, rules: Policy) -> M
 def _show_decision(desk: Desk, run: Run, said: str) -> None:
     plan = plan_from_json(run.plan)
     telling.decided(desk, run, views.decided_card(run, plan, budget(desk), said))
-    text = f"Your run {run.id} ({plan.base_model} on {plan.dataset}) {STATE_WORDS[run.state]}. {said}"
+    text = f"Your run {run.id} ({escape(views.what(plan))}) {SAID[run.state]}. {said}"
     telling.to_requester(desk, run, text, once=f"decision {run.id}")
 
 
@@ -300,4 +300,4 @@ def _approvals(desk: Desk, run: Run) -> list[Approval]:
 def _too_late(run: Run | None) -> str:
     if run is None:
         return "There is no such plan any more. `/finetune start` makes a new one."
-    return f"Run {run.id} has moved on: it is {STATE_WORDS[run.state]}."
+    return f"Run {run.id} has moved on: it {SAID[run.state]}."

@@ -6,7 +6,7 @@ from bot.decisions.approval import Request, may
 from bot.decisions.planning import plan_from_json
 from bot.results import Progress, Refusal, RunResult
 from bot.views.home import Overview
-from bot.views.runs import STATE_WORDS, Look
+from bot.views.runs import SAID, Look
 from bot.workflows import plans
 from bot.workflows.desk import Desk
 from storage.records import OPEN_RUN_STATES, Run
@@ -33,7 +33,7 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
     if run is None:
         return _no_such_run(number)
     if run.state not in OPEN_RUN_STATES:
-        return Refusal(f"Run {number} is over already: it is {STATE_WORDS[run.state]}.")
+        return Refusal(f"Run {number} is over already: it {SAID[run.state]}.")
     plan = plan_from_json(run.plan)
     request = Request(run.requester, plan.uploaded_by, run.created_at)
     denied = may(desk.directory.person(person), "cancel", request, plans.policy(desk))
@@ -42,7 +42,8 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
-        desk.store.audit.add(at=now, who=person, action="cancel", subject=f"run {run.id}")
+        if moved:
+            desk.store.audit.add(at=now, who=person, action="cancel", subject=f"run {run.id}")
     return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
 
 
@@ -52,7 +53,9 @@ def overview(desk: Desk, person: str) -> Overview:
     waiting = [one for one in looks if one.run.state == "awaiting_approval"]
     may_approve = person in plans.policy(desk).approvers
     return Overview(
-        mine=[one for one in waiting if may_approve and one.run.requester != person],
+        mine=[
+            one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)
+        ],
         open=[one for one in looks if one.run.state != "awaiting_approval"],
         recent=[one for one in latest(desk) if one.result],
         budget=plans.budget(desk),

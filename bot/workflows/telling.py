@@ -50,7 +50,8 @@ def to_requester(desk: Desk, run: Run, text: str, *, once: str) -> None:
 def progress(desk: Desk, run: Run) -> None:
     """The card: posted when the run first has something to show, edited from then on."""
     plan = plan_from_json(run.plan)
-    message = views.card(run, plan, Progress.from_json(run.progress), desk.clock())
+    known_so_far = Progress.from_json(run.progress)
+    message = views.card(run, plan, known_so_far, desk.clock(), training_cost(plan, known_so_far))
     known = desk.store.outbox.card(f"run {run.id}") or desk.store.outbox.is_waiting(f"run {run.id}")
     once = None if known else f"run {run.id}"
     _put(desk, run, "edit" if known else "post", message, card=f"run {run.id}", once=once)
@@ -99,7 +100,7 @@ def _put(
     once: str | None = None,
 ) -> None:
     desk.store.outbox.put(
-        Draft(kind=kind, channel=run.channel, body=message.body(), card=card, thread=thread, dedupe=once),
+        Draft(kind=kind, channel=run.channel, body=message.letter(), card=card, thread=thread, dedupe=once),
         now=desk.clock(),
     )
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 
-from bot.decisions.planning import Plan, plan_from_json
+from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
+from bot.views.blocks import escape
 from bot.workflows import telling
 from bot.workflows.desk import Desk
 from storage.records import Model, Run
@@ -30,7 +31,10 @@ def create(desk: Desk, run: Run) -> None:
     """One step of approved or creating."""
     trainer, plan = desk.trainers.get(run.provider), plan_from_json(run.plan)
     if trainer is None:
-        fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
+        _no_key(desk, run)
+        return
+    if plan_hash(plan) != run.plan_hash:
+        needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
         return
     try:
         found = trainer.find_jobs(run.key)
@@ -41,21 +45,27 @@ def create(desk: Desk, run: Run) -> None:
         else:
             wait(desk, run, LOOK_AGAIN_S)
     except Refused as refused:
-        _refused(desk, run, trainer, refused)
+        if run.state == "creating":  # a no to the look is none to the create before it
+            needs_human(desk, run, f"{escape(str(refused))} A job may have been created: look there.")
+        else:
+            _refused(desk, run, trainer, refused)
     except TrainerError as trouble:
         wait(desk, run, _pause(run, trouble), note=str(trouble))
 
 
 def follow(desk: Desk, run: Run) -> None:
     """One look at a job that trains."""
-    trainer = desk.trainers[run.provider]
+    trainer = desk.trainers.get(run.provider)
+    if trainer is None:
+        wait_for_key(desk, run)
+        return
     try:
         job = trainer.job(str(run.job_id))
-        progress = _progress(run, job, _events(trainer, job), desk.clock())
         if run.cancel_asked_by and not job.is_final:
-            job = trainer.cancel(job.id)
+            job = _cancel(trainer, job)
+        progress = _progress(run, job, _events(trainer, job), desk.clock())
     except Refused as refused:
-        needs_human(desk, run, f"{refused} The job may still cost money: look there.")
+        needs_human(desk, run, f"{escape(str(refused))} The job may still cost money: look there.")
         return
     except TrainerError as trouble:
         wait(desk, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
@@ -64,20 +74,26 @@ def follow(desk: Desk, run: Run) -> None:
 
 
 def cancel_before_training(desk: Desk, run: Run) -> None:
-    """A run that has no job yet, or whose create is in doubt."""
-    if run.state == "creating":
-        create(desk, run)  # finds or settles the doubt first; `follow` then cancels the job
-    else:
-        end(
-            desk,
-            run,
-            "cancelled",
-            f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed.",
-        )
+    """A run that has no job yet. One whose create is in doubt is looked for first: `follow` then cancels it."""
+    is_settled = run.state == "approved" or desk.clock() - run.state_since >= SETTLE_S
+    if run.state == "creating" and not _is_absent(desk, run):
+        return
+    if not is_settled:
+        wait(desk, run, LOOK_AGAIN_S)
+        return
+    why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed."
+    end(desk, run, "cancelled", why)
 
 
-def fail(desk: Desk, run: Run, why: str) -> None:
-    end(desk, run, "failed", why)
+def wait_for_key(desk: Desk, run: Run) -> None:
+    """Its job exists, so it is not given up because a key is missing where the bot runs."""
+    row = desk.settings.provider(run.provider)
+    where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
+    wait(desk, run, MAX_PAUSE_S / 2, note=f"There is no key for {run.provider} any more. {where}.")
+
+
+def fail(desk: Desk, run: Run, why: str, *, actual_micros: int = 0) -> None:
+    end(desk, run, "failed", why, actual_micros=actual_micros)
 
 
 def end(desk: Desk, run: Run, state: telling.EndState, why: str, *, actual_micros: int = 0) -> None:
@@ -110,6 +126,40 @@ def wait(desk: Desk, run: Run, seconds: float, *, note: str | None = None) -> No
     moved = desk.store.runs.move(run, run.state, now=now, next_at=now + seconds, progress=progress.to_json())
     if moved and note:
         telling.progress(desk, moved)
+
+
+def _no_key(desk: Desk, run: Run) -> None:
+    if run.state == "creating":  # a job may be there
+        wait_for_key(desk, run)
+    else:
+        fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
+
+
+def _is_absent(desk: Desk, run: Run) -> bool:
+    """A look for the job of a create in doubt: no job was seen now. What is found is taken over."""
+    trainer = desk.trainers.get(run.provider)
+    if trainer is None:
+        wait_for_key(desk, run)
+        return False
+    try:
+        found = trainer.find_jobs(run.key)
+    except TrainerError as trouble:
+        wait(desk, run, _pause(run, trouble), note=str(trouble))
+        return False
+    if found:
+        _adopt(desk, run, trainer, found)
+    return not found
+
+
+def _cancel(trainer: Trainer, job: Job) -> Job:
+    """A job that ended while it was being cancelled refuses that; what it is now counts."""
+    try:
+        return trainer.cancel(job.id)
+    except Refused:
+        now = trainer.job(job.id)
+        if not now.is_final:
+            raise
+        return now
 
 
 def _may_create(desk: Desk, run: Run, trainer: Trainer) -> bool:
@@ -175,19 +225,27 @@ def _started(desk: Desk, run: Run, job: Job) -> None:
 
 def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
     """A certain no: nothing was created. A file sent in vain is taken back."""
-    if run.file_id:
-        try:
-            trainer.delete_file(run.file_id)
-        except TrainerError as trouble:
-            log.warning("run %s: the uploaded file stays: %s", run.id, trouble)
+    file = _take_back(desk, run, trainer)
     if refused.is_closed_to_us:
-        way_out = (
-            "It has closed fine-tuning to your organisation; the uploaded file was deleted again. "
-            "Your own machine can train instead: choose a target that starts with `local/`."
-        )
-        fail(desk, run, f"{trainer.provider.name} refuses to train for you. {way_out}")
+        row = desk.settings.provider(run.provider)
+        closed = f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
+        way_out = "Your own machine can train instead: choose a target that starts with `local/`."
+        fail(desk, run, f"{closed}{file} {way_out}")
         return
-    fail(desk, run, f"{refused} Nothing was started, nothing is owed.")
+    fail(desk, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
+
+
+def _take_back(desk: Desk, run: Run, trainer: Trainer) -> str:
+    """Delete the uploaded file, unless another run still needs it; what became of it, as a sentence."""
+    others = [one for one in desk.store.runs.open() if one.id != run.id and one.file_id == run.file_id]
+    if not run.file_id or others:
+        return ""
+    try:
+        trainer.delete_file(run.file_id)
+    except TrainerError as trouble:
+        log.warning("run %s: the uploaded file stays: %s", run.id, trouble)
+        return " The uploaded file could not be deleted there: delete it by hand."
+    return " The uploaded file was deleted again."
 
 
 def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
@@ -195,7 +253,11 @@ def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
         case "succeeded" if job.fine_tuned_model:
             _trained(desk, run, job, progress)
         case "failed":
-            fail(desk, run, f"Training failed: {job.error_message or 'the trainer gave no reason'}")
+            reason = escape(job.error_message or "the trainer gave no reason")
+            spent = telling.training_cost(plan_from_json(run.plan), progress)
+            fail(desk, run, f"Training failed: {reason}", actual_micros=spent)
+        case "succeeded" if "chat" not in desk.trainers[run.provider].provider.abilities:
+            _trained_elsewhere(desk, run, progress)
         case "cancelled":
             by = f" by <@{run.cancel_asked_by}>" if run.cancel_asked_by else " on the trainer's side"
             end(
@@ -207,6 +269,15 @@ def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
             )
         case _:
             _goes_on(desk, run, job, progress)
+
+
+def _trained_elsewhere(desk: Desk, run: Run, progress: Progress) -> None:
+    """Some vendors hand out weights and give the model no name to ask it by."""
+    why = (
+        f"It is trained, but {escape(run.provider)} gives it no name to ask it by, so it could not be measured. "
+        f"Its weights lie there, as result files of its last checkpoint: deploy them from there."
+    )
+    fail(desk, run, why, actual_micros=telling.training_cost(plan_from_json(run.plan), progress))
 
 
 def _goes_on(desk: Desk, run: Run, job: Job, progress: Progress) -> None:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.e2e
 
 SHOTS = Path(__file__).parents[1] / "screenshots" / "story"
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+STAGES = "›"
 PLAN = "current=gpt-4o volume=100M target=local/smollm2-135m"
 
 
@@ -42,10 +43,12 @@ class Scene:
 def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
     binary = find_local_slack()
     assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
-    with LocalSlack(binary, tmp_path) as slack, RunningBot(tmp_path, slack.door, tiny_model_dir):
-        slack.wait_for_bot()
-        with open_page(slack.url, width=1280, height=1000) as page:
-            yield Scene(page, slack, count(1))
+    both = (ANA.id, BEN.id)
+    with LocalSlack(binary, tmp_path) as slack:
+        with RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=both):
+            slack.wait_for_bot()
+            with open_page(slack.url, width=1280, height=1000) as page:
+                yield Scene(page, slack, count(1))
 
 
 def test_two_people_take_a_file_to_a_measured_model(scene: Scene) -> None:
@@ -53,7 +56,7 @@ def test_two_people_take_a_file_to_a_measured_model(scene: Scene) -> None:
     estimate(scene)
     ask_for_approval(scene)
     refuse_own_approval(scene)
-    return
+    approve(scene)
     watch(scene)
     read_result(scene)
     ask_around(scene)
@@ -102,5 +105,92 @@ def ask_for_approval(scene: Scene) -> None:
 def refuse_own_approval(scene: Scene) -> None:
     page = scene.page
     page.click("Approve", inside="One approver is needed")
+    assert "budget" in page.confirm("Not now")
+    page.click("Approve", inside="One approver is needed")
     scene.shot("approval-confirm")
-    page.confirm("Not now")
+    page.confirm_yes()
+    page.wait_for("You asked for this run, so somebody else has to approve it.")
+    scene.shot("own-approval-refused")
+    page.act_as(BEN.real_name)
+    wait_until(lambda: not page.sees("somebody else has to approve it"), "Ana's refusal to vanish")
+
+
+def approve(scene: Scene) -> None:
+    page = scene.page
+    page.show("One approver is needed")
+    scene.shot("approval-card-as-ben")
+    page.click("Approve", inside="One approver is needed")
+    page.confirm_yes()
+    page.wait_for("Approved by @Ben Okafor")
+    scene.shot("approved")
+
+
+def watch(scene: Scene) -> None:
+    """One card, edited in place until the run is done."""
+    page = scene.page
+    page.wait_for(STAGES)
+    seen: list[str] = []
+    end = time.monotonic() + 90
+    while "✓ done" not in "".join(seen[-1:]):
+        assert time.monotonic() < end, f"the run did not finish; its card said {seen}"
+        now = page.read(STAGES)
+        if now not in seen:
+            seen.append(now)
+            scene.shot(f"progress-{len(seen)}")
+        time.sleep(0.2)
+    assert len(seen) >= 3, seen
+    assert any("Training loss" in text for text in seen), seen
+    assert sum("›" in str(one.blocks) for one in scene.slack.messages(TICKETS.id)) == 1
+
+
+def read_result(scene: Scene) -> None:
+    page = scene.page
+    page.wait_for("Rows that changed")
+    scene.shot("result-card")
+    page.wait_for("replies", seconds=30)
+    wait_until(lambda: plots(scene) == {"loss.png", "confusion.png"}, "the two plots", seconds=30)
+    page.open_thread("Rows that changed")
+    scene.shot("result-thread")
+    assert page.broken_images() == []
+
+
+def plots(scene: Scene) -> set[str]:
+    return {file.name for one in scene.slack.messages(TICKETS.id) for file in one.files}
+
+
+def ask_around(scene: Scene) -> None:
+    page = scene.page
+    page.close_thread()
+    page.act_as(ANA.real_name)
+    page.type("/finetune try tickets-1 hi, the courier says delivered but there is no parcel here")
+    page.wait_for("It answers:", seconds=30)
+    scene.shot("try")
+    for line, said in (
+        ("status", "Nothing is running"),
+        ("status 1", "Rows that changed"),
+        ("runs", "on 200 held-out rows"),
+        ("datasets", "version 1: 945 rows"),
+        ("help", "From labelled examples to a better model"),
+        ("estimate tikets", "Did you mean"),
+    ):
+        page.type(f"/finetune {line}")
+        page.wait_for(said)
+        scene.shot(line.replace(" ", "-"))
+
+
+def reject_another(scene: Scene) -> None:
+    page = scene.page
+    page.type(f"/finetune start tickets {PLAN} epochs=2")
+    page.wait_for("Run 2: train")
+    page.act_as(BEN.real_name)
+    page.click("Reject", inside="Run 2: train")
+    page.wait_for_modal("Reject this plan")
+    page.fill({"What should change?": "Collect 1,000 rows first, and <b>ask</b> the *legal* team"})
+    scene.shot("reject-form")
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for("Rejected by @Ben Okafor")
+    scene.shot("rejected")
+    page.go_to("Finetune")
+    page.wait_in_home("Recent results")
+    scene.shot("home")

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 import openai
 import uvicorn
-import yaml
-from jsonschema import Draft202012Validator
+import yaml  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openai.types.fine_tuning import FineTuningJob
 
 from trainers.local.server import Config, build_app
@@ -176,7 +176,7 @@ def _template(path: str) -> str:
 
 @cache
 def _description() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load(SCHEMA.read_text(), Loader=yaml.CSafeLoader)  # noqa: S506
+    loaded: dict[str, Any] = yaml.load(SCHEMA.read_text(), Loader=yaml.CSafeLoader)
     return loaded
 
 

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from trainers.local.data import Row, read_rows, row_of
 from trainers.local.failures import TrainingFailed
 
-SYSTEM = {"role": "system", "content": "Sort this support ticket."}
-CHAT = [
+SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
+CHAT: list[dict[str, Any]] = [
     SYSTEM,
     {"role": "user", "content": "  My card was charged twice — für 12 €\n"},
     {"role": "assistant", "content": "\nbilling"},

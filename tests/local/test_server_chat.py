@@ -192,6 +192,12 @@ def test_an_answer_stops_where_the_context_ends(client: openai.OpenAI) -> None:
     assert answer.usage.prompt_tokens > 1000
 
 
+def test_a_client_that_ran_out_of_patience_leaves_the_server_answering(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APITimeoutError):
+        ask(client, messages_of("hi"), max_tokens=2000, temperature=1, timeout=0.3)
+    assert text_of(ask(client, messages_of(TICKETS[1]), timeout=5))
+
+
 def test_a_client_that_hangs_up_leaves_the_server_answering(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model="local/tiny", messages=messages_of("hi"), max_tokens=1500, stream=True, temperature=1

@@ -276,10 +276,10 @@ def test_training_processes_get_no_key_in_their_environment(
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", "canary-key")
     teller = tmp_path / "tell.py"
     teller.write_text("import os, sys; print(sorted(os.environ.items())); sys.exit(1)")
-    with served_here(tmp_path / "data", MODELS, (sys.executable, str(teller))) as served:
-        with served.client() as client:
-            job = create(client)
-            wait_for_status(client, job.id, "failed")
+    command = (sys.executable, str(teller))
+    with served_here(tmp_path / "data", MODELS, command) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "failed")
     log = (folder_of(tmp_path / "data", job.id) / "train.log").read_text()
     assert "OMP_WAIT_POLICY" in log
     assert "canary-key" not in log

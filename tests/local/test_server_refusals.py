@@ -339,6 +339,13 @@ def test_a_finished_job_cannot_be_cancelled(client: openai.OpenAI, file_id: str)
     assert caught.value.code == "job_already_final"
 
 
+def test_a_model_that_cannot_be_loaded_is_a_sentence(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(model="toy", messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.code == "base_not_loaded"
+    assert "Loading the base model /nowhere: " in str(caught.value)
+
+
 def test_loopback_names_are_answered_whatever_their_port(trainer: Served) -> None:
     for host in ("localhost:1", "127.0.0.1", "[::1]:80"):
         headers = {"Authorization": f"Bearer {KEY}", "Host": host}

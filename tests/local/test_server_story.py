@@ -11,7 +11,10 @@ from typing import Any
 
 import openai
 import pytest
+import torch
 from openai.types.fine_tuning import FineTuningJob
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.served import (
     SCHEMA,
@@ -25,6 +28,7 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
+from trainers.local.spool import read_job
 
 QUESTION: list[Any] = [
     {"role": "system", "content": "Sort this support ticket."},
@@ -34,8 +38,13 @@ SETTINGS = {"n_epochs": 5, "batch_size": 4, "learning_rate": 0.02, "lora_r": 8}
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Iterator[Served]:
-    with served_process(tmp_path_factory.mktemp("trainer"), f"local/tiny={tiny_model_dir}") as served:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trainer")
+
+
+@pytest.fixture(scope="module")
+def trainer(data: Path, tiny_model_dir: Path) -> Iterator[Served]:
+    with served_process(data, f"local/tiny={tiny_model_dir}") as served:
         yield served
 
 
@@ -47,12 +56,12 @@ def client(trainer: Served) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def trained(client: openai.OpenAI) -> FineTuningJob:
-    """A job of 6 steps an epoch that went to its end."""
+    """A job of 5 epochs of 6 steps that went to its end."""
     job = client.fine_tuning.jobs.create(
         model="local/tiny",
         training_file=upload(client, examples(24)),
         validation_file=upload(client, examples(6), "valid.jsonl"),
-        method={"type": "supervised", "supervised": {"hyperparameters": SETTINGS}},  # type: ignore[typeddict-item]
+        extra_body={"method": {"type": "supervised", "supervised": {"hyperparameters": SETTINGS}}},
         suffix="tickets",
         seed=3,
         metadata={"finetune_key": "story"},
@@ -63,6 +72,17 @@ def trained(client: openai.OpenAI) -> FineTuningJob:
 def chat(client: openai.OpenAI, model: str) -> str:
     answer = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=8)
     return answer.choices[0].message.content or ""
+
+
+def answer_by_peft(folder: Path) -> str:
+    """The same question, asked of the job's adapter without our server."""
+    base = read_job(folder).base
+    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder / "adapter")
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+    return str(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
 
 
 def test_training_succeeds_and_names_the_model(trained: FineTuningJob) -> None:
@@ -97,12 +117,14 @@ def test_each_epoch_left_a_checkpoint_that_answers(client: openai.OpenAI, traine
     assert last == chat(client, trained.fine_tuned_model or "")
 
 
-def test_the_tuned_model_answers_otherwise_than_its_base(
-    client: openai.OpenAI, trained: FineTuningJob
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # by peft
+def test_the_tuned_model_answers_as_peft_does_and_otherwise_than_its_base(
+    client: openai.OpenAI, trained: FineTuningJob, data: Path
 ) -> None:
     base = chat(client, "local/tiny")
     tuned = chat(client, trained.fine_tuned_model or "")
-    assert tuned in ("billing", "shipping", "login")
+    assert tuned == answer_by_peft(data / "jobs" / trained.id)
+    assert tuned.startswith(("billing", "shipping", "login"))
     assert base != tuned
     assert chat(client, "local/tiny") == base
 
@@ -124,7 +146,7 @@ def test_a_killed_trainer_goes_on_from_the_last_checkpoint(tmp_path: Path, tiny_
         job = client.fine_tuning.jobs.create(
             model="local/tiny",
             training_file=upload(client, examples(40)),
-            hyperparameters={"n_epochs": 15, "batch_size": 1, "learning_rate": 1e-3},  # type: ignore[typeddict-unknown-key]
+            extra_body={"hyperparameters": {"n_epochs": 10, "batch_size": 1, "learning_rate": 1e-3}},
         )
         wait_for(lambda: client.fine_tuning.jobs.checkpoints.list(job.id).data, bool)
     process.send_signal(signal.SIGTERM)

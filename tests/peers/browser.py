@@ -84,6 +84,16 @@ class Visitor:
         dialog.wait_for(state="detached")
         return said
 
+    def confirm_yes(self) -> None:
+        """Answer the confirm dialog with yes, whatever its words."""
+        dialog = self._page.locator("dialog.ours-confirm")
+        dialog.locator("button.primary").click()
+        dialog.wait_for(state="detached")
+
+    def read(self, text: str) -> str:
+        """All that the newest visible message with this text says."""
+        return self._message(text).inner_text()
+
     def open_thread(self, of: str) -> None:
         self._message(of).locator(".thread-summary").click()
         self._page.locator(".thread-pane").wait_for()
@@ -127,7 +137,9 @@ class Visitor:
         self._message(text).scroll_into_view_if_needed()
 
     def screenshot(self, path: Path) -> None:
+        """What is in sight, without the toolbar that follows the mouse."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._page.mouse.move(0, 0)
         self._page.screenshot(path=path)
 
     def _message(self, text: str) -> Locator:

@@ -150,9 +150,14 @@ def test_a_reply_whose_card_was_given_up_still_goes(store: Store) -> None:
     assert due(store) == [("post", "rows")]
 
 
-def test_an_edit_waits_while_its_card_does_not_stand(store: Store) -> None:
+def test_an_edit_of_a_card_that_never_came_to_stand_is_its_post(store: Store) -> None:
+    put(store, text="refused", card="run 1", dedupe="run 1")
+    store.outbox.give_up(only(store), error="invalid_blocks")
     put(store, "edit", "20%", card="run 1")
-    assert due(store) == []
+    put(store, "edit", "30%", card="run 1")
+    assert due(store) == [("post", "30%")]
+    store.outbox.sent(only(store), channel="C1", ts="1.1")
+    assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
 
 
 def test_a_lost_card_is_posted_anew_under_its_name(store: Store) -> None:

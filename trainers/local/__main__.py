@@ -135,7 +135,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        refuse(f"port {port} on {host} cannot be used: {os.strerror(error.errno or 0)}. Name another, or 0 for a free one.")
+        why = str(error.strerror).partition(" (while")[0]
+        refuse(f"port {port} on {host} cannot be used: {why}. Name another, or 0 for a free one.")
 
 
 def read_key(data: Path) -> tuple[str, str]:

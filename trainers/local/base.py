@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from trainers.local.failures import TrainingFailed
 from trainers.local.packing import PACKED_FAMILIES
@@ -38,7 +39,7 @@ def load_tokenizer(source: str) -> Any:
 
 def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Any:
     """Weights from safetensors only: other formats can carry code. Raises TrainingFailed."""
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         attention = "sdpa" if config.model_type in PACKED_FAMILIES else None
@@ -83,7 +84,9 @@ def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    adapted: PeftModel = get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for a property under its former name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        adapted: PeftModel = get_peft_model(model, config)
     return adapted
 
 

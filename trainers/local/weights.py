@@ -13,10 +13,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
+from trainers.local.base import load_model, load_tokenizer
 from trainers.local.devices import best_device, best_dtype
+from trainers.local.failures import TrainingFailed
 from trainers.local.problems import Problem
 from trainers.local.serve import ChatMessage
 
@@ -31,27 +31,32 @@ class Shelf:
         self._bases: OrderedDict[str, Base] = OrderedDict()
 
     def base(self, source: str) -> Base:
+        """Raises Problem (500) where it cannot be loaded."""
         if source not in self._bases:
             while len(self._bases) >= MAX_BASES:
                 self._bases.popitem(last=False)
-            self._bases[source] = Base(source)
+            self._bases[source] = _load(source)
         self._bases.move_to_end(source)
         return self._bases[source]
+
+
+def _load(source: str) -> Base:
+    try:
+        return Base(source)
+    except TrainingFailed as error:
+        raise Problem(500, error.message, error.code, error.param, kind="server_error") from error
 
 
 class Base:
     """`context` in tokens, prompt and answer together. `end_tokens` are the ids that end a turn."""
 
     def __init__(self, source: str) -> None:
-        disable_progress_bar()
         self.device = best_device()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=best_dtype(self.device), use_safetensors=True, trust_remote_code=False
-        )
+        self.tokenizer = load_tokenizer(source)
+        model = load_model(source, self.device, best_dtype(self.device))
         self.context = int(model.config.get_text_config().max_position_embeddings)
         self.end_tokens = _end_tokens(model, self.tokenizer)
-        self._model: Any = model.eval().to(self.device)
+        self._model: Any = model.eval()
         self._adapters: OrderedDict[Path, str] = OrderedDict()
         self._made = 0
 

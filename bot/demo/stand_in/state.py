@@ -208,11 +208,12 @@ def channel_json(channel: Channel) -> Json:
 def person_json(person: Person) -> Json:
     return {
         "id": person.id,
-        "team_id": TEAM,
+        "team_id": TEAM if person.kind != "stranger" else "T0ELSEWHERE",
         "name": person.name,
         "real_name": person.real_name,
-        "deleted": False,
-        "is_bot": person.id == BOT.id,
+        "deleted": person.kind == "deleted",
+        "is_bot": person.id == BOT.id or person.kind == "bot",
+        "is_restricted": person.kind == "guest",
         "tz": "Europe/Berlin",
         "profile": {"real_name": person.real_name, "display_name": person.name, "email": person.email},
     }

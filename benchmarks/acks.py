@@ -1,0 +1,81 @@
+"""How long does a person wait for an ack, alone and while a file of 100,000 rows is checked?
+
+`python benchmarks/acks.py [REQUESTS]`: 20 callers send `/finetune status` to the real `finetune run` over HTTP,
+signed as Slack signs; first alone, then while the check runs in its worker process.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.check import write_rows
+from bot.demo.cast import ANA, TICKETS
+from bot.demo.service import RunningBot
+from bot.demo.stand_in import StandIn
+from bot.demo.workspace import wait_until
+
+CALLERS = 20
+ROWS = 60_000  # as many as fit into the 50 MB that an upload may have
+
+
+def main(requests: int) -> None:
+    with tempfile.TemporaryDirectory() as name, StandIn() as slack:
+        folder = Path(name)
+        rows = folder / "rows.jsonl"
+        write_rows(rows, ROWS)
+        with RunningBot(folder, slack.door, Path(".cache/smollm2-135m")) as bot:
+            slack.deliver_to(bot.request_url)
+            measure(slack, CALLERS)  # warm
+            tell("alone", measure(slack, requests))
+            hand_over(slack, rows)
+            time.sleep(0.5)
+            waits = measure(slack, requests)
+            done = is_checked(slack)
+            tell(f"while {ROWS:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
+            print(
+                "  the check was over before the last request" if done else "  the check went on all the time"
+            )
+            wait_until(lambda: is_checked(slack), "the check", seconds=120)
+
+
+def measure(slack: StandIn, requests: int) -> list[float]:
+    def ask(_: int) -> float:
+        started = time.monotonic()
+        slack.command(ANA.id, TICKETS.id, "/finetune status")
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        return sorted(callers.map(ask, range(requests)))
+
+
+def hand_over(slack: StandIn, rows: Path) -> None:
+    slack.command(ANA.id, TICKETS.id, "/finetune upload")
+    wait_until(lambda: slack.view(ANA.id), "the form")
+    file_id = slack.upload(ANA.id, rows)
+    slack.submit_modal(
+        ANA.id, {"file": file_id, "name": "big", "text": "", "label": "", "channel": TICKETS.id}
+    )
+
+
+def is_checked(slack: StandIn) -> bool:
+    return any("is ready" in message.text for message in slack.messages(TICKETS.id))
+
+
+def tell(when: str, waits: list[float]) -> None:
+    def at(share: float) -> float:
+        return 1000 * waits[min(int(share * len(waits)), len(waits) - 1)]
+
+    print(
+        f"ack, {CALLERS} callers, {when}: p50 {at(0.5):.0f} ms, p95 {at(0.95):.0f} ms, "
+        f"max {1000 * waits[-1]:.0f} ms ({len(waits)} requests)"
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)

@@ -1,0 +1,33 @@
+"""The world of the stories: `world` is the usual one, `make_world` one with other rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.bot.world import KeptWorkers, Rules, World, world as running_world
+from tests.peers.hosted import KEY
+
+
+@pytest.fixture(scope="session")
+def kept_workers() -> Iterator[KeptWorkers]:
+    workers = KeptWorkers()
+    yield workers
+    workers.really_close()
+
+
+@pytest.fixture
+def make_world(
+    tmp_path: Path, kept_workers: KeptWorkers, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Rules], World]]:
+    monkeypatch.setenv("ACME_KEY", KEY)
+    with ExitStack() as stack:
+        yield lambda rules: stack.enter_context(running_world(tmp_path, kept_workers, rules))
+
+
+@pytest.fixture
+def world(make_world: Callable[[Rules], World]) -> World:
+    return make_world(Rules())

@@ -1,0 +1,298 @@
+"""The outbox's sender against the stand-in Slack, with a clock of the test's own: nothing sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slack_sdk import WebClient
+
+from bot.demo.cast import ANA, BEN, BOT, TICKETS
+from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, slow, too_many
+from bot.demo.workspace import Channel, PostedMessage, wait_until
+from bot.notices import MAX_TRIES, Notices
+from storage.records import Draft, OutboxKind
+from storage.store import Store
+
+OTHERS = Channel("C0OPS", "ml-ops", (ANA.id, BOT.id))
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(500)
+
+
+class Desk:
+    """A store, a Slack and a clock that only `later` moves."""
+
+    def __init__(self, store: Store, slack: StandIn, fallback: str | None = OTHERS.id) -> None:
+        self.now = 1_000.0
+        self.store = store
+        self.slack = slack
+        door = slack.door
+        client = WebClient(door.bot_token, base_url=door.api_url, timeout=5, retry_handlers=[])
+        self.notices = Notices(store, client, fallback, clock=lambda: self.now)
+
+    def put(self, kind: OutboxKind = "post", text: str = "x", **rest: Any) -> None:
+        values: dict[str, Any] = {"channel": TICKETS.id, "body": {"text": text}, **rest}
+        self.store.outbox.put(Draft(kind=kind, **values), now=self.now)
+
+    def later(self, seconds: float) -> int:
+        self.now += seconds
+        return self.notices.send_due()
+
+    def texts(self, channel: str = TICKETS.id) -> list[str]:
+        return [message.text for message in self.slack.messages(channel)]
+
+
+@pytest.fixture
+def slack() -> Iterator[StandIn]:
+    with StandIn(channels=(TICKETS, OTHERS)) as slack:
+        yield slack
+
+
+@pytest.fixture
+def desk(tmp_path: Path, slack: StandIn) -> Iterator[Desk]:
+    store = Store(tmp_path / "finetune.db")
+    yield Desk(store, slack)
+    store.close()
+
+
+def only(messages: tuple[PostedMessage, ...]) -> PostedMessage:
+    assert len(messages) == 1, messages
+    return messages[0]
+
+
+def test_a_message_is_posted_once(desk: Desk) -> None:
+    desk.put(text="hello", dedupe="hello")
+    assert desk.later(0) == 1
+    desk.put(text="hello", dedupe="hello")
+    assert [desk.later(60) for _ in range(3)] == [0, 0, 0]
+    assert desk.texts() == ["hello"]
+    assert desk.store.outbox.waiting() == 0
+
+
+def test_one_card_is_edited_in_place(desk: Desk) -> None:
+    desk.put(text="queued", card="run 1", dedupe="run 1")
+    desk.later(0)
+    for text in ("10%", "20%", "done"):
+        desk.put("edit", text, card="run 1")
+        desk.later(5)
+    card = only(desk.slack.messages(TICKETS.id))
+    assert (card.text, card.edits) == ("done", 3)
+
+
+def test_edits_that_come_fast_are_sent_as_one(desk: Desk) -> None:
+    desk.put(text="queued", card="run 1")
+    desk.later(0)
+    for percent in range(100):
+        desk.put("edit", f"{percent}%", card="run 1")
+        desk.later(0.01)
+    desk.later(5)
+    card = only(desk.slack.messages(TICKETS.id))
+    assert (card.text, card.edits) == ("99%", 2)
+
+
+def test_posts_into_one_channel_keep_their_pace_and_order(desk: Desk) -> None:
+    for text in "abc":
+        desk.put(text=text)
+    desk.put(text="elsewhere", channel=OTHERS.id)
+    assert [desk.later(seconds) for seconds in (0, 0.5, 0.6, 1.1)] == [2, 0, 1, 1]
+    assert desk.texts() == ["a", "b", "c"]
+    assert desk.texts(OTHERS.id) == ["elsewhere"]
+
+
+def test_a_limit_puts_it_back_for_as_long_as_slack_says(desk: Desk) -> None:
+    desk.slack.fail("chat.postMessage", too_many(30))
+    desk.put(text="a")
+    desk.put(text="b")
+    desk.later(0)
+    assert [desk.later(seconds) for seconds in (10, 19.9)] == [0, 0]
+    assert len(desk.slack.calls("chat.postMessage")) == 1, "nothing is asked within Retry-After"
+    desk.later(0.2)
+    desk.later(2)
+    assert desk.texts() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [broken(500), broken(503), cut_off(), refused("internal_error"), refused("service_unavailable")],
+    ids=["500", "503", "cut", "internal_error", "unavailable"],
+)
+def test_a_passing_fault_is_tried_again_ever_more_slowly(desk: Desk, fault: Fault) -> None:
+    desk.slack.fail("chat.postMessage", fault, times=3)
+    desk.put(text="a")
+    assert [desk.later(seconds) for seconds in (0, 1.1, 2.1, 4.1)] == [0, 0, 0, 1]
+    assert desk.texts() == ["a"]
+    assert len(desk.slack.calls("chat.postMessage")) == 4
+
+
+def test_a_slack_that_hangs_is_left_after_the_timeout_and_asked_again(desk: Desk) -> None:
+    desk.notices.slack.timeout = 0.1  # type: ignore[assignment]
+    desk.slack.fail("chat.update", slow(0.3))
+    desk.put(text="queued", card="run 1")
+    desk.later(0)
+    desk.put("edit", "10%", card="run 1")
+    assert desk.later(5) == 0
+    wait_until(lambda: desk.slack.calls("chat.update"), "the late answer")
+    desk.notices.slack.timeout = 5
+    assert desk.later(5) == 1
+    assert only(desk.slack.messages(TICKETS.id)).text == "10%"
+
+
+def test_a_slack_that_is_not_there_loses_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "finetune.db")
+    with StandIn() as slack:
+        desk = Desk(store, slack)
+    desk.put(text="a")
+    assert [desk.later(10) for _ in range(3)] == [0, 0, 0]
+    assert store.outbox.waiting() == 1
+    store.close()
+
+
+@pytest.mark.parametrize("code", ["message_not_found", "cant_update_message", "edit_window_closed"])
+def test_a_card_that_cannot_be_edited_is_posted_anew(desk: Desk, code: str) -> None:
+    desk.put(text="queued", card="run 1")
+    desk.later(0)
+    desk.slack.fail("chat.update", refused(code))
+    desk.put("edit", "10%", card="run 1")
+    desk.later(5)
+    desk.later(5)
+    assert desk.texts() == ["queued", "10%"]
+    desk.put("edit", "20%", card="run 1")
+    desk.later(5)
+    assert desk.texts() == ["queued", "20%"], "edits go to the new card"
+
+
+def test_an_archived_channel_s_messages_go_to_the_fallback(desk: Desk) -> None:
+    desk.put(text="queued", card="run 1")
+    desk.later(0)
+    desk.slack.archive(TICKETS.id)
+    desk.put("edit", "10%", card="run 1")
+    desk.put(text="the result", card="result 1")
+    desk.later(5)
+    desk.later(5)
+    desk.later(5)
+    assert sorted(desk.texts(OTHERS.id)) == ["10%", "the result"]
+    desk.put("edit", "20%", card="run 1")
+    desk.later(5)
+    assert sorted(desk.texts(OTHERS.id)) == ["20%", "the result"]
+
+
+def test_a_reply_follows_its_card_to_where_it_stands(desk: Desk) -> None:
+    desk.slack.fail("chat.postMessage", refused("not_in_channel"))
+    desk.put(text="the result", card="result 1")
+    desk.put(text="the rows", thread="result 1")
+    for _ in range(4):
+        desk.later(5)
+    card, reply = desk.slack.messages(OTHERS.id)
+    assert (card.text, reply.text, reply.thread_ts) == ("the result", "the rows", card.ts)
+    assert desk.texts() == []
+
+
+def test_without_a_fallback_a_closed_channel_s_message_is_given_up_and_logged(
+    tmp_path: Path, slack: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "finetune.db")
+    desk = Desk(store, slack, fallback=None)
+    slack.archive(TICKETS.id)
+    desk.put(text="a")
+    desk.later(0)
+    assert store.outbox.waiting() == 0
+    assert f"to {TICKETS.id} was refused by Slack: is_archived" in caplog.text
+    store.close()
+
+
+def test_a_revoked_token_loses_nothing_and_is_shown(desk: Desk) -> None:
+    desk.slack.fail("*", refused("token_revoked"), times=None)
+    desk.put(text="a", dedupe="a")
+    desk.put("direct", "b", person=ANA.id, channel=OTHERS.id)
+    for _ in range(MAX_TRIES + 5):
+        desk.later(61)
+    assert desk.notices.locked_out == "token_revoked"
+    assert desk.store.outbox.waiting() == 2
+    desk.slack.heal()
+    desk.slack.fail("chat.postMessage", broken(500))
+    for seconds in (61, 301, 301):
+        desk.later(seconds)
+    assert (desk.texts(), desk.texts(desk.slack.dm(ANA.id))) == (["a"], ["b"])
+    assert desk.notices.locked_out is None
+
+
+def test_a_message_that_slack_refuses_for_good_is_given_up_and_the_rest_goes_on(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.put(body={"text": "a", "blocks": [{"type": "chart"}]})
+    desk.put(text="b")
+    desk.later(0)
+    desk.later(2)
+    assert desk.texts() == ["b"]
+    assert desk.store.outbox.waiting() == 0
+    assert "was refused by Slack: invalid_blocks" in caplog.text
+
+
+def test_a_message_that_always_fails_is_given_up_in_the_end(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.slack.fail("chat.postMessage", broken(500), times=None)
+    desk.put(text="a")
+    for _ in range(MAX_TRIES + 1):
+        desk.later(301)
+    assert len(desk.slack.calls("chat.postMessage")) == MAX_TRIES
+    assert desk.store.outbox.waiting() == 0
+    assert f"given up after {MAX_TRIES} tries" in caplog.text
+
+
+def test_an_ephemeral_is_seen_by_its_person_only(desk: Desk) -> None:
+    desk.put("ephemeral", "for you", person=ANA.id)
+    assert desk.later(0) == 1
+    assert only(desk.slack.ephemerals(ANA.id)).text == "for you"
+    assert desk.texts() == []
+
+
+@pytest.mark.parametrize("fallback", [OTHERS.id, None])
+def test_an_ephemeral_into_a_closed_channel_reaches_its_person_directly(
+    tmp_path: Path, slack: StandIn, fallback: str | None
+) -> None:
+    store = Store(tmp_path / "finetune.db")
+    desk = Desk(store, slack, fallback)
+    slack.remove_bot(TICKETS.id)
+    desk.put("ephemeral", "for you", person=ANA.id)
+    desk.later(0)
+    desk.later(2)
+    assert desk.texts(slack.dm(ANA.id)) == ["for you"]
+    assert desk.texts(OTHERS.id) == []
+    store.close()
+
+
+def test_a_direct_message_opens_the_conversation(desk: Desk) -> None:
+    desk.put("direct", "it is done", person=BEN.id)
+    assert desk.later(0) == 1
+    assert desk.texts(desk.slack.dm(BEN.id)) == ["it is done"]
+    assert desk.texts() == []
+
+
+def test_a_plot_goes_into_its_card_s_thread(desk: Desk, tmp_path: Path) -> None:
+    plot = tmp_path / "loss.png"
+    plot.write_bytes(PNG)
+    desk.put(text="the result", card="result 1")
+    body = {"file": str(plot), "filename": "loss.png", "title": "Loss", "alt_txt": "The loss falls."}
+    desk.put("file", thread="result 1", body=body)
+    desk.later(0)
+    desk.later(2)
+    card, reply = desk.slack.messages(TICKETS.id)
+    assert reply.thread_ts == card.ts
+    assert [(file.name, file.mimetype, file.size) for file in reply.files] == [
+        ("loss.png", "image/png", len(PNG))
+    ]
+    assert desk.slack.calls("files.getUploadURLExternal")[0].args["alt_txt"] == "The loss falls."
+
+
+def test_a_plot_that_is_gone_is_given_up_by_its_name(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.put("file", body={"file": str(tmp_path / "loss.png"), "filename": "loss.png"})
+    desk.put(text="b")
+    desk.later(0)
+    desk.later(2)
+    assert desk.store.outbox.waiting() == 0
+    assert "loss.png" in caplog.text
+    assert desk.texts() == ["b"]

@@ -1,0 +1,190 @@
+"""What people type after /finetune: the command they mean, or a sentence that helps."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot import parsing
+from bot.parsing import (
+    USAGE,
+    Answer,
+    AskEstimate,
+    Cancel,
+    Command,
+    Datasets,
+    Estimate,
+    Help,
+    Results,
+    Runs,
+    Start,
+    Status,
+    Try,
+    Upload,
+    parse,
+)
+
+TEN_MILLION = 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("", Help()),
+        ("help", Help()),
+        ("upload", Upload()),
+        ("datasets", Datasets()),
+        ("runs", Runs()),
+        ("estimate", AskEstimate()),
+        ("estimate tickets", Estimate("tickets", None, None, None)),
+        (
+            "estimate tickets current=gpt-4o volume=10M target=local/smollm2-135m",
+            Estimate("tickets", "gpt-4o", TEN_MILLION, "local/smollm2-135m"),
+        ),
+        ("estimate volume=300k tickets", Estimate("tickets", None, 300_000, None)),
+        ("start tickets", Start("tickets", None, None, None, None)),
+        (
+            "start tickets target=gpt-4.1 current=gpt-4o volume=2.5B epochs=50",
+            Start("tickets", "gpt-4o", 2_500_000_000, "gpt-4.1", 50),
+        ),
+        ("status", Status(None)),
+        ("status 7", Status(7)),
+        ("status #7", Status(7)),
+        ("status run-7", Status(7)),
+        ("status run 7", Status(7)),
+        ("cancel 12", Cancel(12)),
+        ("results Run 3", Results(3)),
+        ("try tickets-1 my card was charged twice", Try("tickets-1", "my card was charged twice")),
+    ],
+)
+def test_every_command(text: str, command: Command) -> None:
+    assert parse(text) == command
+
+
+@pytest.mark.parametrize("usage", USAGE.values())
+def test_every_line_of_the_help_can_be_typed_as_it_stands(usage: str) -> None:
+    typed = usage.removeprefix("/finetune ").replace("RUN", "7").replace("[", "").replace("]", "")
+    assert not isinstance(parse(typed), Answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("   ", Help()),
+        ("  HELP  ", Help()),
+        ("Estimate   Tickets", Estimate("tickets", None, None, None)),
+        ("estimate\ttickets", Estimate("tickets", None, None, None)),
+        ("estimate\u00a0tickets", Estimate("tickets", None, None, None)),
+        ("status\n7", Status(7)),
+        (
+            "estimate tickets volume = 10M  current= gpt-4o target =gpt-4.1",
+            Estimate("tickets", "gpt-4o", TEN_MILLION, "gpt-4.1"),
+        ),
+        ("try  tickets-1   two  spaces stay ", Try("tickets-1", "two  spaces stay")),
+        ("try tickets-1\nline one\nline two", Try("tickets-1", "line one\nline two")),
+    ],
+)
+def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
+    assert parse(text) == command
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("estimte tickets", "I don't know `estimte`. Did you mean `estimate`?"),
+        ("cancle 7", "I don't know `cancle`. Did you mean `cancel`?"),
+        ("dataset", "Did you mean `datasets`?"),
+        ("qqqq", "I don't know `qqqq`. `/finetune help` lists all."),
+        ("estimate tickets volum=10M", "`estimate` has no `volum=`. Did you mean `volume`?"),
+        ("estimate tickets epochs=2", "`estimate` has no `epochs=`."),
+        ("estimate tickets volume=lots", "I can't read “lots” as a volume."),
+        ("estimate tickets volume=", "`volume=` is empty"),
+        ("estimate tickets current=", "`current=` is empty"),
+        ("start tickets volume=1M volume=2M", "`volume=` stands there twice"),
+        ("estimate volume=10M", "Which dataset?"),
+        ("start tickets spam", "don't know what to do with `spam`"),
+        ("start tickets epochs=0", "`epochs=0` should be a whole number from 1 to 50"),
+        ("start tickets epochs=51", "from 1 to 50"),
+        ("start tickets epochs=1.5", "from 1 to 50"),
+        ("start tickets epochs=²", "from 1 to 50"),
+        ("status soon", "`soon` is not the number of a run."),
+        ("cancel", "Which run?"),
+        ("results -x", "`-x` is not the number of a run."),
+        ("cancel 9999999999", "is not the number of a run"),
+        ("try", "Which model"),
+        ("try tickets-1", "what should it answer?"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(text: str, sentence: str) -> None:
+    answer = parse(text)
+    assert isinstance(answer, Answer)
+    assert sentence in answer.text
+
+
+INJECTIONS = [
+    "<!channel>",
+    "<@U1>",
+    "<http://x|click>",
+    "a&lt;b",
+    "`code`",
+    "\u202eevil",
+    "\u2066x\u2069",
+    "\u061cx",
+    "\u200bx",
+    "\x00\x07",
+    "\x9bx",
+    "\u2028x",
+]
+PLACES = [
+    "{}",
+    "estimate {} b",
+    "estimate a {}",
+    "estimate a {}=1",
+    "estimate a volume={}",
+    "start a epochs={}",
+    "status {}",
+    "cancel {}",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("injection", INJECTIONS, ids=ascii)
+def test_what_a_person_typed_is_never_echoed_as_markup(place: str, injection: str) -> None:
+    answer = parse(place.format(injection))
+    assert isinstance(answer, Answer)
+    assert not set("<>&") & set(answer.text)
+    assert all(letter.isprintable() for letter in answer.text), ascii(answer.text)
+    assert answer.text.count("`") % 2 == 0
+
+
+def test_what_is_echoed_is_short() -> None:
+    answer = parse("x" * 5_000)
+    assert isinstance(answer, Answer)
+    assert len(answer.text) < 150
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("tickets", "tickets"),
+        ("Support Tickets (2026)", "support-tickets-2026"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("naïve", "na-ve"),
+        ("x" * 60, "x" * 40),
+        ("a" * 39 + " b", "a" * 39),
+    ],
+)
+def test_a_dataset_s_name_can_be_typed(text: str, name: str) -> None:
+    made = parsing.dataset_name(text)
+    assert isinstance(made, str)
+    assert parsing.NAME.fullmatch(made)
+    assert made.rstrip("-") == name
+
+
+@pytest.mark.parametrize("text", ["", "  ", "---", "日本語", "<!>"])
+def test_a_name_of_nothing_is_refused(text: str) -> None:
+    assert isinstance(parsing.dataset_name(text), Answer)
+
+
+@pytest.mark.parametrize(("text", "number"), [("7", 7), (" #7 ", 7), ("RUN 7", 7), ("7a", None), ("", None)])
+def test_the_number_of_a_run(text: str, number: int | None) -> None:
+    assert parsing.run_number(text) == number

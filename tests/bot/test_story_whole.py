@@ -1,0 +1,77 @@
+"""The main job, from a file in Slack to a better model that answers in Slack."""
+
+from __future__ import annotations
+
+from bot.demo.cast import ANA, BEN
+from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET, World, tickets_csv, words_of
+
+
+def test_from_a_file_to_a_better_model(world: World) -> None:
+    sent = world.upload("tickets.csv", tickets_csv(), channel=PRIVATE)
+    assert sent.accepted and sent.closed
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    card = world.said("tickets is ready: 60 rows, 3 labels")
+    assert "60 rows are too few for fine-tuning to pay" in card
+    assert len(world.texts()) == 1  # the card that said "Checking …" was edited
+
+    estimate = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
+    assert "Not now" in estimate and "below 200" in estimate and "a month" in estimate, estimate
+
+    assert world.type(START) == ""
+    world.send()
+    asked = world.said("Run 1", "Cost now", "Budget left", "One approver is needed")
+    assert "$20" in asked and DORA.id in asked and ANA.id in asked
+
+    assert "somebody else has to approve it" in world.click(DORA, "approve_plan")
+    for stranger in (EVE, GUS, ROBO):
+        assert "Only full members" in world.click(stranger, "approve_plan")
+    assert "Only an approver" in world.click(ANA, "approve_plan")
+    assert world.jobs() == 0 and world.ledger() == {}
+
+    assert world.click(BEN, "approve_plan") == ""
+    reserved = world.ledger()["reserve"]
+    assert reserved == world.run().reserved_micros > 0
+    world.send()
+    assert not world.has_button("approve_plan")
+    assert f"Approved by <@{BEN.id}>" in world.said("Plan ")
+    assert any("approved" in text for text in world.dms())
+
+    world.until_state("training")
+    progress = world.with_button("cancel_run")
+    world.until_state("done")
+    (edited,) = [one for one in world.slack.messages(PRIVATE.id) if one.ts == progress.ts]
+    assert edited.edits >= 2 and "Run 1" in edited.text
+    _check_the_end(world, reserved)
+
+
+def _check_the_end(world: World, reserved: int) -> None:
+    result = world.said("held-out rows", "prompted", "Tuned", "100.0%")
+    assert "estimated" in result and "/finetune try tickets-1" in result
+    assert len([text for text in world.texts() if "Rows that changed" in text]) == 1
+    (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Rows that changed" in words_of(one)]
+    replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
+    assert {file.name for one in replies for file in one.files} == {"loss.png", "confusion.png"}
+    assert any("rows got better" in words_of(one) for one in replies)
+    settled = world.ledger()["settle"]
+    assert 0 < settled <= reserved and settled == world.run().actual_micros
+    assert world.jobs() == 1
+
+    assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
+    world.tick()
+    assert "refund" in words_of(world.slack.ephemerals(ANA.id)[-1])
+
+
+def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
+    world.start(channel=PUBLIC)
+    assert world.click(BEN, "approve_plan", channel=PUBLIC) == ""
+    world.until_state("done")
+    assert world.said("held-out rows", channel=PUBLIC)
+    everything = "\n".join(world.texts(PUBLIC))
+    assert "rows got better" not in everything and "a question about" not in everything
+
+
+def test_the_requester_who_is_an_approver_cannot_approve(world: World) -> None:
+    world.start(user=BEN)
+    assert "You asked for this run" in world.click(BEN, "approve_plan")
+    assert world.run().state == "awaiting_approval"

@@ -1,0 +1,363 @@
+"""A whole small world: the real Service over real HTTP and SQLite, the stand-in Slack, a hosted provider.
+
+Time stands still until a test ticks. `tick` does what the watcher does: one reconcile, then the outbox.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bot.app import Service
+from bot.demo.cast import ANA, BEN, BOT, TICKETS
+from bot.demo.stand_in import StandIn
+from bot.demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
+from bot.settings import Settings, load_settings
+from bot.workers import Workers
+from bot.workflows.datasets import SEED
+from bot.workflows.reconcile import reconcile
+from storage.datasets import NewDataset
+from storage.records import Dataset, Run, RunState
+from tests.peers.hosted import KEY, Hosted
+from tests.peers.service import Service as Company
+from trainers.dataset import Columns, Report, check_file
+
+CLEO = Person("U0CLEO", "cleo", "Cleo Marin", "cleo@example.com")
+DORA = Person("U0DORA", "dora", "Dora Lind", "dora@example.com")
+GUS = Person("U0GUS", "gus", "Gus Guest", kind="guest")
+EVE = Person("U0EVE", "eve", "Eve Elsewhere", kind="stranger")
+ROBO = Person("U0ROBO", "robo", "Another bot", kind="bot")
+PEOPLE = (ANA, BEN, CLEO, DORA, GUS, EVE, ROBO)
+EVERYBODY = (*(person.id for person in PEOPLE), BOT.id)
+PRIVATE = Channel(TICKETS.id, TICKETS.name, EVERYBODY)
+PUBLIC = Channel("C0GENERAL", "general", EVERYBODY, private=False)
+WITHOUT_BOT = Channel("C0ELSE", "elsewhere", tuple(person.id for person in PEOPLE))
+APPROVERS_GROUP = "S0APPROVE"
+
+MODEL, TARGET = "acme-small", "acme/acme-small"
+START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
+JOBS = "/fine_tuning/jobs"
+LABELS = ("billing", "shipping", "refund")
+SECONDS_A_TICK = 3.0
+
+Found = TypeVar("Found")
+
+
+class KeptWorkers(Workers):
+    """Survives its Service: one warm process serves all tests."""
+
+    def close(self) -> None:
+        self._running.clear()
+
+    def really_close(self) -> None:
+        super().close()
+
+
+@dataclass
+class Rules:
+    """What finetune.toml says about people and money."""
+
+    approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
+    groups: Sequence[str] = ()
+    quorum: int = 1
+    budget: str = "20"
+    fallback: str = ""
+    trainer_timeout_s: float = 5.0
+
+
+@dataclass
+class World:
+    """`clock` is ours: seconds that pass only in `tick` and `pass_time`."""
+
+    folder: Path
+    slack: StandIn
+    company: Hosted
+    workers: KeptWorkers
+    rules: Rules
+    clock: float = field(default_factory=lambda: time.time())
+    _service: Service | None = None
+
+    @property
+    def service(self) -> Service:
+        assert self._service is not None
+        return self._service
+
+    @property
+    def store(self) -> Any:
+        return self.service.store
+
+    def boot(self) -> None:
+        self._service = Service(self._settings(), clock=lambda: self.clock, workers=self.workers)
+        self._service.door.open()
+        self.slack.deliver_to(self._service.address)
+
+    def stop(self) -> None:
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.boot()
+
+    # Time.
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def tick(self, times: int = 1) -> None:
+        for _ in range(times):
+            reconcile(self.service.desk)
+            self.send()
+            self.clock += SECONDS_A_TICK
+
+    def send(self) -> None:
+        """The outbox, until nothing more may go within the next seconds."""
+        while self.service.notices.send_due():
+            self.clock += 1.1
+
+    def until(self, look: Callable[[], Found | None], what: str, *, seconds: float = 20) -> Found:
+        """Tick until there is something."""
+
+        def ticked() -> Found | None:
+            found = look()
+            if not found:
+                self.tick()
+            return found
+
+        return wait_until(ticked, what, seconds=seconds)
+
+    def until_state(self, state: RunState, number: int = 1) -> Run:
+        self.until(lambda: self.run(number).state == state, f"run {number} to be {state}")
+        self.send()
+        return self.run(number)
+
+    # People.
+
+    def type(self, line: str, *, user: Person = ANA, channel: Channel = PRIVATE) -> str:
+        """Type a command; gives what the person alone reads in answer, '' where nothing."""
+        before = len(self.slack.ephemerals(user.id))
+        self.slack.command(user.id, channel.id, line)
+        return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
+
+    def upload(
+        self,
+        name: str,
+        content: str | bytes,
+        *,
+        user: Person = DORA,
+        channel: Channel = PRIVATE,
+        **fields: str,
+    ) -> Submission:
+        """`/finetune upload`, the form filled in and sent."""
+        self.slack.command(user.id, channel.id, "/finetune upload")
+        return self.fill_upload(
+            user, {"file": self.put_file(name, content, user), "name": "tickets", **fields}
+        )
+
+    def fill_upload(self, user: Person, answers: dict[str, str]) -> Submission:
+        return self.slack.submit_modal(user.id, answers)
+
+    def put_file(self, name: str, content: str | bytes, user: Person = DORA) -> str:
+        return self.slack.upload(user.id, self.file(name, content))
+
+    def file(self, name: str, content: str | bytes) -> Path:
+        path = self.folder / "desktop" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
+        """Press the newest such button of the channel; gives what the person alone reads in answer."""
+        before = len(self.slack.ephemerals(user.id))
+        self.slack.click(user.id, channel.id, self.with_button(action, channel).ts, action)
+        return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
+
+    def start(self, line: str = START, *, user: Person = ANA, channel: Channel = PRIVATE) -> Run:
+        """A ready dataset, a plan, its approval card."""
+        if self.store.datasets.newest("tickets") is None:
+            self.seed_dataset(channel=channel)
+        assert self.type(line, user=user, channel=channel) == ""
+        self.send()
+        return self.newest_run()
+
+    def start_approved(self) -> Run:
+        run = self.start()
+        assert self.click(BEN, "approve_plan") == ""
+        return self.run(run.id)
+
+    # What is seen.
+
+    def texts(self, channel: Channel = PRIVATE) -> list[str]:
+        return [words_of(one) for one in self.slack.messages(channel.id)]
+
+    def said(self, *parts: str, channel: Channel = PRIVATE) -> str:
+        """The newest message of the channel with all these parts."""
+        for message in reversed(self.slack.messages(channel.id)):
+            words = words_of(message)
+            if all(part in words for part in parts):
+                return words
+        raise WorkspaceError(f"nobody said {parts}; said was:\n" + "\n---\n".join(self.texts(channel)))
+
+    def dms(self, user: Person = ANA) -> list[str]:
+        return [words_of(one) for one in self.slack.messages(self.slack.dm(user.id))]
+
+    def with_button(self, action: str, channel: Channel = PRIVATE) -> PostedMessage:
+        for message in reversed(self.slack.messages(channel.id)):
+            if f'"{action}"' in json.dumps(list(message.blocks)):
+                return message
+        raise WorkspaceError(f"no message has the button {action}")
+
+    def has_button(self, action: str) -> bool:
+        return any(f'"{action}"' in json.dumps(list(one.blocks)) for one in self.slack.messages(PRIVATE.id))
+
+    # What is remembered.
+
+    def run(self, number: int = 1) -> Run:
+        found: Run | None = self.store.runs.get(number)
+        assert found is not None
+        return found
+
+    def newest_run(self) -> Run:
+        found: Run = self.store.runs.newest(1)[0]
+        return found
+
+    def dataset(self) -> Dataset:
+        found: Dataset = self.store.datasets.all()[0]
+        return found
+
+    def ledger(self, number: int = 1) -> dict[str, int]:
+        rows = self.store.database.rows("SELECT kind, micros FROM ledger WHERE run_id = ?", (number,))
+        return {row["kind"]: row["micros"] for row in rows}
+
+    def jobs(self) -> int:
+        """How many jobs the company has: its record, not ours."""
+        return len(self.company.service.jobs)
+
+    def left_at_company(self) -> list[str]:
+        """Uploaded files that the company still holds."""
+        return [file.name for file in self.company.service.files.values() if file.purpose == "fine-tune"]
+
+    def seed_dataset(self, *, uploaded_by: Person = DORA, channel: Channel = PRIVATE) -> Dataset:
+        """As an upload leaves it, without the fetching and the worker."""
+        files = self.service.settings.files
+        report = _checked(files)
+        store = self.store
+        received = store.datasets.receive(
+            NewDataset("tickets", channel.id, uploaded_by.id, "tickets.csv", "F0SEEDED"), now=self.clock
+        )
+        changes = {"sha256": report.source_sha256, "report": report.to_json()}
+        ready: Dataset | None = store.datasets.move(received, "ready", now=self.clock, **changes)
+        assert ready is not None
+        return ready
+
+    def _settings(self) -> Settings:
+        config = self.folder / "finetune.toml"
+        config.write_text(self._toml(), encoding="utf-8")
+        door = self.slack.door
+        tokens = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
+        return load_settings(tokens, config)
+
+    def _toml(self) -> str:
+        rules = self.rules
+        return f"""
+data = "data"
+[slack]
+mode = "http"
+port = 0
+api_url = "{self.slack.door.api_url}"
+fallback_channel = "{rules.fallback}"
+[people]
+approvers = {json.dumps(list(rules.approvers))}
+approver_groups = {json.dumps(list(rules.groups))}
+quorum = {rules.quorum}
+[budget]
+monthly_usd = "{rules.budget}"
+[providers.acme]
+title = "Acme Tuning"
+base_url = "{self.company.url}"
+key_env = "ACME_KEY"
+timeout_s = {rules.trainer_timeout_s}
+abilities = ["metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"]
+[providers.acme.models."{MODEL}"]
+training = "8.00"
+input = "0.80"
+cached_input = "0.20"
+output = "3.20"
+"""
+
+
+@contextmanager
+def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
+    """Running, and closed with a look back: nothing that we sent was malformed, every request was acked."""
+    company = Hosted(Company(models=(MODEL,), answer=answer))
+    groups = {APPROVERS_GROUP: (CLEO.id,)}
+    with StandIn(people=PEOPLE, channels=(PRIVATE, PUBLIC, WITHOUT_BOT), groups=groups) as slack, company:
+        made = World(folder, slack, company, workers, rules)
+        made.boot()
+        try:
+            yield made
+        finally:
+            made.stop()
+        malformed = {"invalid_blocks", "invalid_arguments", "msg_blocks_too_long", "no_text"}
+        assert not [call for call in slack.calls() if call.error in malformed]
+        assert not [sent for sent in slack.deliveries if not sent.acked or sent.seconds > 2]
+
+
+def answer(model: str, messages: list[dict[str, Any]]) -> str:
+    """A base model that always says 'billing'; a tuned one that has learnt what the text says."""
+    if not model.startswith("ft:"):
+        return "billing"
+    return next(label for label in LABELS if label in messages[-1]["content"])
+
+
+def tickets_csv(rows: int = 60) -> str:
+    sheet = io.StringIO()
+    writer = csv.writer(sheet)
+    writer.writerow(["text", "label"])
+    for number in range(rows):
+        label = LABELS[number % 3]
+        writer.writerow([f"Order {number * 37}: a question about {label}, and {number} more words", label])
+    return sheet.getvalue()
+
+
+def words_of(message: PostedMessage) -> str:
+    """All that a person can read in a message, the fallback text first."""
+    return "\n".join([message.text, *_texts(list(message.blocks)), *(file.name for file in message.files)])
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for one in node:
+            yield from _texts(one)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "text" and isinstance(value, str):
+                yield value
+            else:
+                yield from _texts(value)
+
+
+_known: list[tuple[Report, Path]] = []
+
+
+def _checked(files: Path) -> Report:
+    """The report of `tickets_csv`, made once; its files are copied to where the bot keeps them."""
+    if not _known:
+        folder = files.parents[3] / "checked"
+        folder.mkdir(exist_ok=True)
+        source = folder / "tickets.csv"
+        source.write_text(tickets_csv(), encoding="utf-8")
+        _known.append((check_file(source, source.name, Columns(None, None), folder, SEED), folder))
+    report, folder = _known[0]
+    for digest in (report.train_sha256, report.holdout_sha256):
+        shutil.copy(folder / f"{digest}.jsonl", files)
+    return report
