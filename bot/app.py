@@ -27,6 +27,7 @@ from bot.workflows.reconcile import reconcile
 from storage.store import Store
 from trainers.client import Trainer
 
+GRACE_S = 5.0
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
 log = logging.getLogger(__name__)
@@ -175,9 +176,11 @@ class _HttpDoor(_Door):
         self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
 
     def open(self) -> None:
-        threading.Thread(target=self._server.run, name="http", daemon=True).start()
+        self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """The requests under way are answered first."""
-        self._server.close()
+        """The requests under way are answered first; the sockets are closed by the thread that polls them."""
         self._server.task_dispatcher.shutdown()
+        self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
+        self._thread.join(GRACE_S)

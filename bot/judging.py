@@ -139,13 +139,13 @@ def _score(arm: ArmAnswers, correct: int, low: float, high: float) -> ArmScore:
 
 
 def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    """The mean of each step and the few before it."""
-    window = max(1, len(points) // 20)
-    losses = [loss for _, loss in points]
-    means = [
-        sum(losses[max(0, i - window) : i + 1]) / len(losses[max(0, i - window) : i + 1])
-        for i in range(len(losses))
-    ]
+    """The mean of each step and as many on either side of it, fewer towards the ends."""
+    losses, widest = [loss for _, loss in points], max(1, len(points) // 40)
+    means = []
+    for i in range(len(losses)):
+        reach = min(widest, i, len(losses) - 1 - i)
+        around = losses[i - reach : i + reach + 1]
+        means.append(sum(around) / len(around))
     return [step for step, _ in points], means
 
 
@@ -201,7 +201,9 @@ def _rule_cells(axes, width: int, height: int) -> None:  # type: ignore[no-untyp
 
 
 def _tick(label: str) -> str:
-    return _literal(label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…")
+    """Long labels lose their middle: the end often tells them apart."""
+    half = LONGEST_LABEL // 2
+    return _literal(label if len(label) <= LONGEST_LABEL else f"{label[:half]}…{label[-half + 1 :]}")
 
 
 def _literal(text: str) -> str:
@@ -212,6 +214,6 @@ def _literal(text: str) -> str:
 def _saved(figure, path: Path) -> Path:  # type: ignore[no-untyped-def]
     from matplotlib import pyplot
 
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)
     return path

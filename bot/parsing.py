@@ -108,8 +108,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 def parse(text: str) -> Command | Answer:
     """What stands after `/finetune`."""
-    word, _, rest = text.strip().partition(" ")
-    word, rest = word.lower(), rest.strip()
+    word, rest = _first_word(text)
+    word = word.lower()
     if not word:
         return Help()
     parser = _PARSERS.get(word)
@@ -148,7 +148,7 @@ def _parse_start(rest: str) -> Command | Answer:
     if isinstance(read, Answer):
         return read
     epochs = read.text("epochs")
-    if epochs is not None and not (epochs.isdigit() and 1 <= int(epochs) <= 50):
+    if epochs is not None and not (re.fullmatch(r"[0-9]{1,3}", epochs) and 1 <= int(epochs) <= 50):
         return Answer(f"`epochs={_shown(epochs)}` should be a whole number from 1 to 50, like `epochs=2`.")
     return Start(
         read.dataset, read.text("current"), read.volume, read.text("target"), int(epochs) if epochs else None
@@ -173,10 +173,10 @@ def _parse_results(rest: str) -> Command | Answer:
 
 
 def _parse_try(rest: str) -> Command | Answer:
-    model, _, text = rest.partition(" ")
-    if not model or not text.strip():
+    model, text = _first_word(rest)
+    if not text:
         return Answer(f"Which model, and what should it answer? Like this: `{USAGE['try']}`.")
-    return Try(model, text.strip())
+    return Try(model, text)
 
 
 def _alone(command: Command) -> Callable[[str], Command | Answer]:
@@ -211,18 +211,24 @@ def _read_options(command: str, rest: str) -> _Options | Answer:
     """`DATASET key=value …`, in any order."""
     words = re.sub(r"\s*=\s*", "=", rest).split()
     names = [word for word in words if "=" not in word]
-    values = dict(word.split("=", 1) for word in words if "=" in word)
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    values = dict(pairs)
     for key in values:
         if key not in OPTIONS[command]:
             return Answer(
                 f"`{command}` has no `{_shown(key)}=`.{_did_you_mean(key, OPTIONS[command])}"
                 f" Like this: `{USAGE[command]}`."
             )
+        if not values[key]:
+            return Answer(f"`{key}=` is empty. Like this: `{USAGE[command]}`.")
+    if len(values) < len(pairs):
+        twice = next(key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1)
+        return Answer(f"`{twice}=` stands there twice. Say it once: `{USAGE[command]}`.")
     if len(names) != 1:
         return Answer(_dataset_wanted(command, names))
     volume = parse_volume(values["volume"]) if "volume" in values else None
     if isinstance(volume, Misread):
-        return Answer(volume.sentence)
+        return Answer(_plain(volume.sentence))
     return _Options(names[0].lower(), values, volume)
 
 
@@ -250,4 +256,14 @@ def _did_you_mean(word: str, known: Mapping[str, str] | tuple[str, ...]) -> str:
 
 def _shown(word: str) -> str:
     """A person's own word, short and without what Slack would read as markup."""
-    return re.sub(r"[`<>&\x00-\x1f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", word)[:40]
+    return _plain(word)[:40]
+
+
+def _plain(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable() and letter not in "`<>&")
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """The first word and the rest; a tab or a new line parts them as a space does."""
+    word, rest = [*text.split(maxsplit=1), "", ""][:2]
+    return word, rest.strip()

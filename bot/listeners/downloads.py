@@ -18,7 +18,6 @@ from slack_sdk.errors import SlackApiError
 from bot.results import Refusal
 from bot.workflows.desk import FetchedFile, FetchLater
 
-MAX_BYTES = 50 * 1024 * 1024
 DEADLINE_S = 120.0
 CHUNK = 256 * 1024
 GONE = frozenset({"file_not_found", "file_deleted", "not_visible", "access_denied"})
@@ -32,8 +31,8 @@ class SlackFiles:
     token: str
     hosts: frozenset[str]
 
-    def fetch(self, file_id: str, folder: Path) -> FetchedFile | Refusal:
-        """Download into `folder`, named by sha256. Raises FetchLater when Slack is unwell."""
+    def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal:
+        """Download at most `most` bytes into `folder`, named by sha256. Raises FetchLater when Slack is unwell."""
         try:
             info: Any = self.slack.files_info(file=file_id)["file"]
         except SlackApiError as error:
@@ -41,20 +40,20 @@ class SlackFiles:
         except (URLError, OSError) as error:
             raise FetchLater(f"asking Slack about the file: {error}") from error
         size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
-        if size > MAX_BYTES:
-            return Refusal(too_big(size))
+        if size > most:
+            return Refusal(too_big(size, most))
         if not self._is_slacks(url):
             return Refusal(
                 "This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself."
             )
-        return self._download(url, str(info.get("name") or "file"), folder)
+        return self._download(url, str(info.get("name") or "file"), folder, most)
 
     def _is_slacks(self, url: str) -> bool:
         parts = urlsplit(url)
         is_loopback = parts.hostname in ("127.0.0.1", "localhost")
         return parts.netloc in self.hosts and (parts.scheme == "https" or is_loopback)
 
-    def _download(self, url: str, name: str, folder: Path) -> FetchedFile | Refusal:
+    def _download(self, url: str, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
         request = Request(url, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310 - checked host
         partial = folder / f"incoming-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
         try:
@@ -64,7 +63,7 @@ class SlackFiles:
                         "Slack sent its sign-in page instead of the file: the app lacks the scope files:read. "
                         "Reinstall it from manifest.yml, then upload again."
                     )
-                return _save(response, partial, name, folder)
+                return _save(response, partial, name, folder, most)
         except HTTPError as error:
             if error.code in (429, 500, 502, 503, 504):
                 raise FetchLater(f"downloading '{name}' from Slack: HTTP {error.code}") from error
@@ -75,24 +74,26 @@ class SlackFiles:
             partial.unlink(missing_ok=True)
 
 
-def too_big(size: int) -> str:
+def too_big(size: int, most: int) -> str:
     return (
-        f"The file has {size / 1e6:,.0f} MB; the limit is {MAX_BYTES / 1e6:,.0f} MB. "
+        f"The file has {size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB. "
         "Send fewer rows: a sample of a few thousand tells as much."
     )
 
 
-def _save(response: HTTPResponse, partial: Path, name: str, folder: Path) -> FetchedFile | Refusal:
+def _save(response: HTTPResponse, partial: Path, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
     digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + DEADLINE_S
     with partial.open("wb") as file:
         while chunk := response.read(CHUNK):
             size += len(chunk)
-            if size > MAX_BYTES:
-                return Refusal(too_big(size))
+            if size > most:
+                return Refusal(too_big(size, most))
             if time.monotonic() > deadline:
                 raise FetchLater(f"downloading '{name}' from Slack took longer than {DEADLINE_S:.0f} s")
             digest.update(chunk)
             file.write(chunk)
+    if size < int(response.headers.get("Content-Length") or 0):
+        raise FetchLater(f"downloading '{name}' from Slack ended early, after {size:,} bytes")
     path = folder / digest.hexdigest()
     partial.replace(path)
     return FetchedFile(path=path, name=name, sha256=digest.hexdigest())

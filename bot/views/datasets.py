@@ -219,9 +219,9 @@ def _found(report: Report) -> str:
 
 def _line(checked: Checked) -> str:
     dataset, report = checked.dataset, checked.report
-    name = f"• {code(dataset.name)}" + (f", version {dataset.version}" if dataset.version > 1 else "")
+    name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
-        return f"{name}: ready, {counted(report.rows, 'row')}{_of_labels(report)}"
+        return f"{name}: {counted(report.rows, 'row')}{_of_labels(report)}, ready"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"

@@ -30,8 +30,8 @@ def answered(tried: Tried) -> Message:
     return Message(
         f"{code(ask.model)} answers: {escape(cut(said, 500))}",
         (
-            section(f"*{code(ask.model)} answers*\n>{_quoted(said)}"),
-            section(f"*You asked*\n>{_quoted(ask.text)}"),
+            section(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
+            section(f"It answers:\n>{_quoted(said)}"),
             context(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
         ),
     )

@@ -26,9 +26,9 @@ from storage.records import Approval, Run, RunState
 
 APPROVE, REJECT, REJECT_FORM = "approve_plan", "reject_plan", "reject_form"
 DECIDED: dict[RunState, str] = {
-    "rejected": "Rejected",
-    "expired": "Expired",
-    "cancelled": "Withdrawn",
+    "rejected": "rejected",
+    "expired": "expired",
+    "cancelled": "withdrawn",
 }
 
 
@@ -45,7 +45,9 @@ def partly_approved(
 
 def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
     """The buttons gave way to what was decided. `said` is ours and may hold mrkdwn."""
-    headline = f"{DECIDED.get(run.state, 'Approved')}: {what(plan)}, {at_most(plan.maximum_micros)}"
+    headline = (
+        f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {what(plan)}, {at_most(plan.maximum_micros)}"
+    )
     return Message(
         f"{escape(headline)}. {said}",
         (header(headline), section(said), fields(_facts(run, plan, budget)), context(_exactly(run))),
@@ -82,7 +84,8 @@ def budget_left(budget: Budget) -> str:
 
 
 def _asking(run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequence[Approval]) -> Message:
-    headline = f"Train {what(plan)}: {at_most(plan.maximum_micros)}. Approve?"
+    price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
+    headline = f"Run {run.id}: train {what(plan)} {price}?"
     so_far = [section(f"Approved so far by {_people(decisions)}.")] if _people(decisions) else []
     rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked. The plan expires after 24 hours."
     return Message(
@@ -152,4 +155,4 @@ def _people(decisions: Sequence[Approval]) -> str:
 
 def _exactly(run: Run) -> str:
     """The fingerprint, for whoever wants to compare it with the audit log."""
-    return f"Run {run.id}. What is approved is exactly this plan, {run.plan_hash[:12]}."
+    return f"Plan {run.plan_hash[:12]}: what is approved is exactly this plan."

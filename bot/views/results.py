@@ -172,7 +172,7 @@ def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     ]
     if result.trained_tokens:
         pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))
-    asked = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} tokens to ask"
+    asked = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} prompt tokens"
     before = f"{result.base.prompt_tokens / result.base.n:,.0f}"
     return [*pairs, ("An answer takes", f"{result.tuned.p50_s:.1f} s (median), {asked} instead of {before}")]
 

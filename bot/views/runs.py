@@ -82,7 +82,7 @@ def card(run: Run, plan: Plan, progress: Progress, now: float, spent_micros: int
     headline = _headline(run, plan)
     below: list[Block] = []
     if run.state in ("training", "evaluating"):
-        below.append(section(f"{bar(share_done(run, progress))}  {_time_left(run, progress, now)}"))
+        below.append(section(f"{bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
         below.append(fields(_numbers(plan, progress, spent_micros)))
     if progress.note:
         below.append(context(escape(progress.note)))
@@ -212,14 +212,12 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
     if progress.total_steps:
         pairs.append(("Step", f"{progress.step:,} of {progress.total_steps:,}"))
     if progress.train_loss is not None:
-        pairs.append(("Loss", _loss(progress.train_loss, progress.valid_loss)))
+        pairs.append(("Training loss", f"{progress.train_loss:.2f}"))
+    if progress.valid_loss is not None:
+        pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
     if progress.train_seconds:
         pairs.append(("Training for", duration(progress.train_seconds)))
     return [*pairs, ("Cost so far" if spent_micros else "Cost", _cost(plan, spent_micros))]
-
-
-def _loss(train: float, valid: float | None) -> str:
-    return f"{train:.2f}" if valid is None else f"{train:.2f}, on validation rows {valid:.2f}"
 
 
 def _cost(plan: Plan, spent_micros: int | None) -> str:

@@ -14,7 +14,7 @@ from bot.views.blocks import Message, escape
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
-from trainers.dataset import Columns, Report, check_file
+from trainers.dataset import DEFAULT_LIMITS, Columns, Report, check_file
 
 SEED = 20261124
 FETCH_TRIES = 8
@@ -105,7 +105,7 @@ def report_of(dataset: Dataset) -> Report | None:
 
 def _fetch(desk: Desk, dataset: Dataset) -> None:
     try:
-        fetched = desk.files.fetch(dataset.source, desk.settings.files)
+        fetched = desk.files.fetch(dataset.source, desk.settings.files, DEFAULT_LIMITS.max_bytes)
     except FetchLater as trouble:
         _again_or_refuse(desk, dataset, str(trouble), FETCH_TRIES)
         return

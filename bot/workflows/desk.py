@@ -28,7 +28,7 @@ class FetchedFile:
 
 
 class Files(Protocol):
-    def fetch(self, file_id: str, folder: Path) -> FetchedFile | Refusal: ...
+    def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal: ...
 
 
 class Directory(Protocol):

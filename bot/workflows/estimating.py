@@ -222,7 +222,7 @@ def _inputs(
     if isinstance(cost, Gap):
         return cost
     if now is None or question.volume is None:
-        return Gap("Whether it saves money is unknown: say `current=` (today's model) and `volume=` as well.")
+        return Gap("Whether it saves money is unknown: say current= (today's model) and volume= as well.")
     rates_now, rates_tuned = rates_of(now), rates_of(tuned)
     if isinstance(rates_now, Gap):
         return rates_now

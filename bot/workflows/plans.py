@@ -104,14 +104,14 @@ def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | R
     run = desk.store.runs.by_plan(hash_in_button)
     if refusal or run is None:
         return refusal or Refusal(_too_late(run))
-    now, said = desk.clock(), views.rejected_by(person, reason)
+    now = desk.clock()
     with desk.store.transaction():
-        moved = desk.store.runs.move(run, "rejected", now=now, error=said)
+        moved = desk.store.runs.move(run, "rejected", now=now, error=reason)
         if moved is None:
             return Refusal(_too_late(desk.store.runs.get(run.id)))
         desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
-        _show_decision(desk, moved, said)
+        _show_decision(desk, moved, views.rejected_by(person, reason))
     return moved
 
 

@@ -75,11 +75,7 @@ def follow(desk: Desk, run: Run) -> None:
 
 def cancel_before_training(desk: Desk, run: Run) -> None:
     """A run that has no job yet. One whose create is in doubt is looked for first: `follow` then cancels it."""
-    is_settled = run.state == "approved" or desk.clock() - run.state_since >= SETTLE_S
-    if run.state == "creating" and not _is_absent(desk, run):
-        return
-    if not is_settled:
-        wait(desk, run, LOOK_AGAIN_S)
+    if run.state == "creating" and not _is_surely_absent(desk, run):
         return
     why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed."
     end(desk, run, "cancelled", why)
@@ -135,8 +131,8 @@ def _no_key(desk: Desk, run: Run) -> None:
         fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
 
 
-def _is_absent(desk: Desk, run: Run) -> bool:
-    """A look for the job of a create in doubt: no job was seen now. What is found is taken over."""
+def _is_surely_absent(desk: Desk, run: Run) -> bool:
+    """A look for the job of a create in doubt. One that is found is taken over; else it gets time to show."""
     trainer = desk.trainers.get(run.provider)
     if trainer is None:
         wait_for_key(desk, run)
@@ -148,7 +144,11 @@ def _is_absent(desk: Desk, run: Run) -> bool:
         return False
     if found:
         _adopt(desk, run, trainer, found)
-    return not found
+        return False
+    is_settled = desk.clock() - run.state_since >= SETTLE_S
+    if not is_settled:
+        wait(desk, run, LOOK_AGAIN_S)
+    return is_settled
 
 
 def _cancel(trainer: Trainer, job: Job) -> Job:
@@ -256,7 +256,7 @@ def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
             reason = escape(job.error_message or "the trainer gave no reason")
             spent = telling.training_cost(plan_from_json(run.plan), progress)
             fail(desk, run, f"Training failed: {reason}", actual_micros=spent)
-        case "succeeded" if "chat" not in desk.trainers[run.provider].provider.abilities:
+        case "succeeded" if not desk.trainers[run.provider].provider.can("chat"):
             _trained_elsewhere(desk, run, progress)
         case "cancelled":
             by = f" by <@{run.cancel_asked_by}>" if run.cancel_asked_by else " on the trainer's side"

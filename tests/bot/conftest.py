@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bot.world import KeptWorkers, Rules, World, world as running_world
+from tests.bot.world import KeptWorkers, Rules, World
+from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
 

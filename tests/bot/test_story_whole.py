@@ -7,7 +7,7 @@ from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET
 
 
 def test_from_a_file_to_a_better_model(world: World) -> None:
-    sent = world.upload("tickets.csv", tickets_csv(), channel=PRIVATE)
+    sent = world.upload("tickets.csv", tickets_csv())
     assert sent.accepted and sent.closed
     world.until(lambda: world.dataset().state == "ready", "the check")
     world.send()
@@ -20,16 +20,16 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
     assert world.type(START) == ""
     world.send()
-    asked = world.said("Run 1", "Cost now", "Budget left", "One approver is needed")
+    asked = world.said("Run 1", "$0.04", "Budget left", "One approver is needed")
     assert "$20" in asked and DORA.id in asked and ANA.id in asked
 
-    assert "somebody else has to approve it" in world.click(DORA, "approve_plan")
+    assert "somebody else has to approve it" in world.answer_to_click(DORA, "approve_plan")
     for stranger in (EVE, GUS, ROBO):
-        assert "Only full members" in world.click(stranger, "approve_plan")
-    assert "Only an approver" in world.click(ANA, "approve_plan")
+        assert "Only full members" in world.answer_to_click(stranger, "approve_plan")
+    assert "Only an approver" in world.answer_to_click(ANA, "approve_plan")
     assert world.jobs() == 0 and world.ledger() == {}
 
-    assert world.click(BEN, "approve_plan") == ""
+    world.click(BEN, "approve_plan")
     reserved = world.ledger()["reserve"]
     assert reserved == world.run().reserved_micros > 0
     world.send()
@@ -64,7 +64,7 @@ def _check_the_end(world: World, reserved: int) -> None:
 
 def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
     world.start(channel=PUBLIC)
-    assert world.click(BEN, "approve_plan", channel=PUBLIC) == ""
+    world.click(BEN, "approve_plan", channel=PUBLIC)
     world.until_state("done")
     assert world.said("held-out rows", channel=PUBLIC)
     everything = "\n".join(world.texts(PUBLIC))
@@ -73,5 +73,5 @@ def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
 
 def test_the_requester_who_is_an_approver_cannot_approve(world: World) -> None:
     world.start(user=BEN)
-    assert "You asked for this run" in world.click(BEN, "approve_plan")
+    assert "You asked for this run" in world.answer_to_click(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval"

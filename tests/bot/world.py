@@ -26,7 +26,7 @@ from bot.workflows.datasets import SEED
 from bot.workflows.reconcile import reconcile
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
-from tests.peers.hosted import KEY, Hosted
+from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
 from trainers.dataset import Columns, Report, check_file
 
@@ -82,7 +82,8 @@ class World:
     company: Hosted
     workers: KeptWorkers
     rules: Rules
-    clock: float = field(default_factory=lambda: time.time())
+    clock: float = field(default_factory=time.time)
+    abilities: str = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"'
     _service: Service | None = None
 
     @property
@@ -149,19 +150,11 @@ class World:
         return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
 
     def upload(
-        self,
-        name: str,
-        content: str | bytes,
-        *,
-        user: Person = DORA,
-        channel: Channel = PRIVATE,
-        **fields: str,
+        self, file: str, content: str | bytes, *, user: Person = DORA, called: str = "tickets"
     ) -> Submission:
         """`/finetune upload`, the form filled in and sent."""
-        self.slack.command(user.id, channel.id, "/finetune upload")
-        return self.fill_upload(
-            user, {"file": self.put_file(name, content, user), "name": "tickets", **fields}
-        )
+        self.slack.command(user.id, PRIVATE.id, "/finetune upload")
+        return self.fill_upload(user, {"file": self.put_file(file, content, user), "name": called})
 
     def fill_upload(self, user: Person, answers: dict[str, str]) -> Submission:
         return self.slack.submit_modal(user.id, answers)
@@ -175,11 +168,16 @@ class World:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
-        """Press the newest such button of the channel; gives what the person alone reads in answer."""
-        before = len(self.slack.ephemerals(user.id))
+    def click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> None:
+        """Press the newest such button of the channel."""
         self.slack.click(user.id, channel.id, self.with_button(action, channel).ts, action)
-        return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
+
+    def answer_to_click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
+        """The same, where it is answered: what the person alone reads, which comes after the ack."""
+        before = len(self.slack.ephemerals(user.id))
+        self.click(user, action, channel=channel)
+        said = wait_until(lambda: self.slack.ephemerals(user.id)[before:], f"an answer to {action}")
+        return words_of(said[0])
 
     def start(self, line: str = START, *, user: Person = ANA, channel: Channel = PRIVATE) -> Run:
         """A ready dataset, a plan, its approval card."""
@@ -191,7 +189,7 @@ class World:
 
     def start_approved(self) -> Run:
         run = self.start()
-        assert self.click(BEN, "approve_plan") == ""
+        self.click(BEN, "approve_plan")
         return self.run(run.id)
 
     # What is seen.
@@ -286,7 +284,7 @@ title = "Acme Tuning"
 base_url = "{self.company.url}"
 key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
-abilities = ["metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"]
+abilities = [{self.abilities}]
 [providers.acme.models."{MODEL}"]
 training = "8.00"
 input = "0.80"

@@ -43,12 +43,13 @@ class Scene:
 def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
     binary = find_local_slack()
     assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
-    both = (ANA.id, BEN.id)
-    with LocalSlack(binary, tmp_path) as slack:
-        with RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=both):
-            slack.wait_for_bot()
-            with open_page(slack.url, width=1280, height=1000) as page:
-                yield Scene(page, slack, count(1))
+    with (
+        LocalSlack(binary, tmp_path) as slack,
+        RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=(ANA.id, BEN.id)),
+    ):
+        slack.wait_for_bot()
+        with open_page(slack.url, width=1280, height=1000) as page:
+            yield Scene(page, slack, count(1))
 
 
 def test_two_people_take_a_file_to_a_measured_model(scene: Scene) -> None:
@@ -126,21 +127,29 @@ def approve(scene: Scene) -> None:
 
 
 def watch(scene: Scene) -> None:
-    """One card, edited in place until the run is done."""
+    """One card, edited in place until the run is done; a picture where its headline or its numbers change."""
     page = scene.page
     page.wait_for(STAGES)
     seen: list[str] = []
+    pictured: set[tuple[str, bool]] = set()
     end = time.monotonic() + 90
     while "✓ done" not in "".join(seen[-1:]):
         assert time.monotonic() < end, f"the run did not finish; its card said {seen}"
         now = page.read(STAGES)
         if now not in seen:
             seen.append(now)
-            scene.shot(f"progress-{len(seen)}")
+        kind = (headline(now), "Training loss" in now)
+        if kind not in pictured:
+            pictured.add(kind)
+            scene.shot(f"progress-{len(pictured)}")
         time.sleep(0.2)
     assert len(seen) >= 3, seen
     assert any("Training loss" in text for text in seen), seen
-    assert sum("›" in str(one.blocks) for one in scene.slack.messages(TICKETS.id)) == 1
+    assert sum(STAGES in str(one.blocks) for one in scene.slack.messages(TICKETS.id)) == 1
+
+
+def headline(card: str) -> str:
+    return next(line for line in card.splitlines() if line.startswith("Run "))
 
 
 def read_result(scene: Scene) -> None:
@@ -165,17 +174,18 @@ def ask_around(scene: Scene) -> None:
     page.type("/finetune try tickets-1 hi, the courier says delivered but there is no parcel here")
     page.wait_for("It answers:", seconds=30)
     scene.shot("try")
-    for line, said in (
-        ("status", "Nothing is running"),
-        ("status 1", "Rows that changed"),
-        ("runs", "on 200 held-out rows"),
-        ("datasets", "version 1: 945 rows"),
-        ("help", "From labelled examples to a better model"),
-        ("estimate tikets", "Did you mean"),
-    ):
-        page.type(f"/finetune {line}")
-        page.wait_for(said)
-        scene.shot(line.replace(" ", "-"))
+    assert "Nothing is running" in ask(scene, "status")
+    assert "Rows that changed" in ask(scene, "status 1")
+    assert "on 200 held-out rows" in ask(scene, "runs")
+    assert "945 rows" in ask(scene, "datasets")
+    assert "/finetune try MODEL" in ask(scene, "help")
+    assert "Did you mean tickets?" in ask(scene, "estimate tikets")
+
+
+def ask(scene: Scene, line: str) -> str:
+    said = scene.page.ask(f"/finetune {line}")
+    scene.shot(line.replace(" ", "-"))
+    return said
 
 
 def reject_another(scene: Scene) -> None:
@@ -190,6 +200,7 @@ def reject_another(scene: Scene) -> None:
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("Rejected by @Ben Okafor")
+    assert "and <b>ask</b> the" in page.read("Rejected by @Ben Okafor")
     scene.shot("rejected")
     page.go_to("Finetune")
     page.wait_in_home("Recent results")

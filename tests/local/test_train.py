@@ -125,7 +125,7 @@ def test_the_run_ends_with_what_it_took(trained: Path) -> None:
 def test_the_loss_falls(trained: Path) -> None:
     losses = [float(row["train_loss"]) for row in results(trained)]
     assert len(losses) == STEPS
-    assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     valid = [float(row["valid_loss"]) for row in results(trained) if row["valid_loss"]]
     assert valid == sorted(valid, reverse=True)
     assert len(valid) == 3
@@ -296,7 +296,7 @@ def test_rows_too_long_are_left_out_and_said(tiny_model_dir: Path, rows_file: Pa
 def test_a_loss_that_is_no_number_fails_the_job(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
-    settings = LoraSettings(n_epochs=3, learning_rate=1e38)
+    settings = LoraSettings(n_epochs=3, learning_rate=1e30)
     failed = failure_of(make_job(tmp_path, tiny_model_dir, rows_file, settings=settings))
     assert (failed["code"], failed["param"]) == ("loss_not_finite", "learning_rate")
 

@@ -22,14 +22,19 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def open_page(url: str, *, width: int = 1200, height: int = 900, patience: float = 15.0) -> Iterator[Visitor]:
-    """A fresh browser at local-slack's page. Raises FileNotFoundError without a Chromium."""
+def open_page(
+    url: str, *, width: int = 1200, height: int = 900, scale: float = 1.0, patience: float = 15.0
+) -> Iterator[Visitor]:
+    """A fresh browser at local-slack's page; `scale` is a picture's pixels for each of the page's.
+
+    Raises FileNotFoundError without a Chromium.
+    """
     chromium = find_chromium()
     if chromium is None:
         raise FileNotFoundError(f"no Chromium on PATH: install one of {', '.join(_NAMES)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
-        page = browser.new_page(viewport={"width": width, "height": height})
+        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
         page.set_default_timeout(patience * 1000)
         page.goto(url)
         page.locator(".composer-input").wait_for()
@@ -57,6 +62,14 @@ class Visitor:
         composer = self._page.locator(".main .composer-input")
         composer.fill(line)
         composer.press("Enter")
+
+    def ask(self, line: str) -> str:
+        """Type it, and give what the message that comes next says."""
+        shown = self._page.locator(".main .msg:visible")
+        before = shown.count()
+        self.type(line)
+        shown.nth(before).wait_for()
+        return shown.nth(before).inner_text()
 
     def attach(self, path: Path, text: str = "") -> None:
         """Send a file with the composer."""

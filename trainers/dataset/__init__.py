@@ -20,10 +20,20 @@ from trainers.dataset.prompting import CLASSIFY, lists_labels, prompted, with_sy
 from trainers.dataset.reading import Reading, read
 from trainers.dataset.report import Report, TokenReport, check_file, sha256_of
 from trainers.dataset.splitting import Shared, Split, overlap, split, store_chat, write_chat
-from trainers.dataset.values import Choices, Columns, Example, Format, Limits, Task, normalised
+from trainers.dataset.values import (
+    DEFAULT_LIMITS,
+    Choices,
+    Columns,
+    Example,
+    Format,
+    Limits,
+    Task,
+    normalised,
+)
 
 __all__ = [
     "CLASSIFY",
+    "DEFAULT_LIMITS",
     "Choices",
     "Columns",
     "Example",

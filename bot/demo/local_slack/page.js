@@ -1,9 +1,11 @@
 // What local-slack's page lacks and Slack has: a file field, number and channel fields, initial values,
-// required fields, confirm dialogs, tables, and ephemerals that only their user sees. It wraps the page's
-// websocket and adds to the page's own elements; it draws no other blocks.
+// required fields, confirm dialogs, tables, ephemerals that only their user sees, and text as it was meant
+// (escaped signs, indents). It wraps the page's websocket and adds to the page's own elements; it draws no
+// other blocks.
 (() => {
   "use strict";
   const OURS = ["file_input", "number_input", "conversations_select", "channels_select", "users_select"];
+  const SIGNS = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
   const LARGEST = 10 * 1024 * 1024;
   const blocksOf = new Map(); // message ts -> blocks
   const onlyFor = new Map(); // message ts -> user id
@@ -118,8 +120,21 @@
       const shown = row.querySelector(".blocks")?.children ?? [];
       (blocksOf.get(row.dataset.ts) ?? []).forEach((block, at) => shown[at] && drawTable(shown[at], block));
     });
+    document.querySelectorAll(".mrkdwn").forEach(unescape);
+    const composer = document.querySelector(".main .composer-input");
+    if (composer?.placeholder.includes("/echo hi")) composer.placeholder = composer.placeholder.replace("/echo hi", "/finetune help");
     const fields = document.querySelectorAll(".modal .bk-input");
     inputs().forEach((block, at) => fields[at] && dressField(fields[at], block));
+  }
+
+  // The page escapes again what the bot had to escape: a person would read &lt;.
+  function unescape(text) {
+    if (text.dataset.ours === text.textContent) return;
+    const nodes = document.createTreeWalker(text, NodeFilter.SHOW_TEXT);
+    while (nodes.nextNode()) {
+      nodes.currentNode.data = nodes.currentNode.data.replace(/&(lt|gt|amp);/g, (sign) => SIGNS[sign]);
+    }
+    text.dataset.ours = text.textContent;
   }
 
   function drawTable(place, block) {
@@ -236,7 +251,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    const style = made("style", "", ".ours-confirm{border:0;border-radius:8px;padding:20px 24px;max-width:440px;color:#1d1c1d}.ours-confirm h3{margin:0}.ours-confirm p{white-space:pre-line}.ours-confirm::backdrop{background:#0008}.ours-control{margin:4px 0}.bk-unknown:has(.ours-table){font-size:0}.ours-table{font-size:14px;color:#1d1c1d;border-collapse:collapse;margin:6px 0}.ours-table th,.ours-table td{border:1px solid #ddd;padding:4px 12px}.ours-table th{background:#f6f6f6}.ours-table caption{text-align:left;padding:2px 0;color:#616061}");
+    const style = made("style", "", ".msg{overflow-wrap:anywhere}.mrkdwn{white-space:pre-wrap}.thread-pane{min-width:420px}.ours-confirm{border:0;border-radius:8px;padding:20px 24px;max-width:440px;color:#1d1c1d}.ours-confirm h3{margin:0}.ours-confirm p{white-space:pre-line}.ours-confirm::backdrop{background:#0008}.ours-control{margin:4px 0}.bk-unknown:has(.ours-table){font-size:0}.ours-table{font-size:14px;color:#1d1c1d;border-collapse:collapse;margin:6px 0}.ours-table th,.ours-table td{border:1px solid #ddd;padding:4px 12px}.ours-table th{background:#f6f6f6}.ours-table caption{text-align:left;padding:2px 0;color:#616061}");
     document.head.append(style);
     new MutationObserver(dress).observe(document.body, { childList: true, subtree: true });
     document.addEventListener("change", () => setTimeout(dress, 0));

@@ -1,0 +1,191 @@
+"""Who decides, how often, how late, and with what money."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.demo.stand_in import cut_off, refused
+from bot.demo.workspace import Person
+from tests.bot.world import (
+    APPROVERS_GROUP,
+    CLEO,
+    DORA,
+    EVE,
+    GUS,
+    ROBO,
+    START,
+    TARGET,
+    Rules,
+    World,
+)
+
+MakeWorld = Callable[[Rules], World]
+
+
+def test_rejecting_asks_for_the_reason_and_tells_it(world: World) -> None:
+    world.start()
+    world.click(BEN, "reject_plan")
+    assert not world.slack.submit_modal(BEN.id, {"reason": ""}).accepted
+    assert world.slack.submit_modal(BEN.id, {"reason": "First mend <!channel> the labels"}).closed
+    world.send()
+    assert world.run().state == "rejected" and world.ledger() == {}
+    card = world.said(f"Rejected by <@{BEN.id}>", "the labels")
+    assert not world.has_button("approve_plan") and "<!channel>" not in card
+    assert any("rejected" in text and "the labels" in text for text in world.dms())
+    status = world.type("/finetune status 1")
+    assert "was rejected" in status and "the labels" in status and "<!channel>" not in status
+    world.tick(3)
+    assert world.jobs() == 0
+
+
+@pytest.mark.parametrize("person", [ANA, EVE, GUS, ROBO], ids=lambda person: person.name)
+def test_who_may_not_decide_cannot_reject_either(world: World, person: Person) -> None:
+    world.start()
+    assert "Only" in world.answer_to_click(person, "reject_plan")
+    assert world.slack.view(person.id) is None
+    assert world.run().state == "awaiting_approval"
+
+
+def test_two_clicks_approve_once(world: World) -> None:
+    world.start()
+    world.click(BEN, "approve_plan")
+    assert "has moved on" in world.answer_to_click(BEN, "approve_plan")  # the card still shows its buttons
+    world.until_state("training")
+    assert world.jobs() == 1 and len(world.store.runs.decisions(1)) == 1
+
+
+def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
+    world = make_world(Rules(quorum=2))
+    world.start()
+    world.click(BEN, "approve_plan")
+    world.send()
+    assert f"Approved so far by <@{BEN.id}>" in world.said("2 approvers are needed")
+    assert "You have approved this plan already" in world.answer_to_click(BEN, "approve_plan")
+    assert "uploaded this data" in world.answer_to_click(DORA, "approve_plan")
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.ledger() == {}
+    world.click(CLEO, "approve_plan")
+    world.send()
+    assert f"<@{BEN.id}>, <@{CLEO.id}>" in world.said("Approved by")
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
+def test_a_plan_expires_after_a_day(world: World) -> None:
+    world.start()
+    world.pass_time(24 * 3600 + 1)
+    assert "expired" in world.answer_to_click(BEN, "approve_plan")
+    world.tick()
+    assert world.run().state == "expired" and not world.has_button("approve_plan")
+    assert world.said("Nobody decided within 24 hours")
+    assert any("expired" in text for text in world.dms())
+
+
+def test_a_plan_beyond_the_budget_stays_unapproved_and_the_cure_is_said(make_world: MakeWorld) -> None:
+    world = make_world(Rules(budget="0.01"))
+    world.start()
+    answer = world.answer_to_click(BEN, "approve_plan")
+    assert "$0.01 are left" in answer and "monthly_usd" in answer
+    world.tick(2)
+    assert world.run().state == "awaiting_approval"
+    assert world.jobs() == 0 and world.ledger() == {} and world.store.runs.decisions(1) == []
+
+
+def test_two_plans_cannot_spend_the_same_money(make_world: MakeWorld) -> None:
+    world = make_world(Rules(budget="0.05"))
+    world.start()
+    world.start(f"{START} epochs=2")
+    world.click(BEN, "approve_plan")
+    world.send()
+    assert "are left" in world.answer_to_click(BEN, "approve_plan")
+    assert [world.run(number).state for number in (1, 2)] == ["awaiting_approval", "approved"]
+
+
+def test_a_plan_whose_row_was_edited_is_refused_by_its_hash(world: World) -> None:
+    run = world.start()
+    edited = json.dumps({**json.loads(run.plan), "maximum_micros": 1})
+    world.store.database.change("UPDATE runs SET plan = ? WHERE id = 1", (edited,))
+    assert "was changed after it was posted" in world.answer_to_click(BEN, "approve_plan")
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.jobs() == 0
+
+
+def test_a_plan_edited_between_approval_and_create_is_not_carried_out(world: World) -> None:
+    run = world.start_approved()
+    edited = json.dumps({**json.loads(run.plan), "base_model": "acme-huge"}, sort_keys=True)
+    world.store.database.change("UPDATE runs SET plan = ? WHERE id = 1", (edited,))
+    world.tick(2)
+    assert world.run().state == "needs_human" and world.jobs() == 0
+    assert world.said("changed after it was approved")
+
+
+def test_the_same_plan_is_asked_for_once(world: World) -> None:
+    world.start()
+    world.pass_time(60)
+    assert "waits for approval already" in world.type(START)
+    world.send()
+    assert len(world.store.runs.newest()) == 1 and len(world.texts()) == 1
+
+
+def test_after_a_no_the_same_plan_can_be_asked_for_again(world: World) -> None:
+    world.start()
+    world.click(BEN, "reject_plan")
+    world.slack.submit_modal(BEN.id, {"reason": "not this week"})
+    world.pass_time(60)
+    world.start()
+    assert [run.state for run in world.store.runs.newest()] == ["awaiting_approval", "rejected"]
+
+
+def test_approvers_come_from_the_user_group(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=(), groups=(APPROVERS_GROUP,)))
+    world.start()
+    assert f"Only an approver may do that: <@{CLEO.id}>" in world.answer_to_click(BEN, "approve_plan")
+    world.click(CLEO, "approve_plan")
+    assert world.run().state == "approved"
+
+
+@pytest.mark.parametrize("method", ["usergroups.users.list", "users.info"])
+def test_a_look_up_that_fails_is_a_no(make_world: MakeWorld, method: str) -> None:
+    world = make_world(Rules(approvers=(), groups=(APPROVERS_GROUP,)))
+    world.start()
+    for fault in (refused("internal_error"), cut_off()):
+        world.slack.fail(method, fault, times=None)
+        assert "Slack didn't tell" in world.answer_to_click(CLEO, "approve_plan")
+        assert world.run().state == "awaiting_approval"
+    world.slack.heal()
+    world.click(CLEO, "approve_plan")
+
+
+def test_nobody_may_approve_until_somebody_is_named(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=()))
+    world.seed_dataset()
+    assert "names approvers in finetune.toml" in world.type(START)
+    assert world.store.runs.newest() == []
+
+
+def test_without_a_key_nothing_is_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACME_KEY")
+    world.restart()
+    world.seed_dataset()
+    assert "ACME_KEY" in world.type(START)
+    assert world.store.runs.newest() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        (f"/finetune start ticket target={TARGET}", "Did you mean `tickets`?"),
+        ("/finetune start tickets target=acme/acme-smal", "Did you mean `acme/acme-small`?"),
+        (f"/finetune start tickets target={TARGET} volume=lots current=gpt-4o", "10M"),
+        (f"/finetune start tickets target={TARGET} epoch=2", "Did you mean `epochs`?"),
+        (f"/finetune start tickets target={TARGET} epochs=0", "from 1 to 50"),
+    ],
+)
+def test_a_start_that_cannot_be_is_answered_with_the_cure(world: World, line: str, cure: str) -> None:
+    world.seed_dataset()
+    assert cure in world.type(line)
+    assert world.store.runs.newest() == []

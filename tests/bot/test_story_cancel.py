@@ -1,0 +1,92 @@
+"""Changing one's mind: before approval, before the job is there, while it trains, while it is measured."""
+
+from __future__ import annotations
+
+from bot.demo.cast import ANA, BEN
+from bot.workflows.training import SETTLE_S
+from tests.bot.world import CLEO, JOBS, World
+from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, Fault
+
+
+def test_before_approval_the_plan_is_withdrawn(world: World) -> None:
+    world.start()
+    assert "Cancelling" in world.type("/finetune cancel 1")
+    world.tick()
+    assert world.run().state == "cancelled" and not world.has_button("approve_plan")
+    assert f"Withdrawn by <@{ANA.id}>" in world.said("Withdrawn")
+    assert world.jobs() == 0 and world.ledger() == {}
+    assert "over already" in world.type("/finetune cancel 1")
+
+
+def test_only_the_requester_and_approvers_may_cancel(world: World) -> None:
+    world.start(user=CLEO)
+    assert "Only an approver" in world.type("/finetune cancel 1", user=ANA)
+    assert "Cancelling" in world.type("/finetune cancel run-1", user=BEN)
+    world.tick()
+    assert world.run().state == "cancelled"
+
+
+def test_an_approved_run_that_is_cancelled_at_once_never_starts(world: World) -> None:
+    world.start_approved()
+    assert "Cancelling" in world.type("/finetune cancel 1")
+    world.tick(3)
+    assert world.run().state == "cancelled" and world.jobs() == 0
+    assert world.ledger()["settle"] == 0
+    assert world.said("nothing was started")
+
+
+def test_while_training_the_trainer_is_told(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.send()
+    assert "Cancelling" in world.answer_to_click(ANA, "cancel_run")
+    world.until_state("cancelled")
+    assert next(iter(world.company.service.jobs.values())).is_cancelled
+    assert f"Cancelled by <@{ANA.id}>" in world.said("Cancelled by")
+    assert any("cancelled" in text for text in world.dms())
+
+
+def test_a_job_that_ends_while_it_is_cancelled_counts_as_what_it_is(world: World) -> None:
+    world.company.service.stages = ("running", "running", "succeeded")
+    world.start_approved()
+    world.until_state("training")
+    world.company.fail(f"POST {JOBS}/ftjob-1/cancel", Fault(commit=False, status=400, code="invalid_state"))
+    world.type("/finetune cancel 1")
+    world.tick()
+    assert world.run().state == "evaluating"
+    world.tick()
+    assert world.run().state == "cancelled" and world.ledger()["settle"] > 0
+
+
+def test_while_measuring_the_model_is_kept_and_the_training_paid(world: World) -> None:
+    world.start_approved()
+    world.until_state("evaluating")
+    world.type("/finetune cancel 1", user=BEN)
+    world.until_state("cancelled")
+    assert "kept as `tickets-1`" in world.said("Measuring was cancelled")
+    assert world.ledger()["settle"] == world.run().actual_micros > 0
+    assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
+
+
+def test_a_create_in_doubt_is_cancelled_once_it_is_found(world: World) -> None:
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.start_approved()
+    world.tick()
+    assert world.run().state == "creating"
+    world.type("/finetune cancel 1")
+    world.until_state("cancelled")
+    (job,) = world.company.service.jobs.values()
+    assert job.is_cancelled
+
+
+def test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run(world: World) -> None:
+    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
+    world.start_approved()
+    world.tick()
+    world.type("/finetune cancel 1")
+    world.tick(10)
+    assert world.run().state == "creating"  # the job may still show up
+    world.pass_time(SETTLE_S)
+    world.tick(3)
+    assert world.run().state == "cancelled" and world.jobs() == 0
+    assert world.company.count(f"POST {JOBS}") == 1

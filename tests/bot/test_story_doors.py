@@ -1,0 +1,158 @@
+"""The other doors: message menu, global shortcut, App Home, mentions, lists, help, and what nobody typed right."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.workspace import wait_until
+from tests.bot.world import CLEO, DORA, GUS, PRIVATE, TARGET, World, tickets_csv, words_of
+
+
+def _home(world: World, user: str) -> str:
+    world.slack.open_home(user)
+    home = wait_until(lambda: world.slack.home(user), "the App Home")
+    return json.dumps(list(home.blocks), ensure_ascii=False)
+
+
+def test_a_message_with_a_file_becomes_training_data(world: World) -> None:
+    world.slack.upload(DORA.id, world.file("Winter tickets.csv", tickets_csv()), channel=TICKETS.id)
+    message = world.slack.messages(TICKETS.id)[-1]
+    world.slack.message_shortcut(ANA.id, TICKETS.id, message.ts, "use_as_training_data")
+    form = world.slack.view(ANA.id)
+    assert form is not None and "Winter tickets.csv" in json.dumps(list(form.blocks))
+    assert world.fill_upload(ANA, {}).closed
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    assert world.dataset().name == "winter-tickets" and world.dataset().uploaded_by == ANA.id
+    assert world.said("winter-tickets is ready", "60 rows")
+
+
+def test_a_message_without_a_file_is_answered_with_that(world: World) -> None:
+    ts = world.slack.say(ANA.id, TICKETS.id, "look at this")
+    world.slack.message_shortcut(ANA.id, TICKETS.id, ts, "use_as_training_data")
+    form = world.slack.view(ANA.id)
+    assert form is not None and "has no file" in json.dumps(list(form.blocks))
+    assert world.store.datasets.all() == []
+
+
+def test_the_global_shortcut_asks_for_the_channel(world: World) -> None:
+    world.slack.global_shortcut(ANA.id, "upload_training_data")
+    file = world.put_file("tickets.csv", tickets_csv(), ANA)
+    assert set(world.fill_upload(ANA, {"file": file}).errors) == {"channel"}
+    assert world.fill_upload(ANA, {"file": file, "channel": TICKETS.id}).closed
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    assert world.said("tickets is ready")
+
+
+def test_a_name_of_signs_alone_is_refused_in_the_form(world: World) -> None:
+    sent = world.upload("tickets.csv", tickets_csv(), called="???")
+    assert not sent.closed and "at least one letter" in sent.errors["name"]
+    assert world.store.datasets.all() == []
+
+
+def test_the_home_shows_what_waits_for_whom(world: World) -> None:
+    assert "Nothing waits for your approval" in _home(world, BEN.id)
+    world.start()
+    assert "acme-small" in _home(world, BEN.id).split("Running")[0]
+    for other in (ANA, DORA, GUS):
+        if other is not GUS:
+            assert "Nothing waits for your approval" in _home(world, other.id)
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    home = _home(world, BEN.id)
+    assert "Nothing waits" in home and "training" in home and "$20" in home
+
+
+def test_a_mention_is_answered_with_the_help(world: World) -> None:
+    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> what can you do?")
+    world.until(lambda: len(world.texts()) > 1, "the answer")
+    assert world.said("/finetune upload")
+
+
+def test_a_file_sent_to_the_bot_is_answered_with_the_way(world: World) -> None:
+    dm = world.slack.dm(ANA.id)
+    world.slack.upload(ANA.id, world.file("tickets.csv", tickets_csv()), channel=dm)
+    world.until(lambda: len(world.dms()) > 1, "the answer")
+    assert "Use as training data" in world.dms()[-1]
+
+
+def test_a_file_in_a_channel_is_left_alone(world: World) -> None:
+    world.slack.upload(ANA.id, world.file("tickets.csv", tickets_csv()), channel=TICKETS.id)
+    world.tick(3)
+    assert len(world.texts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("/finetune", "/finetune upload"),
+        ("/finetune help", "/finetune results RUN"),
+        ("/finetune datasets", "No datasets yet"),
+        ("/finetune status", "Nothing is running"),
+        ("/finetune runs", "Nothing"),
+        ("/finetune status 7", "There is no run 7"),
+        ("/finetune results 7", "There is no run 7"),
+        ("/finetune cancel", "Which run?"),
+        ("/finetune cancel 7", "There is no run 7"),
+        ("/finetune try tickets-1 hello", "There is no tuned model yet"),
+        ("/finetune try", "Which model"),
+        ("/finetune estimate", "There is no dataset to estimate yet"),
+        ("/finetune estimate tickets", "There is no dataset"),
+        ("/finetune start", "Which dataset?"),
+        ("/finetune statsu", "Did you mean `status`?"),
+        ("/finetune uplaod", "Did you mean `upload`?"),
+        ("/finetune <!channel>", "/finetune help"),
+    ],
+)
+def test_every_line_is_answered_with_a_sentence(world: World, line: str, answer: str) -> None:
+    said = world.type(line)
+    assert answer in said and "<!channel>" not in said
+    assert world.slack.deliveries[-1].seconds < 1
+
+
+def test_lists_tell_of_runs_by_their_names(world: World) -> None:
+    run = world.start_approved()
+    world.until_state("evaluating")
+    for line in ("status", "runs", "status 1", "results 1", "status #1"):
+        said = world.type(f"/finetune {line}")
+        assert "acme-small" in said and "tickets" in said
+        assert "ftjob-" not in said and run.key not in said
+    assert "ready" in world.type("/finetune datasets")
+    assert "Did you mean `tickets-1`?" in world.type("/finetune try tickets1 where is my refund?")
+
+
+def test_details_show_the_run_to_the_clicker_alone(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.send()
+    before = world.texts()
+    assert "acme-small" in world.answer_to_click(CLEO, "run_details")
+    assert world.texts() == before
+
+
+def test_the_estimate_form_answers_its_sender_alone(world: World) -> None:
+    world.seed_dataset()
+    world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
+    bad = world.slack.submit_modal(ANA.id, {"current": "gpt-4o", "volume": "lots", "target": TARGET})
+    assert "10M" in bad.errors["volume"]
+    sent = world.slack.submit_modal(
+        ANA.id, {"current": "gpt-4o", "volume": "10 million", "target": TARGET, "dataset": "tickets"}
+    )
+    assert sent.closed, sent.errors
+    world.send()
+    assert "a month" in words_of(world.slack.ephemerals(ANA.id)[-1])
+    assert world.texts() == []
+
+
+def test_acks_come_within_milliseconds(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    for line in ("help", "status", "runs", "datasets", "status 1"):
+        for _ in range(4):
+            world.type(f"/finetune {line}")
+    took = sorted(sent.seconds for sent in world.slack.deliveries if sent.what == "/finetune")
+    assert took[len(took) // 2] < 0.25

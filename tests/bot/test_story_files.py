@@ -1,0 +1,184 @@
+"""Files as people send them, and a Slack that is unwell: a sentence with the cure, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.stand_in import Fault, broken, cut_off, refused, slow, too_many
+from tests.bot.world import DORA, JOBS, PRIVATE, START, World, tickets_csv
+
+
+def _lines(count: int) -> list[str]:
+    said = [
+        (
+            {"role": "user", "content": f"question {number}, please"},
+            {"role": "assistant", "content": f"reply {number}"},
+        )
+        for number in range(count)
+    ]
+    return [json.dumps({"messages": list(pair)}) for pair in said]
+
+
+def _jsonl(line: int, instead: str) -> str:
+    lines = _lines(30)
+    lines[line - 1] = instead
+    return "\n".join(lines) + "\n"
+
+
+STRANGE_ROLE = json.dumps(
+    {"messages": [{"role": "wizard", "content": "x"}, {"role": "assistant", "content": "y"}]}
+)
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+
+BAD_FILES = [
+    ("notes.jsonl", _jsonl(7, '{"messages": [}'), ("7", "JSON")),
+    ("roles.jsonl", _jsonl(12, STRANGE_ROLE), ("12", "role that doesn't exist", "user, assistant")),
+    ("few.jsonl", "\n".join(_lines(3)) + "\n", ("3 usable rows", "10 is the minimum")),
+    ("empty.jsonl", "\n", ("empty",)),
+    ("photo.jsonl", PNG, ("PNG picture", "JSONL or CSV")),
+    ("plain.csv", "text\n" + "\n".join(f"sentence {number}" for number in range(30)), ("column",)),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "parts"), BAD_FILES, ids=[name for name, *_ in BAD_FILES])
+def test_a_bad_file_is_refused_with_its_reason(
+    world: World, name: str, content: str | bytes, parts: tuple[str, ...]
+) -> None:
+    assert world.upload(name, content).accepted
+    world.until(lambda: world.dataset().state not in ("received", "checking"), "the check")
+    world.send()
+    (card,) = world.texts()
+    for part in parts:
+        assert part in card, card
+    assert world.dataset().state == "refused"
+    answer = world.type(START)
+    assert "can't be used" in answer and "/finetune upload" in answer
+    assert world.store.runs.newest() == []
+
+
+def test_a_file_of_60_mb_is_refused_before_it_is_fetched(world: World) -> None:
+    path = world.file("big.csv", b"")
+    with path.open("wb") as file:
+        file.truncate(60_000_000)
+    world.slack.upload(DORA.id, path, channel=TICKETS.id)
+    message = world.slack.messages(TICKETS.id)[-1]
+    world.slack.message_shortcut(DORA.id, TICKETS.id, message.ts, "use_as_training_data")
+    assert world.fill_upload(DORA, {}).closed
+    world.tick()
+    assert world.dataset().state == "refused" and world.dataset().name == "big"
+    assert "60 MB" in world.said("the limit is") and "Send fewer rows" in world.said("the limit is")
+    assert world.slack.calls("download") == ()
+
+
+def test_a_file_that_was_deleted_meanwhile_is_said(world: World) -> None:
+    world.slack.fail("files.info", refused("file_deleted"), times=None)
+    world.upload("tickets.csv", tickets_csv())
+    world.tick()
+    assert "upload again" in world.said("no longer there")
+
+
+def test_a_missing_scope_can_be_mended_while_the_file_waits(world: World) -> None:
+    world.slack.fail("files.info", refused("missing_scope"), times=2)
+    world.upload("tickets.csv", tickets_csv())
+    world.tick()
+    assert world.dataset().state == "received"
+    world.pass_time(300)
+    world.tick()
+    world.pass_time(300)
+    world.until(lambda: world.dataset().state == "ready", "the check")
+
+
+@pytest.mark.parametrize("fault", [too_many(2), broken(), cut_off()], ids=str)
+@pytest.mark.parametrize("method", ["files.info", "download"])
+def test_a_fetch_that_went_wrong_is_repeated(world: World, method: str, fault: Fault) -> None:
+    world.slack.fail(method, fault, times=2)
+    world.upload("tickets.csv", tickets_csv())
+    world.tick()
+    assert world.dataset().state == "received" and world.dataset().tries == 1
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    assert len(world.texts()) == 1
+
+
+def test_a_slack_that_never_gives_the_file_ends_in_a_sentence(world: World) -> None:
+    world.slack.fail("download", broken(503), times=None)
+    world.upload("tickets.csv", tickets_csv())
+    for _ in range(10):
+        world.tick()
+        world.pass_time(200)
+    assert world.dataset().state == "refused"
+    assert "Gave up after" in world.said("can't be used")
+
+
+@pytest.mark.parametrize("fault", [too_many(2), broken(), refused("internal_error")], ids=str)
+def test_a_slack_that_is_unwell_loses_no_message_and_doubles_none(world: World, fault: Fault) -> None:
+    for method in ("chat.postMessage", "chat.update", "conversations.open"):
+        world.slack.fail(method, fault, times=3)
+    world.start()
+    world.until(lambda: world.has_button("approve_plan"), "the approval card")
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    world.pass_time(60)
+    world.until(lambda: any("approved" in text for text in world.dms()), "the message to the requester")
+    world.until(lambda: not world.has_button("approve_plan"), "the card to be edited")
+    assert len([text for text in world.texts() if "Approved by" in text]) == 1
+    assert len([one for one in world.slack.messages(PRIVATE.id) if one.thread_ts is None]) == 2
+    assert world.jobs() == 1
+
+
+def test_an_archived_channel_stops_no_run(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.slack.archive(TICKETS.id)
+    world.until_state("evaluating")
+    assert world.jobs() == 1
+
+
+def test_what_slack_delivers_twice_is_done_once(world: World) -> None:
+    world.upload("tickets.csv", tickets_csv())
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    assert world.slack.repeat(world.slack.deliveries[-1]).acked  # the form
+    world.type(START)
+    assert world.slack.repeat(world.slack.deliveries[-1]).acked  # the command
+    world.send()
+    world.click(BEN, "approve_plan")
+    assert world.slack.repeat(world.slack.deliveries[-1], retry=2).acked  # the click
+    world.until_state("training")
+    assert len(world.store.datasets.all()) == len(world.store.runs.newest()) == 1
+    assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
+    assert world.slack.ephemerals(BEN.id) == ()
+
+
+def test_the_same_mention_twice_is_answered_once(world: World) -> None:
+    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> hello")
+    assert world.slack.repeat(world.slack.deliveries[-1]).acked
+    world.until(lambda: len(world.texts()) > 1, "the answer")
+    world.tick(3)
+    assert len(world.texts()) == 2
+
+
+def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
+    world.start()
+    world.slack.fail("users.info", slow(5), times=None)
+    assert "Slack didn't tell who you are" in world.answer_to_click(BEN, "approve_plan")
+    world.slack.heal()
+    assert world.run().state == "awaiting_approval"
+
+
+def test_what_was_not_signed_by_slack_is_turned_away(world: World) -> None:
+    from bot.demo.stand_in.delivery import Courier
+
+    stranger = Courier(world.service.address, "another secret")
+    assert stranger.form("/finetune", {"command": "/finetune", "text": "help"}).status == 401
+
+
+def test_names_and_labels_from_files_are_no_markup(world: World) -> None:
+    evil = tickets_csv().replace("refund", "<!channel> *x*")
+    world.upload("a <!here> b.csv", evil, called="<@U1> Tickets")
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    (card,) = world.texts()
+    assert "<!channel>" not in card and "<!here>" not in card and world.dataset().name == "u1-tickets"

@@ -1,0 +1,256 @@
+"""A hosted provider as it can be: closed, forgetful, slow, talking nonsense, away. Its own record is the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import wait_until
+from bot.workflows.training import MAX_CREATES, SETTLE_S
+from tests.bot.world import JOBS, START, Rules, World, words_of
+from tests.peers.hosted import (
+    BUSY,
+    COMMIT_THEN_500,
+    COMMIT_THEN_CUT,
+    COMMIT_THEN_HANG,
+    COMMIT_THEN_HTML,
+    COMMIT_THEN_RESET,
+    HANG,
+    HTML,
+    NOT_AVAILABLE,
+    NOTHING_BUT_500,
+    RESET,
+    WAIT_503,
+    Fault,
+)
+
+CREATE, LIST, JOB = f"POST {JOBS}", f"GET {JOBS}", f"GET {JOBS}/ftjob-1"
+MakeWorld = Callable[[Rules], World]
+
+
+def test_a_closed_company_is_said_with_the_way_out_and_nothing_stays_there(world: World) -> None:
+    world.company.fail(CREATE, NOT_AVAILABLE)
+    world.start_approved()
+    world.until_state("failed")
+    said = world.said("Acme Tuning has closed fine-tuning to your organisation")
+    assert "`local/`" in said and "was deleted again" in said
+    assert world.left_at_company() == [] and world.jobs() == 0
+    assert world.ledger()["settle"] == 0
+    assert any("has closed fine-tuning" in text for text in world.dms())
+
+
+def test_a_file_that_could_not_be_taken_back_is_not_called_deleted(world: World) -> None:
+    world.company.fail(CREATE, NOT_AVAILABLE)
+    world.company.fail("DELETE /files/file-1", NOTHING_BUT_500, times=5)
+    world.start_approved()
+    world.until_state("failed")
+    assert "could not be deleted there: delete it by hand" in world.said("has closed")
+
+
+def test_a_file_that_another_run_needs_is_not_taken_back(world: World) -> None:
+    world.company.service.stages = ("queued",)
+    world.start_approved()
+    world.until_state("training")
+    world.start(f"{START} epochs=2")
+    world.company.fail(CREATE, NOT_AVAILABLE)
+    world.click(BEN, "approve_plan")
+    world.until_state("failed", 2)
+    assert len(world.left_at_company()) == 1
+    assert world.run(1).state == "training"
+
+
+@pytest.mark.parametrize(
+    "fault", [COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_CUT, COMMIT_THEN_HTML], ids=str
+)
+def test_a_job_whose_answer_got_lost_is_adopted(world: World, fault: Fault) -> None:
+    world.company.fail(CREATE, fault)
+    world.start_approved()
+    world.tick()
+    assert world.run().state == "creating" and world.run().job_id is None
+    world.until_state("training")
+    assert world.run().job_id == "ftjob-1"
+    world.pass_time(SETTLE_S)
+    world.tick(3)
+    assert world.jobs() == 1 and world.company.count(CREATE) == 1
+
+
+def test_a_create_that_hangs_is_adopted_too(make_world: MakeWorld) -> None:
+    world = make_world(Rules(trainer_timeout_s=0.3))
+    world.company.fail(CREATE, COMMIT_THEN_HANG)
+    world.start_approved()
+    world.until_state("training")
+    assert world.jobs() == 1 and world.company.count(CREATE) == 1
+
+
+@pytest.mark.parametrize("fault", [NOTHING_BUT_500, RESET, BUSY, WAIT_503, HTML], ids=str)
+def test_a_create_that_got_lost_is_repeated_once_it_must_have_shown(world: World, fault: Fault) -> None:
+    world.company.fail(CREATE, fault)
+    world.start_approved()
+    world.tick(30)
+    assert world.run().state == "creating" and world.company.count(CREATE) == 1
+    world.pass_time(SETTLE_S)
+    world.until_state("training")
+    assert world.jobs() == 1 and world.company.count(CREATE) == 2
+    assert len(world.left_at_company()) == 1
+
+
+def test_a_list_that_lags_hides_no_job(world: World) -> None:
+    world.company.service.list_lag_s = 0.5
+    world.company.fail(CREATE, COMMIT_THEN_500)
+    world.start_approved()
+    world.tick(10)
+    assert world.run().state == "creating"
+    wait_until(lambda: world.tick() or world.run().state == "training", "the job to show up")
+    assert world.jobs() == 1 and world.company.count(CREATE) == 1
+
+
+def test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept(world: World) -> None:
+    world.company.fail(CREATE, NOTHING_BUT_500, times=MAX_CREATES)
+    world.start_approved()
+    for _ in range(MAX_CREATES):
+        world.tick(2)
+        world.pass_time(SETTLE_S)
+    world.until_state("needs_human")
+    assert world.company.count(CREATE) == MAX_CREATES and world.jobs() == 0
+    assert set(world.ledger()) == {"reserve"}
+    assert "reserved" in world.said("without a clear answer")
+
+
+def test_a_no_to_the_look_after_a_create_in_doubt_keeps_the_money(world: World) -> None:
+    """The key was changed in between: nobody can say whether the job is there, so nothing is called free."""
+    world.company.fail(CREATE, COMMIT_THEN_500)
+    world.start_approved()
+    world.tick()
+    world.company.key = "sk-another"
+    world.until_state("needs_human")
+    assert set(world.ledger()) == {"reserve"} and world.jobs() == 1
+    assert "A job may have been created" in world.said("ACME_KEY")
+
+
+def test_a_wrong_key_is_a_certain_no(world: World) -> None:
+    world.company.key = "sk-another"
+    world.start_approved()
+    world.until_state("failed")
+    assert "Check the key in ACME_KEY" in world.said("nothing is owed")
+    assert world.ledger()["settle"] == 0
+
+
+def test_nonsense_while_looking_is_said_and_passes(world: World) -> None:
+    world.company.fail(LIST, HTML, times=2)
+    world.start_approved()
+    world.tick()
+    assert "a web page" in world.said("base_url")
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
+def test_an_unknown_status_counts_as_running_and_is_said(world: World) -> None:
+    world.company.service.stages = ("queued", "pondering", "pondering", "pondering", "succeeded")
+    world.start_approved()
+    world.until(lambda: "pondering" in "\n".join(world.texts()), "the note")
+    assert "it counts as running" in world.said("pondering")
+    world.until_state("evaluating")
+    assert "pondering" not in "\n".join(world.texts())
+
+
+def test_a_failed_job_tells_its_reason_and_no_markup(world: World) -> None:
+    world.company.service.stages = ("queued", "failed")
+    world.company.service.failure = {"code": "bad_data", "message": "row 7 is <!channel> too long"}
+    world.start_approved()
+    world.until_state("failed")
+    said = world.said("Training failed", "row 7 is")
+    assert "<!channel>" not in said and "/finetune start" in said
+    assert world.ledger()["settle"] == 0
+    assert any("row 7 is" in text for text in world.dms())
+
+
+def test_a_result_file_in_base64_is_drawn_as_well(world: World) -> None:
+    world.company.service.base64_results = True
+    world.start_approved()
+    world.until_state("done")
+    assert "loss.png" in "\n".join(world.texts())
+
+
+def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: World) -> None:
+    world.company.fail(
+        "GET /files/file-results-ftjob-1/content", Fault(commit=False, status=404, code="gone"), times=99
+    )
+    world.start_approved()
+    world.until_state("done")
+    everything = "\n".join(world.texts())
+    assert "confusion.png" in everything and "loss.png" not in everything
+    assert world.said("held-out rows")
+
+
+def test_a_company_that_is_away_for_a_while_is_waited_for(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    for route in (JOB, LIST):
+        world.company.fail(route, RESET, times=9)
+    world.pass_time(60)
+    world.tick()
+    assert "The job itself goes on" in world.said("is the trainer running?")
+    assert world.run().state == "training"
+    world.until_state("evaluating")
+    assert "is the trainer running?" not in "\n".join(world.texts())
+    assert world.jobs() == 1
+
+
+def test_a_look_that_hangs_is_waited_out(make_world: MakeWorld) -> None:
+    world = make_world(Rules(trainer_timeout_s=0.3))
+    world.start_approved()
+    world.until_state("training")
+    world.company.fail(JOB, HANG)
+    world.pass_time(60)
+    world.tick()
+    assert "no answer in time" in world.said("asking again")
+    world.until_state("evaluating")
+
+
+def test_measuring_goes_on_after_a_hiccup(world: World) -> None:
+    world.company.fail("POST /chat/completions", BUSY)
+    world.company.fail("POST /chat/completions", NOTHING_BUT_500)
+    world.start_approved()
+    world.until(lambda: "Measuring goes on" in "\n".join(world.texts()), "the note")
+    world.until(lambda: len(world.store.runs.answers(1, "tuned")) == 18, "all answers")
+    assert len(world.store.runs.answers(1, "base")) == 18
+
+
+def test_a_key_that_is_taken_away_stops_nothing_for_good(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_approved()
+    world.until_state("training")
+    with monkeypatch.context() as patch:
+        patch.delenv("ACME_KEY")
+        world.restart()
+        world.pass_time(60)
+        world.tick()
+        assert "ACME_KEY" in world.said("no key")
+        assert world.run().state == "training"
+    world.restart()
+    world.pass_time(60)
+    world.until_state("evaluating")
+    assert world.jobs() == 1
+
+
+def test_a_company_that_gives_the_model_no_name_is_told_so_and_paid(world: World) -> None:
+    world.abilities = '"metadata", "metadata_filter", "method", "suffix"'
+    world.company.service.shape = "openai"
+    world.restart()
+    world.start_approved()
+    world.until_state("failed")
+    assert "could not be measured" in world.said("tickets-1")
+    assert world.ledger()["settle"] == world.run().actual_micros > 0
+
+
+def test_try_says_when_the_company_refuses(world: World) -> None:
+    world.start_approved()
+    world.until_state("evaluating")
+    refusal = Fault(commit=False, status=404, code="model_not_found")
+    world.company.fail("POST /chat/completions", refusal)
+    world.type("/finetune try tickets-1 where is my refund?")
+    world.tick()
+    assert "could not be asked" in words_of(world.slack.ephemerals(ANA.id)[-1])

@@ -1,0 +1,132 @@
+"""The bot stops at each state and another one goes on with the same data: every story ends, and ends once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.workflows.training import SETTLE_S
+from storage.database import DatabaseInUse
+from storage.records import RunState
+from tests.bot.world import JOBS, START, World, tickets_csv
+from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
+
+
+def _only_one_end(world: World) -> None:
+    everything = world.texts()
+    assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
+    assert len([text for text in everything if "held-out rows" in text and "Rows that changed" in text]) == 1
+    assert len([text for text in everything if "loss.png" in text]) == 1
+    assert len([text for text in everything if "rows got better" in text]) == 1
+    assert len(world.store.models()) == 1
+    assert set(world.ledger()) == {"reserve", "settle"}
+
+
+@pytest.mark.parametrize("state", ["awaiting_approval", "approved", "training", "evaluating", "done"])
+@pytest.mark.parametrize("sent", [True, False], ids=["outbox empty", "outbox full"])
+def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, sent: bool) -> None:
+    world.start()
+    if state != "awaiting_approval":
+        world.click(BEN, "approve_plan")
+        _without_sending(world, state)
+    if sent:
+        world.send()
+    world.restart()
+    world.send()
+    if state == "awaiting_approval":
+        world.click(BEN, "approve_plan")
+    world.until_state("done")
+    world.tick(5)
+    _only_one_end(world)
+
+
+def _without_sending(world: World, state: RunState) -> None:
+    """Ticks without the outbox."""
+    from bot.workflows.reconcile import reconcile
+
+    def step() -> bool:
+        if world.run().state != state:
+            reconcile(world.service.desk)
+            world.pass_time(3)
+        return world.run().state == state
+
+    from bot.demo.workspace import wait_until
+
+    wait_until(step, state, seconds=20)
+
+
+def test_a_stop_at_every_tick_ends_the_story_once(world: World) -> None:
+    world.start_approved()
+    for _ in range(8):
+        world.restart()
+        world.tick()
+    world.until_state("done")
+    _only_one_end(world)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_stop_while_a_create_is_in_doubt_makes_no_second_job(world: World, commits: bool) -> None:
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500 if commits else NOTHING_BUT_500)
+    world.start_approved()
+    world.tick()
+    assert world.run().state == "creating"
+    world.restart()
+    world.tick(5)
+    if not commits:
+        assert world.run().state == "creating" and world.jobs() == 0
+        world.pass_time(SETTLE_S)
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
+def test_a_stop_between_the_upload_and_the_create_sends_the_file_once(world: World) -> None:
+    run = world.start_approved()
+    trainer = world.service.desk.trainers["acme"]
+    train = str(world.service.settings.files / f"{_train_sha(world)}.jsonl")
+    from pathlib import Path
+
+    trainer.upload(Path(train), _train_sha(world))  # and killed before it was written down
+    world.restart()
+    world.until_state("training", run.id)
+    assert len(world.left_at_company()) == 1 and world.company.count("POST /files") == 1
+
+
+def _train_sha(world: World) -> str:
+    from bot.decisions.planning import plan_from_json
+
+    return plan_from_json(world.run().plan).train_sha256
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 2])
+def test_a_stop_while_a_file_is_checked_ends_in_one_card(world: World, ticks: int) -> None:
+    world.upload("tickets.csv", tickets_csv())
+    world.tick(ticks)
+    world.restart()
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    assert len(world.texts()) == 1 and "is ready" in world.texts()[0]
+
+
+def test_a_question_to_a_model_survives_a_stop(world: World) -> None:
+    world.start_approved()
+    world.until_state("evaluating")
+    world.type("/finetune try tickets-1 where is my refund?")
+    world.restart()
+    world.tick(2)
+    answers = [one for one in world.slack.ephemerals("U0ANA") if "It answers" in str(one.blocks)]
+    assert len(answers) == 1
+
+
+def test_a_second_bot_on_the_same_data_is_refused(world: World, make_second: Callable[[], object]) -> None:
+    with pytest.raises(DatabaseInUse, match="Stop that one first"):
+        make_second()
+    assert world.type(START) != ""
+
+
+@pytest.fixture
+def make_second(world: World) -> Callable[[], object]:
+    from bot.app import Service
+
+    return lambda: Service(world.service.settings)

@@ -1,0 +1,284 @@
+"""Values by hand, as the bot would have them: one dataset, one plan, one run, with what a test wants to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from bot.decisions.advice import Facts, Verdict, advise
+from bot.decisions.assumptions import assumptions
+from bot.decisions.budget import Budget
+from bot.decisions.planning import Plan
+from bot.decisions.roi import Assumption, Estimate, Inputs, Range, Rates, Training, Usage, estimate
+from bot.results import ArmScore, ChangedRow, Progress, RunResult
+from bot.views.runs import Look
+from storage.records import Approval, Ask, Dataset, Run, RunState
+from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
+from trainers.dataset.values import NO_CHOICES
+from trainers.providers import ModelVerdict
+from trainers.tokens import Spread
+from trainers.types import Answer
+
+ANA, BEN, CLEO = "U0ANA", "U0BEN", "U0CLEO"
+NOW = 1_790_000_000.0
+HASH = "3f9a61c2b7d4" + "0" * 52
+LABELS = (
+    LabelCount("card_arrival", 120),
+    LabelCount("lost_parcel", 104),
+    LabelCount("refund", 98),
+    LabelCount("opening hours", 61),
+)
+WORTH_A_TRY = Finding(
+    None,
+    "tells",
+    "worth_a_try",
+    "383 rows are worth a try.",
+    "Nothing to do; with 1,000 rows the result will be steadier.",
+)
+DUPLICATE = Finding(
+    17, "warns", "duplicate", "Line 17 repeats line 4.", "Delete the copies: they teach nothing and cost tokens."
+)
+NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
+HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))
+OWN = Training(
+    tokens=36_200,
+    epochs=3,
+    usd_per_hour=Decimal(0),
+    minutes=Range(Decimal(13), Decimal(26), Decimal(120)),
+)
+GPT_4O = Rates("gpt-4o", Decimal("2.5"), Decimal(10), "genai-prices 0.2.3")
+MINI = Rates("gpt-4.1-mini", Decimal("0.8"), Decimal("3.2"), "openai.toml, 2026-09-01")
+FREE = Rates("smollm2-135m", Decimal(0), Decimal(0), "finetune.toml")
+
+
+def dataset(**other: Any) -> Dataset:
+    made = Dataset(
+        id=3,
+        name="tickets",
+        version=1,
+        state="ready",
+        channel="C0TICKETS",
+        uploaded_by=ANA,
+        filename="support_tickets.csv",
+        source="F0FILE",
+        text_column=None,
+        label_column=None,
+        sha256=None,
+        report=None,
+        refusal=None,
+        tries=0,
+        next_at=0.0,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(made, **other)
+
+
+def report(*findings: Finding, **other: Any) -> Report:
+    spread = Spread(total=45_300, mean=118.3, p50=110, p95=240, max=412)
+    made = Report(
+        name="support_tickets.csv",
+        format="csv",
+        rows=383,
+        task="labels",
+        labels=LABELS,
+        tokens=TokenReport("o200k_base", False, spread, 36_200, 104.1, 131.6, 4.2),
+        findings=findings,
+        columns=Columns("message", "intent"),
+        choices=NO_CHOICES,
+        system=None,
+        source_sha256=HASH,
+        train_sha256=HASH,
+        holdout_sha256=HASH,
+        n_train=306,
+        n_holdout=77,
+        seed=1,
+        seconds=0.4,
+    )
+    return replace(made, **other)
+
+
+def blocked_report(*findings: Finding) -> Report:
+    return report(*findings, train_sha256=None, holdout_sha256=None, n_train=0, n_holdout=0)
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What the estimate's card shows, worked out by the real rules."""
+
+    name: str
+    report: Report
+    training: Training | None
+    minutes: Range
+    estimate: Estimate | None
+    assumptions: Sequence[Assumption]
+    verdict: Verdict
+
+
+def estimated(
+    *,
+    training: Training = OWN,
+    now: Rates = GPT_4O,
+    tuned: Rates = FREE,
+    volume: int | None = 100_000_000,
+    rows: int = 383,
+    name: str = "tickets",
+    gaps: tuple[str, ...] = (),
+    **inputs: Any,
+) -> Estimated:
+    usage = Usage.from_means(rows, 131.6, 104.1, 4.2)
+    asked = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
+    made = estimate(asked) if volume else None
+    facts = Facts(
+        rows=rows,
+        n_holdout=rows // 5,
+        smallest_label=61,
+        target=ModelVerdict("ok"),
+        training_usd=training.usd.expected,
+        estimate=made,
+        gaps=gaps,
+    )
+    return Estimated(
+        name=name,
+        report=report(rows=rows),
+        training=training,
+        minutes=training.minutes or Range(Decimal(10), Decimal(30), Decimal(120)),
+        estimate=made,
+        assumptions=assumptions(asked) if made else (),
+        verdict=advise(facts),
+    )
+
+
+def plan(**other: Any) -> Plan:
+    made = Plan(
+        dataset="tickets",
+        dataset_version=1,
+        dataset_id=3,
+        uploaded_by=ANA,
+        source_sha256=HASH,
+        train_sha256=HASH,
+        holdout_sha256=HASH,
+        n_train=306,
+        n_holdout=77,
+        labels=tuple(count.label for count in LABELS),
+        system=None,
+        provider="local",
+        base_model="smollm2-135m",
+        method="supervised",
+        hyperparameters=(("n_epochs", 3),),
+        seed=1,
+        suffix="tickets",
+        prices="{}",
+        training_tokens=108_600,
+        expected_micros=43_000,
+        maximum_micros=120_000,
+        seconds_low=780,
+        seconds_high=7200,
+        monthly_before_micros=281_900_000,
+        monthly_after_micros=73_000_000,
+        requester=ANA,
+        channel="C0TICKETS",
+        asked_at=NOW,
+    )
+    return replace(made, **other)
+
+
+def free_plan(**other: Any) -> Plan:
+    return plan(expected_micros=0, maximum_micros=0, **other)
+
+
+def run(state: RunState = "training", **other: Any) -> Run:
+    made = Run(
+        id=7,
+        plan_hash=HASH,
+        plan="{}",
+        key="ft-1",
+        state=state,
+        dataset_id=3,
+        requester=ANA,
+        channel="C0TICKETS",
+        provider="local",
+        job_id="ftjob-1",
+        file_id="file-1",
+        model="tickets-7" if state in ("evaluating", "done") else None,
+        tries=0,
+        next_at=0.0,
+        state_since=NOW,
+        progress=None,
+        result=None,
+        error=None,
+        reserved_micros=120_000,
+        actual_micros=None,
+        cancel_asked_by=None,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(made, **other)
+
+
+TRAINING = Progress(
+    step=46,
+    total_steps=115,
+    train_loss=0.41872,
+    valid_loss=0.52219,
+    trained_tokens=43_000,
+    running_since=NOW - 600,
+    ran_until=NOW,
+    estimated_finish=NOW + 900,
+)
+MEASURING = replace(TRAINING, step=115, evaluated=96, to_evaluate=154)
+
+
+def arm(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ArmScore:
+    return ArmScore(correct, n, low, high, tokens * n, 4 * n, 0.41, 0.92)
+
+
+def result(**other: Any) -> RunResult:
+    made = RunResult(
+        base=arm(18, 0.153, 0.338, 132),
+        tuned=arm(66, 0.763, 0.918, 104),
+        better=50,
+        worse=2,
+        p_value=4e-13,
+        gain_low=0.49,
+        gain_high=0.72,
+        train_seconds=1_620.0,
+        trained_tokens=108_400,
+        steps=115,
+        estimated_micros=43_000,
+        actual_micros=45_000,
+        labelled=True,
+        loss_curve=tuple((6 * n, 2.4 / n) for n in range(1, 20)),
+    )
+    return replace(made, **other)
+
+
+def equal_result() -> RunResult:
+    return result(tuned=arm(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11)
+
+
+def worse_result() -> RunResult:
+    tuned = arm(9, 0.06, 0.21, 104)
+    return result(tuned=tuned, better=1, worse=10, p_value=0.012, gain_low=-0.2, gain_high=-0.03)
+
+
+def look(state: RunState = "training", **other: Any) -> Look:
+    made = Look(run(state), plan(), TRAINING, result() if state == "done" else None, NOW)
+    return replace(made, **other)
+
+
+def changes(count: int) -> list[ChangedRow]:
+    return [
+        ChangedRow(f"Where is my parcel, number {n}? It was due on Monday.", "lost_parcel", "refund", "lost_parcel", n > 1)
+        for n in range(count)
+    ]
+
+
+BUDGET = Budget(limit_micros=200_000_000, committed_micros=12_500_000)
+NO_BUDGET = Budget(0, 0)
+APPROVALS = [Approval(7, HASH, BEN, "approve", None, NOW)]
+ASK = Ask(1, ANA, "C0TICKETS", "tickets-7", "where is my parcel?", NOW)
+ANSWER = Answer("lost_parcel", 104, 4, 0.412)

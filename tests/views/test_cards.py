@@ -1,0 +1,88 @@
+"""Every card as Slack gets it, against files that were read by a person, Slack's limits and our own voice.
+
+FINETUNE_UPDATE_GOLDEN=1 writes the files anew: read their difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bot.demo.stand_in.blocks import complaints, view_complaints
+from tests.views.cards import messages, payloads, views
+from tests.views.voice import faults, texts
+from tests.views.walker import problems
+
+GOLDEN = Path(__file__).parent / "golden"
+PAYLOADS = payloads()
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_card_is_what_it_was(name: str) -> None:
+    path, now = GOLDEN / f"{name}.json", json.dumps(PAYLOADS[name], indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("FINETUNE_UPDATE_GOLDEN"):
+        path.write_text(now, encoding="utf-8")
+    assert now == path.read_text(encoding="utf-8")
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == PAYLOADS.keys()
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_slack_would_take_it(name: str) -> None:
+    assert problems(PAYLOADS[name]) == []
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_our_stand_in_takes_it_too(name: str) -> None:
+    payload = PAYLOADS[name]
+    if "type" in payload:
+        assert view_complaints(payload) == ()
+    else:
+        assert complaints(payload["blocks"], "message") == complaints(payload.get("newest", []), "message") == ()
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_it_speaks_in_our_voice(name: str) -> None:
+    assert faults(PAYLOADS[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name, message in messages().items() if message.newest])
+def test_the_newest_form_says_what_the_classic_one_says(name: str) -> None:
+    message = messages()[name]
+    newest, classic = "\n".join(texts(message.newest)), "\n".join(texts(message.blocks))
+    assert message.newest[0] == message.blocks[0]
+    for word in ("saves", "Pays back", "Difference", "█", "Approve", "Next"):
+        assert (word in newest) >= (word in classic), word
+
+
+def test_the_body_holds_nothing_that_slack_does_not_know() -> None:
+    for message in messages().values():
+        assert "newest" not in message.body()
+        assert message.body() == {key: part for key, part in message.letter().items() if key != "newest"}
+
+
+def test_headlines_are_answers() -> None:
+    heads = {name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks}
+    assert heads["result-better"] == "Tuned model is 62.3 points better, would save $208.90 a month, pays back within a day"
+    assert heads["result-equal"] == "No difference shown between base and tuned model"
+    assert heads["plan-asked-free"] == "Run 7: train smollm2-135m on tickets at no charge?"
+    assert heads["run-training"] == "Run 7 is training: smollm2-135m on tickets"
+    assert heads["estimate-free-machine"] == "Worth measuring: it would save $281.92 a month"
+    assert heads["dataset-ready"] == "tickets (version 2) is ready: 383 rows, 4 labels"
+
+
+def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
+    said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
+    assert "*Pays back*\nat once" in said and "no charge for 109k tokens" in said
+    assert "Worth it from" not in said
+
+
+@pytest.mark.parametrize("name", views())
+def test_views_keep_their_inputs_apart(name: str) -> None:
+    ids = [block["block_id"] for block in views()[name]["blocks"] if block["type"] == "input"]
+    assert len(ids) == len(set(ids))

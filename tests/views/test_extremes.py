@@ -1,0 +1,173 @@
+"""Whatever comes out of files, models, people and errors: it stays within Slack's limits and is never markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from bot.decisions.advice import Reason, Verdict
+from bot.decisions.budget import Budget
+from bot.results import ChangedRow
+from bot.views import datasets, estimates, general, home, models, plans, results, runs
+from bot.views.blocks import UNSEEN, code, escape
+from bot.views.estimates import Choices
+from bot.views.home import Overview
+from tests.views import made
+from tests.views.cards import many_labels
+from tests.views.made import ANA, BEN, CLEO, NOW
+from tests.views.voice import mrkdwn, texts
+from tests.views.walker import problems
+from trainers.dataset import Columns, Finding
+from trainers.types import Answer
+
+HOSTILE = (
+    "<!channel> <@U1> <#C1> <http://x|y> *bold* _i_ ~s~ `code` \u202ereversed\u202c &lt;!here&gt; ```fence```\n> quote"
+)
+LONG = "a very long name " * 18
+FULL = "x" * 4_000
+OURS = {f"<@{person}>" for person in (ANA, BEN, CLEO)}
+
+Json = Mapping[str, Any]
+
+
+class Checked:
+    def __init__(self, text: str) -> None:
+        self.dataset, self.report = made.dataset(state="refused", refusal=text), None
+
+
+class Tried:
+    def __init__(self, text: str) -> None:
+        self.ask = replace(made.ASK, text=text, model=text[:60])
+        self.answer = Answer(text, 10**9, 10**9, 86_400.0)
+
+
+def cards(text: str) -> dict[str, Json]:
+    """Every card with `text` wherever something from outside can stand."""
+    return {
+        name: made_.letter() if hasattr(made_, "letter") else made_
+        for name, made_ in {**_about_data(text), **_about_runs(text), **_forms(text)}.items()
+    }
+
+
+def _about_data(text: str) -> dict[str, Any]:
+    findings = [Finding(n, "blocks", "code", text[:900], text[:900], n) for n in range(200)]
+    report = made.report(
+        *findings, rows=10_000, labels=many_labels(77, text), columns=Columns(text, text), format="csv"
+    )
+    ready = replace(report, findings=tuple(replace(one, severity="warns") for one in findings))
+    dataset = made.dataset(filename=text)
+    return {
+        "received": datasets.received(dataset),
+        "blocked": datasets.checked(dataset, made.blocked_report(*findings)),
+        "ready": datasets.checked(dataset, ready),
+        "refused": datasets.refused(dataset, text),
+        "refused for a finding": datasets.refused(dataset, datasets.refusal_sentence(report)),
+        "list": datasets.listing([Checked(text)] * 200),
+        "unknown": general.sentence(datasets.no_such_dataset(text[:200], [text[:200]])),
+        "unknown, nothing near": general.sentence(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
+        "estimate": estimates.card(_estimated(text), text),
+        "estimate without a sum": estimates.card(made.estimated(volume=None, gaps=(text,), name=text), text),
+    }
+
+
+def _estimated(text: str) -> made.Estimated:
+    costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
+    asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
+    reasons = tuple(Reason("rows", "go", text[:900]) for _ in range(12))
+    return replace(asked, verdict=Verdict("unknown", text[:900], reasons, text[:900]))
+
+
+def _about_runs(text: str) -> dict[str, Any]:
+    plan = made.plan(
+        base_model=text, provider=text, dataset=text[:300], maximum_micros=10**18, n_train=10**12, n_holdout=10_000
+    )
+    waiting, budget = made.run("awaiting_approval"), Budget(10**18, 10**17)
+    noted = replace(made.TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8)
+    look = runs.Look(made.run("training"), plan, noted, None, NOW)
+    rejected = replace(look, run=made.run("rejected", error=text))
+    row = ChangedRow(text, text, text, text, True)
+    rows = [row, replace(row, is_better=False)] * 5_000
+    return {
+        "asked": plans.approval_card(waiting, plan, budget, 20),
+        "partly": plans.partly_approved(waiting, plan, budget, made.APPROVALS * 20, 20),
+        "decided": plans.decided_card(made.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])),
+        "progress": runs.card(made.run("training"), plan, noted, NOW, 10**18),
+        "over": runs.card(made.run("failed"), plan, noted, NOW),
+        "ended": runs.ended(made.run("failed"), plan, f"Training failed: {escape(text)}"),
+        "rejected, looked at": runs.look(rejected),
+        "runs": runs.listing([look] * 100),
+        "result": results.card(made.run("done"), plan, made.result()),
+        "changed": results.changed(rows),
+        "asking": models.thinking(Tried(text).ask),
+        "answered": models.answered(Tried(text)),
+        "could not be asked": models.failed(Tried(text).ask, text),
+        "home": home.page(Overview([look] * 100, [look] * 100, [rejected] * 100, budget)),
+    }
+
+
+def _forms(text: str) -> dict[str, Any]:
+    names = [text, "", *[f"{text[:100]} {number}" for number in range(150)]]
+    return {
+        "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
+        "estimate form": estimates.form("C0TICKETS", Choices(names, names)),
+        "estimate form, nothing to choose": estimates.form("C0TICKETS", Choices(["tickets"], [])),
+    }
+
+
+NAMES = list(cards("x"))
+ODD = {"hostile": HOSTILE, "long": LONG, "full": FULL, "one letter": "x", "unseen": "\u202e", "ampersands": "&<" * 900}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_nothing_from_outside_breaks_slack_s_limits(text: str) -> None:
+    found = {name: problems(card) for name, card in cards(text).items()}
+    assert {name: said for name, said in found.items() if said} == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_from_outside_becomes_markup(name: str) -> None:
+    for text in mrkdwn(cards(HOSTILE)[name]):
+        assert markup_of_others(text) == [], text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_direction_or_control_character_is_shown(name: str) -> None:
+    card = cards(HOSTILE)[name]
+    shown = [card.get("text", ""), *texts([card.get("blocks", []), card.get("newest", [])])]
+    assert [text for text in shown if UNSEEN.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "person"),
+    [("received", ANA), ("ready", ANA), ("asked", ANA), ("partly", BEN), ("decided", BEN)],
+)
+def test_our_own_mentions_stay(name: str, person: str) -> None:
+    assert any(f"<@{person}>" in text for text in mrkdwn(cards(HOSTILE)[name]))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["<!channel>", "a <@U1> b", "<http://x|y>", "so *bold* it", "_i_", "~s~", "`code", "&gt; quote", "a\u202eb"],
+)
+def test_the_judge_of_markup_finds_it(sent: str) -> None:
+    assert markup_of_others(sent)
+
+
+def test_labels_keep_their_underscores_and_lose_nothing_else() -> None:
+    assert escape("card_arrival, 2 < 3 & 5 > 4") == "card_arrival, 2 &lt; 3 &amp; 5 &gt; 4"
+    assert code("card_arrival") == "`card_arrival`"
+    assert code("a`b\nc") == "`aˋb c`"
+
+
+def markup_of_others(text: str) -> list[str]:
+    """What Slack would make of it that we did not mean: links, mentions of strangers, styles, quotes."""
+    found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS]
+    found += UNSEEN.findall(text)
+    outside = re.sub(r"`[^`\n]+`", "", text)
+    found += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)
+    return found + re.findall(r"^\s*&gt;.*", text, re.MULTILINE)

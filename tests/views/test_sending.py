@@ -1,0 +1,97 @@
+"""Which of a message's two forms is sent: the setting chooses, and what Slack refuses is sent in the other one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slack_sdk import WebClient
+
+from bot.demo.cast import ANA, TICKETS
+from bot.demo.stand_in import StandIn, broken, refused
+from bot.notices import Notices
+from bot.settings import Blocks
+from bot.views.blocks import Message
+from storage.records import Draft
+from storage.store import Store
+from tests.views.cards import messages
+
+BOTH = {name: message for name, message in messages().items() if message.newest}
+
+
+@pytest.fixture
+def slack() -> Iterator[StandIn]:
+    with StandIn() as slack:
+        yield slack
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "finetune.db")
+    yield store
+    store.close()
+
+
+def notices(store: Store, slack: StandIn, blocks: Blocks) -> Notices:
+    client = WebClient(slack.door.bot_token, base_url=slack.door.api_url, retry_handlers=[])
+    return Notices(store, client, blocks=blocks, clock=lambda: NOW[0])
+
+
+NOW = [1_000.0]
+
+
+def post(store: Store, message: Message, **more: Any) -> None:
+    NOW[0] += 60
+    draft: dict[str, Any] = {"kind": "post", "channel": TICKETS.id, **more}
+    store.outbox.put(Draft(body=message.letter(), **draft), now=NOW[0])
+
+
+def kinds(slack: StandIn) -> list[list[str]]:
+    return [[block["type"] for block in message.blocks] for message in slack.messages(TICKETS.id)]
+
+
+def types(blocks: Any) -> list[str]:
+    return [block["type"] for block in blocks]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_setting_chooses_the_form(name: str, store: Store, slack: StandIn) -> None:
+    for blocks in ("newest", "classic"):
+        post(store, BOTH[name])
+        assert notices(store, slack, blocks).send_due() == 1  # type: ignore[arg-type]
+    assert kinds(slack) == [types(BOTH[name].newest), types(BOTH[name].blocks)]
+
+
+def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on(
+    store: Store, slack: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = notices(store, slack, "newest")
+    slack.fail("chat.postMessage", refused("invalid_blocks"))
+    message = BOTH["run-training"]
+    post(store, message, card="run 7")
+    assert sender.send_due() == 1
+    assert "classic ones from now on" in caplog.text
+    post(store, BOTH["run-measuring"], kind="edit", card="run 7")
+    assert sender.send_due() == 1
+    assert kinds(slack) == [types(BOTH["run-measuring"].blocks)]
+    assert len(slack.calls("chat.postMessage")) == 2 and len(slack.calls("chat.update")) == 1
+
+
+def test_another_trouble_is_no_reason_for_the_classic_form(store: Store, slack: StandIn) -> None:
+    sender = notices(store, slack, "newest")
+    slack.fail("chat.postMessage", broken(500))
+    post(store, BOTH["run-training"])
+    assert sender.send_due() == 0
+    NOW[0] += 60
+    assert sender.send_due() == 1
+    assert kinds(slack) == [types(BOTH["run-training"].newest)]
+
+
+def test_what_only_one_person_sees_has_both_forms_too(store: Store, slack: StandIn) -> None:
+    slack.fail("chat.postEphemeral", refused("invalid_blocks"))
+    post(store, BOTH["estimate-paid-machine"], kind="ephemeral", person=ANA.id)
+    assert notices(store, slack, "newest").send_due() == 1
+    (told,) = slack.ephemerals(ANA.id)
+    assert types(told.blocks) == types(BOTH["estimate-paid-machine"].blocks)
