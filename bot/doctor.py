@@ -81,6 +81,12 @@ def _slack(settings: Settings) -> Iterator[Finding]:
     try:
         answer = client.auth_test()
     except SlackApiError as error:
+        if error.response.status_code != 200:
+            said = (
+                f"is unwell: {slack.api_url} answers with HTTP {error.response.status_code}. Try again later"
+            )
+            yield Finding(False, "Slack", said)
+            return
         yield Finding(
             False, "Slack", f"refuses the bot token: {error.response.get('error')}. Copy it again into .env"
         )
@@ -89,7 +95,8 @@ def _slack(settings: Settings) -> Iterator[Finding]:
         yield Finding(False, "Slack", f"could not be reached at {slack.api_url}: {error}")
         return
     yield Finding(True, "Slack", f"signed in to {answer.get('team')} as {answer.get('user')}")
-    yield _scopes(str(answer.headers.get("x-oauth-scopes", "")))
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    yield _scopes(str(headers.get("x-oauth-scopes", "")))
 
 
 def _scopes(granted: str) -> Finding:
@@ -155,7 +162,8 @@ def _provider(row: ProviderRow) -> Finding:
 
 
 def _disk(settings: Settings) -> Finding:
-    folder = settings.data if settings.data.exists() else settings.data.resolve().parent
+    data = settings.data.resolve()
+    folder = next(place for place in (data, *data.parents) if place.exists())
     free = shutil.disk_usage(folder).free / 1e9
     said = f"{free:,.0f} GB free in {folder}"
     return Finding(

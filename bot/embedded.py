@@ -30,6 +30,7 @@ class EmbeddedTrainer:
     slots: int = 1
     _child: subprocess.Popen[bytes] | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
@@ -54,25 +55,32 @@ class EmbeddedTrainer:
         threading.Thread(target=self._keep_alive, name="embedded-trainer", daemon=True).start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
-            try:
-                self._child.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
+        with self._lock:  # no new child is started from here on
+            self._stopping.set()
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        _close_input(self._child)
 
     def _keep_alive(self) -> None:
         deaths = 0
         while not self._stopping.is_set() and self._child is not None:
             code = self._child.wait()
+            _close_input(self._child)
             if self._stopping.is_set():
                 return
             pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
             log.error("the trainer ended with code %s: %s; again in %s s", code, self._last_words(), pause)
             deaths += 1
-            if not self._stopping.wait(pause):
-                self._child = self._spawn()
+            self._stopping.wait(pause)
+            with self._lock:
+                if not self._stopping.is_set():
+                    self._child = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self.data.mkdir(parents=True, exist_ok=True)
@@ -94,6 +102,11 @@ class EmbeddedTrainer:
     def _last_words(self) -> str:
         lines = (self.data / "trainer.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _close_input(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
 
 
 def free_port() -> int:

@@ -120,7 +120,7 @@ def load_settings(
         ),
         trainer=trainer,
         providers=_with_own_models(_providers(table, problems), trainer),
-        prices=_prices(table, problems),
+        prices=_prices(reader),
         monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
     )
     reader.check_keys()
@@ -181,11 +181,11 @@ def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, .
     return tuple(replace(model, usd_per_hour=trainer.usd_per_hour) for model in known or row.models)
 
 
-def _prices(table: Mapping[str, Any], problems: list[str]) -> tuple[PriceRow, ...]:
+def _prices(reader: _Reader) -> tuple[PriceRow, ...]:
     try:
-        return own_prices(_tables(table.get("prices", {})))
+        return own_prices(reader.rows("prices"))
     except ProviderProblems as found:
-        problems.extend(found.problems)
+        reader.problems.extend(found.problems)
         return ()
 
 
@@ -205,13 +205,9 @@ def _read_toml(path: Path, *, must_exist: bool, problems: list[str]) -> Mapping[
             problems.append(f"{path} does not exist: FINETUNE_CONFIG should name your settings file.")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path} is not TOML: {error}.")
+    except OSError as error:
+        problems.append(f"{path} cannot be read: {error.strerror}. FINETUNE_CONFIG should name a file.")
     return {}
-
-
-def _tables(value: object) -> Mapping[str, Mapping[str, Any]]:
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(key): row for key, row in value.items() if isinstance(row, Mapping)}
 
 
 class _Reader:
@@ -250,10 +246,19 @@ class _Reader:
             return {str(name): item for name, item in value.items()}
         return self._wrong(section, key, 'a table of texts, like { name = "folder" }', {})
 
+    def rows(self, section: str) -> Mapping[str, Mapping[str, Any]]:
+        """The tables in a section; what else stands there is wrong."""
+        rows = self._get("", section, {})
+        if not isinstance(rows, Mapping):
+            return self._wrong("", section, f"a section with a table a name, like [{section}.NAME]", {})
+        for name in [name for name, row in rows.items() if not isinstance(row, Mapping)]:
+            self._wrong(section, str(name), f"a table, like [{section}.NAME]", None)
+        return {str(name): row for name, row in rows.items() if isinstance(row, Mapping)}
+
     def usd(self, section: str, key: str, default: str) -> Decimal:
         value = self._get(section, key, default)
         try:
-            amount = Decimal(value) if isinstance(value, str | int) else Decimal("NaN")
+            amount = Decimal(value) if type(value) in (str, int) else Decimal("NaN")
         except InvalidOperation:
             amount = Decimal("NaN")
         if amount.is_finite() and amount >= 0:
@@ -263,7 +268,10 @@ class _Reader:
     def check_keys(self) -> None:
         for section, known in KNOWN_KEYS.items():
             table = self._table.get(section, {}) if section else self._table
-            for key in table if isinstance(table, Mapping) else ():
+            if not isinstance(table, Mapping):
+                self._wrong("", section, f"a section of its own, [{section}]", None)
+                continue
+            for key in table:
                 if key not in known:
                     near = difflib.get_close_matches(str(key), known, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
-from http.client import HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -68,7 +68,7 @@ class SlackFiles:
             if error.code in (429, 500, 502, 503, 504):
                 raise FetchLater(f"downloading '{name}' from Slack: HTTP {error.code}") from error
             return Refusal(f"Slack refused to hand over the file (HTTP {error.code}). Upload it again.")
-        except (URLError, OSError) as error:
+        except (URLError, OSError, HTTPException) as error:
             raise FetchLater(f"downloading '{name}' from Slack: {error}") from error
         finally:
             partial.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ Block = dict[str, Any]
 MRKDWN = 3000
 TABLE_ROWS, TABLE_CELL = 100, 200
 CHART_POINTS = 20
+NOTHING = "–"
 
 UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
@@ -71,15 +72,15 @@ def cut(text: str, limit: int) -> str:
 
 
 def cut_mrkdwn(text: str, limit: int) -> str:
-    """Cut so that no half of a mention, an entity or a code span is left at the end."""
+    """Cut so that no half of a mention, an entity or a code span is left at the end. Slack takes no empty text."""
     if len(text) <= limit:
-        return text
+        return text if text.strip() else NOTHING
     kept = _HALF.sub("", text[: limit - 2])
     return kept + ("`" if kept.count("`") % 2 else "") + "…"
 
 
 def plain(text: str, limit: int) -> Block:
-    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or "–", "emoji": False}
+    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or NOTHING, "emoji": False}
 
 
 def header(text: str) -> Block:

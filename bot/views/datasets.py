@@ -161,7 +161,7 @@ def _headline(dataset: Dataset, report: Report) -> str:
 
 def _next_step(dataset: Dataset, report: Report) -> str:
     if report.blocked:
-        return "mend these lines and upload the file again under the same name. Nothing left this machine."
+        return "Mend these lines and upload the file again under the same name. Nothing left this machine."
     return f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
 
 

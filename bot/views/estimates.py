@@ -210,8 +210,9 @@ def form(channel: str, choices: Choices) -> Block:
 
 
 def typed(values: Mapping[str, str | None]) -> str:
-    """The form as the command that says the same."""
-    options = [f"{key}={values[key]}" for key in ("current", "volume", "target") if values.get(key)]
+    """The form as the command that says the same: '10 million' is one word there."""
+    words = {key: "".join((values.get(key) or "").split()) for key in ("current", "volume", "target")}
+    options = [f"{key}={word}" for key, word in words.items() if word]
     return " ".join(["estimate", values.get("dataset") or "", *options])
 
 

@@ -185,9 +185,9 @@ def _cost(result: RunResult) -> str:
 def _next_step(run: Run, result: RunResult) -> str:
     ask = f"`/finetune try {run.model} your text` asks it"
     if result.p_value >= SIGNIFICANT:
-        return f"*Next*: stay with what you have, or measure with more held-out rows. {ask}."
+        return f"*Next*: Stay with what you have, or measure with more held-out rows. {ask}."
     if result.gain <= 0:
-        return f"*Next*: look at the rows that got worse before you train again. {ask}."
+        return f"*Next*: Look at the rows that got worse before you train again. {ask}."
     return f"*Next*: {ask}. Look at the rows that got worse before it replaces anything."
 
 

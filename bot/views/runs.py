@@ -170,13 +170,14 @@ def _stages(run: Run) -> str:
 
 def _steps(run: Run, plan: Plan, progress: Progress) -> Block:
     """The same as Slack's `plan`. A run that ended early shows how far it had come."""
+    approve = "Approve" if run.state == "awaiting_approval" else "Approved"
     titles = (
-        f"Approve: {at_most(plan.maximum_micros)}",
+        f"{approve}: {at_most(plan.maximum_micros)}",
         f"Send {counted(plan.n_train, 'row')} to the trainer",
         "Train" + (f": step {progress.step:,} of {progress.total_steps:,}" if progress.total_steps else ""),
         f"Measure on {counted(plan.n_holdout, 'held-out row')}",
     )
-    at = _at(run) if _at(run) < len(STAGES) else _came_to(progress)
+    at = max(_at(run), 1) if run.state in UNDER_WAY else _came_to(run, progress)
     shown = [task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
     return tasks(STATE_WORDS[run.state].capitalize(), shown)
 
@@ -189,7 +190,9 @@ def _status(run: Run, number: int, at: int) -> str:
     return "in_progress" if run.state in UNDER_WAY else "error" if run.state == "failed" else "pending"
 
 
-def _came_to(progress: Progress) -> int:
+def _came_to(run: Run, progress: Progress) -> int:
+    if run.state in ("awaiting_approval", "rejected", "expired"):
+        return 0
     if progress.to_evaluate:
         return 3
     return 2 if progress.running_since is not None else 1

@@ -76,6 +76,11 @@ def step(desk: Desk, dataset: Dataset) -> None:
         _check(desk, dataset)
 
 
+def after_trouble(desk: Desk, dataset: Dataset) -> None:
+    """A step stopped with a fault of ours: once more, a few times, then the person is told."""
+    _again_or_refuse(desk, dataset, "something in the bot went wrong, and its log says what", CHECK_TRIES)
+
+
 def listing(desk: Desk) -> Sequence[Checked]:
     """Newest first."""
     return [Checked(dataset, report_of(dataset)) for dataset in desk.store.datasets.all()]

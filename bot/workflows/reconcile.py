@@ -20,7 +20,8 @@ def reconcile(desk: Desk) -> None:
     """Everything that is due, each behind its own guard: one broken thing holds up no other."""
     now = desk.clock()
     for dataset in desk.store.datasets.due(now):
-        _guarded(partial(datasets.step, desk, dataset), f"dataset {dataset.id}")
+        after_trouble = partial(datasets.after_trouble, desk, dataset)
+        _guarded(partial(datasets.step, desk, dataset), f"dataset {dataset.id}", after_trouble)
     for run in desk.store.runs.due(now):
         _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
     for ask in desk.store.asks():

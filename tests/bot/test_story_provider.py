@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import wait_until
 from bot.workflows.training import MAX_CREATES, SETTLE_S
 from tests.bot.world import JOBS, START, Rules, World, words_of
 from tests.peers.hosted import (
@@ -102,7 +101,7 @@ def test_a_list_that_lags_hides_no_job(world: World) -> None:
     world.start_approved()
     world.tick(10)
     assert world.run().state == "creating"
-    wait_until(lambda: world.tick() or world.run().state == "training", "the job to show up")
+    world.until(lambda: world.run().job_id, "the job to show up")
     assert world.jobs() == 1 and world.company.count(CREATE) == 1
 
 
@@ -243,12 +242,12 @@ def test_a_company_that_gives_the_model_no_name_is_told_so_and_paid(world: World
     world.start_approved()
     world.until_state("failed")
     assert "could not be measured" in world.said("tickets-1")
-    assert world.ledger()["settle"] == world.run().actual_micros > 0
+    assert world.run().actual_micros == world.ledger()["settle"] > 0
 
 
 def test_try_says_when_the_company_refuses(world: World) -> None:
     world.start_approved()
-    world.until_state("evaluating")
+    world.until_state("done")
     refusal = Fault(commit=False, status=404, code="model_not_found")
     world.company.fail("POST /chat/completions", refusal)
     world.type("/finetune try tickets-1 where is my refund?")

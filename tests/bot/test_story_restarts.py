@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from bot.demo.cast import BEN
+from bot.app import Service
+from bot.decisions.planning import plan_from_json
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import wait_until
+from bot.workflows.reconcile import reconcile
 from bot.workflows.training import SETTLE_S
 from storage.database import DatabaseInUse
 from storage.records import RunState
@@ -24,9 +26,18 @@ def _only_one_end(world: World) -> None:
     assert set(world.ledger()) == {"reserve", "settle"}
 
 
-@pytest.mark.parametrize("state", ["awaiting_approval", "approved", "training", "evaluating", "done"])
-@pytest.mark.parametrize("sent", [True, False], ids=["outbox empty", "outbox full"])
+@pytest.mark.parametrize(
+    ("state", "sent"),
+    [
+        ("awaiting_approval", True),
+        ("approved", False),
+        ("training", True),
+        ("evaluating", False),
+        ("done", False),
+    ],
+)
 def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, sent: bool) -> None:
+    """`sent`: whether the outbox was emptied before the stop."""
     world.start()
     if state != "awaiting_approval":
         world.click(BEN, "approve_plan")
@@ -44,15 +55,12 @@ def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, 
 
 def _without_sending(world: World, state: RunState) -> None:
     """Ticks without the outbox."""
-    from bot.workflows.reconcile import reconcile
 
     def step() -> bool:
         if world.run().state != state:
             reconcile(world.service.desk)
             world.pass_time(3)
         return world.run().state == state
-
-    from bot.demo.workspace import wait_until
 
     wait_until(step, state, seconds=20)
 
@@ -77,26 +85,19 @@ def test_a_stop_while_a_create_is_in_doubt_makes_no_second_job(world: World, com
     if not commits:
         assert world.run().state == "creating" and world.jobs() == 0
         world.pass_time(SETTLE_S)
-    world.until_state("training")
+    world.until(lambda: world.run().job_id, "the job")
+    world.tick(3)
     assert world.jobs() == 1
 
 
 def test_a_stop_between_the_upload_and_the_create_sends_the_file_once(world: World) -> None:
     run = world.start_approved()
-    trainer = world.service.desk.trainers["acme"]
-    train = str(world.service.settings.files / f"{_train_sha(world)}.jsonl")
-    from pathlib import Path
-
-    trainer.upload(Path(train), _train_sha(world))  # and killed before it was written down
+    sha256 = plan_from_json(run.plan).train_sha256
+    file = world.service.settings.files / f"{sha256}.jsonl"
+    world.service.desk.trainers["acme"].upload(file, sha256)  # and stopped before it was written down
     world.restart()
-    world.until_state("training", run.id)
+    world.until_state("training")
     assert len(world.left_at_company()) == 1 and world.company.count("POST /files") == 1
-
-
-def _train_sha(world: World) -> str:
-    from bot.decisions.planning import plan_from_json
-
-    return plan_from_json(world.run().plan).train_sha256
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 2])
@@ -115,18 +116,11 @@ def test_a_question_to_a_model_survives_a_stop(world: World) -> None:
     world.type("/finetune try tickets-1 where is my refund?")
     world.restart()
     world.tick(2)
-    answers = [one for one in world.slack.ephemerals("U0ANA") if "It answers" in str(one.blocks)]
+    answers = [one for one in world.slack.ephemerals(ANA.id) if "It answers" in str(one.blocks)]
     assert len(answers) == 1
 
 
-def test_a_second_bot_on_the_same_data_is_refused(world: World, make_second: Callable[[], object]) -> None:
+def test_a_second_bot_on_the_same_data_is_refused(world: World) -> None:
     with pytest.raises(DatabaseInUse, match="Stop that one first"):
-        make_second()
-    assert world.type(START) != ""
-
-
-@pytest.fixture
-def make_second(world: World) -> Callable[[], object]:
-    from bot.app import Service
-
-    return lambda: Service(world.service.settings)
+        Service(world.service.settings)
+    assert "no dataset" in world.type(START)  # the first one goes on

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Scene:
 def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
     binary = find_local_slack()
     assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
+    shutil.rmtree(SHOTS, ignore_errors=True)
     with (
         LocalSlack(binary, tmp_path) as slack,
         RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=(ANA.id, BEN.id)),

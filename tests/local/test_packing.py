@@ -36,7 +36,7 @@ ROWS = [
 ]
 
 
-def tiny(family: str) -> Any:
+def tiny(family: str, attention: str = "sdpa") -> Any:
     torch.manual_seed(3)
     config = AutoConfig.for_model(
         family,
@@ -52,7 +52,7 @@ def tiny(family: str) -> Any:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32).eval()
 
 
 def alone(model: Any, rows: list[Row]) -> torch.Tensor:
@@ -68,9 +68,10 @@ def alone(model: Any, rows: list[Row]) -> torch.Tensor:
     return total
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
-def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str) -> None:
-    model = tiny(family)
+def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, attention: str) -> None:
+    model = tiny(family, attention)
     weight = next(p for name, p in model.named_parameters() if "layers.0" in name and p.dim() == 2)
     able = abilities(model, longest=13)
     assert able == Abilities(packs=True, selects=True)

@@ -146,7 +146,8 @@ class Visitor:
         return found
 
     def show(self, text: str) -> None:
-        """Scroll the newest message with this text into sight."""
+        """Scroll the newest message with this text into sight, once its images have their size."""
+        self._page.wait_for_function("[...document.images].every((one) => one.complete)")
         self._message(text).scroll_into_view_if_needed()
 
     def screenshot(self, path: Path) -> None:

@@ -29,7 +29,7 @@ except DatabaseInUse as refusal:
 """
 
 
-def at_once(count: int, work: Callable[[int], None]) -> None:
+def at_once(count: int, work: Callable[[int], object]) -> None:
     """`work` in `count` threads that start together; what one raises is raised here."""
     start, errors = threading.Barrier(count), []
 

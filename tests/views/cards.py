@@ -63,7 +63,9 @@ def _estimates() -> dict[str, Message]:
     cases = {
         "estimate-free-machine": made.estimated(),
         "estimate-paid-machine": made.estimated(tuned=machine, training=paid),
-        "estimate-hosted": made.estimated(tuned=made.MINI, training=made.HOSTED, evaluation_usd=Decimal("0.02")),
+        "estimate-hosted": made.estimated(
+            tuned=made.MINI, training=made.HOSTED, evaluation_usd=Decimal("0.02")
+        ),
         "estimate-loss": made.estimated(tuned=machine, training=paid, volume=10_000_000),
         "estimate-few-rows": made.estimated(rows=120),
         "estimate-without-volume": made.estimated(volume=None, gaps=(gap,)),
@@ -83,7 +85,10 @@ def _plans() -> dict[str, Message]:
             made.run("approved"), made.plan(), made.BUDGET, plans.approved_by(made.APPROVALS)
         ),
         "plan-rejected": plans.decided_card(
-            made.run("rejected"), made.plan(), made.BUDGET, plans.rejected_by(BEN, "Collect 1,000 rows first.")
+            made.run("rejected"),
+            made.plan(),
+            made.BUDGET,
+            plans.rejected_by(BEN, "Collect 1,000 rows first."),
         ),
         "plan-expired": plans.decided_card(
             made.run("expired"), made.free_plan(), made.NO_BUDGET, "Nobody decided within 24 hours."
@@ -135,7 +140,7 @@ def _models() -> dict[str, Message]:
 
 
 def _views() -> dict[str, Json]:
-    looks = {state: [made.look(state)] for state in ("awaiting_approval", "training", "done")}  # type: ignore[arg-type]
+    looks = {state: [made.look(state)] for state in ("awaiting_approval", "training", "done")}
     return {
         "home": home.page(
             Overview(looks["awaiting_approval"], looks["training"], looks["done"], made.BUDGET)

@@ -39,7 +39,11 @@ WORTH_A_TRY = Finding(
     "Nothing to do; with 1,000 rows the result will be steadier.",
 )
 DUPLICATE = Finding(
-    17, "warns", "duplicate", "Line 17 repeats line 4.", "Delete the copies: they teach nothing and cost tokens."
+    17,
+    "warns",
+    "duplicate",
+    "Line 17 repeats line 4.",
+    "Delete the copies: they teach nothing and cost tokens.",
 )
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
 HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))
@@ -257,7 +261,9 @@ def result(**other: Any) -> RunResult:
 
 
 def equal_result() -> RunResult:
-    return result(tuned=arm(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11)
+    return result(
+        tuned=arm(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11
+    )
 
 
 def worse_result() -> RunResult:
@@ -272,7 +278,13 @@ def look(state: RunState = "training", **other: Any) -> Look:
 
 def changes(count: int) -> list[ChangedRow]:
     return [
-        ChangedRow(f"Where is my parcel, number {n}? It was due on Monday.", "lost_parcel", "refund", "lost_parcel", n > 1)
+        ChangedRow(
+            f"Where is my parcel, number {n}? It was due on Monday.",
+            "lost_parcel",
+            "refund",
+            "lost_parcel",
+            n > 1,
+        )
         for n in range(count)
     ]
 

@@ -43,7 +43,9 @@ def test_our_stand_in_takes_it_too(name: str) -> None:
     if "type" in payload:
         assert view_complaints(payload) == ()
     else:
-        assert complaints(payload["blocks"], "message") == complaints(payload.get("newest", []), "message") == ()
+        assert (
+            complaints(payload["blocks"], "message") == complaints(payload.get("newest", []), "message") == ()
+        )
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -67,8 +69,13 @@ def test_the_body_holds_nothing_that_slack_does_not_know() -> None:
 
 
 def test_headlines_are_answers() -> None:
-    heads = {name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks}
-    assert heads["result-better"] == "Tuned model is 62.3 points better, would save $208.90 a month, pays back within a day"
+    heads = {
+        name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks
+    }
+    assert (
+        heads["result-better"]
+        == "Tuned model is 62.3 points better, would save $208.90 a month, pays back within a day"
+    )
     assert heads["result-equal"] == "No difference shown between base and tuned model"
     assert heads["plan-asked-free"] == "Run 7: train smollm2-135m on tickets at no charge?"
     assert heads["run-training"] == "Run 7 is training: smollm2-135m on tickets"

@@ -26,7 +26,8 @@ from trainers.dataset import Columns, Finding
 from trainers.types import Answer
 
 HOSTILE = (
-    "<!channel> <@U1> <#C1> <http://x|y> *bold* _i_ ~s~ `code` \u202ereversed\u202c &lt;!here&gt; ```fence```\n> quote"
+    "<!channel> <@U1> <#C1> <http://x|y> *bold* _i_ ~s~ `code` \u202eback\u202c &lt;!here&gt; "
+    "```fence```\n> quote"
 )
 LONG = "a very long name " * 18
 FULL = "x" * 4_000
@@ -84,10 +85,17 @@ def _estimated(text: str) -> made.Estimated:
 
 def _about_runs(text: str) -> dict[str, Any]:
     plan = made.plan(
-        base_model=text, provider=text, dataset=text[:300], maximum_micros=10**18, n_train=10**12, n_holdout=10_000
+        base_model=text,
+        provider=text,
+        dataset=text[:300],
+        maximum_micros=10**18,
+        n_train=10**12,
+        n_holdout=10_000,
     )
     waiting, budget = made.run("awaiting_approval"), Budget(10**18, 10**17)
-    noted = replace(made.TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8)
+    noted = replace(
+        made.TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8
+    )
     look = runs.Look(made.run("training"), plan, noted, None, NOW)
     rejected = replace(look, run=made.run("rejected", error=text))
     row = ChangedRow(text, text, text, text, True)
@@ -120,7 +128,14 @@ def _forms(text: str) -> dict[str, Any]:
 
 
 NAMES = list(cards("x"))
-ODD = {"hostile": HOSTILE, "long": LONG, "full": FULL, "one letter": "x", "unseen": "\u202e", "ampersands": "&<" * 900}
+ODD = {
+    "hostile": HOSTILE,
+    "long": LONG,
+    "full": FULL,
+    "one letter": "x",
+    "unseen": "\u202e",
+    "ampersands": "&<" * 900,
+}
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
@@ -152,7 +167,17 @@ def test_our_own_mentions_stay(name: str, person: str) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    ["<!channel>", "a <@U1> b", "<http://x|y>", "so *bold* it", "_i_", "~s~", "`code", "&gt; quote", "a\u202eb"],
+    [
+        "<!channel>",
+        "a <@U1> b",
+        "<http://x|y>",
+        "so *bold* it",
+        "_i_",
+        "~s~",
+        "`code",
+        "&gt; quote",
+        "a\u202eb",
+    ],
 )
 def test_the_judge_of_markup_finds_it(sent: str) -> None:
     assert markup_of_others(sent)

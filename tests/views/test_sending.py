@@ -34,18 +34,24 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def notices(store: Store, slack: StandIn, blocks: Blocks) -> Notices:
+class Clock:
+    """Stands still until somebody moves it."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def notices(store: Store, slack: StandIn, blocks: Blocks, clock: Clock) -> Notices:
     client = WebClient(slack.door.bot_token, base_url=slack.door.api_url, retry_handlers=[])
-    return Notices(store, client, blocks=blocks, clock=lambda: NOW[0])
+    return Notices(store, client, blocks=blocks, clock=clock)
 
 
-NOW = [1_000.0]
-
-
-def post(store: Store, message: Message, **more: Any) -> None:
-    NOW[0] += 60
+def post(store: Store, clock: Clock, message: Message, **more: Any) -> None:
+    clock.now += 60
     draft: dict[str, Any] = {"kind": "post", "channel": TICKETS.id, **more}
-    store.outbox.put(Draft(body=message.letter(), **draft), now=NOW[0])
+    store.outbox.put(Draft(body=message.letter(), **draft), now=clock.now)
 
 
 def kinds(slack: StandIn) -> list[list[str]]:
@@ -56,42 +62,49 @@ def types(blocks: Any) -> list[str]:
     return [block["type"] for block in blocks]
 
 
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.mark.parametrize("name", BOTH)
-def test_the_setting_chooses_the_form(name: str, store: Store, slack: StandIn) -> None:
+def test_the_setting_chooses_the_form(name: str, store: Store, slack: StandIn, clock: Clock) -> None:
     for blocks in ("newest", "classic"):
-        post(store, BOTH[name])
-        assert notices(store, slack, blocks).send_due() == 1  # type: ignore[arg-type]
+        post(store, clock, BOTH[name])
+        assert notices(store, slack, blocks, clock).send_due() == 1
     assert kinds(slack) == [types(BOTH[name].newest), types(BOTH[name].blocks)]
 
 
 def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on(
-    store: Store, slack: StandIn, caplog: pytest.LogCaptureFixture
+    store: Store, slack: StandIn, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = notices(store, slack, "newest")
+    sender = notices(store, slack, "newest", clock)
     slack.fail("chat.postMessage", refused("invalid_blocks"))
     message = BOTH["run-training"]
-    post(store, message, card="run 7")
+    post(store, clock, message, card="run 7")
     assert sender.send_due() == 1
     assert "classic ones from now on" in caplog.text
-    post(store, BOTH["run-measuring"], kind="edit", card="run 7")
+    post(store, clock, BOTH["run-measuring"], kind="edit", card="run 7")
     assert sender.send_due() == 1
     assert kinds(slack) == [types(BOTH["run-measuring"].blocks)]
     assert len(slack.calls("chat.postMessage")) == 2 and len(slack.calls("chat.update")) == 1
 
 
-def test_another_trouble_is_no_reason_for_the_classic_form(store: Store, slack: StandIn) -> None:
-    sender = notices(store, slack, "newest")
+def test_another_trouble_is_no_reason_for_the_classic_form(
+    store: Store, slack: StandIn, clock: Clock
+) -> None:
+    sender = notices(store, slack, "newest", clock)
     slack.fail("chat.postMessage", broken(500))
-    post(store, BOTH["run-training"])
+    post(store, clock, BOTH["run-training"])
     assert sender.send_due() == 0
-    NOW[0] += 60
+    clock.now += 60
     assert sender.send_due() == 1
     assert kinds(slack) == [types(BOTH["run-training"].newest)]
 
 
-def test_what_only_one_person_sees_has_both_forms_too(store: Store, slack: StandIn) -> None:
+def test_what_only_one_person_sees_has_both_forms_too(store: Store, slack: StandIn, clock: Clock) -> None:
     slack.fail("chat.postEphemeral", refused("invalid_blocks"))
-    post(store, BOTH["estimate-paid-machine"], kind="ephemeral", person=ANA.id)
-    assert notices(store, slack, "newest").send_due() == 1
+    post(store, clock, BOTH["estimate-paid-machine"], kind="ephemeral", person=ANA.id)
+    assert notices(store, slack, "newest", clock).send_due() == 1
     (told,) = slack.ephemerals(ANA.id)
     assert types(told.blocks) == types(BOTH["estimate-paid-machine"].blocks)

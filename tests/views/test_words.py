@@ -95,11 +95,11 @@ def test_an_unknown_amount_is_said_to_be_unknown_and_a_zero_budget_is_a_number()
         (Decimal(0), "at once"),
         (Decimal("0.0001"), "within a day"),
         (Decimal("0.2"), "in 6 days"),
-        (Decimal(30), "in 3 years"),
+        (Decimal(36), "in 3 years"),
     ],
 )
 def test_paying_back(months: Decimal | None, said: str) -> None:
-    assert pays_back(months).replace("2 years", "3 years") == said
+    assert pays_back(months) == said
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,15 @@ def test_counts(count: int, said: str) -> None:
 
 
 def test_an_odd_plural_can_be_given() -> None:
-    assert (words.counted(2, "reply", "replies"), words.counted(1, "reply", "replies")) == ("2 replies", "1 reply")
+    assert (words.counted(2, "reply", "replies"), words.counted(1, "reply", "replies")) == (
+        "2 replies",
+        "1 reply",
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("smollm2", "smollm2"), ("HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFace…nstruct"), ("", "")],
+    [("smollm2", "smollm2"), ("HuggingFaceTB/SmolLM2-135M-Istruct", "HuggingFace…struct"), ("", "")],
 )
 def test_long_names_lose_their_middle(name: str, said: str) -> None:
     assert words.short(name, 18) == said
@@ -140,6 +143,7 @@ def test_intervals_shares_and_p() -> None:
     ("text", "cut"),
     [
         ("short", "short"),
+        (" ", "–"),
         ("0123456789 and more", "01234567…"),
         ("ask <@U0ANA> now", "ask…"),
         ("a &amp; b and more", "a &amp;…"),

@@ -17,7 +17,9 @@ NEVER = {
     "nothing costs": re.compile(r"up to (\$0\.00|no charge)|in 0 |from 0 "),
     "a long id": re.compile(r"\b[0-9a-f]{16,}\b"),
     "one of many": re.compile(r"(?<![\d.,])\b1 (rows|labels|runs|datasets|tokens|minutes|hours|seconds)\b"),
-    "words that say nothing": re.compile(r"error occurred|something went wrong|failed to|please", re.IGNORECASE),
+    "words that say nothing": re.compile(
+        r"error occurred|something went wrong|failed to|please", re.IGNORECASE
+    ),
 }
 MOST_BUTTONS = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from trainers.local.failures import TrainingFailed
-from trainers.local.packing import PACKED_FAMILIES
+from trainers.local.packing import PACKED_FAMILIES, pack_tokens
 from trainers.local.spool import LoraSettings
 
 
@@ -37,12 +37,15 @@ def load_tokenizer(source: str) -> Any:
         raise _unusable(source, error) from error
 
 
-def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """Weights from safetensors only: other formats can carry code. Raises TrainingFailed."""
+def load_model(source: str, device: torch.device, dtype: torch.dtype, longest: int) -> Any:
+    """For rows of at most `longest` tokens. Weights from safetensors only: other formats can carry code.
+
+    Raises TrainingFailed.
+    """
     disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        attention = "sdpa" if config.model_type in PACKED_FAMILIES else None
+        attention = best_attention(device, longest) if config.model_type in PACKED_FAMILIES else None
         model: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -54,6 +57,12 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Any:
     except (OSError, ValueError) as error:
         raise _unusable(source, error) from error
     return model.to(device)
+
+
+def best_attention(device: torch.device, longest: int) -> Literal["eager", "sdpa"]:
+    """On a CPU a step of 400 tokens with a mask took 12% longer by torch's fused attention than by the plain
+    one; the plain one keeps the scores of all pairs of tokens, so it is for short sequences."""
+    return "eager" if device.type == "cpu" and longest <= pack_tokens(device) else "sdpa"
 
 
 def _unusable(source: str, error: Exception) -> TrainingFailed:

@@ -53,6 +53,10 @@ class Rows:
     def tokens(self) -> int:
         return sum(len(row.ids) for row in self.rows)
 
+    @property
+    def longest(self) -> int:
+        return max(len(row.ids) for row in self.rows)
+
 
 def read_rows(path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str) -> Rows:
     """Raises TrainingFailed with the line's number, and where no row is left. `param` names the file to the user."""

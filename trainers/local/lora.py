@@ -21,11 +21,10 @@ from trainers.local.data import Row, Rows, read_rows
 from trainers.local.devices import best_device, best_dtype
 from trainers.local.failures import TrainingFailed
 from trainers.local.journal import Journal, Scores, Step
-from trainers.local.packing import Abilities, Loss, abilities, fill_packs, measure, pack_rows
+from trainers.local.packing import Abilities, Loss, abilities, fill_packs, measure, pack_rows, pack_tokens
 from trainers.local.spool import TrainingJob, replace_json
 
 CHECKPOINT_S = 60.0
-PACK_TOKENS = 2048
 WARM_UP = 0.05
 MAX_NORM = 1.0
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -55,11 +54,12 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
     validation = None
     if job.validation_file is not None:
         validation = read_rows(Path(job.validation_file), tokenizer, settings.max_length, "validation_file")
-    base = load_model(job.base, device, dtype)
-    able = abilities(base, max(len(row.ids) for row in training.rows))
+    longest = max(training.longest, validation.longest if validation else 0)
+    base = load_model(job.base, device, dtype, longest)
+    able = abilities(base, longest)
     model = add_lora(base, settings)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     position = restore_checkpoint(folder, model, optimizer)
     started -= position.seconds
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
@@ -143,7 +143,7 @@ def learn(
     model.train()
     targets = sum(sum(row.supervised) for row in batch)
     loss, right = 0.0, 0
-    for pack in packs_of(batch, able):
+    for pack in packs_of(batch, able, model.device):
         part = measure_rows(model, pack, able)
         (part.total / targets).backward()  # type: ignore[no-untyped-call]
         loss, right = loss + part.total.item() / targets, right + part.right
@@ -163,15 +163,18 @@ def learn(
 def evaluate(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Scores:
     model.eval()
     by_length = sorted(rows, key=lambda row: len(row.ids))
-    parts = [measure_rows(model, pack, able) for pack in packs_of(by_length, able)]
+    parts = [measure_rows(model, pack, able) for pack in packs_of(by_length, able, model.device)]
     targets = sum(part.tokens for part in parts)
     return Scores(sum(part.total.item() for part in parts) / targets, sum(p.right for p in parts) / targets)
 
 
-def packs_of(rows: Sequence[Row], able: Abilities) -> list[list[Row]]:
-    return fill_packs(rows, PACK_TOKENS if able.packs else 1)
+def packs_of(rows: Sequence[Row], able: Abilities, device: torch.device) -> list[list[Row]]:
+    return fill_packs(rows, pack_tokens(device) if able.packs else 1)
 
 
 def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:
+    """Frozen weights in bfloat16 meet LoRA's in float32: autocast multiplies both in bfloat16."""
     weight = next(model.parameters())
-    return measure(model, pack_rows(rows, weight.device, weight.dtype), able)
+    pack = pack_rows(rows, weight.device, weight.dtype)
+    with torch.autocast(weight.device.type, weight.dtype, enabled=weight.dtype != torch.float32):
+        return measure(model, pack, able)

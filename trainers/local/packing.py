@@ -78,6 +78,11 @@ def abilities(model: PreTrainedModel, longest: int) -> Abilities:
     return Abilities(packs, "logits_to_keep" in inspect.signature(model.forward).parameters)
 
 
+def pack_tokens(device: torch.device) -> int:
+    """How long a sequence is worth its attention, which grows with the square."""
+    return 768 if device.type == "cpu" else 8192
+
+
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     """Rows in their order, in groups of at most `limit` tokens; a longer row stands alone."""
     packs: list[list[Row]] = []

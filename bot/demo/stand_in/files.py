@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import time
+from urllib.parse import quote
 
 from bot.demo.cast import BOT
 from bot.demo.stand_in.state import TEAM, Json, SlackError, State, StoredFile
@@ -90,8 +91,8 @@ def _kept(state: State, name: str, length: int, owner: str) -> StoredFile:
         "user_team": TEAM,
         "is_external": False,
         "file_access": "visible",
-        "url_private": f"{place}/{name}",
-        "url_private_download": f"{place}/download/{name}",
+        "url_private": f"{place}/{quote(name)}",
+        "url_private_download": f"{place}/download/{quote(name)}",
         "permalink": f"{state.base}/files/{owner}/{file_id}/{name}",
         "channels": [],
         "groups": [],

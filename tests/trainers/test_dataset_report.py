@@ -14,7 +14,7 @@ import pytest
 from trainers.dataset import CLASSIFY, Columns, Limits, Report, check_file, read, split
 from trainers.tokens import Encoding, count_chat
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import MODEL, spec
+from tests.trainers.client.conftest import MODEL, spec
 from tests.peers.hosted import Fault, Hosted
 from trainers.client import Trainer
 from trainers.errors import Nonsense

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import MODEL, digest, provider, spec
+from tests.trainers.client.conftest import MODEL, digest, provider, spec
 from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service

@@ -16,7 +16,7 @@ from trainers.dataset import Example, Shared, overlap, read, split, store_chat, 
 from trainers.dataset.values import question_key
 from trainers.types import Message
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_banking77 = pytest.mark.skipif(
     not (SHARED / "banking77").is_dir(), reason="needs ../shared/data/banking77, which a plain clone lacks"
 )
