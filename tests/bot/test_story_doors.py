@@ -8,7 +8,8 @@ import pytest
 
 from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.workspace import wait_until
-from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, World, tickets_csv, words_of
+from tests.bot.props import tickets_csv
+from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, World, words_of
 
 
 def _home(world: World, user: str) -> str:

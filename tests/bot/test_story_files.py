@@ -8,7 +8,8 @@ import pytest
 
 from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.stand_in import Fault, broken, cut_off, refused, slow, too_many
-from tests.bot.world import DORA, JOBS, PRIVATE, START, World, tickets_csv
+from tests.bot.props import tickets_csv
+from tests.bot.world import DORA, JOBS, PRIVATE, START, World
 
 
 def _lines(count: int) -> list[str]:

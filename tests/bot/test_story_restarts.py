@@ -12,7 +12,8 @@ from bot.workflows.reconcile import reconcile
 from bot.workflows.training import SETTLE_S
 from storage.database import DatabaseInUse
 from storage.records import RunState
-from tests.bot.world import JOBS, START, World, tickets_csv
+from tests.bot.props import tickets_csv
+from tests.bot.world import JOBS, START, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bot.demo.cast import ANA, BEN
-from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET, World, tickets_csv, words_of
+from tests.bot.props import tickets_csv
+from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET, World, words_of
 
 
 def test_from_a_file_to_a_better_model(world: World) -> None:

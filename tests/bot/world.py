@@ -5,10 +5,7 @@ Time stands still until a test ticks. `tick` does what the watcher does: one rec
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +19,12 @@ from bot.demo.stand_in import StandIn
 from bot.demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
 from bot.settings import Settings, load_settings
 from bot.workers import Workers
-from bot.workflows.datasets import SEED
 from bot.workflows.reconcile import reconcile
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
+from tests.bot.props import answer, checked_tickets
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
-from trainers.dataset import Columns, Report, check_file
 
 CLEO = Person("U0CLEO", "cleo", "Cleo Marin", "cleo@example.com")
 DORA = Person("U0DORA", "dora", "Dora Lind", "dora@example.com")
@@ -45,7 +41,6 @@ APPROVERS_GROUP = "S0APPROVE"
 MODEL, TARGET = "acme-small", "acme/acme-small"
 START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
 JOBS = "/fine_tuning/jobs"
-LABELS = ("billing", "shipping", "refund")
 SECONDS_A_TICK = 3.0
 
 Found = TypeVar("Found")
@@ -247,7 +242,7 @@ class World:
     def seed_dataset(self, *, uploaded_by: Person = DORA, channel: Channel = PRIVATE) -> Dataset:
         """As an upload leaves it, without the fetching and the worker."""
         files = self.service.settings.files
-        report = _checked(files)
+        report = checked_tickets(files)
         store = self.store
         received = store.datasets.receive(
             NewDataset("tickets", channel.id, uploaded_by.id, "tickets.csv", "F0SEEDED"), now=self.clock
@@ -310,23 +305,6 @@ def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
         assert not [sent for sent in slack.deliveries if not sent.acked or sent.seconds > 2]
 
 
-def answer(model: str, messages: list[dict[str, Any]]) -> str:
-    """A base model that always says 'billing'; a tuned one that has learnt what the text says."""
-    if not model.startswith("ft:"):
-        return "billing"
-    return next(label for label in LABELS if label in messages[-1]["content"])
-
-
-def tickets_csv(rows: int = 60) -> str:
-    sheet = io.StringIO()
-    writer = csv.writer(sheet)
-    writer.writerow(["text", "label"])
-    for number in range(rows):
-        label = LABELS[number % 3]
-        writer.writerow([f"Order {number * 37}: a question about {label}, and {number} more words", label])
-    return sheet.getvalue()
-
-
 def words_of(message: PostedMessage) -> str:
     """All that a person can read in a message, the fallback text first."""
     return "\n".join([message.text, *_texts(list(message.blocks)), *(file.name for file in message.files)])
@@ -342,20 +320,3 @@ def _texts(node: Any) -> Iterator[str]:
                 yield value
             else:
                 yield from _texts(value)
-
-
-_known: list[tuple[Report, Path]] = []
-
-
-def _checked(files: Path) -> Report:
-    """The report of `tickets_csv`, made once; its files are copied to where the bot keeps them."""
-    if not _known:
-        folder = files.parents[3] / "checked"
-        folder.mkdir(exist_ok=True)
-        source = folder / "tickets.csv"
-        source.write_text(tickets_csv(), encoding="utf-8")
-        _known.append((check_file(source, source.name, Columns(None, None), folder, SEED), folder))
-    report, folder = _known[0]
-    for digest in (report.train_sha256, report.holdout_sha256):
-        shutil.copy(folder / f"{digest}.jsonl", files)
-    return report

@@ -18,7 +18,7 @@ from trainers.local.base import load_model, load_tokenizer
 from trainers.local.devices import best_device, best_dtype
 from trainers.local.failures import TrainingFailed
 from trainers.local.problems import Problem
-from trainers.local.serve import ChatMessage
+from trainers.local.serve import MAX_BATCH_TOKENS, ChatMessage
 
 MAX_BASES = 2
 MAX_ADAPTERS = 8
@@ -53,7 +53,7 @@ class Base:
     def __init__(self, source: str) -> None:
         self.device = best_device()
         self.tokenizer = load_tokenizer(source)
-        model = load_model(source, self.device, best_dtype(self.device))
+        model = load_model(source, self.device, best_dtype(self.device), MAX_BATCH_TOKENS)
         self.context = int(model.config.get_text_config().max_position_embeddings)
         self.end_tokens = _end_tokens(model, self.tokenizer)
         self._model: Any = model.eval()

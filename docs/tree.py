@@ -1,0 +1,57 @@
+"""Writes README's tree: each module with the first line that it says about itself. `python docs/tree.py`"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- tree: written by docs/tree.py -->\n", "<!-- end of tree -->\n"
+OTHERS = (
+    ("tests/", "one folder a room, and the peers that stand where a company's server would"),
+    ("benchmarks/", "what was measured, to be measured again: `make bench`"),
+    ("examples/", "support tickets written for this project, and a flawed file for `finetune check`"),
+    ("docs/", "Slack, local-slack, screenshots"),
+    ("manifest.yml", "the Slack app, as Slack reads it"),
+)
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{START}{tree()}{END}{after}", encoding="utf-8")
+
+
+def tree() -> str:
+    lines = [line for package in ("bot", "trainers", "storage") for line in _package(ROOT / package, 0)]
+    lines += [f"{name:<28}{what}" for name, what in OTHERS]
+    return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def _package(folder: Path, depth: int) -> Iterator[str]:
+    yield _line(depth, folder.name + "/", _says(folder / "__init__.py"))
+    modules = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("__"))
+    for module in modules:
+        yield _line(depth + 1, module.name, _says(module))
+    for inner in sorted(path.parent for path in folder.glob("*/__init__.py")):
+        yield from _package(inner, depth + 1)
+
+
+def _line(depth: int, name: str, says: str) -> str:
+    return f"{'  ' * depth + name:<28}{says}"
+
+
+def _says(module: Path) -> str:
+    """The first sentence of the docstring, without the line about how it is started."""
+    said = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    sentence = " ".join(said.split("\n\n")[0].split())
+    for end in (". ", "; "):
+        sentence = sentence.split(end)[0]
+    return sentence.rstrip(".;")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""`finetune …` in the terminal: what it prints, as text and as JSON, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from bot.demo.cast import BEN
+from bot.demo.stand_in import StandIn, refused
+from bot.embedded import free_port
+from storage.database import Database
+
+ROOT = Path(__file__).parents[2]
+TICKETS = ROOT / "examples" / "support_tickets.csv"
+FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without finetune.toml and .env, an environment without tokens."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FINETUNE_CONFIG", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def finetune(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def estimated(*arguments: str) -> dict[str, Any]:
+    result = finetune("estimate", "--dataset", TICKETS, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+# check
+
+
+def test_a_file_in_order_is_checked_with_exit_code_0() -> None:
+    result = finetune("check", TICKETS)
+    assert result.exit_code == 0
+    assert "It can be used." in result.stdout
+
+
+def test_the_json_of_a_check_lists_findings_by_line() -> None:
+    result = finetune("check", FLAWED, "--json")
+    assert result.exit_code == 1, "something in it blocks"
+    findings = json.loads(result.stdout)["findings"]
+    assert findings
+    for finding in findings:
+        assert {"line", "severity", "code", "message", "cure", "count"} == set(finding)
+        assert finding["line"] is None or finding["line"] >= 1
+        assert finding["severity"] in ("blocks", "warns", "tells")
+        assert finding["code"].replace("_", "").isalpha()
+        assert finding["message"].endswith(".")
+    blocking = [finding for finding in findings if finding["severity"] == "blocks"]
+    assert any(finding["line"] for finding in blocking)
+
+
+def test_a_file_that_only_warns_has_exit_code_0(tmp_path: Path) -> None:
+    rows = TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "twice.csv").write_text("".join([*rows[:60], rows[5]]), encoding="utf-8")
+    result = finetune("check", "twice.csv", "--json")
+    severities = {finding["severity"] for finding in json.loads(result.stdout)["findings"]}
+    assert "warns" in severities
+    assert (result.exit_code, "blocks" in severities) == (0, False)
+
+
+def test_a_blocked_file_says_so_for_people() -> None:
+    result = finetune("check", FLAWED)
+    assert result.exit_code == 1
+    assert "It can't be used until this is mended." in result.stdout
+
+
+def test_the_columns_can_be_named(tmp_path: Path) -> None:
+    rows = TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "a.csv").write_text("".join(["words,kind\n", *rows[1:80]]), encoding="utf-8")
+    result = finetune("check", "a.csv", "--text", "words", "--label", "kind", "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["columns"]) == (0, {"text": "words", "label": "kind"})
+
+
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    finetune("check", TICKETS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_is_said() -> None:
+    result = finetune("check", "gone.csv")
+    assert result.exit_code == 2
+    assert "'gone.csv' does not exist" in result.stderr
+
+
+# estimate
+
+
+def test_ten_million_tokens_of_gpt_4o_cost_25_dollars_a_month() -> None:
+    answer = estimated("--current", "gpt-4o", "--volume", "10M")
+    assert answer["monthly_input_tokens"] == 10_000_000
+    assert answer["monthly_before_usd"] == 25.0
+    assert answer["monthly_before_total_usd"] == pytest.approx(
+        answer["monthly_before_usd"] + answer["monthly_before_output_usd"]
+    )
+    assert (answer["dataset"], answer["current"]) == ("support_tickets", "gpt-4o")
+    assert answer["target"].startswith("local/")
+    assert answer["verdict"]["headline"]
+    assert all(one["why"] for one in answer["assumptions"])
+
+
+def test_twice_the_volume_is_twice_the_bill() -> None:
+    once, twice = (estimated("--current", "gpt-4o", "--volume", volume) for volume in ("10M", "20M"))
+    assert twice["monthly_before_usd"] == 50.0
+    assert twice["monthly_before_total_usd"] == pytest.approx(2 * once["monthly_before_total_usd"])
+    assert twice["training_tokens"] == once["training_tokens"]
+
+
+def test_without_today_s_model_the_saving_is_unknown_not_zero() -> None:
+    answer = estimated()
+    assert answer["monthly_before_usd"] is answer["saving_month_usd"] is None
+    assert answer["training_tokens"] > 0
+    assert any("is unknown" in reason["text"] for reason in answer["verdict"]["reasons"])
+
+
+def test_an_estimate_for_people_shows_the_same_figure() -> None:
+    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    assert result.exit_code == 0
+    assert "$25" in result.stdout
+    assert "What this rests on" in result.stdout
+    assert "`" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--current", "gpt-4o", "--volume", "lots"], "I can't read “lots” as a volume. Write "),
+        (["--current", "gpt-4oo", "--volume", "10M"], "I know no price for “gpt-4oo”. Did you mean gpt-4o"),
+        (["--target", "local/smollm2-135n"], "Did you mean local/smollm2-135m?"),
+    ],
+)
+def test_what_cannot_be_understood_is_said_with_the_nearest(arguments: list[str], sentence: str) -> None:
+    result = finetune("estimate", "--dataset", TICKETS, *arguments, "--json")
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_flawed_file_is_not_estimated() -> None:
+    result = finetune("estimate", "--dataset", FLAWED, "--json")
+    assert result.exit_code == 2
+    assert "must be mended before it can be estimated" in result.stderr
+    assert result.stdout == ""
+
+
+def test_settings_that_are_wrong_stop_an_estimate(tmp_path: Path) -> None:
+    (tmp_path / "finetune.toml").write_text("[people]\nquorum = 0\n[budget]\nmonthly_usd = 2.5\n")
+    result = finetune("estimate", "--dataset", TICKETS)
+    assert result.exit_code == 2
+    assert result.stderr.count("• finetune.toml: ") == 2
+
+
+# doctor, help
+
+
+def test_the_doctor_lists_problems_and_ends_with_1() -> None:
+    result = finetune("doctor")
+    assert result.exit_code == 1
+    assert "problem  settings: SLACK_BOT_TOKEN is not set" in result.stdout
+    assert "ok       SQLite: " in result.stdout
+
+
+def test_the_help_names_every_command() -> None:
+    result = finetune("--help")
+    assert result.exit_code == 0
+    for command in ("run", "trainer", "check", "estimate", "doctor", "demo"):
+        assert f"\n  {command} " in result.stdout
+
+
+# run
+
+
+def settings_for(slack: StandIn, folder: Path) -> dict[str, str]:
+    """Settings with a trainer that is somewhere else, so that none is started here."""
+    config = folder / "finetune.toml"
+    config.write_text(
+        f'[slack]\nmode = "http"\nport = {free_port()}\napi_url = "{slack.door.api_url}"\n'
+        f'[people]\napprovers = ["{BEN.id}"]\n'
+        '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'
+    )
+    return {
+        **os.environ,
+        "FINETUNE_CONFIG": str(config),
+        "SLACK_BOT_TOKEN": slack.door.bot_token,
+        "SLACK_SIGNING_SECRET": slack.door.signing_secret,
+    }
+
+
+@pytest.fixture
+def slack() -> Iterator[StandIn]:
+    with StandIn() as slack:
+        yield slack
+
+
+@contextmanager
+def running(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "bot", "run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_run_on_the_same_data_is_refused_and_the_first_goes_on(
+    slack: StandIn, tmp_path: Path
+) -> None:
+    environment = settings_for(slack, tmp_path)
+    with running(environment) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("finetune is running · http://127.0.0.1:")
+        asked = len(slack.calls())
+        with running(environment) as second:
+            said, why = second.communicate(timeout=30)
+        assert second.returncode == 2
+        assert f"already uses {tmp_path}/data/finetune.db" in why
+        assert "Traceback" not in why
+        assert said == ""
+        assert len(slack.calls()) == asked, "the second did not even ask Slack"
+        assert first.poll() is None
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(timeout=30) == 0
+    Database(tmp_path / "data" / "finetune.db").close()
+
+
+def test_a_run_with_a_refused_token_says_so(slack: StandIn, tmp_path: Path) -> None:
+    slack.fail("auth.test", refused("invalid_auth"))
+    with running(settings_for(slack, tmp_path)) as process:
+        _, why = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert why.strip() == "Slack refuses the bot's token: invalid_auth. Check SLACK_BOT_TOKEN in .env."
+
+
+def test_a_run_without_tokens_names_them_all() -> None:
+    result = finetune("run")
+    assert result.exit_code == 2
+    assert "• SLACK_BOT_TOKEN is not set" in result.stderr
+    assert "• SLACK_APP_TOKEN is not set" in result.stderr
+    assert "`finetune doctor` checks everything" in result.stderr
+
+
+def test_tokens_may_stand_in_a_dot_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("SLACK_BOT_TOKEN=xoxb-from-dot-env\n")
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "for monkeypatch to take back")
+    monkeypatch.delenv("SLACK_BOT_TOKEN")
+    result = finetune("run")
+    assert "SLACK_BOT_TOKEN" not in result.stderr
+    assert "• SLACK_APP_TOKEN is not set" in result.stderr

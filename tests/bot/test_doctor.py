@@ -1,0 +1,188 @@
+"""`finetune doctor`: what is well, what is not and its cure; Slack and a provider answer for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.demo.stand_in import StandIn, broken, cut_off, refused
+from bot.doctor import SCOPES, Finding, examine
+from bot.settings import load_settings
+from tests.peers.hosted import NOT_AVAILABLE, Hosted
+
+GOOD = """
+data = "data"
+[slack]
+mode = "http"
+api_url = "{api}"
+[people]
+approvers = ["U0BEN"]
+approver_groups = ["S1"]
+quorum = 2
+[budget]
+monthly_usd = "200"
+[trainer.models]
+tiny = "models/tiny"
+"""
+
+
+class Installation:
+    """A folder with finetune.toml, and an environment with nobody else's keys in it."""
+
+    def __init__(self, folder: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.slack = slack
+        self._patch = monkeypatch
+        for row in load_settings({}, need_slack=False).providers:
+            monkeypatch.delenv(row.provider.key_env or "NO_SUCH_KEY", raising=False)
+        monkeypatch.setenv("FINETUNE_CONFIG", str(folder / "finetune.toml"))
+        self.environment(SLACK_BOT_TOKEN=slack.door.bot_token, SLACK_SIGNING_SECRET="s")
+        monkeypatch.delenv("SLACK_APP_TOKEN", raising=False)
+        self.settings()
+
+    def settings(self, *changes: tuple[str, str], more: str = "") -> None:
+        text = GOOD.format(api=self.slack.door.api_url)
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (self.folder / "finetune.toml").write_text(text + more)
+
+    def environment(self, **values: str) -> None:
+        for name, value in values.items():
+            self._patch.setenv(name, value)
+
+    def __getitem__(self, what: str) -> Finding:
+        (finding,) = [finding for finding in examine() if finding.what == what]
+        return finding
+
+
+@pytest.fixture
+def slack() -> Iterator[StandIn]:
+    with StandIn() as slack:
+        yield slack
+
+
+@pytest.fixture
+def here(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    monkeypatch.chdir(tmp_path)
+    return Installation(tmp_path, slack, monkeypatch)
+
+
+def test_an_installation_in_order(here: Installation) -> None:
+    findings = {finding.what: finding for finding in examine()}
+    assert list(findings) == [
+        *("settings", "SQLite", "Slack", "scopes"),
+        *("approvers", "budget", "own trainer", "disk"),
+    ]
+    assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
+    assert findings["Slack"].said == "signed in to Stand-in as finetune"
+    assert findings["scopes"].said == "all granted"
+    assert findings["approvers"].said == "2 people or groups, 2 needed for a run"
+    assert findings["budget"].said == "$200 a month"
+    assert findings["own trainer"].said == "starts with tiny"
+    assert "journal " in findings["SQLite"].said
+
+
+def test_it_changes_nothing(here: Installation) -> None:
+    examine()
+    assert [path.name for path in here.folder.iterdir()] == ["finetune.toml"]
+    assert {call.method for call in here.slack.calls()} == {"auth.test"}
+
+
+def test_every_problem_of_the_settings_is_listed_and_the_rest_still_looked_at(here: Installation) -> None:
+    here.settings(("quorum = 2", "quorum = 0"), ('monthly_usd = "200"', "monthly_usd = 2.5"))
+    found = [finding for finding in examine() if finding.what == "settings"]
+    assert [finding.is_well for finding in found] == [False, False]
+    assert "[people] quorum" in found[0].said
+    assert here["SQLite"].is_well
+
+
+def test_without_tokens_the_rest_is_still_looked_at(here: Installation) -> None:
+    here.environment(SLACK_BOT_TOKEN="")
+    assert "SLACK_BOT_TOKEN is not set" in here["settings"].said
+    assert here["approvers"].is_well
+    assert here.slack.calls() == ()
+
+
+def test_a_refused_token_has_its_cure(here: Installation) -> None:
+    here.environment(SLACK_BOT_TOKEN="xoxb-canary")
+    finding = here["Slack"]
+    assert not finding.is_well
+    assert finding.said == "refuses the bot token: invalid_auth. Copy it again into .env"
+    here.slack.fail("auth.test", refused("account_inactive"))
+    assert "account_inactive" in here["Slack"].said
+
+
+def test_a_slack_that_cannot_be_reached_is_said_with_its_address(here: Installation) -> None:
+    here.slack.fail("auth.test", cut_off())
+    finding = here["Slack"]
+    assert not finding.is_well
+    assert finding.said.startswith(f"could not be reached at {here.slack.door.api_url}")
+
+
+def test_a_broken_slack_is_not_blamed_on_the_token(here: Installation) -> None:
+    here.slack.fail("auth.test", broken(503))
+    finding = here["Slack"]
+    assert not finding.is_well
+    assert "token" not in finding.said
+    assert "HTTP 503" in finding.said
+
+
+def test_missing_scopes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with StandIn(scopes=SCOPES - {"files:read", "im:write"}) as slack:
+        finding = Installation(tmp_path, slack, monkeypatch)["scopes"]
+    assert not finding.is_well
+    assert finding.said == "missing files:read, im:write: reinstall the app from manifest.yml"
+
+
+def test_the_scopes_it_wants_are_the_manifest_s() -> None:
+    manifest = (Path(__file__).parents[2] / "manifest.yml").read_text()
+    assert all(f"- {scope}\n" in manifest for scope in SCOPES)
+
+
+def test_no_approver_and_no_budget_are_said(here: Installation) -> None:
+    here.settings(
+        ('approvers = ["U0BEN"]', ""), ('approver_groups = ["S1"]', ""), ('monthly_usd = "200"', "")
+    )
+    assert not here["approvers"].is_well
+    assert '[people] approvers = ["U…"]' in here["approvers"].said
+    assert "only runs that cost nothing fit" in here["budget"].said
+
+
+def test_a_trainer_without_a_model_is_said(here: Installation) -> None:
+    here.settings(("[trainer.models]\ntiny", "[prices.x]\ninput = '1'\noutput = '1'\nsource"))
+    finding = here["own trainer"]
+    assert not finding.is_well
+    assert "no base model: [trainer.models] NAME" in finding.said
+
+
+def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installation) -> None:
+    with Hosted() as company:
+        here.settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
+        assert "OpenAI" not in [finding.what for finding in examine()]
+        here.environment(OPENAI_API_KEY=company.key)
+        finding = here["OpenAI"]
+        assert finding.is_well, finding
+        assert finding.said.startswith("answers, nothing speaks against training there so far")
+        assert "takes new jobs until 2027-01-06" in finding.said
+        assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
+
+
+def test_a_provider_s_no_is_said_and_its_key_is_not(here: Installation) -> None:
+    with Hosted() as company:
+        here.settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
+        here.environment(OPENAI_API_KEY="sk-canary")
+        finding = here["OpenAI"]
+        assert not finding.is_well
+        assert "canary" not in finding.said
+        company.fail("GET /fine_tuning/jobs", NOT_AVAILABLE)
+        here.environment(OPENAI_API_KEY=company.key)
+        assert not here["OpenAI"].is_well
+
+
+def test_a_data_folder_that_is_not_yet_there_is_measured_where_it_will_be(here: Installation) -> None:
+    here.settings(('data = "data"', 'data = "not/yet/there"'))
+    assert f"GB free in {here.folder}" in here["disk"].said

@@ -1,0 +1,113 @@
+"""Fetching a file from a Slack that is cut off, redirects, wants a sign-in, or names another host."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from slack_sdk import WebClient
+
+from bot.listeners.downloads import SlackFiles
+from bot.results import Refusal
+from bot.workflows.desk import FetchedFile, FetchLater
+
+MOST = 1_000
+
+
+@dataclass
+class Answer:
+    """To a download. `url` is what files.info names, '' for this server's own; `size` is what it claims."""
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b"text,label\n"
+    url: str = ""
+    size: int = 11
+    tokens: list[str | None] = field(default_factory=list)
+
+
+@contextmanager
+def slack_that(answer: Answer) -> Iterator[SlackFiles]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            url = answer.url or f"http://127.0.0.1:{server.server_port}/file"
+            info = {"name": "a.csv", "size": answer.size, "url_private_download": url}
+            self._send(
+                200, (("Content-Type", "application/json"),), json.dumps({"ok": True, "file": info}).encode()
+            )
+
+        def do_GET(self) -> None:
+            answer.tokens.append(self.headers.get("Authorization"))
+            self._send(answer.status, answer.headers, answer.body)
+
+        def _send(self, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    host = f"127.0.0.1:{server.server_port}"
+    try:
+        client = WebClient("xoxb-1", base_url=f"http://{host}/api/", retry_handlers=[])
+        yield SlackFiles(client, "xoxb-1", frozenset({host}))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_file_is_kept_under_its_sha256(tmp_path: Path) -> None:
+    with slack_that(Answer()) as files:
+        fetched = files.fetch("F1", tmp_path, MOST)
+    assert isinstance(fetched, FetchedFile)
+    assert fetched.path.name == fetched.sha256 and fetched.path.read_bytes() == b"text,label\n"
+
+
+def test_a_download_that_ends_early_is_no_file(tmp_path: Path) -> None:
+    cut = Answer(headers=(("Content-Length", "500"),))
+    with slack_that(cut) as files, pytest.raises(FetchLater, match="ended early, after 11 bytes"):
+        files.fetch("F1", tmp_path, MOST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_larger_than_it_was_said_to_be_is_refused(tmp_path: Path) -> None:
+    with slack_that(Answer(body=b"x" * 5_000)) as files:
+        refusal = files.fetch("F1", tmp_path, MOST)
+    assert isinstance(refusal, Refusal) and "Send fewer rows" in refusal.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sign_in_page_names_the_missing_scope(tmp_path: Path) -> None:
+    with slack_that(Answer(headers=(("Content-Type", "text/html; charset=utf-8"),))) as files:
+        refusal = files.fetch("F1", tmp_path, MOST)
+    assert isinstance(refusal, Refusal) and "files:read" in refusal.text
+
+
+def test_a_redirect_takes_no_token_along(tmp_path: Path) -> None:
+    elsewhere = Answer()
+    with slack_that(elsewhere) as other:
+        address = next(iter(other.hosts))
+        with slack_that(Answer(status=302, headers=(("Location", f"http://{address}/file"),))) as files:
+            assert isinstance(files.fetch("F1", tmp_path, MOST), Refusal)
+    assert elsewhere.tokens == []
+
+
+@pytest.mark.parametrize("url", ["https://files.example/x", "http://files.slack.com/x", "file:///etc/passwd"])
+def test_a_foreign_address_is_not_asked(tmp_path: Path, url: str) -> None:
+    with slack_that(Answer(url=url)) as files:
+        refusal = files.fetch("F1", tmp_path, MOST)
+    assert isinstance(refusal, Refusal) and "kept outside Slack" in refusal.text

@@ -1,0 +1,149 @@
+"""Our own trainer as a child process: up, up again after a death, and gone with us."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import pytest
+
+from bot.demo.workspace import wait_until
+from bot.embedded import EmbeddedTrainer
+
+START_S = 30.0
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """What the trainer takes for a model's folder; it is loaded at the first job only, and here comes none."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, base: Path) -> Iterator[EmbeddedTrainer]:
+    trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(base)})
+    trainer.start()
+    yield trainer
+    trainer.stop()
+
+
+def models(trainer: EmbeddedTrainer, key: str | None = None) -> list[str] | None:
+    """None while nobody answers."""
+    request = urllib.request.Request(f"{trainer.base_url}/models")  # noqa: S310
+    request.add_header("Authorization", f"Bearer {key or trainer.key}")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            return [model["id"] for model in json.load(response)["data"]]
+    except HTTPError:
+        raise
+    except (URLError, ConnectionError):
+        return None
+
+
+def wait_for(trainer: EmbeddedTrainer) -> list[str]:
+    return wait_until(lambda: models(trainer), "the trainer's answer", seconds=START_S)
+
+
+def child(trainer: EmbeddedTrainer) -> int:
+    assert trainer._child is not None
+    return trainer._child.pid
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_it_starts_with_its_models_behind_its_key(trainer: EmbeddedTrainer) -> None:
+    assert wait_for(trainer) == ["tiny"]
+    with pytest.raises(HTTPError, match="401") as refused:
+        models(trainer, "another key")
+    refused.value.close()
+    log = (trainer.data / "trainer.log").read_text()
+    assert f"trainer ready on {trainer.base_url}" in log
+    assert trainer.key not in log
+    argv = Path(f"/proc/{child(trainer)}/cmdline").read_text()
+    assert trainer.key not in argv
+
+
+def test_after_a_kill_it_is_up_again_at_the_same_address_with_the_same_key(
+    trainer: EmbeddedTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait_for(trainer)
+    first, key = child(trainer), trainer.key
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: child(trainer) != first, "the second child")
+    assert wait_for(trainer) == ["tiny"]
+    assert trainer.key == key
+    assert "the trainer ended with code -9" in caplog.text
+
+
+def test_stop_ends_it_for_good(trainer: EmbeddedTrainer) -> None:
+    wait_for(trainer)
+    pid = child(trainer)
+    trainer.stop()
+    assert not is_alive(pid)
+    assert models(trainer) is None
+    keepers = [thread for thread in threading.enumerate() if thread.name == "embedded-trainer"]
+    wait_until(lambda: not any(thread.is_alive() for thread in keepers), "the end of its keeper")
+    trainer.stop()
+    assert child(trainer) == pid, "nothing new was started"
+
+
+def test_why_it_ended_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(tmp_path / "nowhere")})
+    trainer.start()
+    wait_until(lambda: "again in 1 s" in caplog.text, "the message", seconds=START_S)
+    trainer.stop()
+    assert re.search(r"ended with code 2: trainer: model tiny: there is no folder \S+nowhere", caplog.text)
+
+
+def test_it_ends_when_we_are_killed(tmp_path: Path, base: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from bot.embedded import EmbeddedTrainer\n"
+        "trainer = EmbeddedTrainer(Path(sys.argv[1]), {'tiny': sys.argv[2]}); trainer.start()\n"
+        "print(trainer._child.pid, flush=True); time.sleep(60)"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "trainer"), str(base)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        log = tmp_path / "trainer" / "trainer.log"
+        wait_until(lambda: "trainer ready" in log.read_text(), "the trainer", seconds=START_S)
+        parent.kill()
+    wait_until(lambda: not is_alive(pid), "its end", seconds=START_S)
+
+
+def test_the_key_is_made_once_and_for_us_alone(tmp_path: Path) -> None:
+    data = tmp_path / "trainer"
+    before = os.umask(0)
+    try:
+        key = EmbeddedTrainer(data, {}).key
+    finally:
+        os.umask(before)
+    assert len(key) > 30
+    assert stat.S_IMODE((data / "trainer.key").stat().st_mode) == 0o600
+    assert EmbeddedTrainer(data, {}).key == key
+    assert EmbeddedTrainer(tmp_path / "another", {}).key != key
+    assert key not in repr(EmbeddedTrainer(data, {}))
+
+
+def test_a_port_that_was_named_is_kept_and_else_a_free_one_is_taken(tmp_path: Path) -> None:
+    assert EmbeddedTrainer(tmp_path, {}, port=8021).base_url == "http://127.0.0.1:8021/v1"
+    assert EmbeddedTrainer(tmp_path, {}).port > 1024

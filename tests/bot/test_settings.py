@@ -1,0 +1,285 @@
+"""Settings: everything that is wrong is said at once, where it stands and with its cure; tokens stay unseen."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from bot.settings import SLACK_API, Settings, SettingsProblems, load_settings
+
+TOKENS = {"SLACK_BOT_TOKEN": "xoxb-canary-bot", "SLACK_APP_TOKEN": "xapp-canary-app"}
+SECRET = {"SLACK_SIGNING_SECRET": "canary-signing"}
+
+
+def written(folder: Path, toml: str = "") -> Path:
+    path = folder / "finetune.toml"
+    path.write_text(toml, encoding="utf-8")
+    return path
+
+
+def read(folder: Path, toml: str = "", **environment: str) -> Settings:
+    return load_settings({**TOKENS, **environment}, written(folder, toml))
+
+
+def problems(folder: Path, toml: str = "", environment: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(SettingsProblems) as found:
+        load_settings(TOKENS if environment is None else environment, written(folder, toml))
+    assert str(found.value) == "\n".join(found.value.problems)
+    return list(found.value.problems)
+
+
+def only_problem(folder: Path, toml: str = "", environment: dict[str, str] | None = None) -> str:
+    (problem,) = problems(folder, toml, environment)
+    return problem
+
+
+def test_with_tokens_alone_there_is_a_usable_default(tmp_path: Path) -> None:
+    settings = read(tmp_path)
+    assert (settings.slack.mode, settings.slack.api_url, settings.slack.blocks) == (
+        "socket",
+        SLACK_API,
+        "newest",
+    )
+    assert (settings.people.approvers, settings.people.quorum) == ((), 1)
+    assert settings.monthly_budget_usd == 0
+    assert settings.database == tmp_path / "data" / "finetune.db"
+    assert settings.files == tmp_path / "data" / "files"
+    assert {row.name for row in settings.providers} >= {"local", "openai"}
+    assert settings.prices == ()
+
+
+def test_everything_that_can_be_said_is_read(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        """
+data = "elsewhere"
+[slack]
+mode = "http"
+port = 3100
+api_url = "http://127.0.0.1:9/api/"
+fallback_channel = "C9"
+blocks = "classic"
+[people]
+approvers = ["U1", "U2"]
+approver_groups = ["S1"]
+quorum = 2
+[budget]
+monthly_usd = "200.50"
+[trainer]
+models = { tiny = "models/tiny" }
+port = 8021
+slots = 2
+usd_per_hour = "0.10"
+tokens_per_second = 900
+""",
+        **SECRET,
+    )
+    slack, people, trainer = settings.slack, settings.people, settings.trainer
+    assert settings.data == tmp_path / "elsewhere"
+    assert (slack.mode, slack.port, slack.api_url) == ("http", 3100, "http://127.0.0.1:9/api/")
+    assert (slack.fallback_channel, slack.blocks) == ("C9", "classic")
+    assert (people.approvers, people.approver_groups, people.quorum) == (("U1", "U2"), ("S1",), 2)
+    assert settings.monthly_budget_usd == Decimal("200.50")
+    assert (dict(trainer.models), trainer.port, trainer.slots) == ({"tiny": "models/tiny"}, 8021, 2)
+    assert (trainer.usd_per_hour, trainer.tokens_per_second) == (Decimal("0.10"), 900)
+
+
+def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
+    with pytest.raises(FrozenInstanceError):
+        read(tmp_path).data = tmp_path  # type: ignore[misc]
+
+
+def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        '[trainer]\nusd_per_hour = "0.10"\n[trainer.models]\n"smollm2-135m" = "a"\nmine = "b"\n',
+    )
+    local = settings.provider("local")
+    assert local is not None
+    assert [model.name for model in local.models] == ["smollm2-135m", "mine"]
+    assert {model.usd_per_hour for model in local.models} == {Decimal("0.10")}
+    assert local.models[0].context == 8192, "what is known of a model stays known"
+    assert settings.provider("nobody") is None
+
+
+def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """
+dat = "x"
+[slack]
+mode = "sockets"
+port = 70000
+[people]
+approvers = "U1"
+quorum = 0
+[budget]
+monthly_usd = 200.0
+[trainer]
+slots = true
+[providers.mine]
+title = "Mine"
+[prices."gpt-x"]
+input = 2.5
+output = "10"
+""",
+        {"SLACK_BOT_TOKEN": "xapp-mixed-up"},
+    )
+    expected = (
+        "SLACK_BOT_TOKEN should start with xoxb-",
+        "SLACK_APP_TOKEN is not set: put it into .env",
+        "finetune.toml: dat is not a setting; did you mean data?",
+        "finetune.toml: [slack] mode should be one of socket, http, not 'sockets'.",
+        "finetune.toml: [slack] port should be a whole number from 0 to 65535, not 70000.",
+        'finetune.toml: [people] approvers should be a list of texts, like ["U123", "U456"], not \'U1\'.',
+        "finetune.toml: [people] quorum should be a whole number from 1 to 20, not 0.",
+        'finetune.toml: [budget] monthly_usd should be US dollars in quotes, like "200.00", not 200.0.',
+        "finetune.toml: [trainer] slots should be a whole number from 1 to 64, not True.",
+        "providers.mine.base_url: is missing",
+        'prices."gpt-x".input: should be USD per 1M tokens in quotes, like "2.50", not 2.5.',
+    )
+    for sentence in expected:
+        assert any(one.startswith(sentence) for one in found), (sentence, found)
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        ("[slack]\nmod = 'http'", "finetune.toml: [slack] mod is not a setting; did you mean mode?"),
+        ("[peple]\nquorum = 1", "finetune.toml: peple is not a setting; did you mean people?"),
+        (
+            "[people]\naprovers = []",
+            "finetune.toml: [people] aprovers is not a setting; did you mean approvers?",
+        ),
+        ("[budget]\nxyz = 1", "finetune.toml: [budget] xyz is not a setting; known are monthly_usd."),
+        (
+            "[providers.openai]\nbase_ur = 'https://x/v1'",
+            "providers.openai.base_ur: is not a key of such a row; did you mean 'base_url'?",
+        ),
+    ],
+)
+def test_the_nearest_key_is_named(tmp_path: Path, toml: str, problem: str) -> None:
+    assert only_problem(tmp_path, toml) == problem
+
+
+@pytest.mark.parametrize(
+    ("toml", "place"),
+    [
+        ("data = 3", "data"),
+        ("slack = 'socket'", "slack"),
+        ("people = ['U1']", "people"),
+        ("trainer = 1", "trainer"),
+        ("budget = '200'", "budget"),
+        ("prices = 3", "prices"),
+        ("[prices]\n'gpt-x' = '2.50'", "[prices] gpt-x"),
+        ("[slack]\nfallback_channel = 9", "[slack] fallback_channel"),
+        ("[people]\napprovers = ['U1', 2]", "[people] approvers"),
+        ("[people]\nquorum = 1.0", "[people] quorum"),
+        ("[people]\nquorum = 21", "[people] quorum"),
+        ("[budget]\nmonthly_usd = '-1'", "[budget] monthly_usd"),
+        ("[budget]\nmonthly_usd = 'NaN'", "[budget] monthly_usd"),
+        ("[budget]\nmonthly_usd = 'Infinity'", "[budget] monthly_usd"),
+        ("[budget]\nmonthly_usd = 'lots'", "[budget] monthly_usd"),
+        ("[budget]\nmonthly_usd = true", "[budget] monthly_usd"),
+        ("[trainer]\nmodels = ['a']", "[trainer] models"),
+        ("[trainer]\nmodels = { a = 1 }", "[trainer] models"),
+        ("[trainer]\ntokens_per_second = 0", "[trainer] tokens_per_second"),
+        ("[slack]\nblocks = ['newest']", "[slack] blocks"),
+    ],
+)
+def test_a_wrong_value_is_said_with_its_place(tmp_path: Path, toml: str, place: str) -> None:
+    assert only_problem(tmp_path, toml).startswith(f"finetune.toml: {place} should be ")
+
+
+@pytest.mark.parametrize("amount", ["'200'", "200", "'200.00'", "0"])
+def test_money_is_text_or_a_whole_number(tmp_path: Path, amount: str) -> None:
+    settings = read(tmp_path, f"[budget]\nmonthly_usd = {amount}")
+    assert settings.monthly_budget_usd == Decimal(amount.strip("'"))
+
+
+def test_providers_that_are_wrong_are_said_with_the_rest(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        '[people]\nquorum = 0\n[providers.box]\nbase_url = "box:8021"\nabilities = ["progres"]\n',
+    )
+    assert len(found) == 3
+    assert any("providers.box.base_url: should start with https://" in one for one in found)
+    assert any("'progres' is not an ability; did you mean 'progress'?" in one for one in found)
+
+
+def test_prices_of_our_own_are_read_as_decimals(tmp_path: Path) -> None:
+    (row,) = read(
+        tmp_path,
+        '[prices."acme/gpt-x"]\ninput = "2.10"\noutput = "8.40"\nas_of = 2026-11-01\nsource = "contract"\n',
+    ).prices
+    assert (row.model, row.price.input, row.price.output) == (
+        "acme/gpt-x",
+        Decimal("2.10"),
+        Decimal("8.40"),
+    )
+    assert (row.source, str(row.as_of)) == ("contract", "2026-11-01")
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "problem"),
+    [
+        ("", {"SLACK_APP_TOKEN": "xapp-1"}, "SLACK_BOT_TOKEN is not set"),
+        ("", {"SLACK_BOT_TOKEN": "xoxb-1"}, "SLACK_APP_TOKEN is not set"),
+        (
+            "",
+            {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xoxb-1"},
+            "SLACK_APP_TOKEN should start with xapp-",
+        ),
+        ("[slack]\nmode = 'http'", {"SLACK_BOT_TOKEN": "xoxb-1"}, "SLACK_SIGNING_SECRET is not set"),
+    ],
+)
+def test_a_missing_token_is_named_with_where_it_is_found(
+    tmp_path: Path, toml: str, environment: dict[str, str], problem: str
+) -> None:
+    found = only_problem(tmp_path, toml, environment)
+    assert found.startswith(problem)
+    assert "api.slack.com/apps" in found
+
+
+def test_each_mode_asks_only_for_its_own_tokens(tmp_path: Path) -> None:
+    path = written(tmp_path, "[slack]\nmode = 'http'")
+    bot = {"SLACK_BOT_TOKEN": "xoxb-1"}
+    assert load_settings({**bot, **SECRET}, path).slack.app_token == ""
+    assert load_settings({}, path, need_slack=False).slack.bot_token == ""
+
+
+def test_tokens_are_in_no_repr_and_no_problem(tmp_path: Path) -> None:
+    assert "canary" not in repr(read(tmp_path, **SECRET))
+    mixed = {"SLACK_BOT_TOKEN": "canary-xoxb", "SLACK_APP_TOKEN": "canary-xapp"}
+    found = problems(tmp_path, "[slack]\nbot_token = 'xoxb-canary'\n", mixed)
+    assert len(found) == 3
+    assert "canary" not in "".join(found)
+
+
+def test_the_environment_names_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "[people]\nquorum = 3")
+    assert load_settings({**TOKENS, "FINETUNE_CONFIG": str(path)}).people.quorum == 3
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(TOKENS).people.quorum == 1, "without a name the file may be missing"
+    with pytest.raises(SettingsProblems, match=r"gone\.toml does not exist"):
+        load_settings({**TOKENS, "FINETUNE_CONFIG": "gone.toml"})
+
+
+@pytest.mark.parametrize("content", [b"[slack\n", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_what_is_no_toml_is_said_with_the_place(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "finetune.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsProblems, match=r"finetune\.toml is not TOML: "):
+        load_settings(TOKENS, path)
+
+
+def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsProblems, match="cannot be read: Is a directory"):
+        load_settings(TOKENS, tmp_path)
