@@ -19,7 +19,8 @@ LEAST_STEPS_ROWS = 2_000
 @dataclass(frozen=True)
 class Plan:
     """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
-    and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone."""
+    and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
+    `warnings` are sentences that an approver reads, as about an end date."""
 
     dataset: str
     dataset_version: int
@@ -44,6 +45,7 @@ class Plan:
     maximum_micros: int
     seconds_low: int
     seconds_high: int
+    warnings: tuple[str, ...]
     monthly_before_micros: int | None
     monthly_after_micros: int | None
     requester: str
@@ -74,7 +76,7 @@ def plan_key(hash_of_plan: str) -> str:
 
 def plan_from_json(text: str) -> Plan:
     raw: dict[str, Any] = json.loads(text)
-    raw["labels"] = tuple(raw["labels"])
+    raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
     raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
     return Plan(**raw)
 

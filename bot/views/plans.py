@@ -94,10 +94,15 @@ def _asking(run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequen
             header(headline),
             fields(_facts(run, plan, budget)),
             *so_far,
+            *_warnings(plan),
             actions(_approve_button(run, plan), _reject_button(run)),
             context(f"{rules} {_exactly(run)}"),
         ),
     )
+
+
+def _warnings(plan: Plan) -> list[Block]:
+    return [section("\n".join(f"• {escape(one)}" for one in plan.warnings))] if plan.warnings else []
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -22,10 +23,13 @@ from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question, RunCost
 from storage.records import Approval, Draft, Run
 from storage.runs import NewRun
+from trainers.errors import TrainerError
 from trainers.money import to_micros
 from trainers.pricing import PriceList
 
 LOOK_FOR_EXPIRY_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 def estimate(desk: Desk, command: Estimate) -> Estimated | Refusal:
@@ -116,15 +120,27 @@ def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | R
 
 
 def expire_or_wait(desk: Desk, run: Run) -> None:
-    """A plan that nobody decided on is over after a day; a cancelled one at once."""
+    """A plan that nobody decided on is over after a day; a cancelled or impossible one at once."""
     now = desk.clock()
     plan = plan_from_json(run.plan)
     if run.cancel_asked_by:
         _close(desk, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
     elif is_expired(Request(run.requester, plan.uploaded_by, run.created_at), now):
         _close(desk, run, "expired", "Nobody decided within 24 hours, so the plan has expired.")
+    elif run.tries == 0 and (refused := _refused_by_trainer(desk, run)):
+        _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {refused}")
     else:
-        desk.store.runs.move(run, run.state, now=now, next_at=now + LOOK_FOR_EXPIRY_S)
+        desk.store.runs.move(run, run.state, now=now, tries=1, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
+    """A no that can be had for free, asked once. A trainer that is down now may be up when it is needed."""
+    try:
+        refused = desk.trainers[run.provider].probe()
+    except TrainerError as trouble:
+        log.warning("run %s: %s", run.id, trouble)
+        return None
+    return str(refused) if refused else None
 
 
 def policy(desk: Desk) -> Policy:
@@ -199,6 +215,7 @@ def _plan(
         maximum_micros=to_micros(cost.training.usd.high + cost.evaluation_usd),
         seconds_low=round(estimated.minutes.low * 60),
         seconds_high=round(estimated.minutes.high * 60),
+        warnings=tuple(one.text for one in estimated.verdict.reasons if one.rule == "end date"),
         monthly_before_micros=to_micros(made.monthly_before.total) if made else None,
         monthly_after_micros=to_micros(made.monthly_after.total) if made else None,
         requester=person,

@@ -42,6 +42,7 @@ PLAN = Plan(
     maximum_micros=600_000,
     seconds_low=60,
     seconds_high=240,
+    warnings=("The model ends soon.", "It cannot be retrained."),
     monthly_before_micros=25_000_000,
     monthly_after_micros=None,
     requester="U_ASKS",

@@ -181,6 +181,7 @@ def plan(**other: Any) -> Plan:
         maximum_micros=120_000,
         seconds_low=780,
         seconds_high=7200,
+        warnings=(),
         monthly_before_micros=281_900_000,
         monthly_after_micros=73_000_000,
         requester=ANA,

@@ -157,6 +157,12 @@ def test_no_direction_or_control_character_is_shown(name: str) -> None:
     assert [text for text in shown if UNSEEN.search(text)] == []
 
 
+@pytest.mark.parametrize("name", ["home", "runs", "list"])
+def test_a_long_list_ends_with_how_much_is_left_out(name: str) -> None:
+    said = list(texts(cards(LONG)[name]["blocks"]))
+    assert any(re.search(r"… and \d+ more$", text) for text in said), said
+
+
 @pytest.mark.parametrize(
     ("name", "person"),
     [("received", ANA), ("ready", ANA), ("asked", ANA), ("partly", BEN), ("decided", BEN)],

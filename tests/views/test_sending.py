@@ -73,6 +73,7 @@ def test_the_setting_chooses_the_form(name: str, store: Store, slack: StandIn, c
         post(store, clock, BOTH[name])
         assert notices(store, slack, blocks, clock).send_due() == 1
     assert kinds(slack) == [types(BOTH[name].newest), types(BOTH[name].blocks)]
+    assert all("newest" not in call.args for call in slack.calls())
 
 
 def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on(

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from bot.views import words
-from bot.views.blocks import cut_mrkdwn, listed, plain
+from bot.views.blocks import cut, cut_mrkdwn, header, listed, plain
 from bot.views.estimates import pays_back
 from tests.views import made
 
@@ -153,6 +153,12 @@ def test_intervals_shares_and_p() -> None:
 )
 def test_cutting_leaves_no_half_of_anything(text: str, cut: str) -> None:
     assert cut_mrkdwn(text, 10).replace(" …", "…") == cut
+
+
+def test_what_is_too_long_is_cut_to_the_very_limit() -> None:
+    assert cut("0123456789", 10) == "0123456789"
+    assert cut("0123456789a", 10) == "012345678…"
+    assert len(header("x" * 400)["text"]["text"]) == 150
 
 
 def test_a_list_says_how_much_of_it_is_left_out() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.client.conftest import MODEL, spec
 from tests.peers.hosted import Fault, Hosted
+from tests.trainers.client.conftest import MODEL, spec
 from trainers.client import Trainer
 from trainers.errors import Nonsense
 from trainers.types import Message

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.client.conftest import MODEL, digest, provider, spec
 from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
+from tests.trainers.client.conftest import MODEL, digest, provider, spec
 from trainers.client import Trainer
 from trainers.creation import sent_hyperparameters
 from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
