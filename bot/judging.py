@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.results import ArmScore
-from trainers.evaluation import Comparison, Confusion, compare, confusion
+from trainers.evaluation import Comparison, Confusion, Interval, compare, confusion
 from trainers.types import Metric
 
 # Blue and vermilion of Okabe and Ito, which colour-blind people tell apart; https://jfly.uni-koeln.de/color/
@@ -58,9 +58,10 @@ def judge(
     compared = compare(base.correct, tuned.correct)
     folder.mkdir(parents=True, exist_ok=True)
     matrix = confusion(expected, tuned.texts) if labelled else None
+    base_matrix = confusion(expected, base.texts) if labelled else None
     return Judged(
-        base=_score(base, compared.base_correct, compared.base.low, compared.base.high),
-        tuned=_score(tuned, compared.tuned_correct, compared.tuned.low, compared.tuned.high),
+        base=_score(base, compared.base_correct, compared.base, base_matrix),
+        tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
         better=compared.gained,
         worse=compared.lost,
         p_value=compared.p,
@@ -124,17 +125,18 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     return _saved(figure, path)
 
 
-def _score(arm: ArmAnswers, correct: int, low: float, high: float) -> ArmScore:
+def _score(arm: ArmAnswers, correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
     ordered = sorted(arm.seconds)
     return ArmScore(
         correct=correct,
         n=len(arm.correct),
-        low=low,
-        high=high,
+        low=likely.low,
+        high=likely.high,
         prompt_tokens=arm.prompt_tokens,
         completion_tokens=arm.completion_tokens,
         p50_s=ordered[len(ordered) // 2],
         p95_s=ordered[min(len(ordered) * 95 // 100, len(ordered) - 1)],
+        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
     )
 
 

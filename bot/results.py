@@ -80,7 +80,10 @@ def _whole(value: object) -> int:
 
 @dataclass(frozen=True)
 class ArmScore:
-    """One arm on the frozen holdout: `low`, `high` are Wilson's 95% bounds of the share correct."""
+    """One arm on the frozen holdout: `low`, `high` are Wilson's 95% bounds of the share correct.
+
+    `unlisted` counts answers that are none of the labels; 0 for free text.
+    """
 
     correct: int
     n: int
@@ -90,6 +93,7 @@ class ArmScore:
     completion_tokens: int
     p50_s: float
     p95_s: float
+    unlisted: int = 0
 
     @property
     def share(self) -> float:

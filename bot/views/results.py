@@ -49,6 +49,7 @@ def card(run: Run, plan: Plan, result: RunResult) -> Message:
     end = (
         divider(),
         fields([*_monthly(plan), *_actuals(plan, result)]),
+        *_not_shown(plan, result),
         section(_next_step(run, result)),
         context(_method(plan, result)),
     )
@@ -189,6 +190,22 @@ def _next_step(run: Run, result: RunResult) -> str:
     if result.gain <= 0:
         return f"*Next*: Look at the rows that got worse before you train again. {ask}."
     return f"*Next*: {ask}. Look at the rows that got worse before it replaces anything."
+
+
+def _not_shown(plan: Plan, result: RunResult) -> list[Block]:
+    """What a reader might take for granted and this measurement does not tell."""
+    said = []
+    if result.base.unlisted:
+        said.append(
+            f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
+            f"and count as wrong; of the tuned model's, {result.tuned.unlisted:,}."
+        )
+    if plan.current and _saved_micros(plan) > 0:
+        current = escape(short(plan.current))
+        said.append(
+            f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."
+        )
+    return [section("\n".join(f"• {one}" for one in said))] if said else []
 
 
 def _method(plan: Plan, result: RunResult) -> str:

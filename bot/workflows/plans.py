@@ -205,6 +205,7 @@ def _plan(
         system=report.system,
         provider=estimated.target.row.name,
         base_model=estimated.target.model.name,
+        current=estimated.question.current,
         method="supervised",
         hyperparameters=estimated.hyperparameters,
         seed=SEED,

@@ -32,6 +32,7 @@ PLAN = Plan(
     system="Classify.",
     provider="local",
     base_model="smollm2-135m",
+    current="gpt-4o",
     method="supervised",
     hyperparameters=(("batch_size", 8), ("learning_rate", 0.001), ("n_epochs", 3)),
     seed=1,

@@ -170,6 +170,7 @@ def plan(**other: Any) -> Plan:
         labels=tuple(count.label for count in LABELS),
         system=None,
         provider="local",
+        current="gpt-4o",
         base_model="smollm2-135m",
         method="supervised",
         hyperparameters=(("n_epochs", 3),),
