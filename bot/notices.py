@@ -22,7 +22,7 @@ from storage.store import Store
 
 SECONDS_BETWEEN_POSTS = 1.05
 SECONDS_BETWEEN_EDITS = 2.5
-MAX_TRIES = 40
+MAX_TRIES = 320  # about a day of Slack being away
 
 CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
 CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
@@ -65,6 +65,9 @@ class Notices:
         return self.clock() >= self._next_allowed.get(_lane(item), 0.0)
 
     def _send(self, item: OutboxItem) -> bool:
+        if item.private and self._place(item.channel, item)[0] != item.channel:
+            self._give_up_private(item)
+            return False
         pause = SECONDS_BETWEEN_EDITS if item.kind == "edit" else SECONDS_BETWEEN_POSTS
         self._next_allowed[_lane(item)] = self.clock() + pause * self.pace
         try:
@@ -141,6 +144,8 @@ class Notices:
             self._later(item, code, 60.0, counts=False)
         elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
             self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # to its person directly
+        elif item.private and code in CHANNEL_IS_CLOSED:
+            self._give_up_private(item)
         elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
             log.warning(
                 "message %s cannot go to %s (%s): sent to the fallback channel", item.id, item.channel, code
@@ -151,6 +156,10 @@ class Notices:
                 "message %s of kind %s to %s was refused by Slack: %s", item.id, item.kind, item.channel, code
             )
             self.store.outbox.give_up(item, error=code)
+
+    def _give_up_private(self, item: OutboxItem) -> None:
+        log.warning("message %s is for %s alone, which is closed to us: not sent", item.id, item.channel)
+        self.store.outbox.give_up(item, error="its private channel is closed")
 
     def _later(self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True) -> None:
         if counts and item.tries + 1 >= MAX_TRIES:

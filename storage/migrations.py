@@ -110,6 +110,7 @@ CREATE TABLE outbox (
     person TEXT,
     card TEXT,
     thread TEXT,
+    private INTEGER NOT NULL DEFAULT 0,
     body TEXT NOT NULL,
     dedupe TEXT UNIQUE,
     state TEXT NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'sent', 'dead')),

@@ -23,14 +23,16 @@ class Outbox:
                 return
             never_stood = draft.kind == "edit" and self.card(draft.card or "") is None
             self._db.change(
-                "INSERT INTO outbox (kind, channel, person, card, thread, body, dedupe, due_at, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO NOTHING",
+                "INSERT INTO outbox (kind, channel, person, card, thread, private, body, dedupe,"
+                " due_at, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO NOTHING",
                 (
                     "post" if never_stood else draft.kind,
                     draft.channel,
                     draft.person,
                     draft.card,
                     draft.thread,
+                    draft.private,
                     body,
                     draft.dedupe,
                     now,
@@ -42,7 +44,7 @@ class Outbox:
         """Oldest first; what belongs to a thread or a card comes after the card's own post."""
         rows = self._db.rows(
             """
-            SELECT id, kind, channel, person, card, thread, body, tries, due_at FROM outbox item
+            SELECT id, kind, channel, person, card, thread, private, body, tries, due_at FROM outbox item
             WHERE state = 'due' AND due_at <= ?
               AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
               AND NOT (thread IS NOT NULL
@@ -53,7 +55,10 @@ class Outbox:
             """,
             (now, limit),
         )
-        return [OutboxItem(**{**row, "body": json.loads(row["body"])}) for row in rows]
+        return [
+            OutboxItem(**{**row, "private": bool(row["private"]), "body": json.loads(row["body"])})
+            for row in rows
+        ]
 
     def waiting(self) -> int:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))

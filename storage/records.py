@@ -143,7 +143,8 @@ class Draft:
     """A message to be sent: written in the transaction that makes it true, sent by the outbox.
 
     `card` names a message that is edited in place; `thread` names the card to reply under. `person`
-    is set for ephemeral and direct messages. `dedupe` makes a second identical draft do nothing.
+    is set for ephemeral and direct messages. `dedupe` makes a second identical draft do nothing. A `private`
+    one is for the members of its channel alone: it is lost before it goes elsewhere.
     """
 
     kind: OutboxKind
@@ -153,6 +154,7 @@ class Draft:
     card: str | None = None
     thread: str | None = None
     person: str | None = None
+    private: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class OutboxItem:
     person: str | None
     card: str | None
     thread: str | None
+    private: bool
     body: dict[str, Any]
     tries: int
     due_at: float

@@ -20,8 +20,8 @@ LEAST_STEPS_ROWS = 2_000
 class Plan:
     """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
     and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
-    `current` is the model that the team
-    prompts today, which is priced and not measured. `warnings` are sentences that an approver reads, as about an end date."""
+    `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
+    sentences that an approver reads, as about an end date."""
 
     dataset: str
     dataset_version: int

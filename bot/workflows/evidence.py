@@ -168,6 +168,7 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
         labelled=bool(plan.labels),
         loss_curve=judged.loss_curve,
     )
+    changed = changed_rows(desk, run, plan) if desk.directory.is_private(run.channel) else []
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
         if moved is None:
@@ -180,7 +181,7 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
             moved,
             plan,
             result,
-            changed_rows(desk, moved, plan),
+            changed,
             (judged.loss_plot, judged.confusion_plot),
         )
 

@@ -72,15 +72,19 @@ def result(
     changed: Sequence[ChangedRow],
     plots: Sequence[Path | None],
 ) -> None:
-    """The result card, its plots in the thread, and the rows that changed where only members can read."""
+    """The result card, its plots in the thread, and there the rows that changed, for the channel's members."""
     card = f"result {run.id}"
     _put(desk, run, "post", result_views.card(run, plan, found), card=card, once=card)
     for plot in plots:
         if plot:
             _put_file(desk, run, card, plot, result_views.alt_text(plot.stem, plan))
-    if changed and desk.directory.is_private(run.channel):
-        message = result_views.changed(changed)
-        _put(desk, run, "post", message, thread=card, once=f"changed {run.id}")
+    if changed:
+        body = result_views.changed(changed).letter()
+        once = f"changed {run.id}"
+        desk.store.outbox.put(
+            Draft(kind="post", channel=run.channel, body=body, thread=card, dedupe=once, private=True),
+            now=desk.clock(),
+        )
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:

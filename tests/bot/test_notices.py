@@ -296,3 +296,16 @@ def test_a_plot_that_is_gone_is_given_up_by_its_name(
     assert desk.store.outbox.waiting() == 0
     assert "loss.png" in caplog.text
     assert desk.texts() == ["b"]
+
+
+def test_customers_words_never_follow_a_card_into_the_fallback_channel(desk: Desk) -> None:
+    desk.slack.archive(TICKETS.id)
+    desk.put(text="result", card="result 1")
+    desk.put(text="rows that changed", thread="result 1", private=True)
+    desk.put(text="customers' words", private=True)
+
+    for _ in range(5):
+        desk.later(60)
+
+    assert desk.texts(OTHERS.id) == ["result"]
+    assert desk.store.outbox.waiting() == 0
