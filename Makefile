@@ -4,6 +4,7 @@
 #   make check                                                             style, types, walls, dependencies
 #   make bench                                                             the benchmarks
 #   make e2e                                                               the story in a browser workspace
+#   make screenshots                                                       README's pictures, from the real thing
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check bench bench-training e2e clean
+.PHONY: setup demo test check bench bench-training e2e screenshots clean
 
 setup: $(VENV)/.ready
 
@@ -51,6 +52,11 @@ check: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 	@$(BIN)/deptry . --no-ansi
+
+screenshots: setup
+	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
+	@$(BIN)/python -m trainers.local.demo_model $(MODEL)
+	@$(BIN)/python -m docs.screenshots --model $(MODEL)
 
 bench: setup
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done

@@ -110,8 +110,8 @@ def packed_step(source: Path, device: torch.device, dtype: torch.dtype, longest:
 def plain_step(source: Path, device: torch.device, dtype: torch.dtype, length: int | None) -> Step:
     """`length`: tokens every row is padded to; None is the batch's longest row."""
     torch.manual_seed(SEED)
-    base: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
-    model: Any = add_lora(base, SETTINGS)
+    base: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    model: Any = add_lora(base.to(device), SETTINGS)
     optimizer = new_optimizer(model)
 
     def step(batch: Batch) -> float:

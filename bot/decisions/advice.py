@@ -149,7 +149,10 @@ def _promising(facts: Facts) -> str:
 def _cost(amount: Decimal | None) -> str:
     if amount is None:
         return "an unknown sum"
-    return f"about {usd(amount)}" if amount else "nothing but your own machine's time"
+    if not amount:
+        return "nothing but your own machine's time"
+    said = usd(amount)
+    return f"about {said}" if said.startswith("$") else said
 
 
 def _measure(facts: Facts) -> str:

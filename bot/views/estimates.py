@@ -97,10 +97,9 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
 def monthly(bill: MonthlyCost) -> str:
     if not bill.total:
         return "no charge"
-    parts = [f"{usd(bill.input)} input", f"{usd(bill.output)} output"]
-    if bill.hosting:
-        parts.append(f"{usd(bill.hosting)} machine")
-    return f"{usd(bill.total)} ({', '.join(parts)})"
+    parts = ((bill.input, "input"), (bill.output, "output"), (bill.hosting, "machine"))
+    said = [f"{usd(amount)} {name}" for amount, name in parts if amount]
+    return f"{usd(bill.total)} ({', '.join(said)})" if len(said) > 1 else said[0]
 
 
 def _headline(estimated: Estimated) -> str:

@@ -121,7 +121,7 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
 
 def _cost_now(plan: Plan) -> str:
     expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
-    return expected if expected == most else f"about {expected}, at most {most}"
+    return expected if expected == most else f"{expected} expected, at most {most}"
 
 
 def _monthly(plan: Plan) -> str:

@@ -168,7 +168,7 @@ def _monthly(plan: Plan) -> list[tuple[str, str]]:
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     planned = duration_range(plan.seconds_low, plan.seconds_high)
     pairs = [
-        ("Cost", _cost(result)),
+        ("Cost", _cost(plan, result)),
         ("Training took", f"{duration(result.train_seconds)}, estimated {planned}"),
     ]
     if result.trained_tokens:
@@ -178,9 +178,14 @@ def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     return [*pairs, ("An answer takes", f"{result.tuned.p50_s:.1f} s (median), {asked} instead of {before}")]
 
 
-def _cost(result: RunResult) -> str:
+def _cost(plan: Plan, result: RunResult) -> str:
     actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
-    return f"{actual}, as estimated" if actual == estimated else f"{actual}, estimated {estimated}"
+    over = f"; more than the {charge(plan.maximum_micros)} approved" if _is_over(plan, result) else ""
+    return f"{actual}, as estimated" if actual == estimated else f"{actual}, estimated {estimated}{over}"
+
+
+def _is_over(plan: Plan, result: RunResult) -> bool:
+    return result.actual_micros > plan.maximum_micros
 
 
 def _next_step(run: Run, result: RunResult) -> str:
@@ -189,7 +194,8 @@ def _next_step(run: Run, result: RunResult) -> str:
         return f"*Next*: Stay with what you have, or measure with more held-out rows. {ask}."
     if result.gain <= 0:
         return f"*Next*: Look at the rows that got worse before you train again. {ask}."
-    return f"*Next*: {ask}. Look at the rows that got worse before it replaces anything."
+    look = " Look at the rows that got worse before it replaces anything." if result.worse else ""
+    return f"*Next*: {ask}.{look}"
 
 
 def _not_shown(plan: Plan, result: RunResult) -> list[Block]:

@@ -155,6 +155,18 @@ def test_one_job_runs_at_a_time_oldest_first(client: openai.OpenAI) -> None:
     assert client.fine_tuning.jobs.retrieve(first.id).status == "cancelled"
 
 
+def test_a_process_that_was_asked_to_end_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.local.executors.TICK_S", 0.001)  # so that the end is seen before the mark
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client, metadata={"stub": "slow"})
+        wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        assert "again" not in " ".join(event.message for event in client.fine_tuning.jobs.list_events(job.id))
+    assert (folder_of(tmp_path, job.id) / "starts").read_text() == "x"
+
+
 def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
     with served_here(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "stubborn"})

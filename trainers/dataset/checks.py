@@ -19,7 +19,7 @@ TOO_FEW = Rule(
     "too_few_rows", "blocks", "Collect more: 10 is the least any trainer takes, 200 the least that pays."
 )
 NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then improve the prompt.")
-WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do; with 1,000 rows the result will be steadier.")
+WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would make the result steadier.")
 ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
 DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing and cost tokens.")
 CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")

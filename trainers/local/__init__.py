@@ -1,1 +1,4 @@
-"""Our own trainer: a process of its own that speaks OpenAI's fine-tuning API. Nobody imports it; needs extra [local]."""
+"""Our own trainer: a process of its own that speaks OpenAI's fine-tuning API.
+
+Nobody imports it; it needs the extra [local].
+"""
