@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,22 @@ def main() -> None:
     longest = max(len(row.ids) for batch in work for row in batch)
     print(f"{device.type}, {torch.get_num_threads()} threads, batches of {SETTINGS.batch_size} rows, "
           f"{mean:.0f} tokens a row (longest {longest})")  # fmt: skip
-    packed = measure("packed", packed_step(asked.model, device, dtype, longest), work, dtype)
-    trimmed = measure("trimmed", plain_step(asked.model, device, dtype, None), work, dtype)
-    padded_step = plain_step(asked.model, device, torch.float32, max(PADDED_TO, longest))
-    padded = measure("padded", padded_step, work[:PADDED_STEPS], torch.float32)
-    print(f"packed is {packed / trimmed:.1f} times as fast as trimmed, {packed / padded:.1f} times as padded")
+    padded_to = max(PADDED_TO, longest)
+    loops = [
+        Loop("packed", dtype, asked.steps, packed_step(asked.model, device, dtype, longest)),
+        Loop("trimmed", dtype, asked.steps, plain_step(asked.model, device, dtype, None)),
+        Loop(
+            "padded", torch.float32, PADDED_STEPS, plain_step(asked.model, device, torch.float32, padded_to)
+        ),
+    ]
+    for number, batch in enumerate(work):  # in turn, so that a busy moment of the machine meets all of them
+        for loop in loops:
+            if number < loop.steps:
+                loop.run(batch)
+    packed, trimmed, padded_rate = (loop.tell() for loop in loops)
+    print(
+        f"packed is {packed / trimmed:.1f} times as fast as trimmed, {packed / padded_rate:.1f} times as padded"
+    )
 
 
 def read_chats(path: Path, model: Path) -> Sequence[Row]:
@@ -84,18 +96,30 @@ def chat(row: dict[str, str]) -> str:
     return json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n"
 
 
-def measure(name: str, step: Step, work: Sequence[Batch], dtype: torch.dtype) -> float:
-    """Examples a second by the median step, the first left out: it warms up."""
-    losses, seconds = [], []
-    for batch in work:
+@dataclass
+class Loop:
+    name: str
+    dtype: torch.dtype
+    steps: int
+    step: Step
+    losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def run(self, batch: Batch) -> None:
         started = time.monotonic()
-        losses.append(step(batch))
-        seconds.append(time.monotonic() - started)
-    rate = SETTINGS.batch_size / statistics.median(seconds[1:])
-    print(f"{name:8} {str(dtype).removeprefix('torch.'):9} {rate:6.2f} examples/s, "
-          f"{len(seconds) - 1} steps of {SETTINGS.batch_size / rate:.2f} s (fastest {min(seconds[1:]):.2f}); "
-          f"first loss {losses[0]:.3f}")  # fmt: skip
-    return rate
+        self.losses.append(self.step(batch))
+        self.seconds.append(time.monotonic() - started)
+
+    def tell(self) -> float:
+        """Examples a second by the median step, the first left out: it warms up."""
+        kept = self.seconds[1:]
+        rate = SETTINGS.batch_size / statistics.median(kept)
+        print(
+            f"{self.name:8} {str(self.dtype).removeprefix('torch.'):9} {rate:6.2f} examples/s, "
+            f"{len(kept)} steps, median {statistics.median(kept):.2f} s, fastest {min(kept):.2f} s; "
+            f"first loss {self.losses[0]:.3f}"
+        )
+        return rate
 
 
 def packed_step(source: Path, device: torch.device, dtype: torch.dtype, longest: int) -> Step:
