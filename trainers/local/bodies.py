@@ -20,7 +20,9 @@ async def json_object(request: Request) -> dict[str, Any]:
         body = orjson.loads(await request.body())
     except orjson.JSONDecodeError as error:
         place = f"line {error.lineno}, character {error.colno}"
-        raise invalid(f"The request's body is not valid JSON from {place} on.", None, "invalid_json") from error
+        raise invalid(
+            f"The request's body is not valid JSON from {place} on.", None, "invalid_json"
+        ) from error
     if not isinstance(body, dict):
         raise invalid("The request's body must be a JSON object.", None, "invalid_json")
     return body

@@ -85,6 +85,8 @@ def _has_content(message: dict[str, Any]) -> bool:
     if content is None:
         return is_assistant and bool(message.get("tool_calls"))
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [
+            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
+        ]
         return len(texts) == len(content) > 0 and all(isinstance(text, str) for text in texts)
     return isinstance(content, str) and (bool(content.strip()) or not is_assistant)

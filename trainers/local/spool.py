@@ -1,16 +1,16 @@
 """A job is a directory. The server writes job.json once; the training process writes all that follows.
 
-    jobs/ID/
-      job.json          what to train (TrainingJob), written by rename, never changed
-      lock              flock'ed by the training process for its life
-      events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
-      progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish"}, replaced by rename
-      checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
-      adapter/          the result, by rename
-      results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
-      DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters"}
-      FAILED            instead of DONE: {"code", "message", "param"}
-      CANCELLED         written by the server; the training process is ended first
+jobs/ID/
+  job.json          what to train (TrainingJob), written by rename, never changed
+  lock              flock'ed by the training process for its life
+  events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
+  progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish"}, replaced by rename
+  checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
+  adapter/          the result, by rename
+  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
+  DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters"}
+  FAILED            instead of DONE: {"code", "message", "param"}
+  CANCELLED         written by the server; the training process is ended first
 """
 
 from __future__ import annotations
