@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
     parser.add_argument("--steps", type=int, default=8)
     asked = parser.parse_args()
+    if asked.steps < 2:
+        parser.error("--steps must be 2 or more: the first step warms up and is not counted.")
     make_demo_model(asked.model)
     device = best_device()
     dtype = best_dtype(device)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service
 from trainers.client import Trainer
@@ -25,10 +26,6 @@ from trainers.types import Hyperparameter, Provider
 ROOT = Path(__file__).parents[2]
 LOCAL_KEY = "contract-key-0123456789"
 READY_S = 60
-IS_LOCAL_HERE = all((ROOT / path).exists() for path in ("trainers/local/train.py", "tests/local/conftest.py"))
-
-if IS_LOCAL_HERE:
-    from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,6 @@ class Site:
 @pytest.fixture(scope="module", params=["openai", "nebius", "local"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if request.param == "local":
-        if not IS_LOCAL_HERE:
-            pytest.skip("our own trainer (train.py, tests/local/conftest.py) is not in this tree yet")
         model: Path = request.getfixturevalue("tiny_model_dir")
         with _local_site(tmp_path_factory.mktemp("trainer"), model) as local:
             yield local

@@ -193,15 +193,22 @@ def test_an_answer_stops_where_the_context_ends(client: openai.OpenAI) -> None:
     assert answer.usage.prompt_tokens > 1000
 
 
+def long_talk(client: openai.OpenAI) -> list[Any]:
+    """A prompt whose answer has 400 tokens and more."""
+    prompts = (messages_of(ticket) for ticket in TICKETS)
+    return next(p for p in prompts if ask(client, p, max_tokens=400).choices[0].finish_reason == "length")
+
+
 def test_a_client_that_ran_out_of_patience_leaves_the_server_answering(client: openai.OpenAI) -> None:
+    messages = long_talk(client)
     with pytest.raises(openai.APITimeoutError):
-        ask(client, messages_of("hi"), max_tokens=2000, temperature=1, timeout=0.3)
+        ask(client, messages, max_tokens=400, timeout=0.05)
     assert text_of(ask(client, messages_of(TICKETS[1]), timeout=5))
 
 
 def test_a_client_that_hangs_up_leaves_the_server_answering(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
-        model="local/tiny", messages=messages_of("hi"), max_tokens=1500, stream=True, temperature=1
+        model="local/tiny", messages=long_talk(client), max_tokens=400, stream=True, temperature=0
     )
     next(iter(stream))
     stream.close()
