@@ -3,7 +3,7 @@
 `python benchmarks/training.py [--data FILE] [--model FOLDER] [--steps N]`: the same rows, the same LoRA and batch
 size, in one process, on whatever device there is:
 
-    packed     trainers/local/lora.py as it is: rows packed, head at supervised tokens only, the machine's best dtype
+    packed     our lora.py as it is: rows packed, head at supervised tokens only, the machine's best dtype
     trimmed    each batch padded to its longest row, logits at every token, the same dtype
     padded     every row padded to 256 tokens, logits at every token, float32: the usual tutorial's way
 
@@ -29,13 +29,13 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trainers.local.base import add_lora, load_model, load_tokenizer
-from trainers.local.data import Row, read_rows
 from trainers.local.demo_model import make_demo_model
-from trainers.local.devices import best_device, best_dtype
-from trainers.local.lora import batches, learn
-from trainers.local.packing import abilities
 from trainers.local.spool import LoraSettings
+from trainers.local.training.base import add_lora, load_model, load_tokenizer
+from trainers.local.training.data import Row, read_rows
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.lora import batches, learn
+from trainers.local.training.packing import abilities
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = LoraSettings()

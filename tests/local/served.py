@@ -26,7 +26,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openai.types.fine_tuning import FineTuningJob
 
-from trainers.local.server import Config, build_app
+from trainers.local.api.server import Config, build_app
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT.parent / "shared" / "data" / "openai-training-api.yaml"

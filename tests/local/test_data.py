@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trainers.local.data import Row, read_rows, row_of
-from trainers.local.failures import TrainingFailed
+from trainers.local.training.data import Row, read_rows, row_of
+from trainers.local.training.failures import TrainingFailed
 
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
 CHAT: list[dict[str, Any]] = [

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trainers.local.data import Row
-from trainers.local.packing import (
+from trainers.local.training.data import Row
+from trainers.local.training.packing import (
     PACKED_FAMILIES,
     Abilities,
     abilities,

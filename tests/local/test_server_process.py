@@ -134,7 +134,9 @@ def test_a_killed_trainer_leaves_its_data_usable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["torch", "transformers", "peft", "datasets"])
 def test_the_server_is_imported_without(module: str) -> None:
-    code = f"import sys, trainers.local.server, trainers.local.__main__; sys.exit({module!r} in sys.modules)"
+    code = (
+        f"import sys, trainers.local.api.server, trainers.local.__main__; sys.exit({module!r} in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == 0
 
 

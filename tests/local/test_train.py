@@ -22,8 +22,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from trainers.local.data import Row
-from trainers.local.lora import batches, rate_share
 from trainers.local.spool import (
     LoraSettings,
     TrainingJob,
@@ -33,6 +31,8 @@ from trainers.local.spool import (
     write_job,
 )
 from trainers.local.train import work
+from trainers.local.training.data import Row
+from trainers.local.training.lora import batches, rate_share
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"}
@@ -40,7 +40,8 @@ QUICK = LoraSettings(n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lor
 STEPS = 30
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}
 A_CHECKPOINT_A_STEP = (
-    "import sys; from pathlib import Path; from trainers.local import lora, spool; folder = Path(sys.argv[1]);"
+    "import sys; from pathlib import Path; from trainers.local import spool; "
+    "from trainers.local.training import lora; folder = Path(sys.argv[1]);"
     "lora.train(folder, spool.read_job(folder), checkpoint_s=0.0)"
 )
 

@@ -22,7 +22,7 @@ from typing import IO, NoReturn
 import click
 import uvicorn
 
-from trainers.local.server import Config, build_app
+from trainers.local.api.server import Config, build_app
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from trainers.local.failures import TrainingFailed
 from trainers.local.spool import append_event, exclusive, read_job, replace_json
+from trainers.local.training.failures import TrainingFailed
 
 BUSY = 75  # EX_TEMPFAIL
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
@@ -35,7 +35,7 @@ def work(folder: Path) -> int:
         if (folder / mark).exists():
             print(f"{folder}: this job has ended, {mark} says so.", file=sys.stderr)
             return 1 if mark == "FAILED" else 0
-    from trainers.local.lora import train
+    from trainers.local.training.lora import train
 
     try:
         train(folder, read_job(folder))

@@ -12,9 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from trainers.local.failures import TrainingFailed
-from trainers.local.packing import PACKED_FAMILIES, pack_tokens
 from trainers.local.spool import LoraSettings
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.packing import PACKED_FAMILIES, pack_tokens
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from trainers.local.problems import Problem
 
 if TYPE_CHECKING:
-    from trainers.local.decoding import Beginning, Row
-    from trainers.local.weights import Shelf
+    from trainers.local.serving.decoding import Beginning, Row
+    from trainers.local.serving.weights import Shelf
 
 MAX_BATCH_ROWS = 16
 MAX_BATCH_TOKENS = 16_384  # rows times longest prompt: bounds the memory of a batch
@@ -195,7 +195,7 @@ class Generator:
         return None
 
     def _prepare(self, request: Request) -> Prepared:
-        from trainers.local.decoding import Row
+        from trainers.local.serving.decoding import Row
 
         base = self._open_shelf().base(request.target.base)
         prompt = base.encode(request.messages)
@@ -213,7 +213,7 @@ class Generator:
         return Prepared(request, row)
 
     def _decode(self, batch: list[Prepared]) -> None:
-        from trainers.local.decoding import decode
+        from trainers.local.serving.decoding import decode
 
         target = batch[0].request.target
         base = self._open_shelf().base(target.base)
@@ -225,7 +225,7 @@ class Generator:
 
     def _open_shelf(self) -> Shelf:
         if self._shelf is None:
-            from trainers.local.weights import Shelf
+            from trainers.local.serving.weights import Shelf
 
             self._shelf = Shelf()
         return self._shelf

@@ -14,11 +14,11 @@ from typing import Any
 from jinja2 import TemplateError
 from peft import PeftModel
 
-from trainers.local.base import load_model, load_tokenizer
-from trainers.local.devices import best_device, best_dtype
-from trainers.local.failures import TrainingFailed
 from trainers.local.problems import Problem
-from trainers.local.serve import MAX_BATCH_TOKENS, ChatMessage
+from trainers.local.serving.serve import MAX_BATCH_TOKENS, ChatMessage
+from trainers.local.training.base import load_model, load_tokenizer
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.failures import TrainingFailed
 
 MAX_BASES = 2
 MAX_ADAPTERS = 8

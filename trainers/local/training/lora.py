@@ -15,14 +15,22 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from trainers.local.base import add_lora, count_parameters, load_model, load_tokenizer
-from trainers.local.checkpoints import Position, restore_checkpoint, save_checkpoint, save_result
-from trainers.local.data import Row, Rows, read_rows
-from trainers.local.devices import best_device, best_dtype
-from trainers.local.failures import TrainingFailed
-from trainers.local.journal import Journal, Scores, Step
-from trainers.local.packing import Abilities, Loss, abilities, fill_packs, measure, pack_rows, pack_tokens
 from trainers.local.spool import TrainingJob, replace_json
+from trainers.local.training.base import add_lora, count_parameters, load_model, load_tokenizer
+from trainers.local.training.checkpoints import Position, restore_checkpoint, save_checkpoint, save_result
+from trainers.local.training.data import Row, Rows, read_rows
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.journal import Journal, Scores, Step
+from trainers.local.training.packing import (
+    Abilities,
+    Loss,
+    abilities,
+    fill_packs,
+    measure,
+    pack_rows,
+    pack_tokens,
+)
 
 CHECKPOINT_S = 60.0
 WARM_UP = 0.05

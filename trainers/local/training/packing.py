@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainers.local.data import Row
+from trainers.local.training.data import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -20,14 +20,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trainers.local.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
+from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
+from trainers.local.api.guard import Guard
 from trainers.local.executors import TRAIN, Executor
 from trainers.local.files import Files
-from trainers.local.guard import Guard
 from trainers.local.jobs import Jobs
 from trainers.local.models import Models
 from trainers.local.problems import Problem
-from trainers.local.serve import Generator
+from trainers.local.serving.serve import Generator
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset, disable_progress_bars
 from jinja2 import TemplateError
 
-from trainers.local.failures import TrainingFailed
+from trainers.local.training.failures import TrainingFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

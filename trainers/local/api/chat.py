@@ -18,7 +18,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from trainers.local.problems import Problem, invalid
-from trainers.local.serve import Answered, ChatMessage, Generator, Outcome, Piece, Sampling, Target, Ticket
+from trainers.local.serving.serve import (
+    Answered,
+    ChatMessage,
+    Generator,
+    Outcome,
+    Piece,
+    Sampling,
+    Target,
+    Ticket,
+)
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from trainers.local.serve import Answered, Emit, Piece, Sampling, Ticket
+from trainers.local.serving.serve import Answered, Emit, Piece, Sampling, Ticket
 
 GREEDY_BELOW = 1e-3
 # Reading the common beginning by itself costs one more pass over the weights; under so many tokens saved

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from trainers.local.failures import TrainingFailed
+from trainers.local.training.failures import TrainingFailed
 
 DTYPE_VARIABLE = "FINETUNE_DTYPE"
 FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's

@@ -14,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from trainers.local import answers, bodies, chat
+from trainers.local.api import answers, bodies, chat
 from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.jobs import JobRecord, Jobs, Sources
 from trainers.local.models import Model, Models
 from trainers.local.orders import JobOrder, check_idempotency_key, fingerprint, parse_order
 from trainers.local.problems import Problem, invalid, missing
-from trainers.local.serve import Generator
+from trainers.local.serving.serve import Generator
 
 FILES_A_PAGE = 10_000
 JOBS_A_PAGE = 20
