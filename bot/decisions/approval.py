@@ -47,21 +47,28 @@ class Denied:
 
 def may(person: Person | None, action: Action, request: Request, policy: Policy) -> Denied | None:
     """None is yes. Every no says which rule it is and who could."""
+    denied = may_take_part(person)
+    if denied or person is None:
+        return denied
+    if action == "cancel" and person.id == request.requester:
+        return None
+    match action:
+        case "reject" | "cancel":
+            own = None
+        case "approve":
+            own = _four_eyes(person, request)
+        case _:
+            assert_never(action)
+    return own or (None if person.id in policy.approvers else Denied(_who_may(policy)))
+
+
+def may_take_part(person: Person | None) -> Denied | None:
+    """Upload data, ask for a run: any full member. None is yes."""
     if person is None:
         return Denied("Slack didn't tell who you are, so nothing was done. Try again in a minute.")
     if person.is_bot or person.is_deleted or person.is_guest or person.is_stranger:
-        return Denied("Only full members of this workspace may decide on a run.")
-    if action == "cancel" and person.id == request.requester:
-        return None
-    if person.id not in policy.approvers:
-        return Denied(_who_may(policy))
-    match action:
-        case "reject" | "cancel":
-            return None
-        case "approve":
-            return _four_eyes(person, request)
-        case _:
-            assert_never(action)
+        return Denied("Only full members of this workspace may upload data and decide on runs.")
+    return None
 
 
 def _four_eyes(person: Person, request: Request) -> Denied | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.decisions.approval import may_take_part
 from bot.parsing import Answer, dataset_name
 from bot.results import Refusal
 from bot.views import datasets as views
@@ -49,6 +50,9 @@ def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
     name = dataset_name(upload.name or Path(upload.filename).stem)
     if isinstance(name, Answer):
         return Refusal(name.text)
+    denied = may_take_part(desk.directory.person(upload.person))
+    if denied:
+        return Refusal(denied.reason)
     now = desk.clock()
     with desk.store.transaction():
         dataset = desk.store.datasets.receive(

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
-from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may
+from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may, may_take_part
 from bot.decisions.budget import Budget
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.roi import Gap
@@ -59,6 +59,9 @@ def choices(desk: Desk) -> Choices:
 
 def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusal:
     """Freeze a plan and ask the channel to approve it."""
+    denied = may_take_part(desk.directory.person(person))
+    if denied:
+        return Refusal(denied.reason)
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked

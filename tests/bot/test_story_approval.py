@@ -189,3 +189,14 @@ def test_a_start_that_cannot_be_is_answered_with_the_cure(world: World, line: st
     world.seed_dataset()
     assert cure in world.type(line)
     assert world.store.runs.newest() == []
+
+
+@pytest.mark.parametrize("person", [EVE, GUS], ids=lambda person: person.name)
+def test_only_members_of_the_workspace_upload_and_start(world: World, person: Person) -> None:
+    world.seed_dataset()
+
+    assert "Only full members" in world.type(START, user=person)
+    sent = world.upload("more.csv", "text,label\na,b\n", user=person, called="more")
+
+    assert "Only full members" in "".join(sent.errors.values())
+    assert world.store.datasets.newest("more") is None and world.store.runs.newest() == []

@@ -14,6 +14,7 @@ from bot.decisions.approval import (
     has_quorum,
     is_expired,
     may,
+    may_take_part,
 )
 
 REQUEST = Request(requester="U_ASKS", uploader="U_DATA", asked_at=1000.0)
@@ -45,7 +46,7 @@ def test_who_may_do_what(person: str, action: Action, is_allowed: bool) -> None:
 
 
 def test_without_approvers_nobody_may_approve_or_reject() -> None:
-    for person, action in itertools.product(("U_BOSS", "U_ASKS", "U_DATA", ""), ("approve", "reject")):
+    for person, action in itertools.product(("U_BOSS", ""), ("approve", "reject")):
         denied = may(Person(person), cast(Action, action), REQUEST, Policy(frozenset()))
         assert denied is not None
         assert "Nobody may approve runs yet" in denied.reason
@@ -112,3 +113,18 @@ def test_a_quorum_counts_people_who_may_still_approve(
 ) -> None:
     policy = Policy(frozenset({"U_BOSS", "U_LEAD"}), quorum)
     assert has_quorum(approved_by, policy) == reached
+
+
+def test_who_asked_hears_that_it_takes_somebody_else_also_where_they_are_no_approver() -> None:
+    denied = may(Person("U_ASKS"), "approve", REQUEST, Policy(frozenset({"U_BOSS"})))
+
+    assert denied is not None
+    assert "somebody else has to approve it" in denied.reason
+
+
+@pytest.mark.parametrize(
+    "person", [None, Person("U1", is_bot=True), Person("U1", is_guest=True), Person("U1", is_stranger=True)]
+)
+def test_only_a_full_member_takes_part(person: Person | None) -> None:
+    assert may_take_part(person) is not None
+    assert may_take_part(Person("U1")) is None
