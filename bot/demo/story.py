@@ -104,7 +104,9 @@ def _workspace(story: Story, console: Console) -> Iterator[StandIn | LocalSlack]
         with StandIn() as stand_in:
             yield stand_in
         return
-    with LocalSlack(binary, story.folder / "slack") as local_slack:
+    folder = story.folder.resolve() / "slack"
+    folder.mkdir()
+    with LocalSlack(binary, folder) as local_slack:
         console.print(
             f"A Slack workspace runs at [bold]{local_slack.url}[/bold]: watch in a browser.", markup=True
         )
@@ -146,7 +148,7 @@ def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
         "label": story.label or "",
         "channel": TICKETS.id,
     }
-    transcript.filled(ANA.id, modal, answers)
+    transcript.filled(ANA.id, modal, {**answers, "file": story.file.name})
     sent = workspace.submit_modal(ANA.id, answers)
     if not sent.accepted:
         raise WorkspaceError(f"the form was not accepted: {'; '.join(sent.errors.values())}")

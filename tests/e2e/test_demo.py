@@ -1,0 +1,46 @@
+"""`finetune demo` from beginning to end, with a toy model: the story, not the score."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from bot.demo.story import Story, play
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("in_terminal", [True, False], ids=["terminal", "browser workspace"])
+def test_the_demo_comes_to_its_end(
+    in_terminal: bool, tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = (ROOT / "examples" / "support_tickets.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "some.csv").write_text("\n".join(rows[:260]), encoding="utf-8")
+    story = Story(tmp_path / "some.csv", None, None, False, in_terminal, tmp_path / "demo", tiny_model_dir)
+
+    code = play(story)
+
+    said = capfd.readouterr().out
+    assert code == 0, said[-3000:]
+    assert "approved" in said and "held-out rows right" in said and "adapter:" in said
+    done = sqlite3.connect(tmp_path / "demo" / "data" / "finetune.db").execute(
+        "SELECT state, result FROM runs"
+    )
+    ((state, result),) = done.fetchall()
+    assert state == "done" and 60 < json.loads(result)["base"]["n"] <= 259 // 3  # of 259 rows a third at most
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(
+    tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
+
+    code = play(Story(None, None, None, False, True, tmp_path, tiny_model_dir))
+
+    assert code == 1 and "demo made it" in capfd.readouterr().out
+    assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "mine"
