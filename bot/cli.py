@@ -115,12 +115,13 @@ def estimate(
     read = parse_volume(volume) if volume else None
     if isinstance(read, Misread):
         _refuse(read.sentence)
-    report = terminal.check(dataset, text, label)
+    settings = _settings(need_slack=False)
+    report = terminal.check(dataset, text, label, settings.trainer.folders)
     if report.blocked:
         click.echo(terminal.report_text(report), err=True)
         _refuse(f"{dataset} must be mended before it can be estimated.")
     question = Question(current, read, target, epochs)
-    estimated = terminal.estimate(_settings(need_slack=False), dataset.stem, report, question)
+    estimated = terminal.estimate(settings, dataset.stem, report, question)
     if isinstance(estimated, Refusal):
         _refuse(estimated.text.replace("`", ""))
     if as_json:

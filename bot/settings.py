@@ -64,6 +64,11 @@ class TrainerSettings:
     usd_per_hour: Decimal = Decimal(0)
     tokens_per_second: int = 450
 
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """Those of the models that lie on this machine."""
+        return {name: Path(where) for name, where in self.models.items() if Path(where).is_dir()}
+
 
 @dataclass(frozen=True)
 class Settings:

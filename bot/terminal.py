@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,15 +15,19 @@ from bot.views.datasets import WORDS
 from bot.views.estimates import MARKS, numbers
 from bot.workflows.datasets import SEED
 from bot.workflows.estimating import Estimated, Question, make_estimate
-from trainers.dataset import Columns, Report, check_file
+from trainers.dataset import NO_MODELS, Columns, Report, check_file
 
 LISTED = 30
 
 
-def check(file: Path, text: str | None, label: str | None) -> Report:
+def check(
+    file: Path, text: str | None, label: str | None, local_models: Mapping[str, Path] = NO_MODELS
+) -> Report:
     """The split files are made and thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        return check_file(file, file.name, Columns(text, label), Path(folder), SEED)
+        return check_file(
+            file, file.name, Columns(text, label), Path(folder), SEED, local_models=local_models
+        )
 
 
 def estimate(settings: Settings, name: str, report: Report, question: Question) -> Estimated | Refusal:

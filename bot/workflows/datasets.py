@@ -146,6 +146,7 @@ def _check(desk: Desk, dataset: Dataset) -> None:
             Columns(dataset.text_column, dataset.label_column),
             desk.settings.files,
             SEED,
+            local_models=desk.settings.trainer.folders,
         )
     except Exception as error:
         # the checker met something that it should have answered with a finding; the file must not hang

@@ -106,7 +106,7 @@ def make_estimate(
     hyperparameters = _hyperparameters(target, report, question)
     minutes = _minutes(settings, target, report, _epochs(hyperparameters))
     base = _base_price(settings, target, tuned, today)
-    cost = _cost(report, tuned, base, _epochs(hyperparameters), minutes)
+    cost = _cost(report, target, tuned, base, _epochs(hyperparameters), minutes)
     inputs = _inputs(report, question, target, cost, now, tuned, today)
     made = None if isinstance(inputs, Gap) else estimate(inputs)
     return Estimated(
@@ -177,7 +177,9 @@ def _minutes(settings: Settings, target: Target, report: Report, epochs: int) ->
     """By the speed of our own trainer, half to twice as long; a hosted service's queue decides otherwise."""
     if target.model.usd_per_hour is None:
         return HOSTED_MINUTES
-    seconds = Decimal(report.tokens.train * epochs) / settings.trainer.tokens_per_second + START_UP_S
+    seconds = (
+        Decimal(_trained_tokens(report, target) * epochs) / settings.trainer.tokens_per_second + START_UP_S
+    )
     return Range(seconds / 120, seconds / 60, seconds / 30)
 
 
@@ -194,9 +196,17 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
     return tuned if isinstance(found, UnknownPrice) else found
 
 
-def _cost(report: Report, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range) -> RunCost | Gap:
+def _trained_tokens(report: Report, target: Target) -> int:
+    """Of one epoch, by the model's own tokenizer where it lies on this machine."""
+    own = dict(report.trained_tokens) if target.row.is_started_by_us or target.row.name == "local" else {}
+    return own.get(target.model.name, report.tokens.train)
+
+
+def _cost(
+    report: Report, target: Target, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range
+) -> RunCost | Gap:
     """Our own machine's hours are in the training already; a vendor bills both models' answers."""
-    training = training_of(tuned, report.tokens.train, epochs, minutes)
+    training = training_of(tuned, _trained_tokens(report, target), epochs, minutes)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
     if isinstance(training, Gap):
         return training

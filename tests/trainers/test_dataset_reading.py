@@ -106,6 +106,7 @@ class Refused:
 REFUSED = {
     "nothing": Refused(b"", "empty_file", "is empty"),
     "blank lines": Refused(b" \r\n\n", "empty_file", "is empty"),
+    "a vertical tab": Refused(b"\x0b", "empty_file", "is empty"),
     "a mark of order": Refused(b"\xef\xbb\xbf", "empty_file", "is empty"),
     "a picture": Refused(PICTURE, "not_text", "PNG picture"),
     "a workbook": Refused(b"PK\x03\x04" + bytes(100), "not_text", "Excel"),

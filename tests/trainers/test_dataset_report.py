@@ -197,3 +197,32 @@ def test_the_good_example_has_nothing_that_blocks_or_warns(tmp_path: Path) -> No
     assert report.rows >= 800
     assert report.n_holdout == 200
     assert 8 <= len(report.labels) <= 10
+
+
+def test_tokens_to_train_are_also_counted_by_each_local_models_own_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = tmp_path / "words"
+    words.mkdir()
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(words / "tokenizer.json"))
+    (tmp_path / "bare").mkdir()
+    rows = "text,label\n" + "".join(
+        f"parcel {i} is late,{'delivery' if i % 2 else 'refund'}\n" for i in range(30)
+    )
+    (tmp_path / "rows.csv").write_text(rows, encoding="utf-8")
+
+    report = check_file(
+        tmp_path / "rows.csv",
+        "rows.csv",
+        Columns(),
+        tmp_path / "out",
+        1,
+        system="Sort it.",
+        local_models={"words": words, "bare": tmp_path / "bare"},
+    )
+
+    # two words, four and one, and four more for each of three messages
+    assert report.trained_tokens == (("words", report.n_train * (2 + 4 + 1 + 3 * 4)),)
+    assert Report.from_json(report.to_json()) == report

@@ -18,7 +18,7 @@ from trainers.dataset.checks import LabelCount, count_labels, task_of
 from trainers.dataset.findings import Finding, Severity
 from trainers.dataset.prompting import CLASSIFY, lists_labels, prompted, with_system
 from trainers.dataset.reading import Reading, read
-from trainers.dataset.report import Report, TokenReport, check_file, sha256_of
+from trainers.dataset.report import NO_MODELS, Report, TokenReport, check_file, sha256_of
 from trainers.dataset.splitting import Shared, Split, overlap, split, store_chat, write_chat
 from trainers.dataset.values import (
     DEFAULT_LIMITS,
@@ -34,6 +34,7 @@ from trainers.dataset.values import (
 __all__ = [
     "CLASSIFY",
     "DEFAULT_LIMITS",
+    "NO_MODELS",
     "Choices",
     "Columns",
     "Example",

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +29,22 @@ from trainers.dataset.values import (
     Task,
     question_keys,
 )
-from trainers.tokens import O200K, ChatTokens, Encoding, Spread, count_chat, count_prompts, spread
+from trainers.tokens import (
+    O200K,
+    ChatTokens,
+    Encoding,
+    Spread,
+    count_chat,
+    count_prompts,
+    local_encoding,
+    spread,
+)
 
 LONG_ROW = Rule("row_too_long", "warns", "Shorten the row: trainers cut off what is beyond their limit.")
 OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
+
+
+NO_MODELS: Mapping[str, Path] = {}
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,8 @@ class Report:
     """`task`, `tokens` and the counts describe the rows that could be read, also where a finding blocks.
 
     The two files exist, as OUT_DIR/SHA256.jsonl, unless one does. `labels` is empty for free text. `system`
-    was put before the rows of a table. `seconds` of wall time.
+    was put before the rows of a table. `seconds` of wall time. `trained_tokens` of one epoch by the tokenizer of
+    each local model that was named.
     """
 
     name: str
@@ -76,6 +89,7 @@ class Report:
     n_holdout: int
     seed: int
     seconds: float
+    trained_tokens: tuple[tuple[str, int], ...] = ()
 
     @property
     def blocked(self) -> bool:
@@ -91,6 +105,7 @@ class Report:
         raw["findings"] = tuple(Finding(**finding) for finding in raw["findings"])
         raw["tokens"] = TokenReport(**{**raw["tokens"], "rows": Spread(**raw["tokens"]["rows"])})
         raw["columns"] = Columns(**raw["columns"])
+        raw["trained_tokens"] = tuple((name, count) for name, count in raw.get("trained_tokens", ()))
         raw["choices"] = Choices(tuple(raw["choices"]["text"]), tuple(raw["choices"]["label"]))
         return Report(**raw)
 
@@ -106,6 +121,7 @@ def check_file(
     system: str | None = None,
     encoding: Encoding = O200K,
     holdout: Path | None = None,
+    local_models: Mapping[str, Path] = NO_MODELS,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task.
 
@@ -144,6 +160,7 @@ def check_file(
             n_train=len(parts.train) if written else 0,
             n_holdout=len(parts.holdout) if written else 0,
             seed=seed,
+            trained_tokens=_local_counts(parts, local_models) if written else (),
             seconds=time.monotonic() - started,
         )
 
@@ -226,6 +243,17 @@ def _token_report(rows: _Rows, parts: Split) -> TokenReport:
         prompt_mean=prompt_mean,
         prompted_mean=prompt_mean + _mean_added(rows),
         answer_mean=spread(counts.answer).mean,
+    )
+
+
+def _local_counts(parts: Split, local_models: Mapping[str, Path]) -> tuple[tuple[str, int], ...]:
+    """By the models' own tokenizers; a folder without one is left out."""
+    rows = [example.messages for example in parts.train]
+    with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
+    return tuple(
+        (name, sum(count_chat(rows, encoding).total))
+        for name, encoding in with_tokenizer.items()
+        if encoding.folder is not None
     )
 
 
