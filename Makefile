@@ -59,7 +59,8 @@ screenshots: setup
 	@$(BIN)/python -m docs.screenshots --model $(MODEL)
 
 bench: setup
-	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+	@$(BIN)/python -m trainers.local.demo_model $(MODEL)
+	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py

@@ -63,20 +63,30 @@ def _ask_rows(
     trainer = desk.trainers[run.provider]
     model = plan.base_model if arm == "base" else _tuned(desk, run)
     ask = partial(_ask, trainer, model, MAX_TOKENS_LABEL if plan.labels else MAX_TOKENS_TEXT)
-    try:
-        with ThreadPoolExecutor(CALLERS) as callers:
-            answers = list(callers.map(lambda row: ask(_prompt(plan, arm, holdout[row])), rows))
-    except Refused as refused:
-        _end(desk, run, plan, "failed", f"Measuring failed: {escape(str(refused))}")
-        return
-    except TrainerError as trouble:
-        training.wait(desk, run, 5.0, note=f"{trouble} Measuring goes on by itself.")
-        return
+    with ThreadPoolExecutor(CALLERS) as callers:
+        asked = {row: callers.submit(ask, _prompt(plan, arm, holdout[row])) for row in rows}
+    # an answer that came was paid for: it is kept, whatever became of its neighbours
     desk.store.runs.keep_answers(
-        _answer_row(run, arm, row, answer, holdout[row].answer)
-        for row, answer in zip(rows, answers, strict=True)
+        _answer_row(run, arm, row, future.result(), holdout[row].answer)
+        for row, future in asked.items()
+        if future.exception() is None
     )
-    _count(desk, run, len(holdout))
+    run = _count(desk, run, len(holdout))
+    for future in asked.values():
+        trouble = future.exception()
+        if trouble is not None:
+            _answer_trouble(desk, run, plan, trouble)
+            return
+
+
+def _answer_trouble(desk: Desk, run: Run, plan: Plan, trouble: BaseException) -> None:
+    match trouble:
+        case Refused():
+            _end(desk, run, plan, "failed", f"Measuring failed: {escape(str(trouble))}")
+        case TrainerError():
+            training.wait(desk, run, 5.0, note=f"{trouble} Measuring goes on by itself.")
+        case _:
+            raise trouble
 
 
 def _ask(trainer: Trainer, model: str, max_tokens: int, messages: Sequence[Message]) -> Answer:
@@ -101,15 +111,18 @@ def _answer_row(run: Run, arm: Arm, row: int, answer: Answer, expected: str) -> 
     )
 
 
-def _count(desk: Desk, run: Run, rows: int) -> None:
+def _count(desk: Desk, run: Run, rows: int) -> Run:
+    """The run with its new progress."""
     done = sum(len(desk.store.runs.answers(run.id, arm)) for arm in ARMS)
     progress = replace(
         Progress.from_json(run.progress), evaluated=done, to_evaluate=len(ARMS) * rows, note=None
     )
     now = desk.clock()
     moved = desk.store.runs.move(run, "evaluating", now=now, progress=progress.to_json(), next_at=now)
-    if moved:
-        telling.progress(desk, moved)
+    if moved is None:
+        return run
+    telling.progress(desk, moved)
+    return moved
 
 
 def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None:
