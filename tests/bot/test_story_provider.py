@@ -215,7 +215,7 @@ def test_measuring_goes_on_after_a_hiccup(world: World) -> None:
     world.until(lambda: "Measuring goes on" in "\n".join(world.texts()), "the note")
     world.until(lambda: len(world.store.runs.answers(1, "tuned")) == 18, "all answers")
     assert len(world.store.runs.answers(1, "base")) == 18
-    # 2 × 18 answers, each paid for once, and the two requests that failed
+    # 36 answers, each paid for once, and the two requests that failed
     assert world.company.count("POST /chat/completions") == 2 * 18 + 2
 
 
