@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -16,14 +17,20 @@ from trainers.evaluation import (
     confusion,
     detectable_gap,
     exact_match,
+    holm,
+    is_not_worse,
     label_scores,
     macro_f1,
     mcnemar_exact,
+    mean_interval,
     normalise,
     paired_interval,
+    paired_macro_f1,
+    paired_means,
     reaches,
     rows_needed,
     wilson,
+    wilson_of_share,
 )
 
 
@@ -204,9 +211,113 @@ def test_two_spellings_of_a_label_are_one() -> None:
     assert matrix.counts == ((2, 0),)
 
 
+def test_wilson_of_a_share_is_wilson_and_keeps_within_bounds() -> None:
+    for correct, n in ((170, 200), (0, 10), (10, 10), (3, 7)):
+        one, other = wilson(correct, n), wilson_of_share(correct / n, n)
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-9)
+    with pytest.raises(ValueError, match="0 rows"):
+        wilson_of_share(0.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("ps", "corrected"),
+    [
+        ((), ()),
+        ((0.04,), (0.04,)),
+        ((0.01, 0.04, 0.03), (0.03, 0.06, 0.06)),  # as R's p.adjust(c(.01, .04, .03), "holm")
+        ((0.6, 0.5), (1.0, 1.0)),
+        ((0.02, 0.02, 0.001), (0.04, 0.04, 0.003)),
+    ],
+)
+def test_holm_corrects_the_least_p_most(ps: tuple[float, ...], corrected: tuple[float, ...]) -> None:
+    assert holm(ps) == pytest.approx(corrected)
+
+
+def test_the_bootstrap_agrees_with_the_formula_where_there_is_one() -> None:
+    scores = [1.0] * 170 + [0.0] * 30
+
+    interval = mean_interval(scores)
+
+    assert rounded(interval, 2) == (0.8, 0.9)
+    assert interval == mean_interval(scores)
+    assert mean_interval(scores, 0.90).low > interval.low
+
+
+@pytest.mark.parametrize("scores", [[0.9] * 12, [0.2, 0.4, 0.9], [1.0] * 500])
+def test_few_or_equal_scores_are_not_sure_of_themselves(scores: list[float]) -> None:
+    interval = mean_interval(scores)
+
+    sure = wilson_of_share(sum(scores) / len(scores), len(scores))
+    assert (interval.low, interval.high) == pytest.approx((sure.low, sure.high))
+    assert interval.high - interval.low > 0.005
+
+
+def test_shares_on_the_same_rows_are_compared_by_their_differences() -> None:
+    base = [0.1 * (i % 10) for i in range(200)]
+    tuned = [value + (0.05 if i % 3 else -0.02) for i, value in enumerate(base)]
+
+    found = paired_means(base, tuned)
+
+    assert found.value == pytest.approx(sum(tuned) / 200 - sum(base) / 200)
+    assert found.low < found.value < found.high
+    assert found.p == pytest.approx(2 / 2001)
+    assert paired_means(tuned, base).value == pytest.approx(-found.value)
+    assert paired_means(base, base).p == 1.0
+
+
+def test_macro_f1_has_a_paired_interval_that_one_frequent_label_does_not_fool() -> None:
+    expected = ["often"] * 180 + ["rare"] * 20
+    only_often = ["often"] * 200
+    both = ["often"] * 160 + ["rare"] * 40
+
+    found = paired_macro_f1(expected, only_often, both)
+
+    assert found.value == pytest.approx(
+        macro_f1(confusion(expected, both)) - macro_f1(confusion(expected, only_often))
+    )
+    assert 0 < found.low < found.value < found.high
+    assert found.p < 0.01
+    same = paired_macro_f1(expected, both, both)
+    assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+    assert found == paired_macro_f1(expected, only_often, both)
+
+
+@pytest.mark.parametrize("compared", [paired_means, lambda a, b: paired_macro_f1(["a"] * len(a), a, b)])
+def test_the_bootstrap_needs_the_same_rows(compared: Callable[..., object]) -> None:
+    for one, other in (([], []), ([1.0], [])):
+        with pytest.raises(ValueError, match="both arms need the same rows"):
+            compared(one, other)
+
+
+@pytest.mark.parametrize(
+    ("lost", "margin", "not_worse"),
+    [(0, 0.02, True), (2, 0.05, True), (14, 0.05, False), (2, 0.0, False), (40, 0.05, False)],
+)
+def test_cheaper_is_not_worse_while_its_interval_stays_above_the_margin(
+    lost: int, margin: float, not_worse: bool
+) -> None:
+    other = [1.0] * 400
+    cheaper = [0.0] * lost + [1.0] * (400 - lost)
+
+    assert is_not_worse(cheaper, other, margin) is not_worse
+
+
+def test_shares_are_not_worse_by_the_bootstrap() -> None:
+    other = [0.5 + 0.01 * (i % 40) for i in range(400)]
+    cheaper = [value - 0.01 - 0.001 * (i % 7) for i, value in enumerate(other)]
+
+    assert is_not_worse(cheaper, other, 0.02)
+    assert not is_not_worse(cheaper, other, 0.01)
+
+
+def test_fewer_rows_cannot_show_that_it_is_not_worse() -> None:
+    assert not is_not_worse([1.0] * 20, [1.0] * 20, 0.02)
+
+
 def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
-    heavy = "{'scipy', 'numpy', 'tokenizers', 'toktok', 'torch'}"
-    ours = "trainers.dataset, trainers.evaluation, trainers.tokens"
+    heavy = "{'scipy', 'numpy', 'sklearn', 'tokenizers', 'toktok', 'torch'}"
+    ours = "trainers.dataset, trainers.evaluation, trainers.tokens, trainers.measuring.retrieval"
+    ours += ", trainers.measuring.curve, trainers.measuring.ladder, trainers.measuring.agreement"
     code = f"import sys, {ours}; print({heavy} & set(sys.modules))"
 
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,143 @@
+"""Rung 0: the agreed figures, the same answer twice, and data that is hardly any."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+
+from tests.trainers.measuring.made import banking, example, needs_banking, rows
+from trainers.dataset import Example
+from trainers.measuring import classical
+from trainers.measuring.classical import answer, out_of_fold
+from trainers.types import Message
+
+
+def texts(train: tuple[Example, ...], asked: tuple[Example, ...]) -> list[str]:
+    return [reply.text for reply in answer(train, asked, seed=7)]
+
+
+@needs_banking
+def test_all_rows_of_banking77_give_the_published_share() -> None:
+    test = banking("test.csv")
+
+    said = texts(banking("train.csv"), test)
+
+    right = sum(text == row.answer for text, row in zip(said, test, strict=True))
+    assert right / len(test) == pytest.approx(0.912, abs=0.008)
+
+
+@needs_banking
+def test_ten_rows_a_label_of_banking77_give_the_published_share() -> None:
+    by_label = defaultdict(list)
+    for row in banking("train.csv"):
+        by_label[row.answer].append(row)
+    test, shares = banking("test.csv"), []
+    for seed in range(3):
+        chance = random.Random(seed)
+        few = [row for label in sorted(by_label) for row in chance.sample(by_label[label], 10)]
+        said = answer(few, test, seed)
+        shares.append(sum(r.text == e.answer for r, e in zip(said, test, strict=True)) / len(test))
+
+    assert sum(shares) / 3 == pytest.approx(0.729, abs=0.015)
+
+
+def test_it_learns_what_words_tell_and_says_so_twice_alike() -> None:
+    train, asked = rows(90), rows(30, seed=1)
+
+    first = answer(train, asked, seed=7)
+
+    assert [reply.text for reply in first] == [e.answer for e in asked] == texts(train, asked)
+    assert all(reply.prompt_tokens == reply.completion_tokens == 0 for reply in first)
+    assert all(0 < reply.seconds < 1 for reply in first)
+
+
+def test_of_one_label_it_says_that_one() -> None:
+    assert texts(rows(5, ["refund"]), rows(3)) == ["refund"] * 3
+
+
+def test_a_label_with_a_single_row_can_be_answered() -> None:
+    train = (*rows(60), example("llamas eat grass", "zoo"))
+
+    assert texts(train, (example("do llamas eat?", "zoo"),)) == ["zoo"]
+
+
+def test_empty_questions_get_the_most_frequent_label() -> None:
+    empty = tuple(example("", label) for label in ("b", "a", "a", "b", "b"))
+
+    assert texts(empty, (example("", "?"), example("hello", "?"))) == ["b", "b"]
+    assert len(texts((*rows(30), *empty), (example(" \n", "?"),))) == 1
+
+
+@pytest.mark.parametrize("question", ["?!", "退款 在 哪里", "🙂", "a"])
+def test_any_writing_is_a_question(question: str) -> None:
+    train = (example(question, "odd"), example(question * 2, "odd"), example("9", "even"))
+
+    assert texts(train, (example(question, "?"),)) == ["odd"]
+
+
+def test_instructions_are_no_part_of_the_question() -> None:
+    train = tuple(
+        replace(row, messages=(Message("system", "refund refund refund"), *row.messages)) for row in rows(60)
+    )
+
+    assert texts(train, (example("card stolen", "?", system="refund refund"),)) == ["card"]
+
+
+def test_very_much_text_is_looked_at_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "MOST_IN_PIECES", 100)
+
+    assert texts(rows(90), rows(30, seed=1)) == [e.answer for e in rows(30, seed=1)]
+    assert texts((example("?!", "odd"), example("a", "even")), (example("!", "?"),)) == ["odd"]
+
+
+def test_nobody_asked_is_nobody_answered_and_no_rows_are_refused() -> None:
+    assert texts(rows(9), ()) == []
+    with pytest.raises(ValueError, match="no rows to train on"):
+        answer((), rows(1), seed=7)
+
+
+def test_rows_judged_by_the_others_get_their_label_and_a_wrong_one_is_doubted() -> None:
+    train = list(rows(120))
+    train[0] = replace(train[0], messages=(train[0].messages[0], Message("assistant", "login")))
+
+    labels, chances = out_of_fold(train, seed=7)
+
+    assert labels == ("card", "login", "refund")
+    assert chances.shape == (120, 3)
+    assert chances.sum(axis=1) == pytest.approx(1.0)
+    assert [labels[i] for i in chances.argmax(axis=1)] == [e.answer for e in rows(120)]
+    assert chances[0, labels.index("login")] < 0.1
+    assert chances.max(axis=1)[1:].min() > 0.5
+
+
+def test_copies_of_a_question_do_not_vouch_for_each_other() -> None:
+    wrong = example("my card was stolen, a new card", "login")
+
+    labels, chances = out_of_fold((*rows(120), wrong, replace(wrong, line=200)), seed=7)
+
+    assert chances[-2:, labels.index("login")].max() < 0.3
+
+
+def test_labels_with_fewer_rows_than_folds_are_judged_where_they_can_be() -> None:
+    lonely = (example("llamas eat grass", "zoo"), example("pay tax", "tax"), example("how much tax", "tax"))
+
+    labels, chances = out_of_fold((*rows(60), *lonely), seed=7)
+
+    assert chances[60, labels.index("zoo")] == 1.0
+    assert 0 < chances[61, labels.index("tax")] < 1
+
+
+@pytest.mark.parametrize("few", [rows(1), rows(5, ["refund"]), rows(10, "abcdefghij"), rows(2, ["a", "b"])])
+def test_out_of_fold_takes_whatever_there_is(few: tuple[Example, ...]) -> None:
+    labels, chances = out_of_fold(few, seed=7)
+
+    assert chances.shape == (len(few), len(labels))
+    assert chances.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_out_of_fold_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are no rows"):
+        out_of_fold((), seed=7)

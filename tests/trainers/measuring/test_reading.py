@@ -1,0 +1,120 @@
+"""What counts as a label, what as JSON, what as a verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainers.measuring.reading import read_choice, read_json, read_label, read_yes
+
+LABELS = ("refund", "card_declined", "card", "lost_or_stolen", "card_not_working", "no", "A")
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("refund", "refund"),
+        (" Refund.\n", "refund"),
+        ("**refund**", "refund"),
+        ('"refund"', "refund"),
+        ("ｒefund", "refund"),
+        ("Lost or stolen", "lost_or_stolen"),
+        ("lost-or-stolen", "lost_or_stolen"),
+        ("Label: refund", "refund"),
+        ("The correct label is: `card_declined`.", "card_declined"),
+        ("Answer: refund", "refund"),
+        ("refund\n\nUser: and my card?", "refund"),
+        ("I think it is card_declined, as the card was refused.", None),
+        ("I think it is card_declined.", "card_declined"),
+        ("This is about a refund refund refund", "refund"),
+        ("Let me think.\nIt is a refund.", "refund"),
+        ("I'm not sure. Perhaps a refund.", "refund"),
+        ("<think>card or refund? refund.</think>card", "card"),
+        ("<think>refund, and then the words ran out", None),
+        ("card_not_working", "card_not_working"),
+        ("It's card not working, card_not_working!", "card_not_working"),
+        ("refund or card", None),
+        ("refunds", None),
+        ("This is not a refund.", None),
+        ("It isn't refund", None),
+        ("I'm sorry, I can't help with a refund.", None),
+        ("I’m sorry, I can’t help with that.", None),
+        ("As an AI I can't answer. Refund", "refund"),
+        ("no", "no"),
+        ("No, it is none.", "no"),
+        ("I have no idea", None),
+        ("A", "A"),
+        ("A) because", "A"),
+        ("A customer writes", None),
+        ("refund\ncard\ncard_declined", "refund"),
+        ("", None),
+        (" \n\t", None),
+        ("...", None),
+        ("🙂", None),
+    ],
+)
+def test_an_answer_is_read_as_the_label_that_it_means(text: str, label: str | None) -> None:
+    assert read_label(text, LABELS) == label
+
+
+def test_labels_that_differ_only_in_their_joints_must_be_said_exactly() -> None:
+    assert read_label("a_b", ("a_b", "a b")) == "a_b"
+    assert read_label("A-B", ("a_b", "a b")) is None
+
+
+def test_two_spellings_of_a_label_are_its_first() -> None:
+    assert read_label("REFUND", ("Refund", "refund")) == "Refund"
+
+
+@pytest.mark.parametrize("labels", [(), ("",), ("...",), ("(", "[a-z]+", "c++")])
+def test_odd_labels_harm_nobody(labels: tuple[str, ...]) -> None:
+    assert read_label("something", labels) is None
+    assert read_label("C++", ("(", "[a-z]+", "c++")) == "c++"
+
+
+def test_a_megabyte_of_rambling_is_read_at_once() -> None:
+    assert read_label("card? refund! " * 80_000, LABELS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('Here it is:\n```json\n{"a": {"b": []}}\n```\nDone.', {"a": {"b": []}}),
+        ('```\n[1]\n```\n{"a": 2}', {"a": 2}),
+        ('Set {x} to {"a": 3} or {"a": 4}', {"a": 3}),
+        ('[{"a": 5}]', {"a": 5}),
+        ('{"a": 1', None),
+        ("[1, 2]", None),
+        ('{"a": NaN}', None),
+        ("{" * 100_000, None),
+        ('{"a":' * 100_000, None),
+        ('{"a": ' + "9" * 5_000 + "}", None),
+        ("I'm sorry, I can't do that.", None),
+        ("", None),
+    ],
+)
+def test_json_is_found_where_there_is_an_object(text: str, found: object) -> None:
+    assert read_json(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("A", "first"),
+        ("b.", "second"),
+        ("**TIE**", "tie"),
+        ("Answer: B", "second"),
+        ("Answer B", "second"),
+        ("A is better", None),
+        ("", None),
+    ],
+)
+def test_a_judge_says_a_b_or_tie(text: str, choice: str | None) -> None:
+    assert read_choice(text) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"), [("YES", True), ("No.", False), ("Yes, it is.", True), ("I can't say", None)]
+)
+def test_a_judge_says_yes_or_no(text: str, yes: bool | None) -> None:
+    assert read_yes(text) is yes

@@ -1,0 +1,109 @@
+"""One answer, one score; and which kind of score fits the data."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.trainers.measuring.made import example, rows
+from trainers.dataset import Example
+from trainers.measuring.scoring import is_unread, score, scoring_of
+from trainers.measuring.values import Scoring
+
+LABELS = ("card", "login", "refund")
+
+
+@pytest.mark.parametrize(
+    ("examples", "expected"),
+    [
+        (rows(30), "label"),
+        ([example("q", '{"a": 1}')] * 10, "json"),
+        ([*[example("q", ' {"a": 1}')] * 9, example("q", "none")], "json"),
+        ([*[example("q", '{"a": 1}')] * 8, *rows(2)], "label"),
+        ([example("q", '{"a": 1} and more')] * 10, "label"),
+        ([example("q", "[1]")] * 10, "label"),
+        ((), "label"),
+    ],
+)
+def test_json_is_scored_by_fields_and_labels_by_match(examples: list[Example], expected: Scoring) -> None:
+    assert scoring_of(examples, "labels") == expected
+
+
+def test_free_text_is_scored_by_its_words() -> None:
+    assert scoring_of(rows(3), "free_text") == "f1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("refund", 1.0), ("Label: Refund.", 1.0), ("card", 0.0), ("refund or card", 0.0), ("", 0.0)],
+)
+def test_a_label_is_right_or_wrong(text: str, expected: float) -> None:
+    assert score("label", "refund", text, LABELS) == expected
+
+
+def test_a_right_answer_that_is_no_known_label_still_is_right() -> None:
+    assert score("label", "chargeback", "Chargeback", LABELS) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1, "b": {"c": "x", "d": [1, 2]}}', 1.0),
+        ('```json\n{"b": {"d": [1, 2], "c": " X "}, "a": 1.0}\n```', 1.0),
+        ('{"a": 2, "b": {"c": "x", "d": [1, 2]}}', 2 / 3),
+        ('{"a": 1, "b": {"c": "x", "d": [2, 1]}}', 2 / 3),
+        ('{"a": true, "b": {"c": "x"}}', 1 / 3),
+        ('{"a": "1"}', 0.0),
+        ('{"a": 1, "e": 5}', 1 / 4),
+        ("[1]", 0.0),
+        ("I'm sorry, I can't.", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_json_scores_the_share_of_its_fields(text: str, expected: float) -> None:
+    assert score("json", '{"a": 1, "b": {"c": "x", "d": [1, 2]}}', text, ()) == pytest.approx(expected)
+
+
+def test_an_empty_object_is_right_if_nothing_was_expected() -> None:
+    assert score("json", "{}", "{}", ()) == 1.0
+    assert score("json", "{}", '{"a": {}}', ()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "share"),
+    [
+        ("The Eiffel Tower!", "eiffel tower", 1.0),
+        ("in Paris", "Paris, France", 0.5),
+        (
+            "a b b c",
+            "b b b",
+            2 * 2 / 6,
+        ),  # SQuAD: articles out, shared words counted as often as both have them
+        ("yes", "no", 0.0),
+        ("", "", 1.0),
+        ("the", "...", 1.0),
+        ("yes", "", 0.0),
+        ("退款需要十天", "退款十天", 2 * 4 / 10),
+    ],
+)
+def test_free_text_scores_shared_words_as_squad_does(expected: str, text: str, share: float) -> None:
+    assert score("f1", expected, text, ()) == pytest.approx(share)
+
+
+def test_a_judge_is_not_guessed() -> None:
+    with pytest.raises(ValueError, match="verdicts are needed"):
+        score("judge", "a", "a", ())
+
+
+@pytest.mark.parametrize(
+    ("scoring", "text", "expected"),
+    [
+        ("label", "no idea", True),
+        ("label", "refund", False),
+        ("label", " ", False),
+        ("json", "no idea", True),
+        ("json", "{}", False),
+        ("f1", "no idea", False),
+    ],
+)
+def test_what_could_not_be_read_is_known(scoring: Scoring, text: str, expected: bool) -> None:
+    assert is_unread(scoring, text, LABELS) is expected

@@ -1,0 +1,256 @@
+"""Is more data worth it? Errors fall as a power of the rows; here it is fitted and carried on, with its band.
+
+err = a + b·n^(-c): Hestness and others, Deep learning scaling is predictable, empirically, 2017. Pure, for worker
+processes and the terminal: scikit-learn and numpy are imported at use.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.dataset.values import Example
+from trainers.evaluation import exact_match
+from trainers.measuring.classical import Classifier, classify, is_short, label_of, text_of
+from trainers.measuring.classical import fit as fit_classifier
+from trainers.measuring.values import Arm, Curve, CurvePoint, LabelNeed, Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+FEWEST_ROWS = 12
+MOST_ROWS = 20_000  # half a minute of training; what lies beyond is predicted like the rest
+SEEDS = 3
+FEW_ROWS = 10
+MOST_NEEDS = 10
+BOOTSTRAPS = 1_000
+C_LOW, C_HIGH, C_STEPS = 0.05, 2.0, 79
+
+
+@dataclass(frozen=True)
+class Fit:
+    """err = a + b·n^(-c), with 0 ≤ a, 0 ≤ b and 0.05 ≤ c ≤ 2."""
+
+    a: float
+    b: float
+    c: float
+    predicted: tuple[Prediction, ...]
+
+    def score(self, rows: float) -> float:
+        return float(max(1 - self.a - self.b * rows**-self.c, 0.0))
+
+
+def classical_curve(
+    train: Sequence[Example],
+    holdout: Sequence[Example],
+    seed: int,
+    predict: Sequence[int],
+    *,
+    dataset: str = "",
+    version: int = 1,
+    holdout_sha256: str = "",
+) -> Curve:
+    """Rung 0 on a quarter, half and all of the rows, three draws each, every larger one holding the smaller, all
+    on the same holdout. `predict`: sizes to carry it on to. At most 20,000 rows are trained on.
+
+    ValueError with fewer than 12 rows, or without a holdout.
+    """
+    if len(train) < FEWEST_ROWS or not holdout:
+        raise ValueError(
+            f"a curve of {len(train)} rows on {len(holdout)} held-out ones: "
+            f"it needs {FEWEST_ROWS} and 1 at least"
+        )
+    points, whole = _measure(train, holdout, seed)
+    return curve_of(
+        Arm("classical"),
+        points,
+        predict,
+        rows=len(train),
+        held=len(holdout),
+        seed=seed,
+        needs=needs_of(train, holdout, classify(whole, holdout)),
+        dataset=dataset,
+        version=version,
+        holdout_sha256=holdout_sha256,
+    )
+
+
+def curve_of(
+    arm: Arm,
+    points: Sequence[CurvePoint],
+    predict: Sequence[int],
+    *,
+    rows: int,
+    held: int,
+    seed: int,
+    needs: Sequence[LabelNeed],
+    dataset: str,
+    version: int,
+    holdout_sha256: str,
+) -> Curve:
+    """Of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
+    fitted = fit(points, predict, held=held, seed=seed)
+    return Curve(
+        dataset=dataset,
+        version=version,
+        holdout_sha256=holdout_sha256,
+        arm=arm,
+        points=tuple(points),
+        a=fitted.a,
+        b=fitted.b,
+        c=fitted.c,
+        predicted=fitted.predicted,
+        points_per_100=100 * (fitted.score(rows + 100) - fitted.score(rows)),
+        needs=tuple(needs),
+    )
+
+
+def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
+    """Least squares: for each c on a grid the best a and b are known in closed form, and the best c wins.
+
+    The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (pooled
+    over the sizes) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
+    itself too. ValueError with fewer than three sizes, none that was drawn twice, or 0 rows to predict.
+    """
+    import numpy as np
+
+    if len({point.rows for point in points}) < 3 or max(len(point.draws) for point in points) < 2:
+        raise ValueError("fitting a curve: it needs three sizes at least, and one that was drawn twice")
+    if any(rows < 1 for rows in predict):
+        raise ValueError(f"predicting the score of {min(predict)} rows: there must be 1 at least")
+    sizes = np.array([point.rows for point in points], dtype=np.float64)
+    errors = 1 - np.array([point.score for point in points])
+    moved = _moved(points, errors, held, seed)
+    found = _least_squares(sizes, np.vstack([errors, moved]))
+    a, b, c = (float(value) for value in found[0])
+    return Fit(a, b, c, _predictions(found, points, predict, held, seed))
+
+
+def needs_of(
+    train: Sequence[Example], holdout: Sequence[Example], answers: Sequence[str]
+) -> tuple[LabelNeed, ...]:
+    """Labels to label next: with errors on the holdout or fewer than 10 rows; at most ten, those first where one
+    more row takes away most errors. By the power law that is errors by rows."""
+    rows = Counter(map(label_of, train))
+    held = Counter(map(label_of, holdout))
+    right = Counter(
+        label_of(example)
+        for example, answer in zip(holdout, answers, strict=True)
+        if exact_match(example.answer, answer)
+    )
+    needs = [LabelNeed(label, rows[label], held[label], right[label]) for label in rows.keys() | held.keys()]
+    needs = [need for need in needs if need.right < need.held or need.rows < FEW_ROWS]
+    return tuple(sorted(needs, key=lambda need: (-_worth(need), need.label))[:MOST_NEEDS])
+
+
+def _worth(need: LabelNeed) -> float:
+    """Half an error more for each: a label that the holdout hardly has may be wrong all the same."""
+    return (need.held - need.right + 0.5) / (need.rows + 1)
+
+
+def _measure(
+    train: Sequence[Example], holdout: Sequence[Example], seed: int
+) -> tuple[tuple[CurvePoint, ...], Classifier]:
+    """The points, and the classifier of the largest size."""
+    most = min(len(train), MOST_ROWS)
+    orders = [nested(train, seed + number) for number in range(SEEDS)]
+    in_pieces = is_short(text_of(example) for example in orders[0][:most])  # all sizes are looked at alike
+    points = []
+    for rows in (most // 4, most // 2, most):
+        # all rows are the same rows in any order
+        drawn = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
+        fitted = [fit_classifier(subset, seed, in_pieces=in_pieces) for subset in drawn]
+        scores = tuple(_share_right(classifier, holdout) for classifier in fitted)
+        points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
+    return tuple(points), fitted[0]
+
+
+def nested(train: Sequence[Example], seed: int) -> list[Example]:
+    """An order whose every beginning has each label in its share, as far as whole rows allow."""
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in train:
+        by_label[label_of(example)].append(example)
+    chance = random.Random(seed)  # noqa: S311
+    placed: list[tuple[float, str, Example]] = []
+    for label in sorted(by_label):
+        same = by_label[label]
+        chance.shuffle(same)
+        placed += [((rank + 0.5) / len(same), label, example) for rank, example in enumerate(same)]
+    return [example for _, _, example in sorted(placed, key=lambda place: place[:2])]
+
+
+def _share_right(classifier: Classifier, holdout: Sequence[Example]) -> float:
+    said = classify(classifier, holdout)
+    return sum(exact_match(e.answer, answer) for e, answer in zip(holdout, said, strict=True)) / len(holdout)
+
+
+def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
+    """Rows of a, b, c, one for each row of errors (rows x sizes)."""
+    import numpy as np
+
+    best = np.full(len(errors), np.inf)
+    found = np.zeros((len(errors), 3))
+    scale = sizes.min()  # so that b's column is about 1
+    for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
+        x = (sizes / scale) ** -c
+        a, b = _line(x, errors)
+        off = ((a[:, None] + b[:, None] * x - errors) ** 2).sum(axis=1)
+        closer = off < best
+        best = np.where(closer, off, best)
+        found[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
+    return found
+
+
+def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
+    """a + b·x of least squares with a and b not below 0: where one would be, it is 0 and the other fitted
+    alone."""
+    import numpy as np
+
+    middle, mean = x.mean(), errors.mean(axis=1)
+    b = ((errors - mean[:, None]) @ (x - middle)) / ((x - middle) ** 2).sum()
+    a = mean - b * middle
+    alone = np.maximum(errors @ x / (x @ x), 0.0)
+    a_free, b_free = np.where(b < 0, np.maximum(mean, 0.0), a), np.maximum(b, 0.0)
+    return np.where(a_free < 0, 0.0, a_free), np.where(a_free < 0, alone, b_free)
+
+
+def _moved(points: Sequence[CurvePoint], errors: Numbers, held: int, seed: int) -> Numbers:
+    import numpy as np
+
+    chance = np.random.default_rng(seed)
+    draws = np.array([len(point.draws) for point in points])
+    own = chance.standard_normal((BOOTSTRAPS, len(points))) * _spread_of_draws(points, held) / np.sqrt(draws)
+    shared = chance.standard_normal((BOOTSTRAPS, 1)) * np.sqrt(errors * (1 - errors) / held)
+    moved: Numbers = np.clip(errors + own + shared, 0.0, 1.0)
+    return moved
+
+
+def _predictions(
+    found: Numbers, points: Sequence[CurvePoint], predict: Sequence[int], held: int, seed: int
+) -> tuple[Prediction, ...]:
+    """`found`: the fit itself, then those of the moved points."""
+    import numpy as np
+
+    chance = np.random.default_rng(seed + 1)
+    a, b, c = found.T
+    predictions = []
+    for rows in predict:
+        scores = np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)
+        noisy = scores[1:] + chance.standard_normal(len(scores) - 1) * _spread_of_draws(points, held)
+        low, high = np.clip(np.quantile(noisy, [0.025, 0.975]), 0.0, 1.0)
+        score = float(scores[0])
+        predictions.append(Prediction(rows, score, min(float(low), score), max(float(high), score)))
+    return tuple(predictions)
+
+
+def _spread_of_draws(points: Sequence[CurvePoint], held: int) -> float:
+    """Standard deviation between draws of one size, pooled; half a held-out row at least."""
+    squares = sum((draw - point.score) ** 2 for point in points for draw in point.draws)
+    freedom = sum(len(point.draws) - 1 for point in points)
+    return float(max((squares / freedom) ** 0.5, 0.5 / held))
