@@ -11,12 +11,13 @@ import os
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from trainers.dataset.sets import Sets
 from trainers.dataset.values import Example, Task, question_key, question_keys
 from trainers.types import Message
 
@@ -37,9 +38,9 @@ class Shared:
     holdout_line: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Group:
-    """Rows that ask the same, as places in the list; `order` is their place in the draw."""
+    """Rows that ask the same or nearly so, by their numbers; `order` is their place in the draw."""
 
     label: str
     order: bytes
@@ -52,44 +53,93 @@ def split(
     task: Task = "labels",
     *,
     keys: Sequence[bytes] | None = None,
+    groups: Sequence[int] | None = None,
     share: float = 0.2,
     at_least: int = 200,
     at_most: int = 1000,
 ) -> Split:
-    """`share` of the rows, within `at_least` and `at_most`, and never more than a third of all or of a label.
-
-    A label with three different questions or more has one in the holdout at least, even where that makes more
-    than `at_most`. Free text is one stratum. `keys`: the examples' question_keys, where they are known.
-    """
-    strata = _strata(_groups(examples, keys or question_keys(examples), seed, task))
-    sizes = {label: sum(len(g.rows) for g in groups) for label, groups in strata.items()}
-    wanted = min(max(round(share * len(examples)), at_least), at_most)  # a third of each label at most, below
-    quotas = _quotas(sizes, wanted)
-    held = {row for label, groups in strata.items() for row in _drawn(groups, quotas[label])}
+    """`choose` for rows that are at hand. `keys`: the examples' question_keys, where they are known."""
+    held = choose(
+        keys or question_keys(examples),
+        strata_labels(examples, task),
+        seed,
+        groups=groups,
+        share=share,
+        at_least=at_least,
+        at_most=at_most,
+    )
     return Split(
         train=tuple(e for i, e in enumerate(examples) if i not in held),
         holdout=tuple(e for i, e in enumerate(examples) if i in held),
     )
 
 
-def _groups(examples: Sequence[Example], keys: Sequence[bytes], seed: int, task: Task) -> list[_Group]:
-    rows: dict[bytes, list[int]] = defaultdict(list)
-    for number, key in enumerate(keys):
-        rows[key].append(number)
-    salt = str(seed).encode()
+def strata_labels(examples: Iterable[Example], task: Task) -> list[str]:
+    """Free text is one stratum."""
+    return [example.answer.strip() if task == "labels" else "" for example in examples]
+
+
+def choose(
+    keys: Sequence[bytes],
+    labels: Sequence[str],
+    seed: int,
+    *,
+    groups: Sequence[int] | None = None,
+    share: float = 0.2,
+    at_least: int = 200,
+    at_most: int = 1000,
+    served: Collection[str] = (),
+) -> frozenset[int]:
+    """Which rows to hold out, by their place, from 0. `keys`, `labels` and `groups` have an entry for each row.
+
+    `share` of the rows, within `at_least` and `at_most`, and never more than a third of all or of a label.
+    A label with three different questions or more has one held out at least, even where that makes more than
+    `at_most`, unless it is `served`: it has some held out elsewhere. Rows with one key, or with one number in
+    `groups` (near copies), stay on one side.
+    """
+    strata = _strata(_groups(keys, labels, seed, groups))
+    sizes = {label: sum(len(g.rows) for g in drawn) for label, drawn in strata.items()}
+    wanted = min(max(round(share * len(keys)), at_least), at_most)  # a third of each label at most, below
+    quotas = _quotas(sizes, wanted, served)
+    return frozenset(
+        row for label, drawn in strata.items() for row in _drawn(drawn, quotas[label], label not in served)
+    )
+
+
+def _groups(
+    keys: Sequence[bytes], labels: Sequence[str], seed: int, groups: Sequence[int] | None
+) -> list[_Group]:
+    """A group's order comes from its smallest key, so it is the same whatever the order of the rows."""
+    marks: Sequence[bytes | int] = keys if groups is None else _together(keys, groups)
+    rows: dict[bytes | int, list[int]] = defaultdict(list)
+    for number, mark in enumerate(marks):
+        rows[mark].append(number)
+    salt = str(seed).encode()[:64]
     return [
         _Group(
-            label=_label([examples[i] for i in same]) if task == "labels" else "",
-            order=hashlib.blake2b(key, key=salt[:64], digest_size=16).digest(),
+            label=labels[same[0]] if len(same) == 1 else _label([labels[i] for i in same]),
+            order=hashlib.blake2b(min([keys[i] for i in same]), key=salt, digest_size=16).digest(),
             rows=tuple(same),
         )
-        for key, same in rows.items()
+        for same in rows.values()
     ]
 
 
-def _label(same: Sequence[Example]) -> str:
-    """Of rows that ask the same: their most frequent answer; by name where two are equally frequent."""
-    counts = Counter(example.answer.strip() for example in same)
+def _together(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
+    """For each row the first row that it shares a key or a group with, by any number of steps."""
+    firsts = Sets(len(keys))
+    seen: dict[bytes | int, int] = {}
+    for row, (key, group) in enumerate(zip(keys, groups, strict=True)):
+        for shared in (key, group):
+            first = seen.setdefault(shared, row)
+            if first != row:
+                firsts.join(first, row)
+    return [firsts.first(row) for row in range(len(keys))]
+
+
+def _label(labels: Sequence[str]) -> str:
+    """Of rows that stay together: their most frequent answer; by name where two are equally frequent."""
+    counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
 
 
@@ -100,12 +150,12 @@ def _strata(groups: Iterable[_Group]) -> Mapping[str, list[_Group]]:
     return strata
 
 
-def _quotas(sizes: Mapping[str, int], wanted: int) -> Mapping[str, int]:
+def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> Mapping[str, int]:
     """Rows to draw from each label: in proportion, by largest remainder, from 1 (of 3 rows) to a third."""
     total = sum(sizes.values())
     exact = {label: wanted * size / total for label, size in sizes.items()}
     most = {label: size // 3 for label, size in sizes.items()}
-    least = {label: min(1, most[label]) for label in sizes}
+    least = {label: 0 if label in served else min(1, most[label]) for label in sizes}
     quotas = {label: min(max(int(exact[label]), least[label]), most[label]) for label in sizes}
     by_remainder = sorted(sizes, key=lambda label: (int(exact[label]) - exact[label], label))
     by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
@@ -124,13 +174,13 @@ def _spread(
         rows -= len(room)
 
 
-def _drawn(groups: Sequence[_Group], quota: int) -> list[int]:
+def _drawn(groups: Sequence[_Group], quota: int, one_at_least: bool) -> list[int]:
     """In the order of the draw, passing over a group that no longer fits."""
     drawn: list[int] = []
     for group in groups:
         if len(drawn) + len(group.rows) <= quota:
             drawn.extend(group.rows)
-    if not drawn and len(groups) >= 3:
+    if one_at_least and not drawn and len(groups) >= 3:
         smallest = min(groups, key=lambda g: (len(g.rows), g.order))
         drawn.extend(smallest.rows)  # at most a third: two other questions have as many rows
     return drawn

@@ -1,0 +1,277 @@
+"""Writes a cleaned file beside the one that was sent: without copies, rows that can't be read, blanks, secrets.
+
+Lines that stay are the same bytes. What only a person can decide stays too: contradictions are listed, personal
+data is neither masked nor left out. The file that was sent is only read, twice, and never held in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from io import StringIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from trainers.dataset.checks import DUPLICATE
+from trainers.dataset.findings import Findings
+from trainers.dataset.lines import blocks
+from trainers.dataset.reading import BLANK_LINES, Progress, accepted, stream
+from trainers.dataset.sensitive import SECRET, faults_of_rows
+from trainers.dataset.sniffing import Sniffed
+from trainers.dataset.splitting import chat_row
+from trainers.dataset.values import (
+    DEFAULT_LIMITS,
+    Columns,
+    Example,
+    Limits,
+    normalised,
+    question_key,
+    shown,
+)
+
+WrittenAs = Literal["jsonl", "csv"]
+_EVERY = 1 << 62  # finding is listed
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """`code` is the finding's: 'duplicate', 'secret', 'blank_lines', 'not_json' and so on. `lines`: the first."""
+
+    code: str
+    count: int
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Two lines that ask the same and have different answers. Both are in the cleaned file."""
+
+    earlier: int
+    later: int
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The new file is at `out`; `converted`: it has another format than the one that was sent.
+
+    `kept` rows are in it. `left_out` has the most frequent reason first. `contradictions` are the first of
+    `contradicting` ones. Lines are those of the file that was sent.
+    """
+
+    out: Path
+    written_as: WrittenAs
+    converted: bool
+    kept: int
+    left_out: tuple[LeftOut, ...]
+    contradictions: tuple[Contradiction, ...]
+    contradicting: int
+
+    @property
+    def n_left_out(self) -> int:
+        return sum(reason.count for reason in self.left_out)
+
+
+@dataclass(frozen=True)
+class NotCleaned:
+    """Nothing was written. `said` is a sentence."""
+
+    said: str
+
+
+def clean(
+    path: Path, name: str, columns: Columns, out: Path, *, limits: Limits = DEFAULT_LIMITS
+) -> Cleaned | NotCleaned:
+    """JSONL stays JSONL and a CSV stays a CSV, with its header; XLSX becomes a CSV and Parquet JSONL.
+
+    `name` is what people call the file. The same file gives the same bytes. OSError as from open().
+    """
+    if out.exists():
+        return NotCleaned(f"'{shown(out.name)}' exists already; choose another name for the cleaned file.")
+    found, progress = Findings(_EVERY), Progress()
+    with path.open("rb") as file:
+        sniffed = accepted(file, path.stat().st_size, name, found, limits)
+        if sniffed is None:
+            return NotCleaned(_worst(found))
+        verdict = _judge(stream(file, sniffed, columns, found, limits, progress), found)
+        if progress.pairs:
+            return NotCleaned(
+                f"'{shown(name)}' holds preference pairs; only rows to train on can be cleaned."
+            )
+        if not verdict.rows:
+            return NotCleaned(_worst(found))
+        pieces = _pieces(file, sniffed, columns, limits, progress)
+        kept = _write(out, pieces, verdict)
+    return Cleaned(
+        out=out,
+        written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
+        converted=sniffed.kind in ("xlsx", "parquet"),
+        kept=kept,
+        left_out=verdict.left_out(limits.listed),
+        contradictions=tuple(verdict.contradictions[: limits.listed]),
+        contradicting=len(verdict.contradictions),
+    )
+
+
+def _worst(found: Findings) -> str:
+    blocking = [finding for finding in found.sorted() if finding.blocks]
+    return blocking[0].message if blocking else "There is no row that could stay."
+
+
+@dataclass
+class _Verdict:
+    """Of all rows, by line: which are good, which are left out and why, what only a person can decide."""
+
+    rows: set[int] = field(default_factory=set)
+    reasons: dict[int, str] = field(default_factory=dict)
+    contradictions: list[Contradiction] = field(default_factory=list)
+
+    def left_out(self, listed: int) -> tuple[LeftOut, ...]:
+        lines: dict[str, list[int]] = defaultdict(list)
+        for line, code in sorted(self.reasons.items()):
+            lines[code].append(line)
+        reasons = [LeftOut(code, len(those), tuple(those[:listed])) for code, those in lines.items()]
+        return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.code)))
+
+
+def _judge(examples: Iterable[Example], found: Findings) -> _Verdict:
+    """`found` fills up with the rows that can't be read while `examples` are iterated."""
+    verdict = _Verdict()
+    first: dict[bytes, int] = {}
+    answered: set[bytes] = set()
+    for example, secret in _with_secrets(iter(examples)):
+        asked, answer = _asked(example), _digest(example.answer)
+        if secret:
+            verdict.reasons[example.line] = SECRET.code
+        elif asked + answer in answered:
+            verdict.reasons[example.line] = DUPLICATE.code
+        else:
+            verdict.rows.add(example.line)
+            answered.add(asked + answer)
+            earlier = first.setdefault(asked, example.line)
+            if earlier != example.line:
+                verdict.contradictions.append(Contradiction(earlier, example.line))
+    unread = (finding for finding in found.sorted() if finding.blocks)
+    verdict.reasons |= {finding.line: finding.code for finding in unread if finding.line is not None}
+    return verdict
+
+
+def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]:
+    """Whether each row holds a secret, anywhere in it. Many at once: most hold none."""
+    while some := list(islice(examples, _AT_ONCE)):
+        rows = [_texts(example) for example in some]
+        texts = {raw: raw.decode() for row in rows for raw in row}
+        faults = faults_of_rows(rows, texts)
+        secret = {number for number, fault in faults if fault.rule.code == SECRET.code}
+        yield from ((example, number in secret) for number, example in enumerate(some))
+
+
+def _texts(example: Example) -> list[bytes]:
+    whole = [] if example.row is None else [example.row]
+    return [message.content.encode() for message in example.messages] + whole
+
+
+def _asked(example: Example) -> bytes:
+    """Instructions and question: rows that share both, and the answer, are copies for the gate too."""
+    return _digest(example.system) + question_key(example)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(normalised(text).encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A row of the file as it is written: from line `first` to line `last`. No bytes: it is blank."""
+
+    first: int
+    last: int
+    raw: bytes
+
+
+def _pieces(
+    file: BinaryIO, sniffed: Sniffed, columns: Columns, limits: Limits, progress: Progress
+) -> Iterator[_Piece]:
+    unheard = Findings(0)  # the first pass has said it all
+    if sniffed.kind == "jsonl":
+        yield from _jsonl_pieces(file, unheard, limits)
+    elif sniffed.kind == "table":
+        yield from _table_pieces(file, sniffed.separator, unheard, limits)
+    else:
+        names = (progress.columns.text or "text", progress.columns.label or "label")
+        if sniffed.kind == "xlsx":
+            yield _Piece(0, 0, _csv_row(names))
+        for example in stream(file, sniffed, columns, unheard, limits, Progress()):
+            raw = _csv_row(_cells(example)) if sniffed.kind == "xlsx" else chat_row(example) + b"\n"
+            yield _Piece(example.line, example.line, raw)
+
+
+def _jsonl_pieces(file: BinaryIO, unheard: Findings, limits: Limits) -> Iterator[_Piece]:
+    for block in blocks(file, unheard, limits):
+        for line, raw in enumerate(block.lines, block.first):
+            yield _Piece(line, line, raw + b"\n" if raw.strip() else b"")
+
+
+def _table_pieces(file: BinaryIO, separator: str, unheard: Findings, limits: Limits) -> Iterator[_Piece]:
+    """Cut where the reader cuts: it is the same one, over the same lines."""
+    taken: list[bytes] = []
+    reader = csv.reader(_taking(file, taken, unheard, limits), delimiter=separator, strict=True)
+    while True:
+        first = reader.line_num + 1
+        taken.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            continue  # the first pass has a reason for that line
+        filled = any(cell and not cell.isspace() for cell in cells)
+        yield _Piece(first, reader.line_num, b"".join(taken) if filled else b"")
+
+
+def _taking(file: BinaryIO, taken: list[bytes], unheard: Findings, limits: Limits) -> Iterator[str]:
+    """Lines as the first pass read them, each one's bytes left in `taken`. One that can't be read is empty."""
+    expected = 1
+    for block in blocks(file, unheard, limits):
+        yield from ["\n"] * (block.first - expected)
+        expected = block.first + len(block.lines)
+        for raw in block.lines:
+            taken.append(raw + b"\n")
+            try:
+                yield f"{raw.decode()}\n"
+            except UnicodeDecodeError:
+                yield "\n"
+
+
+def _cells(example: Example) -> tuple[str, str]:
+    return example.messages[0].content, example.answer
+
+
+def _csv_row(cells: Iterable[str]) -> bytes:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
+    """Every piece that there is no reason to leave out, for the owner alone. Returns how many rows that is."""
+    first_row = min(chain(verdict.rows, verdict.reasons))  # before it stands a table's header
+    kept = 0
+    with out.open("xb") as file:
+        try:
+            out.chmod(0o600)
+            for piece in pieces:
+                spoilt = any(line in verdict.reasons for line in range(piece.first, piece.last + 1))
+                if not piece.raw and not spoilt:
+                    verdict.reasons[piece.first] = BLANK_LINES.code
+                elif not spoilt:
+                    file.write(piece.raw)
+                    kept += piece.first >= first_row
+        except BaseException:
+            out.unlink()  # half a file looks like a whole one
+            raise
+    return kept

@@ -1,0 +1,244 @@
+"""Questions that say nearly the same: found by MinHash in bands, then compared exactly, so none is made up.
+
+Near is: at least 0.8 of all their runs of four characters in common (shingles.py). 24 bands of 4 miss one pair
+in 300,000 at that bound, and fewer above it. Where very many rows are alike each is compared with its closest
+neighbours only, and beyond a bound a finding says that not all were. Nothing is decided here on which row to keep.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.sets import Sets
+from trainers.dataset.shingles import NO_RUN, SKETCH, alike, runs, sketches
+from trainers.dataset.values import Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trainers.dataset.shingles import Sketches
+
+    Numbers = NDArray[np.int64]
+
+NEAR = 0.8
+_BANDS = 24
+_NEIGHBOURS = 4  # that a row is compared with in each band, beside the band's first
+_LIKELY = 62  # equal places of 96: near copies have fewer once in 10,000
+_COMPARED_PER_ROW = 2
+_TRIED = 8
+
+NEAR_DUPLICATE = Rule(
+    "near_duplicate", "warns", "Keep one of them, or reword: nearly equal rows teach little and cost tokens."
+)
+NEAR_CONTRADICTION = Rule(
+    "near_contradiction", "warns", "Decide which answer is right, or make the difference plainer."
+)
+NEAR_OVERLAP = Rule(
+    "near_overlap", "warns", "Delete the line: nearly a test question makes the result look too good."
+)
+NOT_ALL_COMPARED = Rule(
+    "near_not_all_compared", "tells", "Delete the near duplicates that are listed, and check again."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NearPair:
+    """Two rows by their place, from 0, the earlier one first. `alike` is from NEAR to 1."""
+
+    earlier: int
+    later: int
+    alike: float
+
+
+@dataclass(frozen=True)
+class Near:
+    """`groups[i]` is the first row that row i asks the same as or nearly so, itself where there is none; two rows
+    of a group may be near by way of others. `pairs` has one pair at most for each row as the later one, none
+    for copies. `all_compared` is False where so many looked alike that some were left out."""
+
+    groups: tuple[int, ...]
+    pairs: tuple[NearPair, ...]
+    all_compared: bool
+
+
+def question_text(example: Example) -> str:
+    """All before the answer, instructions left aside: what `question_key` is made of."""
+    return "\n".join(m.content for m in example.prompt if m.role not in ("system", "developer"))
+
+
+def near_copies(texts: Sequence[str], keys: Sequence[bytes], sketched: Sketches | None = None) -> Near:
+    """`keys` are the rows' question_keys; rows that share one are copies, and only the first is looked at.
+
+    `texts` may be lazy: it is read once in order, unless `sketched` has all rows' sketches already, and then
+    row by row for those that look alike. The groups are the same in whatever order the rows are.
+    """
+    first: dict[bytes, int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    rows = [first[key] for key in sorted(first)]
+    whole = sketches(texts[row] for row in range(len(texts))) if sketched is None else sketched
+    search = _Search(texts, rows)
+    for pairs in _candidates(whole[rows]):
+        search.compare(pairs)
+    groups = search.groups()
+    firsts = {row: group[0] for group in groups for row in group}
+    return Near(
+        groups=tuple(firsts[first[key]] for key in keys),
+        pairs=tuple(search.pairs(groups)),
+        all_compared=search.left > 0,
+    )
+
+
+def check_near(
+    near: Near,
+    lines: Sequence[int],
+    answers: Sequence[str | bytes] | None,
+    found: Findings,
+    *,
+    held: int = 0,
+) -> None:
+    """`lines` and `answers` are the rows', in the order in which they were compared; without answers no
+    contradiction is looked for. The first `held` rows are those of an earlier holdout, with its own lines."""
+    for pair in near.pairs:
+        if pair.later >= held:
+            fault = _fault(pair, lines[pair.earlier], answers, held)
+            found.at(lines[pair.later], fault)
+    if not near.all_compared:
+        said = "So many rows are nearly the same that not all of them were compared with each other."
+        found.about_file(NOT_ALL_COMPARED, said)
+
+
+def _fault(pair: NearPair, line: int, answers: Sequence[str | bytes] | None, held: int) -> Fault:
+    if pair.earlier < held:
+        return Fault(NEAR_OVERLAP, f"asks nearly what the holdout asks in line {line}")
+    if answers is not None and answers[pair.earlier] != answers[pair.later]:
+        return Fault(NEAR_CONTRADICTION, f"says nearly the same as line {line} and has another answer")
+    return Fault(NEAR_DUPLICATE, f"says nearly the same as line {line}")
+
+
+def _candidates(sketched: Sketches) -> Iterator[Numbers]:
+    """Two columns of places that are equal in a band and in at least _LIKELY places; band after band."""
+    import numpy as np
+
+    some = np.flatnonzero((sketched != NO_RUN).any(axis=1))
+    bands = _bands(sketched[some])
+    low = sketched.astype(np.uint8)  # enough to count equal places by, in a quarter of the bytes
+    for number in range(_BANDS):
+        order = np.lexsort((bands[:, (number + 1) % _BANDS], bands[:, number]))
+        for pairs in _neighbours(some[order], bands[order, number]):
+            yield _likely(low, np.sort(pairs, axis=1))
+
+
+def _bands(sketched: Sketches) -> NDArray[np.uint64]:
+    """A number for each of a row's _BANDS bands. Two bands hardly ever share one, and that costs a look only."""
+    import numpy as np
+
+    parts = sketched.reshape(len(sketched), _BANDS, SKETCH // _BANDS)
+    mixed = np.zeros(parts.shape[:2], dtype=np.uint64)
+    for part in range(parts.shape[2]):
+        mixed = (mixed ^ parts[:, :, part]) * np.uint64(0x9E37_79B9_7F4A_7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
+    """Rows of one band: each with the first, and with some next to it. Both arrays are in the band's order."""
+    import numpy as np
+
+    starts = np.flatnonzero(np.diff(band, prepend=~band[:1]))
+    firsts = np.repeat(rows[starts], np.diff(starts, append=len(rows)))
+    yield np.stack((firsts, rows), axis=1)[firsts != rows]
+    for step in range(1, min(_NEIGHBOURS + 1, len(rows))):
+        same = band[step:] == band[:-step]
+        yield np.stack((rows[:-step][same], rows[step:][same]), axis=1)
+
+
+def _likely(low: NDArray[np.uint8], pairs: Numbers) -> Numbers:
+    import numpy as np
+
+    parts = [pairs[begin : begin + 10_000] for begin in range(0, len(pairs), 10_000)]
+    equal = [np.count_nonzero(low[part[:, 0]] == low[part[:, 1]], axis=1) for part in parts]
+    return pairs[np.concatenate(equal) >= _LIKELY] if parts else pairs
+
+
+class _Search:
+    """Joins the rows that are near indeed. `rows` are places in `texts`; pairs are of places in `rows`."""
+
+    def __init__(self, texts: Sequence[str], rows: Sequence[int]) -> None:
+        self._texts, self._rows = texts, rows
+        self._number = {row: number for number, row in enumerate(rows)}
+        self._sets = Sets(len(rows))
+        self._compared: set[tuple[int, int]] = set()
+        self._joined: dict[int, NearPair] = {}
+        self.left = _COMPARED_PER_ROW * len(rows) + 1
+
+    def compare(self, pairs: Numbers) -> None:
+        """Passing over rows that are known to belong together, and pairs that were compared before."""
+        for pair in self._pairs(self._open(self._apart(pairs))):
+            if pair.alike >= NEAR:
+                self._sets.join(self._number[pair.earlier], self._number[pair.later])
+                self._joined.setdefault(pair.later, pair)
+
+    def _apart(self, pairs: Numbers) -> Numbers:
+        """All at once: of many rows that are alike nearly all pairs go here."""
+        import numpy as np
+
+        if len(pairs) < 1_000:
+            return pairs
+        firsts = np.array([self._sets.first(number) for number in range(len(self._rows))])
+        apart: Numbers = pairs[firsts[pairs[:, 0]] != firsts[pairs[:, 1]]]
+        return apart
+
+    def _open(self, pairs: Numbers) -> Iterator[tuple[int, int]]:
+        for one, other in pairs.tolist():
+            if self.left == 0:
+                return
+            if self._sets.first(one) != self._sets.first(other) and (one, other) not in self._compared:
+                self.left -= 1
+                self._compared.add((one, other))
+                yield self._rows[one], self._rows[other]
+
+    def groups(self) -> list[list[int]]:
+        """Of places in `texts`, each in order, and they by their first."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        for number, row in enumerate(self._rows):
+            groups[self._sets.first(number)].append(row)
+        return sorted(sorted(group) for group in groups.values())
+
+    def pairs(self, groups: Iterable[Sequence[int]]) -> list[NearPair]:
+        """For each row but a group's first the earliest that it is near; of a large group some are tried."""
+        unpaired = {later: group for group in groups for later in group[1:]}
+        paired: dict[int, NearPair] = {}
+        for place in range(_TRIED):
+            tried = [
+                (g[place], later) for later, g in unpaired.items() if len(g) > place and g[place] < later
+            ]
+            paired |= {pair.later: pair for pair in self._pairs(tried) if pair.alike >= NEAR}
+            unpaired = {later: group for later, group in unpaired.items() if later not in paired}
+        paired |= {later: self._joined[later] for later in unpaired if later in self._joined}
+        return [paired[later] for later in sorted(paired)]
+
+    def _pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
+        for some in self._some(pairs):
+            rows = list({row for pair in some for row in pair})
+            known = dict(zip(rows, runs([self._texts[row] for row in rows]), strict=True))
+            for one, other in some:
+                yield NearPair(min(one, other), max(one, other), alike(known[one], known[other]))
+
+    def _some(self, pairs: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+        """As many at once as keep numpy busy and memory small."""
+        some: list[tuple[int, int]] = []
+        size = 0
+        for one, other in pairs:
+            some.append((one, other))
+            size += len(self._texts[one]) + len(self._texts[other])
+            if size > 100_000:
+                yield some
+                some, size = [], 0
+        if some:
+            yield some
