@@ -34,7 +34,8 @@ class PriceRow:
     """What `model` costs. `as_of` is None where the source's version is its date.
 
     `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not.
-    `note` is something that a buyer should know, as a sentence.
+    `note` is something that a buyer should know, as a sentence. `batch_discount` 0.5 halves what can wait for a
+    batch, None where the list has no such price.
     """
 
     model: str
@@ -44,6 +45,7 @@ class PriceRow:
     as_of: date | None = None
     usd_per_hour: Decimal | None = None
     note: str | None = None
+    batch_discount: Decimal | None = None
 
     @property
     def said_by(self) -> str:
@@ -138,14 +140,13 @@ def _listed(name: str, known: Sequence[str], today: date) -> PriceRow | UnknownP
     from genai_prices.data_snapshot import get_snapshot
 
     seller, ref = _seller_and_model(name, {provider.id for provider in get_snapshot().providers})
-    noon = datetime.combine(today, time(12), tzinfo=UTC)
     try:
-        found = calc_price(Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=noon)
+        found = calc_price(Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today))
     except LookupError:
         return _unknown(name, known)
     if not (found.model.id.lower() == ref.lower() or _is_named(found.model.match, ref.lower())):
         return _unknown(name, known, like=found.model.id)
-    return _listed_row(name, found)
+    return _listed_row(name, found, today)
 
 
 def _seller_and_model(name: str, sellers: set[str]) -> tuple[str | None, str]:
@@ -170,7 +171,7 @@ def _is_named(match: MatchLogic, name: str) -> bool:
     return False
 
 
-def _listed_row(name: str, found: PriceCalculation) -> PriceRow | UnknownPrice:
+def _listed_row(name: str, found: PriceCalculation, today: date) -> PriceRow | UnknownPrice:
     listed: ModelPrice = found.model_price
     # Without these two it is a model for speech, pictures or vectors, and would count as free.
     if listed.input_mtok is None or listed.output_mtok is None:
@@ -186,7 +187,21 @@ def _listed_row(name: str, found: PriceCalculation) -> PriceRow | UnknownPrice:
         ),
         source=f"{LIBRARY} {metadata.version(LIBRARY)} ({found.provider.name})",
         note=_tier_note(listed.input_mtok),
+        batch_discount=_batch_discount(found, today),
     )
+
+
+def _batch_discount(found: PriceCalculation, today: date) -> Decimal | None:
+    """The share by which input is cheaper in a batch; output is by the same."""
+    listed = found.model_price.input_mtok
+    batch = found.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
+    if listed is None or batch is None or not 0 < _base(batch) < _base(listed):
+        return None
+    return 1 - _base(batch) / _base(listed)
+
+
+def _noon(day: date) -> datetime:
+    return datetime.combine(day, time(12), tzinfo=UTC)
 
 
 def _base(price: Decimal | TieredPrices) -> Decimal:
@@ -267,6 +282,7 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
         "source": row.source,
         "as_of": row.as_of.isoformat() if row.as_of else None,
         "note": row.note,
+        "batch_discount": _text(row.batch_discount),
     }
 
 
@@ -280,6 +296,7 @@ def _row_from_json(raw: Mapping[str, str | None]) -> PriceRow:
         as_of=date.fromisoformat(raw["as_of"]) if raw["as_of"] else None,
         usd_per_hour=_money(raw["usd_per_hour"]),
         note=raw["note"],
+        batch_discount=_money(raw.get("batch_discount")),
     )
 
 

@@ -1,48 +1,22 @@
-"""The first verdict, before anything is trained: what the data and the money say, and what is still unknown.
+"""The verdict: the article's ladder, walked with what was measured, and the money. Pure; each reason has its numbers.
 
-An estimate can say no. It cannot say yes on quality: that takes a measurement, and the verdict says so.
+Go needs every rung measured and the saving likely. Before training it means "train it": the run measures the tuned
+model on the same rows, and nothing is switched before that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
 
-from bot.decisions.amounts import duration, tokens
-from bot.decisions.roi import Estimate
+from bot.decisions.amount_of_data import about_holdout, about_labels, about_more_rows, about_rows
+from bot.decisions.facts import NOT_YET_ROWS, Evidence, Facts, Kind, Reason, Step, labelling
+from bot.decisions.paying import about_money
+from bot.decisions.purpose import about_task
+from bot.decisions.quality import about_alternatives, about_tuned
 from trainers.money import usd
-from trainers.providers import ModelVerdict
 
-NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
-LONGEST_PAYBACK_MONTHS = 12
-FEW_PER_LABEL = 10
-SMALL_HOLDOUT = 100
-
-Kind = Literal["go", "no_go", "unknown"]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """`smallest_label` is the rows of the rarest label, None for free text. `estimate` is None, and `gaps` say
-    why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the same."""
-
-    rows: int
-    n_holdout: int
-    smallest_label: int | None
-    target: ModelVerdict
-    training_usd: Decimal | None
-    estimate: Estimate | None
-    gaps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reason:
-    """`rule` is a word for the rule, `text` a sentence with its numbers; `kind` is what it argues for."""
-
-    rule: str
-    kind: Kind
-    text: str
+__all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]
 
 
 @dataclass(frozen=True)
@@ -54,89 +28,73 @@ class Verdict:
 
 
 def advise(facts: Facts) -> Verdict:
-    reasons = (*_about_target(facts), _about_rows(facts), *_about_labels(facts), *_about_money(facts))
-    against = [reason for reason in reasons if reason.kind == "no_go"]
-    if against:
-        return Verdict("no_go", f"Not now. {against[0].text}", reasons, _way_out(against[0]))
-    unknown = Reason(
-        "quality",
-        "unknown",
-        f"How good the tuned model will be is unknown until it has answered the {facts.n_holdout} held-out rows.",
+    """No where one reason that weighs says no, open where one is open, else go."""
+    reasons = (
+        *_about_target(facts),
+        *_about_one_label(facts),
+        *about_alternatives(facts),
+        *about_tuned(facts),
+        *about_task(facts),
+        *about_rows(facts),
+        *about_labels(facts),
+        *about_holdout(facts),
+        *about_more_rows(facts),
+        *about_money(facts),
     )
-    return Verdict("unknown", _promising(facts), (*reasons, unknown), _measure(facts))
+    against = _weighing(reasons, "no_go")
+    if against:
+        return _verdict("no_go", f"Not now. {against[0].text}", reasons, against[0])
+    undecided = _weighing(reasons, "unknown")
+    if undecided:
+        settle = min(undecided, key=lambda reason: reason.step.cost if reason.step else Decimal("Infinity"))
+        return _verdict("unknown", _open(facts, undecided[0]), reasons, settle)
+    return _verdict("go", _go(facts), reasons, None, _start(facts))
+
+
+def _weighing(reasons: tuple[Reason, ...], kind: Kind) -> list[Reason]:
+    return [reason for reason in reasons if reason.weighs and reason.kind == kind]
+
+
+def _verdict(
+    kind: Kind, headline: str, reasons: tuple[Reason, ...], chosen: Reason | None, otherwise: str = ""
+) -> Verdict:
+    """The step of the chosen reason comes next; the other reasons say theirs themselves."""
+    told = tuple(reason if reason is chosen else _with_step(reason) for reason in reasons)
+    step = chosen.step.text if chosen and chosen.step else otherwise
+    return Verdict(kind, headline, told, step)
+
+
+def _with_step(reason: Reason) -> Reason:
+    if reason.step is None:
+        return reason
+    if reason.text.endswith(reason.step.text):
+        return replace(reason, step=None)
+    return replace(reason, text=f"{reason.text} {reason.step.text}", step=None)
 
 
 def _about_target(facts: Facts) -> tuple[Reason, ...]:
-    kind: Kind = "no_go" if facts.target.level == "refuse" else "unknown"
-    return tuple(Reason("end date", kind, text) for text in facts.target.reasons)
+    other = Step("Choose another target: a model on your own machine has no end date.")
+    sentences = facts.target.reasons
+    if facts.target.level == "refuse":
+        first = sentences[0] if sentences else "This model can't be trained any more."
+        rest = (Reason("end date", "no_go", text) for text in sentences[1:])
+        return (Reason("end date", "no_go", first, step=other), *rest)
+    if facts.estimate and facts.estimate.months_left == 0:
+        return (Reason("end date", "no_go", "The model to train has ended already.", step=other),)
+    return tuple(Reason("end date", "unknown", text, weighs=False) for text in sentences)
 
 
-def _about_rows(facts: Facts) -> Reason:
-    if facts.rows < NOT_YET_ROWS:
-        return Reason(
-            "rows",
-            "no_go",
-            f"{facts.rows} rows are too few: below {NOT_YET_ROWS} a better prompt with examples gains more.",
-        )
-    if facts.rows < ENOUGH_ROWS:
-        return Reason(
-            "rows",
-            "unknown",
-            f"{facts.rows} rows are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune.",
-        )
-    return Reason("rows", "go", f"{facts.rows:,} rows are enough to fine-tune with.")
-
-
-def _about_labels(facts: Facts) -> tuple[Reason, ...]:
-    if facts.smallest_label is None or facts.smallest_label >= FEW_PER_LABEL:
+def _about_one_label(facts: Facts) -> tuple[Reason, ...]:
+    if facts.n_labels != 1:
         return ()
-    text = f"The rarest label has {facts.smallest_label} rows: it will hardly be learnt, and can't be judged."
-    return (Reason("labels", "unknown", text),)
+    more = labelling(NOT_YET_ROWS, "Add rows of the other labels and upload again.")
+    text = f"All {facts.rows:,} rows have the same label: there is nothing to tell apart."
+    return (Reason("one label", "no_go", text, step=more),)
 
 
-def _about_money(facts: Facts) -> tuple[Reason, ...]:
-    estimate = facts.estimate
-    if estimate is None:
-        return tuple(Reason("cost", "unknown", gap) for gap in facts.gaps)
-    if estimate.payback_months is None:
-        return (Reason("cost", "no_go", _a_loss(estimate)),)
-    months = estimate.payback_months
-    text = f"It saves {usd(estimate.saving_month)} a month and pays back {in_time(months)}."
-    if estimate.months_left == 0:
-        return ()  # its end is a reason of its own
-    if estimate.months_left is not None and months > estimate.months_left:
-        text += f" The model is gone before that, in {duration(estimate.months_left)}."
-        return (Reason("payback", "no_go", text),)
-    if months > LONGEST_PAYBACK_MONTHS:
-        return (Reason("payback", "no_go", f"{text} That is longer than a year. {_needed(estimate)}"),)
-    if months > estimate.payback_target_months:
-        return (Reason("payback", "unknown", f"{text} That is longer than {_target(estimate)}."),)
-    return (Reason("payback", "go", text),)
-
-
-def in_time(months: Decimal) -> str:
-    return f"in {duration(months)}" if months else "at once"
-
-
-def _a_loss(estimate: Estimate) -> str:
-    return (
-        f"On cost it is a loss: today's model costs {usd(estimate.monthly_before.total)} a month, "
-        f"the tuned one would cost {usd(estimate.monthly_after.total)}. {_needed(estimate)}"
-    )
-
-
-def _needed(estimate: Estimate) -> str:
-    if estimate.break_even_tokens_per_month is None:
-        return "No volume changes that."
-    volume = tokens(estimate.break_even_tokens_per_month)
-    return f"It would pay back within {_target(estimate)} from {volume} input tokens a month on."
-
-
-def _target(estimate: Estimate) -> str:
-    return duration(estimate.payback_target_months)
-
-
-def _promising(facts: Facts) -> str:
+def _open(facts: Facts, first: Reason) -> str:
+    if facts.evidence.ladder is not None or facts.evidence.trained is not None:
+        return f"Not decided yet. {first.text}"
     cost = _cost(facts.training_usd)
     if facts.estimate is None:
         return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
@@ -146,6 +104,21 @@ def _promising(facts: Facts) -> str:
     )
 
 
+def _go(facts: Facts) -> str:
+    if facts.evidence.trained is not None:
+        return "Go: the tuned model is good enough, and it pays."
+    return (
+        f"Go: train it. A run costs {_cost(facts.training_usd)} and measures the tuned model on the same "
+        f"{facts.n_holdout:,} held-out rows; nothing is switched before that."
+    )
+
+
+def _start(facts: Facts) -> str:
+    if facts.evidence.trained is not None:
+        return "Put the tuned model to work, and keep today's at hand until it has proved itself."
+    return "Start a run (`/finetune start`)."
+
+
 def _cost(amount: Decimal | None) -> str:
     if amount is None:
         return "an unknown sum"
@@ -153,18 +126,3 @@ def _cost(amount: Decimal | None) -> str:
         return "nothing but your own machine's time"
     said = usd(amount)
     return f"about {said}" if said.startswith("$") else said
-
-
-def _measure(facts: Facts) -> str:
-    small = ""
-    if facts.n_holdout < SMALL_HOLDOUT:
-        small = f" With {facts.n_holdout} held-out rows only a large difference will show."
-    return f"Start a run: it measures base and tuned model on the same held-out rows.{small}"
-
-
-def _way_out(reason: Reason) -> str:
-    if reason.rule == "rows":
-        return "Collect labelled rows and upload again; until then put ten good examples into the prompt."
-    if reason.rule == "end date":
-        return "Choose another target: a model on your own machine has no end date."
-    return "Stay with today's model, or start all the same if quality, not cost, is the reason."

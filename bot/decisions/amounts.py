@@ -39,16 +39,16 @@ class Misread:
 
 
 def parse_volume(text: str) -> int | Misread:
-    """Tokens a month out of '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month'."""
+    """Tokens a month out of '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
     found = _VOLUME.fullmatch(text.strip().lower())
     if found is None or found["scale"] not in _SCALES:
         return Misread(f"I can't read {_shown(text)} as a volume. {ACCEPTED}")
     number = Decimal(re.sub("[,_]", "", found["number"])) * _SCALES[found["scale"]]
     if number != int(number):
         return Misread(f"{_shown(text)} is not a whole number of tokens. {ACCEPTED}")
-    if not 1 <= number <= LARGEST_VOLUME:
+    if number > LARGEST_VOLUME:
         return Misread(
-            f"{_shown(text)} is outside of what can be: 1 to {tokens(LARGEST_VOLUME)} tokens a month."
+            f"{_shown(text)} is outside of what can be: {tokens(LARGEST_VOLUME)} tokens a month at most."
         )
     return int(number)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
-from bot.decisions.roi import Assumption, Inputs, Rates
+from bot.decisions.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached
+from bot.decisions.roi import Assumption, Inputs
+from bot.decisions.rungs import sentence
 from trainers.money import rate, usd
-
-# From this length on several hosted services bill a repeated prefix at a lower price.
-CACHEABLE_PROMPT = 1024
 
 
 def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
@@ -20,14 +19,22 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _prompt(inputs),
         _price("price today", inputs.now),
         _price("price once tuned", inputs.tuned),
-        _stable_prices(inputs),
+        _alternative(inputs),
+        _falling_price(inputs),
+        _horizon(inputs),
         _caching(inputs),
+        _batch(inputs),
+        _retries(inputs),
         _hosting(inputs),
         _training(inputs),
+        _failed_runs(inputs),
         _minutes(inputs),
         _evaluation(inputs),
+        _retraining(inputs),
+        _monitoring(inputs),
         _people(inputs),
-        _quality(),
+        _labels(inputs),
+        _quality(inputs),
     )
     return tuple(assumption for assumption in found if assumption)
 
@@ -42,31 +49,36 @@ def _volume(inputs: Inputs) -> Assumption:
 
 
 def _output(inputs: Inputs) -> Assumption:
-    usage = inputs.usage
+    usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
     ratio = Decimal(usage.output) / usage.prompt_before
+    today, after = Decimal(usage.output) / usage.requests, Decimal(tuned.output) / tuned.requests
+    value, why = f"{ratio:.3g} output tokens for each input token", "taken to stay as long once tuned"
+    if f"{today:.3g}" != f"{after:.3g}":
+        value += f"; {today:.3g} a request today, {after:.3g} once tuned"
+        why = "each model's answers by its own length"
     return Assumption(
         "output",
-        f"{ratio:.3g} output tokens for each input token",
-        f"Measured on {usage.requests:,} of your examples, and taken to stay as long once tuned. The volume "
-        "counts input only, so output comes on top.",
+        value,
+        f"Measured on {usage.requests:,} of your examples, {why}. The volume counts input only, so output "
+        "comes on top.",
     )
 
 
 def _prompt(inputs: Inputs) -> Assumption:
-    usage = inputs.usage
-    before, after = (Decimal(total) / usage.requests for total in (usage.prompt_before, usage.prompt_after))
-    if usage.prompt_before == usage.prompt_after:
+    usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
+    before, after = Decimal(usage.prompt_before) / usage.requests, Decimal(tuned.prompt) / tuned.requests
+    if before == after:
         return Assumption(
             "prompt",
             f"{before:.0f} tokens a request, before and after",
-            "Measured on your examples. Should today's prompt be longer than theirs, more is saved.",
+            "Measured on your examples. Should today's prompt be longer than theirs, more is saved: say its "
+            "tokens (--prompt-tokens).",
         )
-    share = Decimal(usage.prompt_after) / usage.prompt_before * 100
     return Assumption(
         "prompt",
-        f"{before:.0f} tokens a request today, {after:.0f} once tuned ({share:.0f}%)",
-        "Measured on your examples: a tuned model needs no list of labels or examples in its prompt. "
-        "The input after training is counted in this proportion.",
+        f"{before:.0f} tokens a request today, {after:.0f} once tuned ({after / before * 100:.0f}%)",
+        "Measured on your examples, or as you said: a tuned model needs no list of labels or examples in its "
+        "prompt. The input after training is counted in this proportion. Say today's with --prompt-tokens.",
     )
 
 
@@ -80,30 +92,102 @@ def _price(name: str, rates: Rates) -> Assumption:
     return Assumption(name, value, f"{why} {rates.note}" if rates.note else why)
 
 
-def _stable_prices(inputs: Inputs) -> Assumption:
-    until = f"until the model ends on {inputs.ends}" if inputs.ends else "for as long as you look ahead"
+def _alternative(inputs: Inputs) -> Assumption:
+    if inputs.alternative is None:
+        return Assumption(
+            "held against",
+            f"today's model, {inputs.now.model}",
+            "Nothing else has been measured. A cheaper model or a better prompt may do as well: a baseline "
+            "measures that.",
+        )
+    why = sentence(f"{inputs.alternative.why}.")
+    return Assumption("held against", inputs.alternative.name, why)
+
+
+def _falling_price(inputs: Inputs) -> Assumption:
+    fall = inputs.price_fall
+    rates = inputs.alternative.rates if inputs.alternative else inputs.now
+    if rates.usd_per_hour or not (rates.input or rates.output):
+        return Assumption(
+            "price of the alternative", "stays", "It is not paid by the token, so no vendor's cut lowers it."
+        )
     return Assumption(
-        "prices stay",
-        f"unchanged {until}",
-        "Prices of prompted models have been falling: if today's model gets cheaper, less is saved.",
+        "price of the alternative",
+        f"falls by {fall.expected:.0%} a year, between {fall.low:.0%} and {fall.high:.0%}",
+        "A habit of ours: prompted models have been getting cheaper, and then less is saved. It counts in the "
+        "net value and the chances; a month's saving and the payback are at today's prices.",
+    )
+
+
+def _horizon(inputs: Inputs) -> Assumption:
+    ends = f", cut at the model's end on {inputs.ends}" if inputs.ends else ""
+    return Assumption(
+        "horizon",
+        f"{inputs.horizon_months} months{ends}, {inputs.discount:.0%} a year off what comes later",
+        "For the net value: a model seldom stays the best choice for longer, and money later is worth less.",
     )
 
 
 def _caching(inputs: Inputs) -> Assumption:
-    why = "Repeated beginnings of a prompt can be cheaper; we count every input token at the full price."
-    if inputs.usage.prompt_before >= CACHEABLE_PROMPT * inputs.usage.requests:
-        why += " Your prompt today is long enough for that: you may be paying less than shown, and save less."
-    return Assumption("prompt caching", "not counted", why)
+    other = inputs.alternative
+    tokens_of, rates = (other.tokens, other.rates) if other else (inputs.usage.today, inputs.now)
+    if is_cached(tokens_of, rates):
+        return Assumption(
+            "prompt caching",
+            f"{_shared(tokens_of)} tokens of each request are the same beginning, at the cached price",
+            "What the prompt has more than the tuned model's. Counted as always cached: with few requests an "
+            "hour it is not, and more is saved than shown.",
+        )
+    return Assumption(
+        "prompt caching",
+        "not counted",
+        f"A repeated beginning is cheaper from {CACHEABLE_PROMPT:,} tokens on, where the price list says so; "
+        f"yours has about {_shared(tokens_of)}.",
+    )
+
+
+def _shared(counted: Tokens) -> str:
+    return f"{counted.shared / counted.requests:,.0f}"
+
+
+def _batch(inputs: Inputs) -> Assumption:
+    share = inputs.asking.batch_share
+    why = (
+        "What can wait a day is cheaper in a batch, where the price list says so. Say the share with --batch."
+    )
+    if not share:
+        return Assumption("batches", "none", why)
+    off = (rates for rates in (inputs.now, inputs.tuned) if rates.batch_discount)
+    said = (
+        ", ".join(f"{rates.model} {rates.batch_discount:.0%} off" for rates in off)
+        or "no list has a discount"
+    )
+    return Assumption("batches", f"{share:.0%} of the requests: {said}", why)
+
+
+def _retries(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "repeated requests",
+        f"{inputs.asking.retries:.0%}",
+        "The same for every model, so it hardly changes what is saved.",
+    )
 
 
 def _hosting(inputs: Inputs) -> Assumption | None:
-    hourly = inputs.tuned.usd_per_hour
+    hourly, asking = inputs.tuned.usd_per_hour, inputs.asking
+    if hourly and asking.speed:
+        return Assumption(
+            "hosting",
+            f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use",
+            f"{usd(hourly)} an hour at {asking.speed.tokens_per_second:,f} tokens a second while busy, "
+            f"{asking.speed.busy:.0%} of its time, as you said (--serving-speed, --utilisation).",
+        )
     if hourly:
         return Assumption(
             "hosting",
-            f"{usd(hourly)} an hour for {inputs.hosting_hours:.0f} hours a month",
+            f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month",
             "A machine that is kept up costs the same whether it is asked or not. Change usd_per_hour "
-            "of the model in finetune.toml.",
+            "of the model in finetune.toml, and the hours with --hosting-hours.",
         )
     if inputs.training.usd_per_hour is not None:
         return Assumption(
@@ -120,7 +204,15 @@ def _training(inputs: Inputs) -> Assumption:
     return Assumption(
         "training",
         f"{runs} of {training.epochs} × {tokens(training.tokens)} tokens",
-        "One pass over the training part is counted exactly. Every further try costs the same again.",
+        "One pass over the training part is counted exactly. Every further try costs the same again (--runs).",
+    )
+
+
+def _failed_runs(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "runs done again",
+        f"{inputs.run_fails:.0%}",
+        "A habit of ours, and in the chances only: a run that fails or disappoints is paid once more.",
     )
 
 
@@ -150,25 +242,61 @@ def _evaluation(inputs: Inputs) -> Assumption:
     )
 
 
-def _people(inputs: Inputs) -> Assumption:
-    if not inputs.people_hours:
+def _retraining(inputs: Inputs) -> Assumption:
+    if inputs.retrain_months is None:
         return Assumption(
-            "people's time",
-            "0 hours",
-            "Nobody told us. Labelling and care are often the largest cost: a week of work changes the answer.",
+            "retraining",
+            "none",
+            "What people ask changes, and a model that is not trained again gets worse. Say --retrain-months.",
         )
     return Assumption(
-        "people's time",
-        f"{inputs.people_hours:f} hours at {usd(inputs.people_usd_per_hour)}",
-        "As you said.",
+        "retraining", f"every {inputs.retrain_months} months", "As you said; training and evaluation again."
     )
 
 
-def _quality() -> Assumption:
+def _monitoring(inputs: Inputs) -> Assumption:
+    said = "As you said." if inputs.monitoring_usd else "Nobody told us. Say it with --monitoring-usd."
+    return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", said)
+
+
+def _people(inputs: Inputs) -> Assumption:
+    hours = inputs.people_hours
+    if not hours:
+        who = "As you said." if hours is not None else "Nobody told us. Say them with --hours."
+        return Assumption(
+            "people's time",
+            "0 hours",
+            f"{who} Labelling and care are often the largest cost: a week of work changes the answer.",
+        )
+    return Assumption(
+        "people's time",
+        f"{hours:f} hours at {usd(inputs.people_usd_per_hour)}",
+        "As you said (--hours, --rate). The chances reckon with three quarters to twice as long.",
+    )
+
+
+def _labels(inputs: Inputs) -> Assumption:
+    if not inputs.labels:
+        return Assumption(
+            "labels", "none to buy", "The labels that you have are paid for. Say --labels and --label-usd."
+        )
+    return Assumption("labels", f"{inputs.labels:,} at {usd(inputs.usd_per_label)}", "As you said.")
+
+
+def _quality(inputs: Inputs) -> Assumption:
+    quality = inputs.quality
+    if quality is None:
+        return Assumption(
+            "quality",
+            "the tuned model is good enough to replace today's",
+            "An estimate cannot know that. The run measures it on the held-out examples. What better answers "
+            "are worth counts only where both models are measured and you say what a wrong one costs.",
+        )
+    points = f"{quality.gap * 100:+.1f}".removesuffix(".0")
     return Assumption(
         "quality",
-        "the tuned model is good enough to replace today's",
-        "An estimate cannot know that. The run measures it on the held-out examples.",
+        f"the tuned model is {points} points against the alternative, {usd(quality.usd_per_wrong)} a wrong answer",
+        f"Measured on the same {quality.rows:,} held-out rows; what a wrong answer costs, you said.",
     )
 
 

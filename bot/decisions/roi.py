@@ -1,20 +1,26 @@
 """What a fine-tune costs, what it saves a month, and when that pays: exact sums over measured tokens.
 
 Volume is *input* tokens a month with today's prompt; output comes on top, by the ratio measured in the data.
-Knows no price (trainers/pricing.py) and gives no verdict (advice.py). Money in USD, months of 730 hours.
+What is saved is saved against the cheapest alternative that is good enough (alternatives.py).
+Knows no price list (quotes.py) and gives no verdict (advice.py). Money in USD, months of 730 hours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
+from fractions import Fraction
 
+from bot.decisions.alternatives import Alternative
 from bot.decisions.amounts import HOURS_PER_MONTH
-from trainers.pricing import PriceRow
+from bot.decisions.bills import MILLION, ZERO, Asking, Tokens, bill
+from bot.decisions.bills import MonthlyCost as MonthlyCost
+from bot.decisions.bills import Rates as Rates
+from bot.decisions.flows import Flow, monthly_savings, net_present_value
 
-MILLION = Decimal(1_000_000)
-ZERO = Decimal(0)
+USD_PER_HOUR = Decimal(75)
+ONE_BY_ONE = Asking()
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Range:
 class Usage:
     """Tokens of `requests` measured requests, summed: totals keep the ratios exact.
 
-    `prompt_before` is today's prompt with the text, `prompt_after` the tuned model's shorter one.
+    `prompt_before` is today's prompt with the text, `prompt_after` the tuned model's shorter one: what the former
+    has more, each request repeats.
     """
 
     requests: int
@@ -56,17 +63,19 @@ class Usage:
         """Out of means a request; a mean times its count is whole again."""
         return Usage(requests, round(before * requests), round(after * requests), round(output * requests))
 
+    @property
+    def today(self) -> Tokens:
+        shared = max(0, self.prompt_before - self.prompt_after)
+        return Tokens(self.requests, self.prompt_before, self.output, shared)
 
-@dataclass(frozen=True)
-class Rates:
-    """What a model costs to ask: USD per 1M tokens, and per hour for a machine of our own."""
+    @property
+    def tuned(self) -> Tokens:
+        return Tokens(self.requests, self.prompt_after, self.output)
 
-    model: str
-    input: Decimal
-    output: Decimal
-    said_by: str
-    usd_per_hour: Decimal = ZERO
-    note: str | None = None
+    @property
+    def own(self) -> Fraction:
+        """Prompt tokens a request that no other request repeats, at most."""
+        return Fraction(min(self.prompt_before, self.prompt_after), self.requests)
 
 
 @dataclass(frozen=True)
@@ -103,10 +112,29 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Everything that an estimate depends on. `ends`: the first day on which the tuned model is gone.
+class Quality:
+    """Of the same held-out `rows`: sums of what the tuned model did better than the alternative, and worse."""
 
-    `hosting_hours` a month that a machine of our own is kept up. `volume_spread` 0.25 means ±25%.
+    rows: int
+    gained: Decimal
+    lost: Decimal
+    usd_per_wrong: Decimal
+
+    @property
+    def gap(self) -> Decimal:
+        """-1 to 1; above 0 where the tuned model is better."""
+        return (self.gained - self.lost) / self.rows
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that an estimate depends on; what has a default is listed by assumptions.py.
+
+    `ends`: the first day on which the tuned model is gone. `alternative` None: today's model. `tuned_tokens`
+    where the tuned model was measured. `people_hours` None: nobody said. `labels` are those still to be made.
+    Each `retrain_months` the training is paid again. `price_fall` is the share by which the alternative's tokens
+    get cheaper a year, `run_fails` that of runs which must be done again (the outlook reckons with it),
+    `discount` a year. `volume_spread` 0.25 means ±25%.
     """
 
     monthly_input_tokens: int
@@ -116,12 +144,45 @@ class Inputs:
     training: Training
     today: date
     ends: date | None = None
-    hosting_hours: Decimal = HOURS_PER_MONTH
+    alternative: Alternative | None = None
+    tuned_tokens: Tokens | None = None
+    asking: Asking = ONE_BY_ONE
     evaluation_usd: Decimal = ZERO
-    people_hours: Decimal = ZERO
-    people_usd_per_hour: Decimal = ZERO
+    people_hours: Decimal | None = None
+    people_usd_per_hour: Decimal = USD_PER_HOUR
+    labels: int = 0
+    usd_per_label: Decimal = ZERO
+    quality: Quality | None = None
+    retrain_months: int | None = None
+    monitoring_usd: Decimal = ZERO
+    price_fall: Range = Range(ZERO, Decimal("0.3"), Decimal("0.7"))
+    run_fails: Decimal = Decimal("0.2")
+    discount: Decimal = Decimal("0.1")
+    horizon_months: int = 12
     volume_spread: Decimal = Decimal("0.25")
     payback_target_months: Decimal = Decimal(3)
+
+    def __post_init__(self) -> None:
+        hours = self.people_hours or ZERO
+        if min(self.monthly_input_tokens, self.labels) < 0 or min(hours, self.monitoring_usd) < 0:
+            raise ValueError("volume, labels, hours and monitoring are not negative")
+
+    @property
+    def requests(self) -> Fraction:
+        """A month."""
+        return Fraction(self.monthly_input_tokens * self.usage.requests, self.usage.prompt_before)
+
+    @property
+    def months_left(self) -> Decimal | None:
+        """Until the tuned model is gone; None: nobody has said that it will be."""
+        if self.ends is None:
+            return None
+        return Decimal(max(0, (self.ends - self.today).days) * 24) / HOURS_PER_MONTH
+
+    @property
+    def horizon(self) -> Decimal:
+        ahead, left = Decimal(self.horizon_months), self.months_left
+        return ahead if left is None else min(ahead, left)
 
 
 @dataclass(frozen=True)
@@ -134,22 +195,14 @@ class Assumption:
 
 
 @dataclass(frozen=True)
-class MonthlyCost:
-    input: Decimal
-    output: Decimal
-    hosting: Decimal
-
-    @property
-    def total(self) -> Decimal:
-        return self.input + self.output + self.hosting
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """`training_tokens` over all epochs and runs. `one_off_usd`: training, evaluation and people.
+    """`training_tokens` over all epochs and runs. `one_off_usd`: training, evaluation, labels and people.
 
+    `monthly_before` is today's bill, `monthly_alternative` what the saving is held against, and
+    `errors_avoided_usd` what better answers are worth a month: saving = alternative - after + errors avoided.
     `payback_months` is None where nothing is saved. `break_even_tokens_per_month` is the volume that pays
     back within `payback_target_months` (less where the model ends before); None where no volume does.
+    `npv_usd` is over `horizon_months`.
     """
 
     monthly_input_tokens: int
@@ -159,15 +212,135 @@ class Estimate:
     training_usd_range: Range
     evaluation_usd: Decimal
     people_usd: Decimal
+    labels_usd: Decimal
     one_off_usd: Decimal
     monthly_before: MonthlyCost
+    monthly_alternative: MonthlyCost
     monthly_after: MonthlyCost
+    errors_avoided_usd: Decimal
     saving_month: Decimal
     saving_month_range: Range
     payback_months: Decimal | None
     payback_target_months: Decimal
     break_even_tokens_per_month: int | None
     months_left: Decimal | None
+    npv_usd: Decimal
+    horizon_months: Decimal
+
+
+def estimate(inputs: Inputs) -> Estimate:
+    """The article's sum, done right: 10M tokens at $2.50 per 1M are $25."""
+    monthly, one_off = flow(inputs), one_off_usd(inputs)
+    target = target_months(inputs)
+    saving = monthly.saving()
+    return Estimate(
+        monthly_input_tokens=inputs.monthly_input_tokens,
+        training_tokens=inputs.training.billed_tokens,
+        training_minutes=inputs.training.minutes,
+        training_usd=inputs.training.usd.expected,
+        training_usd_range=inputs.training.usd,
+        evaluation_usd=inputs.evaluation_usd,
+        people_usd=people_usd(inputs),
+        labels_usd=inputs.labels * inputs.usd_per_label,
+        one_off_usd=one_off,
+        monthly_before=bill(inputs.usage.today, inputs.now, inputs.requests, inputs.asking),
+        monthly_alternative=_alternative(inputs),
+        monthly_after=_after(inputs),
+        errors_avoided_usd=_errors(inputs),
+        saving_month=saving,
+        saving_month_range=_savings(inputs, monthly),
+        payback_months=one_off / saving if saving > 0 else None,
+        payback_target_months=target,
+        break_even_tokens_per_month=_break_even(inputs, one_off, target),
+        months_left=inputs.months_left,
+        npv_usd=net_value(inputs),
+        horizon_months=inputs.horizon,
+    )
+
+
+def one_off_usd(inputs: Inputs) -> Decimal:
+    """C₀."""
+    labels = inputs.labels * inputs.usd_per_label
+    return inputs.training.usd.expected + inputs.evaluation_usd + labels + people_usd(inputs)
+
+
+def people_usd(inputs: Inputs) -> Decimal:
+    return (inputs.people_hours or ZERO) * inputs.people_usd_per_hour
+
+
+def target_months(inputs: Inputs) -> Decimal:
+    """It must pay back by then, and before the model is gone."""
+    left, target = inputs.months_left, inputs.payback_target_months
+    return target if left is None else min(target, left)
+
+
+def net_value(inputs: Inputs) -> Decimal:
+    """The net present value over the horizon."""
+    savings = monthly_savings(flow(inputs), inputs.price_fall.expected, inputs.horizon)
+    return net_present_value(one_off_usd(inputs), savings, inputs.discount)
+
+
+def flow(inputs: Inputs) -> Flow:
+    """Bills are straight lines over volume: what is left at none is fixed."""
+    idle = replace(inputs, monthly_input_tokens=0)
+    other, other_idle = _alternative(inputs), _alternative(idle)
+    tuned, tuned_idle = _after(inputs), _after(idle)
+    falling = ZERO if _rates(inputs).usd_per_hour else other.input + other.output
+    return Flow(
+        falling=falling,
+        steady=other.total - other_idle.total - falling - (tuned.total - tuned_idle.total),
+        errors=_errors(inputs),
+        fixed=other_idle.total - tuned_idle.total,
+    )
+
+
+def _rates(inputs: Inputs) -> Rates:
+    return inputs.alternative.rates if inputs.alternative else inputs.now
+
+
+def _alternative(inputs: Inputs) -> MonthlyCost:
+    tokens = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
+    return bill(tokens, _rates(inputs), inputs.requests, inputs.asking)
+
+
+def _after(inputs: Inputs) -> MonthlyCost:
+    """The same requests with the tuned model's prompt, and its upkeep."""
+    asked = bill(inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned, inputs.requests, inputs.asking)
+    return replace(asked, upkeep=inputs.monitoring_usd + _retraining(inputs))
+
+
+def _retraining(inputs: Inputs) -> Decimal:
+    if inputs.retrain_months is None:
+        return ZERO
+    return (inputs.training.usd.expected + inputs.evaluation_usd) / inputs.retrain_months
+
+
+def _errors(inputs: Inputs) -> Decimal:
+    """Worth a month, below 0 where the tuned model is worse."""
+    return inputs.quality.gap * wrong_answers_usd(inputs) if inputs.quality else ZERO
+
+
+def wrong_answers_usd(inputs: Inputs) -> Decimal:
+    """A month, if every answer were wrong."""
+    if inputs.quality is None:
+        return ZERO
+    requests = Decimal(inputs.requests.numerator) / inputs.requests.denominator
+    return inputs.quality.usd_per_wrong * requests
+
+
+def _savings(inputs: Inputs, monthly: Flow) -> Range:
+    """Saving is a straight line over volume: its ends are at the ends of the volume."""
+    low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
+    return Range(low, monthly.saving(), high)
+
+
+def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
+    """(C₀/T + what hosting and upkeep add) / Δp a token, with T = `within_months`."""
+    a_million = flow(replace(inputs, monthly_input_tokens=int(MILLION)))
+    if a_million.by_volume <= 0 or within_months <= 0:
+        return None
+    needed = max(ZERO, one_off / within_months - a_million.fixed)
+    return int((needed * MILLION / a_million.by_volume).to_integral_value(ROUND_CEILING))
 
 
 @dataclass(frozen=True)
@@ -175,110 +348,3 @@ class Gap:
     """A price that is needed and not known. `sentence` says which and where to put it."""
 
     sentence: str
-
-
-def estimate(inputs: Inputs) -> Estimate:
-    """The article's sum, done right: 10M tokens at $2.50 per 1M are $25."""
-    training, left = inputs.training.usd, _months_until(inputs.ends, inputs.today)
-    people = inputs.people_hours * inputs.people_usd_per_hour
-    one_off = training.expected + inputs.evaluation_usd + people
-    saving = _savings(inputs)
-    target = inputs.payback_target_months if left is None else min(inputs.payback_target_months, left)
-    return Estimate(
-        monthly_input_tokens=inputs.monthly_input_tokens,
-        training_tokens=inputs.training.billed_tokens,
-        training_minutes=inputs.training.minutes,
-        training_usd=training.expected,
-        training_usd_range=training,
-        evaluation_usd=inputs.evaluation_usd,
-        people_usd=people,
-        one_off_usd=one_off,
-        monthly_before=_before(inputs, Decimal(inputs.monthly_input_tokens)),
-        monthly_after=_after(inputs, Decimal(inputs.monthly_input_tokens)),
-        saving_month=saving.expected,
-        saving_month_range=saving,
-        payback_months=one_off / saving.expected if saving.expected > 0 else None,
-        payback_target_months=target,
-        break_even_tokens_per_month=_break_even(inputs, one_off, target),
-        months_left=left,
-    )
-
-
-def rates_of(row: PriceRow) -> Rates | Gap:
-    price = row.price
-    if price.input is None or price.output is None:
-        return Gap(f"Nobody told me what a token of {row.model} costs: {_where_to_put(row)}")
-    return Rates(row.model, price.input, price.output, row.said_by, row.usd_per_hour or ZERO, row.note)
-
-
-def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | Gap:
-    """`tokens` of one epoch; `minutes` where the speed is known."""
-    if row.usd_per_hour is not None:
-        if row.usd_per_hour and minutes is None:
-            return Gap(f"Training on {row.model} is paid by the hour, and its speed is not known yet.")
-        return Training(tokens, epochs, usd_per_hour=row.usd_per_hour, minutes=minutes)
-    if row.price.training is None:
-        return Gap(f"Nobody told me what training on {row.model} costs: {_where_to_put(row)}")
-    return Training(tokens, epochs, usd_per_million=row.price.training, minutes=minutes)
-
-
-def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
-    """Both arms asked once on every held-out row: the base with the long prompt, the tuned with the short."""
-    asked_base = holdout.prompt_before * base.input + holdout.output * base.output
-    asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
-    return (asked_base + asked_tuned) / MILLION
-
-
-def _before(inputs: Inputs, volume: Decimal) -> MonthlyCost:
-    usage = inputs.usage
-    output = volume * usage.output / usage.prompt_before
-    return _monthly(inputs.now, volume, output, inputs.hosting_hours)
-
-
-def _after(inputs: Inputs, volume: Decimal) -> MonthlyCost:
-    """The same requests with the tuned prompt: their input shrinks by the measured ratio."""
-    usage = inputs.usage
-    shrunk = volume * usage.prompt_after / usage.prompt_before
-    output = volume * usage.output / usage.prompt_before
-    return _monthly(inputs.tuned, shrunk, output, inputs.hosting_hours)
-
-
-def _monthly(rates: Rates, tokens_in: Decimal, tokens_out: Decimal, hours: Decimal) -> MonthlyCost:
-    return MonthlyCost(
-        input=tokens_in * rates.input / MILLION,
-        output=tokens_out * rates.output / MILLION,
-        hosting=rates.usd_per_hour * hours,
-    )
-
-
-def _saving(inputs: Inputs, volume: Decimal) -> Decimal:
-    return _before(inputs, volume).total - _after(inputs, volume).total
-
-
-def _savings(inputs: Inputs) -> Range:
-    """Saving is a straight line over volume: its ends are at the ends of the volume."""
-    volume = Decimal(inputs.monthly_input_tokens)
-    ends = (_saving(inputs, volume * (1 + sign * inputs.volume_spread)) for sign in (-1, 1))
-    low, high = sorted(ends)
-    return Range(low, _saving(inputs, volume), high)
-
-
-def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
-    """(C₀/T + what hosting adds) / Δp a token, with T = `within_months`."""
-    more_hosting = -_saving(inputs, ZERO)
-    saved_per_million = _saving(inputs, MILLION) + more_hosting
-    if saved_per_million <= 0 or within_months <= 0:
-        return None
-    needed = max(ZERO, one_off / within_months + more_hosting)
-    return int((needed * MILLION / saved_per_million).to_integral_value(ROUND_CEILING))
-
-
-def _months_until(ends: date | None, today: date) -> Decimal | None:
-    return None if ends is None else Decimal(max(0, (ends - today).days) * 24) / HOURS_PER_MONTH
-
-
-def _where_to_put(row: PriceRow) -> str:
-    provider, slash, model = row.model.partition("/")
-    if row.kind == "prompted" or not slash:
-        return f'put it into finetune.toml under [prices."{row.model}"].'
-    return f'put it into finetune.toml under [providers.{provider}.models."{model}"].'

@@ -27,6 +27,7 @@ from bot.decisions.amounts import Misread, duration, parse_volume, tokens
         ("1.5k", 1_500),
         ("1T", 10**12),
         ("42", 42),
+        ("0", 0),
     ],
 )
 def test_a_volume_is_read_as_people_write_it(text: str, count: int) -> None:
@@ -58,7 +59,7 @@ def test_what_is_no_volume_is_answered_with_what_is_accepted(text: str) -> None:
     assert "10M, 2.5B, 300k" in misread.sentence
 
 
-@pytest.mark.parametrize("text", ["0", "0k", "2000T", "999999999999999999B"])
+@pytest.mark.parametrize("text", ["2000T", "999999999999999999B"])
 def test_a_volume_outside_of_what_can_be_is_refused(text: str) -> None:
     misread = parse_volume(text)
     assert isinstance(misread, Misread)

@@ -5,7 +5,8 @@ from datetime import date
 from decimal import Decimal
 
 from bot.decisions.assumptions import assumptions, payback
-from bot.decisions.roi import Inputs, Range, Training, Usage
+from bot.decisions.bills import Asking, Speed
+from bot.decisions.roi import Inputs, Quality, Range, Training, Usage
 from tests.decisions.test_roi import ARTICLE
 
 
@@ -23,11 +24,19 @@ def test_each_thing_taken_for_granted_is_named() -> None:
         "prompt",
         "price today",
         "price once tuned",
-        "prices stay",
+        "held against",
+        "price of the alternative",
+        "horizon",
         "prompt caching",
+        "batches",
+        "repeated requests",
         "training",
+        "runs done again",
         "evaluation",
+        "retraining",
+        "monitoring",
         "people's time",
+        "labels",
         "quality",
     }
 
@@ -51,13 +60,45 @@ def test_a_shorter_prompt_is_said() -> None:
     assert found["output"].startswith("0.05 output tokens for each input token")
 
 
-def test_a_long_prompt_may_be_cached_already() -> None:
-    assert "less than shown" not in named(ARTICLE)["prompt caching"]
-    assert "less than shown" in named(replace(ARTICLE, usage=Usage(1, 1024, 100, 1)))["prompt caching"]
+def test_a_long_repeated_beginning_is_counted_at_the_cached_price() -> None:
+    assert named(ARTICLE)["prompt caching"].startswith("not counted")
+    long = replace(ARTICLE, usage=Usage(1, 1124, 100, 1))
+    assert named(long)["prompt caching"].startswith("not counted"), "the list has no cached price"
+    cached = replace(long, now=replace(long.now, cached_input=Decimal("1.25")))
+    assert named(cached)["prompt caching"].startswith("1,024 tokens of each request")
 
 
-def test_an_end_date_is_named() -> None:
-    assert "2027-01-14" in named(replace(ARTICLE, ends=date(2027, 1, 14)))["prices stay"]
+def test_an_end_date_cuts_the_horizon() -> None:
+    assert "2027-01-14" in named(replace(ARTICLE, ends=date(2027, 1, 14)))["horizon"]
+    assert named(ARTICLE)["horizon"].startswith("12 months, 10% a year")
+
+
+def test_the_alternatives_price_falls_unless_no_vendor_sets_it() -> None:
+    assert named(ARTICLE)["price of the alternative"].startswith("falls by 30% a year, between 0% and 70%")
+    own = replace(ARTICLE, now=replace(ARTICLE.now, usd_per_hour=Decimal(1)))
+    assert named(own)["price of the alternative"].startswith("stays")
+
+
+def test_what_a_person_said_is_shown_as_said() -> None:
+    asking = Asking(batch_share=Decimal("0.3"), speed=Speed(Decimal(5000), Decimal("0.2")))
+    said = replace(
+        ARTICLE,
+        tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2)),
+        now=replace(ARTICLE.now, batch_discount=Decimal("0.5")),
+        asking=asking,
+        labels=500,
+        usd_per_label=Decimal("0.10"),
+        retrain_months=6,
+        monitoring_usd=Decimal(20),
+        quality=Quality(200, Decimal(12), Decimal(4), Decimal("0.5")),
+    )
+    found = named(said)
+    assert found["hosting"].startswith("$0.56 per 1M tokens, by use")
+    assert found["batches"].startswith("30% of the requests: gpt-4o 50% off")
+    assert found["labels"].startswith("500 at $0.10")
+    assert found["retraining"].startswith("every 6 months")
+    assert found["monitoring"].startswith("$20.00 a month")
+    assert found["quality"].startswith("the tuned model is +4 points against the alternative, $0.50")
 
 
 def test_our_own_machine_is_said_to_be_counted_as_free_or_at_its_price() -> None:

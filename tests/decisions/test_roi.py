@@ -5,24 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.decisions.amounts import HOURS_PER_MONTH
-from bot.decisions.roi import (
-    Gap,
-    Inputs,
-    Range,
-    Rates,
-    Training,
-    Usage,
-    estimate,
-    evaluation_usd,
-    rates_of,
-    training_of,
-)
+from bot.decisions.bills import Asking, Rates, Speed, Tokens, bill
+from bot.decisions.flows import month_weights, net_present_value
+from bot.decisions.quotes import evaluation_usd, rates_of, training_of
+from bot.decisions.roi import Gap, Inputs, Quality, Range, Training, Usage, estimate
 from trainers.pricing import PriceRow
 from trainers.types import Price
 
@@ -261,3 +254,202 @@ def test_at_the_break_even_volume_it_pays_back_in_time_and_below_it_does_not(
     assert at <= made.payback_target_months + Decimal("1e-15")
     below = estimate(replace(inputs, monthly_input_tokens=point - 1)).payback_months
     assert below is None or below > made.payback_target_months - Decimal("1e-15")
+
+
+# Net present value, with the alternative's falling price and the model's end
+
+FREE = Rates("free", Decimal(0), Decimal(0), "a list")
+# $2,300 a month for 1B tokens, $5,025 once
+WORTH = replace(
+    PEOPLE_5000,
+    monthly_input_tokens=1_000_000_000,
+    now=replace(GPT_4O, input=Decimal("2.30")),
+    tuned=FREE,
+)
+
+
+@pytest.mark.parametrize(("fall", "dollars"), [("0", 21_196), ("0.5", 13_448), ("0.9", 4_428)])
+def test_a_years_net_value_at_ten_percent(fall: str, dollars: int) -> None:
+    made = estimate(replace(WORTH, price_fall=Range.exactly(Decimal(fall))))
+    assert (made.saving_month, made.one_off_usd) == (2_300, 5_025)
+    assert round(made.npv_usd) == dollars
+
+
+def test_only_the_alternatives_price_falls() -> None:
+    """Half of the saving's price is gone after a year; the tuned model's bill is not."""
+    inputs = replace(
+        WORTH, now=replace(GPT_4O, input=Decimal("2.50")), tuned=replace(FREE, input=Decimal("0.20"))
+    )
+    steady, falling = (
+        estimate(replace(inputs, price_fall=Range.exactly(Decimal(fall)))).npv_usd for fall in ("0", "0.5")
+    )
+    assert round(steady) == 21_196
+    assert falling < Decimal(13_448)
+
+
+def test_the_horizon_is_cut_where_the_model_ends() -> None:
+    left = estimate(replace(WORTH, ends=date(2027, 1, 14), price_fall=Range.exactly(Decimal(0))))
+    assert round(left.horizon_months, 2) == Decimal("1.68")
+    assert round(left.npv_usd) == round(
+        -5025
+        + 2300 / Decimal("1.1") ** (1 / Decimal(12))
+        + (left.horizon_months - 1) * 2300 / Decimal("1.1") ** (1 / Decimal(6))
+    )
+    gone = estimate(replace(WORTH, ends=date(2026, 10, 23)))
+    assert (gone.horizon_months, gone.npv_usd) == (0, -5025)
+
+
+def test_a_horizon_in_months() -> None:
+    assert month_weights(Decimal("2.4")) == (1, 1, Decimal("0.4"))
+    assert month_weights(Decimal(0)) == ()
+    assert net_present_value(Decimal(10), (), Decimal("0.1")) == -10
+
+
+@given(slow=st.decimals(0, 1, places=3), fast=st.decimals(0, 1, places=3), tuned=st.decimals(0, 5, places=2))
+def test_the_net_value_falls_with_a_faster_fall_of_the_alternatives_price(
+    slow: Decimal, fast: Decimal, tuned: Decimal
+) -> None:
+    slow, fast = sorted((slow, fast))
+    inputs = replace(WORTH, tuned=replace(FREE, input=tuned))
+    values = [estimate(replace(inputs, price_fall=Range.exactly(fall))).npv_usd for fall in (slow, fast)]
+    assert values[0] > values[1] if slow < fast else values[0] == values[1]
+
+
+# What a month costs
+
+REQUESTS = Fraction(1000)
+CACHED = replace(GPT_4O, cached_input=Decimal("1.25"))
+
+
+@pytest.mark.parametrize(
+    ("shared", "rates", "dollars"),
+    [
+        (1023, CACHED, "5.00"),  # a beginning that is too short
+        (1024, CACHED, "3.72"),  # 976 at $2.50 and 1,024 at $1.25 per 1M
+        (1024, GPT_4O, "5.00"),  # no such price in the list
+    ],
+)
+def test_a_repeated_beginning_is_cheaper_from_1024_tokens_on(shared: int, rates: Rates, dollars: str) -> None:
+    cost = bill(Tokens(1, 2000, 0, shared), rates, REQUESTS, Asking())
+    assert cost.input == Decimal(dollars)
+
+
+def test_what_today_s_prompt_has_more_than_the_tuned_one_is_its_repeated_beginning() -> None:
+    usage = Usage(requests=10, prompt_before=20_000, prompt_after=9_760, output=0)
+    made = estimate(replace(ARTICLE, usage=usage, now=CACHED, monthly_input_tokens=2_000_000))
+    assert made.monthly_before.input == Decimal("3.72")
+
+
+def test_a_batch_halves_the_share_that_can_wait_where_the_list_says_so() -> None:
+    tokens, asking = Tokens(1, 1000, 100), Asking(batch_share=Decimal("0.5"))
+    assert bill(tokens, GPT_4O, REQUESTS, asking).total == Decimal("3.50")
+    halved = bill(tokens, replace(GPT_4O, batch_discount=Decimal("0.5")), REQUESTS, asking)
+    assert (halved.input, halved.output) == (Decimal("1.875"), Decimal("0.75"))
+
+
+def test_a_repeated_request_is_paid_twice_and_a_look_up_each_time() -> None:
+    rates = replace(GPT_4O, usd_per_request=Decimal("0.001"))
+    cost = bill(Tokens(1, 1000, 100), rates, REQUESTS, Asking(retries=Decimal("0.1")))
+    assert (cost.input, cost.output, cost.requests) == (Decimal("2.75"), Decimal("1.1"), Decimal("1.1"))
+
+
+def test_a_machine_of_5000_tokens_a_second_that_is_busy_a_fifth_of_its_time_costs_56_cents_a_million() -> (
+    None
+):
+    speed = Speed(Decimal(5000), Decimal("0.2"))
+    assert round(speed.usd_per_million(Decimal(2)), 2) == Decimal("0.56")
+    hosted = replace(FREE, usd_per_hour=Decimal(2))
+    made = estimate(replace(ARTICLE, tuned=hosted, asking=Asking(speed=speed)))
+    assert round(made.monthly_after.hosting, 2) == Decimal("5.56")  # 10M tokens
+    assert made.monthly_after.hosting == made.monthly_after.total
+
+
+def test_fewer_hours_of_a_machine_cost_less() -> None:
+    hosted = replace(FREE, usd_per_hour=Decimal(2))
+    made = estimate(replace(ARTICLE, tuned=hosted, asking=Asking(hosting_hours=Decimal(176))))
+    assert made.monthly_after.hosting == 352
+
+
+def test_each_model_is_counted_with_its_own_measured_tokens() -> None:
+    usage = Usage(requests=10, prompt_before=1000, prompt_after=1000, output=50)
+    made = estimate(replace(ARTICLE, usage=usage, tuned_tokens=Tokens(7, 350, 7)))
+    assert made.monthly_before.input == 25
+    assert made.monthly_after.input == 1  # 100k requests of 50 tokens
+    assert made.monthly_after.output == Decimal("0.08")  # of 1 token each
+
+
+def test_retraining_and_monitoring_come_back_each_month() -> None:
+    inputs = replace(ARTICLE, retrain_months=5, monitoring_usd=Decimal(3), evaluation_usd=Decimal(5))
+    made = estimate(inputs)
+    assert made.monthly_after.upkeep == (25 + 5) / 5 + 3
+    assert made.saving_month == 23 - 9
+    assert made.break_even_tokens_per_month is not None
+    without = estimate(ARTICLE).break_even_tokens_per_month
+    assert without is not None
+    assert made.break_even_tokens_per_month > without
+
+
+def test_labels_are_paid_once() -> None:
+    made = estimate(replace(ARTICLE, labels=500, usd_per_label=Decimal("0.10")))
+    assert (made.labels_usd, made.one_off_usd) == (50, 75)
+
+
+def test_errors_avoided_are_worth_their_gap() -> None:
+    """10M tokens are 83,333.3 requests of 120; 4 points fewer wrong at 10 cents each."""
+    quality = Quality(rows=200, gained=Decimal(12), lost=Decimal(4), usd_per_wrong=Decimal("0.10"))
+    made = estimate(replace(ARTICLE, quality=quality))
+    assert round(made.errors_avoided_usd, 2) == Decimal("333.33")
+    assert made.saving_month == 23 + made.errors_avoided_usd
+    worse = estimate(replace(ARTICLE, quality=replace(quality, gained=Decimal(0))))
+    assert round(worse.saving_month, 2) == Decimal("-143.67")
+
+
+def test_no_volume_saves_nothing_and_divides_by_nothing() -> None:
+    made = estimate(replace(ARTICLE, monthly_input_tokens=0))
+    assert (made.saving_month, made.payback_months, made.npv_usd) == (0, None, -25)
+    assert made.break_even_tokens_per_month == 3_623_189
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"monthly_input_tokens": -1}, {"labels": -1}, {"people_hours": Decimal(-1)}]
+)
+def test_nothing_is_less_than_none(wrong: dict[str, Decimal]) -> None:
+    with pytest.raises(ValueError, match="not negative"):
+        replace(ARTICLE, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_negative_price_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="not negative"):
+        Rates("m", Decimal("-0.1"), Decimal(0), "a list")
+
+
+@given(
+    less=st.integers(0, 10**12),
+    more=st.integers(0, 10**12),
+    tuned=st.decimals("0.01", "2.49", places=2),
+    hours=st.integers(0, 100),
+)
+def test_more_volume_never_saves_less_nor_pays_back_later_while_the_tuned_model_is_cheaper(
+    less: int, more: int, tuned: Decimal, hours: int
+) -> None:
+    less, more = sorted((less, more))
+    """At a steady price of the alternative: where it falls below the tuned model's, more volume loses more."""
+    steady = replace(PEOPLE_5000, price_fall=Range.exactly(Decimal(0)), people_hours=Decimal(hours))
+    inputs = replace(steady, tuned=replace(FREE, input=tuned))
+    small, large = (estimate(replace(inputs, monthly_input_tokens=volume)) for volume in (less, more))
+    assert large.saving_month >= small.saving_month
+    assert large.npv_usd >= small.npv_usd - Decimal("1e-12")
+    if small.payback_months is not None:
+        assert large.payback_months is not None
+        assert large.payback_months <= small.payback_months
+
+
+@given(right=st.integers(0, 200), other=st.integers(0, 200))
+def test_a_worse_tuned_score_never_helps(right: int, other: int) -> None:
+    worse, better = sorted((right, other))
+    made = [
+        estimate(replace(ARTICLE, quality=Quality(200, Decimal(n), Decimal(200 - n), Decimal("0.01"))))
+        for n in (worse, better)
+    ]
+    assert made[0].saving_month <= made[1].saving_month
+    assert made[0].npv_usd <= made[1].npv_usd

@@ -214,3 +214,19 @@ def test_a_frozen_price_list_has_money_as_text_and_one_form() -> None:
 def test_the_big_price_list_is_not_loaded_before_it_is_asked() -> None:
     code = "import sys, trainers.pricing; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_batch_is_cheaper_where_the_list_says_so() -> None:
+    assert known("gpt-4o").batch_discount == Decimal("0.5")
+    assert known("gpt-4o", today=date(2026, 10, 1)).batch_discount is None, (
+        "the list knows it since 2026-10-14"
+    )
+    assert known("local/smollm2-135m").batch_discount is None
+
+
+def test_a_list_that_was_kept_before_batches_were_known_is_read() -> None:
+    row = known("gpt-4o")
+    kept = json.loads(PriceList((row,), TODAY).to_json())
+    assert PriceList.from_json(json.dumps(kept)).rows == (row,)
+    del kept["rows"][0]["batch_discount"]
+    assert PriceList.from_json(json.dumps(kept)).rows[0].batch_discount is None

@@ -1,0 +1,143 @@
+"""What asking a model costs a month: measured tokens, cached beginnings, batches, repeats and the machine.
+
+Knows no training and no saving (roi.py). Money in USD, months of 730 hours. Tokens are whole sums over
+measured requests and the sums run in fractions, so a bill is rounded once, at its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from bot.decisions.amounts import HOURS_PER_MONTH
+
+MILLION = Decimal(1_000_000)
+ZERO = Decimal(0)
+# From this length on OpenAI and others bill a repeated beginning of a prompt at a lower price.
+CACHEABLE_PROMPT = 1024
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of `requests` measured requests, summed. `shared` tokens of the prompts are the same beginning each time."""
+
+    requests: int
+    prompt: int
+    output: int
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or min(self.prompt, self.output, self.shared) < 0 or self.shared > self.prompt:
+            raise ValueError(f"tokens of at least one request, and no fewer than none: {self}")
+
+    @property
+    def is_cacheable(self) -> bool:
+        return self.shared >= CACHEABLE_PROMPT * self.requests
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a model costs to ask: USD per 1M tokens, per request beside them, and per hour for a machine of ours.
+
+    `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day.
+    """
+
+    model: str
+    input: Decimal
+    output: Decimal
+    said_by: str
+    usd_per_hour: Decimal = ZERO
+    note: str | None = None
+    cached_input: Decimal | None = None
+    batch_discount: Decimal = ZERO
+    usd_per_request: Decimal = ZERO
+
+    def __post_init__(self) -> None:
+        amounts = (
+            self.input,
+            self.output,
+            self.usd_per_hour,
+            self.cached_input or ZERO,
+            self.usd_per_request,
+        )
+        if min(amounts) < 0:
+            raise ValueError(f"a price is not negative: {self}")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A machine that is paid by use: it makes `tokens_per_second` while busy, `busy` (0 to 1) of its time."""
+
+    tokens_per_second: Decimal
+    busy: Decimal
+
+    def usd_per_million(self, usd_per_hour: Decimal) -> Decimal:
+        return usd_per_hour * MILLION / (self.tokens_per_second * self.busy * 3600)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How requests are sent, whoever answers. `retries` 0.02: two in a hundred are sent twice.
+
+    `batch_share` of the requests can wait for a batch. A machine of our own is kept up for `hosting_hours` a
+    month, or paid by use where its `speed` is known.
+    """
+
+    retries: Decimal = ZERO
+    batch_share: Decimal = ZERO
+    hosting_hours: Decimal = HOURS_PER_MONTH
+    speed: Speed | None = None
+
+
+@dataclass(frozen=True)
+class MonthlyCost:
+    """`requests`: what each request costs beside its tokens, like a look-up. `upkeep`: retraining, monitoring."""
+
+    input: Decimal
+    output: Decimal
+    hosting: Decimal
+    requests: Decimal = ZERO
+    upkeep: Decimal = ZERO
+
+    @property
+    def total(self) -> Decimal:
+        return self.input + self.output + self.hosting + self.requests + self.upkeep
+
+
+def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Asking) -> MonthlyCost:
+    """Of `requests` a month, each with the measured mean of tokens."""
+    asked = requests * (1 + Fraction(asking.retries))
+    measured = asked / tokens.requests
+    batched = Fraction(asking.batch_share) if rates.batch_discount else Fraction(0)
+    later = batched * (1 - Fraction(rates.batch_discount))
+    sent = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _sent(tokens, rates)
+    answered = (later + 1 - batched) * tokens.output * Fraction(rates.output)
+    return MonthlyCost(
+        input=_usd(measured * sent / 1_000_000),
+        output=_usd(measured * answered / 1_000_000),
+        hosting=_hosting(rates, measured * (tokens.prompt + tokens.output), asking),
+        requests=_usd(asked * Fraction(rates.usd_per_request)),
+    )
+
+
+def is_cached(tokens: Tokens, rates: Rates) -> bool:
+    return tokens.is_cacheable and rates.cached_input is not None and rates.cached_input < rates.input
+
+
+def _sent(tokens: Tokens, rates: Rates) -> Fraction:
+    """Prompt tokens times their price per 1M, the shared beginning at the cached one."""
+    if rates.cached_input is None or not is_cached(tokens, rates):
+        return tokens.prompt * Fraction(rates.input)
+    full, cached = Fraction(rates.input), Fraction(rates.cached_input)
+    return (tokens.prompt - tokens.shared) * full + tokens.shared * cached
+
+
+def _hosting(rates: Rates, made: Fraction, asking: Asking) -> Decimal:
+    if asking.speed is None or not rates.usd_per_hour:
+        return rates.usd_per_hour * asking.hosting_hours
+    return _usd(made * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
+
+
+def _usd(amount: Fraction) -> Decimal:
+    return Decimal(amount.numerator) / Decimal(amount.denominator)

@@ -1,0 +1,148 @@
+"""What the advice rests on and what it says: facts, reasons, steps, and the thresholds with their sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from bot.decisions.outlook import Outlook
+from bot.decisions.roi import USD_PER_HOUR, Estimate
+from bot.decisions.tasks import TaskKind
+from trainers.measuring.values import DEFAULT_BAR, Curve, Ladder, Rung
+from trainers.providers import ModelVerdict
+
+# The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
+NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
+# The article: a style or format that prompting reaches 80% of the time is a good reason.
+STYLE_PROMPTED = 0.80
+# economics.md: go from P(payback in time) of 0.8 on, no-go up to 0.2.
+LIKELY, UNLIKELY = 0.8, 0.2
+# On banking77 10 rows a label gave 73% right, all rows (39 to 187 a label) 91%: 10 are few, fewer hopeless.
+FEW_PER_LABEL = 10
+# 91 of 100 is the least that claims 85%, and McNemar's test sees only gaps of 10 points and more.
+SMALL_HOLDOUT = 100
+# Without a simulation: a model seldom stays the best choice for longer than a year.
+LONGEST_PAYBACK_MONTHS = 12
+# Our own: a model that leaves more than half of the rows without any answer was not measured.
+SILENT_SHARE = 0.5
+# Our own: for speed's sake a tuned model answers at least twice as fast (p95).
+FASTER = 2
+
+# What a step costs is only for ranking steps: our own guesses of the minutes, at the estimate's USD_PER_HOUR.
+LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
+# 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
+UNPRICED_USD = Decimal(5)
+
+Kind = Literal["go", "no_go", "unknown"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough."""
+
+    bar: float = DEFAULT_BAR
+    task_kind: TaskKind | None = None
+    ladder: Ladder | None = None
+    tuned: Rung | None = None
+    curve: Curve | None = None
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        return self.ladder.rungs if self.ladder else ()
+
+    @property
+    def alternatives(self) -> tuple[Rung, ...]:
+        """To fine-tuning, in climbing order; only those that answered."""
+        return tuple(rung for rung in self.rungs if rung.arm.rung != "tuned" and not is_silent(rung))
+
+    @property
+    def trained(self) -> Rung | None:
+        """The tuned model, where it was measured; the best one of a ladder that holds several."""
+        own = [rung for rung in self.rungs if rung.arm.rung == "tuned"]
+        return self.tuned or max(own, key=lambda rung: rung.score, default=None)
+
+    @property
+    def is_stale(self) -> bool:
+        """The rungs were judged by another bar."""
+        return self.ladder is not None and self.ladder.bar != self.bar
+
+    @property
+    def is_good(self) -> bool:
+        """The tuned model was measured and may be said to meet the bar."""
+        tuned = self.trained
+        return bool(tuned and tuned.standing == "meets" and not is_silent(tuned) and not self.is_stale)
+
+
+NOTHING_MEASURED = Evidence()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`smallest_label` is the rows of the rarest label, None for free text; `few_labels` are labels with the
+    rows that each has, `n_labels` how many there are. `estimate` is None, and `gaps` say why, where today's bill
+    or the tuned model's price is not known; `training_usd` may be known all the same."""
+
+    rows: int
+    n_holdout: int
+    smallest_label: int | None
+    target: ModelVerdict
+    training_usd: Decimal | None
+    estimate: Estimate | None
+    gaps: tuple[str, ...] = ()
+    evidence: Evidence = NOTHING_MEASURED
+    outlook: Outlook | None = None
+    few_labels: tuple[tuple[str, int], ...] = ()
+    n_labels: int | None = None
+
+    @property
+    def lacking(self) -> tuple[tuple[str, int], ...]:
+        """Labels with fewer rows than FEW_PER_LABEL and how many each lacks, the rarest first."""
+        lacks = [(label, FEW_PER_LABEL - rows) for label, rows in self.few_labels if rows < FEW_PER_LABEL]
+        return tuple(sorted(lacks, key=lambda lack: (-lack[1], lack[0])))
+
+    @property
+    def has_few_of_a_label(self) -> bool:
+        return self.smallest_label is not None and self.smallest_label < FEW_PER_LABEL
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do that may settle an open question. `usd` None: its price is not known."""
+
+    text: str
+    usd: Decimal | None = Decimal(0)
+    minutes: Decimal = Decimal(0)
+
+    @property
+    def cost(self) -> Decimal:
+        """In USD with people's time, for ranking alone."""
+        usd = UNPRICED_USD if self.usd is None else self.usd
+        return usd + self.minutes * USD_PER_HOUR / 60
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`rule` is a word for the rule, `text` a sentence with its numbers; `kind` is what it argues for.
+
+    One that does not weigh is said and leaves the verdict alone. `step` would settle it; in a verdict only the
+    reason of the next step still has one, the other texts end with theirs.
+    """
+
+    rule: str
+    kind: Kind
+    text: str
+    weighs: bool = True
+    step: Step | None = None
+
+
+def is_silent(rung: Rung) -> bool:
+    return rung.n == 0 or rung.empty > SILENT_SHARE * rung.n
+
+
+def labelling(rows: int, text: str) -> Step:
+    return Step(text, minutes=rows * LABEL_MINUTES)
+
+
+def saying(text: str) -> Step:
+    return Step(text, minutes=SAY_MINUTES)

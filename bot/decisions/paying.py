@@ -1,0 +1,149 @@
+"""The rules on money: does it pay back in time, and which input would one have to know better to say so?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from bot.decisions.amounts import duration, tokens
+from bot.decisions.facts import LIKELY, LONGEST_PAYBACK_MONTHS, UNLIKELY, Facts, Reason, Step, saying
+from bot.decisions.outlook import Outlook, Swing
+from bot.decisions.roi import Estimate
+from trainers.money import usd
+
+STAY = Step("Stay with today's model, or start all the same if quality, not cost, is the reason.")
+SAY = "What it saves is not known: say current= (today's model) and volume=."
+
+# How an input of the tornado is pinned down, by its name there.
+PINNED_DOWN: Mapping[str, str] = {
+    "volume": "Count last month's input tokens on the vendor's bill and say them (volume=)",
+    "people's time": "Agree on the hours of people's time that it takes, and say them",
+    "price of the alternative": "Look whether a cheaper model does as well today (`/finetune baseline`)",
+    "training runs": "Train on a part of the rows first: it shows whether one run is enough",
+    "training time": "Train on a part of the rows first: it shows how long a run takes",
+    "quality": "Hold out more labelled rows and measure both again",
+}
+
+
+def about_money(facts: Facts) -> tuple[Reason, ...]:
+    """Never silent: a saving that is not known is an open question."""
+    made = facts.estimate
+    if made is None:
+        return tuple(_gap(gap, facts.training_usd) for gap in facts.gaps or (SAY,))
+    if made.monthly_input_tokens == 0:
+        text = "At a volume of 0 tokens a month there is nothing to save."
+        return (
+            Reason(
+                "cost", "no_go", text, step=saying("Say how many input tokens a month it will be (volume=).")
+            ),
+        )
+    if facts.outlook is not None:
+        return (_by_chance(made, facts.outlook),)
+    return (_by_the_expected(made),)
+
+
+def in_time(months: Decimal) -> str:
+    return f"in {duration(months)}" if months else "at once"
+
+
+def _gap(gap: str, training_usd: Decimal | None) -> Reason:
+    free = "A run costs nothing but your own machine's time. " if training_usd == 0 else ""
+    return Reason("cost", "unknown", f"{free}{gap}", step=saying(gap))
+
+
+def _by_chance(made: Estimate, outlook: Outlook) -> Reason:
+    p, rule = outlook.p_payback, "cost" if made.payback_months is None else "payback"
+    text = f"{_expected(made)} {_chance(outlook)}"
+    if p >= LIKELY:
+        return Reason(rule, "go", text)
+    if p <= UNLIKELY:
+        return Reason(rule, "no_go", text + _needed_more(made), step=STAY)
+    return Reason(rule, "unknown", text, step=_pin_down(outlook))
+
+
+def _by_the_expected(made: Estimate) -> Reason:
+    """Where nothing was simulated: one sum, and how long it takes."""
+    text, months = _expected(made), made.payback_months
+    if months is None:
+        return Reason("cost", "no_go", text, step=STAY)
+    if made.months_left is not None and months > made.months_left:
+        gone = f"{text} The model is gone before that, in {duration(made.months_left)}."
+        return Reason("payback", "no_go", gone, step=STAY)
+    if months > LONGEST_PAYBACK_MONTHS:
+        return Reason("payback", "no_go", f"{text} That is longer than a year. {_needed(made)}", step=STAY)
+    if months > made.payback_target_months:
+        longer = f"{text} That is longer than {_target(made)}."
+        return Reason("payback", "unknown", longer, step=saying(f"{PINNED_DOWN['volume']}."))
+    return Reason("payback", "go", text)
+
+
+def _expected(made: Estimate) -> str:
+    if made.payback_months is None:
+        return _a_loss(made)
+    return f"It saves {usd(made.saving_month)} a month and pays back {in_time(made.payback_months)}."
+
+
+def _chance(outlook: Outlook) -> str:
+    within = duration(outlook.target_months)
+    return (
+        f"In {chance(outlook.p_payback)} of {outlook.draws:,} draws over what is uncertain it pays back "
+        f"within {within}{_spread(outlook)}."
+    )
+
+
+def chance(p: float) -> str:
+    """Never 0% or 100% of something that was drawn by chance, unless it is."""
+    if 0 < p < 0.005:
+        return "under 1%"
+    if 0.995 <= p < 1:
+        return "over 99%"
+    return f"{p:.0%}"
+
+
+def _spread(outlook: Outlook) -> str:
+    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    if early is None:
+        return ""
+    return f"; 9 in 10 lie between {duration(early)} and {'never' if late is None else duration(late)}"
+
+
+def _a_loss(made: Estimate) -> str:
+    is_today = made.monthly_alternative == made.monthly_before
+    which = "today's model costs" if is_today else "the cheapest way that is good enough costs"
+    return (
+        f"On cost it is a loss: {which} {usd(made.monthly_alternative.total)} a month, "
+        f"the tuned one would cost {usd(made.monthly_after.total)}. {_needed(made)}"
+    )
+
+
+def _needed(made: Estimate) -> str:
+    if made.break_even_tokens_per_month is None:
+        return "No volume changes that."
+    volume = tokens(made.break_even_tokens_per_month)
+    return f"It would pay back within {_target(made)} from {volume} input tokens a month on."
+
+
+def _needed_more(made: Estimate) -> str:
+    """Where a larger volume would do; a loss has said so already."""
+    enough = made.break_even_tokens_per_month
+    is_more = enough is not None and enough > made.monthly_input_tokens
+    return f" {_needed(made)}" if is_more and made.payback_months is not None else ""
+
+
+def _target(made: Estimate) -> str:
+    return duration(made.payback_target_months)
+
+
+def _pin_down(outlook: Outlook) -> Step:
+    widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
+    if widest is None:
+        return saying(f"{PINNED_DOWN['volume']}.")
+    how = PINNED_DOWN.get(widest.name, f"Find out more about {widest.name}")
+    return saying(f"{how}: it matters most ({_swing(widest)}).")
+
+
+def _swing(swing: Swing) -> str:
+    return (
+        f"{swing.name} from {swing.low_value} to {swing.high_value} moves the net value "
+        f"from {usd(swing.at_low)} to {usd(swing.at_high)}"
+    )

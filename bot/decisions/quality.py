@@ -1,0 +1,262 @@
+"""The rules on quality: does a cheaper way meet the bar, was every way measured, is the tuned model good enough?"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from bot.decisions.facts import FASTER, Evidence, Facts, Reason, Step, is_silent, labelling, saying
+from bot.decisions.rungs import (
+    NAMES,
+    asking,
+    charge,
+    charged,
+    cheapest,
+    is_cheaper,
+    is_no_dearer,
+    name,
+    percent,
+    scored,
+    sentence,
+)
+from trainers.measuring.values import Ladder, Rung, RungName
+
+SHOTS = 10  # examples in a k-shot prompt, and rows that retrieval puts in
+SHOWN, SHOWN_LABELS = 3, 5
+CLIMBED: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
+
+
+def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
+    """Never silent: what is not measured is the first thing to say."""
+    evidence = facts.evidence
+    if evidence.ladder is None:
+        return (_nothing_measured(facts),)
+    if evidence.is_stale:
+        return (_other_bar(evidence.ladder, evidence),)
+    notes = (*_silent(evidence), *_unread(evidence), *_never_answered(evidence.ladder))
+    enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
+    if enough is None:
+        return (*_missing(facts), *_undecided(facts, None), *_missed(evidence), *notes)
+    met = _met(enough, facts)
+    if met.kind == "no_go":
+        return (met, *notes)
+    return (met, *_missing(facts), *_undecided(facts, enough), *notes)
+
+
+def about_tuned(facts: Facts) -> tuple[Reason, ...]:
+    evidence, tuned = facts.evidence, facts.evidence.trained
+    if tuned is None:
+        rows = f"{facts.n_holdout:,} held-out rows"
+        text = f"How good the tuned model will be is unknown until it has answered the {rows}."
+        return (Reason("quality", "unknown", text, weighs=False),)
+    if evidence.is_stale:
+        return ()  # to be judged again with the others
+    if is_silent(tuned):
+        again = Step("See why the tuned model does not answer, then measure it again.", asking(tuned))
+        return (Reason("tuned", "unknown", _no_answer(tuned), step=again),)
+    return (_standing(tuned, evidence), *_beside_best(tuned, evidence))
+
+
+def replaces(rung: Rung, facts: Facts) -> bool | None:
+    """Would a tuned model be worth having where `rung` is good enough: cheaper, or faster where speed counts?
+
+    None: not known. What costs nothing cannot be undercut, and the classical model not be outrun.
+    """
+    if rung.arm.rung == "classical":
+        return False
+    tuned, kind, made = facts.evidence.trained, facts.evidence.task_kind, facts.estimate
+    if kind == "latency":
+        return tuned.p95_s * FASTER <= rung.p95_s if tuned else None
+    if rung.usd_per_1000 == 0:
+        return False
+    if tuned and tuned.usd_per_1000 is not None and rung.usd_per_1000 is not None:
+        return is_cheaper(tuned, rung)
+    if made is not None:
+        return made.saving_month > 0
+    return None if kind == "cost" else False
+
+
+def _nothing_measured(facts: Facts) -> Reason:
+    if facts.smallest_label is None:
+        step = Step(
+            "Measure prompts and retrieval (`/finetune baseline`): it says its price first.", usd=None
+        )
+    else:
+        step = Step("Measure the classical model (`/finetune baseline`): free, and done in seconds.")
+    text = "No cheaper way has been measured on your data yet: prompts, examples, retrieval."
+    return Reason("measure", "unknown", text, step=step)
+
+
+def _other_bar(ladder: Ladder, evidence: Evidence) -> Reason:
+    text = f"The measurement was judged by a bar of {percent(ladder.bar)}; now it is {percent(evidence.bar)}."
+    again = Step("Measure again (`/finetune baseline`): the answers are kept, so it costs nothing.")
+    return Reason("bar", "unknown", text, step=again)
+
+
+def _met(rung: Rung, facts: Facts) -> Reason:
+    bar = percent(facts.evidence.bar)
+    text = f"{sentence(name(rung.arm))} meets the bar of {bar}: {scored(rung)}, {charged(rung)}."
+    match replaces(rung, facts):
+        case True:
+            why = "answers faster" if facts.evidence.task_kind == "latency" else "costs less"
+            learn = f"{text} A tuned model {why} and can learn from its answers: a good reason."
+            return Reason("distil", "go", learn)
+        case False:
+            use = Step(
+                f"Use {name(rung.arm)}. If that is not good enough, raise the bar (bar=) and ask again."
+            )
+            return Reason("cheaper rung", "no_go", f"{text} It needs no training.", step=use)
+        case None:
+            return _not_compared(text, facts)
+
+
+def _not_compared(text: str, facts: Facts) -> Reason:
+    if facts.evidence.task_kind == "latency":
+        start = Step("Start a run: it measures how fast the tuned model answers.", facts.training_usd)
+        return Reason(
+            "latency", "unknown", f"{text} Whether a tuned model is faster is not known.", step=start
+        )
+    say = saying("Say current= (today's model) and volume=: then the two can be compared.")
+    return Reason("cheaper rung", "unknown", f"{text} Whether a tuned one costs less is not known.", step=say)
+
+
+def _missing(facts: Facts) -> tuple[Reason, ...]:
+    """A fine-tune is never advised over a way that nobody tried."""
+    have = {rung.arm.rung for rung in facts.evidence.alternatives}
+    wanted = CLIMBED if facts.smallest_label is not None else CLIMBED[1:]
+    missing = [rung for rung in wanted if rung not in have]
+    if not missing:
+        return ()
+    text = f"Not measured yet: {', '.join(NAMES[rung] for rung in missing)}."
+    price = _price(missing[0], facts.evidence)
+    step = Step(f"Measure {NAMES[missing[0]]} (`/finetune baseline`): {charge(price)}.", price)
+    return (Reason("measure", "unknown", text, step=step),)
+
+
+def _price(rung: RungName, evidence: Evidence) -> Decimal | None:
+    """By the cheapest prompt that was measured. Ten examples make a prompt at most eleven times as long."""
+    if rung == "classical":
+        return Decimal(0)
+    asked = cheapest([one for one in evidence.alternatives if one.arm.rung != "classical"])
+    if asked is None:
+        return None
+    is_longer = asked.arm.rung == "zero" and rung != "zero"
+    return asking(asked, SHOTS + 1 if is_longer else 1)
+
+
+def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
+    """Rungs that may yet meet the bar for less than `enough` costs. Nobody needs to know once the tuned model
+    meets it and costs no more than they do."""
+    evidence, tuned = facts.evidence, facts.evidence.trained
+    undecided = [
+        rung
+        for rung in evidence.alternatives
+        if rung.standing == "undecided" and not (enough and is_cheaper(enough, rung))
+    ]
+    if not undecided:
+        return ()
+    shown = "; ".join(f"{name(rung.arm)} has {scored(rung)}" for rung in undecided[:SHOWN])
+    more = f"; and {len(undecided) - SHOWN} more" if len(undecided) > SHOWN else ""
+    text = f"Too close to the bar of {percent(evidence.bar)} to say: {shown}{more}."
+    is_settled = bool(tuned and evidence.is_good and all(is_no_dearer(tuned, rung) for rung in undecided))
+    return (Reason("undecided", "unknown", text, not is_settled, _hold_out(undecided)),)
+
+
+def _hold_out(undecided: list[Rung]) -> Step:
+    """The fewest rows that would settle one of them."""
+    needed = [(rung.rows_to_decide, rung) for rung in undecided if rung.rows_to_decide is not None]
+    if not needed:
+        most = max(rung.n for rung in undecided)
+        return labelling(most, "Hold out more labelled rows: twice as many may still not decide it.")
+    rows, rung = min(needed, key=lambda pair: pair[0])
+    said = "1 more labelled row" if rows == 1 else f"{rows:,} more labelled rows"
+    return labelling(rows, f"Hold out {said}: that would probably decide on {name(rung.arm)}.")
+
+
+def _missed(evidence: Evidence) -> tuple[Reason, ...]:
+    if not evidence.alternatives or any(rung.standing != "misses" for rung in evidence.alternatives):
+        return ()
+    best = max(evidence.alternatives, key=lambda rung: rung.score)
+    count, bar = len(evidence.alternatives), percent(evidence.bar)
+    which = f"All {count} measured ways miss" if count > 1 else "The one measured way misses"
+    text = f"{which} the bar of {bar}. The best is {name(best.arm)}: {scored(best)}, {charged(best)}."
+    return (Reason("alternatives", "go", text),)
+
+
+def _standing(tuned: Rung, evidence: Evidence) -> Reason:
+    said, bar = scored(tuned), percent(evidence.bar)
+    match tuned.standing:
+        case "meets":
+            return Reason("tuned", "go", f"The tuned model meets the bar of {bar}: {said}, {charged(tuned)}.")
+        case "misses":
+            text = f"The tuned model misses the bar of {bar}: {said}."
+            return Reason("tuned", "no_go", text, step=_after_a_miss(evidence))
+        case "undecided":
+            text = f"The tuned model is too close to the bar of {bar} to say: {said}."
+            return Reason("tuned", "unknown", text, step=_hold_out([tuned]))
+
+
+def _after_a_miss(evidence: Evidence) -> Step:
+    if evidence.curve and evidence.curve.needs:
+        labels = ", ".join(f"“{one.label[:40]}”" for one in evidence.curve.needs[:SHOWN_LABELS])
+        return Step(f"Label more rows before you train again, first of {labels}.")
+    return Step("Look at the rows that it got wrong before you train again; stay with today's model.")
+
+
+def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
+    best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
+    if best is None or best.n != tuned.n or _is_told_apart(tuned, best, evidence.ladder):
+        return ()
+    gap = evidence.ladder.detectable_gap if evidence.ladder else None
+    shows = f" This holdout shows differences from {100 * gap:.1f} points on." if gap else ""
+    text = (
+        f"The tuned model is not shown to be better than {name(best.arm)}: {percent(tuned.score)} against "
+        f"{percent(best.score)}.{shows}"
+    )
+    return (Reason("not better", "unknown", text, weighs=False),)
+
+
+def _is_told_apart(tuned: Rung, best: Rung, ladder: Ladder | None) -> bool:
+    """In the tuned model's favour: by the paired test where it was made, else by intervals that don't overlap."""
+    for pair in ladder.pairs if ladder else ():
+        if (pair.better, pair.worse) == (tuned.arm, best.arm):
+            return pair.is_told_apart
+    return tuned.low > best.high
+
+
+def _silent(evidence: Evidence) -> tuple[Reason, ...]:
+    silent = [rung for rung in evidence.rungs if is_silent(rung) and rung.arm.rung != "tuned"]
+    return tuple(Reason("no answer", "unknown", _no_answer(rung), weighs=False) for rung in silent[:SHOWN])
+
+
+def _no_answer(rung: Rung) -> str:
+    rows = f"{rung.empty:,} of {rung.n:,} held-out rows" if rung.n else "any row"
+    return f"{sentence(name(rung.arm))} gave no answer to {rows}: that says nothing about how good it is."
+
+
+def _unread(evidence: Evidence) -> tuple[Reason, ...]:
+    """Rungs that would reach the bar if what could not be read were right."""
+    hopeful = [
+        rung
+        for rung in evidence.alternatives
+        if rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= evidence.bar
+    ]
+    return tuple(
+        Reason(
+            "unread",
+            "unknown",
+            f"{sentence(name(rung.arm))} gave {rung.unread:,} answers of {rung.n:,} that could not be read: "
+            f"a clearer prompt (prompt=) may help more than training.",
+            weighs=False,
+        )
+        for rung in hopeful[:SHOWN]
+    )
+
+
+def _never_answered(ladder: Ladder) -> tuple[Reason, ...]:
+    labels = ladder.never_answered
+    if not labels:
+        return ()
+    shown = ", ".join(f"“{label[:40]}”" for label in labels[:SHOWN_LABELS])
+    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    text = f"No way ever answers {shown}{more}: look whether these rows are labelled as you mean it."
+    return (Reason("never answered", "unknown", text, weighs=False),)

@@ -1,0 +1,50 @@
+"""From a row of the price list to what a sum needs; a hole in the list is a sentence that says where to fill it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from bot.decisions.bills import MILLION, ZERO, Rates
+from bot.decisions.roi import Gap, Range, Training, Usage
+from trainers.pricing import PriceRow
+
+
+def rates_of(row: PriceRow) -> Rates | Gap:
+    price = row.price
+    if price.input is None or price.output is None:
+        return Gap(f"Nobody told me what a token of {row.model} costs: {where_to_put(row)}")
+    return Rates(
+        model=row.model,
+        input=price.input,
+        output=price.output,
+        said_by=row.said_by,
+        usd_per_hour=row.usd_per_hour or ZERO,
+        note=row.note,
+        cached_input=price.cached_input,
+        batch_discount=row.batch_discount or ZERO,
+    )
+
+
+def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | Gap:
+    """`tokens` of one epoch; `minutes` where the speed is known."""
+    if row.usd_per_hour is not None:
+        if row.usd_per_hour and minutes is None:
+            return Gap(f"Training on {row.model} is paid by the hour, and its speed is not known yet.")
+        return Training(tokens, epochs, usd_per_hour=row.usd_per_hour, minutes=minutes)
+    if row.price.training is None:
+        return Gap(f"Nobody told me what training on {row.model} costs: {where_to_put(row)}")
+    return Training(tokens, epochs, usd_per_million=row.price.training, minutes=minutes)
+
+
+def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
+    """Both arms asked once on every held-out row: the base with the long prompt, the tuned with the short."""
+    asked_base = holdout.prompt_before * base.input + holdout.output * base.output
+    asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
+    return (asked_base + asked_tuned) / MILLION
+
+
+def where_to_put(row: PriceRow) -> str:
+    provider, slash, model = row.model.partition("/")
+    if row.kind == "prompted" or not slash:
+        return f'put it into finetune.toml under [prices."{row.model}"].'
+    return f'put it into finetune.toml under [providers.{provider}.models."{model}"].'

@@ -1,0 +1,173 @@
+"""The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, and which of it matters.
+
+Draws are floats: a probability is no bill. Money leaves as Decimal cents. Each input has a stream of random
+numbers of its own, so that changing one input changes no other's draws. Takes a few hundredths of a second.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot.decisions.flows import month_weights
+from bot.decisions.outlook import Month, Outlook, Quantiles
+from bot.decisions.roi import Inputs, Quality, Range, flow, people_usd, target_months, wrong_answers_usd
+from bot.decisions.tornado import LABOUR, tornado
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Draws: TypeAlias = npt.NDArray[np.float64]
+
+SEED, DRAWS = 20261124, 10_000
+# A payback that takes longer counts as never.
+LOOKS_AHEAD_MONTHS = 60
+Z95 = 1.6448536269514722  # of a normal distribution 5% lie above
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One value a draw. `volume` and `labour` are factors, `fall` a share a year, `runs` further runs,
+    `training` USD of one set of runs, `gap` the difference in quality."""
+
+    volume: Draws
+    labour: Draws
+    fall: Draws
+    runs: Draws
+    training: Draws
+    gap: Draws
+
+
+def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
+    import numpy as np
+
+    drawn, target = _draw(inputs, seed, draws), target_months(inputs)
+    spent, savings = _one_off(inputs, drawn), _savings(inputs, drawn)
+    payback = _payback(spent, savings, inputs.months_left)
+    weights = np.array([float(weight) for weight in month_weights(inputs.horizon)])
+    counted = savings[:, : len(weights)] * weights
+    discount = (1 + float(inputs.discount)) ** (np.arange(1, len(weights) + 1) / 12)
+    return Outlook(
+        draws=draws,
+        seed=seed,
+        target_months=target,
+        horizon_months=len(weights),
+        p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
+        payback_months=_quantiles(payback, digits=4),
+        saving_month=_quantiles(_first_month(inputs, drawn)),
+        npv=_quantiles((counted / discount).sum(axis=1) - spent),
+        tornado=tornado(inputs, _gaps(inputs, drawn)),
+        months=_band(spent, counted),
+    )
+
+
+def _draw(inputs: Inputs, seed: int, draws: int) -> Drawn:
+    import numpy as np
+
+    volume, labour, fall, runs, training, share, better = (
+        np.random.default_rng([seed, stream]) for stream in range(7)
+    )
+    spread = math.log(1 + float(inputs.volume_spread)) / Z95
+    fails = min(float(inputs.run_fails), 0.99)
+    return Drawn(
+        volume=volume.lognormal(0.0, spread, draws),
+        labour=_triangular(labour, LABOUR, draws),
+        fall=_triangular(fall, inputs.price_fall, draws),
+        runs=runs.geometric(1 - fails, draws).astype(np.float64) - 1,
+        training=_triangular(training, inputs.training.usd, draws),
+        gap=_gap(inputs.quality, share, better, draws),
+    )
+
+
+def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
+    import numpy as np
+
+    low, expected, high = (float(end) for end in (between.low, between.expected, between.high))
+    return rng.triangular(low, expected, high, draws) if low < high else np.full(draws, expected)
+
+
+def _gap(
+    quality: Quality | None, share: np.random.Generator, better: np.random.Generator, draws: int
+) -> Draws:
+    """Paired: on the same rows only those count that one model got right and the other wrong. Their share is a
+    Beta, and how many of them went to the tuned model is another (both with Jeffreys' ½)."""
+    import numpy as np
+
+    if quality is None:
+        return np.zeros(draws)
+    gained, lost = float(quality.gained), float(quality.lost)
+    split = share.beta(gained + lost + 0.5, max(quality.rows - gained - lost, 0.0) + 0.5, draws)
+    return split * (2 * better.beta(gained + 0.5, lost + 0.5, draws) - 1)
+
+
+def _one_off(inputs: Inputs, drawn: Drawn) -> Draws:
+    """A run that must be done again is paid and evaluated again."""
+    once = float(inputs.labels * inputs.usd_per_label)
+    each_run = drawn.training + float(inputs.evaluation_usd)
+    return once + each_run * (1 + drawn.runs) + float(people_usd(inputs)) * drawn.labour
+
+
+def _savings(inputs: Inputs, drawn: Drawn) -> Draws:
+    """A row a draw, a column a month, each month at the price that the alternative has by then."""
+    import numpy as np
+
+    monthly, months = flow(inputs), np.arange(1, max(LOOKS_AHEAD_MONTHS, inputs.horizon_months) + 1)
+    kept = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (months / 12))
+    rest = float(monthly.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+    by_volume = float(monthly.falling) * kept + rest[:, None]
+    return drawn.volume[:, None] * by_volume + float(monthly.fixed)
+
+
+def _first_month(inputs: Inputs, drawn: Drawn) -> Draws:
+    """What is saved a month at today's prices."""
+    monthly = flow(inputs)
+    by_volume = float(monthly.falling + monthly.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+    return drawn.volume * by_volume + float(monthly.fixed)
+
+
+def _payback(spent: Draws, savings: Draws, months_left: Decimal | None) -> Draws:
+    """Months until what was spent has come back, inf for never: not before the model is gone, nor in our sight."""
+    import numpy as np
+
+    so_far = np.cumsum(savings, axis=1)
+    is_back = so_far >= spent[:, None]
+    month, row = is_back.argmax(axis=1), np.arange(len(spent))
+    before = np.where(month > 0, so_far[row, month - 1], 0.0)
+    rising = savings[row, month]
+    found = is_back.any(axis=1) & (rising > 0)
+    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=found)
+    payback = np.where(found, month + np.clip(share, 0.0, 1.0), np.inf)
+    return payback if months_left is None else np.where(payback <= float(months_left), payback, np.inf)
+
+
+def _band(spent: Draws, counted: Draws) -> tuple[Month, ...]:
+    import numpy as np
+
+    so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
+    low, middle, high = np.quantile(so_far, (0.05, 0.5, 0.95), axis=0, method="inverted_cdf")
+    ends = zip(low, middle, high, strict=True)
+    return tuple(Month(month, *(_decimal(end, 2) for end in three)) for month, three in enumerate(ends))
+
+
+def _gaps(inputs: Inputs, drawn: Drawn) -> tuple[Decimal, Decimal] | None:
+    import numpy as np
+
+    if inputs.quality is None:
+        return None
+    low, high = np.quantile(drawn.gap, (0.05, 0.95))
+    return _decimal(low, 6), _decimal(high, 6)
+
+
+def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
+    """A drawn value each, never one between two: there is none between a payback and never."""
+    import numpy as np
+
+    found = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
+    return Quantiles(*(_decimal(one, digits) if math.isfinite(one) else None for one in found))
+
+
+def _decimal(value: float, digits: int) -> Decimal:
+    return Decimal(f"{value:.{digits}f}")

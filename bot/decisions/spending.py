@@ -1,0 +1,75 @@
+"""What a measurement may cost and has cost, in micro-dollars. Pure.
+
+Own machines charge nothing for a request: their hours are counted where they train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Protocol
+
+from trainers.measuring.values import Arm
+from trainers.money import to_micros
+from trainers.pricing import PriceRow
+
+MILLION = 1_000_000
+
+
+class Asked(Protocol):
+    """One arm's questions: the keys of their answers, and how many tokens each prompt has at most."""
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+
+
+class Answered(Protocol):
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def completion_tokens(self) -> int: ...
+
+    @property
+    def at(self) -> float: ...
+
+
+def most_micros(
+    prices: Mapping[str, PriceRow], arms: Mapping[Arm, Asked], known: Collection[str], max_tokens: int
+) -> int:
+    """The most that the unanswered questions can cost: each answered with `max_tokens`. A question that two
+    arms share is asked once."""
+    dollars, counted = Decimal(0), set(known)
+    for arm, asked in arms.items():
+        price = prices.get(arm.model or "")
+        if price is None:
+            continue
+        for key, tokens in zip(asked.keys, asked.tokens, strict=True):
+            if key not in counted:
+                counted.add(key)
+                dollars += _usd(price, tokens, max_tokens)
+    return to_micros(dollars)
+
+
+def spent_micros(
+    prices: Mapping[str, PriceRow], arms: Mapping[Arm, Asked], answers: Mapping[str, Answered], since: float
+) -> int:
+    """What the answers that came from `since` on have cost. One that was there before is free."""
+    dollars, counted = Decimal(0), set[str]()
+    for arm, asked in arms.items():
+        price = prices.get(arm.model or "")
+        if price is None:
+            continue
+        for key in asked.keys:
+            answer = answers.get(key)
+            if answer is not None and answer.at >= since and key not in counted:
+                counted.add(key)
+                dollars += _usd(price, answer.prompt_tokens, answer.completion_tokens)
+    return to_micros(dollars)
+
+
+def _usd(price: PriceRow, sent: int, said: int) -> Decimal:
+    return ((price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * said) / MILLION
