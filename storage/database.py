@@ -78,11 +78,15 @@ class Database:
         """How many rows the statement changed."""
         return int(self.utils.conn.execute(sql, parameters).rowcount)
 
-    def close(self) -> None:
-        """Close this thread's connection and let another process open the database."""
+    def leave(self) -> None:
+        """Close this thread's connection: for a thread that ends before the process does."""
         if hasattr(self._local, "utils"):
             self._local.utils.conn.close()
             del self._local.utils
+
+    def close(self) -> None:
+        """Close this thread's connection and let another process open the database."""
+        self.leave()
         os.close(self._lock)
 
     def _returned(self, sql: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:

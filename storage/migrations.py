@@ -145,10 +145,110 @@ CREATE TRIGGER approvals_are_append_only_delete BEFORE DELETE ON approvals
     BEGIN SELECT RAISE(ABORT, 'approvals are append-only'); END;
 """
 
+EVIDENCE = """
+CREATE TABLE dataset_settings (
+    name TEXT PRIMARY KEY,
+    bar REAL,
+    task_kind TEXT,
+    prompt TEXT,
+    updated_by TEXT NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE waivers (
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL UNIQUE REFERENCES datasets (id),
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE TABLE cleanings (
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    person TEXT NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (dataset_id, person)
+);
+CREATE TABLE estimates (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    person TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('shown', 'wanted', 'shared')),
+    at REAL NOT NULL
+);
+CREATE TABLE measurements (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('ladder', 'curve')),
+    state TEXT NOT NULL CHECK (state IN ('asked', 'running', 'done', 'failed', 'cancelled')),
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    channel TEXT NOT NULL,
+    requested_by TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    progress TEXT,
+    result TEXT,
+    error TEXT,
+    month TEXT,
+    reserved_micros INTEGER NOT NULL DEFAULT 0,
+    actual_micros INTEGER,
+    cancel_asked_by TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE replies (
+    key TEXT PRIMARY KEY,
+    model TEXT NOT NULL,
+    text TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    at REAL NOT NULL
+);
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    filename TEXT NOT NULL,
+    source TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('received', 'ready', 'refused')),
+    channel TEXT NOT NULL,
+    uploaded_by TEXT NOT NULL,
+    sha256 TEXT,
+    passages INTEGER,
+    refusal TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE preferences (
+    id INTEGER PRIMARY KEY,
+    measurement_id INTEGER NOT NULL REFERENCES measurements (id),
+    row INTEGER NOT NULL,
+    first_arm TEXT NOT NULL,
+    second_arm TEXT NOT NULL,
+    person TEXT NOT NULL,
+    choice TEXT NOT NULL CHECK (choice IN ('first', 'second', 'tie')),
+    at REAL NOT NULL,
+    UNIQUE (measurement_id, row, first_arm, second_arm, person)
+);
+CREATE TRIGGER waivers_are_append_only_update BEFORE UPDATE ON waivers
+    BEGIN SELECT RAISE(ABORT, 'waivers are append-only'); END;
+CREATE TRIGGER waivers_are_append_only_delete BEFORE DELETE ON waivers
+    BEGIN SELECT RAISE(ABORT, 'waivers are append-only'); END;
+"""
+
 
 @migrations()
 def m001_first_schema(db: SqliteUtils) -> None:
     for statement in _statements(FIRST_SCHEMA):
+        db.execute(statement)
+
+
+@migrations()
+def m002_evidence(db: SqliteUtils) -> None:
+    for statement in _statements(EVIDENCE):
         db.execute(statement)
 
 

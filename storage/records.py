@@ -24,6 +24,9 @@ Decision = Literal["approve", "reject"]
 LedgerKind = Literal["reserve", "settle", "release"]
 OutboxKind = Literal["post", "edit", "ephemeral", "direct", "file"]
 Arm = Literal["base", "tuned"]
+MeasurementKind = Literal["ladder", "curve"]
+MeasurementState = Literal["asked", "running", "done", "failed", "cancelled"]
+DocumentState = Literal["received", "ready", "refused"]
 
 OPEN_RUN_STATES: tuple[RunState, ...] = (
     "awaiting_approval",
@@ -115,6 +118,125 @@ class AnswerRow:
 
 
 @dataclass(frozen=True)
+class DatasetSettings:
+    """What a team wants of all versions of a dataset; None: the default. `bar` is a share right."""
+
+    name: str
+    bar: float | None
+    task_kind: str | None
+    prompt: str | None
+    updated_by: str
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A person's word that a dataset with personal data may be sent to a vendor."""
+
+    dataset_id: int
+    person: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """A person's wish for a cleaned copy of a dataset's file, answered by a later tick."""
+
+    id: int
+    dataset_id: int
+    person: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Alternatives on the frozen holdout, or a learning curve. `plan` is what was asked for, as JSON.
+
+    Its money counts in `month` ('YYYY-MM'): what is reserved while it is open, the actual once it is not.
+    """
+
+    id: int
+    kind: MeasurementKind
+    state: MeasurementState
+    dataset_id: int
+    channel: str
+    requested_by: str
+    plan: str
+    progress: str | None
+    result: str | None
+    error: str | None
+    month: str | None
+    reserved_micros: int
+    actual_micros: int | None
+    cancel_asked_by: str | None
+    tries: int
+    next_at: float
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class KeptReply:
+    """A model's answer to one prompt. `key` is a hash of the model, the messages and the cap on the answer: the
+    same question is paid once."""
+
+    key: str
+    model: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that a team gave as knowledge beside a dataset, for the retrieval rung."""
+
+    id: int
+    dataset: str
+    filename: str
+    source: str
+    state: DocumentState
+    channel: str
+    uploaded_by: str
+    sha256: str | None
+    passages: int | None
+    refusal: str | None
+    tries: int
+    next_at: float
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which of two arms' answers to a held-out row a person finds better."""
+
+    measurement_id: int
+    row: int
+    first_arm: str
+    second_arm: str
+    person: str
+    choice: Literal["first", "second", "tie"]
+    at: float
+
+
+@dataclass(frozen=True)
+class KeptEstimate:
+    """An estimate that a person got: the question, as they would type it, and whether it was shared."""
+
+    id: int
+    dataset: str
+    asked: str
+    channel: str
+    person: str
+    state: Literal["shown", "wanted", "shared"]
+    at: float
+
+
+@dataclass(frozen=True)
 class Ask:
     """A person's `try MODEL text`, answered by the next tick."""
 
@@ -142,9 +264,10 @@ class Model:
 class Draft:
     """A message to be sent: written in the transaction that makes it true, sent by the outbox.
 
-    `card` names a message that is edited in place; `thread` names the card to reply under. `person`
-    is set for ephemeral and direct messages. `dedupe` makes a second identical draft do nothing. A `private`
-    one is for the members of its channel alone: it is lost before it goes elsewhere.
+    `card` names a message that is edited in place; `thread` names the card to reply under. `person` is set for
+    ephemeral and direct messages, and for a file that goes to one person alone. `dedupe` makes a second identical
+    draft do nothing. A `private` one is for the members of its channel, or that person, alone: it is lost before
+    it goes elsewhere.
     """
 
     kind: OutboxKind

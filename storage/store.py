@@ -7,11 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.audit import Audit
+from storage.cleanings import Cleanings
 from storage.database import Database
+from storage.dataset_settings import AllDatasetSettings
 from storage.datasets import Datasets
+from storage.documents import Documents
+from storage.estimates import Estimates
+from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.records import Ask, Model
+from storage.replies import Replies
 from storage.runs import Runs
+from storage.waivers import Waivers
 
 DELIVERIES_KEPT_S = 24 * 3600.0
 
@@ -20,15 +27,26 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
         self.datasets = Datasets(self.database)
+        self.dataset_settings = AllDatasetSettings(self.database)
+        self.documents = Documents(self.database)
+        self.measurements = Measurements(self.database)
+        self.replies = Replies(self.database)
         self.runs = Runs(self.database)
         self.outbox = Outbox(self.database)
         self.audit = Audit(self.database)
+        self.waivers = Waivers(self.database)
+        self.cleanings = Cleanings(self.database)
+        self.estimates = Estimates(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, holding the write lock from the start."""
         with self.database.immediate():
             yield
+
+    def committed(self, month: str) -> int:
+        """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs and by measurements together."""
+        return self.runs.committed(month) + self.measurements.committed(month)
 
     def first_delivery(self, delivery: str, *, now: float) -> bool:
         """True the first time that Slack delivers this id; old ids are forgotten after a day."""

@@ -201,6 +201,7 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
     tables = {
         *("datasets", "runs", "approvals", "ledger", "answers", "models"),
         *("asks", "deliveries", "outbox", "cards", "audit"),
+        *("dataset_settings", "waivers", "measurements", "replies", "documents", "preferences"),
     }
     assert tables <= set(store.database.utils.table_names())
     triggers = store.database.rows("SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name")
@@ -209,6 +210,8 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
         "approvals_are_append_only_update",
         "audit_is_append_only_delete",
         "audit_is_append_only_update",
+        "waivers_are_append_only_delete",
+        "waivers_are_append_only_update",
     ]
 
 
@@ -220,7 +223,7 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
     again = Store(tmp_path / "finetune.db")
     assert _schema(again) == schema
     assert [entry.who for entry in again.audit.entries()] == ["U1"]
-    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 1
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 2
     again.close()
 
 

@@ -1,0 +1,118 @@
+"""Measurements, the answers that were paid once, documents, and what a team wants of a dataset."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage.documents import NewDocument
+from storage.measurements import NewMeasurement
+from storage.records import KeptReply, Measurement
+from storage.store import Store
+from tests.storage.conftest import TICKETS, add_run
+from tests.storage.test_database import at_once
+
+MAY, JUNE = "2026-05", "2026-06"
+
+
+def add(store: Store, kind: str = "ladder") -> Measurement:
+    dataset = store.datasets.receive(TICKETS, now=1.0)
+    new = NewMeasurement(kind, dataset.id, "C1", "U1", "{}")  # type: ignore[arg-type]
+    return store.measurements.add(new, now=2.0)
+
+
+def test_an_asked_measurement_is_due_and_open(store: Store) -> None:
+    added = add(store)
+    assert (added.state, added.reserved_micros, added.actual_micros, added.month) == ("asked", 0, None, None)
+    assert store.measurements.due(2.0) == store.measurements.open() == [added]
+    later = store.measurements.move(added, "asked", now=3.0, next_at=60.0)
+    assert store.measurements.due(59.0) == [] and store.measurements.open() == [later]
+
+
+def test_only_one_hand_moves_it(store: Store) -> None:
+    added, won = add(store), []
+
+    def push(number: int) -> None:
+        won.extend([number] * bool(store.measurements.move(added, "running", now=3.0)))
+
+    at_once(8, push)
+    assert len(won) == 1
+    running = store.measurements.get(added.id)
+    assert running and running.state == "running" and running.next_at == 3.0
+
+
+def test_tries_start_anew_in_a_new_state(store: Store) -> None:
+    tried = store.measurements.move(add(store), "asked", now=3.0, tries=2)
+    assert tried and tried.tries == 2
+    running = store.measurements.move(tried, "running", now=4.0)
+    assert running and running.tries == 0
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_money_counts_as_reserved_while_open_and_as_spent_once_over(store: Store, end: str) -> None:
+    asked = store.measurements.move(add(store), "asked", now=3.0, reserved_micros=500, month=MAY)
+    assert asked and store.measurements.committed(MAY) == 500 and store.measurements.committed(JUNE) == 0
+    running = store.measurements.move(asked, "running", now=4.0)
+    assert running and store.measurements.committed(MAY) == 500
+    store.measurements.move(running, end, now=5.0, actual_micros=120)  # type: ignore[arg-type]
+    assert store.measurements.committed(MAY) == 120
+
+
+def test_runs_and_measurements_share_the_month(store: Store) -> None:
+    run = add_run(store)
+    store.runs.book(run, "reserve", 1_000, month=MAY, now=1.0)
+    store.measurements.move(add(store), "running", now=3.0, reserved_micros=500, month=MAY)
+    assert store.committed(MAY) == 1_500
+
+
+def test_results_are_found_by_dataset_and_kind_the_newest_first(store: Store) -> None:
+    first, second, curve, open_one = add(store), add(store), add(store, "curve"), add(store)
+    for one in (first, second, curve):
+        store.measurements.move(one, "done", now=3.0, result="{}")
+    datasets = tuple(one.dataset_id for one in (first, second, curve, open_one))
+    assert [one.id for one in store.measurements.done(datasets, "ladder")] == [second.id, first.id]
+    assert [one.id for one in store.measurements.done((curve.dataset_id,), "curve")] == [curve.id]
+    assert store.measurements.done((), "ladder") == []
+
+
+def reply(key: str, text: str = "refund") -> KeptReply:
+    return KeptReply(key, "acme/small", text, 10, 2, 0.5, 7.0)
+
+
+def test_an_answer_is_kept_once(store: Store) -> None:
+    store.replies.keep([reply("a"), reply("b")])
+    store.replies.keep([reply("a", "another"), reply("c")])
+    assert store.replies.found(["a", "b", "c", "d"]) == {key: reply(key) for key in "abc"}
+
+
+def test_thousands_of_answers_are_looked_up_at_once(store: Store) -> None:
+    keys = [f"key {number}" for number in range(2_500)]
+    store.replies.keep(map(reply, keys))
+    assert len(store.replies.found(keys)) == 2_500 and store.replies.found([]) == {}
+
+
+def test_threads_keep_answers_beside_each_other(store: Store) -> None:
+    def keep(number: int) -> None:
+        store.replies.keep([reply(f"{number} {each}") for each in range(20)])
+        store.database.leave()
+
+    at_once(8, keep)
+    assert store.database.value("SELECT count(*) FROM replies") == 160
+
+
+def test_of_a_document_handed_over_again_the_newest_counts(store: Store) -> None:
+    new = NewDocument("tickets", "faq.md", "F1", "C1", "U1")
+    first, other = store.documents.receive(new, now=1.0), store.documents.receive(new, now=2.0)
+    assert [one.id for one in store.documents.due(2.0)] == [first.id, other.id]
+    for one in (first, other):
+        store.documents.move(one, "ready", now=3.0, sha256=f"{one.id}", passages=4)
+    assert [one.id for one in store.documents.ready("tickets")] == [other.id]
+    assert store.documents.due(9.0) == [] and store.documents.ready("faq") == []
+    assert store.documents.move(first, "refused", now=4.0) is None, "another hand moved it"
+
+
+def test_settings_that_are_not_said_stay(store: Store) -> None:
+    assert store.dataset_settings.get("tickets") is None
+    store.dataset_settings.set("tickets", by="U1", now=1.0, bar=0.9, prompt="Sort.")
+    kept = store.dataset_settings.set("tickets", by="U2", now=2.0, task_kind="style")
+    assert (kept.bar, kept.task_kind, kept.prompt, kept.updated_by) == (0.9, "style", "Sort.", "U2")
+    assert store.dataset_settings.get("tickets") == kept and store.dataset_settings.get("faq") is None
