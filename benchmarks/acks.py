@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.check import LABELS, sentence
+from benchmarks.checking import LABELS, sentence
 from bot.demo.cast import ANA, TICKETS
 from bot.demo.service import RunningBot
 from bot.demo.stand_in import StandIn

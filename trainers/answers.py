@@ -104,17 +104,20 @@ def model_info(raw: Json, doing: str) -> ModelInfo:
 
 
 def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
-    """A refusal counts as the answer's text. Without token counts nothing can be costed: Nonsense."""
+    """A refusal counts as the answer's text, and `content: null` as an empty one: a model that thought until its
+    tokens were spent says so. Without token counts nothing can be costed: Nonsense."""
     choices = raw.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
     usage = raw.get("usage")
     if not isinstance(message, dict) or not isinstance(usage, dict):
         raise Nonsense(f"{doing}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
-    text = message.get("content") if isinstance(message.get("content"), str) else message.get("refusal")
+    text = message.get("content") if message.get("content") is not None else message.get("refusal") or ""
     prompt, completion = _whole(usage, "prompt_tokens"), _whole(usage, "completion_tokens")
     if not isinstance(text, str) or prompt is None or completion is None:
-        raise Nonsense(f"{doing}: the answer has no text, or does not say how many tokens it took. {_CURE}")
+        raise Nonsense(
+            f"{doing}: the answer's text is none, or it does not say how many tokens it took. {_CURE}"
+        )
     return Answer(text, prompt, completion, seconds)
 
 

@@ -32,11 +32,17 @@ class Refused(TrainerError):
 
 
 class Uncertain(TrainerError):
-    """It may or may not have happened. `retry_after` in seconds where the trainer named it."""
+    """It may or may not have happened. `retry_after` in seconds where the trainer named it; `status`: the HTTP
+    status, where an answer came."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.status = status
+
+    @property
+    def is_rate_limit(self) -> bool:
+        return self.status == 429
 
 
 class Nonsense(TrainerError):

@@ -43,7 +43,7 @@ def _from_status(error: openai.APIStatusError, doing: str, provider: Provider) -
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:.0f} s"
         cure = f"The trainer is busy or in trouble: it may answer again {when}."
-        return Uncertain(f"{doing}: HTTP {status}{said}. {cure}", retry_after=wait)
+        return Uncertain(f"{doing}: HTTP {status}{said}. {cure}", retry_after=wait, status=status)
     cure = _cure(error, provider)
     return Refused(f"{doing}: refused (HTTP {status}){said}.{cure}", code=error.code, status=status)
 

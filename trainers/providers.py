@@ -15,9 +15,12 @@ from decimal import Decimal, InvalidOperation
 from importlib import resources
 from typing import Literal, TypeVar, get_args
 
+from trainers.addresses import is_loopback
 from trainers.types import Ability, Hyperparameter, Price, Provider
 
 NEAR_THE_END = timedelta(days=60)
+CALLERS, OWN_CALLERS = 8, 16
+REQUESTS_PER_MINUTE = 500
 
 _ABILITIES: tuple[Ability, ...] = get_args(Ability)
 _T = TypeVar("_T")
@@ -53,13 +56,19 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class ProviderRow:
-    """`closes`: the last day on which it takes a new job. `defaults`: what a plan there starts with."""
+    """`closes`: the last day on which it takes a new job. `defaults`: what a plan there starts with.
+
+    `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
+    while models are measured.
+    """
 
     provider: Provider
     title: str
     closes: date | None
     models: tuple[ModelRow, ...]
     defaults: Mapping[str, Hyperparameter]
+    callers: int = CALLERS
+    requests_per_minute: int | None = REQUESTS_PER_MINUTE
 
     @property
     def name(self) -> str:
@@ -69,6 +78,11 @@ class ProviderRow:
     def is_started_by_us(self) -> bool:
         """The trainer runs as our child: its address is known only once it is up."""
         return not self.provider.base_url
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """What is sent to it stays here: we start it, or its address is a loopback one."""
+        return self.is_started_by_us or is_loopback(self.provider.base_url)
 
     def at(self, base_url: str) -> ProviderRow:
         return replace(self, provider=replace(self.provider, base_url=base_url))
@@ -204,10 +218,13 @@ def _provider_row(name: str, table: Mapping[str, object], problems: list[str]) -
     title = row.text("title") or name
     closes = row.day("closes")
     defaults = row.hyperparameters("defaults")
+    is_ours = name == "local" or not provider.base_url
+    callers = row.whole("callers") or (OWN_CALLERS if is_ours else CALLERS)
+    a_minute = row.whole("requests_per_minute") or (None if is_ours else REQUESTS_PER_MINUTE)
     models = _tables(row.where + ".models", row.take("models") or {}, [])  # reported while merging
     row.report_other_keys()
     rows = tuple(_model_row(name, model, values, problems) for model, values in models.items())
-    return ProviderRow(provider, title, closes, rows, defaults)
+    return ProviderRow(provider, title, closes, rows, defaults, callers, a_minute)
 
 
 def _model_row(provider: str, name: str, table: Mapping[str, object], problems: list[str]) -> ModelRow:
@@ -272,6 +289,13 @@ class _Row:
             self._problem(key, f"should be a number above 0, not {value!r}")
             return None
         return value
+
+    def whole(self, key: str) -> int | None:
+        value = self.take(key)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+            return value
+        self._problem(key, f"should be a whole number above 0, not {value!r}")
+        return None
 
     def money(self, key: str) -> Decimal | None:
         value = self.take(key)

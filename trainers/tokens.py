@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.types import Message
+from trainers.types import Message, Role
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,6 +100,47 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
         answer.append(next(counts))
     total = [p + a + _PER_MESSAGE + roles["assistant"] for p, a in zip(prompt, answer, strict=True)]
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
+
+
+class RowCounter:
+    """Counts as `count_chat` does, for many rows with the same roles at once. `by_rows`: this model's texts can't be
+    counted each by itself."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._local = _LocalCounter.load(encoding.folder) if encoding.folder else None
+        self._roles = {} if encoding.folder else _role_tokens(encoding)
+
+    @property
+    def by_rows(self) -> bool:
+        return self._local is not None
+
+    def texts(self, texts: Sequence[str]) -> list[int]:
+        return count_texts(texts, self._encoding)
+
+    def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
+        """From the rows' texts."""
+        messages = [[Message(*message) for message in zip(roles, row, strict=True)] for row in texts]
+        return _count_local(messages, self._local) if self._local else count_chat(messages, self._encoding)
+
+    def sums(self, roles: Sequence[Role], counts: Sequence[Sequence[int]]) -> ChatTokens:
+        """From the tokens of the rows' texts: a list for each message."""
+        beside = _REPLY + sum([_PER_MESSAGE + self._roles[role] for role in roles])
+        last = _PER_MESSAGE + self._roles["assistant"]
+        total = tuple([beside + count for count in map(sum, zip(*counts, strict=True))])
+        answer = tuple(counts[-1])
+        return ChatTokens(total, tuple([t - a - last for t, a in zip(total, answer, strict=True)]), answer)
+
+
+def training_limit(model: str) -> int:
+    """Tokens a row at most when OpenAI tunes `model`; what is beyond is cut off there. From OpenAI's guide to
+    supervised fine-tuning; models that it doesn't name are taken to be like the current ones."""
+    base = model.removeprefix("ft:").split(":")[0]
+    if base.startswith(("gpt-3.5-turbo-0125", "gpt-3.5-turbo-1106")) or base == "gpt-3.5-turbo":
+        return 16_385
+    if base.startswith(("gpt-3.5", "gpt-35")):
+        return 4_096
+    return 65_536
 
 
 def count_prompts(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> tuple[int, ...]:

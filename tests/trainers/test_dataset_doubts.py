@@ -21,7 +21,7 @@ def told(truth: list[int], wrong: int = 0) -> Probabilities:
     """What a classifier says that is right, now more and now less sure, and sure of the first `wrong` rows."""
     chance = np.random.default_rng(1)
     sure = chance.uniform(0.5, 0.95, len(truth))
-    sure[:wrong] = 0.95 + np.arange(wrong) / 1000
+    sure[:wrong] = 0.97 + np.arange(wrong) / 2000
     said = np.repeat((1 - sure[:, None]) / 2, len(NAMES), axis=1)
     said[np.arange(len(truth)), truth] = sure
     return said
@@ -97,6 +97,16 @@ def test_of_too_many_rows_a_sample_is_judged_and_it_is_said() -> None:
     assert len(rows.rows) == 90
     (said,) = found.sorted()
     assert said.message == "The labels of 90 of 300 rows were judged, a fixed sample."
+
+
+def test_a_label_that_is_only_half_believed_is_not_doubted() -> None:
+    """A weak rung 0 mistakes many right labels, and is not sure of it."""
+    labels, probabilities = planted(wrong=6)
+    probabilities[:6] = [0.04, 0.04, 0.92]
+
+    doubted = doubts(labels, NAMES, probabilities)
+
+    assert not {doubt.row for doubt in doubted} & set(range(6))
 
 
 @settings(max_examples=50, deadline=None)

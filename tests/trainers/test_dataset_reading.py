@@ -148,12 +148,12 @@ def test_a_file_that_holds_no_rows_is_refused_with_a_sentence(tmp_path: Path, ca
 def test_a_file_over_the_cap_is_refused_unread_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "big"
     with path.open("wb") as file:
-        file.truncate(60_000_000)
+        file.truncate(260_000_000)
 
     finding = read(path, "big.jsonl").findings[0]
 
     assert finding.code == "file_too_big"
-    assert finding.message == "'big.jsonl' has 60.0 MB; at most 50.0 MB can be taken."
+    assert finding.message == "'big.jsonl' has 260.0 MB; at most 200.0 MB can be taken."
 
 
 def test_a_line_over_the_cap_is_passed_over_and_later_lines_keep_their_numbers(tmp_path: Path) -> None:

@@ -188,3 +188,20 @@ def test_the_verdict_follows_end_closing_and_payback(
 def test_a_local_model_has_no_end() -> None:
     local = row("local")
     assert model_verdict(local, local.models[0], date(2040, 1, 1), 9_999).level == "ok"
+
+
+def test_our_own_trainer_is_asked_without_a_rate_and_a_vendor_within_one() -> None:
+    assert (row("local").callers, row("local").requests_per_minute) == (16, None)
+    assert (row("openai").callers, row("openai").requests_per_minute) == (8, 500)
+
+
+def test_how_hard_a_provider_is_asked_can_be_said() -> None:
+    own = "[providers.openai]\ncallers = 2\nrequests_per_minute = 60\n[providers.local]\nrequests_per_minute = 30"
+    assert (row("openai", own).callers, row("openai", own).requests_per_minute) == (2, 60)
+    assert (row("local", own).callers, row("local", own).requests_per_minute) == (16, 30)
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "2.5", '"8"', "true"])
+def test_callers_are_a_whole_number_above_zero(value: str) -> None:
+    (problem,) = problems(f"[providers.openai]\ncallers = {value}")
+    assert "providers.openai.callers: should be a whole number above 0" in problem

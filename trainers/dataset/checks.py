@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.values import Example, Task, normalised, shown
@@ -30,6 +30,13 @@ IMBALANCE = Rule(
     "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
 )
 
+NULL_LABEL = Rule(
+    "null_label",
+    "warns",
+    "Fill in the label or delete the line; if it is meant as a label, give it another name.",
+)
+_NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
+
 
 @dataclass(frozen=True)
 class LabelCount:
@@ -40,27 +47,43 @@ class LabelCount:
 def task_of(examples: Sequence[Example]) -> Task:
     """'labels' where at least nine rows in ten have a short answer (one line, 60 characters at most) that
     another row has too, and there are no more than 500 such answers; else 'free_text'."""
-    short = Counter(e.answer for e in examples if len(e.answer) <= MAX_LABEL_LENGTH and "\n" not in e.answer)
-    shared = [count for count in short.values() if count > 1]
-    enough = sum(shared) >= 0.9 * len(examples)
-    return "labels" if examples and enough and len(shared) <= MAX_LABELS else "free_text"
+    return task_of_counts(Counter(e.answer for e in examples if is_short(e.answer)), len(examples))
+
+
+def task_of_counts(counts: Counter[str], rows: int) -> Task:
+    """`counts` are of the short answers of all `rows`."""
+    shared = [count for count in counts.values() if count > 1]
+    enough = sum(shared) >= 0.9 * rows
+    return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
+
+
+def is_short(answer: str) -> bool:
+    return len(answer) <= MAX_LABEL_LENGTH and "\n" not in answer
 
 
 def count_labels(examples: Sequence[Example]) -> tuple[LabelCount, ...]:
     """Most frequent first, then by name."""
-    counts = Counter(example.answer.strip() for example in examples)
+    return in_order_of_rows(Counter(example.answer.strip() for example in examples))
+
+
+def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
 def check_rows(examples: Sequence[Example], keys: Sequence[bytes], task: Task, found: Findings) -> None:
     """`keys` are the examples' question_keys."""
-    _check_size(len(examples), found)
-    _check_repeats(examples, keys, found)
+    check_size(len(examples), found)
+    Repeats(found).add_all(
+        [example.line for example in examples],
+        [hash(normalised(example.system)) for example in examples],
+        keys,
+        [hash(normalised(example.answer)) for example in examples],
+    )
     if task == "labels":
-        _check_labels(examples, found)
+        check_labels(count_labels(examples), len(examples), found)
 
 
-def _check_size(rows: int, found: Findings) -> None:
+def check_size(rows: int, found: Findings) -> None:
     if rows < MINIMUM:
         found.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
     elif rows < NOT_YET:
@@ -73,27 +96,48 @@ def _check_size(rows: int, found: Findings) -> None:
         found.about_file(ENOUGH_ROWS, f"{rows:,} rows are enough to fine-tune with.", rows)
 
 
-def _check_repeats(examples: Sequence[Example], keys: Sequence[bytes], found: Findings) -> None:
-    """Same instructions and question: a duplicate if the answer is the same too, else a contradiction."""
-    same_system = lru_cache(256)(normalised)
-    first: dict[tuple[str, bytes], dict[str, int]] = defaultdict(dict)
-    for example, key in zip(examples, keys, strict=True):
-        answers = first[same_system(example.system), key]
-        answer = normalised(example.answer)
+class Repeats:
+    """Same instructions and question: a duplicate if the answer is the same too, else a contradiction.
+
+    Takes rows as they come. Answers and instructions are normalised, and stand here by their hash.
+    """
+
+    def __init__(self, found: Findings) -> None:
+        self._found = found
+        self._first: dict[int, dict[bytes, int]] = defaultdict(dict)
+        self._lines, self._said = array("I"), array("q")
+        self._answers: dict[tuple[int, bytes], dict[int, int]] = {}
+
+    def add_all(
+        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], said: Sequence[int]
+    ) -> list[int]:
+        """Which of them are duplicates, by place."""
+        begin = len(self._lines)
+        self._lines.extend(lines)
+        self._said.extend(said)
+        again = [
+            row
+            for row, (system, key) in enumerate(zip(systems, keys, strict=True), begin)
+            if self._first[system].setdefault(key, row) != row
+        ]
+        return [row - begin for row in again if self._again(row, systems[row - begin], keys[row - begin])]
+
+    def _again(self, row: int, system: int, key: bytes) -> bool:
+        first, line, answer = self._first[system][key], self._lines[row], self._said[row]
+        answers = self._answers.setdefault((system, key), {self._said[first]: self._lines[first]})
         if answer in answers:
-            found.at(example.line, Fault(DUPLICATE, f"repeats line {answers[answer]}"))
-            continue
-        if answers:
-            earlier = next(iter(answers.values()))
-            said = f"asks the same as line {earlier} and has another answer"
-            found.at(example.line, Fault(CONTRADICTION, said))
-        answers[answer] = example.line
+            self._found.at(line, Fault(DUPLICATE, f"repeats line {answers[answer]}"))
+            return True
+        said = f"asks the same as line {self._lines[first]} and has another answer"
+        self._found.at(line, Fault(CONTRADICTION, said))
+        answers[answer] = line
+        return False
 
 
-def _check_labels(examples: Sequence[Example], found: Findings) -> None:
-    counts = count_labels(examples)
+def check_labels(counts: Sequence[LabelCount], rows: int, found: Findings) -> None:
+    """For a task of labels: `counts` are in_order_of_rows, of all `rows`."""
     if len(counts) == 1:
-        found.about_file(ONE_LABEL, "All rows have the same label.", len(examples))
+        found.about_file(ONE_LABEL, "All rows have the same label.", rows)
         return
     _check_spelling(counts, found)
     rare = [count for count in counts if count.rows < FEW_PER_LABEL]
@@ -105,6 +149,11 @@ def _check_labels(examples: Sequence[Example], found: Findings) -> None:
     if most.rows >= UNEVEN * least.rows:
         said = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
         found.about_file(IMBALANCE, said, len(counts))
+
+
+def says_nothing(label: str) -> bool:
+    """What programs write where a value is missing."""
+    return normalised(label) in _NULLS
 
 
 def _check_spelling(counts: Sequence[LabelCount], found: Findings) -> None:

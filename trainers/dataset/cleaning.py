@@ -16,11 +16,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from trainers.dataset.batches import Joined
 from trainers.dataset.checks import DUPLICATE
 from trainers.dataset.findings import Findings
 from trainers.dataset.lines import blocks
 from trainers.dataset.reading import BLANK_LINES, Progress, accepted, stream
-from trainers.dataset.sensitive import SECRET, faults_of_rows
+from trainers.dataset.sensitive import SECRET, faults_of_texts
 from trainers.dataset.sniffing import Sniffed
 from trainers.dataset.splitting import chat_row
 from trainers.dataset.values import (
@@ -163,16 +164,18 @@ def _judge(examples: Iterable[Example], found: Findings) -> _Verdict:
 def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]:
     """Whether each row holds a secret, anywhere in it. Many at once: most hold none."""
     while some := list(islice(examples, _AT_ONCE)):
-        rows = [_texts(example) for example in some]
-        texts = {raw: raw.decode() for row in rows for raw in row}
-        faults = faults_of_rows(rows, texts)
-        secret = {number for number, fault in faults if fault.rule.code == SECRET.code}
+        rows = [row for row, example in enumerate(some) for _ in _texts(example)]
+        texts = [text for example in some for text in _texts(example)]
+        held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        secret = {
+            rows[place] for place, faults in held.items() if any(f.rule.code == SECRET.code for f in faults)
+        }
         yield from ((example, number in secret) for number, example in enumerate(some))
 
 
-def _texts(example: Example) -> list[bytes]:
-    whole = [] if example.row is None else [example.row]
-    return [message.content.encode() for message in example.messages] + whole
+def _texts(example: Example) -> list[str]:
+    whole = [] if example.row is None else [example.row.decode()]
+    return [message.content for message in example.messages] + whole
 
 
 def _asked(example: Example) -> bytes:

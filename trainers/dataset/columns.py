@@ -51,9 +51,9 @@ class NoLayout:
     choices: Choices = NO_CHOICES
 
 
-def find_layout(sample: Sequence[Record], asked: Columns) -> Layout | NoLayout:
-    """`sample` holds the file's first records, one at least, the header among them."""
-    header = _has_header(sample, asked)
+def find_layout(sample: Sequence[Record], asked: Columns, header: bool | None = None) -> Layout | NoLayout:
+    """`sample` holds the file's first records, one at least, the header among them. `header`: None = to be found."""
+    header = _has_header(sample, asked) if header is None else header
     names = tuple(shown(n) for n in sample[0]) if header else _numbered(len(sample[0]))
     body = [record for record in (sample[1:] if header else sample) if len(record) == len(names)]
     for name in (asked.text, asked.label):

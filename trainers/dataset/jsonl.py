@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 import orjson
 
 from trainers.dataset.findings import Fault, Rule
+from trainers.dataset.preferences import Pair, is_pair, pair_of
 from trainers.dataset.values import Example, Format, Limits
 from trainers.types import Message, Role
 
@@ -56,8 +57,11 @@ _MESSAGE_KEYS = (
 )
 
 
-def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] | Fault:
-    """`raw` is one line without its end, at most `limits.max_line_bytes` long."""
+def parse_row(
+    line: int, raw: bytes, limits: Limits, *, pairs: bool = False
+) -> tuple[Format, Example] | Fault:
+    """`raw` is one line without its end, at most `limits.max_line_bytes` long. Preference pairs are looked into
+    where `pairs` says so: their example has the preferred answer."""
     try:
         row = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -66,7 +70,7 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     if type(row) is not dict:
         return Fault(NOT_A_ROW, "is JSON, but not an object")
-    parsed = _example(line, row, limits)
+    parsed = _example(line, row, limits, pairs)
     if len(_KEY.findall(raw)) != _key_count(row, parsed) and _has_duplicate_keys(raw):
         return Fault(DUPLICATE_KEY, "has the same key twice in one object")
     return parsed
@@ -150,13 +154,18 @@ def _has_duplicate_keys(raw: bytes) -> bool:
     return any(twice)
 
 
-def _example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+def _example(line: int, row: dict[str, Any], limits: Limits, pairs: bool) -> tuple[Format, Example] | Fault:
     if "messages" in row:
-        return _chat(line, row, limits)
+        return chat_example(line, row, limits)
     if "prompt" in row and "completion" in row:
         return _completion(line, row)
-    if "preferred_output" in row:
-        return Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
+    if is_pair(row):
+        pair = (
+            pair_of(row)
+            if pairs
+            else Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
+        )
+        return pair if isinstance(pair, Fault) else _preferred(line, pair, limits)
     return Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
 
 
@@ -173,7 +182,17 @@ def _completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Faul
     )
 
 
-def _chat(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+def _preferred(line: int, pair: Pair, limits: Limits) -> tuple[Format, Example] | Fault:
+    """Both conversations must be ones that could be trained on."""
+    other = chat_example(line, {"messages": [*pair.asked, *pair.other]}, limits)
+    preferred = chat_example(line, {"messages": [*pair.asked, *pair.preferred]}, limits)
+    if isinstance(preferred, Fault) or isinstance(other, Fault):
+        return preferred if isinstance(preferred, Fault) else cast(Fault, other)
+    return "preference", preferred[1]
+
+
+def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+    """`row` has messages."""
     raw_messages = row["messages"]
     if type(raw_messages) is not list or not raw_messages:
         return Fault(BAD_MESSAGES, "has messages that are not a filled list")

@@ -1,6 +1,6 @@
 """A file → its examples and what is wrong with it, line by line. Nothing in the file can make it raise.
 
-Memory: one line at a time, capped, beside the examples themselves.
+For files that are small or known to be good: `read` holds all examples. `stream` gives them one by one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainers.dataset import jsonl, table
+from trainers.dataset import jsonl, parquet, sheets, table
 from trainers.dataset.findings import Fault, Finding, Findings, Rule
-from trainers.dataset.sniffing import BOM, HEAD_BYTES, Refusal, sniff
+from trainers.dataset.lines import blocks, megabytes
+from trainers.dataset.sniffing import HEAD_BYTES, Refusal, Sniffed, sniff
 from trainers.dataset.values import (
     DEFAULT_LIMITS,
     FIND_COLUMNS,
@@ -29,7 +30,6 @@ TOO_BIG = Rule(
     "file_too_big", "blocks", "Send a part of it: some thousand good rows teach more than a huge file."
 )
 TOO_MANY_ROWS = Rule("too_many_rows", "blocks", "Send a part of it: a random sample is best.")
-LONG_LINE = Rule("line_too_long", "blocks", "Shorten the row, or delete the line.")
 BLANK_LINES = Rule("blank_lines", "tells", "Nothing to do: they are passed over.")
 
 
@@ -50,107 +50,126 @@ class Reading:
 
 
 @dataclass
-class _Progress:
+class Progress:
+    """What reading learns on its way. `pairs`: preference pairs met, in a file of them."""
+
     format: Format | None = None
     blank: int = 0
+    pairs: int = 0
+    columns: Columns = FIND_COLUMNS
+    choices: Choices = NO_CHOICES
 
 
 def read(
     path: Path, name: str, *, columns: Columns = FIND_COLUMNS, limits: Limits = DEFAULT_LIMITS
 ) -> Reading:
     """`name` is what people call the file; it is shown and never used as a path. OSError as from open()."""
-    found = Findings(limits.listed)
-    size = path.stat().st_size
-    if size > limits.max_bytes:
-        said = f"'{shown(name)}' has {_megabytes(size)}; at most {_megabytes(limits.max_bytes)} can be taken."
-        found.about_file(TOO_BIG, said)
-        return Reading(shown(name), None, (), found.sorted())
+    found, progress = Findings(limits.listed), Progress()
     with path.open("rb") as file:
-        sniffed = sniff(file.read(HEAD_BYTES))
-        file.seek(0)
-        if isinstance(sniffed, Refusal):
-            found.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.said}.")
-            return Reading(shown(name), None, (), found.sorted())
-        if sniffed.kind == "jsonl":
-            return _jsonl(file, name, found, limits)
-        return _table(file, name, sniffed.separator, columns, found, limits)
+        sniffed = accepted(file, path.stat().st_size, name, found, limits)
+        examples = (
+            tuple(capped(stream(file, sniffed, columns, found, limits, progress), found, limits))
+            if sniffed
+            else ()
+        )
+    conclude(found, progress)
+    return Reading(shown(name), progress.format, examples, found.sorted(), progress.columns, progress.choices)
 
 
-def _megabytes(size: int) -> str:
-    return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
+def accepted(file: BinaryIO, size: int, name: str, found: Findings, limits: Limits) -> Sniffed | None:
+    """What kind of file it is. None where it is refused, which `found` then says."""
+    if size > limits.max_bytes:
+        said = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
+        found.about_file(TOO_BIG, said)
+        return None
+    sniffed = sniff(file.read(HEAD_BYTES))
+    if isinstance(sniffed, Sniffed) and sniffed.kind in ("xlsx", "parquet"):
+        refusal = sheets.refusal(file, limits) if sniffed.kind == "xlsx" else parquet.refusal(file, limits)
+        sniffed = refusal or sniffed
+    if isinstance(sniffed, Refusal):
+        found.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.said}.")
+        return None
+    return sniffed
 
 
-def _jsonl(file: BinaryIO, name: str, found: Findings, limits: Limits) -> Reading:
-    progress = _Progress()
-    examples = _capped(_jsonl_examples(file, found, limits, progress), found, limits)
-    if progress.blank:
-        are = "line is" if progress.blank == 1 else "lines are"
-        found.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
-    return Reading(shown(name), progress.format or "chat", examples, found.sorted())
-
-
-def _jsonl_examples(
-    file: BinaryIO, found: Findings, limits: Limits, progress: _Progress
+def stream(
+    file: BinaryIO, sniffed: Sniffed, columns: Columns, found: Findings, limits: Limits, progress: Progress
 ) -> Iterator[Example]:
-    for line, raw in _lines(file, found, limits):
-        row = raw.strip()
-        if not row:
-            progress.blank += bool(raw)
-            continue
-        parsed = jsonl.parse_row(line, row, limits)
-        if isinstance(parsed, Fault):
-            found.at(line, parsed)
-            continue
-        row_format, example = parsed
-        progress.format = progress.format or row_format
-        if row_format != progress.format:
-            found.at(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
-            continue
+    """Every good row of an accepted file, from its start."""
+    if sniffed.kind == "jsonl":
+        progress.format = None
+        yield from _jsonl_examples(file, found, limits, progress)
+        progress.format = progress.format or "chat"
+    elif sniffed.kind == "parquet":
+        progress.format = "parquet"
+        yield from parquet.examples(file, columns, found, limits, progress)
+    elif sniffed.kind == "xlsx":
+        progress.format = "xlsx"
+        yield from table.examples(sheets.records(file, found, limits), columns, found, progress)
+    else:
+        progress.format = "csv"
+        records = table.records(_text_lines(file, found, limits), sniffed.separator, found)
+        yield from table.examples(records, columns, found, progress)
+
+
+def capped(examples: Iterator[Example], found: Findings, limits: Limits) -> Iterator[Example]:
+    for count, example in enumerate(examples):
+        if count == limits.max_rows:
+            too_many(found, limits)
+            return
         yield example
 
 
-def _table(
-    file: BinaryIO, name: str, separator: str, columns: Columns, found: Findings, limits: Limits
-) -> Reading:
-    left = table.Table()
-    rows = table.examples(_text_lines(file, found, limits), separator, columns, found, left)
-    examples = _capped(rows, found, limits)
-    return Reading(shown(name), "csv", examples, found.sorted(), left.columns, left.choices)
+def too_many(found: Findings, limits: Limits) -> None:
+    found.about_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
 
 
-def _capped(rows: Iterator[Example], found: Findings, limits: Limits) -> tuple[Example, ...]:
-    examples: list[Example] = []
-    for example in rows:
-        if len(examples) == limits.max_rows:
-            found.about_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
-            break
-        examples.append(example)
-    return tuple(examples)
+def conclude(found: Findings, progress: Progress) -> None:
+    """What can be said only at the end of a file."""
+    if progress.pairs:
+        are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
+        said = f"{progress.pairs:,} {are}: they were checked, but can't be trained on yet."
+        found.about_file(jsonl.PREFERENCES, said, progress.pairs)
+    if progress.blank:
+        are = "line is" if progress.blank == 1 else "lines are"
+        found.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
 
 
-def _lines(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """Numbered from 1. A line over the cap is reported and comes as b"", so that numbers hold."""
-    number = 0
-    while raw := file.readline(limits.max_line_bytes + 2):
-        number += 1
-        if number == 1:
-            raw = raw.removeprefix(BOM)
-        if len(raw) > limits.max_line_bytes and not raw.endswith(b"\n"):
-            found.at(number, Fault(LONG_LINE, f"is longer than {_megabytes(limits.max_line_bytes)}"))
-            _skip_line(file)
-            raw = b""
-        yield number, raw
+def parse_line(line: int, row: bytes, found: Findings, limits: Limits, progress: Progress) -> Example | None:
+    """One line of JSONL without the space around it. None where it is blank, or wrong, which `found` then says."""
+    if not row:
+        progress.blank += 1
+        return None
+    parsed = jsonl.parse_row(line, row, limits, pairs=progress.format in (None, "preference"))
+    if isinstance(parsed, Fault):
+        found.at(line, parsed)
+        return None
+    row_format, example = parsed
+    progress.format = progress.format or row_format
+    if row_format != progress.format:
+        found.at(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
+        return None
+    progress.pairs += row_format == "preference"
+    return example
 
 
-def _skip_line(file: BinaryIO) -> None:
-    while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
-        pass
+def _jsonl_examples(file: BinaryIO, found: Findings, limits: Limits, progress: Progress) -> Iterator[Example]:
+    for block in blocks(file, found, limits):
+        for line, raw in enumerate(block.lines, block.first):
+            example = parse_line(line, raw.strip(), found, limits, progress)
+            if example is not None:
+                yield example
 
 
 def _text_lines(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[str]:
-    for number, raw in _lines(file, found, limits):
-        try:
-            yield raw.decode("utf-8")
-        except UnicodeDecodeError:
-            found.at(number, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}"))
-            yield "\n"
+    """With their ends, one for each line of the file, so that numbers hold: empty where it can't be read."""
+    expected = 1
+    for block in blocks(file, found, limits):
+        yield from ["\n"] * (block.first - expected)
+        expected = block.first + len(block.lines)
+        for line, raw in enumerate(block.lines, block.first):
+            try:
+                yield f"{raw.decode()}\n"
+            except UnicodeDecodeError:
+                found.at(line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}"))
+                yield "\n"

@@ -4,63 +4,51 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import orjson
 
-from trainers.dataset.checks import LabelCount, check_rows, count_labels, task_of
-from trainers.dataset.findings import Fault, Finding, Findings, Rule, in_order
-from trainers.dataset.prompting import default_system, prompted, with_system
-from trainers.dataset.reading import Reading, read
-from trainers.dataset.sensitive import check_sensitive
-from trainers.dataset.splitting import Split, overlap, split, store_chat
+from trainers.dataset.checks import (
+    NULL_LABEL,
+    LabelCount,
+    check_labels,
+    check_size,
+    in_order_of_rows,
+)
+from trainers.dataset.counting import TokenReport, local_counts, token_report, tokens_of_system
+from trainers.dataset.deep import NOT_LOOKED, look_deep
+from trainers.dataset.facts import Facts, histogram
+from trainers.dataset.findings import Fault, Finding, Findings, in_order
+from trainers.dataset.intake import take_in
+from trainers.dataset.parts import Parts, against, continued, drawn, labels_of
+from trainers.dataset.prompting import default_system
+from trainers.dataset.reading import Progress, accepted, conclude
+from trainers.dataset.stored import StoredRows, store_split
 from trainers.dataset.values import (
     DEFAULT_LIMITS,
     Choices,
     Columns,
-    Example,
     Format,
     Limits,
     Task,
-    question_keys,
+    shown,
 )
+from trainers.dataset.versions import Diff, Previous
 from trainers.tokens import (
     O200K,
-    ChatTokens,
     Encoding,
     Spread,
-    count_chat,
-    count_prompts,
-    local_encoding,
-    spread,
 )
 
-LONG_ROW = Rule("row_too_long", "warns", "Shorten the row: trainers cut off what is beyond their limit.")
-OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
-
-
 NO_MODELS: Mapping[str, Path] = {}
-
-
-@dataclass(frozen=True)
-class TokenReport:
-    """Of all rows, in one pass. `train` is what one epoch trains on.
-
-    Means a row: `prompt` as trained, `prompted` with the labels listed for an untuned model, `answer`.
-    """
-
-    encoding: str
-    assumed: bool
-    rows: Spread
-    train: int
-    prompt_mean: float
-    prompted_mean: float
-    answer_mean: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +58,10 @@ class Report:
     The two files exist, as OUT_DIR/SHA256.jsonl, unless one does. `labels` is empty for free text. `system`
     was put before the rows of a table. `seconds` of wall time. `trained_tokens` of one epoch by the tokenizer of
     each local model that was named.
+
+    `duplicate_tokens` are those of the rows that repeat another, one epoch. `token_lengths` is a histogram of
+    600 bars at most: (tokens of the longest row in the bar, rows). `stages`: seconds of each part of the check, by
+    name. `diff` is from the version before, where there is one.
     """
 
     name: str
@@ -90,6 +82,10 @@ class Report:
     seed: int
     seconds: float
     trained_tokens: tuple[tuple[str, int], ...] = ()
+    duplicate_tokens: int = 0
+    token_lengths: tuple[tuple[int, int], ...] = ()
+    stages: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    diff: Diff | None = None
 
     @property
     def blocked(self) -> bool:
@@ -106,8 +102,16 @@ class Report:
         raw["tokens"] = TokenReport(**{**raw["tokens"], "rows": Spread(**raw["tokens"]["rows"])})
         raw["columns"] = Columns(**raw["columns"])
         raw["trained_tokens"] = tuple((name, count) for name, count in raw.get("trained_tokens", ()))
+        raw["token_lengths"] = tuple((tokens, rows) for tokens, rows in raw.get("token_lengths", ()))
+        raw["stages"] = tuple((name, seconds) for name, seconds in raw.get("stages", ()))
+        raw["diff"] = _diff(raw["diff"]) if raw.get("diff") else None
         raw["choices"] = Choices(tuple(raw["choices"]["text"]), tuple(raw["choices"]["label"]))
         return Report(**raw)
+
+
+def _diff(raw: Mapping[str, Any]) -> Diff:
+    labels = tuple((label, before, after) for label, before, after in raw["by_label"])
+    return Diff(**{**raw, "by_label": labels})
 
 
 def check_file(
@@ -121,69 +125,109 @@ def check_file(
     system: str | None = None,
     encoding: Encoding = O200K,
     holdout: Path | None = None,
+    previous: Previous | None = None,
+    deep: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task.
 
     `holdout` is one that was frozen earlier (chat JSONL): it stays the holdout, every row is for training,
-    and rows that ask what it asks block. Nothing in the file raises; OSError where the disk does, ValueError
-    where `holdout` is not what we wrote.
+    and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share of the
+    new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it takes
+    longer. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or `previous` is
+    not what we wrote.
     """
-    started = time.monotonic()
-    with _collector_paused():
-        reading = read(path, name, columns=columns, limits=limits)
-        task = task_of(reading.examples)
-        system = (system or default_system(task)) if reading.format == "csv" else None
-        examples = with_system(reading.examples, system) if system else reading.examples
-        counts = count_chat([e.messages for e in examples], encoding)
-        rows = _Rows(examples, question_keys(examples), task, counts, encoding)
-        found = _findings(reading, rows, limits)
-        parts = (
-            split(examples, seed, task, keys=rows.keys) if holdout is None else _against(holdout, rows, found)
-        )
-        findings = in_order([*reading.findings, *found.sorted()])
-        written = None if any(f.blocks for f in findings) else _written(out_dir, parts)
+    clock = _Clock()
+    with path.open("rb") as file, tempfile.TemporaryFile() as spool:
+        with _collector_paused():
+            taken = _taken(path, name, file, spool, columns, system, encoding, limits)
+        clock.stage("rows")
+        found = Findings(limits.listed)
+        looked = look_deep(taken.rows, taken.labels, holdout, seed, limits.listed) if deep else NOT_LOOKED
+        clock.stage("near copies and doubted labels")
+        with _collector_paused():
+            parts = _parts(taken, seed, holdout, previous, looked.groups, found)
+        findings = in_order([f for each in (*taken.findings(), found, *looked.found) for f in each.sorted()])
+        blocked = any(finding.blocks for finding in findings)
+        written = None if blocked else _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
+        clock.stage("split")
+        facts, progress = taken.rows.facts, taken.progress
         return Report(
-            name=reading.name,
-            format=reading.format,
-            rows=len(examples),
-            task=task,
-            labels=rows.labels,
-            tokens=_token_report(rows, parts),
+            name=shown(name),
+            format=progress.format,
+            rows=len(facts),
+            task=taken.task,
+            labels=taken.label_counts,
+            tokens=token_report(
+                taken.rows, [count.label for count in taken.label_counts], parts.held, encoding
+            ),
             findings=findings,
-            columns=reading.columns,
-            choices=reading.choices,
-            system=system,
+            columns=progress.columns,
+            choices=progress.choices,
+            system=taken.rows.system,
             source_sha256=sha256_of(path),
             train_sha256=written.train if written else None,
             holdout_sha256=written.holdout if written else None,
-            n_train=len(parts.train) if written else 0,
-            n_holdout=len(parts.holdout) if written else 0,
+            n_train=len(facts) - len(parts.held) if written else 0,
+            n_holdout=len(parts.held) + len(parts.kept) if written else 0,
             seed=seed,
-            trained_tokens=_local_counts(parts, local_models) if written else (),
-            seconds=time.monotonic() - started,
+            trained_tokens=local_counts(out_dir / f"{written.train}.jsonl", local_models) if written else (),
+            duplicate_tokens=facts.duplicate_tokens,
+            token_lengths=histogram(facts.total),
+            stages=clock.stages,
+            diff=parts.diff,
+            seconds=clock.seconds,
         )
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """What was read, and what was worked out about it once. All in the rows' order."""
+class _Taken:
+    """The rows after the first pass. `labels` has one for each row, all empty for free text."""
 
-    examples: tuple[Example, ...]
-    keys: list[bytes]
+    found: Findings
+    progress: Progress
+    rows: StoredRows
     task: Task
-    counts: ChatTokens
-    encoding: Encoding
+    labels: list[str]
+    limits: Limits
 
-    @property
-    def labels(self) -> tuple[LabelCount, ...]:
-        return count_labels(self.examples) if self.task == "labels" else ()
+    @cached_property
+    def label_counts(self) -> tuple[LabelCount, ...]:
+        return in_order_of_rows(Counter(self.labels)) if self.task == "labels" else ()
+
+    def findings(self) -> tuple[Findings, ...]:
+        """A file that was refused as a whole has no rows to speak of."""
+        facts, about = self.rows.facts, Findings(self.limits.listed)
+        if not len(facts) and any(finding.blocks for finding in self.found.sorted()):
+            return (self.found,)
+        check_size(len(facts), about)
+        labels = Findings(self.limits.listed)
+        if self.task == "labels":
+            check_labels(self.label_counts, len(facts), labels)
+            for row in facts.empty_labels():
+                labels.at(facts.lines[row], Fault(NULL_LABEL, "has a label that says that there is none"))
+        long = facts.too_long(self.limits.max_row_tokens)
+        return (self.found, about, facts.repeats, labels, facts.sensitive, long)
 
 
 @dataclass(frozen=True)
 class _Written:
     train: str
     holdout: str
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.stages: tuple[tuple[str, float], ...] = ()
+
+    def stage(self, name: str) -> None:
+        now = time.monotonic()
+        self.stages, self._last = (*self.stages, (name, now - self._last)), now
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
 
 
 @contextmanager
@@ -203,68 +247,42 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _findings(reading: Reading, rows: _Rows, limits: Limits) -> Findings:
-    """About the rows. A file that was refused as a whole has none to speak of."""
-    found = Findings(limits.listed)
-    if not rows.examples and reading.refused:
-        return found
-    check_rows(rows.examples, rows.keys, rows.task, found)
-    check_sensitive(rows.examples, found)
-    for example, tokens in zip(rows.examples, rows.counts.total, strict=True):
-        if tokens > limits.max_row_tokens:
-            said = f"has {tokens:,} tokens, more than {limits.max_row_tokens:,}"
-            found.at(example.line, Fault(LONG_ROW, said))
-    return found
+def _taken(
+    path: Path,
+    name: str,
+    file: BinaryIO,
+    spool: BinaryIO,
+    columns: Columns,
+    system: str | None,
+    encoding: Encoding,
+    limits: Limits,
+) -> _Taken:
+    found, progress, facts = Findings(limits.listed), Progress(), Facts(encoding, limits)
+    sniffed = accepted(file, path.stat().st_size, name, found, limits)
+    if sniffed:
+        take_in(facts, file, spool, sniffed, columns, found, limits, progress)
+    conclude(found, progress)
+    task = facts.task
+    if progress.columns.text is None:  # not a table: its rows have the instructions that they need
+        system = None
+    else:
+        system = system or default_system(task)
+        facts.longer_by(tokens_of_system(system, encoding))
+    rows = StoredRows(file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
+    return _Taken(found, progress, rows, task, labels_of(facts, rows, task), limits)
 
 
-def _against(holdout: Path, rows: _Rows, found: Findings) -> Split:
-    frozen = read(holdout, holdout.name)
-    if frozen.refused or not frozen.examples:
-        raise ValueError(f"reading the frozen holdout '{holdout.name}': it is not the file that was written")
-    for shared in overlap(rows.examples, frozen.examples):
-        found.at(
-            shared.train_line, Fault(OVERLAP, f"asks what the holdout asks in line {shared.holdout_line}")
-        )
-    return Split(rows.examples, frozen.examples)
-
-
-def _written(out_dir: Path, parts: Split) -> _Written:
-    return _Written(store_chat(out_dir, parts.train), store_chat(out_dir, parts.holdout))
-
-
-def _token_report(rows: _Rows, parts: Split) -> TokenReport:
-    counts, lines = rows.counts, {example.line for example in parts.train}
-    prompt_mean = spread(counts.prompt).mean
-    return TokenReport(
-        encoding=rows.encoding.name,
-        assumed=rows.encoding.assumed,
-        rows=spread(counts.total),
-        train=sum(n for e, n in zip(rows.examples, counts.total, strict=True) if e.line in lines),
-        prompt_mean=prompt_mean,
-        prompted_mean=prompt_mean + _mean_added(rows),
-        answer_mean=spread(counts.answer).mean,
-    )
-
-
-def _local_counts(parts: Split, local_models: Mapping[str, Path]) -> tuple[tuple[str, int], ...]:
-    """By the models' own tokenizers; a folder without one is left out."""
-    rows = [example.messages for example in parts.train]
-    with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
-    return tuple(
-        (name, sum(count_chat(rows, encoding).total))
-        for name, encoding in with_tokenizer.items()
-        if encoding.folder is not None
-    )
-
-
-def _mean_added(rows: _Rows) -> float:
-    """Tokens a row that listing the labels adds. It depends on the instructions: counted once for each."""
-    labels = [count.label for count in rows.labels]
-    if not labels:
-        return 0.0
-    times = Counter(example.system for example in rows.examples)
-    one_of_each = list({example.system: example for example in rows.examples}.values())
-    short = count_prompts([e.prompt for e in one_of_each], rows.encoding)
-    longer = count_prompts([prompted(e, labels) for e in one_of_each], rows.encoding)
-    added = [(b - a) * times[e.system] for e, a, b in zip(one_of_each, short, longer, strict=True)]
-    return sum(added) / len(rows.examples)
+def _parts(
+    taken: _Taken,
+    seed: int,
+    holdout: Path | None,
+    previous: Previous | None,
+    groups: Sequence[int] | None,
+    found: Findings,
+) -> Parts:
+    facts = taken.rows.facts
+    if holdout is not None:
+        return against(holdout, facts, found)
+    if previous is not None:
+        return continued(previous, taken.rows, taken.task, seed, groups)
+    return drawn(facts, taken.labels, seed, groups)

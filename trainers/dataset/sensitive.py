@@ -7,9 +7,15 @@ million letters costs milliseconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
 
+from trainers.dataset.batches import Joined
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.values import Example
 
@@ -17,20 +23,43 @@ SECRET = Rule("secret", "blocks", "Withdraw that secret where it was issued, and
 PERSONAL = Rule(
     "personal_data", "warns", "Replace it by a placeholder, or be sure that it may leave for the trainer."
 )
-SPECIAL_TOKEN = Rule("special_token", "warns", "Take the <|…|> marks out: hosted trainers refuse the file.")
+SPECIAL_TOKEN = Rule(
+    "special_token",
+    "warns",
+    "Take the marks of a chat template out (<|…|>, [INST]): hosted trainers refuse them.",
+)
 
 _ROWS_AT_ONCE = 200
 
 
 def check_sensitive(examples: Sequence[Example], found: Findings) -> None:
-    """One finding for each kind and row. Many rows are looked at as one text first: most hold nothing."""
+    """One finding for each kind and row."""
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         chunk = examples[start : start + _ROWS_AT_ONCE]
-        texts = ["\n".join([message.content for message in example.messages]) for example in chunk]
-        suspected = _present("\n".join(texts), _PATTERNS)
-        for example, text in zip(chunk, texts, strict=True) if suspected else ():
-            for fault in _faults(text, suspected):
-                found.at(example.line, fault)
+        lines = [example.line for example in chunk for _ in example.messages]
+        texts = [message.content for example in chunk for message in example.messages]
+        held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        for line, fault in once_a_row([(lines[place], faults) for place, faults in sorted(held.items())]):
+            found.at(line, fault)
+
+
+def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
+    """By the text's place; `joined` has the same texts. All are looked at as one first: most hold nothing."""
+    suspected: dict[int, list[_Hint]] = defaultdict(list)
+    views = {"as it is": joined.whole, "kinds": joined.whole.translate(_KINDS)}
+    for hint in _HINTS:
+        view = views[hint.view]
+        for place in joined.holding(partial(hint.next_in, view)) if hint.first in view else ():
+            suspected[place].append(hint)
+    held = {place: _faults(texts[place], _patterns_of(hints)) for place, hints in suspected.items()}
+    return {place: faults for place, faults in held.items() if faults}
+
+
+def once_a_row(held: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
+    """Each kind of fault once, of texts that stand in the order of their rows."""
+    for row, texts in groupby(held, itemgetter(0)):
+        for fault in {fault.said: fault for _, faults in texts for fault in faults}.values():
+            yield row, fault
 
 
 def faults_in(text: str) -> list[Fault]:
@@ -38,15 +67,34 @@ def faults_in(text: str) -> list[Fault]:
 
 
 def _faults(text: str, patterns: Sequence[_Pattern]) -> list[Fault]:
-    return list({p.what: Fault(p.rule, f"holds {p.what}") for p in _present(text, patterns)}.values())
+    present = [pattern for pattern in patterns if pattern.is_in(text)]
+    return list({p.what: Fault(p.rule, f"holds {p.what}") for p in present}.values())
 
 
-def _present(text: str, patterns: Sequence[_Pattern]) -> list[_Pattern]:
-    return [pattern for pattern in patterns if pattern.is_in(text)]
+def _patterns_of(hints: Sequence[_Hint]) -> list[_Pattern]:
+    return [pattern for pattern in _PATTERNS if pattern.hint in hints]
 
 
 def _anything(_: str) -> bool:
     return True
+
+
+@dataclass(frozen=True)
+class _Hint:
+    """Something quick to find that is wherever a pattern matches. `first` is the byte that it begins
+    with: a rare one is the quickest to miss.
+
+    The view "kinds" has A for every capital, 0 for every digit and - for what may stand between digits.
+    """
+
+    view: Literal["as it is", "kinds"]
+    first: bytes
+    shape: re.Pattern[bytes]
+
+    def next_in(self, text: bytes, start: int) -> int:
+        """Where, or -1."""
+        found = self.shape.search(text, start)
+        return found.start() if found else -1
 
 
 @dataclass(frozen=True)
@@ -55,6 +103,7 @@ class _Pattern:
 
     rule: Rule
     what: str
+    hint: _Hint
     fixed: str
     shape: re.Pattern[str]
     is_real: Callable[[str], bool] = _anything
@@ -95,21 +144,45 @@ def _is_iban(match: str) -> bool:
 _EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}\b"
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
 _API_KEY = r"\bsk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20}"
+_KINDS = bytes(
+    48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
+    for b in range(256)
+)
+_CAPITAL = _Hint("as it is", b"A", re.compile(rb"A(?:KIA|SIA|Iza)"))
+_DASH = _Hint("as it is", b"-", re.compile(rb"-(?:(?<=sk-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=-----))"))
+_UNDERSCORE = _Hint("as it is", b"_", re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opusr]_)|(?<=github_)pat_)"))
+_ANGLE = _Hint("as it is", b"<", re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
+_BRACKET = _Hint("as it is", b"[", re.compile(rb"\[/?INST\]"))
+_AT = _Hint("as it is", b"@", re.compile(rb"@"))
+_ACCOUNT = _Hint("kinds", b"A", re.compile(rb"AA00"))
+_DIGITS = _Hint("kinds", b"0", re.compile(rb"0" + rb"-?0" * 12))
+_HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _ACCOUNT, _DIGITS)
+
+_AWS, _SLACK, _GITHUB = (
+    "what looks like an AWS key",
+    "what looks like a Slack token",
+    "what looks like a GitHub token",
+)
+_STRIPE, _GOOGLE = "what looks like a Stripe key", "what looks like a Google API key"
+_OPENAI, _MARK = "what looks like an API key (sk-…)", "the text of a special token"
+_CARD_NUMBER, _BANK = "what looks like a payment card", "what looks like a bank account (IBAN)"
 _PATTERNS = (
-    _Pattern(SECRET, "what looks like an AWS key", "AKIA", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
-    _Pattern(SECRET, "what looks like an AWS key", "ASIA", re.compile(r"\bASIA[0-9A-Z]{16}\b")),
-    _Pattern(SECRET, "a private key", "-----BEGIN ", re.compile(r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY")),
-    _Pattern(SECRET, "what looks like an API key (sk-…)", "sk-", re.compile(_API_KEY)),
-    _Pattern(SECRET, "what looks like a Stripe key", "k_live_", re.compile(r"\b[rs]k_live_[0-9A-Za-z]{16}")),
-    _Pattern(SECRET, "what looks like a Slack token", "xox", re.compile(r"\bxox[abeoprs]-[0-9A-Za-z-]{10}")),
-    _Pattern(SECRET, "what looks like a Slack token", "xapp-", re.compile(r"\bxapp-[0-9]-[0-9A-Za-z-]{10}")),
-    _Pattern(SECRET, "what looks like a GitHub token", "gh", re.compile(r"gh[opusr]_[0-9A-Za-z]{36}")),
-    _Pattern(SECRET, "what looks like a GitHub token", "github_pat_", re.compile(r"\bgithub_pat_\w{22}")),
-    _Pattern(SECRET, "what looks like a Google API key", "AIza", re.compile(r"\bAIza[0-9A-Za-z_-]{35}")),
-    _Pattern(SPECIAL_TOKEN, "the text of a special token", "<|", re.compile(r"<\|[a-z0-9_]{2,40}\|>")),
-    _Pattern(PERSONAL, "an e-mail address", "@", re.compile(_EMAIL)),
+    _Pattern(SECRET, _AWS, _CAPITAL, "AKIA", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
+    _Pattern(SECRET, _AWS, _CAPITAL, "ASIA", re.compile(r"\bASIA[0-9A-Z]{16}\b")),
     _Pattern(
-        PERSONAL, "what looks like a payment card", "", re.compile(r"[0-9](?:[ -]?[0-9]){12,}"), _is_card
+        SECRET, "a private key", _DASH, "-----BEGIN ", re.compile(r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY")
     ),
-    _Pattern(PERSONAL, "what looks like a bank account (IBAN)", "", re.compile(_IBAN), _is_iban),
+    _Pattern(SECRET, _OPENAI, _DASH, "sk-", re.compile(_API_KEY)),
+    _Pattern(SECRET, _STRIPE, _UNDERSCORE, "k_live_", re.compile(r"\b[rs]k_live_[0-9A-Za-z]{16}")),
+    _Pattern(SECRET, _SLACK, _DASH, "xox", re.compile(r"\bxox[abeoprs]-[0-9A-Za-z-]{10}")),
+    _Pattern(SECRET, _SLACK, _DASH, "xapp-", re.compile(r"\bxapp-[0-9]-[0-9A-Za-z-]{10}")),
+    _Pattern(SECRET, _GITHUB, _UNDERSCORE, "gh", re.compile(r"gh[opusr]_[0-9A-Za-z]{36}")),
+    _Pattern(SECRET, _GITHUB, _UNDERSCORE, "github_pat_", re.compile(r"\bgithub_pat_\w{22}")),
+    _Pattern(SECRET, _GOOGLE, _CAPITAL, "AIza", re.compile(r"\bAIza[0-9A-Za-z_-]{35}")),
+    _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<|", re.compile(r"<\|[a-z0-9_]{2,40}\|>")),
+    _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<", re.compile(r"<(?:<SYS>>|(?:start|end)_of_turn>)")),
+    _Pattern(SPECIAL_TOKEN, _MARK, _BRACKET, "INST]", re.compile(r"\[/?INST\]")),
+    _Pattern(PERSONAL, "an e-mail address", _AT, "@", re.compile(_EMAIL)),
+    _Pattern(PERSONAL, _CARD_NUMBER, _DIGITS, "", re.compile(r"[0-9](?:[ -]?[0-9]){12,}"), _is_card),
+    _Pattern(PERSONAL, _BANK, _ACCOUNT, "", re.compile(_IBAN), _is_iban),
 )

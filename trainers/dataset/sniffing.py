@@ -16,7 +16,7 @@ BOM = b"\xef\xbb\xbf"
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 EMPTY = Rule("empty_file", "blocks", "Choose the file again; it may have been saved before it was filled.")
-NOT_TEXT = Rule("not_text", "blocks", "Send the rows as JSONL or CSV; from a spreadsheet, save as CSV UTF-8.")
+NOT_TEXT = Rule("not_text", "blocks", "Send the rows as JSONL, CSV, .xlsx or Parquet.")
 NOT_UTF8 = Rule("not_utf8", "blocks", "Save it as UTF-8 (in Excel: 'CSV UTF-8') and send it again.")
 JSON_ARRAY = Rule(
     "json_array", "blocks", "Write one object a line: jq -c '.[]' old.json > new.jsonl, then send new.jsonl."
@@ -37,18 +37,16 @@ _MAGIC = (
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"%PDF-", "a PDF"),
-    (b"PK\x03\x04", "a zip archive (an Excel .xlsx or Word .docx is one too)"),
     (b"PK\x05\x06", "an empty zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"BZh", "a bzip2 archive"),
     (b"\xfd7zXZ\x00", "an xz archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive"),
-    (b"PAR1", "a Parquet file"),
     (b"SQLite format 3\x00", "an SQLite database"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file"),
     (b"{\\rtf", "a rich-text document"),
 )
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 
@@ -64,7 +62,7 @@ class Refusal:
 class Sniffed:
     """`separator` is set for a table."""
 
-    kind: Literal["jsonl", "table"]
+    kind: Literal["jsonl", "table", "xlsx", "parquet"]
     separator: str = ","
 
 
@@ -72,6 +70,10 @@ def sniff(head: bytes) -> Sniffed | Refusal:
     """`head` is up to HEAD_BYTES from the start of the file."""
     if not head.removeprefix(BOM).strip():  # bytes.strip also takes \v and \f, as the readers do
         return Refusal(EMPTY, "is empty")
+    if head.startswith(b"PK\x03\x04"):
+        return Sniffed("xlsx")  # or another zip archive, which its reader refuses
+    if head.startswith((b"PAR1", b"PARE")):
+        return Sniffed("parquet")
     return _not_text(head) or _text_kind(head.removeprefix(BOM))
 
 
@@ -79,6 +81,8 @@ def _not_text(head: bytes) -> Refusal | None:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return Refusal(NOT_TEXT, f"is {what}, whatever its name says")
+    if head.startswith(_OLD_OFFICE):
+        return Refusal(NOT_TEXT, _old_office(head))
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
         return Refusal(NOT_UTF8, "seems to be UTF-16 (Excel calls it 'Unicode text'), not UTF-8")
     if b"\x00" in head:
@@ -86,6 +90,13 @@ def _not_text(head: bytes) -> Refusal | None:
     if _HTML.match(head):
         return Refusal(NOT_TEXT, "is a web page, perhaps a log-in page saved in place of the file")
     return None
+
+
+def _old_office(head: bytes) -> str:
+    """A workbook with a password is put into a file of the old kind."""
+    if "EncryptedPackage".encode("utf-16-le") in head:
+        return "is an Excel or Word file locked with a password: save it without one, as .xlsx or CSV"
+    return "is an old Excel or Word file (.xls, .doc): save it as .xlsx or CSV"
 
 
 def _looks_like_utf16(head: bytes) -> bool:

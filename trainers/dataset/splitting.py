@@ -38,13 +38,7 @@ class Shared:
     holdout_line: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Rows that ask the same or nearly so, by their numbers; `order` is their place in the draw."""
-
-    label: str
-    order: bytes
-    rows: tuple[int, ...]
+_Rows = tuple[int, ...]
 
 
 def split(
@@ -97,8 +91,8 @@ def choose(
     `at_most`, unless it is `served`: it has some held out elsewhere. Rows with one key, or with one number in
     `groups` (near copies), stay on one side.
     """
-    strata = _strata(_groups(keys, labels, seed, groups))
-    sizes = {label: sum(len(g.rows) for g in drawn) for label, drawn in strata.items()}
+    strata = _strata(keys, labels, seed, groups)
+    sizes = {label: sum(map(len, drawn)) for label, drawn in strata.items()}
     wanted = min(max(round(share * len(keys)), at_least), at_most)  # a third of each label at most, below
     quotas = _quotas(sizes, wanted, served)
     return frozenset(
@@ -106,23 +100,34 @@ def choose(
     )
 
 
-def _groups(
+def _strata(
     keys: Sequence[bytes], labels: Sequence[str], seed: int, groups: Sequence[int] | None
-) -> list[_Group]:
-    """A group's order comes from its smallest key, so it is the same whatever the order of the rows."""
-    marks: Sequence[bytes | int] = keys if groups is None else _together(keys, groups)
-    rows: dict[bytes | int, list[int]] = defaultdict(list)
-    for number, mark in enumerate(marks):
-        rows[mark].append(number)
-    salt = str(seed).encode()[:64]
-    return [
-        _Group(
-            label=labels[same[0]] if len(same) == 1 else _label([labels[i] for i in same]),
-            order=hashlib.blake2b(min([keys[i] for i in same]), key=salt, digest_size=16).digest(),
-            rows=tuple(same),
-        )
-        for same in rows.values()
-    ]
+) -> Mapping[str, list[_Rows]]:
+    """Groups of rows that stay together, by label, in the order of the draw. A group's place in it comes from its
+    smallest key, so it is the same whatever the order of the rows."""
+    together = _groups(keys if groups is None else _together(keys, groups))
+    salted = hashlib.blake2b(key=str(seed).encode()[:64], digest_size=16)
+    strata: dict[str, list[tuple[bytes, _Rows]]] = defaultdict(list)
+    for rows in together:
+        alone = len(rows) == 1
+        order = salted.copy()
+        order.update(keys[rows[0]] if alone else min([keys[row] for row in rows]))
+        label = labels[rows[0]] if alone else _label([labels[row] for row in rows])
+        strata[label].append((order.digest(), rows))
+    return {label: [rows for _, rows in sorted(drawn)] for label, drawn in strata.items()}
+
+
+def _groups(marks: Sequence[bytes | int]) -> list[_Rows]:
+    """Rows with the same mark."""
+    if len(set(marks)) == len(marks):
+        return [(row,) for row in range(len(marks))]
+    first: dict[bytes | int, int] = {}
+    further: dict[int, list[int]] = defaultdict(list)  # most rows stand alone, and a list for each is large
+    for row, mark in enumerate(marks):
+        earlier = first.setdefault(mark, row)
+        if earlier != row:
+            further[earlier].append(row)
+    return [(row, *further[row]) if row in further else (row,) for row in first.values()]
 
 
 def _together(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
@@ -141,13 +146,6 @@ def _label(labels: Sequence[str]) -> str:
     """Of rows that stay together: their most frequent answer; by name where two are equally frequent."""
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
-
-
-def _strata(groups: Iterable[_Group]) -> Mapping[str, list[_Group]]:
-    strata: dict[str, list[_Group]] = defaultdict(list)
-    for group in sorted(groups, key=lambda g: g.order):
-        strata[group.label].append(group)
-    return strata
 
 
 def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> Mapping[str, int]:
@@ -174,15 +172,16 @@ def _spread(
         rows -= len(room)
 
 
-def _drawn(groups: Sequence[_Group], quota: int, one_at_least: bool) -> list[int]:
+def _drawn(groups: Sequence[_Rows], quota: int, one_at_least: bool) -> list[int]:
     """In the order of the draw, passing over a group that no longer fits."""
     drawn: list[int] = []
-    for group in groups:
-        if len(drawn) + len(group.rows) <= quota:
-            drawn.extend(group.rows)
+    for rows in groups:
+        if len(drawn) == quota:
+            break
+        if len(drawn) + len(rows) <= quota:
+            drawn.extend(rows)
     if one_at_least and not drawn and len(groups) >= 3:
-        smallest = min(groups, key=lambda g: (len(g.rows), g.order))
-        drawn.extend(smallest.rows)  # at most a third: two other questions have as many rows
+        drawn.extend(min(groups, key=len))  # at most a third: two other questions have as many rows
     return drawn
 
 

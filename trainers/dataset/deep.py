@@ -1,0 +1,85 @@
+"""The second stage of a check, which takes longer: near copies, and labels that are probably wrong.
+
+Rows are read again by their places. numpy, scikit-learn and cleanlab are imported at use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from trainers.dataset.doubts import check_doubts, judged, tell_unjudged
+from trainers.dataset.findings import Findings
+from trainers.dataset.near import check_near, near_copies, question_text
+from trainers.dataset.reading import read
+from trainers.dataset.stored import StoredRows
+from trainers.dataset.values import Example, question_keys
+
+
+@dataclass(frozen=True)
+class Looked:
+    """`groups[i]` is the first row that row i nearly repeats, itself where there is none; None: nobody looked."""
+
+    found: tuple[Findings, ...] = ()
+    groups: tuple[int, ...] | None = None
+
+
+NOT_LOOKED = Looked()
+
+
+def look_deep(
+    rows: StoredRows, labels: Sequence[str], holdout: Path | None, seed: int, listed: int
+) -> Looked:
+    """`labels` has one for each row, all empty for free text. Rows near those of the frozen `holdout` are found,
+    too."""
+    if not len(rows):
+        return NOT_LOOKED
+    near, doubted = Findings(listed), Findings(listed)
+    groups = _near(rows, labels, holdout, near)
+    if len(set(labels)) > 1:
+        _doubt(rows, labels, seed, doubted)
+    return Looked((near, doubted), groups)
+
+
+def _near(rows: StoredRows, labels: Sequence[str], holdout: Path | None, found: Findings) -> tuple[int, ...]:
+    held = read(holdout, holdout.name).examples if holdout else ()
+    texts = _Questions(held, rows)
+    near = near_copies(texts, [*question_keys(held), *rows.facts.keys])
+    answers = [*(example.answer.strip() for example in held), *labels] if any(labels) else None
+    check_near(near, [*(example.line for example in held), *rows.facts.lines], answers, found, held=len(held))
+    return tuple(group - len(held) for group in near.groups[len(held) :])
+
+
+def _doubt(rows: StoredRows, labels: Sequence[str], seed: int, found: Findings) -> None:
+    """What the rest of the rows, by the classical rung, say of each row's label."""
+    from trainers.measuring.classical import out_of_fold
+
+    asked = judged(labels, rows.facts.keys, seed)
+    if len({labels[row] for row in asked.rows}) < 2:
+        tell_unjudged(asked, found)
+        return
+    names, probabilities = out_of_fold([rows[row] for row in asked.rows], seed)
+    lines = [rows.facts.lines[row] for row in asked.rows]
+    check_doubts(lines, [labels[row] for row in asked.rows], asked, names, probabilities, found)
+
+
+class _Questions(Sequence[str]):
+    """What each row asks, read when it is wanted: those held out, then the file's."""
+
+    def __init__(self, held: Sequence[Example], rows: StoredRows) -> None:
+        self._held, self._rows = held, rows
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        row = place - len(self._held)
+        return question_text(self._rows[row] if row >= 0 else self._held[place])

@@ -1,0 +1,80 @@
+"""Which rows are for training and which are held out: drawn anew, against a frozen holdout, or as before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.dataset.facts import Facts
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.reading import read
+from trainers.dataset.splitting import choose
+from trainers.dataset.stored import StoredRows
+from trainers.dataset.values import Example, Limits, Task, question_keys
+from trainers.dataset.versions import Before, Diff, Previous, diff, held_rows, rows_of
+
+OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
+
+_OUR_OWN = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`held` are places of rows. `kept` are rows of an earlier holdout that the file doesn't have, to be held out
+    after them."""
+
+    held: frozenset[int]
+    kept: tuple[Example, ...] = ()
+    diff: Diff | None = None
+
+
+def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
+    """For each row its label; all empty for free text."""
+    if task != "labels":
+        return [""] * len(facts)
+    return [
+        rows[i].answer.strip() if label is None else label for i, label in enumerate(facts.given_labels())
+    ]
+
+
+def drawn(facts: Facts, labels: Sequence[str], seed: int, groups: Sequence[int] | None) -> Parts:
+    return Parts(choose(facts.keys, labels, seed, groups=groups))
+
+
+def against(holdout: Path, facts: Facts, found: Findings) -> Parts:
+    """`holdout` was frozen earlier: every row is for training, and none may ask what it asks.
+
+    ValueError where it is not what was written.
+    """
+    frozen = _written(holdout, f"reading the frozen holdout '{holdout.name}'")
+    held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
+    for line, key in zip(facts.lines, facts.keys, strict=True):
+        if key in held:
+            found.at(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
+    return Parts(frozenset(), frozen)
+
+
+def continued(
+    previous: Previous, rows: StoredRows, task: Task, seed: int, groups: Sequence[int] | None
+) -> Parts:
+    """The holdout of the version before stays held out; a share of the new questions joins it.
+
+    ValueError where a file of it is not what was written.
+    """
+    doing = "reading the version before"
+    train = rows_of(_written(previous.train, f"{doing}, '{previous.train.name}'"), task)
+    holdout = _written(previous.holdout, f"{doing}, '{previous.holdout.name}'")
+    before = Before(train, rows_of(holdout, task))
+    now = rows_of(rows, task, rows.facts.keys)
+    held = held_rows(now, before, seed, groups)
+    asked = set(rows.facts.keys)
+    kept = tuple(e for e, row in zip(holdout, before.holdout, strict=True) if row.key not in asked)
+    return Parts(held, kept, diff(now, before, held, task))
+
+
+def _written(path: Path, doing: str) -> tuple[Example, ...]:
+    reading = read(path, path.name, limits=_OUR_OWN)
+    if reading.refused or not reading.examples:
+        raise ValueError(f"{doing}: it is not the file that was written")
+    return reading.examples
