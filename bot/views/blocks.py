@@ -26,6 +26,8 @@ UNSEEN = re.compile(
 _LOOKS_LIKE = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _QUOTE = re.compile(r"^(\s*)&gt;", re.MULTILINE)
+# Our own commands within a sentence.
+_COMMAND = re.compile(r"`(/finetune[^`\n]{0,200})`")
 _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
 
@@ -59,6 +61,12 @@ def escape(text: str) -> str:
     clean = UNSEEN.sub("", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
     return _QUOTE.sub(r"\1＞", inert)
+
+
+def sentence(text: str) -> str:
+    """A sentence of our rules, which may hold data and our commands in backticks: escaped, the commands as code."""
+    parts = _COMMAND.split(text)
+    return "".join(code(part) if at % 2 else escape(part) for at, part in enumerate(parts))
 
 
 def code(text: str) -> str:

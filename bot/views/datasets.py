@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+from bot.views import inputs
 from bot.views.blocks import (
     Block,
     Message,
@@ -21,13 +21,16 @@ from bot.views.blocks import (
     plain,
     section,
 )
+from bot.views.cleaning import offer
+from bot.views.findings import WORDS, Group, compact, counts_text, fill_a_file, groups
 from bot.views.words import counted, short
 from storage.records import Dataset
-from trainers.dataset import Finding, Report, Severity
+from trainers.dataset import Report
 
-SHOWN_FINDINGS = 8
+SHOWN_RULES = 8
 UPLOAD = "upload"
-WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
+COLUMN = "For a table only. Empty: found by its name."
+KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
 
 class Checked(Protocol):
@@ -47,9 +50,8 @@ def checked(dataset: Dataset, report: Report) -> Message:
     """Ready or refused, with what was found."""
     headline = _headline(dataset, report)
     blocks = [header(headline), fields(_numbers(dataset, report)), *_findings(report)]
-    return Message(
-        f"{escape(headline)}. {_found(report)}", (*blocks, section(f"*Next*: {_next_step(dataset, report)}"))
-    )
+    blocks += [section(f"*Next*: {_next_step(dataset, report)}"), *offer(dataset, report.findings)]
+    return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
 
 
 def refused(dataset: Dataset, why: str) -> Message:
@@ -88,16 +90,14 @@ def no_such_dataset(name: str, known: Sequence[str]) -> str:
 def upload_modal(channel: str, *, file_id: str | None = None, filename: str | None = None) -> Block:
     """`file_id`: the file is known already, from a message; else the form asks for it. `channel` '': ask."""
     here = {"initial_conversation": channel} if channel else {}
-    asked = [] if file_id else [_file_input()]
+    asked = [] if file_id else [inputs.file("file", "File: a table with text and label, or JSONL", KINDS)]
     shown = [section(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
     blocks = [
         *shown,
         *asked,
-        _text_input("name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."),
-        _text_input("text", "Column with the text", "text", hint="For CSV only. Empty: found by its name."),
-        _text_input(
-            "label", "Column with the label", "label", hint="For CSV only. Empty: found by its name."
-        ),
+        inputs.text("name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."),
+        inputs.text("text", "Column with the text", "text", hint=COLUMN),
+        inputs.text("label", "Column with the label", "label", hint=COLUMN),
         {
             "type": "input",
             "block_id": "channel",
@@ -121,36 +121,6 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
         submit="Check it",
         private=f"{channel} {file_id or ''} {cut(filename or '', 200)}",
     )
-
-
-def _file_input() -> Block:
-    return {
-        "type": "input",
-        "block_id": "file",
-        "label": plain("File: CSV with text and label, or JSONL", 75),
-        "element": {
-            "type": "file_input",
-            "action_id": "value",
-            "filetypes": ["csv", "tsv", "txt", "json", "jsonl"],
-            "max_files": 1,
-        },
-    }
-
-
-def _text_input(name: str, label: str, example: str, *, hint: str) -> Block:
-    return {
-        "type": "input",
-        "block_id": name,
-        "optional": True,
-        "label": plain(label, 75),
-        "hint": plain(hint, 150),
-        "element": {
-            "type": "plain_text_input",
-            "action_id": "value",
-            "placeholder": plain(example, 75),
-            "max_length": 80,
-        },
-    }
 
 
 def _headline(dataset: Dataset, report: Report) -> str:
@@ -199,22 +169,26 @@ def _name(out_of_data: str) -> str:
 
 
 def _findings(report: Report) -> list[Block]:
-    """The worst first. The rest is counted; `finetune check` lists it in a terminal."""
-    lines = [_finding(finding) for finding in report.findings[:SHOWN_FINDINGS]]
-    hidden = len(report.findings) - SHOWN_FINDINGS
+    """Rule by rule, the worst first: one example each. Everything stands in the file in the thread."""
+    met = groups(report.findings)
+    lines = [_finding(group) for group in met[:SHOWN_RULES]]
+    hidden = len(met) - SHOWN_RULES
     if hidden > 0:
-        lines.append(f"… and {hidden:,} more; `finetune check FILE` in a terminal lists them all.")
-    return [listed(lines)] if lines else []
+        lines.append(f"… and {counted(hidden, 'more kind')} of thing.")
+    where = " Each line and its cure: in the thread." if fill_a_file(report.findings) else ""
+    return [section(f"*{_found(report)}*{where}"), listed(lines)] if lines else []
 
 
-def _finding(finding: Finding) -> str:
-    return f"• *{WORDS[finding.severity].capitalize()}*: {escape(cut(finding.message, 250))} {escape(finding.cure)}"
+def _finding(group: Group) -> str:
+    first = group.parts[0]
+    said = f"{compact(first.lines[:1]).capitalize()} {first.said}." if first.lines else first.said
+    others = f" And {counted(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
+    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(said, 250))}{others} {escape(cut(group.cure, 250))}"
 
 
 def _found(report: Report) -> str:
-    counts = Counter(finding.severity for finding in report.findings)
-    said = [f"{counts[severity]:,} {words}" for severity, words in WORDS.items() if counts[severity]]
-    return ("Found: " + ", ".join(said) + ".") if said else "Nothing wrong was found."
+    said = counts_text(report.findings)
+    return f"Found: {said}." if said else "Nothing wrong was found."
 
 
 def _line(checked: Checked) -> str:

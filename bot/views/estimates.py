@@ -1,50 +1,66 @@
-"""The estimate card: the verdict first, then the numbers that carry it, then what they rest on; and the form."""
+"""The estimate card: the verdict first, then the numbers that carry it, then what they rest on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Protocol
 
-from bot.decisions.advice import Verdict
+from bot.decisions.advice import Evidence, Verdict
+from bot.decisions.alternatives import Alternative
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
+from bot.decisions.outlook import Outlook
+from bot.decisions.paying import chance
 from bot.decisions.roi import Assumption, Estimate, MonthlyCost, Range, Training
 from bot.views.blocks import (
     Block,
     Message,
+    actions,
+    button,
     context,
+    cut,
     data_table,
     escape,
     fields,
     header,
     listed,
-    modal,
-    plain,
     section,
+    sentence,
 )
-from bot.views.words import duration_range, short
+from bot.views.words import counted, duration_range, short
 from trainers.dataset import Report
 from trainers.money import usd
+from trainers.pricing import PriceRow
 
-ESTIMATE = "estimate"
+SHARE = "share_estimate"
+ZERO = Decimal(0)
+SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
 MARKS = {"go": "for it", "no_go": "against it", "unknown": "open"}
 # What carries the sum and what a reader can change: shown with its value. The others are named only.
 WITH_VALUE = frozenset({"volume", "prompt", "price today", "price once tuned", "hosting", "people's time"})
 NOT_NOW = {
     "rows": "Not now: too few rows",
+    "one label": "Not now: there is nothing to tell apart",
     "end date": "Not now: the model to train is at its end",
+    "cheaper rung": "Not now: something cheaper is good enough",
+    "tuned": "Not now: the tuned model is not good enough",
+    "knowledge": "Not now: facts are looked up, not learnt",
+    "reasoning": "Not now: thinking calls for a better model",
     "cost": "Not now: it would cost more than it saves",
     "payback": "Not now: it pays back too late",
 }
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the form offers. Empty where there is nothing to choose from yet."""
-
-    datasets: Sequence[str]
-    targets: Sequence[str]
+OPEN = {
+    "measure": "cheaper alternatives are not measured",
+    "bar": "whether the bar is met is not known",
+    "undecided": "the held-out rows can't tell yet",
+    "holdout": "there are too few held-out rows",
+    "tuned": "the tuned model is not measured well enough",
+    "rows": "there are few rows",
+    "today's model": "today's model is not measured",
+    "cheaper rung": "what a tuned model costs is not known",
+    "cost": "what it saves is not known",
+    "payback": "whether it pays back in time is uncertain",
+}
 
 
 class Estimated(Protocol):
@@ -61,24 +77,50 @@ class Estimated(Protocol):
     @property
     def estimate(self) -> Estimate | None: ...
     @property
+    def outlook(self) -> Outlook | None: ...
+    @property
+    def alternative(self) -> Alternative | None: ...
+    @property
+    def prices(self) -> Sequence[PriceRow]: ...
+    @property
+    def evidence(self) -> Evidence: ...
+    @property
     def assumptions(self) -> Sequence[Assumption]: ...
     @property
     def verdict(self) -> Verdict: ...
 
 
-def card(estimated: Estimated, target: str) -> Message:
+def card(
+    estimated: Estimated, target: str, *, number: int | None = None, shared_by: str | None = None
+) -> Message:
+    """`number`: of an estimate that its reader may share; `shared_by`: who has shared it."""
     verdict = estimated.verdict
     top = (header(_headline(estimated)), context(_subject(estimated, target)))
-    reasons = listed([f"• _{MARKS[one.kind]}_: {escape(one.text)}" for one in verdict.reasons])
+    reasons = listed([f"• _{MARKS[one.kind]}_: {sentence(one.text)}" for one in verdict.reasons])
     rests_on = [context(_rests_on(estimated.assumptions))] if estimated.assumptions else []
-    end = (reasons, section(f"*Next*: {escape(verdict.next_step)}"), *rests_on)
+    sources = [context(_sources(estimated.prices))] if estimated.prices else []
+    end = (
+        *_held_against(estimated),
+        reasons,
+        section(f"*Next*: {sentence(verdict.next_step)}"),
+        *rests_on,
+        *sources,
+        *_sharing(number, shared_by),
+    )
     return Message(
-        f"{escape(verdict.headline)} {escape(verdict.next_step)}",
-        (*top, fields(numbers(estimated)), *end),
-        newest=(*top, *_months(estimated, target), fields(_once(estimated)), *end)
+        f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
+        (*top, *_in_fields(numbers(estimated)), *end),
+        newest=(*top, *_months(estimated, target), fields([*_chances(estimated), *_once(estimated)]), *end)
         if estimated.estimate
         else (),
     )
+
+
+def alt_text(plot: str, dataset: str) -> str:
+    """`plot` as its file is called."""
+    if plot == "tornado":
+        return f"What the net value hangs on, {short(dataset)}"
+    return f"Saved minus spent, month by month, {short(dataset)}"
 
 
 def numbers(estimated: Estimated) -> list[tuple[str, str]]:
@@ -87,9 +129,12 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
     if made is None:
         return _once(estimated)
     return [
-        _saving(made.saving_month_range),
+        _saving(made, estimated.outlook),
         ("Each month today", monthly(made.monthly_before)),
+        *_other(estimated),
         ("Each month tuned", monthly(made.monthly_after)),
+        *_wrong_answers(made),
+        *_chances(estimated),
         *_once(estimated),
     ]
 
@@ -97,19 +142,39 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
 def monthly(bill: MonthlyCost) -> str:
     if not bill.total:
         return "no charge"
-    parts = ((bill.input, "input"), (bill.output, "output"), (bill.hosting, "machine"))
+    parts = (
+        (bill.input, "input"),
+        (bill.output, "output"),
+        (bill.hosting, "machine"),
+        (bill.requests, "requests"),
+        (bill.upkeep, "upkeep"),
+    )
     said = [f"{usd(amount)} {name}" for amount, name in parts if amount]
     return f"{usd(bill.total)} ({', '.join(said)})" if len(said) > 1 else said[0]
 
 
 def _headline(estimated: Estimated) -> str:
     verdict, made = estimated.verdict, estimated.estimate
-    against = next((one.rule for one in verdict.reasons if one.kind == "no_go"), None)
-    if against:
-        return NOT_NOW.get(against, "Not now")
-    if made is None:
-        return "Worth measuring; what it saves is not known yet"
-    return f"Worth measuring: it would save {usd(made.saving_month)} a month"
+    rule = next((one.rule for one in verdict.reasons if one.weighs and one.kind == verdict.kind), "")
+    if verdict.kind == "no_go":
+        return NOT_NOW.get(rule, "Not now")
+    saves = f"it would save {usd(made.saving_month)} a month" if made else "what it saves is not known yet"
+    if verdict.kind == "go":
+        return f"Go: {saves}{_in_time(made, estimated.outlook) if made else ''}"
+    if estimated.evidence.ladder is None and estimated.evidence.trained is None:
+        return f"Worth measuring: {saves}" if made else f"Worth measuring; {saves}"
+    return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
+
+
+def _in_time(made: Estimate, outlook: Outlook | None) -> str:
+    if outlook is None:
+        return ""
+    back = f" back within {_target(outlook)}" if made.one_off_usd else ""
+    return f",{back} in {chance(outlook.p_payback)} of cases"
+
+
+def _target(outlook: Outlook) -> str:
+    return duration(outlook.target_months)
 
 
 def _subject(estimated: Estimated, target: str) -> str:
@@ -127,7 +192,7 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     ]
     made = estimated.estimate
     if made:
-        pairs.append(("Pays back", pays_back(made.payback_months)))
+        pairs.append(("Pays back", pays_back(made.payback_months) + _paid_between(estimated.outlook)))
     if made and made.break_even_tokens_per_month != 0:
         pairs.append(("Worth it from", _break_even(made)))
     return pairs
@@ -143,24 +208,40 @@ def pays_back(months: Decimal | None) -> str:
     return "within a day" if is_soon else f"in {duration(months)}"
 
 
+def _paid_between(outlook: Outlook | None) -> str:
+    """9 in 10 draws lie between."""
+    if outlook is None or outlook.payback_months.p5 is None:
+        return ""
+    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    soon = duration(early) if early else "at once"
+    return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
+
+
 def _months(estimated: Estimated, target: str) -> list[Block]:
-    """The two bills beside each other."""
+    """The bills beside each other."""
     made = estimated.estimate
     if made is None:
         return []
-    before, after = made.monthly_before, made.monthly_after
+    other = (
+        [(short(estimated.alternative.name), made.monthly_alternative)]
+        if _other(estimated) and estimated.alternative
+        else []
+    )
+    bills = [("Today", made.monthly_before), *other, ("Tuned", made.monthly_after)]
     rows = [
-        ("A month", "Today", "Tuned"),
-        ("Input", usd(before.input), usd(after.input)),
-        ("Output", usd(before.output), usd(after.output)),
-        ("Machine", usd(before.hosting), usd(after.hosting)),
-        ("Total", usd(before.total), usd(after.total)),
+        ("A month", *(name for name, _ in bills)),
+        ("Input", *(usd(bill.input) for _, bill in bills)),
+        ("Output", *(usd(bill.output) for _, bill in bills)),
+        ("Machine", *(usd(bill.hosting) for _, bill in bills)),
+        ("Requests", *(usd(bill.requests) for _, bill in bills)),
+        ("Upkeep", *(usd(bill.upkeep) for _, bill in bills)),
+        ("Total", *(usd(bill.total) for _, bill in bills)),
     ]
-    name, value = _saving(made.saving_month_range)
-    shown = [row for row in rows if row[0] != "Machine" or before.hosting or after.hosting]
+    shown = [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
+    below = [*_wrong_answers(made), _saving(made, estimated.outlook)]
     return [
         data_table(f"Cost a month: {short(estimated.name)} on {short(target, 60)}", shown),
-        section(f"*{name}*: {value}"),
+        section("\n".join(f"*{name}*: {value}" for name, value in below)),
     ]
 
 
@@ -169,14 +250,75 @@ def _training(estimated: Estimated) -> str:
     if training is None:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
-    return f"{cost} for {tokens(training.billed_tokens)} tokens"
+    said, made = f"{cost} for {tokens(training.billed_tokens)} tokens", estimated.estimate
+    work = made.people_usd + made.labels_usd if made else ZERO
+    return f"{said}; people and labels {usd(work)}" if work else said
 
 
-def _saving(a_month: Range) -> tuple[str, str]:
+def _saving(made: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     """A loss is said as a cost: "minus $48.00" saved is hard to read."""
-    if a_month.expected >= 0:
-        return "Saves a month", _range(a_month)
+    a_month = made.saving_month_range
+    if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
+        a_month = Range(outlook.saving_month.p5, made.saving_month, outlook.saving_month.p95)
+    if made.saving_month >= 0:
+        return "Saves a month", _range(a_month) if a_month.high else "nothing"
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def _chances(estimated: Estimated) -> list[tuple[str, str]]:
+    """What the draws over everything uncertain say."""
+    outlook = estimated.outlook
+    if outlook is None:
+        return []
+    within = f"in {chance(outlook.p_payback)} of {outlook.draws:,} draws"
+    is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
+    pairs = [("Saves money" if is_free else f"Back within {_target(outlook)}", within)]
+    npv = outlook.npv
+    if npv.p5 is None or npv.p50 is None or npv.p95 is None:
+        return pairs
+    months = counted(outlook.horizon_months, "month")
+    return [*pairs, (f"Net over {months}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
+
+
+def _other(estimated: Estimated) -> list[tuple[str, str]]:
+    """Where the saving is held against something else than today's model."""
+    made, other = estimated.estimate, estimated.alternative
+    if made is None or other is None or made.monthly_alternative == made.monthly_before:
+        return []
+    return [(f"Each month, {short(other.name, 60)}", monthly(made.monthly_alternative))]
+
+
+def _wrong_answers(made: Estimate) -> list[tuple[str, str]]:
+    """What better answers are worth: with it the saving is the difference of the bills."""
+    worth = made.errors_avoided_usd
+    if not worth:
+        return []
+    return [
+        ("Fewer wrong answers, a month", usd(worth))
+        if worth > 0
+        else ("More wrong answers, a month", usd(-worth))
+    ]
+
+
+def _in_fields(pairs: Sequence[tuple[str, str]]) -> list[Block]:
+    """Slack takes ten in a section."""
+    shown = [(escape(name), escape(value)) for name, value in pairs]
+    return [fields(part) for part in (shown[:10], shown[10:]) if part]
+
+
+def _sharing(number: int | None, shared_by: str | None) -> list[Block]:
+    if number is not None:
+        return [actions(button("Share in the channel", SHARE, str(number)))]
+    return [context(f"Shared by <@{shared_by}>.")] if shared_by else []
+
+
+def _held_against(estimated: Estimated) -> list[Block]:
+    return [section(escape(cut(estimated.alternative.sentence, 900)))] if estimated.alternative else []
+
+
+def _sources(prices: Sequence[PriceRow]) -> str:
+    said = dict.fromkeys(f"{escape(short(row.model))} from {escape(cut(row.said_by, 120))}" for row in prices)
+    return f"Prices: {'; '.join(said)}."
 
 
 def _range(amounts: Range) -> str:
@@ -186,7 +328,7 @@ def _range(amounts: Range) -> str:
 
 def _break_even(made: Estimate) -> str:
     if made.break_even_tokens_per_month is None:
-        return "no volume: each token costs more than today"
+        return "no volume: a token costs as much or more"
     within = duration(made.payback_target_months)
     return f"{tokens(made.break_even_tokens_per_month)} input tokens a month, to pay back within {within}"
 
@@ -196,45 +338,3 @@ def _rests_on(assumed: Sequence[Assumption]) -> str:
     named = ", ".join(one.name for one in assumed if one.name not in WITH_VALUE)
     more = f"Taken for granted as well: {named}. `finetune estimate` in a terminal says why, for each."
     return "\n".join(["*What this rests on*", *(f"• {line}" for line in shown), *([more] if named else [])])
-
-
-def form(channel: str, choices: Choices) -> Block:
-    blocks: list[Block] = [
-        _select("dataset", "Dataset", choices.datasets),
-        _text("current", "Model that you prompt today", "gpt-4o", optional=True),
-        _text("volume", "Input tokens a month", "10M", optional=True),
-        _select("target", "Model to train", choices.targets),
-    ]
-    return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=channel)
-
-
-def typed(values: Mapping[str, str | None]) -> str:
-    """The form as the command that says the same: '10 million' is one word there."""
-    words = {key: "".join((values.get(key) or "").split()) for key in ("current", "volume", "target")}
-    options = [f"{key}={word}" for key, word in words.items() if word]
-    return " ".join(["estimate", values.get("dataset") or "", *options])
-
-
-def _select(name: str, label: str, options: Sequence[str]) -> Block:
-    """What can't be an option (a longer name, or none at all) can still be typed."""
-    made = [{"text": plain(short(one, 75), 75), "value": one} for one in options if 0 < len(one) <= 150][:100]
-    if not made:
-        return _text(name, label, "as it is called", optional=False)
-    element = {"type": "static_select", "action_id": "value", "options": made, "initial_option": made[0]}
-    return {"type": "input", "block_id": name, "label": plain(label, 75), "element": element}
-
-
-def _text(name: str, label: str, example: str, *, optional: bool) -> Block:
-    element = {
-        "type": "plain_text_input",
-        "action_id": "value",
-        "placeholder": plain(example, 75),
-        "max_length": 80,
-    }
-    return {
-        "type": "input",
-        "block_id": name,
-        "optional": optional,
-        "label": plain(label, 75),
-        "element": element,
-    }

@@ -9,6 +9,10 @@ from bot.views.blocks import Block, Message, code, context, header, plain, secti
 HELP = (
     ("upload", "hand over labelled examples; or use “Use as training data” on a message with a file"),
     ("datasets", "what is there, and what its check found"),
+    ("baseline", "how good prompts, examples, retrieval and a classical model are on your held-out rows"),
+    ("curve", "whether more labelled rows would help, and which"),
+    ("knowledge", "hand over a document for retrieval"),
+    ("prices", "what models cost, and who says so"),
     ("estimate", "what training would cost and save, before anyone decides; alone it opens a form"),
     ("start", "freeze a plan and ask the team to approve it"),
     ("status", "what is running; with a number, one run"),
@@ -36,7 +40,8 @@ def help_text() -> Message:
             header("From labelled examples to a better model"),
             section(lines),
             context(
-                "The order: upload, estimate, start, approve, result, try. Nothing costs money before it is approved."
+                "The order: upload, baseline, estimate, start, approve, result, try. "
+                "Nothing costs money before somebody has agreed to it."
             ),
         ),
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
+from bot.decisions.amounts import duration
 from bot.decisions.budget import Budget
+from bot.decisions.paying import chance
 from bot.decisions.planning import Plan
+from bot.views.actuals import other_bill
 from bot.views.blocks import (
     Block,
     Message,
@@ -116,7 +120,17 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
         ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
         ("Model", f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"),
         ("Training takes", duration_range(plan.seconds_low, plan.seconds_high)),
+        *_foreseen(plan),
     ]
+
+
+def _foreseen(plan: Plan) -> list[tuple[str, str]]:
+    """How likely it pays back, and against what that is reckoned."""
+    foreseen = plan.predicted
+    if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
+        return []
+    within = duration(Decimal(foreseen.target_months))
+    return [(f"Back within {within}", f"in {chance(foreseen.p_payback)} of cases"), *other_bill(plan)]
 
 
 def _cost_now(plan: Plan) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from bot.decisions.amounts import HOURS_PER_MONTH
+from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan
+from bot.decisions.rungs import name as rung_name
 from bot.results import ArmScore, ChangedRow, RunResult
+from bot.views.actuals import other_bill, over_all_runs
 from bot.views.blocks import (
     Block,
     Message,
@@ -22,6 +25,7 @@ from bot.views.blocks import (
     line_chart,
     listed,
     section,
+    sentence,
 )
 from bot.views.words import (
     charge,
@@ -39,17 +43,31 @@ from bot.views.words import (
 from storage.records import Run
 
 SIGNIFICANT = 0.05
+NOT_WORTH = {
+    "cheaper rung": "something cheaper is good enough",
+    "tuned": "not good enough",
+    "cost": "it would cost more than it saves",
+    "payback": "it would cost more than it saves",
+    "end date": "it will soon be gone",
+}
 SHOWN_CHANGES = 8
 
 
-def card(run: Run, plan: Plan, result: RunResult) -> Message:
+def card(run: Run, plan: Plan, result: RunResult, running: Sequence[RunningError] = ()) -> Message:
+    """`running`: how good our estimates have been over all runs, this one among them."""
     headline = _headline(plan, result)
     top = (header(headline), context(_subject(run, plan)))
-    difference = [("Difference", _difference(result)), ("Rows that changed", _changed(result))]
+    difference = [
+        ("Difference", _difference(result)),
+        ("Rows that changed", _changed(result)),
+        *_beside(result),
+    ]
     end = (
         divider(),
         fields([*_monthly(plan), *_actuals(plan, result)]),
+        *over_all_runs(running),
         *_not_shown(plan, result),
+        *_verdict(result),
         section(_next_step(run, result)),
         context(_method(plan, result)),
     )
@@ -88,6 +106,9 @@ def _headline(plan: Plan, result: RunResult) -> str:
     gain = points(result.gain).lstrip("+−")
     if result.gain <= 0:
         return f"Tuned model is {gain} worse"
+    advice = result.advice
+    if advice and advice.kind == "no_go":
+        return f"Tuned model is {gain} better, yet {NOT_WORTH.get(advice.rule, 'not worth using')}"
     return f"Tuned model is {gain} better{_worth(plan, result)}"
 
 
@@ -108,6 +129,9 @@ def _worth(plan: Plan, result: RunResult) -> str:
 
 
 def _saved_micros(plan: Plan) -> int:
+    """Against the cheapest alternative that was known; an older plan knew today's model alone."""
+    if plan.predicted and plan.predicted.saving_micros is not None:
+        return plan.predicted.saving_micros
     if plan.monthly_before_micros is None or plan.monthly_after_micros is None:
         return 0
     return plan.monthly_before_micros - plan.monthly_after_micros
@@ -162,7 +186,7 @@ def _monthly(plan: Plan) -> list[tuple[str, str]]:
     if plan.monthly_before_micros is None:
         return []
     bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-    return [("Each month, as planned", bill)]
+    return [("Each month, as planned", bill), *other_bill(plan)]
 
 
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -190,12 +214,33 @@ def _is_over(plan: Plan, result: RunResult) -> bool:
 
 def _next_step(run: Run, result: RunResult) -> str:
     ask = f"`/finetune try {run.model} your text` asks it"
+    if result.advice:
+        return f"*Next*: {sentence(result.advice.next_step)} {ask}."
     if result.p_value >= SIGNIFICANT:
         return f"*Next*: Stay with what you have, or measure with more held-out rows. {ask}."
     if result.gain <= 0:
         return f"*Next*: Look at the rows that got worse before you train again. {ask}."
     look = " Look at the rows that got worse before it replaces anything." if result.worse else ""
     return f"*Next*: {ask}.{look}"
+
+
+def _verdict(result: RunResult) -> list[Block]:
+    return [section(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
+
+
+def _beside(result: RunResult) -> list[tuple[str, str]]:
+    """Against the best alternative that answered the same rows, which a prompted base model seldom is."""
+    ladder = result.ladder
+    if ladder is None or not ladder.pairs:
+        return []
+    (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
+    other = next(rung for rung in ladder.rungs if rung is not tuned)
+    is_better = pair.better == tuned.arm
+    low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
+    gain = f"{points(pair.difference).lstrip('+−')} {'better' if is_better else 'worse'}"
+    said = f"{gain} ({points_range(low, high)}, {p_value(pair.p)})"
+    told = said if pair.p < SIGNIFICANT else f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
+    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}", told)]
 
 
 def _not_shown(plan: Plan, result: RunResult) -> list[Block]:

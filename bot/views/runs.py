@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan
 from bot.results import Progress, RunResult
 from bot.views import results
@@ -68,13 +69,14 @@ TRAINING_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Look:
-    """One run from all sides. `result` once there is one."""
+    """One run from all sides. `result` once there is one, and `running`: how good our estimates have been."""
 
     run: Run
     plan: Plan
     progress: Progress
     result: RunResult | None
     now: float
+    running: Sequence[RunningError] = ()
 
 
 def card(run: Run, plan: Plan, progress: Progress, now: float, spent_micros: int | None = None) -> Message:
@@ -117,7 +119,7 @@ def listing(looks: Sequence[Look]) -> Message:
 
 def look(seen: Look) -> Message:
     if seen.result:
-        return results.card(seen.run, seen.plan, seen.result)
+        return results.card(seen.run, seen.plan, seen.result, seen.running)
     if seen.run.error:
         return ended(seen.run, seen.plan, _why(seen.run))
     return card(seen.run, seen.plan, seen.progress, seen.now)

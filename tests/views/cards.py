@@ -4,20 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from bot.decisions.facts import Evidence
+from bot.decisions.roi import Quality
+from bot.measured import LadderProgress
 from bot.results import Progress
-from bot.views import datasets, estimates, general, home, models, plans, results, runs
+from bot.views import (
+    actuals,
+    curves,
+    datasets,
+    documents,
+    estimate_form,
+    estimates,
+    general,
+    home,
+    ladder,
+    measuring,
+    models,
+    plans,
+    preferences,
+    prices,
+    results,
+    runs,
+    versions,
+    waivers,
+)
 from bot.views.blocks import Message
-from bot.views.estimates import Choices
+from bot.views.estimate_form import Choices
 from bot.views.home import Overview
-from tests.views import made
+from storage.records import Waiver
+from tests.views import made, measured
 from tests.views.made import BEN, NOW
 from trainers.dataset import LabelCount
+from trainers.measuring.reading import HOW_READ
+from trainers.measuring.values import Arm, Ladder
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"
+
+
+DAY = date(2026, 11, 25)
+TRAINED = Evidence(
+    ladder=measured.none_meets(), tuned=measured.rung("tuned", TARGET, 190), task_kind="classification"
+)
+CLASSICAL = Evidence(ladder=measured.ladder())
+PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[1:]), tuned=measured.rung("tuned", TARGET, 190))
 
 
 class Listed:
@@ -52,6 +86,8 @@ def _datasets() -> dict[str, Message]:
         "dataset-refused": datasets.refused(made.dataset(), "The file is a PNG image. Upload CSV or JSONL."),
         "dataset-list": datasets.listing(listed),
         "dataset-list-empty": datasets.listing([]),
+        "waiver-asked": waivers.asked(made.dataset(), "Acme Tuning", made.PERSONAL),
+        "waiver-given": waivers.given(made.dataset(), Waiver(1, BEN, "the customers agreed, LEGAL-12", NOW)),
         "dataset-unknown": general.sentence(datasets.no_such_dataset("tikets", ["tickets", "faq"])),
     }
 
@@ -69,8 +105,89 @@ def _estimates() -> dict[str, Message]:
         "estimate-loss": made.estimated(tuned=machine, training=paid, volume=10_000_000),
         "estimate-few-rows": made.estimated(rows=120),
         "estimate-without-volume": made.estimated(volume=None, gaps=(gap,)),
+        "estimate-go": made.estimated(rows=2_400, evidence=TRAINED, tuned=machine, training=paid),
+        "estimate-cheaper-rung": made.estimated(rows=2_400, evidence=CLASSICAL, training=made.HOSTED),
+        "estimate-with-people": made.estimated(
+            people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
+        ),
     }
-    return {name: estimates.card(case, TARGET) for name, case in cases.items()}
+    quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
+    better = made.estimated(rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality)
+    return {
+        **{name: estimates.card(case, TARGET) for name, case in cases.items()},
+        "estimate-beside-a-rung": estimates.card(better, TARGET, number=4),
+        "estimate-shared": estimates.card(made.estimated(), TARGET, shared_by=made.ANA),
+    }
+
+
+def _measuring() -> dict[str, Message]:
+    plan, running = measured.plan(), measured.measurement()
+    asked, own = measured.measurement("asked"), measured.plan(prompt="Sort this.", documents=("a", "b"))
+    waits = measured.half_way(note="openai asks us to wait a minute. Measuring goes on by itself.")
+    again = "The models were out of reach for an hour."
+    return {
+        "measure-asked": measuring.asked(asked, own, measured.asking(), made.BUDGET),
+        "measure-asked-free": measuring.asked(asked, plan, measured.asking(0), made.NO_BUDGET),
+        "measure-preparing": measuring.progress(asked, plan, LadderProgress(), NOW),
+        "measure-running": measuring.progress(running, plan, waits, NOW),
+        "measure-judging": measuring.progress(running, plan, measured.half_way(stage="judging"), NOW),
+        "measure-done": measuring.over(measured.measurement("done"), plan, measured.half_way()),
+        "measure-failed": measuring.over(measured.measurement("failed"), plan, measured.half_way(), again),
+        "measure-cancelled": measuring.over(
+            measured.measurement("cancelled"), plan, LadderProgress(), f"Cancelled by <@{BEN}>."
+        ),
+        "ladder-met": ladder.card(
+            measured.ladder(),
+            number=3,
+            spent_micros=590_000,
+            estimated_micros=640_000,
+            how_read=HOW_READ,
+            notes=["Retrieval read 2 documents of yours."],
+        ),
+        "ladder-none-meets": ladder.card(measured.none_meets(), number=4, spent_micros=0, estimated_micros=0),
+        "ladder-undecided": ladder.card(measured.undecided(), number=5),
+        "ladder-many": ladder.card(measured.many(24), number=6),
+        "ladder-cheaper-undecided": ladder.card(measured.cheaper_undecided(), number=7),
+        "ladder-empty": ladder.card(measured.ladder(()), number=8),
+        "ladder-details": thread(measured.many(24)),
+    }
+
+
+def thread(found: Ladder) -> Message:
+    message = ladder.details(found)
+    assert message is not None
+    return message
+
+
+def _learning() -> dict[str, Message]:
+    flat = measured.curve(points_per_100=0.004, needs=(), predicted=())
+    tuned = measured.curve(arm=Arm("tuned", measured.MODEL), points_per_100=2.4)
+    return {
+        "dataset-changed": versions.changed(made.dataset(version=2), measured.DIFF, 121),
+        "dataset-unchanged": versions.changed(made.dataset(version=3), measured.SAME, 77),
+        "curve-working": curves.working("tickets"),
+        "curve-failed": curves.failed("tickets", "There are 14 rows; a curve needs 24 at least."),
+        "curve": curves.card(measured.curve(), label_usd=Decimal("0.10"), bar=0.9),
+        "curve-flat": curves.card(flat, label_usd=Decimal("0.10"), bar=0.95),
+        "curve-tuned": curves.card(tuned, bar=0.99),
+    }
+
+
+def _others() -> dict[str, Message]:
+    texts = ("Where is my parcel?", "It left on Monday.\nYou will have it on Friday.", "We don't know.")
+    documents_ = [measured.document(), measured.document("refused"), measured.document("received")]
+    return {
+        "prices": prices.listing(measured.PRICES, DAY),
+        "prices-unknown": prices.listing(measured.PRICES[-1:], DAY),
+        "prices-none": prices.listing((), DAY),
+        "preference-asked": preferences.ask("3 17", *texts, done=4, wanted=30),
+        "preference-chosen": preferences.chosen(*texts, "tie", BEN),
+        "knowledge-received": documents.received(measured.document("received")),
+        "knowledge-ready": documents.ready(measured.document()),
+        "knowledge-refused": documents.refused(measured.document("refused"), "It is a picture, not text."),
+        "knowledge-list": documents.listing("tickets", documents_),
+        "knowledge-list-empty": documents.listing("tickets", []),
+    }
 
 
 def _plans() -> dict[str, Message]:
@@ -80,6 +197,9 @@ def _plans() -> dict[str, Message]:
     return {
         "plan-asked": plans.approval_card(*asked, 1),
         "plan-asked-free": plans.approval_card(waiting, without, made.NO_BUDGET, 2),
+        "plan-asked-beside-a-rung": plans.approval_card(
+            waiting, made.plan(predicted=made.PREDICTED), made.BUDGET, 1
+        ),
         "plan-partly-approved": plans.partly_approved(*asked, made.APPROVALS, 2),
         "plan-approved": plans.decided_card(
             made.run("approved"), made.plan(), made.BUDGET, plans.approved_by(made.APPROVALS)
@@ -120,11 +240,19 @@ def _runs() -> dict[str, Message]:
 def _results() -> dict[str, Message]:
     done, plan = made.run("done"), made.plan()
     free = made.result(actual_micros=0, estimated_micros=0)
+    foreseen = made.plan(predicted=made.PREDICTED)
     return {
         "result-better": results.card(done, plan, made.result()),
         "result-better-free": results.card(done, made.free_plan(), free),
         "result-equal": results.card(done, made.plan(monthly_before_micros=None), made.equal_result()),
         "result-worse": results.card(done, plan, made.worse_result()),
+        "result-with-our-error": results.card(done, plan, made.result(), measured.ERRORS),
+        "result-go": results.card(done, foreseen, made.result(beside=made.beside(184, 190), advice=made.GO)),
+        "result-cheaper-rung": results.card(
+            done, foreseen, made.result(beside=made.beside(190, 184), advice=made.CHEAPER)
+        ),
+        "result-held-against": actuals.held_against(foreseen, made.result(), made.actuals(0.84)),
+        "result-held-against-free": actuals.held_against(made.free_plan(), free, made.actuals(None)[:1]),
         "result-changed-rows": results.changed(made.changes(6)),
     }
 
@@ -148,14 +276,24 @@ def _views() -> dict[str, Json]:
         "home-empty": home.page(Overview([], [], [], made.NO_BUDGET)),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
-        "form-estimate": estimates.form("C0TICKETS", Choices(["tickets", "faq"], [TARGET, "openai/gpt-4.1"])),
+        "form-estimate": estimate_form.form(
+            "C0TICKETS", Choices(["tickets", "faq"], [TARGET, "openai/gpt-4.1"])
+        ),
+        "form-estimate-of-one": estimate_form.form("C0TICKETS", Choices(["tickets", "faq"], [TARGET]), "faq"),
+        "form-baseline": measuring.form(
+            "C0TICKETS", measuring.Choices(["tickets", "faq"], [TARGET, "openai/gpt-4o-mini"], "faq")
+        ),
+        "form-baseline-without-models": measuring.form("C0TICKETS", measuring.Choices(["tickets"], [])),
+        "form-knowledge": documents.form("C0TICKETS", "tickets"),
+        "form-waiver": waivers.form(made.dataset()),
         "form-reject": plans.reject_modal(made.HASH),
         "form-notice": general.notice_modal("Use as training data", "This message has no file."),
     }
 
 
 def messages() -> dict[str, Message]:
-    return {**_datasets(), **_estimates(), **_plans(), **_runs(), **_results(), **_models()}
+    about_data = {**_datasets(), **_estimates(), **_measuring(), **_learning(), **_others()}
+    return {**about_data, **_plans(), **_runs(), **_results(), **_models()}
 
 
 def views() -> dict[str, Json]:

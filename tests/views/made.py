@@ -6,21 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from bot.decisions.advice import Facts, Verdict, advise
+from bot.decisions.alternatives import Alternative
 from bot.decisions.assumptions import assumptions
+from bot.decisions.bills import Rates, Tokens
 from bot.decisions.budget import Budget
-from bot.decisions.planning import Plan
-from bot.decisions.roi import Assumption, Estimate, Inputs, Range, Rates, Training, Usage, estimate
-from bot.results import ArmScore, ChangedRow, Progress, RunResult
+from bot.decisions.calibration import Actual, of_run
+from bot.decisions.facts import NOTHING_MEASURED, Evidence
+from bot.decisions.outlook import Outlook
+from bot.decisions.planning import Plan, Predicted
+from bot.decisions.roi import Assumption, Estimate, Inputs, Range, Training, Usage, estimate
+from bot.decisions.simulation import simulate
+from bot.results import Advice, ArmScore, ChangedRow, Progress, RunResult
 from bot.views.runs import Look
 from storage.records import Approval, Ask, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.values import NO_CHOICES
+from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
 from trainers.tokens import Spread
-from trainers.types import Answer
+from trainers.types import Answer, Price
 
 ANA, BEN, CLEO = "U0ANA", "U0BEN", "U0CLEO"
 NOW = 1_790_000_000.0
@@ -44,6 +51,10 @@ DUPLICATE = Finding(
     "duplicate",
     "Line 17 repeats line 4.",
     "Delete the copies: they teach nothing and cost tokens.",
+)
+PERSONAL = (
+    Finding(3, "warns", "personal_data", "Line 3 holds an e-mail address.", "Replace it by a placeholder."),
+    Finding(4, "warns", "personal_data", "Line 4 holds an e-mail address.", "Replace it by a placeholder."),
 )
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
 HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))
@@ -118,6 +129,10 @@ class Estimated:
     training: Training | None
     minutes: Range
     estimate: Estimate | None
+    outlook: Outlook | None
+    alternative: Alternative | None
+    prices: Sequence[PriceRow]
+    evidence: Evidence
     assumptions: Sequence[Assumption]
     verdict: Verdict
 
@@ -131,11 +146,14 @@ def estimated(
     rows: int = 383,
     name: str = "tickets",
     gaps: tuple[str, ...] = (),
+    evidence: Evidence = NOTHING_MEASURED,
     **inputs: Any,
 ) -> Estimated:
     usage = Usage.from_means(rows, 131.6, 104.1, 4.2)
     asked = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
-    made = estimate(asked) if volume else None
+    alternative = _alternative(asked, now, evidence)
+    asked = replace(asked, alternative=alternative)
+    made, outlook = (estimate(asked), simulate(asked, draws=500)) if volume else (None, None)
     facts = Facts(
         rows=rows,
         n_holdout=rows // 5,
@@ -144,6 +162,8 @@ def estimated(
         training_usd=training.usd.expected,
         estimate=made,
         gaps=gaps,
+        evidence=evidence,
+        outlook=outlook,
     )
     return Estimated(
         name=name,
@@ -151,8 +171,35 @@ def estimated(
         training=training,
         minutes=training.minutes or Range(Decimal(10), Decimal(30), Decimal(120)),
         estimate=made,
+        outlook=outlook,
+        alternative=alternative if made else None,
+        prices=(priced(tuned, "tuned"), priced(now, "prompted")),
+        evidence=evidence,
         assumptions=assumptions(asked) if made else (),
         verdict=advise(facts),
+    )
+
+
+def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
+    """A measured rung that meets the bar, or else today's model."""
+    ladder = evidence.ladder
+    rung = next((one for one in ladder.rungs if one.arm == ladder.cheapest), None) if ladder else None
+    if rung is None:
+        why = "nothing else has been measured, and a cheaper model or prompt may do as well"
+        return Alternative(f"today's model, {now.model}", asked.usage.today, now, why)
+    if rung.arm.model is not None:
+        rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
+        tokens = Tokens(rung.n, rung.prompt_tokens, rung.completion_tokens)
+        why = "measured 93% right on 200 held-out rows, it is the cheapest that meets the bar of 85%"
+        return Alternative(f"retrieval on {rung.arm.model}", tokens, rates, why, rung)
+    free = Rates("classical", Decimal(0), Decimal(0), "no vendor")
+    why = "measured 92% right on 200 held-out rows, it is the cheapest that meets the bar of 85%"
+    return Alternative("the classical model", Tokens(rung.n, 0, 0), free, why, rung)
+
+
+def priced(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
+    return PriceRow(
+        rates.model, kind, Price(None, rates.input, rates.cached_input, rates.output), rates.said_by
     )
 
 
@@ -190,6 +237,19 @@ def plan(**other: Any) -> Plan:
         asked_at=NOW,
     )
     return replace(made, **other)
+
+
+PREDICTED = Predicted(
+    asked="current=gpt-4o volume=100000000",
+    quality=0.84,
+    p_payback=0.873,
+    target_months="3",
+    alternative="the prompt with ten examples on openai/gpt-4o-mini",
+    alternative_micros=96_000_000,
+    saving_micros=23_000_000,
+    seconds=1_560,
+    measured=(("the classical model", 0.92), ("the prompt alone on openai/gpt-4o-mini", 0.79)),
+)
 
 
 def free_plan(**other: Any) -> Plan:
@@ -260,6 +320,40 @@ def result(**other: Any) -> RunResult:
         loss_curve=tuple((6 * n, 2.4 / n) for n in range(1, 20)),
     )
     return replace(made, **other)
+
+
+GO = Advice(
+    "go",
+    "",
+    "Go: the tuned model is good enough, and it pays.",
+    "Put the tuned model to work, and keep today's at hand until it has proved itself.",
+)
+CHEAPER = Advice(
+    "no_go",
+    "cheaper rung",
+    "Not now. The classical model meets the bar of 85%: 95% right (91% to 97.3%) on 200 held-out rows, at no "
+    "charge per request. It needs no training.",
+    "Use the classical model. If that is not good enough, raise the bar (bar=) and ask again.",
+)
+
+
+def beside(other: int, tuned: int) -> str:
+    """The classical model and the tuned one, each with so many of 200 right."""
+    from tests.views import measured
+
+    rungs = measured.rung("classical", None, other), measured.rung("tuned", "local/tickets-7", tuned)
+    better, worse = sorted(rungs, key=lambda one: -one.score)
+    return measured.ladder(rungs, pairs=(measured.pair(better, worse),)).to_json()
+
+
+def actuals(foreseen: float | None) -> tuple[Actual, ...]:
+    return of_run(
+        7,
+        tokens=(108_600, 108_400),
+        micros=(43_000, 45_000),
+        seconds=(1_560.0, 1_620.0),
+        quality=None if foreseen is None else (foreseen, 0.857),
+    )
 
 
 def equal_result() -> RunResult:

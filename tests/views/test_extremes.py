@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -12,17 +13,37 @@ import pytest
 
 from bot.decisions.advice import Reason, Verdict
 from bot.decisions.budget import Budget
+from bot.measured import ArmProgress, LadderProgress
 from bot.results import ChangedRow
-from bot.views import datasets, estimates, general, home, models, plans, results, runs
+from bot.views import (
+    curves,
+    datasets,
+    documents,
+    estimate_form,
+    estimates,
+    general,
+    home,
+    ladder,
+    measuring,
+    models,
+    plans,
+    preferences,
+    prices,
+    results,
+    runs,
+    versions,
+)
 from bot.views.blocks import UNSEEN, code, escape
-from bot.views.estimates import Choices
+from bot.views.estimate_form import Choices
 from bot.views.home import Overview
-from tests.views import made
+from tests.views import made, measured
 from tests.views.cards import many_labels
 from tests.views.made import ANA, BEN, CLEO, NOW
 from tests.views.voice import mrkdwn, texts
 from tests.views.walker import problems
 from trainers.dataset import Columns, Finding
+from trainers.measuring.values import RUNG_NAMES, CurvePoint, LabelNeed
+from trainers.pricing import UnknownPrice
 from trainers.types import Answer
 
 HOSTILE = (
@@ -51,7 +72,12 @@ def cards(text: str) -> dict[str, Json]:
     """Every card with `text` wherever something from outside can stand."""
     return {
         name: made_.letter() if hasattr(made_, "letter") else made_
-        for name, made_ in {**_about_data(text), **_about_runs(text), **_forms(text)}.items()
+        for name, made_ in {
+            **_about_data(text),
+            **_measured(text),
+            **_about_runs(text),
+            **_forms(text),
+        }.items()
     }
 
 
@@ -73,6 +99,57 @@ def _about_data(text: str) -> dict[str, Any]:
         "unknown, nothing near": general.sentence(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
         "estimate": estimates.card(_estimated(text), text),
         "estimate without a sum": estimates.card(made.estimated(volume=None, gaps=(text,), name=text), text),
+    }
+
+
+def _measured(text: str) -> dict[str, Any]:
+    name = text[:300]
+    model = f"{name[:100]}/{text[:300]}"
+    rungs = [
+        measured.rung(
+            rung, f"{model} {n}" if rung != "classical" else None, n, None if n % 3 else f"{10 ** (n % 12)}"
+        )
+        for n, rung in enumerate(RUNG_NAMES * 8)
+    ]
+    worst = measured.ladder(
+        rungs, dataset=name, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
+    )
+    arms = tuple(
+        ArmProgress(one.arm, 10**9, 10**8, ("x",), text if n % 2 else None) for n, one in enumerate(rungs)
+    )
+    progress = LadderProgress("measuring", arms, 10**18, 10**17, NOW - 1e8, text)
+    plan = measured.plan([one.arm for one in rungs], dataset=name, documents=("d",) * 10**4)
+    needs = tuple(LabelNeed(text, 10**9, 0 if n % 2 else 9, 3) for n in range(77))
+    points = tuple(CurvePoint(n * 10**7, n / 50, (n / 50,) * 9) for n in range(1, 50))
+    curve = measured.curve(
+        dataset=name, points=points, needs=needs, predicted=measured.curve().predicted * 20
+    )
+    unknown = UnknownPrice(name, (), text)
+    priced = measured.price(text, source=text, note=text)
+    document = measured.document("refused", filename=text, dataset=name, refusal=text)
+    return {
+        "measure asked": measuring.asked(
+            measured.measurement("asked"), plan, progress, Budget(10**18, 10**17)
+        ),
+        "measuring": measuring.progress(measured.measurement(), plan, progress, NOW),
+        "measured": measuring.over(measured.measurement("failed"), plan, progress, escape(text)),
+        "ladder": ladder.card(
+            worst, number=10**9, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
+        ),
+        "ladder's thread": ladder.details(worst),
+        "curve": curves.card(curve, label_usd=Decimal(10**6), bar=0.999),
+        "dataset, changed": versions.changed(
+            made.dataset(version=2), replace(measured.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
+        ),
+        "curve, working": curves.working(name, name, text),
+        "curve, failed": curves.failed(name, escape(text[:900])),
+        "prices": prices.listing([priced, unknown] * 60, date(2026, 11, 25)),
+        "preference": preferences.ask("3 17", text, text, text, done=10**9, wanted=10**9),
+        "preference, chosen": preferences.chosen(text, text, text, "first", BEN),
+        "document": documents.received(document),
+        "document, ready": documents.ready(document),
+        "document, refused": documents.refused(document, text),
+        "documents": documents.listing(name, [document] * 200),
     }
 
 
@@ -121,9 +198,11 @@ def _about_runs(text: str) -> dict[str, Any]:
 def _forms(text: str) -> dict[str, Any]:
     names = [text, "", *[f"{text[:100]} {number}" for number in range(150)]]
     return {
+        "baseline form": measuring.form("C0TICKETS", measuring.Choices(names, names, names[5])),
+        "knowledge form": documents.form("C0TICKETS", text[:300]),
         "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
-        "estimate form": estimates.form("C0TICKETS", Choices(names, names)),
-        "estimate form, nothing to choose": estimates.form("C0TICKETS", Choices(["tickets"], [])),
+        "estimate form": estimate_form.form("C0TICKETS", Choices(names, names)),
+        "estimate form, nothing to choose": estimate_form.form("C0TICKETS", Choices(["tickets"], [])),
     }
 
 
@@ -135,6 +214,8 @@ ODD = {
     "one letter": "x",
     "unseen": "\u202e",
     "ampersands": "&<" * 900,
+    "right to left": "שלום עולם, مرحبا بالعالم " * 20,
+    "emoji": "👩‍👩‍👧 🏳️‍🌈 é " * 60,
 }
 
 
@@ -199,6 +280,12 @@ def markup_of_others(text: str) -> list[str]:
     """What Slack would make of it that we did not mean: links, mentions of strangers, styles, quotes."""
     found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS]
     found += UNSEEN.findall(text)
-    outside = re.sub(r"`[^`\n]+`", "", text)
+    outside = re.sub(r"`[^`\n]+`", "", _without_our_fence(text))
     found += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)
     return found + re.findall(r"^\s*&gt;.*", text, re.MULTILINE)
+
+
+def _without_our_fence(text: str) -> str:
+    """A table of ours stands in a fence, where nothing is a style; a backtick in it would end it."""
+    inside = text.removeprefix("```\n").removesuffix("\n```")
+    return "" if len(inside) == len(text) - 8 and "`" not in inside else text

@@ -1,15 +1,24 @@
-"""The two plots: drawn without a warning whatever the labels are called, and the curve for Slack's own chart."""
+"""The plots: drawn without a warning whatever the data are, and the loss curve for Slack's own chart."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bot.judging import draw_confusion, draw_loss, loss_curve
+from bot.drawings import confusion as confusion_plot
+from bot.drawings import costs, curve, labels, ladder, lengths, tornado
+from bot.drawings import loss as loss_plot
+from bot.drawings.canvas import apart, dollars, name, percent
+from bot.drawings.costs import break_even
+from bot.drawings.placing import Box, Label, place
+from bot.judging import loss_curve
 from bot.views.results import card
-from tests.views import made
+from tests.views import made, measured
+from trainers.dataset import LabelCount
 from trainers.evaluation import compare, confusion
+from trainers.measuring.values import RUNG_NAMES, CurvePoint, Prediction
 from trainers.types import Metric
 
 METRICS = [
@@ -23,21 +32,21 @@ def is_png(path: Path | None) -> bool:
 
 
 def test_the_loss_is_drawn_with_and_without_validation(tmp_path: Path) -> None:
-    assert is_png(draw_loss(METRICS, "tickets-7", tmp_path / "a.png"))
-    assert is_png(draw_loss(METRICS[:40], "costs $5 or $10", tmp_path / "b.png"))
-    assert draw_loss(METRICS[:1], "tickets-7", tmp_path / "c.png") is None
+    assert is_png(loss_plot.draw(METRICS, "tickets-7", tmp_path / "a.png"))
+    assert is_png(loss_plot.draw(METRICS[:40], "costs $5 or $10", tmp_path / "b.png"))
+    assert loss_plot.draw(METRICS[:1], "tickets-7", tmp_path / "c.png") is None
 
 
 def test_the_confusion_is_drawn_with_odd_labels(tmp_path: Path) -> None:
-    labels = ["refund of $5 to $10", "a_b", "x" * 200]
-    matrix = confusion(labels, [labels[0], "something", labels[2]])
-    assert is_png(draw_confusion(matrix, compare([False] * 3, RIGHT), "tickets-7", tmp_path / "a.png"))
+    names = ["refund of $5 to $10", "a_b", "x" * 200]
+    matrix = confusion(names, [names[0], "something", names[2]])
+    assert is_png(confusion_plot.draw(matrix, compare([False] * 3, RIGHT), "tickets-7", tmp_path / "a.png"))
 
 
 def test_too_many_labels_are_not_drawn(tmp_path: Path) -> None:
-    labels = [str(number) for number in range(41)]
+    names = [str(number) for number in range(41)]
     verdict = compare([False] * 41, [True] * 41)
-    assert draw_confusion(confusion(labels, labels), verdict, "t", tmp_path / "a.png") is None
+    assert confusion_plot.draw(confusion(names, names), verdict, "t", tmp_path / "a.png") is None
 
 
 @pytest.mark.parametrize(("steps", "points"), [(0, 0), (1, 1), (20, 20), (21, 11), (150, 19), (4_000, 20)])
@@ -57,3 +66,97 @@ def test_each_point_of_the_curve_is_a_mean() -> None:
 def test_without_a_curve_there_is_no_chart() -> None:
     without = card(made.run("done"), made.plan(), made.result(loss_curve=()))
     assert "data_visualization" not in [block["type"] for block in without.newest]
+
+
+def test_every_ladder_is_drawn(tmp_path: Path) -> None:
+    same = [measured.rung(rung, f"p/model {n}", 170, "0.30") for n, rung in enumerate(RUNG_NAMES * 2)]
+    ends = [
+        measured.rung("zero", "שלום/عالم", 0, "0.000001"),
+        measured.rung("kshot", "$/$5", 200, "9000000"),
+        measured.rung("tuned", "😀" * 90, 200, None),
+    ]
+    cases = {
+        "seven": measured.ladder(),
+        "one": measured.ladder([measured.rung("classical", None, 184)]),
+        "nobody knows a price": measured.ladder([measured.rung("zero", "a/b", 180, None)]),
+        "same": measured.ladder(same),
+        "ends": measured.ladder([*ends, measured.rung("classical", None, 200)]),
+        "undecided": measured.undecided(),
+        "many": measured.many(40, "x" * 200),
+    }
+    for case, value in cases.items():
+        assert is_png(ladder.draw(value, tmp_path / f"{case}.png")), case
+    assert ladder.draw(measured.ladder(()), tmp_path / "none.png") is None
+
+
+def test_every_curve_is_drawn(tmp_path: Path) -> None:
+    points = tuple(CurvePoint(rows, 1.0, (1.0, 1.0)) for rows in (20, 40, 80))
+    perfect = measured.curve(points=points, a=0.0, b=0.0, c=1.0, predicted=(Prediction(160, 1.0, 1.0, 1.0),))
+    assert is_png(curve.draw(measured.curve(), tmp_path / "a.png"))
+    assert is_png(curve.draw(measured.curve(predicted=()), tmp_path / "b.png"))
+    assert is_png(curve.draw(perfect, tmp_path / "c.png"))
+    assert curve.draw(measured.curve(points=points[:1]), tmp_path / "d.png") is None
+
+
+@pytest.mark.parametrize("scale", ["0.000001", "1", "90000000000"])
+def test_every_outlook_is_drawn(scale: str, tmp_path: Path) -> None:
+    assert is_png(costs.draw(measured.outlook(scale), tmp_path / "costs.png"))
+    assert is_png(tornado.draw(measured.outlook(scale), tmp_path / "tornado.png"))
+
+
+def test_an_outlook_with_nothing_to_show_is_not_drawn(tmp_path: Path) -> None:
+    one_month = measured.outlook(months=measured.outlook().months[:1])
+    still = tuple(replace(swing, at_high=swing.at_low) for swing in measured.outlook().tornado)
+    assert costs.draw(one_month, tmp_path / "a.png") is None
+    assert tornado.draw(measured.outlook(tornado=still), tmp_path / "b.png") is None
+
+
+def test_lengths_and_labels_are_drawn(tmp_path: Path) -> None:
+    long = [LabelCount(f"{'label ' * 30}{n}", 10_000 // (n + 1)) for n in range(77)]
+    assert is_png(lengths.draw([7] * 12, None, tmp_path / "a.png"))
+    assert is_png(lengths.draw([*range(5, 900)], 512, tmp_path / "b.png"))
+    assert is_png(lengths.draw([100, 200], 65_536, tmp_path / "c.png"))
+    assert is_png(labels.draw(long, tmp_path / "d.png"))
+    assert is_png(labels.draw([LabelCount("מדוע", 0), LabelCount("$5 to $10", 3)], tmp_path / "e.png"))
+    assert lengths.draw([], 512, tmp_path / "f.png") is None
+    assert labels.draw([], tmp_path / "g.png") is None
+
+
+def test_the_break_even_is_where_the_median_crosses_zero_for_the_last_time() -> None:
+    assert break_even(measured.outlook().months) == pytest.approx(450 / 280)
+    assert break_even(measured.outlook("-1").months) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [(0, "$0"), (0.00001, "$0.00001"), (0.02, "$0.02"), (250, "$250"), (3_000, "$3k"), (-1.2e6, "−$1.2M")],
+)
+def test_dollars_on_an_axis(amount: float, said: str) -> None:
+    assert dollars(amount) == said.replace("$", r"\$")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0, "0%"), (0.915, "91.5%"), (1, "100%"), (1.02, ""), (-0.1, "")]
+)
+def test_no_share_beyond_all_and_nothing(share: float, said: str) -> None:
+    assert percent(share) == said
+
+
+def test_a_name_on_a_plot_is_one_short_line() -> None:
+    assert name("a\nb\u202e") == "a b"
+    assert name("x" * 40 + "end", 20) == "x" * 10 + "…" + "x" * 6 + "end"
+
+
+def test_labels_at_lines_ends_keep_apart_and_stay_inside() -> None:
+    moved = apart([1.0, 1.0, 0.99, 0.2], 0.1, 0.0, 1.0)
+    assert moved == pytest.approx([0.9, 1.0, 0.8, 0.2])
+    assert apart([], 0.1, 0.0, 1.0) == []
+    assert apart([0.5] * 21, 0.1, 0.0, 1.0) == pytest.approx([n / 20 for n in range(21)])
+
+
+def test_no_label_covers_another_or_a_point() -> None:
+    crowd = [Label(100 + 3 * n, 100 + n, 60, 10) for n in range(8)]
+    points = [Box(label.x - 5, label.y - 5, label.x + 5, label.y + 5) for label in crowd]
+    placed = place(crowd, points, Box(0, 0, 400, 300))
+    for at, box in enumerate(placed):
+        assert not any(box.overlap(other) for other in [*points, *placed[:at]])

@@ -11,7 +11,7 @@ Json = Mapping[str, Any]
 NEVER = {
     "an exclamation mark": re.compile(r"(?<!<)!"),
     "a raw float": re.compile(r"\d\.\d{4,}"),
-    "a Python value": re.compile(r"\b(None|nan|inf|True|False)\b|Decimal\("),
+    "a Python value": re.compile(r"\b(None(?! of\b)|nan|inf|True|False)\b|Decimal\("),
     "a double space or a space before a stop": re.compile(r"[a-z]  [a-z]| [,.](\s|$)"),
     "a doubled stop": re.compile(r"\.\.|[?]\."),
     "nothing costs": re.compile(r"up to (\$0\.00|no charge)|in 0 |from 0 "),

@@ -1,0 +1,258 @@
+"""Quality against price: one point a rung with its interval, the bar, and the cheapest rung that meets it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.decisions.rungs import SHORT
+from bot.drawings.canvas import (
+    BLUE,
+    INK,
+    RED,
+    SOFT,
+    Axes,
+    Figure,
+    Text,
+    dollars,
+    figure,
+    name,
+    percent_axis,
+    saved,
+)
+from bot.drawings.placing import Box, Label, place
+from trainers.measuring.values import Ladder, Rung, Scoring, Standing
+
+MOST_POINTS, MOST_NAMES = 16, 8
+COLOURS: Mapping[Standing, str] = {"meets": BLUE, "misses": RED, "undecided": SOFT}
+MEASURED: Mapping[Scoring, str] = {
+    "label": "right answers",
+    "json": "fields right",
+    "f1": "token F1",
+    "judge": "judged right",
+}
+# The axis in its own units: free rungs stand in a column of their own, since no log scale has a zero.
+FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.0, 5.0, 6.0
+BESIDE = 0.09
+
+
+@dataclass(frozen=True)
+class _Point:
+    rung: Rung
+    x: float
+    is_cheapest: bool
+
+    @property
+    def colour(self) -> str:
+        return COLOURS[self.rung.standing]
+
+
+def draw(ladder: Ladder, path: Path) -> Path | None:
+    """The best 16 rungs at most. None where nothing was measured."""
+    rungs = _shown(ladder)
+    if not rungs:
+        return None
+    scale = _Scale.over(rungs)
+    points = _points(ladder, rungs, scale)
+    measured = MEASURED[rungs[0].scoring]
+    drawn, axes = figure(_title(ladder), "USD per 1,000 requests", measured, size=(8.6, 5.0))
+    for point in points:
+        _draw_point(axes, point)
+    _axes(axes, ladder, rungs, scale)
+    _label(drawn, axes, points)
+    return saved(drawn, path)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Dollars to the axis's units, logarithmic from `low` to `high`."""
+
+    low: float
+    high: float
+
+    @staticmethod
+    def over(rungs: Sequence[Rung]) -> _Scale:
+        paid = [math.log10(float(r.usd_per_1000)) for r in rungs if r.usd_per_1000]
+        if not paid:
+            return _Scale(0.0, 0.0)
+        middle, half = (min(paid) + max(paid)) / 2, max((max(paid) - min(paid)) / 2, 0.5)
+        return _Scale(middle - half, middle + half)
+
+    def at(self, rung: Rung) -> float:
+        if rung.usd_per_1000 is None:
+            return UNKNOWN_AT
+        if not rung.usd_per_1000:
+            return FREE_AT
+        return self.of(math.log10(float(rung.usd_per_1000)))
+
+    def of(self, exponent: float) -> float:
+        return PAID_FROM + (PAID_TO - PAID_FROM) * (exponent - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Of 1, 2 and 5 times a power of ten, those that fit: six at most."""
+        exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for leading in ((1, 2, 5), (1, 3), (1,)):
+            at = [e + math.log10(digit) for e in exponents for digit in leading]
+            at = [one for one in at if self.low - 0.02 <= one <= self.high + 0.02]
+            if 2 <= len(at) <= 6:
+                return [(self.of(one), dollars(10**one)) for one in at]
+        every = max(-(-(len(exponents)) // 6), 1)
+        return [(self.of(e), dollars(10.0**e)) for e in exponents[::every] if self.low <= e <= self.high]
+
+
+def _shown(ladder: Ladder) -> Sequence[Rung]:
+    """All, or the cheapest that meets the bar and the best of the others."""
+    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
+    kept = ranked[:MOST_POINTS]
+    return [rung for rung in ladder.rungs if rung in kept]
+
+
+def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
+    """Rungs of the same price stand beside each other, so that their intervals can be seen."""
+    points: list[_Point] = []
+    for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
+        here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
+        first = -(len(here) - 1) / 2
+        for at, rung in enumerate(here):
+            shift = (first + at) * BESIDE if len(here) > 1 else 0.0
+            points.append(_Point(rung, scale.at(rung) + shift, rung.arm == ladder.cheapest))
+    return points
+
+
+def _title(ladder: Ladder) -> str:
+    left_out = len(ladder.rungs) - MOST_POINTS
+    more = f" (the best {MOST_POINTS} of {len(ladder.rungs)})" if left_out > 0 else ""
+    return f"{name(ladder.dataset)}: quality against price, {ladder.n:,} held-out rows{more}"
+
+
+def _draw_point(axes: Axes, point: _Point) -> None:
+    rung = point.rung
+    axes.plot([point.x] * 2, [rung.low, rung.high], color=point.colour, linewidth=1.6, alpha=0.55)
+    axes.plot(
+        [point.x],
+        [rung.score],
+        marker="o",
+        markersize=11 if point.is_cheapest else 7,
+        color=point.colour,
+        markerfacecolor="white" if rung.standing == "undecided" else point.colour,
+        markeredgewidth=2,
+    )
+
+
+def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> None:
+    is_free = any(rung.usd_per_1000 is not None and not rung.usd_per_1000 for rung in rungs)
+    is_paid, is_unknown = any(r.usd_per_1000 for r in rungs), any(r.usd_per_1000 is None for r in rungs)
+    ticks = [
+        *([(FREE_AT, "free")] if is_free else []),
+        *(scale.ticks() if is_paid else []),
+        *([(UNKNOWN_AT, "price\nunknown")] if is_unknown else []),
+    ]
+    axes.set_xticks([at for at, _ in ticks], [said for _, said in ticks])
+    left = FREE_AT - 0.6 if is_free else PAID_FROM - 0.6 if is_paid else UNKNOWN_AT - 0.6
+    right = UNKNOWN_AT + 0.6 if is_unknown else PAID_TO + 0.9 if is_paid else FREE_AT + 1.4
+    axes.set_xlim(left, right)
+    if is_free and is_paid:
+        axes.axvline((FREE_AT + PAID_FROM) / 2, color=SOFT, linewidth=0.8, alpha=0.5)
+    lows, highs = [rung.low for rung in rungs], [rung.high for rung in rungs]
+    low, high = min(*lows, ladder.bar), max(*highs, ladder.bar)
+    room = max((high - low) * 0.12, 0.03)
+    axes.set_ylim(max(low - room, -0.04), min(high + room, 1.04))
+    axes.axhline(ladder.bar, color=INK, linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f" bar {100 * ladder.bar:g}%",
+        (1.0, ladder.bar),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        color=INK,
+        fontweight="bold",
+        annotation_clip=False,
+    )
+    percent_axis(axes.yaxis)
+
+
+def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
+    """The layout is settled first: from then on a pixel stays where it is."""
+    ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
+    names = [_name(point) for point in ranked]
+    if len(ranked) > MOST_NAMES:
+        _key(axes, ranked, names)
+        names = [str(number) for number in range(1, len(ranked) + 1)]
+    drawn.canvas.draw()
+    drawn.set_layout_engine("none")
+    texts = [_text(axes, point, said) for point, said in zip(ranked, names, strict=True)]
+    sizes = [text.get_window_extent() for text in texts]
+    at = [axes.transData.transform((point.x, point.rung.score)) for point in ranked]
+    labels = [Label(x, y, s.width, s.height * 1.1) for (x, y), s in zip(at, sizes, strict=True)]
+    frame = axes.get_window_extent()
+    room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
+    placed = place(labels, [*_lines(axes, room), *(b for p in points for b in _drawn(axes, p))], room)
+    back = axes.transData.inverted()
+    for text, label, box in zip(texts, labels, placed, strict=True):
+        text.set_position(back.transform((box.left, box.middle[1])))
+        _lead(axes, label, box)
+
+
+def _name(point: _Point) -> str:
+    arm = point.rung.arm
+    said = f"{SHORT[arm.rung]}, {name(arm.model, 26)}" if arm.model else SHORT[arm.rung]
+    return f"{said}: cheapest that meets it" if point.is_cheapest else said
+
+
+def _text(axes: Axes, point: _Point, said: str) -> Text:
+    return axes.text(
+        point.x,
+        point.rung.score,
+        said,
+        fontsize=8.5,
+        va="center",
+        ha="left",
+        color=_ink(point),
+        fontweight="bold" if point.is_cheapest else "normal",
+    )
+
+
+def _ink(point: _Point) -> str:
+    return INK if point.rung.standing == "undecided" else point.colour
+
+
+def _key(axes: Axes, ranked: Sequence[_Point], names: Sequence[str]) -> None:
+    """Too many names to stand among the points: numbers do, and the names beside the plot, best first."""
+    for number, (point, said) in enumerate(zip(ranked, names, strict=True)):
+        axes.annotate(
+            f"{number + 1}  {said}",
+            (1.16, 1 - (number + 0.5) / max(len(ranked), 12)),
+            xycoords="axes fraction",
+            va="center",
+            color=_ink(point),
+            fontsize=8.5,
+            fontweight="bold" if point.is_cheapest else "normal",
+            annotation_clip=False,
+        )
+
+
+def _lines(axes: Axes, room: Box) -> list[Box]:
+    """The bar: a label on it can't be read."""
+    (dashed,) = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+    _, y = axes.transData.transform((0, dashed.get_ydata()[0]))
+    return [Box(room.left, y - 2, room.right, y + 2)]
+
+
+def _drawn(axes: Axes, point: _Point) -> list[Box]:
+    """What a label must not cover: the dot and its interval."""
+    x, y = axes.transData.transform((point.x, point.rung.score))
+    _, low = axes.transData.transform((point.x, point.rung.low))
+    _, high = axes.transData.transform((point.x, point.rung.high))
+    half = 14 if point.is_cheapest else 10
+    return [Box(x - half, y - half, x + half, y + half), Box(x - 3, low, x + 3, high)]
+
+
+def _lead(axes: Axes, label: Label, box: Box) -> None:
+    """A thin line to a label that could not stay beside its point."""
+    x, y = min(max(label.x, box.left), box.right), box.middle[1]
+    if math.hypot(x - label.x, y - label.y) < 2.2 * label.height:
+        return
+    back = axes.transData.inverted()
+    (from_x, from_y), (to_x, to_y) = back.transform([(label.x, label.y), (x, y)])
+    axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)

@@ -1,0 +1,109 @@
+"""What a run came to beside what its plan had foreseen, and the error of our estimates over all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from bot.decisions.amounts import duration as months
+from bot.decisions.calibration import Actual, Quantity, RunningError
+from bot.decisions.paying import chance
+from bot.decisions.planning import Plan
+from bot.results import RunResult
+from bot.views.blocks import Block, Message, context, escape, section
+from bot.views.words import counted, duration, money, percent, short
+from trainers.money import usd
+
+MOST_RUNGS = 8
+QUANTITIES: Mapping[Quantity, str] = {
+    "tokens": "Tokens",
+    "dollars": "Cost",
+    "minutes": "Training time",
+    "quality": "Quality",
+}
+
+
+def held_against(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> Message:
+    """What the run came to beside what was estimated, for the thread. `actuals` are this run's."""
+    lines = [f"• {QUANTITIES[one.quantity]}: {_pair(one)}" for one in actuals]
+    if not any(one.quantity == "quality" for one in actuals):
+        lines.append(
+            f"• Quality: {percent(result.quality)}; none was estimated, as no model tuned alike was measured"
+        )
+    return Message(
+        "Estimate and actual",
+        (section("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)),
+    )
+
+
+def other_bill(plan: Plan) -> list[tuple[str, str]]:
+    """What the saving is held against, where it is not today's model."""
+    foreseen = plan.predicted
+    if foreseen is None or foreseen.alternative is None or foreseen.alternative.startswith("today's model"):
+        return []
+    return [
+        (
+            "Held against",
+            f"{escape(short(foreseen.alternative, 60))}: {money(foreseen.alternative_micros)} a month",
+        )
+    ]
+
+
+def over_all_runs(errors: Sequence[RunningError]) -> list[Block]:
+    """How good our estimates have been."""
+    lines = [f"• {line}" for error in errors for line in _running_line(error)]
+    return [section("\n".join(["*Our estimates over all runs*", *lines]))] if lines else []
+
+
+def _pair(one: Actual) -> str:
+    actual, estimated = _amount(one.quantity, one.actual), _amount(one.quantity, one.estimated)
+    if actual == estimated:
+        return f"{actual}, as estimated"
+    return f"{actual}, estimated {estimated}{_off(one)}"
+
+
+def _off(one: Actual) -> str:
+    if one.quantity == "quality":
+        return f" ({100 * abs(one.actual - one.estimated):.1f} points off)"
+    if one.off is None or not one.estimated:
+        return ""
+    return f" ({100 * one.off:.0f}% off)" if one.off >= Decimal("0.01") else " (under 1% off)"
+
+
+def _amount(quantity: Quantity, amount: Decimal) -> str:
+    match quantity:
+        case "tokens":
+            return f"{amount:,.0f}"
+        case "dollars":
+            return usd(amount) if amount else "no charge"
+        case "minutes":
+            return duration(float(amount) * 60)
+        case "quality":
+            return percent(float(amount))
+
+
+def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
+    """What was known when the plan was made."""
+    foreseen = plan.predicted
+    if foreseen is None:
+        return []
+    said = []
+    if foreseen.p_payback is not None and foreseen.target_months is not None:
+        within = months(Decimal(foreseen.target_months))
+        said.append(f"Paying back within {within} was expected in {chance(foreseen.p_payback)} of cases.")
+    if foreseen.measured:
+        scores = "; ".join(
+            f"{escape(short(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
+        )
+        said.append(f"Measured before: {scores}. The tuned model: {percent(result.quality)}.")
+    return [context(" ".join(said))] if said else []
+
+
+def _running_line(error: RunningError) -> list[str]:
+    if error.median_ratio is None or error.mean_off is None:
+        return []
+    early = ", so far" if error.is_early else ""
+    return [
+        f"{QUANTITIES[error.quantity]}: {error.median_ratio:.2f} times the estimate (the median of "
+        f"{counted(error.runs, 'run')}{early}), {100 * error.mean_off:.0f}% off on average"
+    ]

@@ -1,0 +1,183 @@
+"""Is more data worth it? The learning curve in words: what the next rows bring, what they cost, which to label."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from bot.views.blocks import (
+    Block,
+    Message,
+    code,
+    context,
+    cut,
+    escape,
+    header,
+    line_chart,
+    listed,
+    section,
+)
+from bot.views.rungs import arm_name, bar_share
+from bot.views.tables import monospaced
+from bot.views.words import counted, percent, short
+from trainers.measuring.values import Curve, LabelNeed, Prediction
+from trainers.money import usd
+
+SHOWN_NEEDS, SHOWN_SIZES = 8, 20
+# Points: what the largest size that was asked about brings, or the next 100 rows where none was asked about.
+HARDLY, HARDLY_PER_100 = 1.0, 0.1
+
+
+def working(dataset: str, target: str | None = None, note: str | None = None) -> Message:
+    whose = f" of {short(target)}" if target else ""
+    text = f"Working out the learning curve{escape(whose)} on {escape(short(dataset))} …"
+    return Message(text, (section(text), *([context(escape(cut(note, 900)))] if note else [])))
+
+
+def failed(dataset: str, why: str) -> Message:
+    """`why` is ours and may hold mrkdwn."""
+    headline = f"No learning curve of {short(dataset)}"
+    return Message(f"{escape(headline)}. {why}", (header(headline), section(why)))
+
+
+def card(curve: Curve, *, label_usd: Decimal | None = None, bar: float | None = None) -> Message:
+    """`label_usd` is what one labelled row costs, where a team has said so."""
+    headline = _headline(curve)
+    top = (header(headline), context(_subject(curve)))
+    end = (
+        *_bullets(curve, label_usd, bar),
+        *_needs(curve),
+        section(f"*Next*: {_next_step(curve)}"),
+        context(_method(curve)),
+    )
+    if not curve.points:
+        return Message(escape(headline), (*top, *end))
+    return Message(
+        escape(f"{headline}. {_predictions(curve)}".strip()),
+        (*top, monospaced(_table(curve)), *end),
+        newest=(*top, *_chart(curve), *end),
+    )
+
+
+def alt_text(curve: Curve) -> str:
+    return f"Right answers by rows to train on, {arm_name(curve.arm, 40)}, {short(curve.dataset)}"
+
+
+def _headline(curve: Curve) -> str:
+    if _is_flat(curve):
+        return f"More rows like these would hardly help: {_gain(curve)} for the next 100"
+    far = _farthest(curve)
+    more = (
+        f", {far.rows:,} in all about {100 * _gained(curve, far):.1f}"
+        if far and _gained(curve, far) > 0
+        else ""
+    )
+    return f"The next 100 rows would bring about {_gain(curve)}{more}"
+
+
+def _is_flat(curve: Curve) -> bool:
+    far = _farthest(curve)
+    return 100 * _gained(curve, far) < HARDLY if far else curve.points_per_100 < HARDLY_PER_100
+
+
+def _farthest(curve: Curve) -> Prediction | None:
+    return max(curve.predicted, key=lambda one: one.rows, default=None) if curve.points else None
+
+
+def _gained(curve: Curve, one: Prediction) -> float:
+    return one.score - curve.points[-1].score
+
+
+def _gain(curve: Curve) -> str:
+    gained = max(curve.points_per_100, 0.0)
+    if gained < 0.01:
+        return "under 0.01 points"
+    return f"{gained:.2f} points" if gained < 1 else f"{gained:.1f} points"
+
+
+def _subject(curve: Curve) -> str:
+    version = f" version {curve.version}" if curve.version > 1 else ""
+    return f"{escape(short(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
+
+
+def _predictions(curve: Curve) -> str:
+    last = curve.predicted[-1] if curve.predicted else None
+    return f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
+
+
+def _predicted(one: Prediction) -> str:
+    return f"{percent(one.score)} ({100 * one.low:.1f}–{100 * one.high:.1f}%)"
+
+
+def _table(curve: Curve) -> list[tuple[str, str, str]]:
+    measured = [
+        (f"{point.rows:,}", percent(point.score), f"measured, {counted(len(point.draws), 'draw')}")
+        for point in curve.points
+    ]
+    expected = [(f"{one.rows:,}", percent(one.score), _between(one)) for one in curve.predicted]
+    return [("Rows", "Right", ""), *measured[-SHOWN_SIZES:], *expected[-SHOWN_SIZES:]]
+
+
+def _between(one: Prediction) -> str:
+    return f"expected, {100 * one.low:.1f} to {100 * one.high:.1f}%"
+
+
+def _chart(curve: Curve) -> list[Block]:
+    seen = [(f"{point.rows:,}", round(100 * point.score, 1)) for point in curve.points]
+    seen += [(f"{one.rows:,} expected", round(100 * one.score, 1)) for one in curve.predicted]
+    shown = list(dict(seen[-SHOWN_SIZES:]).items())
+    if len(shown) < 2:
+        return [monospaced(_table(curve))]
+    return [line_chart("Right answers by rows", "right", shown, x="rows to train on", y="% right")]
+
+
+def _bullets(curve: Curve, label_usd: Decimal | None, bar: float | None) -> list[Block]:
+    said = [f"With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
+    said += _dollars(curve, label_usd) + _bar(curve, bar)
+    return [listed([f"• {one}" for one in said])] if said else []
+
+
+def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
+    if label_usd is None or curve.points_per_100 <= 0:
+        return []
+    a_point = 100 * label_usd / Decimal(str(curve.points_per_100))
+    return [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
+
+
+def _bar(curve: Curve, bar: float | None) -> list[str]:
+    """The first predicted size that gets to the bar."""
+    if bar is None or (curve.points and curve.points[-1].score >= bar):
+        return []
+    reached = next((one for one in curve.predicted if one.score >= bar), None)
+    if reached:
+        return [f"{bar_share(bar)} is to be expected from about {reached.rows:,} rows on."]
+    return [f"{bar_share(bar)} is not reached at any of these sizes."] if curve.predicted else []
+
+
+def _needs(curve: Curve) -> list[Block]:
+    if not curve.needs:
+        return []
+    lines = [_need(one) for one in curve.needs[:SHOWN_NEEDS]]
+    hidden = len(curve.needs) - len(lines)
+    more = [f"… and {hidden:,} more"] if hidden > 0 else []
+    return [section("*Label these next*: they have few rows, or are often wrong."), listed([*lines, *more])]
+
+
+def _need(one: LabelNeed) -> str:
+    held = f"{one.right:,} of {one.held:,} held-out rows right" if one.held else "none held out"
+    return f"• {code(cut(one.label, 60) or '(empty)')}: {counted(one.rows, 'row')}, {held}"
+
+
+def _next_step(curve: Curve) -> str:
+    name = escape(short(curve.dataset))
+    if _is_flat(curve):
+        return "Spend the time on other things: labels that are in doubt, the prompt, or another model."
+    return f"Label more rows, those above first, and upload the file again as {code(name)}: it becomes a new version."
+
+
+def _method(curve: Curve) -> str:
+    tuned = curve.arm.rung == "tuned"
+    other = "" if tuned else " A fine-tuned model's curve has its own height; its slope is often alike."
+    return (
+        "Trained on parts of the rows, measured on the same held-out ones. The line through the points is "
+        f"a + b·n^(−c), the range a bootstrap's (95%).{other}"
+    )

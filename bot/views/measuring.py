@@ -1,0 +1,263 @@
+"""A measurement before its result: what it would ask and cost, how far it is, how it ended; and its form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.decisions.budget import Budget
+from bot.decisions.tasks import TASK_KINDS
+from bot.measured import ArmProgress, LadderPlan, LadderProgress, Stage
+from bot.views import inputs
+from bot.views.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    confirm,
+    context,
+    cut,
+    escape,
+    fields,
+    header,
+    listed,
+    modal,
+    section,
+    task,
+    tasks,
+)
+from bot.views.plans import budget_left
+from bot.views.rungs import EXPLAINED, arm_name, bar_share
+from bot.views.words import at_most, bar, charge, counted, left, short
+from storage.records import Measurement, MeasurementState
+
+MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
+STAGES: dict[Stage, str] = {
+    "preparing": "is getting its questions ready",
+    "asking": "waits for a yes",
+    "measuring": "is under way",
+    "judging": "is being judged",
+}
+ENDED: dict[MeasurementState, str] = {
+    "asked": "waits",
+    "running": "is under way",
+    "done": "is done",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+}
+# A run of arms that is longer is counted: a card has room for so many tasks and lines.
+SHOWN_ARMS = 30
+LEAST_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the form offers. `dataset` is chosen at first."""
+
+    datasets: Sequence[str]
+    models: Sequence[str]
+    dataset: str | None = None
+
+
+def asked(measurement: Measurement, plan: LadderPlan, known: LadderProgress, budget: Budget) -> Message:
+    """What will be asked and what it costs at most, before anything is spent."""
+    number = str(measurement.id)
+    price = f"for {at_most(known.most_micros)}" if known.most_micros else "at no charge"
+    headline = f"Measure {counted(len(plan.arms), 'alternative')} on {short(plan.title)} {price}?"
+    return Message(
+        escape(headline),
+        (
+            header(headline),
+            fields(_facts(measurement, plan, known, budget)),
+            listed([_asked_line(one) for one in known.arms]),
+            actions(
+                button("Measure", MEASURE, number, style="primary", confirm=_sure(known)),
+                button("Cancel", CANCEL, number),
+            ),
+            context(
+                f"Measurement m{number}. Answers that are known from before are not asked again. "
+                "Nobody's yes within 24 hours means no."
+            ),
+        ),
+    )
+
+
+def progress(measurement: Measurement, plan: LadderPlan, known: LadderProgress, now: float) -> Message:
+    """The card that is edited in place."""
+    headline = _headline(measurement, plan, STAGES[known.stage])
+    share = [section(f"{bar(_share(known))}, {_time_left(known, now)}"), fields(_spent(known))]
+    below = [
+        *(share if known.arms else []),
+        *([context(escape(cut(known.note, 900)))] if known.note else []),
+        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
+    ]
+    return Message(
+        escape(headline),
+        (header(headline), *_arms(known), *below),
+        newest=(header(headline), *_tasks(known), *below),
+    )
+
+
+def over(measurement: Measurement, plan: LadderPlan, known: LadderProgress, why: str = "") -> Message:
+    """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
+    headline = _headline(measurement, plan, ENDED[measurement.state])
+    said = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
+    told = [section(said)] if said else []
+    kept = "Answers so far are kept: the same again asks only the rest."
+    again = [context(kept)] if known.answered and measurement.state != "done" else []
+    spent = [fields(_spent(known))] if known.arms else []
+    return Message(
+        f"{escape(headline)}. {said}".strip(),
+        (header(headline), *told, *_arms(known), *spent, *again),
+    )
+
+
+def form(channel: str, choices: Choices) -> Block:
+    rungs = [(name, words) for name, words in EXPLAINED.items() if name != "tuned"]
+    blocks = [
+        inputs.select("dataset", "Dataset", choices.datasets, initial=choices.dataset),
+        inputs.several(
+            "models",
+            "Models to ask",
+            choices.models,
+            placeholder="Your own trainer's",
+            hint="Each is asked every held-out row, once for each rung. The cost is shown before anything is sent.",
+        ),
+        inputs.boxes("rungs", "Alternatives to measure", rungs),
+        inputs.text(
+            "bar",
+            "Good enough from",
+            "85%",
+            hint="The share of right answers. Empty: what the dataset is set to, 85% at first.",
+        ),
+        inputs.choice(
+            "task",
+            "What should the model get better at?",
+            list(TASK_KINDS.items()),
+            placeholder="Not said",
+            hint="The advice depends on it: facts call for retrieval, thinking for a better model.",
+        ),
+        inputs.long_text(
+            "prompt",
+            "Your prompt today",
+            "Sort this message into one of our categories …",
+            hint="What stands before each text. Empty: a plain instruction with the labels.",
+        ),
+    ]
+    return modal("Measure alternatives", FORM, blocks, submit="Continue", private=channel)
+
+
+def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
+    return f"Measurement m{measurement.id} {words}: {counted(len(plan.arms), 'alternative')} on {short(plan.title)}"
+
+
+def _facts(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
+) -> list[tuple[str, str]]:
+    prompt = (
+        "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
+    )
+    pairs = [
+        ("Cost", at_most(progress.most_micros)),
+        ("Budget left", budget_left(budget)),
+        ("Questions", f"{progress.of - progress.answered:,}, on {counted(plan.n_holdout, 'held-out row')}"),
+        ("Good enough from", bar_share(plan.bar)),
+        ("Prompt", prompt),
+        ("Asked for by", f"<@{measurement.requested_by}>"),
+    ]
+    knowledge = [("Knowledge", counted(len(plan.documents), "document"))] if plan.documents else []
+    return [*pairs, *knowledge]
+
+
+def _asked_line(one: ArmProgress) -> str:
+    name = escape(arm_name(one.arm))
+    if one.failed:
+        return f"• {name}: left out. {escape(cut(one.failed, 300))}"
+    if one.arm.model is None:
+        return f"• {name}: learnt from your rows on this machine, asks nobody"
+    known = f", {one.answered:,} of them known" if one.answered else ""
+    return f"• {name}: {counted(one.of, 'question')}{known}"
+
+
+def _sure(progress: LadderProgress) -> Block:
+    spends = (
+        f"It reserves {charge(progress.most_micros)} of this month's budget; what is not used becomes free again."
+        if progress.most_micros
+        else "It costs nothing but the machine's time."
+    )
+    asked = progress.of - progress.answered
+    return confirm(
+        f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
+        f"{counted(asked, 'question')} will be asked. {spends}",
+        "Measure",
+        "Not now",
+    )
+
+
+def _stop(measurement: Measurement) -> Block:
+    return confirm(
+        f"Cancel measurement m{measurement.id}?",
+        "Answers so far are kept and paid: the same measurement would go on from them.",
+        "Cancel it",
+        "Let it go on",
+    )
+
+
+def _arms(progress: LadderProgress) -> list[Block]:
+    lines = [_arm_line(one) for one in progress.arms]
+    return [listed(lines)] if lines else []
+
+
+def _arm_line(one: ArmProgress) -> str:
+    name = escape(arm_name(one.arm))
+    if one.failed:
+        return f"• {name}: left out. {escape(cut(one.failed, 300))}"
+    declined = f", {len(one.declined):,} without an answer" if one.declined else ""
+    done = one.answered + len(one.declined)
+    return f"✓ {name}{declined}" if one.is_whole else f"• {name}: {done:,} of {one.of:,}{declined}"
+
+
+def _tasks(progress: LadderProgress) -> list[Block]:
+    """The same as Slack's `plan`."""
+    shown = progress.arms[:SHOWN_ARMS]
+    steps = [task(f"arm {at}", _task_title(one), _status(one)) for at, one in enumerate(shown)]
+    hidden = len(progress.arms) - len(shown)
+    title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
+    return [tasks(title, steps)] if steps else []
+
+
+def _task_title(one: ArmProgress) -> str:
+    done = one.answered + len(one.declined)
+    return f"{arm_name(one.arm)}: {'left out' if one.failed else f'{done:,} of {one.of:,}'}"
+
+
+def _status(one: ArmProgress) -> str:
+    if one.failed:
+        return "error"
+    if one.is_whole:
+        return "complete"
+    return "in_progress" if one.answered or one.declined else "pending"
+
+
+def _share(progress: LadderProgress) -> float:
+    return progress.answered / progress.of if progress.of else 0.0
+
+
+def _time_left(progress: LadderProgress, now: float) -> str:
+    """By the pace so far, once there is one."""
+    if progress.stage != "measuring":
+        return "about to begin" if progress.stage in ("preparing", "asking") else "working out what it means"
+    passed = now - progress.started_at if progress.started_at is not None else 0.0
+    if passed < LEAST_SECONDS or not progress.answered:
+        return f"{progress.answered:,} of {progress.of:,} answers"
+    return left(passed * (progress.of - progress.answered) / progress.answered)
+
+
+def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
+    answers = ("Answers", f"{progress.answered:,} of {progress.of:,}")
+    if not progress.most_micros:
+        return [answers, ("Cost", "no charge")]
+    return [
+        answers,
+        ("Cost so far", f"{charge(progress.spent_micros)}, {at_most(progress.most_micros)} agreed"),
+    ]

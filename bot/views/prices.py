@@ -1,0 +1,76 @@
+"""What models cost, with who says so and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+
+from bot.views.blocks import Message, context, cut, data_table, escape, header, listed, section
+from bot.views.tables import monospaced
+from bot.views.words import counted, short
+from trainers.money import usd
+from trainers.pricing import PriceRow, UnknownPrice
+
+SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES = 25, 60, 8
+HEADING = ("USD per 1M tokens", "input", "cached", "output", "training")
+Row = tuple[str, str, str, str, str]
+
+
+def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
+    """`read_on`: the day for which the prices were looked up."""
+    priced = [row for row in rows if isinstance(row, PriceRow)]
+    unknown = [row for row in rows if isinstance(row, UnknownPrice)]
+    if not rows:
+        text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
+        return Message(text, (section(text),))
+    title = f"Prices of {counted(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
+    missing = [listed([f"• {escape(cut(one.sentence, 300))}" for one in unknown])] if unknown else []
+    notes = [listed([f"• {note}" for note in _notes(priced)])] if _notes(priced) else []
+    end = (*notes, *missing, context(_sources(priced)))
+    if not priced:
+        return Message(escape(title), (header(title), *end))
+    shown = [HEADING, *(_row(row, 34) for row in priced[:SHOWN_ROWS])]
+    hidden = len(priced) - SHOWN_ROWS
+    more = [context(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
+    every = [HEADING, *(_row(row, 60) for row in priced[:TABLE_ROWS])]
+    return Message(
+        escape(title),
+        (header(title), monospaced(shown), *more, *end),
+        newest=(header(title), data_table("USD per 1M tokens", every), *end),
+    )
+
+
+def _row(row: PriceRow, longest: int) -> Row:
+    price = row.price
+    kind = ", tuned" if row.kind == "tuned" else ""
+    amounts = (price.input, price.cached_input, price.output)
+    said = [_amount(amount) for amount in amounts]
+    training = _amount(price.training) if price.training is not None else _hourly(row)
+    return (f"{short(row.model, longest)}{kind}", said[0], said[1], said[2], training)
+
+
+def _amount(amount: Decimal | None) -> str:
+    """Every digit that a price has, two behind the point at least: $0.025."""
+    if amount is None:
+        return "–"
+    digits = max(2, -int(amount.normalize().as_tuple().exponent))
+    return f"${amount:,.{digits}f}" if amount else "free"
+
+
+def _hourly(row: PriceRow) -> str:
+    if row.usd_per_hour is None:
+        return "–"
+    return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
+
+
+def _notes(rows: Sequence[PriceRow]) -> list[str]:
+    return [f"{escape(short(row.model))}: {escape(cut(row.note, 300))}" for row in rows if row.note]
+
+
+def _sources(rows: Sequence[PriceRow]) -> str:
+    sources = list(dict.fromkeys(row.said_by for row in rows))
+    named = "; ".join(escape(cut(one, 120)) for one in sources[:SHOWN_SOURCES])
+    more = f" and {len(sources) - SHOWN_SOURCES:,} more" if len(sources) > SHOWN_SOURCES else ""
+    said = f"From {named}{more}. " if named else ""
+    return f'{said}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'

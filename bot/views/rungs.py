@@ -1,0 +1,73 @@
+"""Rungs as people read them: name, quality, price, speed. Plain text, to be escaped by who puts it in a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from bot.decisions.rungs import SHORT
+from bot.views.words import percent, short
+from trainers.measuring.values import Arm, Rung, RungName, Scoring, Standing
+from trainers.money import usd
+
+# For the form, where a person chooses.
+EXPLAINED: Mapping[RungName, str] = {
+    "classical": "Classical: word counts and a linear rule, free",
+    "zero": "Prompt alone: the instructions and the labels",
+    "kshot": "Ten examples: of your rows, in the prompt",
+    "retrieval": "Retrieval: the nearest rows, or your documents",
+    "tuned": "Tuned",
+}
+STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
+MEASURED: Mapping[Scoring, str] = {"label": "Right", "json": "Fields", "f1": "F1", "judge": "Judged"}
+
+
+def arm_name(arm: Arm, longest: int = 60) -> str:
+    """'classical', 'prompt alone, local/smollm2-135m'."""
+    return f"{SHORT[arm.rung]}, {short(arm.model, longest)}" if arm.model else SHORT[arm.rung]
+
+
+def row_name(arm: Arm) -> str:
+    """For a narrow column: without who sells the model, whose end tells it apart."""
+    if arm.model is None:
+        return SHORT[arm.rung]
+    return f"{SHORT[arm.rung]}, {short(arm.model.partition('/')[2] or arm.model, 22)}"
+
+
+def quality(rung: Rung) -> str:
+    """The share and its interval."""
+    return f"{percent(rung.score)} ({interval(rung)})"
+
+
+def interval(rung: Rung) -> str:
+    return f"{100 * rung.low:.0f}–{100 * rung.high:.0f}%"
+
+
+def price(amount: Decimal | None) -> str:
+    """Of 1,000 requests, as a cell."""
+    if amount is None:
+        return "unknown"
+    return "free" if not amount else usd(amount)
+
+
+def said_price(amount: Decimal | None) -> str:
+    """The same in a sentence."""
+    if amount is None:
+        return "at a price that nobody told me"
+    return "free" if not amount else f"{usd(amount)} per 1,000 requests"
+
+
+def seconds(rung: Rung) -> str:
+    """p50 and p95 of an answer."""
+    return f"{_seconds(rung.p50_s)} / {_seconds(rung.p95_s)} s"
+
+
+def bar_share(bar: float) -> str:
+    """85%, 92.5%."""
+    return f"{round(100 * bar, 2):g}%"
+
+
+def _seconds(count: float) -> str:
+    if count < 0.1:
+        return "<0.1"
+    return f"{count:.1f}" if count < 10 else f"{count:,.0f}"

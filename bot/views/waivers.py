@@ -1,0 +1,96 @@
+"""Personal data on its way to a vendor: the card that asks for somebody's word, the form for it, what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.decisions.waiving import PERSONAL_DATA
+from bot.views.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    code,
+    context,
+    escape,
+    header,
+    listed,
+    modal,
+    plain,
+    section,
+)
+from bot.views.findings import groups, sentence
+from storage.records import Dataset, Waiver
+from trainers.dataset import Finding
+
+WAIVE, WAIVER_FORM = "record_waiver", "waiver_form"
+MOST_REASON = 500
+
+
+def refusal(dataset: Dataset, vendor: str) -> str:
+    """What the person reads whose command it stopped."""
+    return (
+        f"{code(dataset.name)} holds personal data, so it leaves for {escape(vendor)} only once an approver has "
+        f"recorded why it may: the card in <#{dataset.channel}> has the button. A target that starts with "
+        "`local/` stays on this machine and needs no such word."
+    )
+
+
+def card_name(dataset: Dataset) -> str:
+    return f"waiver {dataset.id}"
+
+
+def asked(dataset: Dataset, vendor: str, findings: Sequence[Finding]) -> Message:
+    headline = f"{dataset.title} holds personal data"
+    why = (
+        f"Somebody wants to send it to {escape(vendor)}. Take the data out and upload the file again, choose a "
+        "target that starts with `local/`, which stays on this machine, or record why it may leave."
+    )
+    return Message(
+        f"{escape(headline)}. {why}",
+        (
+            header(headline),
+            listed(_found(findings)),
+            section(why),
+            actions(button("Record a waiver…", WAIVE, str(dataset.id))),
+            context(
+                f"An approver records it, not <@{dataset.uploaded_by}>, who uploaded the data: so two people have "
+                "seen what leaves. It is for this version only, kept with a name, and can't be taken back."
+            ),
+        ),
+    )
+
+
+def given(dataset: Dataset, waiver: Waiver) -> Message:
+    """The button gives way to who said what."""
+    headline = f"{dataset.title} may leave for a vendor"
+    said = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
+    return Message(f"{escape(headline)}. {said}", (header(headline), section(said)))
+
+
+def form(dataset: Dataset) -> Block:
+    reason = {
+        "type": "input",
+        "block_id": "reason",
+        "label": plain("Why may this data leave?", 75),
+        "hint": plain("Like: the customers agreed, ticket LEGAL-12. It stays with your name.", 150),
+        "element": {
+            "type": "plain_text_input",
+            "action_id": "value",
+            "multiline": True,
+            "max_length": MOST_REASON,
+        },
+    }
+    said = section(
+        f"{code(dataset.title)} holds personal data. With a waiver it may be sent to any vendor that is "
+        "configured here, for training and for measuring."
+    )
+    return modal("Record a waiver", WAIVER_FORM, [said, reason], submit="Record", private=str(dataset.id))
+
+
+def _found(findings: Sequence[Finding]) -> list[str]:
+    """Personal data by kind; lines and never a value."""
+    personal = [finding for finding in findings if finding.code == PERSONAL_DATA]
+    parts = [part for group in groups(personal) for part in group.parts]
+    said = [sentence(part) for part in parts]
+    return [f"• {escape(one[:1].upper() + one[1:])}" for one in said]
