@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from slack_bolt import App
 from slack_sdk import WebClient
 
-from bot.embedded import EmbeddedTrainer
+from bot.askers import Askers
+from bot.embedded import EmbeddedTrainer, with_address
 from bot.listeners import register
 from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.listeners.downloads import SlackFiles
@@ -46,16 +46,19 @@ class Service:
         settings.files.mkdir(parents=True, exist_ok=True)
         self.store = Store(settings.database)
         self.embedded = _embedded(settings)
-        self.settings = _with_address(settings, self.embedded)
+        self.settings = with_address(settings, self.embedded) if self.embedded else settings
         self.workers = workers or Workers()
         slack = settings.slack
         posting = _client(slack)
         team = str(posting.auth_test()["team_id"])
+        trainers = build_trainers(self.settings, self.embedded)
+        self.askers = Askers(self.store, trainers, self.settings.providers, clock)
         self.desk = Desk(
             settings=self.settings,
             store=self.store,
-            trainers=build_trainers(self.settings, self.embedded),
+            trainers=trainers,
             workers=self.workers,
+            askers=self.askers,
             files=SlackFiles(
                 posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
             ),
@@ -85,6 +88,9 @@ class Service:
         """No new work is taken, the ticks under way end, then the rest closes."""
         self.door.close()
         self.watcher.stop()
+        self.askers.close()
+        for trainer in self.desk.trainers.values():
+            trainer.close()
         self.workers.close()
         if self.embedded:
             self.embedded.stop()
@@ -109,13 +115,6 @@ def _embedded(settings: Settings) -> EmbeddedTrainer | None:
         return None
     trainer = settings.trainer
     return EmbeddedTrainer(settings.data / "trainer", trainer.models, trainer.port, trainer.slots)
-
-
-def _with_address(settings: Settings, embedded: EmbeddedTrainer | None) -> Settings:
-    if embedded is None:
-        return settings
-    rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
-    return replace(settings, providers=rows)
 
 
 def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:

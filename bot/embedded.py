@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from bot.settings import Settings
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
 GRACE_S = 10
@@ -102,6 +104,12 @@ class EmbeddedTrainer:
     def _last_words(self) -> str:
         lines = (self.data / "trainer.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
+    """The rows of the trainer that we start, at the port that it has."""
+    rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
+    return replace(settings, providers=rows)
 
 
 def _close_input(child: subprocess.Popen[bytes]) -> None:

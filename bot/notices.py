@@ -107,8 +107,7 @@ class Notices:
             case "post":
                 return self._post(item.channel, item)
             case "direct":
-                opened: Any = self.slack.conversations_open(users=item.person or "")
-                return self._post(opened["channel"]["id"], item)
+                return self._post(self._direct(item), item)
             case "ephemeral":
                 self.slack.chat_postEphemeral(channel=item.channel, user=item.person or "", **item.body)
                 return item.channel, None
@@ -119,9 +118,15 @@ class Notices:
                 self.slack.chat_update(channel=card.channel, ts=card.ts, **item.body)
                 return card.channel, card.ts
             case "file":
-                channel, thread = self._place(item.channel, item)
+                where = self._direct(item) if item.person else item.channel
+                channel, thread = self._place(where, item)
                 self.slack.files_upload_v2(channel=channel, thread_ts=thread, **item.body)
                 return channel, None
+
+    def _direct(self, item: OutboxItem) -> str:
+        """The conversation with a person alone."""
+        opened: Any = self.slack.conversations_open(users=item.person or "")
+        return str(opened["channel"]["id"])
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
         channel, thread = self._place(channel, item)

@@ -6,14 +6,17 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bot.decisions.facts import Kind
+from trainers.measuring.values import Ladder
 from trainers.types import Event, Job
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An expected no, as sentences for the person who asked."""
+    """An expected no, as sentences for the person who asked. `about` is the option that it is about, if one."""
 
     text: str
+    about: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,16 @@ class ArmScore:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """The verdict that follows from a result; `rule` is the one that decided, '' where all agree."""
+
+    kind: Kind
+    rule: str
+    headline: str
+    next_step: str
+
+
+@dataclass(frozen=True)
 class RunResult:
     """Base against tuned on the same rows, and the actual beside the estimate.
 
@@ -108,6 +121,9 @@ class RunResult:
     exact McNemar test's; `gain_low`, `gain_high` bound the paired difference of shares (95%).
     Money is in micro-dollars, `usd_per_hour` machines included. `loss_curve`: (step, training loss), at most
     20 points, each the mean of the steps since the one before.
+
+    `beside` is a Ladder as JSON: the tuned model as a rung, beside the best alternative that was measured on the
+    same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
     """
 
     base: ArmScore
@@ -124,6 +140,18 @@ class RunResult:
     actual_micros: int
     labelled: bool
     loss_curve: tuple[tuple[int, float], ...] = ()
+    beside: str | None = None
+    advice: Advice | None = None
+
+    @property
+    def ladder(self) -> Ladder | None:
+        return Ladder.from_json(self.beside) if self.beside else None
+
+    @property
+    def quality(self) -> float:
+        """The share right; for free text the tuned model's score by the ladder's measure, where there is one."""
+        ladder = self.ladder
+        return ladder.rung("tuned")[0].score if ladder else self.tuned.share
 
     @property
     def gain(self) -> float:
@@ -137,7 +165,10 @@ class RunResult:
         raw: dict[str, Any] = json.loads(text)
         base, tuned = ArmScore(**raw.pop("base")), ArmScore(**raw.pop("tuned"))
         curve = tuple((int(step), float(loss)) for step, loss in raw.pop("loss_curve", ()))
-        return RunResult(base=base, tuned=tuned, loss_curve=curve, **raw)
+        advice = raw.pop("advice", None)
+        return RunResult(
+            base=base, tuned=tuned, loss_curve=curve, advice=Advice(**advice) if advice else None, **raw
+        )
 
 
 @dataclass(frozen=True)

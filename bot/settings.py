@@ -17,6 +17,7 @@ from trainers.types import Price
 
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
+MEASUREMENT_USD = Decimal(5)
 
 Mode = Literal["socket", "http"]
 Blocks = Literal["newest", "classic"]
@@ -72,6 +73,8 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class Settings:
+    """`measurement_usd`: the most that one measurement of models may cost."""
+
     data: Path
     slack: SlackSettings
     people: PeopleSettings
@@ -79,6 +82,7 @@ class Settings:
     providers: tuple[ProviderRow, ...]
     prices: tuple[PriceRow, ...]
     monthly_budget_usd: Decimal
+    measurement_usd: Decimal = MEASUREMENT_USD
 
     @property
     def database(self) -> Path:
@@ -97,7 +101,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("data", "slack", "people", "budget", "trainer", "providers", "prices"),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
-    "budget": ("monthly_usd",),
+    "budget": ("monthly_usd", "measurement_usd"),
     "trainer": ("models", "port", "slots", "usd_per_hour", "tokens_per_second"),
 }
 
@@ -127,6 +131,7 @@ def load_settings(
         providers=_with_own_models(_providers(table, problems), trainer),
         prices=_prices(reader),
         monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
+        measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
     )
     reader.check_keys()
     if problems:

@@ -35,7 +35,7 @@ def about_rows(facts: Facts) -> tuple[Reason, ...]:
         text = f"{rows} rows do for this kind of task: {NOT_YET_ROWS} and a good reason are enough."
         return (Reason("rows", "go", text),)
     text = f"{rows} rows are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune."
-    if facts.evidence.task_kind == "classification" and facts.has_few_of_a_label:
+    if facts.task_kind == "classification" and facts.has_few_of_a_label:
         text += f" For own categories fewer do, if each has {FEW_PER_LABEL}."
     return (Reason("rows", "unknown", text, step=_more_rows(facts)),)
 
@@ -46,7 +46,7 @@ def _too_few(facts: Facts) -> Reason:
         "Collect labelled rows and upload again; until then put ten good examples into the prompt.",
     )
     text = f"{facts.rows} rows are too few: below {NOT_YET_ROWS} a better prompt with examples gains more."
-    if facts.evidence.task_kind in ("style", "format"):
+    if facts.task_kind in ("style", "format"):
         text += " What is inconsistent on a few examples needs clearer instructions first."
     return Reason("rows", "no_go", text, step=collect)
 
@@ -55,15 +55,15 @@ def _few_suffice(facts: Facts) -> bool:
     """A style or format that prompting nearly reaches; own classes, each with rows, that prompting misses."""
     reasons = about_task(facts)
     is_good_reason = any(one.kind == "go" and one.rule in ("style", "own classes") for one in reasons)
-    return is_good_reason and not (facts.evidence.task_kind == "classification" and facts.has_few_of_a_label)
+    return is_good_reason and not (facts.task_kind == "classification" and facts.has_few_of_a_label)
 
 
 def _more_rows(facts: Facts) -> Step:
-    if facts.evidence.task_kind is None:
+    if facts.task_kind is None:
         return saying(
             "Say what kind of task it is (task=): for a style, a format or own categories fewer rows do."
         )
-    if facts.evidence.task_kind == "classification" and facts.has_few_of_a_label:
+    if facts.task_kind == "classification" and facts.has_few_of_a_label:
         return _label_more(facts)
     lacking = ENOUGH_ROWS - facts.rows
     said = "1 more row" if lacking == 1 else f"{lacking} more rows"

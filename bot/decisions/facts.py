@@ -81,7 +81,8 @@ NOTHING_MEASURED = Evidence()
 class Facts:
     """`smallest_label` is the rows of the rarest label, None for free text; `few_labels` are labels with the
     rows that each has, `n_labels` how many there are. `estimate` is None, and `gaps` say why, where today's bill
-    or the tuned model's price is not known; `training_usd` may be known all the same."""
+    or the tuned model's price is not known; `training_usd` may be known all the same. `current` is the model that
+    is asked today."""
 
     rows: int
     n_holdout: int
@@ -94,6 +95,13 @@ class Facts:
     outlook: Outlook | None = None
     few_labels: tuple[tuple[str, int], ...] = ()
     n_labels: int | None = None
+    current: str | None = None
+
+    @property
+    def task_kind(self) -> TaskKind | None:
+        """As the team said; where it said nothing, labelled rows are for sorting into own categories."""
+        said = self.evidence.task_kind
+        return "classification" if said is None and self.smallest_label is not None else said
 
     @property
     def lacking(self) -> tuple[tuple[str, int], ...]:

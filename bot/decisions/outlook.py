@@ -46,7 +46,8 @@ class Outlook:
     """The seeded Monte Carlo over an estimate's inputs.
 
     `p_payback` is the share of draws that pay back within `target_months`. `npv` is over `horizon_months`,
-    which the provider's end date cuts. `tornado` has the widest swing first. USD throughout.
+    which the provider's end date cuts. `tornado` has the widest swing first, around `expected`: the net value with
+    every input as expected, which is not the median draw where inputs lean to one side. USD throughout.
     """
 
     draws: int
@@ -59,3 +60,4 @@ class Outlook:
     npv: Quantiles
     tornado: tuple[Swing, ...]
     months: tuple[Month, ...]
+    expected: Decimal | None = None

@@ -12,6 +12,7 @@ from bot.decisions.roi import Estimate
 from trainers.money import usd
 
 STAY = Step("Stay with today's model, or start all the same if quality, not cost, is the reason.")
+CHEAPER = Step("Use what is cheaper, or start all the same if quality, not cost, is the reason.")
 SAY = "What it saves is not known: say current= (today's model) and volume=."
 
 # How an input of the tornado is pinned down, by its name there.
@@ -53,11 +54,11 @@ def _gap(gap: str, training_usd: Decimal | None) -> Reason:
 
 def _by_chance(made: Estimate, outlook: Outlook) -> Reason:
     p, rule = outlook.p_payback, "cost" if made.payback_months is None else "payback"
-    text = f"{_expected(made)} {_chance(outlook)}"
+    text = f"{_expected(made)} {_chance(made, outlook)}"
     if p >= LIKELY:
         return Reason(rule, "go", text)
     if p <= UNLIKELY:
-        return Reason(rule, "no_go", text + _needed_more(made), step=STAY)
+        return Reason(rule, "no_go", text + _needed_more(made), step=_stay(made))
     return Reason(rule, "unknown", text, step=_pin_down(outlook))
 
 
@@ -65,7 +66,7 @@ def _by_the_expected(made: Estimate) -> Reason:
     """Where nothing was simulated: one sum, and how long it takes."""
     text, months = _expected(made), made.payback_months
     if months is None:
-        return Reason("cost", "no_go", text, step=STAY)
+        return Reason("cost", "no_go", text, step=_stay(made))
     if made.months_left is not None and months > made.months_left:
         gone = f"{text} The model is gone before that, in {duration(made.months_left)}."
         return Reason("payback", "no_go", gone, step=STAY)
@@ -83,12 +84,12 @@ def _expected(made: Estimate) -> str:
     return f"It saves {usd(made.saving_month)} a month and pays back {in_time(made.payback_months)}."
 
 
-def _chance(outlook: Outlook) -> str:
-    within = duration(outlook.target_months)
-    return (
-        f"In {chance(outlook.p_payback)} of {outlook.draws:,} draws over what is uncertain it pays back "
-        f"within {within}{_spread(outlook)}."
-    )
+def _chance(made: Estimate, outlook: Outlook) -> str:
+    """What costs nothing has nothing to pay back: there the draws say whether it saves at all."""
+    drawn = f"In {chance(outlook.p_payback)} of {outlook.draws:,} draws over what is uncertain it"
+    if not made.one_off_usd:
+        return f"{drawn} saves money."
+    return f"{drawn} pays back within {duration(outlook.target_months)}{_spread(outlook)}."
 
 
 def chance(p: float) -> str:
@@ -102,18 +103,36 @@ def chance(p: float) -> str:
 
 def _spread(outlook: Outlook) -> str:
     early, late = outlook.payback_months.p5, outlook.payback_months.p95
-    if early is None:
+    if early is None or early == late:
         return ""
+    if not early:
+        return "" if late is None else f", and in 19 of 20 within {duration(late)}"
     return f"; 9 in 10 lie between {duration(early)} and {'never' if late is None else duration(late)}"
 
 
+def _stay(made: Estimate) -> Step:
+    return STAY if _is_today(made) else CHEAPER
+
+
+def _is_today(made: Estimate) -> bool:
+    return made.monthly_alternative == made.monthly_before
+
+
 def _a_loss(made: Estimate) -> str:
-    is_today = made.monthly_alternative == made.monthly_before
-    which = "today's model costs" if is_today else "the cheapest way that is good enough costs"
+    """Held against the same as the saving is."""
+    which = "today's model" if _is_today(made) else "the cheapest way that is good enough"
+    if made.monthly_alternative.total == made.monthly_after.total and not made.errors_avoided_usd:
+        both = _amount(made.monthly_after.total)
+        return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."
+    worse = f" and {usd(-made.errors_avoided_usd)} in wrong answers" if made.errors_avoided_usd < 0 else ""
     return (
-        f"On cost it is a loss: {which} {usd(made.monthly_alternative.total)} a month, "
-        f"the tuned one would cost {usd(made.monthly_after.total)}. {_needed(made)}"
+        f"On cost it is a loss: {which} costs {_amount(made.monthly_alternative.total)} a month, "
+        f"the tuned one would cost {usd(made.monthly_after.total)}{worse}. {_needed(made)}"
     )
+
+
+def _amount(amount: Decimal) -> str:
+    return usd(amount) if amount else "nothing"
 
 
 def _needed(made: Estimate) -> str:

@@ -17,11 +17,33 @@ LEAST_STEPS_ROWS = 2_000
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What the estimate said when its plan was frozen, for the result to be held against it.
+
+    `asked` is the question, as the options that a person would type. `quality` is a share right, where a model
+    tuned alike was measured before; `p_payback` the chance of paying back within `target_months`. `alternative`
+    is what the saving is held against and its bill in micro-dollars a month. `seconds` of training are those
+    expected. `measured`: what each rung of the ladder scored, by its name.
+    """
+
+    asked: str
+    quality: float | None = None
+    p_payback: float | None = None
+    target_months: str | None = None
+    alternative: str | None = None
+    alternative_micros: int | None = None
+    saving_micros: int | None = None
+    seconds: int | None = None
+    measured: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
     and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
     `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
-    sentences that an approver reads, as about an end date."""
+    sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
+    not written down."""
 
     dataset: str
     dataset_version: int
@@ -53,6 +75,7 @@ class Plan:
     requester: str
     channel: str
     asked_at: float
+    predicted: Predicted | None = None
 
     def __post_init__(self) -> None:
         chosen = dict(self.hyperparameters)
@@ -63,8 +86,13 @@ class Plan:
 
 
 def canonical_json(plan: Plan) -> str:
-    """Equal plans give equal bytes: keys sorted, no spaces; money is whole micro-dollars."""
-    return json.dumps(asdict(plan), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    """Equal plans give equal bytes: keys sorted, no spaces; money is whole micro-dollars.
+
+    What an older plan lacks is left out, so that it keeps its hash."""
+    fields = asdict(plan)
+    if plan.predicted is None:
+        del fields["predicted"]
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def plan_hash(plan: Plan) -> str:
@@ -80,7 +108,12 @@ def plan_from_json(text: str) -> Plan:
     raw: dict[str, Any] = json.loads(text)
     raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
     raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
-    return Plan(**raw)
+    predicted = raw.get("predicted")
+    return Plan(**{**raw, "predicted": _predicted(predicted) if predicted else None})
+
+
+def _predicted(raw: dict[str, Any]) -> Predicted:
+    return Predicted(**{**raw, "measured": tuple((name, score) for name, score in raw["measured"])})
 
 
 def epochs_for(n_train: int) -> int:

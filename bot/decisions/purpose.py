@@ -9,7 +9,7 @@ from trainers.measuring.values import Rung
 
 def about_task(facts: Facts) -> tuple[Reason, ...]:
     """The article's good and bad reasons. What was measured to be good is no longer a bad idea."""
-    match facts.evidence.task_kind:
+    match facts.task_kind:
         case "knowledge":
             return (_about_knowledge(facts),)
         case "reasoning":
@@ -53,7 +53,7 @@ def _about_style(facts: Facts) -> tuple[Reason, ...]:
     best = _best_prompted(facts.evidence)
     if best is None:
         return ()
-    reached = f"Prompting gets the {facts.evidence.task_kind} right {percent(best.score)} of the time"
+    reached = f"Prompting gets the {facts.task_kind} right {percent(best.score)} of the time"
     least = percent(STYLE_PROMPTED)
     if best.score >= STYLE_PROMPTED:
         text = f"{reached}, which is {least} or more: training makes it steady, a good reason."

@@ -35,7 +35,7 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
     notes = (*_silent(evidence), *_unread(evidence), *_never_answered(evidence.ladder))
     enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
     if enough is None:
-        return (*_missing(facts), *_undecided(facts, None), *_missed(evidence), *notes)
+        return (*_missing(facts), *_undecided(facts, None), *_missed(evidence), *_todays(facts), *notes)
     met = _met(enough, facts)
     if met.kind == "no_go":
         return (met, *notes)
@@ -63,7 +63,7 @@ def replaces(rung: Rung, facts: Facts) -> bool | None:
     """
     if rung.arm.rung == "classical":
         return False
-    tuned, kind, made = facts.evidence.trained, facts.evidence.task_kind, facts.estimate
+    tuned, kind, made = facts.evidence.trained, facts.task_kind, facts.estimate
     if kind == "latency":
         return tuned.p95_s * FASTER <= rung.p95_s if tuned else None
     if rung.usd_per_1000 == 0:
@@ -97,7 +97,7 @@ def _met(rung: Rung, facts: Facts) -> Reason:
     text = f"{sentence(name(rung.arm))} meets the bar of {bar}: {scored(rung)}, {charged(rung)}."
     match replaces(rung, facts):
         case True:
-            why = "answers faster" if facts.evidence.task_kind == "latency" else "costs less"
+            why = "answers faster" if facts.task_kind == "latency" else "costs less"
             learn = f"{text} A tuned model {why} and can learn from its answers: a good reason."
             return Reason("distil", "go", learn)
         case False:
@@ -110,7 +110,7 @@ def _met(rung: Rung, facts: Facts) -> Reason:
 
 
 def _not_compared(text: str, facts: Facts) -> Reason:
-    if facts.evidence.task_kind == "latency":
+    if facts.task_kind == "latency":
         start = Step("Start a run: it measures how fast the tuned model answers.", facts.training_usd)
         return Reason(
             "latency", "unknown", f"{text} Whether a tuned model is faster is not known.", step=start
@@ -130,6 +130,19 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
     price = _price(missing[0], facts.evidence)
     step = Step(f"Measure {NAMES[missing[0]]} (`/finetune baseline`): {charge(price)}.", price)
     return (Reason("measure", "unknown", text, step=step),)
+
+
+def _todays(facts: Facts) -> tuple[Reason, ...]:
+    """What is to be replaced is an alternative too. 'gpt-4o' is 'openai/gpt-4o'."""
+    asked = {rung.arm.model for rung in facts.evidence.alternatives if rung.arm.model}
+    names = asked | {model.partition("/")[2] for model in asked}
+    if facts.current is None or facts.current in names:
+        return ()
+    text = f"{facts.current}, today's model, was not measured on these rows: it, or a cheaper one, may be good enough."
+    step = Step(
+        f"Measure {facts.current} and a cheap model beside it (`/finetune baseline`, models=).", usd=None
+    )
+    return (Reason("today's model", "unknown", text, weighs=not facts.evidence.is_good, step=step),)
 
 
 def _price(rung: RungName, evidence: Evidence) -> Decimal | None:

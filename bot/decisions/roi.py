@@ -306,10 +306,10 @@ def _alternative(inputs: Inputs) -> MonthlyCost:
 def _after(inputs: Inputs) -> MonthlyCost:
     """The same requests with the tuned model's prompt, and its upkeep."""
     asked = bill(inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned, inputs.requests, inputs.asking)
-    return replace(asked, upkeep=inputs.monitoring_usd + _retraining(inputs))
+    return replace(asked, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
 
 
-def _retraining(inputs: Inputs) -> Decimal:
+def retraining_usd(inputs: Inputs) -> Decimal:
     if inputs.retrain_months is None:
         return ZERO
     return (inputs.training.usd.expected + inputs.evaluation_usd) / inputs.retrain_months

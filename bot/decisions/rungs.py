@@ -8,17 +8,26 @@ from decimal import Decimal
 from trainers.measuring.values import Arm, Rung, RungName
 from trainers.money import usd
 
+# In a sentence.
 NAMES: Mapping[RungName, str] = {
     "classical": "the classical model",
     "zero": "the prompt alone",
-    "kshot": "a prompt with ten examples",
+    "kshot": "the prompt with ten examples",
     "retrieval": "retrieval",
     "tuned": "the tuned model",
+}
+# In a table or a plot.
+SHORT: Mapping[RungName, str] = {
+    "classical": "classical",
+    "zero": "prompt alone",
+    "kshot": "ten examples",
+    "retrieval": "retrieval",
+    "tuned": "tuned",
 }
 
 
 def name(arm: Arm) -> str:
-    """'a prompt with ten examples on openai/gpt-4o-mini'."""
+    """'the prompt with ten examples on openai/gpt-4o-mini'."""
     return NAMES[arm.rung] if arm.model is None else f"{NAMES[arm.rung]} on {arm.model}"
 
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bot.decisions.flows import month_weights
 from bot.decisions.outlook import Month, Outlook, Quantiles
-from bot.decisions.roi import Inputs, Quality, Range, flow, people_usd, target_months, wrong_answers_usd
+from bot.decisions.roi import (
+    Inputs,
+    Quality,
+    Range,
+    flow,
+    net_value,
+    people_usd,
+    target_months,
+    wrong_answers_usd,
+)
 from bot.decisions.tornado import LABOUR, tornado
 
 if TYPE_CHECKING:
@@ -61,6 +70,7 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         npv=_quantiles((counted / discount).sum(axis=1) - spent),
         tornado=tornado(inputs, _gaps(inputs, drawn)),
         months=_band(spent, counted),
+        expected=round(net_value(inputs), 2),
     )
 
 

@@ -45,12 +45,8 @@ def most_micros(
     dollars, counted = Decimal(0), set(known)
     for arm, asked in arms.items():
         price = prices.get(arm.model or "")
-        if price is None:
-            continue
-        for key, tokens in zip(asked.keys, asked.tokens, strict=True):
-            if key not in counted:
-                counted.add(key)
-                dollars += _usd(price, tokens, max_tokens)
+        if price is not None:
+            dollars += _most(price, asked, counted, max_tokens)
     return to_micros(dollars)
 
 
@@ -61,14 +57,40 @@ def spent_micros(
     dollars, counted = Decimal(0), set[str]()
     for arm, asked in arms.items():
         price = prices.get(arm.model or "")
-        if price is None:
-            continue
-        for key in asked.keys:
-            answer = answers.get(key)
-            if answer is not None and answer.at >= since and key not in counted:
-                counted.add(key)
-                dollars += _usd(price, answer.prompt_tokens, answer.completion_tokens)
+        if price is not None:
+            dollars += _spent(price, asked, answers, since, counted)
     return to_micros(dollars)
+
+
+def most_of_judge(price: PriceRow, asked: Asked, known: Collection[str], max_tokens: int) -> int:
+    """As `most_micros`, of the one model that judges answers."""
+    return to_micros(_most(price, asked, set(known), max_tokens))
+
+
+def spent_on_judge(price: PriceRow, asked: Asked, answers: Mapping[str, Answered], since: float) -> int:
+    """As `spent_micros`, of the one model that judges answers."""
+    return to_micros(_spent(price, asked, answers, since, set()))
+
+
+def _most(price: PriceRow, asked: Asked, counted: set[str], max_tokens: int) -> Decimal:
+    dollars = Decimal(0)
+    for key, tokens in zip(asked.keys, asked.tokens, strict=True):
+        if key not in counted:
+            counted.add(key)
+            dollars += _usd(price, tokens, max_tokens)
+    return dollars
+
+
+def _spent(
+    price: PriceRow, asked: Asked, answers: Mapping[str, Answered], since: float, counted: set[str]
+) -> Decimal:
+    dollars = Decimal(0)
+    for key in asked.keys:
+        answer = answers.get(key)
+        if answer is not None and answer.at >= since and key not in counted:
+            counted.add(key)
+            dollars += _usd(price, answer.prompt_tokens, answer.completion_tokens)
+    return dollars
 
 
 def _usd(price: PriceRow, sent: int, said: int) -> Decimal:

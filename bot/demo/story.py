@@ -19,17 +19,21 @@ from rich.console import Console
 from rich.rule import Rule
 
 from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.drawing import headline
 from bot.demo.local_slack import LocalSlack, find_local_slack
 from bot.demo.service import RunningBot
 from bot.demo.stand_in import StandIn
-from bot.demo.summary import Summary, summary
-from bot.demo.transcript import Transcript
+from bot.demo.summary import Summary, has_labels, summary
+from bot.demo.transcript import Transcript, names_in
 from bot.demo.workspace import PostedMessage, Workspace, WorkspaceError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 MARKER = ".finetune-demo"
 TARGET = "local/smollm2-135m"
+PLAN = f"current=gpt-4o volume=100M target={TARGET}"
+WITHOUT_LABELS = "rungs=zero,kshot"  # long answers take their time
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
+LADDER_PATIENCE_S = 3 * 3600.0
 RUN_PATIENCE_S = 3 * 3600.0
 
 
@@ -128,14 +132,16 @@ def _perform(story: Story, workspace: Workspace, bot: RunningBot, console: Conso
     transcript = Transcript(workspace, [TICKETS.id], console)
     with transcript.running():
         _upload(story, workspace, transcript)
-        _estimate(story, workspace, transcript)
+        _measure(story, workspace, transcript, bot)
+        _say_why(workspace, transcript, _estimate(story, workspace, transcript))
         _start(story, workspace, transcript)
         _approve(workspace, transcript)
         result = _wait_for_result(workspace, transcript, bot)
         if story.data is None:
             _try(story, workspace, transcript)
+        verdict = _estimate(story, workspace, transcript)
         transcript.refresh()
-    return summary(story.folder, result)
+    return summary(story.folder, result, verdict)
 
 
 def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
@@ -157,16 +163,39 @@ def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
         raise WorkspaceError(f"the file can't be trained on. {card.text}")
 
 
-def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> None:
-    line = f"/finetune estimate {story.name} current=gpt-4o volume=100M target={TARGET}"
+def _measure(story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot) -> None:
+    """The ladder: what can be had without tuning. Free here, so it starts at once."""
+    rungs = "" if has_labels(story.folder) else f" {WITHOUT_LABELS}"
+    _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name}{rungs}")
+
+    def look() -> PostedMessage | None:
+        bot.check_alive()
+        return _find(workspace, "m1 is done", "m1 failed", "m1 was cancelled")
+
+    card = transcript.until(look, "the measurement", seconds=LADDER_PATIENCE_S)
+    if "is done" not in card.text:
+        raise WorkspaceError(card.text)
+    transcript.until(lambda: _plots_after(workspace, card) or None, "its plot in the thread", seconds=60)
+
+
+def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> str:
+    """What the estimate's headline says."""
     before = len(workspace.ephemerals(ANA.id))
-    _type(workspace, transcript, ANA.id, line)
-    transcript.until(lambda: len(workspace.ephemerals(ANA.id)) > before, "the estimate", seconds=15)
+    _type(workspace, transcript, ANA.id, f"/finetune estimate {story.name} {PLAN}")
+    told = transcript.until(lambda: workspace.ephemerals(ANA.id)[before:], "the estimate", seconds=15)
+    return headline(told[-1], names_in(workspace))
+
+
+def _say_why(workspace: Workspace, transcript: Transcript, verdict: str) -> None:
+    """Nobody trains against the advice without a word."""
+    if not verdict.startswith("Go"):
+        transcript.refresh()
+        text = f"The estimate says “{verdict}”. A run costs next to nothing on this machine, so let us see."
+        workspace.say(ANA.id, TICKETS.id, text)
 
 
 def _start(story: Story, workspace: Workspace, transcript: Transcript) -> None:
-    line = f"/finetune start {story.name} current=gpt-4o volume=100M target={TARGET}"
-    _type(workspace, transcript, ANA.id, line)
+    _type(workspace, transcript, ANA.id, f"/finetune start {story.name} {PLAN}")
     transcript.until(lambda: _with_button(workspace, "approve_plan"), "the approval card", seconds=30)
 
 
@@ -186,9 +215,15 @@ def _wait_for_result(workspace: Workspace, transcript: Transcript, bot: RunningB
     card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
     if "held-out rows" not in card.text:
         raise WorkspaceError(card.text)
-    plots = lambda: sum(len(one.files) for one in workspace.messages(TICKETS.id)) >= 2 or None  # noqa: E731
-    transcript.until(plots, "the plots in the thread", seconds=60)
+    transcript.until(
+        lambda: _plots_after(workspace, card) >= 2 or None, "the plots in the thread", seconds=60
+    )
     return card
+
+
+def _plots_after(workspace: Workspace, card: PostedMessage) -> int:
+    later = [one for one in workspace.messages(TICKETS.id) if float(one.ts) > float(card.ts)]
+    return sum(len(one.files) for one in later)
 
 
 def _try(story: Story, workspace: Workspace, transcript: Transcript) -> None:

@@ -3,47 +3,101 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bot.demo.workspace import PostedMessage, WorkspaceError
 from bot.results import RunResult
+from bot.views.rungs import STANDINGS, arm_name, bar_share, quality
 from bot.views.words import duration, p_value, points, with_interval
+from trainers.dataset import Report
+from trainers.measuring.values import Ladder, Rung
 from trainers.money import usd_micros
+
+WIDTH = 16
 
 
 @dataclass(frozen=True)
 class Summary:
+    """`verdict` is what the last estimate said, `ladder` what was measured before the run."""
+
+    ladder: Ladder
     result: RunResult
+    verdict: str
     database: Path
     adapter: Path
 
     def lines(self, seconds: float) -> list[str]:
         result = self.result
-        return [
-            f"base, prompted:  {with_interval(result.base)} of {result.base.n} held-out rows right",
-            f"tuned:           {with_interval(result.tuned)}",
-            f"difference:      {points(result.gain)}, {p_value(result.p_value)}",
-            f"cost:            {usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})",
-            f"time:            {duration(result.train_seconds)} of training, {duration(seconds)} for the whole story",
-            f"database:        {self.database}",
-            f"adapter:         {self.adapter}",
+        n = result.base.n
+        told = [
+            ("base, prompted", f"{with_interval(result.base)} of {n} held-out rows right"),
+            ("tuned", with_interval(result.tuned)),
+            ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
+            ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
+            (
+                "time",
+                f"{duration(result.train_seconds)} of training, {duration(seconds)} for the whole story",
+            ),
+            ("database", str(self.database)),
+            ("adapter", str(self.adapter)),
         ]
+        return [*self._ladder(), *(f"{name + ':':{WIDTH}} {said}" for name, said in told)]
+
+    def _ladder(self) -> list[str]:
+        """Every alternative on the same rows, the tuned model last, and what follows."""
+        beside = self.result.ladder
+        rungs = (*self.ladder.rungs, *(beside.rung("tuned") if beside else ()))
+        width = max(len(arm_name(rung.arm)) for rung in rungs)
+        bar = bar_share(self.ladder.bar)
+        lines = [f"  {arm_name(rung.arm):{width}}  {_measured(rung, bar)}" for rung in rungs]
+        return [f"on the same {self.ladder.n} held-out rows:", *lines, f"{'verdict:':{WIDTH}} {self.verdict}"]
 
 
-def summary(folder: Path, card: PostedMessage) -> Summary:
+def _measured(rung: Rung, bar: str) -> str:
+    standing = "can't tell whether it meets" if rung.standing == "undecided" else STANDINGS[rung.standing]
+    return f"{quality(rung)}, {standing} {bar}"
+
+
+def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
     """Looks into the database (read-only, beside the running bot) for the run that `card` tells of."""
-    database = folder / "data" / "finetune.db"
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
-        row = connection.execute(
+    with _database(folder) as database:
+        run = database.execute(
             "SELECT result, job_id FROM runs WHERE state = 'done' ORDER BY id DESC"
         ).fetchone()
-    finally:
-        connection.close()
-    if row is None:
+        measured = database.execute(
+            "SELECT result FROM measurements WHERE state = 'done' AND kind = 'ladder' ORDER BY id DESC"
+        ).fetchone()
+    if run is None or measured is None:
         raise WorkspaceError(f"the channel has a result ({card.text}), the database has none")
-    adapter = folder / "data" / "trainer" / "jobs" / str(row[1]) / "adapter"
+    adapter = folder / "data" / "trainer" / "jobs" / str(run[1]) / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
         raise WorkspaceError(f"there is no adapter at {adapter}")
-    return Summary(RunResult.from_json(row[0]), database, adapter)
+    result, ladder = RunResult.from_json(run[0]), Ladder.from_json(measured[0])
+    return Summary(ladder, result, verdict, _path(folder), adapter)
+
+
+def has_labels(folder: Path) -> bool:
+    """Does the dataset that was checked last sort into labels?"""
+    with _database(folder) as database:
+        row = database.execute(
+            "SELECT report FROM datasets WHERE state = 'ready' ORDER BY id DESC"
+        ).fetchone()
+    if row is None:
+        raise WorkspaceError("the channel has a dataset that is ready, the database has none")
+    return Report.from_json(row[0]).task == "labels"
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(f"file:{_path(folder)}?mode=ro", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _path(folder: Path) -> Path:
+    return folder / "data" / "finetune.db"

@@ -20,6 +20,7 @@ from bot.demo.drawing import Names, headline, mrkdwn, render, render_modal, text
 from bot.demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceError
 
 _BAR = re.compile(r"[█░]{4,}\s*(\d{1,3})\s?%")
+_RESTS = re.compile(r"^✓ |: 0 of [\d,]+$")  # a line of a list that is through, or has not begun
 _LOOK_EVERY = 0.2
 
 Seen = TypeVar("Seen")
@@ -153,8 +154,9 @@ def note_of(message: PostedMessage, names: Names) -> str | None:
 def progress_line(message: PostedMessage, names: Names) -> str:
     """The moving card in one line: its bar, the time left, its numbers, less what does not move."""
     said = [text.plain for text in texts(message, names) if "›" not in text.plain]
+    lines = [line for text in said for line in text.splitlines() if not _RESTS.search(line)]
     stages = " › ".join(_stages(message, names))
-    return " · ".join([part for part in (stages, *said) if part])
+    return " · ".join([part for part in (stages, *(line.removeprefix("• ") for line in lines)) if part])
 
 
 def _stages(message: PostedMessage, names: Names) -> Iterator[str]:

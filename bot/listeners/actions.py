@@ -9,9 +9,14 @@ from slack_bolt import Ack, App, Respond
 from slack_sdk import WebClient
 
 from bot.results import Refusal
-from bot.views import general, plans, runs
+from bot.views import cleaning, estimate_form, estimates, general, measuring, plans, runs, waivers
+from bot.views import ladder as ladder_views
+from bot.workflows import baselines, measurements
+from bot.workflows import cleaning as cleaning_work
+from bot.workflows import estimates as estimate_work
 from bot.workflows import plans as plan_work
 from bot.workflows import runs as run_work
+from bot.workflows import waivers as waiver_work
 from bot.workflows.desk import Desk
 
 
@@ -32,6 +37,51 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         ack()
         if refusal:
             _whisper(respond, refusal)
+
+    @app.action(waivers.WAIVE)
+    def waive(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        result = waiver_work.may_record(desk, int(_value(body)), _person(body))
+        if isinstance(result, Refusal):
+            ack()
+            _whisper(respond, result)
+            return
+        client.views_open(trigger_id=str(body["trigger_id"]), view=waivers.form(result))
+        ack()
+
+    @app.action(measuring.MEASURE)
+    def measure(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = baselines.agree(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        if isinstance(result, Refusal):
+            _whisper(respond, result)
+
+    @app.action(measuring.CANCEL)
+    def stop_measuring(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = measurements.ask_cancel(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(ladder_views.ESTIMATE)
+    def estimate_next(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        form = estimate_form.form(str(body["channel"]["id"]), estimate_work.choices(desk), _value(body))
+        client.views_open(trigger_id=str(body["trigger_id"]), view=form)
+        ack()
+
+    @app.action(estimates.SHARE)
+    def share(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = estimate_work.share(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(cleaning.CLEAN)
+    def clean(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = cleaning_work.ask(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
     @app.action(runs.CANCEL)
     def cancel(ack: Ack, body: dict[str, Any], respond: Respond) -> None:

@@ -11,10 +11,10 @@ from slack_sdk import WebClient
 from bot import parsing
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
-from bot.views import estimates as estimate_views
-from bot.views import general, models, runs
+from bot.views import documents as document_views
+from bot.views import estimate_form, general, measuring, models, prices, runs
 from bot.views.blocks import Message
-from bot.workflows import datasets, plans
+from bot.workflows import baselines, curves, datasets, estimates, knowledge, measurements, plans, pricing
 from bot.workflows import models as model_work
 from bot.workflows import runs as run_work
 from bot.workflows.desk import Desk
@@ -41,7 +41,13 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 def _understood(desk: Desk, text: str) -> parsing.Command | parsing.Answer:
     """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
     command = parsing.parse(text)
-    if isinstance(command, parsing.AskEstimate) and not plans.choices(desk).datasets:
+    if isinstance(command, parsing.AskBaseline) and not baselines.choices(desk).datasets:
+        return parsing.Answer(
+            "There is no dataset to measure on yet: `/finetune upload` makes the first one."
+        )
+    if isinstance(command, parsing.Knowledge) and (refusal := knowledge.may_give(desk, command.dataset)):
+        return parsing.Answer(refusal.text)
+    if isinstance(command, parsing.AskEstimate) and not estimates.choices(desk).datasets:
         return parsing.Answer("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
     return command
 
@@ -58,7 +64,17 @@ def answer_to(
         case parsing.Datasets():
             return dataset_views.listing(datasets.listing(desk))
         case parsing.Estimate():
-            return _said(plans.estimate(desk, command), plans.estimate_card)
+            return _said(estimates.ask(desk, command, person, channel), lambda message: message)
+        case parsing.Baseline():
+            return _said(baselines.ask(desk, command, person, channel), lambda _measurement: None)
+        case parsing.Curve():
+            return _said(curves.ask(desk, command, person, channel), lambda _measurement: None)
+        case parsing.Prices(names):
+            return prices.listing(pricing.look(desk, names), plans.today(desk))
+        case parsing.CancelMeasurement(number):
+            return _said(measurements.ask_cancel(desk, number, person), general.sentence)
+        case parsing.ShowMeasurement(number):
+            return _said(measurements.look(desk, number), lambda message: message)
         case parsing.Start():
             return _said(plans.start(desk, command, person, channel), lambda _run: None)
         case parsing.Status(None):
@@ -71,7 +87,7 @@ def answer_to(
             return _said(run_work.ask_cancel(desk, number, person), general.sentence)
         case parsing.Try():
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
-        case parsing.Upload() | parsing.AskEstimate():
+        case parsing.Upload() | parsing.AskEstimate() | parsing.AskBaseline() | parsing.Knowledge():
             return None
         case _:
             assert_never(command)
@@ -82,7 +98,11 @@ def _modal(desk: Desk, command: parsing.Command | parsing.Answer, channel: str) 
         case parsing.Upload():
             return dataset_views.upload_modal(channel)
         case parsing.AskEstimate():
-            return estimate_views.form(channel, plans.choices(desk))
+            return estimate_form.form(channel, estimates.choices(desk))
+        case parsing.AskBaseline():
+            return measuring.form(channel, baselines.choices(desk))
+        case parsing.Knowledge(dataset):
+            return document_views.form(channel, dataset)
         case _:
             return None
 

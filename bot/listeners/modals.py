@@ -8,13 +8,18 @@ from typing import Any
 from slack_bolt import Ack, App
 
 from bot import parsing
+from bot.options import read_bar, read_rungs, read_task
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
-from bot.views import estimates as estimate_views
+from bot.views import documents as document_views
+from bot.views import estimate_form
+from bot.views import measuring as measuring_views
 from bot.views import plans as plan_views
-from bot.workflows import datasets, plans
+from bot.views import waivers as waiver_views
+from bot.workflows import baselines, datasets, estimates, knowledge, plans, waivers
 from bot.workflows.datasets import Upload
 from bot.workflows.desk import Desk
+from bot.workflows.knowledge import Handed
 
 
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
@@ -27,18 +32,46 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         ack()
         wake()
 
-    @app.view(estimate_views.ESTIMATE)
+    @app.view(estimate_form.ESTIMATE)
     def estimate(ack: Ack, body: dict[str, Any]) -> None:
-        typed = estimate_views.typed(_values(body))
+        typed = estimate_form.typed(_values(body))
         command = parsing.parse(typed)
         if not isinstance(command, parsing.Estimate):
-            ack(response_action="errors", errors={"volume": _why(command)})
+            ack(response_action="errors", errors={estimate_form.field_of(command): _why(command)})
             return
-        result = plans.estimate(desk, command)
+        channel, person = _metadata(body)[0], _person(body)
+        result = estimates.ask(desk, command, person, channel)
         if isinstance(result, Refusal):
-            ack(response_action="errors", errors={"target": result.text})
+            ack(response_action="errors", errors={estimate_form.field_of(result): result.text})
             return
-        plans.post_estimate(desk, result, _metadata(body)[0], _person(body))
+        estimates.post(desk, result, channel, person)
+        ack()
+        wake()
+
+    @app.view(measuring_views.FORM)
+    def baseline(ack: Ack, body: dict[str, Any]) -> None:
+        command = _baseline(body)
+        if isinstance(command, parsing.Answer):
+            ack(response_action="errors", errors={command.about or "rungs": command.text})
+            return
+        result = baselines.ask(desk, command, _person(body), _metadata(body)[0])
+        if isinstance(result, Refusal):
+            ack(response_action="errors", errors={"dataset": result.text})
+            return
+        ack()
+        wake()
+
+    @app.view(document_views.FORM)
+    def add_knowledge(ack: Ack, body: dict[str, Any]) -> None:
+        channel, dataset = _metadata(body)[:2]
+        file = _files(body)[0]
+        handed = Handed(
+            dataset, channel, _person(body), str(file.get("id", "")), str(file.get("name") or "document")
+        )
+        result = knowledge.receive(desk, handed)
+        if isinstance(result, Refusal):
+            ack(response_action="errors", errors={"file": result.text})
+            return
         ack()
         wake()
 
@@ -51,11 +84,21 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         ack()
         wake()
 
+    @app.view(waiver_views.WAIVER_FORM)
+    def waive(ack: Ack, body: dict[str, Any]) -> None:
+        reason = _values(body).get("reason") or ""
+        result = waivers.record(desk, int(_metadata(body)[0]), _person(body), reason)
+        if isinstance(result, Refusal):
+            ack(response_action="errors", errors={"reason": result.text})
+            return
+        ack()
+        wake()
+
 
 def _upload(body: dict[str, Any]) -> Upload:
     values = _values(body)
     channel, known_file, known_name = (*str(body["view"]["private_metadata"]).split(" ", 2), "", "")[:3]
-    files = body["view"]["state"]["values"].get("file", {}).get("value", {}).get("files") or [{}]
+    files = _files(body)
     return Upload(
         name=values.get("name") or "",
         channel=values.get("channel") or channel,
@@ -65,6 +108,40 @@ def _upload(body: dict[str, Any]) -> Upload:
         text_column=values.get("text"),
         label_column=values.get("label"),
     )
+
+
+def _baseline(body: dict[str, Any]) -> parsing.Baseline | parsing.Answer:
+    """The form's answers as the command that they stand for."""
+    values = _values(body)
+    bar = read_bar(values.get("bar"))
+    rungs = read_rungs(",".join(_several(body, "rungs")))
+    task = read_task(values.get("task"))
+    for misread in (bar, rungs, task):
+        if isinstance(misread, parsing.Answer):
+            return misread
+    return parsing.Baseline(
+        dataset=values.get("dataset") or "",
+        models=_several(body, "models"),
+        rungs=rungs,  # type: ignore[arg-type]  # no Answer, as the loop has seen
+        prompt=values.get("prompt"),
+        bar=bar,  # type: ignore[arg-type]
+        task=task,  # type: ignore[arg-type]
+    )
+
+
+def _several(body: dict[str, Any], block: str) -> tuple[str, ...]:
+    """Options that were chosen; what was typed instead is parted at its commas."""
+    element: Mapping[str, Any] = next(iter(body["view"]["state"]["values"].get(block, {}).values()), {})
+    chosen = [str(option["value"]) for option in element.get("selected_options") or []]
+    typed = [word.strip() for word in str(element.get("value") or "").split(",")]
+    return tuple(chosen or [word for word in typed if word])
+
+
+def _files(body: dict[str, Any]) -> list[Mapping[str, Any]]:
+    files: list[Mapping[str, Any]] = body["view"]["state"]["values"].get("file", {}).get("value", {}).get(
+        "files"
+    ) or [{}]
+    return files
 
 
 def _values(body: dict[str, Any]) -> Mapping[str, str | None]:

@@ -1,107 +1,87 @@
-"""What the terminal's commands compute and print; no Slack, no store, nothing kept."""
+"""What `finetune check` computes and prints; no Slack, no store, nothing kept but the file that --fix names."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
+from bot.checking import LISTED
+from bot.decisions.waste import waste_of
 from bot.results import Refusal
 from bot.settings import Settings
-from bot.views.datasets import WORDS
-from bot.views.estimates import MARKS, numbers
+from bot.views import cleaning, findings
 from bot.workflows.datasets import SEED
-from bot.workflows.estimating import Estimated, Question, make_estimate
 from trainers.dataset import NO_MODELS, Columns, Report, check_file
-
-LISTED = 30
+from trainers.dataset.cleaning import NotCleaned, clean
+from trainers.dataset.versions import Previous
 
 
 def check(
-    file: Path, text: str | None, label: str | None, local_models: Mapping[str, Path] = NO_MODELS
+    file: Path,
+    text: str | None,
+    label: str | None,
+    local_models: Mapping[str, Path] = NO_MODELS,
+    *,
+    deep: bool = False,
 ) -> Report:
-    """The split files are made and thrown away."""
+    """The split files are made and thrown away. `deep`: near copies and labels that look wrong, too."""
     with tempfile.TemporaryDirectory() as folder:
         return check_file(
-            file, file.name, Columns(text, label), Path(folder), SEED, local_models=local_models
+            file,
+            file.name,
+            Columns(text, label),
+            Path(folder),
+            SEED,
+            limits=LISTED,
+            deep=deep,
+            local_models=local_models,
         )
 
 
-def estimate(settings: Settings, name: str, report: Report, question: Question) -> Estimated | Refusal:
-    return make_estimate(settings, name, report, question, datetime.now(UTC).date())
+def check_against(
+    previous: Path, file: Path, text: str | None, label: str | None, *, deep: bool
+) -> Report | Refusal:
+    """`file` as the next version of `previous`: its test stays the test, and the report says what changed."""
+    columns = Columns(text, label)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        before = check_file(previous, previous.name, columns, folder, SEED)
+        if before.blocked:
+            return Refusal(f"{previous} can't be used, so nothing can be its next version. {_worst(before)}")
+        train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
+        return check_file(
+            file,
+            file.name,
+            columns,
+            folder,
+            SEED,
+            limits=LISTED,
+            deep=deep,
+            previous=Previous(train, holdout),
+        )
 
 
-def report_text(report: Report) -> str:
-    lines = [
-        f"{report.name}: {report.rows:,} rows, {len(report.labels)} labels" if report.labels else report.name
+def report_text(report: Report, settings: Settings | None = None) -> str:
+    """With `settings`, what copies cost is said in dollars where a trainer by the token has its key here."""
+    rows = [
+        row
+        for row in (settings.providers if settings else ())
+        if row.provider.key_env and os.environ.get(row.provider.key_env)
     ]
-    if report.n_train:
-        lines.append(f"{report.n_train:,} rows to train on, {report.n_holdout:,} held out as the test")
-    if report.rows:
-        tokens = report.tokens
-        lines.append(
-            f"{tokens.rows.total:,} tokens ({tokens.encoding}), a row {tokens.rows.mean:.0f} on average, "
-            f"{tokens.rows.max:,} at most"
-        )
-    lines += [f"  {count.rows:>6,}  {count.label}" for count in report.labels[:LISTED]]
-    lines += [f"{WORDS[one.severity]}: {one.message} {one.cure}" for one in report.findings]
-    lines.append("It can't be used until this is mended." if report.blocked else "It can be used.")
-    return "\n".join(lines)
+    waste = waste_of(report.duplicate_tokens, rows, datetime.now(UTC).date())
+    return findings.terminal_text(report, waste)
 
 
-def estimate_text(estimated: Estimated) -> str:
-    verdict = estimated.verdict
-    parts = [f"{estimated.name} on {estimated.target.name}", "", verdict.headline, ""]
-    parts += [f"  {name + ':':<20} {value}" for name, value in numbers(estimated)]
-    parts += ["", *(f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons), "", verdict.next_step]
-    if estimated.assumptions:
-        parts += ["", "What this rests on"]
-        parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
-    return "\n".join(parts).replace("`", "")
+def fix(file: Path, text: str | None, label: str | None, out: Path) -> str | Refusal:
+    """Write a cleaned copy to `out`; what was left out and why, as lines."""
+    cleaned = clean(file, file.name, Columns(text, label), out, limits=LISTED)
+    if isinstance(cleaned, NotCleaned):
+        return Refusal(f"No cleaned copy was written. {cleaned.said}")
+    return "\n".join([f"{out}: {cleaned.kept:,} rows", *cleaning.left_out(cleaned)])
 
 
-def estimate_json(estimated: Estimated) -> dict[str, Any]:
-    """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
-    made, training, verdict = estimated.estimate, estimated.training, estimated.verdict
-    return {
-        "dataset": estimated.name,
-        "target": estimated.target.name,
-        "current": estimated.question.current,
-        "rows": estimated.report.rows,
-        "training_tokens": training.billed_tokens if training else None,
-        "training_usd": _number(training.usd.expected) if training else None,
-        "training_minutes": [float(round(m, 1)) for m in _range(estimated)],
-        "monthly_input_tokens": estimated.question.volume,
-        "monthly_before_usd": _number(made.monthly_before.input) if made else None,
-        "monthly_before_output_usd": _number(made.monthly_before.output) if made else None,
-        "monthly_before_total_usd": _number(made.monthly_before.total) if made else None,
-        "monthly_after_usd": _number(made.monthly_after.input) if made else None,
-        "monthly_after_output_usd": _number(made.monthly_after.output) if made else None,
-        "monthly_after_hosting_usd": _number(made.monthly_after.hosting) if made else None,
-        "monthly_after_total_usd": _number(made.monthly_after.total) if made else None,
-        "saving_month_usd": _number(made.saving_month) if made else None,
-        "one_off_usd": _number(made.one_off_usd) if made else None,
-        "payback_months": _number(made.payback_months) if made and made.payback_months is not None else None,
-        "break_even_tokens_per_month": made.break_even_tokens_per_month if made else None,
-        "verdict": {
-            "kind": verdict.kind,
-            "headline": verdict.headline,
-            "reasons": [{"rule": one.rule, "kind": one.kind, "text": one.text} for one in verdict.reasons],
-            "next_step": verdict.next_step,
-        },
-        "assumptions": [
-            {"name": one.name, "value": one.value, "why": one.why} for one in estimated.assumptions
-        ],
-    }
-
-
-def _range(estimated: Estimated) -> tuple[Decimal, Decimal, Decimal]:
-    return estimated.minutes.low, estimated.minutes.expected, estimated.minutes.high
-
-
-def _number(amount: Decimal) -> float:
-    """For JSON only, whose numbers have no decimals of their own: six digits behind the point."""
-    return float(round(amount, 6))
+def _worst(report: Report) -> str:
+    return f"{report.findings[0].message} {report.findings[0].cure}"

@@ -5,21 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from bot.checking import Inspected, inspect
+from bot.decisions import waiving
 from bot.decisions.approval import may_take_part
+from bot.decisions.waste import waste_of
 from bot.parsing import Answer, dataset_name
 from bot.results import Refusal
 from bot.views import datasets as views
+from bot.views import findings, versions
+from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, escape
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
+from bot.workflows.estimating import find_target
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
-from trainers.dataset import DEFAULT_LIMITS, Columns, Report, check_file
+from trainers.dataset import DEFAULT_LIMITS, Columns, Report
+from trainers.dataset.versions import Previous
+from trainers.providers import ProviderRow
 
 SEED = 20261124
 FETCH_TRIES = 8
 CHECK_TRIES = 3
+ASK_AGAIN_S = 3600
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +118,22 @@ def ready(desk: Desk, name: str) -> Checked | Refusal:
     return Checked(dataset, report)
 
 
+def needs_waiver(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:
+    """Why this data may not leave for this trainer yet. The card that asks an approver for their word is posted
+    with it, in the dataset's channel, once an hour at most."""
+    codes = {finding.code for finding in report.findings}
+    if not waiving.needs_waiver(codes, stays_here=row.is_on_this_machine):
+        return None
+    if desk.store.waivers.of(dataset.id):
+        return None
+    card, now = waiver_views.card_name(dataset), desk.clock()
+    body = waiver_views.asked(dataset, row.title, report.findings).body()
+    once = f"{card} {int(now // ASK_AGAIN_S)}"
+    draft = Draft(kind="post", channel=dataset.channel, body=body, card=card, dedupe=once)
+    desk.store.outbox.put(draft, now=now)
+    return Refusal(waiver_views.refusal(dataset, row.title))
+
+
 def report_of(dataset: Dataset) -> Report | None:
     return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
 
@@ -137,15 +163,21 @@ def _to_checking(desk: Desk, dataset: Dataset, fetched: FetchedFile) -> None:
 
 
 def _check(desk: Desk, dataset: Dataset) -> None:
+    """A version follows the one before it: it waits until that one is ready or refused."""
+    if any(one.state in ("received", "checking") for one in _earlier(desk, dataset)):
+        return
     try:
-        report = desk.workers.poll(
+        inspected = desk.workers.poll(
             f"check {dataset.id}",
-            check_file,
+            inspect,
             desk.settings.files / str(dataset.sha256),
             dataset.filename,
             Columns(dataset.text_column, dataset.label_column),
             desk.settings.files,
             SEED,
+            previous=_previous(desk, dataset),
+            drawings=_folder(desk, dataset),
+            longest=_longest_row(desk),
             local_models=desk.settings.trainer.folders,
         )
     except Exception as error:
@@ -153,12 +185,35 @@ def _check(desk: Desk, dataset: Dataset) -> None:
         log.exception("checking dataset %s", dataset.id)
         _again_or_refuse(desk, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
         return
-    if report is not None:
-        _finish(desk, dataset, report)
+    if inspected is not None:
+        _finish(desk, dataset, inspected)
 
 
-def _finish(desk: Desk, dataset: Dataset, report: Report) -> None:
-    now = desk.clock()
+def _earlier(desk: Desk, dataset: Dataset) -> list[Dataset]:
+    """The versions before, newest first."""
+    return [
+        one for one in desk.store.datasets.all() if one.name == dataset.name and one.version < dataset.version
+    ]
+
+
+def _previous(desk: Desk, dataset: Dataset) -> Previous | None:
+    """The two files of the newest version before this one that could be used."""
+    report = next((report for one in _earlier(desk, dataset) if (report := report_of(one))), None)
+    if report is None:
+        return None
+    files = desk.settings.files
+    return Previous(files / f"{report.train_sha256}.jsonl", files / f"{report.holdout_sha256}.jsonl")
+
+
+def _longest_row(desk: Desk) -> int | None:
+    """Tokens of the longest row that the model takes that is trained where nobody names another."""
+    target = find_target(desk.settings.providers, None)
+    return None if isinstance(target, Refusal) else target.model.context
+
+
+def _finish(desk: Desk, dataset: Dataset, inspected: Inspected) -> None:
+    now, report = desk.clock(), inspected.report
+    listed = _listed(desk, dataset, report)
     refusal = views.refusal_sentence(report) if report.blocked else None
     with desk.store.transaction():
         moved = desk.store.datasets.move(
@@ -168,6 +223,51 @@ def _finish(desk: Desk, dataset: Dataset, report: Report) -> None:
             return
         desk.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
         _show(desk, moved, views.checked(moved, report))
+        if report.diff and not report.blocked:
+            _put_diff(desk, moved, versions.changed(moved, report.diff, report.n_holdout))
+        for file in (*listed, *inspected.plots):
+            _put_file(desk, moved, file, findings.title_of(file.stem, moved.title))
+
+
+def _listed(desk: Desk, dataset: Dataset, report: Report) -> tuple[Path, ...]:
+    """Every finding in a file, where there is more than the card says: lines and cures, no word of a customer."""
+    if not findings.fill_a_file(report.findings):
+        return ()
+    within_reach = [row for row in desk.settings.providers if row.name in desk.trainers]
+    today = datetime.fromtimestamp(desk.clock(), UTC).date()
+    waste = waste_of(report.duplicate_tokens, within_reach, today)
+    path = _folder(desk, dataset) / "findings.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(findings.file_text(report, waste), encoding="utf-8")
+    return (path,)
+
+
+def _folder(desk: Desk, dataset: Dataset) -> Path:
+    """What is made of a dataset to be looked at."""
+    return desk.settings.data / "plots" / f"dataset-{dataset.id}"
+
+
+def _put_diff(desk: Desk, dataset: Dataset, message: Message) -> None:
+    card = f"dataset {dataset.id}"
+    draft = Draft(
+        kind="post",
+        channel=dataset.channel,
+        body=message.body(),
+        thread=card,
+        dedupe=f"what changed in {card}",
+    )
+    desk.store.outbox.put(draft, now=desk.clock())
+
+
+def _put_file(desk: Desk, dataset: Dataset, path: Path, title: str) -> None:
+    draft = Draft(
+        kind="file",
+        channel=dataset.channel,
+        body={"file": str(path), "filename": path.name, "title": title, "alt_txt": title},
+        thread=f"dataset {dataset.id}",
+        dedupe=f"{path.name} of dataset {dataset.id}",
+    )
+    desk.store.outbox.put(draft, now=desk.clock())
 
 
 def _again_or_refuse(desk: Desk, dataset: Dataset, trouble: str, most: int) -> None:

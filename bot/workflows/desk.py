@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bot.askers import Askers
 from bot.decisions.approval import Person
 from bot.results import Refusal
 from bot.settings import Settings
@@ -47,6 +48,7 @@ class Desk:
     store: Store
     trainers: Mapping[str, Trainer]
     workers: Workers
+    askers: Askers
     files: Files
     directory: Directory
     clock: Callable[[], float]

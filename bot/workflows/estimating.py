@@ -7,48 +7,36 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
 from bot.decisions.advice import Facts, Verdict, advise
+from bot.decisions.alternatives import Alternative
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.assumptions import assumptions
+from bot.decisions.bills import ZERO, Rates
+from bot.decisions.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
+from bot.decisions.outlook import Outlook
 from bot.decisions.planning import hyperparameters_for
-from bot.decisions.roi import (
-    Assumption,
-    Estimate,
-    Gap,
-    Inputs,
-    Range,
-    Training,
-    Usage,
-    estimate,
-    evaluation_usd,
-    rates_of,
-    training_of,
-)
+from bot.decisions.question import Question as Question
+from bot.decisions.question import absurd
+from bot.decisions.quotes import evaluation_usd, rates_of, training_of
+from bot.decisions.roi import Assumption, Estimate, Gap, Inputs, Range, Training, estimate
+from bot.decisions.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code
+from bot.workflows.inputs import Priced, holdout_usage, inputs_of, measured, once_trained
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
+from trainers.measuring.values import Rung
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import ModelRow, ModelVerdict, ProviderRow, model_verdict
 from trainers.types import Hyperparameter
 
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
 START_UP_S = 20
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a person wants to know. `volume` is input tokens a month; None: not said."""
-
-    current: str | None = None
-    volume: int | None = None
-    target: str | None = None
-    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,8 @@ class RunCost:
 class Estimated:
     """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's.
 
-    `cost` is a Gap where nobody told us a price; `estimate` is None there, and where today's bill is not known.
+    `cost` is a Gap where nobody told us a price; `estimate`, `outlook` and `alternative` are None there, and where
+    today's bill is not known.
     """
 
     name: str
@@ -85,6 +74,9 @@ class Estimated:
     cost: RunCost | Gap
     minutes: Range
     estimate: Estimate | None
+    outlook: Outlook | None
+    alternative: Alternative | None
+    evidence: Evidence
     assumptions: tuple[Assumption, ...]
     verdict: Verdict
 
@@ -94,9 +86,22 @@ class Estimated:
 
 
 def make_estimate(
-    settings: Settings, name: str, report: Report, question: Question, today: date
+    settings: Settings,
+    name: str,
+    report: Report,
+    question: Question,
+    today: date,
+    evidence: Evidence = NOTHING_MEASURED,
+    *,
+    is_trained: bool = False,
 ) -> Estimated | Refusal:
-    target = find_target(settings.providers, question.target)
+    """Takes a few hundredths of a second: it may run while Slack waits for an answer.
+
+    `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
+    """
+    target, misread = find_target(settings.providers, question.target), absurd(question)
+    if misread:
+        return Refusal(misread.sentence)
     if isinstance(target, Refusal):
         return target
     now = _price_today(settings, question, today)
@@ -107,30 +112,60 @@ def make_estimate(
     minutes = _minutes(settings, target, report, _epochs(hyperparameters))
     base = _base_price(settings, target, tuned, today)
     cost = _cost(report, target, tuned, base, _epochs(hyperparameters), minutes)
-    inputs = _inputs(report, question, target, cost, now, tuned, today)
+    rung = measured(evidence).cheapest
+    listed = _rung_price(settings, rung, today)
+    batched = replace(tuned, batch_discount=base.batch_discount)
+    priced = _priced(question, cost, now, batched, _rung_rates(rung, listed))
+    inputs: Inputs | Gap
+    if isinstance(priced, Gap):
+        inputs = priced
+    else:
+        inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
+        inputs = once_trained(inputs) if is_trained else inputs
     made = None if isinstance(inputs, Gap) else estimate(inputs)
+    outlook = None if isinstance(inputs, Gap) else simulate(inputs)
     return Estimated(
         name=name,
         report=report,
         question=question,
         target=target,
         hyperparameters=hyperparameters,
-        prices=(tuned, base, now) if now else (tuned, base),
+        prices=tuple(row for row in (tuned, base, now, listed) if row),
         cost=cost,
         minutes=minutes,
         estimate=made,
+        outlook=outlook,
+        alternative=None if isinstance(inputs, Gap) else inputs.alternative,
+        evidence=evidence,
         assumptions=() if isinstance(inputs, Gap) else assumptions(inputs),
-        verdict=advise(
-            Facts(
-                rows=report.rows,
-                n_holdout=report.n_holdout,
-                smallest_label=report.labels[-1].rows if report.labels else None,
-                target=_end_verdict(target, made, today),
-                training_usd=None if isinstance(cost, Gap) else cost.training.usd.expected,
-                estimate=made,
-                gaps=(inputs.sentence,) if isinstance(inputs, Gap) else (),
-            )
-        ),
+        verdict=advise(_facts(question, report, target, cost, inputs, made, outlook, evidence, today)),
+    )
+
+
+def _facts(
+    question: Question,
+    report: Report,
+    target: Target,
+    cost: RunCost | Gap,
+    inputs: Inputs | Gap,
+    made: Estimate | None,
+    outlook: Outlook | None,
+    evidence: Evidence,
+    today: date,
+) -> Facts:
+    return Facts(
+        rows=report.rows,
+        n_holdout=report.n_holdout,
+        smallest_label=report.labels[-1].rows if report.labels else None,
+        target=_end_verdict(target, made, today),
+        training_usd=None if isinstance(cost, Gap) else cost.training.usd.expected,
+        estimate=made,
+        gaps=(inputs.sentence,) if isinstance(inputs, Gap) else (),
+        evidence=evidence,
+        outlook=outlook,
+        few_labels=tuple((one.label, one.rows) for one in report.labels if one.rows < FEW_PER_LABEL),
+        n_labels=len(report.labels) or None,
+        current=question.current,
     )
 
 
@@ -138,7 +173,7 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     """'local/smollm2-135m', or a model's name where one provider has it; nothing said: the first of our own."""
     targets = [Target(row, model) for row in providers for model in row.models]
     if wanted is None:
-        return targets[0] if targets else Refusal("No model to train is configured.")
+        return targets[0] if targets else Refusal("No model to train is configured.", "target")
     provider, slash, _ = wanted.partition("/")
     for target in targets:
         bare = wanted.removeprefix(f"{target.row.name}/")
@@ -150,14 +185,14 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     hint = (
         f"Did you mean `{near[0]}`?" if near else "There are " + ", ".join(f"`{one}`" for one in names) + "."
     )
-    return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}")
+    return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}", "target")
 
 
 def _price_today(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:
     if question.current is None:
         return None
     found = prompted_price(question.current, settings.providers, settings.prices, today)
-    return Refusal(found.sentence) if isinstance(found, UnknownPrice) else found
+    return Refusal(found.sentence, "current") if isinstance(found, UnknownPrice) else found
 
 
 def _hyperparameters(
@@ -215,20 +250,38 @@ def _cost(
     if isinstance(rates_base, Gap):
         return rates_base
     is_ours = tuned.usd_per_hour is not None
-    asked = evaluation_usd(_usage(report, report.n_holdout), rates_base, rates_tuned)
+    asked = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
     return RunCost(training, Decimal(0) if is_ours else asked)
 
 
-def _inputs(
-    report: Report,
+def _rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
+    if rung is None or rung.arm.model is None:
+        return None
+    found = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
+    return None if isinstance(found, UnknownPrice) else found
+
+
+def _rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
+    """Where the list has the model no longer: what a request cost as it was measured."""
+    if rung is None:
+        return None
+    rates = rates_of(listed) if listed else None
+    if isinstance(rates, Rates):
+        return rates
+    if rung.arm.model is None:
+        return Rates("classical", ZERO, ZERO, "no vendor: it runs on any machine, whose time is not counted")
+    a_request = (rung.usd_per_1000 or ZERO) / 1000
+    return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)
+
+
+def _priced(
     question: Question,
-    target: Target,
     cost: RunCost | Gap,
     now: PriceRow | None,
     tuned: PriceRow,
-    today: date,
-) -> Inputs | Gap:
-    """Everything for the sum, or the first thing that is missing."""
+    cheapest: Rates | None,
+) -> Priced | Gap:
+    """Every price for the sum, or the first thing that is missing."""
     if isinstance(cost, Gap):
         return cost
     if now is None or question.volume is None:
@@ -238,21 +291,7 @@ def _inputs(
         return rates_now
     if isinstance(rates_tuned, Gap):
         return rates_tuned
-    return Inputs(
-        monthly_input_tokens=question.volume,
-        usage=_usage(report, report.rows),
-        now=rates_now,
-        tuned=rates_tuned,
-        training=cost.training,
-        today=today,
-        ends=target.model.ends,
-        evaluation_usd=cost.evaluation_usd,
-    )
-
-
-def _usage(report: Report, requests: int) -> Usage:
-    counted = report.tokens
-    return Usage.from_means(requests, counted.prompted_mean, counted.prompt_mean, counted.answer_mean)
+    return Priced(question.volume, rates_now, rates_tuned, cost.training, cost.evaluation_usd, cheapest)
 
 
 def _end_verdict(target: Target, made: Estimate | None, today: date) -> ModelVerdict:

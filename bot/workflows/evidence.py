@@ -1,45 +1,44 @@
-"""Base against tuned on the frozen holdout: asked a few rows a tick, kept as they come, judged at the end.
+"""Base against tuned on the frozen holdout: asked in the background, kept as the answers come, judged at the end.
 
-Only exact matches count as right; free text is held to the same rule, which the result card says.
+The questions, their cache and the reading of labels are the ladder's, so a base model that the ladder has asked is
+not asked again. Free text counts as right only where it matches exactly, which the result card says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
+from bot.askers import Declined, Question, key_of
+from bot.climbing import max_tokens
 from bot.decisions.actuals import Asked, actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.judging import ArmAnswers, Judged, judge
 from bot.results import ChangedRow, Progress, RunResult
 from bot.views.blocks import code, escape
-from bot.workflows import telling, training
+from bot.workflows import outcomes, telling, training
 from bot.workflows.desk import Desk
-from storage.records import AnswerRow, Arm, Run
-from trainers.client import Trainer
-from trainers.dataset import Example, prompted, read
+from storage.records import AnswerRow, Arm, KeptReply, Run
+from trainers.dataset import Example, read
 from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.evaluation import exact_match
+from trainers.measuring.prompts import zero_shot
+from trainers.measuring.scoring import as_label, is_label
 from trainers.pricing import PriceList
-from trainers.types import Answer, Message
+from trainers.types import Message
 
-ROWS_A_STEP = 32
-CALLERS = 16
-MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ARMS: tuple[Arm, Arm] = ("base", "tuned")
-TIMEOUT_S = 120.0
+SURELY_DECLINED = 5
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(desk: Desk, run: Run) -> None:
-    """One step: the next rows of an arm, or the judgement once both arms are whole."""
+    """One step: answers that came are written down, missing ones asked for; once all are there, the judgement."""
     plan, trainer = plan_from_json(run.plan), desk.trainers.get(run.provider)
     if run.cancel_asked_by:
-        _end(desk, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
+        _cancel(desk, run, plan)
         return
     if trainer is None:
         training.wait_for_key(desk, run)
@@ -48,81 +47,115 @@ def evaluate(desk: Desk, run: Run) -> None:
         _end(desk, run, plan, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
         return
     holdout = _holdout(desk, plan)
-    for arm in ARMS:
-        answered = {answer.row for answer in desk.store.runs.answers(run.id, arm)}
-        missing = [row for row in range(len(holdout)) if row not in answered]
-        if missing:
-            _ask_rows(desk, run, plan, arm, holdout, missing[:ROWS_A_STEP])
-            return
-    _judge(desk, run, plan, holdout)
+    questions = {arm: _questions(desk, run, plan, arm, holdout) for arm in ARMS}
+    declined = desk.askers.collect(_owner(run))
+    _write_down(desk, run, plan, holdout, questions, declined)
+    missing = [one for arm in ARMS for one in _missing(desk, run, arm, questions[arm])]
+    hopeless = _hopeless(desk, run, declined)
+    if hopeless:
+        desk.askers.drop(_owner(run))
+        _end(desk, run, plan, "failed", f"Measuring failed: {escape(hopeless)}")
+    elif missing:
+        desk.askers.ask(_owner(run), run.provider, missing)
+        _count(desk, run, len(holdout), len(missing))
+    else:
+        _judge(desk, run, plan, holdout)
 
 
-def _ask_rows(
-    desk: Desk, run: Run, plan: Plan, arm: Arm, holdout: Sequence[Example], rows: Sequence[int]
-) -> None:
-    trainer = desk.trainers[run.provider]
+def _cancel(desk: Desk, run: Run, plan: Plan) -> None:
+    """What is under way has to be paid: it is waited for, and written down."""
+    if desk.askers.drop(_owner(run)):
+        return
+    holdout = _holdout(desk, plan)
+    questions = {arm: _questions(desk, run, plan, arm, holdout) for arm in ARMS}
+    _write_down(desk, run, plan, holdout, questions, ())
+    _end(desk, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
+
+
+def _questions(desk: Desk, run: Run, plan: Plan, arm: Arm, holdout: Sequence[Example]) -> list[Question]:
+    """In the holdout's order. The base model is told the labels; the tuned one has learnt them."""
     model = plan.base_model if arm == "base" else _tuned(desk, run)
-    ask = partial(_ask, trainer, model, MAX_TOKENS_LABEL if plan.labels else MAX_TOKENS_TEXT)
-    with ThreadPoolExecutor(CALLERS) as callers:
-        asked = {row: callers.submit(ask, _prompt(plan, arm, holdout[row])) for row in rows}
-    # an answer that came was paid for: it is kept, whatever became of its neighbours
-    desk.store.runs.keep_answers(
-        _answer_row(run, arm, row, future.result(), holdout[row].answer)
-        for row, future in asked.items()
-        if future.exception() is None
-    )
-    run = _count(desk, run, len(holdout))
-    for future in asked.values():
-        trouble = future.exception()
-        if trouble is not None:
-            _answer_trouble(desk, run, plan, trouble)
-            return
+    name, most = f"{run.provider}/{model}", max_tokens(plan.labels)
+    asked = [zero_shot(row, plan.labels, None) if arm == "base" else _plainly(row) for row in holdout]
+    return [Question(key_of(name, one, most), name, model, one, most) for one in asked]
 
 
-def _answer_trouble(desk: Desk, run: Run, plan: Plan, trouble: BaseException) -> None:
-    match trouble:
-        case Refused():
-            _end(desk, run, plan, "failed", f"Measuring failed: {escape(str(trouble))}")
-        case TrainerError():
-            training.wait(desk, run, 5.0, note=f"{trouble} Measuring goes on by itself.")
-        case _:
-            raise trouble
+def _plainly(row: Example) -> tuple[Message, ...]:
+    """As it was trained; weights are for training only."""
+    return tuple(replace(message, weight=None) for message in row.prompt)
 
 
-def _ask(trainer: Trainer, model: str, max_tokens: int, messages: Sequence[Message]) -> Answer:
-    return trainer.chat(model, messages, max_tokens=max_tokens, timeout_s=TIMEOUT_S)
+def _write_down(
+    desk: Desk,
+    run: Run,
+    plan: Plan,
+    holdout: Sequence[Example],
+    questions: Mapping[Arm, Sequence[Question]],
+    declined: Sequence[Declined],
+) -> None:
+    """Answers that are not in the run's own record yet. A question that was declined counts as an empty answer."""
+    refused = {one.key for one in declined if not one.of_model}
+    for arm in ARMS:
+        missing = _missing(desk, run, arm, questions[arm])
+        found = desk.store.replies.found([one.key for one in missing])
+        rows = {one.key: row for row, one in enumerate(questions[arm])}
+        desk.store.runs.keep_answers(
+            _answer_row(run, arm, rows[one.key], found.get(one.key), holdout[rows[one.key]], plan)
+            for one in missing
+            if one.key in found or one.key in refused
+        )
 
 
-def _prompt(plan: Plan, arm: Arm, example: Example) -> Sequence[Message]:
-    """The base model is told the labels; the tuned one has learnt them."""
-    return prompted(example, plan.labels) if arm == "base" else example.prompt
+def _missing(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> list[Question]:
+    answered = {answer.row for answer in desk.store.runs.answers(run.id, arm)}
+    return [one for row, one in enumerate(questions) if row not in answered]
 
 
-def _answer_row(run: Run, arm: Arm, row: int, answer: Answer, expected: str) -> AnswerRow:
+def _hopeless(desk: Desk, run: Run, declined: Sequence[Declined]) -> str | None:
+    """Why a model can't be asked at all."""
+    of_model = next((one.why for one in declined if one.of_model), None)
+    if of_model or not declined:
+        return of_model
+    for arm in ARMS:
+        answers = desk.store.runs.answers(run.id, arm)
+        if len(answers) >= SURELY_DECLINED and not any(one.prompt_tokens for one in answers):
+            return declined[0].why
+    return None
+
+
+def _answer_row(
+    run: Run, arm: Arm, row: int, reply: KeptReply | None, example: Example, plan: Plan
+) -> AnswerRow:
+    text = reply.text if reply else ""
+    right = is_label(example.answer, text, plan.labels) if plan.labels else exact_match(example.answer, text)
     return AnswerRow(
         run_id=run.id,
         arm=arm,
         row=row,
-        text=answer.text,
-        correct=exact_match(expected, answer.text),
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=answer.completion_tokens,
-        seconds=answer.seconds,
+        text=text,
+        correct=right,
+        prompt_tokens=reply.prompt_tokens if reply else 0,
+        completion_tokens=reply.completion_tokens if reply else 0,
+        seconds=reply.seconds if reply else 0.0,
     )
 
 
-def _count(desk: Desk, run: Run, rows: int) -> Run:
-    """The run with its new progress."""
-    done = sum(len(desk.store.runs.answers(run.id, arm)) for arm in ARMS)
+def _count(desk: Desk, run: Run, rows: int, missing: int) -> None:
+    """The card says how far it is, and why it waits where it does."""
+    trouble = desk.askers.trouble(run.provider)
+    before = Progress.from_json(run.progress)
     progress = replace(
-        Progress.from_json(run.progress), evaluated=done, to_evaluate=len(ARMS) * rows, note=None
+        before,
+        evaluated=len(ARMS) * rows - missing,
+        to_evaluate=len(ARMS) * rows,
+        note=f"{trouble} Measuring goes on by itself." if trouble else None,
     )
+    if progress == before:
+        return
     now = desk.clock()
     moved = desk.store.runs.move(run, "evaluating", now=now, progress=progress.to_json(), next_at=now)
-    if moved is None:
-        return run
-    telling.progress(desk, moved)
-    return moved
+    if moved:
+        telling.progress(desk, moved)
 
 
 def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None:
@@ -138,22 +171,25 @@ def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None
     judged = desk.workers.poll(
         f"judge {run.id}",
         judge,
-        _arm(desk, run, "base"),
-        _arm(desk, run, "tuned"),
+        _arm(desk, run, plan, "base"),
+        _arm(desk, run, plan, "tuned"),
         [example.answer for example in holdout],
         metrics,
         labelled=bool(plan.labels),
         title=run.model or "",
         folder=desk.settings.data / "plots" / f"run-{run.id}",
+        measured=outcomes.measured(desk, run, plan),
+        now=desk.clock(),
     )
     if judged is not None:
         _finish(desk, run, plan, judged)
 
 
-def _arm(desk: Desk, run: Run, arm: Arm) -> ArmAnswers:
+def _arm(desk: Desk, run: Run, plan: Plan, arm: Arm) -> ArmAnswers:
+    """Answers as the labels that they mean, where there are labels."""
     rows = desk.store.runs.answers(run.id, arm)
     return ArmAnswers(
-        texts=tuple(row.text for row in rows),
+        texts=tuple(as_label(row.text, plan.labels) if plan.labels else row.text for row in rows),
         correct=tuple(row.correct for row in rows),
         prompt_tokens=sum(row.prompt_tokens for row in rows),
         completion_tokens=sum(row.completion_tokens for row in rows),
@@ -180,6 +216,8 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
         actual_micros=actual,
         labelled=bool(plan.labels),
         loss_curve=judged.loss_curve,
+        beside=judged.beside.to_json() if judged.beside else None,
+        advice=outcomes.advice(desk, run, plan, judged.beside) if judged.beside else None,
     )
     changed = changed_rows(desk, run, plan) if desk.directory.is_private(run.channel) else []
     with desk.store.transaction():
@@ -227,12 +265,26 @@ def _end(desk: Desk, run: Run, plan: Plan, state: telling.EndState, why: str) ->
 
 
 def _spent(desk: Desk, run: Run, plan: Plan) -> int:
-    base, tuned = (_arm(desk, run, arm) for arm in ARMS)
     progress = Progress.from_json(run.progress)
     return actual_micros(
         PriceList.from_json(plan.prices),
         progress.train_seconds,
         progress.trained_tokens,
-        Asked(base.prompt_tokens, base.completion_tokens),
-        Asked(tuned.prompt_tokens, tuned.completion_tokens),
+        _asked(desk, run, plan, "base"),
+        _asked(desk, run, plan, "tuned"),
     )
+
+
+def _asked(desk: Desk, run: Run, plan: Plan, arm: Arm) -> Asked:
+    """What this run has paid for: answers that were known before it asked are free."""
+    questions = _questions(desk, run, plan, arm, _holdout(desk, plan))
+    found = desk.store.replies.found([one.key for one in questions])
+    known = {
+        row for row, one in enumerate(questions) if one.key in found and found[one.key].at < run.state_since
+    }
+    paid = [answer for answer in desk.store.runs.answers(run.id, arm) if answer.row not in known]
+    return Asked(sum(one.prompt_tokens for one in paid), sum(one.completion_tokens for one in paid))
+
+
+def _owner(run: Run) -> str:
+    return f"run {run.id}"

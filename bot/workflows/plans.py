@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 
 from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may, may_take_part
 from bot.decisions.budget import Budget
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.roi import Gap
-from bot.parsing import Estimate, Start
+from bot.parsing import Start
 from bot.results import Refusal
-from bot.views import estimates as estimate_views
 from bot.views import plans as views
 from bot.views.blocks import Message, escape
-from bot.views.estimates import Choices
 from bot.views.runs import SAID
-from bot.workflows import datasets, estimating, telling
+from bot.workflows import datasets, estimates, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Estimated, Question, RunCost
-from storage.records import Approval, Draft, Run
+from bot.workflows.estimating import Estimated, RunCost
+from storage.records import Approval, Run
 from storage.runs import NewRun
 from trainers.errors import TrainerError
 from trainers.money import to_micros
@@ -32,31 +30,6 @@ LOOK_FOR_EXPIRY_S = 60.0
 log = logging.getLogger(__name__)
 
 
-def estimate(desk: Desk, command: Estimate) -> Estimated | Refusal:
-    """What training would cost and save, from what is known now."""
-    checked = datasets.ready(desk, command.dataset)
-    if isinstance(checked, Refusal):
-        return checked
-    return _estimated(desk, checked, Question(command.current, command.volume, command.target))
-
-
-def estimate_card(estimated: Estimated) -> Message:
-    return estimate_views.card(estimated, estimated.target.name)
-
-
-def post_estimate(desk: Desk, estimated: Estimated, channel: str, person: str) -> None:
-    """The form has no place for an answer: the estimate comes as a message for this person."""
-    draft = Draft(kind="ephemeral", channel=channel, person=person, body=estimate_card(estimated).letter())
-    desk.store.outbox.put(draft, now=desk.clock())
-
-
-def choices(desk: Desk) -> Choices:
-    """What the estimate's form offers."""
-    names = [one.dataset.name for one in datasets.listing(desk) if one.report]
-    targets = [f"{row.name}/{model.name}" for row in desk.settings.providers for model in row.models]
-    return Choices(list(dict.fromkeys(names)), targets)
-
-
 def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusal:
     """Freeze a plan and ask the channel to approve it."""
     denied = may_take_part(desk.directory.person(person))
@@ -65,11 +38,13 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked
-    question = Question(command.current, command.volume, command.target, command.epochs)
-    estimated = _estimated(desk, checked, question)
+    estimated = estimates.of_question(desk, checked, command.question)
     if isinstance(estimated, Refusal):
         return estimated
-    refusal = _cannot_start(desk, estimated, person)
+    row = estimated.target.row
+    refusal = _cannot_start(desk, estimated, person) or datasets.needs_waiver(
+        desk, checked.dataset, estimated.report, row
+    )
     if refusal:
         return refusal
     if isinstance(estimated.cost, Gap):
@@ -132,8 +107,23 @@ def expire_or_wait(desk: Desk, run: Run) -> None:
         _close(desk, run, "expired", "Nobody decided within 24 hours, so the plan has expired.")
     elif run.tries == 0 and (refused := _refused_by_trainer(desk, run)):
         _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {refused}")
-    else:
-        desk.store.runs.move(run, run.state, now=now, tries=1, next_at=now + LOOK_FOR_EXPIRY_S)
+    elif run.tries == 0:
+        desk.store.runs.move(run, run.state, now=now, tries=1)
+    elif run.tries > 1 or _has_plots(desk, run, plan):
+        desk.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _has_plots(desk: Desk, run: Run, plan: Plan) -> bool:
+    """What the estimate looks ahead to, in the card's thread; False while a worker draws it."""
+    dataset = desk.store.datasets.get(run.dataset_id)
+    checked = Checked(dataset, datasets.report_of(dataset))
+    made = estimates.of_question(desk, checked, estimates.question_of(plan))
+    outlook = None if isinstance(made, Refusal) else made.outlook
+    plots = estimates.drawn(desk, f"plan {run.id}", outlook, desk.settings.data / "plots" / f"plan-{run.id}")
+    if plots is None:
+        return False
+    estimates.put_plots(desk, run.channel, f"plan {run.id}", plots, plan.dataset)
+    return True
 
 
 def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
@@ -158,19 +148,11 @@ def policy(desk: Desk) -> Policy:
 def budget(desk: Desk) -> Budget:
     """Of this month."""
     limit = to_micros(desk.settings.monthly_budget_usd)
-    return Budget(limit, desk.store.runs.committed(telling.month(desk.clock())))
+    return Budget(limit, desk.store.committed(telling.month(desk.clock())))
 
 
 def today(desk: Desk) -> date:
-    return datetime.fromtimestamp(desk.clock(), UTC).date()
-
-
-def _estimated(desk: Desk, checked: Checked, question: Question) -> Estimated | Refusal:
-    if checked.report is None:
-        return Refusal(f"`{checked.dataset.name}` is still being checked.")
-    return estimating.make_estimate(
-        desk.settings, checked.dataset.name, checked.report, question, today(desk)
-    )
+    return telling.day(desk.clock())
 
 
 def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | None:
@@ -225,6 +207,7 @@ def _plan(
         requester=person,
         channel=channel,
         asked_at=desk.clock(),
+        predicted=estimates.predicted(estimated),
     )
 
 

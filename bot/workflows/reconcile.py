@@ -7,7 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from bot.workflows import datasets, evidence, models, plans, training
+from bot.workflows import (
+    cleaning,
+    curves,
+    datasets,
+    estimates,
+    evidence,
+    knowledge,
+    ladder,
+    models,
+    plans,
+    training,
+)
 from bot.workflows.desk import Desk
 from storage.records import Run
 
@@ -22,8 +33,19 @@ def reconcile(desk: Desk) -> None:
     for dataset in desk.store.datasets.due(now):
         after_trouble = partial(datasets.after_trouble, desk, dataset)
         _guarded(partial(datasets.step, desk, dataset), f"dataset {dataset.id}", after_trouble)
+    for document in desk.store.documents.due(now):
+        after_trouble = partial(knowledge.after_trouble, desk, document)
+        _guarded(partial(knowledge.step, desk, document), f"document {document.id}", after_trouble)
+    for measurement in desk.store.measurements.due(now):
+        kind = curves if measurement.kind == "curve" else ladder
+        after_trouble = partial(kind.after_trouble, desk, measurement)
+        _guarded(partial(kind.step, desk, measurement), f"measurement {measurement.id}", after_trouble)
     for run in desk.store.runs.due(now):
         _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
+    for wish in desk.store.cleanings.waiting():
+        _guarded(partial(cleaning.step, desk, wish), f"cleaning {wish.id}")
+    for kept in desk.store.estimates.wanted():
+        _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
     for ask in desk.store.asks():
         _guarded(partial(models.answer, desk, ask), f"ask {ask.id}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bot.decisions.approval import Request, may
 from bot.decisions.planning import plan_from_json
 from bot.results import Progress, Refusal, RunResult
 from bot.views.home import Overview
 from bot.views.runs import SAID, Look
-from bot.workflows import plans
+from bot.workflows import calibrating, plans
 from bot.workflows.desk import Desk
 from storage.records import OPEN_RUN_STATES, Run
 
@@ -24,7 +26,9 @@ def latest(desk: Desk) -> list[Look]:
 
 def look(desk: Desk, number: int) -> Look | Refusal:
     run = desk.store.runs.get(number)
-    return _look(desk, run) if run else _no_such_run(number)
+    if run is None:
+        return _no_such_run(number)
+    return replace(_look(desk, run), running=calibrating.running(desk) if run.result else ())
 
 
 def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:

@@ -7,16 +7,18 @@ is edited in place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
 from bot.decisions.actuals import actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
+from bot.views import actuals
 from bot.views import results as result_views
 from bot.views import runs as views
 from bot.views.blocks import Message
+from bot.workflows.calibrating import pairs, running
 from bot.workflows.desk import Desk
 from storage.records import Draft, OutboxKind, Run
 from trainers.pricing import PriceList
@@ -27,6 +29,10 @@ ClosedState = Literal["expired", "cancelled"]
 
 def month(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+
+
+def day(now: float) -> date:
+    return datetime.fromtimestamp(now, UTC).date()
 
 
 def asked(desk: Desk, run: Run, message: Message) -> None:
@@ -72,9 +78,11 @@ def result(
     changed: Sequence[ChangedRow],
     plots: Sequence[Path | None],
 ) -> None:
-    """The result card, its plots in the thread, and there the rows that changed, for the channel's members."""
+    """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
     card = f"result {run.id}"
-    _put(desk, run, "post", result_views.card(run, plan, found), card=card, once=card)
+    _put(desk, run, "post", result_views.card(run, plan, found, running(desk)), card=card, once=card)
+    beside = actuals.held_against(plan, found, pairs(run, plan, found))
+    _put(desk, run, "post", beside, thread=card, once=f"estimate of {card}")
     for plot in plots:
         if plot:
             _put_file(desk, run, card, plot, result_views.alt_text(plot.stem, plan))

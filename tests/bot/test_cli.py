@@ -24,6 +24,8 @@ from storage.database import Database
 ROOT = Path(__file__).parents[2]
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
+NOISY = ROOT / "examples" / "support_tickets_copied_and_mislabelled.csv"
+SECOND = ROOT / "examples" / "support_tickets_v2.csv"
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,106 @@ def test_the_columns_can_be_named(tmp_path: Path) -> None:
     result = finetune("check", "a.csv", "--text", "words", "--label", "kind", "--json")
     report = json.loads(result.stdout)
     assert (result.exit_code, report["columns"]) == (0, {"text": "words", "label": "kind"})
+
+
+def test_a_check_counts_first_then_goes_rule_by_rule_with_the_cure_once(tmp_path: Path) -> None:
+    rows = TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "copies.csv").write_text("".join([*rows[:60], *rows[5:9], *rows[5:6]]), encoding="utf-8")
+    said = finetune("check", "copies.csv", "--quick").stdout
+    assert said.splitlines()[1].startswith("7 worth a look")
+    assert "Duplicate, 5 rows" in said and said.count("Delete the copies") == 1
+    assert "each of lines 61, 65 repeats line 6" in said
+    assert "tokens of every epoch go to copies" in said and "$" not in said, (
+        "no trainer by the token has its key"
+    )
+
+
+def test_copies_have_a_price_where_a_trainer_by_the_token_has_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "copies.csv").write_text("".join([*rows, *rows[1:]]), encoding="utf-8")
+    monkeypatch.setenv("ACME_KEY", "a key")
+    (tmp_path / "finetune.toml").write_text(
+        '[providers.acme]\nbase_url = "https://tuning.example/v1"\nkey_env = "ACME_KEY"\n'
+        '[providers.acme.models.small]\ntraining = "20.00"\n'
+    )
+    tokens = json.loads(finetune("check", "copies.csv", "--quick", "--json").stdout)["duplicate_tokens"]
+    said = finetune("check", "copies.csv", "--quick").stdout
+    assert f"{tokens:,} tokens of every epoch go to copies: ${tokens * 20 / 1e6:.2f} on acme/small" in said
+
+
+def test_settings_that_are_wrong_stop_no_check(tmp_path: Path) -> None:
+    (tmp_path / "finetune.toml").write_text("[people]\nquorum = 0\n")
+    result = finetune("check", TICKETS, "--quick")
+    assert result.exit_code == 0
+    assert "copies have no price" in result.stderr and "It can be used." in result.stdout
+
+
+def test_near_copies_and_wrong_labels_are_found_unless_it_must_be_quick() -> None:
+    codes = [
+        {
+            finding["code"]
+            for finding in json.loads(finetune("check", NOISY, *quick, "--json").stdout)["findings"]
+        }
+        for quick in ([], ["--quick"])
+    ]
+    assert {"near_duplicate", "label_doubted"} <= codes[0]
+    assert not {"near_duplicate", "label_doubted"} & codes[1]
+
+
+def test_every_near_copy_of_the_example_is_found() -> None:
+    findings = json.loads(finetune("check", NOISY, "--json").stdout)["findings"]
+    near = [finding for finding in findings if finding["code"] == "near_duplicate"]
+    assert sum(finding["count"] for finding in near) == 14
+
+
+def test_the_next_version_says_what_changed() -> None:
+    result = finetune("check", SECOND, "--against", TICKETS, "--quick")
+    assert result.exit_code == 0
+    assert "59 rows added, 15 removed, 8 relabelled" in result.stdout
+    diff = json.loads(finetune("check", SECOND, "--against", TICKETS, "--quick", "--json").stdout)["diff"]
+    assert (diff["added"], diff["removed"], diff["relabelled"]) == (59, 15, 8)
+
+
+def test_nothing_is_the_next_version_of_a_file_that_cannot_be_used() -> None:
+    result = finetune("check", TICKETS, "--against", FLAWED, "--quick")
+    assert result.exit_code == 2
+    assert "nothing can be its next version" in result.stderr and result.stdout == ""
+
+
+def test_a_fix_writes_a_cleaned_copy_and_says_what_it_left_out(tmp_path: Path) -> None:
+    original = FLAWED.read_bytes()
+    result = finetune("check", FLAWED, "--quick", "--fix", "fixed.jsonl")
+    assert result.exit_code == 1, "the file that was checked can't be used, whatever the copy is like"
+    assert "fixed.jsonl: 50 rows" in result.stdout and "secret: line 36" in result.stdout
+    assert "lines 8 and 43" in result.stdout, "what only a person can decide stays"
+    assert FLAWED.read_bytes() == original
+    again = finetune("check", "fixed.jsonl", "--quick", "--json")
+    assert again.exit_code == 0
+    assert not [one for one in json.loads(again.stdout)["findings"] if one["code"] == "duplicate"]
+
+
+def test_a_fix_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("precious")
+    result = finetune("check", TICKETS, "--quick", "--fix", "mine.csv")
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr and result.stdout == ""
+    assert (tmp_path / "mine.csv").read_text() == "precious"
+
+
+def test_a_fix_beside_json_keeps_the_json_clean(tmp_path: Path) -> None:
+    result = finetune("check", FLAWED, "--quick", "--json", "--fix", "fixed.jsonl")
+    assert json.loads(result.stdout)["rows"] == 52
+    assert "Left out: 10 lines." in result.stderr
+
+
+def test_a_file_without_a_row_to_keep_has_no_cleaned_copy(tmp_path: Path) -> None:
+    (tmp_path / "photo.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    result = finetune("check", "photo.csv", "--fix", "fixed.csv")
+    assert result.exit_code == 2
+    assert "No cleaned copy was written" in result.stderr
+    assert not (tmp_path / "fixed.csv").exists()
 
 
 def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -263,7 +365,7 @@ def test_a_run_without_tokens_names_them_all() -> None:
     assert result.exit_code == 2
     assert "• SLACK_BOT_TOKEN is not set" in result.stderr
     assert "• SLACK_APP_TOKEN is not set" in result.stderr
-    assert "`finetune doctor` checks everything" in result.stderr
+    assert "finetune doctor checks everything" in result.stderr
 
 
 def test_tokens_may_stand_in_a_dot_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -309,3 +309,20 @@ def test_customers_words_never_follow_a_card_into_the_fallback_channel(desk: Des
 
     assert desk.texts(OTHERS.id) == ["result"]
     assert desk.store.outbox.waiting() == 0
+
+
+def test_a_file_for_one_person_reaches_them_alone(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "cleaned.csv"
+    path.write_bytes(b"text,label\nx,y\n")
+    body = {
+        "file": str(path),
+        "filename": path.name,
+        "title": "Cleaned",
+        "initial_comment": "2 rows left out",
+    }
+    desk.put("file", person=ANA.id, body=body, private=True, dedupe="cleaned")
+    assert desk.later(5) == 1
+    assert desk.slack.messages(TICKETS.id) == ()
+    got = only(desk.slack.messages(desk.slack.dm(ANA.id)))
+    assert (got.files[0].name, got.text) == ("cleaned.csv", "2 rows left out")
+    assert desk.slack.messages(desk.slack.dm(BEN.id)) == ()

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from bot import parsing
+from bot.decisions.question import Question
 from bot.parsing import (
     USAGE,
     Answer,
+    AskBaseline,
     AskEstimate,
+    Baseline,
     Cancel,
+    CancelMeasurement,
     Command,
+    Curve,
     Datasets,
     Estimate,
     Help,
+    Knowledge,
+    Prices,
     Results,
     Runs,
+    ShowMeasurement,
     Start,
     Status,
     Try,
@@ -52,6 +62,38 @@ TEN_MILLION = 10_000_000
         ("status run-7", Status(7)),
         ("status run 7", Status(7)),
         ("cancel 12", Cancel(12)),
+        ("cancel m3", CancelMeasurement(3)),
+        ("results M12", ShowMeasurement(12)),
+        ("baseline", AskBaseline()),
+        ("baseline tickets", Baseline("tickets")),
+        (
+            "baseline tickets models=openai/gpt-4o, local/tiny rungs=zero-shot,classical bar=90% task=style",
+            Baseline("tickets", ("openai/gpt-4o", "local/tiny"), ("classical", "zero"), None, 0.9, "style"),
+        ),
+        (
+            "baseline tickets bar=0.875 prompt=Sort it, model=x or not: = is fine",
+            Baseline("tickets", bar=0.875, prompt="Sort it, model=x or not: = is fine"),
+        ),
+        ("curve tickets", Curve("tickets", None)),
+        ("curve tickets target=local/tiny", Curve("tickets", "local/tiny")),
+        ("knowledge Tickets", Knowledge("tickets")),
+        ("prices", Prices(())),
+        ("prices gpt-4o, gpt-4o openai/gpt-4.1", Prices(("gpt-4o", "openai/gpt-4.1"))),
+        (
+            "estimate tickets hours=40 rate=$80 labels=500 batch=30%",
+            Estimate(
+                "tickets",
+                None,
+                None,
+                None,
+                Question(
+                    people_hours=Decimal(40),
+                    people_rate=Decimal(80),
+                    label_count=500,
+                    batch_share=Decimal("0.3"),
+                ),
+            ),
+        ),
         ("results Run 3", Results(3)),
         ("try tickets-1 my card was charged twice", Try("tickets-1", "my card was charged twice")),
     ],
@@ -188,3 +230,35 @@ def test_a_name_of_nothing_is_refused(text: str) -> None:
 @pytest.mark.parametrize(("text", "number"), [("7", 7), (" #7 ", 7), ("RUN 7", 7), ("7a", None), ("", None)])
 def test_the_number_of_a_run(text: str, number: int | None) -> None:
     assert parsing.run_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("baseline tickets bar=0", "`bar=0` should be the share"),
+        ("baseline tickets bar=100%", "should be the share"),
+        ("baseline tickets bar=-5", "should be the share"),
+        ("baseline tickets rungs=tuned", "There is no rung `tuned`"),
+        ("baseline tickets rungs=retreival", "Did you mean `retrieval`?"),
+        ("baseline tickets task=clasification", "Did you mean `classification`?"),
+        ("baseline tickets prompt=", "`prompt=` is empty"),
+        ("baseline tickets models=", "`models=` is empty"),
+        ("baseline tickets tickets2", "don't know what to do with `tickets2`"),
+        ("baseline models=a/b", "Which dataset?"),
+        ("curve", "Which dataset?"),
+        ("knowledge", "Which dataset?"),
+        ("curve tickets rows=3", "`curve` has no `rows=`"),
+        ("basline tickets", "Did you mean `baseline`?"),
+        ("cancel x3", "is not the number of a run"),
+        ("estimate tickets hours=-1", "`hours=`"),
+        ("estimate tickets rate=lots", "`rate=`"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_with_what_can(text: str, said: str) -> None:
+    answer = parse(text)
+    assert isinstance(answer, Answer) and said in answer.text, answer
+
+
+@pytest.mark.parametrize("text", ["m3", "M3", "#m3", "measurement 3", "m-3"])
+def test_a_measurement_is_named_in_many_ways(text: str) -> None:
+    assert parse(f"cancel {text}") == CancelMeasurement(3)

@@ -155,7 +155,10 @@ output = "10"
             "[people]\naprovers = []",
             "finetune.toml: [people] aprovers is not a setting; did you mean approvers?",
         ),
-        ("[budget]\nxyz = 1", "finetune.toml: [budget] xyz is not a setting; known are monthly_usd."),
+        (
+            "[budget]\nxyz = 1",
+            "finetune.toml: [budget] xyz is not a setting; known are monthly_usd, measurement_usd.",
+        ),
         (
             "[providers.openai]\nbase_ur = 'https://x/v1'",
             "providers.openai.base_ur: is not a key of such a row; did you mean 'base_url'?",
@@ -283,3 +286,11 @@ def test_what_is_no_toml_is_said_with_the_place(tmp_path: Path, content: bytes) 
 def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsProblems, match="cannot be read: Is a directory"):
         load_settings(TOKENS, tmp_path)
+
+
+def test_one_measurement_may_cost_five_dollars_unless_it_is_said(tmp_path: Path) -> None:
+    assert read(tmp_path).measurement_usd == Decimal(5)
+    assert read(tmp_path, '[budget]\nmeasurement_usd = "0.50"').measurement_usd == Decimal("0.50")
+    assert "[budget] measurement_usd should be US dollars" in only_problem(
+        tmp_path, "[budget]\nmeasurement_usd = 0.5"
+    )

@@ -39,7 +39,7 @@ BAD_FILES = [
     ("roles.jsonl", _jsonl(12, STRANGE_ROLE), ("12", "role that doesn't exist", "user, assistant")),
     ("few.jsonl", "\n".join(_lines(3)) + "\n", ("3 usable rows", "10 is the minimum")),
     ("empty.jsonl", "\n", ("empty",)),
-    ("photo.jsonl", PNG, ("PNG picture", "JSONL or CSV")),
+    ("photo.jsonl", PNG, ("PNG picture", "JSONL, CSV")),
     ("plain.csv", "text\n" + "\n".join(f"sentence {number}" for number in range(30)), ("column",)),
 ]
 
@@ -51,7 +51,7 @@ def test_a_bad_file_is_refused_with_its_reason(
     assert world.upload(name, content).accepted
     world.until(lambda: world.dataset().state not in ("received", "checking"), "the check")
     world.send()
-    (card,) = world.texts()
+    (card,) = world.cards()
     for part in parts:
         assert part in card, card
     assert world.dataset().state == "refused"
@@ -60,17 +60,17 @@ def test_a_bad_file_is_refused_with_its_reason(
     assert world.store.runs.newest() == []
 
 
-def test_a_file_of_60_mb_is_refused_before_it_is_fetched(world: World) -> None:
+def test_a_file_of_210_mb_is_refused_before_it_is_fetched(world: World) -> None:
     path = world.file("big.csv", b"")
     with path.open("wb") as file:
-        file.truncate(60_000_000)
+        file.truncate(210_000_000)
     world.slack.upload(DORA.id, path, channel=TICKETS.id)
     message = world.slack.messages(TICKETS.id)[-1]
     world.slack.message_shortcut(DORA.id, TICKETS.id, message.ts, "use_as_training_data")
     assert world.fill_upload(DORA, {}).closed
     world.tick()
     assert world.dataset().state == "refused" and world.dataset().name == "big"
-    assert "60 MB" in world.said("the limit is") and "Send fewer rows" in world.said("the limit is")
+    assert "210 MB" in world.said("the limit is") and "Send fewer rows" in world.said("the limit is")
     assert world.slack.calls("download") == ()
 
 
@@ -101,7 +101,7 @@ def test_a_fetch_that_went_wrong_is_repeated(world: World, method: str, fault: F
     assert world.dataset().state == "received" and world.dataset().tries == 1
     world.until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    assert len(world.texts()) == 1
+    assert len(world.cards()) == 1
 
 
 def test_a_slack_that_never_gives_the_file_ends_in_a_sentence(world: World) -> None:
@@ -181,5 +181,5 @@ def test_names_and_labels_from_files_are_no_markup(world: World) -> None:
     world.upload("a <!here> b.csv", evil, called="<@U1> Tickets")
     world.until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    (card,) = world.texts()
+    (card,) = world.cards()
     assert "<!channel>" not in card and "<!here>" not in card and world.dataset().name == "u1-tickets"

@@ -108,7 +108,8 @@ def test_a_stop_while_a_file_is_checked_ends_in_one_card(world: World, ticks: in
     world.restart()
     world.until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    assert len(world.texts()) == 1 and "is ready" in world.texts()[0]
+    assert len(world.cards()) == 1 and "is ready" in world.cards()[0]
+    assert len(world.files()) == len(set(world.files()))
 
 
 def test_a_question_to_a_model_survives_a_stop(world: World) -> None:

@@ -14,7 +14,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     world.send()
     card = world.said("tickets is ready: 60 rows, 3 labels")
     assert "60 rows are too few for fine-tuning to pay" in card
-    assert len(world.texts()) == 1  # the card that said "Checking …" was edited
+    assert len(world.cards()) == 1  # the card that said "Checking …" was edited
 
     estimate = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
     assert "Not now" in estimate and "below 200" in estimate and "a month" in estimate, estimate

@@ -58,7 +58,11 @@ class KeptWorkers(Workers):
 
 @dataclass
 class Rules:
-    """What finetune.toml says about people and money."""
+    """What finetune.toml says about people and money.
+
+    `company_is_far`: the provider's address is no loopback one, though it answers from here.
+    `measurement`: the most that one may cost; `more`: other lines of the file.
+    """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
     groups: Sequence[str] = ()
@@ -66,6 +70,9 @@ class Rules:
     budget: str = "20"
     fallback: str = ""
     trainer_timeout_s: float = 5.0
+    company_is_far: bool = False
+    measurement: str = "5"
+    more: str = ""
 
 
 @dataclass
@@ -145,10 +152,16 @@ class World:
         return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
 
     def upload(
-        self, file: str, content: str | bytes, *, user: Person = DORA, called: str = "tickets"
+        self,
+        file: str,
+        content: str | bytes,
+        *,
+        user: Person = DORA,
+        called: str = "tickets",
+        channel: Channel = PRIVATE,
     ) -> Submission:
         """`/finetune upload`, the form filled in and sent."""
-        self.slack.command(user.id, PRIVATE.id, "/finetune upload")
+        self.slack.command(user.id, channel.id, "/finetune upload")
         return self.fill_upload(user, {"file": self.put_file(file, content, user), "name": called})
 
     def fill_upload(self, user: Person, answers: dict[str, str]) -> Submission:
@@ -162,6 +175,15 @@ class World:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
+
+    def upload_and_check(
+        self, content: str | bytes, *, file: str = "tickets.csv", channel: Channel = PRIVATE
+    ) -> Dataset:
+        """The dataset once it is ready or refused, and all that is said of it."""
+        assert self.upload(file, content, channel=channel).accepted
+        self.until(lambda: self.dataset().state in ("ready", "refused"), "the check")
+        self.send()
+        return self.dataset()
 
     def click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> None:
         """Press the newest such button of the channel."""
@@ -191,6 +213,21 @@ class World:
 
     def texts(self, channel: Channel = PRIVATE) -> list[str]:
         return [words_of(one) for one in self.slack.messages(channel.id)]
+
+    def cards(self, channel: Channel = PRIVATE) -> list[str]:
+        """What stands in the channel itself, threads left aside."""
+        messages = self.slack.messages(channel.id)
+        return [words_of(one) for one in messages if one.thread_ts in (None, one.ts)]
+
+    def files(self, channel: Channel = PRIVATE) -> list[str]:
+        """Names of the files that the bot posted there."""
+        return [file.name for one in self.slack.messages(channel.id) for file in one.files]
+
+    def posted(self, name: str, place: str = PRIVATE.id) -> str:
+        """What is in the newest file of that name there."""
+        files = [file for one in self.slack.messages(place) for file in one.files if file.name == name]
+        assert files, f"no {name} was posted there"
+        return self.slack.content(files[-1].id).decode()
 
     def said(self, *parts: str, channel: Channel = PRIVATE) -> str:
         """The newest message of the channel with all these parts."""
@@ -259,6 +296,10 @@ class World:
         tokens = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
         return load_settings(tokens, config)
 
+    def _company_url(self) -> str:
+        far = self.company.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - an address to connect to
+        return far if self.rules.company_is_far else self.company.url
+
     def _toml(self) -> str:
         rules = self.rules
         return f"""
@@ -274,9 +315,10 @@ approver_groups = {json.dumps(list(rules.groups))}
 quorum = {rules.quorum}
 [budget]
 monthly_usd = "{rules.budget}"
+measurement_usd = "{rules.measurement}"
 [providers.acme]
 title = "Acme Tuning"
-base_url = "{self.company.url}"
+base_url = "{self._company_url()}"
 key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]
@@ -285,6 +327,7 @@ training = "8.00"
 input = "0.80"
 cached_input = "0.20"
 output = "3.20"
+{rules.more}
 """
 
 

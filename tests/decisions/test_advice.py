@@ -116,9 +116,28 @@ SITUATIONS: dict[str, tuple[Facts, Kind, str]] = {
         "measure",
     ),
     # rows
+    "today's model was not measured": (
+        seen(*ALL_MISS, current="gpt-4o"),
+        "unknown",
+        "today's model",
+    ),
+    "today's model was measured and misses too": (
+        seen(*ALL_MISS, current=str(ALL_MISS[1].arm.model).partition("/")[2]),
+        "go",
+        "alternatives",
+    ),
     "fifty rows": (seen(*ALL_MISS, rows=50), "no_go", "rows"),
     "199 rows": (seen(*ALL_MISS, rows=199), "no_go", "rows"),
-    "200 rows, kind not said": (seen(*ALL_MISS, rows=200), "unknown", "rows"),
+    "200 labelled rows are for own categories where nothing was said": (
+        seen(*ALL_MISS, rows=200),
+        "go",
+        "own classes",
+    ),
+    "200 rows of free text, kind not said": (
+        seen(*ALL_MISS, rows=200, smallest_label=None),
+        "unknown",
+        "rows",
+    ),
     "500 rows for a style that prompting nearly reaches": (
         seen(*ALL_MISS[:3], rung("retrieval", "misses", 162), rows=500, task_kind="style"),
         "go",
@@ -373,7 +392,7 @@ def test_the_first_missing_rung_comes_next_with_its_price() -> None:
     )
     # ten examples: 11 times $0.12 per 1,000, on 200 rows
     asked = advise(seen(*ALL_MISS[:2])).next_step
-    assert asked == "Measure a prompt with ten examples (`/finetune baseline`): about $0.26."
+    assert asked == "Measure the prompt with ten examples (`/finetune baseline`): about $0.26."
     assert (
         advise(seen(*ALL_MISS[1:3])).next_step == "Measure the classical model (`/finetune baseline`): free."
     )
@@ -528,7 +547,7 @@ def test_too_few_rows_are_answered_with_what_to_do_instead() -> None:
 
 
 def test_a_kind_of_task_that_was_not_said_is_asked_for_where_it_matters() -> None:
-    assert "Say what kind of task it is (task=)" in advise(seen(*ALL_MISS, rows=500)).next_step
+    assert "Say what kind of task it is (task=)" in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
     said = advise(seen(*ALL_MISS, rows=500, task_kind="extraction"))
     assert said.next_step.startswith("Label 500 more rows")
 

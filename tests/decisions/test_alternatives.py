@@ -75,7 +75,7 @@ def test_a_rung_that_costs_more_than_today_s_model_is_no_alternative_unless_that
     rates = Rates("openai/big", Decimal(5), Decimal(10), "a list")
     kept = choose(TODAY, Measured((dear,), 0.85), rates, USE)
     assert kept.name == "today's model, gpt-4o"
-    assert "costs less than a prompt with ten examples on openai/big" in kept.sentence
+    assert "costs less than the prompt with ten examples on openai/big" in kept.sentence
     missed = replace(TODAY, rung=rung("zero", "misses", "2.6", "openai/gpt-4o"))
     assert choose(missed, Measured((dear,), 0.85), rates, USE).rung == dear
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bot.decisions.planning import (
     Plan,
+    Predicted,
     canonical_json,
     epochs_for,
     hyperparameters_for,
@@ -51,6 +52,20 @@ PLAN = Plan(
     asked_at=1_795_000_000.5,
 )
 
+PREDICTED = Predicted(
+    asked="current=gpt-4o volume=10000000 hours=20",
+    quality=0.84,
+    p_payback=0.87,
+    target_months="3",
+    alternative="the classical model",
+    alternative_micros=0,
+    saving_micros=23_000_000,
+    seconds=120,
+    measured=(("the classical model", 0.912), ("retrieval on openai/gpt-4o-mini", 0.9)),
+)
+# Of PLAN, by the release that knew no predictions.
+OLD_HASH = "3a79070f5fb8ed40bbb7718cc627298031dca2cd047c28c13b2a2754f332297b"
+
 OTHER_HYPERPARAMETERS = (
     (("batch_size", 8), ("learning_rate", 0.001), ("n_epochs", 2)),
     (("batch_size", 16), ("learning_rate", 0.001), ("n_epochs", 3)),
@@ -65,6 +80,9 @@ def changes() -> list[tuple[str, Any]]:
     for field in fields(Plan):
         value = getattr(PLAN, field.name)
         if field.name == "hyperparameters":
+            continue
+        if field.name == "predicted":
+            found.append((field.name, PREDICTED))
             continue
         if isinstance(value, str):
             found += [(field.name, value + "x"), (field.name, value.upper() + " ")]
@@ -90,8 +108,34 @@ def test_a_system_prompt_that_is_empty_is_not_one_that_is_absent() -> None:
     assert plan_hash(replace(PLAN, system="")) != plan_hash(replace(PLAN, system=None))
 
 
-def test_a_plan_survives_being_stored() -> None:
-    assert plan_from_json(canonical_json(PLAN)) == PLAN
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, predicted=PREDICTED)])
+def test_a_plan_survives_being_stored(plan: Plan) -> None:
+    assert plan_from_json(canonical_json(plan)) == plan
+
+
+def test_a_plan_of_before_there_were_predictions_loads_and_keeps_its_hash() -> None:
+    stored = json.loads(canonical_json(PLAN))
+    assert "predicted" not in stored
+    again = plan_from_json(json.dumps(stored))
+    assert again == PLAN and again.predicted is None
+    assert plan_hash(again) == OLD_HASH
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"quality": 0.85},
+        {"p_payback": 0.88},
+        {"alternative": "retrieval"},
+        {"alternative_micros": None},
+        {"asked": "current=gpt-4o"},
+        {"measured": ()},
+    ],
+)
+def test_whoever_changes_a_prediction_has_another_plan(changed: dict[str, Any]) -> None:
+    foreseen = replace(PLAN, predicted=PREDICTED)
+    other = replace(PLAN, predicted=replace(PREDICTED, **changed))
+    assert plan_hash(other) != plan_hash(foreseen)
 
 
 TEXT = st.text(max_size=30)

@@ -40,6 +40,7 @@ def test_nothing_uncertain_gives_the_exact_sum() -> None:
         (outlook.npv, round(made.npv_usd, 2)),
     ):
         assert found.p5 == found.p50 == found.p95 == exact
+    assert outlook.expected == round(made.npv_usd, 2)
     assert outlook.tornado == ()
     assert [month.p50 for month in outlook.months] == [-25 + 23 * month for month in range(13)]
 

@@ -122,6 +122,15 @@ class Visitor:
         for label, answer in answers.items():
             self._fill(self._field(label), answer)
 
+    def untick(self, field: str, *boxes: str) -> None:
+        """Boxes of the modal's field, by their words."""
+        for words in boxes:
+            self._field(field).get_by_label(words, exact=True).uncheck()
+
+    def ticked(self, field: str) -> int:
+        """How many boxes of the modal's field are ticked."""
+        return self._field(field).locator("input[type=checkbox]:checked").count()
+
     def submit(self) -> None:
         self._page.locator(".modal .modal-btn.primary").click()
 

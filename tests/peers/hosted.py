@@ -95,6 +95,10 @@ class Hosted:
         """The next `times` requests to `route` meet this fault."""
         self._faults[route].extend([fault] * times)
 
+    def forgive(self, route: str) -> None:
+        """No further fault there."""
+        self._faults[route].clear()
+
     def count(self, route: str) -> int:
         return sum(seen.route == route for seen in self.requests)
 

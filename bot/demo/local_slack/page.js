@@ -1,10 +1,12 @@
-// What local-slack's page lacks and Slack has: a file field, number and channel fields, initial values,
-// required fields, confirm dialogs, tables, ephemerals that only their user sees, and text as it was meant
+// What local-slack's page lacks and Slack has: a file field, number, multi-select and channel fields, initial values,
+// required fields, confirm dialogs, tables, fenced text, ephemerals that only their user sees, and text as it was meant
 // (escaped signs, indents). It wraps the page's websocket and adds to the page's own elements; it draws no
 // other blocks.
 (() => {
   "use strict";
-  const OURS = ["file_input", "number_input", "conversations_select", "channels_select", "users_select"];
+  const OURS = [
+    "file_input", "number_input", "multi_static_select", "conversations_select", "channels_select", "users_select",
+  ];
   const SIGNS = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
   const LARGEST = 10 * 1024 * 1024;
   const blocksOf = new Map(); // message ts -> blocks
@@ -118,7 +120,7 @@
       const whom = onlyFor.get(row.dataset.ts);
       row.style.display = whom && whom !== actingUser() ? "none" : "";
       const shown = row.querySelector(".blocks")?.children ?? [];
-      (blocksOf.get(row.dataset.ts) ?? []).forEach((block, at) => shown[at] && drawTable(shown[at], block));
+      (blocksOf.get(row.dataset.ts) ?? []).forEach((block, at) => shown[at] && (drawTable(shown[at], block), drawFenced(shown[at], block)));
     });
     document.querySelectorAll(".mrkdwn").forEach(unescape);
     const composer = document.querySelector(".main .composer-input");
@@ -156,6 +158,14 @@
     place.append(table);
   }
 
+  // Columns of text stand between three backticks, and nothing else in the section.
+  function drawFenced(place, block) {
+    const fenced = /^```\n?([^]*?)\n?```$/.exec(block.text?.text ?? "");
+    if (!fenced || block.type !== "section" || place.querySelector(".ours-fenced")) return;
+    const words = fenced[1].replace(/&(lt|gt|amp);/g, (sign) => SIGNS[sign]);
+    place.replaceChildren(made("pre", "ours-fenced", words));
+  }
+
   const richText = (node) => node.text ?? (node.elements ?? []).map(richText).join("");
 
   function dressField(field, block) {
@@ -170,6 +180,11 @@
   }
 
   function chooseInitial(field, element) {
+    const ticked = (element.type === "checkboxes" && element.initial_options) || [];
+    ticked.forEach((one) => {
+      const box = field.querySelectorAll("input[type=checkbox]")[element.options.findIndex((option) => option.value === one.value)];
+      if (box && !box.checked) box.click();
+    });
     const value = element.initial_option?.value;
     const select = field.querySelector("select");
     if (value && select) {
@@ -185,6 +200,7 @@
     const { type } = block.element;
     if (type === "file_input") return fileControl(field, block);
     if (type === "number_input") return numberControl(block);
+    if (type === "multi_static_select") return severalControl(block);
     return placeControl(block);
   }
 
@@ -223,6 +239,26 @@
     return input;
   }
 
+  function severalControl({ block_id: block, element }) {
+    const select = made("select", "ours-control bk-select");
+    const chosen = (element.initial_options ?? []).map((option) => option.value);
+    select.multiple = true;
+    select.size = Math.max(2, Math.min(element.options.length, 4));
+    for (const { text, value } of element.options) {
+      const option = made("option", "", text.text);
+      [option.value, option.selected] = [value, chosen.includes(value)];
+      select.append(option);
+    }
+    const keep = () => {
+      const values = [...select.selectedOptions].map((option) => option.value);
+      const options = element.options.filter((option) => values.includes(option.value));
+      filled[block] = { type: element.type, selected_options: options };
+    };
+    select.onchange = keep;
+    keep();
+    return select;
+  }
+
   function placeControl({ block_id: block, element }) {
     const what = element.type.replace("_select", "").replace(/s$/, "");
     const select = made("select", "ours-control bk-select");
@@ -251,7 +287,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    const style = made("style", "", ".msg{overflow-wrap:anywhere}.mrkdwn{white-space:pre-wrap}.thread-pane{min-width:420px}.ours-confirm{border:0;border-radius:8px;padding:20px 24px;max-width:440px;color:#1d1c1d}.ours-confirm h3{margin:0}.ours-confirm p{white-space:pre-line}.ours-confirm::backdrop{background:#0008}.ours-control{margin:4px 0}.bk-unknown:has(.ours-table){font-size:0}.ours-table{font-size:14px;color:#1d1c1d;border-collapse:collapse;margin:6px 0}.ours-table th,.ours-table td{border:1px solid #ddd;padding:4px 12px}.ours-table th{background:#f6f6f6}.ours-table caption{text-align:left;padding:2px 0;color:#616061}");
+    const style = made("style", "", ".msg{overflow-wrap:anywhere}.mrkdwn{white-space:pre-wrap}.thread-pane{min-width:420px}.ours-confirm{border:0;border-radius:8px;padding:20px 24px;max-width:440px;color:#1d1c1d}.ours-confirm h3{margin:0}.ours-confirm p{white-space:pre-line}.ours-confirm::backdrop{background:#0008}.ours-control{margin:4px 0}.ours-fenced{font:12px/1.5 Menlo,Consolas,monospace;background:#f8f8f8;border:1px solid #ddd;border-radius:4px;padding:8px;margin:4px 0;overflow-x:auto;width:fit-content;max-width:100%;box-sizing:border-box}.bk-unknown:has(.ours-table){font-size:0}.ours-table{font-size:14px;color:#1d1c1d;border-collapse:collapse;margin:6px 0}.ours-table th,.ours-table td{border:1px solid #ddd;padding:4px 12px}.ours-table th{background:#f6f6f6}.ours-table caption{text-align:left;padding:2px 0;color:#616061}");
     document.head.append(style);
     new MutationObserver(dress).observe(document.body, { childList: true, subtree: true });
     document.addEventListener("change", () => setTimeout(dress, 0));

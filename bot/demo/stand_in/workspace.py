@@ -117,6 +117,9 @@ class StandIn:
     def archive(self, channel: str) -> None:
         self._change(channel, archived=True)
 
+    def make_public(self, channel: str) -> None:
+        self._change(channel, private=False)
+
     def remove_bot(self, channel: str) -> None:
         members = tuple(user for user in self._state.channels[channel].members if user != BOT.id)
         self._change(channel, members=members)
@@ -226,6 +229,11 @@ class StandIn:
             place = self._state.channel(channel).id
             kept = self._state.messages.get(place, [])
             return tuple(_posted(place, stored) for stored in kept if stored.only_for is None)
+
+    def content(self, file_id: str) -> bytes:
+        """What is in a file that somebody posted."""
+        with self._state.lock:
+            return self._state.files[file_id].content or b""
 
     def ephemerals(self, user: str) -> tuple[PostedMessage, ...]:
         with self._state.lock:

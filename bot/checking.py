@@ -1,0 +1,58 @@
+"""Checks a file and draws what the check saw. Runs in a worker process: matplotlib is imported there only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.drawings import labels, lengths
+from trainers.dataset import Columns, Limits, Report, check_file
+from trainers.dataset.versions import Previous
+
+LISTED = Limits(listed=500)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    report: Report
+    plots: tuple[Path, ...]
+
+
+def inspect(
+    path: Path,
+    name: str,
+    columns: Columns,
+    files: Path,
+    seed: int,
+    *,
+    previous: Previous | None,
+    drawings: Path,
+    longest: int | None,
+    local_models: Mapping[str, Path],
+) -> Inspected:
+    """`check_file` into `files`, with its second stage; of a file that can be used, DRAWINGS/lengths.png and
+    labels.png. `longest`: tokens of the longest row that the model takes."""
+    report = check_file(
+        path,
+        name,
+        columns,
+        files,
+        seed,
+        limits=LISTED,
+        previous=previous,
+        deep=True,
+        local_models=local_models,
+    )
+    return Inspected(report, () if report.blocked else _drawn(report, longest, drawings))
+
+
+def _drawn(report: Report, longest: int | None, folder: Path) -> tuple[Path, ...]:
+    tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
+    # a label that one row has may be a customer's sentence in the wrong column
+    shared = [count for count in report.labels if count.rows > 1]
+    plots = (
+        lengths.draw(tokens, longest, folder / "lengths.png"),
+        labels.draw(shared, folder / "labels.png"),
+    )
+    return tuple(plot for plot in plots if plot)

@@ -1,0 +1,24 @@
+"""`finetune …` in the terminal: thin, each command hands over to the room that does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from dotenv import load_dotenv
+
+from bot.cli.checking import check
+from bot.cli.estimating import estimate, prices
+from bot.cli.measuring import baseline, curve
+from bot.cli.serving import demo, doctor, run, trainer
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="finetune-bot")
+def main() -> None:
+    """From labelled examples to a better model, decided on evidence by a team in Slack."""
+    load_dotenv(Path(".env"))
+
+
+for command in (run, trainer, check, baseline, curve, estimate, prices, doctor, demo):
+    main.add_command(command)

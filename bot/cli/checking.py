@@ -1,0 +1,52 @@
+"""`finetune check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load_if_sound, refuse
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--text", help="Column with the text, for a table; found by its name where not said.")
+@click.option("--label", help="Column with the label, for a table.")
+@click.option("--against", metavar="PREVIOUS", type=FILE, help="An earlier version of FILE: what changed?")
+@click.option("--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there.")
+@click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(
+    file: Path,
+    text: str | None,
+    label: str | None,
+    against: Path | None,
+    fix: Path | None,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Check a file of labelled examples. Exits with 1 when something in it must be mended first.
+
+    The file itself is never changed.
+    """
+    from bot.results import Refusal
+    from bot.terminal import checking
+
+    if fix and fix.exists():
+        refuse(f"{fix} exists already: --fix takes the name of a new file.")
+    if against:
+        report = checking.check_against(against, file, text, label, deep=not quick)
+        if isinstance(report, Refusal):
+            refuse(report.text)
+    else:
+        report = checking.check(file, text, label, deep=not quick)
+    click.echo(report.to_json() if as_json else checking.report_text(report, load_if_sound()))
+    if fix:
+        fixed = checking.fix(file, text, label, fix)
+        if isinstance(fixed, Refusal):
+            refuse(fixed.text)
+        click.echo(fixed if as_json else f"\n{fixed}", err=as_json)
+    if report.blocked:
+        sys.exit(EXIT_BLOCKED)

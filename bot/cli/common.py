@@ -1,0 +1,59 @@
+"""What all commands share: kinds of paths, the settings or what is wrong with them, and how a command says no."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from bot.settings import Settings, SettingsProblems, load_settings
+
+EXIT_BLOCKED, EXIT_UNUSABLE = 1, 2
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def load(*, need_slack: bool = False) -> Settings:
+    try:
+        return load_settings(need_slack=need_slack)
+    except SettingsProblems as found:
+        for problem in found.problems:
+            click.echo(f"• {problem}", err=True)
+        refuse("Mend this, then start again; `finetune doctor` checks everything.")
+
+
+def load_if_sound() -> Settings | None:
+    """Where they only add something: what is wrong with them is said and stops nothing."""
+    try:
+        return load_settings(need_slack=False)
+    except SettingsProblems as found:
+        click.echo(f"The settings can't be used ({found.problems[0]}), so copies have no price.", err=True)
+        return None
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Backticks are Slack's."""
+    click.echo(sentence.replace("`", ""), err=True)
+    sys.exit(EXIT_UNUSABLE)
+
+
+class Ticker:
+    """How far something is, on stderr: rewritten in place on a terminal, else a line whenever it has changed
+    after a while."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._lines = 0
+
+    def __call__(self, said: str) -> None:
+        if said == self._last:
+            return
+        self._last = said
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+
+    def done(self) -> None:
+        if sys.stderr.isatty() and self._last:
+            click.echo("\r\x1b[K", nl=False, err=True)

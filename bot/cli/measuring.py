@@ -1,0 +1,106 @@
+"""`finetune baseline` and `finetune curve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bot.cli.common import FILE, Ticker, load, refuse
+
+if TYPE_CHECKING:
+    from bot.terminal.measuring import Rows
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
+@click.option("--rungs", default="", help="classical,zero,kshot,retrieval; all where not said.")
+@click.option(
+    "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
+)
+@click.option("--prompt", help="Your instructions, instead of the usual ones.")
+@click.option("--bar", help="The share right that is good enough, like 90%.")
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; `finetune estimate --baseline` reads it.")
+def baseline(
+    file: Path,
+    holdout: Path | None,
+    rungs: str,
+    models: tuple[str, ...],
+    prompt: str | None,
+    bar: str | None,
+    text: str | None,
+    label: str | None,
+    as_json: bool,
+) -> None:
+    """Measure the alternatives to fine-tuning on held-out rows: classical, prompt alone, ten examples, retrieval."""
+    from bot.options import Answer, read_bar, read_rungs
+    from bot.results import Refusal
+    from bot.terminal import measured as printed
+    from bot.terminal import measuring
+    from trainers.measuring.values import DEFAULT_BAR
+
+    wanted_rungs, wanted_bar = read_rungs(rungs), read_bar(bar)
+    if isinstance(wanted_rungs, Answer):
+        refuse(wanted_rungs.text)
+    if isinstance(wanted_bar, Answer):
+        refuse(wanted_bar.text)
+    settings = load()
+    wanted = measuring.Wanted(
+        file, holdout, text, label, wanted_rungs, models, prompt, wanted_bar or DEFAULT_BAR
+    )
+    ticker = Ticker()
+    with measuring.checked(wanted, settings.trainer.folders) as rows:
+        _needs_usable(file, rows)
+        measured = measuring.measure(settings, wanted, rows, ticker)
+        ticker.done()
+        if isinstance(measured, Refusal):
+            refuse(measured.text)
+        if as_json:
+            click.echo(json.dumps(printed.baseline_json(measured, rows), indent=2))
+        else:
+            click.echo(printed.baseline_text(measured, rows))
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
+@click.option("--predict", type=click.IntRange(1), multiple=True, help="Rows to predict the score for.")
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
+def curve(
+    file: Path,
+    holdout: Path | None,
+    predict: tuple[int, ...],
+    text: str | None,
+    label: str | None,
+    as_json: bool,
+) -> None:
+    """Is more data worth it? The classical rung's learning curve, and what more rows would bring."""
+    from bot.results import Refusal
+    from bot.terminal import measured as printed
+    from bot.terminal import measuring
+
+    wanted = measuring.Wanted(file, holdout, text, label)
+    with measuring.checked(wanted, {}) as rows:
+        _needs_usable(file, rows)
+        found = measuring.learn(rows, file.stem, predict)
+        if isinstance(found, Refusal):
+            refuse(found.text)
+        if as_json:
+            click.echo(json.dumps(printed.curve_json(found), indent=2))
+        else:
+            click.echo(printed.curve_text(found))
+
+
+def _needs_usable(file: Path, rows: Rows) -> None:
+    from bot.terminal import checking
+
+    if rows.report.blocked:
+        click.echo(checking.report_text(rows.report), err=True)
+        refuse(f"{file} must be mended before anything can be measured on it.")

@@ -1,0 +1,97 @@
+"""`finetune run`, `trainer`, `doctor` and `demo`: what stays up, and what looks after it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
+
+
+@click.command()
+def run() -> None:
+    """Run the Slack app; without another trainer configured, our own trainer beside it."""
+    from slack_sdk.errors import SlackApiError
+
+    from bot.app import Service
+    from storage.database import StorageError
+
+    settings = load(need_slack=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("apscheduler", "httpx2", "slack_sdk", "slack_bolt"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        service = Service(settings)
+    except StorageError as error:
+        refuse(str(error))
+    except SlackApiError as error:
+        refuse(
+            f"Slack refuses the bot's token: {error.response.get('error')}. Check SLACK_BOT_TOKEN in .env."
+        )
+    except OSError as error:
+        refuse(
+            f"Slack could not be reached at {settings.slack.api_url}: {error}. Check the network and try again."
+        )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    service.start()
+    click.echo(
+        f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
+    )
+    stop.wait()
+    service.stop()
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def trainer(arguments: tuple[str, ...]) -> None:
+    """Serve OpenAI's fine-tuning API on this machine: --port N --data DIR --model NAME=FOLDER_OR_HUB_ID."""
+    if importlib.util.find_spec("torch") is None:
+        refuse("Training needs the extra [local]: pip install 'finetune-bot[local]'")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "trainers.local", *arguments])  # noqa: S606 - no shell
+
+
+@click.command()
+def doctor() -> None:
+    """Check this installation: settings, tokens, database, trainers, disk; each problem with its cure."""
+    from bot.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{'ok      ' if finding.is_well else 'problem '} {finding.what}: {finding.said}")
+    if not all(finding.is_well for finding in findings):
+        sys.exit(EXIT_BLOCKED)
+
+
+@click.command()
+@click.option("--data", type=FILE, help="Your own file.")
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option("--stay", is_flag=True, help="Stay up afterwards, to try it by hand.")
+@click.option("--terminal", "in_terminal", is_flag=True, help="In the terminal only, without the browser.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option(
+    "--model", type=click.Path(path_type=Path), default=Path(".cache/smollm2-135m"), show_default=True
+)
+def demo(
+    data: Path | None,
+    text: str | None,
+    label: str | None,
+    stay: bool,
+    in_terminal: bool,
+    folder: Path,
+    model: Path,
+) -> None:
+    """Play the whole story on this machine: no Slack account, no key, no GPU."""
+    from bot.demo.story import Story, play
+
+    sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model)))

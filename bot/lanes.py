@@ -1,0 +1,291 @@
+"""One provider's questions: what waits for it, the threads that ask, its pauses and its rate.
+
+Threads end when nothing is left to ask. What was answered is in the store before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from storage.records import KeptReply
+from storage.store import Store
+from trainers.client import Trainer
+from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.providers import ProviderRow
+from trainers.types import Answer, Message
+
+TIMEOUT_S = 120.0
+MOST_TRIES = 10
+MOST_UNREADABLE = 3  # an answer that can't be read was perhaps paid
+FAILING_TOGETHER = 5
+LONGEST_PAUSE_S = 60.0
+LONGEST_LOOK_S = 5.0
+BUCKET_S = 10  # seconds' worth of requests that may begin at once
+ROW_STATUSES = frozenset({400, 413, 422, 451})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store."""
+
+    key: str
+    model: str
+    at_provider: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A question that gets no answer. `of_model`: nor will any other to this model."""
+
+    key: str
+    model: str
+    why: str
+    of_model: bool
+
+
+@dataclass(eq=False)
+class _Waiting:
+    owner: str
+    question: Question
+    tries: int = 0
+    next_at: float = 0.0
+
+
+@dataclass
+class _Bucket:
+    """Requests that may begin: `a_minute` flow in, ten seconds' worth at most are in it."""
+
+    a_minute: int | None
+    now: float
+    level: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.level = self._most
+
+    def take(self, now: float) -> bool:
+        if self.a_minute is None:
+            return True
+        self.level = min(self._most, self.level + max(now - self.now, 0.0) * self.a_minute / 60)
+        self.now = now
+        if self.level < 1:
+            return False
+        self.level -= 1
+        return True
+
+    @property
+    def _most(self) -> float:
+        return max((self.a_minute or 0) * BUCKET_S / 60, 1.0)
+
+    @property
+    def next_in_s(self) -> float:
+        return 0.0 if self.a_minute is None or self.level >= 1 else (1 - self.level) * 60 / self.a_minute
+
+
+class Lane:
+    """One provider: what waits for it, its threads, its pause. Threads end when nothing is left to ask."""
+
+    def __init__(
+        self,
+        store: Store,
+        trainer: Trainer,
+        row: ProviderRow,
+        clock: Callable[[], float],
+        decline: Callable[[str, Declined], None],
+    ) -> None:
+        self._store = store
+        self._trainer = trainer
+        self._row = row
+        self._clock = clock
+        self._decline = decline
+        self._queue: deque[_Waiting] = deque()
+        self._under_way: dict[str, _Waiting] = {}
+        self._bucket = _Bucket(row.requests_per_minute, clock())
+        self._paused_until = 0.0
+        self._trouble: str | None = None
+        self._failing: set[str] = set()
+        self._pauses = 0
+        self._threads = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def add(self, owner: str, questions: Sequence[Question]) -> None:
+        with self._changed:
+            known = {one.question.key for one in self._queue} | set(self._under_way)
+            for question in questions:
+                if question.key not in known:
+                    known.add(question.key)
+                    self._queue.append(_Waiting(owner, question))
+            wanted = min(self._row.callers, len(self._queue) + len(self._under_way))
+            for _ in range(wanted - self._threads if not self._is_closed else 0):
+                self._threads += 1
+                name = f"asks {self._row.name} {self._threads}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._changed.notify_all()
+
+    def trouble(self) -> str | None:
+        with self._changed:
+            return self._trouble
+
+    def waiting(self, owner: str) -> int:
+        with self._changed:
+            return sum(one.owner == owner for one in (*self._queue, *self._under_way.values()))
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def drop(self, owner: str) -> list[str]:
+        with self._changed:
+            self._queue = deque(one for one in self._queue if one.owner != owner)
+            return [key for key, one in self._under_way.items() if one.owner == owner]
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def wait(self, until: float) -> None:
+        """For the threads to end, at most until then (monotonic seconds)."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._threads, max(until - time.monotonic(), 0.0))
+
+    def _work(self) -> None:
+        try:
+            while (one := self._next()) is not None:
+                self._put(one)
+        finally:
+            self._store.database.leave()
+
+    def _next(self) -> _Waiting | None:
+        """The first whose time has come; waits for it. None where nothing is left: the thread ends."""
+        with self._changed:
+            while self._queue and not self._is_closed:
+                one = self._due()
+                if one is not None:
+                    self._under_way[one.question.key] = one
+                    return one
+                self._changed.wait(self._look_again_in_s())
+            self._threads -= 1
+            self._changed.notify_all()
+            return None
+
+    def _due(self) -> _Waiting | None:
+        now = self._clock()
+        if now < self._paused_until:
+            return None
+        one = next((one for one in self._queue if one.next_at <= now), None)
+        if one is None or not self._bucket.take(now):
+            return None
+        self._queue.remove(one)
+        return one
+
+    def _look_again_in_s(self) -> float:
+        """Asking again wakes all threads, and a step that misses answers asks at every tick."""
+        now = self._clock()
+        due = max(self._paused_until, min(one.next_at for one in self._queue)) - now
+        return min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S)
+
+    def _put(self, one: _Waiting) -> None:
+        """Put one question to the provider, and keep what comes of it. A step may ask for what has been answered
+        since it looked."""
+        asked = one.question
+        try:
+            if self._store.replies.found([asked.key]):
+                self._forget(one)
+                return
+            answer = self._trainer.chat(
+                asked.at_provider, asked.messages, max_tokens=asked.max_tokens, timeout_s=TIMEOUT_S
+            )
+            self._store.replies.keep([_kept(asked, answer, self._clock())])
+        except Refused as refused:
+            self._end(one, str(refused), of_model=refused.status not in ROW_STATUSES)
+        except Uncertain as trouble:
+            self._again(one, trouble)
+        except (Nonsense, TrainerError) as nonsense:
+            self._once_more(one, str(nonsense))
+        except Exception as fault:  # a thread has no caller: whoever asked has to hear of it
+            if self._is_closed:  # its connection was closed under it
+                self._forget(one)
+                return
+            log.exception("asking %s", asked.model)
+            self._end(
+                one, f"The bot itself failed at it ({type(fault).__name__}); its log says why.", of_model=True
+            )
+        else:
+            self._came(one)
+
+    def _forget(self, one: _Waiting) -> None:
+        with self._changed:
+            self._under_way.pop(one.question.key, None)
+
+    def _came(self, one: _Waiting) -> None:
+        """An answer that was under way when a pause began does not end the pause."""
+        with self._changed:
+            self._under_way.pop(one.question.key, None)
+            if self._clock() >= self._paused_until:
+                self._pauses, self._trouble = 0, None
+                self._failing.clear()
+
+    def _end(self, one: _Waiting, why: str, *, of_model: bool) -> None:
+        with self._changed:
+            self._under_way.pop(one.question.key, None)
+            if of_model:
+                model = one.question.model
+                self._queue = deque(other for other in self._queue if other.question.model != model)
+        self._decline(one.owner, Declined(one.question.key, one.question.model, why, of_model))
+
+    def _again(self, one: _Waiting, trouble: Uncertain) -> None:
+        """A limit, or trouble with question after question, is the provider's: all wait. Else this one does."""
+        with self._changed:
+            now = self._clock()
+            self._failing.add(one.question.key)
+            self._trouble = str(trouble)
+            pause = trouble.retry_after
+            if pause is None and (trouble.is_rate_limit or len(self._failing) >= FAILING_TOGETHER):
+                self._pauses += (
+                    now >= self._paused_until
+                )  # of those that were under way together only one counts
+                pause = min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
+            if pause is None:
+                self._later(one, now)
+                return
+            self._paused_until = max(self._paused_until, now + pause)
+            self._under_way.pop(one.question.key, None)
+            self._queue.appendleft(one)
+
+    def _once_more(self, one: _Waiting, why: str) -> None:
+        with self._changed:
+            self._trouble = why
+            self._later(one, self._clock(), MOST_UNREADABLE)
+
+    def _later(self, one: _Waiting, now: float, most: int = MOST_TRIES) -> None:
+        """This question alone waits; after too many tries it is given up."""
+        one.tries += 1
+        self._under_way.pop(one.question.key, None)
+        if one.tries >= most:
+            why = self._trouble or ""
+            self._decline(one.owner, Declined(one.question.key, one.question.model, why, of_model=False))
+            return
+        one.next_at = now + min(2.0**one.tries, LONGEST_PAUSE_S)
+        self._queue.append(one)
+
+
+def _kept(asked: Question, answer: Answer, now: float) -> KeptReply:
+    return KeptReply(
+        asked.key,
+        asked.model,
+        answer.text,
+        answer.prompt_tokens,
+        answer.completion_tokens,
+        answer.seconds,
+        now,
+    )

@@ -1,0 +1,184 @@
+"""`DATASET key=value …` as people type it, and the words with which what can't be read is answered. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+
+from bot.decisions import question
+from bot.decisions.amounts import Misread, parse_volume
+from bot.decisions.question import Figure, Question
+from bot.decisions.tasks import TASK_KINDS, TaskKind, task_kind
+from trainers.measuring.values import RungName
+
+ASKED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
+OTHER_NAMES: Mapping[str, RungName] = {
+    "zeroshot": "zero",
+    "fewshot": "kshot",
+    "few": "kshot",
+    "svm": "classical",
+}
+# What only a person can know for an estimate: the option, the field of Question, how it is read.
+FIGURES: Mapping[str, tuple[str, Figure]] = {
+    "hours": ("people_hours", question.PEOPLE_HOURS),
+    "rate": ("people_rate", question.PEOPLE_RATE),
+    "labels": ("label_count", question.LABEL_COUNT),
+    "label_usd": ("label_usd", question.LABEL_USD),
+    "wrong_usd": ("wrong_usd", question.WRONG_USD),
+    "prompt_tokens": ("prompt_tokens", question.PROMPT_TOKENS),
+    "batch": ("batch_share", question.BATCH_SHARE),
+    "runs": ("runs", question.RUNS),
+    "retrain": ("retrain_months", question.RETRAIN_MONTHS),
+    "monitoring_usd": ("monitoring_usd", question.MONITORING_USD),
+    "hosting_hours": ("hosting_hours", question.HOSTING_HOURS),
+    "serving_speed": ("serving_speed", question.SERVING_SPEED),
+    "utilisation": ("utilisation", question.UTILISATION),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Nothing to do but to say this. `about` is the option that it is about, where it is about one."""
+
+    text: str
+    about: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    dataset: str
+    values: Mapping[str, str]
+    volume: int | None
+
+    def text(self, key: str) -> str | None:
+        return self.values.get(key)
+
+
+def read_options(command: str, rest: str, keys: Sequence[str], usage: str) -> Options | Answer:
+    """`DATASET key=value …`, in any order; a list is `key=a,b`."""
+    words = re.sub(r"\s*([=,])\s*", r"\1", rest).split()
+    names = [word for word in words if "=" not in word]
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    values = dict(pairs)
+    for key in values:
+        if key not in keys:
+            return Answer(
+                f"`{command}` has no `{shown(key)}=`.{did_you_mean(key, keys)} Like this: `{usage}`."
+            )
+        if not values[key]:
+            return Answer(f"`{key}=` is empty. Like this: `{usage}`.")
+    if len(values) < len(pairs):
+        twice = next(key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1)
+        return Answer(f"`{twice}=` stands there twice. Say it once: `{usage}`.")
+    if len(names) != 1:
+        return Answer(_dataset_wanted(names, usage))
+    volume = parse_volume(values["volume"]) if "volume" in values else None
+    if isinstance(volume, Misread):
+        return Answer(plain(volume.sentence), "volume")
+    return Options(names[0].lower(), values, volume)
+
+
+def read_figures(options: Options) -> Question | Answer:
+    """All that was said beside model, volume and target."""
+    said: dict[str, Decimal | int] = {}
+    for key, (field, figure) in FIGURES.items():
+        text = options.text(key)
+        value = figure.read(text) if text is not None else None
+        if isinstance(value, Misread):
+            return Answer(f"`{key}=`: {plain(value.sentence)}", key)
+        if value is not None:
+            said[field] = int(value) if figure.is_whole else value
+    return replace(Question(), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
+
+
+def typed(question: Question) -> str:
+    """The options that `read_options` and `read_figures` read as this question again."""
+    said = asdict(question)
+    fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
+    fields |= {key: field for key, (field, _) in FIGURES.items()}
+    return " ".join(f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None)
+
+
+def _plainly(value: Decimal | int | str) -> str:
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+
+
+def read_bar(text: str | None) -> float | Answer | None:
+    """A share: '90%', '90' and '0.9' are the same."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,2})?)\s*%?", text) or re.fullmatch(
+        r"(0?\.[0-9]{1,4})", text
+    )
+    share = float(found[1]) if found else 0.0
+    share = share / 100 if share > 1 else share
+    if 0 < share < 1:
+        return round(share, 6)
+    return Answer(
+        f"`bar={shown(text)}` should be the share of right answers that is good enough, like `bar=90%`.",
+        "bar",
+    )
+
+
+def split_prompt(rest: str) -> tuple[str, str | None]:
+    """What stands before `prompt=`, and all that comes after it."""
+    parts = re.split(r"(?:^|(?<=\s))prompt\s*=", rest, maxsplit=1, flags=re.IGNORECASE)
+    return (parts[0], parts[1].strip()) if len(parts) == 2 else (rest, None)
+
+
+def read_rungs(text: str | None) -> tuple[RungName, ...] | Answer:
+    named = []
+    for word in (text or "").lower().split(","):
+        plain = re.sub(r"[-_]", "", word)
+        name = next((one for one in ASKED_RUNGS if plain == one), OTHER_NAMES.get(plain))
+        if name:
+            named.append(name)
+        elif word:
+            there = ", ".join(f"`{one}`" for one in ASKED_RUNGS)
+            return Answer(
+                f"There is no rung `{shown(word)}`.{did_you_mean(word, ASKED_RUNGS)} There are {there}."
+            )
+    return tuple(one for one in ASKED_RUNGS if one in named)
+
+
+def read_task(text: str | None) -> TaskKind | Answer | None:
+    kind = task_kind(text) if text else None
+    if text is None or kind:
+        return kind
+    there = ", ".join(f"`{one}`" for one in TASK_KINDS)
+    return Answer(
+        f"There is no task `{shown(text)}`.{did_you_mean(text, list(TASK_KINDS))} There are {there}.", "task"
+    )
+
+
+def _dataset_wanted(names: list[str], usage: str) -> str:
+    if not names:
+        return f"Which dataset? `/finetune datasets` lists them. Like this: `{usage}`."
+    extra = " ".join(shown(name) for name in names[1:])
+    return (
+        f"I read `{shown(names[0])}` as the dataset and don't know what to do with `{extra}`."
+        f" Like this: `{usage}`."
+    )
+
+
+def did_you_mean(word: str, known: Mapping[str, str] | Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def shown(word: str) -> str:
+    """A person's own word, short and without what Slack would read as markup."""
+    return plain(word)[:40]
+
+
+def plain(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable() and letter not in "`<>&")
+
+
+def first_word(text: str) -> tuple[str, str]:
+    """The first word and the rest; a tab or a new line parts them as a space does."""
+    word, rest = [*text.split(maxsplit=1), "", ""][:2]
+    return word, rest.strip()

@@ -1,0 +1,1 @@
+"""What the commands of the terminal compute and print: no Slack, and nothing kept but paid answers."""

@@ -1,0 +1,295 @@
+"""What `finetune estimate` and `finetune prices` print, as text and as JSON; no Slack, no store, nothing kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from bot.decisions.alternatives import Alternative
+from bot.decisions.facts import NOTHING_MEASURED, Evidence
+from bot.decisions.outlook import Outlook, Quantiles
+from bot.decisions.quotes import where_to_put
+from bot.decisions.roi import Estimate
+from bot.decisions.rungs import cheapest
+from bot.options import Answer, read_bar, read_task
+from bot.results import Refusal
+from bot.settings import Settings
+from bot.views.estimates import MARKS, numbers
+from bot.workflows.estimating import Estimated, Question, make_estimate
+from trainers.dataset import Report
+from trainers.measuring.values import DEFAULT_BAR, Ladder
+from trainers.money import rate, usd
+from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.providers import ProviderRow
+
+
+def estimate(
+    settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
+) -> Estimated | Refusal:
+    return make_estimate(settings, name, report, question, _today(), evidence)
+
+
+def evidence(baseline: Path | None, bar: str | None, task: str | None) -> Evidence | Refusal:
+    """`bar` not said: the one that the baseline was judged by. Another one judges it again."""
+    ladder = _read_baseline(baseline) if baseline else None
+    wanted, kind = read_bar(bar), read_task(task)
+    if isinstance(ladder, Refusal):
+        return ladder
+    if isinstance(wanted, Answer):
+        return Refusal(wanted.text)
+    if isinstance(kind, Answer):
+        return Refusal(kind.text)
+    if ladder and wanted and wanted != ladder.bar:
+        ladder = _by_bar(ladder, wanted)
+    return Evidence(wanted or (ladder.bar if ladder else DEFAULT_BAR), kind, ladder)
+
+
+def _by_bar(ladder: Ladder, bar: float) -> Ladder:
+    """The same answers, judged by another bar."""
+    from trainers.measuring.bar import standing_of
+
+    rungs = []
+    for rung in ladder.rungs:
+        standing, more = standing_of(rung.scores, bar)
+        rungs.append(replace(rung, standing=standing, rows_to_decide=more))
+    best = cheapest([rung for rung in rungs if rung.standing == "meets"])
+    return replace(ladder, bar=bar, rungs=tuple(rungs), cheapest=best.arm if best else None)
+
+
+def _read_baseline(file: Path) -> Ladder | Refusal:
+    """The `ladder` out of what `finetune baseline … --json` printed."""
+    again = "Make it with `finetune baseline FILE --json > baseline.json`."
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return Ladder.from_json(json.dumps(raw["ladder"]))
+    except OSError as error:
+        return Refusal(f"{file} can't be read: {error.strerror}.")
+    except (ValueError, ArithmeticError):
+        return Refusal(f"{file} is no JSON, or a number in it is none. {again}")
+    except (KeyError, TypeError, AttributeError) as error:
+        return Refusal(f"{file} is not what a baseline prints ({type(error).__name__}: {error}). {again}")
+
+
+def text(estimated: Estimated) -> str:
+    """The verdict first, then what carries it."""
+    verdict, outlook = estimated.verdict, estimated.outlook
+    parts = [f"{estimated.name} on {estimated.target.name}", "", verdict.headline, ""]
+    parts += [
+        f"  {name + ':':<20} {value}" for name, value in [*numbers(estimated), *_held_against(estimated)]
+    ]
+    parts += ["", *(f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons), "", verdict.next_step]
+    if outlook and outlook.tornado:
+        parts += ["", f"What moves the net value over {_horizon(outlook)} most, each alone"]
+        parts += [
+            f"  {one.name}: {usd(one.at_low)} at {one.low_value}, {usd(one.at_high)} at {one.high_value}"
+            for one in outlook.tornado
+        ]
+    if estimated.assumptions:
+        parts += ["", "What this rests on"]
+        parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
+    return "\n".join(parts).replace("`", "")
+
+
+def as_json(estimated: Estimated) -> dict[str, Any]:
+    """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
+    made, training, verdict = estimated.estimate, estimated.training, estimated.verdict
+    minutes = estimated.minutes
+    return {
+        "dataset": estimated.name,
+        "target": estimated.target.name,
+        "current": estimated.question.current,
+        "rows": estimated.report.rows,
+        "training_tokens": training.billed_tokens if training else None,
+        "training_usd": _number(training.usd.expected) if training else None,
+        "training_minutes": [float(round(m, 1)) for m in (minutes.low, minutes.expected, minutes.high)],
+        "monthly_input_tokens": estimated.question.volume,
+        **_sums(made),
+        "verdict": {
+            "kind": verdict.kind,
+            "headline": verdict.headline,
+            "reasons": [{"rule": one.rule, "kind": one.kind, "text": one.text} for one in verdict.reasons],
+            "next_step": verdict.next_step,
+        },
+        "bar": estimated.evidence.bar,
+        "alternative": _alternative(estimated.alternative, made),
+        "outlook": _outlook(estimated.outlook),
+        "prices": prices_json(estimated.prices),
+        "assumptions": [
+            {"name": one.name, "value": one.value, "why": one.why} for one in estimated.assumptions
+        ],
+    }
+
+
+def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:
+    """Of each name its price as it is prompted, and as it is tuned where a provider tunes it. No name: every
+    model that can be tuned, and the user's own prices."""
+    if not names:
+        return (*settings.prices, *(row for provider in settings.providers for row in _tuned(provider, None)))
+    return tuple(row for name in dict.fromkeys(names) for row in _prices_of(settings, name))
+
+
+def prices_text(rows: Sequence[PriceRow | UnknownPrice]) -> str:
+    return "\n".join(one.sentence if isinstance(one, UnknownPrice) else _price_line(one) for one in rows)
+
+
+def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
+    """USD per 1M tokens. `as_of` is the day of our own list; a library's version is its date."""
+    return [
+        {"model": one.name, "unknown": one.sentence, "nearest": list(one.nearest)}
+        if isinstance(one, UnknownPrice)
+        else _price(one)
+        for one in rows
+    ]
+
+
+def _sums(made: Estimate | None) -> dict[str, Any]:
+    return {
+        "monthly_before_usd": _number(made.monthly_before.input) if made else None,
+        "monthly_before_output_usd": _number(made.monthly_before.output) if made else None,
+        "monthly_before_total_usd": _number(made.monthly_before.total) if made else None,
+        "monthly_alternative_total_usd": _number(made.monthly_alternative.total) if made else None,
+        "monthly_after_usd": _number(made.monthly_after.input) if made else None,
+        "monthly_after_output_usd": _number(made.monthly_after.output) if made else None,
+        "monthly_after_hosting_usd": _number(made.monthly_after.hosting) if made else None,
+        "monthly_after_upkeep_usd": _number(made.monthly_after.upkeep) if made else None,
+        "monthly_after_total_usd": _number(made.monthly_after.total) if made else None,
+        "errors_avoided_month_usd": _number(made.errors_avoided_usd) if made else None,
+        "saving_month_usd": _number(made.saving_month) if made else None,
+        "people_usd": _number(made.people_usd) if made else None,
+        "labels_usd": _number(made.labels_usd) if made else None,
+        "evaluation_usd": _number(made.evaluation_usd) if made else None,
+        "one_off_usd": _number(made.one_off_usd) if made else None,
+        "payback_months": _or_none(made.payback_months) if made else None,
+        "break_even_tokens_per_month": made.break_even_tokens_per_month if made else None,
+        "npv_usd": _number(made.npv_usd) if made else None,
+        "horizon_months": _number(made.horizon_months) if made else None,
+        "months_left": _or_none(made.months_left) if made else None,
+    }
+
+
+def _alternative(found: Alternative | None, made: Estimate | None) -> dict[str, Any] | None:
+    if found is None or made is None:
+        return None
+    rung = found.rung
+    return {
+        "name": found.name,
+        "sentence": found.sentence,
+        "rung": rung.arm.rung if rung else None,
+        "model": found.rates.model,
+        "score": rung.score if rung else None,
+        "n": rung.n if rung else None,
+        "monthly_usd": _number(made.monthly_alternative.total),
+        "priced_by": found.rates.said_by,
+    }
+
+
+def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
+    if outlook is None:
+        return None
+    return {
+        "draws": outlook.draws,
+        "seed": outlook.seed,
+        "target_months": _number(outlook.target_months),
+        "horizon_months": outlook.horizon_months,
+        "p_payback": outlook.p_payback,
+        "payback_months": _quantiles(outlook.payback_months),
+        "saving_month_usd": _quantiles(outlook.saving_month),
+        "npv_usd": _quantiles(outlook.npv),
+        "tornado": [
+            {
+                "name": one.name,
+                "low_value": one.low_value,
+                "high_value": one.high_value,
+                "at_low_usd": _number(one.at_low),
+                "at_high_usd": _number(one.at_high),
+            }
+            for one in outlook.tornado
+        ],
+        "months": [
+            {"month": one.month, "p5": _number(one.p5), "p50": _number(one.p50), "p95": _number(one.p95)}
+            for one in outlook.months
+        ],
+    }
+
+
+def _quantiles(found: Quantiles) -> dict[str, float | None]:
+    return {"p5": _or_none(found.p5), "p50": _or_none(found.p50), "p95": _or_none(found.p95)}
+
+
+def _held_against(estimated: Estimated) -> list[tuple[str, str]]:
+    made, other = estimated.estimate, estimated.alternative
+    if made is None or other is None:
+        return []
+    return [("Held against", f"{other.name}, {usd(made.monthly_alternative.total)} a month")]
+
+
+def _horizon(outlook: Outlook) -> str:
+    return "1 month" if outlook.horizon_months == 1 else f"{outlook.horizon_months} months"
+
+
+def _prices_of(settings: Settings, name: str) -> list[PriceRow | UnknownPrice]:
+    prompted = prompted_price(name, settings.providers, settings.prices, _today())
+    tuned = [row for provider in settings.providers for row in _tuned(provider, name)]
+    if isinstance(prompted, UnknownPrice):
+        return [*tuned] or [prompted]
+    return [prompted, *(row for row in tuned if row.model != prompted.model)]
+
+
+def _tuned(provider: ProviderRow, name: str | None) -> list[PriceRow]:
+    if name is None:
+        return [tuned_price(provider, model) for model in provider.models]
+    model = provider.model(name.removeprefix(f"{provider.name}/"))
+    return [tuned_price(provider, model)] if model else []
+
+
+def _price_line(row: PriceRow) -> str:
+    price = row.price
+    named = (("input", price.input), ("cached", price.cached_input), ("output", price.output))
+    said = [f"{name} {rate(amount)}" for name, amount in named if amount is not None]
+    if row.usd_per_hour is not None:
+        said = [
+            f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "your own machine, counted as free"
+        ]
+    if price.training is not None:
+        said.append(f"training {rate(price.training)}")
+    if row.batch_discount:
+        said.append(f"{row.batch_discount:.0%} off in a batch")
+    kind = ", tuned" if row.kind == "tuned" else ""
+    if not said:
+        return f"{row.model}{kind}: nobody told me, {where_to_put(row)}"
+    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by})"
+
+
+def _price(row: PriceRow) -> dict[str, Any]:
+    price = row.price
+    return {
+        "model": row.model,
+        "kind": row.kind,
+        "input": _or_none(price.input),
+        "cached_input": _or_none(price.cached_input),
+        "output": _or_none(price.output),
+        "training": _or_none(price.training),
+        "usd_per_hour": _or_none(row.usd_per_hour),
+        "batch_discount": _or_none(row.batch_discount),
+        "source": row.source,
+        "as_of": row.as_of.isoformat() if row.as_of else None,
+        "note": row.note,
+    }
+
+
+def _or_none(amount: Decimal | None) -> float | None:
+    return None if amount is None else _number(amount)
+
+
+def _number(amount: Decimal) -> float:
+    """For JSON only, whose numbers have no decimals of their own: six digits behind the point."""
+    return float(round(amount, 6))
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()

@@ -1,0 +1,154 @@
+"""What `finetune baseline` and `finetune curve` print, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bot.terminal.measuring import Measured, Rows
+from bot.views.estimates import MARKS
+from bot.views.ladder import headline
+from bot.views.rungs import STANDINGS, arm_name, bar_share, interval, price, seconds
+from bot.views.words import counted, percent
+from trainers.measuring.reading import HOW_READ
+from trainers.measuring.values import Curve, Ladder, Rung
+
+HEADINGS = ("", "right", "95%", "", "$/1,000", "p50 / p95")
+
+
+def baseline_text(measured: Measured, rows: Rows) -> str:
+    """The verdict first, then the table that carries it."""
+    ladder, verdict = measured.ladder, measured.estimated.verdict
+    parts = [f"{headline(ladder)}.", "", *_table(ladder), ""]
+    parts += [f"{arm_name(arm)} could not be measured: {why}" for arm, why in measured.failed.items()]
+    parts += _about_rows(ladder, rows)
+    if ladder.rungs and ladder.rungs[0].scoring == "label":
+        parts.append(HOW_READ)
+    parts += ["", f"To fine-tune or not: {verdict.headline}"]
+    parts += [f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons]
+    parts += ["", f"Next: {verdict.next_step}"]
+    return "\n".join(parts).replace("`", "")
+
+
+def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
+    """`ladder` is what `finetune estimate --baseline` reads. Money in dollars."""
+    ladder, verdict = measured.ladder, measured.estimated.verdict
+    return {
+        "dataset": ladder.dataset,
+        "n": ladder.n,
+        "bar": ladder.bar,
+        "rows_trained_on": rows.report.n_train,
+        "rows_left_out": rows.left_out,
+        "rungs": [_rung(rung) for rung in ladder.rungs],
+        "failed": [
+            {"name": arm.rung, "model": arm.model, "why": why} for arm, why in measured.failed.items()
+        ],
+        "cheapest": ladder.cheapest.key if ladder.cheapest else None,
+        "detectable_gap": ladder.detectable_gap,
+        "verdict": {
+            "kind": verdict.kind,
+            "headline": verdict.headline,
+            "reasons": [{"rule": one.rule, "kind": one.kind, "text": one.text} for one in verdict.reasons],
+            "next_step": verdict.next_step,
+        },
+        "ladder": json.loads(ladder.to_json()),
+    }
+
+
+def curve_text(curve: Curve) -> str:
+    parts = [f"The next 100 rows would bring about {curve.points_per_100:.2f} points.", ""]
+    parts += [f"  {point.rows:>8,} rows  {percent(point.score):>6}" for point in curve.points]
+    parts += [
+        f"  {one.rows:>8,} rows  {percent(one.score):>6}  expected, {percent(one.low)} to {percent(one.high)}"
+        for one in curve.predicted
+    ]
+    if curve.needs:
+        parts += ["", "Labels that most need rows:"]
+        parts += [
+            f"  {need.label}: {need.rows:,} rows, {need.right:,} of {need.held:,} held-out right"
+            for need in curve.needs
+        ]
+    return "\n".join(parts)
+
+
+def curve_json(curve: Curve) -> dict[str, Any]:
+    """`predicted` is the furthest; `predictions` are all."""
+    predictions = [
+        {"n": one.rows, "score": one.score, "low": one.low, "high": one.high} for one in curve.predicted
+    ]
+    return {
+        "dataset": curve.dataset,
+        "points": [
+            {"n": point.rows, "score": point.score, "draws": list(point.draws)} for point in curve.points
+        ],
+        "fit": {"a": curve.a, "b": curve.b, "c": curve.c},
+        "predicted": predictions[-1] if predictions else None,
+        "predictions": predictions,
+        "points_per_100": curve.points_per_100,
+        "needs": [
+            {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
+            for need in curve.needs
+        ],
+    }
+
+
+def _table(ladder: Ladder) -> list[str]:
+    lines = [HEADINGS, *(_row(rung) for rung in ladder.rungs)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _row(rung: Rung) -> tuple[str, ...]:
+    return (
+        arm_name(rung.arm),
+        percent(rung.score),
+        interval(rung),
+        STANDINGS[rung.standing],
+        price(rung.usd_per_1000),
+        seconds(rung),
+    )
+
+
+def _about_rows(ladder: Ladder, rows: Rows) -> list[str]:
+    said = [
+        f"The bar is {bar_share(ladder.bar)}, on {counted(ladder.n, 'held-out row')}; "
+        f"{counted(rows.report.n_train, 'row')} to learn from and to take examples of."
+    ]
+    if rows.left_out:
+        said.append(
+            f"{counted(rows.left_out, 'row')} asked what the holdout asks, and stayed out of the learning."
+        )
+    if ladder.detectable_gap is not None:
+        gap = f"{100 * ladder.detectable_gap:.1f} points"
+        said.append(f"The smallest difference that this holdout would show 4 times in 5: {gap}.")
+    unread = [f"{rung.unread} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.unread]
+    if unread:
+        said.append(f"Answers that were none of the labels, and count as wrong: {'; '.join(unread)}.")
+    if ladder.never_answered:
+        said.append(f"Expected, and never answered by any of them: {', '.join(ladder.never_answered[:10])}.")
+    return said
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    return {
+        "name": rung.arm.rung,
+        "model": rung.arm.model,
+        "n": rung.n,
+        "score": rung.score,
+        "low": rung.low,
+        "high": rung.high,
+        "standing": rung.standing,
+        "rows_to_decide": rung.rows_to_decide,
+        "macro_f1": rung.macro_f1,
+        "usd_per_1000": None if rung.usd_per_1000 is None else float(rung.usd_per_1000),
+        "p50_s": rung.p50_s,
+        "p95_s": rung.p95_s,
+        "unread": rung.unread,
+        "empty": rung.empty,
+    }

@@ -1,0 +1,137 @@
+"""Asking for a ladder: what a person wants to have measured becomes a plan, and a yes to its price starts it."""
+
+from __future__ import annotations
+
+from bot.decisions.approval import may_take_part
+from bot.measured import LadderPlan, LadderProgress
+from bot.parsing import Baseline
+from bot.results import Refusal
+from bot.views.measuring import Choices
+from bot.workflows import contestants, datasets, ladder, measurements, plans, telling
+from bot.workflows.contestants import Contestant
+from bot.workflows.datasets import Checked
+from bot.workflows.desk import Desk
+from storage.measurements import NewMeasurement
+from storage.records import Measurement
+from trainers.dataset import Report
+from trainers.measuring.values import DEFAULT_BAR
+from trainers.money import usd_micros
+from trainers.pricing import PriceList
+
+
+def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
+    """Record what is to be measured and say so in the channel; the rest is the ticks' work."""
+    denied = may_take_part(desk.directory.person(person))
+    if denied:
+        return Refusal(denied.reason)
+    checked = datasets.ready(desk, command.dataset)
+    if isinstance(checked, Refusal):
+        return checked
+    plan = _plan(desk, checked, command)
+    if isinstance(plan, Refusal):
+        return plan
+    same = next((one for one in desk.store.measurements.open() if one.plan == plan.to_json()), None)
+    if same:
+        return Refusal(f"This very measurement is under way already: it is m{same.id}.")
+    now = desk.clock()
+    with desk.store.transaction():
+        if (command.bar, command.task, command.prompt) != (None, None, None):
+            desk.store.dataset_settings.set(
+                plan.dataset,
+                by=person,
+                now=now,
+                bar=command.bar,
+                task_kind=command.task,
+                prompt=command.prompt,
+            )
+        new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
+        measurement = desk.store.measurements.add(new, now=now)
+        desk.store.audit.add(at=now, who=person, action="measure", subject=f"measurement {measurement.id}")
+        measurements.show(desk, measurement)
+    return measurement
+
+
+def choices(desk: Desk) -> Choices:
+    """What the form offers: models whose key is there."""
+    names = [one.dataset.name for one in datasets.listing(desk) if one.report]
+    models = [
+        f"{row.name}/{model.name}"
+        for row in desk.settings.providers
+        if row.name in desk.trainers
+        for model in row.models
+    ]
+    return Choices(list(dict.fromkeys(names)), models)
+
+
+def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
+    """A person's yes to what it costs. The money was reserved when it was asked for."""
+    denied = may_take_part(desk.directory.person(person))
+    if denied:
+        return Refusal(denied.reason)
+    now = desk.clock()
+    with desk.store.transaction():
+        measurement = desk.store.measurements.get(number)
+        if measurement is None or measurement.state != "asked":
+            return measurements.too_late(number, measurement)
+        progress = LadderProgress.from_json(measurement.progress)
+        if progress.stage != "asking":
+            return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
+        if telling.month(now) != measurement.month and (
+            refused := ladder.too_dear(desk, progress.most_micros)
+        ):
+            return Refusal(refused)  # its money was reserved in a month that is over
+        moved = ladder.begin(desk, measurement, progress)
+        if moved is None:
+            return measurements.too_late(number, desk.store.measurements.get(number))
+        desk.store.audit.add(
+            at=now,
+            who=person,
+            action="agree",
+            subject=f"measurement {number}",
+            detail=f"up to {usd_micros(progress.most_micros)}",
+        )
+    return moved
+
+
+def _plan(desk: Desk, checked: Checked, command: Baseline) -> LadderPlan | Refusal:
+    dataset, report = checked.dataset, checked.report
+    if report is None or not report.n_holdout:
+        return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
+    asks_models = command.rungs != ("classical",)
+    models: tuple[Contestant, ...] | Refusal = ()
+    if asks_models:
+        models = contestants.contestants(desk.settings, desk.trainers, command.models, plans.today(desk))
+    if isinstance(models, Refusal):
+        return models
+    arms = contestants.arms_of(command, report, models)
+    if isinstance(arms, Refusal):
+        return arms
+    refusal = _waivers(desk, checked, report, models)
+    if refusal:
+        return refusal
+    wanted = desk.store.dataset_settings.get(dataset.name)
+    documents = tuple(str(one.sha256) for one in desk.store.documents.ready(dataset.name))
+    may_leave = desk.store.waivers.of(dataset.id) is not None or not documents
+    return LadderPlan(
+        dataset=dataset.name,
+        version=dataset.version,
+        task=report.task,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        n_holdout=report.n_holdout,
+        labels=tuple(sorted(count.label for count in report.labels)),
+        arms=arms,
+        prompt=command.prompt or (wanted.prompt if wanted else None),
+        bar=command.bar or (wanted.bar if wanted else None) or DEFAULT_BAR,
+        documents=documents,
+        prices=PriceList(tuple(model.price for model in models), plans.today(desk)).to_json(),
+        withheld_from=tuple(one.name for one in models if not (may_leave or one.row.is_on_this_machine)),
+    )
+
+
+def _waivers(desk: Desk, checked: Checked, report: Report, models: tuple[Contestant, ...]) -> Refusal | None:
+    for model in models:
+        refusal = datasets.needs_waiver(desk, checked.dataset, report, model.row)
+        if refusal:
+            return refusal
+    return None

@@ -1,0 +1,40 @@
+"""How good our estimates have been, over all runs that ended with a result."""
+
+from __future__ import annotations
+
+import math
+
+from bot.decisions.calibration import Actual, RunningError, of_run, running_error
+from bot.decisions.planning import Plan, plan_from_json
+from bot.results import RunResult
+from bot.workflows.desk import Desk
+from storage.records import Run
+
+
+def running(desk: Desk) -> tuple[RunningError, ...]:
+    return running_error(pair for run in desk.store.runs.done() for pair in _actuals(run))
+
+
+def pairs(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
+    """What this run came to beside what was estimated; quality where the plan predicted one."""
+    foreseen = plan.predicted.quality if plan.predicted else None
+    return of_run(
+        run.id,
+        tokens=(plan.training_tokens, result.trained_tokens) if result.trained_tokens else None,
+        micros=(plan.expected_micros, result.actual_micros),
+        seconds=(_seconds(plan), result.train_seconds),
+        quality=None if foreseen is None else (foreseen, result.quality),
+    )
+
+
+def _seconds(plan: Plan) -> float:
+    """An older plan has only a range, from half to twice as long: its middle is the geometric one."""
+    if plan.predicted and plan.predicted.seconds is not None:
+        return plan.predicted.seconds
+    return math.sqrt(max(plan.seconds_low, 0) * max(plan.seconds_high, 0))
+
+
+def _actuals(run: Run) -> tuple[Actual, ...]:
+    if run.result is None:
+        return ()
+    return pairs(run, plan_from_json(run.plan), RunResult.from_json(run.result))

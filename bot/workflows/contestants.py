@@ -1,0 +1,152 @@
+"""Which models a ladder asks and what they charge: names that people type → a provider's row and its price."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from bot.options import ASKED_RUNGS
+from bot.parsing import Baseline
+from bot.results import Refusal
+from bot.settings import Settings
+from bot.views.blocks import code
+from trainers.dataset import Report
+from trainers.measuring.values import Arm, RungName
+from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.providers import ModelRow, ProviderRow
+
+OWN = "local"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model that is asked. `price.model` is its full name 'provider/model'."""
+
+    row: ProviderRow
+    price: PriceRow
+
+    @property
+    def name(self) -> str:
+        return self.price.model
+
+
+def contestants(
+    settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
+) -> tuple[Contestant, ...] | Refusal:
+    """Those named; nobody named: the base models of our own trainer. `reachable`: providers by name."""
+    found: dict[str, Contestant] = {}
+    for name in names or own_models(settings, reachable):
+        one = _contestant(settings, reachable, name, today)
+        if isinstance(one, Refusal):
+            return one
+        found[one.name] = one
+    return tuple(found.values())
+
+
+def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
+    row = settings.provider(OWN)
+    return tuple(f"{OWN}/{model.name}" for model in row.models) if row and OWN in reachable else ()
+
+
+def arms_of(command: Baseline, report: Report, models: Sequence[Contestant]) -> tuple[Arm, ...] | Refusal:
+    """Rung by rung. Rung 0 needs labels; the others need a model."""
+    has_labels = report.task == "labels"
+    if command.rungs == ("classical",) and not has_labels:
+        return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
+    rungs = command.rungs or ASKED_RUNGS
+    arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
+    if not arms:
+        return Refusal(
+            "There is no model to ask: name some, like `models=openai/gpt-4o-mini`, or put models of your own "
+            "under [trainer.models] in finetune.toml."
+        )
+    return tuple(arms)
+
+
+def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
+    """By the full name, then by the name that price lists use. Our own machines charge nothing for a request."""
+    full, model = f"{row.name}/{name}", row.model(name)
+    if model and (row.name == OWN or model.usd_per_hour is not None):
+        return tuned_price(row, model)
+    own = settings.prices
+    found = prompted_price(full, settings.providers, own, today)
+    if isinstance(found, UnknownPrice) and (
+        model or any(price.model.lower() == name.lower() for price in own)
+    ):
+        listed = (model.base_name if model else None) or name
+        by_name = prompted_price(listed, settings.providers, own, today)
+        found = found if isinstance(by_name, UnknownPrice) else by_name
+    return found
+
+
+def _arms(rung: RungName, has_labels: bool, models: Sequence[Contestant]) -> list[Arm]:
+    if rung == "classical":
+        return [Arm("classical")] if has_labels else []
+    return [Arm(rung, model.name) for model in models]
+
+
+def _contestant(
+    settings: Settings, reachable: Collection[str], wanted: str, today: date
+) -> Contestant | Refusal:
+    place = _placed(settings, reachable, wanted)
+    if isinstance(place, Refusal):
+        return place
+    row, name = place
+    if row.name not in reachable:
+        where = (
+            f"set {row.provider.key_env} where the bot runs" if row.provider.key_env else "name its key_env"
+        )
+        return Refusal(f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: {where}.")
+    model = row.model(name)
+    if model and model.ends and today >= model.ends:
+        return Refusal(
+            f"{code(wanted[:80])} ended on {model.ends}: it does not answer any more. Choose another."
+        )
+    price = price_of(settings, row, name, today)
+    if isinstance(price, UnknownPrice):
+        return Refusal(
+            f"I know no price for {code(wanted[:80])}, and nothing is asked whose cost is unknown.{_near(price)} "
+            f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{_safe(name)}"]`, '
+            'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
+        )
+    return Contestant(row, replace(price, model=f"{row.name}/{name}"))
+
+
+def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tuple[ProviderRow, str] | Refusal:
+    """The provider and the model's name there."""
+    rows = settings.providers
+    provider, slash, bare = wanted.partition("/")
+    row = settings.provider(provider.lower()) if slash else None
+    if row is None:
+        offers = [(one, model) for one in rows if (model := one.model(wanted))]
+        if not offers:
+            return _unknown(rows, wanted)
+        offers.sort(key=lambda offer: offer[0].name not in reachable)
+        return offers[0][0], offers[0][1].name
+    known = row.model(bare)
+    if known is None and (row.name == OWN or not bare):
+        return _unknown(rows, wanted)
+    return row, _name_there(known, bare)
+
+
+def _name_there(known: ModelRow | None, typed: str) -> str:
+    return known.name if known and typed in known.aliases else typed
+
+
+def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
+    names = [f"{row.name}/{model.name}" for row in rows for model in row.models]
+    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
+    either = " or ".join(code(one) for one in near)
+    there = ", ".join(code(f"{row.name}/…") for row in rows)
+    hint = f"Did you mean {either}?" if near else f"A model is named with its provider: {there}."
+    return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
+
+
+def _near(price: UnknownPrice) -> str:
+    return f" Did you mean {' or '.join(code(one) for one in price.nearest[:3])}?" if price.nearest else ""
+
+
+def _safe(name: str) -> str:
+    return "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]

@@ -1,0 +1,197 @@
+"""Estimates that people ask for: answered at once, kept so that they can be shared, shared by a later tick.
+
+An ephemeral answer can't carry files, so its plots come with the message in the channel. What is kept is the
+question: the estimate is worked out again from what is known when it is shared.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot import parsing
+from bot.decisions.approval import may_take_part
+from bot.decisions.outlook import Outlook
+from bot.decisions.planning import Plan, Predicted
+from bot.decisions.rungs import name as rung_name
+from bot.decisions.tasks import TaskKind
+from bot.drawings import outlook as drawing
+from bot.options import typed
+from bot.parsing import Estimate
+from bot.results import Refusal
+from bot.views import estimates as views
+from bot.views.blocks import Message
+from bot.views.estimate_form import Choices
+from bot.views.general import sentence
+from bot.workflows import datasets, estimating, telling
+from bot.workflows.datasets import Checked
+from bot.workflows.desk import Desk
+from bot.workflows.estimating import Estimated, Question
+from bot.workflows.gathered import evidence_of
+from storage.records import Draft, KeptEstimate
+from trainers.measuring.values import Rung
+from trainers.money import to_micros
+
+log = logging.getLogger(__name__)
+
+
+def ask(desk: Desk, command: Estimate, person: str, channel: str) -> Message | Refusal:
+    """What training would cost and save, from what is known now. A bar or a kind of task stays with the dataset."""
+    checked = datasets.ready(desk, command.dataset)
+    if isinstance(checked, Refusal):
+        return checked
+    says_more = (command.bar, command.task) != (None, None)
+    denied = may_take_part(desk.directory.person(person)) if says_more else None
+    if denied:
+        return Refusal(denied.reason)
+    made = _estimated(desk, checked, command.question, command.bar, command.task)
+    if isinstance(made, Refusal):
+        return made
+    now = desk.clock()
+    with desk.store.transaction():
+        if says_more:
+            desk.store.dataset_settings.set(
+                checked.dataset.name, by=person, now=now, bar=command.bar, task_kind=command.task
+            )
+        kept = desk.store.estimates.keep(
+            checked.dataset.name, typed(command.question), channel=channel, person=person, now=now
+        )
+    return views.card(made, made.target.name, number=kept.id)
+
+
+def post(desk: Desk, message: Message, channel: str, person: str) -> None:
+    """The form has no place for an answer: the estimate comes as a message for this person."""
+    draft = Draft(kind="ephemeral", channel=channel, person=person, body=message.letter())
+    desk.store.outbox.put(draft, now=desk.clock())
+
+
+def choices(desk: Desk) -> Choices:
+    """What the form offers."""
+    names = [one.dataset.name for one in datasets.listing(desk) if one.report]
+    targets = [f"{row.name}/{model.name}" for row in desk.settings.providers for model in row.models]
+    return Choices(list(dict.fromkeys(names)), targets)
+
+
+def share(desk: Desk, number: int, person: str) -> str | Refusal:
+    """What the person who clicked reads."""
+    denied = may_take_part(desk.directory.person(person))
+    if denied:
+        return Refusal(denied.reason)
+    with desk.store.transaction():
+        if not desk.store.estimates.share(number):
+            return Refusal(
+                "This estimate is shared already, or over a month old: `/finetune estimate` makes a new one."
+            )
+        desk.store.audit.add(at=desk.clock(), who=person, action="share", subject=f"estimate {number}")
+    return "It comes into the channel in a moment, with its plots in the thread."
+
+
+def step(desk: Desk, kept: KeptEstimate) -> None:
+    """Drawn by a worker process, then posted with its plots in the thread."""
+    made = _again(desk, kept)
+    if isinstance(made, Refusal):
+        _tell(desk, kept, made.text)
+        return
+    folder = desk.settings.data / "plots" / f"estimate-{kept.id}"
+    plots = drawn(desk, f"estimate {kept.id}", made.outlook, folder)
+    if plots is None:
+        return
+    card = f"estimate {kept.id}"
+    message = views.card(made, made.target.name, shared_by=kept.person)
+    with desk.store.transaction():
+        if not desk.store.estimates.shared(kept.id):
+            return
+        post = Draft(kind="post", channel=kept.channel, body=message.letter(), card=card, dedupe=card)
+        desk.store.outbox.put(post, now=desk.clock())
+        put_plots(desk, kept.channel, card, plots, kept.dataset)
+
+
+def drawn(desk: Desk, key: str, outlook: Outlook | None, folder: Path) -> Sequence[Path] | None:
+    """None while a worker draws. Without an outlook there is nothing to draw, and no plot holds up a message."""
+    if outlook is None:
+        return ()
+    try:
+        return desk.workers.poll(f"draw {key}", drawing.draw, outlook, folder)
+    except Exception:
+        # a fault of the drawing; what it would show stands in the card in words
+        log.exception("drawing the plots of %s", key)
+        return ()
+
+
+def put_plots(desk: Desk, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
+    """Into the card's thread."""
+    for path in plots:
+        title = views.alt_text(path.stem, dataset)
+        body = {"file": str(path), "filename": path.name, "title": title, "alt_txt": title}
+        once = f"{path.stem} of {card}"
+        file = Draft(kind="file", channel=channel, body=body, thread=card, dedupe=once)
+        desk.store.outbox.put(file, now=desk.clock())
+
+
+def of_question(desk: Desk, checked: Checked, question: Question) -> Estimated | Refusal:
+    """By the dataset's own bar and kind of task."""
+    return _estimated(desk, checked, question, None, None)
+
+
+def question_of(plan: Plan) -> Question:
+    """What was asked when the plan was made."""
+    command = parsing.parse(f"start {plan.dataset} {plan.predicted.asked}") if plan.predicted else None
+    if isinstance(command, parsing.Start):
+        return command.question
+    target = f"{plan.provider}/{plan.base_model}"
+    return Question(current=plan.current, target=target, epochs=int(dict(plan.hyperparameters)["n_epochs"]))
+
+
+def predicted(made: Estimated) -> Predicted:
+    """For the plan."""
+    sums, outlook, other, tuned = made.estimate, made.outlook, made.alternative, made.evidence.tuned
+    return Predicted(
+        asked=typed(made.question),
+        quality=tuned.score if tuned else None,
+        p_payback=outlook.p_payback if outlook else None,
+        target_months=f"{outlook.target_months:.4g}" if outlook else None,
+        alternative=other.name if other else None,
+        alternative_micros=to_micros(sums.monthly_alternative.total) if sums else None,
+        saving_micros=to_micros(sums.saving_month) if sums else None,
+        seconds=round(made.minutes.expected * 60),
+        measured=tuple(_score(rung) for rung in made.evidence.rungs),
+    )
+
+
+def _score(rung: Rung) -> tuple[str, float]:
+    return rung_name(rung.arm), round(rung.score, 6)
+
+
+def _estimated(
+    desk: Desk, checked: Checked, question: Question, bar: float | None, task: TaskKind | None
+) -> Estimated | Refusal:
+    """`bar` and `task` None: as they are set for the dataset."""
+    if checked.report is None:
+        return Refusal(f"`{checked.dataset.name}` is still being checked.")
+    target = estimating.find_target(desk.settings.providers, question.target)
+    if isinstance(target, Refusal):
+        return target
+    evidence = evidence_of(desk, checked.dataset, checked.report, target, bar=bar, task=task)
+    day = telling.day(desk.clock())
+    return estimating.make_estimate(
+        desk.settings, checked.dataset.name, checked.report, question, day, evidence
+    )
+
+
+def _again(desk: Desk, kept: KeptEstimate) -> Estimated | Refusal:
+    checked = datasets.ready(desk, kept.dataset)
+    if isinstance(checked, Refusal):
+        return checked
+    command = parsing.parse(f"estimate {kept.dataset} {kept.asked}")
+    if not isinstance(command, Estimate):
+        return Refusal(f"The estimate of `{kept.dataset}` can't be made again. Ask for it anew.")
+    return of_question(desk, checked, command.question)
+
+
+def _tell(desk: Desk, kept: KeptEstimate, why: str) -> None:
+    with desk.store.transaction():
+        if desk.store.estimates.shared(kept.id):
+            body = sentence(f"The estimate of {kept.dataset} could not be shared. {why}").body()
+            draft = Draft(kind="direct", channel=kept.channel, person=kept.person, body=body)
+            desk.store.outbox.put(draft, now=desk.clock())

@@ -1,0 +1,164 @@
+"""What was measured about a dataset, for an estimate and its advice: the newest ladder, curve and tuned model that
+stand on the same holdout as the dataset does now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+
+from bot.decisions.facts import Evidence
+from bot.decisions.planning import Plan, plan_from_json
+from bot.decisions.tasks import TaskKind, task_kind
+from bot.results import RunResult
+from bot.workflows.desk import Desk
+from bot.workflows.estimating import Target
+from storage.records import AnswerRow, Dataset, Run
+from trainers.dataset import Report
+from trainers.measuring.ladder import usd_per_1000
+from trainers.measuring.scoring import is_unread
+from trainers.measuring.values import DEFAULT_BAR, Arm, Curve, Ladder, Reply, Rung, Scoring, Standing
+from trainers.pricing import PriceList
+
+ONE_SIDED_95 = NormalDist().inv_cdf(0.95)
+TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
+
+
+def evidence_of(
+    desk: Desk,
+    dataset: Dataset,
+    report: Report,
+    target: Target | None,
+    *,
+    bar: float | None = None,
+    task: TaskKind | None = None,
+) -> Evidence:
+    """`target`: the tuned model is one of this base model; None: of any. `bar` and `task` None: as they are set."""
+    wanted = desk.store.dataset_settings.get(dataset.name)
+    bar = bar or (wanted.bar if wanted else None) or DEFAULT_BAR
+    versions = tuple(one.id for one in desk.store.datasets.all() if one.name == dataset.name)
+    holdout = str(report.holdout_sha256)
+    without = Evidence(
+        bar=bar,
+        task_kind=task or (task_kind(wanted.task_kind) if wanted and wanted.task_kind else None),
+        ladder=_ladder(desk, versions, holdout),
+        curve=_curve(desk, versions, holdout),
+    )
+    return _with_tuned(desk, without, _newest_run(desk, versions, holdout, target))
+
+
+def joined(evidence: Evidence, beside: Ladder) -> Evidence:
+    """A run's own result put beside the ladder. The test of the two counts where that rung is still the same."""
+    ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
+    others = [rung for rung in beside.rungs if rung is not tuned]
+    if ladder and others and others[0] in ladder.rungs:
+        ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
+    return replace(evidence, ladder=ladder, tuned=_by_bar(tuned, beside.bar, evidence.bar))
+
+
+def _ladder(desk: Desk, versions: tuple[int, ...], holdout: str) -> Ladder | None:
+    """The newest on which models were asked; a quick one of the classical rung alone does not hide it."""
+    done = desk.store.measurements.done(versions, "ladder")
+    ladders = [Ladder.from_json(one.result) for one in done if one.result]
+    fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
+    asked = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
+    return next(asked, fitting[0] if fitting else None)
+
+
+def _curve(desk: Desk, versions: tuple[int, ...], holdout: str) -> Curve | None:
+    done = desk.store.measurements.done(versions, "curve")
+    curves = (Curve.from_json(one.result) for one in done if one.result)
+    return next((curve for curve in curves if curve.holdout_sha256 == holdout), None)
+
+
+def _newest_run(
+    desk: Desk, versions: tuple[int, ...], holdout: str, target: Target | None
+) -> tuple[Run, Plan] | None:
+    runs = ((run, plan_from_json(run.plan)) for run in desk.store.runs.done(versions))
+    return next(
+        (
+            (run, plan)
+            for run, plan in runs
+            if plan.holdout_sha256 == holdout
+            and (target is None or (plan.provider, plan.base_model) == (target.row.name, target.model.name))
+        ),
+        None,
+    )
+
+
+def _with_tuned(desk: Desk, evidence: Evidence, found: tuple[Run, Plan] | None) -> Evidence:
+    if found is None or found[0].result is None:
+        return evidence
+    beside = RunResult.from_json(found[0].result).ladder
+    if beside is None:  # from a time when a result had no rung
+        return replace(evidence, tuned=_rung(desk, *found, evidence.bar))
+    return joined(evidence, beside)
+
+
+def _by_bar(rung: Rung, judged_by: float, bar: float) -> Rung:
+    """By another bar its rows stay what they are; how many more would decide is not known."""
+    if judged_by == bar:
+        return rung
+    return replace(rung, standing=_standing(rung.score, _spread(rung), rung.n, bar), rows_to_decide=None)
+
+
+def _spread(rung: Rung) -> float | None:
+    """The standard deviation where rows are right in part."""
+    if set(rung.scores) <= {0.0, 1.0}:
+        return None
+    return math.sqrt(sum((one - rung.score) ** 2 for one in rung.scores) / max(rung.n - 1, 1))
+
+
+def _rung(desk: Desk, run: Run, plan: Plan, bar: float) -> Rung | None:
+    """The tuned arm of a run. A run has no macro F1 and no rows to decide: its worker did not work them out."""
+    answers = desk.store.runs.answers(run.id, "tuned")
+    if not answers:
+        return None
+    arm = Arm("tuned", f"{plan.provider}/{run.model}")
+    right, n = sum(one.correct for one in answers), len(answers)
+    low, high = _wilson(right / n, n, TWO_SIDED_95)
+    seconds = sorted(one.seconds for one in answers)
+    scoring: Scoring = "label" if plan.labels else "f1"
+    return Rung(
+        arm=arm,
+        scoring=scoring,
+        scores=tuple(float(one.correct) for one in answers),
+        score=right / n,
+        low=low,
+        high=high,
+        standing=_standing(right / n, None, n, bar),
+        rows_to_decide=None,
+        macro_f1=None,
+        unread=sum(is_unread(scoring, one.text, plan.labels) for one in answers),
+        empty=sum(not one.text.strip() for one in answers),
+        prompt_tokens=sum(one.prompt_tokens for one in answers),
+        completion_tokens=sum(one.completion_tokens for one in answers),
+        p50_s=seconds[n // 2],
+        p95_s=seconds[min(n * 95 // 100, n - 1)],
+        usd_per_1000=usd_per_1000(
+            arm, replies(answers), {str(arm.model): PriceList.from_json(plan.prices).rows[0]}
+        ),
+    )
+
+
+def replies(answers: Sequence[AnswerRow]) -> tuple[Reply, ...]:
+    return tuple(Reply(one.text, one.prompt_tokens, one.completion_tokens, one.seconds) for one in answers)
+
+
+def _standing(share: float, spread: float | None, n: int, bar: float) -> Standing:
+    if spread is None:
+        low, high = _wilson(share, n, ONE_SIDED_95)
+    else:
+        reach = ONE_SIDED_95 * spread / math.sqrt(n)
+        low, high = share - reach, share + reach
+    return "meets" if low >= bar else "misses" if high < bar else "undecided"
+
+
+def _wilson(share: float, n: int, z: float) -> tuple[float, float]:
+    """Wilson's score interval (1927), as trainers.evaluation's, which brings in scipy: half a second and 60 MB that
+    this process need not have."""
+    wide = z * z / n
+    middle = (share + wide / 2) / (1 + wide)
+    half = z * math.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -1,0 +1,201 @@
+"""What ladders and curves share: their cards, their end, a person's wish to cancel, what people ask about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from bot.decisions.approval import Request, may
+from bot.measured import CurvePlan, LadderPlan, LadderProgress
+from bot.results import Refusal
+from bot.views import curves as curve_views
+from bot.views import ladder as ladder_views
+from bot.views import measuring as views
+from bot.views.blocks import Message
+from bot.views.words import counted
+from bot.workflows import plans
+from bot.workflows.desk import Desk
+from storage.records import Draft, Measurement
+from trainers.measuring.reading import HOW_READ
+from trainers.measuring.values import Curve, Ladder
+
+FAULTS = 3
+OPEN = ("asked", "running")
+
+
+def show(desk: Desk, measurement: Measurement, why: str = "") -> None:
+    """The card of how far it is: posted once, edited from then on. `why` is ours and may hold mrkdwn."""
+    card = card_of(measurement)
+    known = desk.store.outbox.card(card) or desk.store.outbox.is_waiting(card)
+    desk.store.outbox.put(
+        Draft(
+            kind="edit" if known else "post",
+            channel=measurement.channel,
+            body=_message(desk, measurement, why).letter(),
+            card=card,
+            dedupe=None if known else card,
+        ),
+        now=desk.clock(),
+    )
+
+
+def card_of(measurement: Measurement) -> str:
+    return f"measurement {measurement.id}"
+
+
+def result(desk: Desk, measurement: Measurement, message: Message, details: Message | None) -> str:
+    """A message of its own, since an edit notifies nobody, and the details in its thread. The card's name."""
+    card, now = f"measured {measurement.id}", desk.clock()
+    post = Draft(kind="post", channel=measurement.channel, body=message.letter(), card=card, dedupe=card)
+    desk.store.outbox.put(post, now=now)
+    if details:
+        once = f"details of measurement {measurement.id}"
+        body = details.letter()
+        more = Draft(kind="post", channel=measurement.channel, body=body, thread=card, dedupe=once)
+        desk.store.outbox.put(more, now=now)
+    return card
+
+
+def plot(desk: Desk, measurement: Measurement, card: str, path: Path | None, alt: str) -> None:
+    """Into the thread of that card."""
+    if path:
+        body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
+        once = f"{path.stem} of measurement {measurement.id}"
+        file = Draft(kind="file", channel=measurement.channel, body=body, thread=card, dedupe=once)
+        desk.store.outbox.put(file, now=desk.clock())
+
+
+def _message(desk: Desk, measurement: Measurement, why: str) -> Message:
+    if measurement.kind == "curve":
+        return _curve(measurement, why)
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    if measurement.state not in OPEN:
+        return views.over(measurement, plan, progress, why)
+    if progress.stage == "asking":
+        return views.asked(measurement, plan, progress, plans.budget(desk))
+    return views.progress(measurement, plan, progress, desk.clock())
+
+
+def _curve(measurement: Measurement, why: str) -> Message:
+    title = CurvePlan.from_json(measurement.plan).title
+    if measurement.state in OPEN:
+        return curve_views.working(title)
+    if measurement.result is None:
+        return curve_views.failed(title, why)
+    return curve_views.card(Curve.from_json(measurement.result))
+
+
+def end(
+    desk: Desk,
+    measurement: Measurement,
+    state: Literal["failed", "cancelled"],
+    why: str,
+    *,
+    actual_micros: int = 0,
+) -> None:
+    """Final, without a result: what was reserved is free again, less what was spent. `why` may hold mrkdwn."""
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.measurements.move(
+            measurement, state, now=now, error=why, actual_micros=actual_micros
+        )
+        if moved is None:
+            return
+        subject = f"measurement {moved.id}"
+        desk.store.audit.add(at=now, who="finetune", action=state, subject=subject, detail=why)
+        show(desk, moved, why)
+        if state == "failed":
+            message = _message(desk, moved, why)
+            once = f"end of {subject}"
+            draft = Draft(kind="post", channel=moved.channel, body=message.letter(), dedupe=once)
+            desk.store.outbox.put(draft, now=now)
+
+
+def again_or_fail(desk: Desk, measurement: Measurement, spent_micros: int) -> None:
+    """A step stopped with a fault of ours: a few times more, then it is over."""
+    now = desk.clock()
+    if measurement.tries + 1 >= FAULTS:
+        why = "Something in the bot went wrong while measuring, several times; its log says what."
+        end(desk, measurement, "failed", why, actual_micros=spent_micros)
+        return
+    desk.store.measurements.move(
+        measurement, measurement.state, now=now, tries=measurement.tries + 1, next_at=now + 5
+    )
+
+
+def look(desk: Desk, number: int) -> Message | Refusal:
+    """How far it is; what came of it."""
+    measurement = desk.store.measurements.get(number)
+    if measurement is None:
+        return too_late(number, measurement)
+    if measurement.result is None:
+        return _message(desk, measurement, measurement.error or "")
+    return result_card(desk, measurement, measurement.result)
+
+
+def result_card(desk: Desk, measurement: Measurement, found: str) -> Message:
+    """`found` is the result's JSON."""
+    if measurement.kind == "curve":
+        curve = Curve.from_json(found)
+        wanted = desk.store.dataset_settings.get(curve.dataset)
+        return curve_views.card(curve, bar=wanted.bar if wanted else None)
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    return ladder_views.card(
+        Ladder.from_json(found),
+        number=measurement.id,
+        spent_micros=measurement.actual_micros,
+        estimated_micros=progress.most_micros,
+        how_read=HOW_READ if plan.labels else None,
+        notes=_notes(plan, progress),
+    )
+
+
+def _notes(plan: LadderPlan, progress: LadderProgress) -> list[str]:
+    left_out = [f"Left out: {one.arm.key}. {one.failed}" for one in progress.arms if one.failed]
+    declined = [
+        f"{one.arm.key}: {len(one.declined):,} of {one.of:,} questions got no answer and count as wrong."
+        for one in progress.arms
+        if one.declined and not one.failed
+    ]
+    return [*left_out, *declined, *_about_knowledge(plan)]
+
+
+def _about_knowledge(plan: LadderPlan) -> list[str]:
+    if not plan.documents or not any(arm.rung == "retrieval" for arm in plan.arms):
+        return []
+    read = f"Retrieval read {counted(len(plan.documents), 'document')} that you gave as knowledge."
+    if not plan.withheld_from:
+        return [read]
+    whom = ", ".join(plan.withheld_from)
+    return [
+        read,
+        f"Passages with personal data were kept from {whom}: nobody has waived it for this dataset.",
+    ]
+
+
+def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
+    """Note the wish; the next tick carries it out."""
+    measurement = desk.store.measurements.get(number)
+    if measurement is None or measurement.state not in OPEN:
+        return too_late(number, measurement)
+    dataset = desk.store.datasets.get(measurement.dataset_id)
+    request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
+    denied = may(desk.directory.person(person), "cancel", request, plans.policy(desk))
+    if denied:
+        return Refusal(denied.reason)
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.measurements.move(
+            measurement, measurement.state, now=now, cancel_asked_by=person, next_at=now
+        )
+        if moved:
+            desk.store.audit.add(at=now, who=person, action="cancel", subject=f"measurement {number}")
+    return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
+
+
+def too_late(number: int, measurement: Measurement | None) -> Refusal:
+    if measurement is None:
+        return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
+    said = {"asked": "waits", "running": "is under way", "done": "is done", "failed": "failed"}
+    why = f": {measurement.error}" if measurement.error else "."
+    return Refusal(f"m{number} {said.get(measurement.state, 'was cancelled')}{why}")

@@ -1,0 +1,209 @@
+"""`finetune estimate` and `finetune prices`: chances, alternatives, the source of each price, and bad input."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from trainers.measuring.values import Arm, Ladder, Rung, Standing
+
+ROOT = Path(__file__).parents[2]
+TICKETS = ROOT / "examples" / "support_tickets.csv"
+
+
+@pytest.fixture(autouse=True)
+def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
+
+
+def finetune(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def estimated(*arguments: str | Path) -> dict[str, Any]:
+    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def measured(arm: Arm, standing: Standing, right: int, tokens: int = 0) -> Rung:
+    scores = (1.0,) * right + (0.0,) * (200 - right)
+    return Rung(
+        *(arm, "label", scores, right / 200, 0.87, 0.95, standing, None, 0.9, 0, 0),
+        *(tokens, tokens, 0.1, 0.2, Decimal(0)),
+    )
+
+
+def baseline(folder: Path, standing: Standing, *others: Rung) -> Path:
+    classical, bar = measured(Arm("classical"), standing, 184), 0.85
+    cheapest = classical.arm if standing == "meets" else None
+    ladder = Ladder("tickets", 1, "0" * 64, bar, (classical, *others), cheapest, (), 0.08, (), (), 1.0)
+    file = folder / "baseline.json"
+    file.write_text(json.dumps({"rungs": [], "ladder": json.loads(ladder.to_json())}), encoding="utf-8")
+    return file
+
+
+def test_an_estimate_carries_chances_tornado_and_the_source_of_each_price() -> None:
+    answer = estimated("--volume", "1B", "--target", "gpt-4.1", "--hours", "10", "--rate", "100")
+    outlook = answer["outlook"]
+    assert (outlook["draws"], len(outlook["months"])) == (10_000, outlook["horizon_months"] + 1)
+    assert outlook["horizon_months"] <= 2, "the model ends on 2027-01-14"
+    assert 0 <= outlook["p_payback"] <= 1
+    for name in ("payback_months", "saving_month_usd", "npv_usd"):
+        assert set(outlook[name]) == {"p5", "p50", "p95"}
+    assert {"name", "low_value", "high_value", "at_low_usd", "at_high_usd"} == set(outlook["tornado"][0])
+    assert answer["break_even_tokens_per_month"] is None or answer["break_even_tokens_per_month"] > 0
+    assert (answer["people_usd"], answer["npv_usd"] is None) == (1000, False)
+    assert all(price["source"] for price in answer["prices"])
+    tuned = answer["prices"][0]
+    assert (tuned["model"], tuned["as_of"]) == ("openai/gpt-4.1-2025-04-14", "2026-11-24")
+    assert any(price["source"].startswith("genai-prices ") for price in answer["prices"])
+
+
+def test_nothing_measured_is_held_against_today_s_model() -> None:
+    answer = estimated("--volume", "10M")
+    assert answer["alternative"]["name"] == "today's model, gpt-4o"
+    assert answer["alternative"]["monthly_usd"] == answer["monthly_before_total_usd"]
+    assert answer["bar"] == 0.85
+
+
+def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -> None:
+    answer = estimated("--volume", "10M", "--baseline", baseline(tmp_path, "meets"))
+    assert answer["alternative"]["rung"] == "classical"
+    assert (answer["alternative"]["score"], answer["alternative"]["n"]) == (0.92, 200)
+    assert answer["monthly_before_usd"] == 25.0
+    assert (answer["monthly_alternative_total_usd"], answer["saving_month_usd"]) == (0, 0)
+    assert answer["outlook"]["p_payback"] == 0
+    assert answer["verdict"]["kind"] == "no_go"
+
+
+def test_a_rung_that_misses_the_bar_is_no_alternative(tmp_path: Path) -> None:
+    missing = estimated("--volume", "10M", "--baseline", baseline(tmp_path, "misses"))
+    assert missing["alternative"]["name"] == "today's model, gpt-4o"
+    assert "bar of 85%" in missing["alternative"]["sentence"]
+
+
+def test_another_bar_judges_the_same_answers_again(tmp_path: Path) -> None:
+    """184 of 200 right meet 85%, and not 95%."""
+    file = baseline(tmp_path, "meets")
+    assert (
+        estimated("--volume", "10M", "--baseline", file, "--bar", "86%")["alternative"]["rung"] == "classical"
+    )
+    higher = estimated("--volume", "10M", "--baseline", file, "--bar", "95%")
+    assert (higher["bar"], higher["alternative"]["name"]) == (0.95, "today's model, gpt-4o")
+
+
+def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:
+    """8 of 200 rows more are right: at 50 cents each, 2 cents a request."""
+    file = baseline(tmp_path, "meets", measured(Arm("tuned", "local/ft"), "meets", 192, tokens=200 * 30))
+    answer = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file, "--wrong-usd", "0.5")
+    assert answer["errors_avoided_month_usd"] == pytest.approx(100_000 * 0.02)
+    assert answer["saving_month_usd"] == pytest.approx(2000)
+    assert answer["outlook"]["tornado"][0]["name"] == "quality"
+    unsaid = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file)
+    assert unsaid["errors_avoided_month_usd"] == 0
+
+
+def test_the_verdict_comes_first_for_people() -> None:
+    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "support_tickets on local/smollm2-135m"
+    assert lines[2].endswith(".")
+    for part in ("Held against", "Pays back", "Net over 12 months", "What moves the net value"):
+        assert part in result.stdout
+
+
+def test_no_volume_has_nothing_to_save() -> None:
+    answer = estimated("--volume", "0")
+    assert answer["verdict"]["kind"] == "no_go"
+    assert "nothing to save" in answer["verdict"]["headline"]
+    assert answer["payback_months"] is None
+
+
+def test_what_a_person_says_changes_the_sums() -> None:
+    answer = estimated(
+        *("--volume", "10M", "--labels", "500", "--label-usd", "$0.10", "--prompt-tokens", "1500"),
+        *("--retrain-months", "6", "--monitoring-usd", "20", "--batch", "30%"),
+    )
+    assert answer["labels_usd"] == 50
+    assert answer["monthly_after_upkeep_usd"] == 20
+    assert answer["monthly_before_usd"] < 25, "a long beginning is cached, and batches are cheaper"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--hours", "-1"), "“-1” can't be hours of people's time"),
+        (("--rate", "abc"), "I can't read “abc” as dollars for an hour of a person"),
+        (("--retrain-months", "0"), "“0” can't be months until it is trained again"),
+        (("--bar", "200%"), "bar=200% should be the share of right answers"),
+        (("--task", "cooking"), "There is no task cooking"),
+        (("--volume", "-3M"), "I can't read “-3M” as a volume"),
+    ],
+)
+def test_absurd_values_are_answered_with_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", *arguments, "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"ladder": {}}', '{"ladder": 3}', "\x00"])
+def test_a_baseline_that_is_none_is_said(tmp_path: Path, content: str) -> None:
+    (tmp_path / "b.json").write_text(content)
+    result = finetune("estimate", "--dataset", TICKETS, "--baseline", "b.json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "finetune baseline FILE --json" in result.stderr
+
+
+def test_a_model_that_has_ended_is_no_go() -> None:
+    answer = estimated("--volume", "10B", "--target", "gpt-4.1-nano")
+    assert answer["verdict"]["kind"] == "no_go"
+    assert answer["outlook"]["p_payback"] == 0
+
+
+def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
+    answer = estimated("--volume", "10M", "--target", "llama-3.1-8b")
+    assert answer["outlook"] is None
+    assert any("[providers.nebius.models." in reason["text"] for reason in answer["verdict"]["reasons"]) or (
+        "[providers.nebius.models." in answer["verdict"]["next_step"]
+    )
+
+
+def test_a_negative_price_stops_an_estimate(tmp_path: Path) -> None:
+    (tmp_path / "finetune.toml").write_text('[prices."x"]\ninput = "-1"\noutput = "2"\n')
+    result = finetune("estimate", "--dataset", TICKETS)
+    assert result.exit_code == 2
+    assert "should be USD per 1M tokens in quotes" in result.stderr
+
+
+def test_prices_are_listed_with_who_says_so() -> None:
+    result = finetune("prices")
+    assert result.exit_code == 0
+    assert "openai/gpt-4o-2024-08-06, tuned: input $3.75 per 1M tokens" in result.stdout
+    assert "2026-11-24" in result.stdout
+    assert "nobody told me, put it into finetune.toml under [providers.nebius.models." in result.stdout
+
+
+def test_a_named_model_shows_its_prompted_and_its_tuned_price() -> None:
+    rows = json.loads(finetune("prices", "gpt-4o-mini", "--json").stdout)
+    assert [(row["kind"], row["input"], row["training"]) for row in rows] == [
+        ("prompted", 0.15, None),
+        ("tuned", 0.3, 3.0),
+    ]
+
+
+def test_an_unknown_name_gets_the_nearest_and_exit_code_1() -> None:
+    result = finetune("prices", "gpt-4oo", "gpt-4o")
+    assert result.exit_code == 1
+    assert "I know no price for “gpt-4oo”. Did you mean gpt-4o" in result.stdout
+    assert "gpt-4o: input $2.50" in result.stdout

@@ -1,0 +1,199 @@
+"""`finetune baseline` and `finetune curve`: a real HTTP provider answers, answers are kept, and JSON says all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from tests.peers.hosted import KEY, NOTHING_BUT_500, Hosted
+from tests.peers.service import Service
+
+ROOT = Path(__file__).parents[2]
+TICKETS = ROOT / "examples" / "support_tickets.csv"
+LABELS = ("billing", "delivery", "refund", "login")
+
+SETTINGS = """
+[budget]
+measurement_usd = "{limit}"
+[providers.acme]
+title = "Acme"
+base_url = "{url}"
+key_env = "ACME_KEY"
+abilities = ["chat"]
+requests_per_minute = 6000
+[prices."acme/large"]
+input = "{price}"
+output = "10.00"
+"""
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("FINETUNE_CONFIG", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACME_KEY", KEY)
+
+
+def finetune(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def measured(*arguments: str | Path) -> dict[str, Any]:
+    result = finetune("baseline", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def settings(company: Hosted, *, limit: str = "5", price: str = "2.50") -> None:
+    Path("finetune.toml").write_text(SETTINGS.format(url=company.url, limit=limit, price=price))
+
+
+def rows(path: Path, count: int, labels: tuple[str, ...] = LABELS, first: int = 0) -> Path:
+    """Questions that name their label, so that words alone tell them apart."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(first, first + count):
+            label = labels[number % len(labels)]
+            writer.writerow([f"my {label} trouble number {number} is back again", label])
+    return path
+
+
+def test_rung_0_alone_asks_nobody_and_says_what_it_found() -> None:
+    found = measured(TICKETS, "--rungs", "classical")
+    (rung,) = found["rungs"]
+    assert (rung["name"], rung["model"], rung["n"], rung["usd_per_1000"]) == ("classical", None, 200, 0)
+    assert rung["low"] < rung["score"] < rung["high"]
+    assert found["rows_trained_on"] == 745
+    assert found["verdict"]["next_step"]
+
+
+def test_the_text_gives_the_verdict_first_and_how_labels_were_read() -> None:
+    result = finetune("baseline", TICKETS, "--rungs", "classical", "--bar", "40%")
+    assert result.stdout.splitlines()[0].startswith("The cheapest that meets 40%: classical")
+    assert "An answer counts as a label if" in result.stdout
+    assert "`" not in result.stdout
+
+
+def test_models_of_a_provider_are_asked_once_and_a_repeat_is_free(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 300)
+    with Hosted(Service(models=("large",), answer=lambda _, said: said[-1]["content"].split()[1])) as company:
+        settings(company)
+        first = measured(file, "--model", "acme/large", "--rungs", "zero,kshot")
+        asked = len(company.requests)
+        again = measured(file, "--model", "acme/large", "--rungs", "zero,kshot")
+        assert len(company.requests) == asked
+    assert [(rung["name"], rung["score"]) for rung in first["rungs"]] == [("zero", 1.0), ("kshot", 1.0)]
+    assert first["rungs"][0]["usd_per_1000"] > 0
+    assert asked == 2 * first["n"]
+    assert [rung["score"] for rung in again["rungs"]] == [1.0, 1.0]
+
+
+def test_the_estimate_reads_what_the_baseline_printed(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 300)
+    kept = tmp_path / "baseline.json"
+    kept.write_text(json.dumps(measured(file, "--rungs", "classical")))
+    result = finetune(
+        "estimate", "--dataset", file, "--baseline", kept, "--current", "gpt-4o", "--volume", "1B", "--json"
+    )
+    found = json.loads(result.stdout)
+    assert found["verdict"]["kind"] == "no_go"
+    assert "classical model meets the bar" in found["verdict"]["headline"]
+
+
+def test_a_hiccup_of_the_provider_costs_no_answer(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 60)
+    with Hosted(Service(models=("large",), answer=lambda _, said: "refund")) as company:
+        settings(company)
+        company.fail("POST /chat/completions", NOTHING_BUT_500)
+        found = measured(file, "--model", "acme/large", "--rungs", "classical,zero")
+    assert [rung["name"] for rung in found["rungs"]] == ["classical", "zero"]
+    assert found["failed"] == []
+
+
+def test_rows_that_the_given_holdout_asks_stay_out_of_the_learning(tmp_path: Path) -> None:
+    file = rows(tmp_path / "train.csv", 120)
+    holdout = rows(tmp_path / "test.csv", 60, first=100)
+    found = measured(file, "--holdout", holdout, "--rungs", "classical")
+    assert (found["n"], found["rows_left_out"], found["rows_trained_on"]) == (60, 20, 100)
+
+
+def test_what_would_cost_more_than_is_allowed_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 300)
+    with Hosted() as company:
+        settings(company, limit="0.001")
+        result = finetune("baseline", file, "--model", "acme/large", "--rungs", "zero")
+        assert company.requests == []
+    assert result.exit_code == 2
+    assert "measurement_usd" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--rungs", "clasical"), "Did you mean classical?"),
+        (("--bar", "much"), "like bar=90%"),
+        (("--model", "acme/large"), "acme"),
+        (("--rungs", "zero"), "There is no model to ask"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_the_cure(arguments: tuple[str, ...], said: str) -> None:
+    result = finetune("baseline", TICKETS, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "labels"),
+    [(40, ("refund", "login")), (30, tuple(f"label{i}" for i in range(10)))],
+    ids=["a holdout of 12", "10 classes with 3 rows"],
+)
+def test_few_rows_get_figures_with_wide_intervals(
+    tmp_path: Path, count: int, labels: tuple[str, ...]
+) -> None:
+    found = measured(rows(tmp_path / "few.csv", count, labels), "--rungs", "classical")
+    (rung,) = found["rungs"]
+    assert rung["high"] - rung["low"] > 0.15
+    assert found["verdict"]["kind"] != "go"
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    result = finetune("baseline", rows(tmp_path / "one.csv", 60, ("refund",)), "--rungs", "classical")
+    assert result.exit_code == 2
+    assert "All rows have the same label" in result.stderr
+
+
+def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next() -> None:
+    result = finetune("curve", TICKETS, "--predict", "2000", "--json")
+    found = json.loads(result.stdout)
+    assert [point["n"] for point in found["points"]] == [186, 372, 745]
+    assert found["predicted"]["n"] == 2000
+    assert found["predicted"]["low"] < found["predicted"]["score"] < found["predicted"]["high"]
+    assert found["needs"][0]["label"] == "feature_request"
+
+
+def test_a_curve_of_free_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "free.jsonl"
+    with file.open("w") as out:
+        for number in range(30):
+            messages = [
+                {"role": "user", "content": f"question {number}"},
+                {
+                    "role": "assistant",
+                    "content": f"an answer of its own for {number}, and a long one at that",
+                },
+            ]
+            out.write(json.dumps({"messages": messages}) + "\n")
+    result = finetune("curve", file)
+    assert result.exit_code == 2
+    assert "free text" in result.stderr

@@ -1,0 +1,53 @@
+"""A question written down as a person would type it is read as the same question again."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.decisions.question import Figure, Question
+from bot.options import FIGURES, typed
+from bot.parsing import Answer, Estimate, Start, parse
+
+NAME = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,30}", fullmatch=True)
+
+
+def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
+    if kind.is_whole:
+        return st.none() | st.integers(int(kind.least), int(kind.most))
+    return st.none() | st.decimals(kind.least, kind.most, places=4)
+
+
+@given(
+    current=st.none() | NAME,
+    volume=st.none() | st.integers(0, 10**15),
+    target=st.none() | NAME,
+    epochs=st.none() | st.integers(1, 50),
+    figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.values()}),
+)
+def test_what_is_written_down_is_the_same_question(
+    current: str | None,
+    volume: int | None,
+    target: str | None,
+    epochs: int | None,
+    figures: dict[str, Decimal | int | None],
+) -> None:
+    asked = Question(current, volume, target, epochs, **figures)  # type: ignore[arg-type]
+    command = parse(f"start tickets {typed(asked)}")
+    assert isinstance(command, Start), command
+    assert command.question == asked
+
+
+@pytest.mark.parametrize("option", FIGURES)
+def test_every_figure_can_be_said_for_an_estimate_and_for_a_start(option: str) -> None:
+    for command in ("estimate", "start"):
+        assert isinstance(parse(f"{command} tickets {option}=1"), Estimate | Start)
+
+
+@pytest.mark.parametrize("option", [*FIGURES, "volume", "bar", "task"])
+def test_an_answer_says_which_option_it_is_about(option: str) -> None:
+    answer = parse(f"estimate tickets {option}=§")
+    assert isinstance(answer, Answer) and answer.about == option

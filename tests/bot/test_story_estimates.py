@@ -1,0 +1,371 @@
+"""What training would cost and save: asked in Slack, shared with its plots, and held against what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from bot.decisions.planning import plan_from_json, plan_hash
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import Submission
+from bot.parsing import Start, parse
+from bot.results import RunResult
+from bot.views import measuring
+from bot.views.estimates import SHARE
+from bot.workflows import estimates
+from storage.records import Run
+from tests.bot.world import GUS, PRIVATE, START, TARGET, Rules, World, words_of
+from trainers.measuring.values import Arm, Ladder, Rung, RungName
+
+MakeWorld = Callable[[Rules], World]
+PRICED = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
+ASKED = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"
+MISSED: tuple[tuple[RungName, int], ...] = (("zero", 6), ("kshot", 7), ("retrieval", 9))
+PLOTS = {"cumulative-cost.png", "tornado.png"}
+
+
+@pytest.fixture
+def seeded(world: World) -> World:
+    world.seed_dataset()
+    return world
+
+
+def fill(world: World, **answers: str) -> Submission:
+    world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
+    return world.slack.submit_modal(ANA.id, {"dataset": "tickets", "target": TARGET, **answers})
+
+
+def measured(world: World, line: str = "/finetune baseline tickets rungs=classical") -> Ladder:
+    assert world.type(line) == ""
+    number = world.store.measurements.open()[-1].id
+    world.until(lambda: world.store.measurements.get(number).state == "done", "the ladder", seconds=30)
+    world.send()
+    return Ladder.from_json(world.store.measurements.get(number).result)
+
+
+def misses_everywhere(world: World) -> None:
+    """As a ladder of four rungs that all miss the bar leaves it."""
+    world.seed_dataset()
+    found = measured(world)
+    model = "acme/acme-small"
+    rungs = [_missing(found.rungs[0], Arm("classical"), 8)]
+    rungs += [_missing(found.rungs[0], Arm(name, model), right) for name, right in MISSED]
+    ladder = replace(found, rungs=tuple(rungs), cheapest=None)
+    world.store.database.change("UPDATE measurements SET result = ?", (ladder.to_json(),))
+
+
+def _missing(rung: Rung, arm: Arm, right: int) -> Rung:
+    scores = (1.0,) * right + (0.0,) * (rung.n - right)
+    share = right / rung.n
+    return replace(
+        rung,
+        arm=arm,
+        scores=scores,
+        score=share,
+        low=0.2,
+        high=0.7,
+        standing="misses",
+        usd_per_1000=Decimal("0.02"),
+    )
+
+
+def share(world: World) -> str:
+    """Press the button of the newest estimate; what is answered."""
+    card = next(one for one in reversed(world.slack.ephemerals(ANA.id)) if SHARE in str(one.blocks))
+    before = len(world.slack.ephemerals(ANA.id))
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, SHARE)
+    world.until(lambda: world.slack.ephemerals(ANA.id)[before:], "an answer")
+    return words_of(world.slack.ephemerals(ANA.id)[before])
+
+
+def in_thread_of(world: World, words: str) -> set[str]:
+    parent = next(one for one in world.slack.messages(PRIVATE.id) if words in words_of(one))
+    replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
+    return {file.name for one in replies for file in one.files}
+
+
+def result_of(run: Run) -> RunResult:
+    assert run.result is not None
+    return RunResult.from_json(run.result)
+
+
+# Asking.
+
+
+def test_what_a_person_says_changes_the_sums(seeded: World) -> None:
+    plain = seeded.type(ASKED)
+    said = seeded.type(f"{ASKED} hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6")
+    assert "people and labels" not in plain
+    assert "people and labels $2,050" in said  # 20 hours at $90 and 500 labels at $0.50
+    assert "upkeep" in said
+
+
+def test_an_estimate_rests_on_the_ladder_and_its_sums_add_up(seeded: World) -> None:
+    before = seeded.type(ASKED)
+    assert "Held against today's model" in before and "Each month, the classical model" not in before
+    measured(seeded)
+    after = seeded.type(ASKED)
+    assert "The classical model meets the bar of 85%" in after
+    assert "Each month, the classical model" in after and "no charge" in after
+    assert "the cheapest way that is good enough costs nothing a month" in after
+
+
+def test_a_bar_and_a_kind_of_task_stay_with_the_dataset(seeded: World) -> None:
+    measured(seeded)
+    said = seeded.type(f"{ASKED} bar=99% task=style")
+    assert "judged by a bar of 85%; now it is 99%" in said
+    kept = seeded.store.dataset_settings.get("tickets")
+    assert (kept.bar, kept.task_kind, kept.updated_by) == (0.99, "style", ANA.id)
+    assert "now it is 99%" in seeded.type(ASKED)
+
+
+def test_a_guest_reads_an_estimate_and_sets_nothing(seeded: World) -> None:
+    assert "Each month today" in seeded.type(ASKED, user=GUS)
+    assert "Only full members" in seeded.type(f"{ASKED} bar=99%", user=GUS)
+    assert seeded.store.dataset_settings.get("tickets") is None
+
+
+def test_the_form_says_the_same_as_the_command(seeded: World) -> None:
+    sent = fill(
+        seeded, current="gpt-4o", volume="100 M", hours="20", rate="$90", labels="500", label_usd="0.5"
+    )
+    assert sent.closed
+    seeded.send()
+    said = words_of(seeded.slack.ephemerals(ANA.id)[-1])
+    assert "people and labels $2,050" in said and "A month" in said
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "sentence"),
+    [
+        ("volume", "lots", "as a volume"),
+        ("hours", "-3", "from 0 to 100,000"),
+        ("rate", "much", "I can't read"),
+        ("label_usd", "-0.5", "from 0 to 10,000"),
+        ("retrain", "0", "from 1 to 120"),
+        ("wrong_usd", "-1", "from 0"),
+        ("bar", "200%", "bar=90%"),
+        ("current", "gpt-9000", "gpt-9000"),
+    ],
+)
+def test_a_figure_that_cannot_be_stands_under_its_field(
+    seeded: World, field: str, typed: str, sentence: str
+) -> None:
+    answers = {"current": "gpt-4o", "volume": "10M", field: typed}
+    sent = fill(seeded, **answers)
+    assert set(sent.errors) == {field} and sentence in sent.errors[field], sent
+    assert seeded.store.estimates.get(1) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("/finetune estimate tickets current=gpt-4o volume=0 target=acme/acme-small", "nothing to save"),
+        (f"{ASKED} hours=-2", "from 0 to 100,000"),
+        (f"{ASKED} label_usd=-0.1", "`label_usd=`"),
+        (f"{ASKED} hour=2", "Did you mean `hours`?"),
+        (f"{ASKED} task=styl", "Did you mean `style`?"),
+        (f"{ASKED} bar=0", "bar=90%"),
+        (
+            "/finetune estimate tickets current=gpt-4o volume=1M target=acme/acme-smal",
+            "Did you mean `acme/acme-small`",
+        ),
+        ("/finetune estimate tickets current=gpt-4o volume=-5", "as a volume"),
+    ],
+)
+def test_bad_input_is_answered_with_the_cure(seeded: World, line: str, sentence: str) -> None:
+    assert sentence in seeded.type(line)
+
+
+def test_a_target_that_has_ended_is_a_no_and_cannot_be_started(make_world: MakeWorld) -> None:
+    ended = (
+        '[providers.acme.models."acme-old"]\ntraining = "8"\ninput = "1"\noutput = "2"\nends = 2020-01-31\n'
+    )
+    world = make_world(Rules(more=ended))
+    world.seed_dataset()
+    said = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-old")
+    assert "the model to train is at its end" in said and "2020-01-31" in said
+    assert "2020-01-31" in world.type("/finetune start tickets target=acme/acme-old")
+    assert world.store.runs.newest() == []
+
+
+def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> None:
+    hole = '[providers.acme.models."acme-hole"]\ninput = "1"\noutput = "2"\n'
+    world = make_world(Rules(more=hole))
+    world.seed_dataset()
+    said = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-hole")
+    assert "acme-hole" in said and "finetune.toml" in said, said
+    assert "can't be approved" in world.type("/finetune start tickets target=acme/acme-hole")
+
+
+# Sharing.
+
+
+def test_an_estimate_is_shared_with_both_plots(seeded: World) -> None:
+    seeded.type(ASKED)
+    assert "comes into the channel" in share(seeded)
+    seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
+    card = seeded.said(f"Shared by <@{ANA.id}>")
+    assert "A month" in card and "Share in the channel" not in card
+    assert in_thread_of(seeded, "Shared by") == PLOTS
+    assert "shared already" in share(seeded)
+    seeded.tick(3)
+    assert len(seeded.cards()) == 1
+    assert [entry.action for entry in seeded.store.audit.entries("estimate 1")] == ["share"]
+
+
+def test_a_wish_to_share_outlives_a_restart(seeded: World) -> None:
+    seeded.type(ASKED)
+    share(seeded)
+    seeded.restart()
+    seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
+    seeded.tick(2)
+    assert len(seeded.cards()) == 1 and len(seeded.files()) == 2
+
+
+def test_an_estimate_without_a_sum_is_shared_without_plots(seeded: World) -> None:
+    seeded.type(f"/finetune estimate tickets target={TARGET}")
+    share(seeded)
+    seeded.until(lambda: seeded.cards(), "the card")
+    assert seeded.said("Shared by") and seeded.files() == []
+
+
+def test_what_cannot_be_estimated_any_more_is_told_to_who_shares_it(seeded: World) -> None:
+    seeded.type(ASKED)
+    share(seeded)
+    seeded.store.database.change("UPDATE estimates SET asked = 'target=acme/gone'")
+    seeded.tick(2)
+    assert any("could not be shared" in text for text in seeded.dms()) and seeded.cards() == []
+
+
+def test_the_approval_card_has_both_plots_in_its_thread(world: World) -> None:
+    run = world.start()
+    world.until(lambda: set(world.files()) >= PLOTS, "the plots", seconds=30)
+    assert in_thread_of(world, "Run 1: train") == PLOTS
+    world.tick(3)
+    assert len(world.files()) == 2 and world.run(run.id).state == "awaiting_approval"
+
+
+def test_a_plan_without_a_sum_has_none(world: World) -> None:
+    world.start(f"/finetune start tickets target={TARGET}")
+    world.tick(4)
+    assert world.files() == []
+
+
+# What was predicted, and what came of it.
+
+
+def test_the_plan_holds_what_the_estimate_said(seeded: World) -> None:
+    measured(seeded)
+    run = seeded.start(f"{START} hours=10 epochs=2")
+    plan = plan_from_json(run.plan)
+    assert plan.predicted is not None
+    assert plan.predicted.alternative == "the classical model" and plan.predicted.alternative_micros == 0
+    assert plan.predicted.measured == (("the classical model", 1.0),)
+    assert plan.predicted.p_payback == 0 and plan.predicted.quality is None
+    assert plan_hash(plan) == run.plan_hash
+    question = estimates.question_of(plan)
+    command = parse(f"start tickets current=gpt-4o volume=100M target={TARGET} hours=10 epochs=2")
+    assert isinstance(command, Start) and question == command.question
+    assert question.people_hours == Decimal(10)
+
+
+def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) -> None:
+    measured(seeded)
+    seeded.start_approved()
+    done = seeded.until_state("done")
+    card = seeded.said("Rows that changed")
+    assert "Against the classical model, 100.0%" in card and "not told apart" in card
+    assert "yet something cheaper is good enough" in card
+    assert "Use the classical model" in card and "Our estimates over all runs" in card
+    beside = seeded.said("Estimate and actual", "Tokens")
+    assert "Quality: 100.0%; none was estimated" in beside and "the classical model 100.0%" in beside
+    advice = result_of(done).advice
+    assert advice and (advice.kind, advice.rule) == ("no_go", "cheaper rung")
+    assert "Against the classical model" in seeded.type("/finetune results 1")
+    assert "Our estimates over all runs" in seeded.type("/finetune results 1")
+
+
+def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    world.pass_time(60)
+    world.start(f"{START} epochs=2")
+    plan = plan_from_json(world.newest_run().plan)
+    assert plan.predicted and plan.predicted.quality == 1.0
+    world.click(BEN, "approve_plan")
+    world.until_state("done", 2)
+    assert "Quality: 100.0%, as estimated" in world.said("Estimate and actual", "Quality: 100.0%, as")
+    assert "the median of 2 runs" in world.type("/finetune results 2")
+
+
+def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: MakeWorld) -> None:
+    """The base model says 'billing' to everything, and the tuned one is always right and costs less than gpt-4o."""
+    world = make_world(Rules(more=PRICED))
+    world.seed_dataset()
+    world.type("/finetune baseline tickets models=acme/acme-small rungs=zero,kshot,retrieval")
+    world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
+    world.send()
+    world.click(BEN, measuring.MEASURE)
+    world.until(lambda: world.store.measurements.get(1).state == "done", "the ladder", seconds=30)
+    world.start_approved()
+    result = result_of(world.until_state("done"))
+    ladder = result.ladder
+    assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
+    card = world.said("Rows that changed")
+    assert "66.7 points better" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
+    assert result.advice and result.advice.kind == "unknown", "rung 0 was not measured"
+    assert "the classical model" in result.advice.next_step
+
+
+def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(world: World) -> None:
+    misses_everywhere(world)
+    world.start_approved()
+    result = result_of(world.until_state("done"))
+    assert result.advice and result.advice.kind == "go", result.advice
+    card = world.said("Rows that changed")
+    assert "Go: the tuned model is good enough, and it pays" in card
+    assert "Put the tuned model to work" in card and "would save" in card
+    assert "Against retrieval on acme/acme-small, 50.0%" in card and "50.0 points better" in card
+    again = world.type(f"{ASKED} hours=2")
+    assert "The tuned model meets the bar of 85%" in again
+    assert "not shown to be better" not in again, "the paired test of the run tells them apart"
+
+
+def test_a_tuned_model_that_misses_the_bar_is_not_to_be_used(world: World) -> None:
+    misses_everywhere(world)
+    world.store.dataset_settings.set("tickets", by=ANA.id, now=world.clock, bar=0.99)
+    world.start_approved()
+    result = result_of(world.until_state("done"))
+    assert result.ladder and result.ladder.rungs[-1].standing == "undecided"  # 18 of 18 can't claim 99%
+    assert result.advice and result.advice.kind != "go"
+
+
+def test_what_another_base_model_has_learnt_says_nothing_of_this_one(make_world: MakeWorld) -> None:
+    other = '[providers.acme.models."acme-big"]\ntraining = "8"\ninput = "1"\noutput = "2"\n'
+    world = make_world(Rules(more=other))
+    world.start_approved()
+    world.until_state("done")
+    assert "The tuned model meets the bar of 85%" in world.type(ASKED)
+    big = world.type(ASKED.replace("acme-small", "acme-big"))
+    assert "How good the tuned model will be is unknown" in big
+
+
+def test_another_bar_judges_the_tuned_model_again(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    assert "The tuned model is too close to the bar of 99% to say" in world.type(f"{ASKED} bar=99%")
+    assert "The tuned model meets the bar of 50%" in world.type(f"{ASKED} bar=50%")
+
+
+def test_a_result_from_before_still_shows(world: World) -> None:
+    world.start_approved()
+    run = world.until_state("done")
+    old = replace(result_of(run), beside=None, advice=None).to_json()
+    world.store.database.change("UPDATE runs SET result = ? WHERE id = 1", (old,))
+    said = world.type("/finetune results 1")
+    assert "Tuned model, right" in said and "Verdict" not in said
+    assert "Each month today" in world.type(ASKED), "an estimate counts its answers instead"

@@ -1,0 +1,421 @@
+"""Alternatives to fine-tuning, measured on the frozen holdout: asked in Slack, climbed by the ticks, told in Slack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bot import climbing
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import wait_until
+from bot.views import measuring
+from bot.workflows import datasets, telling
+from bot.workflows.datasets import Checked
+from bot.workflows.gathered import evidence_of
+from storage.records import Measurement, MeasurementState
+from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World
+from tests.peers.hosted import HANG, Fault
+from trainers.dataset import Report
+from trainers.measuring.values import Ladder
+
+CHAT = "POST /chat/completions"
+ACME = "models=acme/acme-small"
+PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
+HELD = 18
+MakeWorld = Callable[[Rules], World]
+
+
+@pytest.fixture
+def priced(make_world: MakeWorld) -> World:
+    """The company's model has a price, so it may be asked."""
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    return world
+
+
+def measurement(world: World, number: int = 1) -> Measurement:
+    found: Measurement | None = world.store.measurements.get(number)
+    assert found is not None
+    return found
+
+
+def until(world: World, state: MeasurementState, number: int = 1, *, seconds: float = 30) -> Measurement:
+    world.until(
+        lambda: measurement(world, number).state == state, f"m{number} to be {state}", seconds=seconds
+    )
+    world.send()
+    return measurement(world, number)
+
+
+def until_asked(world: World, number: int = 1) -> Measurement:
+    world.until(lambda: measurement(world, number).reserved_micros, "its price", seconds=30)
+    world.send()
+    return measurement(world, number)
+
+
+def ladder_of(world: World, number: int = 1) -> Ladder:
+    result = measurement(world, number).result
+    assert result is not None
+    return Ladder.from_json(result)
+
+
+def test_the_classical_rung_alone_is_free_and_starts_at_once(world: World) -> None:
+    world.seed_dataset()
+    assert world.type("/finetune baseline tickets rungs=classical") == ""
+    until(world, "done")
+    ladder = ladder_of(world)
+    assert [rung.arm.key for rung in ladder.rungs] == ["classical"]
+    assert ladder.n == HELD and ladder.rungs[0].score == 1.0
+    assert measurement(world).actual_micros == 0 and world.company.count(CHAT) == 0
+    card = world.said("Measurement m1", "classical", "100.0%")
+    assert "held-out rows" in card
+    assert "ladder.png" in "\n".join(world.texts())
+    actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
+    assert actions == ["measure", "measured"]
+
+
+def test_a_paid_ladder_asks_first_and_is_climbed_after_a_yes(priced: World) -> None:
+    world = priced
+    assert world.type(f"/finetune baseline tickets {ACME}") == ""
+    asked = until_asked(world)
+    assert asked.state == "asked" and world.company.count(CHAT) == 0
+    assert world.store.committed(asked.month) == asked.reserved_micros > 0
+    assert "Measure 4 alternatives on tickets for" in world.said("Measure 4 alternatives")
+    world.click(BEN, measuring.MEASURE)
+    done = until(world, "done")
+    assert 0 < (done.actual_micros or 0) <= done.reserved_micros
+    assert world.store.committed(done.month) == done.actual_micros
+    ladder = ladder_of(world)
+    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "zero", "kshot", "retrieval"]
+    assert ladder.rungs[1].score == pytest.approx(1 / 3)  # the base model says 'billing' to everything
+    assert world.company.count(CHAT) == 3 * HELD
+    assert all(rung.usd_per_1000 for rung in ladder.rungs[1:]) and ladder.rungs[0].usd_per_1000 == 0
+    assert world.said("prompt alone", "ten examples", "retrieval")
+
+
+def test_a_repeat_asks_nobody_and_costs_nothing(priced: World) -> None:
+    world = priced
+    _climbed(world)
+    paid, before = measurement(world).actual_micros, world.company.count(CHAT)
+    world.type(f"/finetune baseline tickets {ACME}")
+    again = until(world, "done", 2)
+    assert world.company.count(CHAT) == before
+    assert again.actual_micros == again.reserved_micros == 0 and paid
+    assert ladder_of(world, 2).rungs == ladder_of(world, 1).rungs
+
+
+def test_another_prompt_is_another_question(priced: World) -> None:
+    world = priced
+    line = f"/finetune baseline tickets {ACME} rungs=zero"
+    _climbed(world, line)
+    assert world.company.count(CHAT) == HELD
+    _climbed(world, f"{line} prompt=Sort: what is = meant?", 2)
+    assert world.company.count(CHAT) == 2 * HELD
+    asked = world.company.requests[-1].body["messages"]
+    assert asked[0]["role"] == "system" and asked[0]["content"].startswith("Sort: what is = meant?")
+    assert "refund" in asked[0]["content"], "the labels are listed"
+
+
+def test_what_was_said_once_stays_with_the_dataset(priced: World) -> None:
+    world = priced
+    world.type("/finetune baseline tickets rungs=classical bar=99% task=classification")
+    until(world, "done")
+    kept = world.store.dataset_settings.get("tickets")
+    assert (kept.bar, kept.task_kind, kept.prompt, kept.updated_by) == (0.99, "classification", None, ANA.id)
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done", 2)
+    assert ladder_of(world, 2).bar == 0.99
+
+
+def test_examples_and_neighbours_come_from_the_training_rows_only(priced: World) -> None:
+    world = priced
+    _climbed(world)
+    report = Report.from_json(str(world.dataset().report))
+    files = world.service.settings.files
+    held = {row.prompt[-1].content for row in climbing.examples(files, str(report.holdout_sha256))}
+    trained = {row.prompt[-1].content for row in climbing.examples(files, str(report.train_sha256))}
+    shown = [
+        message["content"]
+        for seen in world.company.requests
+        if seen.route == CHAT
+        for message in seen.body["messages"][:-1]
+        if message["role"] == "user"
+    ]
+    assert len(shown) == 2 * 10 * HELD  # ten examples a question, on two rungs
+    assert set(shown) <= trained and not set(shown) & held
+    asked = {seen.body["messages"][-1]["content"] for seen in world.company.requests if seen.route == CHAT}
+    assert asked == held
+
+
+def test_what_is_too_dear_is_refused_with_the_cure(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, measurement="0.001"))
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME}")
+    failed = until(world, "failed")
+    assert failed.actual_micros == 0 and world.company.count(CHAT) == 0
+    assert "measurement_usd" in world.said("one measurement may cost")
+    assert world.store.committed(measurement_month(world)) == 0
+
+
+def test_the_month_s_budget_holds_for_measurements_too(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, budget="0.001"))
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME}")
+    until(world, "failed")
+    assert "monthly_usd" in world.said("This measurement may cost up to")
+
+
+def test_money_that_a_measurement_holds_is_not_there_for_a_run(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, budget="0.05"))
+    world.start()
+    world.type(f"/finetune baseline tickets {ACME}")
+    reserved = until_asked(world).reserved_micros
+    assert reserved > 10_000
+    assert "monthly_usd" in world.answer_to_click(BEN, "approve_plan")
+    world.answer_to_click(ANA, measuring.CANCEL)
+    until(world, "cancelled")
+    world.click(BEN, "approve_plan")
+    assert world.ledger()["reserve"] > 0
+
+
+def test_a_cost_that_nobody_agrees_to_is_let_go_after_a_day(priced: World) -> None:
+    world = priced
+    world.type(f"/finetune baseline tickets {ACME}")
+    month = until_asked(world).month
+    world.pass_time(24 * 3600 + 60)
+    until(world, "cancelled")
+    assert "Nobody agreed" in world.said("Nobody agreed")
+    assert world.store.committed(month) == 0 and not world.has_button(measuring.MEASURE)
+
+
+def test_money_of_a_month_that_is_over_is_asked_for_again(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, budget="0.05"))
+    world.clock = 1_796_082_600.0  # the last minutes of November 2026
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME}")
+    assert until_asked(world).month == "2026-11"
+    world.pass_time(3600)
+    world.click(BEN, measuring.MEASURE)
+    assert measurement(world).month == "2026-12"
+    assert world.store.committed("2026-11") == 0 < world.store.committed("2026-12")
+
+
+def test_strangers_may_neither_ask_nor_agree(priced: World) -> None:
+    world = priced
+    assert "Only full members" in world.type("/finetune baseline tickets rungs=classical", user=GUS)
+    world.type(f"/finetune baseline tickets {ACME}")
+    until_asked(world)
+    assert "Only full members" in world.answer_to_click(GUS, measuring.MEASURE)
+    assert measurement(world).state == "asked" and world.company.count(CHAT) == 0
+
+
+def test_a_second_yes_and_a_late_one_change_nothing(priced: World) -> None:
+    world = priced
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    until_asked(world)
+    card = world.with_button(measuring.MEASURE)
+    world.slack.click(BEN.id, PRIVATE.id, card.ts, measuring.MEASURE)
+    said = world.slack.ephemerals(ANA.id)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, measuring.MEASURE)
+    wait_until(lambda: world.slack.ephemerals(ANA.id)[len(said) :], "the answer to the second click")
+    until(world, "done")
+    assert world.company.count(CHAT) == HELD
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nothing", "There is no dataset `nothing`"),
+        ("tickets models=acme/acme-small", "put its price into finetune.toml"),
+        ("tickets models=acne/acme-small", "Did you mean `acme/acme-small`?"),
+        ("tickets models=local/smollm", "Did you mean `local/smollm2-135m`?"),
+        ("tickets models=openai/gpt-4o-mini", "OPENAI_API_KEY"),
+        ("tickets rungs=clasical", "Did you mean `classical`?"),
+        ("tickets bar=great", "should be the share of right answers"),
+        ("tickets model=x", "Did you mean `models`?"),
+    ],
+)
+def test_misuse_is_answered_with_what_would_work(world: World, line: str, said: str) -> None:
+    world.seed_dataset()
+    answer = world.type(f"/finetune baseline {line}")
+    assert said in answer
+    assert world.store.measurements.newest() == []
+
+
+def test_the_same_while_it_is_under_way_is_not_measured_twice(priced: World) -> None:
+    world = priced
+    world.type(f"/finetune baseline tickets {ACME}")
+    assert "under way already: it is m1" in world.type(f"/finetune baseline tickets {ACME}")
+
+
+def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) -> None:
+    world = priced
+    world.company.slow_s = 0.2
+    _agreed(world)
+    world.until(lambda: world.company.count(CHAT) >= 8, "some questions")
+    assert "Cancelling m1" in world.type("/finetune cancel m1")
+    cancelled = until(world, "cancelled")
+    assert 0 < (cancelled.actual_micros or 0) < cancelled.reserved_micros
+    world.company.slow_s = 0.0
+    world.tick(2)
+    asked = world.company.count(CHAT)
+    assert asked < 3 * HELD, "what waited was forgotten"
+    assert f"Cancelled by <@{ANA.id}>" in world.said("was cancelled")
+    assert "was cancelled" in world.type("/finetune cancel m1")
+    _climbed(world, number=2)
+    assert world.company.count(CHAT) == 3 * HELD, "the same again asks only the rest"
+
+
+def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:
+    world = priced
+    wait = Fault(commit=False, status=429, code="rate_limit_exceeded", headers=(("Retry-After", "3600"),))
+    world.company.fail(CHAT, wait, times=99)
+    _agreed(world)
+    world.until(lambda: "Measuring goes on by itself" in "\n".join(world.texts()), "the note")
+    assert "in 3600 s" in world.said("Measuring goes on by itself")
+    world.tick(2)
+    seen = world.company.count(CHAT)
+    world.tick(5)
+    assert world.company.count(CHAT) == seen <= 8, "nothing is asked meanwhile"
+    world.company.forgive(CHAT)
+    world.pass_time(3600)
+    until(world, "done")
+    assert world.company.count(CHAT) == seen + 3 * HELD
+    assert "goes on by itself" not in world.said("is done")
+
+
+def test_a_provider_that_hangs_holds_up_nothing_else(priced: World) -> None:
+    world = priced
+    world.company.fail(CHAT, HANG, times=8)
+    _agreed(world)
+    world.until(lambda: world.company.count(CHAT) == 8, "all its callers to hang")
+    started = time.monotonic()
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done", 2)
+    assert time.monotonic() - started < 10
+    assert measurement(world).state == "running"
+    assert "Cancelling" in world.type("/finetune cancel m1")
+    until(world, "cancelled")
+
+
+def test_rows_that_are_refused_count_as_empty_answers(priced: World) -> None:
+    world = priced
+    refused = Fault(commit=False, status=400, code="content_policy_violation")
+    world.company.fail(CHAT, refused, times=2)
+    _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
+    (rung,) = ladder_of(world).rungs
+    assert rung.n == HELD and rung.empty == 2
+    assert f"2 of {HELD} questions got no answer and count as wrong" in world.said("got no answer")
+    assert world.company.count(CHAT) == HELD
+
+
+def test_empty_answers_and_labels_that_nobody_says_are_told(priced: World) -> None:
+    world = priced
+    world.company.service.answer = lambda _model, messages: (
+        "" if "shipping" in messages[-1]["content"] else "I think it is **Billing**."
+    )
+    _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
+    (rung,) = ladder_of(world).rungs
+    assert rung.empty == HELD / 3 and rung.unread == 0 and rung.score == pytest.approx(1 / 3)
+    assert ladder_of(world).never_answered == ("refund", "shipping")
+    assert world.said("never answered by any of them", "refund", "empty")
+
+
+def test_a_model_that_is_not_there_is_left_out_and_the_others_go_on(make_world: MakeWorld) -> None:
+    other = '[prices."acme/acme-tiny"]\ninput = "0.10"\noutput = "0.20"\n'
+    world = make_world(Rules(more=PRICES + other))
+    world.seed_dataset()
+    _climbed(world, "/finetune baseline tickets models=acme/acme-tiny,acme/acme-small rungs=zero,classical")
+    assert [rung.arm.key for rung in ladder_of(world).rungs] == ["classical", "zero acme/acme-small"]
+    assert "does not exist" in world.said("Left out: zero acme/acme-tiny")
+
+
+def test_when_every_model_is_closed_the_measurement_fails_with_the_reason(priced: World) -> None:
+    world = priced
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero,kshot")
+    until_asked(world)
+    world.company.key = "sk-another"
+    world.click(BEN, measuring.MEASURE)
+    failed = until(world, "failed")
+    assert failed.actual_micros == 0
+    assert "Check the key in ACME_KEY" in world.said("ACME_KEY")
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 2, 4])
+def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -> None:
+    world = priced
+    world.company.slow_s = 0.05
+    world.type(f"/finetune baseline tickets {ACME}")
+    world.restart()
+    until_asked(world)
+    world.restart()
+    world.click(BEN, measuring.MEASURE)
+    for _ in range(ticks):
+        world.tick()
+        time.sleep(0.1)
+        world.restart()
+    world.company.slow_s = 0.0
+    done = until(world, "done")
+    asked = world.company.count(CHAT)
+    assert 3 * HELD <= asked <= 3 * HELD + 8 * ticks, "what was under way at a stop, at most, is asked again"
+    assert len(ladder_of(world).rungs) == 4 and done.actual_micros
+    assert len([text for text in world.texts() if "ladder.png" in text]) == 1
+    assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
+
+
+def test_a_key_that_is_taken_away_is_waited_for(priced: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = priced
+    _agreed(world)
+    with monkeypatch.context() as patch:
+        patch.delenv("ACME_KEY")
+        world.restart()
+        world.tick(2)
+        assert "There is no key for acme" in world.said("goes on by itself")
+    world.restart()
+    until(world, "done")
+    assert len(ladder_of(world).rungs) == 4
+
+
+def test_a_base_model_that_the_ladder_asked_is_not_asked_again_for_a_run(priced: World) -> None:
+    world = priced
+    _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
+    assert world.company.count(CHAT) == HELD
+    world.start_approved()
+    run = world.until_state("done")
+    assert world.company.count(CHAT) == 2 * HELD, "only the tuned model was asked"
+    assert len(world.store.runs.answers(run.id, "base")) == HELD
+
+
+def test_an_estimate_rests_on_what_was_measured(priced: World) -> None:
+    world = priced
+    _climbed(world)
+    checked = datasets.ready(world.service.desk, "tickets")
+    assert isinstance(checked, Checked) and checked.report
+    found = evidence_of(world.service.desk, checked.dataset, checked.report, None)
+    assert found.ladder == ladder_of(world) and found.tuned is None and found.bar == 0.85
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done", 2)
+    assert evidence_of(world.service.desk, checked.dataset, checked.report, None).ladder == found.ladder
+    world.start_approved()
+    world.until_state("done")
+    found = evidence_of(world.service.desk, checked.dataset, checked.report, None)
+    assert found.tuned and found.tuned.score == 1.0 and found.tuned.arm.rung == "tuned"
+    assert found.tuned.standing == "meets"  # 18 of 18: the one-sided bound is 0.869
+    assert world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
+
+
+def _agreed(world: World, line: str = f"/finetune baseline tickets {ACME}", number: int = 1) -> None:
+    assert world.type(line) == ""
+    until_asked(world, number)
+    world.click(BEN, measuring.MEASURE)
+
+
+def _climbed(world: World, line: str = f"/finetune baseline tickets {ACME}", number: int = 1) -> None:
+    _agreed(world, line, number)
+    until(world, "done", number)
+
+
+def measurement_month(world: World) -> str:
+    return telling.month(world.clock)

@@ -1,0 +1,33 @@
+"""A ladder on our own trainer: the real one, a process of its own, with a model made for the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bot.test_story_ladder import HELD, MakeWorld, ladder_of, measurement, until
+from tests.bot.world import Rules
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.served import KEY, served_process
+
+
+def test_our_own_models_are_asked_without_being_named_and_without_a_price(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+        own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
+        world = make_world(Rules(more=own))
+        world.seed_dataset()
+        assert world.type("/finetune baseline tickets rungs=classical,zero,kshot") == ""
+        until(world, "done", seconds=120)
+        ladder = ladder_of(world)
+        assert [rung.arm.key for rung in ladder.rungs] == ["classical", "zero local/tiny", "kshot local/tiny"]
+        assert all(rung.n == HELD and rung.usd_per_1000 == 0 for rung in ladder.rungs)
+        assert all(rung.prompt_tokens > 0 for rung in ladder.rungs[1:])
+        assert measurement(world).actual_micros == 0
+        assert "Left out: zero local/smollm2-135m" in world.said("Left out")

@@ -1,0 +1,61 @@
+"""What a measurement may cost and has cost: exact to the micro-dollar, known answers free, own machines too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from bot.decisions.spending import most_micros, spent_micros
+from trainers.measuring.values import Arm
+from trainers.pricing import PriceRow
+from trainers.types import Price
+
+SMALL, OWN, CLASSICAL = Arm("zero", "acme/small"), Arm("zero", "local/tiny"), Arm("classical")
+
+
+@dataclass(frozen=True)
+class Asked:
+    keys: tuple[str, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    prompt_tokens: int
+    completion_tokens: int
+    at: float
+
+
+def price(sent: str, said: str) -> PriceRow:
+    amounts = Price(None, Decimal(sent), None, Decimal(said))
+    return PriceRow("acme/small", "prompted", amounts, "a test")
+
+
+PRICES = {"acme/small": price("0.80", "3.20"), "local/tiny": price("0", "0")}
+
+
+def test_each_unanswered_question_counts_with_the_longest_answer() -> None:
+    arms = {SMALL: Asked(("a", "b", "c"), (100, 200, 300))}
+    # (100 + 200 + 300) x $0.80 + 3 x 24 x $3.20, per million
+    assert most_micros(PRICES, arms, (), 24) == 711  # 710.4, rounded up
+    assert most_micros(PRICES, arms, {"c"}, 24) == 394
+    assert most_micros(PRICES, arms, {"a", "b", "c"}, 24) == 0
+
+
+def test_a_question_that_two_arms_share_is_paid_once() -> None:
+    arms = {SMALL: Asked(("a",), (100,)), Arm("kshot", "acme/small"): Asked(("a",), (100,))}
+    assert most_micros(PRICES, arms, (), 0) == 80
+    assert spent_micros(PRICES, arms, {"a": Answered(100, 0, 5.0)}, 1.0) == 80
+
+
+def test_own_machines_and_the_classical_rung_charge_nothing() -> None:
+    arms = {OWN: Asked(("a",), (10_000,)), CLASSICAL: Asked(("b",), (0,))}
+    assert most_micros(PRICES, arms, (), 256) == 0
+    assert spent_micros(PRICES, arms, {"a": Answered(10_000, 256, 5.0)}, 1.0) == 0
+
+
+def test_only_answers_of_this_measurement_are_paid_by_it() -> None:
+    arms = {SMALL: Asked(("a", "b", "c"), (100, 100, 100))}
+    answers = {"a": Answered(100, 2, 4.9), "b": Answered(100, 2, 5.0)}
+    assert spent_micros(PRICES, arms, answers, 5.0) == 87  # $0.80 x 100 + $3.20 x 2 = 86.4
+    assert spent_micros(PRICES, arms, answers, 4.0) == 173
