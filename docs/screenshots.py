@@ -1,7 +1,7 @@
 """README's pictures: the demo's story with its real model, photographed in local-slack's page in Chromium.
 
 `python -m docs.screenshots` from the project's root; `make screenshots` sets up what it needs. It takes as long as
-the training (4 to 8 minutes on two cores). A font with emoji should be there, or the page's icons are boxes.
+the demo (6 to 12 minutes on two cores). A font with emoji should be there, or the page's icons are boxes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from PIL import Image
 from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.local_slack import LocalSlack, find_local_slack
 from bot.demo.service import RunningBot
-from bot.demo.story import ASKED, EXAMPLE, TARGET
+from bot.demo.story import ASKED, EXAMPLE, PLAN
 from bot.demo.workspace import WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 300_000
-PLAN = f"current=gpt-4o volume=100M target={TARGET}"
+CHANGED = EXAMPLE.with_name("support_tickets_v2.csv")
 STAGES = "›"
 HALF_WAY = 40
 PATIENCE_S = 1800.0
@@ -64,7 +64,7 @@ def main() -> None:
         RunningBot(Path(folder), slack.door, asked.model) as bot,
     ):
         slack.wait_for_bot()
-        with open_page(slack.url, width=1280, height=900, scale=1.5) as page:
+        with open_page(slack.url, width=1280, height=1100, scale=1.25) as page:
             play(Studio(page, slack, bot, asked.out))
 
 
@@ -72,7 +72,9 @@ def play(studio: Studio) -> None:
     page = studio.page
     page.act_as(ANA.real_name)
     page.go_to(TICKETS.name)
-    upload(page)
+    upload(page, EXAMPLE)
+    measure(studio)
+    draw_curve(studio)
     page.ask(f"/finetune estimate tickets {PLAN}")
     studio.shot("estimate")
     page.ask(f"/finetune start tickets {PLAN}")
@@ -83,15 +85,53 @@ def play(studio: Studio) -> None:
     page.confirm_yes()
     watch(studio)
     read_result(studio)
+    check_again(studio)
 
 
-def upload(page: Visitor) -> None:
+def upload(page: Visitor, file: Path) -> None:
     page.type("/finetune upload")
     page.wait_for_modal("Use as training data")
-    page.fill({"File: CSV with text and label, or JSONL": EXAMPLE, "Name": "tickets"})
+    page.fill({"File: a table with text and label, or JSONL": file, "Name": "tickets"})
     page.submit()
     page.wait_for_no_modal()
-    page.wait_for("tickets is ready", seconds=60)
+    page.wait_for(f"{file.name}, from", seconds=120)
+
+
+def measure(studio: Studio) -> None:
+    """The ladder, asked for in its form; its card beside its thread."""
+    page = studio.page
+    page.type("/finetune baseline")
+    page.wait_for_modal("Measure alternatives")
+    studio.shot("baseline-form")
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for("Measurement m1 is done", seconds=PATIENCE_S)
+    page.wait_for("Measuring cost nothing")
+    wait_until(lambda: "ladder.png" in plots(studio.slack), "the ladder's plot", seconds=60)
+    page.open_thread("Measuring cost nothing")
+    page.show("Quality against price")
+    studio.shot("ladder")
+    page.close_thread()
+
+
+def draw_curve(studio: Studio) -> None:
+    page = studio.page
+    page.type("/finetune curve tickets")
+    wait_until(lambda: "curve.png" in plots(studio.slack), "the curve's plot", seconds=120)
+    page.open_thread("rows would")
+    page.show("Right answers by rows")
+    studio.shot("curve")
+    page.close_thread()
+
+
+def check_again(studio: Studio) -> None:
+    """A second version of the file: what changed, and what stays the test."""
+    page = studio.page
+    upload(page, CHANGED)
+    page.open_thread(f"{CHANGED.name}, from")
+    page.wait_for("What was held out stays held out", seconds=60)
+    page.show("What was held out stays held out")
+    studio.shot("check")
 
 
 def watch(studio: Studio) -> None:
@@ -117,7 +157,8 @@ def share(card: str) -> int:
 
 def read_result(studio: Studio) -> None:
     page = studio.page
-    wait_until(lambda: plots(studio.slack) >= 2, "the plots in the thread", seconds=60)
+    drawn = {"loss.png", "confusion.png"}
+    wait_until(lambda: drawn <= plots(studio.slack), "the plots in the thread", seconds=60)
     page.open_thread("Rows that changed")
     page.wait_for("Expected labels against")
     page.show("Expected labels against")
@@ -129,8 +170,8 @@ def read_result(studio: Studio) -> None:
     studio.shot("try")
 
 
-def plots(slack: LocalSlack) -> int:
-    return sum(len(one.files) for one in slack.messages(TICKETS.id))
+def plots(slack: LocalSlack) -> set[str]:
+    return {file.name for one in slack.messages(TICKETS.id) for file in one.files}
 
 
 if __name__ == "__main__":

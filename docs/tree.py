@@ -11,8 +11,8 @@ START, END = "<!-- tree: written by docs/tree.py -->\n", "<!-- end of tree -->\n
 OTHERS = (
     ("tests/", "one folder a room, and the peers that stand where a company's server would"),
     ("benchmarks/", "what was measured, to be measured again: `make bench`"),
-    ("examples/", "support tickets written for this project, and a flawed file for `finetune check`"),
-    ("docs/", "Slack, local-slack, screenshots"),
+    ("examples/", "support tickets written for this project: two versions, one with copies and wrong labels, one flawed"),
+    ("docs/", "how the decision is made, Slack, local-slack, screenshots"),
     ("manifest.yml", "the Slack app, as Slack reads it"),
 )
 

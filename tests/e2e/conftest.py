@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
-from tests.local.conftest import tiny_model_dir
+import json
+from pathlib import Path
 
-__all__ = ["tiny_model_dir"]
+import pytest
+
+from tests.local.conftest import make_model, make_tokenizer
+
+ROOM = 8192  # tokens; to the toy every letter is one, and a prompt with ten examples has about 3,000
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    make_tokenizer(folder)
+    make_model(folder)
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": ROOM}))
+    return folder

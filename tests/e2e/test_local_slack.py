@@ -39,6 +39,10 @@ def option(value: str) -> Json:
     return {"text": plain(value.upper()), "value": value}
 
 
+def chosen(state: Json) -> list[str]:
+    return [one["value"] for one in state["selected_options"]]
+
+
 def field(name: str, element: Json, **more: Any) -> Json:
     return {"type": "input", "block_id": name, "label": plain(name.title()), "element": element, **more}
 
@@ -63,6 +67,25 @@ MODAL = {
             },
         ),
         field(
+            "models",
+            {
+                "type": "multi_static_select",
+                "action_id": "m",
+                "options": [option("one"), option("two"), option("three")],
+            },
+            optional=True,
+        ),
+        field(
+            "rungs",
+            {
+                "type": "checkboxes",
+                "action_id": "r",
+                "options": [option("zero"), option("kshot")],
+                "initial_options": [option("zero"), option("kshot")],
+            },
+            optional=True,
+        ),
+        field(
             "channel",
             {"type": "conversations_select", "action_id": "c", "default_to_current_conversation": True},
         ),
@@ -80,7 +103,7 @@ CONFIRM = {
     "confirm": plain("Spend $25"),
     "deny": plain("Not now"),
 }
-CARD = [
+CARD: list[Json] = [
     {"type": "header", "text": plain("Ana asks to tune tickets")},
     {
         "type": "section",
@@ -310,11 +333,26 @@ def test_initial_values_are_sent_untouched(page: Visitor, bot: Bot, csv: Path) -
     page.type("/finetune upload")
     page.wait_for_modal("Upload data")
     page.fill({"File": csv})
+    assert page.ticked("Rungs") == 2
     page.submit()
     page.wait_for_no_modal()
     values = bot.views[-1]["state"]["values"]
     assert values["name"]["n"]["value"] == "tickets"
     assert values["kind"]["k"]["selected_option"]["value"] == "csv"
+    assert values["models"]["m"]["selected_options"] == []
+    assert chosen(values["rungs"]["r"]) == ["zero", "kshot"]
+
+
+def test_several_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, csv: Path) -> None:
+    page.type("/finetune upload")
+    page.wait_for_modal("Upload data")
+    page.fill({"File": csv, "Models": "TWO"})
+    page.untick("Rungs", "ZERO")
+    page.submit()
+    page.wait_for_no_modal()
+    values = bot.views[-1]["state"]["values"]
+    assert chosen(values["models"]["m"]) == ["two"]
+    assert chosen(values["rungs"]["r"]) == ["kshot"]
 
 
 def test_a_person_approves_in_the_page_after_being_asked(page: Visitor) -> None:

@@ -186,15 +186,16 @@ def _cheapest(rungs: Sequence[Rung]) -> Arm | None:
 
 
 def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
-    found = [_pair(best, other) for other in others]
-    corrected = holm([pair.p for pair in found])
+    found = [pair(best, other) for other in others]
+    corrected = holm([one.p for one in found])
     return tuple(
-        Pair(pair.better, pair.worse, pair.difference, pair.low, pair.high, p)
-        for pair, p in zip(found, corrected, strict=True)
+        Pair(one.better, one.worse, one.difference, one.low, one.high, p)
+        for one, p in zip(found, corrected, strict=True)
     )
 
 
-def _pair(best: Rung, other: Rung) -> Pair:
+def pair(best: Rung, other: Rung) -> Pair:
+    """Two rungs on the same rows, `best` being the better one; `p` is not corrected for other pairs."""
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(other.scores):
         both = compare([score == 1 for score in other.scores], [score == 1 for score in best.scores])
         interval = both.difference_interval

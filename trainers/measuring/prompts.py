@@ -85,7 +85,7 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
 def better(example: Example, reference: str, first: str, second: str) -> tuple[Message, ...]:
     """Which of two answers is better? Ask a second time with both swapped: see agreement.consolidated."""
     asked = (
-        _part("question", _question(example))
+        _part("question", question_of(example))
         + _part("reference answer", reference)
         + _part("answer A", first)
         + _part("answer B", second)
@@ -96,9 +96,19 @@ def better(example: Example, reference: str, first: str, second: str) -> tuple[M
 def acceptable(example: Example, reference: str, answer: str) -> tuple[Message, ...]:
     """Would this answer do, beside the one in the data? For reading.read_yes."""
     asked = (
-        _part("question", _question(example)) + _part("reference answer", reference) + _part("answer", answer)
+        _part("question", question_of(example))
+        + _part("reference answer", reference)
+        + _part("answer", answer)
     )
     return (Message("system", ACCEPTABLE), Message("user", asked + "Is the answer acceptable: YES or NO?"))
+
+
+def question_of(example: Example) -> str:
+    """What was said before the answer, as one text; who said it only where there is more than one turn."""
+    turns = _turns(example.prompt)
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
 def _by_label(train: Sequence[Example]) -> dict[str, list[Example]]:
@@ -130,17 +140,9 @@ def _with_instruction(instructions: Sequence[Message], more: str) -> tuple[Messa
 
 def _as_shot(shot: Example) -> tuple[Message, ...]:
     return (
-        Message("user", _shortened(_question(shot))),
+        Message("user", _shortened(question_of(shot))),
         Message("assistant", shot.answer),
     )
-
-
-def _question(example: Example) -> str:
-    """What was said before the answer, as one text; who said it only where there is more than one turn."""
-    turns = _turns(example.prompt)
-    if len(turns) == 1:
-        return turns[0].content
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
 def _shortened(text: str) -> str:

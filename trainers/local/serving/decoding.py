@@ -1,27 +1,21 @@
 """The decoding loop: one batch of prompts, token by token. Imports torch; knows neither HTTP nor adapters.
 
-The tokens that all prompts begin with are read once for all rows. Rows leave the batch as they finish, so
-that the rest goes faster, and it ends with the last one.
+Rows leave the batch as they finish, so that the rest goes faster, and it ends with the last one.
 """
 
 from __future__ import annotations
 
-import copy
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from trainers.local.serving.reading import Beginning, Prompts, read_beginning, read_prompts
 from trainers.local.serving.serve import Answered, Emit, Piece, Sampling, Ticket
 
 GREEDY_BELOW = 1e-3
-# Reading the common beginning by itself costs one more pass over the weights; under so many tokens saved
-# over all rows it does not pay.
-MIN_TOKENS_SAVED = 64
 
 
 class Row:
@@ -102,18 +96,6 @@ def _uncertain(text: str, stops: Sequence[str]) -> int:
     return max(sizes, default=0)
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """Tokens that prompts began with, as the model keeps them in its cache: a batch of one row."""
-
-    ids: list[int]
-    cache: DynamicCache
-
-    def fits(self, prompts: Sequence[list[int]]) -> bool:
-        size = len(self.ids)
-        return all(len(prompt) > size and prompt[:size] == self.ids for prompt in prompts)
-
-
 @torch.inference_mode()
 def decode(
     model: Any,
@@ -127,39 +109,15 @@ def decode(
     `earlier` is what the last call for the same model returned: in a row of batches with the same long beginning
     (examples in the prompt) it is read once.
     """
-    beginning = _beginning(model, [row.prompt for row in rows], earlier, device)
-    shared = len(beginning.ids) if beginning else 0
-    cache = copy.deepcopy(beginning.cache) if beginning else DynamicCache(config=model.config)
-    if beginning:
-        cache.batch_repeat_interleave(len(rows))
-    _decode_rest(model, end_tokens, device, rows, cache, shared)
+    prompts = [row.prompt for row in rows]
+    beginning = read_beginning(model, prompts, earlier, device)
+    _write(model, end_tokens, rows, read_prompts(model, prompts, beginning, device))
     return beginning
 
 
-def _decode_rest(
-    model: Any,
-    end_tokens: frozenset[int],
-    device: torch.device,
-    rows: Sequence[Row],
-    cache: DynamicCache,
-    shared: int,
-) -> None:
-    ids, mask = _pad_left([row.prompt[shared:] for row in rows], device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0) + shared
-    mask = torch.cat([mask.new_ones(len(rows), shared), mask], -1)
-    alive = list(rows)
-    # As an index, not as the number 1: that leaves a view, for which torch copies the frozen head once for each row
-    # (a batch of 16 prompts of 49 tokens took 3 times as long).
-    last = torch.tensor([-1], device=device)
+def _write(model: Any, end_tokens: frozenset[int], rows: Sequence[Row], read: Prompts) -> None:
+    alive, cache, mask, positions, logits = list(rows), read.cache, read.mask, read.positions, read.logits
     while True:
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=last,
-        ).logits[:, -1]
         tokens = _next_tokens(logits, alive)
         for row, token in zip(alive, tokens, strict=True):
             row.accept(token, token in end_tokens)
@@ -167,39 +125,19 @@ def _decode_rest(
         if not staying:
             return
         if len(staying) < len(alive):
-            kept = torch.tensor(staying, device=device)
+            kept = torch.tensor(staying, device=mask.device)
             cache.batch_select_indices(kept)
             mask, positions = mask[kept], positions[kept]
             alive = [alive[place] for place in staying]
-        ids = torch.tensor([[tokens[place]] for place in staying], device=device)
-        positions = positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], -1)
-
-
-def _beginning(
-    model: Any, prompts: Sequence[list[int]], earlier: Beginning | None, device: torch.device
-) -> Beginning | None:
-    """What all prompts begin with; None where reading it by itself doesn't pay."""
-    shortest = min(map(len, prompts)) - 1
-    differing = (place for place in range(shortest) if any(p[place] != prompts[0][place] for p in prompts))
-    shared = next(differing, shortest)
-    known = len(earlier.ids) if earlier and earlier.fits(prompts) else 0
-    if earlier and known and (shared - known) * (len(prompts) - 1) < MIN_TOKENS_SAVED:
-        return earlier
-    if shared * (len(prompts) - 1) < MIN_TOKENS_SAVED:
-        return None
-    cache = DynamicCache(config=model.config)
-    ids = prompts[0][:shared]
-    model(input_ids=torch.tensor([ids], device=device), cache=cache, use_cache=True, logits_to_keep=1)
-    return Beginning(ids, cache)
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (rows, longest). What stands at a padded place is never looked at."""
-    longest = max(map(len, prompts))
-    ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        logits = model(
+            input_ids=torch.tensor([[tokens[place]] for place in staying], device=mask.device),
+            attention_mask=mask,
+            position_ids=positions,
+            cache=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        positions = positions + 1
 
 
 def _next_tokens(logits: Tensor, rows: Sequence[Row]) -> list[int]:

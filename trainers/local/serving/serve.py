@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from trainers.local.problems import Problem
 
 if TYPE_CHECKING:
-    from trainers.local.serving.decoding import Beginning, Row
+    from trainers.local.serving.decoding import Row
+    from trainers.local.serving.reading import Beginning
     from trainers.local.serving.weights import Shelf
 
 MAX_BATCH_ROWS = 16
