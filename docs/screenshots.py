@@ -64,7 +64,7 @@ def main() -> None:
         RunningBot(Path(folder), slack.door, asked.model) as bot,
     ):
         slack.wait_for_bot()
-        with open_page(slack.url, width=1280, height=1100, scale=1.25) as page:
+        with open_page(slack.url, width=1440, height=1100, scale=1.25) as page:
             play(Studio(page, slack, bot, asked.out))
 
 
@@ -144,6 +144,7 @@ def watch(studio: Studio) -> None:
         if "failed" in card or time.monotonic() > end:
             raise WorkspaceError(f"the run did not come to a result; its card says: {card}")
         if not is_taken and share(card) >= HALF_WAY:
+            page.show(STAGES)
             studio.shot("progress")
             is_taken = True
         time.sleep(1)

@@ -1,25 +1,26 @@
 """The bot's one client for every trainer: OpenAI's fine-tuning API, spoken through its SDK with a base_url.
 
 Sends and names what went wrong. Does not decide what to do about it, and never sends a POST twice: whoever
-gets Uncertain or Nonsense from one looks (`find_jobs`, `upload`) before asking again.
+gets Uncertain or Nonsense from one looks (`find_jobs`, `upload`) before asking again. Only a chat that is refused
+for a parameter that it can do without is sent again without it.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
-from urllib.parse import urlsplit
+from typing import TypeVar, cast
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from trainers import answers, faults
+from trainers import answers, chatting, faults
+from trainers.addresses import is_loopback
 from trainers.answers import Json
+from trainers.chatting import Parameters
 from trainers.creation import KEY, carries, job_body
 from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.types import (
@@ -41,9 +42,11 @@ _MAX_ROWS = 20_000
 _PAUSES_S = (0.2, 0.8)
 _EXPIRY_MARGIN_S = 2 * 24 * 3600
 
+_T = TypeVar("_T")
+
 
 class Trainer:
-    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs never are.
+    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not.
 
     Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
     """
@@ -59,6 +62,7 @@ class Trainer:
             max_retries=0,
             http_client=http_client or _http_client(provider.base_url),
         )
+        self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
 
     def __enter__(self) -> Trainer:
         return self
@@ -187,8 +191,24 @@ class Trainer:
         *,
         max_tokens: int,
         temperature: float = 0,
+        thinks: bool | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
+        """`thinks`: before it answers, in hidden tokens, which `max_tokens` has to have room for; None: as its name
+        says. A parameter that the model refuses is left out from then on; being refused costs nothing."""
+        is_thinking = chatting.thinks(model) if thinks is None else thinks
+        while True:
+            refused = self._refused.get(model, frozenset())
+            asked = chatting.parameters(model, is_thinking, max_tokens, temperature, refused)
+            try:
+                return self._chat(model, messages, asked, timeout_s or self.provider.timeout_s)
+            except Refused as refusal:
+                more = chatting.refused_in(asked, refused, refusal)
+                if more is None:
+                    raise
+                self._refused[model] = more
+
+    def _chat(self, model: str, messages: Sequence[Message], asked: Parameters, timeout_s: float) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
         completions = self._client.chat.completions.with_raw_response
         said = [{"role": message.role, "content": message.content} for message in messages]
@@ -199,9 +219,11 @@ class Trainer:
                 completions.create(
                     model=model,
                     messages=cast(list[ChatCompletionMessageParam], said),
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    timeout=timeout_s or self.provider.timeout_s,
+                    max_tokens=_or_omit(asked.max_tokens),
+                    max_completion_tokens=_or_omit(asked.max_completion_tokens),
+                    temperature=_or_omit(asked.temperature),
+                    reasoning_effort=_or_omit(asked.reasoning_effort),
+                    timeout=timeout_s,
                 ).content
             ),
         )
@@ -276,6 +298,10 @@ class Trainer:
             raise faults.as_fault(error, doing, self.provider) from error
 
 
+def _or_omit(value: _T | None) -> _T | openai.Omit:
+    return openai.omit if value is None else value
+
+
 def _oldest_first(newest_first: list[Job]) -> tuple[Job, ...]:
     """Jobs of the same second keep the order in which they were listed, turned round."""
     jobs = newest_first[::-1]
@@ -313,12 +339,4 @@ def _checked_key(provider: Provider, key: str) -> str:
 
 def _http_client(base_url: str) -> openai.DefaultHttpxClient:
     """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
-    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not _is_loopback(base_url))
-
-
-def _is_loopback(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))

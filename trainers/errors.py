@@ -14,12 +14,14 @@ class TrainerError(Exception):
 
 
 class Refused(TrainerError):
-    """A certain no. `code`: the API's, e.g. 'training_not_available'; `status`: the HTTP status."""
+    """A certain no. `code`: the API's, e.g. 'training_not_available'; `status`: the HTTP status; `param`: the
+    parameter that it is about, where the trainer names it."""
 
-    def __init__(self, message: str, *, code: str | None, status: int) -> None:
+    def __init__(self, message: str, *, code: str | None, status: int, param: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.status = status
+        self.param = param
 
     @property
     def is_missing(self) -> bool:

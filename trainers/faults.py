@@ -45,7 +45,8 @@ def _from_status(error: openai.APIStatusError, doing: str, provider: Provider) -
         cure = f"The trainer is busy or in trouble: it may answer again {when}."
         return Uncertain(f"{doing}: HTTP {status}{said}. {cure}", retry_after=wait, status=status)
     cure = _cure(error, provider)
-    return Refused(f"{doing}: refused (HTTP {status}){said}.{cure}", code=error.code, status=status)
+    message = f"{doing}: refused (HTTP {status}){said}.{cure}"
+    return Refused(message, code=error.code, status=status, param=error.param)
 
 
 def _cure(error: openai.APIStatusError, provider: Provider) -> str:

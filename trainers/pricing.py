@@ -141,7 +141,9 @@ def _listed(name: str, known: Sequence[str], today: date) -> PriceRow | UnknownP
 
     seller, ref = _seller_and_model(name, {provider.id for provider in get_snapshot().providers})
     try:
-        found = calc_price(Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today))
+        found = calc_price(
+            Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today)
+        )
     except LookupError:
         return _unknown(name, known)
     if not (found.model.id.lower() == ref.lower() or _is_named(found.model.match, ref.lower())):

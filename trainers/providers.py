@@ -16,6 +16,7 @@ from importlib import resources
 from typing import Literal, TypeVar, get_args
 
 from trainers.addresses import is_loopback
+from trainers.chatting import thinks
 from trainers.types import Ability, Hyperparameter, Price, Provider
 
 NEAR_THE_END = timedelta(days=60)
@@ -40,7 +41,7 @@ class ModelRow:
 
     `ends`: the first day on which neither the model nor its fine-tunes answer. `context`: tokens of the
     longest training example. `base_name`: the base model as price lists call it. `usd_per_hour`: of a machine
-    of our own.
+    of our own. `reasoning`: it thinks in hidden tokens before it answers; None: as its name says.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelRow:
     as_of: date | None = None
     context: int | None = None
     usd_per_hour: Decimal | None = None
+    reasoning: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class ProviderRow:
         """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""
         base = name.split(":")[1] if name.startswith("ft:") else name
         return next((row for row in self.models if base == row.name or base in row.aliases), None)
+
+    def thinks(self, name: str) -> bool:
+        """Does the model of this name think before it answers? Its row's word wins over its name."""
+        row = self.model(name)
+        return thinks(name) if row is None or row.reasoning is None else row.reasoning
 
 
 @dataclass(frozen=True)
@@ -241,6 +248,7 @@ def _model_row(provider: str, name: str, table: Mapping[str, object], problems: 
         as_of=row.day("as_of"),
         context=None if context is None else int(context),
         usd_per_hour=row.money("usd_per_hour"),
+        reasoning=row.flag("reasoning"),
     )
     row.report_other_keys()
     return model
@@ -296,6 +304,9 @@ class _Row:
             return value
         self._problem(key, f"should be a whole number above 0, not {value!r}")
         return None
+
+    def flag(self, key: str) -> bool | None:
+        return self._typed(key, bool, "true or false")
 
     def money(self, key: str) -> Decimal | None:
         value = self.take(key)

@@ -18,9 +18,9 @@ from trainers.dataset import (
     task_of,
     with_system,
 )
-from trainers.dataset.checks import check_rows
 from trainers.dataset.findings import Findings
-from trainers.dataset.sensitive import check_sensitive, faults_in
+from trainers.dataset.rules.checks import check_rows
+from trainers.dataset.rules.sensitive import check_sensitive, faults_in
 from trainers.dataset.values import normalised, question_key, question_keys
 from trainers.types import Message
 

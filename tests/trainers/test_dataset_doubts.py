@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.dataset.doubts import FEWEST, check_doubts, doubts, judged
 from trainers.dataset.findings import Findings
+from trainers.dataset.rules.doubts import FEWEST, check_doubts, doubts, judged
 
 NAMES = ("cancel", "order", "refund")
 Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float64]]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from trainers.dataset import Example, Finding, read, split
 from trainers.dataset.findings import Findings
-from trainers.dataset.near import NEAR, Near, check_near, near_copies, question_text
-from trainers.dataset.shingles import alike, runs, sketches
+from trainers.dataset.rules.near import NEAR, Near, check_near, near_copies, question_text
+from trainers.dataset.rules.shingles import alike, runs, sketches
 from trainers.dataset.values import question_key, question_keys
 from trainers.types import Message
 

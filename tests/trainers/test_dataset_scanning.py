@@ -1,29 +1,23 @@
-"""The quick pass over a big file sees exactly what reading it row by row sees."""
+"""What the first pass over a file keeps of it: copies, lengths, labels, marks of templates; and how little it takes."""
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from trainers.dataset import Columns, Example, Limits, Report, check_file, read
-from trainers.dataset.batches import Joined
-from trainers.dataset.facts import Facts, histogram
+from trainers.dataset import Columns, Limits, Report, check_file, read
 from trainers.dataset.findings import Findings
-from trainers.dataset.intake import take_in
-from trainers.dataset.reading import Progress, conclude, stream
-from trainers.dataset.sniffing import Sniffed
-from trainers.dataset.stored import StoredRows
-from trainers.dataset.values import normalise_all, normalised, question_key
-from trainers.dataset.versions import Previous
-from trainers.tokens import O200K, count_chat, training_limit
+from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.holdout.versions import Previous
+from trainers.dataset.reading import Progress, conclude
+from trainers.dataset.scan.facts import Facts, histogram
+from trainers.dataset.scan.intake import take_in
+from trainers.dataset.scan.stored import StoredRows
+from trainers.tokens import O200K, training_limit
 
 USUAL = Limits()
 
@@ -36,100 +30,10 @@ def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRo
     return facts, found, StoredRows(file, facts, limits, None)
 
 
-def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
-    facts, found, rows = taken(path, limits)
-    with rows.file:
-        said, progress = Findings(limits.listed), Progress()
-        examples = list(stream(rows.file, Sniffed("jsonl"), Columns(), said, limits, progress))
-        conclude(said, progress)
-        counts = count_chat([example.messages for example in examples])
-        assert list(rows) == examples
-        assert found.sorted() == said.sorted()
-        assert facts.keys == [question_key(example) for example in examples]
-        assert (tuple(facts.total), tuple(facts.prompt), tuple(facts.answer)) == (
-            counts.total,
-            counts.prompt,
-            counts.answer,
-        )
-        for row, example in enumerate(examples):
-            (again,) = _parsed(rows.written(row), limits)
-            assert replace(again, line=0) == replace(example, line=0)
-
-
-def _parsed(row: bytes, limits: Limits) -> list[Example]:
-    lines = io.BytesIO(row + b"\n")
-    return list(stream(lines, Sniffed("jsonl"), Columns(), Findings(0), limits, Progress()))
-
-
 def chat(user: str, answer: str, system: str | None = None, **more: object) -> str:
     first = [{"role": "system", "content": system}] if system is not None else []
     messages = [*first, {"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     return json.dumps({"messages": messages, **more}, ensure_ascii=False)
-
-
-TEXTS = st.text(
-    st.sampled_from(list('aB {}[]:,\\"\n\t\x1f\x00\u00a0\u0301\u2028é“Üﬁßsk-@<|1\u1100\u1161')), max_size=12
-)
-ROWS = st.one_of(
-    st.builds(chat, TEXTS, TEXTS),
-    st.builds(chat, TEXTS, TEXTS, st.sampled_from(["Sort it.", "sort  it.", "", "Ünder"])),
-    st.builds(lambda a, b: chat(a, b).replace(": ", ":").replace(", ", ","), TEXTS, TEXTS),
-    st.builds(lambda a, b: json.dumps(json.loads(chat(a, b))), TEXTS, TEXTS),
-    st.builds(lambda a: chat(a, "x", tools=[]), TEXTS),
-    st.builds(lambda a: chat("q", "x").replace("q", a), TEXTS),
-    st.sampled_from(
-        [
-            "",
-            "  ",
-            "{",
-            chat("x", "y") + "\r",
-            " " + chat("x", "y") + " ",
-            '{"prompt": "a", "completion": "b"}',
-        ]
-    ),
-    st.sampled_from([chat("x", "y").replace('"role"', '"role" '), chat("x", "y").replace("user", "bot")]),
-    st.sampled_from([chat("x", "y")[:-1] + ', "messages": []}', chat("x", "y") * 2, "null", '"' * 18]),
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(lines=st.lists(ROWS, min_size=1, max_size=12))
-def test_the_quick_pass_sees_what_reading_row_by_row_sees(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "lines.jsonl"
-    path.write_bytes("\n".join([chat("hi", "a"), *lines]).encode())
-
-    same_as_row_by_row(path)
-
-
-@settings(max_examples=200, deadline=None)
-@given(lines=st.lists(st.binary(max_size=60), max_size=6), at=st.integers(0, 60))
-def test_bytes_that_are_no_text_are_seen_alike(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], at: int
-) -> None:
-    row = chat("where is my parcel", "delivery").encode()
-    path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
-    path.write_bytes(b"\n".join([row, row, *[row[:at] + line + row[at:] for line in lines]]))
-
-    same_as_row_by_row(path)
-
-
-def test_rows_across_blocks_long_lines_and_windows_ends_keep_their_places(tmp_path: Path) -> None:
-    lines = [chat(f"question {i} " + "word " * (i % 90), f"label {i % 7}", "Sort it.") for i in range(4000)]
-    lines[1500] = chat("x" * 5000, "y")
-    path = tmp_path / "lines.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
-
-    same_as_row_by_row(path, Limits(max_line_bytes=2000))
-
-
-@settings(max_examples=300, deadline=None)
-@given(texts=st.lists(TEXTS | st.text(max_size=6), max_size=6))
-def test_many_texts_are_normalised_as_each_alone(texts: list[str]) -> None:
-    small = normalise_all(Joined([text.encode() for text in texts]), texts)
-
-    assert small == [normalised(text).encode() for text in texts]
 
 
 def test_the_same_rows_in_other_spacing_are_the_same_questions(tmp_path: Path) -> None:
@@ -141,8 +45,8 @@ def test_the_same_rows_in_other_spacing_are_the_same_questions(tmp_path: Path) -
 
     keys = []
     for name in ("a", "b"):
-        facts, _, rows = taken(tmp_path / name)
-        rows.file.close()
+        facts, _, stored = taken(tmp_path / name)
+        stored.file.close()
         keys.append(facts.keys)
     assert keys[0] == keys[1]
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Example, Split, split, store_chat
-from trainers.dataset.near import near_copies, question_text
+from trainers.dataset.holdout.versions import Continued, Diff, Previous, continue_split
+from trainers.dataset.rules.near import near_copies, question_text
 from trainers.dataset.values import question_key, question_keys
-from trainers.dataset.versions import Continued, Diff, Previous, continue_split
 from trainers.types import Message
 
 

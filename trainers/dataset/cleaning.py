@@ -16,14 +16,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from trainers.dataset.batches import Joined
-from trainers.dataset.checks import DUPLICATE
 from trainers.dataset.findings import Findings
-from trainers.dataset.lines import blocks
+from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.reading import BLANK_LINES, Progress, accepted, stream
-from trainers.dataset.sensitive import SECRET, faults_of_texts
-from trainers.dataset.sniffing import Sniffed
-from trainers.dataset.splitting import chat_row
+from trainers.dataset.rules.checks import DUPLICATE
+from trainers.dataset.rules.sensitive import SECRET, faults_of_texts
+from trainers.dataset.scan.batches import Joined
+from trainers.dataset.scan.lines import blocks
 from trainers.dataset.values import (
     DEFAULT_LIMITS,
     Columns,

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 from trainers.dataset.findings import Findings
+from trainers.dataset.formats.sniffing import Sniffed
 from trainers.dataset.prompting import prompted
 from trainers.dataset.reading import Progress, stream
-from trainers.dataset.sniffing import Sniffed
-from trainers.dataset.stored import StoredRows
+from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Columns, Example, Limits
 from trainers.tokens import Encoding, Spread, count_chat, count_prompts, local_encoding, spread
 from trainers.types import Message

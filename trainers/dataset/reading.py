@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainers.dataset import jsonl, parquet, sheets, table
 from trainers.dataset.findings import Fault, Finding, Findings, Rule
-from trainers.dataset.lines import blocks, megabytes
-from trainers.dataset.sniffing import HEAD_BYTES, Refusal, Sniffed, sniff
+from trainers.dataset.formats import jsonl, parquet, sheets, table
+from trainers.dataset.formats.sniffing import HEAD_BYTES, Refusal, Sniffed, sniff
+from trainers.dataset.scan.lines import blocks, megabytes
 from trainers.dataset.values import (
     DEFAULT_LIMITS,
     FIND_COLUMNS,

@@ -16,22 +16,23 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from trainers.dataset.checks import (
+from trainers.dataset.counting import TokenReport, local_counts, token_report, tokens_of_system
+from trainers.dataset.findings import Fault, Finding, Findings, in_order
+from trainers.dataset.holdout.parts import Parts, against, continued, drawn, labels_of
+from trainers.dataset.holdout.versions import Diff, Previous
+from trainers.dataset.prompting import default_system
+from trainers.dataset.reading import Progress, accepted, conclude
+from trainers.dataset.rules.checks import (
     NULL_LABEL,
     LabelCount,
     check_labels,
     check_size,
     in_order_of_rows,
 )
-from trainers.dataset.counting import TokenReport, local_counts, token_report, tokens_of_system
-from trainers.dataset.deep import NOT_LOOKED, look_deep
-from trainers.dataset.facts import Facts, histogram
-from trainers.dataset.findings import Fault, Finding, Findings, in_order
-from trainers.dataset.intake import take_in
-from trainers.dataset.parts import Parts, against, continued, drawn, labels_of
-from trainers.dataset.prompting import default_system
-from trainers.dataset.reading import Progress, accepted, conclude
-from trainers.dataset.stored import StoredRows, store_split
+from trainers.dataset.rules.deep import NOT_LOOKED, look_deep
+from trainers.dataset.scan.facts import Facts, histogram
+from trainers.dataset.scan.intake import take_in
+from trainers.dataset.scan.stored import StoredRows, store_split
 from trainers.dataset.values import (
     DEFAULT_LIMITS,
     Choices,
@@ -41,7 +42,6 @@ from trainers.dataset.values import (
     Task,
     shown,
 )
-from trainers.dataset.versions import Diff, Previous
 from trainers.tokens import (
     O200K,
     Encoding,
@@ -261,6 +261,7 @@ def _taken(
     sniffed = accepted(file, path.stat().st_size, name, found, limits)
     if sniffed:
         take_in(facts, file, spool, sniffed, columns, found, limits, progress)
+    facts.close()
     conclude(found, progress)
     task = facts.task
     if progress.columns.text is None:  # not a table: its rows have the instructions that they need

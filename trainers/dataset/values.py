@@ -10,7 +10,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Literal
 
-from trainers.dataset.batches import Joined
+from trainers.dataset.scan.batches import Joined
 from trainers.types import Message
 
 Format = Literal["chat", "completion", "csv", "xlsx", "parquet", "preference"]
@@ -88,7 +88,7 @@ def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) 
     """`normalised` of each, in UTF-8; `joined` has the same texts. Most have single spaces and no letters whose case
     is not ASCII's: then it is enough to make A-Z small. `one_line`: none has a control character in it."""
     small = list(map(bytes.lower, joined.raws))
-    for place in {*_oddly_spaced(joined, one_line), *_with_case(joined.raws)}:
+    for place in {*_oddly_spaced(joined, one_line), *_with_case(joined)}:
         small[place] = normalised(texts[place]).encode()
     return small
 
@@ -104,26 +104,23 @@ def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
         yield from joined.holding(lambda start: view.find(b"\n", start))
 
 
-def _with_case(raws: Sequence[bytes]) -> list[int]:
+def _with_case(joined: Joined) -> list[int]:
     """Texts with characters that are not ASCII and that `normalised` may change."""
-    rest = [place for place, plain in enumerate(map(bytes.isascii, raws)) if not plain]
-    if _caseless(_beyond_ascii(b"".join([raws[place] for place in rest]))):
+    if joined.whole.isascii():
         return []
-    return [place for place in rest if not _caseless(_beyond_ascii(raws[place]))]
-
-
-def _beyond_ascii(raw: bytes) -> set[str]:
-    return set(raw.translate(None, _ASCII).decode())
-
-
-def _caseless(characters: set[str]) -> bool:
-    """Whether all of them are what `normalised` leaves alone whatever stands beside them."""
-    return characters <= _INERT or all(map(_inert, characters))
+    raws = joined.raws
+    rest = [place for place, plain in enumerate(map(bytes.isascii, raws)) if not plain]
+    met = set(b"".join([raws[place] for place in rest]).translate(None, _ASCII).decode())
+    changed = [character.encode() for character in met if character not in _INERT and not _inert(character)]
+    if len(changed) > _FEW:
+        return rest
+    return [place for place in rest if any(character in raws[place] for character in changed)]
 
 
 @lru_cache(4096)
 def _inert(character: str) -> bool:
-    """Marks, which join with the letter before, and Hangul's parts, which join with each other, are not."""
+    """Whether `normalised` leaves it alone whatever stands beside it: no mark, which joins with the letter before, nor
+    a part of Hangul, which join with each other."""
     if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
         return False
     inert = ord(character) < 0x10000 and normalised(character) == character
@@ -134,6 +131,7 @@ def _inert(character: str) -> bool:
 
 _INERT: set[str] = set()
 _ASCII = bytes(range(128))
+_FEW = 12
 _WHITE = bytes(10 if 0 < byte < 32 else 0 for byte in range(256))
 _EDGES = frozenset(b" \t\n\r\v\f")
 _FIRST, _LAST = itemgetter(0), itemgetter(-1)

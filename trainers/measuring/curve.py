@@ -116,12 +116,13 @@ def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed
 
     The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (pooled
     over the sizes) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
-    itself too. ValueError with fewer than three sizes, none that was drawn twice, or 0 rows to predict.
+    itself too. Where each size was drawn once, draws are taken to differ as two models do that err on rows of
+    their own. ValueError with fewer than three sizes, or 0 rows to predict.
     """
     import numpy as np
 
-    if len({point.rows for point in points}) < 3 or max(len(point.draws) for point in points) < 2:
-        raise ValueError("fitting a curve: it needs three sizes at least, and one that was drawn twice")
+    if len({point.rows for point in points}) < 3:
+        raise ValueError("fitting a curve: it needs three sizes at least")
     if any(rows < 1 for rows in predict):
         raise ValueError(f"predicting the score of {min(predict)} rows: there must be 1 at least")
     sizes = np.array([point.rows for point in points], dtype=np.float64)
@@ -253,4 +254,11 @@ def _spread_of_draws(points: Sequence[CurvePoint], held: int) -> float:
     """Standard deviation between draws of one size, pooled; half a held-out row at least."""
     squares = sum((draw - point.score) ** 2 for point in points for draw in point.draws)
     freedom = sum(len(point.draws) - 1 for point in points)
-    return float(max((squares / freedom) ** 0.5, 0.5 / held))
+    variance = squares / freedom if freedom else _spread_of_one(points, held)
+    return float(max(variance**0.5, 0.5 / held))
+
+
+def _spread_of_one(points: Sequence[CurvePoint], held: int) -> float:
+    """Variance of a draw's score where no size was drawn twice: each held-out row's error by itself, the mean
+    over the sizes of e(1-e)/held. Real draws err on the same hard rows, so it is rather too wide."""
+    return sum(point.score * (1 - point.score) for point in points) / len(points) / held

@@ -76,7 +76,9 @@ def read_choice(text: str) -> Choice | None:
 
 
 def read_yes(text: str) -> bool | None:
-    """Of a judge: YES or NO."""
+    """Of a judge: YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
+    if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", text[:LONGEST_READ])):
+        return None
     found = read_label(text, ("YES", "NO"))
     return None if found is None else found == "YES"
 

@@ -77,12 +77,18 @@ def test_points_that_are_no_curve_promise_no_gain(scores: tuple[float, ...]) -> 
     assert found.predicted[0].score <= max(scores) + 0.2
 
 
-def test_a_curve_needs_three_sizes_and_two_draws() -> None:
+def test_a_size_that_was_drawn_once_gets_a_wider_band() -> None:
+    thrice = points(0.05, 5.0, 0.5)
+    once = [CurvePoint(p.rows, p.score, (p.score,)) for p in thrice]
+    (known,), (unknown,) = (fit(made, [100_000], held=200).predicted for made in (thrice, once))
+    assert known.score == unknown.score
+    assert unknown.low < known.low < known.high < unknown.high
+
+
+def test_a_curve_needs_three_sizes() -> None:
     made = points(0.05, 5.0, 0.5)
     with pytest.raises(ValueError, match="three sizes"):
         fit(made[:2], [9], held=9)
-    with pytest.raises(ValueError, match="drawn twice"):
-        fit([CurvePoint(p.rows, p.score, (p.score,)) for p in made], [9], held=9)
     with pytest.raises(ValueError, match="0 rows"):
         fit(made, [0], held=9)
 

@@ -114,7 +114,15 @@ def test_a_judge_says_a_b_or_tie(text: str, choice: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "yes"), [("YES", True), ("No.", False), ("Yes, it is.", True), ("I can't say", None)]
+    ("text", "yes"),
+    [
+        ("YES", True),
+        ("No.", False),
+        ("Yes, it is.", True),
+        ("I can't say", None),
+        ("YES and NO", None),
+        ("Yes, no word is missing.", True),
+    ],
 )
 def test_a_judge_says_yes_or_no(text: str, yes: bool | None) -> None:
     assert read_yes(text) is yes

@@ -11,14 +11,15 @@ import tempfile
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from operator import add
 from pathlib import Path
 from typing import BinaryIO, overload
 
-from trainers.dataset.facts import Facts
 from trainers.dataset.findings import Fault
-from trainers.dataset.jsonl import parse_row
+from trainers.dataset.formats.jsonl import parse_row
+from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.prompting import with_system
-from trainers.dataset.splitting import chat_row
+from trainers.dataset.scan.facts import Facts
 from trainers.dataset.values import Example, Limits
 
 
@@ -101,17 +102,22 @@ _PIECE = 1 << 20
 
 def _spans(facts: Facts, held: Collection[int], *, whole: bool) -> Iterator[_Span]:
     """In the rows' order."""
-    first, first_held, ends = 0, 0 in held, -1
-    for row, (start, size, plain) in enumerate(zip(facts.starts, facts.sizes, facts.plain, strict=True)):
-        together = (
-            whole and plain and facts.plain[first] and start == ends + 1 and (row in held) == first_held
-        )
-        if row and not together:
-            yield _Span(first_held, first, row)
-            first, first_held = row, row in held
-        ends = start + size
-    if len(facts):
-        yield _Span(first_held, first, len(facts))
+    first = 0
+    for end in (*_ends(facts, held, whole), len(facts)):
+        if end > first:
+            yield _Span(first in held, first, end)
+        first = end
+
+
+def _ends(facts: Facts, held: Collection[int], whole: bool) -> Sequence[int]:
+    """Rows that can't be copied together with the one before."""
+    if not whole:
+        return range(len(facts))
+    alone = [row for row, plain in enumerate(facts.plain) if not plain]
+    sides = {row for each in (*held, *alone) for row in (each, each + 1)}
+    following = zip(facts.starts[1:], map(add, facts.starts, facts.sizes), strict=False)
+    apart = [row for row, (start, end) in enumerate(following, 1) if start != end + 1]
+    return sorted(sides.union(apart))
 
 
 class ChatFile:

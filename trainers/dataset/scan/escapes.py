@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import orjson
 
@@ -17,7 +18,7 @@ _SIMPLE = (
     (b"\\b", b"\b"),
     (b"\\f", b"\f"),
 )
-_CODES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+")
+_CODES = re.compile(rb"\\u[0-9A-Fa-f]{4}(?:\\u[0-9A-Fa-f]{4})*")  # begins with what is quick to find
 _CONTROL = re.compile(rb"\\u00[01]")
 
 
@@ -48,5 +49,10 @@ def unescaped(texts: Sequence[bytes]) -> list[bytes] | None:
 
 
 def _meant(codes: re.Match[bytes]) -> bytes:
-    text: str = orjson.loads(b'"%b"' % codes.group())
+    return _text_of(codes.group())
+
+
+@lru_cache(1024)
+def _text_of(codes: bytes) -> bytes:
+    text: str = orjson.loads(b'"%b"' % codes)
     return text.encode()

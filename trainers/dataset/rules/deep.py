@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from trainers.dataset.doubts import check_doubts, judged, tell_unjudged
 from trainers.dataset.findings import Findings
-from trainers.dataset.near import check_near, near_copies, question_text
 from trainers.dataset.reading import read
-from trainers.dataset.stored import StoredRows
+from trainers.dataset.rules.doubts import check_doubts, judged, tell_unjudged
+from trainers.dataset.rules.near import check_near, near_copies, question_text
+from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Example, question_keys
 
 

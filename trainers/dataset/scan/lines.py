@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from trainers.dataset.findings import Fault, Findings, Rule
-from trainers.dataset.sniffing import BOM
+from trainers.dataset.formats.sniffing import BOM
 from trainers.dataset.values import Limits
 
 LONG_LINE = Rule("line_too_long", "blocks", "Shorten the row, or delete the line.")
-_BLOCK = 512 * 1024
+_BLOCK = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

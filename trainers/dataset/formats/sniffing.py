@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.dataset.columns import is_text_name
 from trainers.dataset.findings import Rule
+from trainers.dataset.formats.columns import is_text_name
 
 HEAD_BYTES = 256 * 1024
 BOM = b"\xef\xbb\xbf"

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainers.dataset.findings import Fault, Findings, Rule
-from trainers.dataset.sets import Sets
-from trainers.dataset.shingles import NO_RUN, SKETCH, alike, runs, sketches
+from trainers.dataset.rules.sets import Sets
+from trainers.dataset.rules.shingles import NO_RUN, SKETCH, alike, runs, sketches
 from trainers.dataset.values import Example
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trainers.dataset.shingles import Sketches
+    from trainers.dataset.rules.shingles import Sketches
 
     Numbers = NDArray[np.int64]
 

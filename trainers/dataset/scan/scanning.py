@@ -16,22 +16,19 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import BinaryIO
 
-from trainers.dataset.batches import Column, column_of
-from trainers.dataset.escapes import hidden, shown_again, unescaped
 from trainers.dataset.findings import Fault, Findings
-from trainers.dataset.jsonl import parse_row
-from trainers.dataset.lines import Block, blocks
+from trainers.dataset.formats.jsonl import parse_row
 from trainers.dataset.reading import Progress, parse_line
-from trainers.dataset.shapes import Shape, shape_of
+from trainers.dataset.scan.batches import Column, column_of
+from trainers.dataset.scan.escapes import hidden, unescaped
+from trainers.dataset.scan.frames import Frames, Texts
+from trainers.dataset.scan.lines import Block, blocks
+from trainers.dataset.scan.shapes import Shape, shape_of
 from trainers.dataset.values import Example, Limits
 from trainers.types import Role
 
-_FRAMES = 10_000
 _CONTROLS = bytes(1 if byte < 32 and byte != 10 else 0 for byte in range(256))
 _ANY_CONTROLS = bytes(1 if byte < 32 else 0 for byte in range(256))
-# Cut at its quotes, {"messages": [{"role": "user", "content": "hi"}, …]} has the role in place 5 and the text in
-# place 9; the same of each further message is 8 places on, and 3 places come after the last.
-_TEXT, _MESSAGE, _AFTER = 9, 8, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,54 +100,40 @@ class _Framed:
 
 def scan(file: BinaryIO, found: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
     """Nothing in the file raises. Faults go to `found`, as `read` would say them."""
-    frames: dict[bytes, Shape | None] = {}
+    frames = Frames(limits)
     for block in blocks(file, found, limits):
-        framed = _framed(block.lines, frames, limits)
+        framed = _framed(block.lines, frames)
         if framed.groups and not _are_chats(block, framed, limits, progress):
             framed = _unframed(block.lines)
         yield _chunk(block, framed, found, limits, progress)
 
 
-def _framed(lines: list[bytes], frames: dict[bytes, Shape | None], limits: Limits) -> _Framed:
+def _framed(lines: list[bytes], frames: Frames) -> _Framed:
     whole = b"\n".join(lines)
     if b"\x01" in whole.translate(_CONTROLS):
-        return _framed_without_ends(lines, frames, limits) if b"\r" in whole else _unframed(lines)
-    return _cut(lines, frames, limits, b"\\" in whole)
+        return _framed_without_ends(lines, frames) if b"\r" in whole else _unframed(lines)
+    if b"\\" not in whole:
+        return _grouped(*frames.cut(lines), one_line=True)
+    escaped = [number for number, line in enumerate(lines) if b"\\" in line]
+    lines = list(lines)
+    for number in escaped:
+        lines[number] = hidden(lines[number])
+    shapes, texts = frames.cut(lines)
+    one_line = _unescape(shapes, texts, escaped)
+    return _grouped(shapes, texts, one_line)
 
 
-def _framed_without_ends(lines: list[bytes], frames: dict[bytes, Shape | None], limits: Limits) -> _Framed:
+def _framed_without_ends(lines: list[bytes], frames: Frames) -> _Framed:
     """Of a file whose lines end in \\r\\n."""
     without = [line.removesuffix(b"\r") for line in lines]
-    return _unframed(lines) if b"\r" in b"".join(without) else _framed(without, frames, limits)
+    return _unframed(lines) if b"\r" in b"".join(without) else _framed(without, frames)
 
 
 def _unframed(lines: list[bytes]) -> _Framed:
     return _Framed(range(len(lines)))
 
 
-def _cut(lines: list[bytes], frames: dict[bytes, Shape | None], limits: Limits, escapes: bool) -> _Framed:
-    """`lines` have no control character."""
-    shapes: list[Shape | None] = []
-    texts: list[list[bytes]] = []
-    escaped: list[int] = []
-    for number, line in enumerate(lines):
-        if escapes and b"\\" in line:
-            line = hidden(line)
-            escaped.append(number)
-        parts = line.split(b'"')
-        contents = parts[_TEXT::_MESSAGE]
-        del parts[_TEXT::_MESSAGE]
-        frame = b'"'.join(parts)
-        shape = frames.get(frame)
-        if shape is None and frame not in frames and len(frames) < _FRAMES:
-            shape = frames[frame] = _learnt(parts, len(contents), limits)
-        shapes.append(shape)
-        texts.append(contents)
-    one_line = _unescape(shapes, texts, escaped) if escaped else True
-    return _grouped(shapes, texts, one_line)
-
-
-def _unescape(shapes: list[Shape | None], texts: list[list[bytes]], escaped: list[int]) -> bool:
+def _unescape(shapes: list[Shape | None], texts: list[Texts], escaped: list[int]) -> bool:
     """The texts of these rows, in their place; rows that have something rare in a text lose their shape. False
     where a text now has a control character."""
     known = [number for number in escaped if shapes[number] is not None]
@@ -165,7 +148,7 @@ def _unescape(shapes: list[Shape | None], texts: list[list[bytes]], escaped: lis
     return b"\x01" not in b"".join(meant).translate(_ANY_CONTROLS)
 
 
-def _grouped(shapes: list[Shape | None], texts: list[list[bytes]], one_line: bool) -> _Framed:
+def _grouped(shapes: list[Shape | None], texts: list[Texts], one_line: bool) -> _Framed:
     """Where a text is blank or no UTF-8, each line is looked at by itself."""
     known: Sequence[int] = range(len(shapes))
     parsed: Sequence[int] = ()
@@ -181,7 +164,7 @@ def _grouped(shapes: list[Shape | None], texts: list[list[bytes]], one_line: boo
     return _Framed(parsed, groups, one_line) if whole else _Framed(range(len(shapes)))
 
 
-def _groups(shapes: Sequence[Shape], contents: Sequence[list[bytes]], places: Sequence[int]) -> list[Group]:
+def _groups(shapes: Sequence[Shape], contents: Sequence[Texts], places: Sequence[int]) -> list[Group]:
     """UnicodeDecodeError where a text is no UTF-8."""
     if not shapes:
         return []
@@ -196,24 +179,8 @@ def _groups(shapes: Sequence[Shape], contents: Sequence[list[bytes]], places: Se
     ]
 
 
-def _columns(contents: Sequence[list[bytes]]) -> list[Column]:
+def _columns(contents: Sequence[Texts]) -> list[Column]:
     return [column_of(raws) for raws in zip(*contents, strict=True)]
-
-
-def _learnt(parts: list[bytes], texts: int, limits: Limits) -> Shape | None:
-    """The shape of rows that are only roles and texts, and have them in the places that were cut out of `parts`:
-    other texts that are put there are read as theirs."""
-    if len(parts) + texts != _MESSAGE * texts + _AFTER:
-        return None
-    others = [b"text %d" % number for number in range(texts)]
-    for number, other in enumerate(others):
-        parts.insert(_TEXT + _MESSAGE * number, other)
-    parsed = parse_row(1, shown_again(b'"'.join(parts)), limits)
-    if isinstance(parsed, Fault) or parsed[0] != "chat" or parsed[1].row is not None:
-        return None
-    messages = parsed[1].messages
-    same = [message.content.encode() for message in messages] == others
-    return shape_of(tuple([message.role for message in messages])) if same else None
 
 
 def _are_chats(block: Block, framed: _Framed, limits: Limits, progress: Progress) -> bool:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from trainers.dataset import jsonl, table
 from trainers.dataset.findings import Fault, Findings, Rule
-from trainers.dataset.lines import LONG_LINE, megabytes
-from trainers.dataset.sheets import BOMB, ENCRYPTED
-from trainers.dataset.sniffing import NOT_TEXT, Refusal
-from trainers.dataset.table import Record
+from trainers.dataset.formats import jsonl, table
+from trainers.dataset.formats.sheets import BOMB, ENCRYPTED
+from trainers.dataset.formats.sniffing import NOT_TEXT, Refusal
+from trainers.dataset.formats.table import Record
+from trainers.dataset.scan.lines import LONG_LINE, megabytes
 from trainers.dataset.values import Columns, Example, Limits
 
 if TYPE_CHECKING:

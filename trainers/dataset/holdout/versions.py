@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from trainers.dataset.holdout.splitting import Split, choose, strata_labels
 from trainers.dataset.reading import read
-from trainers.dataset.splitting import Split, choose, strata_labels
 from trainers.dataset.values import Example, Limits, Task, normalised, question_keys
 
 SHARE, MOST = 0.2, 1000

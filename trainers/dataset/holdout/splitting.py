@@ -13,11 +13,12 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import orjson
 
-from trainers.dataset.sets import Sets
+from trainers.dataset.rules.sets import Sets
 from trainers.dataset.values import Example, Task, question_key, question_keys
 from trainers.types import Message
 
@@ -38,7 +39,20 @@ class Shared:
     holdout_line: int
 
 
-_Rows = tuple[int, ...]
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Rows that stay together, known by their first. `further` has the others, of groups that have some: most rows
+    stand alone, and a list for each is large."""
+
+    firsts: Sequence[int]
+    further: Mapping[int, Sequence[int]]
+
+    def rows(self, first: int) -> list[int]:
+        return [first, *self.further.get(first, ())]
+
+    def count(self, firsts: Sequence[int]) -> int:
+        """Rows of these groups."""
+        return len(firsts) + sum([len(self.further[first]) for first in firsts if first in self.further])
 
 
 def split(
@@ -91,43 +105,50 @@ def choose(
     `at_most`, unless it is `served`: it has some held out elsewhere. Rows with one key, or with one number in
     `groups` (near copies), stay on one side.
     """
-    strata = _strata(keys, labels, seed, groups)
-    sizes = {label: sum(map(len, drawn)) for label, drawn in strata.items()}
+    together = _groups(keys if groups is None else _together(keys, groups))
+    strata = _strata(together, keys, labels, seed)
+    sizes = {label: together.count(firsts) for label, firsts in strata.items()}
     wanted = min(max(round(share * len(keys)), at_least), at_most)  # a third of each label at most, below
     quotas = _quotas(sizes, wanted, served)
-    return frozenset(
-        row for label, drawn in strata.items() for row in _drawn(drawn, quotas[label], label not in served)
-    )
+    drawn = [_drawn(together, firsts, quotas[label], label not in served) for label, firsts in strata.items()]
+    return frozenset(chain.from_iterable(drawn))
 
 
-def _strata(
-    keys: Sequence[bytes], labels: Sequence[str], seed: int, groups: Sequence[int] | None
-) -> Mapping[str, list[_Rows]]:
-    """Groups of rows that stay together, by label, in the order of the draw. A group's place in it comes from its
-    smallest key, so it is the same whatever the order of the rows."""
-    together = _groups(keys if groups is None else _together(keys, groups))
-    salted = hashlib.blake2b(key=str(seed).encode()[:64], digest_size=16)
-    strata: dict[str, list[tuple[bytes, _Rows]]] = defaultdict(list)
-    for rows in together:
-        alone = len(rows) == 1
-        order = salted.copy()
-        order.update(keys[rows[0]] if alone else min([keys[row] for row in rows]))
-        label = labels[rows[0]] if alone else _label([labels[row] for row in rows])
-        strata[label].append((order.digest(), rows))
-    return {label: [rows for _, rows in sorted(drawn)] for label, drawn in strata.items()}
-
-
-def _groups(marks: Sequence[bytes | int]) -> list[_Rows]:
+def _groups(marks: Sequence[bytes | int]) -> _Groups:
     """Rows with the same mark."""
     if len(set(marks)) == len(marks):
-        return [(row,) for row in range(len(marks))]
+        return _Groups(range(len(marks)), {})
     first: dict[bytes | int, int] = {}
-    further: dict[int, list[int]] = defaultdict(list)  # most rows stand alone, and a list for each is large
+    further: dict[int, list[int]] = defaultdict(list)
     for row, mark in enumerate(marks):
         earlier = first.setdefault(mark, row)
         if earlier != row:
             further[earlier].append(row)
-    return [(row, *further[row]) if row in further else (row,) for row in first.values()]
+    return _Groups(list(first.values()), dict(further))
+
+
+def _strata(
+    groups: _Groups, keys: Sequence[bytes], labels: Sequence[str], seed: int
+) -> Mapping[str, list[int]]:
+    """By label, in the order of the draw. A group's place in it comes from its smallest key, so it is the same
+    whatever the order of the rows."""
+    orders = _orders(keys, str(seed).encode()[:64])
+    for first in groups.further:
+        orders[first] = min([(keys[row], orders[row]) for row in groups.rows(first)])[1]
+    strata: dict[str, list[int]] = defaultdict(list)
+    for first in sorted(groups.firsts, key=orders.__getitem__):
+        alone = first not in groups.further
+        strata[labels[first] if alone else _label([labels[row] for row in groups.rows(first)])].append(first)
+    return strata
+
+
+def _orders(keys: Sequence[bytes], salt: bytes) -> list[bytes]:
+    salted, orders = hashlib.blake2b(key=salt, digest_size=16), []
+    for key in keys:
+        order = salted.copy()  # half the time of beginning anew
+        order.update(key)
+        orders.append(order.digest())
+    return orders
 
 
 def _together(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
@@ -172,16 +193,18 @@ def _spread(
         rows -= len(room)
 
 
-def _drawn(groups: Sequence[_Rows], quota: int, one_at_least: bool) -> list[int]:
+def _drawn(groups: _Groups, firsts: Sequence[int], quota: int, one_at_least: bool) -> list[int]:
     """In the order of the draw, passing over a group that no longer fits."""
     drawn: list[int] = []
-    for rows in groups:
+    for first in firsts:
         if len(drawn) == quota:
             break
+        rows = groups.rows(first)
         if len(drawn) + len(rows) <= quota:
             drawn.extend(rows)
-    if one_at_least and not drawn and len(groups) >= 3:
-        drawn.extend(min(groups, key=len))  # at most a third: two other questions have as many rows
+    if one_at_least and not drawn and len(firsts) >= 3:
+        smallest = min(firsts, key=lambda first: len(groups.rows(first)))
+        drawn.extend(groups.rows(smallest))  # at most a third: two other questions have as many rows
     return drawn
 
 

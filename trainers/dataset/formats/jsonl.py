@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 import orjson
 
 from trainers.dataset.findings import Fault, Rule
-from trainers.dataset.preferences import Pair, is_pair, pair_of
+from trainers.dataset.formats.preferences import Pair, is_pair, pair_of
 from trainers.dataset.values import Example, Format, Limits
 from trainers.types import Message, Role
 

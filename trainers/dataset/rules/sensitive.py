@@ -15,8 +15,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
-from trainers.dataset.batches import Joined
 from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.scan.batches import Joined
 from trainers.dataset.values import Example
 
 SECRET = Rule("secret", "blocks", "Withdraw that secret where it was issued, and take it out of the file.")
@@ -154,7 +154,7 @@ _UNDERSCORE = _Hint("as it is", b"_", re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opus
 _ANGLE = _Hint("as it is", b"<", re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
 _BRACKET = _Hint("as it is", b"[", re.compile(rb"\[/?INST\]"))
 _AT = _Hint("as it is", b"@", re.compile(rb"@"))
-_ACCOUNT = _Hint("kinds", b"A", re.compile(rb"AA00"))
+_ACCOUNT = _Hint("kinds", b"A", re.compile(rb"AA00(?:-?[A0]{4}){2}"))
 _DIGITS = _Hint("kinds", b"0", re.compile(rb"0" + rb"-?0" * 12))
 _HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _ACCOUNT, _DIGITS)
 

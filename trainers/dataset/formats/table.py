@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from trainers.dataset.columns import Layout, NoLayout, find_layout
 from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.formats.columns import Layout, NoLayout, find_layout
 from trainers.dataset.values import Choices, Columns, Example
 from trainers.types import Message
 

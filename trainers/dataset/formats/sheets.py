@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from trainers.dataset.findings import Fault, Findings, Rule
-from trainers.dataset.lines import LONG_LINE, megabytes
-from trainers.dataset.sniffing import NOT_TEXT, Refusal
-from trainers.dataset.table import Record
-from trainers.dataset.unpacking import MAX_CELLS, weigh
+from trainers.dataset.formats.sniffing import NOT_TEXT, Refusal
+from trainers.dataset.formats.table import Record
+from trainers.dataset.formats.unpacking import MAX_CELLS, weigh
+from trainers.dataset.scan.lines import LONG_LINE, megabytes
 from trainers.dataset.values import Limits
 
 if TYPE_CHECKING:

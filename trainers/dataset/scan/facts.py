@@ -16,11 +16,11 @@ from itertools import accumulate, islice
 from operator import itemgetter
 from typing import TypeVar
 
-from trainers.dataset.batches import Joined
-from trainers.dataset.checks import Repeats, is_short, says_nothing, task_of_counts
 from trainers.dataset.findings import Fault, Findings, Rule
-from trainers.dataset.scanning import Chunk, Group
-from trainers.dataset.sensitive import faults_of_texts, once_a_row
+from trainers.dataset.rules.checks import Repeats, is_short, says_nothing, task_of_counts
+from trainers.dataset.rules.sensitive import faults_of_texts, once_a_row
+from trainers.dataset.scan.batches import Joined
+from trainers.dataset.scan.scanning import Chunk, Group
 from trainers.dataset.values import Limits, Task, normalise_all
 from trainers.tokens import ChatTokens, Encoding, RowCounter
 
@@ -72,6 +72,10 @@ class Facts:
         small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
         counts = iter([] if self._counter.by_rows else self._counter.texts(texts))
         self._add_rows(chunk, [self._measured(group, small, counts) for group in groups])
+
+    def close(self) -> None:
+        """All rows are in: what finds copies among them goes, a third of all that is kept."""
+        del self._seen
 
     @property
     def duplicate_tokens(self) -> int:

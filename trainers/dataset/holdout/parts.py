@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.dataset.facts import Facts
 from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.holdout.splitting import choose
+from trainers.dataset.holdout.versions import Before, Diff, Previous, diff, held_rows, rows_of
 from trainers.dataset.reading import read
-from trainers.dataset.splitting import choose
-from trainers.dataset.stored import StoredRows
+from trainers.dataset.scan.facts import Facts
+from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Example, Limits, Task, question_keys
-from trainers.dataset.versions import Before, Diff, Previous, diff, held_rows, rows_of
 
 OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from trainers.dataset.facts import Facts
 from trainers.dataset.findings import Findings
+from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.reading import Progress, capped, stream, too_many
-from trainers.dataset.scanning import Chunk, scan
-from trainers.dataset.sniffing import Sniffed
-from trainers.dataset.splitting import chat_row
+from trainers.dataset.scan.facts import Facts
+from trainers.dataset.scan.scanning import Chunk, scan
 from trainers.dataset.values import Columns, Example, Limits
 
 _ROWS_AT_ONCE = 500

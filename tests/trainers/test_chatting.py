@@ -1,0 +1,98 @@
+"""How models want to be asked: what their names say, which parameters go out, what a refusal teaches."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainers.chatting import Parameters, parameters, refused_in, room, thinks
+from trainers.errors import Refused
+
+NONE: frozenset[str] = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("model", "does"),
+    [
+        ("gpt-5", True),
+        ("gpt-5-mini-2025-08-07", True),
+        ("gpt-5.4-nano", True),
+        ("GPT-6.1-sol", True),
+        ("openai/gpt-5-mini", True),
+        ("o1", True),
+        ("o3-mini", True),
+        ("ft:o4-mini-2025-04-16:org::a1", True),
+        ("gpt-5-chat-latest", False),
+        ("gpt-4.1-mini", False),
+        ("gpt-4o", False),
+        ("ft:gpt-4o-mini-2024-07-18:o3:gpt-5:a1", False),
+        ("omni-1", False),
+        ("o10-large", False),
+        ("smollm2-135m", False),
+        ("", False),
+    ],
+)
+def test_a_name_says_whether_a_model_thinks(model: str, does: bool) -> None:
+    assert thinks(model) is does
+
+
+def test_thinking_gets_room_and_the_rest_none() -> None:
+    assert (room(True), room(False)) == (1_024, 0)
+
+
+def test_a_model_that_does_not_think_is_asked_as_ever() -> None:
+    assert parameters("gpt-4.1", False, 24, 0) == Parameters(24, None, 0, None)
+
+
+def test_a_model_that_thinks_gets_the_newer_cap_little_effort_and_no_temperature() -> None:
+    assert parameters("gpt-5-mini", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-5-pro", "o3-pro-2025-06-10", "gpt-5.1-chat-latest", "o1-mini", "o1-preview"]
+)
+def test_models_with_an_effort_of_their_own_are_told_none(model: str) -> None:
+    assert thinks(model)
+    assert parameters(model, True, 24, 0).reasoning_effort is None
+
+
+def test_a_model_that_thinks_by_its_row_only_is_told_no_effort() -> None:
+    assert parameters("qwen3-thinking", True, 1_048, 0) == Parameters(None, 1_048, None, None)
+
+
+def test_what_was_refused_is_left_out_and_the_cap_goes_under_its_other_name() -> None:
+    assert parameters("x", False, 24, 0, {"max_tokens"}) == Parameters(None, 24, 0, None)
+    assert parameters("x", False, 24, 0, {"max_tokens", "temperature"}) == Parameters(None, 24, None, None)
+    assert parameters("o3", True, 24, 0, {"max_completion_tokens"}) == Parameters(24, None, None, "low")
+    assert parameters("o3", True, 24, 0, {"reasoning_effort"}) == Parameters(None, 24, None, None)
+
+
+def refused(said: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> Refused:
+    return Refused(f"asking the model 'x' on acme: refused: {said}", code=code, status=status, param=param)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "learnt"),
+    [
+        (refused("Unsupported parameter", code="unsupported_parameter", param="max_tokens"), {"max_tokens"}),
+        (refused("Only 1", code="unsupported_value", param="temperature"), {"temperature"}),
+        (refused("Unknown parameter: max_tokens.", code="unknown_parameter"), {"max_tokens"}),
+        (refused("Unsupported: 'max_tokens'. Use 'max_completion_tokens'."), {"max_tokens"}),
+        (refused("temperature is not supported by this model"), {"temperature"}),
+        (refused("max_tokens: Extra inputs are not permitted", status=422), {"max_tokens"}),
+        (refused("'max_tokens' is too large: 300", param="max_tokens"), None),
+        (refused("max_tokens is too large. This model supports at most 16.", param="max_tokens"), None),
+        (refused("The context is 8,192 tokens; reduce the messages or max_tokens"), None),
+        (refused("Unsupported parameter: 'logprobs'", code="unsupported_parameter", param="logprobs"), None),
+        (refused("Unsupported", code="unsupported_parameter", param="max_completion_tokens"), None),
+        (refused("temperature not supported", status=403), None),
+        (refused("The prompt is unsafe"), None),
+    ],
+)
+def test_a_refusal_teaches_only_what_it_is_about(refusal: Refused, learnt: set[str] | None) -> None:
+    assert refused_in(parameters("x", False, 24, 0), NONE, refusal) == learnt
+
+
+def test_nothing_is_ever_asked_without_a_cap() -> None:
+    once = frozenset({"max_tokens"})
+    refusal = refused("Unknown parameter", code="unknown_parameter", param="max_completion_tokens")
+    assert refused_in(parameters("x", False, 24, 0, once), once, refusal) is None

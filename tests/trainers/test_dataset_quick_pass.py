@@ -1,0 +1,270 @@
+"""The quick pass over a big file sees exactly what reading it row by row sees."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainers.dataset import Columns, Example, Limits
+from trainers.dataset.findings import Finding, Findings
+from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.reading import Progress, conclude, stream
+from trainers.dataset.rules.checks import Repeats, is_short
+from trainers.dataset.rules.sensitive import faults_in, faults_of_texts
+from trainers.dataset.scan.batches import Joined
+from trainers.dataset.scan.facts import Facts
+from trainers.dataset.scan.intake import take_in
+from trainers.dataset.scan.shapes import INSTRUCTIONS
+from trainers.dataset.scan.stored import StoredRows
+from trainers.dataset.values import normalise_all, normalised, question_key
+from trainers.tokens import O200K, count_chat
+
+USUAL = Limits()
+
+
+def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRows]:
+    found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits)
+    file = path.open("rb")
+    take_in(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
+    conclude(found, progress)
+    return facts, found, StoredRows(file, facts, limits, None)
+
+
+def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
+    facts, found, rows = taken(path, limits)
+    with rows.file:
+        said, progress = Findings(limits.listed), Progress()
+        examples = list(stream(rows.file, Sniffed("jsonl"), Columns(), said, limits, progress))
+        conclude(said, progress)
+        counts = count_chat([example.messages for example in examples])
+        assert list(rows) == examples
+        assert found.sorted() == said.sorted()
+        assert facts.keys == [question_key(example) for example in examples]
+        assert (tuple(facts.total), tuple(facts.prompt), tuple(facts.answer)) == (
+            counts.total,
+            counts.prompt,
+            counts.answer,
+        )
+        assert facts.sensitive.sorted() == sensitive(examples, limits)
+        assert facts.repeats.sorted() == repeats(examples, limits)
+        assert list(facts.given_labels()) == [
+            e.answer.strip() if is_short(e.answer) else None for e in examples
+        ]
+        for row, example in enumerate(examples):
+            (again,) = _parsed(rows.written(row), limits)
+            assert replace(again, line=0) == replace(example, line=0)
+
+
+def sensitive(examples: list[Example], limits: Limits) -> tuple[Finding, ...]:
+    """Each text looked at alone."""
+    found = Findings(limits.listed)
+    for example in examples:
+        faults = [fault for message in example.messages for fault in faults_in(message.content)]
+        for fault in {fault.said: fault for fault in faults}.values():
+            found.at(example.line, fault)
+    return found.sorted()
+
+
+def repeats(examples: list[Example], limits: Limits) -> tuple[Finding, ...]:
+    found = Findings(limits.listed)
+    Repeats(found).add_all(
+        [example.line for example in examples],
+        [hash(tuple(normalised(m.content) for m in e.messages if m.role in INSTRUCTIONS)) for e in examples],
+        [question_key(example) for example in examples],
+        [hash(normalised(example.answer)) for example in examples],
+    )
+    return found.sorted()
+
+
+def _parsed(row: bytes, limits: Limits) -> list[Example]:
+    lines = io.BytesIO(row + b"\n")
+    return list(stream(lines, Sniffed("jsonl"), Columns(), Findings(0), limits, Progress()))
+
+
+def chat(user: str, answer: str, system: str | None = None, **more: object) -> str:
+    first = [{"role": "system", "content": system}] if system is not None else []
+    messages = [*first, {"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages, **more}, ensure_ascii=False)
+
+
+TEXTS = st.text(
+    st.sampled_from(list('aB {}[]:,\\"\n\t\x1f\x00\u00a0\u0301\u2028é“Üﬁßsk-@<|1\u1100\u1161')), max_size=12
+)
+ESCAPES = st.text(st.sampled_from(list('\\\\\\u00dD83c4aeE1"nbx/ ')), max_size=14)
+ROWS = st.one_of(
+    st.builds(lambda a: chat("q", "x").replace("q", a), ESCAPES),
+    st.builds(lambda a, b: chat(f"q{a}", b), TEXTS, TEXTS),
+    st.builds(chat, TEXTS, TEXTS),
+    st.builds(chat, TEXTS, TEXTS, st.sampled_from(["Sort it.", "sort  it.", "", "Ünder"])),
+    st.builds(lambda a, b: chat(a, b).replace(": ", ":").replace(", ", ","), TEXTS, TEXTS),
+    st.builds(lambda a, b: json.dumps(json.loads(chat(a, b))), TEXTS, TEXTS),
+    st.builds(lambda a: chat(a, "x", tools=[]), TEXTS),
+    st.builds(lambda a: chat("q", "x").replace("q", a), TEXTS),
+    st.sampled_from(
+        [
+            "",
+            "  ",
+            "{",
+            chat("x", "y") + "\r",
+            " " + chat("x", "y") + " ",
+            '{"prompt": "a", "completion": "b"}',
+        ]
+    ),
+    st.sampled_from([chat("x", "y").replace('"role"', '"role" '), chat("x", "y").replace("user", "bot")]),
+    st.sampled_from([chat("x", "y")[:-1] + ', "messages": []}', chat("x", "y") * 2, "null", '"' * 18]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(lines=st.lists(ROWS, min_size=1, max_size=12))
+def test_the_quick_pass_sees_what_reading_row_by_row_sees(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "lines.jsonl"
+    path.write_bytes("\n".join([chat("hi", "a"), *lines]).encode())
+
+    same_as_row_by_row(path)
+
+
+GOOD_ROWS = st.builds(
+    lambda a, b, system, ascii_only: json.dumps(
+        json.loads(chat(f"q{a}", f"{b}y", system)), ensure_ascii=ascii_only
+    ),
+    TEXTS,
+    TEXTS,
+    st.sampled_from([None, "Sort it.", "sort  it.", "Ünder \n"]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines=st.lists(GOOD_ROWS, min_size=1, max_size=12))
+def test_good_rows_are_seen_alike_whatever_their_texts_and_escapes(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "good.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+    same_as_row_by_row(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(lines=st.lists(st.binary(max_size=60), max_size=6), at=st.integers(0, 60))
+def test_bytes_that_are_no_text_are_seen_alike(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], at: int
+) -> None:
+    row = chat("where is my parcel", "delivery").encode()
+    path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
+    path.write_bytes(b"\n".join([row, row, *[row[:at] + line + row[at:] for line in lines]]))
+
+    same_as_row_by_row(path)
+
+
+def test_escapes_mean_what_they_mean_when_each_row_is_parsed(tmp_path: Path) -> None:
+    texts = [
+        r"\"hi\"",
+        r"a\\",
+        r"a\\\"b",
+        r"\n\t\r\b\f\/",
+        r"\u00e9\uD83D\ude00",
+        r"\\u0041 \u0041KIA",
+        r"\\n",
+    ]
+    bad = [
+        r"\ud83d",
+        r"\x",
+        r"\u12",
+        r"\u0000",
+        r"\u0001",
+        r"\u0002",
+        r"\u005c",
+        "\\",
+        r"\ude00\ud83d",
+        "\x01",
+        "\x02\\n",
+    ]
+    for number, some in enumerate([texts, *[[*texts, one] for one in bad]]):
+        path = tmp_path / f"{number}.jsonl"
+        rows = [chat("q", "x").replace('"q"', f'"why {text} so"') for text in some]
+        path.write_text("\n".join([chat("hi", "a"), *rows]))
+
+        same_as_row_by_row(path)
+
+
+def test_texts_never_stand_for_roles_where_the_keys_are_in_another_order(tmp_path: Path) -> None:
+    row = '{"messages": [{"content": "user", "role": "user"}, {"content": "assistant", "role": "assistant"}]}'
+    path = tmp_path / "lines.jsonl"
+    path.write_text("\n".join([row, row.replace('"role": "user"', '"role": "bot"'), chat("hi", "a")]))
+
+    same_as_row_by_row(path)
+
+
+@pytest.mark.parametrize("most", [1, 7, 613, 1299])
+def test_rows_of_many_shapes_beyond_the_most_that_are_taken_leave_nothing_behind(
+    tmp_path: Path, most: int
+) -> None:
+    lines = [
+        chat(f"mail {i}@example.org " + "word " * (i % 40), f"label {i % 7}", [None, "Sort it."][i % 3 % 2])
+        for i in range(1300)
+    ]
+    lines[3:1200:50] = [chat(f"it's {i}", "a", tools=[]) for i in range(24)]
+    (tmp_path / "all").write_text("\n".join(lines))
+    (tmp_path / "first").write_text("\n".join(lines[:most]))
+    whole, found, rows = taken(tmp_path / "all", Limits(max_rows=most))
+    rows.file.close()
+    first, _, rows = taken(tmp_path / "first")
+    rows.file.close()
+
+    same_as_row_by_row(tmp_path / "first")
+    assert [finding.code for finding in found.sorted()] == ["too_many_rows"]
+    assert (whole.keys, whole.total, whole.starts) == (first.keys, first.total, first.starts)
+    assert whole.sensitive.sorted() == first.sensitive.sorted()
+    assert whole.instructions == first.instructions
+
+
+def test_rows_across_blocks_long_lines_and_windows_ends_keep_their_places(tmp_path: Path) -> None:
+    lines = [chat(f"question {i} " + "word " * (i % 90), f"label {i % 7}", "Sort it.") for i in range(4000)]
+    lines[1500] = chat("x" * 5000, "y")
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+
+    same_as_row_by_row(path, Limits(max_line_bytes=2000))
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(TEXTS | st.text(max_size=6), max_size=6))
+def test_many_texts_are_normalised_as_each_alone(texts: list[str]) -> None:
+    small = normalise_all(Joined([text.encode() for text in texts]), texts)
+
+    assert small == [normalised(text).encode() for text in texts]
+
+
+NUMBERS = ["4111 1111 1111 1111", "4", "1", "DE89 3704 0044 0532 0130 00", " ", "-", "\n"]
+OTHERS = [
+    "a@b.de",
+    "@",
+    "x",
+    "AKIA",
+    "ABCDEFGHIJKLMNOP",
+    "sk-",
+    "é",
+    "abcdefghij1234567890",
+    "<|",
+    "im_end|>",
+    "[INST]",
+]
+SUSPECT = st.lists(st.sampled_from(NUMBERS + OTHERS), max_size=6).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(SUSPECT, max_size=8))
+def test_many_texts_are_searched_as_each_alone(texts: list[str]) -> None:
+    held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+
+    assert held == {i: faults for i, text in enumerate(texts) if (faults := faults_in(text))}
