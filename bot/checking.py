@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bot.drawings import labels, lengths
 from trainers.dataset import Columns, Limits, Report, check_file
-from trainers.dataset.versions import Previous
+from trainers.dataset.holdout.versions import Previous
 
 LISTED = Limits(listed=500)
 

@@ -16,7 +16,7 @@ from bot.askers import Question, key_of
 from bot.measured import CurvePlan, LadderPlan
 from bot.results import Refusal
 from trainers.dataset import Example, read
-from trainers.dataset.sensitive import SECRET, faults_in
+from trainers.dataset.rules.sensitive import SECRET, faults_in
 from trainers.measuring import prompts, retrieval
 from trainers.measuring.values import Arm, Curve, Ladder, Reply
 from trainers.tokens import count_prompts, encoding_of
@@ -74,23 +74,24 @@ def read_keys(folder: Path) -> Mapping[Arm, ArmKeys] | None:
 
 def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
     """Those questions whose keys are wanted, arm by arm."""
-    return questions_in(folder / PROMPTS, wanted, max_tokens(plan.labels))
+    return questions_in(folder / PROMPTS, plan, wanted, max_tokens(plan.labels))
 
 
-def questions_in(path: Path, wanted: frozenset[str], cap: int) -> list[Question]:
-    """Of those that `write_prompts` wrote; `cap` is the most tokens of an answer."""
+def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
+    """Of those that `write_prompts` wrote; `longest` is the most tokens of an answer, less what is thought."""
     found = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             key, model, messages = json.loads(line)
             if key in wanted:
                 said = tuple(Message(role, content) for role, content in messages)
+                cap = longest + plan.room(model)
                 found.append(Question(key, model, model.split("/", 1)[1], said, cap))
     return found
 
 
 def max_tokens(labels: Sequence[str]) -> int:
-    """The cap on an answer."""
+    """The cap on an answer, less what is thought before it."""
     return MAX_TOKENS_LABEL if labels else MAX_TOKENS_TEXT
 
 
@@ -216,7 +217,8 @@ def _keys(
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
     tokens = tuple(int(count * more) + 1 for count in count_prompts(asked, encoding))
-    return ArmKeys(tuple(key_of(arm.model, one, max_tokens(plan.labels)) for one in asked), tokens)
+    cap = max_tokens(plan.labels) + plan.room(arm.model)
+    return ArmKeys(tuple(key_of(arm.model, one, cap) for one in asked), tokens)
 
 
 def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:
@@ -227,10 +229,11 @@ def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:
 def _with_keys(
     plan: LadderPlan, asked: Mapping[Arm, Sequence[tuple[Message, ...]]]
 ) -> Iterable[tuple[str, str, tuple[Message, ...]]]:
-    cap = max_tokens(plan.labels)
     for arm, messages in asked.items():
+        model = str(arm.model)
+        cap = max_tokens(plan.labels) + plan.room(model)
         for one in messages:
-            yield key_of(str(arm.model), one, cap), str(arm.model), one
+            yield key_of(model, one, cap), model, one
 
 
 def write_prompts(path: Path, asked: Iterable[tuple[str, str, tuple[Message, ...]]]) -> None:

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store."""
+    """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store. `max_tokens`
+    counts what the model thinks before it answers."""
 
     key: str
     model: str
@@ -203,7 +204,11 @@ class Lane:
                 self._forget(one)
                 return
             answer = self._trainer.chat(
-                asked.at_provider, asked.messages, max_tokens=asked.max_tokens, timeout_s=TIMEOUT_S
+                asked.at_provider,
+                asked.messages,
+                max_tokens=asked.max_tokens,
+                thinks=self._row.thinks(asked.at_provider),
+                timeout_s=TIMEOUT_S,
             )
             self._store.replies.keep([_kept(asked, answer, self._clock())])
         except Refused as refused:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from trainers.chatting import room
 from trainers.dataset.values import Task
 from trainers.measuring.reading import Choice
 from trainers.measuring.values import Arm
@@ -20,7 +21,8 @@ class LadderPlan:
     """Everything that a ladder rests on. `labels` is empty for free text; `documents` are the sha256 of texts
     given as knowledge; `prices` (a PriceList as JSON) has a row for each model that is asked, by its name
     'provider/model'. Passages with personal data are `withheld_from` models on other machines without a waiver.
-    `judge` is the model, by such a name, that judges free text."""
+    `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
+    room for it."""
 
     dataset: str
     version: int
@@ -36,6 +38,11 @@ class LadderPlan:
     prices: str
     withheld_from: tuple[str, ...] = ()
     judge: str | None = None
+    thinking: tuple[str, ...] = ()
+
+    def room(self, model: str) -> int:
+        """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""
+        return room(model in self.thinking)
 
     @property
     def price_of(self) -> Mapping[str, PriceRow]:
@@ -52,18 +59,21 @@ class LadderPlan:
     def from_json(text: str) -> LadderPlan:
         raw: dict[str, Any] = json.loads(text)
         raw["arms"] = tuple(Arm(**arm) for arm in raw["arms"])
-        for name in ("labels", "documents", "withheld_from"):
+        for name in ("labels", "documents", "withheld_from", "thinking"):
             raw[name] = tuple(raw.get(name, ()))
         return LadderPlan(**raw)
 
 
 @dataclass(frozen=True)
 class CurvePlan:
+    """`label_usd` is what one labelled row costs, as text, where somebody has said so."""
+
     dataset: str
     version: int
     train_sha256: str
     holdout_sha256: str
     predict: tuple[int, ...]
+    label_usd: str | None = None
 
     @property
     def title(self) -> str:

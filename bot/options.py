@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 
-from bot.decisions import question
 from bot.decisions.amounts import Misread, parse_volume
-from bot.decisions.question import Figure, Question
-from bot.decisions.tasks import TASK_KINDS, TaskKind, task_kind
+from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind, task_kind
+from bot.decisions.worth import question
+from bot.decisions.worth.question import Figure, Question
 from trainers.measuring.values import RungName
 
 ASKED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
@@ -21,6 +21,8 @@ OTHER_NAMES: Mapping[str, RungName] = {
     "few": "kshot",
     "svm": "classical",
 }
+MOST_PREDICTED = 10
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 # What only a person can know for an estimate: the option, the field of Question, how it is read.
 FIGURES: Mapping[str, tuple[str, Figure]] = {
     "hours": ("people_hours", question.PEOPLE_HOURS),
@@ -99,7 +101,9 @@ def typed(question: Question) -> str:
     said = asdict(question)
     fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
     fields |= {key: field for key, (field, _) in FIGURES.items()}
-    return " ".join(f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None)
+    return " ".join(
+        f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None
+    )
 
 
 def _plainly(value: Decimal | int | str) -> str:
@@ -121,6 +125,18 @@ def read_bar(text: str | None) -> float | Answer | None:
         f"`bar={shown(text)}` should be the share of right answers that is good enough, like `bar=90%`.",
         "bar",
     )
+
+
+def read_predict(text: str | None) -> tuple[int, ...] | Answer:
+    """Numbers of rows: '2000,5000'. In growing order, each once."""
+    words = text.split(",") if text else []
+    if len(words) > MOST_PREDICTED or not all(re.fullmatch(r"[1-9][0-9]{0,7}", word) for word in words):
+        return Answer(
+            f"`predict={shown(text or '')}` should be numbers of rows, {MOST_PREDICTED} at most, like "
+            "`predict=2000,5000`.",
+            "predict",
+        )
+    return tuple(sorted({int(word) for word in words}))
 
 
 def split_prompt(rest: str) -> tuple[str, str | None]:
@@ -182,3 +198,23 @@ def first_word(text: str) -> tuple[str, str]:
     """The first word and the rest; a tab or a new line parts them as a space does."""
     word, rest = [*text.split(maxsplit=1), "", ""][:2]
     return word, rest.strip()
+
+
+def dataset_name(text: str) -> str | Answer:
+    """A name people can type: lower case, from what they wrote."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.strip().lower()).strip("-")[:40]
+    if NAME.fullmatch(name):
+        return name
+    return Answer("A dataset's name needs at least one letter or digit, like `tickets`.")
+
+
+def run_number(text: str) -> int | None:
+    """7, #7, run-7 and 'run 7' all mean run 7."""
+    found = re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower())
+    return int(found[1]) if found else None
+
+
+def measurement_number(text: str) -> int | None:
+    """m3, M3, #m3 and 'measurement 3' all mean measurement 3."""
+    found = re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower())
+    return int(found[1]) if found else None

@@ -5,28 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
-from bot.decisions.question import Question
-from bot.decisions.tasks import TaskKind
+from bot.decisions.verdict.tasks import TaskKind
+from bot.decisions.worth.question import Question
 from bot.options import (
-    FIGURES,
     Answer,
     Options,
+    dataset_name,
     did_you_mean,
     first_word,
+    measurement_number,
     read_bar,
     read_figures,
     read_options,
+    read_predict,
     read_rungs,
     read_task,
+    run_number,
     shown,
     split_prompt,
 )
+from bot.usage import OPTIONS, USAGE
 from trainers.measuring.values import RungName
 
-__all__ = ["Answer", "Command", "parse"]
+__all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number"]
 NOTHING_SAID = Question()
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class AskBaseline:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Empty `models`: our own trainer's. Empty `rungs`: all that fit. None: as it is set for the dataset."""
+    """Empty `models`: our own trainer's. Empty `rungs`: all that fit. None: as it is set for the dataset; no judge."""
 
     dataset: str
     models: tuple[str, ...] = ()
@@ -130,14 +134,18 @@ class Baseline:
     prompt: str | None = None
     bar: float | None = None
     task: TaskKind | None = None
+    judge: str | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """`target`: the model whose curve is asked for; None: the classical rung's, which is free."""
+    """`target`: the model whose curve is asked for; None: the classical rung's, which is free. `predict`: rows to
+    carry it on to; empty: the usual ones. `label_usd` None: as it was said last."""
 
     dataset: str
     target: str | None
+    predict: tuple[int, ...] = ()
+    label_usd: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -179,30 +187,6 @@ Command = (
     | Try
 )
 
-USAGE: Mapping[str, str] = {
-    "help": "/finetune help",
-    "upload": "/finetune upload",
-    "datasets": "/finetune datasets",
-    "baseline": "/finetune baseline DATASET [models=openai/gpt-4o-mini,local/smollm2-135m bar=90%]",
-    "curve": "/finetune curve DATASET",
-    "knowledge": "/finetune knowledge DATASET",
-    "prices": "/finetune prices [gpt-4o-mini]",
-    "estimate": "/finetune estimate DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
-    " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style]",
-    "start": "/finetune start DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2]",
-    "status": "/finetune status [RUN]",
-    "runs": "/finetune runs",
-    "cancel": "/finetune cancel RUN",
-    "results": "/finetune results RUN",
-    "try": "/finetune try MODEL your text",
-}
-OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "baseline": ("models", "rungs", "bar", "task", "prompt"),
-    "curve": ("target",),
-    "estimate": ("current", "volume", "target", *FIGURES, "bar", "task"),
-    "start": ("current", "volume", "target", "epochs", *FIGURES),
-}
-
 
 def parse(text: str) -> Command | Answer:
     """What stands after `/finetune`."""
@@ -214,26 +198,6 @@ def parse(text: str) -> Command | Answer:
     if parser is None:
         return Answer(f"I don't know `{shown(word)}`.{did_you_mean(word, USAGE)} `/finetune help` lists all.")
     return parser(rest)
-
-
-def dataset_name(text: str) -> str | Answer:
-    """A name people can type: lower case, from what they wrote."""
-    name = re.sub(r"[^a-z0-9]+", "-", text.strip().lower()).strip("-")[:40]
-    if NAME.fullmatch(name):
-        return name
-    return Answer("A dataset's name needs at least one letter or digit, like `tickets`.")
-
-
-def run_number(text: str) -> int | None:
-    """7, #7, run-7 and 'run 7' all mean run 7."""
-    found = re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower())
-    return int(found[1]) if found else None
-
-
-def measurement_number(text: str) -> int | None:
-    """m3, M3, #m3 and 'measurement 3' all mean measurement 3."""
-    found = re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower())
-    return int(found[1]) if found else None
 
 
 def _parse_estimate(rest: str) -> Command | Answer:
@@ -270,6 +234,9 @@ def _parse_start(rest: str) -> Command | Answer:
 def _parse_status(rest: str) -> Command | Answer:
     if not rest:
         return Status(None)
+    measurement = measurement_number(rest)
+    if measurement is not None:
+        return ShowMeasurement(measurement)
     number = run_number(rest)
     return _needs_run("status", rest) if number is None else Status(number)
 
@@ -314,12 +281,19 @@ def _parse_baseline(rest: str) -> Command | Answer:
             return misread
     models = tuple(dict.fromkeys(one for one in (read.text("models") or "").split(",") if one))
     # the three were no Answer, as the loop has seen, which a type checker does not
-    return Baseline(read.dataset, models, rungs, prompt, bar, task)  # type: ignore[arg-type]
+    return Baseline(read.dataset, models, rungs, prompt, bar, task, read.text("judge"))  # type: ignore[arg-type]
 
 
 def _parse_curve(rest: str) -> Command | Answer:
     read = _options("curve", rest)
-    return read if isinstance(read, Answer) else Curve(read.dataset, read.text("target"))
+    if isinstance(read, Answer):
+        return read
+    predict, figures = read_predict(read.text("predict")), read_figures(read)
+    if isinstance(predict, Answer):
+        return predict
+    if isinstance(figures, Answer):
+        return figures
+    return Curve(read.dataset, read.text("target"), predict, figures.label_usd)
 
 
 def _parse_knowledge(rest: str) -> Command | Answer:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bot.decisions.facts import Kind
+from bot.decisions.verdict.facts import Kind
 from trainers.measuring.values import Ladder
 from trainers.types import Event, Job
 

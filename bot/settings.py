@@ -188,7 +188,14 @@ def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) ->
 def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, ...]:
     nothing = Price(training=None, input=None, cached_input=None, output=None)
     known = [row.model(name) or ModelRow(name=name, price=nothing) for name in trainer.models]
-    return tuple(replace(model, usd_per_hour=trainer.usd_per_hour) for model in known or row.models)
+    return tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in known or row.models)
+
+
+def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal) -> ModelRow:
+    """The list's own words about its price hold only where nobody has set one."""
+    if not usd_per_hour:
+        return replace(model, usd_per_hour=usd_per_hour)
+    return replace(model, usd_per_hour=usd_per_hour, source="usd_per_hour in finetune.toml", as_of=None)
 
 
 def _prices(reader: _Reader) -> tuple[PriceRow, ...]:

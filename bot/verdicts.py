@@ -17,7 +17,6 @@ from bot.askers import key_of
 from bot.climbing import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
 from bot.decisions import judges
 from bot.measured import JudgedPair, JudgeProgress, LadderPlan
-from trainers.dataset import Example
 from trainers.measuring import prompts
 from trainers.measuring.agreement import consolidated
 from trainers.measuring.reading import Choice, read_choice, read_yes
@@ -104,6 +103,11 @@ def most(plan: LadderPlan, files: Path) -> ArmKeys:
     return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
 
 
+def cap(plan: LadderPlan) -> int:
+    """The most tokens of a verdict, with what the judge thinks before it."""
+    return MAX_TOKENS + plan.room(str(plan.judge))
+
+
 def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
     """One question about each answer that says something; written into `folder`."""
     rows = examples(files, plan.holdout_sha256)
@@ -175,7 +179,8 @@ def write_for_people(
     first, second = (judged.first, judged.second) if judged else (ranked[0].arm, ranked[1].arm)
     rows = examples(files, plan.holdout_sha256)
     differ = [at for at in range(len(rows)) if _without_asking(texts[first][at], texts[second][at]) is None]
-    drawn = sorted(differ, key=lambda at: (bool(judged) and judged.choices[at] is None, _draw(plan, at)))  # type: ignore[union-attr]
+    unsure = {at for at in differ if judged and judged.choices[at] is None}
+    drawn = sorted(differ, key=lambda at: (at in unsure, _draw(plan, at)))
     shown = [
         PairForPeople(at, prompts.question_of(rows[at]), texts[first][at], texts[second][at])
         for at in drawn[:MOST_PAIRS]
@@ -244,7 +249,7 @@ def _written(
     """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
     judge = str(plan.judge)
     keys = {
-        arm: tuple(key_of(judge, one, MAX_TOKENS) if one else None for one in said)
+        arm: tuple(key_of(judge, one, cap(plan)) if one else None for one in said)
         for arm, said in asked.items()
     }
     each = {

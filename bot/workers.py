@@ -36,6 +36,10 @@ class Workers:
         value: _T = future.result()
         return value
 
+    def has(self, key: str) -> bool:
+        """Whether that work goes on, or is done and its value not fetched yet."""
+        return key in self._running
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

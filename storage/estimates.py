@@ -26,6 +26,11 @@ class Estimates:
         row = self._db.row("SELECT * FROM estimates WHERE id = ?", (number,))
         return KeptEstimate(**row) if row else None
 
+    def newest(self, dataset: str) -> list[KeptEstimate]:
+        """Those of a dataset, newest first."""
+        rows = self._db.rows("SELECT * FROM estimates WHERE dataset = ? ORDER BY id DESC", (dataset,))
+        return [KeptEstimate(**row) for row in rows]
+
     def share(self, number: int) -> bool:
         """False where it is shared already, or forgotten."""
         return self._move(number, "shown", "wanted")

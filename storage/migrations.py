@@ -146,6 +146,7 @@ CREATE TRIGGER approvals_are_append_only_delete BEFORE DELETE ON approvals
 """
 
 EVIDENCE = """
+ALTER TABLE answers ADD COLUMN came_at REAL;
 CREATE TABLE dataset_settings (
     name TEXT PRIMARY KEY,
     bar REAL,

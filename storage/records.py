@@ -105,7 +105,7 @@ class Approval:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """What one arm answered to one held-out row."""
+    """What one arm answered to one held-out row. `came_at` is None for what was kept before it was written down."""
 
     run_id: int
     arm: Arm
@@ -115,6 +115,7 @@ class AnswerRow:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    came_at: float | None = None
 
 
 @dataclass(frozen=True)

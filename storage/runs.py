@@ -134,7 +134,8 @@ class Runs:
         with self._db.immediate():
             for answer in answers:
                 self._db.change(
-                    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "INSERT INTO answers (run_id, arm, row, text, correct, prompt_tokens, completion_tokens, seconds,"
+                    " came_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     astuple(answer),
                 )
 

@@ -15,6 +15,7 @@ from storage.documents import Documents
 from storage.estimates import Estimates
 from storage.measurements import Measurements
 from storage.outbox import Outbox
+from storage.preferences import Preferences
 from storage.records import Ask, Model
 from storage.replies import Replies
 from storage.runs import Runs
@@ -31,6 +32,7 @@ class Store:
         self.documents = Documents(self.database)
         self.measurements = Measurements(self.database)
         self.replies = Replies(self.database)
+        self.preferences = Preferences(self.database)
         self.runs = Runs(self.database)
         self.outbox = Outbox(self.database)
         self.audit = Audit(self.database)

@@ -1,7 +1,7 @@
 """What a model costs, by name, with source and date; an unknown name gets the nearest ones, never a guess.
 
 Tuned and training prices come from our rows (providers.py), those of prompted models from the library
-genai-prices, and a user's own price wins over both. Computes no bill (bot/decisions/roi.py).
+genai-prices, and a user's own price wins over both. Computes no bill (bot/decisions/worth/roi.py).
 """
 
 from __future__ import annotations

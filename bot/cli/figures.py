@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from bot.decisions import question
 from bot.decisions.amounts import Misread
-from bot.decisions.question import Figure
+from bot.decisions.worth import question
+from bot.decisions.worth.question import Figure
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @click.option(
     "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
 )
+@click.option(
+    "--judge", help="A model that judges free text, like openai/gpt-4o-mini; without it, shared words count."
+)
 @click.option("--prompt", help="Your instructions, instead of the usual ones.")
 @click.option("--bar", help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
@@ -31,6 +34,7 @@ def baseline(
     holdout: Path | None,
     rungs: str,
     models: tuple[str, ...],
+    judge: str | None,
     prompt: str | None,
     bar: str | None,
     text: str | None,
@@ -51,7 +55,7 @@ def baseline(
         refuse(wanted_bar.text)
     settings = load()
     wanted = measuring.Wanted(
-        file, holdout, text, label, wanted_rungs, models, prompt, wanted_bar or DEFAULT_BAR
+        file, holdout, text, label, wanted_rungs, models, prompt, wanted_bar or DEFAULT_BAR, judge
     )
     ticker = Ticker()
     with measuring.checked(wanted, settings.trainer.folders) as rows:
@@ -70,6 +74,9 @@ def baseline(
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option("--predict", type=click.IntRange(1), multiple=True, help="Rows to predict the score for.")
+@click.option(
+    "--label-usd", help="What one labelled row costs, like 0.50: what a point costs is printed too."
+)
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
@@ -77,15 +84,21 @@ def curve(
     file: Path,
     holdout: Path | None,
     predict: tuple[int, ...],
+    label_usd: str | None,
     text: str | None,
     label: str | None,
     as_json: bool,
 ) -> None:
     """Is more data worth it? The classical rung's learning curve, and what more rows would bring."""
+    from bot.decisions.amounts import Misread
+    from bot.decisions.worth.question import LABEL_USD
     from bot.results import Refusal
     from bot.terminal import measured as printed
     from bot.terminal import measuring
 
+    a_label = LABEL_USD.read(label_usd) if label_usd is not None else None
+    if isinstance(a_label, Misread):
+        refuse(a_label.sentence)
     wanted = measuring.Wanted(file, holdout, text, label)
     with measuring.checked(wanted, {}) as rows:
         _needs_usable(file, rows)
@@ -93,9 +106,9 @@ def curve(
         if isinstance(found, Refusal):
             refuse(found.text)
         if as_json:
-            click.echo(json.dumps(printed.curve_json(found), indent=2))
+            click.echo(json.dumps(printed.curve_json(found, a_label), indent=2))
         else:
-            click.echo(printed.curve_text(found))
+            click.echo(printed.curve_text(found, a_label))
 
 
 def _needs_usable(file: Path, rows: Rows) -> None:

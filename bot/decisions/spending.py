@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Protocol
 
+from trainers.chatting import room
 from trainers.measuring.values import Arm
 from trainers.money import to_micros
 from trainers.pricing import PriceRow
@@ -38,15 +39,19 @@ class Answered(Protocol):
 
 
 def most_micros(
-    prices: Mapping[str, PriceRow], arms: Mapping[Arm, Asked], known: Collection[str], max_tokens: int
+    prices: Mapping[str, PriceRow],
+    arms: Mapping[Arm, Asked],
+    known: Collection[str],
+    max_tokens: int,
+    thinking: Collection[str],
 ) -> int:
-    """The most that the unanswered questions can cost: each answered with `max_tokens`. A question that two
-    arms share is asked once."""
+    """The most that the unanswered questions can cost: each answered with `max_tokens`, and with all that models
+    which are `thinking` may think before. A question that two arms share is asked once."""
     dollars, counted = Decimal(0), set(known)
     for arm, asked in arms.items():
         price = prices.get(arm.model or "")
         if price is not None:
-            dollars += _most(price, asked, counted, max_tokens)
+            dollars += _most(price, asked, counted, max_tokens + room(arm.model in thinking))
     return to_micros(dollars)
 
 

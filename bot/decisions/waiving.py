@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from bot.decisions.approval import Denied, Person, Policy, may_take_part
 
-PERSONAL_DATA = "personal_data"  # the finding's code, as in trainers/dataset/sensitive.py
+PERSONAL_DATA = "personal_data"  # the finding's code, as in trainers/dataset/rules/sensitive.py
 LEAST_WORDS = 3
 
 

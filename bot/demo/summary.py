@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bot.demo.workspace import PostedMessage, WorkspaceError
 from bot.results import RunResult
-from bot.views.rungs import STANDINGS, arm_name, bar_share, quality
+from bot.views.rungs import MEASURED, STANDINGS, arm_name, bar_share, quality
 from bot.views.words import duration, p_value, points, with_interval
 from trainers.dataset import Report
 from trainers.measuring.values import Ladder, Rung
@@ -51,9 +51,13 @@ class Summary:
         beside = self.result.ladder
         rungs = (*self.ladder.rungs, *(beside.rung("tuned") if beside else ()))
         width = max(len(arm_name(rung.arm)) for rung in rungs)
-        bar = bar_share(self.ladder.bar)
+        bar, measured = bar_share(self.ladder.bar), MEASURED[self.ladder.rungs[0].scoring]
         lines = [f"  {arm_name(rung.arm):{width}}  {_measured(rung, bar)}" for rung in rungs]
-        return [f"on the same {self.ladder.n} held-out rows:", *lines, f"{'verdict:':{WIDTH}} {self.verdict}"]
+        return [
+            f"{measured} on the same {self.ladder.n} held-out rows:",
+            *lines,
+            f"{'verdict:':{WIDTH}} {self.verdict}",
+        ]
 
 
 def _measured(rung: Rung, bar: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from bot.decisions.outlook import Month, Outlook
+from bot.decisions.worth.outlook import Month, Outlook
 from bot.drawings.canvas import BLUE, INK, RED, SOFT, Axes, apart, dollar_axis, dollars, figure, saved
 
 

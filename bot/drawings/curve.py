@@ -5,26 +5,28 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from bot.decisions.rungs import SHORT
-from bot.drawings.canvas import BLUE, INK, RED, Axes, figure, name, percent_axis, saved
+from bot.decisions.verdict.rungs import SHORT
+from bot.drawings.canvas import BLUE, INK, RED, SOFT, Axes, figure, name, percent_axis, saved
 from trainers.measuring.values import Curve
 
 STEPS = 120
 
 
-def draw(curve: Curve, path: Path) -> Path | None:
-    """None with fewer than two sizes: that is no curve."""
+def draw(curve: Curve, path: Path, beside: Curve | None = None) -> Path | None:
+    """None with fewer than two sizes: that is no curve. `beside`: another arm's, drawn paler and without a band."""
     if len(curve.points) < 2:
         return None
     drawn, axes = figure(_title(curve), "rows to train on", "right on the held-out rows")
     for point in curve.points:
         axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
     axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)
-    _draw_fit(axes, curve)
+    _draw_fit(axes, curve, BLUE)
     _draw_band(axes, curve)
+    if beside:
+        _draw_beside(axes, curve, beside)
     axes.set_xscale("log")
     _ticks(axes, curve)
-    axes.set_ylim(*_heights(curve))
+    axes.set_ylim(*_heights(curve, beside))
     percent_axis(axes.yaxis)
     _label_ends(axes, curve)
     return saved(drawn, path)
@@ -41,14 +43,24 @@ def _fitted(curve: Curve, rows: float) -> float:
     return min(max(1 - error, 0.0), 1.0)
 
 
-def _draw_fit(axes: Axes, curve: Curve) -> None:
+def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:
+    for shown, colour in ((curve, BLUE), (beside, SOFT)):
+        axes.plot([], [], "o-", color=colour, label=SHORT[shown.arm.rung])
+    axes.plot(
+        [p.rows for p in beside.points], [p.score for p in beside.points], "o", color=SOFT, markersize=5
+    )
+    _draw_fit(axes, beside, SOFT)
+    axes.legend(loc="lower right", frameon=False)
+
+
+def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
     """Solid where it was measured, dashed beyond."""
     first, last = curve.points[0].rows, curve.points[-1].rows
     end = max([last, *(one.rows for one in curve.predicted)])
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
         if stop > start:
             rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
-            axes.plot(rows, [_fitted(curve, n) for n in rows], style, color=BLUE, linewidth=1.8)
+            axes.plot(rows, [_fitted(curve, n) for n in rows], style, color=colour, linewidth=1.8)
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:
@@ -93,8 +105,10 @@ def _sizes(curve: Curve) -> list[int]:
     return kept
 
 
-def _heights(curve: Curve) -> tuple[float, float]:
-    seen = [share for point in curve.points for share in (point.score, *point.draws)]
+def _heights(curve: Curve, beside: Curve | None) -> tuple[float, float]:
+    points = (*curve.points, *(beside.points if beside else ()))
+    seen = [share for point in points for share in (point.score, *point.draws)]
+    seen += [one.score for one in beside.predicted] if beside else []
     seen += [share for one in curve.predicted for share in (one.low, one.high)]
     room = max((max(seen) - min(seen)) * 0.14, 0.02)
     return max(min(seen) - room, -0.04), min(max(seen) + room, 1.06)

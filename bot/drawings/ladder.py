@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.decisions.rungs import SHORT
+from bot.decisions.verdict.rungs import SHORT
 from bot.drawings.canvas import (
     BLUE,
     INK,

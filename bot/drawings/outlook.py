@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bot.decisions.outlook import Outlook
+from bot.decisions.worth.outlook import Outlook
 from bot.drawings import costs, tornado
 
 COSTS, TORNADO = "cumulative-cost.png", "tornado.png"

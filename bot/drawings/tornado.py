@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot.decisions.outlook import Outlook, Swing
+from bot.decisions.worth.outlook import Outlook, Swing
 from bot.drawings.canvas import (
     BLUE,
     INK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,20 @@ from slack_bolt import Ack, App, Respond
 from slack_sdk import WebClient
 
 from bot.results import Refusal
-from bot.views import cleaning, estimate_form, estimates, general, measuring, plans, runs, waivers
+from bot.views import (
+    cleaning,
+    estimate_form,
+    estimates,
+    general,
+    measuring,
+    plans,
+    preferences,
+    runs,
+    waivers,
+)
 from bot.views import ladder as ladder_views
-from bot.workflows import baselines, measurements
+from bot.views import tuned_curves as tuned_curve_views
+from bot.workflows import baselines, measurements, preferring, tuned_curves
 from bot.workflows import cleaning as cleaning_work
 from bot.workflows import estimates as estimate_work
 from bot.workflows import plans as plan_work
@@ -56,12 +68,36 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         if isinstance(result, Refusal):
             _whisper(respond, result)
 
+    @app.action(tuned_curve_views.TRAIN)
+    def train_curve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = tuned_curves.agree(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        if isinstance(result, Refusal):
+            _whisper(respond, result)
+
     @app.action(measuring.CANCEL)
     def stop_measuring(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
         result = measurements.ask_cancel(desk, int(_value(body)), _person(body))
         ack()
         wake()
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(preferences.JUDGE_SOME)
+    def judge_some(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = preferring.ask(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(re.compile("|".join(preferences.CHOICES)))
+    def choose(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        choice = preferences.CHOICES[str(body["actions"][0]["action_id"])]
+        refusal = preferring.choose(desk, _value(body), choice, _person(body))
+        ack()
+        wake()
+        if refusal:
+            _whisper(respond, refusal)
 
     @app.action(ladder_views.ESTIMATE)
     def estimate_next(ack: Ack, body: dict[str, Any], client: WebClient) -> None:

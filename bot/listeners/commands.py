@@ -12,9 +12,18 @@ from bot import parsing
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
-from bot.views import estimate_form, general, measuring, models, prices, runs
+from bot.views import estimate_form, general, measuring, models, prices, runs, status
 from bot.views.blocks import Message
-from bot.workflows import baselines, curves, datasets, estimates, knowledge, measurements, plans, pricing
+from bot.workflows import (
+    baselines,
+    curves,
+    estimates,
+    knowledge,
+    measurements,
+    overview,
+    plans,
+    pricing,
+)
 from bot.workflows import models as model_work
 from bot.workflows import runs as run_work
 from bot.workflows.desk import Desk
@@ -62,7 +71,7 @@ def answer_to(
         case parsing.Help():
             return general.help_text()
         case parsing.Datasets():
-            return dataset_views.listing(datasets.listing(desk))
+            return dataset_views.listing(overview.listing(desk))
         case parsing.Estimate():
             return _said(estimates.ask(desk, command, person, channel), lambda message: message)
         case parsing.Baseline():
@@ -78,7 +87,7 @@ def answer_to(
         case parsing.Start():
             return _said(plans.start(desk, command, person, channel), lambda _run: None)
         case parsing.Status(None):
-            return runs.listing(run_work.open_runs(desk))
+            return status.card(overview.status(desk))
         case parsing.Status(number) | parsing.Results(number):
             return _said(run_work.look(desk, number or 0), runs.look)
         case parsing.Runs():

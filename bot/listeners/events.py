@@ -10,7 +10,7 @@ from slack_sdk import WebClient
 
 from bot.views import datasets as dataset_views
 from bot.views import general, home
-from bot.workflows import runs as run_work
+from bot.workflows import overview
 from bot.workflows.desk import Desk
 
 
@@ -52,4 +52,4 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     def home_opened(event: dict[str, Any], client: WebClient) -> None:
         if event.get("tab", "home") == "home":
             person = str(event["user"])
-            client.views_publish(user_id=person, view=home.page(run_work.overview(desk, person)))
+            client.views_publish(user_id=person, view=home.page(overview.home(desk, person)))

@@ -56,7 +56,8 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
             return
         result = baselines.ask(desk, command, _person(body), _metadata(body)[0])
         if isinstance(result, Refusal):
-            ack(response_action="errors", errors={"dataset": result.text})
+            field = "judge" if result.about == "judge" else "dataset"
+            ack(response_action="errors", errors={field: result.text})
             return
         ack()
         wake()
@@ -126,6 +127,7 @@ def _baseline(body: dict[str, Any]) -> parsing.Baseline | parsing.Answer:
         prompt=values.get("prompt"),
         bar=bar,  # type: ignore[arg-type]
         task=task,  # type: ignore[arg-type]
+        judge=values.get("judge"),
     )
 
 

@@ -16,7 +16,7 @@ from bot.views import cleaning, findings
 from bot.workflows.datasets import SEED
 from trainers.dataset import NO_MODELS, Columns, Report, check_file
 from trainers.dataset.cleaning import NotCleaned, clean
-from trainers.dataset.versions import Previous
+from trainers.dataset.holdout.versions import Previous
 
 
 def check(

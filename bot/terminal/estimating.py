@@ -10,12 +10,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.decisions.alternatives import Alternative
-from bot.decisions.facts import NOTHING_MEASURED, Evidence
-from bot.decisions.outlook import Outlook, Quantiles
-from bot.decisions.quotes import where_to_put
-from bot.decisions.roi import Estimate
-from bot.decisions.rungs import cheapest
+from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
+from bot.decisions.verdict.rungs import cheapest
+from bot.decisions.worth.alternatives import Alternative
+from bot.decisions.worth.outlook import Outlook, Quantiles
+from bot.decisions.worth.quotes import where_to_put
+from bot.decisions.worth.roi import Estimate
 from bot.options import Answer, read_bar, read_task
 from bot.results import Refusal
 from bot.settings import Settings

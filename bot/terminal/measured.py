@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
+from bot.decisions.people import People
 from bot.terminal.measuring import Measured, Rows
+from bot.views import verdicts
+from bot.views.curves import dollars_per_point
 from bot.views.estimates import MARKS
 from bot.views.ladder import headline
 from bot.views.rungs import STANDINGS, arm_name, bar_share, interval, price, seconds
 from bot.views.words import counted, percent
 from trainers.measuring.reading import HOW_READ
 from trainers.measuring.values import Curve, Ladder, Rung
+from trainers.money import usd
 
+NOBODY = People(0, 0, 0, 0, 0, None, None)  # people judge in Slack
 HEADINGS = ("", "right", "95%", "", "$/1,000", "p50 / p95")
 
 
@@ -22,6 +28,7 @@ def baseline_text(measured: Measured, rows: Rows) -> str:
     parts = [f"{headline(ladder)}.", "", *_table(ladder), ""]
     parts += [f"{arm_name(arm)} could not be measured: {why}" for arm, why in measured.failed.items()]
     parts += _about_rows(ladder, rows)
+    parts += verdicts.notes(measured.plan, measured.judge, ladder, NOBODY)
     if ladder.rungs and ladder.rungs[0].scoring == "label":
         parts.append(HOW_READ)
     parts += ["", f"To fine-tune or not: {verdict.headline}"]
@@ -43,6 +50,7 @@ def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
         "failed": [
             {"name": arm.rung, "model": arm.model, "why": why} for arm, why in measured.failed.items()
         ],
+        "judge": _judge(measured),
         "cheapest": ladder.cheapest.key if ladder.cheapest else None,
         "detectable_gap": ladder.detectable_gap,
         "verdict": {
@@ -55,13 +63,16 @@ def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
     }
 
 
-def curve_text(curve: Curve) -> str:
+def curve_text(curve: Curve, label_usd: Decimal | None = None) -> str:
+    """`label_usd`: what one labelled row costs."""
     parts = [f"The next 100 rows would bring about {curve.points_per_100:.2f} points.", ""]
     parts += [f"  {point.rows:>8,} rows  {percent(point.score):>6}" for point in curve.points]
     parts += [
         f"  {one.rows:>8,} rows  {percent(one.score):>6}  expected, {percent(one.low)} to {percent(one.high)}"
         for one in curve.predicted
     ]
+    if label_usd is not None:
+        parts += ["", _dollars(curve, label_usd)]
     if curve.needs:
         parts += ["", "Labels that most need rows:"]
         parts += [
@@ -71,8 +82,9 @@ def curve_text(curve: Curve) -> str:
     return "\n".join(parts)
 
 
-def curve_json(curve: Curve) -> dict[str, Any]:
-    """`predicted` is the furthest; `predictions` are all."""
+def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
+    """`predicted` is the furthest; `predictions` are all. Money in dollars; `usd_per_point` is null where no label's
+    price was said, and where the next rows bring nothing."""
     predictions = [
         {"n": one.rows, "score": one.score, "low": one.low, "high": one.high} for one in curve.predicted
     ]
@@ -85,11 +97,50 @@ def curve_json(curve: Curve) -> dict[str, Any]:
         "predicted": predictions[-1] if predictions else None,
         "predictions": predictions,
         "points_per_100": curve.points_per_100,
+        "usd_per_point": _usd_per_point(curve, label_usd),
         "needs": [
             {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
             for need in curve.needs
         ],
     }
+
+
+def _judge(measured: Measured) -> dict[str, Any] | None:
+    """`failed` says why its verdicts decide nothing; `pair` counts rows by whose answer it finds better."""
+    judge = measured.judge
+    if judge is None:
+        return None
+    pair = judge.pair
+    return {
+        "model": measured.plan.judge,
+        "failed": judge.failed,
+        "warning": verdicts.favours(measured.plan),
+        "judged": judge.judged,
+        "without_verdict": judge.unread,
+        "pair": None
+        if pair is None
+        else {
+            "first": pair.first.key,
+            "second": pair.second.key,
+            "first_better": pair.count("first"),
+            "second_better": pair.count("second"),
+            "same": pair.count("tie"),
+            "without_verdict": pair.count(None),
+        },
+    }
+
+
+def _dollars(curve: Curve, label_usd: Decimal) -> str:
+    if curve.points_per_100 <= 0:
+        return "More rows like these are not predicted to bring anything, whatever a label costs."
+    a_point = usd(dollars_per_point(curve, label_usd))
+    return f"One point more costs about {a_point} in labels, at {usd(label_usd)} a row."
+
+
+def _usd_per_point(curve: Curve, label_usd: Decimal | None) -> float | None:
+    if label_usd is None or curve.points_per_100 <= 0:
+        return None
+    return float(dollars_per_point(curve, label_usd))
 
 
 def _table(ladder: Ladder) -> list[str]:

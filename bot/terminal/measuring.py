@@ -1,46 +1,34 @@
-"""What `finetune baseline` and `finetune curve` do and print: the ladder without Slack, here and now.
-
-Answers are kept in a database of its own, so that a repeat is free and a stopped measurement goes on. Our own
-trainer is started for as long as it takes where one of its models is asked.
-"""
+"""What `finetune baseline` and `finetune curve` do: the ladder without Slack, here and now."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
-from bot import climbing
-from bot.app import build_trainers
-from bot.askers import Askers
-from bot.askers import Question as AskerQuestion
+from bot import climbing, verdicts
 from bot.climbing import ArmKeys
-from bot.decisions.facts import Evidence
 from bot.decisions.spending import most_micros
-from bot.embedded import EmbeddedTrainer, with_address
-from bot.measured import CurvePlan, LadderPlan
+from bot.decisions.verdict.facts import Evidence
+from bot.measured import CurvePlan, JudgeProgress, LadderPlan
 from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.settings import Settings
-from bot.workflows.contestants import Contestant, arms_of, contestants
+from bot.terminal import judged
+from bot.terminal.asking import Reach, Say, reach, until_answered
+from bot.workflows.contestants import Contestant, arms_of, contestants, judge_of
 from bot.workflows.datasets import SEED
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from storage.records import KeptReply
-from storage.store import Store
-from trainers.client import Trainer
 from trainers.dataset import Columns, Report, check_file, overlap, read, store_chat, with_system
 from trainers.measuring.values import DEFAULT_BAR, Arm, Curve, Ladder, Reply, RungName
 from trainers.money import to_micros, usd_micros
 from trainers.pricing import PriceList
-
-LOOK_S = 0.2
-OWNER = "terminal"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,6 +43,7 @@ class Wanted:
     models: tuple[str, ...] = ()
     prompt: str | None = None
     bar: float = DEFAULT_BAR
+    judge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,21 +57,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Measured:
-    """`failed`: arms that could not be measured, each with why."""
+    """`failed`: arms that could not be measured, each with why. `judge` is None where there was none."""
 
+    plan: LadderPlan
     ladder: Ladder
     estimated: Estimated
     failed: Mapping[Arm, str]
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """Who can be asked, and where answers are kept."""
-
-    settings: Settings
-    trainers: Mapping[str, Trainer]
-    store: Store
-    askers: Askers
+    judge: JudgeProgress | None = None
 
 
 @contextmanager
@@ -99,24 +80,28 @@ def checked(wanted: Wanted, local_models: Mapping[str, Path]) -> Iterator[Rows]:
 
 def measure(settings: Settings, wanted: Wanted, rows: Rows, say: Say) -> Measured | Refusal:
     """The ladder on these rows. `say` hears how far it is."""
-    with _reach(settings, wanted) as reach:
-        plan = _plan(reach, wanted, rows)
+    with reach(settings, own=_asks_own(wanted)) as reached:
+        plan = _plan(reached, wanted, rows)
         if isinstance(plan, Refusal):
             return plan
         questions = rows.files / "questions"
         keys = climbing.prepare(plan, rows.files, questions, SEED)
-        refusal = _too_dear(reach, plan, keys, say)
+        refusal = _too_dear(reached, plan, keys, rows, say)
         if refusal:
             return refusal
-        failed = _ask(reach, plan, keys, questions, say)
+        failed = _ask(reached, plan, keys, questions, say)
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed.values())))
-        replies = _replies(reach, plan, keys, rows, failed)
-    ladder = climbing.judge_ladder(plan, replies, rows.files, questions, time.time()).ladder
+        replies = _replies(reached, plan, keys, rows, failed)
+        texts = {arm: [one.text for one in said] for arm, said in replies.items()}
+        heard = judged.listen(reached, plan, texts, rows.files, questions, say)
+    found = verdicts.conclude(plan, replies, heard, rows.files, questions, time.time())
     estimated = make_estimate(
-        settings, plan.dataset, rows.report, Question(), _today(), Evidence(bar=plan.bar, ladder=ladder)
+        settings, plan.dataset, rows.report, Question(), _today(), Evidence(bar=plan.bar, ladder=found.ladder)
     )
-    return estimated if isinstance(estimated, Refusal) else Measured(ladder, estimated, failed)
+    if isinstance(estimated, Refusal):
+        return estimated
+    return Measured(plan, found.ladder, estimated, failed, found.judge)
 
 
 def learn(rows: Rows, name: str, predict: tuple[int, ...]) -> Curve | Refusal:
@@ -159,50 +144,29 @@ def _against(wanted: Wanted, holdout: Path, report: Report, files: Path) -> Rows
     return Rows(changed, files, len(shared))
 
 
-@contextmanager
-def _reach(settings: Settings, wanted: Wanted) -> Iterator[_Reach]:
-    """Our own trainer runs for as long as one of its models is asked."""
-    embedded = _own_trainer(settings) if _asks_own(wanted) else None
-    if embedded:
-        settings = with_address(settings, embedded)
-    trainers = build_trainers(settings, embedded)
-    settings.data.mkdir(parents=True, exist_ok=True)
-    store = Store(settings.data / "terminal.db")
-    askers = Askers(store, trainers, settings.providers, time.time)
-    try:
-        if embedded:
-            embedded.start()
-        yield _Reach(settings, trainers, store, askers)
-    finally:
-        askers.close()
-        if embedded:
-            embedded.stop()
-        store.close()
-
-
 def _asks_own(wanted: Wanted) -> bool:
+    if (wanted.judge or "").startswith("local/"):
+        return True
     if wanted.rungs == ("classical",):
         return False
     return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
 
-def _own_trainer(settings: Settings) -> EmbeddedTrainer | None:
-    if not settings.trainer.models or not any(row.is_started_by_us for row in settings.providers):
-        return None
-    return EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
-
-
-def _plan(reach: _Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
+def _plan(reached: Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
     report, today = rows.report, _today()
     command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, wanted.prompt, wanted.bar, None)
     models: tuple[Contestant, ...] | Refusal = ()
     if wanted.rungs != ("classical",):
-        models = contestants(reach.settings, reach.trainers, wanted.models, today)
+        models = contestants(reached.settings, reached.trainers, wanted.models, today)
     if isinstance(models, Refusal):
         return models
     arms = arms_of(command, report, models)
     if isinstance(arms, Refusal):
         return arms
+    judge = judge_of(reached.settings, reached.trainers, wanted.judge, report, today)
+    if isinstance(judge, Refusal):
+        return judge
+    everybody = models if judge is None or judge in models else (*models, judge)
     return LadderPlan(
         dataset=wanted.file.stem,
         version=1,
@@ -215,14 +179,19 @@ def _plan(reach: _Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
         prompt=wanted.prompt,
         bar=wanted.bar,
         documents=(),
-        prices=PriceList(tuple(model.price for model in models), today).to_json(),
+        prices=PriceList(tuple(model.price for model in everybody), today).to_json(),
+        judge=judge.name if judge else None,
+        thinking=tuple(model.name for model in everybody if model.thinks),
     )
 
 
-def _too_dear(reach: _Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], say: Say) -> Refusal | None:
-    found = reach.store.replies.found([key for one in keys.values() for key in one.keys])
-    most = most_micros(plan.price_of, keys, frozenset(found), climbing.max_tokens(plan.labels))
-    limit = to_micros(reach.settings.measurement_usd)
+def _too_dear(
+    reached: Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], rows: Rows, say: Say
+) -> Refusal | None:
+    found = reached.store.replies.found([key for one in keys.values() for key in one.keys])
+    most = most_micros(plan.price_of, keys, frozenset(found), climbing.max_tokens(plan.labels), plan.thinking)
+    most += judged.most(reached, plan, keys, found, rows.files, rows.files / "questions")
+    limit = to_micros(reached.settings.measurement_usd)
     if most > limit:
         return Refusal(
             f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Name fewer "
@@ -234,40 +203,16 @@ def _too_dear(reach: _Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], say:
 
 
 def _ask(
-    reach: _Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], folder: Path, say: Say
+    reached: Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], folder: Path, say: Say
 ) -> dict[Arm, str]:
     """Every question, until it is answered or declined. Returns the arms that can't be asked at all, with why."""
-    failed: dict[Arm, str] = {}
-    declined: set[str] = set()
-    asked = {arm: one for arm, one in keys.items() if arm.model}
-    while True:
-        for one in reach.askers.collect(OWNER):
-            declined.add(one.key)
-            failed |= {arm: one.why for arm in asked if one.of_model and arm.model == one.model}
-        wanted = {key for arm, one in asked.items() if arm not in failed for key in one.keys}
-        missing = frozenset(wanted - set(reach.store.replies.found(sorted(wanted))) - declined)
-        say(_how_far(reach, asked, len(wanted) - len(missing), len(wanted)))
-        if not missing:
-            return failed
-        if len(missing) > reach.askers.waiting(OWNER):
-            _hand_over(reach, climbing.read_questions(folder, plan, missing))
-        time.sleep(LOOK_S)
-
-
-def _how_far(reach: _Reach, asked: Mapping[Arm, ArmKeys], done: int, of: int) -> str:
-    providers = sorted({str(arm.model).split("/", 1)[0] for arm in asked})
-    troubles = [trouble for name in providers if (trouble := reach.askers.trouble(name))]
-    return " ".join([f"{done:,} of {of:,} questions answered.", *troubles])
-
-
-def _hand_over(reach: _Reach, questions: Sequence[AskerQuestion]) -> None:
-    for provider in sorted({one.model.split("/", 1)[0] for one in questions}):
-        theirs = [one for one in questions if one.model.startswith(f"{provider}/")]
-        reach.askers.ask(OWNER, provider, theirs)
+    wanted = {key: str(arm.model) for arm, one in keys.items() if arm.model for key in one.keys}
+    failed = until_answered(reached, wanted, partial(climbing.read_questions, folder, plan), say)
+    return {arm: failed[arm.model] for arm in keys if arm.model in failed}
 
 
 def _replies(
-    reach: _Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], rows: Rows, failed: Mapping[Arm, str]
+    reached: Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], rows: Rows, failed: Mapping[Arm, str]
 ) -> dict[Arm, Sequence[Reply]]:
     """A question that was declined counts as an empty answer."""
     replies: dict[Arm, Sequence[Reply]] = {}
@@ -277,7 +222,7 @@ def _replies(
         if arm.model is None:
             replies[arm] = climbing.classical(plan, rows.files, SEED)
         else:
-            found = reach.store.replies.found(one.keys)
+            found = reached.store.replies.found(one.keys)
             replies[arm] = [_reply(found.get(key)) for key in one.keys]
     return replies
 
@@ -285,7 +230,7 @@ def _replies(
 def _reply(kept: KeptReply | None) -> Reply:
     if kept is None:
         return Reply("", 0, 0, 0.0)
-    return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds)
+    return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds, kept.at)
 
 
 def _today() -> date:

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from bot.decisions.amounts import duration as months
 from bot.decisions.calibration import Actual, Quantity, RunningError
-from bot.decisions.paying import chance
 from bot.decisions.planning import Plan
+from bot.decisions.verdict.paying import chance
 from bot.results import RunResult
 from bot.views.blocks import Block, Message, context, escape, section
 from bot.views.words import counted, duration, money, percent, short

@@ -39,20 +39,27 @@ def failed(dataset: str, why: str) -> Message:
     return Message(f"{escape(headline)}. {why}", (header(headline), section(why)))
 
 
-def card(curve: Curve, *, label_usd: Decimal | None = None, bar: float | None = None) -> Message:
-    """`label_usd` is what one labelled row costs, where a team has said so."""
-    headline = _headline(curve)
-    top = (header(headline), context(_subject(curve)))
+def card(
+    curve: Curve,
+    *,
+    label_usd: Decimal | None = None,
+    bar: float | None = None,
+    beside: Curve | None = None,
+) -> Message:
+    """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
+    the same rows."""
+    said = headline(curve)
+    top = (header(said), context(_subject(curve)))
     end = (
-        *_bullets(curve, label_usd, bar),
+        *_bullets(curve, label_usd, bar, beside),
         *_needs(curve),
         section(f"*Next*: {_next_step(curve)}"),
         context(_method(curve)),
     )
     if not curve.points:
-        return Message(escape(headline), (*top, *end))
+        return Message(escape(said), (*top, *end))
     return Message(
-        escape(f"{headline}. {_predictions(curve)}".strip()),
+        escape(f"{said}. {_predictions(curve)}".strip()),
         (*top, monospaced(_table(curve)), *end),
         newest=(*top, *_chart(curve), *end),
     )
@@ -62,7 +69,8 @@ def alt_text(curve: Curve) -> str:
     return f"Right answers by rows to train on, {arm_name(curve.arm, 40)}, {short(curve.dataset)}"
 
 
-def _headline(curve: Curve) -> str:
+def headline(curve: Curve) -> str:
+    """The answer in one sentence, as plain text."""
     if _is_flat(curve):
         return f"More rows like these would hardly help: {_gain(curve)} for the next 100"
     far = _farthest(curve)
@@ -130,17 +138,40 @@ def _chart(curve: Curve) -> list[Block]:
     return [line_chart("Right answers by rows", "right", shown, x="rows to train on", y="% right")]
 
 
-def _bullets(curve: Curve, label_usd: Decimal | None, bar: float | None) -> list[Block]:
+def _bullets(curve: Curve, label_usd: Decimal | None, bar: float | None, beside: Curve | None) -> list[Block]:
     said = [f"With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
-    said += _dollars(curve, label_usd) + _bar(curve, bar)
+    said += _dollars(curve, label_usd) + _bar(curve, bar) + _beside(curve, beside)
     return [listed([f"• {one}" for one in said])] if said else []
 
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
-    if label_usd is None or curve.points_per_100 <= 0:
+    if label_usd is None:
+        typed = code(f"/finetune curve {curve.dataset}{_target(curve)} label_usd=0.5")
+        return [] if _is_flat(curve) else [f"{typed} says what a point costs, with what a label costs you."]
+    if curve.points_per_100 <= 0:
         return []
-    a_point = 100 * label_usd / Decimal(str(curve.points_per_100))
-    return [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
+    a_point = usd(dollars_per_point(curve, label_usd))
+    return [f"One point more costs about {a_point} in labels, at {usd(label_usd)} a row."]
+
+
+def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal:
+    """Of the next 100 rows, which must bring something."""
+    return 100 * label_usd / Decimal(str(curve.points_per_100))
+
+
+def _target(curve: Curve) -> str:
+    return f" target={curve.arm.model}" if curve.arm.model else ""
+
+
+def _beside(curve: Curve, beside: Curve | None) -> list[str]:
+    """The free alternative on the same rows: as high, and as steep?"""
+    if beside is None or not beside.points or not curve.points:
+        return []
+    last, gain = beside.points[-1], max(beside.points_per_100, 0.0)
+    return [
+        f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
+        f"{last.rows:,} rows, and {gain:.2f} points more with the next 100."
+    ]
 
 
 def _bar(curve: Curve, bar: float | None) -> list[str]:
@@ -176,8 +207,13 @@ def _next_step(curve: Curve) -> str:
 
 def _method(curve: Curve) -> str:
     tuned = curve.arm.rung == "tuned"
+    once = curve.points and max(len(point.draws) for point in curve.points) == 1
     other = "" if tuned else " A fine-tuned model's curve has its own height; its slope is often alike."
+    alone = (
+        " Each size was trained once: how much two trainings differ was not measured, but taken to be what "
+        "chance does to each held-out row."
+    )
     return (
         "Trained on parts of the rows, measured on the same held-out ones. The line through the points is "
-        f"a + b·n^(−c), the range a bootstrap's (95%).{other}"
+        f"a + b·n^(−c), the range a bootstrap's (95%).{other}{alone if once else ''}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from bot.views import inputs
 from bot.views.blocks import (
@@ -23,22 +23,38 @@ from bot.views.blocks import (
 )
 from bot.views.cleaning import offer
 from bot.views.findings import WORDS, Group, compact, counts_text, fill_a_file, groups
+from bot.views.rungs import arm_name, bar_share, quality
 from bot.views.words import counted, short
 from storage.records import Dataset
 from trainers.dataset import Report
+from trainers.measuring.values import Rung, Standing
 
 SHOWN_RULES = 8
+STANDS: dict[Standing, str] = {
+    "meets": "meets {bar}",
+    "misses": "misses {bar}",
+    "undecided": "too few held-out rows to tell whether it meets {bar}",
+}
 UPLOAD = "upload"
 COLUMN = "For a table only. Empty: found by its name."
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
 
-class Checked(Protocol):
-    @property
-    def dataset(self) -> Dataset: ...
+@dataclass(frozen=True)
+class Best:
+    """The best of what was measured, None where nothing was; `bar` is what is good enough."""
 
-    @property
-    def report(self) -> Report | None: ...
+    rung: Rung | None
+    bar: float
+
+
+@dataclass(frozen=True)
+class Listed:
+    """`best` where there is something to say about it."""
+
+    dataset: Dataset
+    report: Report | None
+    best: Best | None = None
 
 
 def received(dataset: Dataset) -> Message:
@@ -67,14 +83,14 @@ def refusal_sentence(report: Report) -> str:
     return f"{blocking[0].message} {blocking[0].cure}{more}"
 
 
-def listing(datasets: Sequence[Checked]) -> Message:
+def listing(datasets: Sequence[Listed]) -> Message:
     if not datasets:
         text = (
             "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
         )
         return Message(text, (section(text),))
     title = counted(len(datasets), "dataset")
-    return Message(title, (header(title), listed([_line(checked) for checked in datasets])))
+    return Message(title, (header(title), listed([_line(one) for one in datasets])))
 
 
 def no_such_dataset(name: str, known: Sequence[str]) -> str:
@@ -191,11 +207,20 @@ def _found(report: Report) -> str:
     return f"Found: {said}." if said else "Nothing wrong was found."
 
 
-def _line(checked: Checked) -> str:
-    dataset, report = checked.dataset, checked.report
+def _line(one: Listed) -> str:
+    dataset, report = one.dataset, one.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
-        return f"{name}: {counted(report.rows, 'row')}{_of_labels(report)}, ready"
+        return f"{name}: {counted(report.rows, 'row')}{_of_labels(report)}, ready{_measured(one.best)}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"
+
+
+def _measured(best: Best | None) -> str:
+    if best is None:
+        return ""
+    if best.rung is None:
+        return ". Nothing measured yet"
+    stands = STANDS[best.rung.standing].format(bar=bar_share(best.bar))
+    return f". Best measured: {escape(arm_name(best.rung.arm, 40))}, {quality(best.rung)}, {stands}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bot.decisions.roi import USD_PER_HOUR
-from bot.decisions.tasks import TASK_KINDS
+from bot.decisions.verdict.tasks import TASK_KINDS
+from bot.decisions.worth.roi import USD_PER_HOUR
 from bot.options import Answer
 from bot.results import Refusal
 from bot.views import inputs

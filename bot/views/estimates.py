@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Protocol
 
-from bot.decisions.advice import Evidence, Verdict
-from bot.decisions.alternatives import Alternative
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
-from bot.decisions.outlook import Outlook
-from bot.decisions.paying import chance
-from bot.decisions.roi import Assumption, Estimate, MonthlyCost, Range, Training
+from bot.decisions.verdict.advice import Evidence, Verdict
+from bot.decisions.verdict.paying import chance
+from bot.decisions.worth.alternatives import Alternative
+from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.roi import Assumption, Estimate, MonthlyCost, Range, Training
 from bot.views.blocks import (
     Block,
     Message,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bot.decisions.waste import Waste
 from bot.views.words import counted
 from trainers.dataset import Finding, Report, Severity
-from trainers.dataset.versions import Diff
+from trainers.dataset.holdout.versions import Diff
 from trainers.money import usd
 
 WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from bot.parsing import USAGE
 from bot.results import Refusal
+from bot.usage import USAGE
 from bot.views.blocks import Block, Message, code, context, header, plain, section
 
 HELP = (
     ("upload", "hand over labelled examples; or use “Use as training data” on a message with a file"),
-    ("datasets", "what is there, and what its check found"),
+    ("datasets", "what is there, and the best that was measured on it"),
     ("baseline", "how good prompts, examples, retrieval and a classical model are on your held-out rows"),
     ("curve", "whether more labelled rows would help, and which"),
     ("knowledge", "hand over a document for retrieval"),
     ("prices", "what models cost, and who says so"),
     ("estimate", "what training would cost and save, before anyone decides; alone it opens a form"),
     ("start", "freeze a plan and ask the team to approve it"),
-    ("status", "what is running; with a number, one run"),
+    ("status", "what is running and what came out; with a number, one run or measurement"),
     ("runs", "the latest runs"),
     ("cancel", "stop a run"),
     ("results", "base against tuned, estimate beside actual"),

@@ -1,4 +1,4 @@
-"""The App Home: what waits for me, what runs, what came out lately, and the month's budget."""
+"""The App Home: what waits for me, runs and measurements under way, what came out lately, the month's budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.decisions.budget import Budget
+from bot.views import measurements
 from bot.views.blocks import Block, context, escape, header, listed, section
+from bot.views.measurements import MeasurementLook
 from bot.views.plans import budget_left
 from bot.views.runs import Look, line
 from bot.views.words import short
@@ -17,8 +19,8 @@ class Overview:
     """`mine` wait for this person's approval."""
 
     mine: Sequence[Look]
-    open: Sequence[Look]
-    recent: Sequence[Look]
+    open: Sequence[Look | MeasurementLook]
+    recent: Sequence[Look | MeasurementLook]
     budget: Budget
 
 
@@ -32,10 +34,12 @@ def page(overview: Overview) -> Block:
     return {"type": "home", "blocks": blocks}
 
 
-def _list(title: str, looks: Sequence[Look], empty: str) -> list[Block]:
+def _list(title: str, looks: Sequence[Look | MeasurementLook], empty: str) -> list[Block]:
     return [header(title), listed([_line(look) for look in looks]) if looks else section(empty)]
 
 
-def _line(look: Look) -> str:
+def _line(look: Look | MeasurementLook) -> str:
+    if not isinstance(look, Look):
+        return measurements.entry(look)
     what = f"{escape(short(look.plan.base_model))} on {escape(short(look.plan.dataset))}"
     return f"• *Run {look.run.id}*, {what}: {line(look)}"

@@ -19,6 +19,7 @@ from bot.views.blocks import (
     listed,
     section,
 )
+from bot.views.preferences import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.views.rungs import (
     MEASURED,
     STANDINGS,
@@ -48,9 +49,10 @@ def card(
     estimated_micros: int | None = None,
     how_read: str | None = None,
     notes: Sequence[str] = (),
+    for_people: bool = False,
 ) -> Message:
     """`how_read` says how labels were found in answers, `notes` are more sentences; unescaped both.
-    `estimated_micros` is the most that it might have cost."""
+    `estimated_micros` is the most that it might have cost. `for_people`: they may compare answers here."""
     verdict = headline(ladder)
     if not ladder.rungs:
         return Message(escape(verdict), (header(verdict), *_list(escape(note) for note in notes)))
@@ -58,7 +60,7 @@ def card(
     end = (
         *_bullets(ladder, notes),
         section(f"*Next*: {_next_step(ladder)}"),
-        actions(button("Estimate", ESTIMATE, ladder.dataset)),
+        actions(button("Estimate", ESTIMATE, ladder.dataset), *_for_people(number if for_people else None)),
         context(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )
     shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
@@ -68,6 +70,10 @@ def card(
         (*top, monospaced(shown), *_hidden(ladder), *end),
         newest=(*top, data_table(f"{counted(ladder.n, 'held-out row')}, the same for all", every), *end),
     )
+
+
+def _for_people(number: int | None) -> list[Block]:
+    return [] if number is None else [button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number))]
 
 
 def details(ladder: Ladder) -> Message | None:
@@ -226,11 +232,17 @@ def _unread(ladder: Ladder) -> list[str]:
     found = [rung for rung in ladder.rungs if rung.unread or rung.empty]
     if not found:
         return []
+    if ladder.rungs[0].scoring in ("f1", "judge"):
+        return [f"Empty answers count as wrong, of {ladder.n:,}: {_empty_of(found)}."]
     unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
     worst = sorted(found, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
     named = "; ".join(f"{escape(row_name(rung.arm))} {_unread_of(rung)}" for rung in worst)
     more = f"; and {len(found) - SHOWN_ARMS:,} more" if len(found) > SHOWN_ARMS else ""
     return [f"Answers that were {unfit} count as wrong, of {ladder.n:,}: {named}{more}."]
+
+
+def _empty_of(found: Sequence[Rung]) -> str:
+    return "; ".join(f"{escape(row_name(rung.arm))} {rung.empty:,}" for rung in found[:SHOWN_ARMS])
 
 
 def _unread_of(rung: Rung) -> str:
@@ -289,7 +301,8 @@ def _pair(pair: Pair) -> str:
 
 
 def _pairs_method(ladder: Ladder) -> str:
-    test = "McNemar's exact test" if ladder.rungs[0].scoring == "label" else "A paired bootstrap"
+    is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
+    test = "McNemar's exact test" if is_right_or_wrong else "A paired bootstrap"
     return f"{test} on the same rows, corrected for {counted(len(ladder.pairs), 'comparison')} (Holm)."
 
 

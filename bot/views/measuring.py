@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.decisions.budget import Budget
-from bot.decisions.tasks import TASK_KINDS
+from bot.decisions.verdict.tasks import TASK_KINDS
 from bot.measured import ArmProgress, LadderPlan, LadderProgress, Stage
 from bot.views import inputs
 from bot.views.blocks import (
@@ -28,14 +28,17 @@ from bot.views.blocks import (
 )
 from bot.views.plans import budget_left
 from bot.views.rungs import EXPLAINED, arm_name, bar_share
+from bot.views.verdicts import favours, most_questions
 from bot.views.words import at_most, bar, charge, counted, left, short
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
 STAGES: dict[Stage, str] = {
     "preparing": "is getting its questions ready",
+    "pricing": "is getting its questions ready",
     "asking": "waits for a yes",
     "measuring": "is under way",
+    "consulting": "is being judged by a model",
     "judging": "is being judged",
 }
 ENDED: dict[MeasurementState, str] = {
@@ -70,8 +73,9 @@ def asked(measurement: Measurement, plan: LadderPlan, known: LadderProgress, bud
             header(headline),
             fields(_facts(measurement, plan, known, budget)),
             listed([_asked_line(one) for one in known.arms]),
+            *_warned(plan),
             actions(
-                button("Measure", MEASURE, number, style="primary", confirm=_sure(known)),
+                button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, known)),
                 button("Cancel", CANCEL, number),
             ),
             context(
@@ -112,6 +116,16 @@ def over(measurement: Measurement, plan: LadderPlan, known: LadderProgress, why:
     )
 
 
+def how_far(known: LadderProgress, now: float) -> str:
+    """Where an open ladder stands, after its name in a list."""
+    words = STAGES[known.stage]
+    if known.stage == "asking":
+        return f"{words}, {at_most(known.most_micros)}"
+    if known.stage == "measuring":
+        return f"{words}, {100 * _share(known):.0f}% done, {_time_left(known, now)}"
+    return words
+
+
 def form(channel: str, choices: Choices) -> Block:
     rungs = [(name, words) for name, words in EXPLAINED.items() if name != "tuned"]
     blocks = [
@@ -124,6 +138,12 @@ def form(channel: str, choices: Choices) -> Block:
             hint="Each is asked every held-out row, once for each rung. The cost is shown before anything is sent.",
         ),
         inputs.boxes("rungs", "Alternatives to measure", rungs),
+        inputs.text(
+            "judge",
+            "Judge, where answers are free text",
+            "openai/gpt-4o-mini",
+            hint="A model that says whether an answer would do. Empty: the score is F1, which counts shared words.",
+        ),
         inputs.text(
             "bar",
             "Good enough from",
@@ -147,6 +167,11 @@ def form(channel: str, choices: Choices) -> Block:
     return modal("Measure alternatives", FORM, blocks, submit="Continue", private=channel)
 
 
+def _warned(plan: LadderPlan) -> list[Block]:
+    warning = favours(plan)
+    return [context(f"⚠ {escape(cut(warning, 900))}")] if warning else []
+
+
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
     return f"Measurement m{measurement.id} {words}: {counted(len(plan.arms), 'alternative')} on {short(plan.title)}"
 
@@ -166,7 +191,13 @@ def _facts(
         ("Asked for by", f"<@{measurement.requested_by}>"),
     ]
     knowledge = [("Knowledge", counted(len(plan.documents), "document"))] if plan.documents else []
-    return [*pairs, *knowledge]
+    return [*pairs, *knowledge, *_judge(plan)]
+
+
+def _judge(plan: LadderPlan) -> list[tuple[str, str]]:
+    if plan.judge is None:
+        return []
+    return [("Judge", f"{escape(short(plan.judge, 60))}, up to {counted(most_questions(plan), 'question')}")]
 
 
 def _asked_line(one: ArmProgress) -> str:
@@ -179,16 +210,17 @@ def _asked_line(one: ArmProgress) -> str:
     return f"• {name}: {counted(one.of, 'question')}{known}"
 
 
-def _sure(progress: LadderProgress) -> Block:
+def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
     spends = (
         f"It reserves {charge(progress.most_micros)} of this month's budget; what is not used becomes free again."
         if progress.most_micros
         else "It costs nothing but the machine's time."
     )
     asked = progress.of - progress.answered
+    judge = f", and up to {most_questions(plan):,} of the judge" if plan.judge else ""
     return confirm(
         f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
-        f"{counted(asked, 'question')} will be asked. {spends}",
+        f"{counted(asked, 'question')} will be asked{judge}. {spends}",
         "Measure",
         "Not now",
     )
@@ -240,13 +272,20 @@ def _status(one: ArmProgress) -> str:
 
 
 def _share(progress: LadderProgress) -> float:
+    judge = progress.judge
+    if progress.stage == "consulting":
+        return judge.answered / judge.of if judge and judge.of else 0.0
     return progress.answered / progress.of if progress.of else 0.0
 
 
 def _time_left(progress: LadderProgress, now: float) -> str:
     """By the pace so far, once there is one."""
+    judge = progress.judge
+    if progress.stage == "consulting":
+        return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
     if progress.stage != "measuring":
-        return "about to begin" if progress.stage in ("preparing", "asking") else "working out what it means"
+        is_before = progress.stage in ("preparing", "pricing", "asking")
+        return "about to begin" if is_before else "working out what it means"
     passed = now - progress.started_at if progress.started_at is not None else 0.0
     if passed < LEAST_SECONDS or not progress.answered:
         return f"{progress.answered:,} of {progress.of:,} answers"

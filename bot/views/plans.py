@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from bot.decisions.amounts import duration
 from bot.decisions.budget import Budget
-from bot.decisions.paying import chance
 from bot.decisions.planning import Plan
+from bot.decisions.verdict.paying import chance
 from bot.views.actuals import other_bill
 from bot.views.blocks import (
     Block,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan
-from bot.decisions.rungs import name as rung_name
+from bot.decisions.verdict.rungs import name as rung_name
 from bot.results import ArmScore, ChangedRow, RunResult
 from bot.views.actuals import other_bill, over_all_runs
 from bot.views.blocks import (

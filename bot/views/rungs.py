@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from bot.decisions.rungs import SHORT
+from bot.decisions.verdict.rungs import SHORT
 from bot.views.words import percent, short
 from trainers.measuring.values import Arm, Rung, RungName, Scoring, Standing
 from trainers.money import usd

@@ -111,10 +111,15 @@ def listing(looks: Sequence[Look]) -> Message:
         text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
         return Message(text, (section(text),))
     title = counted(len(looks), "run")
-    lines = [f"• *Run {look.run.id}*, {escape(what(look.plan))}: {line(look)}" for look in looks]
     return Message(
-        title, (header(title), listed(lines), context("`/finetune status RUN` shows one of them."))
+        title,
+        (header(title), listed([*map(entry, looks)]), context("`/finetune status RUN` shows one of them.")),
     )
+
+
+def entry(look: Look) -> str:
+    """One line of a list."""
+    return f"• *Run {look.run.id}*, {escape(what(look.plan))}: {line(look)}"
 
 
 def look(seen: Look) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bot.views.blocks import Block, Message, context, cut, escape, fields, header, listed, section
 from bot.views.words import counted, short
 from storage.records import Dataset
-from trainers.dataset.versions import Diff
+from trainers.dataset.holdout.versions import Diff
 
 SHOWN_LABELS = 10
 

@@ -106,7 +106,11 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> LadderPlan | Refus
     arms = contestants.arms_of(command, report, models)
     if isinstance(arms, Refusal):
         return arms
-    refusal = _waivers(desk, checked, report, models)
+    judge = contestants.judge_of(desk.settings, desk.trainers, command.judge, report, plans.today(desk))
+    if isinstance(judge, Refusal):
+        return judge
+    everybody = models if judge is None or judge in models else (*models, judge)
+    refusal = _waivers(desk, checked, report, everybody)
     if refusal:
         return refusal
     wanted = desk.store.dataset_settings.get(dataset.name)
@@ -124,9 +128,17 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> LadderPlan | Refus
         prompt=command.prompt or (wanted.prompt if wanted else None),
         bar=command.bar or (wanted.bar if wanted else None) or DEFAULT_BAR,
         documents=documents,
-        prices=PriceList(tuple(model.price for model in models), plans.today(desk)).to_json(),
-        withheld_from=tuple(one.name for one in models if not (may_leave or one.row.is_on_this_machine)),
+        prices=PriceList(tuple(model.price for model in everybody), plans.today(desk)).to_json(),
+        withheld_from=() if may_leave else _withheld_from(models, judge),
+        judge=judge.name if judge else None,
+        thinking=tuple(one.name for one in everybody if one.thinks),
     )
+
+
+def _withheld_from(models: tuple[Contestant, ...], judge: Contestant | None) -> tuple[str, ...]:
+    """What a model on this machine says out of a passage reaches its judge, wherever that is."""
+    all_leaves = judge is not None and not judge.row.is_on_this_machine
+    return tuple(one.name for one in models if all_leaves or not one.row.is_on_this_machine)
 
 
 def _waivers(desk: Desk, checked: Checked, report: Report, models: tuple[Contestant, ...]) -> Refusal | None:

@@ -31,6 +31,11 @@ class Contestant:
     def name(self) -> str:
         return self.price.model
 
+    @property
+    def thinks(self) -> bool:
+        """Before it answers, in tokens that are paid."""
+        return self.row.thinks(self.name.split("/", 1)[1])
+
 
 def contestants(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
@@ -43,6 +48,21 @@ def contestants(
             return one
         found[one.name] = one
     return tuple(found.values())
+
+
+def judge_of(
+    settings: Settings, reachable: Collection[str], name: str | None, report: Report, today: date
+) -> Contestant | Refusal | None:
+    """The model that judges free text; None where none is named."""
+    if name is None:
+        return None
+    if report.task == "labels":
+        return Refusal(
+            "Labels need no judge: an answer is the label or it is not. Leave `judge=` out; it is for free text.",
+            "judge",
+        )
+    found = _contestant(settings, reachable, name, today)
+    return replace(found, about="judge") if isinstance(found, Refusal) else found
 
 
 def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:

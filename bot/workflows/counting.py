@@ -1,13 +1,13 @@
-"""How far each arm of a ladder is, from the answers that are there and the questions that were declined. Pure."""
+"""How far the arms of a ladder and its judge are, from the answers that are there and what was declined. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bot.askers import Declined
 from bot.climbing import ArmKeys
-from bot.measured import ArmProgress
+from bot.measured import ArmProgress, JudgeProgress
 from storage.records import KeptReply
 from trainers.measuring.values import Arm
 
@@ -42,3 +42,16 @@ def missing(
         for one in arms
         if one.arm.model and one.failed is None
     }
+
+
+def of_judge(
+    judge: JudgeProgress, wanted: frozenset[str], found: Collection[str], declined: Sequence[Declined]
+) -> tuple[JudgeProgress, str | None]:
+    """The judge as it is now, and why it can't go on with these questions, if it can't."""
+    rows = {one.key for one in declined if not one.of_model} & wanted - set(found)
+    known = (*judge.declined, *sorted(rows - set(judge.declined)))
+    there, refused = len(wanted & set(found)), len(wanted & set(known))
+    closed = next((one.why for one in declined if one.of_model), None)
+    if closed is None and not there and wanted and refused >= min(SURELY_DECLINED, len(wanted)):
+        closed = next((one.why for one in declined), "It declined every question.")
+    return replace(judge, answered=there + refused, declined=known), closed

@@ -1,41 +1,35 @@
-"""Is more data worth it? The classical rung's learning curve, measured by a worker: free and at once."""
+"""Is more data worth it? The classical rung's learning curve, measured by a worker: free and at once. A tuned
+model's (tuned_curves.py) is asked for and stepped here too."""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+from decimal import Decimal
 
-from bot import climbing
+from bot import climbing, parsing
 from bot.climbing import JudgedCurve
 from bot.decisions.approval import may_take_part
 from bot.measured import CurvePlan
 from bot.parsing import Curve
 from bot.results import Refusal
+from bot.tuned_curves import TunedCurvePlan, plan_of
 from bot.views import curves as views
-from bot.workflows import datasets, measurements
+from bot.workflows import curve_plans, datasets, measurements, tuned_curves
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from storage.measurements import NewMeasurement
-from storage.records import Measurement
+from storage.records import Measurement, MeasurementState
 
 FEWEST_ROWS = 12
-
-log = logging.getLogger(__name__)
 
 
 def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | Refusal:
     denied = may_take_part(desk.directory.person(person))
     if denied:
         return Refusal(denied.reason)
-    if command.target is not None:
-        return Refusal(
-            "The curve of a tuned model would need several trainings, which are runs of their own. Without "
-            f"`target=`, `/finetune curve {command.dataset}` shows the classical rung's at once, for free."
-        )
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked
-    plan = _plan(checked)
+    plan = _plan(desk, checked, command)
     if isinstance(plan, Refusal):
         return plan
     same = next((one for one in desk.store.measurements.open() if one.plan == plan.to_json()), None)
@@ -43,7 +37,8 @@ def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | 
         return Refusal(f"This very curve is being measured already: it is m{same.id}.")
     now = desk.clock()
     with desk.store.transaction():
-        new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), "running")
+        state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
+        new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
         measurement = desk.store.measurements.add(new, now=now)
         desk.store.audit.add(at=now, who=person, action="curve", subject=f"measurement {measurement.id}")
         measurements.show(desk, measurement)
@@ -51,7 +46,10 @@ def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | 
 
 
 def step(desk: Desk, measurement: Measurement) -> None:
-    plan = CurvePlan.from_json(measurement.plan)
+    plan = plan_of(measurement.plan)
+    if isinstance(plan, TunedCurvePlan):
+        tuned_curves.step(desk, measurement, plan)
+        return
     if measurement.cancel_asked_by:
         by = f"Cancelled by <@{measurement.cancel_asked_by}>."
         measurements.end(desk, measurement, "cancelled", by)
@@ -61,7 +59,7 @@ def step(desk: Desk, measurement: Measurement) -> None:
         climbing.judge_curve,
         plan,
         desk.settings.files,
-        _folder(desk, measurement),
+        measurements.folder_of(desk, measurement),
         SEED,
     )
     if judged is not None:
@@ -69,10 +67,13 @@ def step(desk: Desk, measurement: Measurement) -> None:
 
 
 def after_trouble(desk: Desk, measurement: Measurement) -> None:
-    measurements.again_or_fail(desk, measurement, 0)
+    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        tuned_curves.after_trouble(desk, measurement)
+    else:
+        measurements.again_or_fail(desk, measurement, 0)
 
 
-def _plan(checked: Checked) -> CurvePlan | Refusal:
+def _plan(desk: Desk, checked: Checked, command: Curve) -> CurvePlan | TunedCurvePlan | Refusal:
     dataset, report = checked.dataset, checked.report
     if report is None or report.task != "labels":
         return Refusal("A curve is drawn for labels, and this dataset's answers are free text.")
@@ -80,13 +81,28 @@ def _plan(checked: Checked) -> CurvePlan | Refusal:
         return Refusal(
             f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs {FEWEST_ROWS} at least."
         )
+    usual = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
+    predict = command.predict or usual
+    label_usd = _label_usd(desk, dataset.name) if command.label_usd is None else command.label_usd
+    if command.target is not None:
+        return curve_plans.make(desk, checked, report, command.target, predict, label_usd)
     return CurvePlan(
         dataset=dataset.name,
         version=dataset.version,
         train_sha256=str(report.train_sha256),
         holdout_sha256=str(report.holdout_sha256),
-        predict=(round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train),
+        predict=predict,
+        label_usd=None if label_usd is None else f"{label_usd:f}",
     )
+
+
+def _label_usd(desk: Desk, dataset: str) -> Decimal | None:
+    """What somebody said last that a label costs, when they asked for an estimate."""
+    for kept in desk.store.estimates.newest(dataset):
+        asked = parsing.parse(f"estimate {dataset} {kept.asked}")
+        if isinstance(asked, parsing.Estimate) and asked.figures.label_usd is not None:
+            return asked.figures.label_usd
+    return None
 
 
 def _finish(desk: Desk, measurement: Measurement, judged: JudgedCurve) -> None:
@@ -100,7 +116,3 @@ def _finish(desk: Desk, measurement: Measurement, judged: JudgedCurve) -> None:
         desk.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
         measurements.show(desk, moved)
         measurements.plot(desk, moved, measurements.card_of(moved), judged.plot, views.alt_text(curve))
-
-
-def _folder(desk: Desk, measurement: Measurement) -> Path:
-    return desk.settings.data / "measurements" / f"m{measurement.id}"

@@ -23,7 +23,7 @@ from bot.workflows.estimating import find_target
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
-from trainers.dataset.versions import Previous
+from trainers.dataset.holdout.versions import Previous
 from trainers.providers import ProviderRow
 
 SEED = 20261124

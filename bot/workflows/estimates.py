@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bot import parsing
 from bot.decisions.approval import may_take_part
-from bot.decisions.outlook import Outlook
 from bot.decisions.planning import Plan, Predicted
-from bot.decisions.rungs import name as rung_name
-from bot.decisions.tasks import TaskKind
+from bot.decisions.verdict.rungs import name as rung_name
+from bot.decisions.verdict.tasks import TaskKind
+from bot.decisions.worth.outlook import Outlook
 from bot.drawings import outlook as drawing
 from bot.options import typed
 from bot.parsing import Estimate

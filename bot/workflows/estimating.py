@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
-from bot.decisions.advice import Facts, Verdict, advise
-from bot.decisions.alternatives import Alternative
 from bot.decisions.amounts import HOURS_PER_MONTH
-from bot.decisions.assumptions import assumptions
-from bot.decisions.bills import ZERO, Rates
-from bot.decisions.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
-from bot.decisions.outlook import Outlook
 from bot.decisions.planning import hyperparameters_for
-from bot.decisions.question import Question as Question
-from bot.decisions.question import absurd
-from bot.decisions.quotes import evaluation_usd, rates_of, training_of
-from bot.decisions.roi import Assumption, Estimate, Gap, Inputs, Range, Training, estimate
-from bot.decisions.simulation import simulate
+from bot.decisions.verdict.advice import Facts, Verdict, advise
+from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
+from bot.decisions.worth.alternatives import Alternative
+from bot.decisions.worth.assumptions import assumptions
+from bot.decisions.worth.bills import ZERO, Rates
+from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.question import Question as Question
+from bot.decisions.worth.question import absurd
+from bot.decisions.worth.quotes import evaluation_usd, rates_of, training_of
+from bot.decisions.worth.roi import Assumption, Estimate, Gap, Inputs, Range, Training, estimate
+from bot.decisions.worth.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code

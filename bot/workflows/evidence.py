@@ -20,6 +20,7 @@ from bot.views.blocks import code, escape
 from bot.workflows import outcomes, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
+from trainers.chatting import room
 from trainers.dataset import Example, read
 from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.evaluation import exact_match
@@ -50,7 +51,7 @@ def evaluate(desk: Desk, run: Run) -> None:
     questions = {arm: _questions(desk, run, plan, arm, holdout) for arm in ARMS}
     declined = desk.askers.collect(_owner(run))
     _write_down(desk, run, plan, holdout, questions, declined)
-    missing = [one for arm in ARMS for one in _missing(desk, run, arm, questions[arm])]
+    missing = [one for arm in ARMS for one in _missing(desk, run, arm, questions[arm]).values()]
     hopeless = _hopeless(desk, run, declined)
     if hopeless:
         desk.askers.drop(_owner(run))
@@ -72,11 +73,26 @@ def _cancel(desk: Desk, run: Run, plan: Plan) -> None:
     _end(desk, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
 
 
+def tuned_questions(
+    desk: Desk, provider: str, model: str, labels: Sequence[str], holdout: Sequence[Example]
+) -> list[Question]:
+    """In the holdout's order. `model` is its name at the provider; it has learnt the labels."""
+    return _each(desk, provider, model, labels, [_plainly(row) for row in holdout])
+
+
 def _questions(desk: Desk, run: Run, plan: Plan, arm: Arm, holdout: Sequence[Example]) -> list[Question]:
-    """In the holdout's order. The base model is told the labels; the tuned one has learnt them."""
-    model = plan.base_model if arm == "base" else _tuned(desk, run)
-    name, most = f"{run.provider}/{model}", max_tokens(plan.labels)
-    asked = [zero_shot(row, plan.labels, None) if arm == "base" else _plainly(row) for row in holdout]
+    """In the holdout's order. The base model is told the labels."""
+    if arm == "tuned":
+        return tuned_questions(desk, run.provider, _tuned(desk, run), plan.labels, holdout)
+    told = [zero_shot(row, plan.labels, None) for row in holdout]
+    return _each(desk, run.provider, plan.base_model, plan.labels, told)
+
+
+def _each(
+    desk: Desk, provider: str, model: str, labels: Sequence[str], asked: Sequence[tuple[Message, ...]]
+) -> list[Question]:
+    name, row = f"{provider}/{model}", desk.settings.provider(provider)
+    most = max_tokens(labels) + room(row is not None and row.thinks(model))
     return [Question(key_of(name, one, most), name, model, one, most) for one in asked]
 
 
@@ -97,18 +113,18 @@ def _write_down(
     refused = {one.key for one in declined if not one.of_model}
     for arm in ARMS:
         missing = _missing(desk, run, arm, questions[arm])
-        found = desk.store.replies.found([one.key for one in missing])
-        rows = {one.key: row for row, one in enumerate(questions[arm])}
+        found = desk.store.replies.found([one.key for one in missing.values()])
         desk.store.runs.keep_answers(
-            _answer_row(run, arm, rows[one.key], found.get(one.key), holdout[rows[one.key]], plan)
-            for one in missing
+            _answer_row(run, arm, row, found.get(one.key), holdout[row], plan)
+            for row, one in missing.items()
             if one.key in found or one.key in refused
         )
 
 
-def _missing(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> list[Question]:
+def _missing(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> Mapping[int, Question]:
+    """By row: two rows may ask the same."""
     answered = {answer.row for answer in desk.store.runs.answers(run.id, arm)}
-    return [one for row, one in enumerate(questions) if row not in answered]
+    return {row: one for row, one in enumerate(questions) if row not in answered}
 
 
 def _hopeless(desk: Desk, run: Run, declined: Sequence[Declined]) -> str | None:
@@ -137,6 +153,7 @@ def _answer_row(
         prompt_tokens=reply.prompt_tokens if reply else 0,
         completion_tokens=reply.completion_tokens if reply else 0,
         seconds=reply.seconds if reply else 0.0,
+        came_at=reply.at if reply else None,
     )
 
 
@@ -276,13 +293,14 @@ def _spent(desk: Desk, run: Run, plan: Plan) -> int:
 
 
 def _asked(desk: Desk, run: Run, plan: Plan, arm: Arm) -> Asked:
-    """What this run has paid for: answers that were known before it asked are free."""
+    """What this run has paid for, each question once: answers that were known before it asked are free."""
     questions = _questions(desk, run, plan, arm, _holdout(desk, plan))
     found = desk.store.replies.found([one.key for one in questions])
     known = {
         row for row, one in enumerate(questions) if one.key in found and found[one.key].at < run.state_since
     }
-    paid = [answer for answer in desk.store.runs.answers(run.id, arm) if answer.row not in known]
+    answers = desk.store.runs.answers(run.id, arm)
+    paid = {questions[one.row].key: one for one in answers if one.row not in known}.values()
     return Asked(sum(one.prompt_tokens for one in paid), sum(one.completion_tokens for one in paid))
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
-from bot.decisions.facts import Evidence
 from bot.decisions.planning import Plan, plan_from_json
-from bot.decisions.tasks import TaskKind, task_kind
+from bot.decisions.verdict.facts import Evidence
+from bot.decisions.verdict.tasks import TaskKind, task_kind
 from bot.results import RunResult
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Target
@@ -55,6 +55,14 @@ def joined(evidence: Evidence, beside: Ladder) -> Evidence:
     if ladder and others and others[0] in ladder.rungs:
         ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
     return replace(evidence, ladder=ladder, tuned=_by_bar(tuned, beside.bar, evidence.bar))
+
+
+def best_rung(evidence: Evidence) -> Rung | None:
+    """Of the ladder and the tuned model, by the bar as it is now."""
+    ladder = evidence.ladder
+    rungs = [_by_bar(rung, ladder.bar, evidence.bar) for rung in ladder.rungs] if ladder else []
+    tuned = [evidence.tuned] if evidence.tuned else []
+    return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
 
 
 def _ladder(desk: Desk, versions: tuple[int, ...], holdout: str) -> Ladder | None:
@@ -143,7 +151,9 @@ def _rung(desk: Desk, run: Run, plan: Plan, bar: float) -> Rung | None:
 
 
 def replies(answers: Sequence[AnswerRow]) -> tuple[Reply, ...]:
-    return tuple(Reply(one.text, one.prompt_tokens, one.completion_tokens, one.seconds) for one in answers)
+    return tuple(
+        Reply(one.text, one.prompt_tokens, one.completion_tokens, one.seconds, one.came_at) for one in answers
+    )
 
 
 def _standing(share: float, spread: float | None, n: int, bar: float) -> Standing:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
-from bot.decisions.alternatives import Alternative, Measured, Today, Use, choose
 from bot.decisions.amounts import HOURS_PER_MONTH
-from bot.decisions.bills import ZERO, Asking, Rates, Speed, Tokens
-from bot.decisions.facts import Evidence
-from bot.decisions.question import USUAL_BUSY, Question
-from bot.decisions.roi import USD_PER_HOUR, Inputs, Quality, Training, Usage, retraining_usd
+from bot.decisions.verdict.facts import Evidence
+from bot.decisions.worth.alternatives import Alternative, Measured, Today, Use, choose
+from bot.decisions.worth.bills import ZERO, Asking, Rates, Speed, Tokens
+from bot.decisions.worth.question import USUAL_BUSY, Question
+from bot.decisions.worth.roi import USD_PER_HOUR, Inputs, Quality, Training, Usage, retraining_usd
 from trainers.dataset import Report
 from trainers.measuring.values import Rung
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
 from bot.decisions.approval import Request, may
-from bot.measured import CurvePlan, LadderPlan, LadderProgress
+from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
+from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import curves as curve_views
 from bot.views import ladder as ladder_views
 from bot.views import measuring as views
+from bot.views import tuned_curves as tuned_curve_views
+from bot.views import verdicts
 from bot.views.blocks import Message
 from bot.views.words import counted
-from bot.workflows import plans
+from bot.workflows import agreeing, plans
 from bot.workflows.desk import Desk
 from storage.records import Draft, Measurement
 from trainers.measuring.reading import HOW_READ
@@ -43,9 +47,18 @@ def card_of(measurement: Measurement) -> str:
     return f"measurement {measurement.id}"
 
 
+def result_card_of(measurement: Measurement) -> str:
+    return f"measured {measurement.id}"
+
+
+def folder_of(desk: Desk, measurement: Measurement) -> Path:
+    """Its prompts, plots, and the pairs that people may compare."""
+    return desk.settings.data / "measurements" / f"m{measurement.id}"
+
+
 def result(desk: Desk, measurement: Measurement, message: Message, details: Message | None) -> str:
     """A message of its own, since an edit notifies nobody, and the details in its thread. The card's name."""
-    card, now = f"measured {measurement.id}", desk.clock()
+    card, now = result_card_of(measurement), desk.clock()
     post = Draft(kind="post", channel=measurement.channel, body=message.letter(), card=card, dedupe=card)
     desk.store.outbox.put(post, now=now)
     if details:
@@ -67,7 +80,7 @@ def plot(desk: Desk, measurement: Measurement, card: str, path: Path | None, alt
 
 def _message(desk: Desk, measurement: Measurement, why: str) -> Message:
     if measurement.kind == "curve":
-        return _curve(measurement, why)
+        return _curve(desk, measurement, why)
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     if measurement.state not in OPEN:
         return views.over(measurement, plan, progress, why)
@@ -76,13 +89,26 @@ def _message(desk: Desk, measurement: Measurement, why: str) -> Message:
     return views.progress(measurement, plan, progress, desk.clock())
 
 
-def _curve(measurement: Measurement, why: str) -> Message:
-    title = CurvePlan.from_json(measurement.plan).title
+def _curve(desk: Desk, measurement: Measurement, why: str) -> Message:
+    plan = plan_of(measurement.plan)
+    if isinstance(plan, TunedCurvePlan):
+        return _tuned_curve(desk, measurement, plan, why)
     if measurement.state in OPEN:
-        return curve_views.working(title)
+        return curve_views.working(plan.title)
     if measurement.result is None:
-        return curve_views.failed(title, why)
-    return curve_views.card(Curve.from_json(measurement.result))
+        return curve_views.failed(plan.title, why)
+    return result_card(desk, measurement, measurement.result)
+
+
+def _tuned_curve(desk: Desk, measurement: Measurement, plan: TunedCurvePlan, why: str) -> Message:
+    known = TunedCurveProgress.from_json(measurement.progress)
+    if measurement.state not in OPEN:
+        return tuned_curve_views.over(measurement, plan, known, why)
+    if known.stage == "preparing":
+        return curve_views.working(plan.title, plan.target)
+    if known.stage == "asking":
+        return tuned_curve_views.asked(measurement, plan, known, plans.budget(desk))
+    return tuned_curve_views.progress(measurement, plan, known)
 
 
 def end(
@@ -133,20 +159,44 @@ def look(desk: Desk, number: int) -> Message | Refusal:
     return result_card(desk, measurement, measurement.result)
 
 
-def result_card(desk: Desk, measurement: Measurement, found: str) -> Message:
-    """`found` is the result's JSON."""
+def judge_of(measurement: Measurement) -> str | None:
+    """The model whose verdicts are the scores of this ladder, if one's are."""
+    judge = LadderProgress.from_json(measurement.progress).judge
+    return LadderPlan.from_json(measurement.plan).judge if judge and judge.failed is None else None
+
+
+def result_card(
+    desk: Desk, measurement: Measurement, found: str, *, is_private: bool | None = None
+) -> Message:
+    """`found` is the result's JSON. `is_private` says what is known of its channel; None: that is looked up."""
     if measurement.kind == "curve":
-        curve = Curve.from_json(found)
-        wanted = desk.store.dataset_settings.get(curve.dataset)
-        return curve_views.card(curve, bar=wanted.bar if wanted else None)
+        return _curve_card(desk, measurement, Curve.from_json(found))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    ladder, pairs = Ladder.from_json(found), agreeing.pairs(desk, measurement)
+    judged = verdicts.notes(plan, progress.judge, ladder, agreeing.found(desk, measurement))
+    if pairs and pairs.rows and is_private is None:
+        is_private = desk.directory.is_private(measurement.channel)
     return ladder_views.card(
-        Ladder.from_json(found),
+        ladder,
         number=measurement.id,
         spent_micros=measurement.actual_micros,
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
-        notes=_notes(plan, progress),
+        notes=[*judged, *_notes(plan, progress)],
+        for_people=bool(pairs and pairs.rows and is_private),
+    )
+
+
+def _curve_card(desk: Desk, measurement: Measurement, curve: Curve) -> Message:
+    plan, wanted = plan_of(measurement.plan), desk.store.dataset_settings.get(curve.dataset)
+    beside = None
+    if isinstance(plan, TunedCurvePlan):
+        beside = TunedCurveProgress.from_json(measurement.progress).classical
+    return curve_views.card(
+        curve,
+        label_usd=Decimal(plan.label_usd) if plan.label_usd else None,
+        bar=wanted.bar if wanted else None,
+        beside=beside,
     )
 
 

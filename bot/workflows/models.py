@@ -12,6 +12,8 @@ from bot.views import models as views
 from bot.views.blocks import Message as Card
 from bot.workflows.desk import Desk
 from storage.records import Ask, Draft, Model
+from trainers.chatting import room
+from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
 from trainers.types import Answer, Message
 
@@ -65,7 +67,7 @@ def answer(desk: Desk, ask: Ask) -> None:
         _tell(desk, ask, views.failed(ask, f"there is no key for {model.provider} where the bot runs."))
         return
     try:
-        said = trainer.chat(model.provider_model, _messages(desk, model, ask.text), max_tokens=MAX_TOKENS)
+        said = _said(desk, trainer, model, ask.text)
     except Refused as refused:
         _tell(desk, ask, views.failed(ask, str(refused)))
     except TrainerError as trouble:
@@ -73,6 +75,13 @@ def answer(desk: Desk, ask: Ask) -> None:
             _tell(desk, ask, views.failed(ask, str(trouble)))
     else:
         _tell(desk, ask, views.answered(Tried(ask, said)))
+
+
+def _said(desk: Desk, trainer: Trainer, model: Model, text: str) -> Answer:
+    row = desk.settings.provider(model.provider)
+    thinks = row is not None and row.thinks(model.provider_model)
+    most = MAX_TOKENS + room(thinks)
+    return trainer.chat(model.provider_model, _messages(desk, model, text), max_tokens=most, thinks=thinks)
 
 
 def _messages(desk: Desk, model: Model, text: str) -> list[Message]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bot.decisions.facts import Evidence
 from bot.decisions.planning import Plan
+from bot.decisions.verdict.facts import Evidence
 from bot.judging import Measured
 from bot.results import Advice, Refusal
 from bot.workflows import datasets, estimates, estimating, gathered, telling

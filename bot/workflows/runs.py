@@ -7,7 +7,6 @@ from dataclasses import replace
 from bot.decisions.approval import Request, may
 from bot.decisions.planning import plan_from_json
 from bot.results import Progress, Refusal, RunResult
-from bot.views.home import Overview
 from bot.views.runs import SAID, Look
 from bot.workflows import calibrating, plans
 from bot.workflows.desk import Desk
@@ -49,21 +48,6 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
         if moved:
             desk.store.audit.add(at=now, who=person, action="cancel", subject=f"run {run.id}")
     return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
-
-
-def overview(desk: Desk, person: str) -> Overview:
-    """For the person's App Home."""
-    looks = open_runs(desk)
-    waiting = [one for one in looks if one.run.state == "awaiting_approval"]
-    may_approve = person in plans.policy(desk).approvers
-    return Overview(
-        mine=[
-            one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)
-        ],
-        open=[one for one in looks if one.run.state != "awaiting_approval"],
-        recent=[one for one in latest(desk) if one.result],
-        budget=plans.budget(desk),
-    )
 
 
 def _look(desk: Desk, run: Run) -> Look:

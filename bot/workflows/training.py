@@ -1,8 +1,4 @@
-"""From an approved plan to a trained model: look, record the intent, create once, follow the job.
-
-A create whose answer got lost may have cost money already. So every step looks for the job by the plan's key
-first; without a sign of it, a second create waits until the list has had time to show the first one.
-"""
+"""From an approved plan to a trained model: look, record the intent, create once, follow the job (jobs.py)."""
 
 from __future__ import annotations
 
@@ -11,18 +7,15 @@ import logging
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
 from bot.views.blocks import escape
-from bot.workflows import telling
+from bot.workflows import jobs, telling, uploads
 from bot.workflows.desk import Desk
+from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
 from storage.records import Model, Run
 from trainers.client import Trainer
-from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
-from trainers.types import QUEUED_STATUSES, Event, Job, JobSpec
+from trainers.errors import Refused, TrainerError
+from trainers.types import Job, JobSpec
 
-SETTLE_S = 12 * 60.0
-LOOK_AGAIN_S = 10.0
-POLL_S = 2.0
-MAX_CREATES = 5
-MAX_PAUSE_S = 120.0
+__all__ = ["MAX_CREATES", "SETTLE_S"]
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +29,18 @@ def create(desk: Desk, run: Run) -> None:
     if plan_hash(plan) != run.plan_hash:
         needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
         return
-    try:
-        found = trainer.find_jobs(run.key)
-        if found:
-            _adopt(desk, run, trainer, found)
-        elif _may_create(desk, run, trainer):
-            _create(desk, run, trainer, plan)
-        else:
-            wait(desk, run, LOOK_AGAIN_S)
-    except Refused as refused:
-        if run.state == "creating":  # a no to the look is none to the create before it
-            needs_human(desk, run, f"{escape(str(refused))} A job may have been created: look there.")
-        else:
+    path = desk.settings.files / f"{plan.train_sha256}.jsonl"
+    match jobs.prepare(trainer, _attempt(run), path, plan.train_sha256, desk.clock()):
+        case jobs.Ready(file_id):
+            _create(desk, run, trainer, plan, file_id)
+        case jobs.Started(job):
+            _started(desk, run, job)
+        case jobs.Later(seconds, note):
+            wait(desk, run, seconds, note=note)
+        case jobs.Turned(refused):
             _refused(desk, run, trainer, refused)
-    except TrainerError as trouble:
-        wait(desk, run, _pause(run, trouble), note=str(trouble))
+        case jobs.Stuck(why):
+            needs_human(desk, run, why)
 
 
 def follow(desk: Desk, run: Run) -> None:
@@ -60,10 +50,13 @@ def follow(desk: Desk, run: Run) -> None:
         wait_for_key(desk, run)
         return
     try:
-        job = trainer.job(str(run.job_id))
-        if run.cancel_asked_by and not job.is_final:
-            job = _cancel(trainer, job)
-        progress = _progress(run, job, _events(trainer, job), desk.clock())
+        job, progress = jobs.followed(
+            trainer,
+            str(run.job_id),
+            Progress.from_json(run.progress),
+            desk.clock(),
+            cancel=run.cancel_asked_by is not None,
+        )
     except Refused as refused:
         needs_human(desk, run, f"{escape(str(refused))} The job may still cost money: look there.")
         return
@@ -137,58 +130,34 @@ def _is_surely_absent(desk: Desk, run: Run) -> bool:
     if trainer is None:
         wait_for_key(desk, run)
         return False
-    try:
-        found = trainer.find_jobs(run.key)
-    except TrainerError as trouble:
-        wait(desk, run, _pause(run, trouble), note=str(trouble))
-        return False
-    if found:
-        _adopt(desk, run, trainer, found)
-        return False
-    is_settled = desk.clock() - run.state_since >= SETTLE_S
-    if not is_settled:
-        wait(desk, run, LOOK_AGAIN_S)
-    return is_settled
+    match jobs.look_for(trainer, _attempt(run), desk.clock()):
+        case jobs.Started(job):
+            _started(desk, run, job)
+        case jobs.Later(seconds, note):
+            wait(desk, run, seconds, note=note)
+        case None:
+            return True
+    return False
 
 
-def _cancel(trainer: Trainer, job: Job) -> Job:
-    """A job that ended while it was being cancelled refuses that; what it is now counts."""
-    try:
-        return trainer.cancel(job.id)
-    except Refused:
-        now = trainer.job(job.id)
-        if not now.is_final:
-            raise
-        return now
+def _attempt(run: Run) -> jobs.Attempt:
+    return jobs.Attempt(run.key, run.state == "creating", run.state_since, run.tries)
 
 
-def _may_create(desk: Desk, run: Run, trainer: Trainer) -> bool:
-    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
-    if run.state == "approved" or trainer.provider.can("idempotency"):
-        return True
-    return desk.clock() - run.state_since >= SETTLE_S
-
-
-def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan) -> None:
-    if run.tries >= MAX_CREATES:
-        needs_human(desk, run, f"Creating the job stayed without a clear answer {run.tries} times.")
-        return
-    file_id = trainer.upload(desk.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
+def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, file_id: str) -> None:
     now = desk.clock()
     intent = desk.store.runs.move(
         run, "creating", now=now, tries=run.tries + 1, state_since=now, next_at=now, file_id=file_id
     )
     if intent is None:
         return
-    try:
-        job = trainer.create(_spec(run, plan, file_id))
-    except Refused as refused:
-        _refused(desk, intent, trainer, refused)
-    except (Uncertain, Nonsense) as doubt:
-        log.warning("run %s: %s", run.id, doubt)
-        wait(desk, intent, LOOK_AGAIN_S / 2, note=str(doubt))
-    else:
-        _started(desk, intent, job)
+    match jobs.send(trainer, _spec(run, plan, file_id)):
+        case jobs.Started(job):
+            _started(desk, intent, job)
+        case jobs.Later(seconds, note):
+            wait(desk, intent, seconds, note=note)
+        case jobs.Turned(refused):
+            _refused(desk, intent, trainer, refused)
 
 
 def _spec(run: Run, plan: Plan, file_id: str) -> JobSpec:
@@ -201,15 +170,6 @@ def _spec(run: Run, plan: Plan, file_id: str) -> JobSpec:
         suffix=plan.suffix,
         metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
     )
-
-
-def _adopt(desk: Desk, run: Run, trainer: Trainer, found: tuple[Job, ...]) -> None:
-    """The oldest job with our key is ours; were there others, they would cost twice."""
-    for extra in found[1:]:
-        if not extra.is_final:
-            log.error("run %s: job %s is a second one with our key: cancelled", run.id, extra.id)
-            trainer.cancel(extra.id)
-    _started(desk, run, found[0])
 
 
 def _started(desk: Desk, run: Run, job: Job) -> None:
@@ -225,7 +185,7 @@ def _started(desk: Desk, run: Run, job: Job) -> None:
 
 def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
     """A certain no: nothing was created. A file sent in vain is taken back."""
-    file = _take_back(desk, run, trainer)
+    file = uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
     if refused.is_closed_to_us:
         row = desk.settings.provider(run.provider)
         closed = f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
@@ -233,19 +193,6 @@ def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
         fail(desk, run, f"{closed}{file} {way_out}")
         return
     fail(desk, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
-
-
-def _take_back(desk: Desk, run: Run, trainer: Trainer) -> str:
-    """Delete the uploaded file, unless another run still needs it; what became of it, as a sentence."""
-    others = [one for one in desk.store.runs.open() if one.id != run.id and one.file_id == run.file_id]
-    if not run.file_id or others:
-        return ""
-    try:
-        trainer.delete_file(run.file_id)
-    except TrainerError as trouble:
-        log.warning("run %s: the uploaded file stays: %s", run.id, trouble)
-        return " The uploaded file could not be deleted there: delete it by hand."
-    return " The uploaded file was deleted again."
 
 
 def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
@@ -306,23 +253,3 @@ def _trained(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
             desk.store.add_model(model)
             desk.store.audit.add(at=now, who="finetune", action="trained", subject=f"run {run.id}")
             telling.progress(desk, moved)
-
-
-def _events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
-    return trainer.events(job.id, 20) if job.status == "running" or job.is_final else ()
-
-
-def _progress(run: Run, job: Job, events: tuple[Event, ...], now: float) -> Progress:
-    """What the trainer says, on top of what we knew."""
-    known = Progress.from_json(run.progress)
-    note = None
-    if not job.has_known_status:
-        note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
-    elif job.status in QUEUED_STATUSES:
-        note = "Waiting for a free place on the trainer."
-    return known.with_job(job, events, note, now)
-
-
-def _pause(run: Run, trouble: TrainerError) -> float:
-    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
-    return min(asked or 2.0 ** min(run.tries + 1, 7), MAX_PAUSE_S)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -182,6 +184,15 @@ def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next()
     assert found["needs"][0]["label"] == "feature_request"
 
 
+def test_the_curve_says_what_a_point_costs_in_labels() -> None:
+    found = json.loads(finetune("curve", TICKETS, "--label-usd", "0.50", "--json").stdout)
+    assert found["usd_per_point"] == pytest.approx(100 * 0.50 / found["points_per_100"])
+    assert "One point more costs about $" in finetune("curve", TICKETS, "--label-usd", "$0.50").stdout
+    assert json.loads(finetune("curve", TICKETS, "--json").stdout)["usd_per_point"] is None
+    refused = finetune("curve", TICKETS, "--label-usd", "-1")
+    assert refused.exit_code == 2 and "dollars for one label" in refused.stderr
+
+
 def test_a_curve_of_free_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "free.jsonl"
     with file.open("w") as out:
@@ -197,3 +208,67 @@ def test_a_curve_of_free_text_is_refused(tmp_path: Path) -> None:
     result = finetune("curve", file)
     assert result.exit_code == 2
     assert "free text" in result.stderr
+
+
+def test_free_text_is_judged_by_a_model_and_the_json_says_how(tmp_path: Path) -> None:
+    file = questions(tmp_path / "faq.jsonl", 120)
+    with Hosted(Service(models=("large", "sage"), answer=answer_or_judge)) as company:
+        settings(company)
+        with Path("finetune.toml").open("a") as more:
+            more.write('[prices."acme/sage"]\ninput = "1.00"\noutput = "4.00"\n')
+        arguments = (file, "--model", "acme/large", "--rungs", "zero,kshot", "--judge", "acme/sage")
+        found = measured(*arguments)
+        asked = len(company.requests)
+        text = finetune("baseline", *arguments)
+        assert len(company.requests) == asked, "a repeat is free"
+    scores = {rung["name"]: rung["score"] for rung in found["rungs"]}
+    assert scores == {"zero": 0.0, "kshot": 1.0}
+    assert found["judge"]["model"] == "acme/sage" and found["judge"]["failed"] is None
+    pair = found["judge"]["pair"]
+    assert (pair["first"], pair["first_better"]) == ("kshot acme/large", found["n"])
+    assert "Judged by acme/sage, agreement with people not measured yet." in text.stdout
+
+
+def test_a_judge_that_only_talks_is_told_and_shared_words_count(tmp_path: Path) -> None:
+    file = questions(tmp_path / "faq.jsonl", 120)
+    with Hosted(Service(models=("large",), answer=lambda _model, _said: "Hm.")) as company:
+        settings(company)
+        arguments = (file, "--model", "acme/large", "--rungs", "zero", "--judge", "acme/large")
+        found, text = measured(*arguments), finetune("baseline", *arguments)
+    assert "no verdict" in found["judge"]["failed"] and "its own answers" in found["judge"]["warning"]
+    assert "So the score is F1, which only measures shared words." in text.stdout
+
+
+def test_a_judge_for_labels_or_without_a_key_is_refused(tmp_path: Path) -> None:
+    refused = finetune("baseline", TICKETS, "--rungs", "classical", "--judge", "openai/gpt-4o-mini")
+    assert refused.exit_code == 2 and "Labels need no judge" in refused.stderr
+    with Hosted(Service(models=("large",))) as company:
+        settings(company)
+        file = questions(tmp_path / "faq.jsonl", 120)
+        refused = finetune("baseline", file, "--model", "acme/large", "--judge", "openai/gpt-4o-mini")
+    assert refused.exit_code == 2 and "OPENAI_API_KEY" in refused.stderr
+
+
+def questions(path: Path, count: int) -> Path:
+    chance = random.Random(7)
+    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(400)]
+    said = [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": ""},
+    ]
+    with path.open("w") as file:
+        for number in range(count):
+            said[0]["content"] = " ".join(chance.sample(words, 9))
+            said[1]["content"] = f"It is number {number}."
+            file.write(json.dumps({"messages": said}) + "\n")
+    return path
+
+
+def answer_or_judge(model: str, messages: list[dict[str, Any]]) -> str:
+    """With examples shown the answer is good, and the judge sees that."""
+    if model != "sage":
+        return "good" if len(messages) > 2 else "bad"
+    asked = messages[-1]["content"]
+    if "--- answer A ---" not in asked:
+        return "YES" if "--- answer ---\ngood" in asked else "NO"
+    return "A" if "--- answer A ---\ngood" in asked else "B"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.decisions.question import Figure, Question
+from bot.decisions.worth.question import Figure, Question
 from bot.options import FIGURES, typed
 from bot.parsing import Answer, Estimate, Start, parse
 

@@ -6,10 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from bot import parsing
-from bot.decisions.question import Question
+from bot import options, parsing
+from bot.decisions.worth.question import Question
 from bot.parsing import (
-    USAGE,
     Answer,
     AskBaseline,
     AskEstimate,
@@ -32,6 +31,7 @@ from bot.parsing import (
     Upload,
     parse,
 )
+from bot.usage import USAGE
 
 TEN_MILLION = 10_000_000
 
@@ -58,6 +58,7 @@ TEN_MILLION = 10_000_000
         ),
         ("status", Status(None)),
         ("status 7", Status(7)),
+        ("status m3", ShowMeasurement(3)),
         ("status #7", Status(7)),
         ("status run-7", Status(7)),
         ("status run 7", Status(7)),
@@ -76,6 +77,10 @@ TEN_MILLION = 10_000_000
         ),
         ("curve tickets", Curve("tickets", None)),
         ("curve tickets target=local/tiny", Curve("tickets", "local/tiny")),
+        (
+            "curve tickets predict=5000, 2000 label_usd=$0.50",
+            Curve("tickets", None, (2_000, 5_000), Decimal("0.50")),
+        ),
         ("knowledge Tickets", Knowledge("tickets")),
         ("prices", Prices(())),
         ("prices gpt-4o, gpt-4o openai/gpt-4.1", Prices(("gpt-4o", "openai/gpt-4.1"))),
@@ -218,7 +223,7 @@ def test_what_is_echoed_is_short() -> None:
 def test_a_dataset_s_name_can_be_typed(text: str, name: str) -> None:
     made = parsing.dataset_name(text)
     assert isinstance(made, str)
-    assert parsing.NAME.fullmatch(made)
+    assert options.NAME.fullmatch(made)
     assert made.rstrip("-") == name
 
 

@@ -294,3 +294,11 @@ def test_one_measurement_may_cost_five_dollars_unless_it_is_said(tmp_path: Path)
     assert "[budget] measurement_usd should be US dollars" in only_problem(
         tmp_path, "[budget]\nmeasurement_usd = 0.5"
     )
+
+
+def test_an_hour_that_somebody_priced_is_no_longer_called_free(tmp_path: Path) -> None:
+    config = tmp_path / "finetune.toml"
+    config.write_text('[trainer]\nusd_per_hour = "0.10"\n')
+    row = load_settings({}, config, need_slack=False).provider("local")
+    assert row is not None
+    assert {model.source for model in row.models} == {"usd_per_hour in finetune.toml"}

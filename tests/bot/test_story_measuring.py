@@ -61,12 +61,22 @@ def test_a_curve_is_drawn_at_once_and_for_free(world: World) -> None:
     assert "The line through the points" in world.type("/finetune results m1")
 
 
-def test_the_curve_of_a_tuned_model_is_refused_with_what_there_is(world: World) -> None:
+def test_a_curve_that_can_t_be_drawn_is_a_sentence(world: World) -> None:
     world.seed_dataset()
-    assert "runs of their own" in world.type("/finetune curve tickets target=acme/acme-small")
+    assert "I know no model to train" in world.type("/finetune curve tickets target=nonsense")
     assert "There is no dataset" in world.type("/finetune curve nothing")
     assert "Which dataset?" in world.type("/finetune curve")
+    assert "`predict=2k` should be numbers of rows" in world.type("/finetune curve tickets predict=2k")
+    assert "dollars for one label" in world.type("/finetune curve tickets label_usd=cheap")
     assert world.store.measurements.newest() == []
+
+
+def test_a_curve_says_what_a_point_costs_and_predicts_what_was_asked(world: World) -> None:
+    world.seed_dataset()
+    assert world.type("/finetune curve tickets predict=5000,300 label_usd=0.10") == ""
+    done = until(world, "done")
+    assert [one.rows for one in Curve.from_json(str(done.result)).predicted] == [300, 5000]
+    assert json.loads(done.plan)["label_usd"] == "0.10"
 
 
 def test_a_curve_goes_on_after_a_stop_and_can_be_cancelled(world: World) -> None:

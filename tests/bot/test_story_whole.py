@@ -76,3 +76,14 @@ def test_the_requester_who_is_an_approver_cannot_approve(world: World) -> None:
     world.start(user=BEN)
     assert "You asked for this run" in world.answer_to_click(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval"
+
+
+def test_rows_that_ask_the_same_are_asked_once_and_each_counts(world: World) -> None:
+    heading, *rows = tickets_csv().splitlines()
+    assert world.upload_and_check("\n".join([heading, *rows, *rows])).state == "ready"
+    world.start_approved()
+    world.until_state("done")
+    for arm in ("base", "tuned"):
+        answers = world.store.runs.answers(1, arm)
+        assert world.company.count("POST /chat/completions") == len(answers)  # two arms, each row twice
+        assert [one.row for one in answers] == list(range(len(answers)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
-from bot.decisions.facts import Facts
-from bot.decisions.outlook import Month, Outlook, Quantiles, Swing
-from bot.decisions.roi import Inputs, Rates, Training, Usage, estimate
+from bot.decisions.verdict.facts import Facts
+from bot.decisions.worth.outlook import Month, Outlook, Quantiles, Swing
+from bot.decisions.worth.roi import Inputs, Rates, Training, Usage, estimate
 from trainers.measuring.values import Arm, Ladder, Rung, RungName, Standing
 from trainers.providers import ModelVerdict
 

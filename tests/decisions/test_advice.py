@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.decisions.advice import Evidence, Facts, Kind, Reason, Verdict, advise
-from bot.decisions.amount_of_data import least_holdout
-from bot.decisions.paying import PINNED_DOWN, chance
-from bot.decisions.roi import Inputs, Rates, Training, estimate
-from bot.decisions.simulation import simulate
-from bot.decisions.tasks import TASK_KINDS, TaskKind
-from bot.decisions.tornado import tornado
+from bot.decisions.verdict.advice import Evidence, Facts, Kind, Reason, Verdict, advise
+from bot.decisions.verdict.amount_of_data import least_holdout
+from bot.decisions.verdict.paying import PINNED_DOWN, chance
+from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind
+from bot.decisions.worth.roi import Inputs, Rates, Training, estimate
+from bot.decisions.worth.simulation import simulate
+from bot.decisions.worth.tornado import tornado
 from tests.decisions.evidence import ALL_MISS, ARTICLE, FACTS, ladder, outlook, rung
 from trainers.measuring.values import Arm, Curve, CurvePoint, LabelNeed, Pair, Prediction, Rung, Standing
 from trainers.providers import ModelVerdict
@@ -61,7 +61,7 @@ CURVE = Curve(
     b=2.0,
     c=0.4,
     predicted=(Prediction(2000, 0.82, 0.8, 0.84), Prediction(4000, 0.88, 0.85, 0.9)),
-    points_per_100=0.004,
+    points_per_100=0.4,
     needs=(LabelNeed("refund", 12, 4, 1),),
 )
 
@@ -547,7 +547,10 @@ def test_too_few_rows_are_answered_with_what_to_do_instead() -> None:
 
 
 def test_a_kind_of_task_that_was_not_said_is_asked_for_where_it_matters() -> None:
-    assert "Say what kind of task it is (task=)" in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
+    assert (
+        "Say what kind of task it is (task=)"
+        in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
+    )
     said = advise(seen(*ALL_MISS, rows=500, task_kind="extraction"))
     assert said.next_step.startswith("Label 500 more rows")
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
-from bot.decisions.alternatives import Measured, Today, Use, choose, tokens_of
-from bot.decisions.bills import Asking, Rates, Tokens
+from bot.decisions.worth.alternatives import Measured, Today, Use, choose, tokens_of
+from bot.decisions.worth.bills import Asking, Rates, Tokens
 from trainers.measuring.values import Arm, Rung, RungName, Standing
 
 TODAY = Today(Tokens(1, 1000, 10), Rates("gpt-4o", Decimal("2.50"), Decimal(10), "a list"))

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
-from bot.decisions.assumptions import assumptions, payback
-from bot.decisions.bills import Asking, Speed
-from bot.decisions.roi import Inputs, Quality, Range, Training, Usage
+from bot.decisions.worth.assumptions import assumptions, payback
+from bot.decisions.worth.bills import Asking, Speed
+from bot.decisions.worth.roi import Inputs, Quality, Range, Training, Usage
 from tests.decisions.test_roi import ARTICLE
 
 

@@ -4,9 +4,9 @@ from decimal import Decimal
 
 import pytest
 
-from bot.decisions import question
 from bot.decisions.amounts import Misread
-from bot.decisions.question import Figure, Question, absurd
+from bot.decisions.worth import question
+from bot.decisions.worth.question import Figure, Question, absurd
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.decisions.bills import Rates
-from bot.decisions.outlook import Outlook
-from bot.decisions.roi import Inputs, Quality, Range, Training, estimate, net_value
-from bot.decisions.simulation import simulate
-from bot.decisions.tornado import LABOUR, quantile
+from bot.decisions.worth.bills import Rates
+from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.roi import Inputs, Quality, Range, Training, estimate, net_value
+from bot.decisions.worth.simulation import simulate
+from bot.decisions.worth.tornado import LABOUR, quantile
 from tests.decisions.test_roi import ARTICLE, NANO, PEOPLE_5000, TEN_BILLION
 
 CERTAIN = replace(

@@ -37,20 +37,20 @@ PRICES = {"acme/small": price("0.80", "3.20"), "local/tiny": price("0", "0")}
 def test_each_unanswered_question_counts_with_the_longest_answer() -> None:
     arms = {SMALL: Asked(("a", "b", "c"), (100, 200, 300))}
     # (100 + 200 + 300) x $0.80 + 3 x 24 x $3.20, per million
-    assert most_micros(PRICES, arms, (), 24) == 711  # 710.4, rounded up
-    assert most_micros(PRICES, arms, {"c"}, 24) == 394
-    assert most_micros(PRICES, arms, {"a", "b", "c"}, 24) == 0
+    assert most_micros(PRICES, arms, (), 24, ()) == 711  # 710.4, rounded up
+    assert most_micros(PRICES, arms, {"c"}, 24, ()) == 394
+    assert most_micros(PRICES, arms, {"a", "b", "c"}, 24, ()) == 0
 
 
 def test_a_question_that_two_arms_share_is_paid_once() -> None:
     arms = {SMALL: Asked(("a",), (100,)), Arm("kshot", "acme/small"): Asked(("a",), (100,))}
-    assert most_micros(PRICES, arms, (), 0) == 80
+    assert most_micros(PRICES, arms, (), 0, ()) == 80
     assert spent_micros(PRICES, arms, {"a": Answered(100, 0, 5.0)}, 1.0) == 80
 
 
 def test_own_machines_and_the_classical_rung_charge_nothing() -> None:
     arms = {OWN: Asked(("a",), (10_000,)), CLASSICAL: Asked(("b",), (0,))}
-    assert most_micros(PRICES, arms, (), 256) == 0
+    assert most_micros(PRICES, arms, (), 256, ()) == 0
     assert spent_micros(PRICES, arms, {"a": Answered(10_000, 256, 5.0)}, 1.0) == 0
 
 

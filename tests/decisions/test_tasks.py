@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from bot.decisions.tasks import TASK_KINDS, TaskKind, task_kind
+from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind, task_kind
 
 
 def test_each_kind_has_a_phrase_of_its_own_that_fits_an_option_of_a_select() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from bot.decisions.approval import Person, Policy
 from bot.decisions.waiving import PERSONAL_DATA, is_no_reason, may_waive, needs_waiver
-from trainers.dataset.sensitive import PERSONAL
+from trainers.dataset.rules.sensitive import PERSONAL
 
 POLICY = Policy(frozenset({"U_BOSS", "U_DATA"}))
 

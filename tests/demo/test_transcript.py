@@ -15,7 +15,7 @@ from slack_sdk import WebClient
 from bot.demo.cast import ANA, BEN, BOT, TICKETS
 from bot.demo.drawing import draw, render, render_modal
 from bot.demo.stand_in import StandIn
-from bot.demo.transcript import Transcript, names_in
+from bot.demo.transcript import Transcript, names_in, progress_line
 from bot.demo.workspace import Modal, PostedMessage, SharedFile, WorkspaceError
 
 NAMES = {ANA.id: "Ana Reyes", BEN.id: "Ben Okafor", BOT.id: "Finetune", TICKETS.id: "#ml-tickets"}
@@ -248,6 +248,18 @@ def test_off_a_terminal_a_line_comes_with_every_tenth_and_every_stage(
         "training · ██░░░░░░░░ 29%  about 4 minutes left",
         "measuring · ██░░░░░░░░ 29%  about 4 minutes left",
     ]
+
+
+def test_of_a_list_the_line_tells_only_what_is_in_work(slack: StandIn, client: WebClient) -> None:
+    arms = "✓ classical\n• prompt alone: 120 of 200\n• retrieval: 0 of 200"
+    blocks = [
+        *card(40)[:1],
+        {"type": "section", "text": md(arms)},
+        {"type": "section", "text": md("████░░ 40%")},
+    ]
+    ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=blocks)["ts"]
+    (message,) = [one for one in slack.messages(TICKETS.id) if one.ts == ts]
+    assert progress_line(message, NAMES) == "prompt alone: 120 of 200 · ████░░ 40%"
 
 
 def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(slack: StandIn, client: WebClient) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.tasks import TASK_KINDS
+from bot.decisions.verdict.tasks import TASK_KINDS
 from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.local_slack import LocalSlack, find_local_slack
 from bot.demo.service import RunningBot

@@ -23,6 +23,7 @@ EXTRAS = {"learning_rate", "warmup_ratio", "weight_decay", "lora", "lora_r", "lo
     "context_length",
 }
 STEPS = 12
+THINKERS_REFUSE = ("max_tokens", "temperature")
 
 
 @dataclass
@@ -65,8 +66,13 @@ class Service:
     models: Sequence[str] = ("gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18")
     shutdown_date: str | None = None
     answer: Callable[[str, list[dict[str, Any]]], str] = lambda model, messages: f"{model} heard you"
+    thinks: dict[str, int] = field(default_factory=dict)
+    """Hidden tokens before each answer, by model. Such a model refuses what OpenAI's do."""
+    refuses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Parameters of a chat that a model does not take."""
     stages: Sequence[str] = STAGES
     stage_s: float | None = None
+    trained_tokens: int = 4_200
     failure: dict[str, Any] | None = None
     """The `error` of every job, whatever its status: {} is OpenAI's own example of success."""
     ignores_metadata_filter: bool = False
@@ -208,7 +214,7 @@ class Service:
             "validation_file": request.get("validation_file"),
             "hyperparameters": _hyperparameters(request),
             "seed": request.get("seed", 1),
-            "trained_tokens": 4_200 if is_done else None,
+            "trained_tokens": self.trained_tokens if is_done else None,
             "result_files": [self._result_file(job)] if is_done else [],
             "error": self.failure,
         }
@@ -280,18 +286,31 @@ class Service:
     def _chat(self, body: dict[str, Any]) -> Reply:
         if body["model"] not in self._served():
             return refusal(404, "model_not_found", f"The model {body['model']} does not exist.")
-        text = self.answer(body["model"], body["messages"])
+        model = body["model"]
+        refused = [*self.refuses.get(model, ()), *(THINKERS_REFUSE if model in self.thinks else ())]
+        problem = next((unsupported(name, body[name]) for name in refused if name in body), None)
+        if problem:
+            return problem
+        text, spoken, reason = self._spoken(model, body)
         prompt = sum(len(message["content"].split()) for message in body["messages"])
-        spoken = len(text.split())
         message = {"role": "assistant", "content": text, "refusal": None}
         return 200, {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
             "usage": {"prompt_tokens": prompt, "completion_tokens": spoken, "total_tokens": prompt + spoken},
         }
+
+    def _spoken(self, model: str, body: dict[str, Any]) -> tuple[str, int, str]:
+        """Text, tokens with those that were thought, and why it ended: thinking may have taken the whole cap."""
+        cap = body.get("max_completion_tokens", body.get("max_tokens", 1_000_000))
+        text = self.answer(model, body["messages"])
+        words, thought = text.split(), self.thinks.get(model, 0)
+        if thought + len(words) <= cap:
+            return text, thought + len(words), "stop"
+        return " ".join(words[: max(cap - thought, 0)]), cap, "length"
 
     def _page(self, rows: list[dict[str, Any]], query: Query) -> Reply:
         ids = [row["id"] for row in rows]
@@ -306,6 +325,18 @@ def refusal(status: int, code: str, message: str) -> Reply:
     return status, {
         "error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     }
+
+
+def unsupported(name: str, value: object) -> Reply:
+    """As OpenAI words it."""
+    if name == "temperature":
+        said = f"'temperature' does not support {value} with this model. Only the default (1) value is supported."
+        message, code = f"Unsupported value: {said}", "unsupported_value"
+    else:
+        more = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+        message, code = f"Unsupported parameter: '{name}' is not supported with this model.{more}", ""
+    error = {"message": message, "type": "invalid_request_error", "param": name}
+    return 400, {"error": {**error, "code": code or "unsupported_parameter"}}
 
 
 def results_csv() -> str:

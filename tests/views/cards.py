@@ -8,10 +8,12 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from bot.decisions.facts import Evidence
-from bot.decisions.roi import Quality
-from bot.measured import LadderProgress
+from bot.decisions.people import People
+from bot.decisions.verdict.facts import Evidence
+from bot.decisions.worth.roi import Quality
+from bot.measured import CurvePlan, JudgeProgress, LadderProgress
 from bot.results import Progress
+from bot.tuned_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.views import (
     actuals,
     curves,
@@ -29,18 +31,23 @@ from bot.views import (
     prices,
     results,
     runs,
+    status,
+    verdicts,
     versions,
     waivers,
 )
 from bot.views.blocks import Message
+from bot.views.datasets import Best, Listed
 from bot.views.estimate_form import Choices
 from bot.views.home import Overview
+from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
+from bot.views.status import Status
 from storage.records import Waiver
-from tests.views import made, measured
+from tests.views import curve_cards, made, measured
 from tests.views.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.measuring.reading import HOW_READ
-from trainers.measuring.values import Arm, Ladder
+from trainers.measuring.values import Arm, Ladder, Rung
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"
@@ -54,12 +61,15 @@ CLASSICAL = Evidence(ladder=measured.ladder())
 PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[1:]), tuned=measured.rung("tuned", TARGET, 190))
 
 
-class Listed:
-    """A dataset in a list, with its report where it has one."""
+def _listed(state: Any = "ready", rung: Rung | None = None, **other: Any) -> Listed:
+    report = made.report() if state == "ready" else None
+    return Listed(made.dataset(state=state, **other), report, Best(rung, 0.85) if report else None)
 
-    def __init__(self, state: Any = "ready", **other: Any) -> None:
-        self.dataset = made.dataset(state=state, **other)
-        self.report = made.report() if state == "ready" else None
+
+def _ladder_look(state: Any = "running", known: LadderProgress | None = None, **other: Any) -> LadderLook:
+    found = measured.ladder() if state == "done" else None
+    measurement = measured.measurement(state, **other)
+    return LadderLook(measurement, measured.plan(), known or measured.half_way(), found, NOW)
 
 
 class Tried:
@@ -68,9 +78,12 @@ class Tried:
 
 def _datasets() -> dict[str, Message]:
     listed = [
-        Listed(version=2),
-        Listed("checking", name="faq"),
-        Listed("refused", name="old", refusal="Line 7 is not JSON."),
+        _listed(rung=measured.RUNGS[0], version=2),
+        _listed(rung=measured.RUNGS[3], name="mails"),
+        _listed(rung=measured.rung("kshot", measured.BIG, 175), name="replies"),
+        _listed(name="orders"),
+        _listed("checking", name="faq"),
+        _listed("refused", name="old", refusal="Line 7 is not JSON."),
     ]
     return {
         "dataset-received": datasets.received(made.dataset(state="received")),
@@ -148,8 +161,36 @@ def _measuring() -> dict[str, Message]:
         "ladder-undecided": ladder.card(measured.undecided(), number=5),
         "ladder-many": ladder.card(measured.many(24), number=6),
         "ladder-cheaper-undecided": ladder.card(measured.cheaper_undecided(), number=7),
+        **_judged(),
         "ladder-empty": ladder.card(measured.ladder(()), number=8),
         "ladder-details": thread(measured.many(24)),
+    }
+
+
+def _judged() -> dict[str, Message]:
+    plan, judge = measured.judged_plan(), measured.JUDGED
+    asked, running = measured.measurement("asked"), measured.measurement()
+    progress = measured.half_way(stage="consulting", judge=replace(judge, of=960, answered=312))
+    scored = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[1:4]])
+    by_words = measured.ladder([replace(one, scoring="f1", unread=0) for one in measured.RUNGS[1:4]])
+    failed = replace(judge, failed="There is no such model.")
+    arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]  # it has one
+
+    def card(found: Ladder, judged: JudgeProgress | None, people: People, **other: Any) -> Message:
+        notes = verdicts.notes(plan if judged else measured.plan(labels=()), judged, found, people)
+        return ladder.card(found, number=9, notes=notes, **other)
+
+    return {
+        "measure-asked-with-judge": measuring.asked(asked, plan, measured.asking(), made.BUDGET),
+        "measure-consulting": measuring.progress(running, plan, progress, NOW),
+        "ladder-judged": card(scored, judge, measured.NOBODY, for_people=True),
+        "ladder-judged-and-trusted": card(scored, judge, measured.TRUSTING, for_people=True),
+        "ladder-judged-and-distrusted": card(scored, judge, measured.DISTRUSTING),
+        "ladder-judge-failed": card(by_words, failed, measured.NOBODY),
+        "ladder-by-words": card(by_words, None, measured.NOBODY),
+        "agreement": preferences.agreement(9, plan.judge, measured.TRUSTING, *arms),
+        "agreement-poor": preferences.agreement(9, plan.judge, measured.DISTRUSTING, *arms),
+        "agreement-without-judge": preferences.agreement(9, None, measured.TRUSTING, *arms),
     }
 
 
@@ -234,7 +275,36 @@ def _runs() -> dict[str, Message]:
         ),
         "run-list": runs.listing(looks),
         "run-list-empty": runs.listing([]),
+        "status": status.card(Status(looks[:2], _looks()[:7], [made.look("done"), *_looks()[7:]])),
+        "status-of-measurements": status.card(Status([], _looks()[:1], [])),
+        "status-nothing-open": status.card(Status([], [], [made.look("done")])),
+        "status-empty": status.card(Status([], [], [])),
     }
+
+
+def _looks() -> list[MeasurementLook]:
+    """Seven open ones, then two with a result."""
+    curve = CurvePlan("tickets", 1, made.HASH, made.HASH, (600,))
+    sizes = tuple(PlannedSize(rows, (), 40_000, 1_000) for rows in (100, 200, 400))
+    tuned = TunedCurvePlan(
+        "tickets", 2, made.HASH, made.HASH, 77, ("a", "b"), "local", "smollm2-135m", sizes, 1, "[]", (800,)
+    )
+    done = SizeProgress(100, made.HASH, "ft-1", "done")
+    trains = SizeProgress(200, made.HASH, "ft-2", "training", training=made.TRAINING)
+    half = TunedCurveProgress("training", (done, trains, SizeProgress(400, made.HASH, "ft-3")), 123_000)
+    return [
+        _ladder_look(),
+        _ladder_look("asked", measured.asking(), id=4),
+        _ladder_look("asked", LadderProgress(), id=5),
+        CurveLook(measured.measurement(kind="curve", id=6), curve, None),
+        TunedCurveLook(measured.measurement(kind="curve", id=7), tuned, half, None),
+        TunedCurveLook(
+            measured.measurement("asked", kind="curve", id=8), tuned, replace(half, stage="asking"), None
+        ),
+        TunedCurveLook(measured.measurement(kind="curve", id=9), tuned, replace(half, stage="judging"), None),
+        _ladder_look("done", id=2),
+        CurveLook(measured.measurement("done", kind="curve", id=1), curve, measured.curve()),
+    ]
 
 
 def _results() -> dict[str, Message]:
@@ -271,7 +341,12 @@ def _views() -> dict[str, Json]:
     looks = {state: [made.look(state)] for state in ("awaiting_approval", "training", "done")}
     return {
         "home": home.page(
-            Overview(looks["awaiting_approval"], looks["training"], looks["done"], made.BUDGET)
+            Overview(
+                looks["awaiting_approval"],
+                [*looks["training"], *_looks()[:2]],
+                [*looks["done"], *_looks()[7:]],
+                made.BUDGET,
+            )
         ),
         "home-empty": home.page(Overview([], [], [], made.NO_BUDGET)),
         "form-upload": datasets.upload_modal("C0TICKETS"),
@@ -292,7 +367,14 @@ def _views() -> dict[str, Json]:
 
 
 def messages() -> dict[str, Message]:
-    about_data = {**_datasets(), **_estimates(), **_measuring(), **_learning(), **_others()}
+    about_data = {
+        **_datasets(),
+        **_estimates(),
+        **_measuring(),
+        **_learning(),
+        **curve_cards.cards(),
+        **_others(),
+    }
     return {**about_data, **_plans(), **_runs(), **_results(), **_models()}
 
 

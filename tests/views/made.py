@@ -8,17 +8,17 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
 
-from bot.decisions.advice import Facts, Verdict, advise
-from bot.decisions.alternatives import Alternative
-from bot.decisions.assumptions import assumptions
-from bot.decisions.bills import Rates, Tokens
 from bot.decisions.budget import Budget
 from bot.decisions.calibration import Actual, of_run
-from bot.decisions.facts import NOTHING_MEASURED, Evidence
-from bot.decisions.outlook import Outlook
 from bot.decisions.planning import Plan, Predicted
-from bot.decisions.roi import Assumption, Estimate, Inputs, Range, Training, Usage, estimate
-from bot.decisions.simulation import simulate
+from bot.decisions.verdict.advice import Facts, Verdict, advise
+from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
+from bot.decisions.worth.alternatives import Alternative
+from bot.decisions.worth.assumptions import assumptions
+from bot.decisions.worth.bills import Rates, Tokens
+from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.roi import Assumption, Estimate, Inputs, Range, Training, Usage, estimate
+from bot.decisions.worth.simulation import simulate
 from bot.results import Advice, ArmScore, ChangedRow, Progress, RunResult
 from bot.views.runs import Look
 from storage.records import Approval, Ask, Dataset, Run, RunState

@@ -9,11 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 from bot.decisions.calibration import of_run, running_error
-from bot.decisions.outlook import Month, Outlook, Quantiles, Swing
-from bot.measured import ArmProgress, LadderPlan, LadderProgress
+from bot.decisions.people import People
+from bot.decisions.worth.outlook import Month, Outlook, Quantiles, Swing
+from bot.measured import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from storage.records import Document, DocumentState, Measurement, MeasurementState
 from tests.views.made import ANA, HASH, NOW
-from trainers.dataset.versions import Diff
+from trainers.dataset.holdout.versions import Diff
+from trainers.measuring.agreement import Agreement
 from trainers.measuring.values import (
     RUNG_NAMES,
     Arm,
@@ -153,6 +155,21 @@ def measurement(state: MeasurementState = "running", **other: Any) -> Measuremen
         updated_at=NOW,
     )
     return replace(made, **other)
+
+
+def judged_plan() -> LadderPlan:
+    """One of whose models is the judge's relative."""
+    return plan(ARMS[1:], task="free_text", labels=(), judge="openai/gpt-4o")
+
+
+JUDGED = JudgeProgress(
+    judged=600,
+    unread=3,
+    pair=JudgedPair(ARMS[3], ARMS[2], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19),
+)
+NOBODY = People(4, 1, 2, 1, 1, None, None)
+TRUSTING = People(30, 3, 17, 8, 5, Agreement(28, 23, 0.68, 0.45, 0.91), Agreement(20, 17, 0.74, 0.48, 1.0))
+DISTRUSTING = People(14, 1, 4, 8, 2, Agreement(14, 5, -0.07, -0.41, 0.27), None)
 
 
 def asking(most_micros: int = 640_000) -> LadderProgress:

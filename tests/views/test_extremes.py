@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bot.decisions.advice import Reason, Verdict
 from bot.decisions.budget import Budget
+from bot.decisions.verdict.advice import Reason, Verdict
 from bot.measured import ArmProgress, LadderProgress
 from bot.results import ChangedRow
 from bot.views import (
@@ -31,18 +31,23 @@ from bot.views import (
     prices,
     results,
     runs,
+    status,
+    tuned_curves,
     versions,
 )
 from bot.views.blocks import UNSEEN, code, escape
+from bot.views.datasets import Best, Listed
 from bot.views.estimate_form import Choices
 from bot.views.home import Overview
-from tests.views import made, measured
+from bot.views.measurements import LadderLook
+from bot.views.status import Status
+from tests.views import curve_cards, made, measured
 from tests.views.cards import many_labels
 from tests.views.made import ANA, BEN, CLEO, NOW
 from tests.views.voice import mrkdwn, texts
 from tests.views.walker import problems
 from trainers.dataset import Columns, Finding
-from trainers.measuring.values import RUNG_NAMES, CurvePoint, LabelNeed
+from trainers.measuring.values import RUNG_NAMES, Arm, CurvePoint, LabelNeed
 from trainers.pricing import UnknownPrice
 from trainers.types import Answer
 
@@ -55,11 +60,6 @@ FULL = "x" * 4_000
 OURS = {f"<@{person}>" for person in (ANA, BEN, CLEO)}
 
 Json = Mapping[str, Any]
-
-
-class Checked:
-    def __init__(self, text: str) -> None:
-        self.dataset, self.report = made.dataset(state="refused", refusal=text), None
 
 
 class Tried:
@@ -94,11 +94,33 @@ def _about_data(text: str) -> dict[str, Any]:
         "ready": datasets.checked(dataset, ready),
         "refused": datasets.refused(dataset, text),
         "refused for a finding": datasets.refused(dataset, datasets.refusal_sentence(report)),
-        "list": datasets.listing([Checked(text)] * 200),
+        "list": datasets.listing([Listed(made.dataset(state="refused", refusal=text), None)] * 200),
+        "list, measured": datasets.listing(
+            [
+                Listed(
+                    made.dataset(),
+                    made.report(rows=10**9),
+                    Best(measured.rung("kshot", text[:600], 100), 0.855),
+                )
+            ]
+            * 200
+        ),
         "unknown": general.sentence(datasets.no_such_dataset(text[:200], [text[:200]])),
         "unknown, nothing near": general.sentence(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
         "estimate": estimates.card(_estimated(text), text),
         "estimate without a sum": estimates.card(made.estimated(volume=None, gaps=(text,), name=text), text),
+    }
+
+
+def _tuned_curve(name: str, text: str) -> dict[str, Any]:
+    asked = measured.measurement("asked", kind="curve", id=10**9)
+    plan = curve_cards.plan(dataset=name, provider=name, base_model=text, version=10**9, n_holdout=10**9)
+    size = replace(curve_cards.ASKS, rows=10**9, from_before=text, declined=("x",) * 9)
+    known = curve_cards.known(size, curve_cards.TRAINS, most=10**18, note=text)
+    return {
+        "tuned curve, asked": tuned_curves.asked(asked, plan, known, Budget(10**18, 10**17)),
+        "tuned curve": tuned_curves.progress(asked, plan, known),
+        "tuned curve, over": tuned_curves.over(asked, plan, known, escape(text[:900])),
     }
 
 
@@ -137,7 +159,8 @@ def _measured(text: str) -> dict[str, Any]:
             worst, number=10**9, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
         ),
         "ladder's thread": ladder.details(worst),
-        "curve": curves.card(curve, label_usd=Decimal(10**6), bar=0.999),
+        "curve": curves.card(curve, label_usd=Decimal(10**6), bar=0.999, beside=curve),
+        **_tuned_curve(name, text),
         "dataset, changed": versions.changed(
             made.dataset(version=2), replace(measured.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
         ),
@@ -146,6 +169,9 @@ def _measured(text: str) -> dict[str, Any]:
         "prices": prices.listing([priced, unknown] * 60, date(2026, 11, 25)),
         "preference": preferences.ask("3 17", text, text, text, done=10**9, wanted=10**9),
         "preference, chosen": preferences.chosen(text, text, text, "first", BEN),
+        "agreement": preferences.agreement(
+            10**9, text, measured.DISTRUSTING, Arm("zero", text), Arm("kshot", text)
+        ),
         "document": documents.received(document),
         "document, ready": documents.ready(document),
         "document, refused": documents.refused(document, text),
@@ -174,6 +200,9 @@ def _about_runs(text: str) -> dict[str, Any]:
         made.TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8
     )
     look = runs.Look(made.run("training"), plan, noted, None, NOW)
+    measuring_ = LadderLook(
+        measured.measurement(), measured.plan(dataset=text), measured.half_way(), None, NOW
+    )
     rejected = replace(look, run=made.run("rejected", error=text))
     row = ChangedRow(text, text, text, text, True)
     rows = [row, replace(row, is_better=False)] * 5_000
@@ -186,12 +215,15 @@ def _about_runs(text: str) -> dict[str, Any]:
         "ended": runs.ended(made.run("failed"), plan, f"Training failed: {escape(text)}"),
         "rejected, looked at": runs.look(rejected),
         "runs": runs.listing([look] * 100),
+        "status": status.card(Status([look] * 100, [measuring_] * 100, [measuring_, look] * 100)),
         "result": results.card(made.run("done"), plan, made.result()),
         "changed": results.changed(rows),
         "asking": models.thinking(Tried(text).ask),
         "answered": models.answered(Tried(text)),
         "could not be asked": models.failed(Tried(text).ask, text),
-        "home": home.page(Overview([look] * 100, [look] * 100, [rejected] * 100, budget)),
+        "home": home.page(
+            Overview([look] * 100, [look, measuring_] * 100, [rejected, measuring_] * 100, budget)
+        ),
     }
 
 

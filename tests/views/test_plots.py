@@ -15,7 +15,7 @@ from bot.drawings.costs import break_even
 from bot.drawings.placing import Box, Label, place
 from bot.judging import loss_curve
 from bot.views.results import card
-from tests.views import made, measured
+from tests.views import curve_cards, made, measured
 from trainers.dataset import LabelCount
 from trainers.evaluation import compare, confusion
 from trainers.measuring.values import RUNG_NAMES, CurvePoint, Prediction
@@ -96,6 +96,7 @@ def test_every_curve_is_drawn(tmp_path: Path) -> None:
     assert is_png(curve.draw(measured.curve(predicted=()), tmp_path / "b.png"))
     assert is_png(curve.draw(perfect, tmp_path / "c.png"))
     assert curve.draw(measured.curve(points=points[:1]), tmp_path / "d.png") is None
+    assert is_png(curve.draw(curve_cards.tuned(), tmp_path / "e.png", measured.curve()))
 
 
 @pytest.mark.parametrize("scale", ["0.000001", "1", "90000000000"])

@@ -74,8 +74,8 @@ def judge(
 def usd_per_1000(arm: Arm, replies: Sequence[Reply], prices: Prices) -> Decimal | None:
     """Of a thousand requests such as these; None where a price isn't known or nothing was asked.
 
-    An hour of an own machine is shared by requests one after the other: batches make it cheaper. The classical
-    rung costs nothing.
+    An hour of an own machine is shared by the requests that it answered side by side. The classical rung costs
+    nothing.
     """
     if arm.model is None:
         return Decimal(0)
@@ -83,13 +83,24 @@ def usd_per_1000(arm: Arm, replies: Sequence[Reply], prices: Prices) -> Decimal 
     if not isinstance(row, PriceRow) or not replies:
         return None
     if row.usd_per_hour is not None:
-        hours = Decimal(str(round(sum(reply.seconds for reply in replies), 6))) / 3600
+        hours = Decimal(str(round(_busy_seconds(replies), 6))) / 3600
         return _exact(hours * row.usd_per_hour * 1000 / len(replies))
     if row.price.input is None or row.price.output is None:
         return None
     usd = row.price.input * sum(reply.prompt_tokens for reply in replies)
     usd += row.price.output * sum(reply.completion_tokens for reply in replies)
     return _exact(usd / 1000 / len(replies))
+
+
+def _busy_seconds(replies: Sequence[Reply]) -> float:
+    """How long a machine was at it: answers that were under way together count once. Without the times at which
+    they came, as if one after the other."""
+    times = sorted((one.came_at - one.seconds, one.came_at) for one in replies if one.came_at is not None)
+    busy, until = sum(one.seconds for one in replies if one.came_at is None), float("-inf")
+    for began, came in times:
+        busy += max(came - max(began, until), 0.0)
+        until = max(until, came)
+    return busy
 
 
 def _check(replies: Mapping[Arm, Sequence[Reply]], examples: Sequence[Example]) -> None:

@@ -33,12 +33,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an arm said to one held-out row, and what that took. `seconds` of wall time."""
+    """What an arm said to one held-out row, and what that took. `seconds` of wall time, `came_at` unix seconds."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    came_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -256,3 +256,11 @@ def test_six_rungs_of_shares_take_a_moment_too() -> None:
 
     assert time.perf_counter() - started < 3
     assert all(rung.scoring == "f1" for rung in found.rungs)
+
+
+def test_answers_that_were_under_way_together_share_the_hour() -> None:
+    arm = Arm("zero", "own/box")
+    beside = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 1.0, 10.5)]
+    apart = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 20.0)]
+    assert usd_per_1000(arm, beside, PRICES) == pytest.approx(Decimal("0.8333"), abs=Decimal("0.0001"))
+    assert usd_per_1000(arm, apart, PRICES) == Decimal("2.00")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from bot.decisions import rungs as words
-from bot.decisions.bills import Asking, Rates, Tokens, bill
+from bot.decisions.verdict import rungs as words
+from bot.decisions.worth.bills import Asking, Rates, Tokens, bill
 from trainers.measuring.values import Rung
 from trainers.money import usd
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
-from bot.decisions.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached
-from bot.decisions.roi import Assumption, Inputs
-from bot.decisions.rungs import sentence
+from bot.decisions.verdict.rungs import sentence
+from bot.decisions.worth.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached
+from bot.decisions.worth.roi import Assumption, Inputs
 from trainers.money import rate, usd
 
 

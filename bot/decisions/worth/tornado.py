@@ -10,8 +10,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bot.decisions.amounts import tokens
-from bot.decisions.outlook import Swing
-from bot.decisions.roi import Inputs, Quality, Range, net_value
+from bot.decisions.worth.outlook import Swing
+from bot.decisions.worth.roi import Inputs, Quality, Range, net_value
 from trainers.money import usd
 
 MOST = 8

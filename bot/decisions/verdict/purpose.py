@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bot.decisions.facts import ENOUGH_ROWS, FASTER, STYLE_PROMPTED, Evidence, Facts, Reason, Step
-from bot.decisions.rungs import percent, scored, seconds
+from bot.decisions.verdict.facts import ENOUGH_ROWS, FASTER, STYLE_PROMPTED, Evidence, Facts, Reason, Step
+from bot.decisions.verdict.rungs import percent, scored, seconds
 from trainers.measuring.values import Rung
 
 

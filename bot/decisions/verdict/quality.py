@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.decisions.facts import FASTER, Evidence, Facts, Reason, Step, is_silent, labelling, saying
-from bot.decisions.rungs import (
+from bot.decisions.verdict.facts import FASTER, Evidence, Facts, Reason, Step, is_silent, labelling, saying
+from bot.decisions.verdict.rungs import (
     NAMES,
     asking,
     charge,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from bot.decisions.outlook import Outlook
-from bot.decisions.roi import USD_PER_HOUR, Estimate
-from bot.decisions.tasks import TaskKind
+from bot.decisions.verdict.tasks import TaskKind
+from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.roi import USD_PER_HOUR, Estimate
 from trainers.measuring.values import DEFAULT_BAR, Curve, Ladder, Rung
 from trainers.providers import ModelVerdict
 

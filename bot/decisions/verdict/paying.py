@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from bot.decisions.amounts import duration, tokens
-from bot.decisions.facts import LIKELY, LONGEST_PAYBACK_MONTHS, UNLIKELY, Facts, Reason, Step, saying
-from bot.decisions.outlook import Outlook, Swing
-from bot.decisions.roi import Estimate
+from bot.decisions.verdict.facts import LIKELY, LONGEST_PAYBACK_MONTHS, UNLIKELY, Facts, Reason, Step, saying
+from bot.decisions.worth.outlook import Outlook, Swing
+from bot.decisions.worth.roi import Estimate
 from trainers.money import usd
 
 STAY = Step("Stay with today's model, or start all the same if quality, not cost, is the reason.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.decisions.bills import MILLION, ZERO, Rates
-from bot.decisions.roi import Gap, Range, Training, Usage
+from bot.decisions.worth.bills import MILLION, ZERO, Rates
+from bot.decisions.worth.roi import Gap, Range, Training, Usage
 from trainers.pricing import PriceRow
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
-from bot.decisions.facts import (
+from bot.decisions.verdict.facts import (
     ENOUGH_ROWS,
     FEW_PER_LABEL,
     NOT_YET_ROWS,
@@ -15,8 +15,8 @@ from bot.decisions.facts import (
     labelling,
     saying,
 )
-from bot.decisions.purpose import about_task
-from bot.decisions.rungs import NAMES, percent
+from bot.decisions.verdict.purpose import about_task
+from bot.decisions.verdict.rungs import NAMES, percent
 
 SHOWN_LABELS = 5
 Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sided bound
@@ -130,7 +130,7 @@ def about_more_rows(facts: Facts) -> tuple[Reason, ...]:
         (one for one in curve.predicted if one.score >= evidence.bar and one.rows > facts.rows), None
     )
     whose = NAMES[curve.arm.rung]
-    gain = f"100 more rows are predicted to bring {whose} {100 * max(curve.points_per_100, 0):.1f} points."
+    gain = f"100 more rows are predicted to bring {whose} {max(curve.points_per_100, 0):.1f} points."
     if there is None:
         return (Reason("more rows", "unknown", gain, weighs=False),)
     between = f"{percent(there.low)} to {percent(there.high)}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from bot.decisions.amount_of_data import about_holdout, about_labels, about_more_rows, about_rows
-from bot.decisions.facts import NOT_YET_ROWS, Evidence, Facts, Kind, Reason, Step, labelling
-from bot.decisions.paying import about_money
-from bot.decisions.purpose import about_task
-from bot.decisions.quality import about_alternatives, about_tuned
+from bot.decisions.verdict.amount_of_data import about_holdout, about_labels, about_more_rows, about_rows
+from bot.decisions.verdict.facts import NOT_YET_ROWS, Evidence, Facts, Kind, Reason, Step, labelling
+from bot.decisions.verdict.paying import about_money
+from bot.decisions.verdict.purpose import about_task
+from bot.decisions.verdict.quality import about_alternatives, about_tuned
 from trainers.money import usd
 
 __all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]

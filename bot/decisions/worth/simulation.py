@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot.decisions.flows import month_weights
-from bot.decisions.outlook import Month, Outlook, Quantiles
-from bot.decisions.roi import (
+from bot.decisions.worth.flows import month_weights
+from bot.decisions.worth.outlook import Month, Outlook, Quantiles
+from bot.decisions.worth.roi import (
     Inputs,
     Quality,
     Range,
@@ -23,7 +23,7 @@ from bot.decisions.roi import (
     target_months,
     wrong_answers_usd,
 )
-from bot.decisions.tornado import LABOUR, tornado
+from bot.decisions.worth.tornado import LABOUR, tornado
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,12 +12,12 @@ from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 
-from bot.decisions.alternatives import Alternative
 from bot.decisions.amounts import HOURS_PER_MONTH
-from bot.decisions.bills import MILLION, ZERO, Asking, Tokens, bill
-from bot.decisions.bills import MonthlyCost as MonthlyCost
-from bot.decisions.bills import Rates as Rates
-from bot.decisions.flows import Flow, monthly_savings, net_present_value
+from bot.decisions.worth.alternatives import Alternative
+from bot.decisions.worth.bills import MILLION, ZERO, Asking, Tokens, bill
+from bot.decisions.worth.bills import MonthlyCost as MonthlyCost
+from bot.decisions.worth.bills import Rates as Rates
+from bot.decisions.worth.flows import Flow, monthly_savings, net_present_value
 
 USD_PER_HOUR = Decimal(75)
 ONE_BY_ONE = Asking()

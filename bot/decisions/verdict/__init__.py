@@ -1,0 +1,1 @@
+"""Go, no-go, or what to find out next: rules over what was measured, the data and the money."""

@@ -1,0 +1,1 @@
+"""What a fine-tune costs and saves: exact sums, chances, and what moves them."""

@@ -1,0 +1,102 @@
+"""What the steps of a ladder share: its answers, what they have cost, and writing down how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bot import climbing, verdicts
+from bot.climbing import ArmKeys
+from bot.decisions.spending import most_micros, most_of_judge, spent_micros, spent_on_judge
+from bot.measured import LadderPlan, LadderProgress
+from bot.verdicts import Questions
+from bot.workflows import measurements
+from bot.workflows.datasets import SEED
+from bot.workflows.desk import Desk
+from storage.records import KeptReply, Measurement
+from trainers.measuring.values import Arm, Reply
+
+
+def owner(measurement: Measurement) -> str:
+    return f"m{measurement.id}"
+
+
+def keys_of(desk: Desk, measurement: Measurement, plan: LadderPlan) -> Mapping[Arm, ArmKeys] | None:
+    """None where its folder was lost: the same plan gives the same questions, which are being written again."""
+    folder, work = measurements.folder_of(desk, measurement), f"prepare m{measurement.id}"
+    keys = None if desk.workers.has(work) else climbing.read_keys(folder)
+    return keys or desk.workers.poll(work, climbing.prepare, plan, desk.settings.files, folder, SEED)
+
+
+def answers(desk: Desk, keys: Mapping[Arm, ArmKeys]) -> Mapping[str, KeptReply]:
+    return desk.store.replies.found([key for one in keys.values() for key in one.keys])
+
+
+def replies(
+    keys: Mapping[Arm, ArmKeys], progress: LadderProgress, found: Mapping[str, KeptReply]
+) -> dict[Arm, list[Reply]]:
+    """Of the arms that could be measured. A question that was declined counts as an empty answer."""
+    return {
+        one.arm: [_reply(found.get(key)) for key in keys[one.arm].keys]
+        for one in progress.arms
+        if one.failed is None
+    }
+
+
+def judged_questions(desk: Desk, measurement: Measurement) -> list[Questions]:
+    """Those that the judge is asked, as far as they are written."""
+    folder = measurements.folder_of(desk, measurement)
+    both = (verdicts.read_questions(folder, name) for name in (verdicts.ACCEPTABLE, verdicts.BETTER))
+    return [one for one in both if one is not None]
+
+
+def spent(
+    desk: Desk,
+    measurement: Measurement,
+    plan: LadderPlan,
+    progress: LadderProgress,
+    under_way: frozenset[str] = frozenset(),
+) -> int:
+    """Micro-dollars. Questions that are `under_way` will be answered and paid: they count with the most that they
+    can cost."""
+    keys = climbing.read_keys(measurements.folder_of(desk, measurement))
+    if keys is None or progress.started_at is None:
+        return 0
+    found = answers(desk, keys)
+    known = frozenset(key for one in keys.values() for key in one.keys) - (under_way - found.keys())
+    by_arms = spent_micros(plan.price_of, keys, found, progress.started_at)
+    by_arms += most_micros(plan.price_of, keys, known, climbing.max_tokens(plan.labels), plan.thinking)
+    return by_arms + _spent_on_judge(desk, measurement, plan, progress.started_at, under_way)
+
+
+def _spent_on_judge(
+    desk: Desk, measurement: Measurement, plan: LadderPlan, since: float, under_way: frozenset[str]
+) -> int:
+    if plan.judge is None:
+        return 0
+    price, total = plan.price_of[plan.judge], 0
+    for asked in judged_questions(desk, measurement):
+        found = desk.store.replies.found(asked.priced.keys)
+        known = asked.wanted - (under_way - found.keys())
+        total += spent_on_judge(price, asked.priced, found, since)
+        total += most_of_judge(price, asked.priced, known, verdicts.cap(plan))
+    return total
+
+
+def keep(
+    desk: Desk, measurement: Measurement, progress: LadderProgress, before: LadderProgress | None
+) -> None:
+    """Written, and shown where there is something new to see."""
+    if progress == before:
+        return
+    with desk.store.transaction():
+        moved = desk.store.measurements.move(
+            measurement, measurement.state, now=desk.clock(), progress=progress.to_json(), tries=0
+        )
+        if moved:
+            measurements.show(desk, moved)
+
+
+def _reply(kept: KeptReply | None) -> Reply:
+    if kept is None:
+        return Reply("", 0, 0, 0.0)
+    return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds, kept.at)

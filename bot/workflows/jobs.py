@@ -1,0 +1,167 @@
+"""One job for one key at a trainer: looked for, created once, followed, cancelled. For runs and curves alike.
+
+A create whose answer got lost may have cost money already. So the job is looked for by its key first; without a
+sign of it, a second create waits until the list has had time to show the first one. Writes nothing down: whoever
+calls commits the intent between `prepare` and `send`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.results import Progress
+from bot.views.blocks import escape
+from trainers.client import Trainer
+from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.types import QUEUED_STATUSES, Event, Job, JobSpec
+
+SETTLE_S = 12 * 60.0
+LOOK_AGAIN_S = 10.0
+POLL_S = 2.0
+MAX_CREATES = 5
+MAX_PAUSE_S = 120.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How far a create is. `is_sent`: one was, at `since` (unix seconds), the `tries`-th."""
+
+    key: str
+    is_sent: bool
+    since: float
+    tries: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Nothing is there, and the file to train on is at the trainer: create now."""
+
+    file_id: str
+
+
+@dataclass(frozen=True)
+class Started:
+    job: Job
+
+
+@dataclass(frozen=True)
+class Later:
+    """Look again after so many seconds. `note` is a sentence about a hiccup."""
+
+    seconds: float
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A certain no: nothing was created."""
+
+    refused: Refused
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A job may be there, and only a person can tell. `why` is ours and may hold mrkdwn."""
+
+    why: str
+
+
+def prepare(
+    trainer: Trainer, attempt: Attempt, path: Path, sha256: str, now: float
+) -> Ready | Started | Later | Turned | Stuck:
+    """Look for the job; where there is none and may be one, see that its file is there."""
+    try:
+        found = trainer.find_jobs(attempt.key)
+        if found:
+            return Started(_adopted(trainer, attempt.key, found))
+        if not _may_create(trainer, attempt, now):
+            return Later(LOOK_AGAIN_S)
+        if attempt.tries >= MAX_CREATES:
+            return Stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
+        return Ready(trainer.upload(path, sha256))
+    except Refused as refused:
+        if attempt.is_sent:  # a no to the look is none to the create before it
+            return Stuck(f"{escape(str(refused))} A job may have been created: look there.")
+        return Turned(refused)
+    except TrainerError as trouble:
+        return Later(_pause(attempt, trouble), str(trouble))
+
+
+def send(trainer: Trainer, spec: JobSpec) -> Started | Later | Turned:
+    """The one create, after the intent is committed."""
+    try:
+        return Started(trainer.create(spec))
+    except Refused as refused:
+        return Turned(refused)
+    except (Uncertain, Nonsense) as doubt:
+        log.warning("%s: %s", spec.key, doubt)
+        return Later(LOOK_AGAIN_S / 2, str(doubt))
+
+
+def look_for(trainer: Trainer, attempt: Attempt, now: float) -> Started | Later | None:
+    """The job of a create in doubt; None where there surely is none."""
+    try:
+        found = trainer.find_jobs(attempt.key)
+        if found:
+            return Started(_adopted(trainer, attempt.key, found))
+    except TrainerError as trouble:
+        return Later(_pause(attempt, trouble), str(trouble))
+    is_settled = now - attempt.since >= SETTLE_S
+    return None if is_settled else Later(LOOK_AGAIN_S)
+
+
+def followed(
+    trainer: Trainer, job_id: str, known: Progress, now: float, *, cancel: bool
+) -> tuple[Job, Progress]:
+    """One look at a job, cancelled where that is wished: it, and how far it is. TrainerError's family."""
+    job = trainer.job(job_id)
+    if cancel and not job.is_final:
+        job = _cancelled(trainer, job)
+    events = trainer.events(job.id, 20) if job.status == "running" or job.is_final else ()
+    return job, _progress(known, job, events, now)
+
+
+def _adopted(trainer: Trainer, key: str, found: tuple[Job, ...]) -> Job:
+    """The oldest job with our key is ours; were there others, they would cost twice."""
+    for extra in found[1:]:
+        if not extra.is_final:
+            log.error("job %s is a second one with our key %s: cancelled", extra.id, key)
+            trainer.cancel(extra.id)
+    return found[0]
+
+
+def _may_create(trainer: Trainer, attempt: Attempt, now: float) -> bool:
+    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
+    if not attempt.is_sent or trainer.provider.can("idempotency"):
+        return True
+    return now - attempt.since >= SETTLE_S
+
+
+def _cancelled(trainer: Trainer, job: Job) -> Job:
+    """A job that ended while it was being cancelled refuses that; what it is now counts."""
+    try:
+        return trainer.cancel(job.id)
+    except Refused:
+        now = trainer.job(job.id)
+        if not now.is_final:
+            raise
+        return now
+
+
+def _progress(known: Progress, job: Job, events: tuple[Event, ...], now: float) -> Progress:
+    """What the trainer says, on top of what we knew."""
+    note = None
+    if not job.has_known_status:
+        note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
+    elif job.status in QUEUED_STATUSES:
+        note = "Waiting for a free place on the trainer."
+    return known.with_job(job, events, note, now)
+
+
+def _pause(attempt: Attempt, trouble: TrainerError) -> float:
+    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
+    return min(asked or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)

@@ -1,0 +1,88 @@
+"""What people see at a glance: the App Home, what is open, what came out lately, each dataset's best rung."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.measured import CurvePlan, LadderPlan, LadderProgress
+from bot.tuned_curves import TunedCurveProgress, plan_of
+from bot.views.datasets import Best, Listed
+from bot.views.home import Overview
+from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
+from bot.views.runs import Look
+from bot.views.status import Status
+from bot.workflows import datasets, gathered, plans, runs
+from bot.workflows.datasets import Checked
+from bot.workflows.desk import Desk
+from storage.records import Measurement
+from trainers.measuring.values import Curve, Ladder
+
+LATEST_MEASUREMENTS = 15
+LATEST_RESULTS = 6
+SHOWN_DATASETS = 40  # more lines no card has room for
+
+
+def status(desk: Desk) -> Status:
+    return Status(runs.open_runs(desk), _open(desk), _latest(desk)[:LATEST_RESULTS])
+
+
+def home(desk: Desk, person: str) -> Overview:
+    """For the person's App Home."""
+    looks = runs.open_runs(desk)
+    waiting = [one for one in looks if one.run.state == "awaiting_approval"]
+    may_approve = person in plans.policy(desk).approvers
+    return Overview(
+        mine=[
+            one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)
+        ],
+        open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(desk)],
+        recent=_latest(desk),
+        budget=plans.budget(desk),
+    )
+
+
+def listing(desk: Desk) -> Sequence[Listed]:
+    """Every version, newest first; what was measured stands with the newest usable one of a name."""
+    seen: set[str] = set()
+    listed: list[Listed] = []
+    for one in datasets.listing(desk):
+        is_newest = one.report is not None and one.dataset.name not in seen
+        seen |= {one.dataset.name} if is_newest else set()
+        best = _best(desk, one) if is_newest and len(listed) < SHOWN_DATASETS else None
+        listed.append(Listed(one.dataset, one.report, best))
+    return listed
+
+
+def _best(desk: Desk, checked: Checked) -> Best | None:
+    if checked.report is None:
+        return None
+    evidence = gathered.evidence_of(desk, checked.dataset, checked.report, None)
+    return Best(gathered.best_rung(evidence), evidence.bar)
+
+
+def _open(desk: Desk) -> list[MeasurementLook]:
+    return [_look(desk, one) for one in desk.store.measurements.open()]
+
+
+def _latest(desk: Desk) -> list[Look | MeasurementLook]:
+    """Runs and measurements that have a result, newest first."""
+    done = [one for one in desk.store.measurements.newest(LATEST_MEASUREMENTS) if one.result]
+    looks: list[Look | MeasurementLook] = [one for one in runs.latest(desk) if one.result]
+    return sorted([*looks, *(_look(desk, one) for one in done)], key=_changed_at, reverse=True)
+
+
+def _changed_at(one: Look | MeasurementLook) -> float:
+    return one.run.updated_at if isinstance(one, Look) else one.measurement.updated_at
+
+
+def _look(desk: Desk, measurement: Measurement) -> MeasurementLook:
+    found = measurement.result
+    if measurement.kind == "ladder":
+        plan = LadderPlan.from_json(measurement.plan)
+        known = LadderProgress.from_json(measurement.progress)
+        ladder = Ladder.from_json(found) if found else None
+        return LadderLook(measurement, plan, known, ladder, desk.clock())
+    curve, drawn = Curve.from_json(found) if found else None, plan_of(measurement.plan)
+    if isinstance(drawn, CurvePlan):
+        return CurveLook(measurement, drawn, curve)
+    return TunedCurveLook(measurement, drawn, TunedCurveProgress.from_json(measurement.progress), curve)

@@ -1,0 +1,87 @@
+"""The model of one size of a curve is asked every held-out row: by the askers, read as a run's tuned model is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bot import climbing
+from bot.askers import Declined, Question
+from bot.decisions.actuals import Asked
+from bot.tuned_curves import SizeProgress, TunedCurvePlan
+from bot.views.blocks import escape
+from bot.workflows import evidence
+from bot.workflows.counting import SURELY_DECLINED
+from bot.workflows.curve_step import CurveStep, fail, keep, over
+from bot.workflows.desk import Desk
+from storage.records import KeptReply
+
+
+def questions_of(desk: Desk, plan: TunedCurvePlan, model: str) -> Sequence[Question]:
+    """In the holdout's order. `model` is its name at the provider."""
+    holdout = climbing.examples(desk.settings.files, plan.holdout_sha256)
+    return evidence.tuned_questions(desk, plan.provider, model, plan.labels, holdout)
+
+
+def texts_of(desk: Desk, plan: TunedCurvePlan, model: str) -> list[str]:
+    """What it said to each held-out row; nothing where a question was declined."""
+    questions = questions_of(desk, plan, model)
+    found = desk.store.replies.found([one.key for one in questions])
+    return [found[one.key].text if one.key in found else "" for one in questions]
+
+
+def evaluate(step: CurveStep) -> None:
+    """What is missing is asked for. Questions under way have to be paid: they are waited for, whatever happens."""
+    desk, questions = step.desk, questions_of(step.desk, step.plan, str(step.size.model))
+    declined = desk.askers.collect(step.owner)
+    found = desk.store.replies.found([one.key for one in questions])
+    step = step.with_size(_counted(step, questions, found, declined))
+    missing = [one for one in questions if one.key not in found and one.key not in step.size.declined]
+    hopeless = _hopeless(step.size, declined)
+    if step.is_stopped:
+        if not desk.askers.drop(step.owner):
+            over(step)
+    elif hopeless:
+        desk.askers.drop(step.owner)
+        fail(step, f"Measuring failed: {escape(hopeless)}")
+    elif missing:
+        _ask(step, missing)
+    else:
+        keep(step.with_size(step.size.to("done", desk.clock())).noted(None))
+
+
+def _ask(step: CurveStep, missing: Sequence[Question]) -> None:
+    askers, provider = step.desk.askers, step.plan.provider
+    trouble = askers.trouble(provider)
+    keep(step.noted(f"{trouble} Measuring goes on by itself." if trouble else None))
+    if len({one.key for one in missing}) > askers.waiting(step.owner):
+        askers.ask(step.owner, provider, missing)
+    else:
+        askers.wake()
+
+
+def _counted(
+    step: CurveStep,
+    questions: Sequence[Question],
+    found: Mapping[str, KeptReply],
+    declined: Sequence[Declined],
+) -> SizeProgress:
+    """Answers that were there before this measurement began are free."""
+    size, keys = step.size, {one.key for one in questions}
+    refused = {one.key for one in declined if not one.of_model} & keys
+    paid = [one for one in found.values() if one.at >= step.progress.started_at]
+    asked = Asked(sum(one.prompt_tokens for one in paid), sum(one.completion_tokens for one in paid))
+    return replace(
+        size,
+        answered=sum(one.key in found for one in questions),
+        declined=(*size.declined, *sorted(refused - found.keys() - set(size.declined))),
+        spent_micros=step.spent(size.training, asked),
+    )
+
+
+def _hopeless(size: SizeProgress, declined: Sequence[Declined]) -> str | None:
+    """Why a model can't be asked at all."""
+    of_model = next((one.why for one in declined if one.of_model), None)
+    if of_model or size.answered or len(size.declined) < SURELY_DECLINED:
+        return of_model
+    return declined[0].why if declined else "it declined every question."

@@ -1,0 +1,153 @@
+"""One size of a tuned model's curve is trained: its job is created once (jobs.py), followed, cancelled.
+
+waiting → creating → training → evaluating (size_answers.py) → done, each written down before the next begins. A
+size that was trained before begins with evaluating.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bot.views.blocks import escape
+from bot.views.words import counted
+from bot.workflows import jobs, size_answers, uploads
+from bot.workflows.curve_step import CurveStep, fail, fail_in_doubt, keep, over
+from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+from trainers.types import Job, JobSpec
+
+
+def move_on(step: CurveStep) -> None:
+    """One step of the size at work."""
+    trainer = step.desk.trainers.get(step.plan.provider)
+    if trainer is None:
+        _wait_for_key(step)
+        return
+    match step.size.state:
+        case "waiting" if step.is_stopped:
+            over(step)
+        case "creating" if step.is_stopped:
+            _look_for(step, trainer)
+        case "waiting" | "creating":
+            _create(step, trainer)
+        case "training":
+            _follow(step, trainer)
+        case "evaluating":
+            size_answers.evaluate(step)
+        case "done":
+            pass
+
+
+def _create(step: CurveStep, trainer: Trainer) -> None:
+    sha256 = step.size.sha256
+    path = step.desk.settings.files / f"{sha256}.jsonl"
+    match jobs.prepare(trainer, _attempt(step), path, sha256, step.desk.clock()):
+        case jobs.Ready(file_id):
+            _send(step, trainer, file_id)
+        case jobs.Started(job):
+            _started(step, job)
+        case jobs.Later(seconds, note):
+            keep(step.noted(note), seconds=seconds)
+        case jobs.Turned(refused):
+            _refused(step, trainer, refused)
+        case jobs.Stuck(why):
+            fail_in_doubt(step, why)
+
+
+def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:
+    size = step.size.to("creating", step.desk.clock(), tries=step.size.tries + 1, file_id=file_id)
+    intent = keep(step.with_size(size).noted(None))
+    if intent is None:
+        return
+    match jobs.send(trainer, _spec(intent, file_id)):
+        case jobs.Started(job):
+            _started(intent, job)
+        case jobs.Later(seconds, note):
+            keep(intent.noted(note), seconds=seconds)
+        case jobs.Turned(refused):
+            _refused(intent, trainer, refused)
+
+
+def _spec(step: CurveStep, file_id: str) -> JobSpec:
+    return JobSpec(
+        key=step.size.key,
+        model=step.plan.base_model,
+        training_file=file_id,
+        hyperparameters=dict(step.planned.hyperparameters),
+        seed=step.plan.seed,
+        suffix=f"{step.plan.dataset}-{step.size.rows}",
+        metadata={"measurement": step.owner},
+    )
+
+
+def _started(step: CurveStep, job: Job) -> None:
+    now, store = step.desk.clock(), step.desk.store
+    subject, detail = f"measurement {step.measurement.id}", f"job {job.id} on {step.size.rows} rows"
+    with store.transaction():
+        if keep(step.with_size(step.size.to("training", now, job_id=job.id)).noted(None)):
+            store.audit.add(at=now, who="finetune", action="started", subject=subject, detail=detail)
+
+
+def _look_for(step: CurveStep, trainer: Trainer) -> None:
+    """Stopped while a create was in doubt: a job that is found is cancelled by the next step."""
+    match jobs.look_for(trainer, _attempt(step), step.desk.clock()):
+        case jobs.Started(job):
+            _started(step, job)
+        case jobs.Later(seconds, note):
+            keep(step.noted(note), seconds=seconds)
+        case None:
+            over(step)
+
+
+def _attempt(step: CurveStep) -> jobs.Attempt:
+    size = step.size
+    return jobs.Attempt(size.key, size.state == "creating", size.since, size.tries)
+
+
+def _follow(step: CurveStep, trainer: Trainer) -> None:
+    size, now = step.size, step.desk.clock()
+    try:
+        job, training = jobs.followed(trainer, str(size.job_id), size.training, now, cancel=step.is_stopped)
+    except Refused as refused:
+        fail_in_doubt(step, f"{escape(str(refused))} The job may still cost money: look there.")
+        return
+    except TrainerError as trouble:
+        keep(step.noted(f"{trouble} The job itself goes on; asking again."), seconds=MAX_PAUSE_S / 8)
+        return
+    known = step.with_size(replace(size, training=training, spent_micros=step.spent(training)))
+    _take(known.noted(training.note), job, trainer)
+
+
+def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
+    """A model of a curve is only measured, so its file is deleted as soon as its job is through."""
+    if not job.is_final:
+        keep(step, seconds=POLL_S)
+        return
+    uploads.take_back(step.desk, trainer, step.size.file_id, step.owner)
+    trained = f"Training on {counted(step.size.rows, 'row')}"
+    if job.status == "succeeded" and job.fine_tuned_model:
+        keep(step.with_size(step.size.to("evaluating", step.desk.clock(), model=job.fine_tuned_model)))
+    elif job.status == "succeeded":
+        fail(step, f"{trained} gave a model without a name to ask it by.")
+    elif job.status == "failed":
+        fail(step, f"{trained} failed: {escape(job.error_message or 'the trainer gave no reason')}")
+    elif step.is_stopped:
+        over(step)
+    else:
+        fail(step, f"{trained} was cancelled on the trainer's side.")
+
+
+def _refused(step: CurveStep, trainer: Trainer, refused: Refused) -> None:
+    """A certain no: nothing was created."""
+    file = uploads.take_back(step.desk, trainer, step.size.file_id, step.owner)
+    where = f"Training on {counted(step.size.rows, 'row')} was refused: {escape(str(refused))}"
+    fail(step, f"{where}{file} No job was started for it.")
+
+
+def _wait_for_key(step: CurveStep) -> None:
+    """A job may be there, so it is not given up because a key is missing where the bot runs."""
+    provider = step.plan.provider
+    row = step.desk.settings.provider(provider)
+    where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
+    keep(step.noted(f"There is no key for {provider} any more. {where}."), seconds=MAX_PAUSE_S / 2)

@@ -1,0 +1,92 @@
+"""A tuned model's curve on our own trainer: the real one, a process of its own, that really trains a toy model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bot.props import LABELS
+from tests.bot.test_story_curve_tuned import progress, until_size
+from tests.bot.test_story_ladder import HELD, MakeWorld, measurement, until
+from tests.bot.world import Rules, World
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.served import KEY, Served, served_process
+from trainers.measuring.values import Arm, Curve
+
+CURVE = "/finetune curve tickets target=local/tiny"
+# by the plan's own rule a toy would be trained for minutes
+OWN = """[providers.local]
+base_url = "{url}"
+[providers.local.defaults]
+n_epochs = 2
+[providers.local.models.tiny]
+usd_per_hour = "{usd}"
+"""
+
+
+@pytest.fixture
+def served(
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Served]:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+        yield served
+
+
+def own_world(make_world: MakeWorld, served: Served, usd: str = "0") -> World:
+    world = make_world(Rules(more=OWN.format(url=served.url, usd=usd)))
+    world.seed_dataset()
+    return world
+
+
+def jobs(served: Served) -> list[tuple[str, str]]:
+    """(status, our key) at the trainer, oldest first."""
+    with served.client() as client:
+        listed = client.fine_tuning.jobs.list(limit=100).data
+    return [(job.status, (job.metadata or {})["finetune_key"]) for job in reversed(listed)]
+
+
+def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
+    make_world: MakeWorld, served: Served
+) -> None:
+    """Starts at once, goes on after a stop in each state, and trains nothing twice: four jobs, one cancelled."""
+    world = own_world(make_world, served)
+    assert world.type(CURVE) == ""
+    for at, state in ((0, "training"), (0, "evaluating"), (1, "training")):
+        until_size(world, at, state, seconds=90)
+        world.restart()
+    world.type("/finetune cancel m1")
+    assert until(world, "cancelled", seconds=90).result is None
+    assert [status for status, _ in jobs(served)] == ["succeeded", "cancelled"]
+    world.type(CURVE)
+    until_size(world, 2, "evaluating", number=2, seconds=150)
+    assert [one.from_before for one in progress(world, 2).sizes] == ["m1", None, None]
+    world.restart()
+    done = until(world, "done", 2, seconds=90)
+    statuses, keys = zip(*jobs(served), strict=True)
+    assert statuses == ("succeeded", "cancelled", "succeeded", "succeeded") and len(set(keys)) == 4
+    curve = Curve.from_json(str(done.result))
+    assert curve.arm == Arm("tuned", "local/tiny") and [point.rows for point in curve.points] == [10, 21, 42]
+    assert all(len(point.draws) == 1 for point in curve.points)
+    assert done.actual_micros == done.reserved_micros == 0
+    assert {need.label for need in curve.needs} <= set(LABELS)
+    replies = world.store.database.rows("SELECT model FROM replies")
+    assert len(replies) == 3 * HELD and len({row["model"] for row in replies}) == 3
+    card = world.said("The line through the points", "classical rung")
+    assert "local/tiny" in card and "curve.png" in world.files()
+
+
+def test_a_machine_that_is_paid_by_the_hour_asks_first(make_world: MakeWorld, served: Served) -> None:
+    world = own_world(make_world, served, usd="2.00")
+    world.type(CURVE)
+    world.until(lambda: measurement(world).reserved_micros, "its price")
+    world.send()
+    assert measurement(world).state == "asked" and jobs(served) == []
+    assert "Train 3 times for" in world.said("Train 3 times for")
+    plan = json.loads(measurement(world).plan)
+    assert measurement(world).reserved_micros == sum(size["training_micros"] for size in plan["sizes"])

@@ -1,0 +1,336 @@
+"""A tuned model's learning curve at a company: asked for, agreed to, trained three times, told; stopped, cancelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.views import measuring, tuned_curves
+from bot.workflows.jobs import MAX_CREATES, SETTLE_S
+from storage.records import Measurement
+from tests.bot.props import tickets_csv
+from tests.bot.test_story_ladder import CHAT, HELD, measurement, until, until_asked
+from tests.bot.test_story_waivers import with_addresses
+from tests.bot.world import GUS, JOBS, Rules, World
+from tests.peers.hosted import COMMIT_THEN_500, NOT_AVAILABLE, NOTHING_BUT_500, RESET, Fault
+from trainers.measuring.values import Arm, Curve
+
+TARGET = "acme/acme-small"
+CURVE = f"/finetune curve tickets target={TARGET}"
+SIZES = [10, 21, 42]
+MakeWorld = Callable[[Rules], World]
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return with_short_trainings(make_world(Rules()))
+
+
+def with_short_trainings(world: World) -> World:
+    """The company bills as many tokens as so few rows have."""
+    world.company.service.trained_tokens = 400
+    return world
+
+
+def progress(world: World, number: int = 1) -> TunedCurveProgress:
+    return TunedCurveProgress.from_json(measurement(world, number).progress)
+
+
+def agreed(world: World, line: str = CURVE, number: int = 1) -> Measurement:
+    assert world.type(line) == ""
+    until_asked(world, number)
+    world.click(BEN, tuned_curves.TRAIN)
+    return measurement(world, number)
+
+
+def until_size(world: World, at: int, state: str, *, number: int = 1, seconds: float = 20) -> None:
+    def is_there() -> bool:
+        sizes = progress(world, number).sizes
+        return len(sizes) > at and sizes[at].state == state
+
+    world.until(is_there, f"size {at + 1} to be {state}", seconds=seconds)
+
+
+def only_three_jobs(world: World) -> None:
+    keys = [job.request["metadata"]["finetune_key"] for job in world.company.service.jobs.values()]
+    assert len(keys) == len(set(keys)) == 3
+
+
+def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
+    world.seed_dataset()
+    assert world.type(f"{CURVE} label_usd=0.50 predict=1000,84") == ""
+    asked = until_asked(world)
+    assert asked.state == "asked" and world.jobs() == 0
+    assert world.store.committed(asked.month) == asked.reserved_micros > 0
+    card = world.said("Train 3 times for")
+    assert "10 rows" in card and "21 rows" in card and "42 rows" in card and TARGET in card
+    world.click(BEN, tuned_curves.TRAIN)
+    done = until(world, "done")
+    curve = Curve.from_json(str(done.result))
+    assert curve.arm == Arm("tuned", TARGET) and [point.rows for point in curve.points] == SIZES
+    assert [point.score for point in curve.points] == [1.0, 1.0, 1.0]
+    assert [one.rows for one in curve.predicted] == [84, 1000]
+    assert world.company.count(CHAT) == 3 * HELD
+    only_three_jobs(world)
+    assert 0 < (done.actual_micros or 0) <= done.reserved_micros
+    assert world.store.committed(done.month) == done.actual_micros
+    result = world.said("The line through the points", "classical rung", "Each size was trained once")
+    assert TARGET in result and "curve.png" in world.files()
+    assert "stands in a message of its own" in world.said("Learning curve m1 is done")
+    actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
+    assert actions == ["curve", "agree", "started", "started", "started", "measured"]
+    assert TARGET in world.type("/finetune results m1")
+
+
+def test_each_size_is_trained_on_nested_rows_and_leaves_no_file_behind(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    sent: dict[str, set[str]] = {}
+
+    def watch() -> bool:
+        for file in world.company.service.files.values():
+            if file.purpose == "fine-tune":
+                sent[file.name] = {json.dumps(json.loads(row)) for row in file.content.splitlines()}
+        return measurement(world).state == "done"
+
+    world.until(watch, "the curve", seconds=30)
+    small, half, whole = sorted(sent.values(), key=len)
+    assert [len(small), len(half), len(whole)] == SIZES and small < half < whole
+    assert world.left_at_company() == []
+    models = [job.request["suffix"] for job in world.company.service.jobs.values()]
+    assert models == ["tickets-10", "tickets-21", "tickets-42"]
+    assert world.store.models() == []
+
+
+def test_the_card_says_which_size_is_trained(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 1, "training")
+    world.send()
+    assert world.said("Learning curve m1: size 2 of 3")
+    card = json.dumps(list(world.with_button(measuring.CANCEL).blocks))
+    assert (
+        "10 rows: trained and measured" in card and "21 rows: training" in card and "42 rows: waits" in card
+    )
+
+
+def test_a_done_run_has_trained_the_largest_size(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    jobs, asked = world.jobs(), world.company.count(CHAT)
+    agreed(world)
+    assert progress(world).to_train == 2 and "trained before, by run 1" in world.said("Train 2 times")
+    done = until(world, "done")
+    assert world.jobs() == jobs + 2 and world.company.count(CHAT) == asked + 2 * HELD
+    assert [one.rows for one in Curve.from_json(str(done.result)).points] == SIZES
+
+
+def test_a_repeat_trains_and_asks_nothing(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until(world, "done")
+    asked = world.company.count(CHAT)
+    assert world.type(CURVE) == ""
+    again = until(world, "done", 2)
+    assert world.jobs() == 3 and world.company.count(CHAT) == asked and again.actual_micros == 0
+    assert again.result == measurement(world).result
+
+
+def test_a_stop_at_every_tick_trains_each_size_once(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    for _ in range(40):
+        if measurement(world).state == "done":
+            break
+        world.restart()
+        world.tick()
+    until(world, "done")
+    only_three_jobs(world)
+    assert len([text for text in world.texts() if "The line through the points" in text]) == 1
+
+
+@pytest.mark.parametrize("fault", [COMMIT_THEN_500, NOTHING_BUT_500, RESET])
+def test_a_lost_answer_to_a_create_makes_no_second_job(world: World, fault: Fault) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", fault)
+    agreed(world)
+    until_size(world, 0, "creating")
+    world.restart()
+    world.tick(3)
+    assert world.jobs() == (1 if fault.commit else 0) and world.company.count(f"POST {JOBS}") == 1
+    world.pass_time(SETTLE_S)
+    until(world, "done")
+    only_three_jobs(world)
+
+
+def test_too_many_creates_without_an_answer_count_as_paid(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500, MAX_CREATES)
+    agreed(world)
+    plan = plan_of(measurement(world).plan)
+    assert isinstance(plan, TunedCurvePlan)
+    for number in range(1, MAX_CREATES + 1):
+        world.until(lambda n=number: world.company.count(f"POST {JOBS}") == n, "a create")  # type: ignore[misc]
+        world.pass_time(SETTLE_S)
+    failed = until(world, "failed")
+    assert failed.actual_micros == plan.sizes[0].most_micros
+    assert f"without a clear answer {MAX_CREATES} times" in world.said("Learning curve m1 failed")
+
+
+def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 1, "training")
+    assert "Cancelling m1" in world.type("/finetune cancel m1")
+    cancelled = until(world, "cancelled")
+    jobs = list(world.company.service.jobs.values())
+    assert [job.is_cancelled for job in jobs] == [False, True] and world.left_at_company() == []
+    assert 0 < (cancelled.actual_micros or 0) < cancelled.reserved_micros
+    assert f"Cancelled by <@{ANA.id}>" in world.said("Learning curve m1 was cancelled", "asked for again")
+    agreed(world, number=2)
+    assert progress(world, 2).to_train == 2
+    until(world, "done", 2)
+    assert world.jobs() == 4
+
+
+def test_the_card_s_button_cancels_a_create_in_doubt(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    agreed(world)
+    until_size(world, 0, "creating")
+    world.send()
+    world.click(ANA, measuring.CANCEL)
+    until(world, "cancelled")
+    assert [job.is_cancelled for job in world.company.service.jobs.values()] == [True]
+
+
+def test_cancel_while_it_waits_for_a_yes_costs_nothing(world: World) -> None:
+    world.seed_dataset()
+    world.type(CURVE)
+    asked = until_asked(world)
+    world.click(ANA, measuring.CANCEL)
+    world.pass_time(61)
+    cancelled = until(world, "cancelled")
+    assert cancelled.actual_micros == 0 and world.store.committed(asked.month) == 0 and world.jobs() == 0
+
+
+def test_nobody_s_yes_within_a_day_is_a_no(world: World) -> None:
+    world.seed_dataset()
+    world.type(CURVE)
+    until_asked(world)
+    world.pass_time(24 * 3600 + 61)
+    until(world, "cancelled")
+    assert world.jobs() == 0
+    assert "Nobody agreed" in world.said("Learning curve m1 was cancelled")
+
+
+def test_a_guest_can_t_agree(world: World) -> None:
+    world.seed_dataset()
+    world.type(CURVE)
+    until_asked(world)
+    assert "Only full members" in world.answer_to_click(GUS, tuned_curves.TRAIN)
+    assert measurement(world).state == "asked"
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        (Rules(measurement="0.001"), "one measurement may cost"),
+        (Rules(budget="0.001"), "Raise `monthly_usd`"),
+    ],
+)
+def test_what_is_too_dear_is_refused_before_anything_is_sent(
+    make_world: MakeWorld, rules: Rules, why: str
+) -> None:
+    world = make_world(rules)
+    world.seed_dataset()
+    world.type(CURVE)
+    until(world, "failed")
+    assert why in world.said("Learning curve m1 failed") and world.company.count("POST /files") == 0
+
+
+def test_one_that_costs_more_than_agreed_is_stopped(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    world.company.service.trained_tokens = 100_000
+    until(world, "failed")
+    assert "more than" in world.said("Learning curve m1 failed") and world.jobs() == 1
+
+
+def test_a_refusal_takes_the_file_back(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", NOT_AVAILABLE)
+    agreed(world)
+    failed = until(world, "failed")
+    assert failed.actual_micros == 0 and world.left_at_company() == []
+    assert "Training on 10 rows was refused" in world.said("Learning curve m1 failed")
+
+
+def test_a_training_that_fails_ends_it_with_the_reason(world: World) -> None:
+    world.seed_dataset()
+    world.company.service.stages = ("running", "failed")
+    world.company.service.failure = {"code": "bad", "message": "Loss is <nan>.", "param": None}
+    agreed(world)
+    until(world, "failed")
+    assert (
+        "Training on 10 rows failed: Loss is" in world.said("Learning curve m1 failed") and world.jobs() == 1
+    )
+
+
+def test_a_model_that_answers_nobody_ends_it(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(CHAT, Fault(commit=False, status=404, code="model_not_found"), 50)
+    agreed(world)
+    until(world, "failed")
+    assert "Measuring failed" in world.said("Learning curve m1 failed")
+
+
+def test_cancel_while_it_is_measured_pays_for_what_is_under_way(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "evaluating")
+    world.company.slow_s = 0.3
+    world.tick()
+    world.type("/finetune cancel m1")
+    trained = 400 * 8  # micro-dollars, at $8 per 1M tokens
+    assert (until(world, "cancelled").actual_micros or 0) > trained
+    assert world.jobs() == 1 and 0 < world.company.count(CHAT) < HELD
+
+
+def test_a_trainer_that_serves_no_model_is_refused(make_world: MakeWorld) -> None:
+    mute = '[providers.mute]\ntitle = "Mute"\nbase_url = "http://127.0.0.1:9/v1"\nabilities = ["metadata"]\n'
+    mute += '[providers.mute.models.m]\ntraining = "1"\ninput = "1"\noutput = "1"\n'
+    world = make_world(Rules(more=mute))
+    world.seed_dataset()
+    assert "gives it no name to ask it by" in world.type("/finetune curve tickets target=mute/m")
+    assert "I know no model to train" in world.type("/finetune curve tickets target=mute/nothing")
+    assert world.store.measurements.newest() == []
+
+
+def test_few_rows_are_refused(world: World) -> None:
+    assert world.upload_and_check(tickets_csv(48)).state == "ready"
+    assert "needs 40 at least" in world.type(CURVE)
+
+
+def test_personal_data_needs_a_waiver(make_world: MakeWorld) -> None:
+    world = make_world(Rules(company_is_far=True))
+    assert world.upload_and_check(with_addresses(tickets_csv())).state == "ready"
+    assert "personal data" in world.type(CURVE)
+    assert world.store.measurements.newest() == [] and world.company.count("POST /files") == 0
+
+
+def test_the_price_of_a_label_is_remembered_from_an_estimate(world: World) -> None:
+    world.seed_dataset()
+    world.type(
+        f"/finetune estimate tickets current=gpt-4o volume=1M target={TARGET} label_usd=0.25 labels=10"
+    )
+    world.type("/finetune curve tickets")
+    plan = plan_of(until(world, "done").plan)
+    assert plan.label_usd is not None and Decimal(plan.label_usd) == Decimal("0.25")
+    world.type("/finetune curve tickets label_usd=2")
+    assert plan_of(until(world, "done", 2).plan).label_usd == "2"

@@ -1,0 +1,141 @@
+"""What a judge is asked and what its answers come to, without Slack and HTTP; how far it is, out of old records too."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from bot import verdicts
+from bot.askers import Declined
+from bot.measured import JudgedPair, JudgeProgress, LadderPlan, LadderProgress
+from bot.verdicts import Heard
+from bot.workflows import counting
+from tests.views import measured
+from trainers.dataset import Example, store_chat
+from trainers.measuring.values import Arm, Reply
+from trainers.pricing import PriceList
+from trainers.types import Message
+
+JUDGE = "openai/gpt-4o-mini"
+ZERO, SHOTS = Arm("zero", "local/a"), Arm("kshot", "local/a")
+ROWS = 20
+
+
+def example(number: int) -> Example:
+    said = (Message("user", f"question {number}"), Message("assistant", f"answer {number}"))
+    return Example(number + 1, said)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> LadderPlan:
+    sha256 = store_chat(tmp_path, [example(number) for number in range(ROWS)])
+    return measured.plan(
+        [ZERO, SHOTS],
+        task="free_text",
+        labels=(),
+        holdout_sha256=sha256,
+        judge=JUDGE,
+        n_holdout=ROWS,
+        prices=PriceList((), date(2026, 11, 25)).to_json(),
+    )
+
+
+def texts(zero: str = "bad", shots: str = "good") -> dict[Arm, list[str]]:
+    return {ZERO: [f"{zero} {one}" for one in range(ROWS)], SHOTS: [f"{shots} {one}" for one in range(ROWS)]}
+
+
+def test_silence_is_not_asked_about_and_the_same_answer_once(plan: LadderPlan, tmp_path: Path) -> None:
+    said = texts()
+    said[ZERO][0], said[ZERO][1] = " ", said[SHOTS][1]
+    asked = verdicts.ask_acceptable(plan, said, tmp_path, tmp_path)
+    assert asked.keys[ZERO][0] is None and asked.keys[ZERO][1] == asked.keys[SHOTS][1]
+    assert len(asked.wanted) == 2 * ROWS - 2
+    assert verdicts.read_questions(tmp_path, verdicts.ACCEPTABLE) == asked
+
+
+def test_what_is_asked_never_costs_more_than_was_said_before(plan: LadderPlan, tmp_path: Path) -> None:
+    said = texts(zero="word " * 240, shots="other " * 240)
+    worst = verdicts.most(plan, tmp_path)
+    assert len(worst.keys) == len(set(worst.keys)) == 4 * ROWS
+    first = verdicts.ask_acceptable(plan, said, tmp_path, tmp_path)
+    heard = Heard(JUDGE, dict.fromkeys(first.wanted, "YES"), first, None)
+    second = verdicts.ask_better(plan, said, heard, tmp_path, tmp_path)
+    assert sum(worst.tokens) >= sum(first.priced.tokens) + sum(second.priced.tokens)
+
+
+def test_the_two_with_most_acceptable_answers_are_compared_in_both_orders(
+    plan: LadderPlan, tmp_path: Path
+) -> None:
+    said = texts() | {Arm("retrieval", "local/a"): ["awful"] * ROWS}
+    first = verdicts.ask_acceptable(plan, said, tmp_path, tmp_path)
+    yes = {key for arm in (SHOTS, ZERO) for key in first.keys[arm][: 9 if arm == ZERO else 15] if key}
+    said_by_judge = {key: "YES" if key in yes else "NO" for key in first.wanted}
+    second = verdicts.ask_better(plan, said, Heard(JUDGE, said_by_judge, first, None), tmp_path, tmp_path)
+    assert second.pair == (SHOTS, ZERO) and len(second.wanted) == 2 * ROWS
+
+
+def concluded(plan: LadderPlan, folder: Path, judge_says: str, **other: str) -> verdicts.Concluded:
+    said = texts()
+    first = verdicts.ask_acceptable(plan, said, folder, folder)
+    heard = Heard(JUDGE, dict.fromkeys(first.wanted, judge_says), first, None, other.get("failed"))
+    replies = {arm: [Reply(one, 10, 3, 0.1) for one in each] for arm, each in said.items()}
+    return verdicts.conclude(plan, replies, heard, folder, folder, 5.0)
+
+
+def test_too_many_missing_verdicts_leave_the_score_to_shared_words(plan: LadderPlan, tmp_path: Path) -> None:
+    found = concluded(plan, tmp_path, "Who knows?")
+    assert found.ladder.rungs[0].scoring == "f1"
+    assert found.judge and "no verdict that could be read on 20 of 20" in str(found.judge.failed)
+    readable = concluded(plan, tmp_path, "NO")
+    assert readable.ladder.rungs[0].scoring == "judge" and readable.judge and readable.judge.failed is None
+
+
+def test_a_judge_that_could_not_be_asked_is_said_with_the_reason(plan: LadderPlan, tmp_path: Path) -> None:
+    found = concluded(plan, tmp_path, "YES", failed="There is no key.")
+    assert found.ladder.rungs[0].scoring == "f1" and found.judge and found.judge.failed == "There is no key."
+
+
+def test_people_get_rows_on_which_answers_differ_the_same_at_every_look(
+    plan: LadderPlan, tmp_path: Path
+) -> None:
+    concluded(plan, tmp_path, "YES")
+    pairs = verdicts.read_for_people(tmp_path)
+    assert pairs and {pairs.first_arm, pairs.second_arm} == {ZERO, SHOTS}
+    assert len(pairs.rows) == ROWS and [one.row for one in pairs.rows] != list(range(ROWS))
+    assert pairs.rows[0].question == f"question {pairs.rows[0].row}"
+    concluded(plan, tmp_path, "YES")
+    assert verdicts.read_for_people(tmp_path) == pairs
+
+
+def test_progress_and_plans_from_before_there_were_judges_are_read() -> None:
+    old_progress = json.loads(measured.half_way().to_json())
+    del old_progress["judge"]
+    assert LadderProgress.from_json(json.dumps(old_progress)) == measured.half_way()
+    old_plan = json.loads(measured.plan().to_json())
+    del old_plan["judge"]
+    assert LadderPlan.from_json(json.dumps(old_plan)).judge is None
+
+
+def test_progress_with_a_judge_comes_back_as_it_was() -> None:
+    judge = JudgeProgress(40, 12, ("k",), None, "why", 40, 2, JudgedPair(SHOTS, ZERO, ("first", None, "tie")))
+    progress = LadderProgress("consulting", measured.half_way().arms, 5, 4, 1.0, None, judge)
+    assert LadderProgress.from_json(progress.to_json()) == progress
+
+
+def declined(key: str, *, of_model: bool = False) -> Declined:
+    return Declined(key, JUDGE, "It said no.", of_model)
+
+
+def test_a_judge_that_only_declines_or_is_closed_can_t_go_on() -> None:
+    wanted = frozenset("abcdefgh")
+    judge, why = counting.of_judge(JudgeProgress(), wanted, (), [declined(key) for key in "abcd"])
+    assert why is None and judge.answered == 4 and set(judge.declined) == set("abcd")
+    judge, why = counting.of_judge(judge, wanted, (), [declined("e")])
+    assert why == "It said no." and judge.answered == 5
+    _, why = counting.of_judge(JudgeProgress(), wanted, {"a"}, [declined(key) for key in "bcdefgh"])
+    assert why is None, "it answers some"
+    _, why = counting.of_judge(JudgeProgress(), wanted, {"a"}, [declined("b", of_model=True)])
+    assert why == "It said no."

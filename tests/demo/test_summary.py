@@ -1,0 +1,23 @@
+"""The demo's last lines: every alternative on the same rows, the tuned model, and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bot.demo.summary import Summary
+from tests.views.made import beside, result
+from trainers.measuring.values import Ladder
+
+
+def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> None:
+    with_tuned = Ladder.from_json(beside(61, 70))
+    ladder = Ladder.from_json(beside(61, 70))
+    measured = Ladder(**{**ladder.__dict__, "rungs": ladder.rungs[:1]})
+    told = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
+
+    lines = told.lines(424)
+
+    assert lines[0] == f"Right on the same {measured.n} held-out rows:"
+    assert "85%" in lines[1] and "tuned" in lines[2] and "%" in lines[2]
+    assert lines[3] == "verdict:         Not now"
+    assert lines[-3].startswith("time:") and "7 minutes for the whole story" in lines[-3]
