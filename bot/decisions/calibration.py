@@ -1,6 +1,7 @@
 """How good our estimates have been: what a run came to beside what was estimated, and the error over all runs.
 
-Values only; the sentences are the view's. A ratio of 1 is a right estimate, 2 means it took twice as much.
+Values only; the sentences are the view's. A ratio of 1 is a right estimate, 2 means it took twice as much. A factor
+says how far off it was either way: 2 is twice as much or half as much.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import median
 from typing import Literal, get_args
 
 from trainers.money import from_micros
@@ -44,24 +44,25 @@ class Actual:
         return self.actual / self.estimated if self.estimated else None
 
     @property
-    def off(self) -> Decimal | None:
-        """The absolute error as a share of the actual; None where that is 0."""
-        return abs(self.actual - self.estimated) / self.actual if self.actual else None
+    def factor(self) -> Decimal | None:
+        """The larger of the two over the smaller, 1 or more; None where one of them is 0."""
+        if not self.estimated or not self.actual:
+            return None
+        return max(self.actual, self.estimated) / min(self.actual, self.estimated)
 
 
 @dataclass(frozen=True)
 class RunningError:
     """Over `runs` runs whose estimate and actual are both above 0.
 
-    `median_ratio` is of actual / estimate, `mean_off` the mean absolute percentage error as a share; None without
-    such a run. Left out are `free` runs (nothing estimated, nothing came) and `one_sided` ones: nothing was
-    estimated and something came, or the other way round.
+    `typical_factor` is the geometric mean of their factors, to six decimals; None without such a run. Left out
+    are `free` runs (nothing estimated, nothing came) and `one_sided` ones: nothing was estimated and something
+    came, or the other way round.
     """
 
     quantity: Quantity
     runs: int
-    median_ratio: Decimal | None
-    mean_off: Decimal | None
+    typical_factor: Decimal | None
     free: int
     one_sided: int
 
@@ -102,13 +103,16 @@ def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
 
 def _error(quantity: Quantity, pairs: Sequence[Actual]) -> RunningError:
     free = sum(pair.is_free for pair in pairs)
-    ratios = [pair.ratio for pair in pairs if pair.ratio is not None and pair.actual]
-    offs = [pair.off for pair in pairs if pair.off is not None and pair.estimated]
+    factors = [pair.factor for pair in pairs if pair.factor is not None]
     return RunningError(
         quantity=quantity,
-        runs=len(ratios),
-        median_ratio=median(ratios) if ratios else None,
-        mean_off=sum(offs, Decimal(0)) / len(offs) if offs else None,
+        runs=len(factors),
+        typical_factor=_geometric_mean(factors) if factors else None,
         free=free,
-        one_sided=len(pairs) - free - len(ratios),
+        one_sided=len(pairs) - free - len(factors),
     )
+
+
+def _geometric_mean(factors: Sequence[Decimal]) -> Decimal:
+    logs = [factor.ln() for factor in factors]
+    return round((sum(logs, Decimal(0)) / len(logs)).exp(), 6)

@@ -25,7 +25,10 @@ from bot.drawings.canvas import (
 from bot.drawings.placing import Box, Label, place
 from trainers.measuring.values import Ladder, Rung, Scoring, Standing
 
-MOST_POINTS, MOST_NAMES = 16, 8
+MOST_POINTS = 16
+# A thread shows a picture about 360 pixels wide, half of what it has: letters are drawn for that.
+WIDE, HIGH, A_LINE, TWO_COLUMNS_FROM = 5.4, 3.9, 0.26, 9
+NAME_SIZE, NUMBER_SIZE = 11, 12
 COLOURS: Mapping[Standing, str] = {"meets": BLUE, "misses": RED, "undecided": SOFT}
 MEASURED: Mapping[Scoring, str] = {
     "label": "right answers",
@@ -35,7 +38,8 @@ MEASURED: Mapping[Scoring, str] = {
 }
 # The axis in its own units: free rungs stand in a column of their own, since no log scale has a zero.
 FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.0, 5.0, 6.0
-BESIDE = 0.09
+# Rungs of one price stand this far apart; free ones may take their whole column.
+BESIDE, BESIDE_FREE, FREE_COLUMN = 0.09, 0.22, 0.9
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ def draw(ladder: Ladder, path: Path) -> Path | None:
     scale = _Scale.over(rungs)
     points = _points(ladder, rungs, scale)
     measured = MEASURED[rungs[0].scoring]
-    drawn, axes = figure(_title(ladder), "USD per 1,000 requests", measured, size=(8.6, 5.0))
+    drawn, axes = figure(_title(ladder), "USD per 1,000 requests", measured, size=(WIDE, HIGH))
+    axes.xaxis.label.set_size(NAME_SIZE)
+    axes.yaxis.label.set_size(NAME_SIZE)
+    axes.tick_params(labelsize=NAME_SIZE)
     for point in points:
         _draw_point(axes, point)
     _axes(axes, ladder, rungs, scale)
@@ -114,17 +121,23 @@ def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point
     points: list[_Point] = []
     for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
         here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
-        first = -(len(here) - 1) / 2
+        first, step = -(len(here) - 1) / 2, _step(x, len(here))
         for at, rung in enumerate(here):
-            shift = (first + at) * BESIDE if len(here) > 1 else 0.0
+            shift = (first + at) * step if len(here) > 1 else 0.0
             points.append(_Point(rung, scale.at(rung) + shift, rung.arm == ladder.cheapest))
     return points
 
 
+def _step(x: float, count: int) -> float:
+    if x not in (FREE_AT, UNKNOWN_AT):
+        return BESIDE
+    return min(BESIDE_FREE, FREE_COLUMN / max(count - 1, 1))
+
+
 def _title(ladder: Ladder) -> str:
     left_out = len(ladder.rungs) - MOST_POINTS
-    more = f" (the best {MOST_POINTS} of {len(ladder.rungs)})" if left_out > 0 else ""
-    return f"{name(ladder.dataset)}: quality against price, {ladder.n:,} held-out rows{more}"
+    more = f", the best {MOST_POINTS} of {len(ladder.rungs)}" if left_out > 0 else ""
+    return f"{name(ladder.dataset)}: quality against price\n{ladder.n:,} held-out rows{more}"
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
@@ -173,15 +186,13 @@ def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> N
 
 
 def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
-    """The layout is settled first: from then on a pixel stays where it is."""
+    """Numbers stand among the points, names below the plot, where they can be read however close the points are.
+    The layout is settled first: from then on a pixel stays where it is."""
     ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
-    names = [_name(point) for point in ranked]
-    if len(ranked) > MOST_NAMES:
-        _key(axes, ranked, names)
-        names = [str(number) for number in range(1, len(ranked) + 1)]
     drawn.canvas.draw()
     drawn.set_layout_engine("none")
-    texts = [_text(axes, point, said) for point, said in zip(ranked, names, strict=True)]
+    _key(drawn, ranked)
+    texts = [_text(axes, point, str(number)) for number, point in enumerate(ranked, 1)]
     sizes = [text.get_window_extent() for text in texts]
     at = [axes.transData.transform((point.x, point.rung.score)) for point in ranked]
     labels = [Label(x, y, s.width, s.height * 1.1) for (x, y), s in zip(at, sizes, strict=True)]
@@ -194,10 +205,9 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
         _lead(axes, label, box)
 
 
-def _name(point: _Point) -> str:
+def _name(point: _Point, longest: int) -> str:
     arm = point.rung.arm
-    said = f"{SHORT[arm.rung]}, {name(arm.model, 26)}" if arm.model else SHORT[arm.rung]
-    return f"{said}: cheapest that meets it" if point.is_cheapest else said
+    return f"{SHORT[arm.rung]}, {name(arm.model, longest)}" if arm.model else SHORT[arm.rung]
 
 
 def _text(axes: Axes, point: _Point, said: str) -> Text:
@@ -205,7 +215,7 @@ def _text(axes: Axes, point: _Point, said: str) -> Text:
         point.x,
         point.rung.score,
         said,
-        fontsize=8.5,
+        fontsize=NUMBER_SIZE,
         va="center",
         ha="left",
         color=_ink(point),
@@ -217,19 +227,27 @@ def _ink(point: _Point) -> str:
     return INK if point.rung.standing == "undecided" else point.colour
 
 
-def _key(axes: Axes, ranked: Sequence[_Point], names: Sequence[str]) -> None:
-    """Too many names to stand among the points: numbers do, and the names beside the plot, best first."""
-    for number, (point, said) in enumerate(zip(ranked, names, strict=True)):
-        axes.annotate(
-            f"{number + 1}  {said}",
-            (1.16, 1 - (number + 0.5) / max(len(ranked), 12)),
-            xycoords="axes fraction",
+def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
+    """Best first, in one column or two."""
+    columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
+    lines = -(-len(ranked) // columns)
+    for at, point in enumerate(ranked):
+        column, line = divmod(at, lines)
+        drawn.text(
+            0.01 + column * 0.52,
+            -(line + 0.7) * A_LINE / HIGH,
+            _key_line(at + 1, point, columns),
             va="center",
             color=_ink(point),
-            fontsize=8.5,
+            fontsize=NAME_SIZE if columns == 1 else NAME_SIZE - 2.5,
             fontweight="bold" if point.is_cheapest else "normal",
-            annotation_clip=False,
         )
+
+
+def _key_line(number: int, point: _Point, columns: int) -> str:
+    if columns > 1:
+        return f"{number}  {_name(point, 18)}"
+    return f"{number}  {_name(point, 30)}, {100 * point.rung.score:.1f}%"
 
 
 def _lines(axes: Axes, room: Box) -> list[Box]:

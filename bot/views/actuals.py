@@ -11,7 +11,8 @@ from bot.decisions.planning import Plan
 from bot.decisions.verdict.paying import chance
 from bot.results import RunResult
 from bot.views.blocks import Block, Message, context, escape, section
-from bot.views.words import counted, duration, money, percent, short
+from bot.views.rungs import MEANS
+from bot.views.words import counted, duration, money, multiple, of_estimate, percent, short
 from trainers.money import usd
 
 MOST_RUNGS = 8
@@ -28,7 +29,7 @@ def held_against(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> Me
     lines = [f"• {QUANTITIES[one.quantity]}: {_pair(one)}" for one in actuals]
     if not any(one.quantity == "quality" for one in actuals):
         lines.append(
-            f"• Quality: {percent(result.quality)}; none was estimated, as no model tuned alike was measured"
+            f"• Quality: {_quality(result)}; none was estimated, as no model tuned alike was measured"
         )
     return Message(
         "Estimate and actual",
@@ -65,9 +66,7 @@ def _pair(one: Actual) -> str:
 def _off(one: Actual) -> str:
     if one.quantity == "quality":
         return f" ({100 * abs(one.actual - one.estimated):.1f} points off)"
-    if one.off is None or not one.estimated:
-        return ""
-    return f" ({100 * one.off:.0f}% off)" if one.off >= Decimal("0.01") else " (under 1% off)"
+    return f" ({of_estimate(one.ratio)})" if one.ratio else ""
 
 
 def _amount(quantity: Quantity, amount: Decimal) -> str:
@@ -80,6 +79,13 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
             return duration(float(amount) * 60)
         case "quality":
             return percent(float(amount))
+
+
+def _quality(result: RunResult) -> str:
+    """By the measure of the alternatives, where they were measured: of free text not the exact answer."""
+    ladder = result.ladder
+    scoring = ladder.rung("tuned")[0].scoring if ladder else "label"
+    return percent(result.quality) if scoring == "label" else f"{percent(result.quality)} ({MEANS[scoring]})"
 
 
 def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
@@ -95,15 +101,18 @@ def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
         scores = "; ".join(
             f"{escape(short(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
         )
-        said.append(f"Measured before: {scores}. The tuned model: {percent(result.quality)}.")
+        said.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
     return [context(" ".join(said))] if said else []
 
 
 def _running_line(error: RunningError) -> list[str]:
-    if error.median_ratio is None or error.mean_off is None:
+    if error.typical_factor is None:
         return []
-    early = ", so far" if error.is_early else ""
-    return [
-        f"{QUANTITIES[error.quantity]}: {error.median_ratio:.2f} times the estimate (the median of "
-        f"{counted(error.runs, 'run')}{early}), {100 * error.mean_off:.0f}% off on average"
-    ]
+    runs = f"{counted(error.runs, 'run')}{', so far' if error.is_early else ''}"
+    return [f"{QUANTITIES[error.quantity]}: {_typically(error.typical_factor)} ({runs})"]
+
+
+def _typically(factor: Decimal) -> str:
+    if factor < Decimal("1.01"):
+        return "typically within 1% of the estimate"
+    return f"typically {multiple(factor)} times too much or too little"

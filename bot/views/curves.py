@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from bot.views.blocks import (
@@ -51,17 +52,17 @@ def card(
     said = headline(curve)
     top = (header(said), context(_subject(curve)))
     end = (
-        *_bullets(curve, label_usd, bar, beside),
         *_needs(curve),
         section(f"*Next*: {_next_step(curve)}"),
         context(_method(curve)),
     )
+    bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside)]
     if not curve.points:
-        return Message(escape(said), (*top, *end))
+        return Message(escape(said), (*top, *_list(bullets), *end))
     return Message(
         escape(f"{said}. {_predictions(curve)}".strip()),
-        (*top, monospaced(_table(curve)), *end),
-        newest=(*top, *_chart(curve), *end),
+        (*top, monospaced(_table(curve)), *_list(bullets), *end),
+        newest=(*top, *_chart(curve), *_list([*_ranges(curve), *bullets]), *end),
     )
 
 
@@ -74,12 +75,11 @@ def headline(curve: Curve) -> str:
     if _is_flat(curve):
         return f"More rows like these would hardly help: {_gain(curve)} for the next 100"
     far = _farthest(curve)
-    more = (
-        f", {far.rows:,} in all about {100 * _gained(curve, far):.1f}"
-        if far and _gained(curve, far) > 0
-        else ""
+    if far is None or _gained(curve, far) <= 0:
+        return f"The next 100 rows would bring about {_gain(curve)}"
+    return (
+        f"100 more rows would bring about {_gain(curve)}; growing to {far.rows:,} about {_points(curve, far)}"
     )
-    return f"The next 100 rows would bring about {_gain(curve)}{more}"
 
 
 def _is_flat(curve: Curve) -> bool:
@@ -93,6 +93,10 @@ def _farthest(curve: Curve) -> Prediction | None:
 
 def _gained(curve: Curve, one: Prediction) -> float:
     return one.score - curve.points[-1].score
+
+
+def _points(curve: Curve, one: Prediction) -> str:
+    return f"{100 * _gained(curve, one):.1f} points"
 
 
 def _gain(curve: Curve) -> str:
@@ -138,9 +142,12 @@ def _chart(curve: Curve) -> list[Block]:
     return [line_chart("Right answers by rows", "right", shown, x="rows to train on", y="% right")]
 
 
-def _bullets(curve: Curve, label_usd: Decimal | None, bar: float | None, beside: Curve | None) -> list[Block]:
-    said = [f"With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
-    said += _dollars(curve, label_usd) + _bar(curve, bar) + _beside(curve, beside)
+def _ranges(curve: Curve) -> list[str]:
+    """For beside the chart, which has no room for them; the table says them itself."""
+    return [f"With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
+
+
+def _list(said: Sequence[str]) -> list[Block]:
     return [listed([f"• {one}" for one in said])] if said else []
 
 

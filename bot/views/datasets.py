@@ -148,7 +148,10 @@ def _headline(dataset: Dataset, report: Report) -> str:
 def _next_step(dataset: Dataset, report: Report) -> str:
     if report.blocked:
         return "Mend these lines and upload the file again under the same name. Nothing left this machine."
-    return f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
+    return (
+        f"`/finetune baseline {dataset.name}` measures what prompts and cheaper models get right already; after that "
+        f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
+    )
 
 
 def _of_labels(report: Report) -> str:

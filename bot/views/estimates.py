@@ -194,7 +194,7 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     if made:
         pairs.append(("Pays back", pays_back(made.payback_months) + _paid_between(estimated.outlook)))
     if made and made.break_even_tokens_per_month != 0:
-        pairs.append(("Worth it from", _break_even(made)))
+        pairs.append(("Pays from", _break_even(made)))
     return pairs
 
 
@@ -329,8 +329,7 @@ def _range(amounts: Range) -> str:
 def _break_even(made: Estimate) -> str:
     if made.break_even_tokens_per_month is None:
         return "no volume: a token costs as much or more"
-    within = duration(made.payback_target_months)
-    return f"{tokens(made.break_even_tokens_per_month)} input tokens a month, to pay back within {within}"
+    return f"{tokens(made.break_even_tokens_per_month)} input tokens a month"
 
 
 def _rests_on(assumed: Sequence[Assumption]) -> str:

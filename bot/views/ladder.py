@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bot.views.blocks import (
     Block,
@@ -31,13 +31,15 @@ from bot.views.rungs import (
     row_name,
     said_price,
     seconds,
+    slowest,
 )
 from bot.views.tables import monospaced
 from bot.views.words import at_most, charge, counted, p_value, percent, points, points_range, short
-from trainers.measuring.values import Arm, Ladder, Pair, Rung
+from trainers.measuring.values import Arm, Ladder, Pair, Rung, Standing
 
 ESTIMATE = "estimate_after_ladder"
 SHOWN_RUNGS, SHOWN_LABELS, SHOWN_ARMS = 16, 8, 6
+NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -64,7 +66,7 @@ def card(
         context(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )
     shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
-    every = [_heading(ladder), *(_row(rung, whole=True) for rung in ladder.rungs[:100])]
+    every = [_heading(ladder, whole=True), *(_row(rung, whole=True) for rung in ladder.rungs[:100])]
     return Message(
         escape(f"{verdict}. {_in_short(ladder)}".strip()),
         (*top, monospaced(shown), *_hidden(ladder), *end),
@@ -130,15 +132,20 @@ def _in_short(ladder: Ladder) -> str:
     return f"Best: {_briefly(best)}" if best and _briefly(best) not in headline(ladder) else ""
 
 
-def _heading(ladder: Ladder) -> Row:
-    measured = MEASURED[ladder.rungs[0].scoring]
-    return ("", measured, "95%", f"{bar_share(ladder.bar)}?", "$/1,000", "p50 / p95")
+def _heading(ladder: Ladder, *, whole: bool = False) -> Row:
+    measured, bar = MEASURED[ladder.rungs[0].scoring], f"{bar_share(ladder.bar)}?"
+    if whole:
+        return "", measured, "95%", bar, "$ per 1,000", "p50 / p95"
+    return "", measured, "95%", bar, "$/1k", "p95"
 
 
 def _row(rung: Rung, *, whole: bool = False) -> Row:
-    name = arm_name(rung.arm) if whole else row_name(rung.arm)
-    standing = STANDINGS[rung.standing]
-    return name, percent(rung.score), interval(rung), standing, price(rung.usd_per_1000), seconds(rung)
+    cost = price(rung.usd_per_1000)
+    if whole:
+        standing = STANDINGS[rung.standing]
+        return arm_name(rung.arm), percent(rung.score), interval(rung), standing, cost, seconds(rung)
+    standing = NARROW_STANDINGS[rung.standing]
+    return row_name(rung.arm), percent(rung.score), interval(rung), standing, cost, slowest(rung)
 
 
 def _shown(ladder: Ladder) -> list[Rung]:
@@ -164,6 +171,7 @@ def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[Block]:
         *_not_told_apart(ladder),
         *_gap(ladder),
         *_unread(ladder),
+        *_silent(ladder),
         *_never_answered(ladder),
         *(escape(note) for note in notes),
     ]
@@ -241,6 +249,24 @@ def _unread(ladder: Ladder) -> list[str]:
     return [f"Answers that were {unfit} count as wrong, of {ladder.n:,}: {named}{more}."]
 
 
+def _silent(ladder: Ladder) -> list[str]:
+    """A model that thinks before it answers may have spent all its room on that."""
+    silent = [one.arm.model for one in ladder.rungs if one.arm.model and 2 * one.empty > one.n]
+    names = list(dict.fromkeys(silent))[:SHOWN_ARMS]
+    if not names:
+        return []
+    tables = ", ".join(code(_table_of(name)) for name in names)
+    return [
+        "More than half of some answers were empty. If the model thinks before it answers, it needs more room: put "
+        f"{code('reasoning = true')} under {tables} in finetune.toml and measure again."
+    ]
+
+
+def _table_of(model: str) -> str:
+    provider, _, name = model.partition("/")
+    return f'[providers.{provider}.models."{name}"]'
+
+
 def _empty_of(found: Sequence[Rung]) -> str:
     return "; ".join(f"{escape(row_name(rung.arm))} {rung.empty:,}" for rung in found[:SHOWN_ARMS])
 
@@ -288,7 +314,8 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         cost,
         escape(how_read) if how_read else "",
         "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
-        "p50 and p95: half and 95% of the answers came within.",
+        "“unsure”, or “can't tell”: only more held-out rows would show it. $/1k: for 1,000 requests. p50 and p95: half "
+        "and 95% of the answers came within, with several requests under way at a time (`callers` in finetune.toml).",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
     )
     return " ".join(one for one in said if one)

@@ -27,6 +27,7 @@ from bot.views.blocks import (
     section,
     sentence,
 )
+from bot.views.rungs import MEANS, MEASURED
 from bot.views.words import (
     charge,
     counted,
@@ -240,12 +241,13 @@ def _beside(result: RunResult) -> list[tuple[str, str]]:
     gain = f"{points(pair.difference).lstrip('+−')} {'better' if is_better else 'worse'}"
     said = f"{gain} ({points_range(low, high)}, {p_value(pair.p)})"
     told = said if pair.p < SIGNIFICANT else f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
-    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}", told)]
+    measured = "" if other.scoring == "label" else f" {MEASURED[other.scoring]}"
+    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", told)]
 
 
 def _not_shown(plan: Plan, result: RunResult) -> list[Block]:
     """What a reader might take for granted and this measurement does not tell."""
-    said = []
+    said = _measures(result)
     if result.base.unlisted:
         said.append(
             f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
@@ -257,6 +259,18 @@ def _not_shown(plan: Plan, result: RunResult) -> list[Block]:
             f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."
         )
     return [section("\n".join(f"• {one}" for one in said))] if said else []
+
+
+def _measures(result: RunResult) -> list[str]:
+    """Free text is counted in two ways, whose shares can't be held against each other."""
+    ladder = result.ladder
+    if ladder is None or not ladder.rungs or ladder.rungs[0].scoring == "label":
+        return []
+    (tuned,) = ladder.rung("tuned")
+    return [
+        "Two measures: base → tuned counts answers that are exactly the expected one, letter by letter; against the "
+        f"other alternative it is {MEANS[tuned.scoring]}, where the tuned model has {percent(tuned.score)}."
+    ]
 
 
 def _method(plan: Plan, result: RunResult) -> str:

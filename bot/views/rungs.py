@@ -18,8 +18,20 @@ EXPLAINED: Mapping[RungName, str] = {
     "retrieval": "Retrieval: the nearest rows, or your documents",
     "tuned": "Tuned",
 }
+# Of a model's name in a table: with it and the other columns a line has 72 letters.
+NARROW = 17
+LEAST_PRICE = Decimal("0.01")
 STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
 MEASURED: Mapping[Scoring, str] = {"label": "Right", "json": "Fields", "f1": "F1", "judge": "Judged"}
+
+
+# After a share, in a sentence.
+MEANS: Mapping[Scoring, str] = {
+    "label": "right",
+    "json": "of the JSON fields right",
+    "f1": "F1, the words shared with the expected answer",
+    "judge": "acceptable to the judging model",
+}
 
 
 def arm_name(arm: Arm, longest: int = 60) -> str:
@@ -31,7 +43,7 @@ def row_name(arm: Arm) -> str:
     """For a narrow column: without who sells the model, whose end tells it apart."""
     if arm.model is None:
         return SHORT[arm.rung]
-    return f"{SHORT[arm.rung]}, {short(arm.model.partition('/')[2] or arm.model, 22)}"
+    return f"{SHORT[arm.rung]}, {short(arm.model.partition('/')[2] or arm.model, NARROW)}"
 
 
 def quality(rung: Rung) -> str:
@@ -47,7 +59,9 @@ def price(amount: Decimal | None) -> str:
     """Of 1,000 requests, as a cell."""
     if amount is None:
         return "unknown"
-    return "free" if not amount else usd(amount)
+    if not amount:
+        return "free"
+    return "<$0.01" if amount < LEAST_PRICE else usd(amount)
 
 
 def said_price(amount: Decimal | None) -> str:
@@ -60,6 +74,11 @@ def said_price(amount: Decimal | None) -> str:
 def seconds(rung: Rung) -> str:
     """p50 and p95 of an answer."""
     return f"{_seconds(rung.p50_s)} / {_seconds(rung.p95_s)} s"
+
+
+def slowest(rung: Rung) -> str:
+    """p95 of an answer, for a narrow column."""
+    return f"{_seconds(rung.p95_s)} s"
 
 
 def bar_share(bar: float) -> str:

@@ -34,8 +34,12 @@ def asked(
 ) -> Message:
     """What will be trained and what it costs at most, before anything is spent."""
     number = str(measurement.id)
-    times = counted(known.to_train, "time") if known.to_train else "nothing"
-    headline = f"Train {times} for {at_most(known.most_micros)}?"
+    what = (
+        f"Train {counted(known.to_train, 'time')}"
+        if known.to_train
+        else "Ask models that are trained already"
+    )
+    headline = f"{what} for {at_most(known.most_micros)}?"
     return Message(
         escape(f"{headline} The learning curve of {short(plan.target)} on {short(plan.title)}"),
         (

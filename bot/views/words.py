@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from bot.results import ArmScore
 from trainers.money import usd_micros
 
@@ -71,6 +73,24 @@ def bar(done: float, width: int = 20) -> str:
     done = min(max(done, 0.0), 1.0)
     filled = round(done * width)
     return "█" * filled + "░" * (width - filled) + f" {100 * done:.0f}%"
+
+
+def multiple(factor: Decimal) -> str:
+    """Of 1 and more, with two or three digits: '1.04', '2.3', '19'."""
+    digits = 2 if factor < 2 else 1 if factor < 10 else 0
+    said = f"{factor:,.{digits}f}"
+    return said.rstrip("0").rstrip(".") if digits else said
+
+
+def of_estimate(ratio: Decimal) -> str:
+    """What came, by what was estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
+    if abs(ratio - 1) < Decimal("0.01"):
+        return "within 1% of the estimate"
+    if ratio > 1:
+        return f"{multiple(ratio)} times the estimate"
+    if ratio > Decimal("0.34"):
+        return f"{100 * ratio:.0f}% of the estimate"
+    return f"1/{1 / ratio:,.0f} of the estimate"
 
 
 def p_value(p: float) -> str:

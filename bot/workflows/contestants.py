@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 
 from bot.options import ASKED_RUNGS
 from bot.parsing import Baseline
@@ -68,6 +69,36 @@ def judge_of(
 def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
     row = settings.provider(OWN)
     return tuple(f"{OWN}/{model.name}" for model in row.models) if row and OWN in reachable else ()
+
+
+def full_name(settings: Settings, current: str | None) -> str | None:
+    """'openai/gpt-4o-2024-08-06' for 'gpt-4o': as a ladder calls it. None where no provider has it."""
+    place = _placed(settings, (), current) if current else None
+    return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
+
+
+def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tuple[str, ...]:
+    """Today's model by its full name, and the cheapest one of its provider that costs less, for `models=`. Nothing
+    where no provider has it, today's alone where none costs less."""
+    place = _placed(settings, (), current) if current else None
+    if current is None or place is None or isinstance(place, Refusal):
+        return ()
+    row = place[0]
+    todays = current.removeprefix(f"{row.name}/")
+    there = [model for model in row.models if model.ends is None or today < model.ends]
+    names = [model.aliases[0] if model.aliases else model.name for model in there]
+    most = _input_usd(settings, row, todays, today)
+    priced = [(_input_usd(settings, row, name, today), name) for name in names]
+    cheaper = sorted(
+        (usd, name) for usd, name in priced if usd is not None and most is not None and usd < most
+    )
+    return tuple(f"{row.name}/{name}" for name in (todays, *(name for _, name in cheaper[:1])))
+
+
+def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> Decimal | None:
+    """Of 1M tokens."""
+    found = price_of(settings, row, name, today)
+    return None if isinstance(found, UnknownPrice) else found.price.input
 
 
 def arms_of(command: Baseline, report: Report, models: Sequence[Contestant]) -> tuple[Arm, ...] | Refusal:

@@ -27,6 +27,7 @@ from bot.decisions.worth.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code
+from bot.workflows.contestants import full_name, with_a_cheap_one
 from bot.workflows.inputs import Priced, holdout_usage, inputs_of, measured, once_trained
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
@@ -138,11 +139,18 @@ def make_estimate(
         alternative=None if isinstance(inputs, Gap) else inputs.alternative,
         evidence=evidence,
         assumptions=() if isinstance(inputs, Gap) else assumptions(inputs),
-        verdict=advise(_facts(question, report, target, cost, inputs, made, outlook, evidence, today)),
+        verdict=advise(
+            replace(
+                _facts(name, question, report, target, cost, inputs, made, outlook, evidence, today),
+                full_current=full_name(settings, question.current),
+                to_measure=with_a_cheap_one(settings, question.current, today),
+            )
+        ),
     )
 
 
 def _facts(
+    name: str,
     question: Question,
     report: Report,
     target: Target,
@@ -154,6 +162,7 @@ def _facts(
     today: date,
 ) -> Facts:
     return Facts(
+        dataset=name,
         rows=report.rows,
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,

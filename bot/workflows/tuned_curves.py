@@ -130,7 +130,7 @@ def _trained_alike(run: Run, plan: TunedCurvePlan, planned: PlannedSize, sha256:
 def _by_a_curve(
     desk: Desk, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> tuple[str, str] | None:
-    """Of one that was asked for before, whatever became of it."""
+    """Of one that was asked for before, whatever became of it: but not where its model answered nobody."""
     for measurement in desk.store.measurements.newest(200):
         other = plan_of(measurement.plan) if measurement.kind == "curve" else None
         if not isinstance(other, TunedCurvePlan):
@@ -140,7 +140,8 @@ def _by_a_curve(
             TunedCurveProgress.from_json(measurement.progress).sizes, other.sizes, strict=False
         ):
             is_alike = (size.sha256, theirs.hyperparameters) == (sha256, planned.hyperparameters)
-            if same and is_alike and size.model:
+            is_usable = size.answered or measurement.state != "failed"
+            if same and is_alike and size.model and is_usable:
                 return size.model, size.from_before or f"m{measurement.id}"
     return None
 

@@ -23,6 +23,7 @@ ARTICLE = Inputs(
     today=date(2026, 11, 24),
 )
 FACTS = Facts(
+    dataset="tickets",
     rows=1200,
     n_holdout=240,
     smallest_label=90,

@@ -18,7 +18,7 @@ from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind
 from bot.decisions.worth.roi import Inputs, Rates, Training, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.decisions.worth.tornado import tornado
-from tests.decisions.evidence import ALL_MISS, ARTICLE, FACTS, ladder, outlook, rung
+from tests.decisions.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
 from trainers.measuring.values import Arm, Curve, CurvePoint, LabelNeed, Pair, Prediction, Rung, Standing
 from trainers.providers import ModelVerdict
 
@@ -120,6 +120,11 @@ SITUATIONS: dict[str, tuple[Facts, Kind, str]] = {
         seen(*ALL_MISS, current="gpt-4o"),
         "unknown",
         "today's model",
+    ),
+    "today's model was measured by its full name": (
+        seen(*ALL_MISS, current="mini", full_current=ALL_MISS[1].arm.model),
+        "go",
+        "alternatives",
     ),
     "today's model was measured and misses too": (
         seen(*ALL_MISS, current=str(ALL_MISS[1].arm.model).partition("/")[2]),
@@ -363,7 +368,7 @@ def test_a_go_before_training_says_what_it_means() -> None:
         "Go: train it. A run costs about $25.00 and measures the tuned model on the same 240 held-out rows; "
         "nothing is switched before that."
     )
-    assert verdict.next_step == "Start a run (`/finetune start`)."
+    assert verdict.next_step == "Start a run (`/finetune start tickets`)."
     assert "unknown until it has answered the 240 held-out rows" in reason(verdict, "quality").text
 
 
@@ -387,18 +392,30 @@ def test_free_text_needs_no_classical_rung() -> None:
 
 
 def test_the_first_missing_rung_comes_next_with_its_price() -> None:
-    assert (
-        advise(seen(*ALL_MISS[1:])).next_step == "Measure the classical model (`/finetune baseline`): free."
-    )
+    classical = "Measure the classical model (`/finetune baseline tickets rungs=classical`): free."
+    assert advise(seen(*ALL_MISS[1:])).next_step == classical
     # ten examples: 11 times $0.12 per 1,000, on 200 rows
     asked = advise(seen(*ALL_MISS[:2])).next_step
-    assert asked == "Measure the prompt with ten examples (`/finetune baseline`): about $0.26."
-    assert (
-        advise(seen(*ALL_MISS[1:3])).next_step == "Measure the classical model (`/finetune baseline`): free."
-    )
+    command = "`/finetune baseline tickets rungs=kshot models=openai/gpt-4o-mini`"
+    assert asked == f"Measure the prompt with ten examples ({command}): about $0.26."
+    assert advise(seen(*ALL_MISS[1:3])).next_step == classical
     free = rung("zero", "misses", 120, usd=Decimal(0))
     assert advise(seen(ALL_MISS[0], free)).next_step.endswith("free.")
     assert advise(seen(ALL_MISS[0])).next_step.endswith("it says its price first.")
+
+
+def test_todays_model_is_measured_with_a_whole_command() -> None:
+    both = ("openai/gpt-4o", "openai/gpt-4o-mini")
+    assert advise(seen(*ALL_MISS, current="gpt-4o", to_measure=both)).next_step == (
+        "Measure gpt-4o and a cheap model beside it: "
+        "`/finetune baseline tickets models=openai/gpt-4o,openai/gpt-4o-mini`."
+    )
+    assert advise(seen(*ALL_MISS, current="gpt-4o", to_measure=both[:1])).next_step == (
+        "Measure gpt-4o: `/finetune baseline tickets models=openai/gpt-4o`."
+    )
+    assert advise(seen(*ALL_MISS, current="gpt-4o")).next_step.endswith(
+        "`/finetune baseline tickets` with models=."
+    )
 
 
 def test_the_rows_that_would_decide_are_said() -> None:
@@ -424,7 +441,7 @@ def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> No
 def test_measuring_for_nothing_comes_before_asking_people() -> None:
     verdict = advise(replace(FACTS, estimate=None))
     assert verdict.next_step == (
-        "Measure the classical model (`/finetune baseline`): free, and done in seconds."
+        "Measure the classical model (`/finetune baseline tickets rungs=classical`): free, and done in seconds."
     )
     assert "say current= (today's model) and volume=" in reason(verdict, "cost").text
 
@@ -602,7 +619,13 @@ def test_labels_that_nothing_ever_answers_are_named() -> None:
 
 def test_answers_that_could_not_be_read_are_said_where_they_decide() -> None:
     unread = rung("zero", "misses", 120, unread=60)
-    assert "60 answers of 200" in reason(advise(seen(ALL_MISS[0], unread, *ALL_MISS[2:])), "unread").text
+    said = "the prompt alone on openai/gpt-4o-mini, 60 of 200. A clearer prompt"
+    assert said in reason(advise(seen(ALL_MISS[0], unread, *ALL_MISS[2:])), "unread").text
+    both = advise(seen(ALL_MISS[0], unread, replace(unread, arm=Arm("kshot", MINI)), ALL_MISS[3]))
+    (line,) = [one.text for one in both.reasons if one.rule == "unread"]
+    assert (
+        line.startswith("Answers that could not be read: the prompt alone on") and "; the prompt with" in line
+    )
     few = rung("zero", "misses", 120, unread=3)
     assert not any(one.rule == "unread" for one in advise(seen(few)).reasons)
 
@@ -669,6 +692,7 @@ some_rungs = st.builds(
 few_labels = st.lists(st.tuples(st.text(min_size=1, max_size=60), st.integers(0, 30)), max_size=8).map(tuple)
 some_facts = st.builds(
     lambda rows, n, smallest, few, kind, measured, all_miss, cost, made, p: Facts(
+        dataset="tickets",
         rows=rows,
         n_holdout=n,
         smallest_label=smallest,

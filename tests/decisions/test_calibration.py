@@ -23,35 +23,36 @@ def test_no_run_no_error() -> None:
 
 def test_one_run_is_its_own_error_and_early() -> None:
     found = error("minutes", ("20", "25"))
-    assert found == RunningError("minutes", 1, Decimal("1.25"), Decimal("0.2"), 0, 0)
+    assert found == RunningError("minutes", 1, Decimal("1.25"), 0, 0)
     assert found.is_early
 
 
-def test_the_ratio_is_the_median_and_the_error_the_mean() -> None:
-    found = error("tokens", ("100", "100"), ("100", "125"), ("100", "400"))
-    assert found.median_ratio == Decimal("1.25")
-    assert found.mean_off == (Decimal(0) + Decimal("0.2") + Decimal("0.75")) / 3
+def test_the_typical_factor_is_the_geometric_mean() -> None:
+    found = error("tokens", ("100", "100"), ("100", "200"), ("100", "400"))
+    assert found.typical_factor == Decimal(2)
 
 
-def test_too_much_and_too_little_do_not_cancel_out_in_the_error() -> None:
-    found = error("tokens", ("100", "50"), ("100", "200"))
-    assert found.mean_off == Decimal("0.75")
-    assert found.median_ratio == Decimal("1.25")
+def test_too_much_and_too_little_do_not_cancel_out() -> None:
+    assert error("tokens", ("100", "50"), ("100", "200")).typical_factor == Decimal(2)
+
+
+def test_a_nineteenth_of_the_estimate_is_as_far_off_as_nineteen_times_it() -> None:
+    assert error("minutes", ("19", "1")).typical_factor == error("minutes", ("1", "19")).typical_factor == 19
 
 
 def test_free_runs_are_left_out_and_counted() -> None:
     found = error("dollars", ("0", "0"), ("0", "0"), ("2", "1"))
     assert (found.runs, found.free, found.one_sided) == (1, 2, 0)
-    assert found.median_ratio == Decimal("0.5")
+    assert found.typical_factor == Decimal(2)
 
 
 def test_only_free_runs_have_no_ratio() -> None:
-    assert error("dollars", ("0", "0")) == RunningError("dollars", 0, None, None, 1, 0)
+    assert error("dollars", ("0", "0")) == RunningError("dollars", 0, None, 1, 0)
 
 
 @pytest.mark.parametrize("pair", [("0", "5"), ("5", "0")])
 def test_a_cost_that_nobody_foresaw_is_counted_and_not_hidden_as_free(pair: tuple[str, str]) -> None:
-    assert error("dollars", pair) == RunningError("dollars", 0, None, None, 0, 1)
+    assert error("dollars", pair) == RunningError("dollars", 0, None, 0, 1)
 
 
 def test_it_is_early_until_there_are_a_few_runs() -> None:
@@ -89,4 +90,5 @@ amounts = st.integers(0, 10**9)
 def test_every_run_is_in_the_error_or_counted_as_left_out(pairs: list[tuple[int, int]]) -> None:
     found = error("tokens", *[(str(a), str(b)) for a, b in pairs])
     assert found.runs + found.free + found.one_sided == len(pairs)
-    assert (found.median_ratio is None) == (found.mean_off is None) == (found.runs == 0)
+    assert (found.typical_factor is None) == (found.runs == 0)
+    assert found.typical_factor is None or found.typical_factor >= 1

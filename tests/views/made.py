@@ -155,6 +155,7 @@ def estimated(
     asked = replace(asked, alternative=alternative)
     made, outlook = (estimate(asked), simulate(asked, draws=500)) if volume else (None, None)
     facts = Facts(
+        dataset=name,
         rows=rows,
         n_holdout=rows // 5,
         smallest_label=61,

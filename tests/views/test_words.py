@@ -126,6 +126,22 @@ def test_long_names_lose_their_middle(name: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        ("1.004", "within 1% of the estimate"),
+        ("1.04", "1.04 times the estimate"),
+        ("2.28", "2.3 times the estimate"),
+        ("2", "2 times the estimate"),
+        ("140", "140 times the estimate"),
+        ("0.43", "43% of the estimate"),
+        ("0.0525", "1/19 of the estimate"),
+    ],
+)
+def test_what_came_by_what_was_estimated(ratio: str, said: str) -> None:
+    assert words.of_estimate(Decimal(ratio)) == said
+
+
+@pytest.mark.parametrize(
     ("gain", "said"), [(0.14, "+14.0 points"), (-0.033, "−3.3 points"), (0.0, "+0.0 points")]
 )
 def test_points(gain: float, said: str) -> None:

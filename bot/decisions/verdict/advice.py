@@ -116,7 +116,7 @@ def _go(facts: Facts) -> str:
 def _start(facts: Facts) -> str:
     if facts.evidence.trained is not None:
         return "Put the tuned model to work, and keep today's at hand until it has proved itself."
-    return "Start a run (`/finetune start`)."
+    return f"Start a run (`/finetune start {facts.dataset}`)."
 
 
 def _cost(amount: Decimal | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from bot.decisions.verdict.tasks import TaskKind
 from bot.decisions.worth.outlook import Outlook
 from bot.decisions.worth.roi import USD_PER_HOUR, Estimate
-from trainers.measuring.values import DEFAULT_BAR, Curve, Ladder, Rung
+from trainers.measuring.values import DEFAULT_BAR, Curve, Ladder, Rung, RungName
 from trainers.providers import ModelVerdict
 
 # The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
@@ -79,11 +80,14 @@ NOTHING_MEASURED = Evidence()
 
 @dataclass(frozen=True)
 class Facts:
-    """`smallest_label` is the rows of the rarest label, None for free text; `few_labels` are labels with the
-    rows that each has, `n_labels` how many there are. `estimate` is None, and `gaps` say why, where today's bill
-    or the tuned model's price is not known; `training_usd` may be known all the same. `current` is the model that
-    is asked today."""
+    """`dataset` is its name, for commands. `smallest_label` is the rows of the rarest label, None for free text;
+    `few_labels` are labels with the rows that each has, `n_labels` how many there are. `estimate` is None, and
+    `gaps` say why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the
+    same. `current` is the model that is asked today, as somebody typed it, `full_current` as a ladder calls it.
+    `to_measure` are it and a cheap one of the same provider, by names 'provider/model'; both are known only where
+    a provider of ours has it."""
 
+    dataset: str
     rows: int
     n_holdout: int
     smallest_label: int | None
@@ -96,6 +100,8 @@ class Facts:
     few_labels: tuple[tuple[str, int], ...] = ()
     n_labels: int | None = None
     current: str | None = None
+    full_current: str | None = None
+    to_measure: tuple[str, ...] = ()
 
     @property
     def task_kind(self) -> TaskKind | None:
@@ -146,6 +152,18 @@ class Reason:
 
 def is_silent(rung: Rung) -> bool:
     return rung.n == 0 or rung.empty > SILENT_SHARE * rung.n
+
+
+def baseline(dataset: str, rung: RungName | None = None, models: Iterable[str] = ()) -> str:
+    """The whole command that measures, in backticks: `/finetune baseline tickets models=openai/gpt-4o`."""
+    named = ",".join(models)
+    words = (
+        "/finetune baseline",
+        dataset,
+        f"rungs={rung}" if rung else "",
+        f"models={named}" if named else "",
+    )
+    return f"`{' '.join(word for word in words if word)}`"
 
 
 def labelling(rows: int, text: str) -> Step:

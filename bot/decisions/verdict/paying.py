@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from bot.decisions.amounts import duration, tokens
-from bot.decisions.verdict.facts import LIKELY, LONGEST_PAYBACK_MONTHS, UNLIKELY, Facts, Reason, Step, saying
+from bot.decisions.verdict.facts import (
+    LIKELY,
+    LONGEST_PAYBACK_MONTHS,
+    UNLIKELY,
+    Facts,
+    Reason,
+    Step,
+    baseline,
+    saying,
+)
 from bot.decisions.worth.outlook import Outlook, Swing
 from bot.decisions.worth.roi import Estimate
 from trainers.money import usd
@@ -19,7 +28,7 @@ SAY = "What it saves is not known: say current= (today's model) and volume=."
 PINNED_DOWN: Mapping[str, str] = {
     "volume": "Count last month's input tokens on the vendor's bill and say them (volume=)",
     "people's time": "Agree on the hours of people's time that it takes, and say them",
-    "price of the alternative": "Look whether a cheaper model does as well today (`/finetune baseline`)",
+    "price of the alternative": "Look whether a cheaper model does as well today",
     "training runs": "Train on a part of the rows first: it shows whether one run is enough",
     "training time": "Train on a part of the rows first: it shows how long a run takes",
     "quality": "Hold out more labelled rows and measure both again",
@@ -39,7 +48,7 @@ def about_money(facts: Facts) -> tuple[Reason, ...]:
             ),
         )
     if facts.outlook is not None:
-        return (_by_chance(made, facts.outlook),)
+        return (_by_chance(made, facts.outlook, facts.dataset),)
     return (_by_the_expected(made),)
 
 
@@ -52,14 +61,14 @@ def _gap(gap: str, training_usd: Decimal | None) -> Reason:
     return Reason("cost", "unknown", f"{free}{gap}", step=saying(gap))
 
 
-def _by_chance(made: Estimate, outlook: Outlook) -> Reason:
+def _by_chance(made: Estimate, outlook: Outlook, dataset: str) -> Reason:
     p, rule = outlook.p_payback, "cost" if made.payback_months is None else "payback"
     text = f"{_expected(made)} {_chance(made, outlook)}"
     if p >= LIKELY:
         return Reason(rule, "go", text)
     if p <= UNLIKELY:
         return Reason(rule, "no_go", text + _needed_more(made), step=_stay(made))
-    return Reason(rule, "unknown", text, step=_pin_down(outlook))
+    return Reason(rule, "unknown", text, step=_pin_down(outlook, dataset))
 
 
 def _by_the_expected(made: Estimate) -> Reason:
@@ -153,12 +162,13 @@ def _target(made: Estimate) -> str:
     return duration(made.payback_target_months)
 
 
-def _pin_down(outlook: Outlook) -> Step:
+def _pin_down(outlook: Outlook, dataset: str) -> Step:
     widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
     if widest is None:
         return saying(f"{PINNED_DOWN['volume']}.")
     how = PINNED_DOWN.get(widest.name, f"Find out more about {widest.name}")
-    return saying(f"{how}: it matters most ({_swing(widest)}).")
+    measure = f" ({baseline(dataset)})" if widest.name == "price of the alternative" else ""
+    return saying(f"{how}{measure}: it matters most ({_swing(widest)}).")
 
 
 def _swing(swing: Swing) -> str:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from bot.decisions.verdict.facts import ENOUGH_ROWS, FASTER, STYLE_PROMPTED, Evidence, Facts, Reason, Step
+from bot.decisions.verdict.facts import (
+    ENOUGH_ROWS,
+    FASTER,
+    STYLE_PROMPTED,
+    Evidence,
+    Facts,
+    Reason,
+    Step,
+    baseline,
+)
 from bot.decisions.verdict.rungs import percent, scored, seconds
 from trainers.measuring.values import Rung
 
@@ -35,7 +44,8 @@ def _about_knowledge(facts: Facts) -> Reason:
     if facts.evidence.is_good:
         return Reason("knowledge", "unknown", f"Retrieval may serve better: {changing}.", weighs=False)
     what = "Upload the documents" if best is None else "Upload better or more documents"
-    look_up = Step(f"{what} as knowledge and measure retrieval (`/finetune baseline`).", usd=None)
+    measure = baseline(facts.dataset, "retrieval")
+    look_up = Step(f"{what} as knowledge and measure retrieval ({measure}).", usd=None)
     text = f"Facts are looked up, not trained: {changing}, and a tuned model makes up what it was not taught."
     return Reason("knowledge", "no_go", text, step=look_up)
 
@@ -44,7 +54,8 @@ def _about_reasoning(facts: Facts) -> Reason:
     if facts.evidence.is_good:
         text = "Fine-tuning seldom teaches reasoning; here it was measured to be good enough."
         return Reason("reasoning", "unknown", text, weighs=False)
-    stronger = Step("Measure a stronger base model (`/finetune baseline`, models=).", usd=None)
+    measure = baseline(facts.dataset)
+    stronger = Step(f"Measure a stronger base model: {measure} with it as models=.", usd=None)
     text = "Fine-tuning does not teach a model to think better: a better base model does."
     return Reason("reasoning", "no_go", text, step=stronger)
 

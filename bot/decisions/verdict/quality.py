@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.decisions.verdict.facts import FASTER, Evidence, Facts, Reason, Step, is_silent, labelling, saying
+from bot.decisions.verdict.facts import (
+    FASTER,
+    Evidence,
+    Facts,
+    Reason,
+    Step,
+    baseline,
+    is_silent,
+    labelling,
+    saying,
+)
 from bot.decisions.verdict.rungs import (
     NAMES,
     asking,
@@ -22,6 +32,7 @@ from trainers.measuring.values import Ladder, Rung, RungName
 
 SHOTS = 10  # examples in a k-shot prompt, and rows that retrieval puts in
 SHOWN, SHOWN_LABELS = 3, 5
+MOST_NAMED = 3  # models in a command
 CLIMBED: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
 
 
@@ -31,7 +42,7 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
     if evidence.ladder is None:
         return (_nothing_measured(facts),)
     if evidence.is_stale:
-        return (_other_bar(evidence.ladder, evidence),)
+        return (_other_bar(evidence.ladder, facts),)
     notes = (*_silent(evidence), *_unread(evidence), *_never_answered(evidence.ladder))
     enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
     if enough is None:
@@ -77,18 +88,21 @@ def replaces(rung: Rung, facts: Facts) -> bool | None:
 
 def _nothing_measured(facts: Facts) -> Reason:
     if facts.smallest_label is None:
-        step = Step(
-            "Measure prompts and retrieval (`/finetune baseline`): it says its price first.", usd=None
-        )
+        measure = baseline(facts.dataset, models=facts.to_measure)
+        step = Step(f"Measure prompts and retrieval ({measure}): it says its price first.", usd=None)
     else:
-        step = Step("Measure the classical model (`/finetune baseline`): free, and done in seconds.")
+        measure = baseline(facts.dataset, "classical")
+        step = Step(f"Measure the classical model ({measure}): free, and done in seconds.")
     text = "No cheaper way has been measured on your data yet: prompts, examples, retrieval."
     return Reason("measure", "unknown", text, step=step)
 
 
-def _other_bar(ladder: Ladder, evidence: Evidence) -> Reason:
-    text = f"The measurement was judged by a bar of {percent(ladder.bar)}; now it is {percent(evidence.bar)}."
-    again = Step("Measure again (`/finetune baseline`): the answers are kept, so it costs nothing.")
+def _other_bar(ladder: Ladder, facts: Facts) -> Reason:
+    bar = percent(facts.evidence.bar)
+    text = f"The measurement was judged by a bar of {percent(ladder.bar)}; now it is {bar}."
+    asked = dict.fromkeys(rung.arm.model for rung in ladder.rungs if rung.arm.model)
+    measure = baseline(facts.dataset, models=list(asked)[:MOST_NAMED])
+    again = Step(f"Measure again ({measure}): the answers are kept, so it costs nothing.")
     return Reason("bar", "unknown", text, step=again)
 
 
@@ -127,8 +141,11 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
     if not missing:
         return ()
     text = f"Not measured yet: {', '.join(NAMES[rung] for rung in missing)}."
-    price = _price(missing[0], facts.evidence)
-    step = Step(f"Measure {NAMES[missing[0]]} (`/finetune baseline`): {charge(price)}.", price)
+    first, asked = missing[0], _cheapest_prompted(facts.evidence)
+    models = [asked.arm.model] if asked and asked.arm.model and first != "classical" else []
+    price = _price(first, asked)
+    measure = baseline(facts.dataset, first, models)
+    step = Step(f"Measure {NAMES[first]} ({measure}): {charge(price)}.", price)
     return (Reason("measure", "unknown", text, step=step),)
 
 
@@ -136,20 +153,23 @@ def _todays(facts: Facts) -> tuple[Reason, ...]:
     """What is to be replaced is an alternative too. 'gpt-4o' is 'openai/gpt-4o'."""
     asked = {rung.arm.model for rung in facts.evidence.alternatives if rung.arm.model}
     names = asked | {model.partition("/")[2] for model in asked}
-    if facts.current is None or facts.current in names:
+    if facts.current is None or facts.current in names or facts.full_current in asked:
         return ()
     text = f"{facts.current}, today's model, was not measured on these rows: it, or a cheaper one, may be good enough."
-    step = Step(
-        f"Measure {facts.current} and a cheap model beside it (`/finetune baseline`, models=).", usd=None
-    )
+    beside = " and a cheap model beside it" if len(facts.to_measure) != 1 else ""
+    how = baseline(facts.dataset, models=facts.to_measure) + ("" if facts.to_measure else " with models=")
+    step = Step(f"Measure {facts.current}{beside}: {how}.", usd=None)
     return (Reason("today's model", "unknown", text, weighs=not facts.evidence.is_good, step=step),)
 
 
-def _price(rung: RungName, evidence: Evidence) -> Decimal | None:
-    """By the cheapest prompt that was measured. Ten examples make a prompt at most eleven times as long."""
+def _cheapest_prompted(evidence: Evidence) -> Rung | None:
+    return cheapest([one for one in evidence.alternatives if one.arm.rung != "classical"])
+
+
+def _price(rung: RungName, asked: Rung | None) -> Decimal | None:
+    """By the cheapest prompt that was measured, `asked`. Ten examples make a prompt at most eleven times as long."""
     if rung == "classical":
         return Decimal(0)
-    asked = cheapest([one for one in evidence.alternatives if one.arm.rung != "classical"])
     if asked is None:
         return None
     is_longer = asked.arm.rung == "zero" and rung != "zero"
@@ -253,16 +273,12 @@ def _unread(evidence: Evidence) -> tuple[Reason, ...]:
         for rung in evidence.alternatives
         if rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= evidence.bar
     ]
-    return tuple(
-        Reason(
-            "unread",
-            "unknown",
-            f"{sentence(name(rung.arm))} gave {rung.unread:,} answers of {rung.n:,} that could not be read: "
-            f"a clearer prompt (prompt=) may help more than training.",
-            weighs=False,
-        )
-        for rung in hopeful[:SHOWN]
-    )
+    if not hopeful:
+        return ()
+    shown = "; ".join(f"{name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in hopeful[:SHOWN])
+    more = f"; and {len(hopeful) - SHOWN} more" if len(hopeful) > SHOWN else ""
+    text = f"Answers that could not be read: {shown}{more}. A clearer prompt (prompt=) may help more than training."
+    return (Reason("unread", "unknown", text, weighs=False),)
 
 
 def _never_answered(ladder: Ladder) -> tuple[Reason, ...]:
