@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from slack_bolt import App
 from slack_sdk import WebClient
 
-from bot.askers import Askers
+from bot.asking.askers import Askers
 from bot.embedded import EmbeddedTrainer, with_address
 from bot.listeners import register
 from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory

@@ -11,7 +11,10 @@ START, END = "<!-- tree: written by docs/tree.py -->\n", "<!-- end of tree -->\n
 OTHERS = (
     ("tests/", "one folder a room, and the peers that stand where a company's server would"),
     ("benchmarks/", "what was measured, to be measured again: `make bench`"),
-    ("examples/", "support tickets written for this project: two versions, one with wrong labels, one flawed"),
+    (
+        "examples/",
+        "support tickets written for this project: two versions, one with wrong labels, one flawed",
+    ),
     ("docs/", "how the decision is made, Slack, local-slack, screenshots"),
     ("manifest.yml", "the Slack app, as Slack reads it"),
 )

@@ -23,13 +23,13 @@ from bot.views import (
 )
 from bot.views import ladder as ladder_views
 from bot.views import tuned_curves as tuned_curve_views
-from bot.workflows import baselines, measurements, preferring, tuned_curves
 from bot.workflows import cleaning as cleaning_work
 from bot.workflows import estimates as estimate_work
 from bot.workflows import plans as plan_work
 from bot.workflows import runs as run_work
 from bot.workflows import waivers as waiver_work
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import baselines, measurements, preferring, tuned_curves
 
 
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:

@@ -14,19 +14,11 @@ from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
 from bot.views import estimate_form, general, measuring, models, prices, runs, status
 from bot.views.blocks import Message
-from bot.workflows import (
-    baselines,
-    curves,
-    estimates,
-    knowledge,
-    measurements,
-    overview,
-    plans,
-    pricing,
-)
+from bot.workflows import estimates, overview, plans, pricing
 from bot.workflows import models as model_work
 from bot.workflows import runs as run_work
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import baselines, curves, knowledge, measurements
 
 COMMAND = "/finetune"
 _Value = TypeVar("_Value")

@@ -16,10 +16,11 @@ from bot.views import estimate_form
 from bot.views import measuring as measuring_views
 from bot.views import plans as plan_views
 from bot.views import waivers as waiver_views
-from bot.workflows import baselines, datasets, estimates, knowledge, plans, waivers
+from bot.workflows import datasets, estimates, plans, waivers
 from bot.workflows.datasets import Upload
 from bot.workflows.desk import Desk
-from bot.workflows.knowledge import Handed
+from bot.workflows.measuring import baselines, knowledge
+from bot.workflows.measuring.knowledge import Handed
 
 
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bot.app import build_trainers
-from bot.askers import Askers, Question
+from bot.asking.askers import Askers, Question
 from bot.embedded import EmbeddedTrainer, with_address
 from bot.settings import Settings
 from storage.store import Store

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bot.checking import LISTED
 from bot.decisions.waste import waste_of
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views import cleaning, findings
+from bot.work.checking import LISTED
 from bot.workflows.datasets import SEED
 from trainers.dataset import NO_MODELS, Columns, Report, check_file
 from trainers.dataset.cleaning import NotCleaned, clean

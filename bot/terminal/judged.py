@@ -1,4 +1,4 @@
-"""Free text judged by a model, in the terminal: the same questions as the bot's (bot/verdicts.py), here and now."""
+"""Free text judged by a model, in the terminal: the same questions as the bot asks (bot/work/verdicts.py)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bot import climbing, verdicts
-from bot.climbing import ArmKeys
 from bot.decisions.spending import most_of_judge
 from bot.measured import LadderPlan
 from bot.terminal.asking import Reach, Say, until_answered
-from bot.verdicts import Heard, Questions, Texts
+from bot.work import climbing, verdicts
+from bot.work.climbing import ArmKeys
+from bot.work.verdicts import Heard, Questions, Texts
 from storage.records import KeptReply
 from trainers.measuring.values import Arm
 

@@ -11,8 +11,6 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
-from bot import climbing, verdicts
-from bot.climbing import ArmKeys
 from bot.decisions.spending import most_micros
 from bot.decisions.verdict.facts import Evidence
 from bot.measured import CurvePlan, JudgeProgress, LadderPlan
@@ -21,9 +19,11 @@ from bot.results import Refusal
 from bot.settings import Settings
 from bot.terminal import judged
 from bot.terminal.asking import Reach, Say, reach, until_answered
-from bot.workflows.contestants import Contestant, arms_of, contestants, judge_of
+from bot.work import climbing, verdicts
+from bot.work.climbing import ArmKeys
 from bot.workflows.datasets import SEED
 from bot.workflows.estimating import Estimated, Question, make_estimate
+from bot.workflows.measuring.contestants import Contestant, arms_of, contestants, judge_of
 from storage.records import KeptReply
 from trainers.dataset import Columns, Report, check_file, overlap, read, store_chat, with_system
 from trainers.measuring.values import DEFAULT_BAR, Arm, Curve, Ladder, Reply, RungName

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bot.checking import Inspected, inspect
 from bot.decisions import waiving
 from bot.decisions.approval import may_take_part
 from bot.decisions.waste import waste_of
@@ -18,6 +17,7 @@ from bot.views import datasets as views
 from bot.views import findings, versions
 from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, escape
+from bot.work.checking import Inspected, inspect
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from bot.workflows.estimating import find_target
 from storage.datasets import NewDataset

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bot.askers import Askers
+from bot.asking.askers import Askers
 from bot.decisions.approval import Person
 from bot.results import Refusal
 from bot.settings import Settings

@@ -28,7 +28,7 @@ from bot.workflows import datasets, estimating, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question
-from bot.workflows.gathered import evidence_of
+from bot.workflows.measuring.gathered import evidence_of
 from storage.records import Draft, KeptEstimate
 from trainers.measuring.values import Rung
 from trainers.money import to_micros

@@ -27,8 +27,8 @@ from bot.decisions.worth.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code
-from bot.workflows.contestants import full_name, with_a_cheap_one
 from bot.workflows.inputs import Priced, holdout_usage, inputs_of, measured, once_trained
+from bot.workflows.measuring.contestants import full_name, with_a_cheap_one
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
 from trainers.measuring.values import Rung

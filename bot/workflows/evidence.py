@@ -10,13 +10,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bot.askers import Declined, Question, key_of
-from bot.climbing import max_tokens
+from bot.asking.askers import Declined, Question, key_of
 from bot.decisions.actuals import Asked, actual_micros
 from bot.decisions.planning import Plan, plan_from_json
-from bot.judging import ArmAnswers, Judged, judge
 from bot.results import ChangedRow, Progress, RunResult
 from bot.views.blocks import code, escape
+from bot.work.climbing import max_tokens
+from bot.work.judging import ArmAnswers, Judged, judge
 from bot.workflows import outcomes, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bot.decisions.planning import Plan
 from bot.decisions.verdict.facts import Evidence
-from bot.judging import Measured
 from bot.results import Advice, Refusal
-from bot.workflows import datasets, estimates, estimating, gathered, telling
+from bot.work.judging import Measured
+from bot.workflows import datasets, estimates, estimating, telling
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated
+from bot.workflows.measuring import gathered
 from storage.records import Run
 from trainers.measuring.values import Arm, Ladder
 from trainers.pricing import PriceList

@@ -11,9 +11,10 @@ from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.runs import Look
 from bot.views.status import Status
-from bot.workflows import datasets, gathered, plans, runs
+from bot.workflows import datasets, plans, runs
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import gathered
 from storage.records import Measurement
 from trainers.measuring.values import Curve, Ladder
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.workflows import plans
-from bot.workflows.contestants import price_of
 from bot.workflows.desk import Desk
+from bot.workflows.measuring.contestants import price_of
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 
 

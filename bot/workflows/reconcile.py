@@ -7,19 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from bot.workflows import (
-    cleaning,
-    curves,
-    datasets,
-    estimates,
-    evidence,
-    knowledge,
-    ladder,
-    models,
-    plans,
-    training,
-)
+from bot.workflows import cleaning, datasets, estimates, evidence, models, plans, training
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import curves, knowledge, ladder
 from storage.records import Run
 
 TROUBLE_PAUSE_S = 30.0

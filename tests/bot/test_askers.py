@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.askers import Askers, Declined, Question, key_of
+from bot.asking.askers import Askers, Declined, Question, key_of
+from bot.asking.lanes import MOST_TRIES, MOST_UNREADABLE
 from bot.demo.workspace import wait_until
-from bot.lanes import MOST_TRIES, MOST_UNREADABLE
 from storage.records import KeptReply
 from storage.store import Store
 from tests.peers.hosted import BUSY, COMMIT_THEN_CUT, HANG, HTML, KEY, NOTHING_BUT_500, Fault, Hosted
@@ -288,7 +288,7 @@ def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> No
 ASK_AND_BE_KILLED = """
 import sys, time
 from pathlib import Path
-from bot.askers import Askers
+from bot.asking.askers import Askers
 from storage.store import Store
 from tests.bot.test_askers import questions, row_at
 from tests.peers.hosted import KEY

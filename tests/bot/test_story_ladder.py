@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from bot import climbing
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import wait_until
 from bot.views import measuring
+from bot.work import climbing
 from bot.workflows import datasets, telling
 from bot.workflows.datasets import Checked
-from bot.workflows.gathered import evidence_of
+from bot.workflows.measuring.gathered import evidence_of
 from storage.records import Measurement, MeasurementState
 from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World
 from tests.peers.hosted import HANG, Fault

@@ -9,8 +9,8 @@ import pytest
 from bot.demo.cast import ANA
 from bot.results import Refusal
 from bot.views import measuring
-from bot.workflows import knowledge
-from bot.workflows.knowledge import Handed
+from bot.workflows.measuring import knowledge
+from bot.workflows.measuring.knowledge import Handed
 from storage.records import Document
 from tests.bot.props import LABELS
 from tests.bot.test_story_ladder import (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bot import verdicts
-from bot.askers import Declined
+from bot.asking.askers import Declined
 from bot.measured import JudgedPair, JudgeProgress, LadderPlan, LadderProgress
-from bot.verdicts import Heard
-from bot.workflows import counting
+from bot.work import verdicts
+from bot.work.verdicts import Heard
+from bot.workflows.measuring import counting
 from tests.views import measured
 from trainers.dataset import Example, store_chat
 from trainers.measuring.values import Arm, Reply

@@ -13,8 +13,8 @@ from bot.drawings import loss as loss_plot
 from bot.drawings.canvas import apart, dollars, name, percent
 from bot.drawings.costs import break_even
 from bot.drawings.placing import Box, Label, place
-from bot.judging import loss_curve
 from bot.views.results import card
+from bot.work.judging import loss_curve
 from tests.views import curve_cards, made, measured
 from trainers.dataset import LabelCount
 from trainers.evaluation import compare, confusion

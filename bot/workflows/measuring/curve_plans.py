@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from bot.climbing import max_tokens
 from bot.decisions.worth.bills import MILLION
 from bot.decisions.worth.roi import Gap
 from bot.results import Refusal
 from bot.tuned_curves import FEWEST_ROWS, PlannedSize, TunedCurvePlan, sizes_of
+from bot.work.climbing import max_tokens
 from bot.workflows import datasets, estimating, plans
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ParamSpec
 
-from bot import climbing, verdicts
 from bot.decisions.spending import most_of_judge
 from bot.measured import JudgeProgress, LadderPlan, LadderProgress
-from bot.verdicts import Heard, Questions, Texts
-from bot.workflows import climb, counting, measurements
+from bot.work import climbing, verdicts
+from bot.work.verdicts import Heard, Questions, Texts
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import climb, counting, measurements
 from storage.records import Measurement
 from trainers.money import usd_micros
 

@@ -17,8 +17,9 @@ from bot.views import tuned_curves as tuned_curve_views
 from bot.views import verdicts
 from bot.views.blocks import Message
 from bot.views.words import counted
-from bot.workflows import agreeing, plans
+from bot.workflows import plans
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import agreeing
 from storage.records import Draft, Measurement
 from trainers.measuring.reading import HOW_READ
 from trainers.measuring.values import Curve, Ladder

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from bot.decisions.actuals import NOTHING_ASKED, Asked, actual_micros
 from bot.results import Progress
 from bot.tuned_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
-from bot.workflows import measurements
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import measurements
 from storage.records import Measurement
 from trainers.money import usd_micros
 from trainers.pricing import PriceList

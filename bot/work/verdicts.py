@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bot import climbing
-from bot.askers import key_of
-from bot.climbing import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
+from bot.asking.askers import key_of
 from bot.decisions import judges
 from bot.measured import JudgedPair, JudgeProgress, LadderPlan
+from bot.work import climbing
+from bot.work.climbing import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
 from trainers.measuring import prompts
 from trainers.measuring.agreement import consolidated
 from trainers.measuring.reading import Choice, read_choice, read_yes

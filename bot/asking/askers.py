@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from bot.lanes import Declined, Lane, Question
+from bot.asking.lanes import Declined, Lane, Question
 from storage.store import Store
 from trainers.client import Trainer
 from trainers.providers import ProviderRow

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bot import verdicts
 from bot.decisions import people
 from bot.decisions.people import People
 from bot.measured import LadderProgress
-from bot.verdicts import PairsForPeople
+from bot.work import verdicts
+from bot.work.verdicts import PairsForPeople
 from bot.workflows.desk import Desk
 from storage.records import Measurement
 

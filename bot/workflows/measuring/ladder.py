@@ -14,17 +14,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bot import climbing, verdicts
-from bot.climbing import ArmKeys
 from bot.decisions.approval import VALID_FOR_S
 from bot.decisions.spending import most_micros, spent_micros
 from bot.measured import ArmProgress, LadderPlan, LadderProgress, Stage
-from bot.verdicts import Concluded
 from bot.views import ladder as views
 from bot.views.blocks import escape
-from bot.workflows import climb, consulting, counting, measurements, plans, telling
+from bot.work import climbing, verdicts
+from bot.work.climbing import ArmKeys
+from bot.work.verdicts import Concluded
+from bot.workflows import plans, telling
 from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import climb, consulting, counting, measurements
 from storage.records import KeptReply, Measurement
 from trainers.measuring.values import Arm
 from trainers.money import to_micros, usd_micros

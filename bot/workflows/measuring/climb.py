@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bot import climbing, verdicts
-from bot.climbing import ArmKeys
 from bot.decisions.spending import most_micros, most_of_judge, spent_micros, spent_on_judge
 from bot.measured import LadderPlan, LadderProgress
-from bot.verdicts import Questions
-from bot.workflows import measurements
+from bot.work import climbing, verdicts
+from bot.work.climbing import ArmKeys
+from bot.work.verdicts import Questions
 from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import measurements
 from storage.records import KeptReply, Measurement
 from trainers.measuring.values import Arm, Reply
 

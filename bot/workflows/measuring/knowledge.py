@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot import climbing
 from bot.decisions.approval import may_take_part
 from bot.results import Refusal
 from bot.views import documents as views
 from bot.views.blocks import Message
+from bot.work import climbing
 from bot.workflows import datasets
 from bot.workflows.desk import Desk, FetchLater
 from storage.documents import NewDocument

@@ -7,10 +7,11 @@ from bot.measured import LadderPlan, LadderProgress
 from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.views.measuring import Choices
-from bot.workflows import contestants, datasets, ladder, measurements, plans, telling
-from bot.workflows.contestants import Contestant
+from bot.workflows import datasets, plans, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import contestants, ladder, measurements
+from bot.workflows.measuring.contestants import Contestant
 from storage.measurements import NewMeasurement
 from storage.records import Measurement
 from trainers.dataset import Report

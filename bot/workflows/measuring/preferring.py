@@ -11,11 +11,11 @@ import hashlib
 from bot.decisions.approval import may_take_part
 from bot.decisions.judges import LEAST_LABELS
 from bot.results import Refusal
-from bot.verdicts import PairForPeople, PairsForPeople
 from bot.views import preferences as views
 from bot.views.words import counted
-from bot.workflows import agreeing, measurements
+from bot.work.verdicts import PairForPeople, PairsForPeople
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import agreeing, measurements
 from storage.records import Draft, Measurement, Preference
 from trainers.measuring.reading import Choice
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bot import climbing
-from bot.askers import Declined, Question
+from bot.asking.askers import Declined, Question
 from bot.decisions.actuals import Asked
 from bot.tuned_curves import SizeProgress, TunedCurvePlan
 from bot.views.blocks import escape
+from bot.work import climbing
 from bot.workflows import evidence
-from bot.workflows.counting import SURELY_DECLINED
-from bot.workflows.curve_step import CurveStep, fail, keep, over
 from bot.workflows.desk import Desk
+from bot.workflows.measuring.counting import SURELY_DECLINED
+from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over
 from storage.records import KeptReply
 
 

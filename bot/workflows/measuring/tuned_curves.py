@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot import curving
-from bot.curving import JudgedTunedCurve
 from bot.decisions.approval import VALID_FOR_S, may_take_part
 from bot.decisions.planning import plan_from_json
 from bot.results import Refusal
@@ -24,9 +22,12 @@ from bot.tuned_curves import (
     plan_of,
 )
 from bot.views import curves as views
-from bot.workflows import measurements, plans, size_answers, sizes, telling
-from bot.workflows.curve_step import CurveStep, keep, over
+from bot.work import curving
+from bot.work.curving import JudgedTunedCurve
+from bot.workflows import plans, telling
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import measurements, size_answers, sizes
+from bot.workflows.measuring.curve_step import CurveStep, keep, over
 from storage.records import Measurement, Run
 from trainers.money import to_micros, usd_micros
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.climbing import examples
 from bot.tuned_curves import TunedCurvePlan
+from bot.work.climbing import examples
 from trainers.dataset import Example, store_chat
 from trainers.measuring.scoring import as_label, is_label
 from trainers.measuring.values import Curve, CurvePoint

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from bot.askers import Declined
-from bot.climbing import ArmKeys
+from bot.asking.askers import Declined
 from bot.measured import ArmProgress, JudgeProgress
+from bot.work.climbing import ArmKeys
 from storage.records import KeptReply
 from trainers.measuring.values import Arm
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from bot.views.blocks import escape
 from bot.views.words import counted
-from bot.workflows import jobs, size_answers, uploads
-from bot.workflows.curve_step import CurveStep, fail, fail_in_doubt, keep, over
+from bot.workflows import jobs, uploads
 from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
+from bot.workflows.measuring import size_answers
+from bot.workflows.measuring.curve_step import CurveStep, fail, fail_in_doubt, keep, over
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
 from trainers.types import Job, JobSpec

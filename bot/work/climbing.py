@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bot.askers import Question, key_of
+from bot.asking.askers import Question, key_of
 from bot.measured import CurvePlan, LadderPlan
 from bot.results import Refusal
 from trainers.dataset import Example, read

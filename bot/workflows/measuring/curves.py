@@ -5,17 +5,19 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot import climbing, parsing
-from bot.climbing import JudgedCurve
+from bot import parsing
 from bot.decisions.approval import may_take_part
 from bot.measured import CurvePlan
 from bot.parsing import Curve
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurvePlan, plan_of
 from bot.views import curves as views
-from bot.workflows import curve_plans, datasets, measurements, tuned_curves
+from bot.work import climbing
+from bot.work.climbing import JudgedCurve
+from bot.workflows import datasets
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import curve_plans, measurements, tuned_curves
 from storage.measurements import NewMeasurement
 from storage.records import Measurement, MeasurementState
 

@@ -1,0 +1,1 @@
+"""What runs in worker processes: checking files, prompts, rung 0, judgements, plots."""
