@@ -33,7 +33,7 @@ def main() -> int:
         print(
             "Skipped: banking77 is not there. Put its train.csv and test.csv into ../shared/data/banking77."
         )
-        return
+        return 0
     train, test = (read(DATA / name, name, columns=COLUMNS).examples for name in ("train.csv", "test.csv"))
     print(f"banking77: {len(train):,} rows to train on, {len(test):,} held out (the official test)")
     everything = rung_0(train, test)

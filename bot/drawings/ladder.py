@@ -37,9 +37,9 @@ MEASURED: Mapping[Scoring, str] = {
     "judge": "judged right",
 }
 # The axis in its own units: free rungs stand in a column of their own, since no log scale has a zero.
-FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.0, 5.0, 6.0
+FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
 # Rungs of one price stand this far apart; free ones may take their whole column.
-BESIDE, BESIDE_FREE, FREE_COLUMN = 0.09, 0.22, 0.9
+BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ class _Scale:
         return PAID_FROM + (PAID_TO - PAID_FROM) * (exponent - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Of 1, 2 and 5 times a power of ten, those that fit: six at most."""
+        """Of 1, 2 and 5 times a power of ten, those that fit: five at most."""
         exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
         for leading in ((1, 2, 5), (1, 3), (1,)):
             at = [e + math.log10(digit) for e in exponents for digit in leading]
             at = [one for one in at if self.low - 0.02 <= one <= self.high + 0.02]
-            if 2 <= len(at) <= 6:
+            if 2 <= len(at) <= 5:
                 return [(self.of(one), dollars(10**one)) for one in at]
-        every = max(-(-(len(exponents)) // 6), 1)
+        every = max(-(-(len(exponents)) // 5), 1)
         return [(self.of(e), dollars(10.0**e)) for e in exponents[::every] if self.low <= e <= self.high]
 
 
@@ -163,8 +163,8 @@ def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> N
         *([(UNKNOWN_AT, "price\nunknown")] if is_unknown else []),
     ]
     axes.set_xticks([at for at, _ in ticks], [said for _, said in ticks])
-    left = FREE_AT - 0.6 if is_free else PAID_FROM - 0.6 if is_paid else UNKNOWN_AT - 0.6
-    right = UNKNOWN_AT + 0.6 if is_unknown else PAID_TO + 0.9 if is_paid else FREE_AT + 1.4
+    left = FREE_AT - 0.9 if is_free else PAID_FROM - 0.6 if is_paid else UNKNOWN_AT - 0.9
+    right = UNKNOWN_AT + 0.9 if is_unknown else PAID_TO + 0.5 if is_paid else FREE_AT + 0.9
     axes.set_xlim(left, right)
     if is_free and is_paid:
         axes.axvline((FREE_AT + PAID_FROM) / 2, color=SOFT, linewidth=0.8, alpha=0.5)
@@ -241,6 +241,16 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
             color=_ink(point),
             fontsize=NAME_SIZE if columns == 1 else NAME_SIZE - 2.5,
             fontweight="bold" if point.is_cheapest else "normal",
+        )
+    if any(point.is_cheapest for point in ranked):
+        below = -(lines + 0.7) * A_LINE / HIGH
+        drawn.text(
+            0.01,
+            below,
+            "bold: the cheapest that meets the bar",
+            va="center",
+            color=SOFT,
+            fontsize=NAME_SIZE - 1,
         )
 
 

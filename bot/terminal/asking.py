@@ -1,5 +1,7 @@
-"""Asks models for the terminal and waits for them: answers are kept in a database of its own, so that a repeat is
-free and a stopped measurement goes on. Our own trainer is started for as long as one of its models is asked.
+"""Asks models for the terminal and waits for their answers.
+
+They are kept in a database of its own, so that a repeat is free and a stopped measurement goes on. Our own trainer
+is started for as long as one of its models is asked.
 """
 
 from __future__ import annotations

@@ -115,4 +115,4 @@ def _running_line(error: RunningError) -> list[str]:
 def _typically(factor: Decimal) -> str:
     if factor < Decimal("1.01"):
         return "typically within 1% of the estimate"
-    return f"typically {multiple(factor)} times too much or too little"
+    return f"typically off by a factor of {multiple(factor)}, either way"

@@ -77,9 +77,7 @@ def headline(curve: Curve) -> str:
     far = _farthest(curve)
     if far is None or _gained(curve, far) <= 0:
         return f"The next 100 rows would bring about {_gain(curve)}"
-    return (
-        f"100 more rows would bring about {_gain(curve)}; growing to {far.rows:,} about {_points(curve, far)}"
-    )
+    return f"100 more rows would bring about {_gain(curve)}; growing to {far.rows:,} rows, about {_points(curve, far)}"
 
 
 def _is_flat(curve: Curve) -> bool:

@@ -244,7 +244,7 @@ def _unread(ladder: Ladder) -> list[str]:
         return [f"Empty answers count as wrong, of {ladder.n:,}: {_empty_of(found)}."]
     unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
     worst = sorted(found, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
-    named = "; ".join(f"{escape(row_name(rung.arm))} {_unread_of(rung)}" for rung in worst)
+    named = "; ".join(f"{escape(arm_name(rung.arm, 40))} {_unread_of(rung)}" for rung in worst)
     more = f"; and {len(found) - SHOWN_ARMS:,} more" if len(found) > SHOWN_ARMS else ""
     return [f"Answers that were {unfit} count as wrong, of {ladder.n:,}: {named}{more}."]
 
@@ -268,7 +268,7 @@ def _table_of(model: str) -> str:
 
 
 def _empty_of(found: Sequence[Rung]) -> str:
-    return "; ".join(f"{escape(row_name(rung.arm))} {rung.empty:,}" for rung in found[:SHOWN_ARMS])
+    return "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in found[:SHOWN_ARMS])
 
 
 def _unread_of(rung: Rung) -> str:
@@ -314,8 +314,8 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         cost,
         escape(how_read) if how_read else "",
         "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
-        "“unsure”, or “can't tell”: only more held-out rows would show it. $/1k: for 1,000 requests. p50 and p95: half "
-        "and 95% of the answers came within, with several requests under way at a time (`callers` in finetune.toml).",
+        "“unsure”, or “can't tell”: only more held-out rows would show it. $/1k: for 1,000 requests. p95: 95% of "
+        "the answers came within, p50: half, with several requests under way at a time (`callers` in finetune.toml).",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
     )
     return " ".join(one for one in said if one)

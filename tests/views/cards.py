@@ -159,6 +159,7 @@ def _measuring() -> dict[str, Message]:
         ),
         "ladder-none-meets": ladder.card(measured.none_meets(), number=4, spent_micros=0, estimated_micros=0),
         "ladder-undecided": ladder.card(measured.undecided(), number=5),
+        "ladder-silent": ladder.card(measured.silent(), number=10),
         "ladder-many": ladder.card(measured.many(24), number=6),
         "ladder-cheaper-undecided": ladder.card(measured.cheaper_undecided(), number=7),
         **_judged(),
@@ -311,6 +312,7 @@ def _results() -> dict[str, Message]:
     done, plan = made.run("done"), made.plan()
     free = made.result(actual_micros=0, estimated_micros=0)
     foreseen = made.plan(predicted=made.PREDICTED)
+    by_words = made.result(labelled=False, beside=made.beside_by_words())
     return {
         "result-better": results.card(done, plan, made.result()),
         "result-better-free": results.card(done, made.free_plan(), free),
@@ -321,6 +323,8 @@ def _results() -> dict[str, Message]:
         "result-cheaper-rung": results.card(
             done, foreseen, made.result(beside=made.beside(190, 184), advice=made.CHEAPER)
         ),
+        "result-by-words": results.card(done, foreseen, by_words),
+        "result-by-words-held-against": actuals.held_against(foreseen, by_words, made.actuals(None)),
         "result-held-against": actuals.held_against(foreseen, made.result(), made.actuals(0.84)),
         "result-held-against-free": actuals.held_against(made.free_plan(), free, made.actuals(None)[:1]),
         "result-changed-rows": results.changed(made.changes(6)),

@@ -338,6 +338,17 @@ CHEAPER = Advice(
 )
 
 
+def beside_by_words() -> str:
+    """Free text, scored by F1: retrieval and the tuned model."""
+    from tests.views import measured
+
+    rungs = [
+        measured.rung(name, model, right, scoring="f1", unread=0)
+        for name, model, right in (("retrieval", measured.BIG, 141), ("tuned", "local/tickets-7", 158))
+    ]
+    return measured.ladder(rungs, pairs=(measured.pair(rungs[1], rungs[0]),)).to_json()
+
+
 def beside(other: int, tuned: int) -> str:
     """The classical model and the tuned one, each with so many of 200 right."""
     from tests.views import measured

@@ -195,6 +195,12 @@ def undecided() -> Ladder:
     return ladder([rung("classical", None, 34, n=40, rows_to_decide=160), rung("zero", MODEL, 9, n=40)])
 
 
+def silent() -> Ladder:
+    """A model that thinks, and has no room left for an answer; its requests cost next to nothing."""
+    thinking = rung("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
+    return ladder([RUNGS[0], thinking, replace(thinking, arm=Arm("kshot", "acme/thinker"), empty=90)])
+
+
 def cheaper_undecided() -> Ladder:
     near = rung("classical", None, 172, rows_to_decide=120)
     return ladder((near, *RUNGS[4:]))

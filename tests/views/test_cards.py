@@ -5,8 +5,10 @@ FINETUNE_UPDATE_GOLDEN=1 writes the files anew: read their difference before it 
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -86,10 +88,35 @@ def test_headlines_are_answers() -> None:
 def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
     said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
     assert "*Pays back*\nat once" in said and "no charge for 109k tokens" in said
-    assert "Worth it from" not in said
+    assert "Pays from" not in said
 
 
 @pytest.mark.parametrize("name", views())
 def test_views_keep_their_inputs_apart(name: str) -> None:
     ids = [block["block_id"] for block in views()[name]["blocks"] if block["type"] == "input"]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", [name for name in PAYLOADS if name.startswith("ladder")])
+def test_a_ladders_table_fits_beside_an_open_thread(name: str) -> None:
+    for table in re.findall(
+        r"```\n(.*?)```", json.dumps(PAYLOADS[name]["blocks"]).replace("\\n", "\n"), re.DOTALL
+    ):
+        lines = json.loads(f'"{table}"'.replace("\n", "\\n")).splitlines()
+        assert max(len(html.unescape(line)) for line in lines) <= 74
+
+
+def test_a_model_that_answers_mostly_nothing_is_given_room_to_think() -> None:
+    said = json.dumps(PAYLOADS["ladder-silent"], ensure_ascii=False)
+    assert "`reasoning = true`" in said and said.count("providers.acme.models") == 2  # once in each form
+    assert "reasoning" not in json.dumps(PAYLOADS["ladder-met"])
+
+
+def test_free_text_says_which_measure_is_which() -> None:
+    said = json.dumps(PAYLOADS["result-by-words"], ensure_ascii=False)
+    assert "Two measures" in said and "70.5% F1" in said
+    assert "Two measures" not in json.dumps(PAYLOADS["result-go"])
+
+
+def test_a_price_under_a_cent_is_short() -> None:
+    assert "&lt;$0.01" in json.dumps(PAYLOADS["ladder-silent"]["blocks"])
