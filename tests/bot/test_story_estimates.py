@@ -299,7 +299,7 @@ def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None
     world.click(BEN, "approve_plan")
     world.until_state("done", 2)
     assert "Quality: 100.0%, as estimated" in world.said("Estimate and actual", "Quality: 100.0%, as")
-    assert "the median of 2 runs" in world.type("/finetune results 2")
+    assert "(2 runs, so far)" in world.type("/finetune results 2")
 
 
 def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: MakeWorld) -> None:
