@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from trainers.money import is_payable
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
@@ -278,7 +279,7 @@ class _Reader:
             amount = Decimal(value) if type(value) in (str, int) else Decimal("NaN")
         except InvalidOperation:
             amount = Decimal("NaN")
-        if amount.is_finite() and amount >= 0:
+        if is_payable(amount):
             return amount
         return self._wrong(section, key, 'US dollars in quotes, like "200.00"', Decimal(default))
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, Decimal
 
 MICROS = 1_000_000
+# What nobody pays, and digits that no price has: beyond them sums overflow and no line of text is wide enough.
+MOST_USD, FINEST_USD = Decimal(10) ** 9, Decimal("1e-12")
+
+
+def is_payable(amount: Decimal) -> bool:
+    """Of an amount that somebody wrote down: nothing, or between a trillionth of a dollar and a billion."""
+    return amount.is_finite() and (amount == 0 or FINEST_USD <= amount <= MOST_USD)
 
 
 def usd(amount: Decimal) -> str:

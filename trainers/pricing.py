@@ -16,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
+from trainers.money import is_payable
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.types import Price
 
@@ -266,7 +267,7 @@ def _own_usd(where: str, key: str, table: Mapping[str, object], problems: list[s
         amount = Decimal(value) if isinstance(value, str) else Decimal("NaN")
     except InvalidOperation:
         amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0:
+    if not is_payable(amount):
         problems.append(f'{where}.{key}: should be USD per 1M tokens in quotes, like "2.50", not {value!r}.')
     return amount
 

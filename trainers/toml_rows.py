@@ -9,6 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TypeVar, get_args
 
+from trainers.money import is_payable
 from trainers.types import Ability, Hyperparameter
 
 _ABILITIES: tuple[Ability, ...] = get_args(Ability)
@@ -74,7 +75,7 @@ class TomlRow:
         if value is None:
             return None
         amount = _decimal(value)
-        if amount is None or not amount.is_finite() or amount < 0:
+        if amount is None or not is_payable(amount):
             self._problem(key, f'should be US dollars in quotes, like "2.50", not {value!r}')
             return None
         return amount

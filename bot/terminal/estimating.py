@@ -14,7 +14,7 @@ from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
 from bot.decisions.verdict.rungs import cheapest
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.outlook import Outlook, Quantiles
-from bot.decisions.worth.quotes import where_to_put
+from bot.decisions.worth.quotes import holes, where_to_put
 from bot.decisions.worth.roi import Estimate
 from bot.options import Answer, read_bar, read_task
 from bot.results import Refusal
@@ -262,7 +262,8 @@ def _price_line(row: PriceRow) -> str:
     kind = ", tuned" if row.kind == "tuned" else ""
     if not said:
         return f"{row.model}{kind}: nobody told me, {where_to_put(row)}"
-    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by})"
+    hole = f". Not all of it: {where_to_put(row)}" if holes(row) else ""
+    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by}){hole}"
 
 
 def _price(row: PriceRow) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
+from bot.decisions.worth.quotes import holes, where_to_put
 from bot.views.blocks import Message, context, cut, data_table, escape, header, listed, section
 from bot.views.tables import monospaced
 from bot.views.words import counted, short
 from trainers.money import usd
 from trainers.pricing import PriceRow, UnknownPrice
 
-SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES = 25, 60, 8
+SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training")
 Row = tuple[str, str, str, str, str]
 
@@ -65,7 +66,11 @@ def _hourly(row: PriceRow) -> str:
 
 
 def _notes(rows: Sequence[PriceRow]) -> list[str]:
-    return [f"{escape(short(row.model))}: {escape(cut(row.note, 300))}" for row in rows if row.note]
+    told = [(row, row.note) for row in rows if row.note]
+    lacking = [(row, f"nobody told me all of it, {where_to_put(row)}") for row in rows if holes(row)]
+    shown = [f"{escape(short(row.model))}: {escape(cut(said, 300))}" for row, said in (*told, *lacking)]
+    more = [f"and {len(shown) - SHOWN_NOTES:,} more notes"] if len(shown) > SHOWN_NOTES else []
+    return [*shown[:SHOWN_NOTES], *more]
 
 
 def _sources(rows: Sequence[PriceRow]) -> str:

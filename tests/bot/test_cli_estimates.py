@@ -179,8 +179,9 @@ def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
     )
 
 
-def test_a_negative_price_stops_an_estimate(tmp_path: Path) -> None:
-    (tmp_path / "finetune.toml").write_text('[prices."x"]\ninput = "-1"\noutput = "2"\n')
+@pytest.mark.parametrize("price", ["-1", "1e30", "1e-30", "NaN", "€2.50", "2,50"])
+def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) -> None:
+    (tmp_path / "finetune.toml").write_text(f'[prices."x"]\ninput = "{price}"\noutput = "2"\n')
     result = finetune("estimate", "--dataset", TICKETS)
     assert result.exit_code == 2
     assert "should be USD per 1M tokens in quotes" in result.stderr
@@ -191,7 +192,17 @@ def test_prices_are_listed_with_who_says_so() -> None:
     assert result.exit_code == 0
     assert "openai/gpt-4o-2024-08-06, tuned: input $3.75 per 1M tokens" in result.stdout
     assert "2026-11-24" in result.stdout
-    assert "nobody told me, put it into finetune.toml under [providers.nebius.models." in result.stdout
+    keys = "put input, output and training into finetune.toml"
+    assert f"nobody told me, {keys} under [providers.nebius.models." in result.stdout
+
+
+def test_a_hole_in_a_price_is_said_with_its_key(tmp_path: Path) -> None:
+    hole = '[providers.openai.models."new"]\ninput = "1"\noutput = "2"\n'
+    (tmp_path / "finetune.toml").write_text(hole)
+    said = 'put training into finetune.toml under [providers.openai.models."new"].'
+    assert f"output $2.00 per 1M tokens (your settings). Not all of it: {said}" in finetune("prices").stdout
+    answer = estimated("--volume", "10M", "--target", "openai/new")
+    assert said in str(answer["verdict"])
 
 
 def test_a_named_model_shows_its_prompted_and_its_tuned_price() -> None:

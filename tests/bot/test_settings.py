@@ -186,6 +186,8 @@ def test_the_nearest_key_is_named(tmp_path: Path, toml: str, problem: str) -> No
         ("[budget]\nmonthly_usd = '-1'", "[budget] monthly_usd"),
         ("[budget]\nmonthly_usd = 'NaN'", "[budget] monthly_usd"),
         ("[budget]\nmonthly_usd = 'Infinity'", "[budget] monthly_usd"),
+        ("[budget]\nmonthly_usd = '1e30'", "[budget] monthly_usd"),
+        ("[trainer]\nusd_per_hour = '1e40'", "[trainer] usd_per_hour"),
         ("[budget]\nmonthly_usd = 'lots'", "[budget] monthly_usd"),
         ("[budget]\nmonthly_usd = true", "[budget] monthly_usd"),
         ("[trainer]\nmodels = ['a']", "[trainer] models"),

@@ -201,6 +201,13 @@ def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> Non
     assert "can't be approved" in world.type("/finetune start tickets target=acme/acme-hole")
 
 
+def test_prices_name_the_model_that_has_a_hole_and_its_key(make_world: MakeWorld) -> None:
+    hole = '[providers.acme.models."acme-hole"]\ninput = "1"\noutput = "2"\n'
+    said = make_world(Rules(more=hole)).type("/finetune prices")
+    where = 'put training into finetune.toml under [providers.acme.models."acme-hole"]'
+    assert f"acme/acme-hole: nobody told me all of it, {where}" in said
+
+
 # Sharing.
 
 

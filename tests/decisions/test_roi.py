@@ -212,7 +212,7 @@ def test_an_unknown_price_is_a_gap_that_says_where_to_put_it() -> None:
         assert '[providers.nebius.models."some/model"]' in gap.sentence
     prompted = rates_of(replace(row, kind="prompted", model="own/x"))
     assert isinstance(prompted, Gap)
-    assert '[prices."own/x"]' in prompted.sentence
+    assert 'put input and output into finetune.toml under [prices."own/x"]' in prompted.sentence
 
 
 def test_a_machine_of_our_own_is_paid_by_the_hour() -> None:

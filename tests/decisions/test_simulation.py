@@ -75,6 +75,13 @@ def test_a_run_in_five_is_paid_again() -> None:
     assert (month_0.p5, month_0.p50, month_0.p95) == (-50, -25, -25)
 
 
+def test_planned_work_takes_three_quarters_to_twice_as_long() -> None:
+    """$5,000 at 50 hours: the triangle's 5% and 95% point are 43.7 and 87.5 hours."""
+    month_0 = simulate(replace(CERTAIN, people_hours=Decimal(50), people_usd_per_hour=Decimal(100))).months[0]
+    assert float(-month_0.p95 - 25) == pytest.approx(4_375, rel=0.01)
+    assert float(-month_0.p5 - 25) == pytest.approx(8_750, rel=0.01)
+
+
 def test_a_model_that_has_ended_pays_back_in_no_draw() -> None:
     outlook = simulate(replace(ARTICLE, ends=date(2026, 10, 23)))
     assert (outlook.p_payback, outlook.horizon_months, len(outlook.months)) == (0, 0, 1)

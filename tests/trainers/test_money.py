@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.money import from_micros, rate, to_micros, usd, usd_micros
+from trainers.money import from_micros, is_payable, rate, to_micros, usd, usd_micros
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_less_than_a_micro_dollar_counts_as_one() -> None:
 @given(st.integers(min_value=-(10**15), max_value=10**15))
 def test_micro_dollars_survive_the_way_to_dollars_and_back(micros: int) -> None:
     assert to_micros(from_micros(micros)) == micros
+
+
+@pytest.mark.parametrize(
+    ("amount", "is_so"),
+    [("0", True), ("2.50", True), ("1E-12", True), ("1E+9", True)]
+    + [(wrong, False) for wrong in ("-1", "1E+30", "1E-30", "NaN", "Infinity")],
+)
+def test_a_price_is_an_amount_that_somebody_could_pay(amount: str, is_so: bool) -> None:
+    assert is_payable(Decimal(amount)) is is_so

@@ -104,6 +104,12 @@ def test_an_override_changes_only_what_it_names() -> None:
     assert (model.price.input, model.price.output) == (Decimal("0.10"), Decimal("1.20"))
 
 
+@pytest.mark.parametrize("amount", ["-5", "1e30", "NaN"])
+def test_a_price_that_nobody_pays_is_refused(amount: str) -> None:
+    own = f"[providers.openai.models.x]\ntraining = '{amount}'"
+    assert 'providers.openai.models."x".training: should be US dollars in quotes' in problems(own)[0]
+
+
 def test_money_as_a_float_is_refused_and_as_a_decimal_taken() -> None:
     own = "[providers.openai.models.x]\ninput = 0.1"
     assert 'providers.openai.models."x".input: should be US dollars in quotes' in problems(own)[0]

@@ -43,8 +43,19 @@ def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
     return (asked_base + asked_tuned) / MILLION
 
 
+def holes(row: PriceRow) -> tuple[str, ...]:
+    """The keys of finetune.toml that a sum needs and nobody has told."""
+    price = row.price
+    needed = [("input", price.input), ("output", price.output)]
+    if row.kind == "tuned" and row.usd_per_hour is None:
+        needed.append(("training", price.training))
+    return tuple(key for key, amount in needed if amount is None)
+
+
 def where_to_put(row: PriceRow) -> str:
+    *others, last = holes(row)
+    keys = f"{', '.join(others)} and {last}" if others else last
     provider, slash, model = row.model.partition("/")
     if row.kind == "prompted" or not slash:
-        return f'put it into finetune.toml under [prices."{row.model}"].'
-    return f'put it into finetune.toml under [providers.{provider}.models."{model}"].'
+        return f'put {keys} into finetune.toml under [prices."{row.model}"].'
+    return f'put {keys} into finetune.toml under [providers.{provider}.models."{model}"].'
