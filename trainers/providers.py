@@ -98,10 +98,11 @@ class ProviderRow:
 
 @dataclass(frozen=True)
 class ModelVerdict:
-    """`reasons` are sentences for a person; empty when there is nothing to say."""
+    """`reasons` are sentences for a person; empty when there is nothing to say. `way_out` is one too."""
 
     level: Literal["ok", "warn", "refuse"]
     reasons: tuple[str, ...] = ()
+    way_out: str | None = None
 
     @property
     def may_train(self) -> bool:
@@ -127,10 +128,10 @@ def model_verdict(
     """May a job on this model start today, and will the tuned model live long enough to be worth it?"""
     refusals = _refusals(row, model, today)
     if refusals:
-        return ModelVerdict("refuse", (*refusals, *_way_out(row)))
+        return ModelVerdict("refuse", refusals, _way_out(row))
     warnings = (*_end_warnings(model, today, payback_days), *_closing_warnings(row, today))
     if warnings:
-        return ModelVerdict("warn", (*warnings, *_way_out(row)))
+        return ModelVerdict("warn", warnings, _way_out(row))
     return ModelVerdict("ok")
 
 
@@ -165,10 +166,10 @@ def _closing_warnings(row: ProviderRow, today: date) -> tuple[str, ...]:
     return (f"{row.title} takes new jobs only until {row.closes}: after that the model cannot be retrained.",)
 
 
-def _way_out(row: ProviderRow) -> tuple[str, ...]:
+def _way_out(row: ProviderRow) -> str | None:
     if row.name == "local":
-        return ()
-    return ("A model trained on your own machine has no end date: choose a target that starts with local/.",)
+        return None
+    return "A model trained on your own machine has no end date: choose a target that starts with local/."
 
 
 def _days(count: int) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from bot.decisions.amounts import duration
+from bot.decisions.verdict.paying import chance
 from bot.decisions.worth.outlook import Month, Outlook
 from bot.drawings.canvas import BLUE, INK, RED, SOFT, Axes, apart, dollar_axis, dollars, figure, saved
 
@@ -15,8 +17,8 @@ def draw(outlook: Outlook, path: Path) -> Path | None:
     months = sorted(outlook.months, key=lambda one: one.month)
     if len(months) < 2:
         return None
-    drawn, axes = figure(_title(outlook), "months from now", "saved minus spent, USD")
-    at = [one.month for one in months]
+    drawn, axes = figure(title(outlook), "months from now", "saved minus spent, USD")
+    at = [float(one.month) for one in months]
     middle = [float(one.p50) for one in months]
     low, high = [float(one.p5) for one in months], [float(one.p95) for one in months]
     axes.fill_between(at, low, high, color=BLUE, alpha=0.14, linewidth=0)
@@ -31,18 +33,11 @@ def draw(outlook: Outlook, path: Path) -> Path | None:
     return saved(drawn, path)
 
 
-def _title(outlook: Outlook) -> str:
-    target = f"{float(outlook.target_months):g} month{'' if outlook.target_months == 1 else 's'}"
-    return f"Pays back within {target} in {_share(outlook.p_payback)} of {outlook.draws:,} draws"
-
-
-def _share(p: float) -> str:
-    """Neither 'always' nor 'never' is said of what only nearly is."""
-    if 0 < p < 0.01:
-        return "under 1%"
-    if 0.99 < p < 1:
-        return "over 99%"
-    return f"{100 * p:.0f}%"
+def title(outlook: Outlook) -> str:
+    begun = outlook.months[0]
+    is_free = not (begun.p5 or begun.p95)
+    does = "Saves money" if is_free else f"Pays back within {duration(outlook.target_months)}"
+    return f"{does} in {chance(outlook.p_payback)} of {outlook.draws:,} draws"
 
 
 def break_even(months: Sequence[Month]) -> float | None:
@@ -51,7 +46,7 @@ def break_even(months: Sequence[Month]) -> float | None:
     for before, after in pairwise(months):
         if before.p50 < 0 <= after.p50:
             share = float(-before.p50 / (after.p50 - before.p50))
-            crossing = before.month + share * (after.month - before.month)
+            crossing = float(before.month) + share * float(after.month - before.month)
     return crossing if months[-1].p50 >= 0 else None
 
 
@@ -60,7 +55,7 @@ def _mark_break_even(axes: Axes, months: Sequence[Month]) -> None:
     if at is None:
         return
     axes.plot([at], [0], "o", color=INK, markersize=8, markerfacecolor="white", markeredgewidth=2, zorder=5)
-    on_the_right = at > (months[0].month + months[-1].month) / 2
+    on_the_right = at > float(months[0].month + months[-1].month) / 2
     axes.annotate(
         f"even after {at:.1f} months" if at >= 0.05 else "even at once",
         (at, 0),
@@ -84,7 +79,7 @@ def _label_ends(axes: Axes, months: Sequence[Month]) -> None:
     for (said, amount, colour), height in zip(ends, heights, strict=True):
         axes.annotate(
             f"{said} {dollars(float(amount))}",
-            (last.month, height),
+            (float(last.month), height),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",

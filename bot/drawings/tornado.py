@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bot.decisions.amounts import duration
 from bot.decisions.worth.outlook import Outlook, Swing
 from bot.drawings.canvas import (
     BLUE,
@@ -29,7 +30,7 @@ def draw(outlook: Outlook, path: Path) -> Path | None:
     swings = [swing for swing in outlook.tornado if swing.width][:MOST_BARS]
     if not swings:
         return None
-    title = f"What the net value over {_months(outlook.horizon_months)} hangs on"
+    title = f"What the net value over {duration(outlook.horizon_months)} hangs on"
     drawn, axes = figure(title, "net value, USD", "", size=(8.6, 0.5 * len(swings) + 1.6))
     middle = float(outlook.expected) if outlook.expected is not None else None
     texts = [text for height, swing in enumerate(swings) for text in _draw(axes, height, swing, middle)]
@@ -83,7 +84,3 @@ def _make_room(drawn: Figure, axes: Axes, texts: Sequence[Text]) -> None:
         low = min(end - (wide * a_pixel if side == "right" else 0) for end, wide, side in ends)
         high = max(end + (wide * a_pixel if side == "left" else 0) for end, wide, side in ends)
     axes.set_xlim(low, high)
-
-
-def _months(count: int) -> str:
-    return "1 month" if count == 1 else f"{count:,} months"

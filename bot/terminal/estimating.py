@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from bot.decisions.amounts import duration
 from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
 from bot.decisions.verdict.rungs import cheapest
 from bot.decisions.worth.alternatives import Alternative
@@ -84,7 +85,8 @@ def text(estimated: Estimated) -> str:
     ]
     parts += ["", *(f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons), "", verdict.next_step]
     if outlook and outlook.tornado:
-        parts += ["", f"What moves the net value over {_horizon(outlook)} most, each alone"]
+        over = duration(outlook.horizon_months)
+        parts += ["", f"What moves the net value over {over} most, each alone"]
         parts += [
             f"  {one.name}: {usd(one.at_low)} at {one.low_value}, {usd(one.at_high)} at {one.high_value}"
             for one in outlook.tornado
@@ -195,7 +197,7 @@ def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
         "draws": outlook.draws,
         "seed": outlook.seed,
         "target_months": _number(outlook.target_months),
-        "horizon_months": outlook.horizon_months,
+        "horizon_months": _number(outlook.horizon_months),
         "p_payback": outlook.p_payback,
         "payback_months": _quantiles(outlook.payback_months),
         "saving_month_usd": _quantiles(outlook.saving_month),
@@ -211,7 +213,12 @@ def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
             for one in outlook.tornado
         ],
         "months": [
-            {"month": one.month, "p5": _number(one.p5), "p50": _number(one.p50), "p95": _number(one.p95)}
+            {
+                "month": _number(one.month),
+                "p5": _number(one.p5),
+                "p50": _number(one.p50),
+                "p95": _number(one.p95),
+            }
             for one in outlook.months
         ],
     }
@@ -223,13 +230,9 @@ def _quantiles(found: Quantiles) -> dict[str, float | None]:
 
 def _held_against(estimated: Estimated) -> list[tuple[str, str]]:
     made, other = estimated.estimate, estimated.alternative
-    if made is None or other is None:
+    if made is None or other is None or made.months_left == 0:
         return []
     return [("Held against", f"{other.name}, {usd(made.monthly_alternative.total)} a month")]
-
-
-def _horizon(outlook: Outlook) -> str:
-    return "1 month" if outlook.horizon_months == 1 else f"{outlook.horizon_months} months"
 
 
 def _prices_of(settings: Settings, name: str) -> list[PriceRow | UnknownPrice]:

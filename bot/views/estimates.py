@@ -10,8 +10,9 @@ from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.advice import Evidence, Verdict
 from bot.decisions.verdict.paying import chance
 from bot.decisions.worth.alternatives import Alternative
+from bot.decisions.worth.assumptions import Assumption
 from bot.decisions.worth.outlook import Outlook
-from bot.decisions.worth.roi import Assumption, Estimate, MonthlyCost, Range, Training
+from bot.decisions.worth.roi import Estimate, MonthlyCost, Range, Training
 from bot.views.blocks import (
     Block,
     Message,
@@ -27,7 +28,7 @@ from bot.views.blocks import (
     section,
     sentence,
 )
-from bot.views.words import counted, duration_range, short
+from bot.views.words import duration_range, short
 from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
@@ -60,6 +61,8 @@ OPEN = {
     "cheaper rung": "what a tuned model costs is not known",
     "cost": "what it saves is not known",
     "payback": "whether it pays back in time is uncertain",
+    "net value": "it pays back, and loses later",
+    "people's time": "people's time is not counted",
 }
 
 
@@ -111,7 +114,7 @@ def card(
         f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
         (*top, *_in_fields(numbers(estimated)), *end),
         newest=(*top, *_months(estimated, target), fields([*_chances(estimated), *_once(estimated)]), *end)
-        if estimated.estimate
+        if estimated.estimate and estimated.estimate.months_left != 0
         else (),
     )
 
@@ -128,6 +131,8 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
     made = estimated.estimate
     if made is None:
         return _once(estimated)
+    if made.months_left == 0:
+        return [("Each month today", monthly(made.monthly_before))]
     return [
         _saving(made, estimated.outlook),
         ("Each month today", monthly(made.monthly_before)),
@@ -276,8 +281,8 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
     npv = outlook.npv
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:
         return pairs
-    months = counted(outlook.horizon_months, "month")
-    return [*pairs, (f"Net over {months}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
+    over = duration(outlook.horizon_months)
+    return [*pairs, (f"Net over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
 
 
 def _other(estimated: Estimated) -> list[tuple[str, str]]:

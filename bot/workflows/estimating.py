@@ -16,13 +16,13 @@ from bot.decisions.planning import hyperparameters_for
 from bot.decisions.verdict.advice import Facts, Verdict, advise
 from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
 from bot.decisions.worth.alternatives import Alternative
-from bot.decisions.worth.assumptions import assumptions
+from bot.decisions.worth.assumptions import Assumption, assumptions
 from bot.decisions.worth.bills import ZERO, Rates
 from bot.decisions.worth.outlook import Outlook
 from bot.decisions.worth.question import Question as Question
 from bot.decisions.worth.question import absurd
-from bot.decisions.worth.quotes import evaluation_usd, rates_of, training_of
-from bot.decisions.worth.roi import Assumption, Estimate, Gap, Inputs, Range, Training, estimate
+from bot.decisions.worth.quotes import Gap, evaluation_usd, rates_of, training_of
+from bot.decisions.worth.roi import Estimate, Inputs, Range, Training, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings

@@ -13,7 +13,7 @@ from trainers.providers import ModelVerdict
 
 MINI = "openai/gpt-4o-mini"
 OK = ModelVerdict("ok")
-# The article's sum: 10M input tokens a month on gpt-4o, $25 of training, a tuned nano.
+# The article's sum: 10M input tokens a month on gpt-4o, $25 of training, a tuned nano, and nobody's time.
 ARTICLE = Inputs(
     monthly_input_tokens=10_000_000,
     usage=Usage(requests=100, prompt_before=12_000, prompt_after=12_000, output=0),
@@ -21,6 +21,7 @@ ARTICLE = Inputs(
     tuned=Rates("openai/gpt-4.1-nano-2025-04-14", Decimal("0.20"), Decimal("0.80"), "a list"),
     training=Training(tokens=1_000_000, epochs=1, usd_per_million=Decimal(25)),
     today=date(2026, 11, 24),
+    people_hours=Decimal(0),
 )
 FACTS = Facts(
     dataset="tickets",
@@ -102,11 +103,11 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
         draws=10_000,
         seed=1,
         target_months=Decimal(3),
-        horizon_months=12,
+        horizon_months=Decimal(12),
         p_payback=p,
         payback_months=Quantiles(None if never else Decimal("0.5"), None if never else Decimal(1), last),
         saving_month=some,
         npv=some,
         tornado=(volume, people),
-        months=(Month(0, Decimal(-25), Decimal(-25), Decimal(-25)),),
+        months=(Month(Decimal(0), Decimal(-25), Decimal(-25), Decimal(-25)),),
     )

@@ -15,6 +15,7 @@ from bot.decisions.verdict.advice import Evidence, Facts, Kind, Reason, Verdict,
 from bot.decisions.verdict.amount_of_data import least_holdout
 from bot.decisions.verdict.paying import PINNED_DOWN, chance
 from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind
+from bot.decisions.worth.outlook import Quantiles
 from bot.decisions.worth.roi import Inputs, Rates, Training, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.decisions.worth.tornado import tornado
@@ -23,6 +24,7 @@ from trainers.measuring.values import Arm, Curve, CurvePoint, LabelNeed, Pair, P
 from trainers.providers import ModelVerdict
 
 LIKELY, OPEN, UNLIKELY = outlook(0.93), outlook(0.5), outlook(0.07)
+LOSES_LATER = Quantiles(Decimal(-900), Decimal(-400), Decimal(120))
 CLASSICAL_MEETS = rung("classical", "meets", 182)
 KSHOT_MEETS = rung("kshot", "meets", 182)
 TUNED_MEETS = rung("tuned", "meets", 186, usd=Decimal("0.03"))
@@ -252,6 +254,24 @@ SITUATIONS: dict[str, tuple[Facts, Kind, str]] = {
     # money
     "it hardly ever pays back": (seen(*ALL_MISS, outlook=UNLIKELY), "no_go", "payback"),
     "it may pay back": (seen(*ALL_MISS, outlook=OPEN), "unknown", "payback"),
+    "it pays back in time and loses afterwards": (
+        seen(*ALL_MISS, outlook=replace(LIKELY, npv=LOSES_LATER)),
+        "unknown",
+        "net value",
+    ),
+    "it pays back in time, and nobody said the hours": (
+        seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))),
+        "unknown",
+        "people's time",
+    ),
+    "it pays back in time even with a week of work that nobody counted": (
+        seen(
+            *ALL_MISS,
+            estimate=estimate(replace(ARTICLE, people_hours=None, monthly_input_tokens=1_000_000_000)),
+        ),
+        "go",
+        "payback",
+    ),
     "what it saves is not known": (
         seen(*ALL_MISS, estimate=None, outlook=None, gaps=("Say current= and volume=.",)),
         "unknown",
@@ -294,6 +314,16 @@ SITUATIONS: dict[str, tuple[Facts, Kind, str]] = {
         ),
         "go",
         "tuned",
+    ),
+    "tuned and good, and undercuts a prompt that is good enough": (
+        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], tuned=TUNED_MEETS),
+        "go",
+        "distil",
+    ),
+    "tuned and good, and a prompt that is good enough costs less": (
+        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], tuned=replace(TUNED_MEETS, usd_per_1000=Decimal(2))),
+        "no_go",
+        "cheaper rung",
     ),
     "tuned and good, dearer than a rung that is too close to say": (
         seen(
@@ -501,9 +531,39 @@ def test_every_input_of_the_tornado_has_a_way_to_pin_it_down() -> None:
         usd_per_hour=Decimal(2),
         minutes=replace(ARTICLE.price_fall, low=Decimal(10), expected=Decimal(20), high=Decimal(40)),
     )
-    names = {swing.name for swing in tornado(replace(ARTICLE, training=hourly), None)}
+    names = {swing.name for swing in tornado(replace(ARTICLE, training=hourly, people_hours=None), None)}
     assert len(names) >= 4
     assert names <= set(PINNED_DOWN)
+
+
+def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -> None:
+    """$23 a month for three months and $25 of training leave $44: 35 minutes at $75 an hour."""
+    verdict = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))))
+    assert reason(verdict, "people's time").text.endswith(
+        "People's time is not in that: with more than 35 minutes of it, which nobody has said, it would not pay "
+        "back within 3 months."
+    )
+    assert verdict.next_step == "Say the hours of people's time that it takes (hours=)."
+
+
+def test_a_saving_that_the_falling_price_eats_is_no_go_ahead() -> None:
+    """Tokens at $2.20 against $2.50: saved at once, and lost from the fifth month on."""
+    dear = replace(ARTICLE.tuned, input=Decimal("2.20"))
+    free = Training(1, 1, usd_per_hour=Decimal(0))
+    inputs = replace(ARTICLE, monthly_input_tokens=1_000_000_000, tuned=dear, training=free)
+    drawn = simulate(inputs)
+    assert drawn.p_payback > 0.95
+    verdict = advise(seen(*ALL_MISS, estimate=estimate(inputs), outlook=drawn))
+    assert verdict.kind == "unknown"
+    assert "Yet over 12 months it loses $1," in reason(verdict, "net value").text
+    assert "cheaper model does as well today (`/finetune baseline tickets`)" in verdict.next_step
+
+
+def test_of_a_model_that_has_ended_no_saving_is_said() -> None:
+    gone = estimate(replace(ARTICLE, ends=date(2026, 10, 23)))
+    verdict = advise(seen(*ALL_MISS, estimate=gone, outlook=UNLIKELY))
+    assert (verdict.kind, gone.payback_months) == ("no_go", None)
+    assert not any(one.rule in ("cost", "payback") for one in verdict.reasons)
 
 
 def test_a_loss_at_any_volume_is_a_no() -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.worth.bills import Asking, Rates, Speed, Tokens, bill
 from bot.decisions.worth.flows import month_weights, net_present_value
-from bot.decisions.worth.quotes import evaluation_usd, rates_of, training_of
-from bot.decisions.worth.roi import Gap, Inputs, Quality, Range, Training, Usage, estimate
+from bot.decisions.worth.quotes import Gap, evaluation_usd, rates_of, training_of
+from bot.decisions.worth.roi import Inputs, Quality, Range, Training, Usage, estimate
 from trainers.pricing import PriceRow
 from trainers.types import Price
 

@@ -88,6 +88,14 @@ def test_a_model_that_has_ended_pays_back_in_no_draw() -> None:
     assert outlook.payback_months.p5 is None
 
 
+def test_the_last_month_ends_with_the_model() -> None:
+    """51 days are 1.677 months."""
+    outlook = simulate(replace(CERTAIN, ends=date(2027, 1, 14)))
+    assert [round(one.month, 3) for one in outlook.months] == [0, 1, Decimal("1.677")]
+    assert outlook.horizon_months == outlook.months[-1].month
+    assert outlook.months[-1].p50 == round(-25 + 23 * outlook.horizon_months, 2)
+
+
 def test_what_pays_back_after_the_models_end_never_does() -> None:
     """51 days are left, 1.68 months; it takes 2.2."""
     slow = replace(CERTAIN, training=replace(CERTAIN.training, usd_per_million=Decimal(50)))

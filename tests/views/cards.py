@@ -118,7 +118,9 @@ def _estimates() -> dict[str, Message]:
         "estimate-loss": made.estimated(tuned=machine, training=paid, volume=10_000_000),
         "estimate-few-rows": made.estimated(rows=120),
         "estimate-without-volume": made.estimated(volume=None, gaps=(gap,)),
-        "estimate-go": made.estimated(rows=2_400, evidence=TRAINED, tuned=machine, training=paid),
+        "estimate-go": made.estimated(
+            rows=2_400, evidence=TRAINED, tuned=machine, training=paid, people_hours=Decimal(4)
+        ),
         "estimate-cheaper-rung": made.estimated(rows=2_400, evidence=CLASSICAL, training=made.HOSTED),
         "estimate-with-people": made.estimated(
             people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6

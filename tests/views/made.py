@@ -14,10 +14,10 @@ from bot.decisions.planning import Plan, Predicted
 from bot.decisions.verdict.advice import Facts, Verdict, advise
 from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
 from bot.decisions.worth.alternatives import Alternative
-from bot.decisions.worth.assumptions import assumptions
+from bot.decisions.worth.assumptions import Assumption, assumptions
 from bot.decisions.worth.bills import Rates, Tokens
 from bot.decisions.worth.outlook import Outlook
-from bot.decisions.worth.roi import Assumption, Estimate, Inputs, Range, Training, Usage, estimate
+from bot.decisions.worth.roi import Estimate, Inputs, Range, Training, Usage, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.results import Advice, ArmScore, ChangedRow, Progress, RunResult
 from bot.views.runs import Look

@@ -242,7 +242,12 @@ def curve(**other: Any) -> Curve:
 def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
     by = Decimal(scale)
     months = tuple(
-        Month(m, (Decimal(90 * m) - 600) * by, (Decimal(280 * m) - 450) * by, (Decimal(520 * m) - 300) * by)
+        Month(
+            Decimal(m),
+            (Decimal(90 * m) - 600) * by,
+            (Decimal(280 * m) - 450) * by,
+            (Decimal(520 * m) - 300) * by,
+        )
         for m in range(13)
     )
     swings = (
@@ -255,7 +260,7 @@ def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
         draws=10_000,
         seed=1,
         target_months=Decimal(3),
-        horizon_months=12,
+        horizon_months=Decimal(12),
         p_payback=p,
         payback_months=Quantiles(Decimal("0.6"), Decimal("1.6"), Decimal("6.7")),
         saving_month=Quantiles(90 * by, 280 * by, 520 * by),

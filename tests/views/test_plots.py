@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from bot.drawings import confusion as confusion_plot
 from bot.drawings import costs, curve, labels, ladder, lengths, tornado
 from bot.drawings import loss as loss_plot
 from bot.drawings.canvas import apart, dollars, name, percent
-from bot.drawings.costs import break_even
+from bot.drawings.costs import break_even, title
 from bot.drawings.placing import Box, Label, place
 from bot.views.results import card
 from bot.work.judging import loss_curve
@@ -161,3 +162,13 @@ def test_no_label_covers_another_or_a_point() -> None:
     placed = place(crowd, points, Box(0, 0, 400, 300))
     for at, box in enumerate(placed):
         assert not any(box.overlap(other) for other in [*points, *placed[:at]])
+
+
+def test_the_title_says_the_time_in_its_unit_and_of_what_is_free_that_it_saves() -> None:
+    outlook = measured.outlook()
+    assert title(replace(outlook, target_months=Decimal("1.6438"), p_payback=0.007)) == (
+        "Pays back within 50 days in 1% of 10,000 draws"
+    )
+    nothing = Decimal(0)
+    free = replace(outlook.months[0], p5=nothing, p50=nothing, p95=nothing)
+    assert title(replace(outlook, months=(free, *outlook.months[1:]))).startswith("Saves money in ")

@@ -81,7 +81,8 @@ def _about_target(facts: Facts) -> tuple[Reason, ...]:
         return (Reason("end date", "no_go", first, step=other), *rest)
     if facts.estimate and facts.estimate.months_left == 0:
         return (Reason("end date", "no_go", "The model to train has ended already.", step=other),)
-    return tuple(Reason("end date", "unknown", text, weighs=False) for text in sentences)
+    said = (*sentences, facts.target.way_out)
+    return tuple(Reason("end date", "unknown", text, weighs=False) for text in said if text)
 
 
 def _about_one_label(facts: Facts) -> tuple[Reason, ...]:

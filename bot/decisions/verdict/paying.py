@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from bot.decisions.amounts import duration, tokens
+from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.facts import (
     LIKELY,
     LONGEST_PAYBACK_MONTHS,
@@ -18,6 +18,7 @@ from bot.decisions.verdict.facts import (
 )
 from bot.decisions.worth.outlook import Outlook, Swing
 from bot.decisions.worth.roi import Estimate
+from bot.decisions.worth.tornado import UNSAID_HOURS
 from trainers.money import usd
 
 STAY = Step("Stay with today's model, or start all the same if quality, not cost, is the reason.")
@@ -36,10 +37,12 @@ PINNED_DOWN: Mapping[str, str] = {
 
 
 def about_money(facts: Facts) -> tuple[Reason, ...]:
-    """Never silent: a saving that is not known is an open question."""
+    """Silent only of a model that has ended: a saving that is not known is an open question."""
     made = facts.estimate
     if made is None:
         return tuple(_gap(gap, facts.training_usd) for gap in facts.gaps or (SAY,))
+    if made.months_left == 0:
+        return ()  # the rule on the end date has said it
     if made.monthly_input_tokens == 0:
         text = "At a volume of 0 tokens a month there is nothing to save."
         return (
@@ -65,10 +68,34 @@ def _by_chance(made: Estimate, outlook: Outlook, dataset: str) -> Reason:
     p, rule = outlook.p_payback, "cost" if made.payback_months is None else "payback"
     text = f"{_expected(made)} {_chance(made, outlook)}"
     if p >= LIKELY:
-        return Reason(rule, "go", text)
+        return _likely(made, outlook, dataset, Reason(rule, "go", text))
     if p <= UNLIKELY:
         return Reason(rule, "no_go", text + _needed_more(made), step=_stay(made))
     return Reason(rule, "unknown", text, step=_pin_down(outlook, dataset))
+
+
+def _likely(made: Estimate, outlook: Outlook, dataset: str, likely: Reason) -> Reason:
+    """It pays back in time. That is not yet worth it where the saving is gone soon after, as the alternative's price
+    falls, nor where a week of work that nobody counted would change the answer."""
+    net, hours = outlook.npv.p50, made.bearable_hours
+    if net is not None and net < 0:
+        over = duration(outlook.horizon_months)
+        text = f"{likely.text} Yet over {over} it loses {usd(-net)} at the median, as the alternative gets cheaper."
+        look = saying(f"{PINNED_DOWN['price of the alternative']} ({baseline(dataset)}).")
+        return Reason("net value", "unknown", text, step=look)
+    if hours is not None and hours < UNSAID_HOURS:
+        text = (
+            f"{likely.text} People's time is not in that: with more than {spent(hours)} of it, which nobody has said, "
+            f"it would not pay back within {_target(made)}."
+        )
+        say = saying("Say the hours of people's time that it takes (hours=).")
+        return Reason("people's time", "unknown", text, step=say)
+    return likely
+
+
+def spent(hours: Decimal) -> str:
+    """'4.2 hours', '35 minutes'."""
+    return f"{hours:.2g} hours" if hours >= 2 else duration(hours / HOURS_PER_MONTH)
 
 
 def _by_the_expected(made: Estimate) -> Reason:

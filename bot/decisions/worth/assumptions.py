@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.rungs import sentence
 from bot.decisions.worth.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached
-from bot.decisions.worth.roi import Assumption, Inputs
+from bot.decisions.worth.roi import Inputs
 from trainers.money import rate, usd
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """`why` says where the value comes from and how to change it."""
+
+    name: str
+    value: str
+    why: str
 
 
 def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:

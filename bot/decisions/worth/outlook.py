@@ -35,7 +35,7 @@ class Swing:
 class Month:
     """Net cumulative USD after `month` months (saved minus spent), by quantile over the draws."""
 
-    month: int
+    month: Decimal
     p5: Decimal
     p50: Decimal
     p95: Decimal
@@ -53,7 +53,7 @@ class Outlook:
     draws: int
     seed: int
     target_months: Decimal
-    horizon_months: int
+    horizon_months: Decimal
     p_payback: float
     payback_months: Quantiles
     saving_month: Quantiles

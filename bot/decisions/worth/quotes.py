@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 from bot.decisions.worth.bills import MILLION, ZERO, Rates
-from bot.decisions.worth.roi import Gap, Range, Training, Usage
+from bot.decisions.worth.roi import Range, Training, Usage
 from trainers.pricing import PriceRow
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A price that is needed and not known. `sentence` says which and where to put it."""
+
+    sentence: str
 
 
 def rates_of(row: PriceRow) -> Rates | Gap:

@@ -186,22 +186,14 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Assumption:
-    """`why` says where the value comes from and how to change it."""
-
-    name: str
-    value: str
-    why: str
-
-
-@dataclass(frozen=True)
 class Estimate:
     """`training_tokens` over all epochs and runs. `one_off_usd`: training, evaluation, labels and people.
 
     `monthly_before` is today's bill, `monthly_alternative` what the saving is held against, and
     `errors_avoided_usd` what better answers are worth a month: saving = alternative - after + errors avoided.
-    `payback_months` is None where nothing is saved. `break_even_tokens_per_month` is the volume that pays
-    back within `payback_target_months` (less where the model ends before); None where no volume does.
+    `payback_months` is None where nothing is saved, or by a model that is gone. `break_even_tokens_per_month` is the
+    volume that pays back within `payback_target_months` (less where the model ends before); None where no volume does.
+    `bearable_hours` of people's time are the most that still do, None where the hours were said.
     `npv_usd` is over `horizon_months`.
     """
 
@@ -226,6 +218,7 @@ class Estimate:
     months_left: Decimal | None
     npv_usd: Decimal
     horizon_months: Decimal
+    bearable_hours: Decimal | None = None
 
 
 def estimate(inputs: Inputs) -> Estimate:
@@ -249,12 +242,13 @@ def estimate(inputs: Inputs) -> Estimate:
         errors_avoided_usd=_errors(inputs),
         saving_month=saving,
         saving_month_range=_savings(inputs, monthly),
-        payback_months=one_off / saving if saving > 0 else None,
+        payback_months=one_off / saving if saving > 0 and inputs.months_left != 0 else None,
         payback_target_months=target,
         break_even_tokens_per_month=_break_even(inputs, one_off, target),
         months_left=inputs.months_left,
         npv_usd=net_value(inputs),
         horizon_months=inputs.horizon,
+        bearable_hours=_bearable_hours(inputs, target * saving - one_off),
     )
 
 
@@ -266,6 +260,12 @@ def one_off_usd(inputs: Inputs) -> Decimal:
 
 def people_usd(inputs: Inputs) -> Decimal:
     return (inputs.people_hours or ZERO) * inputs.people_usd_per_hour
+
+
+def _bearable_hours(inputs: Inputs, left: Decimal) -> Decimal | None:
+    if inputs.people_hours is not None or not inputs.people_usd_per_hour:
+        return None
+    return max(ZERO, left) / inputs.people_usd_per_hour
 
 
 def target_months(inputs: Inputs) -> Decimal:
@@ -341,10 +341,3 @@ def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int
         return None
     needed = max(ZERO, one_off / within_months - a_million.fixed)
     return int((needed * MILLION / a_million.by_volume).to_integral_value(ROUND_CEILING))
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A price that is needed and not known. `sentence` says which and where to put it."""
-
-    sentence: str

@@ -63,13 +63,13 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         draws=draws,
         seed=seed,
         target_months=target,
-        horizon_months=len(weights),
+        horizon_months=inputs.horizon,
         p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
         payback_months=_quantiles(payback, digits=4),
         saving_month=_quantiles(_first_month(inputs, drawn)),
         npv=_quantiles((counted / discount).sum(axis=1) - spent),
-        tornado=tornado(inputs, _gaps(inputs, drawn)),
-        months=_band(spent, counted),
+        tornado=tornado(inputs, _gaps(inputs, drawn)) if inputs.horizon else (),
+        months=_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),
     )
 
@@ -153,13 +153,17 @@ def _payback(spent: Draws, savings: Draws, months_left: Decimal | None) -> Draws
     return payback if months_left is None else np.where(payback <= float(months_left), payback, np.inf)
 
 
-def _band(spent: Draws, counted: Draws) -> tuple[Month, ...]:
+def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
+    """The last month may be a part of one."""
     import numpy as np
 
     so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
     low, middle, high = np.quantile(so_far, (0.05, 0.5, 0.95), axis=0, method="inverted_cdf")
     ends = zip(low, middle, high, strict=True)
-    return tuple(Month(month, *(_decimal(end, 2) for end in three)) for month, three in enumerate(ends))
+    return tuple(
+        Month(min(Decimal(month), horizon), *(_decimal(end, 2) for end in three))
+        for month, three in enumerate(ends)
+    )
 
 
 def _gaps(inputs: Inputs, drawn: Drawn) -> tuple[Decimal, Decimal] | None:

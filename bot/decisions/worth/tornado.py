@@ -119,7 +119,7 @@ def _quality(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swing | No
     if inputs.quality is None or gaps is None:
         return None
     low, high = (replace(inputs, quality=_at(inputs.quality, gap)) for gap in gaps)
-    worst, best = (f"{gap * 100:+.1f} points against the alternative" for gap in gaps)
+    worst, best = (f"{gap * 100:+.1f} points" for gap in gaps)
     return _swing("quality", worst, best, low, high)
 
 

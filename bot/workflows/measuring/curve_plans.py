@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bot.decisions.worth.bills import MILLION
-from bot.decisions.worth.roi import Gap
+from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.tuned_curves import FEWEST_ROWS, PlannedSize, TunedCurvePlan, sizes_of
 from bot.work.climbing import max_tokens
@@ -81,7 +81,7 @@ def _cannot_train(desk: Desk, checked: Checked, report: Report, target: Target) 
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
     verdict = model_verdict(row, target.model, plans.today(desk))
     if not verdict.may_train:
-        return Refusal(" ".join(verdict.reasons))
+        return Refusal(" ".join(filter(None, (*verdict.reasons, verdict.way_out))))
     return datasets.needs_waiver(desk, checked.dataset, report, row)
 
 
