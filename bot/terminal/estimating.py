@@ -20,6 +20,7 @@ from bot.decisions.worth.roi import Estimate
 from bot.options import Answer, read_bar, read_task
 from bot.results import Refusal
 from bot.settings import Settings
+from bot.terminal.wording import spoken, verdict_json
 from bot.views.estimates import MARKS, numbers
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from trainers.dataset import Report
@@ -94,12 +95,12 @@ def text(estimated: Estimated) -> str:
     if estimated.assumptions:
         parts += ["", "What this rests on"]
         parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
-    return "\n".join(parts).replace("`", "")
+    return spoken("\n".join(parts))
 
 
 def as_json(estimated: Estimated) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
-    made, training, verdict = estimated.estimate, estimated.training, estimated.verdict
+    made, training = estimated.estimate, estimated.training
     minutes = estimated.minutes
     return {
         "dataset": estimated.name,
@@ -111,18 +112,13 @@ def as_json(estimated: Estimated) -> dict[str, Any]:
         "training_minutes": [float(round(m, 1)) for m in (minutes.low, minutes.expected, minutes.high)],
         "monthly_input_tokens": estimated.question.volume,
         **_sums(made),
-        "verdict": {
-            "kind": verdict.kind,
-            "headline": verdict.headline,
-            "reasons": [{"rule": one.rule, "kind": one.kind, "text": one.text} for one in verdict.reasons],
-            "next_step": verdict.next_step,
-        },
+        "verdict": verdict_json(estimated.verdict),
         "bar": estimated.evidence.bar,
         "alternative": _alternative(estimated.alternative, made),
         "outlook": _outlook(estimated.outlook),
         "prices": prices_json(estimated.prices),
         "assumptions": [
-            {"name": one.name, "value": one.value, "why": one.why} for one in estimated.assumptions
+            {"name": one.name, "value": one.value, "why": spoken(one.why)} for one in estimated.assumptions
         ],
     }
 

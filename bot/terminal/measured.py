@@ -8,6 +8,7 @@ from typing import Any
 
 from bot.decisions.people import People
 from bot.terminal.measuring import Measured, Rows
+from bot.terminal.wording import spoken, verdict_json
 from bot.views import verdicts
 from bot.views.curves import dollars_per_point
 from bot.views.estimates import MARKS
@@ -34,12 +35,12 @@ def baseline_text(measured: Measured, rows: Rows) -> str:
     parts += ["", f"To fine-tune or not: {verdict.headline}"]
     parts += [f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons]
     parts += ["", f"Next: {verdict.next_step}"]
-    return "\n".join(parts).replace("`", "")
+    return spoken("\n".join(parts))
 
 
 def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
     """`ladder` is what `finetune estimate --baseline` reads. Money in dollars."""
-    ladder, verdict = measured.ladder, measured.estimated.verdict
+    ladder = measured.ladder
     return {
         "dataset": ladder.dataset,
         "n": ladder.n,
@@ -53,12 +54,7 @@ def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
         "judge": _judge(measured),
         "cheapest": ladder.cheapest.key if ladder.cheapest else None,
         "detectable_gap": ladder.detectable_gap,
-        "verdict": {
-            "kind": verdict.kind,
-            "headline": verdict.headline,
-            "reasons": [{"rule": one.rule, "kind": one.kind, "text": one.text} for one in verdict.reasons],
-            "next_step": verdict.next_step,
-        },
+        "verdict": verdict_json(measured.estimated.verdict),
         "ladder": json.loads(ladder.to_json()),
     }
 

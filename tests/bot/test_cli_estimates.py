@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
+from bot.terminal.wording import spoken
 from trainers.measuring.values import Arm, Ladder, Rung, Standing
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,7 @@ def test_what_a_person_says_changes_the_sums() -> None:
         (("--rate", "abc"), "I can't read “abc” as dollars for an hour of a person"),
         (("--retrain-months", "0"), "“0” can't be months until it is trained again"),
         (("--bar", "200%"), "bar=200% should be the share of right answers"),
+        (("--utilisation", "30%"), "say --serving-speed as well"),
         (("--task", "cooking"), "There is no task cooking"),
         (("--volume", "-3M"), "I can't read “-3M” as a volume"),
     ],
@@ -192,6 +194,38 @@ def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) ->
     result = finetune("estimate", "--dataset", TICKETS)
     assert result.exit_code == 2
     assert "should be USD per 1M tokens in quotes" in result.stderr
+
+
+def test_the_next_step_is_a_command_of_the_terminal() -> None:
+    asked = ("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    said, answer = finetune(*asked).stdout, estimated("--volume", "10M")
+    step = (
+        "Measure the classical model (finetune baseline FILE --rungs classical): free, and done in seconds."
+    )
+    assert step in said and answer["verdict"]["next_step"] == step
+    assert "say the hours of people's time that it takes (--hours)." in said.lower()
+    assert "/finetune" not in said and "/finetune" not in str(answer)
+    assert {one["weighs"] for one in answer["verdict"]["reasons"]} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("slack", "terminal"),
+    [
+        (
+            "Measure (`/finetune baseline t models=a/b,c`): free.",
+            "Measure (finetune baseline FILE --model a/b --model c): free.",
+        ),
+        ("Measure `/finetune baseline t` with models=.", "Measure finetune baseline FILE with --model."),
+        (
+            "Say current= (today's model) and volume=: then",
+            "Say --current (today's model) and --volume: then",
+        ),
+        ("Start a run (`/finetune start t`).", "Start a run (/finetune start t in Slack)."),
+        ("bar=90% is kept", "bar=90% is kept"),
+    ],
+)
+def test_advice_is_said_in_a_terminal_s_words(slack: str, terminal: str) -> None:
+    assert spoken(slack) == terminal
 
 
 def test_prices_are_listed_with_who_says_so() -> None:

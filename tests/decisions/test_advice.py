@@ -434,6 +434,14 @@ def test_the_first_missing_rung_comes_next_with_its_price() -> None:
     assert advise(seen(ALL_MISS[0])).next_step.endswith("it says its price first.")
 
 
+def test_the_first_prompt_is_measured_on_todays_model_and_a_cheap_one() -> None:
+    both = ("openai/gpt-4o", "openai/gpt-4o-mini")
+    assert advise(seen(ALL_MISS[0], current="gpt-4o", to_measure=both)).next_step == (
+        "Measure the prompt alone (`/finetune baseline tickets rungs=zero models=openai/gpt-4o,openai/gpt-4o-mini`): "
+        "it says its price first."
+    )
+
+
 def test_todays_model_is_measured_with_a_whole_command() -> None:
     both = ("openai/gpt-4o", "openai/gpt-4o-mini")
     assert advise(seen(*ALL_MISS, current="gpt-4o", to_measure=both)).next_step == (

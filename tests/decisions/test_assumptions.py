@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
-from bot.decisions.worth.assumptions import assumptions, payback
+from bot.decisions.worth.assumptions import assumptions
 from bot.decisions.worth.bills import Asking, Speed
 from bot.decisions.worth.roi import Inputs, Quality, Range, Training, Usage
 from tests.decisions.test_roi import ARTICLE
@@ -118,7 +118,9 @@ def test_the_time_is_a_range_with_its_origin() -> None:
     assert "queue" in named(replace(ARTICLE, training=theirs))["training time"]
 
 
-def test_payback_in_words() -> None:
-    assert payback(None) == "never at this volume"
-    assert payback(Decimal(0)).startswith("no time")
-    assert payback(Decimal("1.0869")) == "33 days"
+def test_a_speed_that_changes_nothing_is_said_to() -> None:
+    asking = Asking(speed=Speed(Decimal(5000), Decimal("0.2")))
+    vendor = replace(ARTICLE, asking=asking)
+    assert named(vendor)["hosting"].startswith("none | It is paid by the token")
+    free = replace(vendor, training=Training(1, 1, usd_per_hour=Decimal(0)))
+    assert named(free)["hosting"].endswith("without it the speed that you said changes nothing.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from bot.decisions.verdict.facts import (
@@ -142,7 +143,9 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
         return ()
     text = f"Not measured yet: {', '.join(NAMES[rung] for rung in missing)}."
     first, asked = missing[0], _cheapest_prompted(facts.evidence)
-    models = [asked.arm.model] if asked and asked.arm.model and first != "classical" else []
+    models: Sequence[str] = () if first == "classical" else facts.to_measure
+    if asked and asked.arm.model and first != "classical":
+        models = (asked.arm.model,)
     price = _price(first, asked)
     measure = baseline(facts.dataset, first, models)
     step = Step(f"Measure {NAMES[first]} ({measure}): {charge(price)}.", price)

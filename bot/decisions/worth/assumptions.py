@@ -203,7 +203,14 @@ def _hosting(inputs: Inputs) -> Assumption | None:
         return Assumption(
             "hosting",
             "your own machine, counted as free",
-            "Electricity, purchase and care are not counted. Set usd_per_hour of the model in finetune.toml.",
+            "Electricity, purchase and care are not counted. Set usd_per_hour of the model in finetune.toml"
+            f"{': without it the speed that you said changes nothing' if asking.speed else ''}.",
+        )
+    if asking.speed:
+        return Assumption(
+            "hosting",
+            "none",
+            "It is paid by the token: the speed of a machine, which you said, changes nothing.",
         )
     return None
 
@@ -308,10 +315,3 @@ def _quality(inputs: Inputs) -> Assumption:
         f"the tuned model is {points} points against the alternative, {usd(quality.usd_per_wrong)} a wrong answer",
         f"Measured on the same {quality.rows:,} held-out rows; what a wrong answer costs, you said.",
     )
-
-
-def payback(months: Decimal | None) -> str:
-    """What stands after "Pays back in"."""
-    if months is None:
-        return "never at this volume"
-    return duration(months) if months else "no time: it costs nothing to train"

@@ -109,7 +109,10 @@ def absurd(asked: Question) -> Misread | None:
         (UTILISATION, asked.utilisation),
         (RUNS, asked.runs),
     )
-    return next((misread for figure, value in said if (misread := figure.refused(value))), None)
+    wrong = next((misread for figure, value in said if (misread := figure.refused(value))), None)
+    if wrong is None and asked.utilisation is not None and asked.serving_speed is None:
+        return Misread("How busy a machine is counts only with its speed: say --serving-speed as well.")
+    return wrong
 
 
 def _plain(number: Decimal) -> str:
