@@ -9,7 +9,7 @@ from bot.decisions.verdict.advice import Verdict
 
 _BASELINE = re.compile(r"`/finetune baseline \S+?(?: rungs=(?P<rungs>\S+?))?(?: models=(?P<models>\S+?))?`")
 _IN_SLACK = re.compile(r"`(/finetune [^`]+)`")
-_OPTION = re.compile(r"\b(volume|current|target|hours|bar|task|prompt)=(?![\w.])")
+_OPTION = re.compile(r"\b(volume|current|target|hours|bar|task|prompt)=(?!\.?\w)")
 
 
 def spoken(text: str) -> str:

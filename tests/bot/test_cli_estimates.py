@@ -221,7 +221,8 @@ def test_the_next_step_is_a_command_of_the_terminal() -> None:
             "Say --current (today's model) and --volume: then",
         ),
         ("Start a run (`/finetune start t`).", "Start a run (/finetune start t in Slack)."),
-        ("bar=90% is kept", "bar=90% is kept"),
+        ("Change it with volume=.", "Change it with --volume."),
+        ("bar=90% and bar=.9 are kept", "bar=90% and bar=.9 are kept"),
     ],
 )
 def test_advice_is_said_in_a_terminal_s_words(slack: str, terminal: str) -> None:
