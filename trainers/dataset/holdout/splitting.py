@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import tempfile
 import threading
 from collections import Counter, defaultdict
@@ -21,6 +22,8 @@ import orjson
 from trainers.dataset.rules.sets import Sets
 from trainers.dataset.values import Example, Task, question_key, question_keys
 from trainers.types import Message
+
+_64_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _strata(
 ) -> Mapping[str, list[int]]:
     """By label, in the order of the draw. A group's place in it comes from its smallest key, so it is the same
     whatever the order of the rows."""
-    orders = _orders(keys, str(seed).encode()[:64])
+    orders = _orders(keys, seed)
     for first in groups.further:
         orders[first] = min([(keys[row], orders[row]) for row in groups.rows(first)])[1]
     strata: dict[str, list[int]] = defaultdict(list)
@@ -142,13 +145,12 @@ def _strata(
     return strata
 
 
-def _orders(keys: Sequence[bytes], salt: bytes) -> list[bytes]:
-    salted, orders = hashlib.blake2b(key=salt, digest_size=16), []
-    for key in keys:
-        order = salted.copy()  # half the time of beginning anew
-        order.update(key)
-        orders.append(order.digest())
-    return orders
+def _orders(keys: Sequence[bytes], seed: int) -> list[int]:
+    """Multiplied by an odd number of the seed's, hashes of 64 bits stand in another order for another seed."""
+    salt = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
+    factor = int.from_bytes(salt, "little") | 1
+    hashes = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))[::2]
+    return [each * factor & _64_BITS for each in hashes]
 
 
 def _together(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:

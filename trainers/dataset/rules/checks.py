@@ -115,12 +115,21 @@ class Repeats:
         begin = len(self._lines)
         self._lines.extend(lines)
         self._said.extend(said)
-        again = [
+        again = self._met_before(systems, keys, begin)
+        return [row - begin for row in again if self._again(row, systems[row - begin], keys[row - begin])]
+
+    def _met_before(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
+        """Rows from `begin` on whose instructions and question stand further up."""
+        if systems and systems.count(systems[0]) == len(systems):
+            first = self._first[systems[0]]
+            if len(set(keys)) == len(keys) and first.keys().isdisjoint(keys):
+                first.update(zip(keys, range(begin, begin + len(keys)), strict=True))
+                return []
+        return [
             row
             for row, (system, key) in enumerate(zip(systems, keys, strict=True), begin)
             if self._first[system].setdefault(key, row) != row
         ]
-        return [row - begin for row in again if self._again(row, systems[row - begin], keys[row - begin])]
 
     def _again(self, row: int, system: int, key: bytes) -> bool:
         first, line, answer = self._first[system][key], self._lines[row], self._said[row]

@@ -81,8 +81,8 @@ def _anything(_: str) -> bool:
 
 @dataclass(frozen=True)
 class _Hint:
-    """Something quick to find that is wherever a pattern matches. `first` is the byte that it begins
-    with: a rare one is the quickest to miss.
+    """Something quick to find that is wherever a pattern matches. `first` is what it begins with:
+    something rare is the quickest to miss.
 
     The view "kinds" has A for every capital, 0 for every digit and - for what may stand between digits.
     """
@@ -154,7 +154,7 @@ _UNDERSCORE = _Hint("as it is", b"_", re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opus
 _ANGLE = _Hint("as it is", b"<", re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
 _BRACKET = _Hint("as it is", b"[", re.compile(rb"\[/?INST\]"))
 _AT = _Hint("as it is", b"@", re.compile(rb"@"))
-_ACCOUNT = _Hint("kinds", b"A", re.compile(rb"AA00(?:-?[A0]{4}){2}"))
+_ACCOUNT = _Hint("kinds", b"AA00", re.compile(rb"AA00(?:-?[A0]{4}){2}"))
 _DIGITS = _Hint("kinds", b"0", re.compile(rb"0" + rb"-?0" * 12))
 _HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _ACCOUNT, _DIGITS)
 
