@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from trainers.local.spool import LoraSettings
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.fused import compute_fused
 from trainers.local.training.packing import PACKED_FAMILIES, pack_tokens
 
 
@@ -93,6 +94,7 @@ def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
+    compute_fused(config)
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for a property under its former name
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         adapted: PeftModel = get_peft_model(model, config)
