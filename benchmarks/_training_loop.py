@@ -1,0 +1,235 @@
+"""One way to train, in a process of its own, driven by `training.py`: `_training_loop.py NAME MODEL ROWS`.
+
+Reads a word a line and answers with JSON: "step" trains on the next batch, "score" measures the rows held out and ends.
+All ways have the same base model, LoRA, batch size, optimizer and rows; tokens are ours, so that all see the same.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from trainers.local.spool import LoraSettings
+from trainers.local.training.base import add_lora, load_model, load_tokenizer
+from trainers.local.training.data import Row, read_rows
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.lora import batches, learn
+from trainers.local.training.packing import abilities, measure, pack_rows
+
+SETTINGS = LoraSettings()
+SEED = 20261124
+HELD_OUT = 100
+PADDED_TO = 256
+IGNORED = -100  # transformers leaves such labels out of the loss
+
+Batch = Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Way:
+    """`step` trains on the next batch and says its loss, its rows and their tokens."""
+
+    model: Any
+    dtype: torch.dtype
+    step: Callable[[], tuple[float, int, int]]
+
+
+def main(name: str, source: Path, chats: Path) -> None:
+    torch.manual_seed(SEED)
+    rows = read_rows(chats, load_tokenizer(str(source)), SETTINGS.max_length, "training_file").rows
+    held, learnt = rows[:HELD_OUT], rows[HELD_OUT:]
+    way = WAYS[name](source, learnt)
+    tell({"dtype": str(way.dtype).removeprefix("torch."), "linear_parameters": linear_parameters(way.model)})
+    for word in sys.stdin:
+        if word.strip() == "step":
+            tell(timed(way.step))
+        else:
+            tell({**scored(way, held), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000})
+            return
+
+
+def timed(step: Callable[[], tuple[float, int, int]]) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    loss, rows, tokens = step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    return {"loss": loss, "rows": rows, "tokens": tokens, "seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+@torch.no_grad()
+def scored(way: Way, rows: Batch) -> dict[str, float]:
+    """The mean loss of an answer's token, and the share of rows whose answer is the likeliest one throughout."""
+    way.model.eval()
+    device = next(way.model.parameters()).device
+    base = way.model.get_base_model()
+    able = abilities(base, max(len(row.ids) for row in rows))
+    with torch.autocast(device.type, way.dtype, enabled=way.dtype != torch.float32):
+        found = [measure(way.model, pack_rows([row], device, way.dtype), able) for row in rows]
+    tokens = sum(one.tokens for one in found)
+    return {
+        "held_out_loss": sum(one.total.item() for one in found) / tokens,
+        "held_out_right": sum(one.right == one.tokens for one in found) / len(rows),
+    }
+
+
+def linear_parameters(model: Any) -> int:
+    """Of the layers that every token goes through: neither embeddings nor the head."""
+    linear = (each for name, each in model.named_modules() if isinstance(each, torch.nn.Linear))
+    return sum(each.weight.numel() for each in linear if each.weight.shape[0] < 40_000)
+
+
+def ours(source: Path, rows: Batch) -> Way:
+    """lora.py's own step: rows packed, the head at supervised tokens only, the machine's best format."""
+    device = best_device()
+    dtype = best_dtype(device)
+    longest = max(len(row.ids) for row in rows)
+    base = load_model(str(source), device, dtype, longest)
+    able = abilities(base, longest)
+    model = add_lora(base, SETTINGS)
+    optimizer, work = new_optimizer(model), endless(rows)
+
+    def step() -> tuple[float, int, int]:
+        batch = next(work)
+        loss = learn(model, batch, able, optimizer, SETTINGS.learning_rate, 1).loss
+        return loss, len(batch), tokens_of(batch)
+
+    return Way(model, dtype, step)
+
+
+def trl(source: Path, rows: Batch) -> Way:
+    """TRL's SFTTrainer at its best settings: batches of like length, bf16, loss on the answers only."""
+    from trl import SFTConfig, SFTTrainer
+
+    device = best_device()
+    dtype = best_dtype(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    table = Dataset.from_list(
+        [{"input_ids": list(row.ids), "completion_mask": [int(s) for s in row.supervised]} for row in rows]
+    )
+    settings = SFTConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=SETTINGS.batch_size,
+        learning_rate=SETTINGS.learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=device.type == "cpu",
+        train_sampling_strategy="group_by_length",
+        completion_only_loss=True,
+        gradient_checkpointing=False,
+        max_length=SETTINGS.max_length,
+        report_to="none",
+        seed=SEED,
+        disable_tqdm=True,
+        logging_strategy="no",
+    )
+    lora = LoraConfig(
+        r=SETTINGS.lora_r, lora_alpha=SETTINGS.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    trainer: Any = SFTTrainer(
+        model=model,
+        args=settings,
+        train_dataset=table,
+        peft_config=lora,
+        processing_class=load_tokenizer(str(source)),
+    )
+    trainer.current_gradient_accumulation_steps = 1  # what its own loop sets before the first step
+    optimizer, work = new_optimizer(trainer.model), iter(trainer.get_train_dataloader())
+
+    def step() -> tuple[float, int, int]:
+        inputs = next(work)
+        count, tokens = len(inputs["input_ids"]), int(inputs["attention_mask"].sum())
+        loss = trainer.training_step(trainer.model, inputs)
+        clip_and_step(trainer.model, optimizer)
+        return float(loss), count, tokens
+
+    return Way(trainer.model, dtype, step)
+
+
+def tutorial(source: Path, rows: Batch) -> Way:
+    """Every row padded to one length, float32, logits at every token: how it stands in the usual article."""
+    device = best_device()
+    base: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    lora = LoraConfig(
+        r=SETTINGS.lora_r, lora_alpha=SETTINGS.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    from peft import get_peft_model
+
+    model: Any = get_peft_model(base.to(device), lora)
+    optimizer, work = new_optimizer(model), endless(rows)
+
+    def step() -> tuple[float, int, int]:
+        batch = next(work)
+        model.train()
+        loss = model(**padded(batch, device)).loss
+        loss.backward()
+        clip_and_step(model, optimizer)
+        return loss.item(), len(batch), tokens_of(batch)
+
+    return Way(model, torch.float32, step)
+
+
+WAYS: dict[str, Callable[[Path, Batch], Way]] = {"ours": ours, "trl": trl, "tutorial": tutorial}
+
+
+def endless(rows: Batch) -> Iterator[Batch]:
+    epoch = 0
+    while True:
+        yield from batches(rows, SETTINGS.batch_size, SEED, epoch)
+        epoch += 1
+
+
+def new_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(learnt, lr=SETTINGS.learning_rate, weight_decay=0.0, fused=True)
+
+
+def clip_and_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def padded(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """(rows, length) each, padded on the right with token 0, which is neither seen nor learnt."""
+    length = max(PADDED_TO, *(len(row.ids) for row in batch))
+
+    def filled(values: Sequence[int], filler: int) -> list[int]:
+        return [*values, *[filler] * (length - len(values))]
+
+    labels = [
+        [token if learnt else IGNORED for token, learnt in zip(row.ids, row.supervised, strict=True)]
+        for row in batch
+    ]
+    return {
+        "input_ids": torch.tensor([filled(row.ids, 0) for row in batch], device=device),
+        "attention_mask": torch.tensor([filled([1] * len(row.ids), 0) for row in batch], device=device),
+        "labels": torch.tensor([filled(each, IGNORED) for each in labels], device=device),
+    }
+
+
+def tokens_of(batch: Batch) -> int:
+    return sum(len(row.ids) for row in batch)
+
+
+def tell(value: dict[str, object] | dict[str, float]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
