@@ -91,13 +91,15 @@ class CurvePlan:
 @dataclass(frozen=True)
 class ArmProgress:
     """`answered` of `of` rows have a reply; `declined` are the keys of questions that get none: they count as
-    empty answers. `failed` says why an arm is left out."""
+    empty answers, and `why_declined` is what the provider said of the first. `failed` says why an arm is left out.
+    """
 
     arm: Arm
     of: int
     answered: int = 0
     declined: tuple[str, ...] = ()
     failed: str | None = None
+    why_declined: str | None = None
 
     @property
     def is_whole(self) -> bool:

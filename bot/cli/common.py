@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ import click
 from bot.settings import Settings, SettingsProblems, load_settings
 
 EXIT_BLOCKED, EXIT_UNUSABLE = 1, 2
+A_LINE_EVERY_S = 30.0
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -40,19 +42,29 @@ def refuse(sentence: str) -> NoReturn:
 
 
 class Ticker:
-    """How far something is, on stderr: rewritten in place on a terminal, else a line whenever it has changed
-    after a while."""
+    """How far something is, on stderr: rewritten in place on a terminal, else a line twice a minute where there is
+    something new."""
 
     def __init__(self) -> None:
         self._last = ""
-        self._lines = 0
+        self._said_at = time.monotonic()
 
     def __call__(self, said: str) -> None:
+        now = time.monotonic()
         if said == self._last:
             return
-        self._last = said
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+        elif now - self._said_at >= A_LINE_EVERY_S:
+            click.echo(said, err=True)
+            self._said_at = now
+        else:
+            return
+        self._last = said
+
+    def keep(self, said: str) -> None:
+        self.done()
+        click.echo(said, err=True)
 
     def done(self) -> None:
         if sys.stderr.isatty() and self._last:

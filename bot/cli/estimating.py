@@ -64,9 +64,9 @@ def estimate(
     if isinstance(estimated, Refusal):
         refuse(estimated.text.replace("`", ""))
     if as_json:
-        click.echo(json.dumps(estimating.as_json(estimated), indent=2))
+        click.echo(json.dumps(estimating.as_json(estimated, dataset), indent=2))
     else:
-        click.echo(estimating.text(estimated))
+        click.echo(estimating.text(estimated, dataset))
 
 
 @click.command()

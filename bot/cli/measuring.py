@@ -11,7 +11,8 @@ import click
 from bot.cli.common import FILE, Ticker, load, refuse
 
 if TYPE_CHECKING:
-    from bot.terminal.measuring import Rows
+    from bot.results import Refusal
+    from bot.terminal.held import Rows
 
 
 @click.command()
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 @click.option(
     "--judge", help="A model that judges free text, like openai/gpt-4o-mini; without it, shared words count."
 )
+@click.option(
+    "--waive", help="Why the file's personal data may leave for a vendor; without it, it stays here."
+)
 @click.option("--prompt", help="Your instructions, instead of the usual ones.")
 @click.option("--bar", help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
@@ -35,6 +39,7 @@ def baseline(
     rungs: str,
     models: tuple[str, ...],
     judge: str | None,
+    waive: str | None,
     prompt: str | None,
     bar: str | None,
     text: str | None,
@@ -44,30 +49,31 @@ def baseline(
     """Measure the alternatives to fine-tuning on held-out rows: classical, prompt alone, ten examples, retrieval."""
     from bot.options import Answer, read_bar, read_rungs
     from bot.results import Refusal
+    from bot.terminal import held, measuring
     from bot.terminal import measured as printed
-    from bot.terminal import measuring
+    from bot.terminal.words import in_terminal
     from trainers.measuring.values import DEFAULT_BAR
 
     wanted_rungs, wanted_bar = read_rungs(rungs), read_bar(bar)
     if isinstance(wanted_rungs, Answer):
-        refuse(wanted_rungs.text)
+        refuse(in_terminal(wanted_rungs.text, str(file)))
     if isinstance(wanted_bar, Answer):
-        refuse(wanted_bar.text)
+        refuse(in_terminal(wanted_bar.text, str(file)))
     settings = load()
     wanted = measuring.Wanted(
-        file, holdout, text, label, wanted_rungs, models, prompt, wanted_bar or DEFAULT_BAR, judge
+        file, holdout, text, label, wanted_rungs, models, prompt, wanted_bar or DEFAULT_BAR, judge, waive
     )
     ticker = Ticker()
-    with measuring.checked(wanted, settings.trainer.folders) as rows:
-        _needs_usable(file, rows)
+    with held.checked(file, holdout, wanted.columns, settings.trainer.folders) as found:
+        rows = _usable(file, found)
         measured = measuring.measure(settings, wanted, rows, ticker)
         ticker.done()
         if isinstance(measured, Refusal):
-            refuse(measured.text)
+            refuse(in_terminal(measured.text, str(file)))
         if as_json:
-            click.echo(json.dumps(printed.baseline_json(measured, rows), indent=2))
+            click.echo(json.dumps(printed.baseline_json(measured, rows, file), indent=2))
         else:
-            click.echo(printed.baseline_text(measured, rows))
+            click.echo(printed.baseline_text(measured, rows, file))
 
 
 @click.command()
@@ -93,16 +99,15 @@ def curve(
     from bot.decisions.amounts import Misread
     from bot.decisions.worth.question import LABEL_USD
     from bot.results import Refusal
+    from bot.terminal import held, measuring
     from bot.terminal import measured as printed
-    from bot.terminal import measuring
+    from trainers.dataset import Columns
 
     a_label = LABEL_USD.read(label_usd) if label_usd is not None else None
     if isinstance(a_label, Misread):
         refuse(a_label.sentence)
-    wanted = measuring.Wanted(file, holdout, text, label)
-    with measuring.checked(wanted, {}) as rows:
-        _needs_usable(file, rows)
-        found = measuring.learn(rows, file.stem, predict)
+    with held.checked(file, holdout, Columns(text, label), {}) as given:
+        found = measuring.learn(_usable(file, given), file.stem, predict)
         if isinstance(found, Refusal):
             refuse(found.text)
         if as_json:
@@ -111,9 +116,13 @@ def curve(
             click.echo(printed.curve_text(found, a_label))
 
 
-def _needs_usable(file: Path, rows: Rows) -> None:
+def _usable(file: Path, rows: Rows | Refusal) -> Rows:
+    from bot.results import Refusal
     from bot.terminal import checking
 
+    if isinstance(rows, Refusal):
+        refuse(rows.text)
     if rows.report.blocked:
         click.echo(checking.report_text(rows.report), err=True)
         refuse(f"{file} must be mended before anything can be measured on it.")
+    return rows

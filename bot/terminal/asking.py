@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from bot.app import build_trainers
-from bot.asking.askers import Askers, Question
+from bot.asking.askers import Askers, Declined, Question
 from bot.embedded import EmbeddedTrainer, with_address
 from bot.settings import Settings
 from storage.store import Store
@@ -21,7 +22,13 @@ from trainers.client import Trainer
 LOOK_S = 0.2
 OWNER = "terminal"
 
-Say = Callable[[str], None]
+
+class Say(Protocol):
+    """Hears how far it is, again and again. `keep` is said once and stays."""
+
+    def __call__(self, said: str) -> None: ...
+
+    def keep(self, said: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -61,21 +68,19 @@ def until_answered(
     read: Callable[[frozenset[str]], Sequence[Question]],
     say: Say,
     what: str = "questions answered",
-) -> dict[str, str]:
-    """Every question until it is answered or declined: `wanted` is each key's model, 'provider/model'. Returns the
-    models that can't be asked at all, with why."""
-    failed: dict[str, str] = {}
-    declined: set[str] = set()
+) -> tuple[Declined, ...]:
+    """Every question until it is answered or declined: `wanted` is each key's model, 'provider/model'. Returns what
+    was declined."""
+    declined: list[Declined] = []
     while True:
-        for one in reached.askers.collect(OWNER):
-            declined.add(one.key)
-            if one.of_model:
-                failed[one.model] = one.why
+        declined += reached.askers.collect(OWNER)
+        failed = {one.model for one in declined if one.of_model}
         asked = {key for key, model in wanted.items() if model not in failed}
-        missing = frozenset(asked - set(reached.store.replies.found(sorted(asked))) - declined)
+        there = reached.store.replies.found(sorted(asked)).keys() | {one.key for one in declined}
+        missing = frozenset(asked - there)
         say(_how_far(reached, set(wanted.values()), len(asked) - len(missing), len(asked), what))
         if not missing:
-            return failed
+            return tuple(declined)
         if len(missing) > reached.askers.waiting(OWNER):
             _hand_over(reached, read(missing))
         time.sleep(LOOK_S)

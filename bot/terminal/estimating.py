@@ -20,7 +20,7 @@ from bot.decisions.worth.roi import Estimate
 from bot.options import Answer, read_bar, read_task
 from bot.results import Refusal
 from bot.settings import Settings
-from bot.terminal.wording import spoken, verdict_json
+from bot.terminal.words import in_terminal, verdict_json
 from bot.views.estimates import MARKS, numbers
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from trainers.dataset import Report
@@ -77,7 +77,7 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
         return Refusal(f"{file} is not what a baseline prints ({type(error).__name__}: {error}). {again}")
 
 
-def text(estimated: Estimated) -> str:
+def text(estimated: Estimated, file: Path) -> str:
     """The verdict first, then what carries it."""
     verdict, outlook = estimated.verdict, estimated.outlook
     parts = [f"{estimated.name} on {estimated.target.name}", "", verdict.headline, ""]
@@ -95,10 +95,10 @@ def text(estimated: Estimated) -> str:
     if estimated.assumptions:
         parts += ["", "What this rests on"]
         parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
-    return spoken("\n".join(parts))
+    return in_terminal("\n".join(parts), str(file))
 
 
-def as_json(estimated: Estimated) -> dict[str, Any]:
+def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
     made, training = estimated.estimate, estimated.training
     minutes = estimated.minutes
@@ -112,13 +112,14 @@ def as_json(estimated: Estimated) -> dict[str, Any]:
         "training_minutes": [float(round(m, 1)) for m in (minutes.low, minutes.expected, minutes.high)],
         "monthly_input_tokens": estimated.question.volume,
         **_sums(made),
-        "verdict": verdict_json(estimated.verdict),
+        "verdict": verdict_json(estimated.verdict, str(file)),
         "bar": estimated.evidence.bar,
         "alternative": _alternative(estimated.alternative, made),
         "outlook": _outlook(estimated.outlook),
         "prices": prices_json(estimated.prices),
         "assumptions": [
-            {"name": one.name, "value": one.value, "why": spoken(one.why)} for one in estimated.assumptions
+            {"name": one.name, "value": one.value, "why": in_terminal(one.why, str(file))}
+            for one in estimated.assumptions
         ],
     }
 

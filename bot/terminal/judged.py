@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from bot.decisions.spending import most_of_judge
-from bot.measured import LadderPlan
+from bot.measured import JudgeProgress, LadderPlan
 from bot.terminal.asking import Reach, Say, until_answered
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.work.verdicts import Heard, Questions, Texts
+from bot.workflows.measuring import counting
 from storage.records import KeptReply
 from trainers.measuring.values import Arm
 
@@ -65,7 +66,9 @@ def _ask(
     judge = str(plan.judge)
     read = partial(climbing.questions_in, prompts, plan, longest=verdicts.MAX_TOKENS)
     wanted = dict.fromkeys(asked.wanted, judge)
-    return until_answered(reached, wanted, read, say, "verdicts given").get(judge)
+    declined = until_answered(reached, wanted, read, say, "verdicts given")
+    found = reached.store.replies.found(sorted(wanted))
+    return counting.of_judge(JudgeProgress(), asked.wanted, found, declined)[1]
 
 
 def _heard(reached: Reach, plan: LadderPlan, first: Questions, second: Questions | None) -> Heard:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from bot.decisions.people import People
-from bot.terminal.measuring import Measured, Rows
-from bot.terminal.wording import spoken, verdict_json
+from bot.terminal.held import Rows, about
+from bot.terminal.measuring import Measured
+from bot.terminal.words import in_terminal, verdict_json
 from bot.views import verdicts
 from bot.views.curves import dollars_per_point
 from bot.views.estimates import MARKS
 from bot.views.ladder import headline
+from bot.views.measuring import shortfalls
 from bot.views.rungs import STANDINGS, arm_name, bar_share, interval, price, seconds
 from bot.views.words import counted, percent
 from trainers.measuring.reading import HOW_READ
@@ -20,14 +23,15 @@ from trainers.measuring.values import Curve, Ladder, Rung
 from trainers.money import usd
 
 NOBODY = People(0, 0, 0, 0, 0, None, None)  # people judge in Slack
+SHOWN_LABELS = 10
 HEADINGS = ("", "right", "95%", "", "$/1,000", "p50 / p95")
 
 
-def baseline_text(measured: Measured, rows: Rows) -> str:
+def baseline_text(measured: Measured, rows: Rows, file: Path) -> str:
     """The verdict first, then the table that carries it."""
     ladder, verdict = measured.ladder, measured.estimated.verdict
     parts = [f"{headline(ladder)}.", "", *_table(ladder), ""]
-    parts += [f"{arm_name(arm)} could not be measured: {why}" for arm, why in measured.failed.items()]
+    parts += shortfalls(measured.arms)
     parts += _about_rows(ladder, rows)
     parts += verdicts.notes(measured.plan, measured.judge, ladder, NOBODY)
     if ladder.rungs and ladder.rungs[0].scoring == "label":
@@ -35,10 +39,19 @@ def baseline_text(measured: Measured, rows: Rows) -> str:
     parts += ["", f"To fine-tune or not: {verdict.headline}"]
     parts += [f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons]
     parts += ["", f"Next: {verdict.next_step}"]
-    return spoken("\n".join(parts))
+    if measured.estimated.question.current is None:
+        parts += ["", _what_it_would_save(file)]
+    return in_terminal("\n".join(parts), str(file))
 
 
-def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
+def _what_it_would_save(file: Path) -> str:
+    return (
+        "With --json > baseline.json after this command, what a tuned model would cost and save: finetune estimate "
+        f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
+    )
+
+
+def baseline_json(measured: Measured, rows: Rows, file: Path) -> dict[str, Any]:
     """`ladder` is what `finetune estimate --baseline` reads. Money in dollars."""
     ladder = measured.ladder
     return {
@@ -47,14 +60,27 @@ def baseline_json(measured: Measured, rows: Rows) -> dict[str, Any]:
         "bar": ladder.bar,
         "rows_trained_on": rows.report.n_train,
         "rows_left_out": rows.left_out,
+        "rows_with_foreign_labels": rows.foreign,
         "rungs": [_rung(rung) for rung in ladder.rungs],
         "failed": [
-            {"name": arm.rung, "model": arm.model, "why": why} for arm, why in measured.failed.items()
+            {"name": one.arm.rung, "model": one.arm.model, "why": one.failed}
+            for one in measured.arms
+            if one.failed is not None
+        ],
+        "declined": [
+            {
+                "name": one.arm.rung,
+                "model": one.arm.model,
+                "questions": len(one.declined),
+                "why": one.why_declined,
+            }
+            for one in measured.arms
+            if one.declined and one.failed is None
         ],
         "judge": _judge(measured),
         "cheapest": ladder.cheapest.key if ladder.cheapest else None,
         "detectable_gap": ladder.detectable_gap,
-        "verdict": verdict_json(measured.estimated.verdict),
+        "verdict": verdict_json(measured.estimated.verdict, str(file)),
         "ladder": json.loads(ladder.to_json()),
     }
 
@@ -167,18 +193,21 @@ def _about_rows(ladder: Ladder, rows: Rows) -> list[str]:
         f"The bar is {bar_share(ladder.bar)}, on {counted(ladder.n, 'held-out row')}; "
         f"{counted(rows.report.n_train, 'row')} to learn from and to take examples of."
     ]
-    if rows.left_out:
-        said.append(
-            f"{counted(rows.left_out, 'row')} asked what the holdout asks, and stayed out of the learning."
-        )
+    said += about(rows)
     if ladder.detectable_gap is not None:
         gap = f"{100 * ladder.detectable_gap:.1f} points"
         said.append(f"The smallest difference that this holdout would show 4 times in 5: {gap}.")
     unread = [f"{rung.unread} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.unread]
     if unread:
-        said.append(f"Answers that were none of the labels, and count as wrong: {'; '.join(unread)}.")
-    if ladder.never_answered:
-        said.append(f"Expected, and never answered by any of them: {', '.join(ladder.never_answered[:10])}.")
+        unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
+        said.append(f"Answers that were {unfit}, and count as wrong: {'; '.join(unread)}.")
+    empty = [f"{rung.empty} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.empty]
+    if empty:
+        said.append(f"Empty answers, which count as wrong: {'; '.join(empty)}.")
+    never = [f"“{label}”" for label in ladder.never_answered]
+    if never:
+        more = f" and {len(never) - SHOWN_LABELS:,} more" if len(never) > SHOWN_LABELS else ""
+        said.append(f"Expected, and never answered by any of them: {', '.join(never[:SHOWN_LABELS])}{more}.")
     return said
 
 

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
+from getpass import getuser
 from pathlib import Path
 
 from bot.decisions.spending import most_micros
 from bot.decisions.verdict.facts import Evidence
-from bot.measured import CurvePlan, JudgeProgress, LadderPlan
+from bot.decisions.waiving import is_no_reason, needs_waiver
+from bot.measured import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
 from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.terminal import judged
 from bot.terminal.asking import Reach, Say, reach, until_answered
+from bot.terminal.held import Rows
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.workflows.datasets import SEED
 from bot.workflows.estimating import Estimated, Question, make_estimate
+from bot.workflows.measuring import counting
 from bot.workflows.measuring.contestants import Contestant, arms_of, contestants, judge_of
 from storage.records import KeptReply
-from trainers.dataset import Columns, Report, check_file, overlap, read, store_chat, with_system
-from trainers.measuring.values import DEFAULT_BAR, Arm, Curve, Ladder, Reply, RungName
+from trainers.dataset import Columns, Report
+from trainers.measuring.values import DEFAULT_BAR, NO_ANSWER, Arm, Curve, Ladder, Reply, RungName
 from trainers.money import to_micros, usd_micros
 from trainers.pricing import PriceList
 
@@ -44,38 +46,22 @@ class Wanted:
     prompt: str | None = None
     bar: float = DEFAULT_BAR
     judge: str | None = None
+    waive: str | None = None
 
-
-@dataclass(frozen=True)
-class Rows:
-    """`left_out` rows of the file ask what the given holdout asks, and were not trained on."""
-
-    report: Report
-    files: Path
-    left_out: int = 0
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.text, self.label)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`failed`: arms that could not be measured, each with why. `judge` is None where there was none."""
+    """`arms`: how far each one came that asks a model. `judge` is None where there was none."""
 
     plan: LadderPlan
     ladder: Ladder
     estimated: Estimated
-    failed: Mapping[Arm, str]
+    arms: tuple[ArmProgress, ...]
     judge: JudgeProgress | None = None
-
-
-@contextmanager
-def checked(wanted: Wanted, local_models: Mapping[str, Path]) -> Iterator[Rows]:
-    """The file, checked and split; what is written for it is thrown away afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        files, columns = Path(folder), Columns(wanted.text, wanted.label)
-        report = check_file(wanted.file, wanted.file.name, columns, files, SEED, local_models=local_models)
-        if wanted.holdout is None or report.blocked:
-            yield Rows(report, files)
-        else:
-            yield _against(wanted, wanted.holdout, report, files)
 
 
 def measure(settings: Settings, wanted: Wanted, rows: Rows, say: Say) -> Measured | Refusal:
@@ -89,7 +75,8 @@ def measure(settings: Settings, wanted: Wanted, rows: Rows, say: Say) -> Measure
         refusal = _too_dear(reached, plan, keys, rows, say)
         if refusal:
             return refusal
-        failed = _ask(reached, plan, keys, questions, say)
+        arms = _ask(reached, plan, keys, questions, say)
+        failed = {one.arm: one.failed for one in arms if one.failed is not None}
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed.values())))
         replies = _replies(reached, plan, keys, rows, failed)
@@ -101,7 +88,7 @@ def measure(settings: Settings, wanted: Wanted, rows: Rows, say: Say) -> Measure
     )
     if isinstance(estimated, Refusal):
         return estimated
-    return Measured(plan, found.ladder, estimated, failed, found.judge)
+    return Measured(plan, found.ladder, estimated, arms, found.judge)
 
 
 def learn(rows: Rows, name: str, predict: tuple[int, ...]) -> Curve | Refusal:
@@ -120,28 +107,6 @@ def learn(rows: Rows, name: str, predict: tuple[int, ...]) -> Curve | Refusal:
         return climbing.judge_curve(plan, rows.files, rows.files / "curve", SEED).curve
     except ValueError as few:
         return Refusal(f"{few}.")
-
-
-def _against(wanted: Wanted, holdout: Path, report: Report, files: Path) -> Rows:
-    """Trained on the whole file, less what the given holdout asks; measured on that holdout."""
-    columns = report.columns if report.format != "chat" else Columns()
-    held = read(holdout, holdout.name, columns=columns)
-    if held.refused:
-        return Rows(replace(report, findings=held.findings), files)
-    train = read(wanted.file, wanted.file.name, columns=columns).examples
-    shared = {one.train_line for one in overlap(train, held.examples)}
-    kept = [example for example in train if example.line not in shared]
-    sides = [
-        with_system(side, report.system) if report.system else tuple(side) for side in (kept, held.examples)
-    ]
-    changed = replace(
-        report,
-        train_sha256=store_chat(files, sides[0]),
-        holdout_sha256=store_chat(files, sides[1]),
-        n_train=len(kept),
-        n_holdout=len(held.examples),
-    )
-    return Rows(changed, files, len(shared))
 
 
 def _asks_own(wanted: Wanted) -> bool:
@@ -167,6 +132,9 @@ def _plan(reached: Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
     if isinstance(judge, Refusal):
         return judge
     everybody = models if judge is None or judge in models else (*models, judge)
+    refusal = _must_stay(reached, wanted, report, everybody)
+    if refusal:
+        return refusal
     return LadderPlan(
         dataset=wanted.file.stem,
         version=1,
@@ -185,6 +153,31 @@ def _plan(reached: Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
     )
 
 
+def _must_stay(reached: Reach, wanted: Wanted, report: Report, asked: Sequence[Contestant]) -> Refusal | None:
+    """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
+    codes = {finding.code for finding in report.findings}
+    vendors = [one.row.title for one in asked if needs_waiver(codes, stays_here=one.row.is_on_this_machine)]
+    if not vendors:
+        return None
+    if wanted.waive is None:
+        return Refusal(
+            f"{wanted.file} holds personal data, so it leaves for {vendors[0]} only once somebody has said why it "
+            'may: --waive "the customers agreed, ticket LEGAL-12". That word is kept beside the answers. Models of '
+            "your own trainer (local/…) need none."
+        )
+    denied = is_no_reason(wanted.waive)
+    if denied:
+        return Refusal(denied.reason)
+    reached.store.audit.add(
+        at=time.time(),
+        who=getuser(),
+        action="waive",
+        subject=f"file {wanted.file.name}",
+        detail=f"to {', '.join(dict.fromkeys(vendors))}: {wanted.waive}",
+    )
+    return None
+
+
 def _too_dear(
     reached: Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], rows: Rows, say: Say
 ) -> Refusal | None:
@@ -198,17 +191,22 @@ def _too_dear(
             "models or rungs, or raise `measurement_usd` under [budget] in finetune.toml."
         )
     if most:
-        say(f"This costs {usd_micros(most)} at most; answers that were given before are free.")
+        say.keep(f"This costs {usd_micros(most)} at most; answers that were given before are free.")
     return None
 
 
 def _ask(
     reached: Reach, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], folder: Path, say: Say
-) -> dict[Arm, str]:
-    """Every question, until it is answered or declined. Returns the arms that can't be asked at all, with why."""
+) -> tuple[ArmProgress, ...]:
+    """Every question, until it is answered or declined."""
     wanted = {key: str(arm.model) for arm, one in keys.items() if arm.model for key in one.keys}
-    failed = until_answered(reached, wanted, partial(climbing.read_questions, folder, plan), say)
-    return {arm: failed[arm.model] for arm in keys if arm.model in failed}
+    declined = until_answered(reached, wanted, partial(climbing.read_questions, folder, plan), say)
+    found = reached.store.replies.found(sorted(wanted))
+    return tuple(
+        counting.counted(ArmProgress(arm, len(one.keys)), one, found, declined)
+        for arm, one in keys.items()
+        if arm.model
+    )
 
 
 def _replies(
@@ -229,7 +227,7 @@ def _replies(
 
 def _reply(kept: KeptReply | None) -> Reply:
     if kept is None:
-        return Reply("", 0, 0, 0.0)
+        return NO_ANSWER
     return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds, kept.at)
 
 

@@ -116,6 +116,18 @@ def over(measurement: Measurement, plan: LadderPlan, known: LadderProgress, why:
     )
 
 
+def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:
+    """Whom a result leaves out, and whose questions were declined; unescaped."""
+    left_out = [f"Left out: {arm_name(one.arm)}: {one.failed}" for one in arms if one.failed]
+    declined = [
+        f"{arm_name(one.arm)}: {len(one.declined):,} of {one.of:,} questions got no answer and count as wrong"
+        + (f": {cut(one.why_declined, 300)}" if one.why_declined else ".")
+        for one in arms
+        if one.declined and not one.failed
+    ]
+    return [*left_out, *declined]
+
+
 def how_far(known: LadderProgress, now: float) -> str:
     """Where an open ladder stands, after its name in a list."""
     words = STAGES[known.stage]

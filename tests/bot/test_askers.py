@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bot.asking.askers import Askers, Declined, Question, key_of
-from bot.asking.lanes import MOST_TRIES, MOST_UNREADABLE
+from bot.asking.lanes import MOST_IN_VAIN, MOST_TRIES, MOST_UNREADABLE
 from bot.demo.workspace import wait_until
 from storage.records import KeptReply
 from storage.store import Store
@@ -236,6 +236,22 @@ def test_an_answer_that_cannot_be_read_is_not_paid_again_and_again(bench: Bench)
     (declined,) = wait_until(look, "the end")
     assert not declined.of_model and "choices" in declined.why
     assert bench.asked() == MOST_UNREADABLE
+
+
+def test_a_model_that_only_answers_what_cannot_be_read_is_asked_few_times(bench: Bench) -> None:
+    bench.company.fail(CHAT, EMPTY, times=9_999)
+    bench.ask(questions(200))
+    declined: list[Declined] = []
+
+    def look() -> bool:
+        bench.now += 5
+        bench.askers.wake()
+        declined.extend(bench.askers.collect("m1"))
+        return bench.askers.waiting("m1") == 0
+
+    wait_until(look, "the end", seconds=20)
+    assert any(one.of_model and "choices" in one.why for one in declined)
+    assert bench.asked() <= MOST_IN_VAIN + 4 * 3, "what waited was not asked any more"
 
 
 def test_a_refused_row_is_declined_and_the_others_are_answered(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
-from bot.terminal.wording import spoken
+from bot.terminal.words import in_terminal
 from trainers.measuring.values import Arm, Ladder, Rung, Standing
 
 ROOT = Path(__file__).parents[2]
@@ -199,9 +199,7 @@ def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) ->
 def test_the_next_step_is_a_command_of_the_terminal() -> None:
     asked = ("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
     said, answer = finetune(*asked).stdout, estimated("--volume", "10M")
-    step = (
-        "Measure the classical model (finetune baseline FILE --rungs classical): free, and done in seconds."
-    )
+    step = f"Measure the classical model (finetune baseline {TICKETS} --rungs classical): free, and done in seconds."
     assert step in said and answer["verdict"]["next_step"] == step
     assert "say the hours of people's time that it takes (--hours)." in said.lower()
     assert "/finetune" not in said and "/finetune" not in str(answer)
@@ -213,20 +211,20 @@ def test_the_next_step_is_a_command_of_the_terminal() -> None:
     [
         (
             "Measure (`/finetune baseline t models=a/b,c`): free.",
-            "Measure (finetune baseline FILE --model a/b --model c): free.",
+            "Measure (finetune baseline t.csv --model a/b --model c): free.",
         ),
-        ("Measure `/finetune baseline t` with models=.", "Measure finetune baseline FILE with --model."),
+        ("Measure `/finetune baseline t` with models=.", "Measure finetune baseline t.csv with --model."),
         (
             "Say current= (today's model) and volume=: then",
             "Say --current (today's model) and --volume: then",
         ),
         ("Start a run (`/finetune start t`).", "Start a run (/finetune start t in Slack)."),
         ("Change it with volume=.", "Change it with --volume."),
-        ("bar=90% and bar=.9 are kept", "bar=90% and bar=.9 are kept"),
+        ("with bar=90% or bar=.9", "with --bar 90% or --bar .9"),
     ],
 )
 def test_advice_is_said_in_a_terminal_s_words(slack: str, terminal: str) -> None:
-    assert spoken(slack) == terminal
+    assert in_terminal(slack, "t.csv") == terminal
 
 
 def test_prices_are_listed_with_who_says_so() -> None:

@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
-from tests.peers.hosted import KEY, NOTHING_BUT_500, Hosted
+from bot.terminal.words import in_terminal
+from storage.store import Store
+from tests.peers.hosted import KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +132,140 @@ def test_rows_that_the_given_holdout_asks_stay_out_of_the_learning(tmp_path: Pat
     assert (found["n"], found["rows_left_out"], found["rows_trained_on"]) == (60, 20, 100)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("same.csv", None, "no row is left to learn from"),
+        ("empty.csv", "text,label\n", "there are no rows in it"),
+        ("other.csv", "frage,klasse\nx,refund\n", "no column 'text'"),
+        ("free.csv", "text,label\nwhere is it,It is on its way to you\n", "none of its answers is a label"),
+        ("key.csv", "text,label\nAKIAQ3EGZLNK4RT7XW2B is my key,refund\n", "secret"),
+    ],
+)
+def test_a_holdout_that_measures_nothing_is_refused(
+    tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    file, holdout = rows(tmp_path / "rows.csv", 120), tmp_path / name
+    holdout.write_text(file.read_text() if content is None else content)
+    result = finetune("baseline", file, "--holdout", holdout, "--rungs", "classical")
+    assert result.exit_code == 2 and name in result.stderr and said in result.stderr.lower() + result.stderr
+
+
+def test_held_out_rows_whose_label_the_file_does_not_know_are_counted(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 120)
+    holdout = rows(tmp_path / "test.csv", 40, ("refund", "wholly new"), first=200)
+    arguments = (file, "--holdout", holdout, "--rungs", "classical")
+    assert measured(*arguments)["rows_with_foreign_labels"] == 20
+    assert (
+        "20 held-out rows have a label that the file does not know" in finetune("baseline", *arguments).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(commit=False, status=400, code="content_filter"),
+        Fault(commit=False, status=200, body=b'{"choices": ['),
+    ],
+    ids=["declines", "speaks no JSON"],
+)
+def test_a_model_that_answers_nothing_is_left_out_and_not_called_bad(tmp_path: Path, fault: Fault) -> None:
+    file = rows(tmp_path / "rows.csv", 60)
+    with Hosted(Service(models=("large",))) as company:
+        settings(company)
+        company.fail("POST /chat/completions", fault, times=999)
+        arguments = (file, "--model", "acme/large", "--rungs", "classical,zero")
+        found, text = measured(*arguments), finetune("baseline", *arguments).stdout
+    assert [rung["name"] for rung in found["rungs"]] == ["classical"]
+    assert [one["name"] for one in found["failed"]] == ["zero"] and "acme" in found["failed"][0]["why"]
+    assert "Left out: prompt alone, acme/large" in text
+
+
+def test_declined_rows_are_counted_with_the_reason_and_have_no_price(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 300)
+    with Hosted(Service(models=("large",), answer=lambda _, said: said[-1]["content"].split()[1])) as company:
+        settings(company)
+        whole = measured(file, "--model", "acme/large", "--rungs", "zero", "--prompt", "Sort it.")
+        company.fail(
+            "POST /chat/completions", Fault(commit=False, status=400, code="content_filter"), times=4
+        )
+        arguments = (file, "--model", "acme/large", "--rungs", "zero")
+        found = measured(*arguments, "--prompt", "Sort this.")
+    (rung,), (declined,) = found["rungs"], found["declined"]
+    assert (declined["questions"], rung["empty"]) == (4, 4) and "HTTP 400" in declined["why"]
+    assert rung["usd_per_1000"] == pytest.approx(whole["rungs"][0]["usd_per_1000"], rel=0.02)
+
+
+def test_the_price_is_said_before_also_where_nobody_watches(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 300)
+    with Hosted(Service(models=("large",), answer=lambda _, said: "refund")) as company:
+        settings(company)
+        result = finetune("baseline", file, "--model", "acme/large", "--rungs", "zero")
+    assert result.stderr.startswith("This costs $0.0") and "at most" in result.stderr
+    assert "Empty answers" not in result.stdout
+
+
+def test_empty_answers_are_said_to_be_wrong(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 60)
+    with Hosted(Service(models=("large",), answer=lambda _, said: "")) as company:
+        settings(company)
+        text = finetune("baseline", file, "--model", "acme/large", "--rungs", "zero").stdout
+    assert "Empty answers, which count as wrong: 20 of prompt alone, acme/large." in text
+
+
+def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
+    found = measured(TICKETS, "--rungs", "classical")
+    texts = " ".join(one["text"] for one in found["verdict"]["reasons"])
+    assert f"finetune baseline {TICKETS} --rungs zero" in texts
+    assert "/finetune" not in texts and "=" not in texts and "`" not in texts
+
+
+@pytest.mark.parametrize(
+    ("slack", "terminal"),
+    [
+        (
+            "Measure it (`/finetune baseline tickets rungs=zero models=a/b,c/d`): it says its price.",
+            "Measure it (finetune baseline t.csv --rungs zero --model a/b --model c/d): it says its price.",
+        ),
+        ("Start a run (`/finetune start tickets`).", "Start a run (/finetune start tickets in Slack)."),
+        ("Say a lower bar (bar=).", "Say a lower bar (--bar)."),
+        ("say current= (today's model) and volume=.", "say --current (today's model) and --volume."),
+        ("With judge=MODEL a model judges.", "With --judge MODEL a model judges."),
+    ],
+)
+def test_words_for_slack_become_the_terminal_s(slack: str, terminal: str) -> None:
+    assert in_terminal(slack, "t.csv") == terminal
+
+
+def test_personal_data_leaves_for_a_vendor_only_with_a_word_that_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    rows(file, 120)
+    file.write_text(file.read_text().replace("number 3 is", "of ana.kovac@example.com is"))
+    Path("finetune.toml").write_text(
+        SETTINGS.format(url="https://api.acme.invalid/v1", limit="5", price="2.50")
+    )
+    arguments = ("baseline", file, "--model", "acme/large", "--rungs", "zero")
+    refused = finetune(*arguments)
+    assert refused.exit_code == 2 and "--waive" in refused.stderr and "personal data" in refused.stderr
+    assert "at least 3 words" in finetune(*arguments, "--waive", "ok").stderr
+    assert finetune("baseline", file, "--rungs", "classical").exit_code == 0
+
+
+def test_the_word_that_lets_personal_data_leave_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.providers.is_loopback", lambda _: False)
+    file = rows(tmp_path / "people.csv", 60)
+    file.write_text(file.read_text().replace("number 3 is", "of ana.kovac@example.com is"))
+    with Hosted(Service(models=("large",), answer=lambda _, said: "refund")) as company:
+        settings(company)
+        measured(file, "--model", "acme/large", "--rungs", "zero", "--waive", "the customers agreed to it")
+    store = Store(Path("data") / "terminal.db")
+    (entry,) = store.audit.entries("file people.csv")
+    store.close()
+    assert (entry.action, entry.detail) == ("waive", "to Acme: the customers agreed to it")
+
+
 def test_what_would_cost_more_than_is_allowed_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     file = rows(tmp_path / "rows.csv", 300)
     with Hosted() as company:
@@ -144,7 +280,7 @@ def test_what_would_cost_more_than_is_allowed_is_refused_before_anything_is_aske
     ("arguments", "said"),
     [
         (("--rungs", "clasical"), "Did you mean classical?"),
-        (("--bar", "much"), "like bar=90%"),
+        (("--bar", "much"), "like --bar 90%"),
         (("--model", "acme/large"), "acme"),
         (("--rungs", "zero"), "There is no model to ask"),
     ],
@@ -181,7 +317,7 @@ def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next()
     assert [point["n"] for point in found["points"]] == [186, 372, 745]
     assert found["predicted"]["n"] == 2000
     assert found["predicted"]["low"] < found["predicted"]["score"] < found["predicted"]["high"]
-    assert found["needs"][0]["label"] == "feature_request"
+    assert found["needs"][0]["label"] == "app_bug"
 
 
 def test_the_curve_says_what_a_point_costs_in_labels() -> None:

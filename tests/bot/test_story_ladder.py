@@ -329,7 +329,7 @@ def test_a_model_that_is_not_there_is_left_out_and_the_others_go_on(make_world: 
     world.seed_dataset()
     _climbed(world, "/finetune baseline tickets models=acme/acme-tiny,acme/acme-small rungs=zero,classical")
     assert [rung.arm.key for rung in ladder_of(world).rungs] == ["classical", "zero acme/acme-small"]
-    assert "does not exist" in world.said("Left out: zero acme/acme-tiny")
+    assert "does not exist" in world.said("Left out: prompt alone, acme/acme-tiny")
 
 
 def test_when_every_model_is_closed_the_measurement_fails_with_the_reason(priced: World) -> None:

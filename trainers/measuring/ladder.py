@@ -23,7 +23,7 @@ from trainers.evaluation import (
 )
 from trainers.measuring.bar import standing_of
 from trainers.measuring.scoring import as_label, is_unread, score, scoring_of
-from trainers.measuring.values import RUNG_NAMES, Arm, Ladder, Pair, Reply, Rung, Scoring
+from trainers.measuring.values import NO_ANSWER, RUNG_NAMES, Arm, Ladder, Pair, Reply, Rung, Scoring
 from trainers.pricing import PriceRow, UnknownPrice
 
 Prices = Mapping[str, PriceRow | UnknownPrice]
@@ -127,7 +127,8 @@ def _rung(
     scores = _scores(arm, texts, examples, labels, scoring, verdicts)
     interval = _interval(scores)
     standing, rows_to_decide = standing_of(scores, bar)
-    p50, p95 = _percentiles([reply.seconds for reply in replies])
+    answered = [reply for reply in replies if reply != NO_ANSWER]
+    p50, p95 = _percentiles([reply.seconds for reply in answered or replies])
     return Rung(
         arm=arm,
         scoring=scoring,
@@ -144,7 +145,7 @@ def _rung(
         completion_tokens=sum(reply.completion_tokens for reply in replies),
         p50_s=p50,
         p95_s=p95,
-        usd_per_1000=usd_per_1000(arm, replies, prices),
+        usd_per_1000=usd_per_1000(arm, answered, prices),
     )
 
 

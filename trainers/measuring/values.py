@@ -42,6 +42,9 @@ class Reply:
     came_at: float | None = None
 
 
+NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty answer took its time
+
+
 @dataclass(frozen=True)
 class Rung:
     """An arm, measured on every row of the frozen holdout.
@@ -50,7 +53,8 @@ class Rung:
     their mean, `low` and `high` its 95% interval, `macro_f1` that of the labels. `standing` says whether the
     quality bar may be claimed (one-sided 95%), `rows_to_decide` how many more held-out rows would probably
     settle an undecided one. `unread` answers were none of the labels (or no JSON), `empty` none at all.
-    Tokens are sums over the rows; `usd_per_1000` requests is None where a price is not known.
+    Tokens are sums over the rows. Times and `usd_per_1000` requests are those of questions that were answered;
+    the price is None where none was, or where it is not known.
     """
 
     arm: Arm

@@ -13,7 +13,7 @@ from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import measurements
 from storage.records import KeptReply, Measurement
-from trainers.measuring.values import Arm, Reply
+from trainers.measuring.values import NO_ANSWER, Arm, Reply
 
 
 def owner(measurement: Measurement) -> str:
@@ -98,5 +98,5 @@ def keep(
 
 def _reply(kept: KeptReply | None) -> Reply:
     if kept is None:
-        return Reply("", 0, 0, 0.0)
+        return NO_ANSWER
     return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds, kept.at)

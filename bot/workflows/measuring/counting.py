@@ -18,16 +18,19 @@ def counted(
     one: ArmProgress, keys: ArmKeys, found: Mapping[str, KeptReply], declined: Sequence[Declined]
 ) -> ArmProgress:
     """An arm as it is now: what was answered, what was declined, and whether it can go on at all."""
-    if one.failed is not None:
+    if one.failed is not None or one.is_whole:
         return one
     ours = [decline for decline in declined if decline.model == one.arm.model]
     rows = {decline.key for decline in ours if not decline.of_model} & set(keys.keys) - set(found)
     known = (*one.declined, *sorted(rows - set(one.declined)))
     there = answered(keys, found)
+    why = one.why_declined or next((decline.why for decline in ours if decline.key in rows), None)
     failed = next((decline.why for decline in ours if decline.of_model), None)
+    if there + len(known) >= one.of and there:
+        failed = None  # all that it was to say is there, whatever became of the model since
     if failed is None and not there and len(known) >= min(SURELY_DECLINED, one.of):
         failed = next((decline.why for decline in ours), "It declined every question.")
-    return replace(one, answered=there, declined=known, failed=failed)
+    return replace(one, answered=there, declined=known, failed=failed, why_declined=why)
 
 
 def answered(keys: ArmKeys, found: Mapping[str, KeptReply]) -> int:

@@ -202,13 +202,7 @@ def _curve_card(desk: Desk, measurement: Measurement, curve: Curve) -> Message:
 
 
 def _notes(plan: LadderPlan, progress: LadderProgress) -> list[str]:
-    left_out = [f"Left out: {one.arm.key}. {one.failed}" for one in progress.arms if one.failed]
-    declined = [
-        f"{one.arm.key}: {len(one.declined):,} of {one.of:,} questions got no answer and count as wrong."
-        for one in progress.arms
-        if one.declined and not one.failed
-    ]
-    return [*left_out, *declined, *_about_knowledge(plan)]
+    return [*views.shortfalls(progress.arms), *_about_knowledge(plan)]
 
 
 def _about_knowledge(plan: LadderPlan) -> list[str]:

@@ -13,7 +13,7 @@ from tests.trainers.measuring.made import example, price, replies, right_on, row
 from trainers.dataset import Example
 from trainers.evaluation import wilson
 from trainers.measuring.ladder import Prices, judge, usd_per_1000
-from trainers.measuring.values import Arm, Ladder, Reply
+from trainers.measuring.values import NO_ANSWER, Arm, Ladder, Reply
 from trainers.pricing import UnknownPrice
 
 LABELS = ("card", "login", "refund")
@@ -139,6 +139,19 @@ def test_silence_and_refusals_are_wrong_answers_and_counted(text: str) -> None:
     assert (found.rungs[0].score, found.rungs[0].macro_f1, found.rungs[0].standing) == (0.0, 0.0, "misses")
     assert (found.rungs[0].unread, found.rungs[0].empty) == ((0, 50) if not text else (50, 0))
     assert found.never_answered == LABELS
+
+
+def test_questions_that_were_declined_are_wrong_and_neither_quick_nor_cheap() -> None:
+    held = rows(50)
+    half = (*right_on(held, 50)[:25], *[NO_ANSWER] * 25)
+
+    whole, some, none = (
+        ladder({ZERO: said}, held).rungs[0] for said in (right_on(held, 50), half, [NO_ANSWER] * 50)
+    )
+
+    assert (some.score, some.empty) == (0.5, 25)
+    assert (some.usd_per_1000, some.p50_s) == (whole.usd_per_1000, whole.p50_s)
+    assert none.usd_per_1000 is None
 
 
 def test_one_label_only_is_measured_like_any() -> None:
