@@ -22,9 +22,7 @@ from trainers.types import Answer, Message
 TIMEOUT_S = 120.0
 MOST_TRIES = 10
 MOST_UNREADABLE = 3  # an answer that can't be read was perhaps paid
-MOST_IN_VAIN = (
-    30  # unreadable answers of a model that never gave another: none of its questions is asked again
-)
+MOST_IN_VAIN = 30  # unreadable answers of a model in a row: none of its questions is asked again
 FAILING_TOGETHER = 5
 LONGEST_PAUSE_S = 60.0
 LONGEST_LOOK_S = 5.0
@@ -116,7 +114,6 @@ class Lane:
         self._paused_until = 0.0
         self._trouble: str | None = None
         self._failing: set[str] = set()
-        self._heard: set[str] = set()
         self._in_vain: Counter[str] = Counter()
         self._pauses = 0
         self._threads = 0
@@ -241,7 +238,7 @@ class Lane:
         """An answer that was under way when a pause began does not end the pause."""
         with self._changed:
             self._under_way.pop(one.question.key, None)
-            self._heard.add(one.question.model)
+            self._in_vain.pop(one.question.model, None)
             if self._clock() >= self._paused_until:
                 self._pauses, self._trouble = 0, None
                 self._failing.clear()
@@ -276,18 +273,17 @@ class Lane:
         return min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
 
     def _once_more(self, one: _Waiting, why: str) -> None:
-        """Where a model has given nothing else so far, all wait, and after many it is the model's fault."""
+        """Where a model gives nothing else, all wait, and after many in a row it is the model's fault."""
         model = one.question.model
         with self._changed:
             now, self._trouble = self._clock(), why
-            if model not in self._heard:
-                self._in_vain[model] += 1
-                if self._in_vain[model] >= MOST_IN_VAIN:
-                    self._in_vain[model] = 0
-                    self._end(one, why, of_model=True)
-                    return
-                if self._in_vain[model] >= FAILING_TOGETHER:
-                    self._paused_until = max(self._paused_until, now + self._longer_pause(now))
+            self._in_vain[model] += 1
+            if self._in_vain[model] >= MOST_IN_VAIN:
+                self._in_vain.pop(model)
+                self._end(one, why, of_model=True)
+                return
+            if self._in_vain[model] >= FAILING_TOGETHER:
+                self._paused_until = max(self._paused_until, now + self._longer_pause(now))
             self._later(one, now, MOST_UNREADABLE)
 
     def _later(self, one: _Waiting, now: float, most: int = MOST_TRIES) -> None:

@@ -242,16 +242,27 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
             fontsize=NAME_SIZE if columns == 1 else NAME_SIZE - 2.5,
             fontweight="bold" if point.is_cheapest else "normal",
         )
-    if any(point.is_cheapest for point in ranked):
+    marks = _marks(ranked)
+    if marks:
         below = -(lines + 0.7) * A_LINE / HIGH
         drawn.text(
             0.01,
             below,
-            "bold: the cheapest that meets the bar",
+            "; ".join(marks),
             va="center",
             color=SOFT,
             fontsize=NAME_SIZE - 1,
         )
+
+
+def _marks(points: Sequence[_Point]) -> list[str]:
+    """What can't be guessed from the picture."""
+    bold = "bold: the cheapest that meets the bar"
+    hollow = "hollow: can't tell"
+    return [
+        *([bold] if any(point.is_cheapest for point in points) else []),
+        *([hollow] if any(point.rung.standing == "undecided" for point in points) else []),
+    ]
 
 
 def _key_line(number: int, point: _Point, columns: int) -> str:

@@ -272,6 +272,8 @@ def _empty_of(found: Sequence[Rung]) -> str:
 
 
 def _unread_of(rung: Rung) -> str:
+    if not rung.unread:
+        return f"{rung.empty:,} empty"
     return f"{rung.unread:,} and {rung.empty:,} empty" if rung.empty else f"{rung.unread:,}"
 
 
@@ -305,7 +307,8 @@ def _cost(spent: int | None, most: int | None) -> str:
             if not spent
             else f"Measuring cost {charge(spent)}."
         )
-    return f"Measuring cost {charge(spent)}, {at_most(most)} was agreed."
+    cost = charge(spent) if spent else "nothing"
+    return f"Measuring cost {cost}, {at_most(most)} was agreed."
 
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:

@@ -106,9 +106,14 @@ def curve_of(
         b=fitted.b,
         c=fitted.c,
         predicted=fitted.predicted,
-        points_per_100=100 * (fitted.score(rows + 100) - fitted.score(rows)),
+        points_per_100=_next_points(fitted, rows, points[-1].score),
         needs=tuple(needs),
     )
+
+
+def _next_points(fitted: Fit, rows: int, seen: float) -> float:
+    """No more than what was seen is short of all right, however far off the fitted line is from it."""
+    return 100 * min(fitted.score(rows + 100) - fitted.score(rows), 1 - seen)
 
 
 def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:

@@ -25,8 +25,10 @@ _DENIAL = re.compile(
     r"\b(not|never|neither|nor|cannot|can ?['’]?t|isn ?['’]?t|won ?['’]?t|unable|sorry|as an ai)\b|n['’]t\b"
 )
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
-_DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?"
-_ENDS = re.compile(r"\s*([.,:;)\]!\-–—]|$)")
+_DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
+_ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
+# Scripts that set no spaces between words: two of their letters are a word of its own
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _FENCED = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
 MOST_OBJECTS_TRIED = 20
 
@@ -36,10 +38,11 @@ Choice = Literal["first", "second", "tie"]
 @dataclass(frozen=True)
 class _Labels:
     """`folded` finds a label by its folded name, None where two share it; `pattern` finds any of them, longest
-    first, as whole words."""
+    first, as whole words; `unspaced` names may stand anywhere in a sentence."""
 
     folded: dict[str, str | None]
     pattern: re.Pattern[str]
+    unspaced: tuple[str, ...]
 
 
 def read_label(text: str, labels: Sequence[str]) -> str | None:
@@ -92,7 +95,8 @@ def _known(labels: tuple[str, ...]) -> _Labels:
         folded[name] = same if same is not None and same.casefold() == label.casefold() else None
     folded.pop("", None)
     names = "|".join(re.escape(name) for name in sorted(folded, key=len, reverse=True))
-    return _Labels(folded, re.compile(rf"(?<!\w)(?:{names})(?!\w)" if names else r"(?!)"))
+    unspaced = tuple(name for name in folded if _UNSPACED.search(name))
+    return _Labels(folded, re.compile(rf"(?<!\w)(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
 
 
 def _folded(text: str) -> str:
@@ -104,11 +108,17 @@ def _folded(text: str) -> str:
 def _only_one_named(text: str, known: _Labels) -> str | None:
     """Longest names are found first, so "card declined" isn't also "card". A name of one or two letters counts
     only at the beginning and alone: "no" and "a" are words of any sentence."""
-    found = [match for match in known.pattern.finditer(text) if len(match[0]) > 2 or _stands_alone(match)]
+    found = [match for match in known.pattern.finditer(text) if _is_a_name(match) or _stands_alone(match)]
     if len({match[0] for match in found}) != 1:
+        return None
+    if any(name in text and name not in found[0][0] for name in known.unspaced):
         return None
     sentence = _SENTENCE_END.split(text[: found[0].start()])[-1]
     return None if _DENIAL.search(sentence) else known.folded[found[0][0]]
+
+
+def _is_a_name(match: re.Match[str]) -> bool:
+    return len(match[0]) > 2 or _UNSPACED.search(match[0]) is not None
 
 
 def _stands_alone(match: re.Match[str]) -> bool:

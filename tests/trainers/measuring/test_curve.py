@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
-from trainers.measuring.curve import classical_curve, fit, needs_of, nested
+from trainers.measuring.curve import classical_curve, curve_of, fit, needs_of, nested
 from trainers.measuring.values import Arm, Curve, CurvePoint
 
 
@@ -140,6 +140,24 @@ def test_hardly_any_data_has_a_curve_too(train: tuple[Example, ...]) -> None:
 
     assert all(0 <= p.low <= p.score <= p.high <= 1 for p in found.predicted)
     assert found.points_per_100 >= 0
+
+
+def test_who_is_all_right_already_is_promised_nothing_more() -> None:
+    """Fitted through 50%, 100% and 100% the line still rises."""
+    seen = [CurvePoint(5, 0.5, (0.4, 0.6)), CurvePoint(10, 1.0, (1.0, 1.0)), CurvePoint(20, 1.0, (1.0,))]
+    found = curve_of(
+        Arm("classical"),
+        seen,
+        (40,),
+        rows=20,
+        held=10,
+        seed=1,
+        needs=(),
+        dataset="few",
+        version=1,
+        holdout_sha256="ab",
+    )
+    assert found.points_per_100 == 0
 
 
 def test_too_little_has_none() -> None:

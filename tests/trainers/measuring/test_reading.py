@@ -56,6 +56,22 @@ def test_an_answer_is_read_as_the_label_that_it_means(text: str, label: str | No
     assert read_label(text, LABELS) == label
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("取消。", "取消"),
+        ("「取消」", "取消"),
+        ("ラベル：取消", "取消"),
+        ("答えは 取消 です。", "取消"),
+        ("取消、それとも日本語", None),
+        ("GRÖSSE, FALSCH", "Größe, falsch"),
+        ("Es ist Größe, falsch.", "Größe, falsch"),
+    ],
+)
+def test_labels_of_other_scripts_and_with_commas_are_read_alike(text: str, label: str | None) -> None:
+    assert read_label(text, ("取消", "日本語", "Größe, falsch", "Größe")) == label
+
+
 def test_labels_that_differ_only_in_their_joints_must_be_said_exactly() -> None:
     assert read_label("a_b", ("a_b", "a b")) == "a_b"
     assert read_label("A-B", ("a_b", "a b")) is None
