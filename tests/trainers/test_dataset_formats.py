@@ -113,6 +113,15 @@ def test_a_workbook_that_unpacks_to_more_than_the_cap_is_refused(tmp_path: Path)
     assert codes(read(path, "a.xlsx", limits=Limits(max_bytes=1_000_000))) == [(None, "too_big_unpacked")]
 
 
+def test_a_sheet_that_is_one_endless_tag_is_refused_at_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+
+    reading = read(workbook(tmp_path / "a.xlsx", "<c " + "r" * 150_000_000), "a.xlsx")
+
+    assert codes(reading) == [(None, "too_big_unpacked")]
+    assert time.monotonic() - started < 5
+
+
 def test_a_workbook_that_declares_entities_is_refused(tmp_path: Path) -> None:
     bomb = b'<!DOCTYPE sst [<!ENTITY a "aaaaaaaa">]><sst><si><t>&a;</t></si></sst>'
 

@@ -147,6 +147,10 @@ def test_every_pair_of_near_copies_and_no_other_is_grouped_in_any_order(seed: in
     assert same_groups([again.groups[order.index(i)] for i in range(count)]) == same_groups(near.groups)
 
 
+def test_of_few_rows_all_are_compared() -> None:
+    assert near_of([f"hello there {i}" for i in range(200)]).all_compared
+
+
 def same_groups(groups: list[int] | tuple[int, ...]) -> set[frozenset[int]]:
     return {frozenset(i for i, other in enumerate(groups) if other == group) for group in groups}
 

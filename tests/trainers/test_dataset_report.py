@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.dataset import CLASSIFY, Columns, Limits, Report, check_file, read, split
+from trainers.dataset import CLASSIFY, Columns, Limits, Previous, Report, check_file, read, split, store_chat
 from trainers.tokens import Encoding, count_chat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,6 +165,25 @@ def test_a_damaged_frozen_holdout_is_a_fault_not_an_empty_one(table: Path, tmp_p
 
     with pytest.raises(ValueError, match="frozen holdout 'holdout"):
         check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=damaged)
+
+
+def test_rows_of_which_none_can_be_held_out_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("text,label\n" + "\n".join(f"{i} asks {i * 77},l{i % 5}" for i in range(10)) + "\n")
+
+    report = check(path, tmp_path / "out")
+
+    assert [f.code for f in report.findings if f.blocks] == ["no_holdout"]
+
+
+def test_a_version_after_one_that_held_nothing_out_draws_its_own(table: Path, tmp_path: Path) -> None:
+    sides = [store_chat(tmp_path, rows) for rows in (read(table, "t.csv").examples[:20], ())]
+    train, holdout = (tmp_path / f"{side}.jsonl" for side in sides)
+
+    report = check_file(table, "t.csv", Columns(), tmp_path, 7, previous=Previous(train, holdout))
+
+    assert not report.blocked
+    assert report.n_holdout == 56
 
 
 def test_the_flawed_example_shows_each_flaw_on_its_line(tmp_path: Path) -> None:

@@ -286,4 +286,4 @@ def _parts(
         return against(holdout, facts, found)
     if previous is not None:
         return continued(previous, taken.rows, taken.task, seed, groups)
-    return drawn(facts, taken.labels, seed, groups)
+    return drawn(facts, taken.labels, seed, groups, found)

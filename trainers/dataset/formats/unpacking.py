@@ -17,6 +17,7 @@ Verdict = Literal["fits", "too_big", "damaged", "no_workbook", "open_document", 
 
 MAX_CELLS = 5_000_000
 _PIECE = 1 << 18
+_MAX_TAG = 1 << 22  # bytes of one tag, comment or the like; the parser begins it anew with each piece
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
 _STRINGS = "xl/sharedStrings.xml"
 _REFERENCE = re.compile(r"([A-Z]{0,3})([0-9]{1,9})")
@@ -76,10 +77,14 @@ def _weigh(archive: zipfile.ZipFile, max_bytes: int) -> Verdict:
 
 
 def _parse(archive: zipfile.ZipFile, name: str, budget: _Budget, parser: expat.XMLParserType) -> None:
+    fed = 0
     with archive.open(name) as part:
         while piece := part.read(_PIECE):
             budget.take(len(piece))
             parser.Parse(piece, False)
+            fed += len(piece)
+            if fed - parser.CurrentByteIndex > _MAX_TAG:
+                raise _TooBig
     parser.Parse(b"", True)
 
 

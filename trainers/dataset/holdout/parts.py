@@ -8,15 +8,18 @@ from pathlib import Path
 
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.holdout.splitting import choose
-from trainers.dataset.holdout.versions import Before, Diff, Previous, diff, held_rows, rows_of
-from trainers.dataset.reading import read
+from trainers.dataset.holdout.versions import Before, Diff, Previous, diff, held_rows, rows_of, written
+from trainers.dataset.rules.checks import MINIMUM
 from trainers.dataset.scan.facts import Facts
 from trainers.dataset.scan.stored import StoredRows
-from trainers.dataset.values import Example, Limits, Task, question_keys
+from trainers.dataset.values import Example, Task, question_keys
 
 OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
-
-_OUR_OWN = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
+NO_HOLDOUT = Rule(
+    "no_holdout",
+    "blocks",
+    "Add rows, three different questions for a label at least: without a test nothing is known.",
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,13 @@ def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
     ]
 
 
-def drawn(facts: Facts, labels: Sequence[str], seed: int, groups: Sequence[int] | None) -> Parts:
-    return Parts(choose(facts.keys, labels, seed, groups=groups))
+def drawn(
+    facts: Facts, labels: Sequence[str], seed: int, groups: Sequence[int] | None, found: Findings
+) -> Parts:
+    held = choose(facts.keys, labels, seed, groups=groups)
+    if len(facts.keys) >= MINIMUM and not held:
+        found.about_file(NO_HOLDOUT, "No row can be set aside as the test.")
+    return Parts(held)
 
 
 def against(holdout: Path, facts: Facts, found: Findings) -> Parts:
@@ -47,7 +55,7 @@ def against(holdout: Path, facts: Facts, found: Findings) -> Parts:
 
     ValueError where it is not what was written.
     """
-    frozen = _written(holdout, f"reading the frozen holdout '{holdout.name}'")
+    frozen = written(holdout, "reading the frozen holdout")
     held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):
         if key in held:
@@ -63,18 +71,10 @@ def continued(
     ValueError where a file of it is not what was written.
     """
     doing = "reading the version before"
-    train = rows_of(_written(previous.train, f"{doing}, '{previous.train.name}'"), task)
-    holdout = _written(previous.holdout, f"{doing}, '{previous.holdout.name}'")
+    train, holdout = rows_of(written(previous.train, doing), task), written(previous.holdout, doing)
     before = Before(train, rows_of(holdout, task))
     now = rows_of(rows, task, rows.facts.keys)
     held = held_rows(now, before, seed, groups)
     asked = set(rows.facts.keys)
     kept = tuple(e for e, row in zip(holdout, before.holdout, strict=True) if row.key not in asked)
     return Parts(held, kept, diff(now, before, held, task))
-
-
-def _written(path: Path, doing: str) -> tuple[Example, ...]:
-    reading = read(path, path.name, limits=_OUR_OWN)
-    if reading.refused or not reading.examples:
-        raise ValueError(f"{doing}: it is not the file that was written")
-    return reading.examples

@@ -92,7 +92,8 @@ def continue_split(
     """Both sides in the order of the file; held-out rows that it lacks come last. `groups`: near copies, as for
     `choose`. ValueError where a file of `previous` is not what was written."""
     rows = rows_of(examples, task, keys)
-    train, holdout = _written(previous.train), _written(previous.holdout)
+    doing = "reading the version before"
+    train, holdout = written(previous.train, doing), written(previous.holdout, doing)
     before = Before(rows_of(train, task), rows_of(holdout, task))
     held = held_rows(rows, before, seed, groups)
     missing = _missing(rows, before)
@@ -106,12 +107,13 @@ def continue_split(
     return Continued(parts, diff(rows, before, held, task))
 
 
-def _written(path: Path) -> tuple[Example, ...]:
+def written(path: Path, doing: str) -> tuple[Example, ...]:
+    """Rows of a file that `store_chat` wrote. ValueError, which says what was being done, where it is another."""
     if path.stat().st_size == 0:
         return ()  # so few rows that none were held out
     reading = read(path, path.name, limits=_OUR_OWN)
     if reading.refused:
-        raise ValueError(f"reading the version before, '{path.name}': it is not the file that was written")
+        raise ValueError(f"{doing} '{path.name}': it is not the file that was written")
     return reading.examples
 
 
