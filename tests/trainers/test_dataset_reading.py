@@ -38,6 +38,15 @@ def chat(*messages: dict[str, object], **more: object) -> str:
     return json.dumps({"messages": messages, **more})
 
 
+def calling(name: str, arguments: str = "{}") -> dict[str, object]:
+    call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "tool_calls": [call]}
+
+
+def answering(call: str) -> dict[str, object]:
+    return {"role": "tool", "tool_call_id": call, "content": "shipped"}
+
+
 USER: dict[str, object] = {"role": "user", "content": "my printer is dead"}
 REPLY: dict[str, object] = {"role": "assistant", "content": "hardware_fault"}
 
@@ -75,6 +84,17 @@ BAD_LINES = [
     (chat(USER, {**REPLY, "weight": True}), "bad_weight"),
     (chat({**USER, "weight": 1}, REPLY), "bad_weight"),
     (chat(USER, {**REPLY, "weight": 0}), "nothing_to_learn"),
+    (chat(USER, REPLY, tools="find"), "bad_tools"),
+    (chat(USER, REPLY, tools=[{"type": "function"}]), "bad_tools"),
+    (chat(USER, REPLY, functions=[{"parameters": {}}]), "bad_tools"),
+    (chat(USER, calling("find", "hello")), "bad_tool_call"),
+    (chat(USER, {"role": "assistant", "tool_calls": "find"}), "bad_tool_call"),
+    (chat(USER, {"role": "assistant", "function_call": {"name": "find"}}), "bad_tool_call"),
+    (chat({**USER, "tool_calls": [{}]}, REPLY), "bad_tool_call"),
+    (chat(USER, calling("find"), REPLY), "tool_call_unmatched"),
+    (chat(USER, calling("find"), answering("c2"), REPLY), "tool_call_unmatched"),
+    (chat(USER, calling("find"), answering("c1"), answering("c1"), REPLY), "tool_call_unmatched"),
+    (chat(USER, {"role": "tool", "content": "shipped"}, REPLY), "tool_call_unmatched"),
     ('{"prompt": "a", "completion": "b"}', "mixed_formats"),
     ('{"prompt": "a", "completion": 5}', "content_not_text"),
     ('{"prompt": "", "completion": "b"}', "empty_content"),
@@ -219,7 +239,7 @@ def test_a_row_with_tools_keeps_its_json_without_unknown_keys(tmp_path: Path) ->
         {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "shipped"},
         {"role": "assistant", "content": "It is on its way.", "weight": 1},
-        tools=[{"type": "function"}],
+        tools=[{"type": "function", "function": {"name": "find"}}],
         note="internal",
     )
 

@@ -186,6 +186,27 @@ def test_a_version_after_one_that_held_nothing_out_draws_its_own(table: Path, tm
     assert report.n_holdout == 56
 
 
+def with_tool(number: int, described: str) -> str:
+    messages = [
+        {"role": "user", "content": f"where is order {number}"},
+        {"role": "assistant", "content": "here"},
+    ]
+    tool = {"type": "function", "function": {"name": "find", "description": described}}
+    return json.dumps({"messages": messages, "tools": [tool]})
+
+
+def test_what_tools_are_told_counts_as_tokens_and_is_searched_for_secrets(tmp_path: Path) -> None:
+    long, secret = tmp_path / "long.jsonl", tmp_path / "secret.jsonl"
+    long.write_text("\n".join(with_tool(i, "Finds an order. " * 100) for i in range(12)))
+    secret.write_text("\n".join([with_tool(1, "Finds it."), with_tool(2, "key AKIA" + "ABCDEFGH12345678")]))
+
+    report = check(long, tmp_path / "out")
+
+    assert report.tokens.rows.max > 400
+    assert report.tokens.prompt_mean > 400
+    assert [(f.line, f.code) for f in check(secret, tmp_path).findings if f.line] == [(2, "secret")]
+
+
 def test_the_flawed_example_shows_each_flaw_on_its_line(tmp_path: Path) -> None:
     report = check(FLAWED, tmp_path / "out")
 

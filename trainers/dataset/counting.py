@@ -9,11 +9,12 @@ from pathlib import Path
 
 from trainers.dataset.findings import Findings
 from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.formats.tools import definitions_text
 from trainers.dataset.prompting import prompted
 from trainers.dataset.reading import Progress, stream
 from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Columns, Example, Limits
-from trainers.tokens import Encoding, Spread, count_chat, count_prompts, local_encoding, spread
+from trainers.tokens import Encoding, Spread, count_chat, count_prompts, count_texts, local_encoding, spread
 from trainers.types import Message
 
 
@@ -88,8 +89,10 @@ def _counted(train: Path, encoding: Encoding) -> Iterator[int]:
     """Tokens of some rows at a time."""
     with train.open("rb") as file:
         rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
-        while some := [example.messages for example in islice(rows, _ROWS_AT_ONCE)]:
-            yield sum(count_chat(some, encoding).total)
+        while some := list(islice(rows, _ROWS_AT_ONCE)):
+            tools = [definitions_text(example.row) for example in some if example.row]
+            yield sum(count_chat([example.messages for example in some], encoding).total)
+            yield sum(count_texts(tools, encoding))
 
 
 _ROWS_AT_ONCE = 2000

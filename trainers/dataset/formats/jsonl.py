@@ -14,6 +14,7 @@ import orjson
 
 from trainers.dataset.findings import Fault, Rule
 from trainers.dataset.formats.preferences import Pair, is_pair, pair_of
+from trainers.dataset.formats.tools import call_fault, order_fault, tools_fault
 from trainers.dataset.values import Example, Format, Limits
 from trainers.types import Message, Role
 
@@ -42,6 +43,7 @@ NOTHING_TO_LEARN = Rule(
 )
 
 _ROLES = frozenset(get_args(Role))
+_PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 _ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
@@ -208,18 +210,20 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
                 return rare
             message = rare
         messages.append(message)
-    fault = _conversation_fault(messages)
+    fault = _conversation_fault(messages) or (
+        None if plain else tools_fault(row) or order_fault(raw_messages)
+    )
     if fault:
         return fault
     return "chat", Example(line, tuple(messages), None if plain else _kept(row))
 
 
 def _plain_message(raw: Any) -> Message | None:
-    """The common case, quickly: a known role, some text, nothing else."""
+    """The common case, quickly: a known role that can stand by itself, some text, nothing else."""
     if type(raw) is not dict or len(raw) != 2:
         return None
     role, content = raw.get("role"), raw.get("content")
-    if type(role) is not str or role not in _ROLES or type(content) is not str or not content.strip():
+    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str or not content.strip():
         return None
     return Message(cast(Role, role), content)
 
@@ -236,6 +240,9 @@ def _message(number: int, raw: Any) -> Message | Fault:
     content = _content(raw.get("content"))
     if content is None:
         return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
+    fault = call_fault(number, raw)
+    if fault:
+        return fault
     calls = raw.get("tool_calls") or raw.get("function_call")
     if calls:
         content = f"{content}\n{orjson.dumps(calls).decode()}".lstrip("\n")

@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import TypeVar
 
 from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.formats.tools import definitions_text
 from trainers.dataset.rules.checks import Repeats, is_short, says_nothing, task_of_counts
 from trainers.dataset.rules.sensitive import faults_of_texts, once_a_row
 from trainers.dataset.scan.batches import Joined
@@ -29,6 +30,7 @@ LONG_ROW = Rule("row_too_long", "warns", "Shorten the row: trainers cut off what
 
 _LONG_ANSWER = (1 << 32) - 1
 _INSTRUCTIONS = 1000
+_BESIDE = 1 << 30  # after all messages
 
 
 class Facts:
@@ -68,10 +70,12 @@ class Facts:
         columns = [column for group in groups for column in group.columns]
         joined = Joined([raw for column in columns for raw in column.raws])
         texts = [text for column in columns for text in column.texts]
-        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts))
+        kept = [(place, example.row) for place, example in chunk.examples if example.row is not None]
+        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), _faults_beside(kept))
         small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
         counts = iter([] if self._counter.by_rows else self._counter.texts(texts))
         self._add_rows(chunk, [self._measured(group, small, counts) for group in groups])
+        self._add_tools(len(self.lines) - len(chunk.lines), kept)
 
     def close(self) -> None:
         """All rows are in: what finds copies among them goes, a third of all that is kept."""
@@ -166,12 +170,28 @@ class Facts:
             if len(self.instructions) < _INSTRUCTIONS or texts in self.instructions:
                 self.instructions[texts] += rows
 
-    def _add_sensitive(self, chunk: Chunk, groups: Sequence[Group], held: Mapping[int, list[Fault]]) -> None:
-        if not held:
+    def _add_tools(self, first: int, kept: Sequence[tuple[int, bytes]]) -> None:
+        """What the model reads of tools stands before the answer and counts, too."""
+        told = [(first + place, text) for place, row in kept if (text := definitions_text(row))]
+        different = list({text for _, text in told})
+        tokens = dict(zip(different, self._counter.texts(different), strict=True)) if told else {}
+        for row, text in told:
+            self.total[row] += tokens[text]
+            self.prompt[row] += tokens[text]
+
+    def _add_sensitive(
+        self,
+        chunk: Chunk,
+        groups: Sequence[Group],
+        held: Mapping[int, list[Fault]],
+        beside: Sequence[tuple[int, list[Fault]]],
+    ) -> None:
+        """`held` by the text's place, `beside` the messages by the row's."""
+        if not held and not beside:
             return
         columns = [(group, number) for group in groups for number in range(len(group.columns))]
         firsts = list(accumulate([len(group.columns[number].raws) for group, number in columns], initial=0))
-        found: list[tuple[int, int, list[Fault]]] = []
+        found = [(place, _BESIDE, faults) for place, faults in beside]
         for text, faults in held.items():
             column = bisect_right(firsts, text) - 1
             group, message = columns[column]
@@ -209,6 +229,14 @@ class _Order:
             return values[0]
         every = [value for some in values for value in some]
         return [every[number] for number in self._numbers]
+
+
+def _faults_beside(kept: Sequence[tuple[int, bytes]]) -> list[tuple[int, list[Fault]]]:
+    """Of rows that hold more than texts, by their place: what tools and names say is looked at, too."""
+    if not kept:
+        return []
+    held = faults_of_texts(Joined([row for _, row in kept]), [row.decode() for _, row in kept])
+    return [(kept[number][0], faults) for number, faults in held.items()]
 
 
 def _instructions(
