@@ -15,6 +15,9 @@ from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load_if_sound, refuse
 @click.option("--text", help="Column with the text, for a table; found by its name where not said.")
 @click.option("--label", help="Column with the label, for a table.")
 @click.option("--against", metavar="PREVIOUS", type=FILE, help="An earlier version of FILE: what changed?")
+@click.option(
+    "--holdout", metavar="TEST", type=FILE, help="A test set of your own: does FILE ask what it asks?"
+)
 @click.option("--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there.")
 @click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -23,6 +26,7 @@ def check(
     text: str | None,
     label: str | None,
     against: Path | None,
+    holdout: Path | None,
     fix: Path | None,
     quick: bool,
     as_json: bool,
@@ -33,15 +37,25 @@ def check(
     """
     from bot.results import Refusal
     from bot.terminal import checking
+    from trainers.dataset import Report
 
+    report: Report | Refusal
     if fix and fix.exists():
         refuse(f"{fix} exists already: --fix takes the name of a new file.")
+    if fix and not fix.parent.is_dir():
+        refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
+    if against and holdout:
+        refuse(
+            "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
+        )
     if against:
         report = checking.check_against(against, file, text, label, deep=not quick)
-        if isinstance(report, Refusal):
-            refuse(report.text)
+    elif holdout:
+        report = checking.check_beside(holdout, file, text, label, deep=not quick)
     else:
         report = checking.check(file, text, label, deep=not quick)
+    if isinstance(report, Refusal):
+        refuse(report.text)
     click.echo(report.to_json() if as_json else checking.report_text(report, load_if_sound()))
     if fix:
         fixed = checking.fix(file, text, label, fix)

@@ -14,7 +14,7 @@ from bot.settings import Settings
 from bot.views import cleaning, findings
 from bot.work.checking import LISTED
 from bot.workflows.datasets import SEED
-from trainers.dataset import NO_MODELS, Columns, Report, check_file
+from trainers.dataset import NO_MODELS, Columns, Report, check_file, read
 from trainers.dataset.cleaning import NotCleaned, clean
 from trainers.dataset.holdout.versions import Previous
 
@@ -61,6 +61,21 @@ def check_against(
             limits=LISTED,
             deep=deep,
             previous=Previous(train, holdout),
+        )
+
+
+def check_beside(
+    holdout: Path, file: Path, text: str | None, label: str | None, *, deep: bool
+) -> Report | Refusal:
+    """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
+    columns = Columns(text, label)
+    held = read(holdout, holdout.name, columns=columns)
+    if held.refused or not held.examples:
+        why = f"{held.findings[0].message} {held.findings[0].cure}" if held.findings else "It has no rows."
+        return Refusal(f"{holdout} can't be used as the test. {why}")
+    with tempfile.TemporaryDirectory() as made:
+        return check_file(
+            file, file.name, columns, Path(made), SEED, limits=LISTED, deep=deep, holdout=held.examples
         )
 
 

@@ -37,6 +37,7 @@ STANDS: dict[Standing, str] = {
 }
 UPLOAD = "upload"
 COLUMN = "For a table only. Empty: found by its name."
+TABLES = ("csv", "xlsx", "parquet")
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
 
@@ -171,7 +172,7 @@ def _numbers(dataset: Dataset, report: Report) -> list[tuple[str, str]]:
         pairs.append(
             ("Tokens a row", f"{report.tokens.rows.mean:,.0f} on average, {report.tokens.rows.max:,} at most")
         )
-    if report.format == "csv" and report.columns.text and report.columns.label:
+    if report.format in TABLES and report.columns.text and report.columns.label:
         pairs.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
     return [*pairs, ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")]
 
@@ -180,7 +181,9 @@ def _per_label(report: Report) -> str:
     most, least = report.labels[0], report.labels[-1]
     if most.label == least.label:
         return f"{most.rows:,} ({_name(most.label)})"
-    return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,} ({_name(least.label)})"
+    # a label that one row has may be a customer's sentence in the wrong column
+    rarest = f" ({_name(least.label)})" if least.rows > 1 else ""
+    return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,}{rarest}"
 
 
 def _name(out_of_data: str) -> str:

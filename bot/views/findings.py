@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from bot.decisions.waste import Waste
 from bot.views.words import counted
-from trainers.dataset import Finding, Report, Severity
+from trainers.dataset import Finding, LabelCount, Report, Severity
 from trainers.dataset.holdout.versions import Diff
+from trainers.dataset.values import shown
 from trainers.money import usd
 
 WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
@@ -50,7 +51,7 @@ class Group:
 
 
 def in_words(code: str) -> str:
-    return code.replace("_", " ").replace("json", "JSON")
+    return code.replace("_", " ").replace("json", "JSON").replace("utf8", "UTF-8")
 
 
 def groups(findings: Sequence[Finding]) -> tuple[Group, ...]:
@@ -100,14 +101,11 @@ def sentence(part: Part) -> str:
 
 
 def terminal_text(report: Report, waste: Waste | None = None) -> str:
-    labels = [f"  {count.rows:>6,}  {count.label}" for count in report.labels[:LISTED_LABELS]]
-    hidden = len(report.labels) - len(labels)
-    more = [f"          … and {hidden:,} more"] if hidden > 0 else []
     last = "It can't be used until this is mended." if report.blocked else "It can be used."
     parts = [
         _head(report, waste),
         diff_text(report.diff) if report.diff else "",
-        "\n".join([*labels, *more]),
+        "\n".join(_labels(report.labels)),
         _body(report.findings, LISTED_PARTS),
         last,
     ]
@@ -145,7 +143,7 @@ def _group(same: Sequence[Finding]) -> Group:
     by_said: dict[str, list[int]] = {}
     for finding in same:
         by_said.setdefault(_said(finding), []).extend([finding.line] if finding.line else [])
-    listed = sum(1 for finding in same if finding.line)
+    listed = len({finding.line for finding in same if finding.line})
     unlisted = sum(finding.count for finding in same if not finding.line) if listed else 0
     first = same[0]
     parts = tuple(Part(said, tuple(lines)) for said, lines in by_said.items())
@@ -179,6 +177,15 @@ def _head(report: Report, waste: Waste | None) -> str:
             f"{spread.max:,} at most"
         )
     return "\n".join([*lines, waste_text(waste)] if waste else lines)
+
+
+def _labels(counts: Sequence[LabelCount]) -> list[str]:
+    """None that one row alone has: that may be a customer's sentence in the wrong column."""
+    shared = [count for count in counts if count.rows > 1]
+    lines = [f"  {count.rows:>6,}  {shown(count.label)}" for count in shared[:LISTED_LABELS]]
+    hidden, alone = len(counts) - len(lines), len(counts) - len(shared)
+    of_one = f", {alone:,} of them with one row" if alone else ""
+    return [*lines, f"          … and {hidden:,} more{of_one}"] if hidden else lines
 
 
 def _body(findings: Sequence[Finding], most: int | None) -> str:

@@ -36,8 +36,9 @@ def _held_out(diff: Diff, n_holdout: int) -> str:
 
 
 def _labels(diff: Diff) -> list[Block]:
-    """Those whose count changed, the largest change first."""
-    moved = [one for one in diff.by_label if one[1] != one[2]]
+    """Those whose count changed, the largest change first. None that one row alone has or had: that may be a
+    customer's sentence in the wrong column."""
+    moved = [one for one in diff.by_label if one[1] != one[2] and max(one[1:]) > 1]
     if not moved:
         return []
     ordered = sorted(moved, key=lambda one: -abs(one[2] - one[1]))

@@ -182,6 +182,44 @@ def test_a_fix_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "mine.csv").read_text() == "precious"
 
 
+def test_a_fix_into_a_folder_that_is_not_there_is_refused() -> None:
+    result = finetune("check", TICKETS, "--quick", "--fix", "nowhere/fixed.csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no folder nowhere" in result.stderr
+
+
+def test_a_test_set_of_ones_own_may_not_be_asked_in_the_file(tmp_path: Path) -> None:
+    rows = TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "test.csv").write_text("".join([rows[0], *rows[3:5]]), encoding="utf-8")
+    result = finetune("check", TICKETS, "--holdout", "test.csv", "--quick", "--json")
+    overlaps = [one for one in json.loads(result.stdout)["findings"] if one["code"] == "overlap"]
+    assert result.exit_code == 1
+    assert [one["line"] for one in overlaps] == [4, 5]
+    assert overlaps[0]["message"] == "Line 4 asks what the holdout asks in line 2."
+
+
+def test_a_test_set_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("hello")
+    result = finetune("check", TICKETS, "--holdout", "test.csv")
+    assert result.exit_code == 2
+    assert "test.csv can't be used as the test." in result.stderr
+
+
+def test_no_label_of_one_row_alone_is_printed_and_no_control_character(tmp_path: Path) -> None:
+    rows = [f"question {i} on {i * 77 % 91},{'ab'[i % 2]}\x1b[31m" for i in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, "hello you,my name is Ana"]))
+    said = finetune("check", "a.csv", "--quick").stdout
+    assert "… and 1 more, 1 of them with one row" in said
+    assert "Ana" not in said and "\x1b" not in said
+
+
+def test_three_kinds_of_personal_data_in_one_row_are_one_row(tmp_path: Path) -> None:
+    rows = [f"question {i} on {i * 77 % 91},{'ab'[i % 2]}" for i in range(40)]
+    held = "mail ana@example.org card 4111 1111 1111 1111,a"
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, held, "mail ben@example.org now,b"]))
+    assert "Personal data, 2 rows" in finetune("check", "a.csv", "--quick").stdout
+
+
 def test_a_fix_beside_json_keeps_the_json_clean(tmp_path: Path) -> None:
     result = finetune("check", FLAWED, "--quick", "--json", "--fix", "fixed.jsonl")
     assert json.loads(result.stdout)["rows"] == 52

@@ -92,6 +92,16 @@ def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> No
     assert done.left_out == (LeftOut("broken_quotes", 1, (3,)),)
 
 
+def test_what_an_open_quote_swallows_is_counted_as_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_bytes(b'text,label\none,a\n"two,b\nthree,a\nfour,b\n')
+
+    done = cleaned(source)
+
+    assert done.out.read_bytes() == b"text,label\none,a\n"
+    assert done.left_out == (LeftOut("broken_quotes", 3, (3, 4, 5)),)
+
+
 def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     rows = [f"where is my parcel number {i},late" for i in range(9)]

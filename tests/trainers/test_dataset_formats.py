@@ -302,7 +302,7 @@ def test_preference_pairs_are_checked_and_told_that_they_cannot_be_trained_on(
         3,
     )
     assert finding.message == "3 rows are preference pairs: they were checked, but can't be trained on yet."
-    assert finding.cure == "Send the preferred answers as chat rows."
+    assert finding.cure == "Send the preferred answers: as chat rows, or as the column of labels."
     assert [m.role for m in reading.examples[0].messages] == ["user", "assistant"]
 
 

@@ -328,6 +328,36 @@ def test_two_columns_that_fit_are_asked_about_and_a_choice_settles_it(tmp_path: 
     assert [example.answer for example in chosen.examples] == ["DELIVERY", "ORDER"]
 
 
+def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, b"text,text,label\n" + b"hello there,good day,a\n" * 20)
+
+    assert codes(reading) == [(None, "column_twice")]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_table_of_preference_pairs_is_called_that(tmp_path: Path, separator: str) -> None:
+    rows = [("prompt", "chosen", "rejected")] + [(f"ask {i}", f"good {i}", f"bad {i}") for i in range(20)]
+
+    reading = read_bytes(tmp_path, "\n".join(separator.join(row) for row in rows).encode())
+
+    assert codes(reading) == [(None, "preference_pairs")]
+
+
+def test_an_open_quote_says_how_far_it_reaches(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, b'text,label\nhello,a\n"open here,b\n' + b"good day,c\n" * 9)
+
+    (finding,) = reading.findings
+    assert (finding.line, finding.code) == (3, "broken_quotes")
+    assert "lines 3 to 12" in finding.message
+
+
+def test_a_cell_beyond_the_readers_bound_is_called_too_long(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, b"text,label\nhello,a\n" + b"x" * 200_000 + b",b\nhello,c\n")
+
+    assert codes(reading) == [(3, "cell_too_long")]
+    assert [example.line for example in reading.examples] == [2, 4]
+
+
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     (finding,) = read_bytes(tmp_path, TWO_LABELS, Columns(label="lable")).findings
 

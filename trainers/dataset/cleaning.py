@@ -131,6 +131,11 @@ class _Verdict:
     reasons: dict[int, str] = field(default_factory=dict)
     contradictions: list[Contradiction] = field(default_factory=list)
 
+    def leave_out(self, piece: _Piece) -> None:
+        """One that can't be written. What an open quote has swallowed goes for its first line's reason."""
+        why = self.reasons.get(piece.first, BLANK_LINES.code)
+        self.reasons |= {line: self.reasons.get(line, why) for line in range(piece.first, piece.last + 1)}
+
     def left_out(self, listed: int) -> tuple[LeftOut, ...]:
         lines: dict[str, list[int]] = defaultdict(list)
         for line, code in sorted(self.reasons.items()):
@@ -231,7 +236,8 @@ def _table_pieces(file: BinaryIO, separator: str, unheard: Findings, limits: Lim
         except StopIteration:
             return
         except csv.Error:
-            continue  # the first pass has a reason for that line
+            yield _Piece(first, reader.line_num, b"")  # the first pass has a reason for its first line
+            continue
         filled = any(cell and not cell.isspace() for cell in cells)
         yield _Piece(first, reader.line_num, b"".join(taken) if filled else b"")
 
@@ -269,8 +275,8 @@ def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
             out.chmod(0o600)
             for piece in pieces:
                 spoilt = any(line in verdict.reasons for line in range(piece.first, piece.last + 1))
-                if not piece.raw and not spoilt:
-                    verdict.reasons[piece.first] = BLANK_LINES.code
+                if not piece.raw:
+                    verdict.leave_out(piece)
                 elif not spoilt:
                     file.write(piece.raw)
                     kept += piece.first >= first_row

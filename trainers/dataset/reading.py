@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from trainers.dataset.findings import Fault, Finding, Findings, Rule
 from trainers.dataset.formats import jsonl, parquet, sheets, table
+from trainers.dataset.formats.preferences import PREFERENCES
 from trainers.dataset.formats.sniffing import HEAD_BYTES, Refusal, Sniffed, sniff
 from trainers.dataset.scan.lines import blocks, megabytes
 from trainers.dataset.values import (
@@ -129,7 +130,7 @@ def conclude(found: Findings, progress: Progress) -> None:
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
         said = f"{progress.pairs:,} {are}: they were checked, but can't be trained on yet."
-        found.about_file(jsonl.PREFERENCES, said, progress.pairs)
+        found.about_file(PREFERENCES, said, progress.pairs)
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"
         found.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)

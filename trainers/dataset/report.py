@@ -19,7 +19,7 @@ import orjson
 from trainers.dataset.counting import TokenReport, local_counts, token_report, tokens_of_system
 from trainers.dataset.findings import Fault, Finding, Findings, in_order
 from trainers.dataset.holdout.parts import Parts, against, continued, drawn, labels_of
-from trainers.dataset.holdout.versions import Diff, Previous
+from trainers.dataset.holdout.versions import Diff, Previous, written
 from trainers.dataset.prompting import default_system
 from trainers.dataset.reading import Progress, accepted, conclude
 from trainers.dataset.rules.checks import (
@@ -37,6 +37,7 @@ from trainers.dataset.values import (
     DEFAULT_LIMITS,
     Choices,
     Columns,
+    Example,
     Format,
     Limits,
     Task,
@@ -124,32 +125,35 @@ def check_file(
     limits: Limits = DEFAULT_LIMITS,
     system: str | None = None,
     encoding: Encoding = O200K,
-    holdout: Path | None = None,
+    holdout: Path | Sequence[Example] | None = None,
     previous: Previous | None = None,
     deep: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task.
 
-    `holdout` is one that was frozen earlier (chat JSONL): it stays the holdout, every row is for training,
-    and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share of the
-    new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it takes
-    longer. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or `previous` is
-    not what we wrote.
+    `holdout` is one that was frozen earlier (chat JSONL, or its rows): it stays the holdout, every row is for
+    training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
+    of the new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it
+    takes longer. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or `previous`
+    is not what we wrote.
     """
     clock = _Clock()
+    frozen = written(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with path.open("rb") as file, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             taken = _taken(path, name, file, spool, columns, system, encoding, limits)
         clock.stage("rows")
         found = Findings(limits.listed)
-        looked = look_deep(taken.rows, taken.labels, holdout, seed, limits.listed) if deep else NOT_LOOKED
+        looked = (
+            look_deep(taken.rows, taken.labels, frozen or (), seed, limits.listed) if deep else NOT_LOOKED
+        )
         clock.stage("near copies and doubted labels")
         with _collector_paused():
-            parts = _parts(taken, seed, holdout, previous, looked.groups, found)
+            parts = _parts(taken, seed, frozen, previous, looked.groups, found)
         findings = in_order([f for each in (*taken.findings(), found, *looked.found) for f in each.sorted()])
         blocked = any(finding.blocks for finding in findings)
-        written = None if blocked else _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
+        files = None if blocked else _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
         clock.stage("split")
         facts, progress = taken.rows.facts, taken.progress
         return Report(
@@ -166,12 +170,12 @@ def check_file(
             choices=progress.choices,
             system=taken.rows.system,
             source_sha256=sha256_of(path),
-            train_sha256=written.train if written else None,
-            holdout_sha256=written.holdout if written else None,
-            n_train=len(facts) - len(parts.held) if written else 0,
-            n_holdout=len(parts.held) + len(parts.kept) if written else 0,
+            train_sha256=files.train if files else None,
+            holdout_sha256=files.holdout if files else None,
+            n_train=len(facts) - len(parts.held) if files else 0,
+            n_holdout=len(parts.held) + len(parts.kept) if files else 0,
             seed=seed,
-            trained_tokens=local_counts(out_dir / f"{written.train}.jsonl", local_models) if written else (),
+            trained_tokens=local_counts(out_dir / f"{files.train}.jsonl", local_models) if files else (),
             duplicate_tokens=facts.duplicate_tokens,
             token_lengths=histogram(facts.total),
             stages=clock.stages,
@@ -202,7 +206,7 @@ class _Taken:
             return (self.found,)
         check_size(len(facts), about)
         labels = Findings(self.limits.listed)
-        if self.task == "labels":
+        if self.task == "labels" and self.progress.format != "preference":
             check_labels(self.label_counts, len(facts), labels)
             for row in facts.empty_labels():
                 labels.at(facts.lines[row], Fault(NULL_LABEL, "has a label that says that there is none"))
@@ -276,7 +280,7 @@ def _taken(
 def _parts(
     taken: _Taken,
     seed: int,
-    holdout: Path | None,
+    holdout: Sequence[Example] | None,
     previous: Previous | None,
     groups: Sequence[int] | None,
     found: Findings,

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainers.dataset.findings import Rule
+from trainers.dataset.formats.preferences import ANSWERS, PREFERENCES
 from trainers.dataset.values import NO_CHOICES, Choices, Columns, shown
 
 MISSING = Rule("column_missing", "blocks", "Name a column that the file has.")
-UNCLEAR = Rule("columns_unclear", "blocks", "Say which one to use.")
+UNCLEAR = Rule(
+    "columns_unclear", "blocks", "Say which one to use: in the upload's form, or with --text and --label."
+)
+TWICE = Rule("column_twice", "blocks", "Give each column a name of its own.")
 NO_LABELS = Rule("no_labels", "blocks", "Add a column 'label' with the right answer for each row.")
 NO_TEXT = Rule("no_text", "blocks", "Add a column 'text' with what the customer wrote.")
 
@@ -59,6 +63,8 @@ def find_layout(sample: Sequence[Record], asked: Columns, header: bool | None = 
     for name in (asked.text, asked.label):
         if name is not None and name not in names:
             return NoLayout(MISSING, f"There is no column '{shown(name)}'; there are {_listed(names)}.")
+    if asked.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
+        return NoLayout(PREFERENCES, "The rows are preference pairs, which can't be trained on yet.")
     labels = [asked.label] if asked.label else _named(names, _LABEL_NAMES)
     texts = [asked.text] if asked.text else _named(names, _TEXT_NAMES)
     labels = labels or _label_shaped([n for n in names if n not in texts], names, body)
@@ -76,6 +82,9 @@ def _settled(header: bool, names: tuple[str, ...], texts: list[str], labels: lis
         return NoLayout(NO_LABELS, "No column holds labels.")
     if not texts:
         return NoLayout(NO_TEXT, "No column holds texts.")
+    twice = [name for name in (*texts, *labels) if names.count(name) > 1]
+    if twice:
+        return NoLayout(TWICE, f"{names.count(twice[0])} columns have the name '{twice[0]}'.")
     if len(texts) > 1 or len(labels) > 1:
         choices = Choices(tuple(texts) if len(texts) > 1 else (), tuple(labels) if len(labels) > 1 else ())
         return NoLayout(UNCLEAR, _which(choices), choices)

@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 import orjson
 
 from trainers.dataset.findings import Fault, Rule
-from trainers.dataset.formats.preferences import Pair, is_pair, pair_of
+from trainers.dataset.formats.preferences import PREFERENCES, Pair, is_pair, pair_of
 from trainers.dataset.formats.tools import call_fault, order_fault, tools_fault
 from trainers.dataset.values import Example, Format, Limits
 from trainers.types import Message, Role
@@ -29,7 +29,6 @@ LONE_SURROGATE = Rule(
 DUPLICATE_KEY = Rule("duplicate_key", "blocks", "Keep one of the two; programs disagree on which one counts.")
 TOO_DEEP = Rule("nested_too_deep", "blocks", "Flatten the row.")
 NOT_A_ROW = Rule("not_a_row", "blocks", _CHAT)
-PREFERENCES = Rule("preference_pairs", "blocks", "Send the preferred answers as chat rows.")
 MIXED = Rule("mixed_formats", "blocks", "Use one format in the whole file.")
 BAD_MESSAGES = Rule("bad_messages", "blocks", _CHAT)
 UNKNOWN_ROLE = Rule("unknown_role", "blocks", "Use system, developer, user, assistant or tool.")

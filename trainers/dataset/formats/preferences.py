@@ -15,6 +15,9 @@ _FORM = (
     'Write {"input": {"messages": […]}, "preferred_output": [{"role": "assistant", "content": "…"}], '
     '"non_preferred_output": […]}.'
 )
+PREFERENCES = Rule(
+    "preference_pairs", "blocks", "Send the preferred answers: as chat rows, or as the column of labels."
+)
 BAD_PAIR = Rule("bad_preference_pair", "blocks", _FORM)
 SAME_ANSWERS = Rule(
     "preference_without_difference", "blocks", "Give two different answers, or delete the line."
@@ -22,6 +25,7 @@ SAME_ANSWERS = Rule(
 
 _OPENAI = ("input", "preferred_output", "non_preferred_output")
 _PLAIN = ("prompt", "chosen", "rejected")
+ANSWERS = frozenset(_PLAIN[1:])
 
 
 @dataclass(frozen=True, slots=True)

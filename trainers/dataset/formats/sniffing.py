@@ -26,6 +26,9 @@ JSON_SPREAD = Rule(
     "blocks",
     "Write each object on one line: jq -c . old.json > new.jsonl, then send that.",
 )
+OLD_LINE_ENDS = Rule(
+    "old_line_ends", "blocks", "Save it with line ends of today: LF, or CR and LF (in Excel: 'CSV UTF-8')."
+)
 UNKNOWN_FORMAT = Rule(
     "unknown_format",
     "blocks",
@@ -107,6 +110,8 @@ def _looks_like_utf16(head: bytes) -> bool:
 
 
 def _text_kind(head: bytes) -> Sniffed | Refusal:
+    if b"\n" not in head and b"\r" in head.strip():
+        return Refusal(OLD_LINE_ENDS, "ends its lines as old Macs did, with CR alone")
     lines = [line.strip() for line in head.splitlines() if line.strip()][:20]
     if lines[0] == b"{":
         return Refusal(JSON_SPREAD, "has one JSON object over several lines")

@@ -14,6 +14,7 @@ from trainers.dataset.values import Choices, Columns, Example
 from trainers.types import Message
 
 BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and write a quote inside a text twice.")
+LONG_CELL = Rule("cell_too_long", "blocks", "Shorten the text, or delete the line.")
 WRONG_WIDTH = Rule("wrong_width", "blocks", "Put the text in quotes, or give the row all its columns.")
 EMPTY_TEXT = Rule("empty_text", "blocks", "Fill in the text, or delete the line.")
 EMPTY_LABEL = Rule("empty_label", "blocks", "Fill in the label, or delete the line.")
@@ -47,11 +48,18 @@ def records(lines: Iterable[str], separator: str, found: Findings) -> Iterator[R
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error:
-            found.at(begins, Fault(BROKEN_QUOTES, "begins a row whose quotes don't match"))
+        except csv.Error as error:
+            found.at(begins, _broken(error, begins, reader.line_num))
             continue
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(begins, cells)
+
+
+def _broken(error: csv.Error, begins: int, ends: int) -> Fault:
+    if "field limit" in str(error):  # the module has one class of error for all
+        return Fault(LONG_CELL, f"has a cell of more than {csv.field_size_limit():,} characters")
+    swallowed = f": lines {begins} to {ends} can't be told apart" if ends > begins else ""
+    return Fault(BROKEN_QUOTES, f"begins a row whose quotes don't match{swallowed}")
 
 
 def examples(
@@ -89,7 +97,9 @@ def _from_records(records: Iterable[Record], layout: Layout, found: Findings) ->
 def _example(record: Record, layout: Layout) -> Example | Fault:
     width, wanted = len(record.cells), len(layout.names)
     if width < wanted or any(cell.strip() for cell in record.cells[wanted:]):
-        return Fault(WRONG_WIDTH, f"has {width} columns where the first line has {wanted}")
+        return Fault(
+            WRONG_WIDTH, f"has {width} column{'' if width == 1 else 's'} where the first line has {wanted}"
+        )
     text, label = record.cells[layout.text].strip(), record.cells[layout.label].strip()
     if not text:
         return Fault(EMPTY_TEXT, "has no text")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.holdout.splitting import choose
@@ -50,17 +49,13 @@ def drawn(
     return Parts(held)
 
 
-def against(holdout: Path, facts: Facts, found: Findings) -> Parts:
-    """`holdout` was frozen earlier: every row is for training, and none may ask what it asks.
-
-    ValueError where it is not what was written.
-    """
-    frozen = written(holdout, "reading the frozen holdout")
+def against(frozen: Sequence[Example], facts: Facts, found: Findings) -> Parts:
+    """`frozen` is the holdout since earlier: every row is for training, and none may ask what it asks."""
     held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):
         if key in held:
             found.at(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
-    return Parts(frozenset(), frozen)
+    return Parts(frozenset(), tuple(frozen))
 
 
 def continued(

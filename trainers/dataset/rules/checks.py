@@ -24,7 +24,9 @@ ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
 DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing and cost tokens.")
 CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")
 LABELS_ALIKE = Rule("labels_alike", "warns", "Write the label the same way everywhere.")
-FEW_ROWS_OF_LABEL = Rule("few_rows_of_label", "warns", "Add rows for it, or merge it with another label.")
+FEW_ROWS_OF_LABEL = Rule(
+    "few_rows_of_label", "warns", "Add rows for each such label, or merge it with another."
+)
 ONE_LABEL = Rule("one_label", "blocks", "Add rows with other labels: there is nothing to tell apart.")
 IMBALANCE = Rule(
     "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
@@ -151,8 +153,8 @@ def check_labels(counts: Sequence[LabelCount], rows: int, found: Findings) -> No
     _check_spelling(counts, found)
     rare = [count for count in counts if count.rows < FEW_PER_LABEL]
     if rare:
-        has = "label has" if len(rare) == 1 else "labels have"
-        said = f"{len(rare)} of {len(counts)} {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
+        has = "has" if len(rare) == 1 else "have"
+        said = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
         found.about_file(FEW_ROWS_OF_LABEL, said, len(rare))
     most, least = counts[0], counts[-1]
     if most.rows >= UNEVEN * least.rows:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 from trainers.dataset.findings import Findings
-from trainers.dataset.reading import read
 from trainers.dataset.rules.doubts import check_doubts, judged, tell_unjudged
 from trainers.dataset.rules.near import check_near, near_copies, question_text
 from trainers.dataset.scan.stored import StoredRows
@@ -30,9 +28,9 @@ NOT_LOOKED = Looked()
 
 
 def look_deep(
-    rows: StoredRows, labels: Sequence[str], holdout: Path | None, seed: int, listed: int
+    rows: StoredRows, labels: Sequence[str], holdout: Sequence[Example], seed: int, listed: int
 ) -> Looked:
-    """`labels` has one for each row, all empty for free text. Rows near those of the frozen `holdout` are found,
+    """`labels` has one for each row, all empty for free text. Rows near those of a frozen `holdout` are found,
     too."""
     if not len(rows):
         return NOT_LOOKED
@@ -43,8 +41,9 @@ def look_deep(
     return Looked((near, doubted), groups)
 
 
-def _near(rows: StoredRows, labels: Sequence[str], holdout: Path | None, found: Findings) -> tuple[int, ...]:
-    held = read(holdout, holdout.name).examples if holdout else ()
+def _near(
+    rows: StoredRows, labels: Sequence[str], held: Sequence[Example], found: Findings
+) -> tuple[int, ...]:
     texts = _Questions(held, rows)
     near = near_copies(texts, [*question_keys(held), *rows.facts.keys])
     answers = [*(example.answer.strip() for example in held), *labels] if any(labels) else None
