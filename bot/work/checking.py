@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.drawings import labels, lengths
@@ -32,14 +32,15 @@ def inspect(
     local_models: Mapping[str, Path],
 ) -> Inspected:
     """`check_file` into `files`, with its second stage; of a file that can be used, DRAWINGS/lengths.png and
-    labels.png. `longest`: tokens of the longest row that the model takes."""
+    labels.png. `longest`: tokens of the longest row that the model takes; longer ones are found."""
+    limits = LISTED if longest is None else replace(LISTED, max_row_tokens=longest)
     report = check_file(
         path,
         name,
         columns,
         files,
         seed,
-        limits=LISTED,
+        limits=limits,
         previous=previous,
         deep=True,
         local_models=local_models,

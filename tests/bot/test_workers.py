@@ -7,11 +7,14 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
 from bot.demo.workspace import wait_until
+from bot.work.checking import inspect
 from bot.workers import Workers
+from trainers.dataset import Columns
 
 
 def process_id() -> int:
@@ -76,3 +79,22 @@ def test_a_worker_killed_while_idle_is_replaced_unnoticed(workers: Workers) -> N
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: workers._pool is None or workers._pool._broken, "the pool's notice")
     assert work_of_its_own(workers, "b") not in (victim, os.getpid())
+
+
+def test_rows_beyond_the_models_limit_are_found_by_the_inspection(tmp_path: Path) -> None:
+    rows = [f"question {i} on {i * 77 % 91} {'and more ' * (i % 2 * 200)},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]))
+
+    seen = inspect(
+        tmp_path / "a.csv",
+        "a.csv",
+        Columns(),
+        tmp_path,
+        7,
+        previous=None,
+        drawings=tmp_path,
+        longest=300,
+        local_models={},
+    )
+
+    assert sum(finding.count for finding in seen.report.findings if finding.code == "row_too_long") == 20

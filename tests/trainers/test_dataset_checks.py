@@ -175,6 +175,8 @@ SECRETS = {
 }
 PERSONAL = {
     "e-mail": "ines.example@mail.example.com",
+    "phone": "+49 170 1234567",
+    "phone with brackets": "+1 (555) 010-9999",
     "card": "4111 1111 1111 1111",
     "card dashes": "5500-0000-0000-0004",
     "amex": "378282246310005",
@@ -193,6 +195,8 @@ HARMLESS = [
     "a <| b |> c",
     "ghp_short",
     "price 29.99 at 10:30",
+    "a surcharge of +1.50 or +20 in 2025",
+    "1+12345678901",
 ]
 
 
@@ -231,7 +235,9 @@ def test_each_kind_is_found_once_a_row_on_the_right_line_without_showing_it() ->
     assert not [f for f in found.sorted() if "ines" in f.message or "AKIA" in f.message]
 
 
-@pytest.mark.parametrize("letters", ["a", "a@", "1 ", "A1", "<|", "sk-", "-----BEGIN A ", "AB12 CDEF "])
+@pytest.mark.parametrize(
+    "letters", ["a", "a@", "1 ", "+1", "+1 ", "A1", "<|", "sk-", "-----BEGIN A ", "AB12 CDEF "]
+)
 def test_a_million_letters_are_looked_through_quickly(letters: str) -> None:
     started = time.monotonic()
 

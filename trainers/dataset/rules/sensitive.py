@@ -143,6 +143,7 @@ def _is_iban(match: str) -> bool:
 
 _EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}\b"
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
+_PHONE = r"(?<![\w+])\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![0-9])"  # E.164: 8 to 15 digits after the plus
 _API_KEY = r"\bsk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20}"
 _KINDS = bytes(
     48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
@@ -154,9 +155,10 @@ _UNDERSCORE = _Hint("as it is", b"_", re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opus
 _ANGLE = _Hint("as it is", b"<", re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
 _BRACKET = _Hint("as it is", b"[", re.compile(rb"\[/?INST\]"))
 _AT = _Hint("as it is", b"@", re.compile(rb"@"))
+_PLUS = _Hint("as it is", b"+", re.compile(rb"\+[1-9][0-9 ().-]"))
 _ACCOUNT = _Hint("kinds", b"AA00", re.compile(rb"AA00(?:-?[A0]{4}){2}"))
 _DIGITS = _Hint("kinds", b"0", re.compile(rb"0" + rb"-?0" * 12))
-_HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _ACCOUNT, _DIGITS)
+_HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _DIGITS)
 
 _AWS, _SLACK, _GITHUB = (
     "what looks like an AWS key",
@@ -183,6 +185,7 @@ _PATTERNS = (
     _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<", re.compile(r"<(?:<SYS>>|(?:start|end)_of_turn>)")),
     _Pattern(SPECIAL_TOKEN, _MARK, _BRACKET, "INST]", re.compile(r"\[/?INST\]")),
     _Pattern(PERSONAL, "an e-mail address", _AT, "@", re.compile(_EMAIL)),
+    _Pattern(PERSONAL, "what looks like a phone number", _PLUS, "+", re.compile(_PHONE)),
     _Pattern(PERSONAL, _CARD_NUMBER, _DIGITS, "", re.compile(r"[0-9](?:[ -]?[0-9]){12,}"), _is_card),
     _Pattern(PERSONAL, _BANK, _ACCOUNT, "", re.compile(_IBAN), _is_iban),
 )
