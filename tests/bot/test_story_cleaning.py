@@ -37,7 +37,7 @@ def test_every_finding_stands_in_a_file_in_the_card_s_thread(world: World) -> No
 
 
 def test_a_file_in_order_has_plots_and_no_list(world: World) -> None:
-    world.upload_and_check(tickets_csv(240))
+    world.upload_and_check(tickets_csv(200))
     assert set(world.files()) == {"lengths.png", "labels.png"}
     assert not world.has_button("post_cleaned")
 
