@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainers.auto import batch_for, epochs_for
 from trainers.types import Hyperparameter
-
-LEAST_STEPS_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -116,25 +115,17 @@ def _predicted(raw: dict[str, Any]) -> Predicted:
     return Predicted(**{**raw, "measured": tuple((name, score) for name, score in raw["measured"])})
 
 
-def epochs_for(n_train: int) -> int:
-    """Passes over the data so that a small set is still seen about 2,000 rows long, 3 passes at most.
-
-    A third pass over 1,500 rows and more gains nothing that a holdout of 200 could show.
-    """
-    return max(1, min(3, -(-LEAST_STEPS_ROWS // max(n_train, 1))))
-
-
 def hyperparameters_for(
     n_train: int, epochs: int | None, *, takes_lora: bool, defaults: Mapping[str, Hyperparameter]
 ) -> tuple[tuple[str, Hyperparameter], ...]:
-    """What a plan starts with; a hosted service is told the epochs alone and keeps its own rest.
+    """What a plan starts with, resolved by trainers/auto.py; a hosted service is told the epochs alone.
 
     `defaults` are the provider's row's and win over ours; `epochs`, where a person said them, win over all.
     """
     chosen: dict[str, Hyperparameter] = {"n_epochs": epochs_for(n_train)}
     if takes_lora:
         chosen |= {
-            "batch_size": 8,
+            "batch_size": batch_for(n_train),
             "learning_rate": 1e-3,
             "lora_r": 16,
             "lora_alpha": 32,

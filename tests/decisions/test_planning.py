@@ -12,12 +12,12 @@ from bot.decisions.planning import (
     Plan,
     Predicted,
     canonical_json,
-    epochs_for,
     hyperparameters_for,
     plan_from_json,
     plan_hash,
     plan_key,
 )
+from trainers.auto import epochs_for
 
 PLAN = Plan(
     dataset="tickets",
@@ -189,7 +189,8 @@ def test_a_plan_without_whole_epochs_or_order_is_a_fault(wrong: tuple[tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs"), [(0, 3), (10, 3), (999, 3), (1000, 2), (1999, 2), (2000, 1), (10**6, 1)]
+    ("rows", "epochs"),
+    [(0, 10), (10, 10), (100, 6), (200, 3), (999, 3), (1000, 2), (1999, 2), (2000, 1), (10**6, 1)],
 )
 def test_a_small_set_is_seen_more_often(rows: int, epochs: int) -> None:
     assert epochs_for(rows) == epochs

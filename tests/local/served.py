@@ -98,10 +98,12 @@ def close(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def served_here(data: Path, models: dict[str, str], command: tuple[str, ...] = STUB) -> Iterator[Served]:
-    """In a thread of this process; jobs are 'trained' by stub_train.py."""
+def served_here(
+    data: Path, models: dict[str, str], command: tuple[str, ...] = STUB, **more: Any
+) -> Iterator[Served]:
+    """In a thread of this process; jobs are 'trained' by stub_train.py. `more` are Config's fields."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = build_app(Config(data, KEY, models, train_command=command))
+    app = build_app(Config(data, KEY, models, train_command=command, **more))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )
@@ -159,7 +161,20 @@ def check_answer(response: Any, checked: Checked) -> None:
     if response.status_code >= 400:
         _validator("ErrorResponse").validate(response.json())
     elif not template.endswith("/content"):
-        _path_validator(template, response.request.method.lower()).validate(response.json())
+        body = _without_departures(response.json())
+        _path_validator(template, response.request.method.lower()).validate(body)
+
+
+def _without_departures(body: Any) -> Any:
+    """Where we leave OpenAI's description knowingly: a status 'paused', which their own example has and their list
+    of statuses lacks, and MLflow beside W&B."""
+    if body.get("object") == "list":
+        return {**body, "data": [_without_departures(each) for each in body["data"]]}
+    if body.get("object") != "fine_tuning.job":
+        return body
+    integrations = [each for each in body["integrations"] if each["type"] != "mlflow"]
+    status = "running" if body["status"] == "paused" else body["status"]
+    return {**body, "status": status, "integrations": integrations}
 
 
 def check_chunk(chunk: Any) -> None:

@@ -30,7 +30,7 @@ from trainers.local.spool import (
     read_json,
     write_job,
 )
-from trainers.local.train import work
+from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
 from trainers.local.training.lora import batches, rate_share
 
@@ -114,7 +114,7 @@ def messages(folder: Path) -> list[str]:
 
 def test_the_run_ends_with_what_it_took(trained: Path) -> None:
     done = read_json(trained / "DONE") or {}
-    assert sorted(done) == ["seconds", "trainable_parameters", "trained_tokens"]
+    assert (done["step"], done["result_step"], done["stopped"]) == (STEPS, STEPS, None)
     assert done["trainable_parameters"] == sum(
         tensor.numel() for tensor in load_file(trained / "adapter" / "adapter_model.safetensors").values()
     )
@@ -302,14 +302,17 @@ def test_a_loss_that_is_no_number_fails_the_job(
     assert (failed["code"], failed["param"]) == ("loss_not_finite", "learning_rate")
 
 
-def test_a_full_disk_fails_the_job_and_leaves_no_half_checkpoint(
+def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     folder = make_job(tmp_path, tiny_model_dir, rows_file)
     with files_of_at_most(10_000):
-        failed = failure_of(folder)
-    assert failed["code"] == "disk_full"
+        assert work(folder) == PAUSED
+    assert messages(folder)[-1].startswith("The disk is full: ")
     assert not list((folder / "checkpoints").iterdir())
+    assert work(folder) == PAUSED
+    (folder / "PAUSED").unlink()
+    assert work(folder) == 0
 
 
 @contextmanager

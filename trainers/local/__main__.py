@@ -23,6 +23,7 @@ import click
 import uvicorn
 
 from trainers.local.api.server import Config, build_app
+from trainers.local.gpus import visible_gpus
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
@@ -43,7 +44,9 @@ SHUTDOWN_S = 5
     "--allow-host", multiple=True, help="One more name under which clients may address this trainer."
 )
 @click.option(
-    "--slots", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs trained at a time."
+    "--slots",
+    type=click.IntRange(1, 64),
+    help="Jobs trained at a time.  [default: one a GPU, 1 without any]",
 )
 @click.option("--exit-with-parent", is_flag=True, help="End when standard input is closed.")
 def main(
@@ -52,7 +55,7 @@ def main(
     models: tuple[str, ...],
     host: str,
     allow_host: tuple[str, ...],
-    slots: int,
+    slots: int | None,
     exit_with_parent: bool,
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
@@ -64,7 +67,9 @@ def main(
     listener = listen(host, port)
     key, whence = read_key(data)
     hosts = frozenset(name.lower() for name in (host, *allow_host))
-    app = build_app(Config(data=data, key=key, models=bases, slots=slots, hosts=hosts))
+    gpus = visible_gpus()
+    slots = slots or max(1, len(gpus))
+    app = build_app(Config(data=data, key=key, models=bases, slots=slots, hosts=hosts, gpus=gpus))
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
     ready = f"trainer ready on {address} · models: {', '.join(bases) or 'none'} · key in {whence}"
     server = Server(

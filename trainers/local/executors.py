@@ -1,6 +1,6 @@
-"""Where jobs run: child processes on this machine, oldest job first, `slots` at a time. Knows no HTTP.
+"""Where jobs run: child processes on this machine, oldest job first, `slots` at a time, each with a GPU of its own.
 
-Level-triggered: a thread looks at the unfinished jobs and moves each one step, so that a restart of the
+Knows no HTTP. Level-triggered: a thread looks at the unfinished jobs and moves each one step, so that a restart of the
 server needs no care. A child that outlived a killed server still holds its job's lock; it is waited for, not
 doubled.
 """
@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.local.checks import MIN_TRAINING_EXAMPLES, refusal
+from trainers.local.gpus import VARIABLE, pick_gpu
 from trainers.local.jobs import Failure, JobRecord, Jobs, fail, has_ended, mark
 from trainers.local.spool import append_event, exclusive
+from trainers.local.train import PAUSED
 
 TRAIN = (sys.executable, "-m", "trainers.local.train")
 TICK_S = 0.2
 IDLE_TICK_S = 2.0
 GRACE_S = 5.0
+PAUSE_S = 10.0
 MAX_CRASHES = 3
 LOG_TAIL_BYTES = 4096
 
@@ -35,6 +38,7 @@ class Child:
     record: JobRecord
     process: subprocess.Popen[bytes] | None
     pid: int | None
+    gpu: str | None = None
     is_being_cancelled: bool = False
 
     @property
@@ -46,12 +50,17 @@ class Child:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.pid is not None:
                 _signal_group(self.pid, number)
-            deadline = time.monotonic() + GRACE_S
-            while time.monotonic() < deadline:
-                if self.has_exited:
-                    return True
-                time.sleep(0.05)
+            if self.exits_within(GRACE_S):
+                return True
         return self.has_exited
+
+    def exits_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.has_exited:
+                return True
+            time.sleep(0.05)
+        return False
 
 
 @dataclass
@@ -63,9 +72,12 @@ class Crashes:
 
 
 class Executor:
-    def __init__(self, jobs: Jobs, slots: int, command: tuple[str, ...] = TRAIN) -> None:
+    def __init__(
+        self, jobs: Jobs, slots: int, command: tuple[str, ...] = TRAIN, gpus: tuple[str, ...] = ()
+    ) -> None:
         self._jobs = jobs
         self._slots = slots
+        self._gpus = gpus
         self._command = command
         self._children: dict[str, Child] = {}
         self._crashes: dict[str, Crashes] = {}
@@ -122,13 +134,46 @@ class Executor:
         self._wake_runner.set()
         return True
 
+    def pause(self, record: JobRecord) -> bool:
+        """Returns when the process has saved a checkpoint and is gone; its slot is free then.
+
+        One that doesn't within 10 s is ended like a cancelled one, and the job goes on from the checkpoint before.
+        A job that ended stays as it is. False where its process could not be ended: it goes on.
+        """
+        folder = record.folder
+        with self._lock:
+            if has_ended(folder) or (folder / "PAUSED").exists():
+                return True
+            mark(folder, "PAUSED")
+            child = self._children.get(record.job.id)
+        if child is not None and not child.exits_within(PAUSE_S) and not child.end():
+            (folder / "PAUSED").unlink(missing_ok=True)
+            return False
+        with self._lock:
+            self._children.pop(record.job.id, None)
+            if not has_ended(folder):
+                append_event(folder, _pause_sentence(folder), level="warn")
+        self._wake_runner.set()
+        return True
+
+    def resume(self, record: JobRecord) -> None:
+        """The job waits for a slot again, at its old place in the queue. One that isn't paused stays as it is."""
+        with self._lock:
+            if record.status != "paused":
+                return
+            (record.folder / "PAUSED").unlink(missing_ok=True)
+            append_event(record.folder, "The job was resumed.")
+        self._wake_runner.set()
+        self._wake_checker.set()
+
     def _adopt_survivors(self) -> None:
         for record in self._jobs.unfinished():
             if is_locked(record.folder):
                 self._adopt(record)
 
     def _adopt(self, record: JobRecord) -> None:
-        self._children[record.job.id] = Child(record, None, _read_pid(record.folder))
+        gpu = _read_text(record.folder / "gpu") or None
+        self._children[record.job.id] = Child(record, None, _read_pid(record.folder), gpu)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -154,23 +199,26 @@ class Executor:
     def _begin(self, record: JobRecord) -> None:
         if is_locked(record.folder):
             return self._adopt(record)
-        environment = {k: v for k, v in os.environ.items() if k != "FINETUNE_TRAINER_KEY"}
+        gpu = pick_gpu(self._gpus, (child.gpu for child in self._children.values()))
         with (record.folder / "train.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._command, str(record.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment | {"OMP_WAIT_POLICY": "passive"},
+                env=_environment(gpu),
                 start_new_session=True,
             )
+        (record.folder / "gpu").write_text(gpu or "", encoding="ascii")
         (record.folder / "pid").write_text(str(process.pid), encoding="ascii")
-        self._children[record.job.id] = Child(record, process, process.pid)
+        self._children[record.job.id] = Child(record, process, process.pid, gpu)
 
     def _judge(self, child: Child) -> None:
         """What an exit means: the end of the job, somebody else holding its lock, or a crash."""
         folder, job_id = child.record.folder, child.record.job.id
-        if has_ended(folder) or child.process is None:
+        if has_ended(folder) or child.process is None or (folder / "PAUSED").exists():
+            return
+        if child.process.returncode == PAUSED:  # paused and resumed at once
             return
         if is_locked(folder):
             return self._adopt(child.record)
@@ -198,7 +246,7 @@ class Executor:
         append_event(record.folder, f"Validating training file: {record.request.training_file}")
         failure = _file_failure(record)
         with self._lock:
-            if has_ended(record.folder):  # cancelled meanwhile
+            if has_ended(record.folder):  # cancelled meanwhile; one paused meanwhile keeps what was found
                 return
             if failure is not None:
                 return fail(record.folder, failure)
@@ -234,16 +282,31 @@ def _signal_group(pid: int, number: int) -> None:
         return
 
 
+def _environment(gpu: str | None) -> dict[str, str]:
+    """Of a training process: no key of ours, and only the GPU that is its own."""
+    passed = {name: value for name, value in os.environ.items() if name != "FINETUNE_TRAINER_KEY"}
+    return passed | {"OMP_WAIT_POLICY": "passive"} | ({} if gpu is None else {VARIABLE: gpu})
+
+
 def _read_pid(folder: Path) -> int | None:
-    try:
-        return int((folder / "pid").read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):  # killed between the start and the note of it
-        return None
+    text = _read_text(folder / "pid")
+    return int(text) if text.isdigit() else None
+
+
+def _read_text(path: Path) -> str:
+    """Empty where a kill came between the start of a process and the note of it."""
+    return path.read_text(encoding="ascii") if path.exists() else ""
 
 
 def _last_checkpoint(folder: Path) -> int:
     steps = [int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*[0-9]")]
     return max(steps, default=0)
+
+
+def _pause_sentence(folder: Path) -> str:
+    step = _last_checkpoint(folder)
+    where = f"its checkpoint of step {step} is kept" if step else "it had no step to keep yet"
+    return f"The job was paused; {where}, and its place on the machine is free."
 
 
 def _describe_exit(code: int) -> str:

@@ -5,6 +5,7 @@ Beside what spool.py names, the server writes into a job's folder:
     train.jsonl valid.jsonl  links to the uploaded bytes, so that deleting the upload hurts no job
     CHECKED                  the files were found good
     MODEL_DELETED            the tuned model was deleted by a client
+    PAUSED                   a client paused the job; taken away when it is resumed
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ from typing import Any, Literal
 
 from trainers.local.orders import MAX_SEED, JobOrder, slug
 from trainers.local.problems import Problem
-from trainers.local.spool import TrainingJob, append_event, read_job, read_json, replace_json, write_job
+from trainers.local.spool import (
+    LoraSettings,
+    TrainingJob,
+    append_event,
+    read_job,
+    read_json,
+    replace_json,
+    write_job,
+)
 
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 RESULT_ID = re.compile(r"file-results-([0-9a-f]{24})")
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 
-Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ class Jobs:
         )
 
     def create(
-        self, order: JobOrder, base: str, sources: Sources, examples: int, key: str | None
+        self, order: JobOrder, base: str, sources: Sources, settings: LoraSettings, key: str | None
     ) -> JobRecord:
         """Durable when it returns. With `key` a second call finds the first one's job."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
@@ -132,7 +141,7 @@ class Jobs:
             folder = self._root / job_id
             shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
             folder.mkdir()
-            job = _training_job(job_id, folder, order, base, sources, examples)
+            job = _training_job(job_id, folder, order, base, sources, settings)
             request = Request(order.training_file, order.validation_file, order.fingerprint)
             replace_json(folder / "request.json", asdict(request))
             append_event(folder, f"Created fine-tuning job: {job_id}")
@@ -188,7 +197,7 @@ class Jobs:
         )
 
 
-def mark(folder: Path, name: Literal["CHECKED", "CANCELLED", "MODEL_DELETED"]) -> None:
+def mark(folder: Path, name: Literal["CHECKED", "CANCELLED", "MODEL_DELETED", "PAUSED"]) -> None:
     replace_json(folder / name, {"at": int(time.time())})
 
 
@@ -207,7 +216,7 @@ def _id_from_key(key: str) -> str:
 
 
 def _training_job(
-    job_id: str, folder: Path, order: JobOrder, base: str, sources: Sources, examples: int
+    job_id: str, folder: Path, order: JobOrder, base: str, sources: Sources, settings: LoraSettings
 ) -> TrainingJob:
     os.link(sources.training, folder / "train.jsonl")
     if sources.validation:
@@ -219,10 +228,11 @@ def _training_job(
         training_file=str((folder / "train.jsonl").resolve()),
         validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
         seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
-        settings=order.hyperparameters.resolved(examples),
+        settings=settings,
         suffix=order.suffix,
         metadata=order.metadata,
         created_at=int(time.time()),
+        integrations=order.integrations,
     )
 
 
@@ -234,6 +244,8 @@ def _status(folder: Path) -> tuple[Status, int | None]:
             return status, int((folder / name).stat().st_mtime)
         except FileNotFoundError:
             continue
+    if (folder / "PAUSED").exists():
+        return "paused", None
     return ("queued" if (folder / "CHECKED").exists() else "validating_files"), None
 
 

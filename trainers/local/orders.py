@@ -1,29 +1,26 @@
 """Parses the body of 'create a fine-tuning job' into an order; refuses what it does not know. Pure.
 
-What "auto" (or nothing) means:
-    n_epochs         enough to see about 1,000 examples: 1,000 / examples, rounded up, 1 at least, 10 at most
-    learning_rate    1e-3, about ten times what full fine-tuning takes
-    learning_rate_multiplier   1.0; the learning rate is 1e-3 times it
-    lora_alpha       twice lora_r
-    all others       the defaults of LoraSettings
+What "auto" (or nothing) means for n_epochs, batch_size and learning_rate is written down in trainers/auto.py;
+learning_rate_multiplier multiplies that rate; lora_alpha is twice lora_r; all others are the defaults of LoraSettings.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
+from trainers.auto import batch_for, epochs_for
+from trainers.local.integrations import parse_integrations
 from trainers.local.problems import Problem, invalid
-from trainers.local.spool import LoraSettings
+from trainers.local.spool import Integration, LoraSettings, TooLong
+from trainers.money import to_micros
 
-BASE_LEARNING_RATE = 1e-3
-EXAMPLES_AIM = 1000
 MAX_SEED = 2**31 - 1
 FIELDS = (
     *("model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed"),
@@ -44,21 +41,33 @@ class Hyperparameters:
     lora_dropout: float | None = None
     target_modules: str | None = None
     max_length: int | None = None
+    too_long: TooLong | None = None
+    eval_steps: int | None = None
+    patience: int | None = None
+    max_seconds: int | None = None
+    max_usd: float | str | None = None
+    usd_per_hour: float | str | None = None
 
-    def resolved(self, examples: int) -> LoraSettings:
+    def resolved(self, examples: int, rate: float) -> LoraSettings:
+        """`rate`: the learning rate that the rule gives for the base."""
         defaults = LoraSettings()
         rank = self.lora_r or defaults.lora_r
-        epochs = max(1, min(10, math.ceil(EXAMPLES_AIM / max(examples, 1))))
         return replace(
             defaults,
-            n_epochs=self.n_epochs or epochs,
-            batch_size=self.batch_size or defaults.batch_size,
-            learning_rate=self.learning_rate or BASE_LEARNING_RATE * (self.learning_rate_multiplier or 1.0),
+            n_epochs=self.n_epochs or epochs_for(examples),
+            batch_size=self.batch_size or batch_for(examples),
+            learning_rate=self.learning_rate or rate * (self.learning_rate_multiplier or 1.0),
             lora_r=rank,
             lora_alpha=self.lora_alpha or 2 * rank,
             lora_dropout=defaults.lora_dropout if self.lora_dropout is None else self.lora_dropout,
             target_modules=self.target_modules or defaults.target_modules,
             max_length=self.max_length or defaults.max_length,
+            too_long=self.too_long or defaults.too_long,
+            eval_steps=self.eval_steps,
+            patience=self.patience,
+            max_seconds=self.max_seconds,
+            max_usd_micros=_micros(self.max_usd),
+            usd_per_hour_micros=_micros(self.usd_per_hour),
         )
 
 
@@ -74,6 +83,7 @@ class JobOrder:
     seed: int | None
     metadata: Mapping[str, str]
     fingerprint: str
+    integrations: tuple[Integration, ...] = field(default=())
 
 
 def parse_order(body: Mapping[str, Any]) -> JobOrder:
@@ -83,17 +93,17 @@ def parse_order(body: Mapping[str, Any]) -> JobOrder:
             raise invalid(
                 f"Unknown parameter '{name}'. Known are {', '.join(FIELDS)}.", name, "unknown_parameter"
             )
-    if body.get("integrations"):
-        raise invalid("This trainer has no integrations. Leave 'integrations' out.", "integrations")
+    validation_file = _text(body, "validation_file")
     return JobOrder(
         model=_text(body, "model", required=True) or "",
         training_file=_text(body, "training_file", required=True) or "",
-        validation_file=_text(body, "validation_file"),
-        hyperparameters=_hyperparameters(body),
+        validation_file=validation_file,
+        hyperparameters=_hyperparameters(body, has_validation=validation_file is not None),
         suffix=_suffix(body),
         seed=_seed(body),
         metadata=_metadata(body),
         fingerprint=fingerprint(body),
+        integrations=parse_integrations(body.get("integrations")),
     )
 
 
@@ -147,7 +157,7 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:
     return metadata
 
 
-def _hyperparameters(body: Mapping[str, Any]) -> Hyperparameters:
+def _hyperparameters(body: Mapping[str, Any], *, has_validation: bool) -> Hyperparameters:
     given: dict[str, Any] = {}
     for path, group in (("hyperparameters", body.get("hyperparameters")), _method(body)):
         for name, value in _object(group, path).items():
@@ -158,7 +168,25 @@ def _hyperparameters(body: Mapping[str, Any]) -> Hyperparameters:
     if chosen.learning_rate is not None and chosen.learning_rate_multiplier is not None:
         text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
         raise invalid(text, "hyperparameters.learning_rate")
+    _check_life(chosen, has_validation)
     return chosen
+
+
+def _check_life(chosen: Hyperparameters, has_validation: bool) -> None:
+    for name, value in (("patience", chosen.patience), ("eval_steps", chosen.eval_steps)):
+        if value is not None and not has_validation:
+            text = (
+                f"'{name}' needs a validation file to look at. Give 'validation_file', or leave '{name}' out."
+            )
+            raise invalid(text, f"hyperparameters.{name}")
+    if (chosen.max_usd is None) != (chosen.usd_per_hour is None):
+        lacking = "max_usd" if chosen.max_usd is None else "usd_per_hour"
+        text = f"'max_usd' is a ceiling at the price 'usd_per_hour': give both. '{lacking}' is missing."
+        raise invalid(text, f"hyperparameters.{lacking}")
+
+
+def _micros(dollars: float | str | None) -> int | None:
+    return None if dollars is None else to_micros(Decimal(str(dollars)))
 
 
 def _method(body: Mapping[str, Any]) -> tuple[str, object]:
@@ -213,6 +241,12 @@ def _is_number(value: object) -> bool:
     return _is_int(value) or isinstance(value, float)
 
 
+def _is_dollars(value: object) -> bool:
+    """A number or a decimal text, from a ten thousandth of a dollar to a million."""
+    text = str(value) if _is_number(value) or isinstance(value, str) else ""
+    return re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) is not None and 0.0001 <= float(text) <= 1e6
+
+
 def _whole(low: int, high: int) -> Rule:
     return Rule(f"a whole number from {low} to {high}", lambda value: _is_int(value) and low <= value <= high)
 
@@ -232,6 +266,14 @@ RULES = {
         lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+(,[\w.-]+)*", v) is not None,
     ),
     "max_length": _whole(16, 131072),
+    "too_long": Rule(
+        "'leave_out', 'truncate' or 'refuse'", lambda v: v in ("leave_out", "truncate", "refuse")
+    ),
+    "eval_steps": _whole(1, 1_000_000),
+    "patience": _whole(1, 1000),
+    "max_seconds": _whole(1, 31_536_000),
+    "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
+    "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
 }
 
 

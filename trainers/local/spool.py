@@ -4,13 +4,16 @@ jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
   lock              flock'ed by the training process for its life
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
-  progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish"}, replaced by rename
+  progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
   checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
   adapter/          the result, by rename
   results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
-  DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters"}
+  DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
+                    "stopped"}
   FAILED            instead of DONE: {"code", "message", "param"}
   CANCELLED         written by the server; the training process is ended first
+  PAUSED            written by the server, taken away to resume; the process saves a checkpoint and ends when it sees it
+  tensorboard/      the same curves as events, for `tensorboard --logdir`
 """
 
 from __future__ import annotations
@@ -25,10 +28,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+TooLong = Literal["leave_out", "truncate", "refuse"]
+
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Resolved hyperparameters. `target_modules` is 'all-linear' or module names separated by commas."""
+    """Resolved hyperparameters. `target_modules` is 'all-linear' or module names separated by commas.
+
+    `too_long`: what becomes of rows over `max_length`. `eval_steps`: validate that often, beside each epoch's end.
+    `patience`: stop after so many validations in a row without a lower loss. Ceilings: `max_seconds` of training,
+    `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client.
+    """
 
     n_epochs: int = 1
     batch_size: int = 8
@@ -38,6 +48,31 @@ class LoraSettings:
     lora_dropout: float = 0.0
     target_modules: str = "all-linear"
     max_length: int = 1024
+    too_long: TooLong = "leave_out"
+    eval_steps: int | None = None
+    patience: int | None = None
+    max_seconds: int | None = None
+    max_usd_micros: int | None = None
+    usd_per_hour_micros: int | None = None
+
+    @property
+    def ceiling_s(self) -> float | None:
+        """Seconds of training that both ceilings allow; None without one."""
+        allowed = [] if self.max_seconds is None else [float(self.max_seconds)]
+        if self.max_usd_micros is not None and self.usd_per_hour_micros is not None:
+            allowed.append(3600 * self.max_usd_micros / self.usd_per_hour_micros)
+        return min(allowed, default=None)
+
+
+@dataclass(frozen=True)
+class Integration:
+    """A service that gets the curves too. `project` is W&B's project or MLflow's experiment."""
+
+    kind: Literal["wandb", "mlflow"]
+    project: str
+    name: str | None = None
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +89,7 @@ class TrainingJob:
     suffix: str | None
     metadata: Mapping[str, str]
     created_at: int
+    integrations: tuple[Integration, ...] = ()
 
 
 def write_job(folder: Path, job: TrainingJob) -> None:
@@ -63,7 +99,10 @@ def write_job(folder: Path, job: TrainingJob) -> None:
 
 def read_job(folder: Path) -> TrainingJob:
     raw = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    return TrainingJob(**{**raw, "settings": LoraSettings(**raw["settings"])})
+    integrations = tuple(
+        Integration(**{**each, "tags": tuple(each["tags"])}) for each in raw.get("integrations", ())
+    )
+    return TrainingJob(**{**raw, "settings": LoraSettings(**raw["settings"]), "integrations": integrations})
 
 
 def replace_json(path: Path, value: object) -> None:

@@ -1,7 +1,7 @@
 """`python -m trainers.local.train JOB_DIR`: train the job in that folder (see spool.py), and go on after a kill.
 
-Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it. The training
-itself is in lora.py, which is imported when there is something to train.
+Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused.
+The training itself is in lora.py, which is imported when there is something to train.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 
 from trainers.local.spool import append_event, exclusive, read_job, replace_json
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.pauses import MARK, TrainingPaused
 
 BUSY = 75  # EX_TEMPFAIL
+PAUSED = 76
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 
 
@@ -30,15 +32,20 @@ def main() -> int:
         return work(folder)
 
 
-def work(folder: Path) -> int:
+def work(folder: Path, checkpoint_s: float | None = None) -> int:
+    """The exit code. `checkpoint_s`: seconds between checkpoints within an epoch, where not the usual."""
     for mark in END_MARKS:
         if (folder / mark).exists():
             print(f"{folder}: this job has ended, {mark} says so.", file=sys.stderr)
             return 1 if mark == "FAILED" else 0
-    from trainers.local.training.lora import train
+    if (folder / MARK).exists():
+        return _say_paused(folder)
+    from trainers.local.training.lora import CHECKPOINT_S, train
 
     try:
-        train(folder, read_job(folder))
+        train(folder, read_job(folder), CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
+    except TrainingPaused:
+        return _say_paused(folder)
     except TrainingFailed as error:
         print(f"{folder}: {error.message}", file=sys.stderr)
         append_event(folder, f"The job failed: {error.message}", level="error")
@@ -46,6 +53,11 @@ def work(folder: Path) -> int:
         replace_json(folder / "FAILED", failed)
         return 1
     return 0
+
+
+def _say_paused(folder: Path) -> int:
+    print(f"{folder}: this job is paused. Resume it, or take the mark {MARK} away.", file=sys.stderr)
+    return PAUSED
 
 
 if __name__ == "__main__":

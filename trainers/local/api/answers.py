@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from starlette.datastructures import QueryParams
 
+from trainers.local.configs import rate_of_base
 from trainers.local.files import StoredFile
-from trainers.local.jobs import JobRecord
-from trainers.local.orders import BASE_LEARNING_RATE
+from trainers.local.integrations import integration_body
+from trainers.local.jobs import JobRecord, Progress
 from trainers.local.problems import invalid
-from trainers.local.spool import read_events
+from trainers.local.spool import TrainingJob, read_events
+from trainers.money import from_micros
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -81,11 +84,8 @@ def result_file_body(record: JobRecord) -> Body:
 
 def job_body(record: JobRecord, is_running: bool) -> Body:
     job, progress, failure = record.job, record.progress, record.failure
-    status = "running" if is_running and record.status == "queued" else record.status
-    hyperparameters = {
-        **asdict(job.settings),
-        "learning_rate_multiplier": round(job.settings.learning_rate / BASE_LEARNING_RATE, 6),
-    }
+    status = "running" if is_running and record.status in ("queued", "paused") else record.status
+    hyperparameters = _hyperparameters(job)
     return {
         "object": "fine_tuning.job",
         "id": job.id,
@@ -100,16 +100,33 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "seed": job.seed,
         "metadata": dict(job.metadata),
         "user_provided_suffix": job.suffix,
-        "integrations": [],
+        "integrations": [integration_body(each) for each in job.integrations],
         "fine_tuned_model": record.model_name if record.status == "succeeded" else None,
         "finished_at": record.finished_at,
-        "estimated_finish": progress.estimated_finish if progress and status == "running" else None,
+        "estimated_finish": _estimated_finish(progress) if progress and status == "running" else None,
         "trained_tokens": progress.trained_tokens if progress and record.is_final else None,
         "trained_steps": progress.step if progress else None,
         "total_steps": progress.total_steps if progress else None,
         "result_files": [record.result_id] if record.has_results else [],
         "error": asdict(failure) if failure else None,
     }
+
+
+def _hyperparameters(job: TrainingJob) -> Body:
+    """As resolved, money in dollars as text, without what was left open."""
+    known = asdict(job.settings)
+    for name in ("max_usd", "usd_per_hour"):
+        micros = known.pop(f"{name}_micros")
+        known[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
+    multiplier = round(job.settings.learning_rate / rate_of_base(job.base), 6)
+    given = {name: value for name, value in known.items() if value is not None}
+    return {**given, "learning_rate_multiplier": multiplier}
+
+
+def _estimated_finish(progress: Progress) -> int | None:
+    """None where the moment has passed, as while a process starts anew."""
+    finish = progress.estimated_finish
+    return finish if finish and finish >= time.time() else None
 
 
 def event_bodies(record: JobRecord) -> list[Body]:

@@ -15,8 +15,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from trainers.local.api import answers, bodies, chat
+from trainers.local.configs import rate_of_base
 from trainers.local.executors import Executor
 from trainers.local.files import Files
+from trainers.local.integrations import check_installed
 from trainers.local.jobs import JobRecord, Jobs, Sources
 from trainers.local.models import Model, Models
 from trainers.local.orders import JobOrder, check_idempotency_key, fingerprint, parse_order
@@ -103,6 +105,8 @@ class JobEndpoints:
             Route(root, self.index),
             Route(root + "/{id}", self.retrieve),
             Route(root + "/{id}/cancel", self.cancel, methods=["POST"]),
+            Route(root + "/{id}/pause", self.pause, methods=["POST"]),
+            Route(root + "/{id}/resume", self.resume, methods=["POST"]),
             Route(root + "/{id}/events", self.events),
             Route(root + "/{id}/checkpoints", self.checkpoints),
         ]
@@ -119,11 +123,13 @@ class JobEndpoints:
         if earlier is not None:
             return earlier
         order = parse_order(body)
+        check_installed(order.integrations)
         base = self.models.base(order.model)
         training = self._known_file(order.training_file, "training_file")
         sources = Sources(training, self._validation_file(order))
         examples = self.files.get(order.training_file).lines
-        return self.jobs.create(order, base, sources, examples, key)
+        settings = order.hyperparameters.resolved(examples, rate_of_base(base))
+        return self.jobs.create(order, base, sources, settings, key)
 
     def index(self, request: Request) -> Response:
         query = request.query_params
@@ -144,6 +150,28 @@ class JobEndpoints:
         if record.status != "cancelled" and not self.executor.cancel(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
             raise Problem(503, text, "cancel_failed", kind="server_error")
+        return self._answer(self._record(request))
+
+    def pause(self, request: Request) -> Response:
+        """A paused job stays paused, and is answered like one."""
+        record = self._record(request)
+        if record.is_final:
+            raise Problem(
+                400, f"{record.job.id} has {record.status}, so it can't be paused.", "job_already_final"
+            )
+        if not self.executor.pause(record):
+            text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
+            raise Problem(503, text, "pause_failed", kind="server_error")
+        return self._answer(self._record(request))
+
+    def resume(self, request: Request) -> Response:
+        """A job that is queued or running stays so, and is answered like one."""
+        record = self._record(request)
+        if record.is_final:
+            raise Problem(
+                400, f"{record.job.id} has {record.status}, so it can't be resumed.", "job_already_final"
+            )
+        self.executor.resume(record)
         return self._answer(self._record(request))
 
     def events(self, request: Request) -> Response:

@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config:
-    """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard."""
+    """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard.
+
+    `gpus` are what CUDA_VISIBLE_DEVICES takes, one a job; () leaves the processes what the machine has.
+    """
 
     data: Path
     key: str
@@ -42,13 +45,14 @@ class Config:
     slots: int = 1
     hosts: frozenset[str] = field(default=frozenset())
     train_command: tuple[str, ...] = TRAIN
+    gpus: tuple[str, ...] = ()
 
 
 def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the executor, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     models, generator = Models(config.models, jobs), Generator()
-    executor = Executor(jobs, config.slots, config.train_command)
+    executor = Executor(jobs, config.slots, config.train_command, config.gpus)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

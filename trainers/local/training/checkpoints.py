@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,32 @@ from safetensors.torch import load, save
 from torch.optim import Optimizer
 
 from trainers.local.spool import read_json, replace_json
+from trainers.local.training.course import START, Position, Validation, best
 
 KEPT = 3
 WEIGHTS = "adapter_model.safetensors"
 
 
-@dataclass(frozen=True)
-class Position:
-    """Steps done, tokens of rows trained on (an epoch counts each row's once), seconds spent."""
-
-    step: int
-    trained_tokens: int
-    seconds: float
-
-
-START = Position(0, 0, 0.0)
-
-
 def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, position: Position) -> None:
-    """`folder` is the job's. Leaves the newest three."""
+    """`folder` is the job's. Leaves the newest three and the one with the lowest validation loss.
+
+    Where the step was saved before it was validated, only what is known of it changes.
+    """
     root = folder / "checkpoints"
     root.mkdir(exist_ok=True)
-    with _renamed_when_complete(root / f"step-{position.step:06d}") as temporary:
+    target = checkpoint_folder(folder, position.step)
+    if target.exists():
+        return replace_json(target / "checkpoint.json", asdict(position))
+    with _renamed_when_complete(target) as temporary:
         write_adapter(temporary, model)
         buffer = io.BytesIO()  # torch.save into a file hides what the disk answered
-        torch.save({"optimizer": optimizer.state_dict(), "random": _random_states()}, buffer)
+        torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, buffer)
         (temporary / "state.pt").write_bytes(buffer.getbuffer())
         replace_json(temporary / "checkpoint.json", asdict(position))
+    lowest = best(position.validations)
     for old in list_checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old)
+        if lowest is None or old != checkpoint_folder(folder, lowest.step):
+            shutil.rmtree(old)
 
 
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> Position:
@@ -63,8 +60,8 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> 
     set_peft_model_state_dict(model, load((newest / WEIGHTS).read_bytes()))
     state: dict[str, Any] = torch.load(newest / "state.pt", map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
-    _restore_random(state["random"])
-    return Position(**(read_json(newest / "checkpoint.json") or {}))
+    restore_random(state["random"])
+    return _read_position(newest)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -72,11 +69,34 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoints/step-*"))
 
 
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:06d}"
+
+
+def _read_position(checkpoint: Path) -> Position:
+    raw = read_json(checkpoint / "checkpoint.json") or {}
+    validations = tuple(Validation(**each) for each in raw.get("validations", ()))
+    return Position(**{**raw, "validations": validations})
+
+
 def save_result(folder: Path, model: PeftModel) -> None:
+    with _result(folder) as temporary:
+        write_adapter(temporary, model)
+
+
+def save_checkpoint_as_result(folder: Path, step: int) -> None:
+    """The adapter of that step's checkpoint, byte for byte."""
+    with _result(folder) as temporary:
+        for name in (WEIGHTS, "adapter_config.json"):
+            shutil.copyfile(checkpoint_folder(folder, step) / name, temporary / name)
+
+
+@contextmanager
+def _result(folder: Path) -> Iterator[Path]:
     target = folder / "adapter"
     shutil.rmtree(target, ignore_errors=True)  # from a run that was killed before it wrote DONE
     with _renamed_when_complete(target) as temporary:
-        write_adapter(temporary, model)
+        yield temporary
 
 
 def write_adapter(folder: Path, model: PeftModel) -> None:
@@ -112,13 +132,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _random_states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda, "mps": mps}
 
 
-def _restore_random(states: dict[str, Any]) -> None:
+def restore_random(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset, disable_progress_bars
 from jinja2 import TemplateError
 
+from trainers.local.spool import TooLong
 from trainers.local.training.failures import TrainingFailed
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """`rows` can be learnt from. Left out are lines with nothing to learn, and lines whose last answer ends
-    beyond `max_length` tokens."""
+    """`rows` can be learnt from. Left out are lines with nothing to learn, and `too_long` lines whose last answer
+    ends beyond `max_length` tokens; `cut` lines end there, because the job says so."""
 
     rows: Sequence[Row]
     nothing_to_learn: int
     too_long: int
+    cut: int = 0
 
     @property
     def tokens(self) -> int:
@@ -58,7 +60,13 @@ class Rows:
         return max(len(row.ids) for row in self.rows)
 
 
-def read_rows(path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str) -> Rows:
+def read_rows(
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    max_length: int,
+    param: str,
+    too_long: TooLong = "leave_out",
+) -> Rows:
     """Raises TrainingFailed with the line's number, and where no row is left. `param` names the file to the user."""
     if not tokenizer.chat_template:
         text = "This model has no chat template, so it cannot learn chats. Choose an instruct or chat model."
@@ -78,13 +86,18 @@ def read_rows(path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, p
         return {"ids": row.ids, "supervised": row.supervised}
 
     table = table.map(tokenize, remove_columns=["text"], keep_in_memory=True, new_fingerprint="rows")
-    return sort_out((Row(one["line"], one["ids"], one["supervised"]) for one in table), max_length, param)
+    rows = (Row(one["line"], one["ids"], one["supervised"]) for one in table)
+    return sort_out(rows, max_length, param, too_long)
 
 
-def sort_out(rows: Iterable[Row], max_length: int, param: str) -> Rows:
+def sort_out(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
     every = list(rows)
     learnable = [row for row in every if any(row.supervised)]
-    fitting = [row for row in learnable if row.last_target < max_length]
+    long = [row for row in learnable if row.last_target >= max_length]
+    if long and too_long == "refuse":
+        raise TrainingFailed("rows_too_long", _refusal(long, max_length), param)
+    shortened = [cut_to(row, max_length) if too_long == "truncate" else row for row in learnable]
+    fitting = [row for row in shortened if any(row.supervised) and row.last_target < max_length]
     if not learnable:
         text = (
             "No line has an assistant's answer to learn from: there is none, or each has weight 0. "
@@ -98,7 +111,25 @@ def sort_out(rows: Iterable[Row], max_length: int, param: str) -> Rows:
             f"Shorten them or set max_length to {shortest} or more."
         )
         raise TrainingFailed("rows_too_long", text, "max_length")
-    return Rows(fitting, len(every) - len(learnable), len(learnable) - len(fitting))
+    left_out = len(learnable) - len(fitting)
+    cut = len(long) - left_out
+    return Rows(fitting, len(every) - len(learnable), left_out, cut)
+
+
+def cut_to(row: Row, max_length: int) -> Row:
+    """Its first `max_length` tokens, so that it may end in the middle of an answer; a row that fits stays whole."""
+    if any(row.supervised) and row.last_target < max_length:
+        return row
+    return Row(row.line, row.ids[:max_length], row.supervised[:max_length])
+
+
+def _refusal(long: Sequence[Row], max_length: int) -> str:
+    longest = max(row.last_target for row in long) + 1
+    count = "1 row is" if len(long) == 1 else f"{len(long)} rows are"
+    return (
+        f"{count} longer than max_length {max_length} tokens, the first in line {long[0].line}, and too_long is "
+        f"'refuse'. Shorten them, set max_length to {longest}, or set too_long to 'leave_out' or 'truncate'."
+    )
 
 
 def row_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str) -> Row:

@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on: events.jsonl, progress.json, results.csv of its job's folder.
+"""What a training run tells while it goes on: events.jsonl, progress.json, results.csv, curves of its job's folder.
 
 At most about one line of metrics a second; results.csv has every step. Decides nothing.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainers.local.spool import append_event, replace_json
+from trainers.local.spool import Integration, append_event, read_json, replace_json
+from trainers.local.training.trackers import Curves
 
 HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 INTERVAL_S = 1.0
@@ -28,53 +30,112 @@ class Scores:
 
 @dataclass(frozen=True)
 class Step:
-    """Number `number` of `total`, counted from 1. `trained_tokens` since the run's beginning."""
+    """Number `number` of `total`, counted from 1. `trained_tokens` since the run's beginning, like `seconds`."""
 
     number: int
     total: int
     train: Scores
     learning_rate: float
     trained_tokens: int
-    valid: Scores | None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """As in progress.json. `step_s`: seconds of a step, None before the first."""
+
+    step: int
+    total_steps: int
+    trained_tokens: int
+    seconds: float
+    step_s: float | None
 
 
 class Journal:
-    def __init__(self, folder: Path) -> None:
+    """`ceiling_s`: the run is over by then at the latest. `step_s`: what a step takes of late, in seconds."""
+
+    def __init__(
+        self, folder: Path, integrations: Sequence[Integration] = (), ceiling_s: float | None = None
+    ) -> None:
         self._folder = folder
+        self._ceiling_s = ceiling_s
+        self._curves = Curves(folder, integrations)
         self._told_at = 0.0
         self._stepped_at = time.monotonic()
-        self._step_s: float | None = None
+        self.step_s: float | None = (read_json(folder / "progress.json") or {}).get("step_s")
+
+    @property
+    def seconds_known(self) -> float:
+        """What the run had taken when it last told its progress: a kill loses work, not the time it took."""
+        return float((read_json(self._folder / "progress.json") or {}).get("seconds") or 0.0)
 
     def begin(self, after: int) -> None:
-        """Start results.csv, or cut it back to its first `after` steps."""
-        path = self._folder / "results.csv"
-        rows = _read_rows(path)[:after]
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([HEADER, *rows])
-        temporary.replace(path)
+        """Start results.csv, or cut it back to its first `after` steps; go on with the curves there."""
+        self._write_results(_read_rows(self._folder / "results.csv")[:after])
+        self._curves.begin(after)
         self._stepped_at = time.monotonic()
 
     def say(self, message: str, level: Literal["info", "warn"] = "info") -> None:
         append_event(self._folder, message, level=level)
 
-    def record(self, step: Step) -> None:
+    def warn(self, message: str) -> None:
+        self.say(message, "warn")
+
+    def record(self, step: Step, *, is_validated_next: bool = False) -> None:
+        """One step; where its validation follows, both are told together."""
         now = time.monotonic()
         taken = now - self._stepped_at
-        self._step_s = taken if self._step_s is None else (1 - RECENT) * self._step_s + RECENT * taken
+        self.step_s = taken if self.step_s is None else (1 - RECENT) * self.step_s + RECENT * taken
         self._stepped_at = now
         self._add_result(step)
-        if now - self._told_at >= INTERVAL_S or step.valid or step.number == step.total:
-            self._told_at = now
-            self._tell(step, self._step_s)
+        self._curves.log(step.number, _train_curves(step))
+        if now - self._told_at < INTERVAL_S and not is_validated_next and step.number < step.total:
+            return
+        self._told_at = now
+        self.place(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
+        if not is_validated_next:
+            self._tell(step, None)
+
+    def record_validation(self, step: Step, valid: Scores) -> None:
+        """Of the last step that was recorded."""
+        path = self._folder / "results.csv"
+        *before, last = _read_rows(path)
+        self._write_results([*before, [*last[:3], _short(valid.loss), _short(valid.accuracy)]])
+        self._curves.log(step.number, {"valid/loss": valid.loss, "valid/accuracy": valid.accuracy})
+        self._tell(step, valid)
+
+    def last_scores(self) -> Scores:
+        """Of the last step in results.csv, with the digits that are kept there."""
+        _, loss, accuracy, *_ = _read_rows(self._folder / "results.csv")[-1]
+        return Scores(float(loss), float(accuracy))
+
+    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
+        """Write progress.json. A paused run has no estimate of its end, one that is over ends now."""
+        finish = round(time.time()) if is_over else None
+        if progress.step_s is not None and not is_paused and not is_over:
+            left = (progress.total_steps - progress.step) * progress.step_s
+            left = (
+                left if self._ceiling_s is None else min(left, max(0.0, self._ceiling_s - progress.seconds))
+            )
+            finish = round(time.time() + left)
+        replace_json(self._folder / "progress.json", {**asdict(progress), "estimated_finish": finish})
+
+    def end(self, *, is_done: bool) -> None:
+        self._curves.end(is_done=is_done)
 
     def _add_result(self, step: Step) -> None:
-        valid = (_short(step.valid.loss), _short(step.valid.accuracy)) if step.valid else ("", "")
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
-            row = (step.number, _short(step.train.loss), _short(step.train.accuracy), *valid)
+            row = (step.number, _short(step.train.loss), _short(step.train.accuracy), "", "")
             csv.writer(file).writerow(row)
 
-    def _tell(self, step: Step, step_s: float) -> None:
+    def _write_results(self, rows: list[list[str]]) -> None:
+        path = self._folder / "results.csv"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([HEADER, *rows])
+        temporary.replace(path)
+
+    def _tell(self, step: Step, valid: Scores | None) -> None:
         message = f"Step {step.number}/{step.total}: training loss={step.train.loss:.2f}"
         data: dict[str, object] = {
             "step": step.number,
@@ -83,18 +144,20 @@ class Journal:
             "train_mean_token_accuracy": step.train.accuracy,
             "learning_rate": step.learning_rate,
         }
-        if step.valid:
-            message += f", validation loss={step.valid.loss:.2f}"
-            data["valid_loss"] = step.valid.loss
-            data["valid_mean_token_accuracy"] = step.valid.accuracy
+        if valid:
+            message += f", validation loss={valid.loss:.2f}"
+            data["valid_loss"] = valid.loss
+            data["valid_mean_token_accuracy"] = valid.accuracy
         append_event(self._folder, message, data=data)
-        progress = {
-            "step": step.number,
-            "total_steps": step.total,
-            "trained_tokens": step.trained_tokens,
-            "estimated_finish": round(time.time() + (step.total - step.number) * step_s),
-        }
-        replace_json(self._folder / "progress.json", progress)
+
+
+def _train_curves(step: Step) -> dict[str, float]:
+    return {
+        "train/loss": step.train.loss,
+        "train/accuracy": step.train.accuracy,
+        "train/learning_rate": step.learning_rate,
+        "train/tokens": float(step.trained_tokens),
+    }
 
 
 def _read_rows(path: Path) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """LoRA fine-tuning of a chat model on a job's folder: a flat loop from the rows to the adapter.
 
 Everything that is told goes through Journal, everything that is kept through checkpoints. A run that was
-killed goes on from its newest checkpoint and ends as if it had not been. Knows no HTTP and no other job.
+killed or paused goes on from its newest checkpoint and ends as if it had not been. Knows no HTTP and no other job.
 """
 
 from __future__ import annotations
@@ -9,28 +9,43 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 
-from trainers.local.spool import TrainingJob, replace_json
+from trainers.local.spool import LoraSettings, TrainingJob, replace_json
 from trainers.local.training.base import add_lora, count_parameters, load_model, load_tokenizer
-from trainers.local.training.checkpoints import Position, restore_checkpoint, save_checkpoint, save_result
+from trainers.local.training.checkpoints import (
+    checkpoint_folder,
+    random_states,
+    restore_checkpoint,
+    restore_random,
+    save_checkpoint,
+    save_checkpoint_as_result,
+    save_result,
+)
+from trainers.local.training.course import (
+    Pace,
+    Position,
+    Stop,
+    Validation,
+    best,
+    has_lost_patience,
+    is_due,
+    is_over_ceiling,
+    result_sentence,
+    stop_sentence,
+)
 from trainers.local.training.data import Row, Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.journal import Journal, Scores, Step
-from trainers.local.training.packing import (
-    Abilities,
-    Loss,
-    abilities,
-    fill_packs,
-    measure,
-    pack_rows,
-    pack_tokens,
-)
+from trainers.local.training.journal import Journal, Progress, Scores, Step
+from trainers.local.training.memory import Room
+from trainers.local.training.packing import Abilities, Loss, abilities, measure, pack_rows, pack_tokens
+from trainers.local.training.pauses import Pauses, TrainingPaused, pause_for_disk
 
 CHECKPOINT_S = 60.0
 WARM_UP = 0.05
@@ -38,30 +53,52 @@ MAX_NORM = 1.0
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+@dataclass
+class Trainee:
+    """The model with all that a step on it takes. `look` raises TrainingPaused where somebody wants a pause."""
+
+    model: PeftModel
+    optimizer: torch.optim.Optimizer
+    able: Abilities
+    room: Room
+    look: Callable[[], None]
+
+
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot."""
+    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    journal = Journal(folder, job.integrations, job.settings.ceiling_s)
+    is_done = False
     try:
-        run(folder, job, checkpoint_s)
+        run(folder, job, checkpoint_s, journal)
+        is_done = True
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        text = f"The disk is full: {error}. Free some space and start again; the run goes on from its checkpoint."
-        raise TrainingFailed("disk_full", text) from error
+        pause_for_disk(folder, error)
+        raise TrainingPaused from error
     except torch.OutOfMemoryError as error:
         text = f"The accelerator's memory is full: {error}. Set max_length or lora_r lower, or take a smaller model."
         raise TrainingFailed("out_of_memory", text, "max_length") from error
+    finally:
+        journal.end(is_done=is_done)
 
 
-def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
-    settings, journal, started = job.settings, Journal(folder), time.monotonic()
+def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -> None:
+    settings, started = job.settings, time.monotonic()
+    pauses = Pauses(folder)
     torch.manual_seed(job.seed)
     device = best_device()
     dtype = best_dtype(device)
     tokenizer = load_tokenizer(job.base)
-    training = read_rows(Path(job.training_file), tokenizer, settings.max_length, "training_file")
+    training = read_rows(
+        Path(job.training_file), tokenizer, settings.max_length, "training_file", settings.too_long
+    )
     validation = None
     if job.validation_file is not None:
-        validation = read_rows(Path(job.validation_file), tokenizer, settings.max_length, "validation_file")
+        validation = read_rows(
+            Path(job.validation_file), tokenizer, settings.max_length, "validation_file", settings.too_long
+        )
+    pauses.look()
     longest = max(training.longest, validation.longest if validation else 0)
     base = load_model(job.base, device, dtype, longest)
     able = abilities(base, longest)
@@ -69,51 +106,144 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     position = restore_checkpoint(folder, model, optimizer)
-    started -= position.seconds
+    started -= max(position.seconds, journal.seconds_known)
+    room = Room(pack_tokens(device), position.room, packs=able.packs, tell=journal.warn)
+    trainee = Trainee(model, optimizer, able, room, pauses.look)
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
     total = steps_an_epoch * settings.n_epochs
     journal.begin(after=position.step)
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
-    tell_rows(journal, "Training", training)
+    tell_rows(journal, "Training", training, settings)
     if validation:
-        tell_rows(journal, "Validation", validation)
+        tell_rows(journal, "Validation", validation, settings)
     journal.say(str(count_parameters(model)))
     tell_abilities(journal, able)
     if position.step:
         journal.say(f"Going on from the checkpoint of step {position.step}/{total}")
-    saved_at, tokens = time.monotonic(), position.trained_tokens
-    for epoch in range(position.step // steps_an_epoch, settings.n_epochs):
-        for number, batch in enumerate(batches(training.rows, settings.batch_size, job.seed, epoch), start=1):
-            step = epoch * steps_an_epoch + number
-            if step <= position.step:
-                continue
+    saved_at, pace, stop = time.monotonic(), Pace(0.0, None, 0.0), None
+
+    def validated(position: Position) -> Position:
+        """The position with a validation of its step, which is told."""
+        assert validation is not None  # noqa: S101
+        scores = evaluate(trainee, validation.rows)
+        rate = settings.learning_rate * rate_share(position.step, total)
+        step = Step(position.step, total, journal.last_scores(), rate, position.trained_tokens)
+        journal.record_validation(step, scores)
+        found = Validation(position.step, scores.loss, scores.accuracy)
+        return replace(position, validations=(*position.validations, found), room=room.remembered)
+
+    try:
+        if validation and is_due(position.step, steps_an_epoch, settings) and lacks_validation(position):
+            position = validated(position)
+        for step, batch in steps_after(training.rows, settings, job.seed, position.step):
+            elapsed = time.monotonic() - started
+            stop = why_stop(replace(position, seconds=elapsed), pace, settings)
+            if stop:
+                break
+            begun = time.monotonic()
             rate = settings.learning_rate * rate_share(step, total)
-            scores = learn(model, batch, able, optimizer, rate, step)
-            tokens += sum(len(row.ids) for row in batch)
-            ends_epoch = number == steps_an_epoch
-            valid = evaluate(model, validation.rows, able) if validation and ends_epoch else None
-            journal.record(Step(step, total, scores, rate, tokens, valid))
+            scores = learn(trainee, batch, rate, step)
+            now = time.monotonic()
+            tokens = sum(len(row.ids) for row in batch)
+            position = replace(
+                position,
+                step=step,
+                trained_tokens=position.trained_tokens + tokens,
+                seconds=now - started,
+                room=room.remembered,
+            )
+            guess_s = (
+                validation.tokens / tokens * (now - begun) / 3 if validation else 0.0
+            )  # without backward
+            pace = replace(pace, step_s=now - begun, validation_guess_s=guess_s)
+            is_validated = validation is not None and is_due(step, steps_an_epoch, settings)
+            told = Step(step, total, scores, rate, position.trained_tokens, position.seconds)
+            journal.record(told, is_validated_next=is_validated)
+            if is_validated:
+                position = validated(position)
+                pace = replace(pace, validation_s=time.monotonic() - now)
+            ends_epoch, lowest = step % steps_an_epoch == 0, best(position.validations)
             if ends_epoch:
-                journal.say(f"Epoch {epoch + 1}/{settings.n_epochs} finished after step {step}/{total}")
-            if ends_epoch or time.monotonic() - saved_at >= checkpoint_s:
-                save_checkpoint(folder, model, optimizer, Position(step, tokens, time.monotonic() - started))
+                journal.say(
+                    f"Epoch {step // steps_an_epoch}/{settings.n_epochs} finished after step {step}/{total}"
+                )
+            is_best = lowest is not None and lowest.step == step
+            if ends_epoch or is_best or time.monotonic() - saved_at >= checkpoint_s:
+                save_checkpoint(folder, model, optimizer, position)
                 journal.say(f"Checkpoint of step {step}/{total} saved")
                 saved_at = time.monotonic()
-    save_result(folder, model)
-    seconds = round(time.monotonic() - started, 1)
-    journal.say(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
+        if stop == "ceiling" and validation and position.step and lacks_validation(position):
+            position = validated(position)
+    except TrainingPaused:
+        position = replace(position, seconds=time.monotonic() - started)
+        if position.step:
+            save_checkpoint(folder, model, optimizer, position)
+        seconds = position.seconds
+        progress = Progress(position.step, total, position.trained_tokens, seconds, journal.step_s)
+        journal.place(progress, is_paused=True)
+        raise
+    finish(folder, job, trainee, replace(position, seconds=time.monotonic() - started), total, stop, journal)
+
+
+def lacks_validation(position: Position) -> bool:
+    return position.step > 0 and all(each.step != position.step for each in position.validations)
+
+
+def why_stop(position: Position, pace: Pace, settings: LoraSettings) -> Stop | None:
+    if has_lost_patience(position.validations, settings.patience):
+        return "patience"
+    return "ceiling" if is_over_ceiling(position.seconds, pace, settings.ceiling_s) else None
+
+
+def finish(
+    folder: Path,
+    job: TrainingJob,
+    trainee: Trainee,
+    position: Position,
+    total: int,
+    stop: Stop | None,
+    journal: Journal,
+) -> None:
+    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE."""
+    if position.step == 0:
+        text = (
+            f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
+            f"loading the model took {position.seconds:,.0f} s. Set max_seconds or max_usd higher."
+        )
+        raise TrainingFailed("ceiling_reached", text, "max_seconds")
+    stopped = stop_sentence(stop, position, total, job.settings) if stop else None
+    if stopped:
+        journal.warn(stopped)
+    chosen = result_sentence(position, total)
+    if chosen:
+        journal.say(chosen)
+    lowest = best(position.validations)
+    result_step = position.step if lowest is None else lowest.step
+    if checkpoint_folder(folder, result_step).exists():
+        save_checkpoint_as_result(folder, result_step)
+    else:
+        save_result(folder, trainee.model)
+    journal.say(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
+    progress = Progress(position.step, total, position.trained_tokens, position.seconds, journal.step_s)
+    journal.place(progress, is_over=True)
     done = {
-        "trained_tokens": tokens,
-        "seconds": seconds,
-        "trainable_parameters": count_parameters(model).trainable,
+        "trained_tokens": position.trained_tokens,
+        "seconds": round(position.seconds, 1),
+        "trainable_parameters": count_parameters(trainee.model).trainable,
+        "step": position.step,
+        "result_step": result_step,
+        "stopped": stopped,
     }
     replace_json(folder / "DONE", done)
 
 
-def tell_rows(journal: Journal, what: str, rows: Rows) -> None:
+def tell_rows(journal: Journal, what: str, rows: Rows, settings: LoraSettings) -> None:
     journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.too_long:
         journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+    if rows.cut:
+        text = f"{what} rows cut to max_length {settings.max_length} tokens, so that they may end in mid-answer: "
+        journal.say(f"{text}{rows.cut:,}", "warn")
     if rows.nothing_to_learn:
         journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
 
@@ -133,51 +263,79 @@ def batches(rows: Sequence[Row], size: int, seed: int, epoch: int) -> list[list[
     return [[rows[place] for place in order[start : start + size]] for start in range(0, len(rows), size)]
 
 
+def steps_after(
+    rows: Sequence[Row], settings: LoraSettings, seed: int, after: int
+) -> Iterator[tuple[int, list[Row]]]:
+    """Steps, counted from 1 over all epochs, with their rows."""
+    step = 0
+    for epoch in range(settings.n_epochs):
+        for batch in batches(rows, settings.batch_size, seed, epoch):
+            step += 1
+            if step > after:
+                yield step, batch
+
+
 def rate_share(step: int, total: int) -> float:
     """Linear from 0 to 1 over the first steps, then linear down, not quite to 0 at the last step."""
     warm_up = max(1, round(WARM_UP * total))
     return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
 
 
-def learn(
-    model: PeftModel,
-    batch: Sequence[Row],
-    able: Abilities,
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    step: int,
-) -> Scores:
-    """One step on the mean loss of the batch's supervised tokens."""
+def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Scores:
+    """One step on the mean loss of the batch's supervised tokens. One that is paused leaves no trace."""
+    model, optimizer = trainee.model, trainee.optimizer
     model.train()
     targets = sum(sum(row.supervised) for row in batch)
-    loss, right = 0.0, 0
-    for pack in packs_of(batch, able, model.device):
-        part = measure_rows(model, pack, able)
-        (part.total / targets).backward()  # type: ignore[no-untyped-call]
-        loss, right = loss + part.total.item() / targets, right + part.right
+    random = random_states()
+
+    def add_up(parts: list[list[Row]]) -> Scores:
+        try:
+            return add_gradients(trainee, parts, targets)
+        except BaseException:  # memory full or paused: nothing of this step has happened
+            optimizer.zero_grad()
+            restore_random(random)
+            raise
+
+    scores = trainee.room.try_out(batch, add_up, f"at step {step}")
     learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        text = f"At step {step} the loss became {loss} and its gradient {norm}. Set learning_rate lower."
+    if not math.isfinite(scores.loss) or not math.isfinite(norm):
+        text = (
+            f"At step {step} the loss became {scores.loss} and its gradient {norm}. Set learning_rate lower."
+        )
         raise TrainingFailed("loss_not_finite", text, "learning_rate")
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
+    return scores
+
+
+def add_gradients(trainee: Trainee, parts: Sequence[Sequence[Row]], targets: int) -> Scores:
+    loss, right = 0.0, 0
+    for rows in parts:
+        trainee.look()
+        part = measure_rows(trainee.model, rows, trainee.able)
+        (part.total / targets).backward()  # type: ignore[no-untyped-call]
+        loss, right = loss + part.total.item() / targets, right + part.right
     return Scores(loss, right / targets)
 
 
-@torch.no_grad()
-def evaluate(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Scores:
-    model.eval()
+def evaluate(trainee: Trainee, rows: Sequence[Row]) -> Scores:
+    trainee.model.eval()
     by_length = sorted(rows, key=lambda row: len(row.ids))
-    parts = [measure_rows(model, pack, able) for pack in packs_of(by_length, able, model.device)]
-    targets = sum(part.tokens for part in parts)
-    return Scores(sum(part.total.item() for part in parts) / targets, sum(p.right for p in parts) / targets)
 
+    def measure_all(parts: list[list[Row]]) -> list[Loss]:
+        losses = []
+        for part in parts:
+            trainee.look()
+            with torch.no_grad():
+                losses.append(measure_rows(trainee.model, part, trainee.able))
+        return losses
 
-def packs_of(rows: Sequence[Row], able: Abilities, device: torch.device) -> list[list[Row]]:
-    return fill_packs(rows, pack_tokens(device) if able.packs else 1)
+    losses = trainee.room.try_out(by_length, measure_all, "while validating")
+    targets = sum(loss.tokens for loss in losses)
+    return Scores(sum(loss.total.item() for loss in losses) / targets, sum(x.right for x in losses) / targets)
 
 
 def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:

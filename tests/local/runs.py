@@ -1,0 +1,89 @@
+"""Training runs as processes of their own that can be killed, forked from one that has imported torch already."""
+
+from __future__ import annotations
+
+import os
+import time
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from trainers.local.spool import LoraSettings, TrainingJob, write_job
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["trainers.local.training.lora", "trainers.local.spool"])
+SIGKILLED = -9
+
+
+def make_job(
+    folder: Path,
+    base: Path,
+    training: Path,
+    settings: LoraSettings,
+    *,
+    validation: Path | None = None,
+) -> Path:
+    job = TrainingJob(
+        id="ftjob-" + "0" * 24,
+        base=str(base),
+        base_name="tiny",
+        training_file=str(training),
+        validation_file=str(validation) if validation else None,
+        seed=7,
+        settings=settings,
+        suffix=None,
+        metadata={},
+        created_at=0,
+    )
+    write_job(folder, job)
+    return folder
+
+
+def start_run(folder: Path, checkpoint_s: float = 60.0) -> BaseProcess:
+    process = CONTEXT.Process(target=_run, args=(folder, checkpoint_s))
+    process.start()
+    return process
+
+
+def run_to_end(folder: Path, checkpoint_s: float = 60.0) -> int:
+    process = start_run(folder, checkpoint_s)
+    process.join(120)
+    assert process.exitcode is not None, f"{folder} still trains after 120 s"
+    return process.exitcode
+
+
+def kill_after_step(folder: Path, step: int, checkpoint_s: float = 0.0) -> None:
+    """SIGKILL, once results.csv tells of that step."""
+    process = start_run(folder, checkpoint_s)
+    wait_for_step(folder, step, process)
+    process.kill()
+    process.join(20)
+    assert process.exitcode == SIGKILLED
+
+
+def wait_for_step(folder: Path, step: int, process: BaseProcess) -> None:
+    deadline = time.monotonic() + 60
+    while steps_told(folder) < step:
+        assert process.is_alive(), f"ended with {process.exitcode} at step {steps_told(folder)}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def steps_told(folder: Path) -> int:
+    path = folder / "results.csv"
+    return max(0, path.read_text().count("\n") - 1) if path.exists() else 0
+
+
+def adapter_bytes(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def _run(folder: Path, checkpoint_s: float) -> None:
+    """Exits as `python -m trainers.local.train` does."""
+    os.environ["FINETUNE_DTYPE"] = "fp32"
+    import torch
+
+    from trainers.local.train import work
+
+    torch.set_num_threads(1)
+    raise SystemExit(work(folder, checkpoint_s))

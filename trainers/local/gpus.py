@@ -1,0 +1,30 @@
+"""Which GPUs this trainer gives to its jobs, one each. Looks with nvidia-smi; loads no library of theirs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES names; where it is unset, every GPU by its number; () without any."""
+    named = environment.get(VARIABLE)
+    if named is not None:
+        return tuple(name.strip() for name in named.split(",") if name.strip() not in ("", "-1"))
+    tool = shutil.which("nvidia-smi", path=environment.get("PATH"))
+    if tool is None:
+        return ()
+    asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+    return tuple(said.stdout.split()) if said.returncode == 0 else ()
+
+
+def pick_gpu(gpus: Sequence[str], taken: Iterable[str | None]) -> str | None:
+    """The one that fewest jobs have, the first of several; None where there are no GPUs."""
+    jobs = Counter(taken)
+    return min(gpus, key=lambda gpu: jobs[gpu], default=None)

@@ -1,0 +1,82 @@
+"""How many tokens are computed at a time: half as many each time that memory proves too small.
+
+The gradients of the parts are added up, so the batch that a step learns from stays the same.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from trainers.local.training.data import Row
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.packing import fill_packs
+
+T = TypeVar("T")
+SAID_BY_ALLOCATORS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+)  # MPS, CPU, CPU on Windows
+
+
+class Room:
+    """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row."""
+
+    def __init__(
+        self, usual: int, remembered: int | None, *, packs: bool, tell: Callable[[str], None]
+    ) -> None:
+        self.tokens = remembered or usual
+        self._usual = usual
+        self._packs = packs
+        self._tell = tell
+
+    @property
+    def remembered(self) -> int | None:
+        """What a checkpoint keeps, so that a run that goes on computes as this one does."""
+        return self.tokens if self.tokens < self._usual else None
+
+    def parts(self, rows: Sequence[Row]) -> list[list[Row]]:
+        return fill_packs(rows, self.tokens if self._packs else 1)
+
+    def try_out(self, rows: Sequence[Row], compute: Callable[[list[list[Row]]], T], doing: str) -> T:
+        """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts anew.
+
+        Raises TrainingFailed where one row alone is too much.
+        """
+        while True:
+            try:
+                return compute(self.parts(rows))
+            except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error).partition("\n")[0]
+            gc.collect()  # the frames that held the tensors are gone only now
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._halve(rows, doing, said)
+
+    def _halve(self, rows: Sequence[Row], doing: str, said: str) -> None:
+        several = [sum(len(row.ids) for row in part) for part in self.parts(rows) if len(part) > 1]
+        if not several:
+            longest = max(len(row.ids) for row in rows)
+            text = (
+                f"Memory is too small for one row of {longest} tokens at a time ({said}). "
+                "Set max_length or lora_r lower, or take a smaller model."
+            )
+            raise TrainingFailed("out_of_memory", text, "max_length")
+        before, self.tokens = max(several), max(several) // 2
+        self._tell(
+            f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {self.tokens:,}, their "
+            f"gradients added up. A step still learns from as many rows."
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        s in text for s in SAID_BY_ALLOCATORS
+    )

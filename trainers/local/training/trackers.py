@@ -1,0 +1,183 @@
+"""A run's curves for others to draw: TensorBoard's files always, W&B and MLflow where the job asks for them.
+
+Names are train/loss, train/accuracy, train/learning_rate, train/tokens, valid/loss, valid/accuracy, by step. Where
+W&B or MLflow can't be reached the training goes on without it, and an event says so. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from trainers.local.spool import Integration, append_event, read_json, replace_json
+
+
+class Unreachable(Exception):
+    """A service that can't be written to; the message is what it said."""
+
+
+class Tracker(Protocol):
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def end(self, *, is_done: bool) -> None: ...
+
+
+class Curves:
+    """All trackers of the job in `folder`. Steps after the one that a run goes on from are written anew."""
+
+    def __init__(self, folder: Path, integrations: Sequence[Integration]) -> None:
+        self._folder = folder
+        self._integrations = integrations
+        self._board: TensorBoard | None = None
+        self._services: dict[str, Tracker] = {}
+
+    def begin(self, after: int) -> None:
+        self._board = TensorBoard(self._folder / "tensorboard", after)
+        for each in self._integrations:
+            try:
+                self._services[each.kind] = open_service(self._folder, each)
+            except Unreachable as error:
+                self._say_lost(each.kind, error)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        if self._board is not None:
+            self._board.log(step, values)
+        for kind, service in list(self._services.items()):
+            try:
+                service.log(step, values)
+            except Unreachable as error:
+                del self._services[kind]
+                self._say_lost(kind, error)
+
+    def end(self, *, is_done: bool) -> None:
+        """`is_done` False: paused or failed. A paused run that is resumed goes on in the same curves."""
+        if self._board is not None:
+            self._board.end(is_done=is_done)
+        for kind, service in self._services.items():
+            try:
+                service.end(is_done=is_done)
+            except Unreachable as error:
+                self._say_lost(kind, error)
+        self._board, self._services = None, {}
+
+    def _say_lost(self, kind: str, error: Unreachable) -> None:
+        said = " ".join(str(error).split())[:300]
+        text = f"{kind} could not be written to, so the training goes on without it: {said}"
+        append_event(self._folder, text, level="warn")
+
+
+def open_service(folder: Path, integration: Integration) -> Tracker:
+    """Raises Unreachable."""
+    return Wandb(folder, integration) if integration.kind == "wandb" else Mlflow(folder, integration)
+
+
+class TensorBoard:
+    """Event files in `folder`. Each line is written at once: torch's SummaryWriter has a thread that a full disk
+    kills with a traceback."""
+
+    def __init__(self, folder: Path, after: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
+        self._file = (folder / name).open("ab", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)  # hides what an earlier process wrote from this step on
+        self._write(Event(wall_time=time.time(), step=after + 1, session_log=start))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        curves = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=curves)))
+
+    def end(self, *, is_done: bool) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+
+class Wandb:
+    """One run of W&B with the job's id, which a resumed job takes up again. Key and mode are the environment's."""
+
+    def __init__(self, folder: Path, integration: Integration) -> None:
+        import wandb
+
+        self._errors = (wandb.Error, OSError)
+        job = read_json(folder / "job.json") or {}
+        try:
+            self._run = wandb.init(
+                project=integration.project,
+                entity=integration.entity,
+                name=integration.name or folder.name,
+                id=folder.name,
+                resume="allow",
+                tags=["finetune", str(job.get("base_name", "")), folder.name, *integration.tags],
+                config=job.get("settings"),
+                dir=str(folder),
+                settings=wandb.Settings(silent=True, console="off", save_code=False),
+            )
+        except self._errors as error:
+            raise Unreachable(str(error)) from error
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        try:
+            self._run.log(dict(values), step=step)
+        except self._errors as error:
+            raise Unreachable(str(error)) from error
+
+    def end(self, *, is_done: bool) -> None:
+        try:
+            self._run.finish(exit_code=0 if is_done else 1)
+        except self._errors as error:
+            raise Unreachable(str(error)) from error
+
+
+class Mlflow:
+    """One run of MLflow; its id is kept in the job's folder, so that a resumed job takes it up again."""
+
+    def __init__(self, folder: Path, integration: Integration) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._errors = (MlflowException, OSError)
+        try:
+            self._client = MlflowClient()
+            self._run_id = self._known_run(folder) or self._new_run(folder, integration)
+            self._client.update_run(self._run_id, status="RUNNING")
+        except self._errors as error:
+            raise Unreachable(str(error)) from error
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        try:
+            for name, value in values.items():
+                self._client.log_metric(self._run_id, name, value, step=step)
+        except self._errors as error:
+            raise Unreachable(str(error)) from error
+
+    def end(self, *, is_done: bool) -> None:
+        try:
+            self._client.set_terminated(self._run_id, "FINISHED" if is_done else "KILLED")
+        except self._errors as error:
+            raise Unreachable(str(error)) from error
+
+    def _known_run(self, folder: Path) -> str | None:
+        known = read_json(folder / "mlflow.json")
+        return str(known["run_id"]) if known else None
+
+    def _new_run(self, folder: Path, integration: Integration) -> str:
+        job: dict[str, Any] = read_json(folder / "job.json") or {}
+        found = self._client.get_experiment_by_name(integration.project)
+        experiment = found.experiment_id if found else self._client.create_experiment(integration.project)
+        tags = {"job": folder.name, "base": str(job.get("base_name", ""))}
+        tags |= {f"tag.{number}": tag for number, tag in enumerate(integration.tags)}
+        run = self._client.create_run(experiment, tags=tags, run_name=integration.name or folder.name)
+        for name, value in job.get("settings", {}).items():
+            self._client.log_param(run.info.run_id, name, value)
+        replace_json(folder / "mlflow.json", {"run_id": run.info.run_id})
+        return str(run.info.run_id)
