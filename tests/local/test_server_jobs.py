@@ -96,14 +96,15 @@ def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai
     assert (done.seed, done.metadata, done.trained_tokens) == (7, {"run": "R-1"}, 120)
     assert done.hyperparameters.model_dump() == {
         "n_epochs": 2,
-        "batch_size": 8,
-        "learning_rate": 0.001,
+        "batch_size": 4,
+        "learning_rate": 0.0003,
         "learning_rate_multiplier": 1.0,
         "lora_r": 4,
         "lora_alpha": 8,
         "lora_dropout": 0.0,
         "target_modules": "all-linear",
         "max_length": 1024,
+        "too_long": "leave_out",
     }
     assert client.files.content(done.result_files[0]).text.startswith("step,train_loss,")
     assert client.files.retrieve(done.result_files[0]).purpose == "fine-tune-results"

@@ -58,10 +58,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Progress:
+    """`stopped_early`: a sentence where the job ended before its last step. `result_step`: the step whose checkpoint
+    is the result."""
+
     step: int
     total_steps: int | None
     trained_tokens: int | None
     estimated_finish: int | None
+    stopped_early: str | None = None
+    result_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -266,4 +271,6 @@ def _progress(folder: Path) -> Progress | None:
         raw.get("total_steps"),
         raw.get("trained_tokens"),
         raw.get("estimated_finish"),
+        raw.get("stopped"),
+        raw.get("result_step"),
     )

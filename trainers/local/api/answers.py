@@ -107,6 +107,8 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "trained_tokens": progress.trained_tokens if progress and record.is_final else None,
         "trained_steps": progress.step if progress else None,
         "total_steps": progress.total_steps if progress else None,
+        "stopped_early": progress.stopped_early if progress else None,
+        "result_step": progress.result_step if progress else None,
         "result_files": [record.result_id] if record.has_results else [],
         "error": asdict(failure) if failure else None,
     }
