@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +14,10 @@ from typing import Any
 import openai
 import pytest
 
+from tests.local.runs import files_of_at_most
 from tests.local.served import Served, examples, served_here, upload, wait_for, wait_for_status
 from trainers.auto import batch_for, epochs_for, rate_for
+from trainers.local.executors import TICK_S
 from trainers.local.gpus import pick_gpu, visible_gpus
 
 MODELS = {"local/toy": "/nowhere"}
@@ -182,6 +187,25 @@ def test_more_slots_than_gpus_share_them_evenly() -> None:
     assert pick_gpu(("0", "1"), ["0"]) == "1"
     assert pick_gpu(("0", "1"), ["0", "1", "1"]) == "0"
     assert pick_gpu((), []) is None
+
+
+def test_a_full_disk_is_a_sentence_and_ends_no_thread(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        file_id = upload(client)
+        job = client.fine_tuning.jobs.create(
+            model="local/toy", training_file=file_id, metadata={"stub": "slow"}
+        )
+        wait_for((tmp_path / "jobs" / job.id / "sleeping").exists, bool)
+        pid = int((tmp_path / "jobs" / job.id / "pid").read_text())
+        with files_of_at_most(0):
+            with pytest.raises(openai.InternalServerError) as caught:
+                client.fine_tuning.jobs.create(model="local/toy", training_file=file_id)
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(5 * TICK_S)
+        assert (caught.value.status_code, caught.value.code) == (507, "disk_full")
+        wait_for((tmp_path / "jobs" / job.id / "starts").read_text, lambda starts: starts == "xx")
+        assert [each.id for each in client.fine_tuning.jobs.list()] == [job.id]
+        client.fine_tuning.jobs.cancel(job.id)
 
 
 @pytest.mark.parametrize(

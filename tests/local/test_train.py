@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from tests.local.runs import files_of_at_most
 from trainers.local.spool import (
     LoraSettings,
     TrainingJob,
@@ -313,17 +311,6 @@ def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
     assert work(folder) == PAUSED
     (folder / "PAUSED").unlink()
     assert work(folder) == 0
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """A write beyond it fails with EFBIG, the nearest to a full disk that a test can make by itself."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_target_modules_that_are_not_there_fail_the_job(

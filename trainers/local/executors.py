@@ -7,6 +7,7 @@ doubled.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,8 @@ GRACE_S = 5.0
 PAUSE_S = 10.0
 MAX_CRASHES = 3
 LOG_TAIL_BYTES = 4096
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -177,9 +180,12 @@ class Executor:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            with self._lock:
-                self._settle()
-                self._fill_slots()
+            try:
+                with self._lock:
+                    self._settle()
+                    self._fill_slots()
+            except OSError as error:  # a full disk, say: the next look finds the jobs as they are
+                log.error("looking after the jobs: %s. Trying again in %s s.", error, IDLE_TICK_S)
             self._wake_runner.wait(TICK_S if self._children else IDLE_TICK_S)
             self._wake_runner.clear()
 
@@ -237,9 +243,12 @@ class Executor:
     def _check(self) -> None:
         while not self._stopping.is_set():
             self._wake_checker.clear()
-            for record in self._jobs.unfinished():
-                if record.status == "validating_files" and not self._stopping.is_set():
-                    self._check_files(record)
+            try:
+                for record in self._jobs.unfinished():
+                    if record.status == "validating_files" and not self._stopping.is_set():
+                        self._check_files(record)
+            except OSError as error:
+                log.error("checking the files of jobs: %s. Trying again in %s s.", error, IDLE_TICK_S)
             self._wake_checker.wait(IDLE_TICK_S)
 
     def _check_files(self, record: JobRecord) -> None:

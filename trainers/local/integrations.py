@@ -51,6 +51,12 @@ def check_installed(integrations: tuple[Integration, ...]) -> None:
                 "or WANDB_MODE=offline to keep its files in the job's folder."
             )
             raise Problem(400, text, "integration_not_set_up", "integrations")
+        if each.kind == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI"):
+            text = (
+                "The integration 'mlflow' needs an address where the trainer runs: "
+                "set MLFLOW_TRACKING_URI there to that of your MLflow server."
+            )
+            raise Problem(400, text, "integration_not_set_up", "integrations")
 
 
 def integration_body(integration: Integration) -> dict[str, Any]:

@@ -18,6 +18,7 @@ jobs/ID/
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -90,6 +91,10 @@ class TrainingJob:
     metadata: Mapping[str, str]
     created_at: int
     integrations: tuple[Integration, ...] = ()
+
+
+def is_disk_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_job(folder: Path, job: TrainingJob) -> None:

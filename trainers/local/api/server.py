@@ -28,6 +28,7 @@ from trainers.local.jobs import Jobs
 from trainers.local.models import Models
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import Generator
+from trainers.local.spool import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def build_app(config: Config) -> Starlette:
         exception_handlers={
             Problem: _answer_problem,
             HTTPException: _answer_http_exception,
+            OSError: _answer_os_error,
             Exception: _answer_fault,
         },
         lifespan=lifespan,
@@ -94,6 +96,18 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         text = f"This trainer has no endpoint {where}."
         return Problem(405, text, "method_not_allowed", headers=error.headers or {}).response()
     return Problem(error.status_code, f"{where}: {error.detail}").response()
+
+
+async def _answer_os_error(request: Request, error: Exception) -> Response:
+    """A full disk is a sentence; all else is a fault like others."""
+    if isinstance(error, OSError) and is_disk_full(error):
+        where = f"{request.method} {request.url.path}"
+        text = (
+            f"The trainer's disk is full, so {where} could not be done. Free some space there, and try again."
+        )
+        return Problem(507, text, "disk_full", kind="server_error").response()
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return await _answer_fault(request, error)
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:

@@ -6,7 +6,6 @@ killed or paused goes on from its newest checkpoint and ends as if it had not be
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from trainers.local.spool import LoraSettings, TrainingJob, replace_json
+from trainers.local.spool import LoraSettings, TrainingJob, is_disk_full, replace_json
 from trainers.local.training.base import add_lora, count_parameters, load_model, load_tokenizer
 from trainers.local.training.checkpoints import (
     checkpoint_folder,
@@ -50,7 +49,6 @@ from trainers.local.training.pauses import Pauses, TrainingPaused, pause_for_dis
 CHECKPOINT_S = 60.0
 WARM_UP = 0.05
 MAX_NORM = 1.0
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -72,7 +70,7 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
         run(folder, job, checkpoint_s, journal)
         is_done = True
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not is_disk_full(error):
             raise
         pause_for_disk(folder, error)
         raise TrainingPaused from error
