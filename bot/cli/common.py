@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,7 +13,7 @@ import click
 
 from bot.settings import Settings, SettingsProblems, load_settings
 
-EXIT_BLOCKED, EXIT_UNUSABLE = 1, 2
+EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 A_LINE_EVERY_S = 30.0
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -39,6 +41,16 @@ def refuse(sentence: str) -> NoReturn:
     """Backticks are Slack's."""
     click.echo(sentence.replace("`", ""), err=True)
     sys.exit(EXIT_UNUSABLE)
+
+
+@contextmanager
+def goes_on_later() -> Iterator[None]:
+    """For work that keeps what it has: Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Answers that came are kept: the same command goes on from there.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 class Ticker:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.common import FILE, Ticker, load, refuse
+from bot.cli.common import FILE, Ticker, goes_on_later, load, refuse
 
 if TYPE_CHECKING:
     from bot.results import Refusal
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 @click.option(
     "--waive", help="Why the file's personal data may leave for a vendor; without it, it stays here."
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    help="Minutes without any answer after which it gives up; what came is kept.",
+)
 @click.option("--prompt", help="Your instructions, instead of the usual ones.")
 @click.option("--bar", help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
@@ -40,6 +47,7 @@ def baseline(
     models: tuple[str, ...],
     judge: str | None,
     waive: str | None,
+    patience: float,
     prompt: str | None,
     bar: str | None,
     text: str | None,
@@ -60,11 +68,12 @@ def baseline(
     if isinstance(wanted_bar, Answer):
         refuse(in_terminal(wanted_bar.text, str(file)))
     settings = load()
+    bar_share = wanted_bar or DEFAULT_BAR
     wanted = measuring.Wanted(
-        file, holdout, text, label, wanted_rungs, models, prompt, wanted_bar or DEFAULT_BAR, judge, waive
+        file, holdout, text, label, wanted_rungs, models, prompt, bar_share, judge, waive, 60 * patience
     )
     ticker = Ticker()
-    with held.checked(file, holdout, wanted.columns, settings.trainer.folders) as found:
+    with goes_on_later(), held.checked(file, holdout, wanted.columns, settings.trainer.folders) as found:
         rows = _usable(file, found)
         measured = measuring.measure(settings, wanted, rows, ticker)
         ticker.done()

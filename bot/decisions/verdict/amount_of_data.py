@@ -16,7 +16,7 @@ from bot.decisions.verdict.facts import (
     saying,
 )
 from bot.decisions.verdict.purpose import about_task
-from bot.decisions.verdict.rungs import NAMES, percent
+from bot.decisions.verdict.rungs import NAMES, held_out, percent
 
 SHOWN_LABELS = 5
 Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sided bound
@@ -105,10 +105,10 @@ def about_holdout(facts: Facts) -> tuple[Reason, ...]:
         )
     if n < needed:
         more = labelling(needed - n, f"Hold out at least {needed - n} more labelled rows.")
-        text = f"Even with all {n} held-out rows right, {bar} could not be claimed: that takes {needed}."
+        text = f"Even with all {held_out(n)} right, {bar} could not be claimed: that takes {needed}."
         return (Reason("holdout", "unknown", text, weighs=not is_measured, step=more),)
     if n < SMALL_HOLDOUT:
-        text = f"With {n} held-out rows only a large difference will show."
+        text = f"With {held_out(n)} only a large difference will show."
         return (Reason("holdout", "unknown", text, weighs=False),)
     return ()
 

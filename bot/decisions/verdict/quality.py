@@ -22,6 +22,7 @@ from bot.decisions.verdict.rungs import (
     charge,
     charged,
     cheapest,
+    held_out,
     is_cheaper,
     is_no_dearer,
     name,
@@ -57,7 +58,7 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
 def about_tuned(facts: Facts) -> tuple[Reason, ...]:
     evidence, tuned = facts.evidence, facts.evidence.trained
     if tuned is None:
-        rows = f"{facts.n_holdout:,} held-out rows"
+        rows = held_out(facts.n_holdout)
         text = f"How good the tuned model will be is unknown until it has answered the {rows}."
         return (Reason("quality", "unknown", text, weighs=False),)
     if evidence.is_stale:

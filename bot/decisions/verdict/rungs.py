@@ -45,7 +45,11 @@ def scored(rung: Rung) -> str:
     """'91.2% right (90.1% to 92.1%) on 3,080 held-out rows'."""
     right = "right" if rung.scoring == "label" else "by score"
     between = f"{percent(rung.low)} to {percent(rung.high)}"
-    return f"{percent(rung.score)} {right} ({between}) on {rung.n:,} held-out rows"
+    return f"{percent(rung.score)} {right} ({between}) on {held_out(rung.n)}"
+
+
+def held_out(rows: int) -> str:
+    return "1 held-out row" if rows == 1 else f"{rows:,} held-out rows"
 
 
 def charged(rung: Rung) -> str:

@@ -39,8 +39,8 @@ Z95 = 1.6448536269514722  # of a normal distribution 5% lie above
 
 @dataclass(frozen=True)
 class Drawn:
-    """One value a draw. `volume` and `labour` are factors, `fall` a share a year, `runs` further runs,
-    `training` USD of one set of runs, `gap` the difference in quality."""
+    """One value a draw. `volume` and `labour` are factors, `fall` a share a year, `runs` are done again,
+    `training` USD of all planned runs, `gap` the difference in quality."""
 
     volume: Draws
     labour: Draws
@@ -86,7 +86,7 @@ def _draw(inputs: Inputs, seed: int, draws: int) -> Drawn:
         volume=volume.lognormal(0.0, spread, draws),
         labour=_triangular(labour, LABOUR, draws),
         fall=_triangular(fall, inputs.price_fall, draws),
-        runs=runs.geometric(1 - fails, draws).astype(np.float64) - 1,
+        runs=(runs.geometric(1 - fails, (inputs.training.runs, draws)) - 1.0).sum(axis=0),
         training=_triangular(training, inputs.training.usd, draws),
         gap=_gap(inputs.quality, share, better, draws),
     )
@@ -115,9 +115,9 @@ def _gap(
 
 def _one_off(inputs: Inputs, drawn: Drawn) -> Draws:
     """A run that must be done again is paid and evaluated again."""
-    once = float(inputs.labels * inputs.usd_per_label)
-    each_run = drawn.training + float(inputs.evaluation_usd)
-    return once + each_run * (1 + drawn.runs) + float(people_usd(inputs)) * drawn.labour
+    planned = float(inputs.labels * inputs.usd_per_label + inputs.evaluation_usd) + drawn.training
+    again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
+    return planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
 
 
 def _savings(inputs: Inputs, drawn: Drawn) -> Draws:

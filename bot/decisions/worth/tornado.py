@@ -5,7 +5,6 @@ Exact sums, no draws: the value is the net present value of roi.py. The widest s
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from decimal import Decimal
 
@@ -85,16 +84,27 @@ def _price_fall(inputs: Inputs) -> Swing:
 
 
 def _runs(inputs: Inputs) -> Swing:
-    """The 95% point of a geometric number of further runs."""
-    fails = min(inputs.run_fails, Decimal("0.99"))
-    more = math.ceil(math.log(1 - float(HIGH)) / math.log(float(fails))) - 1 if fails else 0
+    """The 95% point of how many are done again."""
     planned = inputs.training.runs
+    more = runs_again(planned, min(inputs.run_fails, Decimal("0.99")), HIGH)
     again = replace(
         inputs,
-        training=replace(inputs.training, runs=planned * (1 + more)),
+        training=replace(inputs.training, runs=planned + more),
         evaluation_usd=inputs.evaluation_usd * (1 + more),
     )
-    return _swing("training runs", _runs_said(planned), _runs_said(planned * (1 + more)), inputs, again)
+    return _swing("training runs", _runs_said(planned), _runs_said(planned + more), inputs, again)
+
+
+def runs_again(planned: int, fails: Decimal, p: Decimal) -> int:
+    """Failures before `planned` runs have succeeded: the least number that `p` of all cases don't exceed (the negative
+    binomial distribution)."""
+    more, chance = 0, (1 - fails) ** planned
+    so_far = chance
+    while so_far < p:
+        more += 1
+        chance *= fails * (planned + more - 1) / more
+        so_far += chance
+    return more
 
 
 def _runs_said(count: int) -> str:

