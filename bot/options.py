@@ -100,6 +100,7 @@ def typed(question: Question) -> str:
     """The options that `read_options` and `read_figures` read as this question again."""
     said = asdict(question)
     fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
+    fields |= {"patience": "patience"}
     fields |= {key: field for key, (field, _) in FIGURES.items()}
     return " ".join(
         f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None

@@ -74,7 +74,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """`epochs` None: by rule. The other fields as in Estimate."""
+    """`epochs` None: by rule. `patience` None: to the last epoch. The other fields as in Estimate."""
 
     dataset: str
     current: str | None
@@ -82,11 +82,12 @@ class Start:
     target: str | None
     epochs: int | None
     figures: Question = NOTHING_SAID
+    patience: int | None = None
 
     @property
     def question(self) -> Question:
         said = replace(self.figures, current=self.current, volume=self.volume, target=self.target)
-        return replace(said, epochs=self.epochs)
+        return replace(said, epochs=self.epochs, patience=self.patience)
 
 
 @dataclass(frozen=True)
@@ -224,11 +225,18 @@ def _parse_start(rest: str) -> Command | Answer:
     epochs = read.text("epochs")
     if epochs is not None and not (re.fullmatch(r"[0-9]{1,3}", epochs) and 1 <= int(epochs) <= 50):
         return Answer(f"`epochs={shown(epochs)}` should be a whole number from 1 to 50, like `epochs=2`.")
+    patience = read.text("patience")
+    if patience is not None and not (re.fullmatch(r"[0-9]{1,2}", patience) and 1 <= int(patience) <= 20):
+        return Answer(
+            f"`patience={shown(patience)}` should be a whole number from 1 to 20, like `patience=2`: the training "
+            "stops after so many validations without improvement."
+        )
     figures = read_figures(read)
     if isinstance(figures, Answer):
         return figures
     said = read.text("current"), read.volume, read.text("target")
-    return Start(read.dataset, *said, int(epochs) if epochs else None, figures)
+    passes, waits = (int(text) if text else None for text in (epochs, patience))
+    return Start(read.dataset, *said, passes, figures, waits)
 
 
 def _parse_status(rest: str) -> Command | Answer:

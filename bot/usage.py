@@ -27,5 +27,5 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("models", "rungs", "judge", "bar", "task", "prompt"),
     "curve": ("target", "predict", "label_usd"),
     "estimate": ("current", "volume", "target", *FIGURES, "bar", "task"),
-    "start": ("current", "volume", "target", "epochs", *FIGURES),
+    "start": ("current", "volume", "target", "epochs", "patience", *FIGURES),
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainers.auto import batch_for, epochs_for
+from trainers.auto import batch_for, epochs_for, hosted_epochs_for
 from trainers.types import Hyperparameter
 
 
@@ -37,12 +37,24 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Stopping:
+    """Trained on `fitted_sha256`, `n_fitted` of the training rows, until `patience` validations in a row on the
+    `n_validation` others brought no improvement. Drawn by trainers/dataset/validation.py."""
+
+    patience: int
+    fitted_sha256: str
+    validation_sha256: str
+    n_fitted: int
+    n_validation: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
     and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
     `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
-    not written down."""
+    not written down. `stopping` None: trained on all training rows, to the last epoch."""
 
     dataset: str
     dataset_version: int
@@ -75,6 +87,7 @@ class Plan:
     channel: str
     asked_at: float
     predicted: Predicted | None = None
+    stopping: Stopping | None = None
 
     def __post_init__(self) -> None:
         chosen = dict(self.hyperparameters)
@@ -89,8 +102,9 @@ def canonical_json(plan: Plan) -> str:
 
     What an older plan lacks is left out, so that it keeps its hash."""
     fields = asdict(plan)
-    if plan.predicted is None:
-        del fields["predicted"]
+    for name in ("predicted", "stopping"):
+        if fields[name] is None:
+            del fields[name]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -107,8 +121,10 @@ def plan_from_json(text: str) -> Plan:
     raw: dict[str, Any] = json.loads(text)
     raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
     raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
-    predicted = raw.get("predicted")
-    return Plan(**{**raw, "predicted": _predicted(predicted) if predicted else None})
+    predicted, stopping = raw.get("predicted"), raw.get("stopping")
+    raw["predicted"] = _predicted(predicted) if predicted else None
+    raw["stopping"] = Stopping(**stopping) if stopping else None
+    return Plan(**raw)
 
 
 def _predicted(raw: dict[str, Any]) -> Predicted:
@@ -122,9 +138,10 @@ def hyperparameters_for(
 
     `defaults` are the provider's row's and win over ours; `epochs`, where a person said them, win over all.
     """
-    chosen: dict[str, Hyperparameter] = {"n_epochs": epochs_for(n_train)}
+    chosen: dict[str, Hyperparameter] = {"n_epochs": hosted_epochs_for(n_train)}
     if takes_lora:
         chosen |= {
+            "n_epochs": epochs_for(n_train),
             "batch_size": batch_for(n_train),
             "learning_rate": 1e-3,
             "lora_r": 16,

@@ -25,7 +25,7 @@ from bot.views.blocks import (
     plain,
     section,
 )
-from bot.views.words import at_most, charge, duration_range, money, short
+from bot.views.words import at_most, charge, counted, duration_range, money, short
 from storage.records import Approval, Run, RunState
 
 APPROVE, REJECT, REJECT_FORM = "approve_plan", "reject_plan", "reject_form"
@@ -117,11 +117,22 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
         ("Budget left", budget_left(budget)),
         ("Asked for by", f"<@{run.requester}>"),
         ("Dataset", f"{escape(short(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
-        ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
+        ("Rows", _rows(plan)),
         ("Model", f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"),
         ("Training takes", duration_range(plan.seconds_low, plan.seconds_high)),
         *_foreseen(plan),
     ]
+
+
+def _rows(plan: Plan) -> str:
+    if plan.stopping is None:
+        return f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"
+    stop = plan.stopping
+    looks = counted(stop.patience, "look")
+    return (
+        f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to tell when to stop (after {looks} without "
+        f"improvement), {plan.n_holdout:,} held out"
+    )
 
 
 def _foreseen(plan: Plan) -> list[tuple[str, str]]:

@@ -38,9 +38,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Ready:
-    """Nothing is there, and the file to train on is at the trainer: create now."""
+    """Nothing is there, and the files to train on and to validate with are at the trainer: create now."""
 
     file_id: str
+    validation_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ class Stuck:
 
 
 def prepare(
-    trainer: Trainer, attempt: Attempt, path: Path, sha256: str, now: float
+    trainer: Trainer,
+    attempt: Attempt,
+    path: Path,
+    sha256: str,
+    now: float,
+    validation: tuple[Path, str] | None = None,
 ) -> Ready | Started | Later | Turned | Stuck:
     """Look for the job; where there is none and may be one, see that its file is there."""
     try:
@@ -82,7 +88,7 @@ def prepare(
             return Later(LOOK_AGAIN_S)
         if attempt.tries >= MAX_CREATES:
             return Stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
-        return Ready(trainer.upload(path, sha256))
+        return Ready(trainer.upload(path, sha256), trainer.upload(*validation) if validation else None)
     except Refused as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
             return Stuck(f"{escape(str(refused))} A job may have been created: look there.")
@@ -121,7 +127,7 @@ def followed(
     job = trainer.job(job_id)
     if cancel and not job.is_final:
         job = _cancelled(trainer, job)
-    events = trainer.events(job.id, 20) if job.status == "running" or job.is_final else ()
+    events = trainer.events(job.id, 20) if job.status in ("running", "paused") or job.is_final else ()
     return job, _progress(known, job, events, now)
 
 
@@ -157,6 +163,9 @@ def _progress(known: Progress, job: Job, events: tuple[Event, ...], now: float) 
     note = None
     if not job.has_known_status:
         note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
+    elif job.status == "paused":
+        why = next((event.message for event in events if "paused" in event.message), "It was paused there.")
+        note = f"Paused on the trainer: {why} It goes on when it is resumed there; nothing is lost."
     elif job.status in QUEUED_STATUSES:
         note = "Waiting for a free place on the trainer."
     return known.with_job(job, events, note, now)

@@ -19,6 +19,7 @@ from bot.workflows import datasets, estimates, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
+from bot.workflows.stopping import stopping_early
 from storage.records import Approval, Run
 from storage.runs import NewRun
 from trainers.errors import TrainerError
@@ -49,7 +50,11 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
         return refusal
     if isinstance(estimated.cost, Gap):
         return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
-    return _ask(desk, _plan(desk, checked, estimated, estimated.cost, person, channel))
+    plan = _plan(desk, checked, estimated, estimated.cost, person, channel)
+    stopping = stopping_early(desk, plan, estimated)
+    if isinstance(stopping, Refusal):
+        return stopping
+    return _ask(desk, replace(plan, stopping=stopping))
 
 
 def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
@@ -29,10 +30,11 @@ def create(desk: Desk, run: Run) -> None:
     if plan_hash(plan) != run.plan_hash:
         needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
         return
-    path = desk.settings.files / f"{plan.train_sha256}.jsonl"
-    match jobs.prepare(trainer, _attempt(run), path, plan.train_sha256, desk.clock()):
-        case jobs.Ready(file_id):
-            _create(desk, run, trainer, plan, file_id)
+    sha256 = plan.stopping.fitted_sha256 if plan.stopping else plan.train_sha256
+    validation = _file(desk, plan.stopping.validation_sha256) if plan.stopping else None
+    match jobs.prepare(trainer, _attempt(run), *_file(desk, sha256), desk.clock(), validation):
+        case jobs.Ready() as ready:
+            _create(desk, run, trainer, plan, ready)
         case jobs.Started(job):
             _started(desk, run, job)
         case jobs.Later(seconds, note):
@@ -144,14 +146,18 @@ def _attempt(run: Run) -> jobs.Attempt:
     return jobs.Attempt(run.key, run.state == "creating", run.state_since, run.tries)
 
 
-def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, file_id: str) -> None:
+def _file(desk: Desk, sha256: str) -> tuple[Path, str]:
+    return desk.settings.files / f"{sha256}.jsonl", sha256
+
+
+def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:
     now = desk.clock()
     intent = desk.store.runs.move(
-        run, "creating", now=now, tries=run.tries + 1, state_since=now, next_at=now, file_id=file_id
+        run, "creating", now=now, tries=run.tries + 1, state_since=now, next_at=now, file_id=ready.file_id
     )
     if intent is None:
         return
-    match jobs.send(trainer, _spec(run, plan, file_id)):
+    match jobs.send(trainer, _spec(run, plan, ready)):
         case jobs.Started(job):
             _started(desk, intent, job)
         case jobs.Later(seconds, note):
@@ -160,12 +166,14 @@ def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, file_id: str) ->
             _refused(desk, intent, trainer, refused)
 
 
-def _spec(run: Run, plan: Plan, file_id: str) -> JobSpec:
+def _spec(run: Run, plan: Plan, ready: jobs.Ready) -> JobSpec:
     return JobSpec(
         key=run.key,
         model=plan.base_model,
-        training_file=file_id,
-        hyperparameters=dict(plan.hyperparameters),
+        training_file=ready.file_id,
+        validation_file=ready.validation_id,
+        hyperparameters=dict(plan.hyperparameters)
+        | ({"patience": plan.stopping.patience} if plan.stopping else {}),
         seed=plan.seed,
         suffix=plan.suffix,
         metadata={"run": str(run.id), "plan": run.plan_hash[:12]},

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from bot.decisions.planning import (
     Plan,
     Predicted,
+    Stopping,
     canonical_json,
     hyperparameters_for,
     plan_from_json,
     plan_hash,
     plan_key,
 )
-from trainers.auto import epochs_for
+from trainers.auto import epochs_for, hosted_epochs_for
 
 PLAN = Plan(
     dataset="tickets",
@@ -63,6 +64,7 @@ PREDICTED = Predicted(
     seconds=120,
     measured=(("the classical model", 0.912), ("retrieval on openai/gpt-4o-mini", 0.9)),
 )
+STOPPING = Stopping(2, "f" * 64, "e" * 64, 540, 60)
 # Of PLAN, by the release that knew no predictions.
 OLD_HASH = "3a79070f5fb8ed40bbb7718cc627298031dca2cd047c28c13b2a2754f332297b"
 
@@ -81,8 +83,8 @@ def changes() -> list[tuple[str, Any]]:
         value = getattr(PLAN, field.name)
         if field.name == "hyperparameters":
             continue
-        if field.name == "predicted":
-            found.append((field.name, PREDICTED))
+        if field.name in ("predicted", "stopping"):
+            found.append((field.name, PREDICTED if field.name == "predicted" else STOPPING))
             continue
         if isinstance(value, str):
             found += [(field.name, value + "x"), (field.name, value.upper() + " ")]
@@ -108,14 +110,14 @@ def test_a_system_prompt_that_is_empty_is_not_one_that_is_absent() -> None:
     assert plan_hash(replace(PLAN, system="")) != plan_hash(replace(PLAN, system=None))
 
 
-@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, predicted=PREDICTED)])
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, predicted=PREDICTED, stopping=STOPPING)])
 def test_a_plan_survives_being_stored(plan: Plan) -> None:
     assert plan_from_json(canonical_json(plan)) == plan
 
 
 def test_a_plan_of_before_there_were_predictions_loads_and_keeps_its_hash() -> None:
     stored = json.loads(canonical_json(PLAN))
-    assert "predicted" not in stored
+    assert "predicted" not in stored and "stopping" not in stored
     again = plan_from_json(json.dumps(stored))
     assert again == PLAN and again.predicted is None
     assert plan_hash(again) == OLD_HASH
@@ -194,6 +196,7 @@ def test_a_plan_without_whole_epochs_or_order_is_a_fault(wrong: tuple[tuple[str,
 )
 def test_a_small_set_is_seen_more_often(rows: int, epochs: int) -> None:
     assert epochs_for(rows) == epochs
+    assert hosted_epochs_for(rows) == min(epochs, 3)
 
 
 def test_our_own_trainer_is_told_everything_and_a_hosted_one_the_epochs() -> None:

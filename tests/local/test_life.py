@@ -25,19 +25,6 @@ from tests.local.runs import (
 from trainers.local.spool import LoraSettings, read_events, read_json
 from trainers.local.train import PAUSED, work
 from trainers.local.training.checkpoints import checkpoint_folder
-from trainers.local.training.course import (
-    Pace,
-    Position,
-    Validation,
-    best,
-    has_lost_patience,
-    is_due,
-    is_over_ceiling,
-    result_sentence,
-    stop_sentence,
-)
-from trainers.local.training.data import Row, sort_out
-from trainers.local.training.failures import TrainingFailed
 
 SETTINGS = LoraSettings(
     n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.1
@@ -279,27 +266,6 @@ def test_tensorboard_draws_each_step_once_over_a_kill(same_job: Path) -> None:
     assert [p.step for p in board.Scalars("valid/loss")] == [4, 8, 10, 12, 16, 20, 24, 28, 30]
 
 
-def row(tokens: int, answer: int) -> Row:
-    """The last `answer` of its tokens are to be learnt."""
-    return Row(tokens, list(range(tokens)), [False] * (tokens - answer) + [True] * answer)
-
-
-LONG = (row(8, 2), row(12, 4), row(30, 3))
-
-
-def test_rows_that_are_too_long_are_left_out_cut_or_refused_as_the_job_says() -> None:
-    left_out = sort_out(LONG, 10, "training_file")
-    assert ([r.line for r in left_out.rows], left_out.too_long, left_out.cut) == ([8], 2, 0)
-    cut = sort_out(LONG, 10, "training_file", "truncate")
-    assert ([len(r.ids) for r in cut.rows], cut.too_long, cut.cut) == ([8, 10], 1, 1)
-    with pytest.raises(TrainingFailed) as caught:
-        sort_out(LONG, 10, "training_file", "refuse")
-    assert caught.value.message == (
-        "2 rows are longer than max_length 10 tokens, the first in line 12, and too_long is 'refuse'. "
-        "Shorten them, set max_length to 30, or set too_long to 'leave_out' or 'truncate'."
-    )
-
-
 def test_rows_that_were_cut_are_counted_in_an_event(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
@@ -315,62 +281,17 @@ def test_rows_that_were_cut_are_counted_in_an_event(
     ]
 
 
-def validations(*losses: float) -> tuple[Validation, ...]:
-    return tuple(Validation(10 * number, loss, 0.5) for number, loss in enumerate(losses, start=1))
-
-
-@pytest.mark.parametrize(
-    ("found", "patience", "is_lost"),
-    [
-        ((), 1, False),
-        ((0.5,), 1, False),
-        ((0.5, 0.6), 1, True),
-        ((0.5, 0.6), 2, False),
-        ((0.5, 0.6, 0.5), 2, True),
-        ((0.5, 0.6, 0.4), 2, False),
-        ((0.5, 0.6, 0.7, 0.8), None, False),
-    ],
-)
-def test_patience_counts_validations_since_the_lowest_loss(
-    found: tuple[float, ...], patience: int | None, is_lost: bool
+def test_rows_beyond_the_bases_context_are_too_long_whatever_max_length_says(
+    tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
-    assert has_lost_patience(validations(*found), patience) is is_lost
-
-
-def test_of_equal_validations_the_first_is_the_best() -> None:
-    lowest = best(validations(0.6, 0.5, 0.5))
-    assert lowest is not None
-    assert lowest.step == 20
-
-
-def test_a_validation_is_due_at_each_epochs_end_and_every_so_many_steps() -> None:
-    assert [s for s in range(1, 21) if is_due(s, 10, LoraSettings())] == [10, 20]
-    assert [s for s in range(1, 21) if is_due(s, 10, LoraSettings(eval_steps=4))] == [4, 8, 10, 12, 16, 20]
-
-
-def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> None:
-    pace = Pace(step_s=2.0, validation_s=None, validation_guess_s=3.0)
-    assert not is_over_ceiling(95.0, pace, 100.0)
-    assert is_over_ceiling(95.1, pace, 100.0)
-    assert is_over_ceiling(88.0, replace(pace, validation_s=10.5), 100.0)
-    assert not is_over_ceiling(1e9, pace, None)
-
-
-def test_the_lower_of_two_ceilings_holds_and_is_named() -> None:
-    settings = LoraSettings(max_seconds=7200, max_usd_micros=2_000_000, usd_per_hour_micros=1_000_000)
-    assert settings.ceiling_s == 7200
-    dear = replace(settings, usd_per_hour_micros=4_000_000)
-    assert dear.ceiling_s == 1800
-    position = Position(40, 12_000, 1799.0, validations(0.5, 0.4))
-    assert stop_sentence("ceiling", position, 100, dear) == (
-        "Stopped at step 40/100: the ceiling of $2.00 at $4.00 an hour (1,800 s) leaves no time for another step. "
-        "Reached: 12,000 tokens in 1,799 s, validation loss 0.4000 at best."
-    )
-    assert "the ceiling of 7,200 s leaves" in stop_sentence("ceiling", position, 100, settings)
-
-
-def test_the_result_is_told_only_where_validations_chose_it() -> None:
-    assert result_sentence(Position(40, 1, 1.0), 40) is None
-    assert (result_sentence(Position(30, 1, 1.0, validations(0.5, 0.4, 0.6)), 40) or "").startswith(
-        "The result is the checkpoint of step 20/40: its validation loss of 0.4000 is the lowest"
-    )
+    settings = replace(SETTINGS, n_epochs=1, max_length=100_000)
+    answer = {"role": "assistant", "content": "y " * 2100}
+    long = tmp_path / "long.jsonl"
+    row = json.dumps({"messages": [{"role": "user", "content": "x"}, answer]})
+    long.write_text(rows_file.read_text(encoding="utf-8") + "\n" + row, encoding="utf-8")
+    folder = make_job(tmp_path / "job", tiny_model_dir, long, settings)
+    assert work(folder) == 0
+    assert warnings(folder) == [
+        "max_length 100000 is more than the base's context: rows may have 2048 tokens",
+        "Training rows left out, longer than max_length: 1",
+    ]

@@ -19,6 +19,14 @@ def rate_of_base(source: str) -> float:
     return rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
 
 
+def context_of_base(source: str) -> int | None:
+    """The most tokens that the model was made for; None where its config doesn't say."""
+    config = read_config(source)
+    text = config.get("text_config", config)
+    context = text.get("max_position_embeddings") if isinstance(text, dict) else None
+    return context if isinstance(context, int) else None
+
+
 def read_config(source: str) -> dict[str, Any]:
     """Empty where there is none on this machine."""
     path = Path(source) / "config.json"

@@ -17,7 +17,8 @@ class Question:
     what one wrong answer costs; a training every `retrain_months`; a machine is up for `hosting_hours` a month,
     or paid by use with `serving_speed` tokens a second while busy, `utilisation` (0 to 1) of its time;
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
-    `monitoring_usd` a month; `runs` until one is good enough.
+    `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
+    validations without improvement.
     """
 
     current: str | None = None
@@ -37,6 +38,7 @@ class Question:
     serving_speed: Decimal | None = None
     utilisation: Decimal | None = None
     runs: int | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True)

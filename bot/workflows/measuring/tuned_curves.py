@@ -125,7 +125,8 @@ def _by_a_run(desk: Desk, plan: TunedCurvePlan, planned: PlannedSize, sha256: st
 def _trained_alike(run: Run, plan: TunedCurvePlan, planned: PlannedSize, sha256: str) -> bool:
     other = plan_from_json(run.plan)
     theirs = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
-    return theirs == (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
+    ours = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
+    return theirs == ours and other.stopping is None
 
 
 def _by_a_curve(

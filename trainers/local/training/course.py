@@ -76,6 +76,16 @@ def is_over_ceiling(seconds: float, pace: Pace, ceiling_s: float | None) -> bool
     return ceiling_s is not None and seconds + pace.needed_s > ceiling_s
 
 
+def lacks_validation(position: Position) -> bool:
+    return position.step > 0 and all(each.step != position.step for each in position.validations)
+
+
+def why_stop(position: Position, pace: Pace, settings: LoraSettings) -> Stop | None:
+    if has_lost_patience(position.validations, settings.patience):
+        return "patience"
+    return "ceiling" if is_over_ceiling(position.seconds, pace, settings.ceiling_s) else None
+
+
 def stop_sentence(why: Stop, position: Position, total: int, settings: LoraSettings) -> str:
     where = f"Stopped at step {position.step}/{total}"
     if why == "patience":

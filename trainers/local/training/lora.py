@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
+from trainers.local.configs import context_of_base
 from trainers.local.spool import LoraSettings, TrainingJob, is_disk_full, replace_json
 from trainers.local.training.base import add_lora, count_parameters, load_model, load_tokenizer
 from trainers.local.training.checkpoints import (
@@ -32,11 +33,11 @@ from trainers.local.training.course import (
     Stop,
     Validation,
     best,
-    has_lost_patience,
     is_due,
-    is_over_ceiling,
+    lacks_validation,
     result_sentence,
     stop_sentence,
+    why_stop,
 )
 from trainers.local.training.data import Row, Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
@@ -88,6 +89,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     device = best_device()
     dtype = best_dtype(device)
     tokenizer = load_tokenizer(job.base)
+    settings = within_context(settings, job.base, journal)
     training = read_rows(
         Path(job.training_file), tokenizer, settings.max_length, "training_file", settings.too_long
     )
@@ -183,14 +185,15 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     finish(folder, job, trainee, replace(position, seconds=time.monotonic() - started), total, stop, journal)
 
 
-def lacks_validation(position: Position) -> bool:
-    return position.step > 0 and all(each.step != position.step for each in position.validations)
-
-
-def why_stop(position: Position, pace: Pace, settings: LoraSettings) -> Stop | None:
-    if has_lost_patience(position.validations, settings.patience):
-        return "patience"
-    return "ceiling" if is_over_ceiling(position.seconds, pace, settings.ceiling_s) else None
+def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraSettings:
+    """Rows are never longer than what the model was made for, whatever max_length says."""
+    context = context_of_base(base)
+    if context is None or settings.max_length <= context:
+        return settings
+    journal.warn(
+        f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
+    )
+    return replace(settings, max_length=context)
 
 
 def finish(

@@ -1,0 +1,89 @@
+"""A run that asks for early stopping, on our own trainer: rows kept back, the holdout unseen, a pause told."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from bot.decisions.planning import plan_from_json
+from bot.demo.cast import BEN
+from tests.bot.props import tickets_csv
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.world import START, Rules, World
+from tests.local.served import KEY, examples, served_here, wait_for
+from trainers.dataset.validation import carve
+
+LOCAL = "/finetune start tickets target=local/tiny"
+
+
+def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    monkeypatch.setattr("trainers.local.executors.PAUSE_S", 0.2)
+    command = ("/bin/sleep", "600")
+    with (
+        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, command) as served,
+        served.client() as client,
+    ):
+        own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
+        world = make_world(Rules(more=own))
+        world.upload_and_check(tickets_csv(400))
+        assert world.type(f"{LOCAL} patience=2") == ""
+        world.send()
+        card = world.said("to tell when to stop")
+        stop = plan_from_json(world.run().plan).stopping
+        assert stop is not None
+        assert f"{stop.n_fitted} to train on, {stop.n_validation} to tell when to stop (after 2 looks" in card
+        world.click(BEN, "approve_plan")
+        world.until_state("training")
+        job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
+        assert (job.hyperparameters.model_extra or {})["patience"] == 2
+        assert sha256(client.files.content(job.training_file).read()) == stop.fitted_sha256
+        assert sha256(client.files.content(job.validation_file or "").read()) == stop.validation_sha256
+        wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status, lambda status: status == "running")
+        client.fine_tuning.jobs.pause(job.id)
+        world.until(lambda: "Paused on the trainer" in (world.run().progress or ""), "the pause")
+        assert "its place on the machine is free" in str(world.run().progress)
+        client.fine_tuning.jobs.resume(job.id)
+        world.until(
+            lambda: "Paused on the trainer" not in (world.run().progress or ""), "the end of the pause"
+        )
+        client.fine_tuning.jobs.cancel(job.id)
+        world.until_state("cancelled")
+
+
+def test_patience_is_refused_where_the_trainer_or_the_rows_cannot_do_it(world: World) -> None:
+    world.seed_dataset()
+    assert "needs a trainer that can stop early, which Acme Tuning can't" in world.type(f"{START} patience=2")
+    assert world.store.runs.newest(1) == []
+    assert "should be a whole number from 1 to 20" in world.type(f"{START} patience=0")
+
+
+def test_rows_kept_back_are_the_same_each_time_and_share_no_question_with_the_rest(tmp_path: Path) -> None:
+    rows = examples(300).splitlines()
+    content = b"".join(row + b"\n" for row in [*rows, *rows[:50]])  # 50 questions are asked twice
+    train = hashlib.sha256(content).hexdigest()
+    (tmp_path / f"{train}.jsonl").write_bytes(content)
+    carved = carve(tmp_path, train, seed=1)
+    assert carved is not None
+    assert carved == carve(tmp_path, train, seed=1) != carve(tmp_path, train, seed=2)
+    fitted, kept = (
+        (tmp_path / f"{name}.jsonl").read_bytes().splitlines()
+        for name in (carved.fitted_sha256, carved.validation_sha256)
+    )
+    assert (len(fitted), len(kept)) == (carved.n_fitted, carved.n_validation)
+    assert 35 <= len(kept) <= 36  # a tenth, and the second asking of the last one drawn
+    assert not set(fitted) & set(kept)
+    assert sorted([*fitted, *kept]) == sorted([*rows, *rows[:50]])
+
+
+def test_under_100_rows_none_can_be_spared(tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_bytes(examples(99))
+    assert carve(tmp_path, "few", seed=1) is None
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,104 @@
+"""How long a run goes on, which checkpoint is its result, which rows it takes: rules, without a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trainers.local.spool import LoraSettings
+from trainers.local.training.course import (
+    Pace,
+    Position,
+    Validation,
+    best,
+    has_lost_patience,
+    is_due,
+    is_over_ceiling,
+    result_sentence,
+    stop_sentence,
+)
+from trainers.local.training.data import Row, sort_out
+from trainers.local.training.failures import TrainingFailed
+
+
+def row(tokens: int, answer: int) -> Row:
+    """The last `answer` of its tokens are to be learnt."""
+    return Row(tokens, list(range(tokens)), [False] * (tokens - answer) + [True] * answer)
+
+
+LONG = (row(8, 2), row(12, 4), row(30, 3))
+
+
+def test_rows_that_are_too_long_are_left_out_cut_or_refused_as_the_job_says() -> None:
+    left_out = sort_out(LONG, 10, "training_file")
+    assert ([r.line for r in left_out.rows], left_out.too_long, left_out.cut) == ([8], 2, 0)
+    cut = sort_out(LONG, 10, "training_file", "truncate")
+    assert ([len(r.ids) for r in cut.rows], cut.too_long, cut.cut) == ([8, 10], 1, 1)
+    with pytest.raises(TrainingFailed) as caught:
+        sort_out(LONG, 10, "training_file", "refuse")
+    assert caught.value.message == (
+        "2 rows are longer than max_length 10 tokens, the first in line 12, and too_long is 'refuse'. "
+        "Shorten them, set max_length to 30, or set too_long to 'leave_out' or 'truncate'."
+    )
+
+
+def validations(*losses: float) -> tuple[Validation, ...]:
+    return tuple(Validation(10 * number, loss, 0.5) for number, loss in enumerate(losses, start=1))
+
+
+@pytest.mark.parametrize(
+    ("found", "patience", "is_lost"),
+    [
+        ((), 1, False),
+        ((0.5,), 1, False),
+        ((0.5, 0.6), 1, True),
+        ((0.5, 0.6), 2, False),
+        ((0.5, 0.6, 0.5), 2, True),
+        ((0.5, 0.6, 0.4), 2, False),
+        ((0.5, 0.6, 0.7, 0.8), None, False),
+    ],
+)
+def test_patience_counts_validations_since_the_lowest_loss(
+    found: tuple[float, ...], patience: int | None, is_lost: bool
+) -> None:
+    assert has_lost_patience(validations(*found), patience) is is_lost
+
+
+def test_of_equal_validations_the_first_is_the_best() -> None:
+    lowest = best(validations(0.6, 0.5, 0.5))
+    assert lowest is not None
+    assert lowest.step == 20
+
+
+def test_a_validation_is_due_at_each_epochs_end_and_every_so_many_steps() -> None:
+    assert [s for s in range(1, 21) if is_due(s, 10, LoraSettings())] == [10, 20]
+    assert [s for s in range(1, 21) if is_due(s, 10, LoraSettings(eval_steps=4))] == [4, 8, 10, 12, 16, 20]
+
+
+def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> None:
+    pace = Pace(step_s=2.0, validation_s=None, validation_guess_s=3.0)
+    assert not is_over_ceiling(95.0, pace, 100.0)
+    assert is_over_ceiling(95.1, pace, 100.0)
+    assert is_over_ceiling(88.0, replace(pace, validation_s=10.5), 100.0)
+    assert not is_over_ceiling(1e9, pace, None)
+
+
+def test_the_lower_of_two_ceilings_holds_and_is_named() -> None:
+    settings = LoraSettings(max_seconds=7200, max_usd_micros=2_000_000, usd_per_hour_micros=1_000_000)
+    assert settings.ceiling_s == 7200
+    dear = replace(settings, usd_per_hour_micros=4_000_000)
+    assert dear.ceiling_s == 1800
+    position = Position(40, 12_000, 1799.0, validations(0.5, 0.4))
+    assert stop_sentence("ceiling", position, 100, dear) == (
+        "Stopped at step 40/100: the ceiling of $2.00 at $4.00 an hour (1,800 s) leaves no time for another step. "
+        "Reached: 12,000 tokens in 1,799 s, validation loss 0.4000 at best."
+    )
+    assert "the ceiling of 7,200 s leaves" in stop_sentence("ceiling", position, 100, settings)
+
+
+def test_the_result_is_told_only_where_validations_chose_it() -> None:
+    assert result_sentence(Position(40, 1, 1.0), 40) is None
+    assert (result_sentence(Position(30, 1, 1.0, validations(0.5, 0.4, 0.6)), 40) or "").startswith(
+        "The result is the checkpoint of step 20/40: its validation loss of 0.4000 is the lowest"
+    )
