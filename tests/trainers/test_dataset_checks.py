@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from trainers.dataset import (
     CLASSIFY,
+    Columns,
     Example,
     Finding,
     Task,
+    check_file,
     count_labels,
     lists_labels,
     prompted,
@@ -18,9 +21,10 @@ from trainers.dataset import (
     with_system,
 )
 from trainers.dataset.findings import Findings
-from trainers.dataset.rules.checks import check_rows
+from trainers.dataset.holdout.splitting import chat_row
+from trainers.dataset.rules.checks import check_size
 from trainers.dataset.rules.sensitive import check_sensitive, faults_in
-from trainers.dataset.values import normalised, question_key, question_keys
+from trainers.dataset.values import normalised, question_key
 from trainers.types import Message
 
 
@@ -33,10 +37,12 @@ def rows(count: int, labels: Sequence[str] = ("a", "b")) -> list[Example]:
     return [row(i, f"question {i}", labels[i % len(labels)]) for i in range(1, count + 1)]
 
 
-def checked(examples: Sequence[Example], task: Task = "labels") -> tuple[Finding, ...]:
-    found = Findings(listed=20)
-    check_rows(examples, question_keys(examples), task, found)
-    return found.sorted()
+def checked(folder: Path, examples: Sequence[Example]) -> tuple[Finding, ...]:
+    """What a check finds in a file that has each of them in its line."""
+    lines = {example.line: chat_row(example) for example in examples}
+    file = folder / "rows.jsonl"
+    file.write_bytes(b"\n".join(lines.get(line, b"") for line in range(1, max(lines) + 1)))
+    return check_file(file, file.name, Columns(), folder, 7).findings
 
 
 def by_code(findings: Sequence[Finding], code: str) -> list[Finding]:
@@ -56,14 +62,16 @@ def by_code(findings: Sequence[Finding], code: str) -> list[Finding]:
     ],
 )
 def test_the_number_of_rows_is_judged_by_the_thresholds(count: int, code: str, severity: str) -> None:
-    findings = [f for f in checked(rows(count), "free_text") if f.line is None]
+    found = Findings(listed=20)
 
-    assert [(finding.code, finding.severity, finding.count) for finding in findings] == [
+    check_size(count, found)
+
+    assert [(finding.code, finding.severity, finding.count) for finding in found.sorted()] == [
         (code, severity, count)
     ]
 
 
-def test_a_copy_is_found_whatever_its_case_and_spacing() -> None:
+def test_a_copy_is_found_whatever_its_case_and_spacing(tmp_path: Path) -> None:
     examples = [
         row(3, "My printer", "a"),
         row(5, "other", "b"),
@@ -71,24 +79,24 @@ def test_a_copy_is_found_whatever_its_case_and_spacing() -> None:
         row(12, "my  PRINTER", "A"),
     ]
 
-    assert [(f.line, f.code, f.message) for f in checked(examples) if f.line] == [
+    assert [(f.line, f.code, f.message) for f in checked(tmp_path, examples) if f.line] == [
         (12, "duplicate", "Line 12 repeats line 3.")
     ]
 
 
-def test_one_question_with_two_answers_is_a_contradiction_that_names_both_lines() -> None:
+def test_one_question_with_two_answers_is_a_contradiction_that_names_both_lines(tmp_path: Path) -> None:
     examples = [row(2, "my printer", "a"), row(3, "My printer", "b"), row(4, "my printer", "b")]
 
-    assert [(f.line, f.code, f.message) for f in checked(examples) if f.line] == [
+    assert [(f.line, f.code, f.message) for f in checked(tmp_path, examples) if f.line] == [
         (3, "contradiction", "Line 3 asks the same as line 2 and has another answer."),
         (4, "duplicate", "Line 4 repeats line 3."),
     ]
 
 
-def test_one_question_under_two_instructions_is_neither() -> None:
+def test_one_question_under_two_instructions_is_neither(tmp_path: Path) -> None:
     examples = [row(1, "hello", "hallo", "Into German."), row(2, "hello", "bonjour", "Into French.")]
 
-    assert [f for f in checked(examples, "free_text") if f.line] == []
+    assert [f for f in checked(tmp_path, examples) if f.line] == []
 
 
 def test_the_turns_before_the_question_belong_to_it() -> None:
@@ -98,37 +106,37 @@ def test_the_turns_before_the_question_belong_to_it() -> None:
     assert question_key(Example(1, (first, *answer))) != question_key(Example(2, (second, *answer)))
 
 
-def test_labels_with_few_rows_are_counted_and_named_but_not_a_single_one() -> None:
+def test_labels_with_few_rows_are_counted_and_named_but_not_a_single_one(tmp_path: Path) -> None:
     examples = [
         *rows(40),
         *[row(50 + i, f"rare {i}", "rare") for i in range(3)],
         row(60, "x", "a customer's words"),
     ]
 
-    (finding,) = by_code(checked(examples), "few_rows_of_label")
+    (finding,) = by_code(checked(tmp_path, examples), "few_rows_of_label")
 
     assert finding.message == "2 of 4 labels have fewer than 10 rows: rare (3)."
     assert "words" not in finding.message
 
 
-def test_an_uneven_file_is_told_of() -> None:
+def test_an_uneven_file_is_told_of(tmp_path: Path) -> None:
     examples = [*rows(100, ["often"]), *[row(200 + i, f"rare {i}", "rare") for i in range(10)]]
 
-    (finding,) = by_code(checked(examples), "imbalance")
+    (finding,) = by_code(checked(tmp_path, examples), "imbalance")
 
     assert finding.message == "The most frequent label has 100 rows, the rarest 10."
 
 
-def test_one_label_in_two_spellings_is_found() -> None:
+def test_one_label_in_two_spellings_is_found(tmp_path: Path) -> None:
     examples = [*rows(30, ["App Bug"]), *[row(90 + i, f"other {i}", "app bug") for i in range(30)]]
 
-    (finding,) = by_code(checked(examples), "labels_alike")
+    (finding,) = by_code(checked(tmp_path, examples), "labels_alike")
 
     assert finding.message == "1 label is written in more than one way: App Bug (30)."
 
 
-def test_a_file_with_one_label_blocks() -> None:
-    assert [f.severity for f in by_code(checked(rows(30, ["a"])), "one_label")] == ["blocks"]
+def test_a_file_with_one_label_blocks(tmp_path: Path) -> None:
+    assert [f.severity for f in by_code(checked(tmp_path, rows(30, ["a"])), "one_label")] == ["blocks"]
 
 
 @pytest.mark.parametrize(

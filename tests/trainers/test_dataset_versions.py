@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Example, Split, split, store_chat
-from trainers.dataset.holdout.versions import Continued, Diff, Previous, continue_split
+from trainers.dataset.holdout.parts import continued as parts_of
+from trainers.dataset.holdout.versions import Diff, Previous
 from trainers.dataset.rules.near import near_copies, question_text
 from trainers.dataset.values import question_key, question_keys
 from trainers.types import Message
@@ -30,6 +32,24 @@ def even(count: int, labels: int = 2, begin: int = 1) -> list[Example]:
 def stored(folder: Path, parts: Split) -> Previous:
     shas = [store_chat(folder, side) for side in (parts.train, parts.holdout)]
     return Previous(*[folder / f"{sha}.jsonl" for sha in shas])
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A version after the one before, as it is written: held-out rows that it lacks come last."""
+
+    split: Split
+    diff: Diff
+
+
+def continue_split(
+    examples: Sequence[Example], previous: Previous, seed: int, groups: Sequence[int] | None = None
+) -> Continued:
+    parts = parts_of(previous, examples, question_keys(examples), "labels", seed, groups)
+    assert parts.diff is not None
+    train = tuple(e for i, e in enumerate(examples) if i not in parts.held)
+    held = tuple(e for i, e in enumerate(examples) if i in parts.held)
+    return Continued(Split(train, (*held, *parts.kept)), parts.diff)
 
 
 def keys_of(examples: Sequence[Example]) -> set[bytes]:

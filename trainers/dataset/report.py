@@ -289,5 +289,5 @@ def _parts(
     if holdout is not None:
         return against(holdout, facts, found)
     if previous is not None:
-        return continued(previous, taken.rows, taken.task, seed, groups)
+        return continued(previous, taken.rows, facts.keys, taken.task, seed, groups)
     return drawn(facts, taken.labels, seed, groups, found)

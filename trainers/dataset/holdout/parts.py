@@ -59,17 +59,23 @@ def against(frozen: Sequence[Example], facts: Facts, found: Findings) -> Parts:
 
 
 def continued(
-    previous: Previous, rows: StoredRows, task: Task, seed: int, groups: Sequence[int] | None
+    previous: Previous,
+    rows: Sequence[Example],
+    keys: Sequence[bytes],
+    task: Task,
+    seed: int,
+    groups: Sequence[int] | None = None,
 ) -> Parts:
-    """The holdout of the version before stays held out; a share of the new questions joins it.
+    """The holdout of the version before stays held out; a share of the new questions joins it. `keys` are the rows'
+    question_keys.
 
     ValueError where a file of it is not what was written.
     """
     doing = "reading the version before"
     train, holdout = rows_of(written(previous.train, doing), task), written(previous.holdout, doing)
     before = Before(train, rows_of(holdout, task))
-    now = rows_of(rows, task, rows.facts.keys)
+    now = rows_of(rows, task, keys)
     held = held_rows(now, before, seed, groups)
-    asked = set(rows.facts.keys)
+    asked = set(keys)
     kept = tuple(e for e, row in zip(holdout, before.holdout, strict=True) if row.key not in asked)
     return Parts(held, kept, diff(now, before, held, task))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trainers.dataset.holdout.splitting import Split, choose, strata_labels
+from trainers.dataset.holdout.splitting import choose, strata_labels
 from trainers.dataset.reading import read
 from trainers.dataset.values import Example, Limits, Task, normalised, question_keys
 
@@ -51,12 +51,6 @@ class Diff:
 
 
 @dataclass(frozen=True)
-class Continued:
-    split: Split
-    diff: Diff
-
-
-@dataclass(frozen=True)
 class Row:
     """What of a row matters here. `answer` is any text that equal answers share; `label` its stratum."""
 
@@ -79,32 +73,6 @@ class Before:
     @cached_property
     def trained(self) -> frozenset[bytes]:
         return frozenset(row.key for row in self.train) - self.held
-
-
-def continue_split(
-    examples: Sequence[Example],
-    previous: Previous,
-    seed: int,
-    task: Task = "labels",
-    keys: Sequence[bytes] | None = None,
-    groups: Sequence[int] | None = None,
-) -> Continued:
-    """Both sides in the order of the file; held-out rows that it lacks come last. `groups`: near copies, as for
-    `choose`. ValueError where a file of `previous` is not what was written."""
-    rows = rows_of(examples, task, keys)
-    doing = "reading the version before"
-    train, holdout = written(previous.train, doing), written(previous.holdout, doing)
-    before = Before(rows_of(train, task), rows_of(holdout, task))
-    held = held_rows(rows, before, seed, groups)
-    missing = _missing(rows, before)
-    parts = Split(
-        train=tuple(e for i, e in enumerate(examples) if i not in held),
-        holdout=(
-            *(e for i, e in enumerate(examples) if i in held),
-            *(e for e, row in zip(holdout, before.holdout, strict=True) if row.key in missing),
-        ),
-    )
-    return Continued(parts, diff(rows, before, held, task))
 
 
 def written(path: Path, doing: str) -> tuple[Example, ...]:

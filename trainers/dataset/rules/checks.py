@@ -72,19 +72,6 @@ def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
-def check_rows(examples: Sequence[Example], keys: Sequence[bytes], task: Task, found: Findings) -> None:
-    """`keys` are the examples' question_keys."""
-    check_size(len(examples), found)
-    Repeats(found).add_all(
-        [example.line for example in examples],
-        [hash(normalised(example.system)) for example in examples],
-        keys,
-        [hash(normalised(example.answer)) for example in examples],
-    )
-    if task == "labels":
-        check_labels(count_labels(examples), len(examples), found)
-
-
 def check_size(rows: int, found: Findings) -> None:
     if rows < MINIMUM:
         found.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
