@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Limits, Reading, read
+from trainers.dataset.values import is_blank
 from trainers.types import Message
 
 GOOD = '{"messages": [{"role": "user", "content": "hi %d"}, {"role": "assistant", "content": "greeting"}]}'
@@ -35,6 +36,10 @@ def codes(reading: Reading) -> list[tuple[int | None, str]]:
 
 def chat(*messages: dict[str, object], **more: object) -> str:
     return json.dumps({"messages": messages, **more})
+
+
+def seen(text: str) -> bool:
+    return not is_blank(text)
 
 
 def calling(name: str, arguments: str = "{}") -> dict[str, object]:
@@ -77,6 +82,9 @@ BAD_LINES = [
     (chat({"role": "user", "content": " \\n"}, REPLY).replace("\\\\n", "\\n"), "empty_content"),
     (chat(USER, {"role": "assistant", "content": ""}), "empty_content"),
     (chat(USER, {"role": "assistant", "content": None}), "empty_content"),
+    (chat(USER, {"role": "assistant", "content": " \u200b\u2060\ufeff "}), "empty_content"),
+    (chat({"role": "user", "content": "\u200d\u00ad"}, REPLY), "empty_content"),
+    ('{"prompt": "a", "completion": "\\u200b"}', "empty_content"),
     (chat({"role": "user", "content": 5}, REPLY), "content_not_text"),
     (chat({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, REPLY), "content_not_text"),
     (chat(USER, {**REPLY, "weight": 2}), "bad_weight"),
@@ -440,8 +448,8 @@ def test_no_bytes_make_reading_raise(tmp_path_factory: pytest.TempPathFactory, c
 
 @settings(max_examples=200, deadline=None)
 @given(
-    text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(str.strip),
-    label=st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(seen),
+    label=st.text(st.characters(codec="utf-8"), min_size=1).filter(seen),
 )
 def test_any_text_survives_the_way_through_json(
     tmp_path_factory: pytest.TempPathFactory, text: str, label: str
@@ -451,3 +459,41 @@ def test_any_text_survives_the_way_through_json(
     (example,) = read_bytes(tmp_path_factory.getbasetemp(), line.encode()).examples
 
     assert (example.prompt[0].content, example.answer) == (text, label)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            chat(USER, REPLY)[:-1] + ', "metadata": {"who": "Anna"}}',
+            "a key that no trainer reads, left out: metadata",
+        ),
+        (
+            chat({**USER, "colour": "red"}, {**REPLY, "b\u202e": 1}),
+            "keys that no trainer reads, left out: b, colour",
+        ),
+        (chat({**USER, **{f"k{n}": n for n in range(8)}}, REPLY), "left out: k0, k1, k2, k3, k4 and 3 more"),
+        (chat(USER, {**REPLY, "anna@example.org": "Anna"}), "has a key that no trainer reads, left out"),
+        (chat(USER, {**REPLY, "a customer's words " * 3: 1}), "has a key that no trainer reads, left out"),
+        ('{"prompt": "q", "completion": "a", "id": 7}', "a key that no trainer reads, left out: id"),
+    ],
+)
+def test_keys_that_do_not_reach_the_trainer_are_told_by_line_and_name_never_by_value(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line)
+
+    (finding,) = read(path, "rows.jsonl").findings
+
+    assert (finding.line, finding.severity, finding.code) == (1, "tells", "dropped_keys")
+    assert finding.message.endswith(f"{said}.")
+    assert "Anna" not in finding.message and "red" not in finding.message
+
+
+@pytest.mark.parametrize("key", ["name", "weight", "refusal"])
+def test_keys_that_trainers_know_are_no_finding(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(chat(USER, {**REPLY, key: 1}))
+
+    assert read(path, "rows.jsonl").findings == ()

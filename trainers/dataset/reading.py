@@ -151,6 +151,8 @@ def parse_line(line: int, row: bytes, found: Findings, limits: Limits, progress:
         found.at(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
         return None
     progress.pairs += row_format == "preference"
+    if example.dropped:
+        found.at(line, jsonl.dropped_fault(example.dropped))
     return example
 
 

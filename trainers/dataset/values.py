@@ -56,12 +56,14 @@ class Example:
     """One row: a conversation whose last message is the answer to learn. `line` is where it begins, from 1.
 
     A message that calls tools has as content its text and then the calls as JSON; `row` is then the row's
-    own JSON, and it is what gets written. `row` is None where the messages say everything.
+    own JSON, and it is what gets written. `row` is None where the messages say everything. `dropped` are the
+    names of what stood beside it and is not written: no trainer reads it.
     """
 
     line: int
     messages: tuple[Message, ...]
     row: bytes | None = None
+    dropped: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -75,6 +77,22 @@ class Example:
     def system(self) -> str:
         """The instructions, empty where there are none."""
         return "\n".join(m.content for m in self.messages if m.role in ("system", "developer"))
+
+
+def is_blank(text: str) -> bool:
+    """Whether a person sees nothing: no character at all, or white space and characters without a width."""
+    return not text.strip(UNSEEN)
+
+
+# What str.strip takes, and Unicode's Default_Ignorable_Code_Point below U+10000, the lone surrogates aside.
+_NO_WIDTH = (
+    (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
+    (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164),
+    (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
+)  # fmt: skip
+UNSEEN = "".join(
+    [*filter(str.isspace, map(chr, range(0x3001))), *(chr(c) for a, b in _NO_WIDTH for c in range(a, b + 1))]
+)
 
 
 def normalised(text: str) -> str:

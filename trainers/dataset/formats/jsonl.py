@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, cast, get_args
 
 import orjson
@@ -15,7 +16,8 @@ import orjson
 from trainers.dataset.findings import Fault, Rule
 from trainers.dataset.formats.preferences import PREFERENCES, Pair, is_pair, pair_of
 from trainers.dataset.formats.tools import call_fault, order_fault, tools_fault
-from trainers.dataset.values import Example, Format, Limits
+from trainers.dataset.rules.sensitive import faults_in
+from trainers.dataset.values import Example, Format, Limits, is_blank, shown
 from trainers.types import Message, Role
 
 _CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
@@ -37,10 +39,14 @@ NO_QUESTION = Rule("no_question", "blocks", "Put at least one user message befor
 EMPTY_CONTENT = Rule("empty_content", "blocks", "Fill it in, or delete the line.")
 NOT_TEXT = Rule("content_not_text", "blocks", "Use text; pictures and sound can't be trained on here.")
 BAD_WEIGHT = Rule("bad_weight", "blocks", "Use weight 0 or 1, on assistant messages only.")
+DROPPED_KEYS = Rule(
+    "dropped_keys", "tells", "Nothing to do; what the model should learn from belongs into a message's text."
+)
 NOTHING_TO_LEARN = Rule(
     "nothing_to_learn", "blocks", "Give one assistant message weight 1, or delete the line."
 )
 
+_NAMED = 5
 _ROLES = frozenset(get_args(Role))
 _PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
@@ -175,11 +181,13 @@ def _completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Faul
     for name, text in (("prompt", prompt), ("completion", completion)):
         if type(text) is not str:
             return Fault(NOT_TEXT, f"has a {name} that is not text")
-        if not text.strip():
+        if is_blank(text):
             return Fault(EMPTY_CONTENT, f"has an empty {name}")
     # older files pad the completion with a space, and end both with separators of their own
     return "completion", Example(
-        line, (Message("user", prompt.strip()), Message("assistant", completion.strip()))
+        line,
+        (Message("user", prompt.strip()), Message("assistant", completion.strip())),
+        dropped=() if len(row) == 2 else tuple(row.keys() - {"prompt", "completion"}),
     )
 
 
@@ -190,6 +198,17 @@ def _preferred(line: int, pair: Pair, limits: Limits) -> tuple[Format, Example] 
     if isinstance(preferred, Fault) or isinstance(other, Fault):
         return preferred if isinstance(preferred, Fault) else cast(Fault, other)
     return "preference", preferred[1]
+
+
+@lru_cache(1024)
+def dropped_fault(names: tuple[str, ...]) -> Fault:
+    """Of a row that can be used. A name that is long or looks like somebody's data is not shown."""
+    harmless = sorted(name for name in names if shown(name) and len(name) <= 40 and not faults_in(name))
+    named = ", ".join(shown(name) for name in harmless[:_NAMED])
+    more = len(names) - len(harmless[:_NAMED])
+    rest = f" and {more:,} more" if named and more else ""
+    has = "a key" if len(names) == 1 else "keys"
+    return Fault(DROPPED_KEYS, f"has {has} that no trainer reads, left out{named and ': '}{named}{rest}")
 
 
 def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
@@ -214,7 +233,9 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
     )
     if fault:
         return fault
-    return "chat", Example(line, tuple(messages), None if plain else _kept(row))
+    if plain:
+        return "chat", Example(line, tuple(messages))
+    return "chat", Example(line, tuple(messages), _kept(row), _dropped(row))
 
 
 def _plain_message(raw: Any) -> Message | None:
@@ -222,7 +243,7 @@ def _plain_message(raw: Any) -> Message | None:
     if type(raw) is not dict or len(raw) != 2:
         return None
     role, content = raw.get("role"), raw.get("content")
-    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str or not content.strip():
+    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str or is_blank(content):
         return None
     return Message(cast(Role, role), content)
 
@@ -245,7 +266,7 @@ def _message(number: int, raw: Any) -> Message | Fault:
     calls = raw.get("tool_calls") or raw.get("function_call")
     if calls:
         content = f"{content}\n{orjson.dumps(calls).decode()}".lstrip("\n")
-    if not content.strip():
+    if is_blank(content):
         return Fault(EMPTY_CONTENT, f"has an empty {role} message, number {number}")
     return Message(cast(Role, role), content, weight)
 
@@ -278,3 +299,9 @@ def _kept(row: dict[str, Any]) -> bytes:
     kept = {key: row[key] for key in _ROW_KEYS if key in row}
     kept["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in row["messages"]]
     return orjson.dumps(kept)
+
+
+def _dropped(row: dict[str, Any]) -> tuple[str, ...]:
+    """The keys that `_kept` leaves out."""
+    beside = row.keys() - _ROW_KEYS
+    return tuple(beside.union(*[message.keys() - _MESSAGE_KEYS for message in row["messages"]]))

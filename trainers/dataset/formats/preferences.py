@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers.dataset.findings import Fault, Rule
+from trainers.dataset.values import is_blank
 
 _FORM = (
     'Write {"input": {"messages": […]}, "preferred_output": [{"role": "assistant", "content": "…"}], '
@@ -63,7 +64,7 @@ def pair_of(row: dict[str, Any]) -> Pair | Fault:
 def _messages(value: Any, role: str) -> list[Any] | None:
     if type(value) is dict:
         value = value.get("messages")
-    if type(value) is str and value.strip():
+    if type(value) is str and not is_blank(value):
         return [{"role": role, "content": value}]
     return value if type(value) is list and value else None
 
@@ -92,4 +93,5 @@ def _checked(pair: Pair) -> Pair | Fault:
 
 def _says(message: dict[str, Any]) -> bool:
     content = message.get("content")
-    return bool(content.strip() if type(content) is str else content or message.get("tool_calls"))
+    says = not is_blank(content) if type(content) is str else bool(content)
+    return says or bool(message.get("tool_calls"))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.formats.columns import Layout, NoLayout, find_layout
-from trainers.dataset.values import Choices, Columns, Example
+from trainers.dataset.values import Choices, Columns, Example, is_blank
 from trainers.types import Message
 
 BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and write a quote inside a text twice.")
@@ -101,8 +101,8 @@ def _example(record: Record, layout: Layout) -> Example | Fault:
             WRONG_WIDTH, f"has {width} column{'' if width == 1 else 's'} where the first line has {wanted}"
         )
     text, label = record.cells[layout.text].strip(), record.cells[layout.label].strip()
-    if not text:
+    if is_blank(text):
         return Fault(EMPTY_TEXT, "has no text")
-    if not label:
+    if is_blank(label):
         return Fault(EMPTY_LABEL, "has no label")
     return Example(record.line, (Message("user", text), Message("assistant", label)))

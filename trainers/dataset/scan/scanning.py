@@ -24,7 +24,7 @@ from trainers.dataset.scan.escapes import hidden, unescaped
 from trainers.dataset.scan.frames import Frames, Texts
 from trainers.dataset.scan.lines import Block, blocks
 from trainers.dataset.scan.shapes import Shape, shape_of
-from trainers.dataset.values import Example, Limits
+from trainers.dataset.values import UNSEEN, Example, Limits
 from trainers.types import Role
 
 _CONTROLS = bytes(1 if byte < 32 and byte != 10 else 0 for byte in range(256))
@@ -160,7 +160,8 @@ def _grouped(shapes: list[Shape | None], texts: list[Texts], one_line: bool) -> 
         groups = _groups([shape for shape in shapes if shape is not None], texts, known)
     except UnicodeDecodeError:
         return _Framed(range(len(shapes)))
-    whole = all(all(map(str.strip, column.texts)) for group in groups for column in group.columns)
+    columns = [column for group in groups for column in group.columns]
+    whole = all("" not in [text.strip(UNSEEN) for text in column.texts] for column in columns)
     return _Framed(parsed, groups, one_line) if whole else _Framed(range(len(shapes)))
 
 
