@@ -18,7 +18,9 @@ from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load_if_sound, refuse
 @click.option(
     "--holdout", metavar="TEST", type=FILE, help="A test set of your own: does FILE ask what it asks?"
 )
-@click.option("--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there.")
+@click.option(
+    "--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there, without what TEST asks."
+)
 @click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
@@ -58,7 +60,7 @@ def check(
         refuse(report.text)
     click.echo(report.to_json() if as_json else checking.report_text(report, load_if_sound()))
     if fix:
-        fixed = checking.fix(file, text, label, fix)
+        fixed = checking.fix(file, text, label, fix, holdout)
         if isinstance(fixed, Refusal):
             refuse(fixed.text)
         click.echo(fixed if as_json else f"\n{fixed}", err=as_json)

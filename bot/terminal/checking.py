@@ -14,9 +14,10 @@ from bot.settings import Settings
 from bot.views import cleaning, findings
 from bot.work.checking import LISTED
 from bot.workflows.datasets import SEED
-from trainers.dataset import NO_MODELS, Columns, Report, check_file, read
+from trainers.dataset import NO_MODELS, Columns, Example, Report, check_file, read
 from trainers.dataset.cleaning import NotCleaned, clean
 from trainers.dataset.holdout.versions import Previous
+from trainers.dataset.values import question_keys
 
 
 def check(
@@ -69,14 +70,19 @@ def check_beside(
 ) -> Report | Refusal:
     """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
     columns = Columns(text, label)
+    held = _test_rows(holdout, columns)
+    if isinstance(held, Refusal):
+        return held
+    with tempfile.TemporaryDirectory() as made:
+        return check_file(file, file.name, columns, Path(made), SEED, limits=LISTED, deep=deep, holdout=held)
+
+
+def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:
     held = read(holdout, holdout.name, columns=columns)
     if held.refused or not held.examples:
         why = f"{held.findings[0].message} {held.findings[0].cure}" if held.findings else "It has no rows."
         return Refusal(f"{holdout} can't be used as the test. {why}")
-    with tempfile.TemporaryDirectory() as made:
-        return check_file(
-            file, file.name, columns, Path(made), SEED, limits=LISTED, deep=deep, holdout=held.examples
-        )
+    return held.examples
 
 
 def report_text(report: Report, settings: Settings | None = None) -> str:
@@ -90,9 +96,15 @@ def report_text(report: Report, settings: Settings | None = None) -> str:
     return findings.terminal_text(report, waste)
 
 
-def fix(file: Path, text: str | None, label: str | None, out: Path) -> str | Refusal:
-    """Write a cleaned copy to `out`; what was left out and why, as lines."""
-    cleaned = clean(file, file.name, Columns(text, label), out, limits=LISTED)
+def fix(
+    file: Path, text: str | None, label: str | None, out: Path, holdout: Path | None = None
+) -> str | Refusal:
+    """Write a cleaned copy to `out`, without what `holdout` asks; what was left out and why, as lines."""
+    columns = Columns(text, label)
+    held = _test_rows(holdout, columns) if holdout else ()
+    if isinstance(held, Refusal):
+        return held
+    cleaned = clean(file, file.name, columns, out, limits=LISTED, held=question_keys(held))
     if isinstance(cleaned, NotCleaned):
         return Refusal(f"No cleaned copy was written. {cleaned.said}")
     return "\n".join([f"{out}: {cleaned.kept:,} rows", *cleaning.left_out(cleaned)])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.results import Refusal
+from bot.views.findings import compact
 from bot.views.words import counted
 from bot.workflows.datasets import SEED
 from trainers.dataset import (
@@ -23,7 +24,9 @@ from trainers.dataset import (
     with_system,
 )
 from trainers.dataset.findings import Findings
+from trainers.dataset.rules.near import near_copies, question_text
 from trainers.dataset.rules.sensitive import check_sensitive
+from trainers.dataset.values import question_keys
 from trainers.evaluation import normalise
 
 LISTED = 20
@@ -31,13 +34,15 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Rows:
-    """`left_out` rows of the file ask what the given holdout asks, and were not trained on. `foreign` rows of that
-    holdout have a label that the file does not know: nobody can give it."""
+    """`left_out` rows of the file ask what the given holdout asks, and were not trained on. The rows in the lines
+    `near` ask nearly that, and were. `foreign` rows of that holdout have a label that the file does not know: nobody
+    can give it."""
 
     report: Report
     files: Path
     left_out: int = 0
     foreign: int = 0
+    near: tuple[int, ...] = ()
 
 
 @contextmanager
@@ -84,7 +89,7 @@ def _against(file: Path, holdout: Path, columns: Columns, report: Report, files:
         n_train=len(kept),
         n_holdout=len(held.examples),
     )
-    return Rows(changed, files, len(shared), foreign)
+    return Rows(changed, files, len(shared), foreign, _near(kept, held.examples))
 
 
 def _sensitive(examples: tuple[Example, ...]) -> tuple[Finding, ...]:
@@ -92,6 +97,13 @@ def _sensitive(examples: tuple[Example, ...]) -> tuple[Finding, ...]:
     found = Findings(LISTED)
     check_sensitive(examples, found)
     return found.sorted()
+
+
+def _near(kept: Sequence[Example], held: Sequence[Example]) -> tuple[int, ...]:
+    """Lines of rows that nearly ask what is held out."""
+    both = [*held, *kept]
+    near = near_copies([question_text(example) for example in both], question_keys(both))
+    return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(held) <= pair.later)
 
 
 def _foreign(report: Report, held: tuple[Example, ...]) -> int:
@@ -107,6 +119,12 @@ def about(rows: Rows) -> list[str]:
     if rows.left_out:
         said.append(
             f"{counted(rows.left_out, 'row')} asked what the holdout asks, and stayed out of the learning."
+        )
+    if rows.near:
+        more = f" and {len(rows.near) - LISTED:,} more" if len(rows.near) > LISTED else ""
+        said.append(
+            f"{counted(len(rows.near), 'row')} nearly asked what the holdout asks, and stayed in the learning, so the "
+            f"scores may look too good: {compact(rows.near[:LISTED])}{more}."
         )
     if rows.foreign:
         said.append(

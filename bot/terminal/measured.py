@@ -60,6 +60,7 @@ def baseline_json(measured: Measured, rows: Rows, file: Path) -> dict[str, Any]:
         "bar": ladder.bar,
         "rows_trained_on": rows.report.n_train,
         "rows_left_out": rows.left_out,
+        "rows_nearly_held_out": len(rows.near),
         "rows_with_foreign_labels": rows.foreign,
         "rungs": [_rung(rung) for rung in ladder.rungs],
         "failed": [

@@ -85,7 +85,8 @@ def left_out(cleaned: Cleaned) -> list[str]:
 def _reason(reason: LeftOut) -> str:
     more = reason.count - len(reason.lines)
     rest = f" and {more:,} more" if more > 0 else ""
-    return f"{reason.count:,} × {in_words(reason.code)}: {compact(reason.lines)}{rest}"
+    words = "asks what the test asks" if reason.code == "overlap" else in_words(reason.code)
+    return f"{reason.count:,} × {words}: {compact(reason.lines)}{rest}"
 
 
 def _contradictions(cleaned: Cleaned) -> list[str]:

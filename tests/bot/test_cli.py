@@ -198,6 +198,14 @@ def test_a_test_set_of_ones_own_may_not_be_asked_in_the_file(tmp_path: Path) -> 
     assert overlaps[0]["message"] == "Line 4 asks what the holdout asks in line 2."
 
 
+def test_a_fix_beside_a_test_set_leaves_out_what_the_test_asks(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("text,label\n" + "\n".join(TICKETS.read_text().splitlines()[3:5]))
+    result = finetune("check", TICKETS, "--holdout", "test.csv", "--quick", "--fix", "fixed.csv")
+    assert "2 × asks what the test asks: lines 4, 5" in result.stdout
+    again = finetune("check", "fixed.csv", "--holdout", "test.csv", "--quick", "--json")
+    assert "overlap" not in {one["code"] for one in json.loads(again.stdout)["findings"]}
+
+
 def test_a_test_set_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("hello")
     result = finetune("check", TICKETS, "--holdout", "test.csv")

@@ -132,6 +132,19 @@ def test_rows_that_the_given_holdout_asks_stay_out_of_the_learning(tmp_path: Pat
     assert (found["n"], found["rows_left_out"], found["rows_trained_on"]) == (60, 20, 100)
 
 
+def test_rows_that_nearly_ask_what_the_given_holdout_asks_stay_and_are_said(tmp_path: Path) -> None:
+    file = rows(tmp_path / "train.csv", 120)
+    near = "please tell me at once where the parcel is that I ordered with you last week"
+    file.write_text(f"{file.read_text().rstrip()}\n{near},refund\n")
+    holdout = tmp_path / "test.csv"
+    holdout.write_text(f"text,label\n{near} now,refund\nis the shop in town open on Sundays,refund\n")
+    arguments = ("baseline", file, "--holdout", holdout, "--rungs", "classical")
+    assert measured(*arguments[1:])["rows_nearly_held_out"] == 1
+    assert (
+        "1 row nearly asked what the holdout asks, and stayed in the learning" in finetune(*arguments).stdout
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -1,4 +1,5 @@
-"""Writes a cleaned file beside the one that was sent: without copies, rows that can't be read, blanks, secrets.
+"""Writes a cleaned file beside the one that was sent: without copies, rows that can't be read, blanks, secrets;
+with a test beside it also without rows that ask what the test asks.
 
 Lines that stay are the same bytes. What only a person can decide stays too: contradictions are listed, personal
 data is neither masked nor left out. The file that was sent is only read, twice, and never held in memory.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import StringIO
@@ -18,6 +19,7 @@ from typing import BinaryIO, Literal
 
 from trainers.dataset.findings import Findings
 from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.holdout.parts import OVERLAP
 from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.reading import BLANK_LINES, Progress, accepted, stream
 from trainers.dataset.rules.checks import DUPLICATE
@@ -85,11 +87,18 @@ class NotCleaned:
 
 
 def clean(
-    path: Path, name: str, columns: Columns, out: Path, *, limits: Limits = DEFAULT_LIMITS
+    path: Path,
+    name: str,
+    columns: Columns,
+    out: Path,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    held: Collection[bytes] = (),
 ) -> Cleaned | NotCleaned:
     """JSONL stays JSONL and a CSV stays a CSV, with its header; XLSX becomes a CSV and Parquet JSONL.
 
-    `name` is what people call the file. The same file gives the same bytes. OSError as from open().
+    `name` is what people call the file. `held` are the question_keys of a test: rows that ask one are left
+    out. The same file gives the same bytes. OSError as from open().
     """
     if out.exists():
         return NotCleaned(f"'{shown(out.name)}' exists already; choose another name for the cleaned file.")
@@ -98,7 +107,7 @@ def clean(
         sniffed = accepted(file, path.stat().st_size, name, found, limits)
         if sniffed is None:
             return NotCleaned(_worst(found))
-        verdict = _judge(stream(file, sniffed, columns, found, limits, progress), found)
+        verdict = _judge(stream(file, sniffed, columns, found, limits, progress), found, frozenset(held))
         if progress.pairs:
             return NotCleaned(
                 f"'{shown(name)}' holds preference pairs; only rows to train on can be cleaned."
@@ -144,7 +153,7 @@ class _Verdict:
         return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.code)))
 
 
-def _judge(examples: Iterable[Example], found: Findings) -> _Verdict:
+def _judge(examples: Iterable[Example], found: Findings, held: frozenset[bytes]) -> _Verdict:
     """`found` fills up with the rows that can't be read while `examples` are iterated."""
     verdict = _Verdict()
     first: dict[bytes, int] = {}
@@ -153,6 +162,8 @@ def _judge(examples: Iterable[Example], found: Findings) -> _Verdict:
         asked, answer = _asked(example), _digest(example.answer)
         if secret:
             verdict.reasons[example.line] = SECRET.code
+        elif held and question_key(example) in held:
+            verdict.reasons[example.line] = OVERLAP.code
         elif asked + answer in answered:
             verdict.reasons[example.line] = DUPLICATE.code
         else:
