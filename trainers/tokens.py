@@ -24,6 +24,7 @@ _REPLY = 3
 _CL100K_MODELS = ("gpt-4-", "gpt-3.5", "gpt-35", "text-embedding-")
 _O200K_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "gpt-6", "chatgpt-4o", "o1", "o3", "o4")
 _BATCH = 20_000
+OUR_ROW_TOKENS = 1024  # our own trainer leaves longer rows out, where max_length says nothing else
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load_if_sound, refuse
+from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load, load_if_sound, refuse
 
 
 @click.command()
@@ -21,6 +21,11 @@ from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load_if_sound, refuse
 @click.option(
     "--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there, without what TEST asks."
 )
+@click.option(
+    "--target",
+    metavar="MODEL",
+    help="The model to train, or its folder: its longest row and its tokenizer count.",
+)
 @click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
@@ -30,6 +35,7 @@ def check(
     against: Path | None,
     holdout: Path | None,
     fix: Path | None,
+    target: str | None,
     quick: bool,
     as_json: bool,
 ) -> None:
@@ -50,12 +56,16 @@ def check(
         refuse(
             "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
         )
+    rows = checking.rows_of_target(target, load)
+    if isinstance(rows, Refusal):
+        refuse(rows.text)
+    how = checking.How(deep=not quick, rows=rows)
     if against:
-        report = checking.check_against(against, file, text, label, deep=not quick)
+        report = checking.check_against(against, file, text, label, how)
     elif holdout:
-        report = checking.check_beside(holdout, file, text, label, deep=not quick)
+        report = checking.check_beside(holdout, file, text, label, how)
     else:
-        report = checking.check(file, text, label, deep=not quick)
+        report = checking.check(file, text, label, how=how)
     if isinstance(report, Refusal):
         refuse(report.text)
     click.echo(report.to_json() if as_json else checking.report_text(report, load_if_sound()))

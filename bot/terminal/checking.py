@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,10 +15,33 @@ from bot.settings import Settings
 from bot.views import cleaning, findings
 from bot.work.checking import LISTED
 from bot.workflows.datasets import SEED
-from trainers.dataset import NO_MODELS, Columns, Example, Report, check_file, read
+from bot.workflows.row_limits import USUAL, RowLimit, limit_of, limit_of_folder
+from trainers.dataset import NO_MODELS, Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.cleaning import NotCleaned, clean
 from trainers.dataset.holdout.versions import Previous
 from trainers.dataset.values import question_keys
+
+
+@dataclass(frozen=True)
+class How:
+    """`deep`: near copies and labels that look wrong, too. `rows`: what the model takes that is to be trained."""
+
+    deep: bool = False
+    rows: RowLimit = USUAL
+
+    @property
+    def limits(self) -> Limits:
+        return replace(LISTED, max_row_tokens=self.rows.tokens)
+
+
+QUICKLY = How()
+
+
+def rows_of_target(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
+    """`wanted` is a folder with a model or what `settings` know; None: as long as vendors' newest models take."""
+    if wanted is None:
+        return USUAL
+    return limit_of_folder(Path(wanted)) if Path(wanted).is_dir() else limit_of(settings(), wanted)
 
 
 def check(
@@ -25,10 +49,9 @@ def check(
     text: str | None,
     label: str | None,
     local_models: Mapping[str, Path] = NO_MODELS,
-    *,
-    deep: bool = False,
+    how: How = QUICKLY,
 ) -> Report:
-    """The split files are made and thrown away. `deep`: near copies and labels that look wrong, too."""
+    """The split files are made and thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         return check_file(
             file,
@@ -36,14 +59,15 @@ def check(
             Columns(text, label),
             Path(folder),
             SEED,
-            limits=LISTED,
-            deep=deep,
+            limits=how.limits,
+            encoding=how.rows.encoding,
+            deep=how.deep,
             local_models=local_models,
         )
 
 
 def check_against(
-    previous: Path, file: Path, text: str | None, label: str | None, *, deep: bool
+    previous: Path, file: Path, text: str | None, label: str | None, how: How
 ) -> Report | Refusal:
     """`file` as the next version of `previous`: its test stays the test, and the report says what changed."""
     columns = Columns(text, label)
@@ -59,14 +83,15 @@ def check_against(
             columns,
             folder,
             SEED,
-            limits=LISTED,
-            deep=deep,
+            limits=how.limits,
+            encoding=how.rows.encoding,
+            deep=how.deep,
             previous=Previous(train, holdout),
         )
 
 
 def check_beside(
-    holdout: Path, file: Path, text: str | None, label: str | None, *, deep: bool
+    holdout: Path, file: Path, text: str | None, label: str | None, how: How
 ) -> Report | Refusal:
     """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
     columns = Columns(text, label)
@@ -74,7 +99,17 @@ def check_beside(
     if isinstance(held, Refusal):
         return held
     with tempfile.TemporaryDirectory() as made:
-        return check_file(file, file.name, columns, Path(made), SEED, limits=LISTED, deep=deep, holdout=held)
+        return check_file(
+            file,
+            file.name,
+            columns,
+            Path(made),
+            SEED,
+            limits=how.limits,
+            encoding=how.rows.encoding,
+            deep=how.deep,
+            holdout=held,
+        )
 
 
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:

@@ -171,9 +171,9 @@ def _head(report: Report, waste: Waste | None) -> str:
     if report.n_train:
         lines.append(f"{report.n_train:,} rows to train on, {report.n_holdout:,} held out as the test")
     if report.rows:
-        spread = report.tokens.rows
+        spread, assumed = report.tokens.rows, ", assumed" if report.tokens.assumed else ""
         lines.append(
-            f"{spread.total:,} tokens ({report.tokens.encoding}), a row {spread.mean:.0f} on average, "
+            f"{spread.total:,} tokens ({report.tokens.encoding}{assumed}), a row {spread.mean:.0f} on average, "
             f"{spread.max:,} at most"
         )
     return "\n".join([*lines, waste_text(waste)] if waste else lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bot.drawings import labels, lengths
 from trainers.dataset import Columns, Limits, Report, check_file
 from trainers.dataset.holdout.versions import Previous
+from trainers.tokens import Encoding
 
 LISTED = Limits(listed=500)
 
@@ -29,10 +30,12 @@ def inspect(
     previous: Previous | None,
     drawings: Path,
     longest: int | None,
+    lengths_by: Encoding | None,
     local_models: Mapping[str, Path],
 ) -> Inspected:
     """`check_file` into `files`, with its second stage; of a file that can be used, DRAWINGS/lengths.png and
-    labels.png. `longest`: tokens of the longest row that the model takes; longer ones are found."""
+    labels.png. `longest`: tokens of the longest row that the model takes; longer ones are found. `lengths_by`: that
+    model's own tokenizer, where it lies here."""
     limits = LISTED if longest is None else replace(LISTED, max_row_tokens=longest)
     report = check_file(
         path,
@@ -44,6 +47,7 @@ def inspect(
         previous=previous,
         deep=True,
         local_models=local_models,
+        lengths_by=lengths_by,
     )
     return Inspected(report, () if report.blocked else _drawn(report, longest, drawings))
 

@@ -19,7 +19,7 @@ from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, escape
 from bot.work.checking import Inspected, inspect
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
-from bot.workflows.estimating import find_target
+from bot.workflows.row_limits import usual_limit
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
@@ -166,6 +166,7 @@ def _check(desk: Desk, dataset: Dataset) -> None:
     """A version follows the one before it: it waits until that one is ready or refused."""
     if any(one.state in ("received", "checking") for one in _earlier(desk, dataset)):
         return
+    limit = usual_limit(desk.settings)
     try:
         inspected = desk.workers.poll(
             f"check {dataset.id}",
@@ -177,7 +178,8 @@ def _check(desk: Desk, dataset: Dataset) -> None:
             SEED,
             previous=_previous(desk, dataset),
             drawings=_folder(desk, dataset),
-            longest=_longest_row(desk),
+            longest=limit.tokens if limit else None,
+            lengths_by=limit.own if limit else None,
             local_models=desk.settings.trainer.folders,
         )
     except Exception as error:
@@ -203,12 +205,6 @@ def _previous(desk: Desk, dataset: Dataset) -> Previous | None:
         return None
     files = desk.settings.files
     return Previous(files / f"{report.train_sha256}.jsonl", files / f"{report.holdout_sha256}.jsonl")
-
-
-def _longest_row(desk: Desk) -> int | None:
-    """Tokens of the longest row that the model takes that is trained where nobody names another."""
-    target = find_target(desk.settings.providers, None)
-    return None if isinstance(target, Refusal) else target.model.context
 
 
 def _finish(desk: Desk, dataset: Dataset, inspected: Inspected) -> None:

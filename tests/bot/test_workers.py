@@ -94,6 +94,7 @@ def test_rows_beyond_the_models_limit_are_found_by_the_inspection(tmp_path: Path
         previous=None,
         drawings=tmp_path,
         longest=300,
+        lengths_by=None,
         local_models={},
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainers.dataset import CLASSIFY, Columns, Limits, Previous, Report, check_file, read, split, store_chat
-from trainers.tokens import Encoding, count_chat
+from trainers.tokens import Encoding, count_chat, local_encoding
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
@@ -266,3 +266,40 @@ def test_tokens_to_train_are_also_counted_by_each_local_models_own_tokenizer(tmp
     # two words, four and one, and four more for each of three messages
     assert report.trained_tokens == (("words", report.n_train * (2 + 4 + 1 + 3 * 4)),)
     assert Report.from_json(report.to_json()) == report
+
+
+def test_the_model_to_train_counts_how_long_rows_are_and_vendors_tokens_stay_theirs(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "words"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    path = tmp_path / "rows.jsonl"
+    tools = [{"type": "function", "function": {"name": "look_up"}}]
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{i} unquestionably"},
+                {"role": "assistant", "content": "no"},
+            ]
+        }
+        for i in range(30)
+    ]
+    rows[3]["messages"][0]["content"] = "a b c d e f g h i j k l"
+    rows[4]["tools"] = tools
+    path.write_text("\n".join(map(json.dumps, rows)))
+    encoding, limits = local_encoding(folder), Limits(max_row_tokens=12)
+
+    plain = check_file(path, "r", Columns(), tmp_path, 7, limits=limits)
+    by_words = check_file(
+        path, "r", Columns(), tmp_path, 7, limits=limits, lengths_by=encoding, local_models={"m": folder}
+    )
+    again = check_file(path, "r", Columns(), tmp_path, 7, local_models={"m": folder})
+
+    said = [f.message for f in by_words.findings if f.code == "row_too_long"]
+    assert said == ["Line 4 has 21 tokens of words, more than 12."]
+    assert by_words.token_lengths == ((11, 28), (12, 1), (21, 1))
+    assert by_words.tokens == plain.tokens
+    assert by_words.trained_tokens == again.trained_tokens

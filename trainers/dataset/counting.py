@@ -75,11 +75,27 @@ def _with_instructions(texts: Sequence[bytes], system: str | None) -> Example:
     return Example(1, (*messages, Message("user", ""), Message("assistant", "")))
 
 
-def local_counts(train: Path, local_models: Mapping[str, Path]) -> tuple[tuple[str, int], ...]:
-    """By the models' own tokenizers; a folder without one is left out."""
+def row_lengths(rows: StoredRows, encoding: Encoding) -> list[int]:
+    """Tokens of each row as another model than the usual one counts them."""
+    lengths: list[int] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        lengths += _lengths(rows[start : start + _ROWS_AT_ONCE], encoding)
+    return lengths
+
+
+def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
+    tools = count_texts([definitions_text(e.row) if e.row else "" for e in examples], encoding)
+    total = count_chat([example.messages for example in examples], encoding).total
+    return [row + told for row, told in zip(total, tools, strict=True)]
+
+
+def local_counts(
+    train: Path, local_models: Mapping[str, Path], known: Mapping[Path, int]
+) -> tuple[tuple[str, int], ...]:
+    """By the models' own tokenizers; a folder without one is left out. `known` are counted already, by folder."""
     with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
     return tuple(
-        (name, sum(_counted(train, encoding)))
+        (name, known[encoding.folder] if encoding.folder in known else sum(_counted(train, encoding)))
         for name, encoding in with_tokenizer.items()
         if encoding.folder is not None
     )
@@ -90,9 +106,7 @@ def _counted(train: Path, encoding: Encoding) -> Iterator[int]:
     with train.open("rb") as file:
         rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
         while some := list(islice(rows, _ROWS_AT_ONCE)):
-            tools = [definitions_text(example.row) for example in some if example.row]
-            yield sum(count_chat([example.messages for example in some], encoding).total)
-            yield sum(count_texts(tools, encoding))
+            yield sum(_lengths(some, encoding))
 
 
 _ROWS_AT_ONCE = 2000

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from trainers.dataset.counting import TokenReport, local_counts, token_report, tokens_of_system
+from trainers.dataset.counting import TokenReport, local_counts, row_lengths, token_report, tokens_of_system
 from trainers.dataset.findings import Fault, Finding, Findings, in_order
 from trainers.dataset.holdout.parts import Parts, against, continued, drawn, labels_of
 from trainers.dataset.holdout.versions import Diff, Previous, written
@@ -129,20 +129,23 @@ def check_file(
     previous: Previous | None = None,
     deep: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
+    lengths_by: Encoding | None = None,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task.
 
     `holdout` is one that was frozen earlier (chat JSONL, or its rows): it stays the holdout, every row is for
     training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
     of the new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it
-    takes longer. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or `previous`
-    is not what we wrote.
+    takes longer. `lengths_by` counts how long rows are, where that is another encoding than the one that counts what
+    vendors are paid for. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or
+    `previous` is not what we wrote.
     """
     clock = _Clock()
     frozen = written(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with path.open("rb") as file, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             taken = _taken(path, name, file, spool, columns, system, encoding, limits)
+        lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
         found = Findings(limits.listed)
         looked = (
@@ -151,11 +154,14 @@ def check_file(
         clock.stage("near copies and doubted labels")
         with _collector_paused():
             parts = _parts(taken, seed, frozen, previous, looked.groups, found)
-        findings = in_order([f for each in (*taken.findings(), found, *looked.found) for f in each.sorted()])
+        every = (*taken.findings(lengths, lengths_by or encoding), found, *looked.found)
+        findings = in_order([finding for each in every for finding in each.sorted()])
         blocked = any(finding.blocks for finding in findings)
         files = None if blocked else _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
         clock.stage("split")
         facts, progress = taken.rows.facts, taken.progress
+        own = lengths_by.folder if lengths_by else None
+        known = {own: sum(lengths) - sum(lengths[row] for row in parts.held)} if own else {}
         return Report(
             name=shown(name),
             format=progress.format,
@@ -175,9 +181,11 @@ def check_file(
             n_train=len(facts) - len(parts.held) if files else 0,
             n_holdout=len(parts.held) + len(parts.kept) if files else 0,
             seed=seed,
-            trained_tokens=local_counts(out_dir / f"{files.train}.jsonl", local_models) if files else (),
+            trained_tokens=local_counts(out_dir / f"{files.train}.jsonl", local_models, known)
+            if files
+            else (),
             duplicate_tokens=facts.duplicate_tokens,
-            token_lengths=histogram(facts.total),
+            token_lengths=histogram(lengths),
             stages=clock.stages,
             diff=parts.diff,
             seconds=clock.seconds,
@@ -199,7 +207,7 @@ class _Taken:
     def label_counts(self) -> tuple[LabelCount, ...]:
         return in_order_of_rows(Counter(self.labels)) if self.task == "labels" else ()
 
-    def findings(self) -> tuple[Findings, ...]:
+    def findings(self, lengths: Sequence[int], by: Encoding) -> tuple[Findings, ...]:
         """A file that was refused as a whole has no rows to speak of."""
         facts, about = self.rows.facts, Findings(self.limits.listed)
         if not len(facts) and any(finding.blocks for finding in self.found.sorted()):
@@ -210,7 +218,7 @@ class _Taken:
             check_labels(self.label_counts, len(facts), labels)
             for row in facts.empty_labels():
                 labels.at(facts.lines[row], Fault(NULL_LABEL, "has a label that says that there is none"))
-        long = facts.too_long(self.limits.max_row_tokens)
+        long = facts.too_long(self.limits.max_row_tokens, lengths, by)
         return (self.found, about, facts.repeats, labels, facts.sensitive, long)
 
 

@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from trainers.tokens import OUR_ROW_TOKENS
+
 TooLong = Literal["leave_out", "truncate", "refuse"]
 
 
@@ -48,7 +50,7 @@ class LoraSettings:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     target_modules: str = "all-linear"
-    max_length: int = 1024
+    max_length: int = OUR_ROW_TOKENS
     too_long: TooLong = "leave_out"
     eval_steps: int | None = None
     patience: int | None = None

@@ -26,7 +26,11 @@ from trainers.dataset.values import Limits, Task, normalise_all
 from trainers.tokens import ChatTokens, Encoding, RowCounter
 
 Value = TypeVar("Value")
-LONG_ROW = Rule("row_too_long", "warns", "Shorten the row: trainers cut off what is beyond their limit.")
+LONG_ROW = Rule(
+    "row_too_long",
+    "warns",
+    "Shorten the row: vendors cut off what is beyond their limit, our own trainer leaves the row out.",
+)
 
 _LONG_ANSWER = (1 << 32) - 1
 _INSTRUCTIONS = 1000
@@ -100,12 +104,13 @@ class Facts:
         empty = {place for place, answer in enumerate(self.answers) if says_nothing(answer)}
         return (row for row, place in enumerate(self.labels) if place in empty) if empty else iter(())
 
-    def too_long(self, limit: int) -> Findings:
-        found = Findings(self._listed)
-        none = max(self.total, default=0) <= limit
-        for line, tokens in () if none else zip(self.lines, self.total, strict=True):
+    def too_long(self, limit: int, lengths: Sequence[int], by: Encoding) -> Findings:
+        """`lengths` are the rows', in tokens `by` that encoding."""
+        found, named = Findings(self._listed), f" of {by.name}" if by.folder else ""
+        none = max(lengths, default=0) <= limit
+        for line, tokens in () if none else zip(self.lines, lengths, strict=True):
             if tokens > limit:
-                found.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens, more than {limit:,}"))
+                found.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{named}, more than {limit:,}"))
         return found
 
     def longer_by(self, tokens: int) -> None:
