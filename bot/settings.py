@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from trainers.types import Price
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
 MEASUREMENT_USD = Decimal(5)
+NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer does that."
 
 Mode = Literal["socket", "http"]
 Blocks = Literal["newest", "classic"]
@@ -74,7 +76,7 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """`measurement_usd`: the most that one measurement of models may cost."""
+    """`measurement_usd`: the most that one measurement of models may cost. `presidio`: checks ask it, too."""
 
     data: Path
     slack: SlackSettings
@@ -84,6 +86,7 @@ class Settings:
     prices: tuple[PriceRow, ...]
     monthly_budget_usd: Decimal
     measurement_usd: Decimal = MEASUREMENT_USD
+    presidio: bool = False
 
     @property
     def database(self) -> Path:
@@ -99,10 +102,11 @@ class Settings:
 
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("data", "slack", "people", "budget", "trainer", "providers", "prices"),
+    "": ("data", "slack", "people", "budget", "check", "trainer", "providers", "prices"),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
     "budget": ("monthly_usd", "measurement_usd"),
+    "check": ("presidio",),
     "trainer": ("models", "port", "slots", "usd_per_hour", "tokens_per_second"),
 }
 
@@ -133,11 +137,23 @@ def load_settings(
         prices=_prices(reader),
         monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
         measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
+        presidio=_presidio(reader),
     )
     reader.check_keys()
     if problems:
         raise SettingsProblems(tuple(problems))
     return settings
+
+
+def _presidio(reader: _Reader) -> bool:
+    wanted = reader.flag("check", "presidio")
+    if wanted and not has_presidio():
+        reader.problems.append(f"{reader.where('check', 'presidio')} is true, but {NO_PRESIDIO}")
+    return wanted
+
+
+def has_presidio() -> bool:
+    return find_spec("presidio_analyzer") is not None
 
 
 def _slack(reader: _Reader, environment: Mapping[str, str], need_slack: bool) -> SlackSettings:
@@ -252,6 +268,10 @@ class _Reader:
             return value
         return self._wrong(section, key, f"a whole number from {lowest} to {highest}", default)
 
+    def flag(self, section: str, key: str) -> bool:
+        value = self._get(section, key, False)
+        return value if isinstance(value, bool) else self._wrong(section, key, "true or false", False)
+
     def choice(self, section: str, key: str, choices: tuple[str, ...]) -> str:
         value = self._get(section, key, choices[0])
         if value in choices:
@@ -293,7 +313,7 @@ class _Reader:
                 if key not in known:
                     near = difflib.get_close_matches(str(key), known, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-                    self.problems.append(f"{self._where(section, str(key))} is not a setting; {hint}")
+                    self.problems.append(f"{self.where(section, str(key))} is not a setting; {hint}")
 
     def _get(self, section: str, key: str, default: Any) -> Any:
         table = self._table.get(section, {}) if section else self._table
@@ -301,8 +321,8 @@ class _Reader:
 
     def _wrong(self, section: str, key: str, wanted: str, default: _T) -> _T:
         value = self._get(section, key, default)
-        self.problems.append(f"{self._where(section, key)} should be {wanted}, not {value!r}.")
+        self.problems.append(f"{self.where(section, key)} should be {wanted}, not {value!r}.")
         return default
 
-    def _where(self, section: str, key: str) -> str:
+    def where(self, section: str, key: str) -> str:
         return f"{self._file}: [{section}] {key}" if section else f"{self._file}: {key}"

@@ -27,6 +27,7 @@ from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load, load_if_sound, re
     help="The model to train, or its folder: its longest row and its tokenizer count.",
 )
 @click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
+@click.option("--presidio", is_flag=True, help="Let presidio look for personal data, too (the extra 'pii').")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
     file: Path,
@@ -37,6 +38,7 @@ def check(
     fix: Path | None,
     target: str | None,
     quick: bool,
+    presidio: bool,
     as_json: bool,
 ) -> None:
     """Check a file of labelled examples. Exits with 1 when something in it must be mended first.
@@ -44,6 +46,7 @@ def check(
     The file itself is never changed.
     """
     from bot.results import Refusal
+    from bot.settings import NO_PRESIDIO, has_presidio
     from bot.terminal import checking
     from trainers.dataset import Report
 
@@ -56,10 +59,14 @@ def check(
         refuse(
             "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
         )
+    if presidio and quick:
+        refuse("--quick leaves out what takes long, presidio too: choose one.")
+    if presidio and not has_presidio():
+        refuse(f"--presidio: {NO_PRESIDIO}")
     rows = checking.rows_of_target(target, load)
     if isinstance(rows, Refusal):
         refuse(rows.text)
-    how = checking.How(deep=not quick, rows=rows)
+    how = checking.How(deep=not quick, presidio=presidio, rows=rows)
     if against:
         report = checking.check_against(against, file, text, label, how)
     elif holdout:

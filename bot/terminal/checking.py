@@ -24,9 +24,11 @@ from trainers.dataset.values import question_keys
 
 @dataclass(frozen=True)
 class How:
-    """`deep`: near copies and labels that look wrong, too. `rows`: what the model takes that is to be trained."""
+    """`deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
+    `rows`: what the model takes that is to be trained."""
 
     deep: bool = False
+    presidio: bool = False
     rows: RowLimit = USUAL
 
     @property
@@ -62,6 +64,7 @@ def check(
             limits=how.limits,
             encoding=how.rows.encoding,
             deep=how.deep,
+            presidio=how.presidio,
             local_models=local_models,
         )
 
@@ -86,6 +89,7 @@ def check_against(
             limits=how.limits,
             encoding=how.rows.encoding,
             deep=how.deep,
+            presidio=how.presidio,
             previous=Previous(train, holdout),
         )
 
@@ -108,6 +112,7 @@ def check_beside(
             limits=how.limits,
             encoding=how.rows.encoding,
             deep=how.deep,
+            presidio=how.presidio,
             holdout=held,
         )
 

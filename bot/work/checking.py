@@ -31,6 +31,7 @@ def inspect(
     drawings: Path,
     longest: int | None,
     lengths_by: Encoding | None,
+    presidio: bool,
     local_models: Mapping[str, Path],
 ) -> Inspected:
     """`check_file` into `files`, with its second stage; of a file that can be used, DRAWINGS/lengths.png and
@@ -48,6 +49,7 @@ def inspect(
         deep=True,
         local_models=local_models,
         lengths_by=lengths_by,
+        presidio=presidio,
     )
     return Inspected(report, () if report.blocked else _drawn(report, longest, drawings))
 

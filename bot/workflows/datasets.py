@@ -180,6 +180,7 @@ def _check(desk: Desk, dataset: Dataset) -> None:
             drawings=_folder(desk, dataset),
             longest=limit.tokens if limit else None,
             lengths_by=limit.own if limit else None,
+            presidio=desk.settings.presidio,
             local_models=desk.settings.trainer.folders,
         )
     except Exception as error:

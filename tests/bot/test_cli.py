@@ -206,6 +206,20 @@ def test_a_fix_beside_a_test_set_leaves_out_what_the_test_asks(tmp_path: Path) -
     assert "overlap" not in {one["code"] for one in json.loads(again.stdout)["findings"]}
 
 
+def test_presidio_where_it_is_missing_is_refused_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bot.settings.find_spec", lambda _: None)
+    result = finetune("check", TICKETS, "--presidio")
+    assert result.exit_code == 2
+    assert "presidio is not installed here; pip install presidio-analyzer does that." in result.stderr
+    both = finetune("check", TICKETS, "--presidio", "--quick")
+    assert (both.exit_code, both.stderr) == (
+        2,
+        "--quick leaves out what takes long, presidio too: choose one.\n",
+    )
+
+
 def test_a_test_set_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("hello")
     result = finetune("check", TICKETS, "--holdout", "test.csv")

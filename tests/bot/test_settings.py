@@ -304,3 +304,19 @@ def test_an_hour_that_somebody_priced_is_no_longer_called_free(tmp_path: Path) -
     row = load_settings({}, config, need_slack=False).provider("local")
     assert row is not None
     assert {model.source for model in row.models} == {"usd_per_hour in finetune.toml"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_presidio_is_used_where_it_is_wanted_and_its_lack_is_said_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr("bot.settings.find_spec", lambda name: object() if there else None)
+    assert not read(tmp_path).presidio
+    if there:
+        assert read(tmp_path, "[check]\npresidio = true").presidio
+    else:
+        assert only_problem(tmp_path, "[check]\npresidio = true") == (
+            "finetune.toml: [check] presidio is true, but presidio is not installed here; "
+            "pip install presidio-analyzer does that."
+        )
+    assert "should be true or false" in only_problem(tmp_path, '[check]\npresidio = "yes"')

@@ -95,6 +95,7 @@ def test_rows_beyond_the_models_limit_are_found_by_the_inspection(tmp_path: Path
         drawings=tmp_path,
         longest=300,
         lengths_by=None,
+        presidio=False,
         local_models={},
     )
 

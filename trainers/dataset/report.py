@@ -128,6 +128,7 @@ def check_file(
     holdout: Path | Sequence[Example] | None = None,
     previous: Previous | None = None,
     deep: bool = False,
+    presidio: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
     lengths_by: Encoding | None = None,
 ) -> Report:
@@ -136,9 +137,9 @@ def check_file(
     `holdout` is one that was frozen earlier (chat JSONL, or its rows): it stays the holdout, every row is for
     training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
     of the new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it
-    takes longer. `lengths_by` counts how long rows are, where that is another encoding than the one that counts what
-    vendors are paid for. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or
-    `previous` is not what we wrote.
+    takes longer, and with `presidio`, which must be installed, looks for more kinds of personal data. `lengths_by`
+    counts how long rows are, where that is another encoding than the one that counts what vendors are paid for. Nothing
+    in the file raises; OSError where the disk does, ValueError where `holdout` or `previous` is not what we wrote.
     """
     clock = _Clock()
     frozen = written(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
@@ -148,9 +149,10 @@ def check_file(
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
         found = Findings(limits.listed)
-        looked = (
-            look_deep(taken.rows, taken.labels, frozen or (), seed, limits.listed) if deep else NOT_LOOKED
-        )
+        looked = NOT_LOOKED
+        if deep:
+            of = taken.rows, taken.labels, frozen or (), seed, limits.listed
+            looked = look_deep(*of, presidio=presidio)
         clock.stage("near copies and doubted labels")
         with _collector_paused():
             parts = _parts(taken, seed, frozen, previous, looked.groups, found)

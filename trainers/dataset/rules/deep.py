@@ -1,4 +1,4 @@
-"""The second stage of a check, which takes longer: near copies, and labels that are probably wrong.
+"""The second stage of a check, which takes longer: near copies, labels that are probably wrong, presidio if asked for.
 
 Rows are read again by their places. numpy, scikit-learn and cleanlab are imported at use.
 """
@@ -12,6 +12,7 @@ from typing import overload
 from trainers.dataset.findings import Findings
 from trainers.dataset.rules.doubts import check_doubts, judged, tell_unjudged
 from trainers.dataset.rules.near import check_near, near_copies, question_text
+from trainers.dataset.rules.presidio import check_presidio
 from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Example, question_keys
 
@@ -28,17 +29,25 @@ NOT_LOOKED = Looked()
 
 
 def look_deep(
-    rows: StoredRows, labels: Sequence[str], holdout: Sequence[Example], seed: int, listed: int
+    rows: StoredRows,
+    labels: Sequence[str],
+    holdout: Sequence[Example],
+    seed: int,
+    listed: int,
+    *,
+    presidio: bool,
 ) -> Looked:
     """`labels` has one for each row, all empty for free text. Rows near those of a frozen `holdout` are found,
     too."""
     if not len(rows):
         return NOT_LOOKED
-    near, doubted = Findings(listed), Findings(listed)
+    near, doubted, personal = Findings(listed), Findings(listed), Findings(listed)
     groups = _near(rows, labels, holdout, near)
     if len(set(labels)) > 1:
         _doubt(rows, labels, seed, doubted)
-    return Looked((near, doubted), groups)
+    if presidio:
+        check_presidio(rows, rows.facts.lines, seed, personal)
+    return Looked((near, doubted, personal), groups)
 
 
 def _near(
