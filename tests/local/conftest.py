@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +75,17 @@ def make_model(folder: Path) -> None:
         initializer_range=0.15,  # at the usual 0.02 a frozen random head leaves LoRA nothing to choose between
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were not installed."""
+
+    class Hiding(PathFinder):
+        @classmethod
+        def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+            return None if fullname == "bitsandbytes" else super().find_spec(fullname, path, target)
+
+    others = [finder for finder in sys.meta_path if finder is not PathFinder]
+    monkeypatch.setattr(sys, "meta_path", [*others, Hiding])
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)

@@ -64,7 +64,7 @@ JOBS = "/fine_tuning/jobs"
 CHAT = "/chat/completions"
 KNOWN = (
     "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
-    "target_modules, max_length, too_long, eval_steps, patience, max_seconds, max_usd, usd_per_hour"
+    "target_modules, max_length, too_long, eval_steps, patience, max_seconds, max_usd, usd_per_hour, quantization"
 )
 
 CASES = [
@@ -122,6 +122,24 @@ CASES = [
         *("a path as file", "POST", JOBS, 400, "file_not_found", "validation_file"),
         "There is no file '../trainer.key' on this trainer. Upload it first.",
         body=job(validation_file="../trainer.key"),
+    ),
+    Case(
+        *("load_in_4bit", "POST", JOBS, 400, "unknown_parameter", "hyperparameters.load_in_4bit"),
+        "'load_in_4bit' is a loading argument of transformers, which no longer takes it bare either. Write "
+        '"quantization": "nf4" instead: the frozen base in 4-bit NormalFloat with double quantisation, the adapter '
+        "in full (QLoRA).",
+        body=job(hyperparameters={"load_in_4bit": True}),
+    ),
+    Case(
+        *("load_in_8bit", "POST", JOBS, 400, "unknown_parameter", "hyperparameters.load_in_8bit"),
+        "'load_in_8bit' is a loading argument of transformers, which no longer takes it bare either. Write "
+        '"quantization": "int8" instead: the frozen base in 8 bits, the adapter in full.',
+        body=job(hyperparameters={"load_in_8bit": True}),
+    ),
+    Case(
+        *("quantization", "POST", JOBS, 400, "invalid_value", "hyperparameters.quantization"),
+        "'quantization' is 'fp4'; it must be none or nf4 or int8, or \"auto\".",
+        body=job(hyperparameters={"quantization": "fp4"}),
     ),
     Case(
         *("epochs", "POST", JOBS, 400, "invalid_value", "hyperparameters.n_epochs"),
@@ -241,6 +259,20 @@ def bad_line(number: int, line: bytes) -> bytes:
     lines = examples().splitlines()
     lines[number - 1] = line
     return b"\n".join(lines)
+
+
+def test_a_quantised_job_is_refused_where_bitsandbytes_is_missing(
+    client: openai.OpenAI, file_id: str, without_bitsandbytes: None
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.fine_tuning.jobs.create(
+            model="toy", training_file=file_id, extra_body={"hyperparameters": {"quantization": "nf4"}}
+        )
+    assert (caught.value.code, caught.value.param) == (
+        "quantization_unavailable",
+        "hyperparameters.quantization",
+    )
+    assert "needs the package bitsandbytes, which is not installed beside this trainer" in str(caught.value)
 
 
 FILES = {

@@ -1,10 +1,12 @@
-"""May this file be trained on? Reads chat JSONL line by line and says what is wrong with the first bad line.
+"""May this file be trained on, and can this machine do what is asked? Sentences, or None where nothing is wrong.
 
-It does not judge quality: duplicates, labels and overlaps are for who prepares the data.
+Reads chat JSONL line by line and says what is wrong with the first bad line. It does not judge quality: duplicates,
+labels and overlaps are for who prepares the data.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,15 @@ def refusal(path: Path, least: int) -> str | None:
     if examples < least:
         return f"The file has {examples} examples; at least {least} are needed. Add more and upload it again."
     return None
+
+
+def quantization_refusal(kind: str) -> str | None:
+    if kind == "none" or find_spec("bitsandbytes") is not None:
+        return None
+    return (
+        f"quantization '{kind}' needs the package bitsandbytes, which is not installed beside this trainer. "
+        "Install it with: pip install 'finetune-bot[quantized]', or set quantization to none."
+    )
 
 
 def _line_complaint(line: bytes) -> str | None:

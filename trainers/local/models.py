@@ -60,7 +60,7 @@ class Models:
         adapter = _adapter(record, name) if record else None
         if record is None or adapter is None:
             raise missing("model", name, "model_not_found", "model")
-        return Target(record.job.base, adapter)
+        return Target(record.job.base, adapter, record.job.settings.quantization)
 
     def delete(self, name: str) -> None:
         """Remove a tuned model and its checkpoints from disk. Raises Problem (403 base model, 404)."""

@@ -18,7 +18,7 @@ import orjson
 from trainers.auto import batch_for, epochs_for
 from trainers.local.integrations import parse_integrations
 from trainers.local.problems import Problem, invalid
-from trainers.local.spool import Integration, LoraSettings, TooLong
+from trainers.local.spool import Integration, LoraSettings, Quantization, TooLong
 from trainers.money import to_micros
 
 MAX_SEED = 2**31 - 1
@@ -47,6 +47,7 @@ class Hyperparameters:
     max_seconds: int | None = None
     max_usd: float | str | None = None
     usd_per_hour: float | str | None = None
+    quantization: Quantization | None = None
 
     def resolved(self, examples: int, rate: float) -> LoraSettings:
         """`rate`: the learning rate that the rule gives for the base."""
@@ -68,6 +69,7 @@ class Hyperparameters:
             max_seconds=self.max_seconds,
             max_usd_micros=_micros(self.max_usd),
             usd_per_hour_micros=_micros(self.usd_per_hour),
+            quantization=self.quantization or defaults.quantization,
         )
 
 
@@ -215,6 +217,13 @@ def _object(value: object, path: str) -> dict[str, Any]:
 
 def _hyperparameter(name: str, value: object, path: str) -> int | float | str | None:
     rule = RULES.get(name)
+    if name in QUANTIZATION_OF:
+        kind = QUANTIZATION_OF[name]
+        text = (
+            f"'{name}' is a loading argument of transformers, which no longer takes it bare either. "
+            f'Write "quantization": "{kind}" instead: {QUANTIZATIONS[kind]}.'
+        )
+        raise invalid(text, path, "unknown_parameter")
     if rule is None:
         text = f"Unknown hyperparameter '{name}'. Known are {', '.join(RULES)}."
         raise invalid(text, path, "unknown_parameter")
@@ -251,6 +260,19 @@ def _whole(low: int, high: int) -> Rule:
     return Rule(f"a whole number from {low} to {high}", lambda value: _is_int(value) and low <= value <= high)
 
 
+QUANTIZATIONS = {
+    "none": "the base's weights as they are",
+    "nf4": "the frozen base in 4-bit NormalFloat with double quantisation, the adapter in full (QLoRA)",
+    "int8": "the frozen base in 8 bits, the adapter in full",
+}
+QUANTIZATION_OF = {
+    "load_in_4bit": "nf4",
+    "load_in_8bit": "int8",
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": "nf4",
+    "bnb_4bit_compute_dtype": "nf4",
+    "quantization_config": "nf4",
+}
 RULES = {
     "n_epochs": _whole(1, 50),
     "batch_size": _whole(1, 256),
@@ -274,6 +296,7 @@ RULES = {
     "max_seconds": _whole(1, 31_536_000),
     "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
+    "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),
 }
 
 

@@ -2,6 +2,7 @@
 
 jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
+  base.json         {"fingerprint"} of the base model's weights
   lock              flock'ed by the training process for its life
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
   progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
@@ -32,6 +33,7 @@ from typing import IO, Any, Literal
 from trainers.tokens import OUR_ROW_TOKENS
 
 TooLong = Literal["leave_out", "truncate", "refuse"]
+Quantization = Literal["none", "nf4", "int8"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class LoraSettings:
     target_modules: str = "all-linear"
     max_length: int = OUR_ROW_TOKENS
     too_long: TooLong = "leave_out"
+    quantization: Quantization = "none"
     eval_steps: int | None = None
     patience: int | None = None
     max_seconds: int | None = None

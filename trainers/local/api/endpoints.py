@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from trainers.local.api import answers, bodies, chat
+from trainers.local.checks import quantization_refusal
 from trainers.local.configs import rate_of_base
 from trainers.local.executors import Executor
 from trainers.local.files import Files
@@ -124,6 +125,9 @@ class JobEndpoints:
             return earlier
         order = parse_order(body)
         check_installed(order.integrations)
+        complaint = quantization_refusal(order.hyperparameters.quantization or "none")
+        if complaint is not None:
+            raise invalid(complaint, "hyperparameters.quantization", "quantization_unavailable")
         base = self.models.base(order.model)
         training = self._known_file(order.training_file, "training_file")
         sources = Sources(training, self._validation_file(order))

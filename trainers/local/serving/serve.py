@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trainers.local.problems import Problem
+from trainers.local.spool import Quantization
 
 if TYPE_CHECKING:
     from trainers.local.serving.decoding import Row
@@ -54,10 +55,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Target:
-    """A base model (local folder or hub id), and the folder of an adapter over it."""
+    """A base model (local folder or hub id), the folder of an adapter over it, and the format of the base's weights
+    that the adapter was trained on."""
 
     base: str
     adapter: Path | None
+    quantization: Quantization = "none"
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Generator:
     def _prepare(self, request: Request) -> Prepared:
         from trainers.local.serving.decoding import Row
 
-        base = self._open_shelf().base(request.target.base)
+        base = self._open_shelf().base(request.target.base, request.target.quantization)
         prompt = base.encode(request.messages)
         room = base.context - len(prompt)
         if room < 1:
@@ -217,7 +220,7 @@ class Generator:
         from trainers.local.serving.decoding import decode
 
         target = batch[0].request.target
-        base = self._open_shelf().base(target.base)
+        base = self._open_shelf().base(target.base, target.quantization)
         with base.wearing(target.adapter) as model:
             rows = [each.row for each in batch]
             earlier = self._beginnings.get(target)

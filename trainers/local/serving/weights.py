@@ -16,33 +16,38 @@ from peft import PeftModel
 
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import MAX_BATCH_TOKENS, ChatMessage
-from trainers.local.training.base import load_model, load_tokenizer
+from trainers.local.spool import Quantization
+from trainers.local.training.base import calm_peft, load_model, load_tokenizer
+from trainers.local.training.data import TEMPLATE_OPTIONS
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.hub import fetch
+from trainers.local.training.identity import base_of_adapter, fingerprint
 
 MAX_BASES = 2
 MAX_ADAPTERS = 8
 
 
 class Shelf:
-    """Base models by folder or hub id, the least used put away."""
+    """Base models by folder or hub id and the format of their weights, the least used put away."""
 
     def __init__(self) -> None:
-        self._bases: OrderedDict[str, Base] = OrderedDict()
+        self._bases: OrderedDict[tuple[str, Quantization], Base] = OrderedDict()
 
-    def base(self, source: str) -> Base:
+    def base(self, source: str, quantization: Quantization = "none") -> Base:
         """Raises Problem (500) where it cannot be loaded."""
-        if source not in self._bases:
+        key = (source, quantization)
+        if key not in self._bases:
             while len(self._bases) >= MAX_BASES:
                 self._bases.popitem(last=False)
-            self._bases[source] = _load(source)
-        self._bases.move_to_end(source)
-        return self._bases[source]
+            self._bases[key] = _load(source, quantization)
+        self._bases.move_to_end(key)
+        return self._bases[key]
 
 
-def _load(source: str) -> Base:
+def _load(source: str, quantization: Quantization) -> Base:
     try:
-        return Base(source)
+        return Base(source, quantization)
     except TrainingFailed as error:
         raise Problem(500, error.message, error.code, error.param, kind="server_error") from error
 
@@ -50,10 +55,12 @@ def _load(source: str) -> Base:
 class Base:
     """`context` in tokens, prompt and answer together. `end_tokens` are the ids that end a turn."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, quantization: Quantization) -> None:
+        self._source = source
+        self._fingerprint = fingerprint(fetch(source))
         self.device = best_device()
         self.tokenizer = load_tokenizer(source)
-        model = load_model(source, self.device, best_dtype(self.device), MAX_BATCH_TOKENS)
+        model = load_model(source, self.device, best_dtype(self.device), MAX_BATCH_TOKENS, quantization)
         self.context = int(model.config.get_text_config().max_position_embeddings)
         self.end_tokens = _end_tokens(model, self.tokenizer)
         self._model: Any = model.eval()
@@ -70,7 +77,9 @@ class Base:
             for each in messages
         ]
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+            )
         except TemplateError as error:
             text = f"This model's chat template refuses these messages: {error}"
             raise Problem(400, text, "invalid_value", "messages") from error
@@ -98,18 +107,32 @@ class Base:
             self._model.delete_adapter(oldest)
 
     def _load(self, adapter: Path) -> str:
+        if base_of_adapter(adapter) not in (None, self._fingerprint):
+            text = (
+                f"This model was tuned on another state of its base model {self._source}: the weights there have "
+                "changed since. Put the former ones back and start the trainer again, or train anew."
+            )
+            raise Problem(409, text, "adapter_of_another_base", "model")
         self._made += 1
         name = f"adapter_{self._made}"
         options: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}
-        if self._adapters:
-            self._model.load_adapter(str(adapter), adapter_name=name, use_safetensors=True, **options)
-        else:
-            self._model = PeftModel.from_pretrained(
-                self._model, str(adapter), adapter_name=name, use_safetensors=True, **options
-            )
-        self._model.to(next(self._model.parameters()).dtype)
+        with calm_peft():
+            if self._adapters:
+                self._model.load_adapter(str(adapter), adapter_name=name, use_safetensors=True, **options)
+            else:
+                self._model = PeftModel.from_pretrained(
+                    self._model, str(adapter), adapter_name=name, use_safetensors=True, **options
+                )
+        self._cast(name)
         self._adapters[adapter] = name
         return name
+
+    def _cast(self, adapter: str) -> None:
+        """An adapter's matrices into the model's format; quantised weights are left alone."""
+        dtype = next(self._model.parameters()).dtype
+        for name, weight in self._model.named_parameters():
+            if f".{adapter}." in name:
+                weight.data = weight.data.to(dtype)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from trainers.local.spool import LoraSettings
+from trainers.local.spool import LoraSettings, Quantization, read_json
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.families import choose_class
 from trainers.local.training.fused import compute_fused
+from trainers.local.training.hub import fetch
 from trainers.local.training.packing import PACKED_FAMILIES, pack_tokens
+from trainers.local.training.quantization import loading_options, stored_method
+from trainers.local.training.targets import find_targets
 
 
 @dataclass(frozen=True)
@@ -30,34 +36,63 @@ class Sizes:
         return f"trainable params: {self.trainable:,} || all params: {self.all:,} || trainable%: {share:.4f}"
 
 
-def load_tokenizer(source: str) -> Any:
+def load_config(source: str) -> PreTrainedConfig:
     """`source`: a local folder or a hub id. Raises TrainingFailed."""
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(fetch(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unusable(source, error) from error
+    return config
 
 
-def load_model(source: str, device: torch.device, dtype: torch.dtype, longest: int) -> Any:
+def load_tokenizer(source: str) -> Any:
+    """Raises TrainingFailed."""
+    folder = fetch(source)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unusable(source, error) from error
+    beside = read_json(
+        folder / "chat_template.json"
+    )  # where models that also see keep it, for their processor
+    if not tokenizer.chat_template and beside:
+        tokenizer.chat_template = beside.get("chat_template")
+    return tokenizer
+
+
+def load_model(
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    longest: int,
+    quantization: Quantization = "none",
+) -> Any:
     """For rows of at most `longest` tokens. Weights from safetensors only: other formats can carry code.
 
     Raises TrainingFailed.
     """
     disable_progress_bar()
+    set_verbosity_error()  # its report names every weight of the parts that are left out; _check_complete has the rest
+    folder, config = fetch(source), load_config(source)
+    choice = choose_class(source, config)
+    options = loading_options(quantization, config, device, dtype)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        attention = best_attention(device, longest) if config.model_type in PACKED_FAMILIES else None
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
+        model, found = choice.model_class.from_pretrained(
+            folder,
+            config=choice.config,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation=best_attention(device, longest) if choice.family in PACKED_FAMILIES else None,
             use_safetensors=True,
-            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(source, error) from error
-    return model.to(device)
+    _check_complete(source, found["missing_keys"])
+    model.name_or_path = model.config.name_or_path = source
+    return model if options else model.to(device)
 
 
 def best_attention(device: torch.device, longest: int) -> Literal["eager", "sdpa"]:
@@ -67,50 +102,56 @@ def best_attention(device: torch.device, longest: int) -> Literal["eager", "sdpa
 
 
 def _unusable(source: str, error: Exception) -> TrainingFailed:
-    folder = Path(source)
-    if folder.is_dir() and (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
-        text = f"The base model in {source} has no *.safetensors. Convert it: other formats can carry code."
-        return TrainingFailed("base_not_safetensors", text, "model")
     if "trust_remote_code" in str(error):
         text = (
             f"The base model {source} needs code of its own, which is never run here. Choose another model."
         )
         return TrainingFailed("base_needs_code", text, "model")
     said = " ".join(str(error).split())[:300]
-    text = f"Loading the base model {source}: {said} Check the name; a folder needs config.json and *.safetensors."
+    text = f"Loading the base model {source}: {said} Check that its files are whole and belong together."
     return TrainingFailed("base_not_loaded", text, "model")
+
+
+def _check_complete(source: str, missing: Collection[str]) -> None:
+    """transformers fills what is missing with random numbers and goes on."""
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        text = (
+            f"The base model {source} lacks {len(missing)} of the weights that its config.json asks for, such as "
+            f"{some}. Fetch its files anew."
+        )
+        raise TrainingFailed("base_incomplete", text, "model")
 
 
 def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
     """Float32 matrices on frozen weights. Raises TrainingFailed where a named module is not there."""
-    targets: str | list[str] = settings.target_modules
-    if targets != "all-linear":
-        targets = settings.target_modules.split(",")
-        _check_targets(model, targets)
+    targets = find_targets(model, settings.target_modules)
+    if targets.parameters and settings.lora_dropout:
+        text = f"lora_dropout must be 0 where {targets.parameters[0]} is trained: experts are fused into one weight."
+        raise TrainingFailed("dropout_on_experts", text, "lora_dropout")
     config = LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=targets,
+        target_modules=targets.modules,
+        target_parameters=targets.parameters or None,
         task_type="CAUSAL_LM",
     )
-    compute_fused(config)
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for a property under its former name
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+    if (
+        stored_method(model.config) is None
+    ):  # bitsandbytes' layers are Linear too, with weights packed into bytes
+        compute_fused(config)
+    with calm_peft():
         adapted: PeftModel = get_peft_model(model, config)
     return adapted
 
 
-def _check_targets(model: torch.nn.Module, targets: list[str]) -> None:
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in linear):
-            known = sorted({name.rpartition(".")[2] for name in linear})
-            text = (
-                f"The base model has no linear layer '{target}'. "
-                f"Set target_modules to all-linear, or to some of {', '.join(known)}."
-            )
-            raise TrainingFailed("target_modules_not_found", text, "target_modules")
+@contextmanager
+def calm_peft() -> Iterator[None]:
+    """peft 0.21 asks transformers 5 for a property under its former name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def count_parameters(model: PeftModel) -> Sizes:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ROLES = ("system", "user", "assistant", "tool")
+# For training and answering alike. Models that may think first (Qwen 3, SmolLM3) are trained and asked without: the
+# trained answers have no thoughts. Llama 3's templates write today's date unless they are given one.
+TEMPLATE_OPTIONS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ class Template:
     def render(self, messages: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         """`asks`: up to where the model would begin to answer."""
         text = self.tokenizer.apply_chat_template(
-            list(messages), tools=self.tools, tokenize=False, add_generation_prompt=asks
+            list(messages), tools=self.tools, tokenize=False, add_generation_prompt=asks, **TEMPLATE_OPTIONS
         )
         assert isinstance(text, str)  # noqa: S101  tokenize=False promises it, the signature does not
         return text

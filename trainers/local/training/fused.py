@@ -35,7 +35,11 @@ class FusedLinear(Linear):
         base: Any = self.get_base_layer()
         kind = base.weight.dtype
         a, b = (matrices[name].weight.to(kind) for matrices in (self.lora_A, self.lora_B))
-        product: Tensor = _Product.apply(x.to(kind), base.weight, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
+        tokens = x.to(kind).reshape(-1, x.shape[-1])
+        product: Tensor = _Product.apply(tokens, base.weight, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
+        product = product.view(
+            *x.shape[:-1], -1
+        )  # not in there: Llama 4 adds to it in place, and torch forbids that
         return product if base.bias is None else product + base.bias
 
     @property
@@ -51,20 +55,19 @@ class FusedLinear(Linear):
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        tokens = x.reshape(-1, x.shape[-1])
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
         narrow = tokens @ a.T
         y = (tokens @ weight.T).addmm_(narrow, b.T, alpha=scale)
         ctx.save_for_backward(tokens, weight, a, b, narrow)
-        ctx.shape, ctx.scale = x.shape, scale
-        return y.view(*x.shape[:-1], -1)
+        ctx.scale = scale
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         tokens, weight, a, b, narrow = ctx.saved_tensors
-        gradient = gradients[0].reshape(-1, weight.shape[0])
+        gradient = gradients[0]
         narrowed = (gradient @ b).mul_(ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = (gradient @ weight).addmm_(narrowed, a).view(ctx.shape)
+            of_x = (gradient @ weight).addmm_(narrowed, a)
         return of_x, None, narrowed.T @ tokens, (gradient.T @ narrow).mul_(ctx.scale), None

@@ -42,6 +42,8 @@ from trainers.local.training.course import (
 from trainers.local.training.data import Row, Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.hub import fetch
+from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal, Progress, Scores, Step
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import Abilities, Loss, abilities, measure, pack_rows, pack_tokens
@@ -88,6 +90,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     torch.manual_seed(job.seed)
     device = best_device()
     dtype = best_dtype(device)
+    remember_base(folder, fetch(job.base, journal.say), job.base_name)
     tokenizer = load_tokenizer(job.base)
     settings = within_context(settings, job.base, journal)
     training = read_rows(
@@ -100,14 +103,14 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
         )
     pauses.look()
     longest = max(training.longest, validation.longest if validation else 0)
-    base = load_model(job.base, device, dtype, longest)
+    base = load_model(job.base, device, dtype, longest, settings.quantization)
     able = abilities(base, longest)
     model = add_lora(base, settings)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     position = restore_checkpoint(folder, model, optimizer)
     started -= max(position.seconds, journal.seconds_known)
-    room = Room(pack_tokens(device), position.room, packs=able.packs, tell=journal.warn)
+    room = Room(min(pack_tokens(device), able.widest), position.room, packs=able.packs, tell=journal.warn)
     trainee = Trainee(model, optimizer, able, room, pauses.look)
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
     total = steps_an_epoch * settings.n_epochs

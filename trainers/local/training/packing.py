@@ -12,9 +12,10 @@ The module builds tensors and measures the loss; it neither reads rows nor train
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +26,12 @@ from trainers.local.training.data import Row
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Pure attention with rotary positions, tried out in tests/local/test_packing.py
-PACKED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "olmo2", "smollm3")
+# Attention that takes a mask and positions as they are given, tried out in tests/local/test_packing.py
+PACKED_FAMILIES = (
+    *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "olmo2", "smollm3"),
+    *("gemma3_text", "gemma3", "mistral3", "ministral3", "llama4_text"),
+    *("granite", "glm4", "olmo3", "cohere2", "qwen3_moe", "mixtral"),
+)
 
 
 class Model(Protocol):
@@ -56,10 +61,12 @@ class Pack:
 
 @dataclass(frozen=True)
 class Abilities:
-    """`packs`: rows in one sequence do not see each other. `selects`: the head can be applied at some places."""
+    """`packs`: rows in one sequence do not see each other, in a sequence of at most `widest` tokens. `selects`: the
+    head can be applied at some places."""
 
     packs: bool
     selects: bool
+    widest: int = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,35 @@ class Loss:
 
 
 def abilities(model: PreTrainedModel, longest: int) -> Abilities:
-    """For rows of at most `longest` tokens: a sliding window that is narrower needs the model's own mask."""
-    window = model.config.to_dict().get("sliding_window")
-    packs = model.config.model_type in PACKED_FAMILIES and (not window or longest <= window)
-    return Abilities(packs, "logits_to_keep" in inspect.signature(model.forward).parameters)
+    """For rows of at most `longest` tokens: beyond its reach a model needs its own mask and positions."""
+    text = model.config.get_text_config().to_dict()
+    packs = model.config.model_type in PACKED_FAMILIES and longest <= reach(text)
+    selects = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return Abilities(packs, selects, _widest(text))
+
+
+def reach(text: Mapping[str, Any]) -> int:
+    """How long a row may be to be read in a pack as it is alone; `text` is the text part's configuration.
+
+    Short of a sliding window and of a chunk of attention. Rotary positions that stretch with the longest row in
+    sight (longrope of Phi-4-mini, dynamic) would be stretched for all rows of a pack.
+    """
+    limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
+    for rope in (text.get("rope_parameters") or {}, *_each_rope(text)):
+        if rope.get("rope_type") in ("longrope", "dynamic"):
+            own = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
+            limits.append(own or text.get("max_position_embeddings"))
+    return min((int(limit) for limit in limits if limit), default=sys.maxsize)
+
+
+def _each_rope(text: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Gemma 3 keeps one set for each kind of layer."""
+    return [each for each in (text.get("rope_parameters") or {}).values() if isinstance(each, dict)]
+
+
+def _widest(text: Mapping[str, Any]) -> int:
+    """Llama 4 sharpens attention by the place in the sequence, from its floor_scale-th token on."""
+    return int(text["floor_scale"]) - 1 if text.get("attn_temperature_tuning") else sys.maxsize
 
 
 def pack_tokens(device: torch.device) -> int:

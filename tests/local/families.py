@@ -1,0 +1,236 @@
+"""The families that teams fine-tune, each from its own configuration class at toy size, with the form of its chats.
+
+The templates write turns as the published ones do; tools, pictures and dates are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = 400
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.15,  # at the usual 0.02 a frozen random head leaves LoRA nothing to choose between
+}
+SIGHT: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0] * 6,
+    "long_factor": [2.0, 3.0, 4.0, 5.0, 6.0, 7.0],
+}
+
+
+def config(family: str, **changes: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(family, **{**TEXT, **changes})
+
+
+def llama4() -> Any:
+    from transformers import Llama4Config
+
+    text = {**TEXT, "intermediate_size_mlp": 64, "num_local_experts": 2, "no_rope_layer_interval": 2}
+    sight = {**SIGHT, "projector_input_dim": 16, "projector_output_dim": 16, "vision_output_dim": 16}
+    return Llama4Config(
+        text_config=text, vision_config=sight, image_token_index=5, boi_token_index=6, eoi_token_index=7
+    )
+
+
+def mistral3() -> Any:
+    from transformers import Mistral3Config
+
+    text = {**TEXT, "model_type": "mistral", "sliding_window": None}
+    sight = {**SIGHT, "model_type": "pixtral", "head_dim": 8}
+    return Mistral3Config(
+        text_config=text, vision_config=sight, image_token_index=5, tie_word_embeddings=False
+    )
+
+
+def gemma3() -> Any:
+    from transformers import Gemma3Config
+
+    text, sight = {**TEXT, "sliding_window": 256}, {**SIGHT, "model_type": "siglip_vision_model"}
+    return Gemma3Config(text_config=text, vision_config=sight, mm_tokens_per_image=4, image_token_index=5)
+
+
+def phi4_mini() -> Any:
+    return config(
+        "phi3", rope_parameters=LONG_ROPE, original_max_position_embeddings=256, tie_word_embeddings=True
+    )
+
+
+STANDARD = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+PHI = frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"})
+
+
+def turns(begin: str, middle: str, end: str, *, assistant: str = "assistant", start: str = "") -> str:
+    """Each turn as BEGIN role MIDDLE text END."""
+    return (
+        f"{start}{{% for m in messages %}}{begin}{{{{ '{assistant}' if m.role == 'assistant' else m.role }}}}"
+        f"{middle}{{{{ m.content }}}}{end}{{% endfor %}}{{% if add_generation_prompt %}}{begin}{assistant}{middle}"
+        "{% endif %}"
+    )
+
+
+def system_first(user: str, answer: str, start: str) -> str:
+    """The system's text stands in the first user's turn. `user` and `answer` hold TEXT."""
+    asked = user.replace("TEXT", "{{ told.value }}{{ m.content }}")
+    return (
+        f"{start}{{% set told = namespace(value='') %}}{{% for m in messages %}}{{% if m.role == 'system' %}}"
+        "{% set told.value = m.content + '\n\n' %}{% elif m.role == 'user' %}"
+        f"{asked}{{% set told.value = '' %}}{{% else %}}{answer.replace('TEXT', '{{ m.content }}')}"
+        "{% endif %}{% endfor %}"
+    )
+
+
+CHATML = turns("<|im_start|>", "\n", "<|im_end|>\n")
+GEMMA = system_first(
+    "<start_of_turn>user\nTEXT<end_of_turn>\n", "<start_of_turn>model\nTEXT<end_of_turn>\n", "<bos>"
+)
+# Hybrid thinkers: an answer without thoughts has an empty place for them
+NO_THOUGHTS = "<think>\n\n</think>\n\n"
+QWEN3 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}"
+    + NO_THOUGHTS
+    + "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}" + NO_THOUGHTS + "{% endif %}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """`model_class` that must be loaded; `layers` that 'all-linear' means; `part` that LoRA keeps to; `special`
+    tokens of its template, the last of which ends a turn."""
+
+    config: Callable[[], Any]
+    model_class: str
+    template: str
+    special: tuple[str, ...]
+    layers: frozenset[str] = STANDARD
+    part: str = "model.layers."
+
+
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+FAMILIES = {
+    "llama-4-scout": Family(
+        llama4,
+        "Llama4ForCausalLM",
+        turns("<|header_start|>", "<|header_end|>\n\n", "<|eot|>", start="<|begin_of_text|>"),
+        ("<|begin_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>"),
+    ),
+    "mistral-7b-v0.3": Family(
+        lambda: config("mistral", sliding_window=None),
+        "MistralForCausalLM",
+        system_first("[INST] TEXT[/INST]", " TEXT</s>", "<s>"),
+        ("<s>", "[INST]", "[/INST]", "</s>"),
+    ),
+    "mistral-small-24b": Family(
+        mistral3,
+        "Mistral3ForConditionalGeneration",
+        system_first("[INST]TEXT[/INST]", "TEXT</s>", "<s>"),
+        ("<s>", "[INST]", "[/INST]", "</s>"),
+        part="model.language_model.layers.",
+    ),
+    "phi-4": Family(
+        lambda: config("phi3"),
+        "Phi3ForCausalLM",
+        turns("<|im_start|>", "<|im_sep|>", "<|im_end|>"),
+        ("<|im_start|>", "<|im_sep|>", "<|im_end|>"),
+        layers=PHI,
+    ),
+    "phi-4-mini": Family(
+        phi4_mini,
+        "Phi3ForCausalLM",
+        turns("<|", "|>", "<|end|>"),
+        ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        layers=PHI,
+    ),
+    "llama-3": Family(
+        lambda: config("llama"),
+        "LlamaForCausalLM",
+        turns("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", start="<|begin_of_text|>"),
+        LLAMA3_TOKENS,
+    ),
+    "qwen-3": Family(lambda: config("qwen3"), "Qwen3ForCausalLM", QWEN3, CHATML_TOKENS),
+    "gemma-3-1b": Family(
+        lambda: config("gemma3_text", sliding_window=256),
+        "Gemma3ForCausalLM",
+        GEMMA + "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+        ("<bos>", "<start_of_turn>", "<end_of_turn>"),
+    ),
+    "gemma-3-4b": Family(
+        gemma3,
+        "Gemma3ForConditionalGeneration",
+        GEMMA + "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+        ("<bos>", "<start_of_turn>", "<end_of_turn>"),
+        part="model.language_model.layers.",
+    ),
+    "smollm2": Family(
+        lambda: config("llama", tie_word_embeddings=True), "LlamaForCausalLM", CHATML, CHATML_TOKENS
+    ),
+    "smollm3": Family(
+        lambda: config("smollm3", no_rope_layer_interval=2), "SmolLM3ForCausalLM", CHATML, CHATML_TOKENS
+    ),
+}
+
+
+def make_family(folder: Path, family: Family) -> Path:
+    """The whole model, with the parts that see, as its authors publish it: safetensors, tokenizer, template."""
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    torch.manual_seed(20261125)
+    made = family.config()
+    sees = made.get_text_config() is not made
+    mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees else MODEL_FOR_CAUSAL_LM_MAPPING
+    mapping[type(made)](made).save_pretrained(folder)
+    make_tokenizer(folder, family)
+    return folder
+
+
+def make_tokenizer(folder: Path, family: Family) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", *(token for token in family.special if token != "<pad>")]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    words = [
+        "system user assistant model billing shipping my card was charged twice the parcel has not arrived"
+    ]
+    tokenizer.train_from_iterator(words * 3, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=family.special[-1], pad_token="<pad>"
+    )
+    fast.chat_template = family.template
+    fast.save_pretrained(folder)

@@ -1,0 +1,166 @@
+"""Base models from a hub: what is downloaded, and what is said where they cannot be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.local.hub import TERABYTES, Hub, served_hub
+from trainers.local.training.base import load_config, load_tokenizer
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.families import choose_class
+from trainers.local.training.hub import fetch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Hub]:
+    """It has org/tiny, with a few files that nobody should fetch."""
+    folder = tmp_path / "hub" / "org" / "tiny"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "modeling_tiny.py").write_text("raise SystemExit('executed')")
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    (folder / "consolidated.safetensors").write_bytes(b"the same once more")
+    with served_hub(tmp_path / "hub") as served:
+        yield served
+
+
+def failure(hub: Hub, source: str, cache: Path) -> TrainingFailed:
+    with pytest.raises(TrainingFailed) as caught:
+        fetch(source, endpoint=hub.url, cache=cache)
+    assert caught.value.param == "model"
+    return caught.value
+
+
+def test_a_download_takes_weights_configuration_and_tokenizer_and_no_code(hub: Hub, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = fetch("org/tiny", said.append, endpoint=hub.url, cache=tmp_path / "cache")
+    assert AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).config.hidden_size == 64
+    wanted = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    assert wanted <= set(hub.fetched)
+    assert not set(hub.fetched) & {"modeling_tiny.py", "pytorch_model.bin", "consolidated.safetensors"}
+    assert len(said) == 1
+    assert said[0].startswith("Downloading org/tiny: 0.0 GB in ")
+
+
+def test_what_is_here_is_not_fetched_again_and_works_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    first = fetch("org/tiny", endpoint=hub.url, cache=tmp_path / "cache")
+    hub.fetched.clear()
+    said: list[str] = []
+    assert fetch("org/tiny", said.append, endpoint=hub.url, cache=tmp_path / "cache") == first
+    assert (hub.fetched, said) == ([], [])
+    gone = Hub(hub.root, "http://127.0.0.1:9")
+    assert fetch("org/tiny", endpoint=gone.url, cache=tmp_path / "cache") == first
+
+
+def test_a_hub_id_that_does_not_exist_is_said(hub: Hub, tmp_path: Path) -> None:
+    failed = failure(hub, "org/nothing", tmp_path)
+    assert failed.code == "base_not_found"
+    assert failed.message == (
+        "The hub has no model org/nothing. Check the spelling; a private one needs HF_TOKEN in the trainer's "
+        "environment."
+    )
+    private = failure(hub, "org/private-one", tmp_path)
+    assert private.message.startswith("The hub has no model org/private-one or it is private.")
+
+
+def test_a_gated_model_is_said_with_the_way_in(hub: Hub, tmp_path: Path) -> None:
+    shutil.copytree(hub.root / "org" / "tiny", hub.root / "org" / "gated-tiny")
+    failed = failure(hub, "org/gated-tiny", tmp_path / "cache")
+    assert failed.code == "base_gated"
+    assert "Accept it on the model's page" in failed.message
+    assert "HF_TOKEN" in failed.message
+    assert hub.fetched == []
+
+
+def test_a_hub_that_fails_or_is_away_is_said(hub: Hub, tmp_path: Path) -> None:
+    broken = failure(hub, "org/broken", tmp_path)
+    assert (broken.code, "HTTP 500" in broken.message) == ("hub_unreachable", True)
+    away = failure(Hub(hub.root, "http://127.0.0.1:9"), "org/tiny", tmp_path / "empty")
+    assert away.code == "hub_unreachable"
+    assert "no complete copy of it is on this machine" in away.message
+
+
+def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte(hub: Hub, tmp_path: Path) -> None:
+    hub.sizes["model.safetensors"] = TERABYTES
+    failed = failure(hub, "org/tiny", tmp_path / "cache")
+    assert failed.code == "disk_full"
+    assert failed.message.startswith("Downloading org/tiny takes 1,000,000.0 GB, and the disk of ")
+    assert hub.fetched == []
+
+
+def test_pickled_weights_on_the_hub_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
+    (hub.root / "org" / "tiny" / "model.safetensors").unlink()
+    (hub.root / "org" / "tiny" / "consolidated.safetensors").unlink()
+    assert failure(hub, "org/tiny", tmp_path / "cache").code == "base_not_safetensors"
+    assert hub.fetched == []
+
+
+def test_a_name_that_is_neither_folder_nor_hub_id_is_said(hub: Hub, tmp_path: Path) -> None:
+    for source in ("gpt-9", "../models", "org/tiny/more"):
+        failed = failure(hub, source, tmp_path)
+        assert failed.code == "base_not_loaded"
+        assert "no hub id such as org/name" in failed.message
+
+
+def test_an_adapter_is_no_base(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert failure(hub, str(tmp_path), tmp_path).code == "base_is_adapter"
+
+
+def test_a_hub_id_is_loaded_from_the_hub_that_the_environment_names(hub: Hub, tmp_path: Path) -> None:
+    """As users run it: the hub's address comes from the environment."""
+    code = (
+        "from trainers.local.training.base import *; load_tokenizer('org/tiny'); load_config('org/tiny');"
+        + ("m = load_model('org/tiny', torch.device('cpu'), torch.float32, 64); print(m.name_or_path)")
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert process.stdout.strip() == "org/tiny", process.stderr
+
+
+def changed(folder: Path, target: Path, **fields: object) -> str:
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, **fields}))
+    return str(target)
+
+
+def test_a_base_with_code_of_its_own_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    own = {"model_type": "tiny", "auto_map": {"AutoConfig": "configuration_tiny.TinyConfig"}}
+    with pytest.raises(TrainingFailed) as caught:
+        load_config(changed(tiny_model_dir, tmp_path / "own", **own))
+    assert caught.value.code == "base_needs_code"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture"), [("bert", "BertForMaskedLM"), ("t5", "T5ForConditionalGeneration")]
+)
+def test_a_model_that_writes_no_text_is_refused(
+    model_type: str, architecture: str, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    source = changed(tiny_model_dir, tmp_path / "m", model_type=model_type, architectures=[architecture])
+    with pytest.raises(TrainingFailed) as caught:
+        choose_class(source, load_config(source))
+    assert caught.value.code == "base_writes_no_text"
+    assert architecture in caught.value.message
+
+
+def test_a_template_beside_the_tokenizer_is_found(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "m")
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    assert not load_tokenizer(str(folder)).chat_template
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert load_tokenizer(str(folder)).chat_template == template

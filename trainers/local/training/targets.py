@@ -1,0 +1,105 @@
+"""From names such as 'all-linear' or 'q_proj,v_proj' to what a model really has: linear layers, and experts' weights.
+
+Only in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one Parameter
+(Llama 4) are no linear layers: they are trained where they are named, as experts.gate_up_proj, and not by 'all-linear',
+which would be 428 million parameters at rank 16 in Llama 4 Scout. Names what to train; changes no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.families import sees_too, text_part
+
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "query_key_value": ("q_proj", "k_proj", "v_proj"),
+    "c_attn": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """As LoraConfig takes them: `modules` are ends of names or one pattern for whole names, `parameters` ends."""
+
+    modules: list[str] | str
+    parameters: list[str]
+
+
+def find_targets(model: Any, asked: str) -> Targets:
+    """`asked`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there."""
+    layers, experts = linear_layers(model), fused_experts(model)
+    names = sorted({_last(name) for name in layers}) if asked == "all-linear" else asked.split(",")
+    modules = [name for name in names if _is_end_of_one(name, layers)]
+    parameters = [name for name in names if name not in modules and _is_end_of_one(name, experts)]
+    absent = [name for name in names if name not in modules and name not in parameters]
+    if absent or not names:
+        raise _not_there(model, absent, layers, experts)
+    return Targets(_within_text(model, modules), parameters)
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Whole names. A layer that is linear and more, such as Llama 4's router, is none."""
+    head, part = model.get_output_embeddings(), text_part(model)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if not type(module).__module__.startswith("transformers.models.") and _is_in(name, part)
+    ]
+
+
+def fused_experts(model: Any) -> list[str]:
+    """Whole names of weights of three dimensions: expert, in, out."""
+    part = text_part(model)
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if weight.dim() == 3 and ".experts." in name and _is_in(name, part)
+    ]
+
+
+def _is_in(name: str, part: str) -> bool:
+    return not part or name.startswith(f"{part}.")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _is_end_of_one(end: str, names: Iterable[str]) -> bool:
+    return any(name == end or name.endswith(f".{end}") for name in names)
+
+
+def _within_text(model: Any, modules: list[str]) -> list[str] | str:
+    """A plain q_proj would also be found in the part that sees."""
+    if not sees_too(model) or not modules:
+        return modules
+    ends = "|".join(map(re.escape, modules))
+    return rf"{re.escape(text_part(model))}\.(.+\.)?({ends})"
+
+
+def _not_there(
+    model: Any, absent: list[str], layers: Iterable[str], experts: Iterable[str]
+) -> TrainingFailed:
+    known = sorted({_last(name) for name in layers})
+    fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
+    where = " in the part that reads and writes text" if sees_too(model) else ""
+    parts = [
+        f"The base model has no linear layer '{absent[0]}'{where}."
+        if absent
+        else "There is nothing to adapt."
+    ]
+    parts += [
+        f"Its {whole} holds {absent[0]}." for whole in known if absent and absent[0] in FUSED.get(whole, ())
+    ]
+    parts.append(f"Set target_modules to all-linear, or to some of {', '.join([*known, *fused])}.")
+    return TrainingFailed("target_modules_not_found", " ".join(parts), "target_modules")
