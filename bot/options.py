@@ -22,6 +22,7 @@ OTHER_NAMES: Mapping[str, RungName] = {
     "svm": "classical",
 }
 MOST_PREDICTED = 10
+ENGINES = ("builtin", "unsloth", "axolotl", "llamafactory")  # of our own trainer
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 # What only a person can know for an estimate: the option, the field of Question, how it is read.
 FIGURES: Mapping[str, tuple[str, Figure]] = {
@@ -100,7 +101,7 @@ def typed(question: Question) -> str:
     """The options that `read_options` and `read_figures` read as this question again."""
     said = asdict(question)
     fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
-    fields |= {"patience": "patience"}
+    fields |= {"patience": "patience", "engine": "engine"}
     fields |= {key: field for key, (field, _) in FIGURES.items()}
     return " ".join(
         f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None
@@ -109,6 +110,16 @@ def typed(question: Question) -> str:
 
 def _plainly(value: Decimal | int | str) -> str:
     return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+
+
+def read_engine(text: str | None) -> str | Answer | None:
+    if text is None or text.lower() in ENGINES:
+        return text.lower() if text else None
+    there = ", ".join(f"`{one}`" for one in ENGINES)
+    return Answer(
+        f"There is no engine `{shown(text)}`.{did_you_mean(text.lower(), ENGINES)} There are {there}.",
+        "engine",
+    )
 
 
 def read_bar(text: str | None) -> float | Answer | None:

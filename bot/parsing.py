@@ -17,6 +17,7 @@ from bot.options import (
     first_word,
     measurement_number,
     read_bar,
+    read_engine,
     read_figures,
     read_options,
     read_predict,
@@ -74,7 +75,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """`epochs` None: by rule. `patience` None: to the last epoch. The other fields as in Estimate."""
+    """`epochs` None: by rule. `patience` None: to the last epoch. `engine` None: our own. The others as in Estimate."""
 
     dataset: str
     current: str | None
@@ -83,11 +84,12 @@ class Start:
     epochs: int | None
     figures: Question = NOTHING_SAID
     patience: int | None = None
+    engine: str | None = None
 
     @property
     def question(self) -> Question:
         said = replace(self.figures, current=self.current, volume=self.volume, target=self.target)
-        return replace(said, epochs=self.epochs, patience=self.patience)
+        return replace(said, epochs=self.epochs, patience=self.patience, engine=self.engine)
 
 
 @dataclass(frozen=True)
@@ -231,12 +233,14 @@ def _parse_start(rest: str) -> Command | Answer:
             f"`patience={shown(patience)}` should be a whole number from 1 to 20, like `patience=2`: the training "
             "stops after so many validations without improvement."
         )
-    figures = read_figures(read)
+    figures, engine = read_figures(read), read_engine(read.text("engine"))
     if isinstance(figures, Answer):
         return figures
+    if isinstance(engine, Answer):
+        return engine
     said = read.text("current"), read.volume, read.text("target")
     passes, waits = (int(text) if text else None for text in (epochs, patience))
-    return Start(read.dataset, *said, passes, figures, waits)
+    return Start(read.dataset, *said, passes, figures, waits, engine)
 
 
 def _parse_status(rest: str) -> Command | Answer:

@@ -16,7 +16,8 @@ USAGE: Mapping[str, str] = {
     "prices": "/finetune prices [gpt-4o-mini]",
     "estimate": "/finetune estimate DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
     " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style]",
-    "start": "/finetune start DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2]",
+    "start": "/finetune start DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2"
+    " engine=unsloth]",
     "status": "/finetune status [RUN]",
     "runs": "/finetune runs",
     "cancel": "/finetune cancel RUN",
@@ -27,5 +28,5 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("models", "rungs", "judge", "bar", "task", "prompt"),
     "curve": ("target", "predict", "label_usd"),
     "estimate": ("current", "volume", "target", *FIGURES, "bar", "task"),
-    "start": ("current", "volume", "target", "epochs", "patience", *FIGURES),
+    "start": ("current", "volume", "target", "epochs", "patience", "engine", *FIGURES),
 }

@@ -8,6 +8,7 @@ import click
 from dotenv import load_dotenv
 
 from bot.cli.checking import check
+from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
 from bot.cli.measuring import baseline, curve
 from bot.cli.serving import demo, doctor, run, trainer
@@ -20,5 +21,5 @@ def main() -> None:
     load_dotenv(Path(".env"))
 
 
-for command in (run, trainer, check, baseline, curve, estimate, prices, doctor, demo):
+for command in (run, trainer, engines, check, baseline, curve, estimate, prices, doctor, demo):
     main.add_command(command)

@@ -214,7 +214,8 @@ def _hyperparameters(
         takes_lora=provider.can("extra_hyperparameters"),
         defaults=target.row.defaults,
     )
-    return tuple(sorted(sent_hyperparameters(provider, dict(chosen)).items()))
+    engine = {"engine": question.engine} if question.engine else {}
+    return tuple(sorted(sent_hyperparameters(provider, dict(chosen) | engine).items()))
 
 
 def _minutes(settings: Settings, target: Target, report: Report, epochs: int) -> Range:

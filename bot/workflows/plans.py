@@ -167,6 +167,10 @@ def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | No
     if verdict:
         return Refusal(f"{verdict.text} {estimated.verdict.next_step}")
     row = estimated.target.row
+    if estimated.question.engine and not row.provider.can("extra_hyperparameters"):
+        return Refusal(
+            f"{row.title} trains by its own means: leave `engine=` out, or choose a model of our trainer."
+        )
     if row.name not in desk.trainers:
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
     if policy(desk).approvers <= {person} and not policy(desk).unknown_groups:

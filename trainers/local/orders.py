@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from trainers.auto import batch_for, epochs_for
+from trainers.local.engines.catalog import NAMES as ENGINE_NAMES
 from trainers.local.integrations import parse_integrations
 from trainers.local.problems import Problem, invalid
 from trainers.local.spool import Integration, LoraSettings, Quantization, TooLong
@@ -48,6 +49,7 @@ class Hyperparameters:
     max_usd: float | str | None = None
     usd_per_hour: float | str | None = None
     quantization: Quantization | None = None
+    engine: str | None = None
 
     def resolved(self, examples: int, rate: float) -> LoraSettings:
         """`rate`: the learning rate that the rule gives for the base."""
@@ -70,6 +72,7 @@ class Hyperparameters:
             max_usd_micros=_micros(self.max_usd),
             usd_per_hour_micros=_micros(self.usd_per_hour),
             quantization=self.quantization or defaults.quantization,
+            engine=self.engine or defaults.engine,
         )
 
 
@@ -297,6 +300,7 @@ RULES = {
     "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),
+    "engine": Rule(f"one of {', '.join(ENGINE_NAMES)}", lambda v: v in ENGINE_NAMES),
 }
 
 

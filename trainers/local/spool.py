@@ -12,6 +12,7 @@ jobs/ID/
   DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
                     "stopped"}
   FAILED            instead of DONE: {"code", "message", "param"}
+  engine/           where another engine trains: its config, run.sh, log.txt, output/
   CANCELLED         written by the server; the training process is ended first
   PAUSED            written by the server, taken away to resume; the process saves a checkpoint and ends when it sees it
   tensorboard/      the same curves as events, for `tensorboard --logdir`
@@ -42,7 +43,8 @@ class LoraSettings:
 
     `too_long`: what becomes of rows over `max_length`. `eval_steps`: validate that often, beside each epoch's end.
     `patience`: stop after so many validations in a row without a lower loss. Ceilings: `max_seconds` of training,
-    `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client.
+    `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client. `engine` is builtin or one
+    of engines/catalog.py.
     """
 
     n_epochs: int = 1
@@ -60,6 +62,7 @@ class LoraSettings:
     max_seconds: int | None = None
     max_usd_micros: int | None = None
     usd_per_hour_micros: int | None = None
+    engine: str = "builtin"
 
     @property
     def ceiling_s(self) -> float | None:

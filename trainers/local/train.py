@@ -1,7 +1,7 @@
 """`python -m trainers.local.train JOB_DIR`: train the job in that folder (see spool.py), and go on after a kill.
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused.
-The training itself is in lora.py, which is imported when there is something to train.
+The training itself is in lora.py, or in engines/driver.py where another engine does it; each is imported when needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from trainers.local.spool import append_event, exclusive, read_job, replace_json
+from trainers.local.engines.catalog import BUILTIN, ENGINES
+from trainers.local.spool import TrainingJob, append_event, exclusive, read_job, replace_json
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pauses import MARK, TrainingPaused
 
@@ -40,10 +41,8 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
             return 1 if mark == "FAILED" else 0
     if (folder / MARK).exists():
         return _say_paused(folder)
-    from trainers.local.training.lora import CHECKPOINT_S, train
-
     try:
-        train(folder, read_job(folder), CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
+        train_job(folder, read_job(folder), checkpoint_s)
     except TrainingPaused:
         return _say_paused(folder)
     except TrainingFailed as error:
@@ -53,6 +52,16 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
         replace_json(folder / "FAILED", failed)
         return 1
     return 0
+
+
+def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
+    if job.settings.engine != BUILTIN:
+        from trainers.local.engines.driver import train_by
+
+        return train_by(ENGINES[job.settings.engine], folder, job)
+    from trainers.local.training.lora import CHECKPOINT_S, train
+
+    return train(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 
 def _say_paused(folder: Path) -> int:

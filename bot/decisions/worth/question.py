@@ -18,7 +18,7 @@ class Question:
     or paid by use with `serving_speed` tokens a second while busy, `utilisation` (0 to 1) of its time;
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
     `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
-    validations without improvement.
+    validations without improvement; `engine`: which of our trainer's is to train.
     """
 
     current: str | None = None
@@ -39,6 +39,7 @@ class Question:
     utilisation: Decimal | None = None
     runs: int | None = None
     patience: int | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from trainers.local.api import answers, bodies, chat
 from trainers.local.checks import quantization_refusal
 from trainers.local.configs import rate_of_base
+from trainers.local.engines.refusing import refusal
 from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.integrations import check_installed
@@ -98,6 +99,7 @@ class JobEndpoints:
     jobs: Jobs
     models: Models
     executor: Executor
+    engines: Path
 
     def routes(self) -> list[Route]:
         root = "/v1/fine_tuning/jobs"
@@ -133,6 +135,9 @@ class JobEndpoints:
         sources = Sources(training, self._validation_file(order))
         examples = self.files.get(order.training_file).lines
         settings = order.hyperparameters.resolved(examples, rate_of_base(base))
+        refused = refusal(self.engines, settings)
+        if refused:
+            raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         return self.jobs.create(order, base, sources, settings, key)
 
     def index(self, request: Request) -> Response:

@@ -22,6 +22,7 @@ from starlette.responses import Response
 
 from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
+from trainers.local.engines.environments import FOLDER as ENGINES
 from trainers.local.executors import TRAIN, Executor
 from trainers.local.files import Files
 from trainers.local.jobs import Jobs
@@ -65,7 +66,7 @@ def build_app(config: Config) -> Starlette:
     app = Starlette(
         routes=[
             *FileEndpoints(files, jobs).routes(),
-            *JobEndpoints(files, jobs, models, executor).routes(),
+            *JobEndpoints(files, jobs, models, executor, config.data / ENGINES).routes(),
             *ModelEndpoints(models, generator).routes(),
         ],
         middleware=[Middleware(Guard, key=config.key, hosts=config.hosts)],

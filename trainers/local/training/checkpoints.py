@@ -37,7 +37,7 @@ def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, positi
     target = checkpoint_folder(folder, position.step)
     if target.exists():
         return replace_json(target / "checkpoint.json", asdict(position))
-    with _renamed_when_complete(target) as temporary:
+    with renamed_when_complete(target) as temporary:
         write_adapter(temporary, model)
         buffer = io.BytesIO()  # torch.save into a file hides what the disk answered
         torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, buffer)
@@ -95,7 +95,7 @@ def save_checkpoint_as_result(folder: Path, step: int) -> None:
 def _result(folder: Path) -> Iterator[Path]:
     target = folder / "adapter"
     shutil.rmtree(target, ignore_errors=True)  # from a run that was killed before it wrote DONE
-    with _renamed_when_complete(target) as temporary:
+    with renamed_when_complete(target) as temporary:
         yield temporary
 
 
@@ -109,7 +109,7 @@ def write_adapter(folder: Path, model: PeftModel) -> None:
 
 
 @contextmanager
-def _renamed_when_complete(target: Path) -> Iterator[Path]:
+def renamed_when_complete(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

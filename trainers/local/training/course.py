@@ -14,11 +14,12 @@ Stop = Literal["patience", "ceiling"]
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation file said of the model after `step` steps; `loss` in nats a supervised token."""
+    """What the validation file said of the model after `step` steps; `loss` in nats a supervised token.
+    `accuracy` None: not measured."""
 
     step: int
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,10 +22,10 @@ RECENT = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """`loss` in nats a supervised token, `accuracy` the share of them that were the likeliest."""
+    """`loss` in nats a supervised token, `accuracy` the share of them that were the likeliest; None: not measured."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Journal:
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
         self._write_results([*before, [*last[:3], _short(valid.loss), _short(valid.accuracy)]])
-        self._curves.log(step.number, {"valid/loss": valid.loss, "valid/accuracy": valid.accuracy})
+        curves = _measured({"valid/loss": valid.loss, "valid/accuracy": valid.accuracy})
+        self._curves.log(step.number, curves)
         self._tell(step, valid)
 
     def last_scores(self) -> Scores:
@@ -148,16 +149,23 @@ class Journal:
             message += f", validation loss={valid.loss:.2f}"
             data["valid_loss"] = valid.loss
             data["valid_mean_token_accuracy"] = valid.accuracy
-        append_event(self._folder, message, data=data)
+        measured = {name: value for name, value in data.items() if value is not None}
+        append_event(self._folder, message, data=measured)
 
 
 def _train_curves(step: Step) -> dict[str, float]:
-    return {
-        "train/loss": step.train.loss,
-        "train/accuracy": step.train.accuracy,
-        "train/learning_rate": step.learning_rate,
-        "train/tokens": float(step.trained_tokens),
-    }
+    return _measured(
+        {
+            "train/loss": step.train.loss,
+            "train/accuracy": step.train.accuracy,
+            "train/learning_rate": step.learning_rate,
+            "train/tokens": float(step.trained_tokens),
+        }
+    )
+
+
+def _measured(curves: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in curves.items() if value is not None}
 
 
 def _read_rows(path: Path) -> list[list[str]]:
@@ -168,5 +176,5 @@ def _read_rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def _short(value: float) -> str:
-    return f"{value:.6g}"
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,181 @@
+"""The same plan in each engine's own words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from trainers.local.engines.catalog import ENGINES
+from trainers.local.engines.driver import write
+from trainers.local.engines.installing import pins
+from trainers.local.engines.plan import EnginePlan, Written
+from trainers.local.engines.rows import write_rows
+from trainers.local.engines.targets import choose, target_names
+from trainers.local.engines.writing import write_files
+from trainers.local.engines.writing import yaml as as_yaml
+from trainers.local.spool import LoraSettings
+from trainers.local.training.data import Row, Rows
+from trainers.local.training.failures import TrainingFailed
+
+ENV = Path("/data/engines/x/env")
+SETTINGS = LoraSettings(
+    n_epochs=3,
+    batch_size=4,
+    learning_rate=1e-5,
+    lora_r=8,
+    lora_alpha=24,
+    lora_dropout=0.05,
+    max_length=512,
+)
+PLAN = EnginePlan(
+    base="/models/tiny",
+    settings=SETTINGS,
+    seed=7,
+    targets=("q_proj", "v_proj"),
+    rows=250,
+    has_validation=True,
+    device="cpu",
+    is_bf16=False,
+)
+
+
+def written(name: str, plan: EnginePlan = PLAN) -> Written:
+    return write(ENGINES[name], plan, ENV)
+
+
+def config(name: str, plan: EnginePlan = PLAN) -> dict[str, Any]:
+    files = written(name, plan).files
+    loaded: dict[str, Any] = (
+        json.loads(files["config.json"]) if name == "unsloth" else yaml.safe_load(files["config.yml"])
+    )
+    return loaded
+
+
+def test_unsloth_is_told_the_plan() -> None:
+    told = config("unsloth")
+    assert (told["model"]["model_name"], told["model"]["load_in_4bit"]) == ("/models/tiny", False)
+    assert told["lora"] | {"use_gradient_checkpointing": None} == {
+        "r": 8,
+        "lora_alpha": 24,
+        "lora_dropout": 0.05,
+        "target_modules": ["q_proj", "v_proj"],
+        "random_state": 7,
+        "use_gradient_checkpointing": None,
+    }
+    arguments = told["arguments"]
+    assert (arguments["num_train_epochs"], arguments["per_device_train_batch_size"]) == (3, 4)
+    assert (arguments["learning_rate"], arguments["seed"], arguments["max_length"]) == (1e-5, 7, 512)
+    assert told["valid"] == "rows/valid.jsonl"
+
+
+def test_llamafactory_is_told_the_plan() -> None:
+    told = config("llamafactory")
+    assert (told["lora_rank"], told["lora_alpha"], told["lora_dropout"]) == (8, 24, 0.05)
+    assert (told["lora_target"], told["model_name_or_path"]) == ("q_proj,v_proj", "/models/tiny")
+    assert (told["num_train_epochs"], told["per_device_train_batch_size"]) == (3, 4)
+    assert (told["learning_rate"], told["seed"], told["cutoff_len"]) == (1e-5, 7, 512)
+
+
+def test_axolotl_is_told_the_plan() -> None:
+    told = config("axolotl")
+    assert (told["lora_r"], told["lora_alpha"], told["lora_dropout"]) == (8, 24, 0.05)
+    assert (told["lora_target_modules"], told["base_model"]) == (["q_proj", "v_proj"], "/models/tiny")
+    assert (told["num_epochs"], told["micro_batch_size"]) == (3, 4)
+    assert (told["learning_rate"], told["seed"], told["sequence_len"]) == (1e-5, 7, 512)
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_no_engine_runs_a_models_code_or_skips_a_step_in_its_log(name: str) -> None:
+    told = config(name)
+    flat = {**told, **told.get("model", {}), **told.get("arguments", {})}
+    assert flat["trust_remote_code"] is False
+    assert flat["logging_steps"] == 1
+    assert (flat["save_steps"], flat["eval_steps"]) == (63, 63)
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_without_validation_rows_nothing_is_validated(name: str) -> None:
+    told = config(name, replace(PLAN, has_validation=False))
+    assert "eval_steps" not in {**told, **told.get("arguments", {})}
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_the_keys_that_are_checked_are_those_that_are_written(name: str) -> None:
+    told = config(name)
+    parts = {key: told[key] for key in ("model", "lora", "arguments")} if name == "unsloth" else {"config": told}
+    assert written(name).keys == {part: frozenset(keys) for part, keys in parts.items()}
+
+
+def test_on_a_gpu_nothing_is_held_to_the_cpu() -> None:
+    on_gpu = replace(PLAN, device="cuda", is_bf16=True)
+    assert config("llamafactory", on_gpu)["use_cpu"] is False
+    assert "lora_mlp_kernel" not in config("axolotl", on_gpu)
+    assert written("axolotl", on_gpu).environment.get("ACCELERATE_USE_CPU") is None
+    assert "UNSLOTH_FORCE_CPU" not in written("unsloth", on_gpu).environment
+    assert config("unsloth", on_gpu)["model"]["dtype"] == "bfloat16"
+
+
+def test_a_long_epoch_has_checkpoints_within() -> None:
+    plan = replace(PLAN, rows=4_000)
+    assert (plan.steps_an_epoch, plan.save_steps, plan.total_steps) == (1000, 100, 3000)
+
+
+@pytest.mark.parametrize("number", [1e-5, 1e-05, 2.0, 0.05, 1e-3, 3e22, 1.5e-7])
+def test_a_small_number_stays_one_in_yaml(number: float) -> None:
+    assert yaml.safe_load(as_yaml({"rate": number})) == {"rate": number}
+
+
+def test_a_text_that_looks_like_something_else_stays_text_in_yaml() -> None:
+    values: dict[str, Any] = {"a": "no", "b": "1e5", "c": "x: y # z", "d": ["é", "it's"], "e": None, "f": "1:30"}
+    assert yaml.safe_load(as_yaml(values)) == values
+
+
+def test_the_script_runs_from_anywhere_and_with_its_environment(tmp_path: Path) -> None:
+    folder = tmp_path / "a job's folder"
+    tool = tmp_path / "show"
+    tool.write_text('#!/bin/sh\npwd; echo "$HF_HUB_OFFLINE $SECRET"; echo "$@"\n')
+    tool.chmod(0o700)
+    script = write_files(
+        folder, Written({"x": "1"}, ((str(tool), "rows"), (str(tool), "a b")), {"SECRET": "it's"}, {})
+    )
+    done = subprocess.run([str(script)], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.splitlines() == [str(folder), "1 it's", "rows", str(folder), "1 it's", "a b"]
+    assert os.access(script, os.X_OK)
+
+
+def test_rows_end_with_their_last_answer_and_say_what_is_learnt(tmp_path: Path) -> None:
+    row = Row(1, [5, 6, 7, 8, 9], [False, False, True, True, False])
+    write_rows(tmp_path / "train.jsonl", Rows([row], 0, 0))
+    assert json.loads((tmp_path / "train.jsonl").read_text()) == {
+        "input_ids": [5, 6, 7, 8],
+        "attention_mask": [1, 1, 1, 1],
+        "labels": [-100, -100, 7, 8],
+    }
+
+
+def test_all_linear_is_every_linear_layer_but_the_output(tiny_model_dir: Path) -> None:
+    names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+    assert target_names(str(tiny_model_dir), "all-linear") == names
+
+
+def test_a_module_that_is_not_there_is_a_sentence() -> None:
+    assert choose(["model.layers.0.self_attn.q_proj"], "self_attn.q_proj,q_proj") == ("self_attn.q_proj", "q_proj")
+    with pytest.raises(TrainingFailed, match="no linear layer 'w_pack'.*all-linear, or to some of q_proj"):
+        choose(["model.layers.0.self_attn.q_proj"], "q_proj,w_pack")
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_an_engines_versions_are_pinned_and_pytorch_is_not(name: str) -> None:
+    lines = pins(ENGINES[name]).read_text().splitlines()
+    packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
+    assert all("==" in line for line in lines)
+    assert packages[ENGINES[name].package] == ENGINES[name].requirement
+    assert {"transformers", "peft", "trl"} <= set(packages)
+    assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)

@@ -1,0 +1,104 @@
+"""What lines of the engines' logs mean. The lines are as the engines' versions of this trainer print them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from trainers.local.engines.logs import Reading, Told, Trained, Trouble, Validated, read_line
+
+UNSLOTH_STEP = (
+    '{"step": 17, "total_steps": 30, "loss": 2.721, "grad_norm": 1.78, "learning_rate": 0.01, '
+    '"num_tokens": 2851.0, "epoch": 2.8333333333333335}'
+)
+UNSLOTH_VALID = (
+    '{"step": 18, "total_steps": 30, "eval_loss": 2.614, "eval_runtime": 1.6, '
+    '"eval_mean_token_accuracy": 0.516, "epoch": 3.0}'
+)
+LLAMAFACTORY_STEP = "{'loss': '2.738', 'grad_norm': '0.5898', 'learning_rate': '0.01071', 'epoch': '2.667'}"
+AXOLOTL_STEP = (
+    " 60%|██████    | 18/30 [00:07<00:03]      {'loss': '2.692', 'grad_norm': '0.578', 'learning_rate': "
+    "'0.009286', 'ppl': '14.76', 'memory/max_active (GiB)': '0', 'tokens/train_per_sec_per_gpu': '9', 'epoch': '3'}"
+)
+AXOLOTL_VALID = "        {'eval_loss': '2.611', 'eval_runtime': '0.08', 'eval_ppl': '13.61', 'epoch': '3'}"
+OLDER_STEP = "{'loss': nan, 'grad_norm': inf, 'learning_rate': 2e-05, 'epoch': 0.5}"
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        (UNSLOTH_STEP, Trained(17, 2.721, 0.01, 1.78)),
+        (LLAMAFACTORY_STEP, Trained(None, 2.738, 0.01071, 0.5898)),
+        (AXOLOTL_STEP, Trained(None, 2.692, 0.009286, 0.578)),
+        (UNSLOTH_VALID, Validated(2.614, 0.516)),
+        (AXOLOTL_VALID, Validated(2.611, None)),
+    ],
+)
+def test_a_step_and_a_validation_are_read(line: str, meant: object) -> None:
+    assert read_line(line) == meant
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        " 43%|████▎     | 13/30 [00:06<00:12,  1.33it/s]",
+        "{'train_runtime': '17.85', 'train_loss': '3.235', 'epoch': '5'}",
+        "{'task': {'name': 'Causal Language Modeling', 'type': 'text-generation'}}",
+        LLAMAFACTORY_STEP[:40],
+        "[WARNING] [axolotl.utils] Auto-enabling LoRA kernel optimizations for faster training.",
+    ],
+)
+def test_all_else_says_nothing(line: str) -> None:
+    assert read_line(line) is None
+
+
+def test_bare_nan_of_older_versions_is_not_finite() -> None:
+    step = read_line(OLDER_STEP)
+    assert isinstance(step, Trained)
+    assert math.isnan(step.loss)
+    assert not step.is_finite
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        (
+            "ValueError: Some keys are not used by the HfArgumentParser: ['lora_rank']",
+            Trouble("engine_config_changed", "lora_rank"),
+        ),
+        (
+            "TypeError: SFTConfig.__init__() got an unexpected keyword argument 'max_length'",
+            Trouble("engine_config_changed", "max_length"),
+        ),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", Trouble("out_of_memory")),
+        ("OSError: [Errno 28] No space left on device", Trouble("disk_full")),
+    ],
+)
+def test_reasons_that_another_try_would_meet_again_are_known(line: str, trouble: Trouble) -> None:
+    assert read_line(line) == trouble
+
+
+def told(lines: list[str], reading: Reading, every: int | None) -> list[Told]:
+    found = []
+    for line in lines:
+        meant = read_line(line)
+        if meant is not None:
+            reading, one = reading.after(meant, is_validated_at=every)
+            found += [one] if one else []
+    return found
+
+
+def test_steps_without_a_number_are_counted_from_the_checkpoint_on() -> None:
+    steps = told([AXOLOTL_STEP, LLAMAFACTORY_STEP], Reading(12), None)
+    assert [one.number for one in steps] == [13, 14]
+
+
+def test_a_step_with_a_validation_is_told_once_and_with_it() -> None:
+    steps = told([AXOLOTL_STEP, AXOLOTL_STEP, AXOLOTL_VALID, AXOLOTL_STEP], Reading(4), 6)
+    assert [(one.number, one.valid and one.valid.loss) for one in steps] == [(5, None), (6, 2.611), (7, None)]
+
+
+def test_the_last_validation_printed_once_more_is_not_told_again() -> None:
+    assert len(told([AXOLOTL_STEP, AXOLOTL_VALID, AXOLOTL_VALID], Reading(5), 6)) == 1

@@ -1,0 +1,119 @@
+"""`finetune engines [list | install NAME | remove NAME]`: which other trainers there are on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from trainers.local.engines.catalog import ENGINES, Engine
+from trainers.local.engines.environments import FOLDER, Installed, installed
+from trainers.local.engines.installing import NotInstalled, install, remove
+
+NAME = click.Choice(list(ENGINES))
+QUIET_S = 10.0
+
+
+@click.group(invoke_without_command=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="The trainer's data folder.")
+@click.pass_context
+def main(context: click.Context, data: Path) -> None:
+    """Other engines beside our own, each in an environment of its own."""
+    context.obj = data.absolute() / FOLDER
+    if context.invoked_subcommand is None:
+        show(context.obj)
+
+
+@main.command("list")
+@click.pass_obj
+def list_engines(root: Path) -> None:
+    """What there is, and what each can do."""
+    show(root)
+
+
+@main.command("install")
+@click.argument("name", type=NAME)
+@click.pass_obj
+def install_engine(root: Path, name: str) -> None:
+    """Make the engine's environment, or go on where an earlier try stopped."""
+    engine = ENGINES[name]
+    click.echo(
+        f"Installing {engine.name} {engine.version} into {root / engine.name}: about {engine.gigabytes} GB on the "
+        f"disk (with CUDA about 4 GB more) and {engine.minutes:g} minutes. Licence: {engine.licence}."
+    )
+    ticker = Ticker()
+    try:
+        there = install(root, engine, ticker)
+    except NotInstalled as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        refuse("Stopped. The same command goes on from here.")
+    ticker.done()
+    click.echo(f"{engine.name} {there.version} is installed: {_facts(there)}, {there.seconds:,.0f} s.")
+
+
+@main.command("remove")
+@click.argument("name", type=NAME)
+@click.pass_obj
+def remove_engine(root: Path, name: str) -> None:
+    """Delete the engine's environment. Models that it trained stay."""
+    try:
+        was_there = remove(root, ENGINES[name])
+    except NotInstalled as error:
+        refuse(str(error))
+    click.echo(f"{name} is removed." if was_there else f"{name} is not installed; nothing was removed.")
+
+
+def show(root: Path) -> None:
+    click.echo("builtin       always there: this trainer's own LoRA loop")
+    for engine in ENGINES.values():
+        click.echo(
+            f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.can}. Licence: {engine.licence}"
+        )
+
+
+def _state(root: Path, engine: Engine) -> str:
+    there = installed(root, engine)
+    if there is None:
+        half = " (begun; the same command goes on)" if (root / engine.name / "env").exists() else ""
+        return (
+            f"not installed{half} · finetune engines install {engine.name}: version {engine.version}, "
+            f"about {engine.gigabytes} GB and {engine.minutes:g} minutes"
+        )
+    changed = "" if there.found == there.version else f" (now {there.found or 'gone'}: install it again)"
+    return f"installed · {there.version}{changed} · {_facts(there)}"
+
+
+def _facts(there: Installed) -> str:
+    cuda = "with CUDA" if there.has_cuda else "CPU only"
+    return f"{there.bytes / 1e9:.1f} GB, PyTorch {there.versions['torch']} ({cuda})"
+
+
+class Ticker:
+    """Rewritten in place on a terminal, else a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._told_at = 0.0
+
+    def __call__(self, said: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+        elif time.monotonic() - self._told_at >= QUIET_S:
+            self._told_at = time.monotonic()
+            click.echo(said, err=True)
+
+    def done(self) -> None:
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def refuse(sentence: str) -> NoReturn:
+    click.echo("\n" * sys.stderr.isatty() + sentence.replace("`", ""), err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(prog_name="finetune engines")

@@ -1,0 +1,82 @@
+"""A plan as axolotl is told it: config.yml for `axolotl train`.
+
+Rows that have input_ids and labels are taken as they are, where no `type` of dataset is named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainers.local.engines.plan import OUTPUT, EnginePlan, Written
+from trainers.local.engines.writing import Value, yaml
+
+ENVIRONMENT = {"AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
+# chosen by axolotl where nothing is said, and written for CUDA
+CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+
+
+def write(plan: EnginePlan, env: Path) -> Written:
+    """`env`: the virtual environment."""
+    config = _config(plan) | _on_cpu(plan) | _validation(plan)
+    on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if plan.device == "cpu" else {}
+    return Written(
+        files={"config.yml": yaml(config)},
+        # not through accelerate, which would put a process between the engine and a signal
+        commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
+        environment=ENVIRONMENT | on_cpu,
+        keys={"config": frozenset(config)},
+    )
+
+
+def _config(plan: EnginePlan) -> dict[str, Value]:
+    settings = plan.settings
+    return {
+        "base_model": plan.base,
+        "trust_remote_code": False,
+        "adapter": "lora",
+        "lora_r": settings.lora_r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "lora_target_modules": list(plan.targets),
+        "datasets": [{"path": plan.train_file, "ds_type": "json"}],
+        "dataset_prepared_path": "prepared",
+        "sequence_len": settings.max_length,
+        "sample_packing": False,
+        "output_dir": OUTPUT,
+        "num_epochs": settings.n_epochs,
+        "micro_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler": "linear",
+        "warmup_steps": plan.warm_up_steps,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "optimizer": "adamw_torch",
+        "seed": plan.seed,
+        "bf16": plan.is_bf16,
+        "attn_implementation": "sdpa",
+        "gradient_checkpointing": plan.device == "cuda",
+        "dataloader_num_workers": 0,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": plan.save_steps,
+        "save_total_limit": 3,
+        "auto_resume_from_checkpoints": True,
+    }
+
+
+def _on_cpu(plan: EnginePlan) -> dict[str, Value]:
+    if plan.device != "cpu":
+        return {}
+    return dict.fromkeys(CUDA_KERNELS, False)
+
+
+def _validation(plan: EnginePlan) -> dict[str, Value]:
+    if plan.valid_file is None:
+        return {"val_set_size": 0.0}
+    return {
+        "test_datasets": [{"path": plan.valid_file, "ds_type": "json", "split": "train"}],
+        "eval_strategy": "steps",
+        "eval_steps": plan.steps_an_epoch,
+        "eval_batch_size": plan.settings.batch_size,
+    }

@@ -1,0 +1,77 @@
+"""A plan as LLaMA-Factory is told it: config.yml for `llamafactory-cli train`, and rows in the form it loads.
+
+It would write chats out by a template of its own; rows that are tokens already leave it nothing to write.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainers.local.engines.plan import OUTPUT, EnginePlan, Written
+from trainers.local.engines.writing import Value, yaml
+
+SCRIPT = Path(__file__).parent / "scripts" / "llamafactory_rows.py"
+ENVIRONMENT = {"DISABLE_VERSION_CHECK": "0", "USE_MODELSCOPE_HUB": "0"}
+
+
+def write(plan: EnginePlan, env: Path) -> Written:
+    """`env`: the virtual environment."""
+    config = _config(plan)
+    rows = [plan.train_file, *([plan.valid_file] if plan.valid_file else [])]
+    return Written(
+        files={"config.yml": yaml(config), "rows.py": SCRIPT.read_text(encoding="utf-8")},
+        commands=(
+            (str(env / "bin" / "python"), "rows.py", *rows),
+            (str(env / "bin" / "llamafactory-cli"), "train", "config.yml"),
+        ),
+        environment=ENVIRONMENT,
+        keys={"config": frozenset(config)},
+    )
+
+
+def _config(plan: EnginePlan) -> dict[str, Value]:
+    settings, is_on_cpu = plan.settings, plan.device == "cpu"
+    validation: dict[str, Value] = {
+        "eval_dataset": "validation",
+        "eval_strategy": "steps",
+        "eval_steps": plan.steps_an_epoch,
+        "per_device_eval_batch_size": settings.batch_size,
+    }
+    config: dict[str, Value] = {
+        "model_name_or_path": plan.base,
+        "trust_remote_code": False,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_rank": settings.lora_r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "lora_target": ",".join(plan.targets),
+        "template": "empty",  # unused, but one must be named
+        "dataset": "train",  # likewise
+        "tokenized_path": "tokenized",
+        "cutoff_len": settings.max_length,
+        "output_dir": OUTPUT,
+        "num_train_epochs": settings.n_epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": plan.warm_up_steps,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch",
+        "seed": plan.seed,
+        "bf16": plan.is_bf16,
+        "use_cpu": is_on_cpu,
+        "disable_gradient_checkpointing": is_on_cpu,
+        "flash_attn": "sdpa",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": plan.save_steps,
+        "save_total_limit": 3,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return config | validation if plan.has_validation else config

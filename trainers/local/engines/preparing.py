@@ -1,0 +1,86 @@
+"""What an engine is given: the base model as a local folder, the rows as tokens, and a plan with nothing left open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+
+from trainers.local.engines.plan import ROWS, EnginePlan
+from trainers.local.engines.rows import write_rows
+from trainers.local.engines.targets import target_names
+from trainers.local.spool import TrainingJob
+from trainers.local.training.base import load_tokenizer
+from trainers.local.training.data import Rows, read_rows
+from trainers.local.training.devices import best_dtype
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.journal import Journal
+
+NO_CODE = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`tokens` of the rows that are learnt from, once each."""
+
+    plan: EnginePlan
+    tokens: int
+
+    def tokens_after(self, step: int) -> int:
+        """Exact at an epoch's end; an engine doesn't say which rows a step within had."""
+        return round(self.tokens * step / self.plan.steps_an_epoch)
+
+
+def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> Prepared:
+    """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
+    base = local_base(job.base)
+    tokenizer = load_tokenizer(base)
+    training = _rows(job.training_file, tokenizer, job, home, "train")
+    _tell("Training", training, journal)
+    if job.validation_file:
+        _tell("Validation", _rows(job.validation_file, tokenizer, job, home, "valid"), journal)
+    is_on_gpu = has_cuda and torch.cuda.is_available()
+    device = torch.device("cuda" if is_on_gpu else "cpu")
+    plan = EnginePlan(
+        base=base,
+        settings=job.settings,
+        seed=job.seed,
+        targets=target_names(base, job.settings.target_modules),
+        rows=len(training.rows),
+        has_validation=job.validation_file is not None,
+        device="cuda" if is_on_gpu else "cpu",
+        is_bf16=is_on_gpu and best_dtype(device) == torch.bfloat16,
+    )
+    if torch.cuda.is_available() and not has_cuda:
+        journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
+    return Prepared(plan, training.tokens)
+
+
+def local_base(source: str) -> str:
+    """A folder as it is; a hub id as the folder it was fetched to, without what could carry code."""
+    if Path(source).is_dir():
+        return source
+    try:
+        return str(snapshot_download(source, allow_patterns=list(NO_CODE)))
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        text = f"Fetching the base model {source}: {said} Check the name, and that the network is there."
+        raise TrainingFailed("base_not_loaded", text, "model") from error
+
+
+def _rows(file: str, tokenizer: object, job: TrainingJob, home: Path, name: str) -> Rows:
+    param = "training_file" if name == "train" else "validation_file"
+    rows = read_rows(Path(file), tokenizer, job.settings.max_length, param)  # type: ignore[arg-type]
+    (home / ROWS).mkdir(exist_ok=True)
+    write_rows(home / ROWS / f"{name}.jsonl", rows)
+    return rows
+
+
+def _tell(what: str, rows: Rows, journal: Journal) -> None:
+    journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    if rows.too_long:
+        journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+    if rows.nothing_to_learn:
+        journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")

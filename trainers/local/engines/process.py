@@ -1,0 +1,96 @@
+"""An engine as a process: started by its run.sh, its log read as it grows, ended with us and never left alone.
+
+It stays in our process group, so that a signal to the job reaches it too. It holds engine/lock for its life:
+one whose starter was killed is found by that and ended before another begins.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+LOOK_S = 0.2
+GRACE_S = 3.0  # below the executor's, which kills the whole group after 5 s
+LOG, LOCK, PID = "log.txt", "lock", "pid"
+
+
+@contextmanager
+def running(folder: Path, script: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The engine, from here to the end of the block. Ended on the way out, by SIGTERM to us as well."""
+    end_leftover(folder)
+    with (folder / LOCK).open("a") as lock, (folder / LOG).open("ab") as log:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = signal.signal(signal.SIGTERM, _leave)
+        process = subprocess.Popen(
+            ["/bin/sh", str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environment),
+            pass_fds=(lock.fileno(),),
+        )
+        try:
+            (folder / PID).write_text(str(process.pid), encoding="ascii")
+            yield process
+        finally:
+            end(process)
+            signal.signal(signal.SIGTERM, before)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def end_leftover(folder: Path) -> None:
+    """An engine that outlived its starter would write into the same output folder."""
+    with (folder / LOCK).open("a") as lock:
+        while not _take(lock):
+            os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)
+            time.sleep(LOOK_S)
+
+
+def lines(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[str | None]:
+    """Those written from byte `start` on until the process has ended; None whenever there is none for now.
+
+    A progress bar's carriage return ends a line as well.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        rest = b""
+        while True:
+            has_ended = process.poll() is not None
+            *whole, rest = re.split(rb"[\r\n]+", rest + file.read())
+            yield from (line.decode(errors="replace") for line in whole)
+            if has_ended:
+                break
+            yield None
+            time.sleep(LOOK_S)
+        if rest:
+            yield rest.decode(errors="replace")
+
+
+def _take(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,102 @@
+"""What an engine wrote into its output folder → the job's checkpoints and adapter, complete once they have a name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+
+from trainers.local.spool import read_json, replace_json
+from trainers.local.training.checkpoints import (
+    KEPT,
+    START,
+    WEIGHTS,
+    Position,
+    list_checkpoints,
+    renamed_when_complete,
+)
+from trainers.local.training.failures import TrainingFailed
+
+CONFIG = "adapter_config.json"
+LAST_FILE = "trainer_state.json"  # transformers' Trainer writes it behind all others of a checkpoint
+
+
+def engine_checkpoints(output: Path) -> dict[int, Path]:
+    """Complete ones by their step, oldest first."""
+    found = {
+        int(folder.name.rpartition("-")[2]): folder
+        for folder in output.glob("checkpoint-*[0-9]")
+        if _is_json(folder / LAST_FILE)
+    }
+    return dict(sorted(found.items()))
+
+
+def remove_halves(output: Path) -> None:
+    """Checkpoints that a kill cut off: the engine would go on from the newest, whatever is in it."""
+    whole = set(engine_checkpoints(output).values())
+    for folder in set(output.glob("checkpoint-*")) - whole:
+        shutil.rmtree(folder)
+
+
+def last_position(job_folder: Path) -> Position:
+    """Of the newest checkpoint that the job has."""
+    complete = list_checkpoints(job_folder)
+    return Position(**(read_json(complete[-1] / "checkpoint.json") or {})) if complete else START
+
+
+def publish_checkpoints(
+    job_folder: Path, output: Path, seconds: float, tokens_after: Callable[[int], int]
+) -> Iterator[int]:
+    """Take over what is new, the newest three; yields their steps. `seconds` were spent so far."""
+    (job_folder / "checkpoints").mkdir(exist_ok=True)
+    for step, source in list(engine_checkpoints(output).items())[-KEPT:]:
+        target = job_folder / "checkpoints" / f"step-{step:06d}"
+        if not target.exists() and step > _newest(job_folder):
+            _publish(source, target, Position(step, tokens_after(step), seconds))
+            yield step
+    for old in list_checkpoints(job_folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def publish_adapter(job_folder: Path, output: Path, engine: str) -> int:
+    """The result; returns how many numbers were trained. Raises TrainingFailed where it cannot be used."""
+    weights = load((output / WEIGHTS).read_bytes())
+    broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
+    if broken:
+        text = (
+            f"The adapter that {engine} trained holds numbers that are not finite, as in {broken[0]}. "
+            "Set learning_rate lower."
+        )
+        raise TrainingFailed("loss_not_finite", text, "learning_rate")
+    shutil.rmtree(job_folder / "adapter", ignore_errors=True)
+    _publish(output, job_folder / "adapter", None)
+    return sum(tensor.numel() for tensor in weights.values())
+
+
+def _publish(source: Path, target: Path, position: Position | None) -> None:
+    """In float32, as the built-in engine saves adapters."""
+    weights = load((source / WEIGHTS).read_bytes())
+    with renamed_when_complete(target) as temporary:
+        plain = {name: tensor.to(torch.float32).contiguous() for name, tensor in weights.items()}
+        (temporary / WEIGHTS).write_bytes(save(plain, metadata={"format": "pt"}))
+        shutil.copyfile(source / CONFIG, temporary / CONFIG)
+        if position:
+            replace_json(temporary / "checkpoint.json", asdict(position))
+
+
+def _newest(job_folder: Path) -> int:
+    complete = list_checkpoints(job_folder)
+    return int(complete[-1].name.removeprefix("step-")) if complete else 0
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

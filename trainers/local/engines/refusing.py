@@ -1,0 +1,90 @@
+"""May this job be trained by its engine? Asked before anything starts; the answer is a sentence with its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trainers.local.engines.catalog import BUILTIN, ENGINES, Engine
+from trainers.local.engines.environments import Installed, installed
+from trainers.local.spool import LoraSettings
+
+HONOURED = frozenset(
+    {"engine", "n_epochs", "batch_size", "learning_rate", "lora_r", "lora_alpha", "lora_dropout"}
+    | {"target_modules", "max_length"}
+)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """`param` is the hyperparameter to change."""
+
+    code: str
+    message: str
+    param: str = "engine"
+
+
+def refusal(root: Path, settings: LoraSettings) -> Refused | None:
+    """`root` is the folder of engines."""
+    if settings.engine == BUILTIN:
+        return None
+    engine = ENGINES[settings.engine]
+    there = installed(root, engine)
+    if there is None:
+        return Refused("engine_not_installed", _not_installed(engine))
+    return _changed(engine, there) or _beyond(engine, settings)
+
+
+def unknown_keys(engine: Engine, there: Installed, used: Mapping[str, frozenset[str]]) -> Refused | None:
+    """Config keys that this installation, when it was asked, did not name."""
+    for reader, keys in used.items():
+        known = there.keys.get(reader, frozenset())
+        missing = sorted(keys - known)
+        if missing:
+            return Refused("engine_config_changed", _keys_changed(engine, there, ", ".join(missing)))
+    return None
+
+
+def key_refused(engine: Engine, there: Installed, key: str | None) -> Refused:
+    """What the engine itself said no to."""
+    return Refused("engine_config_changed", _keys_changed(engine, there, key or "a key of its config"))
+
+
+def _not_installed(engine: Engine) -> str:
+    return (
+        f"The engine {engine.name} is not installed on this trainer. `finetune engines install {engine.name}` "
+        f"does it (about {engine.gigabytes} GB, {engine.minutes:g} minutes), or leave 'engine' out."
+    )
+
+
+def _changed(engine: Engine, there: Installed) -> Refused | None:
+    if there.found == there.version:
+        return None
+    what = f"version {there.found}" if there.found else "no version"
+    text = (
+        f"The engine {engine.name} was installed in version {there.version}, and now {what} lies there. "
+        f"`finetune engines install {engine.name}` checks its config keys and mends it."
+    )
+    return Refused("engine_changed", text)
+
+
+def _keys_changed(engine: Engine, there: Installed, keys: str) -> str:
+    return (
+        f"{engine.name} {there.found or there.version} does not know the config key {keys}; the configs written "
+        f"here are for version {engine.version}. `finetune engines remove {engine.name}`, then "
+        f"`finetune engines install {engine.name}` brings that one."
+    )
+
+
+def _beyond(engine: Engine, settings: LoraSettings) -> Refused | None:
+    """A setting that only the built-in engine knows, and that isn't at its default."""
+    default = asdict(LoraSettings())
+    for name, value in asdict(settings).items():
+        if name not in HONOURED and value != default[name]:
+            text = (
+                f"The engine {engine.name} cannot honour {name} ({value!r}). "
+                f"Leave {name} out, or let the engine be builtin."
+            )
+            return Refused("engine_cannot", text, name)
+    return None

@@ -1,0 +1,1 @@
+"""What runs inside engines' own environments; never imported by ours."""

@@ -1,0 +1,66 @@
+"""`python probe.py NAME` inside an engine's own environment: in JSON, what it is and which config keys it knows.
+
+That it runs at all proves that the engine can be imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+
+def unsloth_keys() -> dict[str, list[str]]:
+    import unsloth  # first of all: it changes transformers and trl when it is imported
+    from trl import SFTConfig
+
+    def arguments(function: Callable[..., Any]) -> list[str]:
+        return list(inspect.signature(function).parameters)
+
+    model = unsloth.FastLanguageModel
+    return {
+        "model": arguments(model.from_pretrained),
+        "lora": arguments(model.get_peft_model),
+        "arguments": [field.name for field in fields(SFTConfig)],
+    }
+
+
+def llamafactory_keys() -> dict[str, list[str]]:
+    from llamafactory.hparams import parser
+    from llamafactory.train import tuner  # noqa: F401  what training imports must be there
+
+    return {"config": [field.name for part in parser._TRAIN_ARGS for field in fields(part)]}
+
+
+def axolotl_keys() -> dict[str, list[str]]:
+    from axolotl.train import train  # noqa: F401
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    return {"config": list(AxolotlInputConfig.model_fields)}
+
+
+def main(name: str) -> None:
+    with contextlib.redirect_stdout(sys.stderr):
+        import torch
+
+        keys = {
+            "unsloth": unsloth_keys,
+            "llamafactory": llamafactory_keys,
+            "axolotl": axolotl_keys,
+        }[name]()
+    found = {
+        "version": version(name),
+        "versions": {each: version(each) for each in ("torch", "transformers", "peft", "trl", "datasets")},
+        "has_cuda": torch.version.cuda is not None,
+        "keys": keys,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
