@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.decisions.worth.question import Figure, Question
-from bot.options import FIGURES, typed
+from bot.options import ENGINES, FIGURES, typed
 from bot.parsing import Answer, Estimate, Start, parse
 
 NAME = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,30}", fullmatch=True)
@@ -26,6 +26,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
     volume=st.none() | st.integers(0, 10**15),
     target=st.none() | NAME,
     epochs=st.none() | st.integers(1, 50),
+    engine=st.none() | st.sampled_from(ENGINES),
     figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.values()}),
 )
 def test_what_is_written_down_is_the_same_question(
@@ -33,9 +34,10 @@ def test_what_is_written_down_is_the_same_question(
     volume: int | None,
     target: str | None,
     epochs: int | None,
+    engine: str | None,
     figures: dict[str, Decimal | int | None],
 ) -> None:
-    asked = Question(current, volume, target, epochs, **figures)  # type: ignore[arg-type]
+    asked = Question(current, volume, target, epochs, **figures, engine=engine)  # type: ignore[arg-type]
     command = parse(f"start tickets {typed(asked)}")
     assert isinstance(command, Start), command
     assert command.question == asked

@@ -56,6 +56,10 @@ TEN_MILLION = 10_000_000
             "start tickets target=gpt-4.1 current=gpt-4o volume=2.5B epochs=50",
             Start("tickets", "gpt-4o", 2_500_000_000, "gpt-4.1", 50),
         ),
+        (
+            "start tickets target=local/tiny engine=Unsloth",
+            Start("tickets", None, None, "local/tiny", None, engine="unsloth"),
+        ),
         ("status", Status(None)),
         ("status 7", Status(7)),
         ("status m3", ShowMeasurement(3)),
@@ -153,6 +157,8 @@ def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
         ("start tickets epochs=51", "from 1 to 50"),
         ("start tickets epochs=1.5", "from 1 to 50"),
         ("start tickets epochs=²", "from 1 to 50"),
+        ("start tickets engine=unslot", "There is no engine `unslot`. Did you mean `unsloth`?"),
+        ("estimate tickets engine=unsloth", "`estimate` has no `engine=`."),
         ("status soon", "`soon` is not the number of a run."),
         ("cancel", "Which run?"),
         ("results -x", "`-x` is not the number of a run."),
@@ -188,6 +194,7 @@ PLACES = [
     "estimate a {}=1",
     "estimate a volume={}",
     "start a epochs={}",
+    "start a engine={}",
     "status {}",
     "cancel {}",
 ]

@@ -200,3 +200,16 @@ def test_only_members_of_the_workspace_upload_and_start(world: World, person: Pe
 
     assert "Only full members" in "".join(sent.errors.values())
     assert world.store.datasets.newest("more") is None and world.store.runs.newest() == []
+
+
+def test_an_engine_is_part_of_the_plan_that_is_approved(world: World) -> None:
+    world.abilities = '"metadata", "metadata_filter", "method", "suffix", "extra_hyperparameters"'
+    world.restart()
+    run = world.start(f"{START} engine=unsloth")
+    assert ["engine", "unsloth"] in json.loads(run.plan)["hyperparameters"]
+
+
+def test_an_engine_is_refused_for_a_service_that_trains_by_its_own_means(world: World) -> None:
+    world.seed_dataset()
+    assert "trains by its own means: leave `engine=` out" in world.type(f"{START} engine=unsloth")
+    assert world.jobs() == 0

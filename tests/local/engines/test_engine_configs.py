@@ -109,7 +109,9 @@ def test_without_validation_rows_nothing_is_validated(name: str) -> None:
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_the_keys_that_are_checked_are_those_that_are_written(name: str) -> None:
     told = config(name)
-    parts = {key: told[key] for key in ("model", "lora", "arguments")} if name == "unsloth" else {"config": told}
+    parts = (
+        {key: told[key] for key in ("model", "lora", "arguments")} if name == "unsloth" else {"config": told}
+    )
     assert written(name).keys == {part: frozenset(keys) for part, keys in parts.items()}
 
 
@@ -125,6 +127,9 @@ def test_on_a_gpu_nothing_is_held_to_the_cpu() -> None:
 def test_a_long_epoch_has_checkpoints_within() -> None:
     plan = replace(PLAN, rows=4_000)
     assert (plan.steps_an_epoch, plan.save_steps, plan.total_steps) == (1000, 100, 3000)
+    assert replace(PLAN, rows=4 * 254).save_steps == 254  # 2 · 127: an epoch's end must have one to be chosen
+    assert replace(PLAN, rows=4 * 254, has_validation=False).save_steps == 100
+    assert replace(PLAN, rows=4 * 130).save_steps == 65
 
 
 @pytest.mark.parametrize("number", [1e-5, 1e-05, 2.0, 0.05, 1e-3, 3e22, 1.5e-7])
@@ -133,7 +138,14 @@ def test_a_small_number_stays_one_in_yaml(number: float) -> None:
 
 
 def test_a_text_that_looks_like_something_else_stays_text_in_yaml() -> None:
-    values: dict[str, Any] = {"a": "no", "b": "1e5", "c": "x: y # z", "d": ["é", "it's"], "e": None, "f": "1:30"}
+    values: dict[str, Any] = {
+        "a": "no",
+        "b": "1e5",
+        "c": "x: y # z",
+        "d": ["é", "it's"],
+        "e": None,
+        "f": "1:30",
+    }
     assert yaml.safe_load(as_yaml(values)) == values
 
 
@@ -166,8 +178,11 @@ def test_all_linear_is_every_linear_layer_but_the_output(tiny_model_dir: Path) -
 
 
 def test_a_module_that_is_not_there_is_a_sentence() -> None:
-    assert choose(["model.layers.0.self_attn.q_proj"], "self_attn.q_proj,q_proj") == ("self_attn.q_proj", "q_proj")
-    with pytest.raises(TrainingFailed, match="no linear layer 'w_pack'.*all-linear, or to some of q_proj"):
+    assert choose(["model.layers.0.self_attn.q_proj"], "self_attn.q_proj,q_proj") == (
+        "self_attn.q_proj",
+        "q_proj",
+    )
+    with pytest.raises(TrainingFailed, match=r"no linear layer 'w_pack'.*all-linear, or to some of q_proj"):
         choose(["model.layers.0.self_attn.q_proj"], "q_proj,w_pack")
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainers.local.engines.logs import Reading, Told, Trained, Trouble, Validated, read_line
+from trainers.local.engines.logs import Reading, Trained, Trouble, Validated, read_line
 
 UNSLOTH_STEP = (
     '{"step": 17, "total_steps": 30, "loss": 2.721, "grad_norm": 1.78, "learning_rate": 0.01, '
@@ -80,25 +80,16 @@ def test_reasons_that_another_try_would_meet_again_are_known(line: str, trouble:
     assert read_line(line) == trouble
 
 
-def told(lines: list[str], reading: Reading, every: int | None) -> list[Told]:
-    found = []
-    for line in lines:
-        meant = read_line(line)
-        if meant is not None:
-            reading, one = reading.after(meant, is_validated_at=every)
-            found += [one] if one else []
-    return found
-
-
 def test_steps_without_a_number_are_counted_from_the_checkpoint_on() -> None:
-    steps = told([AXOLOTL_STEP, LLAMAFACTORY_STEP], Reading(12), None)
-    assert [one.number for one in steps] == [13, 14]
+    reading = Reading(12).after(Trained(None, 2.7, 0.01, 1.0))
+    assert reading.step == 13
+    assert reading.after(Trained(17, 2.7, 0.01, 1.0)).step == 17
 
 
-def test_a_step_with_a_validation_is_told_once_and_with_it() -> None:
-    steps = told([AXOLOTL_STEP, AXOLOTL_STEP, AXOLOTL_VALID, AXOLOTL_STEP], Reading(4), 6)
-    assert [(one.number, one.valid and one.valid.loss) for one in steps] == [(5, None), (6, 2.611), (7, None)]
-
-
-def test_the_last_validation_printed_once_more_is_not_told_again() -> None:
-    assert len(told([AXOLOTL_STEP, AXOLOTL_VALID, AXOLOTL_VALID], Reading(5), 6)) == 1
+def test_a_validation_is_news_once_and_after_a_step_only() -> None:
+    step, valid = Trained(None, 2.7, 0.01, 1.0), Validated(2.5, None)
+    at_start = Reading(6, validated=6)
+    assert not at_start.is_news(valid)
+    after_step = at_start.after(step)
+    assert after_step.is_news(valid)
+    assert not after_step.after(valid).is_news(valid)

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainers.local.engines.plan import OUTPUT, EnginePlan, Written
 from trainers.local.engines.writing import Value, yaml
 
-SCRIPT = Path(__file__).parent / "scripts" / "llamafactory_rows.py"
+SCRIPT = Path(__file__).parent / "scripts" / "llama_rows.py"
 ENVIRONMENT = {"DISABLE_VERSION_CHECK": "0", "USE_MODELSCOPE_HUB": "0"}
 
 

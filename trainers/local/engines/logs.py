@@ -110,28 +110,17 @@ def _trouble(line: str) -> Trouble | None:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A step that is known in full."""
-
-    number: int
-    train: Trained
-    valid: Validated | None
-
-
-@dataclass(frozen=True)
 class Reading:
-    """How far a log was read. `step` is the last that was seen; `held` one whose validation is still to come."""
+    """How far a log was read. `step` is the last that was seen, `validated` the last whose validation was."""
 
     step: int
-    held: Trained | None = None
+    validated: int = 0
 
-    def after(self, line: Line, *, is_validated_at: int | None) -> tuple[Reading, Told | None]:
-        """`is_validated_at`: every so many steps a validation follows the step; None: never."""
+    def after(self, line: Trained | Validated) -> Reading:
         if isinstance(line, Trained):
-            number = line.step or self.step + 1
-            if is_validated_at and number % is_validated_at == 0:
-                return Reading(number, line), None
-            return Reading(number), Told(number, line, None)
-        if isinstance(line, Validated) and self.held:
-            return replace(self, held=None), Told(self.step, self.held, line)
-        return self, None
+            return replace(self, step=line.step or self.step + 1)
+        return replace(self, validated=self.step)
+
+    def is_news(self, line: Validated) -> bool:
+        """Some print the last validation once more at their end, and one before the first step is none of ours."""
+        return self.step > self.validated

@@ -10,7 +10,7 @@ from typing import Literal
 
 from trainers.local.spool import LoraSettings
 
-CHECKPOINT_STEPS = 100
+PARTS = range(25, 101)
 WARM_UP = 0.05
 ROWS, OUTPUT = "rows", "output"
 
@@ -39,8 +39,15 @@ class EnginePlan:
 
     @property
     def save_steps(self) -> int:
-        """A checkpoint each epoch, and each 100 steps of a longer one."""
-        return min(self.steps_an_epoch, CHECKPOINT_STEPS)
+        """A checkpoint at each epoch's end, and within a long one, where its steps divide into parts of 25 to 100.
+
+        Where they don't, each 100 steps: unless there are validations, which want one at each epoch's end.
+        """
+        steps = self.steps_an_epoch
+        if steps <= max(PARTS):
+            return steps
+        parts = [part for part in PARTS if steps % part == 0]
+        return max(parts, default=steps if self.has_validation else max(PARTS))
 
     @property
     def warm_up_steps(self) -> int:

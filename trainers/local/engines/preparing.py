@@ -71,8 +71,8 @@ def local_base(source: str) -> str:
 
 
 def _rows(file: str, tokenizer: object, job: TrainingJob, home: Path, name: str) -> Rows:
-    param = "training_file" if name == "train" else "validation_file"
-    rows = read_rows(Path(file), tokenizer, job.settings.max_length, param)  # type: ignore[arg-type]
+    param, settings = ("training_file" if name == "train" else "validation_file"), job.settings
+    rows = read_rows(Path(file), tokenizer, settings.max_length, param, settings.too_long)  # type: ignore[arg-type]
     (home / ROWS).mkdir(exist_ok=True)
     write_rows(home / ROWS / f"{name}.jsonl", rows)
     return rows
@@ -82,5 +82,9 @@ def _tell(what: str, rows: Rows, journal: Journal) -> None:
     journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.too_long:
         journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+    if rows.cut:
+        journal.say(
+            f"{what} rows cut to max_length, so that they may end in mid-answer: {rows.cut:,}", "warn"
+        )
     if rows.nothing_to_learn:
         journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")

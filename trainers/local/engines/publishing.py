@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 
-from trainers.local.spool import read_json, replace_json
+from trainers.local.spool import replace_json
 from trainers.local.training.checkpoints import (
     KEPT,
-    START,
     WEIGHTS,
-    Position,
+    checkpoint_folder,
     list_checkpoints,
+    read_position,
     renamed_when_complete,
+    save_checkpoint_as_result,
 )
+from trainers.local.training.course import START, Position, best
 from trainers.local.training.failures import TrainingFailed
 
 CONFIG = "adapter_config.json"
@@ -46,25 +48,30 @@ def remove_halves(output: Path) -> None:
 def last_position(job_folder: Path) -> Position:
     """Of the newest checkpoint that the job has."""
     complete = list_checkpoints(job_folder)
-    return Position(**(read_json(complete[-1] / "checkpoint.json") or {})) if complete else START
+    return read_position(complete[-1]) if complete else START
 
 
-def publish_checkpoints(
-    job_folder: Path, output: Path, seconds: float, tokens_after: Callable[[int], int]
-) -> Iterator[int]:
-    """Take over what is new, the newest three; yields their steps. `seconds` were spent so far."""
+def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
+    """Take over what is new, the newest three; yields their steps. Leaves the newest three and the best.
+
+    `position` is the job's; a checkpoint's validations are those up to its step.
+    """
     (job_folder / "checkpoints").mkdir(exist_ok=True)
     for step, source in list(engine_checkpoints(output).items())[-KEPT:]:
-        target = job_folder / "checkpoints" / f"step-{step:06d}"
-        if not target.exists() and step > _newest(job_folder):
-            _publish(source, target, Position(step, tokens_after(step), seconds))
+        target = checkpoint_folder(job_folder, step)
+        if step > _newest(job_folder):
+            known = tuple(each for each in position.validations if each.step <= step)
+            _publish(source, target, replace(position, step=step, validations=known))
             yield step
+    lowest = best(position.validations)
     for old in list_checkpoints(job_folder)[:-KEPT]:
-        shutil.rmtree(old)
+        if lowest is None or old != checkpoint_folder(job_folder, lowest.step):
+            shutil.rmtree(old)
 
 
-def publish_adapter(job_folder: Path, output: Path, engine: str) -> int:
-    """The result; returns how many numbers were trained. Raises TrainingFailed where it cannot be used."""
+def publish_result(job_folder: Path, output: Path, step: int, engine: str) -> int:
+    """The checkpoint of `step` where the job has it, else the engine's last word; returns how many numbers were
+    trained. Raises TrainingFailed where they cannot be used."""
     weights = load((output / WEIGHTS).read_bytes())
     broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
     if broken:
@@ -73,8 +80,11 @@ def publish_adapter(job_folder: Path, output: Path, engine: str) -> int:
             "Set learning_rate lower."
         )
         raise TrainingFailed("loss_not_finite", text, "learning_rate")
-    shutil.rmtree(job_folder / "adapter", ignore_errors=True)
-    _publish(output, job_folder / "adapter", None)
+    if checkpoint_folder(job_folder, step).exists():
+        save_checkpoint_as_result(job_folder, step)
+    else:
+        shutil.rmtree(job_folder / "adapter", ignore_errors=True)
+        _publish(output, job_folder / "adapter", None)
     return sum(tensor.numel() for tensor in weights.values())
 
 

@@ -12,7 +12,7 @@ from trainers.local.spool import LoraSettings
 
 HONOURED = frozenset(
     {"engine", "n_epochs", "batch_size", "learning_rate", "lora_r", "lora_alpha", "lora_dropout"}
-    | {"target_modules", "max_length"}
+    | {"target_modules", "max_length", "too_long"}
 )
 
 
@@ -82,9 +82,7 @@ def _beyond(engine: Engine, settings: LoraSettings) -> Refused | None:
     default = asdict(LoraSettings())
     for name, value in asdict(settings).items():
         if name not in HONOURED and value != default[name]:
-            text = (
-                f"The engine {engine.name} cannot honour {name} ({value!r}). "
-                f"Leave {name} out, or let the engine be builtin."
-            )
-            return Refused("engine_cannot", text, name)
+            said = name.removesuffix("_micros")
+            text = f"The engine {engine.name} cannot honour {said}. Leave {said} out, or let the engine be builtin."
+            return Refused("engine_cannot", text, said)
     return None

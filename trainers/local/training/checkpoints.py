@@ -61,7 +61,7 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> 
     state: dict[str, Any] = torch.load(newest / "state.pt", map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
     restore_random(state["random"])
-    return _read_position(newest)
+    return read_position(newest)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -73,7 +73,7 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:06d}"
 
 
-def _read_position(checkpoint: Path) -> Position:
+def read_position(checkpoint: Path) -> Position:
     raw = read_json(checkpoint / "checkpoint.json") or {}
     validations = tuple(Validation(**each) for each in raw.get("validations", ()))
     return Position(**{**raw, "validations": validations})

@@ -1,0 +1,72 @@
+"""An installed engine, as far as its driver can tell: llamafactory-cli is stand_in.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.local.served import examples
+from trainers.local.engines.catalog import LLAMAFACTORY
+from trainers.local.engines.driver import write
+from trainers.local.engines.plan import EnginePlan
+from trainers.local.spool import LoraSettings, TrainingJob, write_job
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Path:
+    """A trainer's folder of engines with llamafactory in it."""
+    root = tmp_path / "engines"
+    home = root / "llamafactory"
+    (home / "env" / "bin").mkdir(parents=True)
+    _tool(home / "env" / "bin" / "python", "exit 0")
+    _tool(home / "env" / "bin" / "llamafactory-cli", f"exec {sys.executable} {STAND_IN}")
+    (home / "env" / "lib" / "python3.11" / "site-packages" / "llamafactory-0.9.5.dist-info").mkdir(
+        parents=True
+    )
+    (home / "engine.json").write_text(json.dumps(facts()))
+    return root
+
+
+def facts(without: str = "") -> dict[str, object]:
+    plan = EnginePlan("base", LoraSettings(), 0, ("q_proj",), 10, True, "cpu", False)
+    keys = sorted(write(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
+    return {
+        "version": "0.9.5",
+        "versions": {"torch": "2.13.0"},
+        "has_cuda": False,
+        "bytes": 2_100_000_000,
+        "seconds": 120.0,
+        "keys": {"config": keys},
+    }
+
+
+@pytest.fixture
+def job_folder(engines: Path, tiny_model_dir: Path) -> Path:
+    """24 rows to learn, 6 to validate, 2 epochs of 6 steps."""
+    folder = engines.parent / "jobs" / "ftjob-1"
+    for name, count in (("train", 24), ("valid", 6)):
+        (engines.parent / f"{name}.jsonl").write_bytes(examples(count))
+    job = TrainingJob(
+        id="ftjob-1",
+        base=str(tiny_model_dir),
+        base_name="local/tiny",
+        training_file=str(engines.parent / "train.jsonl"),
+        validation_file=str(engines.parent / "valid.jsonl"),
+        seed=3,
+        settings=LoraSettings(n_epochs=2, batch_size=4, lora_r=8, engine="llamafactory"),
+        suffix=None,
+        metadata={},
+        created_at=1,
+    )
+    write_job(folder, job)
+    return folder
+
+
+def _tool(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o700)

@@ -1,0 +1,112 @@
+"""`finetune engines`: what it lists, refuses and removes. Installing for real is in test_engines_install.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from trainers.local.engines.__main__ import main
+from trainers.local.engines.catalog import LLAMAFACTORY, UNSLOTH
+from trainers.local.engines.environments import in_use
+from trainers.local.engines.installing import NotInstalled, Watched, install, remove
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(data: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--data", str(data), *arguments])
+
+
+def test_the_list_says_what_is_there_and_what_it_would_cost(engines: Path) -> None:
+    said = run(engines.parent).output
+    assert said == run(engines.parent, "list").output
+    assert "llamafactory  installed · 0.9.5 · 2.1 GB, PyTorch 2.13.0 (CPU only)\n" in said
+    wanted = "finetune engines install unsloth: version 2026.10.9, about 2.8 GB and 2.5 minutes\n"
+    assert f"unsloth       not installed · {wanted}" in said
+    assert "AGPL-3.0" in said
+    assert said.startswith("builtin ")
+
+
+def test_the_list_says_what_was_begun_or_changed(engines: Path) -> None:
+    (engines / "unsloth" / "env").mkdir(parents=True)
+    packages = engines / "llamafactory" / "env" / "lib" / "python3.11" / "site-packages"
+    (packages / "llamafactory-0.9.5.dist-info").rename(packages / "llamafactory-1.0.dist-info")
+    said = run(engines.parent).output
+    assert "unsloth       not installed (begun; the same command goes on)" in said
+    assert "installed · 0.9.5 (now 1.0: install it again)" in said
+
+
+def test_removing_leaves_nothing_and_says_when_nothing_was_there(engines: Path) -> None:
+    assert run(engines.parent, "remove", "llamafactory").output == "llamafactory is removed.\n"
+    assert not (engines / "llamafactory").exists()
+    said = run(engines.parent, "remove", "llamafactory").output
+    assert said == "llamafactory is not installed; nothing was removed.\n"
+
+
+def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> None:
+    with in_use(engines / "llamafactory", alone=False):
+        with pytest.raises(NotInstalled, match="is in use by a job"):
+            remove(engines, LLAMAFACTORY)
+        with pytest.raises(NotInstalled, match="a job is trained by it"):
+            install(engines, LLAMAFACTORY, print)
+    assert (engines / "llamafactory" / "engine.json").exists()
+
+
+def test_two_jobs_use_one_engine(engines: Path) -> None:
+    with (
+        in_use(engines / "llamafactory", alone=False),
+        in_use(engines / "llamafactory", alone=False) as second,
+    ):
+        assert second
+
+
+def test_too_little_space_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(NotInstalled, match=r"needs 1200000\.0 GB more on the disk of .* GB are free"):
+        install(tmp_path, replace(UNSLOTH, gigabytes=1e6), print)
+    assert not (tmp_path / "unsloth" / "env").exists()
+
+
+def test_without_a_network_the_cause_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    done = run(tmp_path, "install", "unsloth")
+    assert done.exit_code == 2
+    assert "about 2.8 GB on the disk (with CUDA about 4 GB more) and 2.5 minutes" in done.output
+    assert "Installing unsloth in" in done.output
+    assert "fetching pip: ERROR: No matching distribution found for pip" in done.output
+    assert "not installed (begun; the same command goes on)" in run(tmp_path).output
+
+
+def test_a_name_that_is_no_engine_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "install", "../unsloth")
+    assert done.exit_code == 2
+    assert "'unsloth', 'axolotl', 'llamafactory'" in done.output
+
+
+def test_progress_follows_what_pip_says_and_what_lies_there(tmp_path: Path) -> None:
+    log, env = tmp_path / "install.log", tmp_path / "env"
+    packages = env / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    watched = Watched(UNSLOTH, env, log, packages=4, started=0.0)
+    log.write_text("Collecting a==1\n")
+    assert watched.said().endswith("collecting a==1")
+    assert "███················· 15% " in watched.said()
+    log.write_text("Collecting a==1\nCollecting b\nDownloading b.whl\nProgress 1500000 of 3000000\n")
+    assert watched.said().endswith("downloading 2 of 3 MB")
+    log.write_text(
+        "Collecting a\nCollecting b\nCollecting c\nCollecting d\nInstalling collected packages: a, b\n"
+    )
+    (packages / "a-1.dist-info").mkdir()
+    (packages / "b-1.dist-info").mkdir()
+    assert " 80% " in watched.said()
+    assert watched.said().endswith("installing")
+
+
+def test_the_command_needs_neither_torch_nor_a_web_framework() -> None:
+    code = "import sys, trainers.local.engines.__main__; sys.exit(bool({'torch', 'starlette'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
