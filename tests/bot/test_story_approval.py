@@ -209,6 +209,16 @@ def test_an_engine_is_part_of_the_plan_that_is_approved(world: World) -> None:
     assert ["engine", "unsloth"] in json.loads(run.plan)["hyperparameters"]
 
 
+def test_another_engine_and_stopping_early_exclude_each_other(world: World) -> None:
+    world.abilities = (
+        '"metadata", "metadata_filter", "method", "suffix", "extra_hyperparameters", "early_stopping"'
+    )
+    world.restart()
+    world.seed_dataset()
+    said = world.type(f"{START} engine=unsloth patience=2")
+    assert "`engine=unsloth` can't stop early. Leave `engine=` out, or `patience=`." in said
+
+
 def test_an_engine_is_refused_for_a_service_that_trains_by_its_own_means(world: World) -> None:
     world.seed_dataset()
     assert "trains by its own means: leave `engine=` out" in world.type(f"{START} engine=unsloth")

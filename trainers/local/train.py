@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 from trainers.local.engines.catalog import BUILTIN, ENGINES
+from trainers.local.engines.plan import engine_folder
+from trainers.local.engines.process import end_leftover
 from trainers.local.spool import TrainingJob, append_event, exclusive, read_job, replace_json
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pauses import MARK, TrainingPaused
@@ -56,6 +58,7 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
 
 def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
     if job.settings.engine != BUILTIN:
+        end_leftover(engine_folder(folder))  # before the imports, which take seconds in which it would go on
         from trainers.local.engines.driver import train_by
 
         return train_by(ENGINES[job.settings.engine], folder, job)

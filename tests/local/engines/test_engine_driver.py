@@ -21,6 +21,7 @@ from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.driver import EngineCrashed, train_by
 from trainers.local.engines.environments import in_use
 from trainers.local.engines.process import end_leftover
+from trainers.local.engines.publishing import told_steps
 from trainers.local.spool import read_events, read_job, read_json
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pauses import TrainingPaused
@@ -146,6 +147,37 @@ def test_a_crash_says_the_engines_last_words_and_the_next_try_goes_on(
     assert not (job_folder / "engine" / "output" / "checkpoint-999").exists()
     rows = (job_folder / "results.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
+
+
+def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an engine leaves them that outlived the process which read its log."""
+    monkeypatch.setenv("STAND_IN", "crash")
+    with pytest.raises(EngineCrashed):
+        train(job_folder)
+    output, results = job_folder / "engine" / "output", job_folder / "results.csv"
+    results.write_text("".join(results.read_text().splitlines(keepends=True)[:9]))
+    train(job_folder)
+    assert "Going on from the checkpoint of step 6/12" in messages(job_folder)
+    rows = results.read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(step) for step in range(1, 13)]
+    assert (output / "checkpoint-12").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([], 0),
+        (["1,2.5,,,", "2,2.4,,,"], 2),
+        (["1,2.5,,,", "2,2.4,,,", "3,2.3,,2.2,"], 3),
+        (["1,2.5,,,", "2,2.4,,,", "3,2.3,,,"], 2),
+    ],
+)
+def test_a_step_is_told_with_the_validation_that_was_due(rows: list[str], told: int, tmp_path: Path) -> None:
+    head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+    (tmp_path / "results.csv").write_text("\n".join([head, *rows, ""]))
+    assert told_steps(tmp_path, 3) == told
 
 
 def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(

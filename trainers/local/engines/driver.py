@@ -25,7 +25,8 @@ from trainers.local.engines.publishing import (
     last_position,
     publish_checkpoints,
     publish_result,
-    remove_halves,
+    remove_untold,
+    told_steps,
 )
 from trainers.local.engines.refusing import Refused, key_refused, refusal, unknown_keys
 from trainers.local.engines.writing import write_files
@@ -109,7 +110,10 @@ class Run:
         return time.monotonic() - self.started
 
     def _begin(self, started: float) -> None:
-        remove_halves(self.output)
+        plan, total = self.prepared.plan, self.prepared.plan.total_steps
+        remove_untold(
+            self.output, told_steps(self.folder, plan.steps_an_epoch if plan.has_validation else None)
+        )
         done = max(engine_checkpoints(self.output), default=0)
         kept = last_position(self.folder)
         self.started = started - max(kept.seconds, self.journal.seconds_known)
@@ -117,7 +121,6 @@ class Run:
         self.position = replace(self._at(done), validations=known)
         self.reading = Reading(done, validated=done)
         self.journal.begin(after=done)
-        plan, total = self.prepared.plan, self.prepared.plan.total_steps
         number = "bf16" if plan.is_bf16 else "fp32"
         what = f"Training {self.job.base_name} by {self.engine.name} {self.there.version}"
         self.journal.say(f"{what} on {plan.device} in {number}")

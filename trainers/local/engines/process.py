@@ -58,6 +58,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def end_leftover(folder: Path) -> None:
     """An engine that outlived its starter would write into the same output folder."""
+    folder.mkdir(exist_ok=True)
     with (folder / LOCK).open("a") as lock:
         while not _take(lock):
             os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -38,11 +39,23 @@ def engine_checkpoints(output: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def remove_halves(output: Path) -> None:
-    """Checkpoints that a kill cut off: the engine would go on from the newest, whatever is in it."""
-    whole = set(engine_checkpoints(output).values())
-    for folder in set(output.glob("checkpoint-*")) - whole:
+def remove_untold(output: Path, told: int) -> None:
+    """Checkpoints that a kill cut off, and those beyond step `told`: the engine would go on from the newest,
+    whatever is in it, and of an engine that outlived us nobody has read the log."""
+    usable = {folder for step, folder in engine_checkpoints(output).items() if step <= told}
+    for folder in set(output.glob("checkpoint-*")) - usable:
         shutil.rmtree(folder)
+
+
+def told_steps(job_folder: Path, validated_every: int | None) -> int:
+    """How many steps results.csv has in full, the last one's validation included where one was due."""
+    path = job_folder / "results.csv"
+    if not path.exists():
+        return 0
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    lacks_validation = bool(rows and validated_every and len(rows) % validated_every == 0 and not rows[-1][3])
+    return len(rows) - lacks_validation
 
 
 def last_position(job_folder: Path) -> Position:
@@ -52,14 +65,14 @@ def last_position(job_folder: Path) -> Position:
 
 
 def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
-    """Take over what is new, the newest three; yields their steps. Leaves the newest three and the best.
+    """Take over what is new and told, the newest three; yields their steps. Leaves the newest three and the best.
 
     `position` is the job's; a checkpoint's validations are those up to its step.
     """
     (job_folder / "checkpoints").mkdir(exist_ok=True)
     for step, source in list(engine_checkpoints(output).items())[-KEPT:]:
         target = checkpoint_folder(job_folder, step)
-        if step > _newest(job_folder):
+        if _newest(job_folder) < step <= position.step:
             known = tuple(each for each in position.validations if each.step <= step)
             _publish(source, target, replace(position, step=step, validations=known))
             yield step

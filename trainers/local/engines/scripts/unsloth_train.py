@@ -16,7 +16,7 @@ import unsloth  # first of all: it changes transformers and trl when it is impor
 # isort: split
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, TrainerCallback
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
@@ -47,6 +47,7 @@ def main(config: dict[str, Any]) -> None:
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
         callbacks=[Lines()],
     )
+    trainer.remove_callback(PrinterCallback)  # the same again, without the step
     trainer.train(resume_from_checkpoint=get_last_checkpoint(output))
     model.save_pretrained(output)
 
