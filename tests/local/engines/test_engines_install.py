@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.engines import stories
+from tests.local.served import wait_for
 from trainers.local.engines.catalog import ENGINES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -18,9 +20,21 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_an_engine_installs_trains_answers_and_goes(name: str, tmp_path: Path, tiny_model_dir: Path) -> None:
     command = [sys.executable, "-m", "trainers.local.engines", "--data", str(tmp_path)]
+    interrupt(command, name, tmp_path / "engines" / name / "install.log")
     done = subprocess.run([*command, "install", name], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     with stories.trainer_with(tmp_path, tmp_path / "engines", tiny_model_dir) as client:
         stories.same_plan_as_builtin(client, name)
     subprocess.run([*command, "remove", name], cwd=ROOT, check=True)
     assert not (tmp_path / "engines" / name).exists()
+
+
+def interrupt(command: list[str], name: str, log: Path) -> None:
+    """Ctrl-C in the middle: the next call goes on from there."""
+    first = subprocess.Popen([*command, "install", name], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: log.exists() and log.read_text().count("Collecting ") > 10, bool, seconds=300)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert (first.returncode, said.splitlines()[-1]) == (2, "Stopped. The same command goes on from here.")
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "not installed (begun; the same command goes on)" in listed
