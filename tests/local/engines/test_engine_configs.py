@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.local.families import gemma3, mistral3
 from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.driver import write
 from trainers.local.engines.installing import pins
 from trainers.local.engines.plan import EnginePlan, Written
 from trainers.local.engines.rows import write_rows
-from trainers.local.engines.targets import choose, target_names
+from trainers.local.engines.targets import target_names
 from trainers.local.engines.writing import write_files
 from trainers.local.engines.writing import yaml as as_yaml
 from trainers.local.spool import LoraSettings
@@ -174,16 +176,41 @@ def test_rows_end_with_their_last_answer_and_say_what_is_learnt(tmp_path: Path) 
 
 def test_all_linear_is_every_linear_layer_but_the_output(tiny_model_dir: Path) -> None:
     names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-    assert target_names(str(tiny_model_dir), "all-linear") == names
+    assert target_names(tiny_model_dir, "all-linear", "axolotl") == names
 
 
-def test_a_module_that_is_not_there_is_a_sentence() -> None:
-    assert choose(["model.layers.0.self_attn.q_proj"], "self_attn.q_proj,q_proj") == (
+def test_a_module_that_is_not_there_is_a_sentence(tiny_model_dir: Path) -> None:
+    assert target_names(tiny_model_dir, "self_attn.q_proj,v_proj", "axolotl") == (
         "self_attn.q_proj",
-        "q_proj",
+        "v_proj",
     )
-    with pytest.raises(TrainingFailed, match=r"no linear layer 'w_pack'.*all-linear, or to some of q_proj"):
-        choose(["model.layers.0.self_attn.q_proj"], "q_proj,w_pack")
+    with pytest.raises(
+        TrainingFailed, match=r"no linear layer 'w_pack'.*all-linear, or to some of down_proj"
+    ):
+        target_names(tiny_model_dir, "q_proj,w_pack", "axolotl")
+
+
+@pytest.mark.parametrize("family", [gemma3, mistral3])
+def test_a_base_that_also_sees_is_for_our_own_engine(family: Callable[[], Any], tmp_path: Path) -> None:
+    family().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(
+        TrainingFailed, match=r"axolotl cannot train this: the base's model also sees"
+    ) as caught:
+        target_names(tmp_path, "all-linear", "axolotl")
+    assert (caught.value.code, caught.value.param) == ("engine_cannot", "model")
+
+
+def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: Path, tmp_path: Path) -> None:
+    for each in tiny_model_dir.iterdir():
+        (tmp_path / each.name).symlink_to(each)
+    config = json.loads((tiny_model_dir / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "gptq"}})
+    )
+    with pytest.raises(TrainingFailed, match="weights are stored in the format gptq"):
+        target_names(tmp_path, "all-linear", "unsloth")
 
 
 @pytest.mark.parametrize("name", list(ENGINES))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 
 from trainers.local.engines.plan import ROWS, EnginePlan
 from trainers.local.engines.rows import write_rows
@@ -15,10 +14,9 @@ from trainers.local.spool import TrainingJob
 from trainers.local.training.base import load_tokenizer
 from trainers.local.training.data import Rows, read_rows
 from trainers.local.training.devices import best_dtype
-from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.hub import fetch
+from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal
-
-NO_CODE = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,10 @@ class Prepared:
 
 def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> Prepared:
     """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
-    base = local_base(job.base)
-    tokenizer = load_tokenizer(base)
+    base = fetch(job.base, journal.say)
+    remember_base(home.parent, base, job.base_name)
+    targets = target_names(base, job.settings.target_modules, job.settings.engine)
+    tokenizer = load_tokenizer(str(base))
     training = _rows(job.training_file, tokenizer, job, home, "train")
     _tell("Training", training, journal)
     if job.validation_file:
@@ -44,10 +44,10 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
     is_on_gpu = has_cuda and torch.cuda.is_available()
     device = torch.device("cuda" if is_on_gpu else "cpu")
     plan = EnginePlan(
-        base=base,
+        base=str(base),
         settings=job.settings,
         seed=job.seed,
-        targets=target_names(base, job.settings.target_modules),
+        targets=targets,
         rows=len(training.rows),
         has_validation=job.validation_file is not None,
         device="cuda" if is_on_gpu else "cpu",
@@ -56,18 +56,6 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
     if torch.cuda.is_available() and not has_cuda:
         journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
     return Prepared(plan, training.tokens)
-
-
-def local_base(source: str) -> str:
-    """A folder as it is; a hub id as the folder it was fetched to, without what could carry code."""
-    if Path(source).is_dir():
-        return source
-    try:
-        return str(snapshot_download(source, allow_patterns=list(NO_CODE)))
-    except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        text = f"Fetching the base model {source}: {said} Check the name, and that the network is there."
-        raise TrainingFailed("base_not_loaded", text, "model") from error
 
 
 def _rows(file: str, tokenizer: object, job: TrainingJob, home: Path, name: str) -> Rows:

@@ -1,48 +1,38 @@
-"""Which modules get LoRA matrices, by name, so that "all-linear" means the same to every engine. Loads no weights."""
+"""Which modules get LoRA matrices, as names that mean the same to every engine. Loads no weights.
+
+Only for models that engines and our server load alike: text models of plain weights, whose adapters' names agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
+from trainers.local.training.base import load_config
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.families import choose_class, sees_too
+from trainers.local.training.quantization import stored_method
+from trainers.local.training.targets import find_targets
 
 
-def target_names(base: str, wanted: str) -> tuple[str, ...]:
-    """`wanted`: 'all-linear' or names separated by commas. `base` is a local folder. Raises TrainingFailed."""
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        text = f"Reading the base model's config in {base}: {' '.join(str(error).split())[:300]}"
-        raise TrainingFailed("base_not_loaded", text, "model") from error
-    return choose(_linear_names(model), wanted)
+def target_names(base: Path, wanted: str, engine: str) -> tuple[str, ...]:
+    """`wanted`: 'all-linear' or names separated by commas. Raises TrainingFailed."""
+    config = load_config(str(base))
+    stored = stored_method(config)
+    if stored is not None:
+        raise _builtin_only(f"weights are stored in the format {stored}", engine, "model")
+    choice = choose_class(str(base), config)
+    with torch.device("meta"):
+        model = choice.model_class(choice.config)
+    if choice.config is not config or sees_too(model):
+        raise _builtin_only("model also sees, and only its text part would be trained", engine, "model")
+    targets = find_targets(model, wanted)
+    if targets.parameters or isinstance(targets.modules, str):
+        raise _builtin_only(f"{targets.parameters[0]} is no linear layer", engine, "target_modules")
+    return tuple(targets.modules)
 
 
-def choose(linear: Sequence[str], wanted: str) -> tuple[str, ...]:
-    """`linear`: full names of the linear layers that may be chosen."""
-    last_parts = tuple(sorted({name.rpartition(".")[2] for name in linear}))
-    if wanted == "all-linear":
-        return last_parts
-    targets = tuple(dict.fromkeys(wanted.split(",")))
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in linear):
-            text = (
-                f"The base model has no linear layer '{target}'. "
-                f"Set target_modules to all-linear, or to some of {', '.join(last_parts)}."
-            )
-            raise TrainingFailed("target_modules_not_found", text, "target_modules")
-    return targets
-
-
-def _linear_names(model: torch.nn.Module) -> list[str]:
-    """Without the output layer, which peft's all-linear leaves out too."""
-    head = model.get_output_embeddings()  # type: ignore[operator]  # transformers' own method
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    ]
+def _builtin_only(why: str, engine: str, param: str) -> TrainingFailed:
+    text = f"The engine {engine} cannot train this: the base's {why}. Let the engine be builtin."
+    return TrainingFailed("engine_cannot", text, param)
