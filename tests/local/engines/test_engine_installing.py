@@ -26,7 +26,7 @@ def test_the_list_says_what_is_there_and_what_it_would_cost(engines: Path) -> No
     said = run(engines.parent).output
     assert said == run(engines.parent, "list").output
     assert "llamafactory  installed · 0.9.5 · 2.1 GB, PyTorch 2.13.0 (CPU only)\n" in said
-    wanted = "finetune engines install unsloth: version 2026.10.9, about 2.8 GB and 2.5 minutes\n"
+    wanted = "finetune engines install unsloth: version 2026.10.9, about 2.9 GB and 2.5 minutes\n"
     assert f"unsloth       not installed · {wanted}" in said
     assert "AGPL-3.0" in said
     assert said.startswith("builtin ")
@@ -76,7 +76,7 @@ def test_without_a_network_the_cause_is_a_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     done = run(tmp_path, "install", "unsloth")
     assert done.exit_code == 2
-    assert "about 2.8 GB on the disk (with CUDA about 4 GB more) and 2.5 minutes" in done.output
+    assert "about 2.9 GB on the disk (with CUDA about 4 GB more) and 2.5 minutes" in done.output
     assert "Installing unsloth in" in done.output
     assert "fetching pip: ERROR: No matching distribution found for pip" in done.output
     assert "not installed (begun; the same command goes on)" in run(tmp_path).output

@@ -38,7 +38,7 @@ def test_an_engine_that_is_not_installed_is_refused_with_its_cure(client: openai
     assert (error.code, error.param) == ("engine_not_installed", "hyperparameters.engine")
     assert error.body["message"] == (  # type: ignore[index]
         "The engine axolotl is not installed on this trainer. `finetune engines install axolotl` does it "
-        "(about 4.2 GB, 4.5 minutes), or leave 'engine' out."
+        "(about 4.4 GB, 4.5 minutes), or leave 'engine' out."
     )
     assert list(client.fine_tuning.jobs.list()) == []
 
