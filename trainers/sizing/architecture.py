@@ -32,6 +32,7 @@ class Experts:
     active: int
     intermediate: int
     shared: int = 0
+    computes_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Architecture:
         return text + (self.vision.in_linear if self.vision else 0)
 
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
-        """r × (inputs + outputs) for each matrix (Hu et al. 2021, LoRA, §4.1). None: all linear layers of the
+        """r * (inputs + outputs) for each matrix (Hu et al. 2021, LoRA, §4.1). None: all linear layers of the
         language model, the head excepted."""
         chosen = [(one, times) for one, times in self.matrices if targets is None or one.name in targets]
         return sum(rank * (one.inputs + one.outputs) * times for one, times in chosen)

@@ -98,7 +98,7 @@ def _experts(raw: Mapping[str, Any], family: str) -> Experts | None:
     if family == "llama4_text":
         step, width = _whole(raw, "interleave_moe_layer_step", 1), _whole(raw, "intermediate_size")
         count, active = _whole(raw, "num_local_experts"), _whole(raw, "num_experts_per_tok")
-        return Experts(layers // step, count, active, width, shared=width)
+        return Experts(layers // step, count, active, width, shared=width, computes_all=True)
     if family == "mixtral":
         return Experts(
             layers,

@@ -1,0 +1,228 @@
+"""What `finetune plan-memory` prints: the headline, the parts, and what would make a training fit. Loads no weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bot.results import Refusal
+from trainers.bases import Base, find_base
+from trainers.sizing.configs import Unsized
+from trainers.sizing.fitting import Fit, fit, smallest_gpu
+from trainers.sizing.machines import GPUS, read_gpu, this_machine
+from trainers.sizing.memory import (
+    Work,
+    if_experts_were_quantised,
+    loaded_parameters,
+    tokens_at_a_time,
+    trainable_parameters,
+)
+
+METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "full": "full fine-tuning"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    base: Base
+    work: Work
+    fit: Fit
+
+
+def plan(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
+    """`gpu` None: this machine."""
+    base = find_base(name)
+    if isinstance(base, Unsized):
+        return Refusal(base.sentence)
+    context = base.architecture.context
+    if work.length > context:
+        return Refusal(f"{base.name} reads {context:,} tokens at most: --length {work.length:,} is longer.")
+    if work.rank > base.architecture.hidden:
+        wide = base.architecture.hidden
+        return Refusal(
+            f"--rank {work.rank} is wider than {base.name} itself, {wide}: LoRA's matrices are narrow."
+        )
+    machine = read_gpu(gpu) if gpu else this_machine()
+    if machine is None:
+        known = ", ".join(GPUS)
+        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {known}.")
+    return Planned(base, work, fit(base.architecture, work, machine))
+
+
+def headline(planned: Planned) -> str:
+    """Whether it fits, in a sentence."""
+    found = planned.fit
+    has, needs = _gb(found.machine.memory), _gb(found.needed)
+    if found.standing == "fits":
+        return f"It fits on {found.machine.name}: about {needs} of {has} GB."
+    if found.standing == "tight":
+        return f"It may just fit on {found.machine.name}: about {needs} of {has} GB, and that can be 15% too low."
+    return f"It does not fit on {found.machine.name}: it takes about {needs} GB, and there are {has}."
+
+
+def text(planned: Planned) -> str:
+    parts = [subject(planned), "", headline(planned), "", f"  {_parameters(planned)}", ""]
+    parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
+    cures = cures_of(planned)
+    if cures:
+        parts += ["", "What would fit", *(f"  {one}" for one in cures)]
+    parts += ["", *(f"• {one}" for one in _notes(planned))]
+    return "\n".join(parts)
+
+
+def as_json(planned: Planned) -> dict[str, Any]:
+    """Bytes, and GB of 10^9 bytes where the key says so."""
+    model, found = planned.base.architecture, planned.fit
+    preset = planned.base.preset
+    return {
+        "model": planned.base.name,
+        "class": preset.model_class if preset else None,
+        "licence": preset.licence if preset else None,
+        "gated": preset.is_gated if preset else None,
+        "work": asdict(planned.work),
+        "machine": {"name": found.machine.name, "bytes": found.machine.memory, **asdict(found.machine.place)},
+        "parameters": {
+            "total": model.parameters,
+            "loaded": loaded_parameters(model),
+            "active": model.active_parameters,
+            "trainable": trainable_parameters(model, planned.work),
+        },
+        "bytes": {**asdict(found.memory), "total": found.needed},
+        "total_gb": round(found.needed / 1e9, 2),
+        "fits": found.standing,
+        "headline": headline(planned),
+        "what_would_fit": [
+            {**asdict(one), "total_gb": round(_needs(planned, one) / 1e9, 2)} for one in found.cures
+        ],
+        "smallest_gpu": smallest_gpu(found.needed),
+        "notes": _notes(planned),
+    }
+
+
+def subject(planned: Planned) -> str:
+    work = planned.work
+    rank = "" if work.method == "full" else f" of rank {work.rank}"
+    checkpoints = ", gradient checkpointing" if work.checkpoints else ""
+    return (
+        f"{planned.base.name}: {METHOD_NAMES[work.method]}{rank}, rows of {work.length:,} tokens, "
+        f"{work.batch} a step{checkpoints}"
+    )
+
+
+def cures_of(planned: Planned) -> list[str]:
+    """One a line; where nothing would do, what is needed at least."""
+    found = planned.fit
+    if found.standing == "fits":
+        return []
+    said = [f"{_change(planned.work, one)}: about {_gb(_needs(planned, one))} GB" for one in found.cures]
+    if not said:
+        least = (
+            f"At the least it takes {_gb(found.least)} GB (QLoRA, checkpointing, one short row at a time)."
+        )
+        said = [least if planned.work.method != "full" else "LoRA: this trainer's own way, a fraction of it"]
+    enough = smallest_gpu(found.needed)
+    return [*said, f"as it is: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
+
+
+def _change(before: Work, after: Work) -> str:
+    said = []
+    if after.method != before.method:
+        said.append("QLoRA (--method qlora)")
+    if after.checkpoints != before.checkpoints:
+        said.append("gradient checkpointing (--checkpointing)")
+    if after.batch != before.batch:
+        said.append(f"{after.batch} a step (--batch {after.batch})")
+    if after.length != before.length:
+        said.append(f"rows of {after.length:,} tokens (--length {after.length})")
+    return ", ".join(said)
+
+
+def _needs(planned: Planned, work: Work) -> int:
+    return fit(planned.base.architecture, work, planned.fit.machine).needed
+
+
+def _parameters(planned: Planned) -> str:
+    model = planned.base.architecture
+    at_work = f", {_billions(model.active_parameters)} at work for a token" if model.experts else ""
+    trained = trainable_parameters(model, planned.work)
+    return f"{_billions(loaded_parameters(model))} parameters{at_work}; {_billions(trained)} are trained"
+
+
+def _table(planned: Planned) -> list[tuple[str, str, str]]:
+    model, work, memory, place = (
+        planned.base.architecture,
+        planned.work,
+        planned.fit.memory,
+        planned.fit.machine.place,
+    )
+    tokens = tokens_at_a_time(work, place)
+    rows = [
+        ("weights", memory.weights, _weights_why(work, place.number_bytes)),
+        ("adapter", memory.adapter, f"LoRA's matrices, rank {work.rank}, float32 and a copy to compute with"),
+        ("gradients", memory.gradients, "one number for each that is trained"),
+        ("optimizer", memory.optimizer, "Adam's two moments in float32"),
+        ("activations", memory.activations, _activations_why(work, tokens)),
+        (
+            "logits",
+            memory.logits,
+            f"{min(work.answer, work.length)} learnt tokens a row × {model.vocab:,} words",
+        ),
+        ("overhead", memory.overhead, "what is at work for a moment, and gaps between tensors"),
+        ("the program", memory.process, "Python and PyTorch, before any model"),
+        (
+            "together",
+            planned.fit.needed,
+            f"of {_gb(planned.fit.machine.memory)} GB on {planned.fit.machine.name}",
+        ),
+    ]
+    return [(name, f"{size / 1e9:,.2f} GB", why) for name, size, why in rows if size]
+
+
+def _weights_why(work: Work, number_bytes: int) -> str:
+    plain = f"{number_bytes} bytes each ({'bfloat16' if number_bytes == 2 else 'float32'})"
+    if work.method == "qlora":
+        return f"linear layers at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
+    return f"linear layers at 1 byte each, the rest at {plain}" if work.method == "8bit" else plain
+
+
+def _activations_why(work: Work, tokens: int) -> str:
+    kept = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
+    return f"{kept}, for {tokens:,} tokens at a time"
+
+
+def _notes(planned: Planned) -> list[str]:
+    model, preset = planned.base.architecture, planned.base.preset
+    notes = []
+    if preset and preset.is_gated:
+        notes.append(f"{preset.hub_id} is gated ({preset.licence}): accept its terms on the hub first.")
+    if model.experts and planned.work.method in ("qlora", "8bit"):
+        quantised = if_experts_were_quantised(model)
+        notes.append(
+            "bitsandbytes skips its experts, which are no Linear layers: most weights keep 2 bytes. "
+            f"If they were quantised too, the weights would take {_gb(quantised)} GB in 4 bits."
+        )
+    if model.experts and model.experts.computes_all:
+        notes.append(
+            "Its class in transformers computes every expert for every token: hence the activations."
+        )
+    if loaded_parameters(model) < model.parameters:
+        notes.append(
+            f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
+        )
+    if planned.work.method == "full":
+        notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
+    if planned.fit.machine.place.kind == "gpu":
+        notes.append(
+            "Checked against measured peaks on a CPU only, within 15%; a GPU's overhead is a rule of thumb."
+        )
+    else:
+        notes.append("Checked against measured peaks on a CPU, within 15%.")
+    return notes
+
+
+def _gb(amount: int) -> str:
+    billions = amount / 1e9
+    return f"{billions:,.0f}" if billions >= 100 else f"{billions:.1f}"
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"

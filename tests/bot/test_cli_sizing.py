@@ -1,0 +1,64 @@
+"""`finetune plan-memory` as a person types it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["plan-memory", *arguments])
+
+
+def test_scout_in_4_bits_names_its_parts_and_why_they_are_large() -> None:
+    done = plan("meta-llama/Llama-4-Scout-17B-16E-Instruct", "--method", "qlora", "--gpu", "h100")
+    assert done.exit_code == 0, done.output
+    assert "It does not fit on the NVIDIA H100 80 GB" in done.output
+    assert "202.09 GB" in done.output
+    assert "bitsandbytes skips its experts" in done.output
+    assert "58.7 GB in 4 bits" in done.output
+    assert "no single GPU that I know" in done.output
+
+
+def test_a_plan_says_what_would_fit() -> None:
+    done = plan("mistral-7b", "--gpu", "24")
+    assert "What would fit" in done.output
+    assert "QLoRA (--method qlora), gradient checkpointing (--checkpointing): about 10.8 GB" in done.output
+    assert plan("mistral-7b", "--gpu", "24", "--method", "qlora", "--checkpointing").output.splitlines()[
+        2
+    ] == ("It fits on a GPU of 24 GB: about 10.8 of 24.0 GB.")
+
+
+def test_json_holds_bytes_that_add_up() -> None:
+    told = json.loads(plan("phi-4", "--gpu", "h100", "--json").output)
+    parts = {name: size for name, size in told["bytes"].items() if name != "total"}
+    assert sum(parts.values()) == told["bytes"]["total"]
+    assert told["parameters"]["total"] == 14_659_507_200
+    assert (told["fits"], told["class"], told["gated"]) == ("too large", "Phi3ForCausalLM", False)
+    assert {one["method"] for one in told["what_would_fit"]} <= {"lora", "qlora"}
+
+
+def test_this_machine_is_meant_where_no_gpu_is_named() -> None:
+    assert "this machine" in plan("smollm2-135m").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("gpt-4o",), "I know no base model 'gpt-4o'"),
+        (("smollm2-135m", "--length", "9000"), "reads 8,192 tokens at most"),
+        (("smollm2-135m", "--length", "0"), "Invalid value for '--length'"),
+        (("smollm2-135m", "--length", "1000000"), "Invalid value for '--length'"),
+        (("smollm2-135m", "--batch", "0"), "Invalid value for '--batch'"),
+        (("smollm2-135m", "--method", "dora"), "Invalid value for '--method'"),
+        (("gemma-3-1b", "--gpu", "potato"), "I know no GPU 'potato'"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(arguments: tuple[str, ...], said: str) -> None:
+    done = plan(*arguments)
+    assert done.exit_code == 2
+    assert said in done.output

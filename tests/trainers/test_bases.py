@@ -1,0 +1,141 @@
+"""A base model's dimensions from a preset, a folder, or the hub, which here is a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from trainers.bases import Base, find_base
+from trainers.presets import find_preset
+from trainers.sizing.configs import Unsized
+
+LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 384,
+    "max_position_embeddings": 2048,
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub does: files below /resolve/main, faults with a code in a header."""
+
+    answers: ClassVar[dict[str, tuple[int, str, str]]] = {
+        "/org/small/resolve/main/config.json": (200, "", json.dumps(LLAMA)),
+        "/org/gated/resolve/main/config.json": (403, "GatedRepo", ""),
+        "/org/gguf/resolve/main/config.json": (404, "EntryNotFound", ""),
+        "/org/busy/resolve/main/config.json": (503, "", ""),
+        "/org/page/resolve/main/config.json": (200, "", "<html>"),
+    }
+
+    def do_GET(self) -> None:
+        status, code, body = self.answers.get(self.path, (401, "RepoNotFound", ""))
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def sentence(name: str) -> str:
+    found = find_base(name)
+    assert isinstance(found, Unsized)
+    return found.sentence
+
+
+def folder(path: Path, config: Any) -> str:
+    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return str(path)
+
+
+def test_a_preset_is_known_by_its_short_name() -> None:
+    found = find_base("mistral-7b")
+    assert isinstance(found, Base)
+    assert found.name == "mistralai/Mistral-7B-Instruct-v0.3"
+    assert found.preset is find_preset(found.name)
+
+
+def test_a_folder_is_read_by_its_config(tmp_path: Path) -> None:
+    found = find_base(folder(tmp_path, LLAMA))
+    assert isinstance(found, Base)
+    assert found.architecture.kv_heads == 4  # not said: as many as heads
+    assert found.architecture.parameters == 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64 + 2 * 384 * 64
+
+
+def test_another_hub_id_is_asked_for_at_the_hub(hub: str) -> None:
+    found = find_base("org/small")
+    assert isinstance(found, Base)
+    assert found.architecture.hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("org/gated", "org/gated is gated: accept its terms on the hub"),
+        ("org/gguf", "org/gguf has no config.json on the hub"),
+        ("org/nobody", "The hub has no model org/nobody"),
+        ("org/busy", "The hub answered 503"),
+        ("org/page", "Asking the hub for the config.json of org/page: "),
+    ],
+)
+def test_what_the_hub_refuses_is_a_sentence(hub: str, name: str, said: str) -> None:
+    assert sentence(name).startswith(said)
+
+
+def test_a_hub_out_of_reach_is_a_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "Connection refused. Check the network, or name a folder or a preset." in sentence("org/small")
+
+
+def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    found = find_base("org/small", ask_the_hub=False)
+    assert isinstance(found, Unsized)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{", "has a config.json that can't be read"),
+        ("[]", "is no table of words"),
+        ({"model_type": "bert"}, "of the family 'bert', whose memory I can't work out"),
+        ({}, "of the family 'None'"),
+        ({**LLAMA, "hidden_size": None}, "it has no 'hidden_size'"),
+        ({**LLAMA, "hidden_size": -1}, "its hidden_size is -1"),
+        ({**LLAMA, "vocab_size": "384"}, "its vocab_size is '384'"),
+        ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "comes quantised (gptq)"),
+        (
+            {"model_type": "gemma3", "text_config": {**LLAMA, "model_type": "gemma3_text"}},
+            "no 'vision_config'",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_a_sentence(tmp_path: Path, config: Any, said: str) -> None:
+    assert said in sentence(folder(tmp_path, config))
+
+
+def test_an_empty_folder_and_a_wrong_name_are_sentences(tmp_path: Path) -> None:
+    assert "holds no config.json" in sentence(str(tmp_path))
+    assert sentence("mistral7b").endswith("Did you mean mistral-7b?")
+    assert sentence("no such model!").startswith("I know no base model")

@@ -1,0 +1,168 @@
+"""Parameters and memory as pure sums, beside figures that others published or that were worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trainers.bases import Base, find_base
+from trainers.sizing.architecture import Architecture
+from trainers.sizing.fitting import fit, smallest_gpu
+from trainers.sizing.machines import Machine, read_gpu
+from trainers.sizing.memory import (
+    Memory,
+    Place,
+    Work,
+    base_bytes,
+    if_experts_were_quantised,
+    loaded_parameters,
+    memory_of,
+    trainable_parameters,
+)
+
+GPU, CPU = Place("gpu", 2), Place("cpu", 4)
+WORK = Work("lora", 1024, 8)
+
+
+def model(name: str) -> Architecture:
+    found = find_base(name, ask_the_hub=False)
+    assert isinstance(found, Base)
+    return found.architecture
+
+
+@pytest.mark.parametrize(
+    ("name", "lora_gb", "qlora_gb"),
+    [("mistral-7b", 14.5, 4.1), ("phi-4", 29.3, 9.1), ("llama-4-scout", 216, 202)],
+)
+def test_the_weights_of_three_families_take_what_was_reckoned_before(
+    name: str, lora_gb: float, qlora_gb: float
+) -> None:
+    assert base_bytes(model(name), "lora", 2) / 1e9 == pytest.approx(lora_gb, rel=0.01)
+    assert base_bytes(model(name), "qlora", 2) / 1e9 == pytest.approx(qlora_gb, rel=0.01)
+
+
+def test_scouts_experts_are_skipped_by_4_bits_and_its_vision_is_not_loaded() -> None:
+    scout = model("llama-4-scout")
+    assert loaded_parameters(scout) / 1e9 == pytest.approx(107.8, abs=0.05)
+    assert scout.active_parameters / 1e9 == pytest.approx(17.2, abs=0.05)
+    assert if_experts_were_quantised(scout) / 1e9 == pytest.approx(59, abs=0.5)
+
+
+def test_gemmas_vision_is_loaded_but_is_not_at_work_for_text() -> None:
+    gemma = model("gemma-3-4b")
+    assert loaded_parameters(gemma) == gemma.parameters > gemma.active_parameters == gemma.text_parameters
+
+
+def test_lora_counts_rank_times_both_sides_of_each_matrix() -> None:
+    smol = model("smollm2-135m")
+    attention, narrow, wide = 2 * (576 + 576), 2 * (576 + 192), 3 * (576 + 1536)
+    assert trainable_parameters(smol, Work("lora", 64, 1, rank=16)) == 30 * 16 * (attention + narrow + wide)
+    assert trainable_parameters(smol, Work("full", 64, 1)) == smol.parameters
+
+
+def test_an_adapter_takes_16_bytes_a_parameter_in_float32() -> None:
+    smol = model("smollm2-135m")
+    found, trained = memory_of(smol, WORK, CPU), trainable_parameters(smol, WORK)
+    assert found.adapter + found.gradients + found.optimizer == 16 * trained
+
+
+def test_full_training_takes_16_bytes_a_parameter_and_no_adapter() -> None:
+    phi = model("phi-4-mini")
+    for place in (GPU, CPU):
+        found = memory_of(phi, replace(WORK, method="full"), place)
+        assert found.weights + found.gradients + found.optimizer == 16 * phi.parameters
+        assert found.adapter == 0
+
+
+@pytest.mark.parametrize(
+    "smaller",
+    [
+        replace(WORK, checkpoints=True),
+        replace(WORK, batch=2),
+        replace(WORK, length=512),
+        replace(WORK, method="qlora"),
+        replace(WORK, method="8bit"),
+        replace(WORK, rank=4),
+    ],
+    ids=lambda work: f"{work.method} {work.length}x{work.batch} r{work.rank} {work.checkpoints}",
+)
+def test_each_change_makes_it_smaller(smaller: Work) -> None:
+    mistral = model("mistral-7b")
+    batch = replace(WORK, batch=4) if smaller.length < WORK.length else WORK
+    smaller = replace(smaller, batch=min(smaller.batch, batch.batch))
+    assert memory_of(mistral, smaller, GPU).total < memory_of(mistral, batch, GPU).total
+
+
+def test_long_rows_on_a_gpu_grow_with_their_length_and_short_ones_on_a_cpu_with_its_square() -> None:
+    smol = model("smollm2-135m")
+
+    def activations(length: int, place: Place) -> float:
+        return memory_of(smol, Work("lora", length, 1), place).activations
+
+    assert activations(2000, GPU) / activations(1000, GPU) == pytest.approx(2)
+    assert activations(700, CPU) / activations(350, CPU) > 2.2
+
+
+def test_only_learnt_tokens_have_logits() -> None:
+    llama = model("llama-3.1-8b")
+    few, all_of_them = Work("lora", 1000, 1, answer=10), Work("lora", 1000, 1, answer=1000)
+    assert memory_of(llama, few, GPU).logits == 10 * 128256 * (2 + 4 + 4)
+    assert memory_of(llama, all_of_them, GPU).logits == 100 * memory_of(llama, few, GPU).logits
+
+
+def test_what_fits_with_room_needs_no_cure() -> None:
+    found = fit(model("smollm2-135m"), WORK, gpu("24"))
+    assert (found.standing, found.cures) == ("fits", ())
+
+
+def test_what_is_too_large_names_changes_that_fit_each_of_another_kind() -> None:
+    mistral, machine = model("mistral-7b"), gpu("24")
+    found = fit(mistral, WORK, machine)
+    assert found.standing == "too large"
+    assert found.cures
+    assert len({(one.method, one.checkpoints, one.length, one.batch) for one in found.cures}) == len(
+        found.cures
+    )
+    for cure in found.cures:
+        assert fit(mistral, cure, machine).standing == "fits"
+
+
+def test_what_fits_only_if_the_estimate_is_right_is_tight() -> None:
+    mistral = model("mistral-7b")
+    needed = memory_of(mistral, WORK, GPU).total
+    assert fit(mistral, WORK, Machine("a GPU", needed, GPU)).standing == "tight"
+    assert fit(mistral, WORK, Machine("a GPU", needed - 1, GPU)).standing == "too large"
+
+
+def test_where_no_change_is_enough_the_least_is_told() -> None:
+    found = fit(model("llama-4-scout"), WORK, gpu("h100"))
+    assert found.cures == ()
+    assert 200e9 < found.least < found.needed
+    assert smallest_gpu(found.needed) is None
+    assert smallest_gpu(round(20e9)) == "NVIDIA A10"
+
+
+@pytest.mark.parametrize(
+    ("text", "gb"),
+    [("24", 24), ("24GB", 24), ("0.5 gb", 0.5), ("H100", 85.5), ("nvidia-a100", 85.9), ("RTX 4090", 25.8)],
+)
+def test_a_gpu_is_read_as_gigabytes_or_by_its_name(text: str, gb: float) -> None:
+    found = read_gpu(text)
+    assert found is not None
+    assert found.memory / 1e9 == pytest.approx(gb, abs=0.05)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-4", "99999", "potato", "24 GB of it", "nan", "1e9"])
+def test_what_is_no_gpu_is_not_read(text: str) -> None:
+    assert read_gpu(text) is None
+
+
+def gpu(text: str) -> Machine:
+    found = read_gpu(text)
+    assert found is not None
+    return found
+
+
+def test_the_total_leaves_out_the_program_itself() -> None:
+    assert Memory(1, 2, 3, 4, 5, 6, 7, 1000).total == 28

@@ -1,0 +1,112 @@
+"""Finds a base model's dimensions: a preset, a folder's config.json, or the one on the hub. Loads no weights."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+from trainers.presets import Preset, find_preset, preset_names
+from trainers.sizing.architecture import Architecture
+from trainers.sizing.configs import Unsized, read_config
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+HUB_TIMEOUT_S = 10
+MOST_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Base:
+    """`preset` where we knew it beforehand."""
+
+    name: str
+    architecture: Architecture
+    preset: Preset | None = None
+
+
+def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
+    """`name`: a hub id, a preset's alias, or a folder. Without `ask_the_hub` only what lies here is looked at."""
+    preset = find_preset(name)
+    if preset:
+        return _base(preset.hub_id, preset.config, preset)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _in_folder(name, folder)
+    if not HUB_ID.fullmatch(name):
+        return _unknown(name)
+    if not ask_the_hub:
+        return Unsized(f"{name} is none of the presets, and its config.json does not lie here.")
+    raw = _on_the_hub(name)
+    return raw if isinstance(raw, Unsized) else _base(name, raw, None)
+
+
+def _base(name: str, raw: Mapping[str, Any], preset: Preset | None) -> Base | Unsized:
+    found = read_config(raw, name)
+    return found if isinstance(found, Unsized) else Base(name, found, preset)
+
+
+def _in_folder(name: str, folder: Path) -> Base | Unsized:
+    raw = _read(folder / "config.json", f"The folder {name}")
+    return raw if isinstance(raw, Unsized) else _base(name, raw, None)
+
+
+def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Unsized(f"{whose} holds no config.json, so it is no model. Name the folder that holds one.")
+    except (OSError, ValueError) as error:
+        return Unsized(f"{whose} has a config.json that can't be read: {error}. Fetch the model again.")
+    return (
+        raw if isinstance(raw, Mapping) else Unsized(f"{whose} has a config.json that is no table of words.")
+    )
+
+
+def _unknown(name: str) -> Unsized:
+    near = difflib.get_close_matches(name.lower(), [one.lower() for one in preset_names()], n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return Unsized(
+        f"I know no base model '{name[:80]}': there is no such folder, and it is no hub id like org/name.{hint}"
+    )
+
+
+def _on_the_hub(name: str) -> Mapping[str, Any] | Unsized:
+    """From the hub's cache on this machine, else by one request: its own library would try for half a minute."""
+    from huggingface_hub import get_token, hf_hub_url, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return _read(Path(cached), name)
+    address = hf_hub_url(name, "config.json", endpoint=os.environ.get("HF_ENDPOINT"))
+    token = get_token()
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - https, or what HF_ENDPOINT says
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
+            raw = json.loads(answer.read(MOST_BYTES))
+    except HTTPError as error:
+        return Unsized(_refused(name, error.code, error.headers.get("X-Error-Code", "")))
+    except (OSError, ValueError) as error:
+        why = error.reason if isinstance(error, URLError) else error
+        return Unsized(
+            f"Asking the hub for the config.json of {name}: {why}. Check the network, or name a folder or a preset."
+        )
+    return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {name} is no table of words.")
+
+
+def _refused(name: str, status: int, code: str) -> str:
+    if code == "GatedRepo":
+        return (
+            f"{name} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."
+        )
+    if code == "EntryNotFound":
+        return f"{name} has no config.json on the hub: it is no model of transformers (a GGUF, perhaps)."
+    if status in (401, 403, 404):
+        return f"The hub has no model {name}, or it is private. Check the name; HF_TOKEN opens private ones."
+    return f"The hub answered {status} for the config.json of {name}. Try again later, or name a folder or a preset."

@@ -1,0 +1,90 @@
+"""How much memory a GPU or this machine has, and in which number format it trains. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.sizing.memory import MIB, Place
+
+FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
+# MiB as nvidia-smi and rocm-smi show them: what error correction takes is off
+GPUS = {
+    "t4": ("NVIDIA T4", 15360),
+    "v100": ("NVIDIA V100 16 GB", 16384),
+    "l4": ("NVIDIA L4", 23034),
+    "a10g": ("NVIDIA A10G", 23028),
+    "a10": ("NVIDIA A10", 23028),
+    "rtx3090": ("NVIDIA RTX 3090", 24576),
+    "rtx4090": ("NVIDIA RTX 4090", 24564),
+    "rtx5090": ("NVIDIA RTX 5090", 32607),
+    "v100-32gb": ("NVIDIA V100 32 GB", 32768),
+    "a100-40gb": ("NVIDIA A100 40 GB", 40960),
+    "l40s": ("NVIDIA L40S", 46068),
+    "a6000": ("NVIDIA RTX A6000", 49140),
+    "a100-80gb": ("NVIDIA A100 80 GB", 81920),
+    "h100": ("NVIDIA H100 80 GB", 81559),
+    "h200": ("NVIDIA H200", 143771),
+    "b200": ("NVIDIA B200", 183359),
+    "mi300x": ("AMD MI300X", 196592),
+}
+SAME_GPU = {"a100": "a100-80gb", "3090": "rtx3090", "4090": "rtx4090", "5090": "rtx5090", "rtxa6000": "a6000"}
+MOST_GB = 10_000
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`name` stands in sentences; `memory` in bytes."""
+
+    name: str
+    memory: int
+    place: Place
+
+
+def read_gpu(text: str) -> Machine | None:
+    """'24' or '24GB' of memory (GB are 10^9 bytes), or a name such as 'h100'. None where it is neither."""
+    word = re.sub(r"^(nvidia|amd)-?|[\s_]", "", text.lower().strip())
+    size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
+    if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
+        return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Place("gpu", 2))
+    found = GPUS.get(SAME_GPU.get(word, word))
+    return Machine(f"the {found[0]}", found[1] * MIB, Place("gpu", 2)) if found else None
+
+
+def this_machine() -> Machine:
+    """Its first NVIDIA GPU, or else its memory and CPU."""
+    return _nvidia() or Machine(
+        f"this machine ({_ram() / 1e9:.0f} GB, no GPU)",
+        _ram(),
+        Place("cpu", 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4),
+    )
+
+
+def has_fast_bf16(cpuinfo: Path) -> bool:
+    """By the flags that Linux lists; False where there is no such list."""
+    if not cpuinfo.exists():
+        return False
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not set(FAST_BF16).isdisjoint(flags.split())
+
+
+def _nvidia() -> Machine | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    asked = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        name, _, mebibytes = answer.splitlines()[0].rpartition(",")
+        return Machine(f"this machine's {name.strip()}", int(mebibytes) * MIB, Place("gpu", 2))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None  # a driver that doesn't answer trains nothing either
+
+
+def _ram() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

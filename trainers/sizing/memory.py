@@ -1,0 +1,216 @@
+"""The memory that a training takes at its peak, part by part, in bytes. Pure arithmetic.
+
+What autograd keeps was listed tensor by tensor (torch.autograd.graph.saved_tensors_hooks) for a Llama of 8 and of 30
+layers in our own engine. In bytes a token and layer, with e bytes a number, h hidden, i intermediate, q all queries,
+k all keys, H heads, T tokens computed at a time:
+
+    2·e·h + 8·h       both norms: what they put out, and the residual stream in float32
+    4·e·i             gate, its activation, up, their product
+    4·e·q             short sequences on a CPU: queries, keys and values repeated for each head, the output,
+    + (4 or 6)·H·T    and the weights of all pairs of tokens, in float32 and, at 2 bytes a number, once more
+    2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
+    e·r               for each matrix that LoRA stands beside
+
+With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of the above (Chen et al. 2016,
+Training Deep Nets with Sublinear Memory Cost, §3).
+
+Measured constants, each from peaks of resident memory in processes of their own (2 cores, torch 2.13, SmolLM2-135M
+and random Llamas of 8 and 30 layers, 95 to 1,000 tokens, float32 and bfloat16): FIXED_CPU, KEPT_BY_ALLOCATOR and
+BACKWARD_SCORES. GPU_FIXED and GPU_ALLOCATOR are rules of thumb: no GPU was at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from trainers.sizing.architecture import Architecture
+
+Method = Literal["lora", "qlora", "8bit", "full"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+MIB = 2**20
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, scales of 64 quantised in 256s (QLoRA, §3)
+INT8 = 1.0
+FULL_PRECISION = 4
+ADAM = 8  # two moments in float32 (Kingma and Ba 2015)
+
+FIXED_CPU = 31 * MIB  # code that torch loads on first use, pages that the allocator has begun
+KEPT_BY_ALLOCATOR = 0.14  # of what autograd keeps: gaps in the heap
+BACKWARD_SCORES = 22  # bytes for each pair of tokens and head, while a layer's attention is differentiated
+PROCESS_CPU = 520 * MIB  # torch, transformers, peft, datasets, imported
+GPU_FIXED = 1024 * MIB  # CUDA's context, cuBLAS's workspace
+GPU_ALLOCATOR = 0.10
+CPU_TOKENS, GPU_TOKENS = 768, 8192  # computed at a time: pack_tokens() of trainers/local/training/packing.py
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it is trained. `number_bytes` of a weight: 2 (bfloat16) or 4 (float32)."""
+
+    kind: Literal["cpu", "gpu"]
+    number_bytes: int
+
+    @property
+    def tokens_at_a_time(self) -> int:
+        return CPU_TOKENS if self.kind == "cpu" else GPU_TOKENS
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows of `length` tokens of which the last `answer` are learnt, `batch` rows a step, LoRA of `rank`.
+
+    `checkpoints`: activations are computed again while going backward instead of kept.
+    """
+
+    method: Method
+    length: int
+    batch: int
+    rank: int = 16
+    answer: int = 32
+    checkpoints: bool = False
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak. `process` is the program itself, in the machine's memory: on a GPU it does not count."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    overhead: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        """All but the process."""
+        kept = self.weights + self.adapter + self.gradients + self.optimizer
+        return kept + self.activations + self.logits + self.overhead
+
+
+def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
+    tokens = tokens_at_a_time(work, place)
+    activations = _activations(model, work, place, tokens)
+    trainable = trainable_parameters(model, work)
+    return Memory(
+        weights=base_bytes(model, work.method, place.number_bytes),
+        adapter=0 if work.method == "full" else trainable * _adapter_bytes(place),
+        gradients=trainable * _gradient_bytes(work, place),
+        optimizer=trainable * _optimizer_bytes(work, place),
+        activations=activations,
+        logits=_logits(model, work, place, tokens),
+        overhead=_overhead(model, work, place, tokens, activations),
+        process=PROCESS_CPU if place.kind == "cpu" else 0,
+    )
+
+
+def tokens_at_a_time(work: Work, place: Place) -> int:
+    """Rows are laid one after the other up to the engine's limit; a longer row stands alone."""
+    rows = max(1, min(work.batch, place.tokens_at_a_time // work.length))
+    return rows * work.length
+
+
+def trainable_parameters(model: Architecture, work: Work) -> int:
+    """LoRA beside every linear layer of the language model, the head excepted."""
+    return loaded_parameters(model) if work.method == "full" else model.lora_parameters(work.rank)
+
+
+def loaded_parameters(model: Architecture) -> int:
+    """Llama 4 is loaded without its vision part, since transformers has a class for its text part alone."""
+    return model.text_parameters if model.model_type == "llama4_text" else model.parameters
+
+
+def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
+    """bitsandbytes replaces Linear layers; embeddings, head, norms and fused experts stay as they are."""
+    every = loaded_parameters(model)
+    if method in ("lora", "full"):
+        return every * number_bytes
+    replaced = model.quantisable
+    if model.vision and every < model.parameters:
+        replaced -= model.vision.in_linear
+    return round(replaced * (NF4 if method == "qlora" else INT8)) + (every - replaced) * number_bytes
+
+
+def if_experts_were_quantised(model: Architecture) -> int:
+    """Bytes of the base in 4 bits, as a library would have it that knows fused experts."""
+    every = loaded_parameters(model)
+    kept = model.in_embeddings + model.in_norms
+    return round((every - kept) * NF4) + kept * 2
+
+
+def _adapter_bytes(place: Place) -> int:
+    """In float32, and the copy that a step computes with."""
+    return FULL_PRECISION + (place.number_bytes if place.number_bytes < FULL_PRECISION else 0)
+
+
+def _gradient_bytes(work: Work, place: Place) -> int:
+    return place.number_bytes if work.method == "full" else FULL_PRECISION
+
+
+def _optimizer_bytes(work: Work, place: Place) -> int:
+    """Full training in 2 bytes keeps a float32 copy beside the moments (Rajbhandari et al. 2020, ZeRO, §3.1)."""
+    is_mixed = work.method == "full" and place.number_bytes < FULL_PRECISION
+    return ADAM + (FULL_PRECISION if is_mixed else 0)
+
+
+def _activations(model: Architecture, work: Work, place: Place, tokens: int) -> int:
+    layer = tokens * _of_a_token(model, work, place, tokens)
+    if not work.checkpoints:
+        return model.layers * layer
+    return model.layers * tokens * place.number_bytes * model.hidden + layer
+
+
+def _of_a_token(model: Architecture, work: Work, place: Place, tokens: int) -> int:
+    """Bytes that one layer keeps of one token; the sum in the module's first lines."""
+    e = place.number_bytes
+    norms = model.norms * (e + 4) * model.hidden
+    names = 4 if model.fused else 7
+    lora = 0 if work.method == "full" else e * work.rank * names
+    return norms + _feed_forward(model, e) + _attention(model, place, tokens) + lora
+
+
+def _feed_forward(model: Architecture, e: int) -> int:
+    """The wider of a dense layer and one with experts; of a fused expert the frozen weights need no input."""
+    dense = 4 * e * model.dense_intermediate if model.dense_layers else 0
+    if model.experts is None:
+        return dense
+    computed = model.experts.count if model.experts.computes_all else model.experts.active
+    routed = e * computed * (model.hidden + 3 * model.experts.intermediate)
+    return max(dense, routed + 4 * e * model.experts.shared)
+
+
+def _attention(model: Architecture, place: Place, tokens: int) -> int:
+    e = place.number_bytes
+    if _keeps_scores(place, tokens):
+        return 4 * e * model.queries + (6 if e < FULL_PRECISION else 4) * model.heads * tokens
+    return 2 * e * (model.queries + model.keys) + 4 * model.heads
+
+
+def _keeps_scores(place: Place, tokens: int) -> bool:
+    """best_attention() of trainers/local/training/base.py."""
+    return place.kind == "cpu" and tokens <= CPU_TOKENS
+
+
+def _logits(model: Architecture, work: Work, place: Place, tokens: int) -> int:
+    """At learnt places only: in the model's format, its log-softmax in float32, and that one's gradient."""
+    learnt = tokens * min(work.answer, work.length) // work.length
+    narrow = place.number_bytes if place.number_bytes < FULL_PRECISION else 0
+    return learnt * model.vocab * (narrow + 2 * FULL_PRECISION)
+
+
+def _overhead(model: Architecture, work: Work, place: Place, tokens: int, activations: int) -> int:
+    unpacked = _widest_matrix(model) * place.number_bytes if work.method in ("qlora", "8bit") else 0
+    if place.kind == "gpu":
+        return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
+    scores = 0
+    if _keeps_scores(place, tokens) and place.number_bytes < FULL_PRECISION:
+        scores = BACKWARD_SCORES * model.heads * tokens * tokens
+    return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
+
+
+def _widest_matrix(model: Architecture) -> int:
+    """A quantised matrix is unpacked while it is multiplied."""
+    return max(one.inputs * one.outputs for one, _ in model.matrices)
