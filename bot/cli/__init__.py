@@ -12,7 +12,7 @@ from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
 from bot.cli.measuring import baseline, curve
 from bot.cli.serving import demo, doctor, run, trainer
-from bot.cli.sizing import plan_memory
+from bot.cli.sizing import calibrate, plan_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,5 +22,5 @@ def main() -> None:
     load_dotenv(Path(".env"))
 
 
-for command in (run, trainer, engines, check, baseline, curve, estimate, prices, plan_memory, doctor, demo):
+for command in (run, trainer, engines, check, baseline, curve, estimate, prices, plan_memory, calibrate, doctor, demo):
     main.add_command(command)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from bot.cli.common import refuse
+from bot.cli.common import Ticker, load, refuse
 
 
 @click.command("plan-memory")
@@ -42,7 +42,9 @@ def plan_memory(
     from trainers.sizing.memory import METHODS, Work
 
     (chosen,) = (one for one in METHODS if one == method)
-    work = Work(chosen, length, batch, rank, min(answer or max(1, length // 4), length), checkpointing)
+    work = Work(
+        chosen, length, batch, rank, min(answer or max(1, length // 4), length), checkpoints=checkpointing
+    )
     planned = planning_memory.plan(model, work, gpu)
     if isinstance(planned, Refusal):
         refuse(planned.text)
@@ -50,3 +52,21 @@ def plan_memory(
         click.echo(json.dumps(planning_memory.as_json(planned), indent=2))
     else:
         click.echo(planning_memory.text(planned))
+
+
+@click.command()
+@click.option(
+    "--seconds", type=click.FloatRange(2, 600), default=28, show_default=True, help="How long, about."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+def calibrate(seconds: float, as_json: bool) -> None:
+    """Measure how fast this machine trains, so that estimates of time rest on it. Best while nothing else runs."""
+    from bot.results import Refusal
+    from bot.terminal import calibrating
+
+    settings, ticker = load(), Ticker()
+    found = calibrating.calibrate(settings.data, seconds, ticker)
+    ticker.done()
+    if isinstance(found, Refusal):
+        refuse(found.text)
+    click.echo(found.to_json() if as_json else calibrating.text(found))

@@ -35,9 +35,9 @@ INT8 = 1.0
 FULL_PRECISION = 4
 ADAM = 8  # two moments in float32 (Kingma and Ba 2015)
 
-FIXED_CPU = 31 * MIB  # code that torch loads on first use, pages that the allocator has begun
-KEPT_BY_ALLOCATOR = 0.14  # of what autograd keeps: gaps in the heap
-BACKWARD_SCORES = 22  # bytes for each pair of tokens and head, while a layer's attention is differentiated
+FIXED_CPU = 75 * MIB  # code loaded on first use, tokenizer and rows, pages that the allocator has begun
+KEPT_BY_ALLOCATOR = 0.16  # of what autograd keeps: gaps in the heap
+BACKWARD_SCORES = 18  # bytes for each pair of tokens and head, while a layer's attention is differentiated
 PROCESS_CPU = 520 * MIB  # torch, transformers, peft, datasets, imported
 GPU_FIXED = 1024 * MIB  # CUDA's context, cuBLAS's workspace
 GPU_ALLOCATOR = 0.10
@@ -60,6 +60,7 @@ class Place:
 class Work:
     """Rows of `length` tokens of which the last `answer` are learnt, `batch` rows a step, LoRA of `rank`.
 
+    `shared`: the first tokens that all rows have in common are computed once for all rows at a time.
     `checkpoints`: activations are computed again while going backward instead of kept.
     """
 
@@ -68,6 +69,7 @@ class Work:
     batch: int
     rank: int = 16
     answer: int = 32
+    shared: int = 0
     checkpoints: bool = False
 
 
@@ -101,7 +103,7 @@ def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
         gradients=trainable * _gradient_bytes(work, place),
         optimizer=trainable * _optimizer_bytes(work, place),
         activations=activations,
-        logits=_logits(model, work, place, tokens),
+        logits=_logits(model, work, place),
         overhead=_overhead(model, work, place, tokens, activations),
         process=PROCESS_CPU if place.kind == "cpu" else 0,
     )
@@ -109,8 +111,12 @@ def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
 
 def tokens_at_a_time(work: Work, place: Place) -> int:
     """Rows are laid one after the other up to the engine's limit; a longer row stands alone."""
-    rows = max(1, min(work.batch, place.tokens_at_a_time // work.length))
-    return rows * work.length
+    rows = rows_at_a_time(work, place)
+    return rows * work.length - (rows - 1) * work.shared
+
+
+def rows_at_a_time(work: Work, place: Place) -> int:
+    return max(1, min(work.batch, place.tokens_at_a_time // work.length))
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
@@ -194,9 +200,9 @@ def _keeps_scores(place: Place, tokens: int) -> bool:
     return place.kind == "cpu" and tokens <= CPU_TOKENS
 
 
-def _logits(model: Architecture, work: Work, place: Place, tokens: int) -> int:
+def _logits(model: Architecture, work: Work, place: Place) -> int:
     """At learnt places only: in the model's format, its log-softmax in float32, and that one's gradient."""
-    learnt = tokens * min(work.answer, work.length) // work.length
+    learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
     narrow = place.number_bytes if place.number_bytes < FULL_PRECISION else 0
     return learnt * model.vocab * (narrow + 2 * FULL_PRECISION)
 

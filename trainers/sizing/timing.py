@@ -1,0 +1,129 @@
+"""How long a training takes on a machine whose speed was measured (`finetune calibrate`). Pure.
+
+A pack of T tokens goes through a layer, forward and backward, in
+
+    c + T·4·P / speed + T²·H·pair       c: seconds a layer; P: weights in its matrices; H: heads
+
+4·P operations a token: two forward, two for the gradient of what comes in; frozen weights have none of their own
+(Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) a matrix. The unknowns
+are fitted to times measured on this machine, so they hold what a formula leaves out: memory traffic, Python.
+
+Other work on the machine is in neither: with two busy programs on two cores a training takes twice as long.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trainers.sizing.architecture import Architecture
+from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
+
+FILE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`speed` in operations a second; `layer_s` a layer and pack; `pair_s` a head and pair of tokens in short packs
+    (all pairs kept), `long_pair_s` in long ones (fused); `parameter_s` of the optimizer; `startup_s` from the start of
+    the process to a model that can learn. `peaks`: products of square matrices, operations a second by number format.
+    `load`: processes that were at work beside, a core, while it was measured."""
+
+    device: str
+    number: str
+    threads: int
+    speed: float
+    layer_s: float
+    pair_s: float
+    long_pair_s: float
+    parameter_s: float
+    startup_s: float
+    load: float
+    peaks: Mapping[str, float]
+    measured_at: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Of one epoch: `count` rows of `tokens` on average, the first `shared` of them common to all, the last `answer`
+    learnt; `batch` rows a step."""
+
+    count: int
+    tokens: float
+    batch: int
+    epochs: int
+    shared: float = 0
+    answer: float = 8
+    rank: int = 16
+
+
+class NoCalibration(Exception):
+    """The file is there and can't be used."""
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """None where nobody measured yet. Raises NoCalibration."""
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        found = Calibration(**{one.name: raw[one.name] for one in fields(Calibration)})
+        numbers = (
+            found.speed,
+            found.layer_s,
+            found.pair_s,
+            found.long_pair_s,
+            found.startup_s,
+            found.parameter_s,
+        )
+        if not (found.speed > 0 and all(math.isfinite(one) and one >= 0 for one in numbers)):
+            raise ValueError("a speed in it is no number above 0")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoCalibration(
+            f"{path} can't be used ({error}): measure anew with `finetune calibrate`."
+        ) from error
+    return found
+
+
+def seconds(model: Architecture, rows: Rows, machine: Calibration) -> float:
+    """Of the whole training, the start of its process included."""
+    steps = math.ceil(rows.count / rows.batch) * rows.epochs
+    in_a_step = rows.count * rows.epochs / steps
+    return machine.startup_s + steps * _step(model, rows, in_a_step, machine)
+
+
+def pack_seconds(model: Architecture, tokens: float, learnt: float, rank: int, machine: Calibration) -> float:
+    """One pack of so many tokens, forward and backward."""
+    limit = CPU_TOKENS if machine.device == "cpu" else 0
+    pair = machine.pair_s if tokens <= limit else machine.long_pair_s
+    attention = model.layers * model.heads * tokens**2 * pair
+    head = 4 * learnt * model.vocab * model.hidden
+    work = (tokens * operations(model, rank) + head) / machine.speed
+    return model.layers * machine.layer_s + work + attention
+
+
+def operations(model: Architecture, rank: int) -> float:
+    """A token, forward and backward, all layers."""
+    experts = 0
+    if model.experts:
+        at_work = model.experts.count if model.experts.computes_all else model.experts.active
+        experts = model.experts.layers * at_work * 3 * model.hidden * model.experts.intermediate
+    return 4 * (model.in_matrices + experts) + 6 * model.lora_parameters(rank)
+
+
+def _step(model: Architecture, rows: Rows, in_a_step: float, machine: Calibration) -> float:
+    """Rows fill packs up to the engine's limit; what they share is computed once a pack."""
+    limit = CPU_TOKENS if machine.device == "cpu" else GPU_TOKENS
+    in_a_pack = max(1.0, min(in_a_step, limit // max(rows.tokens, 1)))
+    packs = math.ceil(in_a_step / in_a_pack - 1e-9)
+    in_a_pack = in_a_step / packs
+    tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
+    one = pack_seconds(model, tokens, in_a_pack * rows.answer, rows.rank, machine)
+    return packs * one + model.lora_parameters(rows.rank) * machine.parameter_s
