@@ -22,7 +22,8 @@ class Predicted:
     `asked` is the question, as the options that a person would type. `quality` is a share right, where a model
     tuned alike was measured before; `p_payback` the chance of paying back within `target_months`. `alternative`
     is what the saving is held against and its bill in micro-dollars a month. `seconds` of training are those
-    expected. `measured`: what each rung of the ladder scored, by its name.
+    expected. `measured`: what each rung of the ladder scored, by its name. `memory`: whether
+    it fits into the machine that trains it, with the figures.
     """
 
     asked: str
@@ -34,6 +35,7 @@ class Predicted:
     saving_micros: int | None = None
     seconds: int | None = None
     measured: tuple[tuple[str, float], ...] = ()
+    memory: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def canonical_json(plan: Plan) -> str:
     for name in ("predicted", "stopping"):
         if fields[name] is None:
             del fields[name]
+    if plan.predicted and plan.predicted.memory is None:
+        del fields["predicted"]["memory"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

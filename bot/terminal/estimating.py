@@ -110,6 +110,7 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
         "training_tokens": training.billed_tokens if training else None,
         "training_usd": _number(training.usd.expected) if training else None,
         "training_minutes": [float(round(m, 1)) for m in (minutes.low, minutes.expected, minutes.high)],
+        "memory": estimated.memory,
         "monthly_input_tokens": estimated.question.volume,
         **_sums(made),
         "verdict": verdict_json(estimated.verdict, str(file)),

@@ -78,6 +78,8 @@ class Estimated(Protocol):
     @property
     def minutes(self) -> Range: ...
     @property
+    def memory(self) -> str | None: ...
+    @property
     def estimate(self) -> Estimate | None: ...
     @property
     def outlook(self) -> Outlook | None: ...
@@ -195,6 +197,8 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
         ("Training, once", _training(estimated)),
         ("Training takes", duration_range(float(low), float(high))),
     ]
+    if estimated.memory:
+        pairs.append(("Memory", estimated.memory))
     made = estimated.estimate
     if made:
         pairs.append(("Pays back", pays_back(made.payback_months) + _paid_between(estimated.outlook)))

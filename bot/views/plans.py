@@ -119,7 +119,7 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
         ("Dataset", f"{escape(short(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
         ("Rows", _rows(plan)),
         ("Model", f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"),
-        ("Training takes", duration_range(plan.seconds_low, plan.seconds_high)),
+        ("Training takes", _takes(plan)),
         *_foreseen(plan),
     ]
 
@@ -133,6 +133,13 @@ def _rows(plan: Plan) -> str:
         f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to tell when to stop (after {looks} without "
         f"improvement), {plan.n_holdout:,} held out"
     )
+
+
+def _takes(plan: Plan) -> str:
+    """Time, and memory where it trains on this machine: a section has no room for a field of its own."""
+    time = duration_range(plan.seconds_low, plan.seconds_high)
+    memory = plan.predicted.memory if plan.predicted else None
+    return f"{time}. Memory: {escape(memory)}" if memory else time
 
 
 def _foreseen(plan: Plan) -> list[tuple[str, str]]:

@@ -155,6 +155,7 @@ def predicted(made: Estimated) -> Predicted:
         alternative_micros=to_micros(sums.monthly_alternative.total) if sums else None,
         saving_micros=to_micros(sums.saving_month) if sums else None,
         seconds=round(made.minutes.expected * 60),
+        memory=made.memory,
         measured=tuple(_score(rung) for rung in made.evidence.rungs),
     )
 

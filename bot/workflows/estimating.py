@@ -28,6 +28,7 @@ from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code
 from bot.workflows.inputs import Priced, holdout_usage, inputs_of, measured, once_trained
+from bot.workflows.machine import Room, base_of, room_for, time_for
 from bot.workflows.measuring.contestants import full_name, with_a_cheap_one
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
@@ -63,7 +64,7 @@ class Estimated:
     """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's.
 
     `cost` is a Gap where nobody told us a price; `estimate`, `outlook` and `alternative` are None there, and where
-    today's bill is not known.
+    today's bill is not known. `room`: in this machine's memory, for a model that trains here.
     """
 
     name: str
@@ -74,12 +75,18 @@ class Estimated:
     prices: tuple[PriceRow, ...]
     cost: RunCost | Gap
     minutes: Range
+    room: Room | None
     estimate: Estimate | None
     outlook: Outlook | None
     alternative: Alternative | None
     evidence: Evidence
     assumptions: tuple[Assumption, ...]
     verdict: Verdict
+
+    @property
+    def memory(self) -> str | None:
+        """Whether it fits, in a line."""
+        return self.room.line if self.room else None
 
     @property
     def training(self) -> Training | None:
@@ -110,9 +117,11 @@ def make_estimate(
         return now
     tuned = tuned_price(target.row, target.model)
     hyperparameters = _hyperparameters(target, report, question)
-    minutes = _minutes(settings, target, report, _epochs(hyperparameters))
+    room, minutes, measured_on = _on_the_machine(settings, target, report, hyperparameters)
     base = _base_price(settings, target, tuned, today)
     cost = _cost(report, target, tuned, base, _epochs(hyperparameters), minutes)
+    if measured_on and isinstance(cost, RunCost):
+        cost = replace(cost, training=replace(cost.training, speed_measured=measured_on))
     rung = measured(evidence).cheapest
     listed = _rung_price(settings, rung, today)
     batched = replace(tuned, batch_discount=base.batch_discount)
@@ -134,6 +143,7 @@ def make_estimate(
         prices=tuple(row for row in (tuned, base, now, listed) if row),
         cost=cost,
         minutes=minutes,
+        room=room,
         estimate=made,
         outlook=outlook,
         alternative=None if isinstance(inputs, Gap) else inputs.alternative,
@@ -216,6 +226,22 @@ def _hyperparameters(
     )
     engine = {"engine": question.engine} if question.engine else {}
     return tuple(sorted(sent_hyperparameters(provider, dict(chosen) | engine).items()))
+
+
+def _on_the_machine(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...],
+) -> tuple[Room | None, Range, str | None]:
+    """Memory, minutes, and the day on which the machine's speed was measured, where it was."""
+    chosen = dict(hyperparameters)
+    base = base_of(settings, target.row, target.model)
+    room = room_for(base, report, chosen) if base else None
+    timed = time_for(settings, base, report, _trained_tokens(report, target), chosen) if base else None
+    if timed:
+        return room, timed.minutes, timed.measured
+    return room, _minutes(settings, target, report, _epochs(hyperparameters)), None
 
 
 def _minutes(settings: Settings, target: Target, report: Report, epochs: int) -> Range:

@@ -210,7 +210,7 @@ def _plan(
         maximum_micros=to_micros(cost.training.usd.high + cost.evaluation_usd),
         seconds_low=round(estimated.minutes.low * 60),
         seconds_high=round(estimated.minutes.high * 60),
-        warnings=tuple(one.text for one in estimated.verdict.reasons if one.rule == "end date"),
+        warnings=_warnings(estimated),
         monthly_before_micros=to_micros(made.monthly_before.total) if made else None,
         monthly_after_micros=to_micros(made.monthly_after.total) if made else None,
         requester=person,
@@ -218,6 +218,13 @@ def _plan(
         asked_at=desk.clock(),
         predicted=estimates.predicted(estimated),
     )
+
+
+def _warnings(estimated: Estimated) -> tuple[str, ...]:
+    """What an approver reads beside the figures."""
+    memory = estimated.room.warning if estimated.room else None
+    ends = [one.text for one in estimated.verdict.reasons if one.rule == "end date"]
+    return (*ends, *([memory] if memory else []))
 
 
 def _ask(desk: Desk, plan: Plan) -> Run | Refusal:

@@ -1,13 +1,16 @@
-"""`finetune plan-memory` as a person types it."""
+"""`finetune plan-memory` and `finetune calibrate` as a person types them."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
+
+ROOT = Path(__file__).parents[2]
 
 
 def plan(*arguments: str) -> Result:
@@ -62,3 +65,28 @@ def test_bad_input_is_refused_with_a_sentence(arguments: tuple[str, ...], said: 
     done = plan(*arguments)
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_calibrate_measures_by_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = CliRunner().invoke(main, ["calibrate", "--seconds", "2"])
+    assert done.exit_code == 0, done.output
+    assert "This machine trains at" in done.output
+    assert "smollm2-135m" in done.output
+    assert json.loads((tmp_path / "data" / "calibration.json").read_text())["speed"] > 0
+
+
+def test_a_measuring_process_that_fails_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("FINETUNE_DTYPE", "fp3")
+    done = CliRunner().invoke(main, ["calibrate", "--seconds", "2"])
+    assert done.exit_code == 2
+    assert "FINETUNE_DTYPE is 'fp3'" in done.output
+    assert not (tmp_path / "data").exists()

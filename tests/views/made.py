@@ -135,6 +135,7 @@ class Estimated:
     evidence: Evidence
     assumptions: Sequence[Assumption]
     verdict: Verdict
+    memory: str | None = None
 
 
 def estimated(

@@ -62,7 +62,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     began = clock()
     trainees = {length: _Trainee(device, dtype, length) for length in (*lengths, long)}
     built_s = (clock() - began) / len(trainees)
-    times, updates = _take_turns(trainees, deadline, device, clock)
+    times, updates, warm_up_s = _take_turns(trainees, deadline, device, clock)
     shape = trainees[lengths[0]].shape
     layer_s, an_operation, pair_s = _fitted(shape, {length: times[length] for length in lengths})
     rest = times[long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
@@ -75,7 +75,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         pair_s=pair_s,
         long_pair_s=max(rest, 0.0) / (LAYERS * shape.heads * long**2),
         parameter_s=updates / shape.lora_parameters(RANK),
-        startup_s=imported_s + built_s,
+        startup_s=imported_s + built_s + warm_up_s,
         load=os.getloadavg()[0] / (os.cpu_count() or 1),
         peaks=peaks,
         measured_at=time.time(),
@@ -128,8 +128,8 @@ def _rows(length: int, vocab: int) -> list[Row]:
 
 def _take_turns(
     trainees: dict[int, _Trainee], deadline: float, device: torch.device, clock: Clock
-) -> tuple[dict[int, float], float]:
-    """Median seconds of a pack for each length, and of an update."""
+) -> tuple[dict[int, float], float, float]:
+    """Median seconds of a pack for each length, and of an update; how much longer the very first pack took."""
     times: dict[int, list[float]] = {length: [] for length in trainees}
     updates: list[float] = []
     began = time.monotonic()
@@ -139,8 +139,11 @@ def _take_turns(
             updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
         print(f"progress {share:.2f}", file=sys.stderr, flush=True)
-    warm = {length: taken[1:] for length, taken in times.items()}  # the first turn loads kernels
-    return {length: statistics.median(taken) for length, taken in warm.items()}, statistics.median(updates)
+    found = {
+        length: statistics.median(taken[1:]) for length, taken in times.items()
+    }  # the first loads kernels
+    first = next(iter(times))
+    return found, statistics.median(updates), max(0.0, times[first][0] - found[first])
 
 
 def _fitted(shape: Architecture, times: dict[int, float]) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from trainers.sizing.memory import MIB, Place
@@ -55,6 +56,7 @@ def read_gpu(text: str) -> Machine | None:
     return Machine(f"the {found[0]}", found[1] * MIB, Place("gpu", 2)) if found else None
 
 
+@cache
 def this_machine() -> Machine:
     """Its first NVIDIA GPU, or else its memory and CPU."""
     return _nvidia() or Machine(

@@ -5,7 +5,7 @@ A pack of T tokens goes through a layer, forward and backward, in
     c + T·4·P / speed + T²·H·pair       c: seconds a layer; P: weights in its matrices; H: heads
 
 4·P operations a token: two forward, two for the gradient of what comes in; frozen weights have none of their own
-(Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) a matrix. The unknowns
+(Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) a matrix. The three
 are fitted to times measured on this machine, so they hold what a formula leaves out: memory traffic, Python.
 
 Other work on the machine is in neither: with two busy programs on two cores a training takes twice as long.

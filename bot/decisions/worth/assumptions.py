@@ -237,8 +237,16 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
         return None
-    where = "From a speed measured on another machine; yours may take half or twice as long."
-    if inputs.training.usd_per_hour is None:
+    where = (
+        "From a speed measured on another machine; yours may take half or twice as long. `finetune calibrate` "
+        "measures yours."
+    )
+    if inputs.training.speed_measured:
+        where = (
+            f"From this machine's own speed, measured on {inputs.training.speed_measured} (finetune calibrate); "
+            "beside other programs it takes up to twice as long."
+        )
+    elif inputs.training.usd_per_hour is None:
         where = "Our guess: a hosted service's queue decides."
     return Assumption(
         "training time",

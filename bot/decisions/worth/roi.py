@@ -82,7 +82,8 @@ class Usage:
 class Training:
     """`tokens` of one epoch. Paid by the token or by the hour; exactly one of the two is set.
 
-    `runs` is how many runs are expected until one is good enough.
+    `runs` is how many runs are expected until one is good enough. `speed_measured`: the day on which the speed of
+    the machine was measured; None where the minutes rest on a rule.
     """
 
     tokens: int
@@ -91,6 +92,7 @@ class Training:
     usd_per_hour: Decimal | None = None
     minutes: Range | None = None
     runs: int = 1
+    speed_measured: str | None = None
 
     def __post_init__(self) -> None:
         if (self.usd_per_million is None) == (self.usd_per_hour is None):

@@ -1,0 +1,129 @@
+"""What a training takes of this machine: memory, and time where its speed was measured (`finetune calibrate`).
+
+Only for models that train here, and whose dimensions are known without asking anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from bot.decisions.worth.roi import Range
+from bot.settings import Settings
+from trainers.bases import Base, find_base
+from trainers.dataset import Report
+from trainers.dataset.counting import tokens_of_system
+from trainers.providers import ModelRow, ProviderRow
+from trainers.sizing.configs import Unsized
+from trainers.sizing.fitting import Fit, fit
+from trainers.sizing.machines import this_machine
+from trainers.sizing.memory import Work, loaded_parameters, trainable_parameters
+from trainers.sizing.timing import FILE, Calibration, NoCalibration, Rows, read_calibration, seconds
+from trainers.tokens import O200K
+from trainers.types import Hyperparameter
+
+MAX_LENGTH = 1024  # our own trainer's, where a plan says nothing else
+IN_TURN = 7  # tokens that a chat template puts around the instructions
+LEAST, MOST = (
+    Decimal("0.8"),
+    Decimal(2),
+)  # what was measured is within 20%; beside another program it takes twice as long
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Room:
+    """`line` goes on a card; `warning` where it may not fit."""
+
+    line: str
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """`measured` is the day on which the speed was measured, like 2026-11-25."""
+
+    minutes: Range
+    measured: str
+
+
+def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
+    """None: it trains elsewhere, or its dimensions lie nowhere here."""
+    if not row.is_on_this_machine:
+        return None
+    place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
+    found = find_base(place or model.base_name or model.name, ask_the_hub=False)
+    return None if isinstance(found, Unsized) else found
+
+
+def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter]) -> Room:
+    """For rows as long as the longest."""
+    length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
+    answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
+    rank = _whole(chosen, "lora_r", Work.rank)
+    work = Work("lora", max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+    found = fit(base.architecture, work, this_machine())
+    trained = trainable_parameters(base.architecture, work)
+    sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
+    return Room(f"{_memory(found)}; {sizes}", _warning(found))
+
+
+def time_for(
+    settings: Settings, base: Base, report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]
+) -> Timed | None:
+    """`tokens` of one epoch by the model's own tokenizer. None where this machine's speed was not measured."""
+    machine = _calibration(settings)
+    if machine is None or not report.n_train:
+        return None
+    shared = tokens_of_system(report.system, O200K) + IN_TURN if report.system else 0
+    mean = tokens / report.n_train
+    rows = Rows(
+        count=report.n_train,
+        tokens=mean,
+        batch=_whole(chosen, "batch_size", 8),
+        epochs=_whole(chosen, "n_epochs", 1),
+        shared=min(shared, mean / 2),
+        answer=report.tokens.answer_mean + 1,
+        rank=_whole(chosen, "lora_r", Work.rank),
+    )
+    expected = Decimal(round(seconds(base.architecture, rows, machine), 1)) / 60
+    day = datetime.fromtimestamp(machine.measured_at, UTC).date().isoformat()
+    return Timed(Range(expected * LEAST, expected, expected * MOST), day)
+
+
+def _calibration(settings: Settings) -> Calibration | None:
+    try:
+        return read_calibration(settings.data / FILE)
+    except NoCalibration as problem:
+        log.warning("%s", problem)
+        return None
+
+
+def _memory(found: Fit) -> str:
+    about = f"about {found.needed / 1e9:.1f} of {found.machine.memory / 1e9:.0f} GB"
+    if found.standing == "fits":
+        return f"fits, {about}"
+    return f"may just fit, {about}" if found.standing == "tight" else f"does not fit, {about}"
+
+
+def _warning(found: Fit) -> str | None:
+    if found.standing == "fits":
+        return None
+    may = "may not be enough" if found.standing == "tight" else "is not enough"
+    return (
+        f"The memory of {found.machine.name} {may}: the training takes about {found.needed / 1e9:.1f} GB. "
+        "`finetune plan-memory` in a terminal says what would fit."
+    )
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
+
+
+def _whole(chosen: Mapping[str, Hyperparameter], name: str, default: int) -> int:
+    value = chosen.get(name, default)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -1,0 +1,99 @@
+"""What a training takes of this machine: on the estimate, in the plan, and from a speed that was measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from bot.decisions.planning import Predicted, canonical_json, plan_from_json
+from bot.settings import Settings, load_settings
+from bot.terminal import checking
+from bot.views import plans
+from bot.workflows.estimating import Estimated, Question, make_estimate
+from bot.workflows.plans import _warnings
+from tests.trainers.test_sizing_timing import MACHINE
+from tests.views import made
+from trainers.dataset import Report
+from trainers.sizing.timing import FILE
+
+TICKETS = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return checking.check(TICKETS, None, None)
+
+
+def settings(folder: Path, model: str = "HuggingFaceTB/SmolLM2-135M-Instruct") -> Settings:
+    file = folder / "finetune.toml"
+    file.write_text(f'[trainer.models]\nours = "{model}"\n')
+    return load_settings({}, file, need_slack=False)
+
+
+def estimated(settings: Settings, report: Report, target: str | None = None) -> Estimated:
+    question = Question(current="gpt-4o", volume=10_000_000, target=target)
+    found = make_estimate(settings, "tickets", report, question, date(2026, 11, 25))
+    assert isinstance(found, Estimated)
+    return found
+
+
+def test_an_estimate_for_this_machine_says_parameters_and_memory(tmp_path: Path, report: Report) -> None:
+    found = estimated(settings(tmp_path), report)
+    assert found.memory is not None
+    assert found.memory.startswith("fits, about ")
+    assert found.memory.endswith("134.5M parameters, 4.9M trained")
+
+
+def test_what_trains_elsewhere_or_is_not_known_says_nothing_of_memory(tmp_path: Path, report: Report) -> None:
+    assert estimated(settings(tmp_path), report, "gpt-4.1").memory is None
+    assert estimated(settings(tmp_path, "org/unheard-of"), report).memory is None
+
+
+def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, report: Report) -> None:
+    found = estimated(settings(tmp_path, "meta-llama/Llama-4-Scout-17B-16E-Instruct"), report)
+    assert found.memory is not None
+    assert found.memory.startswith("does not fit, about ")
+    (warning,) = _warnings(found)
+    assert "is not enough: the training takes about " in warning
+
+
+def test_a_measured_speed_sets_the_minutes_and_is_named_among_the_assumptions(
+    tmp_path: Path, report: Report
+) -> None:
+    before = estimated(settings(tmp_path), report)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_text(replace(MACHINE, speed=1e12).to_json())
+    after = estimated(settings(tmp_path), report)
+    assert after.minutes.expected != before.minutes.expected
+    assert float(after.minutes.low / after.minutes.expected) == pytest.approx(0.8)
+    assert "From a speed measured on another machine" in why(before)
+    assert "this machine's own speed, measured on 2026-11-18" in why(after)
+
+
+def test_a_speed_that_cannot_be_read_is_logged_and_the_rule_holds(
+    tmp_path: Path, report: Report, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_text("{")
+    assert "From a speed measured on another machine" in why(estimated(settings(tmp_path), report))
+    assert "measure anew with `finetune calibrate`" in caplog.text
+
+
+def why(found: Estimated) -> str:
+    return next(one.why for one in found.assumptions if one.name == "training time")
+
+
+def test_the_plan_card_has_memory_beside_the_time() -> None:
+    plan = replace(made.plan(), predicted=Predicted("volume=10M", memory="fits, about 0.6 of 25 GB"))
+    assert "Memory: fits, about 0.6 of 25 GB" in plans._takes(plan)
+    assert plan_from_json(canonical_json(plan)) == plan
+
+
+def test_a_plan_from_before_keeps_its_hash() -> None:
+    plan = replace(made.plan(), predicted=Predicted("volume=10M"))
+    assert "memory" not in json.loads(canonical_json(plan))["predicted"]

@@ -1,0 +1,90 @@
+"""The time that is foreseen beside a real training, in seconds of the processor: other work on the machine counts in
+neither."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainers.bases import Base, find_base
+from trainers.dataset import Columns, check_file
+from trainers.local.spool import LoraSettings, TrainingJob, write_job
+from trainers.sizing.timing import Calibration, Rows, read_calibration, seconds
+
+ROOT = Path(__file__).parents[2]
+SMOLLM = ROOT / ".cache" / "smollm2-135m"
+TICKETS = ROOT / "examples" / "support_tickets.csv"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+ROWS, WITHIN = 128, 0.20
+
+
+def test_times_that_a_machine_would_take_give_back_its_speed() -> None:
+    from trainers.local.calibrate import CPU_LENGTHS, RANK, _fitted
+    from trainers.sizing.timing import operations
+
+    base = find_base("smollm2-135m")
+    assert isinstance(base, Base)
+    shape = base.architecture
+
+    def taken(length: int) -> float:
+        return (
+            shape.layers * 0.002
+            + length * operations(shape, RANK) / 1e11
+            + shape.layers * 9 * length**2 * 1e-8
+        )
+
+    layer_s, an_operation, pair_s = _fitted(shape, {length: taken(length) for length in CPU_LENGTHS})
+    assert (layer_s, 1 / an_operation, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_on_support_tickets_takes_the_time_that_was_foreseen(tmp_path: Path) -> None:
+    assert SMOLLM.exists(), "make it with: python -m trainers.local.demo_model .cache/smollm2-135m"
+    report = check_file(TICKETS, TICKETS.name, Columns(), tmp_path, 1)
+    lines = (tmp_path / f"{report.train_sha256}.jsonl").read_text().splitlines()[:ROWS]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    expected = foreseen(tmp_path / "train.jsonl", measured(tmp_path))
+    assert expected == pytest.approx(trained(tmp_path), rel=WITHIN)
+
+
+def measured(folder: Path) -> Calibration:
+    command = [sys.executable, "-m", "trainers.local.calibrate", "--seconds", "40", "--processor-time"]
+    done = subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, timeout=600)
+    (folder / "calibration.json").write_text(done.stdout)
+    found = read_calibration(folder / "calibration.json")
+    assert found is not None, done.stderr
+    return found
+
+
+def foreseen(file: Path, machine: Calibration) -> float:
+    from trainers.local.training.base import load_tokenizer
+    from trainers.local.training.data import read_rows
+    from trainers.local.training.packing import common_beginning
+
+    base = find_base(str(SMOLLM))
+    assert isinstance(base, Base)
+    rows = read_rows(file, load_tokenizer(str(SMOLLM)), 1024, "training_file")
+    count, answer = len(rows.rows), sum(sum(row.supervised) for row in rows.rows)
+    mean = Rows(count, rows.tokens / count, 8, 1, common_beginning(rows.rows), answer / count)
+    return seconds(base.architecture, mean, machine)
+
+
+def trained(folder: Path) -> float:
+    job = folder / "job"
+    job.mkdir()
+    file, settings = str(folder / "train.jsonl"), LoraSettings(n_epochs=1)
+    write_job(
+        job, TrainingJob("ftjob-1", str(SMOLLM), "smol", file, None, 1, settings, None, {}, created_at=0)
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "trainers.local.train", str(job)]
+    subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, timeout=900, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert json.loads((job / "DONE").read_text())["trained_tokens"] > 0
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,0 +1,90 @@
+"""Time from a measured speed: sums by hand, and files that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainers.bases import Base, find_base
+from trainers.sizing.architecture import Architecture
+from trainers.sizing.timing import (
+    Calibration,
+    NoCalibration,
+    Rows,
+    operations,
+    pack_seconds,
+    read_calibration,
+    seconds,
+)
+
+MACHINE = Calibration(
+    device="cpu",
+    number="bfloat16",
+    threads=2,
+    speed=1e11,
+    layer_s=0.002,
+    pair_s=1e-8,
+    long_pair_s=3e-9,
+    parameter_s=1e-9,
+    startup_s=10,
+    load=0.1,
+    peaks={"float32": 1e11},
+    measured_at=1_795_000_000.0,
+)
+ROWS = Rows(count=80, tokens=60, batch=8, epochs=2, shared=20, answer=2)
+
+
+def model(name: str) -> Architecture:
+    found = find_base(name, ask_the_hub=False)
+    assert isinstance(found, Base)
+    return found.architecture
+
+
+def test_a_token_takes_four_operations_a_frozen_weight_and_six_a_trained_one() -> None:
+    smol = model("smollm2-135m")
+    assert operations(smol, 16) == 4 * smol.in_matrices + 6 * smol.lora_parameters(16)
+
+
+def test_llama_4_computes_all_experts_for_every_token() -> None:
+    scout = model("llama-4-scout")
+    assert operations(scout, 16) > 4 * (scout.in_experts - scout.layers * scout.hidden * 16)
+
+
+def test_a_pack_is_its_layers_its_operations_and_its_pairs() -> None:
+    smol = model("smollm2-135m")
+    head = 4 * 2 * 49152 * 576
+    by_hand = 30 * 0.002 + (300 * operations(smol, 16) + head) / 1e11 + 30 * 9 * 300**2 * 1e-8
+    assert pack_seconds(smol, 300, 2, 16, MACHINE) == pytest.approx(by_hand)
+
+
+def test_a_training_is_its_steps_and_the_start() -> None:
+    smol = model("smollm2-135m")
+    pack = pack_seconds(smol, 8 * 40 + 20, 8 * 2, 16, MACHINE)
+    a_step = pack + smol.lora_parameters(16) * 1e-9
+    assert seconds(smol, ROWS, MACHINE) == pytest.approx(10 + 2 * 10 * a_step)
+
+
+def test_rows_beyond_the_engines_limit_take_more_packs() -> None:
+    smol = model("smollm2-135m")
+    short, long = replace(ROWS, tokens=90), replace(ROWS, tokens=200)
+    assert seconds(smol, long, MACHINE) > 2 * seconds(smol, short, MACHINE) - 10
+
+
+def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    assert read_calibration(file) is None
+    file.write_text(MACHINE.to_json())
+    assert read_calibration(file) == MACHINE
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", json.dumps({**json.loads(MACHINE.to_json()), "speed": 0})]
+)
+def test_a_file_that_cannot_be_used_says_how_to_make_it_anew(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "calibration.json"
+    file.write_text(content)
+    with pytest.raises(NoCalibration, match="measure anew with `finetune calibrate`"):
+        read_calibration(file)
