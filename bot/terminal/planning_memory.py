@@ -208,6 +208,8 @@ def _notes(planned: Planned) -> list[str]:
         notes.append(
             f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
         )
+    if planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
+        notes.append("The builtin engine keeps activations; gradient checkpointing is other engines' way.")
     if planned.work.method == "full":
         notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
     if planned.fit.machine.place.kind == "gpu":
