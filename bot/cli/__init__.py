@@ -22,5 +22,18 @@ def main() -> None:
     load_dotenv(Path(".env"))
 
 
-for command in (run, trainer, engines, check, baseline, curve, estimate, prices, plan_memory, calibrate, doctor, demo):
+for command in (
+    run,
+    trainer,
+    engines,
+    check,
+    baseline,
+    curve,
+    estimate,
+    prices,
+    plan_memory,
+    calibrate,
+    doctor,
+    demo,
+):
     main.add_command(command)
