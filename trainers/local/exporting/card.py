@@ -1,0 +1,166 @@
+"""The model card (README.md): what the model was made of, what it was measured to do, and what nobody knows of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from trainers.local.exporting.bases import Base
+from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.exporting.rows import DataFile
+from trainers.local.exporting.sources import Source
+
+RELATIONS = {
+    "merged": "finetune",
+    "gguf": "quantized",
+    "ollama": "quantized",
+    "vllm": "adapter",
+    "hub": "adapter",
+}
+LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf", "vllm": "peft", "hub": "peft"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share from 0 to 1 with its 95% interval."""
+
+    what: str
+    score: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.score:.1%} | {self.low:.1%} to {self.high:.1%} |"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run knows of its model. `measure` says what the scores are shares of; `tuned` is this model."""
+
+    name: str
+    run: int
+    plan_hash: str
+    dataset: str
+    source_sha256: str
+    train_rows: int
+    holdout_rows: int
+    holdout_sha256: str
+    measure: str
+    tuned: Score
+    against: Sequence[Score]
+    p_value: float
+
+    @staticmethod
+    def from_json(text: str) -> Measured:
+        """Raises ExportRefused."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            tuned, against = Score(**raw.pop("tuned")), [Score(**each) for each in raw.pop("against")]
+            return Measured(tuned=tuned, against=against, **raw)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ExportRefused(
+                f"The run's facts can't be read: {error!r}. Give those that the bot writes."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Card:
+    """`how` is how the export is used, in Markdown; `checks` are sentences; `on` is a date."""
+
+    to: str
+    name: str
+    source: Source
+    base: Base
+    dtype: str
+    training: DataFile | None
+    validation: DataFile | None
+    measured: Measured | None
+    checks: Sequence[str]
+    how: str
+    on: str
+
+    def __str__(self) -> str:
+        parts = [
+            self._front(),
+            f"# {self.name}",
+            self._opening(),
+            "## Use",
+            self.how,
+            "## Training",
+            self._data(),
+        ]
+        parts += [self._settings(), "## Quality", self._quality(), "## Limits", self._limits()]
+        parts += ["## Checked on export", "\n".join(f"- {check}" for check in self.checks)]
+        return "\n\n".join(parts) + "\n"
+
+    def _front(self) -> str:
+        front = ModelCardData(
+            license=self.base.licence,
+            base_model=self.base.hub_id,
+            base_model_relation=RELATIONS[self.to] if self.base.hub_id else None,
+            library_name=LIBRARIES[self.to],
+            pipeline_tag="text-generation",
+            tags=["lora", "fine-tuned"],
+        )
+        return f"---\n{front.to_yaml()}\n---"
+
+    def _opening(self) -> str:
+        licence = (
+            f"its licence is {self.base.licence}"
+            if self.base.licence
+            else ("its folder does not say its licence: look it up before this model is passed on")
+        )
+        step = f" (the checkpoint of step {self.source.step:,})" if self.source.step is not None else ""
+        return (
+            f"{self.base.name}, fine-tuned with LoRA by job {self.source.job.id}{step}. The base is "
+            f"{self.base.parameters:,} parameters large; {licence}. Exported on {self.on}, weights in {self.dtype}."
+        )
+
+    def _data(self) -> str:
+        lines = [
+            f"- {what} file: {data.rows:,} rows, sha256 `{data.sha256}`"
+            if data
+            else f"- {what} file: none is kept"
+            for what, data in (("training", self.training), ("validation", self.validation))
+        ]
+        if self.measured:
+            lines.append(
+                f"- drawn from {self.measured.dataset} (sha256 `{self.measured.source_sha256}`): "
+                f"{self.measured.train_rows:,} rows to train on, {self.measured.holdout_rows:,} held out "
+                f"(sha256 `{self.measured.holdout_sha256}`)"
+            )
+        return "\n".join(lines)
+
+    def _settings(self) -> str:
+        chosen = {**asdict(self.source.job.settings), "seed": self.source.job.seed}
+        rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
+        return f"| hyperparameter | value |\n|---|---|\n{rows}"
+
+    def _quality(self) -> str:
+        if self.measured is None:
+            return "This model was not measured on held-out rows. Measure it before it answers anybody."
+        said = self.measured
+        rows = "\n".join(str(score) for score in (said.tuned, *said.against))
+        return (
+            f"Run {said.run} of {said.dataset} measured it on {said.holdout_rows:,} rows that were set aside before "
+            f"training: {said.measure}, with 95% intervals.\n\n| | score | interval |\n|---|---|---|\n{rows}\n\n"
+            f"Against the untuned base on the same rows: p = {said.p_value:.2g} (McNemar, exact). "
+            f"Plan `{said.plan_hash}`."
+        )
+
+    def _limits(self) -> str:
+        limits = [
+            "It learnt the kind of question that its rows have; of other questions nothing was measured.",
+            f"Rows longer than {self.source.job.settings.max_length:,} tokens were not learnt from.",
+            "What the rows say can be drawn out of the weights: keep them as safe as the rows.",
+            "The base model's own limits and licence hold for it too.",
+        ]
+        if self.source.step is not None:
+            limits.append(
+                "It is a checkpoint, taken before training ended; what the finished model scores is not its score."
+            )
+        return "\n".join(f"- {limit}" for limit in limits)

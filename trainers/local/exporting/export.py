@@ -1,0 +1,105 @@
+"""One export from the model's name to a folder that was checked: refuse, write, load again, compare, keep.
+
+Everything that can be refused is looked at first. What is written lies beside OUT until our server's answers and
+those of the written model, loaded again, are the same; then it is renamed to OUT. Nothing of the job is changed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainers.local.exporting import adapters, gguf_file, hub
+from trainers.local.exporting.answers import encode, served
+from trainers.local.exporting.bases import Base, open_base
+from trainers.local.exporting.card import Card
+from trainers.local.exporting.merging import BYTES, free
+from trainers.local.exporting.places import check_out, check_room, filled
+from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.exporting.rows import Questions, describe, questions_of
+from trainers.local.exporting.sources import WEIGHTS, Source, find
+from trainers.local.exporting.work import Order, Say, Work
+from trainers.local.exporting.writing import Written, write
+from trainers.local.serving.serve import Target
+from trainers.local.training.base import load_tokenizer
+
+
+def export(order: Order, say: Say) -> Path:
+    """The folder that was made. Raises ExportRefused, AnswersDiffer among them."""
+    source, base, questions, dtype = _look(order)
+    say(f"{source.name}: asking our server {len(questions.asked)} questions of {questions.file.name}")
+    ours = served(Target(str(base.folder), source.adapter), questions.asked)
+    free()
+    tokenizer = load_tokenizer(str(base.folder))
+    prompts = [encode(tokenizer, asked) for asked in questions.asked]
+    work = Work(order, source, base, questions, dtype, prompts, ours)
+    with filled(order.out) as folder:
+        written = write(work, folder, say)
+        (folder / "README.md").write_text(str(_card(work, written)), encoding="utf-8")
+    say(f"{order.out} is ready: {written.checks[-1]}")
+    if order.upload.repo:
+        say(f"Uploading to {order.upload.repo}")
+        say(f"Uploaded: {hub.send(order.out, order.upload)}")
+    return order.out
+
+
+def _look(order: Order) -> tuple[Source, Base, Questions, str]:
+    source = find(order.model, order.data)
+    check_out(order.out)
+    base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
+    questions = questions_of(source, order.rows)
+    dtype = order.dtype or base.dtype
+    if order.to in ("merged", "gguf", "ollama"):
+        _check_merging(order, base, dtype)
+    elif order.dtype:
+        raise ExportRefused(
+            f"--to {order.to} exports the adapter as it is; --dtype is for merged, gguf and ollama."
+        )
+    if order.to == "vllm":
+        adapters.check_vllm(source)
+    if order.to == "hub":
+        hub.check(order.upload, base)
+    elif order.upload.repo:
+        raise ExportRefused(f"--repo is for --to hub; --to {order.to} uploads nothing.")
+    check_room(order.out, _bytes(order, source, base, dtype))
+    return source, base, questions, dtype
+
+
+def _check_merging(order: Order, base: Base, dtype: str) -> None:
+    if base.is_quantised:
+        raise ExportRefused(
+            f"The base {base.name} is stored quantised, so nothing can be merged into it exactly. "
+            "Export the adapter: --to vllm or --to hub."
+        )
+    if order.to == "merged" and dtype not in BYTES:
+        raise ExportRefused(
+            f"Merged weights can't be written in {dtype}. Choose {', '.join(BYTES)}, or --to gguf."
+        )
+    if order.to != "merged":
+        gguf_file.check_architecture(order.tools, base)
+
+
+def _bytes(order: Order, source: Source, base: Base, dtype: str) -> int:
+    """The most that lies on the disk at once: for GGUF the merged folder in float32 as well."""
+    if order.to == "merged":
+        return base.parameters * BYTES[dtype]
+    if order.to in ("gguf", "ollama"):
+        return int(base.parameters * (BYTES["float32"] + gguf_file.BITS[dtype] / 8))
+    return 2 * (source.adapter / WEIGHTS).stat().st_size
+
+
+def _card(work: Work, written: Written) -> Card:
+    job = work.source.job
+    return Card(
+        to=work.order.to,
+        name=work.name,
+        source=work.source,
+        base=work.base,
+        dtype=work.dtype,
+        training=describe(work.source, job.training_file),
+        validation=describe(work.source, job.validation_file),
+        measured=work.order.measured,
+        checks=written.checks,
+        how=written.how,
+        on=datetime.now(UTC).date().isoformat(),
+    )

@@ -1,0 +1,132 @@
+"""The adapter worked into the base model's weights: in float32, compared with base and adapter, then written.
+
+W becomes W + B·A·alpha/r. In float32 the two ways of computing it differ by rounding alone; a larger difference
+means that the adapter does something that merging loses, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GgufConfig
+
+from trainers.local.exporting.bases import Base
+from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.exporting.sources import Source
+from trainers.local.training.base import load_model, load_tokenizer
+from trainers.local.training.devices import best_device
+from trainers.local.training.failures import TrainingFailed
+
+MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
+LAST_PLACES = 8
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """`difference`: the largest between two logits, as a share of the largest logit."""
+
+    difference: float
+    end_tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in float32 with what it needs to answer."""
+
+    model: Any
+    tokenizer: Any
+    end_tokens: Sequence[int]
+
+
+def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: str, out: Path) -> Merged:
+    """Write weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
+    adapted = with_adapter(base.folder, source.adapter, max(map(len, prompts)))
+    before = [_logits(adapted.model, prompt) for prompt in prompts]
+    merged = adapted.model.merge_and_unload(safe_merge=True)
+    difference = max(
+        _difference(old, _logits(merged, prompt)) for old, prompt in zip(before, prompts, strict=True)
+    )
+    if not difference <= MERGE_TOLERANCE:
+        raise ExportRefused(
+            f"The merged weights compute other logits than base and adapter: they differ by {difference:.1e} of the "
+            f"largest, {MERGE_TOLERANCE:.0e} is allowed. Export the adapter itself: --to vllm or --to hub."
+        )
+    _write(merged, adapted.tokenizer, dtype, out)
+    return Merged(difference, adapted.end_tokens)
+
+
+def with_adapter(base: Path, adapter: Path, longest: int) -> Loaded:
+    """Base and adapter as peft puts them together, in float32."""
+    loaded = load(base, longest)
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for a property under its former name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        model = PeftModel.from_pretrained(
+            loaded.model, str(adapter), is_trainable=False, use_safetensors=True
+        )
+    return Loaded(model.eval(), loaded.tokenizer, loaded.end_tokens)
+
+
+def load(folder: Path, longest: int) -> Loaded:
+    """A transformers folder. Raises ExportRefused."""
+    try:
+        tokenizer = load_tokenizer(str(folder))
+        model = load_model(str(folder), best_device(), torch.float32, longest)
+    except TrainingFailed as error:
+        raise ExportRefused(error.message) from error
+    return Loaded(model.eval(), tokenizer, _end_tokens(model, tokenizer))
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """As our server ends a turn: by the model's own end tokens and the tokenizer's."""
+    configured = model.generation_config.eos_token_id
+    ends = configured if isinstance(configured, list) else [configured]
+    return sorted({int(each) for each in [*ends, tokenizer.eos_token_id] if each is not None})
+
+
+def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
+    """Its numbers, dequantised, in transformers' model of that family. Raises ExportRefused."""
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ExportRefused(f"Reading the GGUF file again, to check it: {said}") from error
+    return Loaded(model.to(best_device()).eval(), tokenizer, end_tokens)
+
+
+def free() -> None:
+    """Models that nobody holds any more leave the memory now: the next one needs it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@torch.inference_mode()
+def _logits(model: Any, prompt: Sequence[int]) -> Tensor:
+    """Of the last places: (places, vocabulary)."""
+    logits: Tensor = model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits
+    return logits[0, -LAST_PLACES:].float().cpu()
+
+
+def _difference(old: Tensor, new: Tensor) -> float:
+    return float((old - new).abs().max() / old.abs().max())
+
+
+def _write(model: Any, tokenizer: Any, dtype: str, out: Path) -> None:
+    model.to(getattr(torch, dtype))
+    model.config.dtype = dtype
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

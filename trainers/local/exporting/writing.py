@@ -1,0 +1,144 @@
+"""The five forms: each written into a folder, loaded again and compared with our server's answers."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import assert_never
+
+from trainers.local.exporting import adapters, gguf_file, ollama
+from trainers.local.exporting.answers import Checked, compare
+from trainers.local.exporting.chat_template import ChatTemplate, take_apart
+from trainers.local.exporting.merging import Loaded, Merged, free, load, load_gguf, merge, with_adapter
+from trainers.local.exporting.work import Say, Work
+from trainers.local.training.base import load_tokenizer
+
+# In logits. Measured on SmolLM2-135M, as the largest difference at the places of ten answers: docs/export.md
+TOLERANCES = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.5, "q8_0": 1.0}
+ADAPTER_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Written:
+    """`checks` are sentences without their full stop, the last about the answers; `how` is Markdown."""
+
+    checks: Sequence[str]
+    how: str
+
+
+def write(work: Work, folder: Path, say: Say) -> Written:
+    """All but the card. Raises ExportRefused, AnswersDiffer among them."""
+    match work.order.to:
+        case "merged":
+            return _merged(work, folder, say)
+        case "gguf":
+            return _gguf(work, folder, say)
+        case "ollama":
+            return _ollama(work, folder, say)
+        case "vllm":
+            return _vllm(work, folder, say)
+        case "hub":
+            return _hub(work, folder, say)
+        case _ as never:
+            assert_never(never)
+
+
+def _merged(work: Work, folder: Path, say: Say) -> Written:
+    merged = _merge(work, folder, work.dtype, say)
+    checked = _compare(work, load(folder, work.longest), TOLERANCES[work.dtype], say)
+    how = (
+        "A transformers folder: `AutoModelForCausalLM.from_pretrained` takes it. With vLLM, in this folder:\n\n"
+        f"```\n{adapters.vllm_merged_command(work.name)}\n```"
+    )
+    return Written([_said_of(merged), _said(checked)], how)
+
+
+def _gguf(work: Work, folder: Path, say: Say) -> Written:
+    file, checks, _ = _write_gguf(work, folder, say)
+    return Written(
+        checks,
+        f"With llama.cpp: `llama-server -m {file.name} --jinja` reads the chat template out of the file.",
+    )
+
+
+def _ollama(work: Work, folder: Path, say: Say) -> Written:
+    template = _template(work)
+    file, checks, loaded = _write_gguf(work, folder, say)
+    context = ollama.context_of(
+        int(loaded.model.config.get_text_config().max_position_embeddings),
+        work.source.job.settings.max_length,
+    )
+    stops = [loaded.tokenizer.decode([token]) for token in loaded.end_tokens]
+    text = ollama.modelfile(file, template, stops, context, work.questions.system)
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
+    how = f"In this folder:\n\n```\nollama create {work.name} -f Modelfile\nollama run {work.name}\n```"
+    said = "the Modelfile's template writes the same chats as the model's own, on four that were compared"
+    return Written([said, *checks], how)
+
+
+def _template(work: Work) -> ChatTemplate:
+    tokenizer = load_tokenizer(str(work.base.folder))
+    return take_apart(tokenizer, strip_bos=gguf_file.template_writes_bos(tokenizer))
+
+
+def _write_gguf(work: Work, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
+    """In float32 first, so that numbers are rounded once."""
+    file = folder / f"{work.name}-{gguf_file.FORMATS[work.dtype]}.gguf"
+    with TemporaryDirectory(prefix=".merged-", dir=folder) as temporary:
+        merged = _merge(work, Path(temporary), "float32", say)
+        say(f"Writing {file.name} with llama.cpp's converter")
+        tokenizer = load_tokenizer(temporary)
+        gguf_file.write(work.order.tools, Path(temporary), tokenizer, work.dtype, file)
+    loaded = load_gguf(file, tokenizer, merged.end_tokens)
+    checked = _compare(work, loaded, TOLERANCES[work.dtype], say)
+    words = "the file holds the chat template and every token of the tokenizer"
+    return file, [_said_of(merged), words, _said(checked)], loaded
+
+
+def _vllm(work: Work, folder: Path, say: Say) -> Written:
+    adapters.copy_adapter(work.source, work.base, folder / "adapter")
+    command = adapters.vllm_command(work.source, work.base, work.name)
+    script = folder / "serve.sh"
+    script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n', encoding="utf-8")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    checked = _compare(
+        work, with_adapter(work.base.folder, folder / "adapter", work.longest), ADAPTER_TOLERANCE, say
+    )
+    how = f"`./serve.sh`, which is\n\n```\n{command}\n```\n\nThen ask for the model `{work.name}`."
+    return Written([_said(checked)], how)
+
+
+def _hub(work: Work, folder: Path, say: Say) -> Written:
+    adapters.copy_adapter(work.source, work.base, folder)
+    checked = _compare(work, with_adapter(work.base.folder, folder, work.longest), ADAPTER_TOLERANCE, say)
+    where = work.order.upload.repo or "FOLDER_OR_HUB_ID"
+    how = (
+        "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
+        f'model = AutoPeftModelForCausalLM.from_pretrained("{where}")\n```\n\n'
+        f"The tokenizer and the chat template are those of {work.base.name}."
+    )
+    return Written([_said(checked)], how)
+
+
+def _merge(work: Work, folder: Path, dtype: str, say: Say) -> Merged:
+    say(f"Merging the adapter into {work.base.name} ({work.base.parameters:,} parameters)")
+    merged = merge(work.source, work.base, work.prompts, dtype, folder)
+    free()
+    return merged
+
+
+def _compare(work: Work, loaded: Loaded, tolerance: float, say: Say) -> Checked:
+    say("Asking what was written, loaded again, the same questions")
+    return compare(loaded.model, loaded.tokenizer, loaded.end_tokens, work.prompts, work.ours, tolerance)
+
+
+def _said_of(merged: Merged) -> str:
+    share = f"{merged.difference:.1e} of the largest"
+    return f"merged in float32, the logits differ from those of base and adapter by {share}"
+
+
+def _said(checked: Checked) -> str:
+    return f"loaded again in float32 and asked what our server was asked: {checked}"
