@@ -11,11 +11,13 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import click
 
+from trainers.local.exporting.places import check_out
 from trainers.local.exporting.refusals import AnswersDiffer, ExportRefused
+from trainers.local.exporting.sources import find
 
 FOLDER = click.Path(path_type=Path)
 
@@ -59,6 +61,11 @@ def main(
         logging.ERROR
     )  # says that it has no kernels for what isn't asked of it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half an export is cleared away
+    try:  # what is most often wrong is said before torch is loaded
+        find(model, data)
+        check_out(out)
+    except ExportRefused as refused:
+        _end(refused)
     from trainers.local.exporting.card import Measured
     from trainers.local.exporting.export import export
     from trainers.local.exporting.hub import Upload
@@ -81,8 +88,12 @@ def main(
         )
         export(order, lambda said: click.echo(said, err=True))
     except ExportRefused as refused:
-        click.echo(f"export: {refused}", err=True)
-        sys.exit(1 if isinstance(refused, AnswersDiffer) else 2)
+        _end(refused)
+
+
+def _end(refused: ExportRefused) -> NoReturn:
+    click.echo(f"export: {refused}", err=True)
+    sys.exit(1 if isinstance(refused, AnswersDiffer) else 2)
 
 
 if __name__ == "__main__":

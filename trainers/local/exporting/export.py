@@ -48,7 +48,7 @@ def _look(order: Order) -> tuple[Source, Base, Questions, str]:
     check_out(order.out)
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
     questions = questions_of(source, order.rows)
-    dtype = order.dtype or base.dtype
+    dtype = order.dtype or _dtype(order, base)
     if order.to in ("merged", "gguf", "ollama"):
         _check_merging(order, base, dtype)
     elif order.dtype:
@@ -63,6 +63,11 @@ def _look(order: Order) -> tuple[Source, Base, Questions, str]:
         raise ExportRefused(f"--repo is for --to hub; --to {order.to} uploads nothing.")
     check_room(order.out, _bytes(order, source, base, dtype))
     return source, base, questions, dtype
+
+
+def _dtype(order: Order, base: Base) -> str:
+    """The base's; in GGUF float16 where that is bfloat16: as small, and answers are kept far better (writing.py)."""
+    return "float16" if order.to in ("gguf", "ollama") and base.dtype == "bfloat16" else base.dtype
 
 
 def _check_merging(order: Order, base: Base, dtype: str) -> None:

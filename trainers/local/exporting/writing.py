@@ -16,8 +16,9 @@ from trainers.local.exporting.merging import Loaded, Merged, free, load, load_gg
 from trainers.local.exporting.work import Say, Work
 from trainers.local.training.base import load_tokenizer
 
-# In logits. Measured on SmolLM2-135M, as the largest difference at the places of ten answers: docs/export.md
-TOLERANCES = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.5, "q8_0": 1.0}
+# In logits. Measured on SmolLM2-135M, tuned: rounded to float16 the logits move by 0.005 on average and 0.023 at
+# most, to q8_0 by 0.16 and 0.98, to bfloat16, which has fewer digits than both, by 0.24 and 1.44.
+TOLERANCES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.5, "q8_0": 0.5}
 ADAPTER_TOLERANCE = 0.01
 
 

@@ -1,0 +1,58 @@
+"""What the tests of exports share: a toy model that was really tuned, and orders for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.local.served import examples
+from trainers.local.exporting.export import export
+from trainers.local.exporting.work import Order, To
+from trainers.local.spool import LoraSettings, TrainingJob, replace_json, write_job
+from trainers.local.train import work
+
+JOB = "ftjob-" + "0" * 16 + "feedbeef"
+MODEL = "ft:local/tiny:local:tickets:feedbeef"
+SETTINGS = LoraSettings(n_epochs=5, batch_size=4, learning_rate=2e-2, lora_r=4, lora_alpha=8)
+
+
+def tune(data: Path, base: Path, job_id: str = JOB) -> Path:
+    """The folder of a job that was trained to its end, as the trainer keeps it under `data`."""
+    folder = write(data, base, job_id)
+    assert work(folder) == 0
+    return folder
+
+
+def write(data: Path, base: Path, job_id: str = JOB) -> Path:
+    """A job that waits."""
+    folder = data / "jobs" / job_id
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_bytes(examples(24))
+    job = TrainingJob(
+        id=job_id,
+        base=str(base),
+        base_name="local/tiny",
+        training_file=str(folder / "train.jsonl"),
+        validation_file=None,
+        seed=3,
+        settings=SETTINGS,
+        suffix="tickets",
+        metadata={},
+        created_at=0,
+    )
+    write_job(folder, job)
+    replace_json(
+        folder / "request.json", {"training_file": "file-1", "validation_file": None, "fingerprint": ""}
+    )
+    return folder
+
+
+def order(data: Path, out: Path, to: To, tools: Path | None = None, **changes: Any) -> Order:
+    return replace(Order(MODEL, to, out, (data,), tools or data / "tools"), **changes)
+
+
+def made(asked: Order) -> tuple[Path, list[str]]:
+    """The export's folder, and what was said meanwhile."""
+    said: list[str] = []
+    return export(asked, said.append), said

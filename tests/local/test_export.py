@@ -1,0 +1,221 @@
+"""Exports of a tuned toy model: each answers as our server does, and nothing of the job is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.local.exporting import JOB, MODEL, made, order, tune
+from trainers.local.exporting.answers import Checked, Told, agreement, compare
+from trainers.local.exporting.card import Measured, Score
+from trainers.local.exporting.merging import load
+from trainers.local.exporting.places import filled
+from trainers.local.exporting.refusals import AnswersDiffer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
+]
+ALL_SAME = "10 of 10 answers are the same, letter by letter"
+
+
+@pytest.fixture(autouse=True)
+def _full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A trainer's data folder with one tuned model."""
+    folder = tmp_path_factory.mktemp("trainer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_DTYPE", "fp32")
+        tune(folder, tiny_model_dir)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def merged(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], dict[str, str]]:
+    """The folder, what was said, and the sums of the job's files before."""
+    before = sums(data / "jobs" / JOB)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_DTYPE", "fp32")
+        folder, said = made(order(data, tmp_path_factory.mktemp("out") / "merged", "merged"))
+    return folder, said, before
+
+
+def sums(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def front(folder: Path) -> dict[str, Any]:
+    fields: dict[str, Any] = ModelCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()
+    return fields
+
+
+def test_merged_weights_are_the_bases_plus_the_scaled_product(
+    merged: Any, data: Path, tiny_model_dir: Path
+) -> None:
+    name = "model.layers.1.mlp.up_proj"
+    adapter = load_file(data / "jobs" / JOB / "adapter" / "adapter_model.safetensors")
+    a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    base = load_file(tiny_model_dir / "model.safetensors")[f"{name}.weight"]
+    written = load_file(merged[0] / "model.safetensors")[f"{name}.weight"]
+    assert torch.allclose(written, base + 8 / 4 * (b @ a), atol=1e-6)
+    assert not torch.allclose(written, base, atol=1e-3)
+
+
+def test_a_merged_export_says_that_ten_answers_are_the_same(merged: Any) -> None:
+    folder, said, _ = merged
+    assert ALL_SAME in said[-1]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert ALL_SAME in card
+    assert "the logits differ from those of base and adapter by" in card
+    assert (folder / "chat_template.jinja").is_file()
+    assert "vllm serve . --served-model-name local-tiny-local-tickets-feedbeef" in card
+
+
+def test_an_export_changes_nothing_of_the_job(merged: Any, data: Path) -> None:
+    assert sums(data / "jobs" / JOB) == merged[2]
+
+
+def test_a_merged_export_can_be_written_in_fewer_bits(data: Path, tmp_path: Path) -> None:
+    folder, _ = made(order(data, tmp_path / "half", "merged", dtype="float16"))
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
+    assert "weights in float16" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_checkpoint_is_exported_by_its_name_and_its_card_says_so(data: Path, tmp_path: Path) -> None:
+    folder, _ = made(order(data, tmp_path / "early", "vllm", model=f"{MODEL}:ckpt-step-24"))
+    checkpoint = data / "jobs" / JOB / "checkpoints" / "step-000024"
+    assert (
+        sums(folder / "adapter")[str(folder / "adapter" / "adapter_model.safetensors")]
+        == (sums(checkpoint)[str(checkpoint / "adapter_model.safetensors")])
+    )
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "the checkpoint of step 24" in card
+    assert "taken before training ended" in card
+
+
+def test_vllm_gets_an_adapter_that_peft_loads_and_a_rank_that_it_takes(
+    data: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    folder, said = made(order(data, tmp_path / "there", "vllm", model=str(data / "jobs" / JOB)))
+    assert ALL_SAME in said[-1]
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), folder / "adapter")
+    script = (folder / "serve.sh").read_text(encoding="utf-8")
+    assert f"vllm serve {tiny_model_dir} --enable-lora --max-lora-rank 8 --lora-modules" in script
+    assert subprocess.run(["sh", "-n", str(folder / "serve.sh")], check=False).returncode == 0
+    assert (folder / "serve.sh").stat().st_mode & 0o100
+
+
+def test_a_card_without_a_run_says_that_nothing_was_measured(merged: Any) -> None:
+    folder, _, before = merged
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "This model was not measured on held-out rows." in text
+    assert "look it up before this model is passed on" in text
+    training = next(path for path in before if path.endswith("train.jsonl"))
+    assert f"training file: 24 rows, sha256 `{before[training]}`" in text
+    assert "| lora_r | 4 |" in text
+    assert "license" not in front(folder)
+
+
+def test_a_card_of_a_run_has_the_score_its_interval_and_what_it_was_held_against(
+    data: Path, tmp_path: Path
+) -> None:
+    facts = Measured(
+        *("tickets-7", 7, "planhash", "tickets", "cafe", 24, 200, "beef", "share of right answers"),
+        tuned=Score("this model", 0.935, 0.892, 0.961),
+        against=[Score("the untuned base", 0.27, 0.213, 0.335)],
+        p_value=0.00002,
+    )
+    asked = order(data, tmp_path / "hub", "hub", measured=facts, base_id="org/tiny", licence="apache-2.0")
+    folder, _ = made(asked)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| this model | 93.5% | 89.2% to 96.1% |" in text
+    assert "| the untuned base | 27.0% | 21.3% to 33.5% |" in text
+    assert "p = 2e-05" in text
+    assert front(folder) == {
+        "license": "apache-2.0",
+        "base_model": "org/tiny",
+        "base_model_relation": "adapter",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "fine-tuned"],
+    }
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/tiny"
+
+
+def test_the_command_refuses_with_a_sentence_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainers.local.exporting", "ft:local/tiny:local::00000000"]
+    where = ["--to", "merged", "--out", str(tmp_path / "out"), "--data", str(data), "--tools", str(tmp_path)]
+    done = subprocess.run([*command, *where], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"There are: {MODEL}." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_answers_otherwise_is_found_out(merged: Any, tiny_model_dir: Path) -> None:
+    tuned, base = load(merged[0], 64), load(tiny_model_dir, 64)
+    prompt = tuned.tokenizer(
+        "<|im_start|>user\nTicket 4: my card<|im_end|>\n<|im_start|>assistant\n"
+    ).input_ids
+    answer = compare(
+        tuned.model, tuned.tokenizer, tuned.end_tokens, [prompt], [text_of(merged[0], prompt)], 0.01
+    )
+    assert answer == Checked(1, 0, 0.01)
+    with pytest.raises(AnswersDiffer, match="Question 1 of 1: the tuned model answers"):
+        compare(base.model, base.tokenizer, base.end_tokens, [prompt], [text_of(merged[0], prompt)], 0.01)
+
+
+def text_of(folder: Path, prompt: list[int]) -> str:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.tensor([prompt])
+    tokens = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False)
+    return str(
+        AutoTokenizer.from_pretrained(folder).decode(tokens[0, len(prompt) :], skip_special_tokens=True)
+    )
+
+
+class Letters:
+    """A tokenizer of letters; 0 ends."""
+
+    def decode(self, tokens: list[int], **_: Any) -> str:
+        return "".join(chr(token) for token in tokens if token)
+
+
+@pytest.mark.parametrize(
+    ("our", "told", "expected"),
+    [
+        ("ab", Told("ab", [[97], [98], [0]], [97, 98, 0]), "same"),
+        ("ac", Told("ab", [[97], [98, 99], [0]], [97, 98, 0]), "near tie"),
+        ("ac", Told("ab", [[97], [98], [0]], [97, 98, 0]), "different"),
+        ("a", Told("ab", [[97], [98, 0], [0]], [97, 98, 0]), "near tie"),
+        ("abc", Told("ab", [[97], [98], [0, 99]], [97, 98, 0]), "near tie"),
+        ("abc", Told("ab", [[97], [98], [0]], [97, 98, 0]), "different"),
+    ],
+)
+def test_answers_that_part_at_a_near_tie_are_told_from_different_ones(
+    our: str, told: Told, expected: str
+) -> None:
+    assert agreement(our, told, Letters(), [0]) == expected
+
+
+def test_of_an_export_that_goes_wrong_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(AnswersDiffer), filled(tmp_path / "out") as folder:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise AnswersDiffer("other answers")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,215 @@
+"""What can't be exported is refused before anything is written, with the cure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.exporting import JOB, MODEL, made, order, write
+from trainers.local.exporting import places
+from trainers.local.exporting.adapters import VLLM_RANKS, check_vllm, vllm_command
+from trainers.local.exporting.bases import open_base
+from trainers.local.exporting.card import Measured
+from trainers.local.exporting.hub import Upload
+from trainers.local.exporting.ollama import context_of, modelfile
+from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.exporting.rows import questions_of
+from trainers.local.exporting.sources import find
+from trainers.local.spool import replace_json
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_model_dir: Path) -> Path:
+    """A job that says it is done, with an adapter that nobody will load."""
+    folder = write(tmp_path / "data", tiny_model_dir)
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter" / "adapter_config.json").write_text('{"r": 4}')
+    replace_json(folder / "DONE", {})
+    return folder
+
+
+def refusal(job: Path, to: Any = "merged", **changes: Any) -> str:
+    root = job.parents[2]
+    with pytest.raises(ExportRefused) as refused:
+        made(order(job.parents[1], changes.pop("out", root / "out"), to, **changes))
+    assert not list(root.glob(".out-*"))
+    return str(refused.value)
+
+
+def undone(job: Path) -> None:
+    (job / "DONE").unlink()
+
+
+def cancelled(job: Path) -> None:
+    undone(job)
+    replace_json(job / "CANCELLED", {})
+
+
+def failed(job: Path) -> None:
+    undone(job)
+    replace_json(job / "FAILED", {"code": "invalid_row", "message": "Line 3 is too long."})
+
+
+def deleted(job: Path) -> None:
+    shutil.rmtree(job / "adapter")
+    replace_json(job / "MODEL_DELETED", {})
+
+
+def torn(job: Path) -> None:
+    (job / "adapter" / "adapter_model.safetensors").unlink()
+
+
+def without_rows(job: Path) -> None:
+    (job / "train.jsonl").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (undone, f"The job {JOB} is not done."),
+        (cancelled, "was cancelled, so there is no finished model"),
+        (failed, "It said: Line 3 is too long."),
+        (deleted, f"The model {MODEL} was deleted, its weights are gone. Train it again"),
+        (torn, "has no adapter_model.safetensors"),
+        (without_rows, "are gone, so its export could not be checked. Name a chat JSONL file"),
+    ],
+)
+def test_a_job_without_a_whole_model_is_refused(job: Path, spoil: Callable[[Path], None], said: str) -> None:
+    spoil(job)
+    assert said in refusal(job)
+
+
+def test_a_checkpoint_that_is_not_kept_is_refused_with_those_that_are(job: Path) -> None:
+    (job / "checkpoints" / "step-000012").mkdir(parents=True)
+    assert f"kept: {MODEL}:ckpt-step-12." in refusal(job, model=f"{MODEL}:ckpt-step-7")
+
+
+def test_a_folder_that_is_no_job_is_refused(job: Path) -> None:
+    assert "holds no job.json" in refusal(job, model=str(job.parent))
+
+
+def test_a_place_that_is_taken_is_refused(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    assert "is a file or a link" in refusal(job, out=tmp_path / "file")
+    assert "is not empty, and nothing in it is overwritten" in refusal(job, out=tmp_path / "full")
+    assert f"{tmp_path / 'file'} is a file, so" in refusal(job, out=tmp_path / "file" / "below")
+
+
+def test_a_disk_without_room_is_refused_with_both_sizes(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "SPARE_BYTES", 10**18)
+    assert "The export needs 1,000,000,000.0 GB on the disk of" in refusal(job)
+
+
+@pytest.mark.parametrize(
+    ("to", "changes", "said"),
+    [
+        ("merged", {"dtype": "q8_0"}, "can't be written in q8_0. Choose float32, float16, bfloat16"),
+        ("vllm", {"dtype": "float16"}, "--dtype is for merged, gguf and ollama"),
+        ("merged", {"upload": Upload("org/name", False)}, "--repo is for --to hub"),
+        ("hub", {}, "Name it: --base-id ORG/NAME."),
+        ("hub", {"base_id": "org/tiny"}, "Look it up, and say it: --licence ID"),
+        (
+            "hub",
+            {"base_id": "org/tiny", "licence": "mit", "upload": Upload("org/name", False)},
+            "needs a token that may write there: set HF_TOKEN",
+        ),
+        (
+            "hub",
+            {"base_id": "org/tiny", "licence": "mit", "upload": Upload("my repo", False)},
+            "write it as ORG/NAME",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    job: Path, monkeypatch: pytest.MonkeyPatch, to: str, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert said in refusal(job, to, **changes)
+
+
+def test_nothing_is_merged_into_a_quantised_base(job: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
+    quantised = tmp_path / "quantised"
+    shutil.copytree(tiny_model_dir, quantised)
+    config = json.loads((quantised / "config.json").read_text())
+    (quantised / "config.json").write_text(json.dumps({**config, "quantization_config": {"bits": 4}}))
+    described = json.loads((job / "job.json").read_text())
+    replace_json(job / "job.json", {**described, "base": str(quantised)})
+    assert "is stored quantised, so nothing can be merged into it exactly" in refusal(job)
+
+
+def test_the_licence_of_a_base_is_read_off_its_card(tmp_path: Path, tiny_model_dir: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    (base / "README.md").write_text("---\nlanguage:\n- en\nlicense: llama3.1\n---\n# Tiny\n\nlicense: none")
+    assert open_base(str(base), "tiny", None, None).licence == "llama3.1"
+    assert open_base(str(base), "tiny", None, "mit").licence == "mit"
+    assert open_base(str(tiny_model_dir), "tiny", None, None).licence is None
+
+
+@pytest.mark.parametrize(("rank", "taken"), [(1, 1), (4, 8), (8, 8), (17, 32), (300, 320), (512, 512)])
+def test_vllm_is_told_the_next_rank_that_it_takes(
+    job: Path, tiny_model_dir: Path, rank: int, taken: int
+) -> None:
+    (job / "adapter" / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    source = find(MODEL, [job.parents[1]])
+    base = open_base(str(tiny_model_dir), "tiny", "org/tiny", None)
+    assert taken in VLLM_RANKS
+    command = vllm_command(source, base, "tickets-7")
+    assert command == (
+        f"vllm serve org/tiny --enable-lora --max-lora-rank {taken} --lora-modules tickets-7=./adapter"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"r": 513}, "rank is 513; vLLM takes 512 at most"),
+        ({"r": 8, "target_parameters": ["experts.gate_up_proj"]}, "matrices on fused experts"),
+        ({"r": 8, "use_dora": True}, "DoRA's magnitudes"),
+    ],
+)
+def test_what_vllm_loads_no_adapter_with_is_refused(job: Path, config: dict[str, Any], said: str) -> None:
+    (job / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportRefused, match=said):
+        check_vllm(find(MODEL, [job.parents[1]]))
+
+
+def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(job: Path) -> None:
+    found = questions_of(find(MODEL, [job.parents[1]]), None)
+    numbers = [int(asked[-1].content.split(":")[0].split()[1]) for asked in found.asked]
+    assert numbers == [0, 2, 4, 7, 9, 12, 14, 16, 19, 21]
+    assert found.system == "Sort this support ticket."
+
+
+def test_rows_that_can_not_be_asked_are_refused(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    assert "no plain question and answer" in refusal(job, rows=tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text("{")
+    assert "Line 1 of" in refusal(job, rows=tmp_path / "rows.jsonl")
+
+
+def test_facts_that_are_no_facts_are_refused() -> None:
+    with pytest.raises(ExportRefused, match="The run's facts can't be read"):
+        Measured.from_json('{"tuned": 3}')
+
+
+def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Path) -> None:
+    from trainers.local.exporting.chat_template import ChatTemplate
+
+    plain = ChatTemplate({("start", "user"): "Q: ", ("user", "end"): "\nA: "}, None)
+    with pytest.raises(ExportRefused, match="quotation marks that a Modelfile can't hold"):
+        modelfile(tmp_path / "m.gguf", plain, ["</s>"], 4096, 'Say """hi"""')
+
+
+def test_ollamas_context_is_as_long_as_the_rows_were_and_no_longer_than_the_models() -> None:
+    assert context_of(131072, 1024) == 4096
+    assert context_of(131072, 8192) == 8192
+    assert context_of(2048, 8192) == 2048
