@@ -10,6 +10,7 @@ from dotenv import load_dotenv
 from bot.cli.checking import check
 from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
+from bot.cli.exporting import export
 from bot.cli.measuring import baseline, curve
 from bot.cli.serving import demo, doctor, run, trainer
 from bot.cli.sizing import calibrate, plan_memory
@@ -33,6 +34,7 @@ for command in (
     prices,
     plan_memory,
     calibrate,
+    export,
     doctor,
     demo,
 ):

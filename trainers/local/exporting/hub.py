@@ -54,7 +54,7 @@ def send(folder: Path, upload: Upload) -> str:
         done = api.upload_folder(
             repo_id=upload.repo, folder_path=folder, commit_message="A fine-tuned adapter and its card"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last: a large file that did not get through
         said = " ".join(str(error).split())[:300]
         raise ExportRefused(
             f"Uploading {folder} to {upload.repo}: {said} The folder is complete: upload it again with --repo, into a "

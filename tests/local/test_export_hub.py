@@ -1,0 +1,45 @@
+"""An exported folder on its way to a model hub that stands on loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from tests.peers.model_hub import TOKEN, model_hub
+from trainers.local.exporting.hub import Upload, send
+from trainers.local.exporting.refusals import ExportRefused
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content:DeprecationWarning"
+)  # huggingface_hub's, to httpx2
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights" * 100)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4}')
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# tickets-7\n")
+    return tmp_path
+
+
+def test_every_file_arrives_in_a_private_repo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    with model_hub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        address = send(folder, Upload("team/tickets-7", is_public=False))
+    assert address.startswith(f"{hub.url}/team/tickets-7/commit/")
+    assert hub.repos == {"team/tickets-7": True}
+    assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_token_that_the_hub_does_not_take_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with model_hub() as hub, pytest.raises(ExportRefused) as refused:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        send(folder, Upload("team/tickets-7", is_public=False))
+    assert f"Uploading {folder} to team/tickets-7: " in str(refused.value)
+    assert "The folder is complete" in str(refused.value)
+    assert hub.files == {}
