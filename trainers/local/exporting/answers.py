@@ -16,6 +16,7 @@ import torch
 from trainers.local.exporting.refusals import AnswersDiffer, ExportRefused
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import Answered, ChatMessage, Generator, Outcome, Piece, Sampling, Target
+from trainers.local.training.data import TEMPLATE_OPTIONS
 
 MAX_TOKENS = 48
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=MAX_TOKENS, stop=(), seed=None)
@@ -53,7 +54,9 @@ def encode(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
         {"role": "system" if each.role == "developer" else each.role, "content": each.content}
         for each in messages
     ]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+    )
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download
 from safetensors import safe_open
 
 from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.hub import fetch
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
-NEEDED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -47,13 +47,16 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
     """
     folder = _folder(source)
     config = _config(folder)
-    said = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    text = config.get("text_config") or {}
+    said = next(
+        filter(None, (one.get(key) for one in (config, text) for key in ("dtype", "torch_dtype"))), ""
+    )
     known = hub_id or (None if Path(source).is_dir() else source)
     return Base(
         folder=folder,
         name=known or name,
         hub_id=known,
-        licence=licence or _licence(folder),
+        licence=licence or _licence(source, folder),
         parameters=_parameters(folder),
         dtype=said if said in DTYPES else "float32",
         config=config,
@@ -61,22 +64,13 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
 
 
 def _folder(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    if not HUB_ID.fullmatch(source):
-        raise ExportRefused(
-            f"The base model's folder {source} is gone. Put it back to where the job found it."
-        )
     try:
-        return Path(snapshot_download(source, allow_patterns=list(NEEDED)))
-    except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ExportRefused(f"Fetching the base model {source}: {said}") from error
+        return fetch(source)
+    except TrainingFailed as error:
+        raise ExportRefused(error.message) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    if not any(folder.glob("*.safetensors")):
-        raise ExportRefused(f"The base model in {folder} has no *.safetensors: other formats can carry code.")
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -93,10 +87,19 @@ def _parameters(folder: Path) -> int:
     return total
 
 
-def _licence(folder: Path) -> str | None:
+def _licence(source: str, folder: Path) -> str | None:
     """What the front matter of the base model's own card says."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    front = re.match(r"---\n(.*?)\n---", text, re.S)
+    front = re.match(r"---\n(.*?)\n---", _card(source, folder), re.S)
     said = re.search(r"^license:\s*['\"]?([\w.-]+)", front[1], re.M) if front else None
     return said[1] if said else None
+
+
+def _card(source: str, folder: Path) -> str:
+    """Empty where there is none, or the hub can't be asked: then the person has to say the licence."""
+    path = folder / "README.md"
+    try:
+        if not Path(source).is_dir():
+            path = Path(hf_hub_download(source, path.name))
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # huggingface_hub's own are of this kind
+        return ""

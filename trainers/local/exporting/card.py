@@ -136,7 +136,10 @@ class Card:
         return "\n".join(lines)
 
     def _settings(self) -> str:
-        chosen = {**asdict(self.source.job.settings), "seed": self.source.job.seed}
+        settings = asdict(self.source.job.settings)
+        chosen = {name: value for name, value in settings.items() if value is not None} | {
+            "seed": self.source.job.seed
+        }
         rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
         return f"| hyperparameter | value |\n|---|---|\n{rows}"
 
@@ -159,6 +162,11 @@ class Card:
             "What the rows say can be drawn out of the weights: keep them as safe as the rows.",
             "The base model's own limits and licence hold for it too.",
         ]
+        if self.source.job.settings.quantization != "none":
+            limits.append(
+                f"It was trained over a base in {self.source.job.settings.quantization}. Exported and compared was the "
+                "adapter over the base in full precision; over a quantised base it may answer otherwise."
+            )
         if self.source.step is not None:
             limits.append(
                 "It is a checkpoint, taken before training ended; what the finished model scores is not its score."

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from jinja2 import TemplateError
 
 from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.training.data import TEMPLATE_OPTIONS
 
 Role = Literal["start", "system", "user", "assistant", "end"]
 Chat = Sequence[tuple[Role, str]]
@@ -110,7 +111,11 @@ def take_apart(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
 
 def write(tokenizer: Any, chat: Chat) -> str:
     messages = [{"role": role, "content": content} for role, content in chat]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+        )
+    )
 
 
 def _by_turns(tokenizer: Any) -> ChatTemplate | None:

@@ -22,6 +22,7 @@ from trainers.local.exporting.work import Order, Say, Work
 from trainers.local.exporting.writing import Written, write
 from trainers.local.serving.serve import Target
 from trainers.local.training.base import load_tokenizer
+from trainers.local.training.identity import base_of_adapter, fingerprint
 
 
 def export(order: Order, say: Say) -> Path:
@@ -46,7 +47,7 @@ def export(order: Order, say: Say) -> Path:
 def _look(order: Order) -> tuple[Source, Base, Questions, str]:
     source = find(order.model, order.data)
     check_out(order.out)
-    base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
+    base = _base(order, source)
     questions = questions_of(source, order.rows)
     dtype = order.dtype or _dtype(order, base)
     if order.to in ("merged", "gguf", "ollama"):
@@ -63,6 +64,16 @@ def _look(order: Order) -> tuple[Source, Base, Questions, str]:
         raise ExportRefused(f"--repo is for --to hub; --to {order.to} uploads nothing.")
     check_room(order.out, _bytes(order, source, base, dtype))
     return source, base, questions, dtype
+
+
+def _base(order: Order, source: Source) -> Base:
+    base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
+    if base_of_adapter(source.adapter) not in (None, fingerprint(base.folder)):
+        raise ExportRefused(
+            f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
+            "adapter does not fit them. Put the former weights back, or train anew."
+        )
+    return base
 
 
 def _dtype(order: Order, base: Base) -> str:

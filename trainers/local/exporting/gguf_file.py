@@ -12,6 +12,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 from trainers.local.exporting import converter
 from trainers.local.exporting.bases import Base
 from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.training.data import TEMPLATE_OPTIONS
 
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
 BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "q8_0": 8.5}
@@ -47,7 +48,7 @@ def template_writes_bos(tokenizer: Any) -> bool:
     if tokenizer.bos_token is None:
         return False
     turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **TEMPLATE_OPTIONS))
     return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
 
 

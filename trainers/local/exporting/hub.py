@@ -8,8 +8,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from trainers.local.exporting.bases import HUB_ID, Base
+from trainers.local.exporting.bases import Base
 from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.training.hub import HUB_ID
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 

@@ -7,7 +7,6 @@ means that the adapter does something that merging loses, and nothing is written
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from transformers import AutoModelForCausalLM, GgufConfig
 from trainers.local.exporting.bases import Base
 from trainers.local.exporting.refusals import ExportRefused
 from trainers.local.exporting.sources import Source
-from trainers.local.training.base import load_model, load_tokenizer
+from trainers.local.training.base import calm_peft, load_model, load_tokenizer
 from trainers.local.training.devices import best_device
 from trainers.local.training.failures import TrainingFailed
 
@@ -67,8 +66,7 @@ def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: s
 def with_adapter(base: Path, adapter: Path, longest: int) -> Loaded:
     """Base and adapter as peft puts them together, in float32."""
     loaded = load(base, longest)
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for a property under its former name
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+    with calm_peft():
         model = PeftModel.from_pretrained(
             loaded.model, str(adapter), is_trainable=False, use_safetensors=True
         )
