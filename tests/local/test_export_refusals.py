@@ -213,3 +213,8 @@ def test_ollamas_context_is_as_long_as_the_rows_were_and_no_longer_than_the_mode
     assert context_of(131072, 1024) == 4096
     assert context_of(131072, 8192) == 8192
     assert context_of(2048, 8192) == 2048
+
+
+def test_an_adapter_of_another_state_of_its_base_is_refused(job: Path) -> None:
+    replace_json(job / "base.json", {"fingerprint": "other weights"})
+    assert "have changed since" in refusal(job)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader, ReaderField
+from gguf import GGUFReader, ReaderField, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from trainers.local.exporting import converter
@@ -17,6 +17,7 @@ from trainers.local.training.data import TEMPLATE_OPTIONS
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
 BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "q8_0": 8.5}
 READ_AS = {"gemma3_text": "gemma3", "qwen2_moe": "qwen2_moe"}
+SPACE = "\u2581"  # SentencePiece's
 ADDS_BOS = "tokenizer.ggml.add_bos_token"
 
 
@@ -37,7 +38,7 @@ def check_architecture(tools: Path, base: Base) -> None:
 
 def write(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:
     """`dtype`: a key of FORMATS. Raises ExportRefused."""
-    _say_whether_bos_is_added(merged / "tokenizer_config.json", tokenizer)
+    _say_how_text_is_read(merged / "tokenizer_config.json", tokenizer)
     converter.convert(tools, merged, out, FORMATS[dtype])
     _settle_bos(out, template_writes_bos(tokenizer))
     _check_words(out, tokenizer)
@@ -52,11 +53,18 @@ def template_writes_bos(tokenizer: Any) -> bool:
     return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
 
 
-def _say_whether_bos_is_added(path: Path, tokenizer: Any) -> None:
-    """As the tokenizer does it: the converter recognises a tokenizer by what it makes of a text, bos included."""
-    adds = tokenizer.bos_token_id in tokenizer("?").input_ids[:1]
+def _say_how_text_is_read(path: Path, tokenizer: Any) -> None:
+    """As the tokenizer does it: the converter recognises a tokenizer by what it makes of a text, bos included.
+
+    Where nothing is said of a space after a special token, llama.cpp puts one there for tokenizers of SentencePiece's
+    kind: a toy model without one answered 'lilin' instead of 'login'.
+    """
+    said = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
+    if SPACE in tokenizer.get_vocab():
+        after_special = tokenizer.tokenize(f"{tokenizer.eos_token}a")
+        said["add_prefix_space"] = after_special[1].startswith(SPACE)
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "add_bos_token": adds}), encoding="utf-8")
+    path.write_text(json.dumps({**config, **said}), encoding="utf-8")
 
 
 def _settle_bos(file: Path, wanted: bool) -> None:
@@ -84,6 +92,20 @@ def _check_words(file: Path, tokenizer: Any) -> None:
         raise ExportRefused(
             f"The GGUF file holds other tokens than the tokenizer, the first is {differing[0]!r}."
         )
+
+    _check_specials(reader, tokenizer)
+
+
+def _check_specials(reader: GGUFReader, tokenizer: Any) -> None:
+    """A special token that the file calls a plain word would be read letter by letter."""
+    field = reader.get_field("tokenizer.ggml.token_type")
+    kinds = [int(field.parts[place][0]) for place in field.data] if field else []
+    for place, token in tokenizer.added_tokens_decoder.items():
+        if token.special and kinds[place : place + 1] == [TokenType.NORMAL]:
+            raise ExportRefused(
+                f"The GGUF file takes {token.content!r} for a plain word: the tokenizer does not list it among its "
+                "special tokens. Add it there, in the base's tokenizer_config.json, or export it merged."
+            )
 
 
 def _text(field: ReaderField | None) -> str | None:
