@@ -15,7 +15,7 @@ OTHERS = (
         "examples/",
         "support tickets written for this project: two versions, one with wrong labels, one flawed",
     ),
-    ("docs/", "how the decision is made, a job's life, Slack, local-slack, screenshots"),
+    ("docs/", "how the decision is made, a job's life, exports, Slack, local-slack, screenshots"),
     ("manifest.yml", "the Slack app, as Slack reads it"),
 )
 
