@@ -133,7 +133,7 @@ def _take_turns(
     times: dict[int, list[float]] = {length: [] for length in trainees}
     updates: list[float] = []
     began = time.monotonic()
-    while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 3:
+    while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
         for length, trainee in trainees.items():
             times[length].append(_timed(trainee.learn, device, clock))
             updates.append(_timed(trainee.update, device, clock))

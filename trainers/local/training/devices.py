@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from trainers.local.training.failures import TrainingFailed
+from trainers.sizing.machines import has_fast_bf16
 
 DTYPE_VARIABLE = "FINETUNE_DTYPE"
-FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -33,12 +33,3 @@ def best_dtype(device: torch.device) -> torch.dtype:
     else:
         is_fast = device.type == "mps" or has_fast_bf16(Path("/proc/cpuinfo"))
     return torch.bfloat16 if is_fast else torch.float32
-
-
-def has_fast_bf16(cpuinfo: Path) -> bool:
-    """By the flags that Linux lists; False where there is no such list."""
-    if not cpuinfo.exists():
-        return False
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return not set(FAST_BF16).isdisjoint(flags.split())
