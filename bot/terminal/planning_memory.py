@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bot.results import Refusal
@@ -210,6 +210,10 @@ def _notes(planned: Planned) -> list[str]:
         )
     if planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
         notes.append("The builtin engine keeps activations; gradient checkpointing is other engines' way.")
+    if any(one == replace(planned.work, batch=one.batch) for one in planned.fit.cures):
+        notes.append(
+            "Where memory proves too small, the builtin engine computes fewer rows at a time by itself."
+        )
     if planned.work.method == "full":
         notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
     if planned.fit.machine.place.kind == "gpu":
