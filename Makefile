@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check bench bench-training e2e screenshots clean
+.PHONY: setup demo test check bench bench-serving bench-training e2e screenshots clean
 
 setup: $(VENV)/.ready
 
@@ -64,6 +64,9 @@ bench: setup
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py
+
+bench-serving: setup
+	@$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) .cache .demo build *.egg-info

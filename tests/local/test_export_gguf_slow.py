@@ -18,7 +18,7 @@ from trainers.local.exporting.answers import served
 from trainers.local.exporting.refusals import ExportRefused
 from trainers.local.exporting.rows import questions_of
 from trainers.local.exporting.sources import find
-from trainers.local.serving.serve import Target
+from trainers.local.serving.values import Target
 from trainers.local.spool import replace_json
 
 pytestmark = [

@@ -19,7 +19,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
 from tests.local.families import FAMILIES, make_family
 from trainers.local.problems import Problem
-from trainers.local.serving.serve import Answered, ChatMessage, Generator, Piece, Sampling, Target
+from trainers.local.serving.serve import Generator
+from trainers.local.serving.values import Answered, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.spool import LoraSettings, Quantization, TrainingJob, read_events, read_json, write_job
 from trainers.local.train import work
 from trainers.local.training.base import add_lora, load_model
@@ -93,7 +94,7 @@ def make_job(folder: Path, base: Path, rows: Path, settings: LoraSettings) -> Pa
 def ask(generator: Generator, target: Target, label: str) -> str:
     said: queue.Queue[Any] = queue.Queue()
     messages = [ChatMessage(m["role"], m["content"]) for m in conversation(label)["messages"][:2]]
-    generator.submit(target, messages, GREEDY, streams=False, emit=said.put)
+    generator.submit(Request(target, messages, GREEDY, streams=False, emit=said.put))
     text = ""
     while isinstance(piece := said.get(timeout=60), Piece):
         text += piece.text
@@ -314,7 +315,7 @@ def test_an_adapter_of_another_base_is_not_put_on(
 
 def refusal(generator: Generator, target: Target) -> Problem:
     said: queue.Queue[Any] = queue.Queue()
-    generator.submit(target, [ChatMessage("user", "hi")], GREEDY, streams=False, emit=said.put)
+    generator.submit(Request(target, [ChatMessage("user", "hi")], GREEDY, streams=False, emit=said.put))
     problem = said.get(timeout=60)
     assert isinstance(problem, Problem)
     return problem

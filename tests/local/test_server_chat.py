@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,20 +18,6 @@ from tests.local.served import Served, check_chunk, served_process
 
 SYSTEM = "Sort this support ticket. Answer with one label: billing, shipping, login. " * 2
 TICKETS = [f"Ticket {n}: " + "my card was charged twice and the parcel is late " * (n % 5) for n in range(12)]
-
-
-@pytest.fixture(scope="module")
-def babbling_model_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """The tiny model with weights so large that every token before counts: it never says the same twice."""
-    folder = tmp_path_factory.mktemp("model") / "babbling"
-    shutil.copytree(tiny_model_dir, folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "proj" in name:
-                weight.mul_(12)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

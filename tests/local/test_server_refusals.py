@@ -60,8 +60,13 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "toy", "messages": [{"role": "user", "content": "hi"}], **fields}
 
 
+def schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
 JOBS = "/fine_tuning/jobs"
 CHAT = "/chat/completions"
+SCHEMA = "response_format.json_schema"
 KNOWN = (
     "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
     "target_modules, max_length, too_long, eval_steps, patience, max_seconds, max_usd, usd_per_hour, quantization, "
@@ -85,8 +90,8 @@ CASES = [
         headers={"Host": "evil.example:8021"},
     ),
     Case(
-        *("unknown endpoint", "POST", "/embeddings", 404, "unknown_url", None),
-        "This trainer has no endpoint POST /v1/embeddings.",
+        *("unknown endpoint", "POST", "/images/generations", 404, "unknown_url", None),
+        "This trainer has no endpoint POST /v1/images/generations.",
         body={},
     ),
     Case(
@@ -234,9 +239,67 @@ CASES = [
         body=chat(temperature=3),
     ),
     Case(
-        *("two answers", "POST", CHAT, 400, "unsupported_value", "n"),
-        "This trainer does not support 'n' at 2. Leave it out.",
-        body=chat(n=2),
+        *("too many answers", "POST", CHAT, 400, "invalid_value", "n"),
+        "'n' must be a whole number from 1 to 128.",
+        body=chat(n=100_000),
+    ),
+    Case(
+        *("others without logprobs", "POST", CHAT, 400, "invalid_value", "top_logprobs"),
+        "'top_logprobs' needs 'logprobs' to be true.",
+        body=chat(top_logprobs=3),
+    ),
+    Case(
+        *("no choices", "POST", CHAT, 400, "invalid_value", "guided_choice"),
+        "'guided_choice' has 0 choices; it must have 1 to 2000.",
+        body=chat(guided_choice=[]),
+    ),
+    Case(
+        *("an empty choice", "POST", CHAT, 400, "invalid_type", "guided_choice"),
+        "'guided_choice' must be a list of texts, none of them empty.",
+        body=chat(guided_choice=["billing", ""]),
+    ),
+    Case(
+        *("choices and a schema", "POST", CHAT, 400, "invalid_value", "guided_choice"),
+        "Give 'guided_choice' or 'response_format', not both.",
+        body=chat(guided_choice=["a"], response_format={"type": "json_object"}),
+    ),
+    Case(
+        *("an unknown format", "POST", CHAT, 400, "invalid_value", "response_format.type"),
+        "'response_format.type' is 'xml'; allowed are text, json_object, json_schema.",
+        body=chat(response_format={"type": "xml"}),
+    ),
+    Case(
+        *("a schema without a name", "POST", CHAT, 400, "invalid_value", SCHEMA + ".name"),
+        "'response_format.json_schema.name' must be 1 to 64 letters, digits, _ or -.",
+        body=chat(response_format={"type": "json_schema", "json_schema": {"schema": {}}}),
+    ),
+    Case(
+        *("a schema that can't be kept", "POST", CHAT, 400, "unsupported_schema", SCHEMA + ".schema"),
+        "Answers cannot be held to 'response_format.json_schema.schema': Unimplemented keys: [\"not\"]. "
+        "Change or leave out that part.",
+        body=chat(response_format=schema({"not": {"type": "string"}})),
+    ),
+    Case(
+        *("a schema from elsewhere", "POST", CHAT, 400, "unsupported_schema", SCHEMA + ".schema"),
+        "Answers cannot be held to 'response_format.json_schema.schema': Resource 'http://127.0.0.1/x' is not present "
+        "in a registry and retrieving it failed: Default retriever does not fetch resources. "
+        "Change or leave out that part.",
+        body=chat(response_format=schema({"$ref": "http://127.0.0.1/x"})),
+    ),
+    Case(
+        *("embedding nothing", "POST", "/embeddings", 400, "invalid_value", "input"),
+        "'input' has 0 texts; it must have 1 to 2048.",
+        body={"model": "toy", "input": []},
+    ),
+    Case(
+        *("embedding token ids", "POST", "/embeddings", 400, "invalid_type", "input"),
+        "'input' must be text or a list of texts, none of them empty. Token ids are not read here.",
+        body={"model": "toy", "input": [1, 2]},
+    ),
+    Case(
+        *("embedding to a size", "POST", "/embeddings", 400, "unknown_parameter", "dimensions"),
+        "This trainer does not know the parameter 'dimensions'. Known are model, input, encoding_format, user.",
+        body={"model": "toy", "input": "hi", "dimensions": 8},
     ),
     Case(
         *("unknown chat parameter", "POST", CHAT, 400, "unknown_parameter", "top_k"),

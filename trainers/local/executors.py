@@ -117,6 +117,11 @@ class Executor:
     def is_running(self, job_id: str) -> bool:
         return job_id in self._children
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any job has a process."""
+        return bool(self._children)
+
     def cancel(self, record: JobRecord) -> bool:
         """Returns when the process is gone and the mark is written, up to 10 s.
 

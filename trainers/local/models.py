@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainers.local.jobs import JobRecord, Jobs, mark
 from trainers.local.problems import Problem, missing
-from trainers.local.serving.serve import Target
+from trainers.local.serving.values import Target
 
 CHECKPOINT = re.compile(r"(.+):ckpt-step-(\d{1,9})")
 

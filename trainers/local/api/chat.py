@@ -1,56 +1,41 @@
-"""Chat completions: parses the request, waits for the generator, answers whole or as server-sent events.
+"""Parses a request for a chat completion. Pure, but for the grammar's check, which takes a second at worst.
 
 A parameter that would change the answer and isn't supported is refused; one that is given at its neutral
-value, or that only labels the request, is accepted.
+value, or that only labels the request, is accepted. `guided_choice: [text, …]` is an extension: the answer is one of
+these texts.
 """
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import time
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-
-from trainers.local.problems import Problem, invalid
-from trainers.local.serving.serve import (
-    Answered,
-    ChatMessage,
-    Generator,
-    Outcome,
-    Piece,
-    Sampling,
-    Target,
-    Ticket,
-)
+from trainers.local.problems import invalid
+from trainers.local.serving import constraints
+from trainers.local.serving.values import ChatMessage, Sampling
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "logit_bias": ({},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
 OWN = frozenset(
     {
         *("model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
-        *("stop", "seed", "stream", "stream_options"),
+        *("stop", "seed", "stream", "stream_options", "n", "logprobs", "top_logprobs"),
+        *("response_format", "guided_choice"),
     }
 )
-DISCONNECT_POLL_S = 1.0
+MAX_N, MAX_TOP_LOGPROBS = 128, 20
+SCHEMA_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -138,7 +123,61 @@ def _sampling(body: Mapping[str, Any]) -> Sampling:
         max_tokens=None if limit is None else int(limit),
         stop=_stop(body.get("stop")),
         seed=None if seed is None else int(seed),
+        n=int(_number(body, "n", 1, MAX_N, whole=True) or 1),
+        top_logprobs=_top_logprobs(body),
+        grammar=_grammar(body),
     )
+
+
+def _top_logprobs(body: Mapping[str, Any]) -> int | None:
+    others = _number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, whole=True)
+    if not _flag(body, "logprobs"):
+        if others:
+            raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
+        return None
+    return int(others or 0)
+
+
+def _grammar(body: Mapping[str, Any]) -> str | None:
+    form, choices = body.get("response_format"), body.get("guided_choice")
+    by_form = None if form is None else _grammar_of_form(form)
+    if choices is None:
+        return by_form
+    if by_form is not None:
+        raise invalid("Give 'guided_choice' or 'response_format', not both.", "guided_choice")
+    return _checked(constraints.grammar_of_choices(choices, "guided_choice"), "guided_choice")
+
+
+def _grammar_of_form(form: object) -> str | None:
+    if not isinstance(form, dict):
+        raise invalid("'response_format' must be an object.", "response_format", "invalid_type")
+    match form.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return constraints.grammar_of_schema({"type": "object"})
+        case "json_schema":
+            return _grammar_of_schema(form.get("json_schema"))
+    text = f"'response_format.type' is {form.get('type')!r}; allowed are text, json_object, json_schema."
+    raise invalid(text, "response_format.type")
+
+
+def _grammar_of_schema(wrapped: object) -> str:
+    param = "response_format.json_schema"
+    if not isinstance(wrapped, dict):
+        raise invalid(f"'{param}' must be an object with 'name' and 'schema'.", param, "invalid_type")
+    name, schema = wrapped.get("name"), wrapped.get("schema")
+    if not isinstance(name, str) or not SCHEMA_NAME.fullmatch(name):
+        text = f"'{param}.name' must be 1 to 64 letters, digits, _ or -."
+        raise invalid(text, f"{param}.name")
+    if not isinstance(schema, dict):
+        raise invalid(f"'{param}.schema' must be an object.", f"{param}.schema", "invalid_type")
+    return _checked(constraints.grammar_of_schema(schema), f"{param}.schema")
+
+
+def _checked(grammar: str, param: str) -> str:
+    constraints.check(grammar, param)
+    return grammar
 
 
 def _number(
@@ -159,89 +198,3 @@ def _stop(stop: object) -> tuple[str, ...]:
     if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(s, str) and s for s in stops):
         raise invalid("'stop' must be text or a list of at most 4 texts, none of them empty.", "stop")
     return tuple(stops)
-
-
-async def complete(request: Request, generator: Generator, target: Target, order: ChatOrder) -> Response:
-    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
-    loop = asyncio.get_running_loop()
-    inbox: asyncio.Queue[Outcome] = asyncio.Queue()
-    ticket = generator.submit(
-        target,
-        order.messages,
-        order.sampling,
-        streams=order.streams,
-        emit=lambda outcome: loop.call_soon_threadsafe(inbox.put_nowait, outcome),
-    )
-    try:
-        first = await _first(request, inbox)
-    except BaseException:
-        ticket.abandon()
-        raise
-    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": order.model}
-    if order.streams:
-        return StreamingResponse(_events(first, inbox, ticket, head, order), media_type="text/event-stream")
-    return JSONResponse(await _whole(first, inbox, head))
-
-
-async def _first(request: Request, inbox: asyncio.Queue[Outcome]) -> Outcome:
-    """The first outcome. A client that hung up in the meantime raises Problem, which nobody will read."""
-    while True:
-        try:
-            outcome = await asyncio.wait_for(inbox.get(), DISCONNECT_POLL_S)
-        except TimeoutError:
-            if await request.is_disconnected():
-                raise Problem(499, "The client hung up.") from None
-            continue
-        if isinstance(outcome, Problem):
-            raise outcome
-        return outcome
-
-
-async def _whole(first: Outcome, inbox: asyncio.Queue[Outcome], head: dict[str, Any]) -> dict[str, Any]:
-    text, outcome = "", first
-    while not isinstance(outcome, Answered):
-        if isinstance(outcome, Problem):
-            raise outcome
-        text += outcome.text
-        outcome = await inbox.get()
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.reason}
-    return {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(outcome)}
-
-
-async def _events(
-    first: Outcome, inbox: asyncio.Queue[Outcome], ticket: Ticket, head: dict[str, Any], order: ChatOrder
-) -> AsyncIterator[bytes]:
-    usage = {"usage": None} if order.includes_usage else {}
-    chunk = {**head, "object": "chat.completion.chunk", **usage}
-    try:
-        yield _event({**chunk, "choices": [_delta({"role": "assistant", "content": "", "refusal": None})]})
-        outcome = first
-        while isinstance(outcome, Piece):
-            yield _event({**chunk, "choices": [_delta({"content": outcome.text})]})
-            outcome = await inbox.get()
-        if isinstance(outcome, Problem):
-            yield _event({"error": outcome.body()})
-            return
-        yield _event({**chunk, "choices": [_delta({}, outcome.reason)]})
-        if order.includes_usage:
-            yield _event({**chunk, "choices": [], "usage": _usage(outcome)})
-        yield b"data: [DONE]\n\n"
-    finally:
-        ticket.abandon()
-
-
-def _event(body: Mapping[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
-
-
-def _delta(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-
-
-def _usage(answered: Answered) -> dict[str, int]:
-    return {
-        "prompt_tokens": answered.prompt_tokens,
-        "completion_tokens": answered.completion_tokens,
-        "total_tokens": answered.prompt_tokens + answered.completion_tokens,
-    }

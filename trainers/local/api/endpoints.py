@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from trainers.local.api import answers, bodies, chat
+from trainers.local.api import answers, bodies, chat, completions, embeddings
 from trainers.local.checks import quantization_refusal
 from trainers.local.configs import rate_of_base
 from trainers.local.engines.refusing import refusal
@@ -229,6 +229,7 @@ class ModelEndpoints:
             Route("/v1/models/{name:path}", self.retrieve),
             Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
         ]
 
     def index(self, request: Request) -> Response:
@@ -243,9 +244,14 @@ class ModelEndpoints:
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
     async def chat(self, request: Request) -> Response:
-        order = chat.parse_chat(await bodies.json_object(request))
+        order = await run_in_threadpool(chat.parse_chat, await bodies.json_object(request))
         target = await run_in_threadpool(self.models.target, order.model)
-        return await chat.complete(request, self.generator, target, order)
+        return await completions.complete(request, self.generator, target, order)
+
+    async def embeddings(self, request: Request) -> Response:
+        order = embeddings.parse_embedding(await bodies.json_object(request))
+        target = await run_in_threadpool(self.models.target, order.model)
+        return await embeddings.embed(request, self.generator, target, order)
 
 
 def _model_body(model: Model) -> answers.Body:

@@ -53,8 +53,9 @@ class Config:
 def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the executor, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
-    models, generator = Models(config.models, jobs), Generator()
+    models = Models(config.models, jobs)
     executor = Executor(jobs, config.slots, config.train_command, config.gpus)
+    generator = Generator(lambda: executor.is_busy)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

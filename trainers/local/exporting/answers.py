@@ -15,7 +15,8 @@ import torch
 
 from trainers.local.exporting.refusals import AnswersDiffer, ExportRefused
 from trainers.local.problems import Problem
-from trainers.local.serving.serve import Answered, ChatMessage, Generator, Outcome, Piece, Sampling, Target
+from trainers.local.serving.serve import Generator
+from trainers.local.serving.values import Answered, ChatMessage, Outcome, Piece, Request, Sampling, Target
 from trainers.local.training.data import TEMPLATE_OPTIONS
 
 MAX_TOKENS = 48
@@ -66,7 +67,7 @@ def served(target: Target, asked: Sequence[Sequence[ChatMessage]]) -> list[str]:
     boxes: list[queue.SimpleQueue[Outcome]] = [queue.SimpleQueue() for _ in asked]
     try:
         for messages, box in zip(asked, boxes, strict=True):
-            generator.submit(target, messages, GREEDY, streams=False, emit=box.put)
+            generator.submit(Request(target, messages, GREEDY, streams=False, emit=box.put))
         return [_text(box) for box in boxes]
     finally:
         generator.stop()

@@ -20,7 +20,7 @@ from trainers.local.exporting.rows import Questions, describe, questions_of
 from trainers.local.exporting.sources import WEIGHTS, Source, find
 from trainers.local.exporting.work import Order, Say, Work
 from trainers.local.exporting.writing import Written, write
-from trainers.local.serving.serve import Target
+from trainers.local.serving.values import Target
 from trainers.local.training.base import load_tokenizer
 from trainers.local.training.identity import base_of_adapter, fingerprint
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainers.local.exporting.refusals import ExportRefused
 from trainers.local.exporting.sources import Source
-from trainers.local.serving.serve import ChatMessage
+from trainers.local.serving.values import ChatMessage
 
 QUESTIONS = 10
 ROLES = ("system", "developer", "user", "assistant")

@@ -7,37 +7,47 @@ On a CPU a pass over a few hundred tokens keeps every core busy, so that more ro
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+if TYPE_CHECKING:
+    from trainers.local.serving.rows import Row
+    from trainers.local.serving.weights import Base
+
 # Reading the common beginning by itself costs one more pass over the weights; under so many tokens saved
 # over all rows it does not pay.
 MIN_TOKENS_SAVED = 64
 CPU_TOKENS_AT_ONCE = 512
+
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Beginning:
     """Tokens that prompts began with, as the model keeps them in its cache: a batch of one row."""
 
-    ids: list[int]
+    ids: Ids
     cache: DynamicCache
 
-    def fits(self, prompts: Sequence[list[int]]) -> bool:
+    def fits(self, prompts: Sequence[Ids]) -> bool:
         size = len(self.ids)
         return all(len(prompt) > size and prompt[:size] == self.ids for prompt in prompts)
+
+
+Beginnings = Mapping[Path | None, Beginning]
 
 
 @dataclass(frozen=True)
 class Prompts:
     """Prompts that were read, in their order: `logits` (rows, vocabulary) of what comes next, `mask` (rows, places in
-    the cache), and `positions` (rows, 1) of what comes next."""
+    the cache), and `positions` (rows, 1) of what comes next. Padded on the left."""
 
     cache: DynamicCache
     mask: Tensor
@@ -45,21 +55,48 @@ class Prompts:
     logits: Tensor
 
 
-def read_prompts(
-    model: Any, prompts: Sequence[list[int]], beginning: Beginning | None, device: torch.device
-) -> Prompts:
-    """All that follows the beginning, which every prompt has."""
-    shared = len(beginning.ids) if beginning else 0
-    rests = [prompt[shared:] for prompt in prompts]
-    parts = _parts(list(map(len, rests)), device) if _can_be_joined(model) else [range(len(rests))]
-    read = [_read_part(model, [rests[row] for row in part], beginning, device) for part in parts]
-    if len(read) == 1 and list(parts[0]) == list(range(len(rests))):
+def read_rows(base: Base, rows: Sequence[Row]) -> Prompts:
+    """In the order of `rows`. Each adapter's prompts are read by themselves; several answers to one prompt read it
+    once. `base` keeps the beginnings for the next batch: one with the same long beginning finds it read."""
+    found: dict[Path | None, Beginning] = {}
+    read: list[Prompts] = []
+    places: dict[tuple[Path | None, Ids], int] = {}
+    for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
+        prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
+        prompts = list(dict.fromkeys(prompts)) if base.joins else prompts
+        model = base.wearing([adapter])
+        beginning = read_beginning(model, prompts, base.beginnings.get(adapter), base.device)
+        for part in _parts(prompts, beginning, base):
+            places |= {(adapter, prompt): len(places) + n for n, prompt in enumerate(part)}
+            read.append(_read_part(model, part, beginning, base.device))
+        if beginning:
+            found[adapter] = beginning
+    base.beginnings = found
+    if not base.joins:
         return read[0]
-    return _joined(read, torch.tensor([row for part in parts for row in part], device=device), shared)
+    return join(read, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
+
+
+def join(parts: Sequence[Prompts], order: Sequence[int]) -> Prompts:
+    """One batch of all parts; its row number i is row `order[i]` of them all, one after the other."""
+    rows = torch.tensor(order, device=parts[0].mask.device)
+    if len(parts) == 1 and list(order) == list(range(len(parts[0].mask))):
+        return parts[0]
+    longest = max(part.mask.shape[1] for part in parts)
+    cache = parts[0].cache
+    for layers in zip(*(part.cache.layers for part in parts), strict=True):
+        theirs: Sequence[Any] = layers
+        layer = theirs[0]
+        if layer.get_seq_length():  # a layer may look into another's cache and keep none
+            layer.keys = torch.cat([_widened(one.keys, longest, dim=2) for one in theirs])[rows]
+            layer.values = torch.cat([_widened(one.values, longest, dim=2) for one in theirs])[rows]
+    mask = torch.cat([_widened(part.mask, longest, dim=1) for part in parts])[rows]
+    positions = torch.cat([part.positions for part in parts])[rows]
+    return Prompts(cache, mask, positions, torch.cat([part.logits for part in parts])[rows])
 
 
 def read_beginning(
-    model: Any, prompts: Sequence[list[int]], earlier: Beginning | None, device: torch.device
+    model: Any, prompts: Sequence[Ids], earlier: Beginning | None, device: torch.device
 ) -> Beginning | None:
     """What all prompts begin with; None where reading it by itself doesn't pay."""
     shortest = min(map(len, prompts)) - 1
@@ -72,53 +109,62 @@ def read_beginning(
         return None
     cache = DynamicCache(config=model.config)
     ids = prompts[0][:shared]
-    model(input_ids=torch.tensor([ids], device=device), cache=cache, use_cache=True, logits_to_keep=1)
+    model(
+        input_ids=torch.tensor([ids], device=device),
+        cache=cache,
+        use_cache=True,
+        logits_to_keep=_last(device),
+    )
     return Beginning(ids, cache)
 
 
-def _can_be_joined(model: Any) -> bool:
+def _last(device: torch.device) -> Tensor:
+    """Where the head is applied. As an index, not as the number 1: that leaves a view, for which torch copies the
+    frozen head once for each row (16 prompts of 49 tokens took 3 times as long)."""
+    return torch.tensor([-1], device=device)
+
+
+def can_be_joined(model: Any) -> bool:
     """Caches of parts can be joined where every layer keeps every token."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
-def _parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Rows that are read together: on a CPU few, and of like length."""
-    if device.type != "cpu":
-        return [list(range(len(lengths)))]
-    parts: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if parts and lengths[row] * (len(parts[-1]) + 1) <= CPU_TOKENS_AT_ONCE:
-            parts[-1].append(row)
+def _parts(prompts: Sequence[Ids], beginning: Beginning | None, base: Base) -> list[list[Ids]]:
+    """Prompts that are read together: on a CPU few, and of like length."""
+    if base.device.type != "cpu" or not base.joins:
+        return [list(prompts)]
+    shared = len(beginning.ids) if beginning else 0
+    parts: list[list[Ids]] = []
+    for prompt in sorted(prompts, key=len):
+        if parts and (len(prompt) - shared) * (len(parts[-1]) + 1) <= CPU_TOKENS_AT_ONCE:
+            parts[-1].append(prompt)
         else:
-            parts.append([row])
+            parts.append([prompt])
     return parts
 
 
 def _read_part(
-    model: Any, rests: Sequence[Sequence[int]], beginning: Beginning | None, device: torch.device
+    model: Any, prompts: Sequence[Ids], beginning: Beginning | None, device: torch.device
 ) -> Prompts:
     cache = copy.deepcopy(beginning.cache) if beginning else DynamicCache(config=model.config)
     shared = len(beginning.ids) if beginning else 0
     if beginning:
-        cache.batch_repeat_interleave(len(rests))
-    ids, own = _pad_left(rests, device)
+        cache.batch_repeat_interleave(len(prompts))
+    ids, own = pad_left([prompt[shared:] for prompt in prompts], device)
     positions = (own.cumsum(-1) - 1).clamp(min=0) + shared
-    mask = torch.cat([own.new_ones(len(rests), shared), own], -1)
-    # As an index, not as the number 1: that leaves a view, for which torch copies the frozen head once for each row
-    # (a batch of 16 prompts of 49 tokens took 3 times as long).
-    last = torch.tensor([-1], device=device)
+    mask = torch.cat([own.new_ones(len(prompts), shared), own], -1)
     logits = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
         cache=cache,
         use_cache=True,
-        logits_to_keep=last,
+        logits_to_keep=_last(device),
     ).logits[:, -1]
     return Prompts(cache, mask, positions[:, -1:] + 1, logits)
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids and mask, (rows, longest). What stands at a padded place is never looked at."""
     longest = max(map(len, prompts))
     ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
@@ -126,27 +172,11 @@ def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[T
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _joined(parts: Sequence[Prompts], rows: Tensor, shared: int) -> Prompts:
-    """One batch of all parts, padded between the common beginning and the rest. `rows`: whose place each has."""
-    order = rows.argsort()
-    longest = max(part.mask.shape[1] for part in parts)
-    cache = parts[0].cache
-    for layers in zip(*(part.cache.layers for part in parts), strict=True):
-        theirs: Sequence[Any] = layers
-        layer = theirs[0]
-        if layer.get_seq_length():  # a layer may look into another's cache and keep none
-            layer.keys = torch.cat([_widened(one.keys, longest, shared) for one in theirs])[order]
-            layer.values = torch.cat([_widened(one.values, longest, shared) for one in theirs])[order]
-    masks = [_widened(part.mask[:, None, :, None], longest, shared)[:, 0, :, 0] for part in parts]
-    positions = torch.cat([part.positions for part in parts])
-    logits = torch.cat([part.logits for part in parts])
-    return Prompts(cache, torch.cat(masks)[order], positions[order], logits[order])
-
-
-def _widened(kept: Tensor, longest: int, shared: int) -> Tensor:
-    """(rows, heads, places, size), with zeros after the first `shared` places."""
-    rows, heads, places, size = kept.shape
-    wide = kept.new_zeros(rows, heads, longest, size)
-    wide[:, :, :shared] = kept[:, :, :shared]
-    wide[:, :, longest - (places - shared) :] = kept[:, :, shared:]
-    return wide
+def _widened(kept: Tensor, longest: int, dim: int) -> Tensor:
+    """With zeros in front along `dim`."""
+    missing = longest - kept.shape[dim]
+    if not missing:
+        return kept
+    shape = list(kept.shape)
+    shape[dim] = missing
+    return torch.cat([kept.new_zeros(shape), kept], dim)

@@ -1,142 +1,77 @@
-"""Generation in one thread of the server's process: gathers requests for the same model into batches.
+"""Generation in one thread of the server's process: gathers requests for the same base model into batches.
 
 torch and the models are loaded in that thread at the first request, so that the server answers all else at
-once. Batches run one after the other; a long answer makes the requests behind it wait.
+once. What waits is bounded: beyond that a request is refused, with a time after which it is worth trying again.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import secrets
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 from trainers.local.problems import Problem
-from trainers.local.spool import Quantization
+from trainers.local.serving.batching import MAX_BATCH_ROWS, Room, choose_batch, fill
+from trainers.local.serving.values import DEFAULT_MAX_TOKENS, EmbeddingRequest, Request, Ticket, Weights
 
 if TYPE_CHECKING:
-    from trainers.local.serving.decoding import Row
-    from trainers.local.serving.reading import Beginning
-    from trainers.local.serving.weights import Shelf
+    from collections.abc import Iterator
 
-MAX_BATCH_ROWS = 16
-MAX_BATCH_TOKENS = 16_384  # rows times longest prompt: bounds the memory of a batch
+    from trainers.local.serving.rows import Row
+    from trainers.local.serving.weights import Base, Shelf
+
 # Callers that come back for more are waited for. Without that, 16 callers in one Python process fell apart into
 # batches of 15 and 1, or of 3 and 13, and got 12 answers a second instead of 15.
 RETURN_S = 0.06
 QUIET_S = 0.005
 GATHER_S = 0.2
-DEFAULT_MAX_TOKENS = 512
+MAX_OPEN_ROWS = 256
+LONGEST_RETRY_S = 60
+BUSY_RETRY_S = 30
+LOOK_S = 1.0  # how often an idle generator looks whether a job needs the GPU
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ChatMessage:
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """`max_tokens` None: 512. Greedy below a temperature of 0.001. The answer ends before a `stop`."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int | None
-    stop: tuple[str, ...]
-    seed: int | None
-
-
-@dataclass(frozen=True)
-class Target:
-    """A base model (local folder or hub id), the folder of an adapter over it, and the format of the base's weights
-    that the adapter was trained on."""
-
-    base: str
-    adapter: Path | None
-    quantization: Quantization = "none"
-
-
-@dataclass(frozen=True)
-class Piece:
-    text: str
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The end of an answer. `completion_tokens` leaves the token out that ends the turn."""
-
-    reason: Literal["stop", "length"]
-    prompt_tokens: int
-    completion_tokens: int
-
-
-Outcome = Piece | Answered | Problem
-Emit = Callable[[Outcome], object]
-A = TypeVar("A")
-R = TypeVar("R")
-
-
-class Ticket:
-    """A place in the queue."""
-
-    def __init__(self) -> None:
-        self.is_abandoned = False
-
-    def abandon(self) -> None:
-        """Nobody waits for the answer any more."""
-        self.is_abandoned = True
-
-
-@dataclass(frozen=True)
-class Request:
-    target: Target
-    messages: Sequence[ChatMessage]
-    sampling: Sampling
-    streams: bool
-    emit: Emit
-    ticket: Ticket = field(default_factory=Ticket)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    request: Request
-    row: Row
+Asked = Request | EmbeddingRequest
 
 
 class Generator:
-    def __init__(self) -> None:
-        self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._stopping = False
-        self._callers = 0  # how many wanted an answer when the last batch began
-        self._shelf: Shelf | None = None
-        self._beginnings: dict[Target, Beginning] = {}  # of the last batch
+    """`is_training`: whether a job has a process on this machine."""
 
-    def submit(
-        self,
-        target: Target,
-        messages: Sequence[ChatMessage],
-        sampling: Sampling,
-        *,
-        streams: bool,
-        emit: Emit,
-    ) -> Ticket:
-        """`emit` is called from the generator's thread: Pieces, then one Answered or Problem."""
-        request = Request(target, messages, sampling, streams, emit)
-        with self._starting:
+    def __init__(self, is_training: Callable[[], bool] = lambda: False) -> None:
+        self._is_training = is_training
+        self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # over the thread's start and what lies in the inbox
+        self._in_inbox = 0  # rows
+        self._stopping = False
+        # What follows is the thread's own; others read lengths.
+        self._later: list[Asked] = []  # came while a batch ran that they have no part in
+        self._waiting: list[Row] = []
+        self._batch: list[Row] = []
+        self._callers = 0  # how many rows there were when the last batch began
+        self._most_rows = MAX_BATCH_ROWS  # less after a batch that ran out of memory
+        self._rows_a_second = 1.0
+        self._shelf: Shelf | None = None
+
+    def submit(self, asked: Asked) -> Ticket:
+        """Raises Problem (503) where too much waits already."""
+        with self._lock:
+            self._refuse_if_full(asked.rows)
+            self._in_inbox += asked.rows
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
                 self._thread.start()
-        self._inbox.put(request)
-        return request.ticket
+        self._inbox.put(asked)
+        return asked.ticket
 
     def stop(self, timeout_s: float = 10.0) -> None:
         self._stopping = True
@@ -144,38 +79,40 @@ class Generator:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def _run(self) -> None:
-        waiting: list[Prepared] = []
-        while not self._stopping:
-            for request in self._gather(len(waiting)):
-                prepared = self._guarded(self._prepare, [request], request)
-                if prepared is not None:
-                    waiting.append(prepared)
-            waiting = [each for each in waiting if not each.request.ticket.is_abandoned]
-            batch = choose_batch(waiting)
-            if batch:
-                taken = set(map(id, batch))
-                waiting = [each for each in waiting if id(each) not in taken]
-                self._callers = len(batch) + len(waiting)
-                self._guarded(self._decode, [each.request for each in batch], batch)
+    def _refuse_if_full(self, rows: int) -> None:
+        open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
+        if open_rows + rows > MAX_OPEN_ROWS:
+            wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / self._rows_a_second))
+            text = (
+                f"{open_rows} answers are waited for already; at most {MAX_OPEN_ROWS} may be. "
+                f"Try again in {wait_s} s."
+            )
+            raise _busy(text, "queue_full", wait_s)
 
-    def _gather(self, waiting: int) -> list[Request]:
+    def _run(self) -> None:
+        while not self._stopping:
+            self._prepare_all(self._gather(len(self._waiting)))
+            self._make_way()
+            self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
+            if self._waiting:
+                self._answer_some()
+
+    def _gather(self, waiting: int) -> list[Asked]:
         """What lies in the inbox, and while the batch isn't full, what comes in quick succession."""
-        found: list[Request] = []
+        found, self._later = self._later, []
         deadline = time.monotonic() + GATHER_S
         while True:
             is_idle = not waiting and not found
+            present = waiting + sum(each.rows for each in found)
             try:
-                request = self._inbox.get(
-                    timeout=None if is_idle else self._patience(waiting + len(found), deadline)
-                )
+                asked = self._inbox.get(timeout=LOOK_S if is_idle else self._patience(present, deadline))
             except queue.Empty:
                 return found
-            if request is None:  # the end
+            if asked is None:  # the end
                 return found
             if is_idle:
                 deadline = time.monotonic() + GATHER_S
-            found.append(request)
+            found.append(asked)
 
     def _patience(self, present: int, deadline: float) -> float:
         """How many seconds to wait for one request more."""
@@ -183,26 +120,21 @@ class Generator:
             return 0
         return RETURN_S if present < self._callers else QUIET_S
 
-    def _guarded(self, step: Callable[[A], R], owners: Sequence[Request], argument: A) -> R | None:
-        """The thread's one boundary: it must outlive every request."""
-        try:
-            return step(argument)
-        except Problem as problem:
-            outcome = problem
-        except Exception:
-            reference = secrets.token_hex(4)
-            log.exception("generating, reference %s", reference)
-            text = f"The model could not answer. The trainer's log says why, under reference {reference}."
-            outcome = Problem(500, text, "generation_failed", kind="server_error")
-        for owner in owners:
-            owner.emit(outcome)
-        return None
+    def _prepare_all(self, found: Iterable[Asked]) -> None:
+        for asked in found:
+            with self._boundary(lambda asked=asked: [asked]):  # type: ignore[misc]
+                if isinstance(asked, EmbeddingRequest):
+                    self._embed(asked)
+                elif not asked.ticket.is_abandoned:
+                    self._waiting += self._prepare(asked)
+            with self._lock:
+                self._in_inbox -= asked.rows
 
-    def _prepare(self, request: Request) -> Prepared:
-        from trainers.local.serving.decoding import Row
+    def _prepare(self, request: Request) -> list[Row]:
+        from trainers.local.serving.rows import Row
 
-        base = self._open_shelf().base(request.target.base, request.target.quantization)
-        prompt = base.encode(request.messages)
+        base = self._open_shelf().base(request.target.weights)
+        prompt = base.vocabulary.encode(request.messages)
         room = base.context - len(prompt)
         if room < 1:
             text = (
@@ -210,22 +142,149 @@ class Generator:
                 "Shorten them."
             )
             raise Problem(400, text, "context_length_exceeded", "messages")
-        limit = min(room, request.sampling.max_tokens or DEFAULT_MAX_TOKENS)
-        row = Row(
-            prompt, limit, request.sampling, request.streams, base.tokenizer, request.emit, request.ticket
-        )
-        return Prepared(request, row)
+        sampling = request.sampling
+        limit = min(room, sampling.max_tokens or DEFAULT_MAX_TOKENS)
+        guide = base.vocabulary.guide(sampling.grammar) if sampling.grammar else None
+        return [Row(request, index, prompt, limit, base.vocabulary, guide) for index in range(sampling.n)]
 
-    def _decode(self, batch: list[Prepared]) -> None:
+    def _embed(self, asked: EmbeddingRequest) -> None:
+        if asked.target.adapter is not None:
+            text = "A fine-tuned model chats; it makes no embeddings."
+            raise Problem(404, text, "model_cannot_embed", "model")
+        asked.emit(self._open_shelf().embedder(asked.target.base).embed(asked.texts))
+
+    def _answer_some(self) -> None:
+        """A batch, to its end."""
+        first = self._waiting[0]
+        self._batch = []
+        with self._boundary(lambda: [row.request for row in self._batch or [first] if not row.is_done]):
+            base = self._open_shelf().base(first.request.target.weights)
+            room = self._room(base)
+            chosen = choose_batch(self._waiting, room, mixes=base.mixes)
+            if not chosen:
+                raise _no_room(first, room)
+            self._callers = len(self._waiting)
+            if self._take(base, chosen, ()):
+                self._decode(base)
+        self._batch = []
+
+    def _take(self, base: Base, chosen: Sequence[Row], alive: Sequence[Row]) -> list[Row]:
+        """Out of the queue into the batch: those whose adapters can be had."""
+        taken = set(map(id, chosen))
+        self._waiting = [row for row in self._waiting if id(row) not in taken]
+        in_use = {row.request.target.adapter for row in (*alive, *chosen)}
+        held: list[Row] = []
+        for row in chosen:
+            with self._boundary(lambda row=row: [row.request]):  # type: ignore[misc]
+                base.hold(row.request.target.adapter, in_use)
+                held.append(row)
+        if not base.mixes:  # known only when an adapter is there
+            held = self._keep_one_adapter([*alive, *held], held)
+        self._batch += held
+        return held
+
+    def _keep_one_adapter(self, together: Sequence[Row], held: Sequence[Row]) -> list[Row]:
+        """Of `held`, those that wear what the first of all wears; the others wait on."""
+        worn = together[0].request.target.adapter if together else None
+        self._waiting[:0] = [row for row in held if row.request.target.adapter != worn]
+        return [row for row in held if row.request.target.adapter == worn]
+
+    def _decode(self, base: Base) -> None:
         from trainers.local.serving.decoding import decode
+        from trainers.local.training.memory import is_out_of_memory
 
-        target = batch[0].request.target
-        base = self._open_shelf().base(target.base, target.quantization)
-        with base.wearing(target.adapter) as model:
-            rows = [each.row for each in batch]
-            earlier = self._beginnings.get(target)
-            found = decode(model, base.end_tokens, base.device, rows, earlier)
-        self._beginnings = {target: found} if found else {}
+        began, is_short = time.monotonic(), False
+        try:
+            decode(base, self._batch, partial(self._newcomers, base))
+        except (
+            RuntimeError,
+            MemoryError,
+        ) as error:  # its traceback holds the tensors until this block is left
+            if not is_out_of_memory(error):
+                raise
+            is_short = True
+        if is_short:
+            return self._halve(base)
+        self._most_rows = min(MAX_BATCH_ROWS, self._most_rows + 1)
+        self._rows_a_second = max(0.05, len(self._batch) / (time.monotonic() - began))
+
+    def _halve(self, base: Base) -> None:
+        """Back into the queue, at its head: the next batch has half as many rows, and goes on where they stopped."""
+        left = [row for row in self._batch if not row.is_done]
+        base.forget()
+        if len(left) < 2:
+            text = "This answer needs more memory than there is. Shorten it, or try again when less goes on here."
+            raise _busy(text, "out_of_memory", BUSY_RETRY_S)
+        self._most_rows = len(left) // 2
+        log.warning("out of memory with %d answers at a time; going on with %d", len(left), self._most_rows)
+        self._waiting[:0] = left
+        self._batch = []
+
+    def _newcomers(self, base: Base, alive: Sequence[Row]) -> Sequence[Row]:
+        """Who joins a batch that runs: over the same base, as far as there is room."""
+        weights = alive[0].request.target.weights
+        self._prepare_all(self._arrived(weights))
+        same = [row for row in self._waiting if row.request.target.weights == weights]
+        wanted = [row for row in same if not row.request.ticket.is_abandoned]
+        return self._take(base, fill(alive, wanted, self._room(base)), alive)
+
+    def _arrived(self, weights: Weights) -> list[Asked]:
+        """Chats with this base. All else would load another model beside the one that is at work."""
+        found: list[Asked] = []
+        while not self._inbox.empty():
+            asked = self._inbox.get()
+            if isinstance(asked, Request) and asked.target.weights == weights:
+                found.append(asked)
+            elif asked is not None:  # the end is seen by _stopping
+                self._later.append(asked)
+        return found
+
+    def _room(self, base: Base) -> Room:
+        from trainers.local.serving.memory import free_bytes, tokens_that_fit
+
+        free = free_bytes(base.device)
+        return Room(
+            self._most_rows, sys.maxsize if free is None else tokens_that_fit(free, base.bytes_a_token)
+        )
+
+    def _make_way(self) -> None:
+        """For a job that trains on the same GPU."""
+        if self._shelf is None:
+            return
+        from trainers.local.serving.memory import keep_to_share
+
+        if not keep_to_share(self._shelf.device, self._is_training()):
+            log.info(
+                "a job trains on this GPU: models are put away, and loaded again where they fit beside it"
+            )
+            self._shelf.clear()
+
+    @contextmanager
+    def _boundary(self, owners: Callable[[], Sequence[Asked]]) -> Iterator[None]:
+        """The thread must outlive every request: what goes wrong is told to those it happened to."""
+        try:
+            yield
+            return
+        except Problem as problem:
+            outcome = problem
+        except Exception as error:
+            outcome = self._explained(error)
+        for owner in {id(owner): owner for owner in owners()}.values():
+            owner.emit(outcome)
+            owner.ticket.abandon()
+
+    def _explained(self, error: Exception) -> Problem:
+        from trainers.local.training.memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            log.warning("loading a model: out of memory")
+            beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
+            text = f"The model does not fit into memory {beside}. Try again later."
+            return _busy(text, "out_of_memory", BUSY_RETRY_S)
+        reference = secrets.token_hex(4)
+        log.exception("generating, reference %s", reference)
+        text = f"The model could not answer. The trainer's log says why, under reference {reference}."
+        return Problem(500, text, "generation_failed", kind="server_error")
 
     def _open_shelf(self) -> Shelf:
         if self._shelf is None:
@@ -235,18 +294,13 @@ class Generator:
         return self._shelf
 
 
-def choose_batch(waiting: Sequence[Prepared]) -> list[Prepared]:
-    """The request that waited longest, and those for the same model with prompts nearest to its length."""
-    if not waiting:
-        return []
-    oldest = waiting[0]
-    length = len(oldest.row.prompt)
-    same = [each for each in waiting if each.request.target == oldest.request.target]
-    same.sort(key=lambda each: abs(len(each.row.prompt) - length))
-    batch: list[Prepared] = []
-    for each in same[:MAX_BATCH_ROWS]:
-        longest = max(len(one.row.prompt) for one in [*batch, each])
-        if batch and longest * (len(batch) + 1) > MAX_BATCH_TOKENS:
-            break
-        batch.append(each)
-    return batch
+def _no_room(row: Row, room: Room) -> Problem:
+    text = (
+        f"This answer may come to {row.size:,} tokens, for which there is no memory now ({room.tokens:,} would fit). "
+        "Lower 'max_tokens', shorten the messages, or try again later."
+    )
+    return _busy(text, "out_of_memory", BUSY_RETRY_S)
+
+
+def _busy(text: str, code: str, wait_s: int) -> Problem:
+    return Problem(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})

@@ -1,0 +1,296 @@
+"""How many answers a second does our server give, beside `generate` called row by row?
+
+`python benchmarks/serving.py [--rows N] [--callers N] [--dtype bf16|fp32] [--arms …]`: SmolLM2-135M with a LoRA adapter
+that the server itself trains once (a minute or two; kept in .cache/serving), and held-out rows of
+examples/support_tickets.csv under the prompts that a measurement really sends:
+
+    tuned      the adapter, asked as it was trained
+    labels     the same with `guided_choice`: it can say nothing but a label
+    examples   the base model, shown ten examples under the list of labels: a long beginning that all rows share
+
+One by one is transformers' `generate` in this process, same weights and number format. The server is a process of its
+own, asked over HTTP by N callers. Both take turns, a block of rows at a time, so that a busy moment meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import openai  # noqa: E402
+import torch  # noqa: E402
+from peft import PeftModel  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from trainers.dataset import Example, read, split, store_chat, with_system  # noqa: E402
+from trainers.dataset.prompting import CLASSIFY  # noqa: E402
+from trainers.local.demo_model import make_demo_model  # noqa: E402
+from trainers.measuring.prompts import balanced_shots, k_shot  # noqa: E402
+from trainers.measuring.scoring import is_label  # noqa: E402
+from trainers.providers import OWN_CALLERS  # noqa: E402
+from trainers.types import Message  # noqa: E402
+
+SEED = 20261124
+SHOTS, MAX_TOKENS = 10, 24  # as bot/work/climbing.py asks for labels
+BLOCK = 64  # two batches
+KEY = "sk-benchmark"
+BASE = "smollm2-135m"
+ARMS = ("tuned", "labels", "examples")
+EPOCHS = 2
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Said:
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass
+class Clock:
+    """What one way of answering took, block by block."""
+
+    said: list[Said] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return len(self.said) / self.seconds
+
+    @property
+    def tokens(self) -> tuple[float, float]:
+        """Prompt tokens and answer tokens a second."""
+        read_, written = (
+            sum(getattr(one, f"{kind}_tokens") for one in self.said) for kind in ("prompt", "completion")
+        )
+        return read_ / self.seconds, written / self.seconds
+
+
+def main() -> int:
+    asked = arguments()
+    make_demo_model(asked.model)
+    train, holdout = rows(asked.data, asked.rows)
+    labels = sorted({row.answer for row in train})
+    with served(asked.model, asked.cache, asked.dtype) as client:
+        tuned, adapter = trained(client, train, asked.cache)
+        alone = Alone(asked.model, adapter, DTYPES[asked.dtype])
+        print(
+            f"{len(holdout)} held-out rows, {len(labels)} labels, {asked.callers} callers, {asked.dtype}, "
+            f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        )
+        for arm in asked.arms:
+            prompts = prompts_of(arm, train, holdout, labels)
+            server = Server(client, BASE if arm == "examples" else tuned, labels if arm == "labels" else None)
+            compare(arm, prompts, holdout, labels, alone.without(arm == "examples"), server, asked.callers)
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Answers a second: our server beside generate row by row.")
+    parser.add_argument("--data", type=Path, default=ROOT / "examples" / "support_tickets.csv")
+    parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "serving")
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--callers", type=int, default=OWN_CALLERS, help="questions under way at a time")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    return parser.parse_args()
+
+
+def rows(path: Path, most: int) -> tuple[Sequence[Example], Sequence[Example]]:
+    """Training rows and held-out rows, as the bot divides them."""
+    parts = split(with_system(read(path, path.name).examples, CLASSIFY), SEED)
+    return parts.train, parts.holdout[:most]
+
+
+def prompts_of(
+    arm: str, train: Sequence[Example], holdout: Sequence[Example], labels: Sequence[str]
+) -> list[tuple[Message, ...]]:
+    if arm != "examples":
+        return [tuple(row.prompt) for row in holdout]
+    shots = balanced_shots(train, SHOTS, SEED)
+    return [k_shot(row, labels, None, shots) for row in holdout]
+
+
+@contextmanager
+def served(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "trainer.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainers.local", "--port", "0", "--data", str(cache / "data"),
+             "--model", f"{BASE}={model}", "--exit-with-parent"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
+            env={**os.environ, "FINETUNE_TRAINER_KEY": KEY, "FINETUNE_DTYPE": dtype},
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        ready = re.match(r"trainer ready on (\S+) ", process.stdout.readline())
+        assert ready, f"the trainer did not start; {cache}/trainer.log says why"
+        yield openai.OpenAI(base_url=ready[1], api_key=KEY, max_retries=0, timeout=600)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def trained(client: openai.OpenAI, train: Sequence[Example], cache: Path) -> tuple[str, Path]:
+    """The tuned model's name and its adapter's folder: made once, found by its key afterwards."""
+    stored = cache / f"{store_chat(cache, train)}.jsonl"
+    job = next(
+        (job for job in client.fine_tuning.jobs.list() if (job.metadata or {}).get("rows") == stored.stem),
+        None,
+    )
+    if job is None:
+        uploaded = client.files.create(file=(stored.name, stored.read_bytes()), purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(
+            model=BASE,
+            training_file=uploaded.id,
+            seed=SEED,
+            hyperparameters={"n_epochs": EPOCHS},
+            metadata={"rows": stored.stem},
+        )
+    started = time.monotonic()
+    while job.status not in ("succeeded", "failed", "cancelled"):
+        time.sleep(2)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+        print(f"\rtraining the adapter, {job.status}, {time.monotonic() - started:.0f} s", end="", flush=True)
+    assert job.fine_tuned_model, f"training ended as {job.status}: {job.error}"
+    print()
+    return job.fine_tuned_model, cache / "data" / "jobs" / job.id / "adapter"
+
+
+class Alone:
+    """transformers' own `generate`, a row at a time."""
+
+    def __init__(self, base: Path, adapter: Path, dtype: torch.dtype) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(base)
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+        self._model: Any = (
+            PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False).to(dtype).eval()
+        )
+        self._is_plain = False
+
+    def without(self, is_plain: bool) -> Alone:
+        self._is_plain = is_plain
+        return self
+
+    def ask(self, messages: Sequence[Message]) -> Said:
+        ids = self._ids(messages)
+        said = self._generate(ids)
+        written = len(said) - (int(said[-1]) in self._ends)
+        return Said(self._tokenizer.decode(said, skip_special_tokens=True), ids.shape[1], written)
+
+    def doubt(self, messages: Sequence[Message], one: str, other: str) -> str:
+        """How far apart the two likeliest tokens are where two answers part, and what the number format can tell
+        apart there. Computed in the row's own pass, without a batch."""
+        ids = self._ids(messages)
+        said = [self._tokenizer(text, add_special_tokens=False).input_ids for text in (one, other)]
+        common = next((n for n, (a, b) in enumerate(zip(*said, strict=False)) if a != b), min(map(len, said)))
+        ids = torch.cat([ids, torch.tensor([said[0][:common]], dtype=torch.long)], -1)
+        with torch.inference_mode(), self._worn():
+            best, second = self._model(input_ids=ids).logits[0, -1].topk(2).values
+        step = torch.finfo(best.dtype).eps * 2 ** math.floor(math.log2(abs(float(best))))
+        return f"the two likeliest tokens are {float(best - second):.3f} apart, in steps of {step:.4f}"
+
+    def _ids(self, messages: Sequence[Message]) -> torch.Tensor:
+        turns = [{"role": one.role, "content": one.content} for one in messages]
+        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        ids: torch.Tensor = self._tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        return ids
+
+    def _worn(self) -> AbstractContextManager[Any]:
+        return self._model.disable_adapter() if self._is_plain else nullcontext()
+
+    @property
+    def _ends(self) -> Sequence[int]:
+        ends = self._model.generation_config.eos_token_id
+        return ends if isinstance(ends, list) else [ends]
+
+    @torch.inference_mode()
+    def _generate(self, ids: torch.Tensor) -> torch.Tensor:
+        options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": MAX_TOKENS, "do_sample": False}
+        with self._worn():
+            output = self._model.generate(input_ids=ids, **options)
+        return output[0, ids.shape[1] :]
+
+
+@dataclass(frozen=True)
+class Server:
+    client: openai.OpenAI
+    model: str
+    choices: Sequence[str] | None
+
+    def ask(self, messages: Sequence[Message]) -> Said:
+        answer = self.client.chat.completions.create(
+            model=self.model,
+            messages=[{"role": one.role, "content": one.content} for one in messages],  # type: ignore[misc]
+            max_tokens=MAX_TOKENS,
+            temperature=0,
+            extra_body={"guided_choice": self.choices} if self.choices else None,
+        )
+        assert answer.usage
+        text = answer.choices[0].message.content or ""
+        return Said(text, answer.usage.prompt_tokens, answer.usage.completion_tokens)
+
+
+def compare(
+    arm: str,
+    prompts: Sequence[Sequence[Message]],
+    holdout: Sequence[Example],
+    labels: Sequence[str],
+    alone: Alone,
+    server: Server,
+    callers: int,
+) -> None:
+    alone.ask(prompts[0]), server.ask(prompts[0])  # loads, warms up
+    one_by_one, together = Clock(), Clock()
+    with ThreadPoolExecutor(callers) as pool:
+        for start in range(0, len(prompts), BLOCK):
+            block = prompts[start : start + BLOCK]
+            began = time.monotonic()
+            one_by_one.said += [alone.ask(prompt) for prompt in block]
+            turned = time.monotonic()
+            together.said += pool.map(server.ask, block)
+            one_by_one.seconds += turned - began
+            together.seconds += time.monotonic() - turned
+    print(f"\n{arm}: {sum(one.prompt_tokens for one in together.said) / len(prompts):.0f} tokens a prompt")
+    for name, clock in (("generate", one_by_one), ("server", together)):
+        right = sum(
+            is_label(row.answer, one.text, labels) for row, one in zip(holdout, clock.said, strict=True)
+        )
+        read_, written = clock.tokens
+        print(
+            f"  {name:9} {clock.rate:6.2f} answers/s   {read_:6.0f} prompt tokens/s   {written:5.1f} answer tokens/s   "
+            f"right {right / len(holdout):.1%}"
+        )
+    tell_apart(prompts, one_by_one, together, alone)
+
+
+def tell_apart(
+    prompts: Sequence[Sequence[Message]], one_by_one: Clock, together: Clock, alone: Alone
+) -> None:
+    pairs = list(zip(prompts, one_by_one.said, together.said, strict=True))
+    apart = [(prompt, one.text, other.text) for prompt, one, other in pairs if one.text != other.text]
+    times, same = together.rate / one_by_one.rate, len(prompts) - len(apart)
+    print(f"  {times:.1f} times as fast; the same text in {same} of {len(prompts)} rows")
+    for prompt, one, other in apart[:5]:
+        print(f"  {one!r} and {other!r} part where {alone.doubt(prompt, one, other)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""The generator without HTTP: adapters in one batch, newcomers, a full queue, too little memory, what was deleted."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaForCausalLM
+
+from trainers.local.problems import Problem
+from trainers.local.serving import memory
+from trainers.local.serving.batching import Room, choose_batch, fill
+from trainers.local.serving.rows import Row
+from trainers.local.serving.serve import MAX_OPEN_ROWS, Generator
+from trainers.local.serving.values import (
+    Answered,
+    ChatMessage,
+    EmbeddingRequest,
+    Outcome,
+    Piece,
+    Request,
+    Sampling,
+    Target,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+SYSTEM = "Sort this support ticket. Answer with one label: billing, shipping, login. " * 2
+TICKETS = [f"Ticket {n}: " + "my card was charged twice and the parcel is late " * (n % 3) for n in range(9)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_float32() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_DTYPE", "fp32")
+        yield
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path) -> list[Path]:
+    """Three jobs' adapters, each of which makes the model say something else."""
+    root = tmp_path_factory.mktemp("jobs")
+    return [make_adapter(babbling_model_dir, root / f"ftjob-{n}" / "adapter", n) for n in range(3)]
+
+
+def make_adapter(base: Path, folder: Path, seed: int, *, dora: bool = False) -> Path:
+    torch.manual_seed(seed)
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    tuned: Any = get_peft_model(
+        model,
+        LoraConfig(
+            r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False, use_dora=dora
+        ),
+    )
+    tuned.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def generator() -> Iterator[Generator]:
+    made = Generator()
+    yield made
+    made.stop()
+
+
+@dataclass
+class Caller:
+    """Hears what the generator says about one request."""
+
+    heard: queue.SimpleQueue[Outcome] = field(default_factory=queue.SimpleQueue)
+
+    def answer(self, n: int = 1) -> str:
+        text, ended = "", 0
+        while ended < n:
+            outcome = self.heard.get(timeout=60)
+            if isinstance(outcome, Problem):
+                raise outcome
+            text += outcome.text if isinstance(outcome, Piece) else ""
+            ended += isinstance(outcome, Answered)
+        return text
+
+
+def request(
+    target: Target, ticket: str, limit: int, caller: Caller, n: int = 1, streams: bool = False
+) -> Request:
+    messages = (ChatMessage("system", SYSTEM), ChatMessage("user", ticket))
+    sampling = Sampling(0, 1, limit, (), None, n)
+    return Request(target, messages, sampling, streams, caller.heard.put)
+
+
+def ask(generator: Generator, target: Target, ticket: str, limit: int = 12, n: int = 1) -> Caller:
+    caller = Caller()
+    generator.submit(request(target, ticket, limit, caller, n))
+    return caller
+
+
+@dataclass(frozen=True)
+class Reference:
+    """transformers' own `generate`, greedy, one prompt at a time, in float32."""
+
+    model: Any
+    tokenizer: Any
+
+    def answer(self, ticket: str, limit: int = 12) -> str:
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ticket}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        output = self.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False
+        )
+        return str(self.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def reference(base: Path, adapter: Path | None) -> Reference:
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    if adapter:
+        model = PeftModel.from_pretrained(model, str(adapter)).eval()
+    return Reference(model, AutoTokenizer.from_pretrained(base))
+
+
+def test_rows_with_different_adapters_share_a_batch_and_answer_as_each_alone(
+    generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path]
+) -> None:
+    base = str(babbling_model_dir)
+    wearers = [*adapters, None]
+    callers = [(w, t, ask(generator, Target(base, w), t)) for t in TICKETS[:4] for w in wearers]
+    said = {(wearer, ticket): caller.answer() for wearer, ticket, caller in callers}
+    for wearer in wearers:
+        alone = reference(babbling_model_dir, wearer)
+        assert [said[wearer, t] for t in TICKETS[:4]] == [alone.answer(t) for t in TICKETS[:4]]
+    assert len(set(said.values())) > 8
+
+
+def test_adapters_that_peft_cannot_mix_are_answered_one_after_the_other(
+    generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
+) -> None:
+    dora = make_adapter(babbling_model_dir, tmp_path / "ftjob-dora" / "adapter", 5, dora=True)
+    wearers = [adapters[0], dora, None]
+    callers = [ask(generator, Target(str(babbling_model_dir), w), t) for t in TICKETS[:2] for w in wearers]
+    said = [caller.answer() for caller in callers]
+    alone = [reference(babbling_model_dir, wearer) for wearer in wearers]
+    assert said == [one.answer(ticket) for ticket in TICKETS[:2] for one in alone]
+
+
+def test_a_short_question_is_answered_while_a_long_answer_is_written(
+    generator: Generator, babbling_model_dir: Path
+) -> None:
+    target = Target(str(babbling_model_dir), None)
+    alone = reference(babbling_model_dir, None)
+    long = next(t for t in TICKETS if len(alone.answer(t, 120)) > 120)
+    writer = Caller()
+    generator.submit(request(target, long, 120, writer, streams=True))
+    first = writer.heard.get(timeout=60)
+    assert isinstance(first, Piece)
+    assert ask(generator, target, TICKETS[1]).answer() == alone.answer(TICKETS[1])
+    waiting = [writer.heard.get(timeout=60)]
+    assert not any(isinstance(one, Answered) for one in waiting)
+    rest = "".join(one.text for one in waiting if isinstance(one, Piece)) + writer.answer()
+    assert first.text + rest == alone.answer(long, 120)
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_and_says_the_same(
+    generator: Generator,
+    babbling_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alone = reference(babbling_model_dir, None)
+    expected = [alone.answer(ticket) for ticket in TICKETS]
+    small_machine(monkeypatch, rows=3)
+    target = Target(str(babbling_model_dir), None)
+    with caplog.at_level(logging.WARNING):
+        callers = [ask(generator, target, ticket) for ticket in TICKETS]
+        assert [caller.answer() for caller in callers] == expected
+    assert "out of memory with 9 answers at a time; going on with 4" in caplog.text
+
+
+def test_an_answer_for_which_there_is_no_memory_at_all_is_refused_for_now(
+    generator: Generator, babbling_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_machine(monkeypatch, rows=0)
+    with pytest.raises(Problem) as caught:
+        ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
+    assert (caught.value.status, caught.value.code) == (503, "out_of_memory")
+    assert caught.value.response().headers["retry-after"] == "30"
+
+
+def small_machine(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """One whose memory ends when a model writes more rows than that at a time, in the middle of their answers."""
+    forward, passes = LlamaForCausalLM.forward, []
+
+    def limited(self: LlamaForCausalLM, input_ids: torch.Tensor, **more: Any) -> Any:
+        passes.append(len(input_ids))
+        if len(input_ids) > rows and (rows == 0 or len(passes) > 4):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", limited)
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back(
+    generator: Generator, babbling_model_dir: Path
+) -> None:
+    target = Target(str(babbling_model_dir), None)
+    callers = [ask(generator, target, TICKETS[0], 3, n=MAX_OPEN_ROWS // 2) for _ in range(2)]
+    with pytest.raises(Problem) as caught:
+        ask(generator, target, TICKETS[1])
+    answer = caught.value.response()
+    assert (answer.status_code, caught.value.code) == (503, "queue_full")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert "256 answers are waited for already; at most 256 may be." in caught.value.message
+    for caller in callers:
+        caller.answer(n=MAX_OPEN_ROWS // 2)
+    assert ask(generator, target, TICKETS[1]).answer()
+
+
+def test_an_adapter_deleted_while_its_request_waits_is_a_404_and_hurts_nobody_else(
+    generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
+) -> None:
+    base, doomed = str(babbling_model_dir), tmp_path / "ftjob-doomed" / "adapter"
+    shutil.copytree(adapters[0], doomed)
+    busy = ask(generator, Target(base, None), TICKETS[1], 40)
+    lost, other = (
+        ask(generator, Target(base, doomed), TICKETS[1]),
+        ask(generator, Target(base, None), TICKETS[2]),
+    )
+    shutil.rmtree(doomed)
+    with pytest.raises(Problem) as caught:
+        lost.answer()
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert caught.value.message == (
+        "There is no adapter 'ftjob-doomed' on this trainer. It was deleted while the request waited."
+    )
+    assert busy.answer()
+    assert other.answer()
+
+
+def test_more_adapters_than_memory_holds_are_answered_in_turn(
+    generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
+) -> None:
+    base = str(babbling_model_dir)
+    copies = [tmp_path / f"ftjob-{n}" / "adapter" for n in range(10)]
+    for n, folder in enumerate(copies):
+        shutil.copytree(adapters[n % 3], folder)
+    said = [ask(generator, Target(base, folder), TICKETS[1]) for folder in copies]
+    answers = [caller.answer() for caller in said]
+    assert answers == [answers[n % 3] for n in range(10)]
+    assert len(set(answers)) == 3
+
+
+def test_a_tuned_model_makes_no_embeddings(generator: Generator, adapters: Sequence[Path]) -> None:
+    caller = Caller()
+    generator.submit(EmbeddingRequest(Target("/nowhere", adapters[0]), ["hi"], caller.heard.put))
+    with pytest.raises(Problem) as caught:
+        caller.answer()
+    assert (caught.value.status, caught.value.code) == (404, "model_cannot_embed")
+
+
+def row(prompt: int, limit: int = 10, base: str = "a", adapter: str | None = None) -> Row:
+    asked = request(Target(base, Path(adapter) if adapter else None), "hi", limit, Caller())
+    vocabulary: Any = None  # nothing is written here
+    return Row(asked, 0, [1] * prompt, limit, vocabulary, None)
+
+
+def test_a_batch_begins_with_who_waited_longest_and_takes_its_likes_of_the_same_base() -> None:
+    rows = [row(50), row(400), row(60, base="b"), row(55, adapter="x"), row(40, adapter="y")]
+    chosen = choose_batch(rows, Room(3, 10_000), mixes=True)
+    assert [one.prompt for one in chosen] == [[1] * 50, [1] * 55, [1] * 40]
+    assert choose_batch(rows, Room(3, 10_000), mixes=False) == [rows[0], rows[1]]
+
+
+def test_a_batch_is_as_large_as_the_memory_for_prompts_and_answers() -> None:
+    rows = [row(50, 50) for _ in range(10)]
+    assert len(choose_batch(rows, Room(16, 450), mixes=True)) == 4
+    assert choose_batch(rows, Room(16, 99), mixes=True) == []
+    assert len(fill(rows[:2], rows[2:], Room(16, 450))) == 2
+
+
+def test_a_batch_has_no_more_adapters_than_memory_holds() -> None:
+    rows = [row(50, adapter=f"job-{n}") for n in range(12)]
+    assert len(choose_batch(rows, Room(16, 10**6), mixes=True)) == 8
+
+
+def test_a_token_takes_what_the_cache_keeps_of_it(babbling_model_dir: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(babbling_model_dir)
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(input_ids=torch.ones(1, 10, dtype=torch.long), cache=cache, use_cache=True)
+    layers: list[Any] = list(cache.layers)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert 10 * memory.bytes_a_token(model.config, torch.float32) == kept
+
+
+def test_free_memory_is_what_linux_says_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 8000 kB\nMemAvailable:    3000 kB\n", encoding="ascii")
+    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    assert memory.free_bytes(torch.device("cpu")) == 3_072_000
+    assert memory.tokens_that_fit(3_072_000, 1_000) == 1_024
+
+
+def test_a_job_that_trains_leaves_serving_the_smaller_part_of_a_gpu() -> None:
+    assert memory.share_of(is_training=True) < 0.5 < memory.share_of(is_training=False)

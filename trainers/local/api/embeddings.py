@@ -1,0 +1,71 @@
+"""Embeddings: parses the request, waits for the generator, answers as numbers or as base64 of 32-bit floats."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from trainers.local.api.waiting import Inbox
+from trainers.local.problems import invalid
+from trainers.local.serving.serve import Generator
+from trainers.local.serving.values import Embedded, EmbeddingRequest, Target
+
+MAX_TEXTS = 2_048
+FIELDS = ("model", "input", "encoding_format", "user")
+
+
+@dataclass(frozen=True)
+class EmbeddingOrder:
+    model: str
+    texts: tuple[str, ...]
+    is_base64: bool
+
+
+def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
+    """Raises Problem (400) that names the field."""
+    for name, value in body.items():
+        if name not in FIELDS and value is not None:
+            text = f"This trainer does not know the parameter '{name}'. Known are {', '.join(FIELDS)}."
+            raise invalid(text, name, "unknown_parameter")
+    model, form = body.get("model"), body.get("encoding_format")
+    if not isinstance(model, str) or not model:
+        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+    if form not in (None, "float", "base64"):
+        raise invalid(f"'encoding_format' is {form!r}; allowed are float, base64.", "encoding_format")
+    return EmbeddingOrder(model, _texts(body.get("input")), form == "base64")
+
+
+def _texts(given: object) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        text = "'input' must be text or a list of texts, none of them empty. Token ids are not read here."
+        raise invalid(text, "input", "invalid_type")
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise invalid(f"'input' has {len(texts)} texts; it must have 1 to {MAX_TEXTS}.", "input")
+    return tuple(texts)
+
+
+async def embed(request: Request, generator: Generator, target: Target, order: EmbeddingOrder) -> Response:
+    """Raises Problem."""
+    inbox = Inbox(request)
+    inbox.ticket = generator.submit(EmbeddingRequest(target, order.texts, inbox.put))
+    found = await inbox.next_or_hung_up()
+    assert isinstance(found, Embedded)  # noqa: S101  a Problem was raised
+    data = [
+        {"object": "embedding", "index": index, "embedding": _written(vector, order)}
+        for index, vector in enumerate(found.vectors)
+    ]
+    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+    return JSONResponse({"object": "list", "data": data, "model": order.model, "usage": usage})
+
+
+def _written(vector: Sequence[float], order: EmbeddingOrder) -> Sequence[float] | str:
+    if not order.is_base64:
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

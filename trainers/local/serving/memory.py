@@ -1,0 +1,78 @@
+"""How much memory an answer takes, how much there is, and how serving and training share one GPU. Imports torch.
+
+A job's process and the server's know nothing of each other's memory, so they divide a GPU beforehand: while a job
+trains, serving keeps to SHARE_WHILE_TRAINING of it, which PyTorch enforces; models that take more are put away.
+On a CPU the system's free memory counts, whoever uses the rest.
+"""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SHARE_ALONE = 0.9
+SHARE_WHILE_TRAINING = 0.3
+# The cache is there twice for a moment, when rows leave or come in, and attention needs room beside it.
+CACHE_COPIES = 3
+MEMINFO = Path("/proc/meminfo")
+
+
+def bytes_a_token(config: Any, dtype: torch.dtype) -> int:
+    """Keys and values of one token in all layers."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
+
+
+def tokens_that_fit(free: int, a_token: int) -> int:
+    """Of all rows of a batch together."""
+    return max(0, free) // (CACHE_COPIES * a_token)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What a batch may take now. None where the machine doesn't say."""
+    if device.type == "cuda":
+        return _free_on_gpu(device)
+    return _available(MEMINFO) if device.type == "cpu" else None
+
+
+def keep_to_share(device: torch.device, is_training: bool) -> bool:
+    """Of a GPU. False where more is taken already: the caller puts models away, and lets go of their memory."""
+    if device.type != "cuda":
+        return True
+    share = share_of(is_training)
+    torch.cuda.set_per_process_memory_fraction(share, device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.memory_reserved(device) <= share * total
+
+
+def share_of(is_training: bool) -> float:
+    return SHARE_WHILE_TRAINING if is_training else SHARE_ALONE
+
+
+def let_go(device: torch.device) -> None:
+    """Give freed memory back, so that others can have it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _free_on_gpu(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return int(min(free + kept, allowed - torch.cuda.memory_allocated(device)))
+
+
+def _available(meminfo: Path) -> int | None:
+    """Linux's own estimate of what can be had without swapping."""
+    if not meminfo.exists():
+        return None
+    lines = meminfo.read_text(encoding="ascii").splitlines()
+    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return int(found.split()[1]) * 1024 if found else None

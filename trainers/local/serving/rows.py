@@ -1,0 +1,161 @@
+"""One answer on its way: chooses its next token, ends at a stop text, a limit or a grammar's end. Imports torch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainers.local.problems import Problem
+from trainers.local.serving.constraints import Guide
+from trainers.local.serving.values import Answered, Likelihood, Piece, Request
+from trainers.local.serving.vocabulary import Vocabulary
+
+GREEDY_BELOW = 1e-3
+HALF = "\ufffd"  # stands for a character whose last bytes are still to come
+
+
+class Row:
+    """Answer number `index` to a request's prompt. `limit` in tokens."""
+
+    def __init__(
+        self,
+        request: Request,
+        index: int,
+        prompt: list[int],
+        limit: int,
+        vocabulary: Vocabulary,
+        guide: Guide | None,
+    ) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.limit = limit
+        self.is_done = False
+        sampling = request.sampling
+        self._is_plain = (
+            sampling.temperature < GREEDY_BELOW and guide is None and sampling.top_logprobs is None
+        )
+        self._index = index
+        self._sampling = sampling
+        self._vocabulary = vocabulary
+        self._guide = guide.copy() if guide else None
+        self._tokens: list[int] = []
+        self._likelihoods: list[tuple[int, Likelihood]] = []  # where each token's text begins
+        self._sent = 0
+        seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+        self._dice = torch.Generator().manual_seed((seed + index) % 2**63)
+
+    @property
+    def ids(self) -> list[int]:
+        """All that the model has to have read for the next token."""
+        return self.prompt + self._tokens
+
+    @property
+    def size(self) -> int:
+        """Tokens that it may come to."""
+        return len(self.prompt) + self.limit
+
+    @property
+    def newest(self) -> int:
+        return self._tokens[-1]
+
+    def take(self, logits: Tensor, likeliest: int) -> None:
+        """The next token: `likeliest` or another, by `logits` (vocabulary,). What is wrong with this row is told to
+        its own caller, and ends the answers to the same request."""
+        if self.request.ticket.is_abandoned:
+            self.is_done = True
+            return
+        try:
+            self._accept(likeliest if self._is_plain else self._choose(logits))
+        except Problem as problem:
+            self.request.emit(problem)
+            self.request.ticket.abandon()
+            self.is_done = True
+
+    def _choose(self, logits: Tensor) -> int:
+        logits = logits.float().cpu()
+        allowed = logits.masked_fill(~self._guide.allowed(), -torch.inf) if self._guide else logits
+        token = self._draw(allowed)
+        if self._sampling.top_logprobs is not None and token not in self._vocabulary.ends:
+            self._note(token, torch.log_softmax(logits, -1), self._sampling.top_logprobs)
+        return token
+
+    def _accept(self, token: int) -> None:
+        if token in self._vocabulary.ends:
+            self._finish("stop", self._text())
+        else:
+            self._add(token)
+            self._look_at_text()
+
+    def _draw(self, logits: Tensor) -> int:
+        """By temperature and top_p."""
+        if self._sampling.temperature < GREEDY_BELOW:
+            return int(logits.argmax())
+        chances = torch.softmax(logits / self._sampling.temperature, -1)
+        ordered, tokens = chances.sort(descending=True)
+        ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # the first always stays
+        return int(tokens[torch.multinomial(ordered, 1, generator=self._dice)])
+
+    def _note(self, token: int, logprobs: Tensor, others: int) -> None:
+        values, tokens = logprobs.topk(others)
+        named = tuple(
+            (self._vocabulary.bytes_of(int(other)), float(value))
+            for value, other in zip(values, tokens, strict=True)
+        )
+        likelihood = Likelihood(self._vocabulary.bytes_of(token), float(logprobs[token]), named)
+        self._likelihoods.append((len(self._text().rstrip(HALF)), likelihood))
+
+    def _add(self, token: int) -> None:
+        """And all that the grammar leaves no choice about, if it leads to the end: no pass through the model."""
+        self._tokens.append(token)
+        if self._guide is None:
+            return
+        self._guide.accept(token)
+        if self._sampling.stop or self._sampling.top_logprobs is not None:
+            return
+        rest = self._guide.rest(self.limit - len(self._tokens))
+        if rest is not None:
+            self._tokens += rest
+            self._finish("stop", self._text())
+
+    def _look_at_text(self) -> None:
+        if self.is_done:
+            return
+        stops = self._sampling.stop
+        text = self._text() if self.request.streams or stops else ""
+        ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+        if ends:
+            self._likelihoods = [one for one in self._likelihoods if one[0] < min(ends)]
+            self._finish("stop", text[: min(ends)])
+        elif len(self._tokens) >= self.limit:
+            self._finish("length", self._text())
+        elif self.request.streams:
+            certain = text[: len(text) - _uncertain(text, stops)]
+            self._send(certain, len(certain))
+
+    def _finish(self, reason: Literal["stop", "length"], text: str) -> None:
+        self._send(text, len(text) + 1)
+        self.request.emit(Answered(self._index, reason, len(self.prompt), len(self._tokens)))
+        self.is_done = True
+
+    def _send(self, text: str, end: int) -> None:
+        """What is new, and the likelihoods of tokens whose text begins before `end`."""
+        told = tuple(one for begins, one in self._likelihoods if begins < end)
+        if len(text) > self._sent or told:
+            self._likelihoods = self._likelihoods[len(told) :]
+            self.request.emit(Piece(self._index, text[self._sent :], told))
+            self._sent = len(text)
+
+    def _text(self) -> str:
+        return self._vocabulary.text(self._tokens)
+
+
+def _uncertain(text: str, stops: Sequence[str]) -> int:
+    """How many last characters may still change: half a character, or what may become a stop text."""
+    if text.endswith(HALF):
+        return len(text) - len(text.rstrip(HALF))
+    sizes = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
+    return max(sizes, default=0)

@@ -1,0 +1,137 @@
+"""What is asked of the generator and what it answers. No torch, no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from trainers.local.problems import Problem
+from trainers.local.spool import Quantization
+
+DEFAULT_MAX_TOKENS = 512
+
+Weights = tuple[str, Quantization]
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`max_tokens` None: 512. Greedy below a temperature of 0.001. The answer ends before a `stop`.
+
+    `n` answers to the same prompt, the second with the seed after the first's. `top_logprobs`: how many other
+    tokens are named at each place, None for no log-probabilities at all. `grammar` as constraints.py writes it.
+    """
+
+    temperature: float
+    top_p: float
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    seed: int | None
+    n: int = 1
+    top_logprobs: int | None = None
+    grammar: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A base model (local folder or hub id), the folder of an adapter over it, and the format of the base's weights
+    that the adapter was trained on."""
+
+    base: str
+    adapter: Path | None
+    quantization: Quantization = "none"
+
+    @property
+    def weights(self) -> Weights:
+        """What is loaded once for all adapters over it."""
+        return self.base, self.quantization
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Of one token: the natural logarithm of the model's own probability, at temperature 1, before `top_p` and
+    before any constraint. `others`: the likeliest tokens at its place, itself perhaps among them."""
+
+    token: bytes
+    logprob: float
+    others: tuple[tuple[bytes, float], ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of answer number `index`. `tokens` is empty where nobody asked for log-probabilities."""
+
+    index: int
+    text: str
+    tokens: tuple[Likelihood, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The end of answer number `index`. `completion_tokens` leaves the token out that ends the turn."""
+
+    index: int
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A vector a text, and the tokens that were read."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    tokens: int
+
+
+Outcome = Piece | Answered | Embedded | Problem
+Emit = Callable[[Outcome], object]
+
+
+class Ticket:
+    """A place in the queue."""
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.is_abandoned = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """`emit` hears Pieces and one Answered for each of `sampling.n`, or a Problem, from the generator's thread."""
+
+    target: Target
+    messages: Sequence[ChatMessage]
+    sampling: Sampling
+    streams: bool
+    emit: Emit
+    ticket: Ticket = field(default_factory=Ticket)
+
+    @property
+    def rows(self) -> int:
+        return self.sampling.n
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """`texts` become vectors of unit length; `emit` hears one Embedded or a Problem."""
+
+    target: Target
+    texts: Sequence[str]
+    emit: Emit
+    ticket: Ticket = field(default_factory=Ticket)
+
+    @property
+    def rows(self) -> int:
+        """Texts are read many at a time, and nothing is written."""
+        return -(-len(self.texts) // 16)
