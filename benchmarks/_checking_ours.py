@@ -1,5 +1,5 @@
-"""Our check of one file, for `checking.py` to time. `python benchmarks/_checking_ours.py FILE FOLDER` prints what it
-found and how long each part took; the two files that it splits FILE into go to FOLDER.
+"""Our check of one file, for `checking.py` to time: `python benchmarks/_checking_ours.py FILE [FOLDER]` prints what it
+found and how long each part took. With a FOLDER the two files that it splits FILE into are written there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-def main(source: Path, out: Path) -> None:
+def main(source: Path, out: Path | None) -> None:
     from trainers.dataset import Columns, Limits, check_file
 
     report = check_file(source, source.name, Columns(), out, 7, limits=Limits(max_bytes=1_000_000_000))
@@ -20,4 +20,4 @@ def main(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

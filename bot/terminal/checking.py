@@ -53,13 +53,13 @@ def check(
     local_models: Mapping[str, Path] = NO_MODELS,
     how: How = QUICKLY,
 ) -> Report:
-    """The split files are made and thrown away."""
+    """The split files are made only where a local model's tokens are to be counted in them, and thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         return check_file(
             file,
             file.name,
             Columns(text, label),
-            Path(folder),
+            Path(folder) if local_models else None,
             SEED,
             limits=how.limits,
             encoding=how.rows.encoding,
@@ -84,7 +84,7 @@ def check_against(
             file,
             file.name,
             columns,
-            folder,
+            None,
             SEED,
             limits=how.limits,
             encoding=how.rows.encoding,
@@ -102,19 +102,18 @@ def check_beside(
     held = _test_rows(holdout, columns)
     if isinstance(held, Refusal):
         return held
-    with tempfile.TemporaryDirectory() as made:
-        return check_file(
-            file,
-            file.name,
-            columns,
-            Path(made),
-            SEED,
-            limits=how.limits,
-            encoding=how.rows.encoding,
-            deep=how.deep,
-            presidio=how.presidio,
-            holdout=held,
-        )
+    return check_file(
+        file,
+        file.name,
+        columns,
+        None,
+        SEED,
+        limits=how.limits,
+        encoding=how.rows.encoding,
+        deep=how.deep,
+        presidio=how.presidio,
+        holdout=held,
+    )
 
 
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:

@@ -119,7 +119,7 @@ def check_file(
     path: Path,
     name: str,
     columns: Columns,
-    out_dir: Path,
+    out_dir: Path | None,
     seed: int,
     *,
     limits: Limits = DEFAULT_LIMITS,
@@ -132,7 +132,8 @@ def check_file(
     local_models: Mapping[str, Path] = NO_MODELS,
     lengths_by: Encoding | None = None,
 ) -> Report:
-    """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task.
+    """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task. Without an
+    `out_dir` nothing is written, and nothing counted for `local_models`.
 
     `holdout` is one that was frozen earlier (chat JSONL, or its rows): it stays the holdout, every row is for
     training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
@@ -159,7 +160,9 @@ def check_file(
         every = (*taken.findings(lengths, lengths_by or encoding), found, *looked.found)
         findings = in_order([finding for each in every for finding in each.sorted()])
         blocked = any(finding.blocks for finding in findings)
-        files = None if blocked else _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
+        files = None
+        if out_dir is not None and not blocked:
+            files = _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
         clock.stage("split")
         facts, progress = taken.rows.facts, taken.progress
         own = lengths_by.folder if lengths_by else None
@@ -180,11 +183,11 @@ def check_file(
             source_sha256=sha256_of(path),
             train_sha256=files.train if files else None,
             holdout_sha256=files.holdout if files else None,
-            n_train=len(facts) - len(parts.held) if files else 0,
-            n_holdout=len(parts.held) + len(parts.kept) if files else 0,
+            n_train=0 if blocked else len(facts) - len(parts.held),
+            n_holdout=0 if blocked else len(parts.held) + len(parts.kept),
             seed=seed,
             trained_tokens=local_counts(out_dir / f"{files.train}.jsonl", local_models, known)
-            if files
+            if out_dir and files
             else (),
             duplicate_tokens=facts.duplicate_tokens,
             token_lengths=histogram(lengths),

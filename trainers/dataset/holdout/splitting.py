@@ -139,7 +139,12 @@ def _strata(
     for first in groups.further:
         orders[first] = min([(keys[row], orders[row]) for row in groups.rows(first)])[1]
     strata: dict[str, list[int]] = defaultdict(list)
-    for first in sorted(groups.firsts, key=orders.__getitem__):
+    in_order = sorted(groups.firsts, key=orders.__getitem__)
+    if not groups.further:
+        for first in in_order:
+            strata[labels[first]].append(first)
+        return strata
+    for first in in_order:
         alone = first not in groups.further
         strata[labels[first] if alone else _label([labels[row] for row in groups.rows(first)])].append(first)
     return strata

@@ -49,7 +49,7 @@ def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Faul
     views = {"as it is": joined.whole, "kinds": joined.whole.translate(_KINDS)}
     for hint in _HINTS:
         view = views[hint.view]
-        for place in joined.holding(partial(hint.next_in, view)) if hint.first in view else ():
+        for place in joined.holding(partial(hint.next_in, view)) if hint.may_be_in(view) else ():
             suspected[place].append(hint)
     held = {place: _faults(texts[place], _patterns_of(hints)) for place, hints in suspected.items()}
     return {place: faults for place, faults in held.items() if faults}
@@ -81,15 +81,19 @@ def _anything(_: str) -> bool:
 
 @dataclass(frozen=True)
 class _Hint:
-    """Something quick to find that is wherever a pattern matches. `first` is what it begins with:
-    something rare is the quickest to miss.
+    """Something quick to find that is wherever a pattern matches. One of `parts` is in
+    each: something rare and long is the quickest to miss.
 
     The view "kinds" has A for every capital, 0 for every digit and - for what may stand between digits.
     """
 
     view: Literal["as it is", "kinds"]
-    first: bytes
+    parts: tuple[bytes, ...]
     shape: re.Pattern[bytes]
+
+    def may_be_in(self, text: bytes) -> bool:
+        """From behind, since bytes.rfind takes two thirds of the time of bytes.find."""
+        return any(text.rfind(part) >= 0 for part in self.parts)
 
     def next_in(self, text: bytes, start: int) -> int:
         """Where, or -1."""
@@ -149,15 +153,15 @@ _KINDS = bytes(
     48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
     for b in range(256)
 )
-_CAPITAL = _Hint("as it is", b"A", re.compile(rb"A(?:KIA|SIA|Iza)"))
-_DASH = _Hint("as it is", b"-", re.compile(rb"-(?:(?<=sk-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=-----))"))
-_UNDERSCORE = _Hint("as it is", b"_", re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opusr]_)|(?<=github_)pat_)"))
-_ANGLE = _Hint("as it is", b"<", re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
-_BRACKET = _Hint("as it is", b"[", re.compile(rb"\[/?INST\]"))
-_AT = _Hint("as it is", b"@", re.compile(rb"@"))
-_PLUS = _Hint("as it is", b"+", re.compile(rb"\+[1-9][0-9 ().-]"))
-_ACCOUNT = _Hint("kinds", b"AA00", re.compile(rb"AA00(?:-?[A0]{4}){2}"))
-_DIGITS = _Hint("kinds", b"0", re.compile(rb"0" + rb"-?0" * 12))
+_CAPITAL = _Hint("as it is", (b"A",), re.compile(rb"A(?:KIA|SIA|Iza)"))
+_DASH = _Hint("as it is", (b"-",), re.compile(rb"-(?:(?<=sk-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=-----))"))
+_UNDERSCORE = _Hint("as it is", (b"_",), re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opusr]_)|(?<=github_)pat_)"))
+_ANGLE = _Hint("as it is", (b"<",), re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
+_BRACKET = _Hint("as it is", (b"[",), re.compile(rb"\[/?INST\]"))
+_AT = _Hint("as it is", (b"@",), re.compile(rb"@"))
+_PLUS = _Hint("as it is", (b"+",), re.compile(rb"\+[1-9][0-9 ().-]"))
+_ACCOUNT = _Hint("kinds", (b"AA00",), re.compile(rb"AA00(?:-?[A0]{4}){2}"))
+_DIGITS = _Hint("kinds", (b"0" * 13, b"0-0"), re.compile(rb"0" + rb"-?0" * 12))
 _HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _DIGITS)
 
 _AWS, _SLACK, _GITHUB = (

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
+from operator import itemgetter
 from typing import BinaryIO
 
 from trainers.dataset.findings import Fault, Findings
@@ -28,6 +29,7 @@ from trainers.dataset.values import UNSEEN, Example, Limits
 from trainers.types import Role
 
 _CONTROLS = bytes(1 if byte < 32 and byte != 10 else 0 for byte in range(256))
+_UNSEEN, _FIRST = frozenset(UNSEEN), itemgetter(0)
 _ANY_CONTROLS = bytes(1 if byte < 32 else 0 for byte in range(256))
 
 
@@ -160,9 +162,15 @@ def _grouped(shapes: list[Shape | None], texts: list[Texts], one_line: bool) -> 
         groups = _groups([shape for shape in shapes if shape is not None], texts, known)
     except UnicodeDecodeError:
         return _Framed(range(len(shapes)))
-    columns = [column for group in groups for column in group.columns]
-    whole = all("" not in [text.strip(UNSEEN) for text in column.texts] for column in columns)
-    return _Framed(parsed, groups, one_line) if whole else _Framed(range(len(shapes)))
+    has_blank = any(_has_blank(column.texts) for group in groups for column in group.columns)
+    return _Framed(range(len(shapes))) if has_blank else _Framed(parsed, groups, one_line)
+
+
+def _has_blank(texts: Sequence[str]) -> bool:
+    """A blank one begins with what is not seen, as few others do."""
+    if not all(texts):
+        return True
+    return not _UNSEEN.isdisjoint(map(_FIRST, texts)) and "" in [text.strip(UNSEEN) for text in texts]
 
 
 def _groups(shapes: Sequence[Shape], contents: Sequence[Texts], places: Sequence[int]) -> list[Group]:
