@@ -1,7 +1,8 @@
-"""One way to train, in a process of its own, driven by `training.py`: `_training_loop.py NAME MODEL ROWS`.
+"""One way to train, in a process of its own, driven by `training.py`: `_training_loop.py NAME MODEL ROWS STEPS`.
 
 Reads a word a line and answers with JSON: "step" trains on the next batch, "score" measures the rows held out and ends.
-All ways have the same base model, LoRA, batch size, optimizer and rows; tokens are ours, so that all see the same.
+All ways have the same base model, LoRA, batch size, optimizer and rows; tokens are ours, so that all see the same
+rows, STEPS batches of them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from trainers.local.spool import LoraSettings
 from trainers.local.training.base import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device, best_dtype
-from trainers.local.training.lora import batches, learn
-from trainers.local.training.packing import abilities, measure, pack_rows
+from trainers.local.training.lora import Trainee, batches, learn
+from trainers.local.training.memory import Room
+from trainers.local.training.packing import abilities, measure, pack_rows, pack_tokens
 
 SETTINGS = LoraSettings()
 SEED = 20261124
@@ -48,10 +50,10 @@ class Way:
     step: Callable[[], tuple[float, int, int]]
 
 
-def main(name: str, source: Path, chats: Path) -> None:
+def main(name: str, source: Path, chats: Path, steps: int) -> None:
     torch.manual_seed(SEED)
     rows = read_rows(chats, load_tokenizer(str(source)), SETTINGS.max_length, "training_file").rows
-    held, learnt = rows[:HELD_OUT], rows[HELD_OUT:]
+    held, learnt = rows[:HELD_OUT], rows[HELD_OUT:][: steps * SETTINGS.batch_size]
     way = WAYS[name](source, learnt)
     tell({"dtype": str(way.dtype).removeprefix("torch."), "linear_parameters": linear_parameters(way.model)})
     for word in sys.stdin:
@@ -100,13 +102,13 @@ def ours(source: Path, rows: Batch) -> Way:
     longest = max(len(row.ids) for row in rows)
     base = load_model(str(source), device, dtype, longest)
     able = abilities(base, longest)
-    model = add_lora(base, SETTINGS)
-    optimizer, work = new_optimizer(model), endless(rows)
+    model, work = add_lora(base, SETTINGS), endless(rows)
+    room = Room(pack_tokens(device), None, packs=able.packs, tell=print)
+    trainee = Trainee(model, new_optimizer(model), able, room, look=lambda: None)
 
     def step() -> tuple[float, int, int]:
         batch = next(work)
-        loss = learn(model, batch, able, optimizer, SETTINGS.learning_rate, 1).loss
-        return loss, len(batch), tokens_of(batch)
+        return learn(trainee, batch, SETTINGS.learning_rate, 1).loss, len(batch), tokens_of(batch)
 
     return Way(model, dtype, step)
 
@@ -232,4 +234,4 @@ def tell(value: dict[str, object] | dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

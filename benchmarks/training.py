@@ -68,7 +68,7 @@ def main() -> None:
     make_demo_model(asked.model)
     with tempfile.TemporaryDirectory() as folder:
         chats = as_chats(asked.data, Path(folder))
-        loops = [started(name, asked.model, chats) for name in NAMES]
+        loops = [started(name, asked.model, chats, asked.steps) for name in NAMES]
         for _ in range(asked.steps):
             for loop in loops:
                 loop.steps.append(loop.ask("step"))
@@ -77,9 +77,9 @@ def main() -> None:
     told(loops, matmul_peak(loops[0].about["dtype"]))
 
 
-def started(name: str, model: Path, chats: Path) -> Loop:
+def started(name: str, model: Path, chats: Path, steps: int) -> Loop:
     process = subprocess.Popen(
-        [sys.executable, str(LOOP), name, str(model), str(chats)],
+        [sys.executable, str(LOOP), name, str(model), str(chats), str(steps)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
