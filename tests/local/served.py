@@ -5,6 +5,7 @@ Every answer that passes through `client` is checked against OpenAI's own descri
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -167,9 +169,11 @@ def check_answer(response: Any, checked: Checked) -> None:
 
 def _without_departures(body: Any) -> Any:
     """Where we leave OpenAI's description knowingly: a status 'paused', which their own example has and their list
-    of statuses lacks, and MLflow beside W&B."""
+    of statuses lacks, and MLflow beside W&B. It knows embeddings as numbers only; the SDK asks for base64."""
     if body.get("object") == "list":
         return {**body, "data": [_without_departures(each) for each in body["data"]]}
+    if isinstance(body.get("embedding"), str):
+        return {**body, "embedding": array("f", base64.b64decode(body["embedding"])).tolist()}
     if body.get("object") != "fine_tuning.job":
         return body
     integrations = [each for each in body["integrations"] if each["type"] != "mlflow"]
