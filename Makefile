@@ -39,7 +39,7 @@ demo: setup
 	  $(if $(LABEL),--label "$(LABEL)") $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
 
 test: setup
-	@$(BIN)/python -m pytest -n 2 -m "not e2e and not slow"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e and not slow"
 
 # Fails, not skips, without Chromium and local-slack.
 e2e: setup

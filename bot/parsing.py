@@ -108,6 +108,16 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Pause:
+    run: int
+
+
+@dataclass(frozen=True)
+class Resume:
+    run: int
+
+
+@dataclass(frozen=True)
 class CancelMeasurement:
     measurement: int
 
@@ -184,6 +194,8 @@ Command = (
     | Status
     | Runs
     | Cancel
+    | Pause
+    | Resume
     | CancelMeasurement
     | Results
     | ShowMeasurement
@@ -261,6 +273,16 @@ def _parse_cancel(rest: str) -> Command | Answer:
     return _needs_run("cancel", rest) if number is None else Cancel(number)
 
 
+def _parse_pause(rest: str) -> Command | Answer:
+    number = run_number(rest)
+    return _needs_run("pause", rest) if number is None else Pause(number)
+
+
+def _parse_resume(rest: str) -> Command | Answer:
+    number = run_number(rest)
+    return _needs_run("resume", rest) if number is None else Resume(number)
+
+
 def _parse_results(rest: str) -> Command | Answer:
     measurement = measurement_number(rest)
     if measurement is not None:
@@ -333,6 +355,8 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "estimate": _parse_estimate,
     "start": _parse_start,
     "status": _parse_status,
+    "pause": _parse_pause,
+    "resume": _parse_resume,
     "cancel": _parse_cancel,
     "results": _parse_results,
     "try": _parse_try,

@@ -37,6 +37,7 @@ class Progress:
     evaluated: int = 0
     to_evaluate: int = 0
     note: str | None = None
+    is_paused: bool = False
 
     @property
     def train_seconds(self) -> float:
@@ -49,6 +50,9 @@ class Progress:
         newest = next((event.data for event in events if "train_loss" in event.data), {})
         validated = next((event.data for event in events if "valid_loss" in event.data), {})
         runs = job.status == "running" or job.is_final
+        since = self.running_since or (now if runs else None)
+        if self.is_paused and since is not None and self.ran_until is not None:
+            since += now - self.ran_until  # a pause is no time on the machine
         return replace(
             self,
             step=job.trained_steps or _whole(newest.get("step")) or self.step,
@@ -56,10 +60,11 @@ class Progress:
             train_loss=_number(newest.get("train_loss"), self.train_loss),
             valid_loss=_number(validated.get("valid_loss"), self.valid_loss),
             trained_tokens=job.trained_tokens or self.trained_tokens,
-            running_since=self.running_since or (now if runs else None),
+            running_since=since,
             ran_until=float(job.finished_at) if job.finished_at else now,
             estimated_finish=job.estimated_finish or self.estimated_finish,
             note=note,
+            is_paused=job.status == "paused",
         )
 
     def with_note(self, note: str | None) -> Progress:

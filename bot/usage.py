@@ -20,6 +20,8 @@ USAGE: Mapping[str, str] = {
     " engine=unsloth]",
     "status": "/finetune status [RUN]",
     "runs": "/finetune runs",
+    "pause": "/finetune pause RUN",
+    "resume": "/finetune resume RUN",
     "cancel": "/finetune cancel RUN",
     "results": "/finetune results RUN",
     "try": "/finetune try MODEL your text",

@@ -253,6 +253,12 @@ def m002_evidence(db: SqliteUtils) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m003_pauses(db: SqliteUtils) -> None:
+    db.execute("ALTER TABLE runs ADD COLUMN wish TEXT CHECK (wish IN ('pause', 'resume'))")
+    db.execute("ALTER TABLE runs ADD COLUMN wished_by TEXT")
+
+
 def _statements(script: str) -> list[str]:
     """`executescript` would commit the migration's own transaction, so statements go one by one."""
     statements, current = [], ""

@@ -24,6 +24,7 @@ Decision = Literal["approve", "reject"]
 LedgerKind = Literal["reserve", "settle", "release"]
 OutboxKind = Literal["post", "edit", "ephemeral", "direct", "file"]
 Arm = Literal["base", "tuned"]
+Wish = Literal["pause", "resume"]
 MeasurementKind = Literal["ladder", "curve"]
 MeasurementState = Literal["asked", "running", "done", "failed", "cancelled"]
 DocumentState = Literal["received", "ready", "refused"]
@@ -66,7 +67,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Run:
-    """One plan on its way from request to result. `plan` is canonical JSON, its sha256 `plan_hash`."""
+    """One plan on its way from request to result. `plan` is canonical JSON, its sha256 `plan_hash`.
+
+    `wish`: what a person wants the trainer to do with the job, until it has done so; `wished_by` while it holds.
+    """
 
     id: int
     plan_hash: str
@@ -91,6 +95,8 @@ class Run:
     cancel_asked_by: str | None
     created_at: float
     updated_at: float
+    wish: Wish | None
+    wished_by: str | None
 
 
 @dataclass(frozen=True)

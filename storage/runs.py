@@ -87,6 +87,14 @@ class Runs:
         )
         return Run(**row) if row else None
 
+    def grant(self, run: Run, *, now: float) -> None:
+        """Its wish came true. A newer one stays."""
+        self._db.change(
+            "UPDATE runs SET wish = NULL, wished_by = CASE wish WHEN 'pause' THEN wished_by END, updated_at = ?"
+            " WHERE id = ? AND wish = ?",
+            (now, run.id, run.wish),
+        )
+
     def decide(
         self, run: Run, person: str, decision: Decision, *, reason: str | None = None, now: float
     ) -> bool:

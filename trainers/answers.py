@@ -38,6 +38,10 @@ def read_list(content: bytes, doing: str) -> tuple[tuple[Json, ...], bool]:
     return tuple(rows), page.get("has_more") is True
 
 
+def read_job(content: bytes, doing: str) -> Job:
+    return job(read_object(content, doing), doing)
+
+
 def job(raw: Json, doing: str) -> Job:
     """Decided by status: an error is read only from a job that says it failed."""
     status = required(raw, "status", doing)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TypeVar, cast
 
 import openai
+from openai.resources.fine_tuning.jobs import JobsWithRawResponse
 from openai.types.chat import ChatCompletionMessageParam
 
 from trainers import answers, chatting, faults
@@ -84,9 +85,8 @@ class Trainer:
         `is_closed_to_us` obliges the caller to delete what was uploaded.
         """
         doing = self._doing("asking whether we may train")
-        jobs = self._client.fine_tuning.jobs.with_raw_response
         try:
-            answers.read_list(self._get(doing, lambda: jobs.list(limit=1).content), doing)
+            answers.read_list(self._get(doing, lambda: self._raw_jobs.list(limit=1).content), doing)
             self.models()
         except Refused as refusal:
             return refusal
@@ -136,11 +136,10 @@ class Trainer:
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
         doing = self._doing(f"creating the job for {spec.suffix!r}")
-        jobs = self._client.fine_tuning.jobs.with_raw_response
         content = self._once(
             doing,
             lambda: (
-                jobs.create(
+                self._raw_jobs.create(
                     model=spec.model,
                     training_file=spec.training_file,
                     extra_body=job_body(self.provider, spec),
@@ -148,26 +147,26 @@ class Trainer:
                 ).content
             ),
         )
-        return answers.job(answers.read_object(content, doing), doing)
+        return answers.read_job(content, doing)
 
     def job(self, job_id: str) -> Job:
         doing = self._doing(f"asking for job {job_id!r}")
-        jobs = self._client.fine_tuning.jobs.with_raw_response
-        content = self._get(doing, lambda: jobs.retrieve(job_id).content)
-        return answers.job(answers.read_object(content, doing), doing)
+        return answers.read_job(self._get(doing, lambda: self._raw_jobs.retrieve(job_id).content), doing)
 
     def cancel(self, job_id: str) -> Job:
-        """Refused with 400 where it is final already."""
-        doing = self._doing(f"cancelling job {job_id!r}")
-        jobs = self._client.fine_tuning.jobs.with_raw_response
-        content = self._once(doing, lambda: jobs.cancel(job_id).content)
-        return answers.job(answers.read_object(content, doing), doing)
+        """Refused with 400 where it is final already; pause and resume likewise."""
+        return self._told(f"cancelling job {job_id!r}", lambda: self._raw_jobs.cancel(job_id).content)
+
+    def pause(self, job_id: str) -> Job:
+        return self._told(f"pausing job {job_id!r}", lambda: self._raw_jobs.pause(job_id).content)
+
+    def resume(self, job_id: str) -> Job:
+        return self._told(f"resuming job {job_id!r}", lambda: self._raw_jobs.resume(job_id).content)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls."""
         doing = self._doing(f"asking for the events of job {job_id!r}")
-        jobs = self._client.fine_tuning.jobs.with_raw_response
-        content = self._get(doing, lambda: jobs.list_events(job_id, limit=limit).content)
+        content = self._get(doing, lambda: self._raw_jobs.list_events(job_id, limit=limit).content)
         rows, _ = answers.read_list(content, doing)
         return tuple(answers.event(row, doing) for row in rows[:limit])
 
@@ -253,12 +252,22 @@ class Trainer:
             raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
         return answers.required(answers.read_object(content, doing), "id", doing)
 
+    @property
+    def _raw_jobs(self) -> JobsWithRawResponse:
+        return self._client.fine_tuning.jobs.with_raw_response
+
+    def _told(self, what: str, call: Callable[[], bytes]) -> Job:
+        """A job after it was told to do something. One POST, never repeated by itself."""
+        doing = self._doing(what)
+        return answers.read_job(self._once(doing, call), doing)
+
     def _jobs(self, doing: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
-        jobs = self._client.fine_tuning.jobs.with_raw_response
         return self._rows(
             doing,
             lambda after: (
-                jobs.list(limit=_PAGE, after=after or openai.omit, metadata=filter_by or openai.omit).content
+                self._raw_jobs.list(
+                    limit=_PAGE, after=after or openai.omit, metadata=filter_by or openai.omit
+                ).content
             ),
         )
 

@@ -17,6 +17,7 @@ Ability = Literal[
     "suffix",
     "checkpoints",
     "progress",  # trained_steps / total_steps / estimated_finish on the job
+    "pause",  # a job can be paused, and goes on from where it was when it is resumed
     "early_stopping",  # takes patience beside a validation file, and serves the best checkpoint
     "chat",  # serves the tuned model under /chat/completions
     "expires_after",  # takes a date of expiry with an upload

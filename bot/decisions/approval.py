@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 VALID_FOR_S = 24 * 3600.0
 
-Action = Literal["approve", "reject", "cancel"]
+Action = Literal["approve", "reject", "cancel", "pause"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def may(person: Person | None, action: Action, request: Request, policy: Policy)
     denied = may_take_part(person)
     if denied or person is None:
         return denied
-    if action == "cancel" and person.id == request.requester:
+    if action in ("cancel", "pause") and person.id == request.requester:
         return None
     match action:
-        case "reject" | "cancel":
+        case "reject" | "cancel" | "pause":
             own = None
         case "approve":
             own = _four_eyes(person, request)

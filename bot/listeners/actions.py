@@ -126,6 +126,20 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         wake()
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
+    @app.action(runs.PAUSE)
+    def pause(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = run_work.ask_pause(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(runs.RESUME)
+    def resume(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = run_work.ask_resume(desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
     @app.action(runs.DETAILS)
     def details(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
         result = run_work.look(desk, int(_value(body)))

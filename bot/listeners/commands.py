@@ -86,6 +86,10 @@ def answer_to(
             return runs.listing(run_work.latest(desk))
         case parsing.Cancel(number):
             return _said(run_work.ask_cancel(desk, number, person), general.sentence)
+        case parsing.Pause(number):
+            return _said(run_work.ask_pause(desk, number, person), general.sentence)
+        case parsing.Resume(number):
+            return _said(run_work.ask_resume(desk, number, person), general.sentence)
         case parsing.Try():
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
         case parsing.Upload() | parsing.AskEstimate() | parsing.AskBaseline() | parsing.Knowledge():

@@ -17,6 +17,8 @@ HELP = (
     ("start", "freeze a plan and ask the team to approve it"),
     ("status", "what is running and what came out; with a number, one run or measurement"),
     ("runs", "the latest runs"),
+    ("pause", "keep a training as it is and free its place on the machine"),
+    ("resume", "let it go on from where it was"),
     ("cancel", "stop a run"),
     ("results", "base against tuned, estimate beside actual"),
     ("try", "ask a tuned model something"),

@@ -28,7 +28,7 @@ from bot.views.plans import what
 from bot.views.words import at_most, bar, charge, counted, duration, left
 from storage.records import Run, RunState
 
-CANCEL, DETAILS = "cancel_run", "run_details"
+CANCEL, DETAILS, PAUSE, RESUME = "cancel_run", "run_details", "pause_run", "resume_run"
 STAGES: tuple[tuple[str, tuple[RunState, ...]], ...] = (
     ("approved", ("approved",)),
     ("sent", ("creating",)),
@@ -77,18 +77,29 @@ class Look:
     result: RunResult | None
     now: float
     running: Sequence[RunningError] = ()
+    can_pause: bool = False
 
 
-def card(run: Run, plan: Plan, progress: Progress, now: float, spent_micros: int | None = None) -> Message:
+def card(
+    run: Run,
+    plan: Plan,
+    progress: Progress,
+    now: float,
+    *,
+    spent_micros: int | None = None,
+    can_pause: bool = False,
+) -> Message:
     """Stages, step, loss, time left, cost so far."""
-    headline = _headline(run, plan)
+    headline = f"Run {run.id} is paused: {what(plan)}" if progress.is_paused else _headline(run, plan)
     below: list[Block] = []
     if run.state in ("training", "evaluating"):
         below.append(section(f"{bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
         below.append(fields(_numbers(plan, progress, spent_micros)))
+    if progress.is_paused and run.wished_by:
+        below.append(context(f"Paused by <@{run.wished_by}>."))
     if progress.note:
         below.append(context(escape(progress.note)))
-    below.append(_buttons(run) if run.state in UNDER_WAY else context(_where_next(run)))
+    below.append(_buttons(run, progress, can_pause) if run.state in UNDER_WAY else context(_where_next(run)))
     return Message(
         escape(headline),
         (header(headline), section(_stages(run)), *below),
@@ -127,12 +138,12 @@ def look(seen: Look) -> Message:
         return results.card(seen.run, seen.plan, seen.result, seen.running)
     if seen.run.error:
         return ended(seen.run, seen.plan, _why(seen.run))
-    return card(seen.run, seen.plan, seen.progress, seen.now)
+    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause)
 
 
 def line(look: Look) -> str:
     """Where a run stands, after its name in a list."""
-    words = STATE_WORDS[look.run.state]
+    words = "paused" if look.progress.is_paused else STATE_WORDS[look.run.state]
     if look.result:
         return results.in_short(look.result)
     if look.run.state == "training" and look.progress.total_steps:
@@ -212,6 +223,8 @@ def _time_left(run: Run, progress: Progress, now: float) -> str:
             if progress.to_evaluate
             else "about to ask both models"
         )
+    if progress.is_paused:
+        return "paused"
     if progress.estimated_finish:
         return left(progress.estimated_finish - now)
     return "getting ready"
@@ -235,7 +248,7 @@ def _cost(plan: Plan, spent_micros: int | None) -> str:
     return f"{charge(spent_micros)}, approved {most}" if spent_micros else most
 
 
-def _buttons(run: Run) -> Block:
+def _buttons(run: Run, progress: Progress, can_pause: bool) -> Block:
     sure = confirm(
         f"Cancel run {run.id}?",
         "What was trained so far is lost; what it has cost so far stays spent.",
@@ -243,8 +256,11 @@ def _buttons(run: Run) -> Block:
         "Let it go on",
     )
     number = str(run.id)
+    hold = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
     return actions(
-        button("Details", DETAILS, number), button("Cancel", CANCEL, number, style="danger", confirm=sure)
+        button("Details", DETAILS, number),
+        *([hold] if can_pause and run.state == "training" else []),
+        button("Cancel", CANCEL, number, style="danger", confirm=sure),
     )
 
 

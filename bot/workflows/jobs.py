@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bot.results import Progress
 from bot.views.blocks import escape
@@ -22,6 +23,8 @@ LOOK_AGAIN_S = 10.0
 POLL_S = 2.0
 MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
+
+Wish = Literal["cancel", "pause", "resume"]
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +124,12 @@ def look_for(trainer: Trainer, attempt: Attempt, now: float) -> Started | Later 
 
 
 def followed(
-    trainer: Trainer, job_id: str, known: Progress, now: float, *, cancel: bool
+    trainer: Trainer, job_id: str, known: Progress, now: float, wish: Wish | None
 ) -> tuple[Job, Progress]:
-    """One look at a job, cancelled where that is wished: it, and how far it is. TrainerError's family."""
+    """One look at a job, after what is wished for it was done: it, and how far it is. TrainerError's family."""
     job = trainer.job(job_id)
-    if cancel and not job.is_final:
-        job = _cancelled(trainer, job)
+    if wish is not None and not job.is_final:
+        job = _moved(trainer, job, wish)
     events = trainer.events(job.id, 20) if job.status in ("running", "paused") or job.is_final else ()
     return job, _progress(known, job, events, now)
 
@@ -147,10 +150,16 @@ def _may_create(trainer: Trainer, attempt: Attempt, now: float) -> bool:
     return now - attempt.since >= SETTLE_S
 
 
-def _cancelled(trainer: Trainer, job: Job) -> Job:
-    """A job that ended while it was being cancelled refuses that; what it is now counts."""
+def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
+    """A job that ended meanwhile refuses to be moved; what it is now counts."""
     try:
-        return trainer.cancel(job.id)
+        match wish:
+            case "cancel":
+                return trainer.cancel(job.id)
+            case "pause":
+                return trainer.pause(job.id)
+            case "resume":
+                return trainer.resume(job.id)
     except Refused:
         now = trainer.job(job.id)
         if not now.is_final:
@@ -164,8 +173,10 @@ def _progress(known: Progress, job: Job, events: tuple[Event, ...], now: float) 
     if not job.has_known_status:
         note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
     elif job.status == "paused":
-        why = next((event.message for event in events if "paused" in event.message), "It was paused there.")
-        note = f"Paused on the trainer: {why} It goes on when it is resumed there; nothing is lost."
+        why = next(
+            (event.message for event in events if "paused" in event.message), "It was paused on the trainer."
+        )
+        note = f"{why} It goes on from there once somebody resumes it."
     elif job.status in QUEUED_STATUSES:
         note = "Waiting for a free place on the trainer."
     return known.with_job(job, events, note, now)

@@ -1,4 +1,4 @@
-"""What people ask about runs, and their wish to cancel one."""
+"""What people ask about runs, and their wishes: to cancel one, to pause it, to let it go on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 from bot.decisions.approval import Request, may
 from bot.decisions.planning import plan_from_json
 from bot.results import Progress, Refusal, RunResult
+from bot.views.blocks import escape
 from bot.views.runs import SAID, Look
-from bot.workflows import calibrating, plans
+from bot.workflows import calibrating, plans, telling
 from bot.workflows.desk import Desk
-from storage.records import OPEN_RUN_STATES, Run
+from storage.records import OPEN_RUN_STATES, Run, Wish
 
 LATEST = 15
 
@@ -50,6 +51,54 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
     return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
 
 
+def ask_pause(desk: Desk, number: int, person: str) -> str | Refusal:
+    """Note the wish; the next look at the job carries it out."""
+    run = desk.store.runs.get(number)
+    if run is None:
+        return _no_such_run(number)
+    if run.wish == "pause" or (is_paused(run) and run.wish is None):
+        return Refusal(f"Run {number} is paused already. `/finetune resume {number}` lets it go on.")
+    denied = _may_not_pause(desk, run, person)
+    return denied or _wish(desk, run, "pause", person, f"Pausing run {number} …")
+
+
+def ask_resume(desk: Desk, number: int, person: str) -> str | Refusal:
+    run = desk.store.runs.get(number)
+    if run is None:
+        return _no_such_run(number)
+    if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
+        return Refusal(f"Run {number} is not paused: it {SAID[run.state]}.")
+    denied = _may_not_pause(desk, run, person)
+    return denied or _wish(desk, run, "resume", person, f"Run {number} goes on …")
+
+
+def is_paused(run: Run) -> bool:
+    return run.state == "training" and Progress.from_json(run.progress).is_paused
+
+
+def _may_not_pause(desk: Desk, run: Run, person: str) -> Refusal | None:
+    if run.state not in OPEN_RUN_STATES:
+        return Refusal(f"Run {run.id} is over already: it {SAID[run.state]}.")
+    if run.state not in ("approved", "creating", "training"):
+        return Refusal(f"Only training can be paused, and run {run.id} {SAID[run.state]}.")
+    if not telling.can_pause(desk, run):
+        row = desk.settings.provider(run.provider)
+        title = escape(row.title if row else run.provider)
+        return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    denied = may(desk.directory.person(person), "pause", request, plans.policy(desk))
+    return Refusal(denied.reason) if denied else None
+
+
+def _wish(desk: Desk, run: Run, wish: Wish, person: str, said: str) -> str | Refusal:
+    now = desk.clock()
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
+        if moved:
+            desk.store.audit.add(at=now, who=person, action=wish, subject=f"run {run.id}")
+    return said if moved else Refusal(f"Run {run.id} moved on just now; try again.")
+
+
 def _look(desk: Desk, run: Run) -> Look:
     return Look(
         run=run,
@@ -57,6 +106,7 @@ def _look(desk: Desk, run: Run) -> Look:
         progress=Progress.from_json(run.progress),
         result=RunResult.from_json(run.result) if run.result else None,
         now=desk.clock(),
+        can_pause=telling.can_pause(desk, run),
     )
 
 

@@ -57,10 +57,18 @@ def progress(desk: Desk, run: Run) -> None:
     """The card: posted when the run first has something to show, edited from then on."""
     plan = plan_from_json(run.plan)
     known_so_far = Progress.from_json(run.progress)
-    message = views.card(run, plan, known_so_far, desk.clock(), training_cost(plan, known_so_far))
+    spent = training_cost(plan, known_so_far)
+    message = views.card(
+        run, plan, known_so_far, desk.clock(), spent_micros=spent, can_pause=can_pause(desk, run)
+    )
     known = desk.store.outbox.card(f"run {run.id}") or desk.store.outbox.is_waiting(f"run {run.id}")
     once = None if known else f"run {run.id}"
     _put(desk, run, "edit" if known else "post", message, card=f"run {run.id}", once=once)
+
+
+def can_pause(desk: Desk, run: Run) -> bool:
+    trainer = desk.trainers.get(run.provider)
+    return trainer is not None and trainer.provider.can("pause")
 
 
 def ended(desk: Desk, run: Run, why: str) -> None:

@@ -57,7 +57,7 @@ def follow(desk: Desk, run: Run) -> None:
             str(run.job_id),
             Progress.from_json(run.progress),
             desk.clock(),
-            cancel=run.cancel_asked_by is not None,
+            "cancel" if run.cancel_asked_by else run.wish,
         )
     except Refused as refused:
         needs_human(desk, run, f"{escape(str(refused))} The job may still cost money: look there.")
@@ -237,9 +237,14 @@ def _trained_elsewhere(desk: Desk, run: Run, progress: Progress) -> None:
 
 def _goes_on(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
     now = desk.clock()
-    moved = desk.store.runs.move(run, "training", now=now, progress=progress.to_json(), next_at=now + POLL_S)
-    if moved and moved.progress != run.progress:
-        telling.progress(desk, moved)
+    with desk.store.transaction():
+        if run.wish:
+            desk.store.runs.grant(run, now=now)
+        moved = desk.store.runs.move(
+            run, "training", now=now, progress=progress.to_json(), next_at=now + POLL_S
+        )
+        if moved and moved.progress != run.progress:
+            telling.progress(desk, moved)
 
 
 def _trained(desk: Desk, run: Run, job: Job, progress: Progress) -> None:

@@ -177,10 +177,13 @@ def test_held_out_rows_whose_label_the_file_does_not_know_are_counted(tmp_path: 
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(commit=False, status=400, code="content_filter"),
-        Fault(commit=False, status=200, body=b'{"choices": ['),
+        pytest.param(Fault(commit=False, status=400, code="content_filter"), id="declines"),
+        pytest.param(
+            Fault(commit=False, status=200, body=b'{"choices": ['),
+            id="speaks no JSON",
+            marks=pytest.mark.slow,
+        ),  # asked again and again for 20 s
     ],
-    ids=["declines", "speaks no JSON"],
 )
 def test_a_model_that_answers_nothing_is_left_out_and_not_called_bad(tmp_path: Path, fault: Fault) -> None:
     file = rows(tmp_path / "rows.csv", 60)

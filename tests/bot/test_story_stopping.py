@@ -45,11 +45,11 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
         assert sha256(client.files.content(job.validation_file or "").read()) == stop.validation_sha256
         wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status, lambda status: status == "running")
         client.fine_tuning.jobs.pause(job.id)
-        world.until(lambda: "Paused on the trainer" in (world.run().progress or ""), "the pause")
+        world.until(lambda: "once somebody resumes it" in (world.run().progress or ""), "the pause")
         assert "its place on the machine is free" in str(world.run().progress)
         client.fine_tuning.jobs.resume(job.id)
         world.until(
-            lambda: "Paused on the trainer" not in (world.run().progress or ""), "the end of the pause"
+            lambda: "once somebody resumes it" not in (world.run().progress or ""), "the end of the pause"
         )
         client.fine_tuning.jobs.cancel(job.id)
         world.until_state("cancelled")

@@ -153,6 +153,17 @@ def test_a_cancelled_job_stays_cancelled_and_is_still_found(site: Site, file_id:
     assert [job.status for job in site.trainer.find_jobs(wanted.key)] == ["cancelled"]
 
 
+def test_a_paused_job_stays_paused_until_it_is_resumed(site: Site, file_id: str) -> None:
+    needs(site, "pause")
+    created = site.trainer.create(spec(site, file_id))
+    assert site.trainer.pause(created.id).status == "paused"
+    assert site.trainer.pause(created.id).status == site.trainer.job(created.id).status == "paused"
+    assert site.trainer.resume(created.id).status != "paused"
+    assert finished(site, created).status == "succeeded"
+    with pytest.raises(Refused):
+        site.trainer.pause(created.id)
+
+
 def test_a_finished_job_says_what_it_made(site: Site, done: Job) -> None:
     assert done.model == site.model
     assert done.error_code is None

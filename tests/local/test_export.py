@@ -90,6 +90,7 @@ def test_an_export_changes_nothing_of_the_job(merged: Any, data: Path) -> None:
     assert sums(data / "jobs" / JOB) == merged[2]
 
 
+@pytest.mark.slow
 def test_a_merged_export_can_be_written_in_fewer_bits(data: Path, tmp_path: Path) -> None:
     folder, _ = made(order(data, tmp_path / "half", "merged", dtype="float16"))
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}

@@ -111,7 +111,7 @@ def check(base: Path, cases: Sequence[Case], folder: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("number", ["bf16", "fp32"])
+@pytest.mark.parametrize("number", [pytest.param("bf16", marks=pytest.mark.slow), "fp32"])
 def test_toy_trainings_take_the_memory_that_was_foreseen(toy: Path, tmp_path: Path, number: str) -> None:
     check(toy, [Case(90, 4, number), Case(450, 1, number)], tmp_path)
 

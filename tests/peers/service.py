@@ -56,6 +56,7 @@ class StoredJob:
     created: float
     polls: int = 0
     is_cancelled: bool = False
+    is_paused: bool = False
 
 
 @dataclass
@@ -128,10 +129,12 @@ class Service:
             case (_, job_id, *_) if job_id not in self.jobs:
                 return refusal(404, "not_found", f"No fine-tuning job {job_id}.")
             case ("GET", job_id):
-                self.jobs[job_id].polls += 1
+                self.jobs[job_id].polls += not self.jobs[job_id].is_paused
                 return 200, self._job_body(self.jobs[job_id])
             case ("POST", job_id, "cancel"):
                 return self._cancel(self.jobs[job_id])
+            case ("POST", job_id, "pause" | "resume" as verb):
+                return self._hold(self.jobs[job_id], is_paused=verb == "pause")
             case ("GET", job_id, "events"):
                 return self._page(self._events(self.jobs[job_id]), query)
             case ("GET", job_id, "checkpoints"):
@@ -193,7 +196,15 @@ class Service:
         job.is_cancelled = True
         return 200, self._job_body(job)
 
+    def _hold(self, job: StoredJob, *, is_paused: bool) -> Reply:
+        if self._status(job) in ("succeeded", "failed", "cancelled"):
+            return refusal(400, "invalid_state", f"Job {job.id} is {self._status(job)} already.")
+        job.is_paused = is_paused
+        return 200, self._job_body(job)
+
     def _status(self, job: StoredJob) -> str:
+        if job.is_paused and not job.is_cancelled:
+            return "paused"
         passed = job.polls if self.stage_s is None else int((time.time() - job.created) / self.stage_s)
         return "cancelled" if job.is_cancelled else self.stages[min(passed, len(self.stages) - 1)]
 

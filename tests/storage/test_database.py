@@ -223,7 +223,7 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
     again = Store(tmp_path / "finetune.db")
     assert _schema(again) == schema
     assert [entry.who for entry in again.audit.entries()] == ["U1"]
-    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 2
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 3
     again.close()
 
 

@@ -262,13 +262,21 @@ def _plans() -> dict[str, Message]:
 
 def _runs() -> dict[str, Message]:
     plan, queued = made.plan(), Progress(note="Waiting for a free place on the trainer.")
+    paused = replace(made.TRAINING, is_paused=True, note="The job was paused; its place is free. It goes on.")
     looks = [made.look(state) for state in ("training", "awaiting_approval", "done", "failed")]
     return {
         "run-approved": runs.card(made.run("approved"), plan, Progress(), NOW),
         "run-sent": runs.card(made.run("creating"), plan, Progress(), NOW),
-        "run-queued": runs.card(made.run("training"), plan, queued, NOW, 0),
-        "run-training": runs.card(made.run("training"), plan, made.TRAINING, NOW, 18_000),
-        "run-measuring": runs.card(made.run("evaluating"), made.free_plan(), made.MEASURING, NOW, 0),
+        "run-queued": runs.card(made.run("training"), plan, queued, NOW, spent_micros=0),
+        "run-training": runs.card(
+            made.run("training"), plan, made.TRAINING, NOW, spent_micros=18_000, can_pause=True
+        ),
+        "run-paused": runs.card(
+            made.run("training", wished_by=BEN), plan, paused, NOW, spent_micros=18_000, can_pause=True
+        ),
+        "run-measuring": runs.card(
+            made.run("evaluating"), made.free_plan(), made.MEASURING, NOW, spent_micros=0, can_pause=True
+        ),
         "run-done": runs.card(made.run("done"), plan, made.MEASURING, NOW),
         "run-failed": runs.card(made.run("failed"), plan, made.TRAINING, NOW),
         "run-ended-failed": runs.ended(made.run("failed"), plan, "Training failed: out of memory."),

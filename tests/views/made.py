@@ -283,6 +283,8 @@ def run(state: RunState = "training", **other: Any) -> Run:
         cancel_asked_by=None,
         created_at=NOW,
         updated_at=NOW,
+        wish=None,
+        wished_by=None,
     )
     return replace(made, **other)
 

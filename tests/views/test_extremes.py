@@ -210,7 +210,7 @@ def _about_runs(text: str) -> dict[str, Any]:
         "asked": plans.approval_card(waiting, plan, budget, 20),
         "partly": plans.partly_approved(waiting, plan, budget, made.APPROVALS * 20, 20),
         "decided": plans.decided_card(made.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])),
-        "progress": runs.card(made.run("training"), plan, noted, NOW, 10**18),
+        "progress": runs.card(made.run("training"), plan, noted, NOW, spent_micros=10**18),
         "over": runs.card(made.run("failed"), plan, noted, NOW),
         "ended": runs.ended(made.run("failed"), plan, f"Training failed: {escape(text)}"),
         "rejected, looked at": runs.look(rejected),

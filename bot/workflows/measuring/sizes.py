@@ -109,7 +109,9 @@ def _attempt(step: CurveStep) -> jobs.Attempt:
 def _follow(step: CurveStep, trainer: Trainer) -> None:
     size, now = step.size, step.desk.clock()
     try:
-        job, training = jobs.followed(trainer, str(size.job_id), size.training, now, cancel=step.is_stopped)
+        job, training = jobs.followed(
+            trainer, str(size.job_id), size.training, now, "cancel" if step.is_stopped else None
+        )
     except Refused as refused:
         fail_in_doubt(step, f"{escape(str(refused))} The job may still cost money: look there.")
         return

@@ -1,0 +1,103 @@
+"""A training that people pause and let go on: who may, what the card says, and what the pause costs."""
+
+from __future__ import annotations
+
+from bot.demo.cast import ANA, BEN
+from bot.results import Progress
+from tests.bot.world import CLEO, JOBS, START, World
+from tests.peers.hosted import NOTHING_BUT_500, Fault
+
+PAUSING = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat", "pause"'
+
+
+def training(world: World) -> None:
+    world.abilities = PAUSING
+    world.restart()
+    world.company.service.stages = ("running",) * 6 + ("succeeded",)
+    world.start_approved()
+    world.until_state("training")
+    world.send()
+
+
+def progress(world: World) -> Progress:
+    return Progress.from_json(world.run().progress)
+
+
+def test_paused_and_resumed_by_the_card_s_buttons_it_ends_and_the_pause_was_no_time_on_the_machine(
+    world: World,
+) -> None:
+    training(world)
+    assert "Pausing run 1" in world.answer_to_click(ANA, "pause_run")
+    world.until(lambda: progress(world).is_paused, "the pause")
+    world.send()
+    card = world.said("Run 1 is paused", f"Paused by <@{ANA.id}>")
+    assert "It goes on from there once somebody resumes it" in card
+    before = progress(world).train_seconds
+    world.pass_time(3600)
+    world.tick(2)
+    assert world.run().state == "training" and progress(world).train_seconds == before
+    assert "goes on" in world.answer_to_click(ANA, "resume_run")
+    world.until_state("done")
+    assert progress(world).train_seconds < before + 120
+    assert world.run().wish is None and world.run().wished_by is None
+    said = [(row.who, row.action) for row in world.store.audit.entries() if row.subject == "run 1"]
+    assert (ANA.id, "pause") in said and (ANA.id, "resume") in said
+
+
+def test_a_wish_before_the_job_is_there_is_carried_out_once_it_is(world: World) -> None:
+    world.abilities = PAUSING
+    world.restart()
+    world.start_approved()
+    assert "Pausing run 1" in world.type("/finetune pause 1", user=BEN)
+    world.until(lambda: progress(world).is_paused, "the pause")
+    assert world.jobs() == 1
+
+
+def test_a_wish_outlives_a_bot_that_is_stopped_and_a_company_that_is_away(world: World) -> None:
+    training(world)
+    world.company.fail(f"POST {JOBS}/ftjob-1/pause", NOTHING_BUT_500, times=2)
+    world.type("/finetune pause 1")
+    world.tick()
+    world.restart()
+    assert not progress(world).is_paused and world.run().wish == "pause"
+    world.until(lambda: progress(world).is_paused, "the pause")
+
+
+def test_a_job_that_ends_before_it_is_paused_is_done(world: World) -> None:
+    training(world)
+    world.company.service.stages = ("running", "running", "succeeded")
+    world.company.fail(f"POST {JOBS}/ftjob-1/pause", Fault(commit=False, status=400, code="invalid_state"))
+    world.type("/finetune pause 1")
+    world.until_state("done")
+
+
+def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
+    assert "There is no run 1" in world.type("/finetune pause 1")
+    world.start(user=CLEO)
+    assert "Only training can be paused, and run 1 waits for approval" in world.type("/finetune pause 1")
+    assert "Run 1 is not paused: it waits for approval" in world.type("/finetune resume 1")
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    assert "Acme Tuning can't pause a training. `/finetune cancel 1` would end it." in world.type(
+        "/finetune pause 1", user=CLEO
+    )
+    world.send()
+    assert not world.has_button("pause_run")
+
+
+def test_only_the_requester_and_approvers_pause_and_nobody_twice(world: World) -> None:
+    world.abilities = PAUSING
+    world.restart()
+    world.company.service.stages = ("running",)
+    world.start(START, user=CLEO)
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    assert "Only an approver" in world.type("/finetune pause 1", user=ANA)
+    assert "Pausing" in world.type("/finetune pause 1", user=CLEO)
+    assert "is paused already" in world.type("/finetune pause 1", user=CLEO)
+    assert "goes on" in world.type("/finetune resume 1", user=CLEO)  # before the first wish was carried out
+    world.tick(3)
+    assert not progress(world).is_paused and world.run().wish is None
+    world.type("/finetune cancel 1", user=CLEO)
+    world.until_state("cancelled")
+    assert "over already: it was cancelled" in world.type("/finetune pause 1", user=CLEO)
