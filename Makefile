@@ -64,6 +64,7 @@ bench: setup
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py
+	@$(BIN)/python benchmarks/training.py --instructions benchmarks/_instructions.txt --steps 10
 
 bench-serving: setup
 	@$(BIN)/python benchmarks/serving.py

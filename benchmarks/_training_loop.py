@@ -35,7 +35,7 @@ from trainers.local.training.packing import abilities, measure, pack_rows, pack_
 SETTINGS = LoraSettings()
 SEED = 20261124
 HELD_OUT = 100
-PADDED_TO = 256
+PADDED_TO, OR_TO = 256, 512
 IGNORED = -100  # transformers leaves such labels out of the loss
 
 Batch = Sequence[Row]
@@ -174,11 +174,12 @@ def tutorial(source: Path, rows: Batch) -> Way:
 
     model: Any = get_peft_model(base.to(device), lora)
     optimizer, work = new_optimizer(model), endless(rows)
+    length = PADDED_TO if all(len(row.ids) <= PADDED_TO for row in rows) else OR_TO
 
     def step() -> tuple[float, int, int]:
         batch = next(work)
         model.train()
-        loss = model(**padded(batch, device)).loss
+        loss = model(**padded(batch, length, device)).loss
         loss.backward()
         clip_and_step(model, optimizer)
         return loss.item(), len(batch), tokens_of(batch)
@@ -207,9 +208,8 @@ def clip_and_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> N
     optimizer.zero_grad()
 
 
-def padded(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+def padded(batch: Batch, length: int, device: torch.device) -> dict[str, torch.Tensor]:
     """(rows, length) each, padded on the right with token 0, which is neither seen nor learnt."""
-    length = max(PADDED_TO, *(len(row.ids) for row in batch))
 
     def filled(values: Sequence[int], filler: int) -> list[int]:
         return [*values, *[filler] * (length - len(values))]

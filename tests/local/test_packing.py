@@ -21,6 +21,7 @@ from trainers.local.training.packing import (
     fill_packs,
     measure,
     pack_rows,
+    width,
 )
 from trainers.local.training.targets import linear_layers
 
@@ -122,7 +123,7 @@ def test_a_pack_for_llama_4_ends_before_its_attention_is_sharpened() -> None:
     model = tiny("llama4_text", floor_scale=20, attn_scale=5.0)
     able = abilities(model, longest=13)
     packs = fill_packs(ROWS, able.widest)
-    assert [sum(len(one.ids) for one in pack) for pack in packs] == [15, 13, 7]
+    assert [len(pack) for pack in packs] == [2, 2] and all(width(pack) < 20 for pack in packs)
     parts = [measure(model, pack_rows(pack, CPU, torch.float32), able).total.item() for pack in packs]
     assert sum(parts) == pytest.approx(alone(model, ROWS).item(), rel=1e-5)
     whole = measure(model, pack_rows([*ROWS, *ROWS], CPU, torch.float32), able).total.item()
@@ -149,6 +150,17 @@ def test_the_head_sees_nothing_but_the_places_before_what_is_learnt(tiny_model_d
 
 
 def test_packs_keep_the_order_and_the_limit_and_a_long_row_stands_alone() -> None:
-    packs = fill_packs([ROWS[1], ROWS[3], ROWS[2], ROWS[1]], limit=12)
+    packs = fill_packs([ROWS[1], ROWS[3], ROWS[2], ROWS[1]], limit=9)
     assert [[len(one.ids) for one in pack] for pack in packs] == [[6], [7], [13], [6]]
     assert len(fill_packs(ROWS, limit=1000)) == 1
+
+
+def test_long_instructions_count_once_in_a_pack_and_other_instructions_begin_another() -> None:
+    def asked(instructions: int, question: int) -> Row:
+        return row([*[instructions] * 300, *[question] * 50, 9], {350})
+
+    rows = [asked(1, question) for question in (4, 5, 6, 7, 8)]
+    packs = fill_packs([*rows, *[asked(2, question) for question in (4, 5)]], limit=520)
+    assert [len(pack) for pack in packs] == [4, 1, 2]
+    assert [width(pack) for pack in packs] == [300 + 4 * 51, 351, 300 + 2 * 51]
+    assert pack_rows(packs[0], CPU, torch.float32).input_ids.shape[1] == 300 + 4 * 50

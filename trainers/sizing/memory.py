@@ -116,7 +116,7 @@ def tokens_at_a_time(work: Work, place: Place) -> int:
 
 
 def rows_at_a_time(work: Work, place: Place) -> int:
-    return max(1, min(work.batch, place.tokens_at_a_time // work.length))
+    return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:

@@ -121,7 +121,7 @@ def operations(model: Architecture, rank: int) -> float:
 def _step(model: Architecture, rows: Rows, in_a_step: float, machine: Calibration) -> float:
     """Rows fill packs up to the engine's limit; what they share is computed once a pack."""
     limit = CPU_TOKENS if machine.device == "cpu" else GPU_TOKENS
-    in_a_pack = max(1.0, min(in_a_step, limit // max(rows.tokens, 1)))
+    in_a_pack = max(1.0, min(in_a_step, (limit - rows.shared) // max(rows.tokens - rows.shared, 1)))
     packs = math.ceil(in_a_step / in_a_pack - 1e-9)
     in_a_pack = in_a_step / packs
     tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared

@@ -13,7 +13,7 @@ import torch
 
 from trainers.local.training.data import Row
 from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.packing import fill_packs
+from trainers.local.training.packing import fill_packs, width
 
 T = TypeVar("T")
 SAID_BY_ALLOCATORS = (
@@ -60,7 +60,7 @@ class Room:
             self._halve(rows, doing, said)
 
     def _halve(self, rows: Sequence[Row], doing: str, said: str) -> None:
-        several = [sum(len(row.ids) for row in part) for part in self.parts(rows) if len(part) > 1]
+        several = [width(part) for part in self.parts(rows) if len(part) > 1]
         if not several:
             longest = max(len(row.ids) for row in rows)
             text = (

@@ -116,16 +116,24 @@ def pack_tokens(device: torch.device) -> int:
 
 
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
-    """Rows in their order, in groups of at most `limit` tokens; a longer row stands alone."""
+    """Rows in their order, in groups that take at most `limit` tokens with their common beginning counted once; a
+    longer row stands alone."""
     packs: list[list[Row]] = []
-    room = 0
+    shared = apart = 0  # tokens that all rows of the last pack begin with; tokens of its rows one by one
     for row in rows:
-        if not packs or len(row.ids) > room:
-            packs.append([])
-            room = limit
-        packs[-1].append(row)
-        room -= len(row.ids)
+        common = min(shared, common_beginning((packs[-1][0], row))) if packs else 0
+        if packs and apart + len(row.ids) - len(packs[-1]) * common <= limit:
+            packs[-1].append(row)
+            shared, apart = common, apart + len(row.ids)
+        else:
+            packs.append([row])
+            shared, apart = common_beginning((row,)), len(row.ids)
     return packs
+
+
+def width(rows: Sequence[Row]) -> int:
+    """Tokens that a pack of them takes, at most."""
+    return sum(len(row.ids) for row in rows) - (len(rows) - 1) * common_beginning(rows)
 
 
 def pack_rows(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> Pack:
