@@ -209,7 +209,7 @@ def _notes(planned: Planned) -> list[str]:
             f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
         )
     if planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
-        notes.append("The builtin engine keeps activations; gradient checkpointing is other engines' way.")
+        notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
     if any(one == replace(planned.work, batch=one.batch) for one in planned.fit.cures):
         notes.append(
             "Where memory proves too small, the builtin engine computes fewer rows at a time by itself."

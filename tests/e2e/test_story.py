@@ -230,7 +230,7 @@ def ask_around(scene: Scene) -> None:
     assert "Nothing is running" in ask(scene, "status")
     assert "Rows that changed" in ask(scene, "status 1")
     assert "held-out rows" in ask(scene, "runs")
-    assert "945 rows" in ask(scene, "datasets")
+    assert f"{ROWS} rows" in ask(scene, "datasets")
     assert "/finetune try MODEL" in ask(scene, "help")
     assert "Did you mean tickets?" in ask(scene, "estimate tikets")
 

@@ -146,6 +146,16 @@ def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
     return adapted
 
 
+def recompute_activations(model: PeftModel) -> bool:
+    """From now on a layer keeps its input only and is computed again on the way back: Chen et al. 2016, "Training
+    deep nets with sublinear memory cost". False where the model's class can't."""
+    base: Any = model.get_base_model()
+    if not base.supports_gradient_checkpointing:
+        return False
+    base.activation_checkpointing_enable({"use_reentrant": False})
+    return True
+
+
 @contextmanager
 def calm_peft() -> Iterator[None]:
     """peft 0.21 asks transformers 5 for a property under its former name."""

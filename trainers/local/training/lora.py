@@ -17,7 +17,13 @@ from peft import PeftModel
 
 from trainers.local.configs import context_of_base
 from trainers.local.spool import LoraSettings, TrainingJob, is_disk_full, replace_json
-from trainers.local.training.base import add_lora, count_parameters, load_model, load_tokenizer
+from trainers.local.training.base import (
+    add_lora,
+    count_parameters,
+    load_model,
+    load_tokenizer,
+    recompute_activations,
+)
 from trainers.local.training.checkpoints import (
     checkpoint_folder,
     random_states,
@@ -110,7 +116,13 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     position = restore_checkpoint(folder, model, optimizer)
     started -= max(position.seconds, journal.seconds_known)
-    room = Room(min(pack_tokens(device), able.widest), position.room, packs=able.packs, tell=journal.warn)
+    room = Room(
+        min(pack_tokens(device), able.widest),
+        position.room,
+        packs=able.packs,
+        tell=journal.warn,
+        recompute=lambda: recompute_activations(model),
+    )
     trainee = Trainee(model, optimizer, able, room, pauses.look)
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
     total = steps_an_epoch * settings.n_epochs

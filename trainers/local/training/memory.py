@@ -1,4 +1,5 @@
-"""How many tokens are computed at a time: half as many each time that memory proves too small.
+"""How many tokens are computed at a time: half as many each time that memory proves too small, down to one row; then
+activations are computed again instead of kept.
 
 The gradients of the parts are added up, so the batch that a step learns from stays the same.
 """
@@ -24,15 +25,26 @@ SAID_BY_ALLOCATORS = (
 
 
 class Room:
-    """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row."""
+    """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row.
+
+    `recompute` makes the model keep less, for more time; False where it can't.
+    """
 
     def __init__(
-        self, usual: int, remembered: int | None, *, packs: bool, tell: Callable[[str], None]
+        self,
+        usual: int,
+        remembered: int | None,
+        *,
+        packs: bool,
+        tell: Callable[[str], None],
+        recompute: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tokens = remembered or usual
         self._usual = usual
         self._packs = packs
         self._tell = tell
+        self._recompute = recompute
+        self._recomputes = False
 
     @property
     def remembered(self) -> int | None:
@@ -57,21 +69,30 @@ class Room:
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._halve(rows, doing, said)
+            self._take_less(rows, doing, said)
 
-    def _halve(self, rows: Sequence[Row], doing: str, said: str) -> None:
+    def _take_less(self, rows: Sequence[Row], doing: str, said: str) -> None:
         several = [width(part) for part in self.parts(rows) if len(part) > 1]
         if not several:
-            longest = max(len(row.ids) for row in rows)
+            self._keep_less(max(len(row.ids) for row in rows), doing, said)
+            return
+        before, self.tokens = max(several), max(several) // 2
+        self._tell(
+            f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {self.tokens:,}, their "
+            f"gradients added up. A step still learns from as many rows."
+        )
+
+    def _keep_less(self, longest: int, doing: str, said: str) -> None:
+        if self._recomputes or not self._recompute():
             text = (
                 f"Memory is too small for one row of {longest} tokens at a time ({said}). "
                 "Set max_length or lora_r lower, or take a smaller model."
             )
             raise TrainingFailed("out_of_memory", text, "max_length")
-        before, self.tokens = max(several), max(several) // 2
+        self._recomputes = True
         self._tell(
-            f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {self.tokens:,}, their "
-            f"gradients added up. A step still learns from as many rows."
+            f"Memory was full {doing} with one row of {longest:,} tokens: from now on activations are computed again "
+            "on the way back instead of kept, which takes about a third longer."
         )
 
 
