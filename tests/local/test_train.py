@@ -29,8 +29,9 @@ from trainers.local.spool import (
     write_job,
 )
 from trainers.local.train import PAUSED, work
+from trainers.local.training.course import rate_share
 from trainers.local.training.data import Row
-from trainers.local.training.lora import batches, rate_share
+from trainers.local.training.lora import batches
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"}

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,7 +136,13 @@ class Jobs:
         )
 
     def create(
-        self, order: JobOrder, base: str, sources: Sources, settings: LoraSettings, key: str | None
+        self,
+        order: JobOrder,
+        base: str,
+        sources: Sources,
+        settings: LoraSettings,
+        key: str | None,
+        arms: tuple[LoraSettings, ...] = (),
     ) -> JobRecord:
         """Durable when it returns. With `key` a second call finds the first one's job."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
@@ -146,7 +152,7 @@ class Jobs:
             folder = self._root / job_id
             shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
             folder.mkdir()
-            job = _training_job(job_id, folder, order, base, sources, settings)
+            job = replace(_training_job(job_id, folder, order, base, sources, settings), arms=arms)
             request = Request(order.training_file, order.validation_file, order.fingerprint)
             replace_json(folder / "request.json", asdict(request))
             append_event(folder, f"Created fine-tuning job: {job_id}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -20,7 +20,9 @@ from trainers.local.engines.catalog import NAMES as ENGINE_NAMES
 from trainers.local.integrations import parse_integrations
 from trainers.local.problems import Problem, invalid
 from trainers.local.spool import Integration, LoraSettings, Quantization, TooLong
+from trainers.local.sweep_order import check_sweep, parse_sweep
 from trainers.money import to_micros
+from trainers.sweeps import SWEPT, Rule, Sweep, combinations, is_int, is_number, whole
 
 MAX_SEED = 2**31 - 1
 FIELDS = (
@@ -50,6 +52,13 @@ class Hyperparameters:
     usd_per_hour: float | str | None = None
     quantization: Quantization | None = None
     engine: str | None = None
+    sweep: Sweep | None = None
+
+    def arms(self, examples: int, rate: float) -> tuple[LoraSettings, ...]:
+        """Of a sweep, each by the same rules; none without."""
+        alone = replace(self, sweep=None)
+        each = combinations(self.sweep) if self.sweep else ()
+        return tuple(replace(alone, **chosen).resolved(examples, rate) for chosen in each)  # type: ignore[arg-type]
 
     def resolved(self, examples: int, rate: float) -> LoraSettings:
         """`rate`: the learning rate that the rule gives for the base."""
@@ -73,6 +82,7 @@ class Hyperparameters:
             usd_per_hour_micros=_micros(self.usd_per_hour),
             quantization=self.quantization or defaults.quantization,
             engine=self.engine or defaults.engine,
+            sweep=self.sweep or (),
         )
 
 
@@ -143,7 +153,7 @@ def slug(suffix: str | None) -> str:
 
 def _seed(body: Mapping[str, Any]) -> int | None:
     seed = body.get("seed")
-    if seed is not None and (not _is_int(seed) or not 0 <= seed <= MAX_SEED):
+    if seed is not None and (not is_int(seed) or not 0 <= seed <= MAX_SEED):
         raise invalid(f"'seed' must be a whole number from 0 to {MAX_SEED}.", "seed")
     return seed
 
@@ -166,7 +176,8 @@ def _hyperparameters(body: Mapping[str, Any], *, has_validation: bool) -> Hyperp
     given: dict[str, Any] = {}
     for path, group in (("hyperparameters", body.get("hyperparameters")), _method(body)):
         for name, value in _object(group, path).items():
-            parsed = _hyperparameter(name, value, f"{path}.{name}")
+            where = f"{path}.{name}"
+            parsed = parse_sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
             if given.setdefault(name, parsed) != parsed:
                 raise invalid(f"'{name}' is given twice, as {given[name]} and {parsed}.", f"{path}.{name}")
     chosen = Hyperparameters(**given)
@@ -174,6 +185,9 @@ def _hyperparameters(body: Mapping[str, Any], *, has_validation: bool) -> Hyperp
         text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
         raise invalid(text, "hyperparameters.learning_rate")
     _check_life(chosen, has_validation)
+    if chosen.sweep is not None:
+        single = {name: value for name, value in given.items() if name != "sweep" and value is not None}
+        check_sweep(chosen.sweep, single, has_validation=has_validation)
     return chosen
 
 
@@ -228,7 +242,7 @@ def _hyperparameter(name: str, value: object, path: str) -> int | float | str | 
         )
         raise invalid(text, path, "unknown_parameter")
     if rule is None:
-        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(RULES)}."
+        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(RULES)}, sweep."
         raise invalid(text, path, "unknown_parameter")
     if value is None or value == "auto":
         return None
@@ -239,28 +253,10 @@ def _hyperparameter(name: str, value: object, path: str) -> int | float | str | 
     return value  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
-class Rule:
-    wants: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return _is_int(value) or isinstance(value, float)
-
-
 def _is_dollars(value: object) -> bool:
     """A number or a decimal text, from a ten thousandth of a dollar to a million."""
-    text = str(value) if _is_number(value) or isinstance(value, str) else ""
+    text = str(value) if is_number(value) or isinstance(value, str) else ""
     return re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) is not None and 0.0001 <= float(text) <= 1e6
-
-
-def _whole(low: int, high: int) -> Rule:
-    return Rule(f"a whole number from {low} to {high}", lambda value: _is_int(value) and low <= value <= high)
 
 
 QUANTIZATIONS = {
@@ -277,26 +273,14 @@ QUANTIZATION_OF = {
     "quantization_config": "nf4",
 }
 RULES = {
-    "n_epochs": _whole(1, 50),
-    "batch_size": _whole(1, 256),
-    "learning_rate": Rule("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1),
-    "learning_rate_multiplier": Rule(
-        "a number above 0, at most 100", lambda v: _is_number(v) and 0 < v <= 100
-    ),
-    "lora_r": _whole(1, 512),
-    "lora_alpha": _whole(1, 1024),
-    "lora_dropout": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
-    "target_modules": Rule(
-        "'all-linear' or names of modules separated by commas",
-        lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+(,[\w.-]+)*", v) is not None,
-    ),
-    "max_length": _whole(16, 131072),
+    **SWEPT,
+    "max_length": whole(16, 131072),
     "too_long": Rule(
         "'leave_out', 'truncate' or 'refuse'", lambda v: v in ("leave_out", "truncate", "refuse")
     ),
-    "eval_steps": _whole(1, 1_000_000),
-    "patience": _whole(1, 1000),
-    "max_seconds": _whole(1, 31_536_000),
+    "eval_steps": whole(1, 1_000_000),
+    "patience": whole(1, 1000),
+    "max_seconds": whole(1, 31_536_000),
     "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),

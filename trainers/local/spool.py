@@ -15,6 +15,8 @@ jobs/ID/
   engine/           where another engine trains: its config, run.sh, log.txt, output/
   CANCELLED         written by the server; the training process is ended first
   PAUSED            written by the server, taken away to resume; the process saves a checkpoint and ends when it sees it
+  sweep.csv         of a sweep: a line an arm
+  arms/01/          of a sweep: an arm, a job's folder in the job's; its checkpoints become the job's where it wins
   tensorboard/      the same curves as events, for `tensorboard --logdir`
 """
 
@@ -31,6 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from trainers.sweeps import Sweep, from_lists
 from trainers.tokens import OUR_ROW_TOKENS
 
 TooLong = Literal["leave_out", "truncate", "refuse"]
@@ -44,7 +47,7 @@ class LoraSettings:
     `too_long`: what becomes of rows over `max_length`. `eval_steps`: validate that often, beside each epoch's end.
     `patience`: stop after so many validations in a row without a lower loss. Ceilings: `max_seconds` of training,
     `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client. `engine` is builtin or one
-    of engines/catalog.py.
+    of engines/catalog.py. `sweep`: hyperparameters with several values each, see trainers/sweeps.py.
     """
 
     n_epochs: int = 1
@@ -63,6 +66,7 @@ class LoraSettings:
     max_usd_micros: int | None = None
     usd_per_hour_micros: int | None = None
     engine: str = "builtin"
+    sweep: Sweep = ()
 
     @property
     def ceiling_s(self) -> float | None:
@@ -86,7 +90,10 @@ class Integration:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """`base` is a local folder or a hub id; files are paths to chat JSONL; `created_at` in unix seconds."""
+    """`base` is a local folder or a hub id; files are paths to chat JSONL; `created_at` in unix seconds.
+
+    `arms`: the settings of each arm of a sweep, resolved, in the order of sweeps.combinations; empty without one.
+    """
 
     id: str
     base: str
@@ -99,6 +106,7 @@ class TrainingJob:
     metadata: Mapping[str, str]
     created_at: int
     integrations: tuple[Integration, ...] = ()
+    arms: tuple[LoraSettings, ...] = ()
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -115,7 +123,13 @@ def read_job(folder: Path) -> TrainingJob:
     integrations = tuple(
         Integration(**{**each, "tags": tuple(each["tags"])}) for each in raw.get("integrations", ())
     )
-    return TrainingJob(**{**raw, "settings": LoraSettings(**raw["settings"]), "integrations": integrations})
+    arms = tuple(_settings(each) for each in raw.get("arms", ()))
+    known = {**raw, "settings": _settings(raw["settings"]), "integrations": integrations, "arms": arms}
+    return TrainingJob(**known)
+
+
+def _settings(raw: Mapping[str, Any]) -> LoraSettings:
+    return LoraSettings(**{**raw, "sweep": from_lists(raw.get("sweep", ()))})
 
 
 def replace_json(path: Path, value: object) -> None:

@@ -1,7 +1,8 @@
 """`python -m trainers.local.train JOB_DIR`: train the job in that folder (see spool.py), and go on after a kill.
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused.
-The training itself is in lora.py, or in engines/driver.py where another engine does it; each is imported when needed.
+The training itself is in lora.py, a sweep's in sweep.py, another engine's in engines/driver.py; each is imported when
+needed.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
 
         return train_by(ENGINES[job.settings.engine], folder, job)
     from trainers.local.training.lora import CHECKPOINT_S, train
+    from trainers.local.training.sweep import train_sweep
 
-    return train(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
+    how = train_sweep if job.arms else train
+    return how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 
 def _say_paused(folder: Path) -> int:

@@ -134,11 +134,13 @@ class JobEndpoints:
         training = self._known_file(order.training_file, "training_file")
         sources = Sources(training, self._validation_file(order))
         examples = self.files.get(order.training_file).lines
-        settings = order.hyperparameters.resolved(examples, rate_of_base(base))
+        rate = rate_of_base(base)
+        settings = order.hyperparameters.resolved(examples, rate)
         refused = refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
-        return self.jobs.create(order, base, sources, settings, key)
+        arms = order.hyperparameters.arms(examples, rate)
+        return self.jobs.create(order, base, sources, settings, key, arms)
 
     def index(self, request: Request) -> Response:
         query = request.query_params

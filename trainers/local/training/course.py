@@ -1,4 +1,4 @@
-"""How long a run goes on and which of its checkpoints is the result: validations, patience, ceilings. Pure."""
+"""How long a run goes on, at which learning rate, and which of its checkpoints is the result. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from trainers.local.spool import LoraSettings
 from trainers.money import usd_micros
 
 Stop = Literal["patience", "ceiling"]
+WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Pace:
         """For one more step, and a validation after it."""
         guess = self.validation_guess_s if self.validation_s is None else self.validation_s
         return self.step_s + guess
+
+
+def rate_share(step: int, total: int) -> float:
+    """Linear from 0 to 1 over the first steps, then linear down, not quite to 0 at the last step."""
+    warm_up = max(1, round(WARM_UP * total))
+    return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
 
 
 def best(validations: Sequence[Validation]) -> Validation | None:

@@ -76,7 +76,12 @@ class Journal:
         self._stepped_at = time.monotonic()
 
     def say(self, message: str, level: Literal["info", "warn"] = "info") -> None:
-        append_event(self._folder, message, level=level)
+        self.append(message, level)
+
+    def append(
+        self, message: str, level: Literal["info", "warn"], data: Mapping[str, object] | None = None
+    ) -> None:
+        append_event(self._folder, message, level=level, data=data)
 
     def warn(self, message: str) -> None:
         self.say(message, "warn")
@@ -150,7 +155,7 @@ class Journal:
             data["valid_loss"] = valid.loss
             data["valid_mean_token_accuracy"] = valid.accuracy
         measured = {name: value for name, value in data.items() if value is not None}
-        append_event(self._folder, message, data=measured)
+        self.append(message, "info", measured)
 
 
 def _train_curves(step: Step) -> dict[str, float]:

@@ -9,21 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 
-from trainers.local.configs import context_of_base
-from trainers.local.spool import LoraSettings, TrainingJob, is_disk_full, replace_json
-from trainers.local.training.base import (
-    add_lora,
-    count_parameters,
-    load_model,
-    load_tokenizer,
-    recompute_activations,
-)
+from trainers.local.spool import LoraSettings, TrainingJob, replace_json
+from trainers.local.training.base import add_lora, count_parameters, recompute_activations
 from trainers.local.training.checkpoints import (
     checkpoint_folder,
     random_states,
@@ -41,22 +34,21 @@ from trainers.local.training.course import (
     best,
     is_due,
     lacks_validation,
+    rate_share,
     result_sentence,
     stop_sentence,
     why_stop,
 )
-from trainers.local.training.data import Row, Rows, read_rows
-from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.data import Row
+from trainers.local.training.endings import known_endings
 from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.hub import fetch
-from trainers.local.training.identity import remember_base
+from trainers.local.training.ground import Ground, lay_ground
 from trainers.local.training.journal import Journal, Progress, Scores, Step
 from trainers.local.training.memory import Room
-from trainers.local.training.packing import Abilities, Loss, abilities, measure, pack_rows, pack_tokens
-from trainers.local.training.pauses import Pauses, TrainingPaused, pause_for_disk
+from trainers.local.training.packing import Abilities, Loss, measure, pack_rows, pack_tokens
+from trainers.local.training.pauses import Pauses, TrainingPaused
 
 CHECKPOINT_S = 60.0
-WARM_UP = 0.05
 MAX_NORM = 1.0
 
 
@@ -76,83 +68,121 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
     journal = Journal(folder, job.integrations, job.settings.ceiling_s)
     is_done = False
     try:
-        run(folder, job, checkpoint_s, journal)
+        with known_endings(folder):
+            run(folder, job, checkpoint_s, journal)
         is_done = True
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        pause_for_disk(folder, error)
-        raise TrainingPaused from error
-    except torch.OutOfMemoryError as error:
-        text = f"The accelerator's memory is full: {error}. Set max_length or lora_r lower, or take a smaller model."
-        raise TrainingFailed("out_of_memory", text, "max_length") from error
     finally:
         journal.end(is_done=is_done)
 
 
 def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -> None:
-    settings, started = job.settings, time.monotonic()
-    pauses = Pauses(folder)
-    torch.manual_seed(job.seed)
-    device = best_device()
-    dtype = best_dtype(device)
-    remember_base(folder, fetch(job.base, journal.say), job.base_name)
-    tokenizer = load_tokenizer(job.base)
-    settings = within_context(settings, job.base, journal)
-    training = read_rows(
-        Path(job.training_file), tokenizer, settings.max_length, "training_file", settings.too_long
-    )
-    validation = None
-    if job.validation_file is not None:
-        validation = read_rows(
-            Path(job.validation_file), tokenizer, settings.max_length, "validation_file", settings.too_long
-        )
-    pauses.look()
-    longest = max(training.longest, validation.longest if validation else 0)
-    base = load_model(job.base, device, dtype, longest, settings.quantization)
-    able = abilities(base, longest)
-    model = add_lora(base, settings)
+    started = time.monotonic()
+    look = Pauses(folder).look
+    ground = lay_ground(folder, job, journal, look)
+    course = begin(folder, job, ground, journal, look)
+    started -= max(course.position.seconds, journal.seconds_known)
+    journal.say(str(count_parameters(course.trainee.model)))
+    stop = go_on(course, started, checkpoint_s, course.total)
+    course.position = replace(course.position, seconds=time.monotonic() - started)
+    finish(folder, job, course, stop)
+
+
+@dataclass
+class Course:
+    """An adapter on its way over the rows. `folder` keeps its checkpoints; `position` is where it stands."""
+
+    folder: Path
+    settings: LoraSettings
+    seed: int
+    ground: Ground
+    trainee: Trainee
+    journal: Journal
+    position: Position
+    pace: Pace = field(default=Pace(0.0, None, 0.0))
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return steps_an_epoch(self.ground, self.settings)
+
+    @property
+    def total(self) -> int:
+        return self.steps_an_epoch * self.settings.n_epochs
+
+    def save(self) -> None:
+        save_checkpoint(self.folder, self.trainee.model, self.trainee.optimizer, self.position)
+
+
+def steps_an_epoch(ground: Ground, settings: LoraSettings) -> int:
+    return math.ceil(len(ground.training.rows) / settings.batch_size)
+
+
+def begin(
+    folder: Path, job: TrainingJob, ground: Ground, journal: Journal, look: Callable[[], None]
+) -> Course:
+    """A new adapter on the base, or the one of the newest checkpoint."""
+    settings, able = job.settings, ground.able
+    torch.manual_seed(job.seed)  # here, so that an arm of a sweep begins as it would alone
+    model = add_lora(ground.base, settings)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     position = restore_checkpoint(folder, model, optimizer)
-    started -= max(position.seconds, journal.seconds_known)
+    usual = min(pack_tokens(ground.device), able.widest)
     room = Room(
-        min(pack_tokens(device), able.widest),
+        usual,
         position.room,
         packs=able.packs,
         tell=journal.warn,
         recompute=lambda: recompute_activations(model),
     )
-    trainee = Trainee(model, optimizer, able, room, pauses.look)
-    steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
-    total = steps_an_epoch * settings.n_epochs
+    trainee = Trainee(model, optimizer, able, room, look)
+    course = Course(folder, settings, job.seed, ground, trainee, journal, position)
     journal.begin(after=position.step)
-    journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
-    tell_rows(journal, "Training", training, settings)
-    if validation:
-        tell_rows(journal, "Validation", validation, settings)
-    journal.say(str(count_parameters(model)))
-    tell_abilities(journal, able)
     if position.step:
-        journal.say(f"Going on from the checkpoint of step {position.step}/{total}")
-    saved_at, pace, stop = time.monotonic(), Pace(0.0, None, 0.0), None
+        journal.say(f"Going on from the checkpoint of step {position.step}/{course.total}")
+    return course
 
-    def validated(position: Position) -> Position:
-        """The position with a validation of its step, which is told."""
+
+def go_on(course: Course, started: float, checkpoint_s: float, until: int) -> Stop | None:
+    """Train to step `until`, validated where it isn't the last. `started`: as if without a break, time.monotonic.
+
+    Raises TrainingPaused with a checkpoint saved, and TrainingFailed.
+    """
+    settings, trainee, journal, total = course.settings, course.trainee, course.journal, course.total
+    training, validation, steps_an_epoch = (
+        course.ground.training,
+        course.ground.validation,
+        course.steps_an_epoch,
+    )
+    saved_at, stop = time.monotonic(), None
+
+    def is_validated(step: int) -> bool:
+        return validation is not None and (step == until or is_due(step, steps_an_epoch, settings))
+
+    def validate() -> None:
+        """The step that the course stands at; told."""
         assert validation is not None  # noqa: S101
+        position = course.position
         scores = evaluate(trainee, validation.rows)
+        if not math.isfinite(scores.loss):
+            text = (
+                f"After step {position.step} the validation loss is {scores.loss}. Set learning_rate lower."
+            )
+            raise TrainingFailed("loss_not_finite", text, "learning_rate")
         rate = settings.learning_rate * rate_share(position.step, total)
         step = Step(position.step, total, journal.last_scores(), rate, position.trained_tokens)
         journal.record_validation(step, scores)
         found = Validation(position.step, scores.loss, scores.accuracy)
-        return replace(position, validations=(*position.validations, found), room=room.remembered)
+        validations = (*position.validations, found)
+        course.position = replace(position, validations=validations, room=trainee.room.remembered)
 
     try:
-        if validation and is_due(position.step, steps_an_epoch, settings) and lacks_validation(position):
-            position = validated(position)
-        for step, batch in steps_after(training.rows, settings, job.seed, position.step):
+        if is_validated(course.position.step) and lacks_validation(course.position):
+            validate()
+        for step, batch in steps_after(training.rows, settings, course.seed, course.position.step):
+            if step > until:
+                break
             elapsed = time.monotonic() - started
-            stop = why_stop(replace(position, seconds=elapsed), pace, settings)
+            stop = why_stop(replace(course.position, seconds=elapsed), course.pace, settings)
             if stop:
                 break
             begun = time.monotonic()
@@ -160,67 +190,48 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
             scores = learn(trainee, batch, rate, step)
             now = time.monotonic()
             tokens = sum(len(row.ids) for row in batch)
-            position = replace(
-                position,
+            position = course.position = replace(
+                course.position,
                 step=step,
-                trained_tokens=position.trained_tokens + tokens,
+                trained_tokens=course.position.trained_tokens + tokens,
                 seconds=now - started,
-                room=room.remembered,
+                room=trainee.room.remembered,
             )
             guess_s = (
                 validation.tokens / tokens * (now - begun) / 3 if validation else 0.0
             )  # without backward
-            pace = replace(pace, step_s=now - begun, validation_guess_s=guess_s)
-            is_validated = validation is not None and is_due(step, steps_an_epoch, settings)
+            course.pace = replace(course.pace, step_s=now - begun, validation_guess_s=guess_s)
             told = Step(step, total, scores, rate, position.trained_tokens, position.seconds)
-            journal.record(told, is_validated_next=is_validated)
-            if is_validated:
-                position = validated(position)
-                pace = replace(pace, validation_s=time.monotonic() - now)
-            ends_epoch, lowest = step % steps_an_epoch == 0, best(position.validations)
+            journal.record(told, is_validated_next=is_validated(step))
+            if is_validated(step):
+                validate()
+                course.pace = replace(course.pace, validation_s=time.monotonic() - now)
+            ends_epoch, lowest = step % steps_an_epoch == 0, best(course.position.validations)
             if ends_epoch:
                 journal.say(
                     f"Epoch {step // steps_an_epoch}/{settings.n_epochs} finished after step {step}/{total}"
                 )
             is_best = lowest is not None and lowest.step == step
             if ends_epoch or is_best or time.monotonic() - saved_at >= checkpoint_s:
-                save_checkpoint(folder, model, optimizer, position)
+                course.save()
                 journal.say(f"Checkpoint of step {step}/{total} saved")
                 saved_at = time.monotonic()
-        if stop == "ceiling" and validation and position.step and lacks_validation(position):
-            position = validated(position)
+        if stop == "ceiling" and validation and course.position.step and lacks_validation(course.position):
+            validate()
     except TrainingPaused:
-        position = replace(position, seconds=time.monotonic() - started)
+        position = course.position = replace(course.position, seconds=time.monotonic() - started)
         if position.step:
-            save_checkpoint(folder, model, optimizer, position)
+            course.save()
         seconds = position.seconds
         progress = Progress(position.step, total, position.trained_tokens, seconds, journal.step_s)
         journal.place(progress, is_paused=True)
         raise
-    finish(folder, job, trainee, replace(position, seconds=time.monotonic() - started), total, stop, journal)
+    return stop
 
 
-def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraSettings:
-    """Rows are never longer than what the model was made for, whatever max_length says."""
-    context = context_of_base(base)
-    if context is None or settings.max_length <= context:
-        return settings
-    journal.warn(
-        f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
-    )
-    return replace(settings, max_length=context)
-
-
-def finish(
-    folder: Path,
-    job: TrainingJob,
-    trainee: Trainee,
-    position: Position,
-    total: int,
-    stop: Stop | None,
-    journal: Journal,
-) -> None:
+def finish(folder: Path, job: TrainingJob, course: Course, stop: Stop | None) -> None:
     """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE."""
+    position, total, journal = course.position, course.total, course.journal
     if position.step == 0:
         text = (
             f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
@@ -238,39 +249,19 @@ def finish(
     if checkpoint_folder(folder, result_step).exists():
         save_checkpoint_as_result(folder, result_step)
     else:
-        save_result(folder, trainee.model)
+        save_result(folder, course.trainee.model)
     journal.say(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
     progress = Progress(position.step, total, position.trained_tokens, position.seconds, journal.step_s)
     journal.place(progress, is_over=True)
     done = {
         "trained_tokens": position.trained_tokens,
         "seconds": round(position.seconds, 1),
-        "trainable_parameters": count_parameters(trainee.model).trainable,
+        "trainable_parameters": count_parameters(course.trainee.model).trainable,
         "step": position.step,
         "result_step": result_step,
         "stopped": stopped,
     }
     replace_json(folder / "DONE", done)
-
-
-def tell_rows(journal: Journal, what: str, rows: Rows, settings: LoraSettings) -> None:
-    journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
-    if rows.too_long:
-        journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
-    if rows.cut:
-        text = f"{what} rows cut to max_length {settings.max_length} tokens, so that they may end in mid-answer: "
-        journal.say(f"{text}{rows.cut:,}", "warn")
-    if rows.nothing_to_learn:
-        journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
-
-
-def tell_abilities(journal: Journal, able: Abilities) -> None:
-    if not able.packs:
-        journal.say(
-            "Rows are computed one by one: this model's family is not known to keep packed rows apart"
-        )
-    if not able.selects:
-        journal.say("Logits are computed at every token: this model cannot select places")
 
 
 def batches(rows: Sequence[Row], size: int, seed: int, epoch: int) -> list[list[Row]]:
@@ -289,12 +280,6 @@ def steps_after(
             step += 1
             if step > after:
                 yield step, batch
-
-
-def rate_share(step: int, total: int) -> float:
-    """Linear from 0 to 1 over the first steps, then linear down, not quite to 0 at the last step."""
-    warm_up = max(1, round(WARM_UP * total))
-    return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
 
 
 def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Scores:

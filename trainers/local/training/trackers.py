@@ -110,14 +110,15 @@ class Wandb:
 
         self._errors = (wandb.Error, OSError)
         job = read_json(folder / "job.json") or {}
+        identity = str(job.get("id", folder.name))  # an arm's folder is called 01 in every sweep
         try:
             self._run = wandb.init(
                 project=integration.project,
                 entity=integration.entity,
-                name=integration.name or folder.name,
-                id=folder.name,
+                name=integration.name or identity,
+                id=identity,
                 resume="allow",
-                tags=["finetune", str(job.get("base_name", "")), folder.name, *integration.tags],
+                tags=["finetune", str(job.get("base_name", "")), identity, *integration.tags],
                 config=job.get("settings"),
                 dir=str(folder),
                 settings=wandb.Settings(silent=True, console="off", save_code=False),
@@ -174,9 +175,10 @@ class Mlflow:
         job: dict[str, Any] = read_json(folder / "job.json") or {}
         found = self._client.get_experiment_by_name(integration.project)
         experiment = found.experiment_id if found else self._client.create_experiment(integration.project)
-        tags = {"job": folder.name, "base": str(job.get("base_name", ""))}
+        identity = str(job.get("id", folder.name))
+        tags = {"job": identity, "base": str(job.get("base_name", ""))}
         tags |= {f"tag.{number}": tag for number, tag in enumerate(integration.tags)}
-        run = self._client.create_run(experiment, tags=tags, run_name=integration.name or folder.name)
+        run = self._client.create_run(experiment, tags=tags, run_name=integration.name or identity)
         for name, value in job.get("settings", {}).items():
             self._client.log_param(run.info.run_id, name, value)
         replace_json(folder / "mlflow.json", {"run_id": run.info.run_id})

@@ -1,0 +1,93 @@
+"""What a training stands on before there is an adapter: rows, tokenizer's work done, and the base on its device.
+
+The arms of a sweep share it. Trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainers.local.configs import context_of_base
+from trainers.local.spool import LoraSettings, TrainingJob
+from trainers.local.training.base import load_model, load_tokenizer
+from trainers.local.training.data import Rows, read_rows
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.hub import fetch
+from trainers.local.training.identity import remember_base
+from trainers.local.training.journal import Journal
+from trainers.local.training.packing import Abilities, abilities
+
+
+@dataclass
+class Ground:
+    """`base` is the model without an adapter; `able`: what it can with these rows."""
+
+    base: Any
+    training: Rows
+    validation: Rows | None
+    able: Abilities
+    device: torch.device
+    dtype: torch.dtype
+
+
+def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[[], None]) -> Ground:
+    """`look` raises TrainingPaused. Raises TrainingFailed."""
+    device = best_device()
+    dtype = best_dtype(device)
+    remember_base(folder, fetch(job.base, journal.say), job.base_name)
+    tokenizer = load_tokenizer(job.base)
+    settings = within_context(job.settings, job.base, journal)
+    training = read_rows(
+        Path(job.training_file), tokenizer, settings.max_length, "training_file", settings.too_long
+    )
+    validation = None
+    if job.validation_file is not None:
+        validation = read_rows(
+            Path(job.validation_file), tokenizer, settings.max_length, "validation_file", settings.too_long
+        )
+    look()
+    longest = max(training.longest, validation.longest if validation else 0)
+    base = load_model(job.base, device, dtype, longest, settings.quantization)
+    able = abilities(base, longest)
+    journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
+    tell_rows(journal, "Training", training, settings)
+    if validation:
+        tell_rows(journal, "Validation", validation, settings)
+    tell_abilities(journal, able)
+    return Ground(base, training, validation, able, device, dtype)
+
+
+def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraSettings:
+    """Rows are never longer than what the model was made for, whatever max_length says."""
+    context = context_of_base(base)
+    if context is None or settings.max_length <= context:
+        return settings
+    journal.warn(
+        f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
+    )
+    return replace(settings, max_length=context)
+
+
+def tell_rows(journal: Journal, what: str, rows: Rows, settings: LoraSettings) -> None:
+    journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    if rows.too_long:
+        journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+    if rows.cut:
+        text = f"{what} rows cut to max_length {settings.max_length} tokens, so that they may end in mid-answer: "
+        journal.say(f"{text}{rows.cut:,}", "warn")
+    if rows.nothing_to_learn:
+        journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+
+
+def tell_abilities(journal: Journal, able: Abilities) -> None:
+    if not able.packs:
+        journal.say(
+            "Rows are computed one by one: this model's family is not known to keep packed rows apart"
+        )
+    if not able.selects:
+        journal.say("Logits are computed at every token: this model cannot select places")

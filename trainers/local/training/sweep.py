@@ -1,0 +1,239 @@
+"""A sweep on a job's folder: arms by successive halving over one base, one ceiling, one result.
+
+Each arm follows the learning rate of its own full course from the same seed, so that it is at every step what it
+would be as a job of its own, to the byte where a job is. Which arm is next follows from the arms' folders
+(contest.py), so a kill loses what it loses of a job: the steps since the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors.torch import load
+from torch import OutOfMemoryError
+
+from trainers.local.spool import TrainingJob, read_events, read_json, replace_json
+from trainers.local.training.arm_journal import ArmJournal, Others
+from trainers.local.training.arms import (
+    ARMS,
+    WINNER,
+    Arm,
+    arms_of,
+    keep_little,
+    position_of,
+    put_out,
+    standing_of,
+)
+from trainers.local.training.checkpoints import (
+    WEIGHTS,
+    list_checkpoints,
+    renamed_when_complete,
+    save_checkpoint_as_result,
+)
+from trainers.local.training.contest import Move, Standing, next_move, rounds, steps_left, winner
+from trainers.local.training.course import Pace, Position, Stop, stop_sentence
+from trainers.local.training.endings import known_endings
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.ground import Ground, lay_ground
+from trainers.local.training.journal import Journal, Progress
+from trainers.local.training.lora import CHECKPOINT_S, Course, begin, go_on, steps_an_epoch
+from trainers.local.training.pauses import Pauses
+from trainers.local.training.sweep_table import round_event, write_table
+from trainers.sizing.halving import most_steps
+
+
+@dataclass
+class Sweep:
+    """One process's work on a sweep. `started`: as if without a break, time.monotonic. `pace` of the arm before."""
+
+    folder: Path
+    job: TrainingJob
+    arms: tuple[Arm, ...]
+    ground: Ground
+    journal: Journal
+    look: Callable[[], None]
+    started: float
+    checkpoint_s: float
+    pace: Pace = field(default=Pace(0.0, None, 0.0))
+
+    @property
+    def standings(self) -> list[Standing]:
+        return [standing_of(arm, self.course(arm)) for arm in self.arms]
+
+    def course(self, arm: Arm) -> int:
+        return steps_an_epoch(self.ground, arm.job.settings) * arm.job.settings.n_epochs
+
+
+def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
+    """Ends with adapter/, sweep.csv and DONE. Raises TrainingFailed where no arm can, TrainingPaused."""
+    journal = Journal(folder, (), job.settings.ceiling_s)
+    started = time.monotonic() - journal.seconds_known
+    arms = arms_of(folder, job)
+    with known_endings(folder):
+        if not (folder / ARMS / WINNER).exists():
+            look = Pauses(folder).look
+            ground = lay_ground(folder, job, journal, look)
+            compete(Sweep(folder, job, arms, ground, journal, look, started, checkpoint_s))
+        publish(folder, arms, journal, time.monotonic() - started)
+
+
+def compete(sweep: Sweep) -> None:
+    """Until the winner is written down."""
+    journal, stop = sweep.journal, None
+    courses = [sweep.course(arm) for arm in sweep.arms]
+    journal.say(
+        f"Sweep of {len(sweep.arms)} arms by successive halving: {most_steps(courses):,} steps at most, where all "
+        f"courses together would be {sum(courses):,}"
+    )
+    tell_rounds(sweep)
+    while stop is None and (move := next_move(sweep.standings)):
+        sweep.look()
+        stop = train_arm(sweep, sweep.arms[move.number - 1], move)
+        tell_rounds(sweep)
+    choose(sweep, stop)
+
+
+def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
+    """To the end of its rung, or out. The base is as before when it returns."""
+    journal = ArmJournal(sweep.journal, sweep.folder, arm, others_of(sweep, arm))
+    course, is_done = None, False
+    try:
+        course = begin(arm.folder, arm.job, sweep.ground, journal, sweep.look)
+        begun = time.monotonic() - max(course.position.seconds, journal.seconds_known)
+        course.pace = sweep.pace
+        course.settings = replace(course.settings, max_seconds=ceiling_of(sweep, begun))
+        journal.say(
+            f"trains to step {move.until}/{course.total} in rung {move.round}: {str(arm).partition('(')[2][:-1]}"
+        )
+        stop = go_on(course, begun, sweep.checkpoint_s, move.until)
+        sweep.pace = course.pace
+        rest(arm, course, time.monotonic() - begun, is_last=move.until == course.total)
+        is_done = True
+        return stop
+    except (TrainingFailed, OutOfMemoryError) as error:
+        drop(arm, journal, error)
+        return None
+    finally:
+        journal.end(is_done=is_done)
+        if course is not None:
+            sweep.ground.base = course.trainee.model.unload()
+
+
+def others_of(sweep: Sweep, arm: Arm) -> Others:
+    positions = [position_of(other) for other in sweep.arms]
+    steps, tokens = sum(one.step for one in positions), sum(one.trained_tokens for one in positions)
+    own = positions[arm.number - 1]
+    total = steps + steps_left(sweep.standings)
+    return Others(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
+
+
+def ceiling_of(sweep: Sweep, begun: float) -> int | None:
+    """In the arm's own seconds: what it had, and what is left of the sweep's."""
+    ceiling_s, now = sweep.job.settings.ceiling_s, time.monotonic()
+    return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
+
+
+def rest(arm: Arm, course: Course, seconds: float, *, is_last: bool) -> None:
+    """Keep what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job."""
+    course.position = replace(course.position, seconds=seconds)
+    if course.position.step:
+        course.save()
+    if not is_last:
+        keep_little(arm)
+
+
+def drop(arm: Arm, journal: ArmJournal, error: TrainingFailed | OutOfMemoryError) -> None:
+    message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
+    last, reached = journal.last, position_of(arm)
+    if last and last.number > reached.step:
+        reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
+    put_out(arm, message, reached)
+    journal.warn(f"is out, and the sweep goes on without it. {message}")
+
+
+def tell_rounds(sweep: Sweep) -> None:
+    """Each rung that is over, once; and the table as it stands."""
+    standings = sweep.standings
+    played = rounds(standings)
+    told = [event["message"] for event in read_events(sweep.folder)]
+    for number, each in enumerate(played, start=1):
+        is_told = any(message.startswith(f"Rung {number}/") for message in told)
+        if each.arms and each.waiting is None and not is_told:
+            going_on = played[number].arms if number < len(played) else ()
+            message, rows = round_event(each, sweep.arms, going_on)
+            sweep.journal.append(message, "info", {"rung": number, "arms": rows})
+    write_table(sweep.folder, sweep.arms, standings, played, None)
+
+
+def choose(sweep: Sweep, stop: Stop | None) -> None:
+    """Write the winner down. Raises TrainingFailed where there is none."""
+    standings = sweep.standings
+    found = winner(standings)
+    if found is None or found.lowest is None:
+        raise nobody(sweep, standings)
+    positions = [position_of(arm) for arm in sweep.arms]
+    validations = positions[found.number - 1].validations
+    seconds = time.monotonic() - sweep.started
+    steps, tokens = sum(one.step for one in positions), sum(one.trained_tokens for one in positions)
+    reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(standings)
+    stopped = stop_sentence(stop, reached, total, sweep.job.settings) if stop else None
+    if stopped:
+        sweep.journal.warn(stopped)
+    sweep.journal.place(Progress(steps, total, tokens, seconds, sweep.journal.step_s), is_over=True)
+    write_table(sweep.folder, sweep.arms, standings, rounds(standings), found.number)
+    loss, step = found.lowest
+    told = {"arm": found.number, "step": step, "loss": loss, "stopped": stopped}
+    replace_json(sweep.folder / ARMS / WINNER, {**told, "steps": steps, "trained_tokens": tokens})
+
+
+def nobody(sweep: Sweep, standings: Sequence[Standing]) -> TrainingFailed:
+    said = [f"{arm}: {one.out}" for arm, one in zip(sweep.arms, standings, strict=True) if one.out]
+    if len(said) == len(standings):
+        text = f"All {len(said)} arms of the sweep are out. {' '.join(said)}"
+        return TrainingFailed("all_arms_out", text, "sweep")
+    text = (
+        f"The ceiling of {sweep.job.settings.ceiling_s or 0:,.0f} s was reached before any arm of the sweep was "
+        "validated. Set max_seconds or max_usd higher."
+    )
+    return TrainingFailed("ceiling_reached", text, "max_seconds")
+
+
+def publish(folder: Path, arms: Sequence[Arm], journal: Journal, seconds: float) -> None:
+    """The winner's checkpoints, curve and adapter become the job's; then DONE. May be done twice."""
+    told = read_json(folder / ARMS / WINNER) or {}
+    arm, step, tokens = arms[told["arm"] - 1], int(told["step"]), int(told["trained_tokens"])
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    for kept in list_checkpoints(arm.folder):
+        hand_over(kept, folder / "checkpoints" / kept.name)
+    shutil.copyfile(arm.folder / "results.csv", folder / "results.csv")
+    save_checkpoint_as_result(folder, step)
+    for each in arms:
+        shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
+    journal.say(f"{arm} has won: its validation loss of {told['loss']:.4f} at step {step} is the lowest")
+    journal.say(f"All arms trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
+    weights = load((folder / "adapter" / WEIGHTS).read_bytes())
+    done = {
+        "trained_tokens": tokens,
+        "seconds": round(seconds, 1),
+        "trainable_parameters": sum(tensor.numel() for tensor in weights.values()),
+        "step": told["steps"],
+        "result_step": step,
+        "stopped": told["stopped"],
+        "winner": arm.number,
+    }
+    replace_json(folder / "DONE", done)
+
+
+def hand_over(kept: Path, target: Path) -> None:
+    """The same bytes under another name, without a copy."""
+    if target.exists():
+        return
+    with renamed_when_complete(target) as temporary:
+        for file in kept.iterdir():
+            os.link(file, temporary / file.name)
