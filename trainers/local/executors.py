@@ -20,6 +20,7 @@ from pathlib import Path
 from trainers.local.checks import MIN_TRAINING_EXAMPLES, refusal
 from trainers.local.gpus import VARIABLE, pick_gpu
 from trainers.local.jobs import Failure, JobRecord, Jobs, fail, has_ended, mark
+from trainers.local.kept import pause_sentence, steps_kept
 from trainers.local.spool import append_event, exclusive
 from trainers.local.train import PAUSED
 
@@ -160,7 +161,7 @@ class Executor:
         with self._lock:
             self._children.pop(record.job.id, None)
             if not has_ended(folder):
-                append_event(folder, _pause_sentence(folder), level="warn")
+                append_event(folder, pause_sentence(folder), level="warn")
         self._wake_runner.set()
         return True
 
@@ -233,7 +234,7 @@ class Executor:
             return
         if is_locked(folder):
             return self._adopt(child.record)
-        checkpoint = _last_checkpoint(folder)
+        checkpoint = steps_kept(folder)
         crashes = self._crashes.get(job_id)
         if crashes is None or crashes.checkpoint < checkpoint:
             crashes = self._crashes[job_id] = Crashes(0, checkpoint)
@@ -312,17 +313,6 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="ascii") if path.exists() else ""
 
 
-def _last_checkpoint(folder: Path) -> int:
-    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*[0-9]")]
-    return max(steps, default=0)
-
-
-def _pause_sentence(folder: Path) -> str:
-    step = _last_checkpoint(folder)
-    where = f"its checkpoint of step {step} is kept" if step else "it had no step to keep yet"
-    return f"The job was paused; {where}, and its place on the machine is free."
-
-
 def _describe_exit(code: int) -> str:
     if code == -signal.SIGKILL:
         return "was killed, perhaps because the machine ran out of memory"
@@ -330,7 +320,7 @@ def _describe_exit(code: int) -> str:
 
 
 def _crash_sentence(why: str, checkpoint: int, folder: Path) -> str:
-    where = f"after the checkpoint of step {checkpoint}" if checkpoint else "before its first checkpoint"
+    where = f"after {checkpoint} steps that are kept" if checkpoint else "before its first checkpoint"
     said = " / ".join(_last_words(folder / "train.log")) or "nothing"
     return f"Training stopped {MAX_CRASHES} times {where}: the process {why}. It last said: {said}"
 

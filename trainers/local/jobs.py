@@ -34,7 +34,7 @@ from trainers.local.spool import (
 )
 
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
-RESULT_ID = re.compile(r"file-results-([0-9a-f]{24})")
+RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -59,7 +59,7 @@ class Failure:
 @dataclass(frozen=True)
 class Progress:
     """`stopped_early`: a sentence where the job ended before its last step. `result_step`: the step whose checkpoint
-    is the result."""
+    is the result. `winner`: the number of a sweep's arm, whose step that is."""
 
     step: int
     total_steps: int | None
@@ -67,6 +67,16 @@ class Progress:
     estimated_finish: int | None
     stopped_early: str | None = None
     result_step: int | None = None
+    winner: int | None = None
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """What a job left to read, as a client sees it."""
+
+    id: str
+    path: Path
+    filename: str
 
 
 @dataclass(frozen=True)
@@ -91,16 +101,14 @@ class JobRecord:
         return self.status == "succeeded" and not (self.folder / "MODEL_DELETED").exists()
 
     @property
-    def result_id(self) -> str:
-        return "file-results-" + self.job.id.removeprefix("ftjob-")
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results.csv"
-
-    @property
-    def has_results(self) -> bool:
-        return self.is_final and self.results.exists()
+    def result_files(self) -> tuple[ResultFile, ...]:
+        """Once it has ended: each step's metrics, and the arms of a sweep."""
+        short = self.job.id.removeprefix("ftjob-")
+        files = (
+            ResultFile(f"file-results-{short}", self.folder / "results.csv", "step_metrics.csv"),
+            ResultFile(f"file-sweep-{short}", self.folder / "sweep.csv", "sweep.csv"),
+        )
+        return tuple(file for file in files if self.is_final and file.path.exists())
 
     @property
     def is_final(self) -> bool:
@@ -184,10 +192,11 @@ class Jobs:
         candidates = (self.get(folder.name) for folder in self._root.glob(f"ftjob-*{short}"))
         return next((record for record in candidates if record and record.model_name == plain), None)
 
-    def of_result(self, file_id: str) -> JobRecord | None:
+    def of_result(self, file_id: str) -> ResultFile | None:
         match = RESULT_ID.fullmatch(file_id)
         record = self.get(f"ftjob-{match[1]}") if match else None
-        return record if record and record.has_results else None
+        files = record.result_files if record else ()
+        return next((file for file in files if file.id == file_id), None)
 
     def _ids(self) -> list[str]:
         return [folder.name for folder in self._root.glob("ftjob-*") if (folder / "job.json").exists()]
@@ -279,4 +288,5 @@ def _progress(folder: Path) -> Progress | None:
         raw.get("estimated_finish"),
         raw.get("stopped"),
         raw.get("result_step"),
+        raw.get("winner"),
     )

@@ -10,7 +10,7 @@ jobs/ID/
   adapter/          the result, by rename
   results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
   DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
-                    "stopped"}
+                    "stopped"}, and the number of a sweep's "winner", whose step the result_step is
   FAILED            instead of DONE: {"code", "message", "param"}
   engine/           where another engine trains: its config, run.sh, log.txt, output/
   CANCELLED         written by the server; the training process is ended first
@@ -29,7 +29,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -130,6 +130,12 @@ def read_job(folder: Path) -> TrainingJob:
 
 def _settings(raw: Mapping[str, Any]) -> LoraSettings:
     return LoraSettings(**{**raw, "sweep": from_lists(raw.get("sweep", ()))})
+
+
+def as_trained(folder: Path, job: TrainingJob) -> TrainingJob:
+    """With the settings of the arm that won, where it was a sweep and is done."""
+    winner = (read_json(folder / "DONE") or {}).get("winner")
+    return replace(job, settings=job.arms[winner - 1], arms=()) if winner else job
 
 
 def replace_json(path: Path, value: object) -> None:

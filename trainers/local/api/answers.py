@@ -12,10 +12,11 @@ from starlette.datastructures import QueryParams
 from trainers.local.configs import rate_of_base
 from trainers.local.files import StoredFile
 from trainers.local.integrations import integration_body
-from trainers.local.jobs import JobRecord, Progress
+from trainers.local.jobs import JobRecord, Progress, ResultFile
 from trainers.local.problems import invalid
 from trainers.local.spool import TrainingJob, read_events
 from trainers.money import from_micros
+from trainers.sweeps import as_lists
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -69,14 +70,14 @@ def file_body(file: StoredFile) -> Body:
     return body if file.expires_at is None else {**body, "expires_at": file.expires_at}
 
 
-def result_file_body(record: JobRecord) -> Body:
-    stat = record.results.stat()
+def result_file_body(file: ResultFile) -> Body:
+    stat = file.path.stat()
     return {
-        "id": record.result_id,
+        "id": file.id,
         "object": "file",
         "bytes": stat.st_size,
         "created_at": int(stat.st_mtime),
-        "filename": "step_metrics.csv",
+        "filename": file.filename,
         "purpose": "fine-tune-results",
         "status": "processed",
     }
@@ -85,7 +86,7 @@ def result_file_body(record: JobRecord) -> Body:
 def job_body(record: JobRecord, is_running: bool) -> Body:
     job, progress, failure = record.job, record.progress, record.failure
     status = "running" if is_running and record.status in ("queued", "paused") else record.status
-    hyperparameters = _hyperparameters(job)
+    hyperparameters = _hyperparameters(job, progress.winner if progress else None)
     return {
         "object": "fine_tuning.job",
         "id": job.id,
@@ -109,20 +110,30 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "total_steps": progress.total_steps if progress else None,
         "stopped_early": progress.stopped_early if progress else None,
         "result_step": progress.result_step if progress else None,
-        "result_files": [record.result_id] if record.has_results else [],
+        "result_files": [file.id for file in record.result_files],
         "error": asdict(failure) if failure else None,
     }
 
 
-def _hyperparameters(job: TrainingJob) -> Body:
-    """As resolved, money in dollars as text, without what was left open."""
-    known = asdict(job.settings)
+def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
+    """As resolved, money in dollars as text, without what was left open. Of a sweep what all arms share, and once
+    one of them has won, its own."""
+    settings = job.settings if winner is None else job.arms[winner - 1]
+    known = asdict(settings)
     for name in ("max_usd", "usd_per_hour"):
         micros = known.pop(f"{name}_micros")
         known[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
-    multiplier = round(job.settings.learning_rate / rate_of_base(job.base), 6)
-    given = {name: value for name, value in known.items() if value is not None}
-    return {**given, "learning_rate_multiplier": multiplier}
+    known["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base), 6)
+    known["sweep"] = as_lists(job.settings.sweep) or None
+    special = set() if winner is not None else _special(job)
+    return {name: value for name, value in known.items() if value is not None and name not in special}
+
+
+def _special(job: TrainingJob) -> set[str]:
+    """In what the arms of a sweep differ."""
+    arms = [asdict(arm) for arm in job.arms]
+    names = {name for arm in arms for name in arm if arm[name] != arms[0][name]}
+    return names | {"learning_rate_multiplier"} if "learning_rate" in names else names
 
 
 def _estimated_finish(progress: Progress) -> int | None:
@@ -153,7 +164,9 @@ METRICS = ("train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_
 
 def checkpoint_bodies(record: JobRecord) -> list[Body]:
     """Newest first. Metrics are the last that events named at or before the checkpoint's step."""
-    measured = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
+    winner = record.progress.winner if record.progress else None
+    events = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
+    measured = [data for data in events if "step" in data and data.get("arm") == winner]
     folders = sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True)
     return [
         _checkpoint_body(record, int(f.name.removeprefix("step-")), int(f.stat().st_mtime), measured)
@@ -164,7 +177,7 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
 def _checkpoint_body(record: JobRecord, step: int, created_at: int, measured: list[Body]) -> Body:
     metrics: Body = {"step": step}
     for data in measured:
-        if int(data.get("step") or 0) <= step:
+        if int(data["step"]) <= step:
             metrics.update({name: data[name] for name in METRICS if data.get(name) is not None})
     return {
         "object": "fine_tuning.job.checkpoint",

@@ -64,15 +64,15 @@ class FileEndpoints:
         return JSONResponse(answers.listing(found, query, FILES_A_PAGE, FILES_A_PAGE))
 
     def retrieve(self, request: Request) -> Response:
-        record = self.jobs.of_result(request.path_params["id"])
-        if record is not None:
-            return JSONResponse(answers.result_file_body(record))
+        result = self.jobs.of_result(request.path_params["id"])
+        if result is not None:
+            return JSONResponse(answers.result_file_body(result))
         return JSONResponse(answers.file_body(self.files.get(request.path_params["id"])))
 
     def content(self, request: Request) -> Response:
-        record = self.jobs.of_result(request.path_params["id"])
-        if record is not None:
-            return FileResponse(record.results, media_type="text/csv")
+        result = self.jobs.of_result(request.path_params["id"])
+        if result is not None:
+            return FileResponse(result.path, media_type="text/csv")
         return FileResponse(
             self.files.content(request.path_params["id"]), media_type="application/octet-stream"
         )
@@ -89,8 +89,7 @@ class FileEndpoints:
         return [answers.file_body(file) for file in self.files.all()]
 
     def _results(self) -> list[answers.Body]:
-        finished = (record for record in self.jobs.all() if record.has_results)
-        return [answers.result_file_body(record) for record in finished]
+        return [answers.result_file_body(file) for record in self.jobs.all() for file in record.result_files]
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Card:
 
     def _settings(self) -> str:
         settings = asdict(self.source.job.settings)
-        chosen = {name: value for name, value in settings.items() if value is not None} | {
+        chosen = {name: value for name, value in settings.items() if value not in (None, ())} | {
             "seed": self.source.job.seed
         }
         rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())

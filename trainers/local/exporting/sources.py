@@ -11,7 +11,7 @@ from trainers.local.exporting.refusals import ExportRefused
 from trainers.local.jobs import JobRecord, Jobs
 from trainers.local.models import Models
 from trainers.local.problems import Problem
-from trainers.local.spool import TrainingJob, read_job
+from trainers.local.spool import TrainingJob, as_trained, read_job
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -41,7 +41,7 @@ def find(model: str, data: Sequence[Path]) -> Source:
 
 
 def _in_folder(folder: Path) -> Source:
-    job = read_job(folder)
+    job = as_trained(folder, read_job(folder))
     _check_ended(folder, f"The job in {folder}")
     _check_kept(folder, f"The tuned model of the job in {folder}")
     return _checked(Source(f"{job.base_name}:{job.suffix or job.id[-8:]}", job, folder, folder / "adapter"))
@@ -68,7 +68,7 @@ def _named(name: str, record: JobRecord, jobs: Jobs) -> Source:
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
     marked = name.rpartition(":ckpt-step-")[2]
     step = int(marked) if ":ckpt-step-" in name else None
-    return Source(name, record.job, record.folder, adapter, step)
+    return Source(name, as_trained(record.folder, record.job), record.folder, adapter, step)
 
 
 def _check_ended(folder: Path, what: str) -> None:

@@ -1,0 +1,47 @@
+"""Sweeps as jobs' folders to test with: made, killed at a step counted over all arms."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from tests.local.runs import SIGKILLED, make_job, start_run, steps_told
+from trainers.local.spool import LoraSettings, read_job, write_job
+from trainers.sweeps import Sweep, combinations
+
+
+def make_sweep(
+    folder: Path, base: Path, training: Path, validation: Path, settings: LoraSettings, sweep: Sweep
+) -> Path:
+    """As the server makes it."""
+    make_job(folder, base, training, replace(settings, sweep=sweep), validation=validation)
+    arms = tuple(replace(settings, **chosen) for chosen in combinations(sweep))  # type: ignore[arg-type]
+    write_job(folder, replace(read_job(folder), arms=arms))
+    return folder
+
+
+def kill_after_steps(folder: Path, steps: int) -> None:
+    """SIGKILL, once the curves of all arms tell of so many steps."""
+    process = start_run(folder, checkpoint_s=0.0)
+    deadline = time.monotonic() + 60
+    while told_by_arms(folder) < steps:
+        assert process.is_alive(), f"ended with {process.exitcode} at step {told_by_arms(folder)}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.join(20)
+    assert process.exitcode == SIGKILLED
+
+
+def told_by_arms(folder: Path) -> int:
+    return sum(steps_told(arm) for arm in folder.glob("arms/*"))
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """sweep.csv without the seconds, which are never the same."""
+    with (folder / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            {name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)
+        ]

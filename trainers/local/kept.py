@@ -1,0 +1,28 @@
+"""How far a job's checkpoints reach, the arms of a sweep added up. Loads nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+CHECKPOINTS = ("checkpoints/step-*[0-9]", "arms/*/checkpoints/step-*[0-9]")
+
+
+def steps_kept(folder: Path) -> int:
+    """0 where there is no checkpoint."""
+    newest: dict[Path, int] = defaultdict(int)
+    for pattern in CHECKPOINTS:
+        for path in folder.glob(pattern):
+            newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
+    return sum(newest.values())
+
+
+def pause_sentence(folder: Path) -> str:
+    steps = steps_kept(folder)
+    where = "it had no step to keep yet"
+    if steps:
+        is_sweep = (folder / "arms").exists()
+        where = (
+            f"{steps} steps of its arms are kept" if is_sweep else f"its checkpoint of step {steps} is kept"
+        )
+    return f"The job was paused; {where}, and its place on the machine is free."
