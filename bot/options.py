@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 
 from bot.decisions.amounts import Misread, parse_volume
+from bot.decisions.sweeping import read_sweep, written
 from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind, task_kind
 from bot.decisions.worth import question
 from bot.decisions.worth.question import Figure, Question
@@ -62,7 +63,7 @@ class Options:
 
 def read_options(command: str, rest: str, keys: Sequence[str], usage: str) -> Options | Answer:
     """`DATASET key=value …`, in any order; a list is `key=a,b`."""
-    words = re.sub(r"\s*([=,])\s*", r"\1", rest).split()
+    words = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", rest)).split()
     names = [word for word in words if "=" not in word]
     pairs = [word.split("=", 1) for word in words if "=" in word]
     values = dict(pairs)
@@ -94,7 +95,10 @@ def read_figures(options: Options) -> Question | Answer:
             return Answer(f"`{key}=`: {plain(value.sentence)}", key)
         if value is not None:
             said[field] = int(value) if figure.is_whole else value
-    return replace(Question(), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
+    sweep = read_sweep(options.text("sweep") or "") if options.text("sweep") else ()
+    if isinstance(sweep, Misread):
+        return Answer(f"`sweep=`: {plain(sweep.sentence)}", "sweep")
+    return replace(Question(sweep=sweep), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
 
 
 def typed(question: Question) -> str:
@@ -103,9 +107,8 @@ def typed(question: Question) -> str:
     fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
     fields |= {"patience": "patience", "engine": "engine"}
     fields |= {key: field for key, (field, _) in FIGURES.items()}
-    return " ".join(
-        f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None
-    )
+    words = [f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None]
+    return " ".join([*words, *([f"sweep={written(question.sweep)}"] if question.sweep else [])])
 
 
 def _plainly(value: Decimal | int | str) -> str:

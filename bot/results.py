@@ -8,7 +8,7 @@ from typing import Any
 
 from bot.decisions.verdict.facts import Kind
 from trainers.measuring.values import Ladder
-from trainers.types import Event, Job
+from trainers.types import Event, Job, SweepArm
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ class RunResult:
 
     `beside` is a Ladder as JSON: the tuned model as a rung, beside the best alternative that was measured on the
     same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
+    `arms` of a sweep, one of which is the tuned model.
     """
 
     base: ArmScore
@@ -147,6 +148,7 @@ class RunResult:
     loss_curve: tuple[tuple[int, float], ...] = ()
     beside: str | None = None
     advice: Advice | None = None
+    arms: tuple[SweepArm, ...] = ()
 
     @property
     def ladder(self) -> Ladder | None:
@@ -171,9 +173,13 @@ class RunResult:
         base, tuned = ArmScore(**raw.pop("base")), ArmScore(**raw.pop("tuned"))
         curve = tuple((int(step), float(loss)) for step, loss in raw.pop("loss_curve", ()))
         advice = raw.pop("advice", None)
-        return RunResult(
-            base=base, tuned=tuned, loss_curve=curve, advice=Advice(**advice) if advice else None, **raw
-        )
+        arms = tuple(_arm(one) for one in raw.pop("arms", ()))
+        told = Advice(**advice) if advice else None
+        return RunResult(base=base, tuned=tuned, loss_curve=curve, advice=told, arms=arms, **raw)
+
+
+def _arm(raw: dict[str, Any]) -> SweepArm:
+    return SweepArm(**{**raw, "chosen": tuple((name, value) for name, value in raw["chosen"])})
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import binascii
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from trainers.errors import Nonsense
-from trainers.types import Answer, Checkpoint, Event, Job, Metric, ModelInfo
+from trainers.types import Answer, Checkpoint, Event, Job, Metric, ModelInfo, SweepArm
 
 Json = Mapping[str, object]
 
@@ -137,6 +137,20 @@ def metrics(content: bytes, doing: str) -> tuple[Metric, ...]:
     return tuple(_metric(dict(zip(header, row, strict=False)), doing) for row in rows[1:] if any(row))
 
 
+def is_sweep(content: bytes) -> bool:
+    """A result file that has the arms of a sweep instead of steps."""
+    return content.startswith(b"arm,")
+
+
+def arms(content: bytes, doing: str) -> tuple[SweepArm, ...]:
+    """Columns between 'arm' and 'step' are what was swept."""
+    head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
+    if "step" not in head or any(len(row) != len(head) for row in rows):
+        raise Nonsense(f"{doing}: the sweep's table begins {glimpse(content)}, which is not one of ours.")
+    swept = head[1 : head.index("step")]
+    return tuple(_arm(dict(zip(head, row, strict=True)), swept, doing) for row in rows)
+
+
 def required(raw: Json, key: str, doing: str) -> str:
     value = raw.get(key)
     if not isinstance(value, str) or not value:
@@ -177,6 +191,19 @@ def _metric(row: Mapping[str, str], doing: str) -> Metric:
         train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", doing),
         valid_loss=_either(row, "valid_loss", "full_valid_loss", doing),
         valid_accuracy=_either(row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", doing),
+    )
+
+
+def _arm(row: Mapping[str, str], swept: Sequence[str], doing: str) -> SweepArm:
+    return SweepArm(
+        number=int(_cell(row, "arm", doing) or 0),
+        chosen=tuple((name, row[name]) for name in swept),
+        step=int(_cell(row, "step", doing) or 0),
+        total_steps=int(_cell(row, "total_steps", doing) or 0),
+        valid_loss=_cell(row, "valid_loss", doing),
+        valid_accuracy=_cell(row, "valid_mean_token_accuracy", doing),
+        seconds=_cell(row, "seconds", doing) or 0.0,
+        outcome=row.get("outcome", ""),
     )
 
 

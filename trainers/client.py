@@ -19,9 +19,9 @@ from openai.resources.fine_tuning.jobs import JobsWithRawResponse
 from openai.types.chat import ChatCompletionMessageParam
 
 from trainers import answers, chatting, faults
-from trainers.addresses import is_loopback
 from trainers.answers import Json
 from trainers.chatting import Parameters
+from trainers.connection import checked_key, http_for
 from trainers.creation import KEY, carries, job_body
 from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.types import (
@@ -34,6 +34,7 @@ from trainers.types import (
     Metric,
     ModelInfo,
     Provider,
+    SweepArm,
 )
 
 UPLOAD_LIFE_S = 30 * 24 * 3600
@@ -57,11 +58,11 @@ class Trainer:
     ) -> None:
         self.provider = provider
         self._client = openai.OpenAI(
-            api_key=_checked_key(provider, key),
+            api_key=checked_key(provider, key),
             base_url=provider.base_url,
             timeout=openai.Timeout(provider.timeout_s, connect=min(5.0, provider.timeout_s)),
             max_retries=0,
-            http_client=http_client or _http_client(provider.base_url),
+            http_client=http_client or http_for(provider.base_url),
         )
         self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
 
@@ -178,10 +179,15 @@ class Trainer:
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """All lines of the job's result files; empty where it has none."""
-        doing = self._doing(f"reading the results of job {job.id!r}")
+        doing, files = self._results(job)
         return tuple(
-            line for file in job.result_files for line in answers.metrics(self.file_bytes(file), doing)
+            line for file in files if not answers.is_sweep(file) for line in answers.metrics(file, doing)
         )
+
+    def arms(self, job: Job) -> tuple[SweepArm, ...]:
+        """Of a sweep; empty where it was none."""
+        doing, files = self._results(job)
+        return tuple(arm for file in files if answers.is_sweep(file) for arm in answers.arms(file, doing))
 
     def chat(
         self,
@@ -228,6 +234,10 @@ class Trainer:
         )
         seconds = time.monotonic() - started
         return answers.chat_answer(answers.read_object(content, doing), doing, seconds)
+
+    def _results(self, job: Job) -> tuple[str, list[bytes]]:
+        doing = self._doing(f"reading the results of job {job.id!r}")
+        return doing, [self.file_bytes(file) for file in job.result_files]
 
     def _find_file(self, name: str, size: int) -> str | None:
         doing = self._doing(f"looking for the file {name!r}")
@@ -331,21 +341,3 @@ def _size(path: Path, doing: str) -> int:
         return path.stat().st_size
     except OSError as error:
         raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
-
-
-def _checked_key(provider: Provider, key: str) -> str:
-    """A stray line break would end up, with the key, in an error of the HTTP library."""
-    stripped = key.strip()
-    if provider.key_env is None and not stripped:
-        return "none"
-    if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
-        where = f" in {provider.key_env}" if provider.key_env else ""
-        raise TrainerError(
-            f"the key{where} for {provider.name} is empty or holds characters that no key has."
-        )
-    return stripped
-
-
-def _http_client(base_url: str) -> openai.DefaultHttpxClient:
-    """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
-    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from trainers import answers
 from trainers.answers import Json
+from trainers.sweeps import as_lists
 from trainers.types import Hyperparameter, JobSpec, Provider
 
 KEY = "finetune_key"
@@ -23,7 +24,9 @@ def sent_hyperparameters(
 
 def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
     """All of the request but model and training_file, in the shape that this provider takes."""
-    hyperparameters = sent_hyperparameters(provider, spec.hyperparameters)
+    hyperparameters: dict[str, object] = {**sent_hyperparameters(provider, spec.hyperparameters)}
+    if spec.sweep:
+        hyperparameters["sweep"] = as_lists(spec.sweep)
     body: dict[str, object] = {"seed": spec.seed}
     if provider.can("method"):
         body["method"] = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}

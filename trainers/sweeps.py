@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.sizing.halving import FEWEST_ARMS, MOST_ARMS
+from trainers.sizing.halving import FEWEST_ARMS, MOST_ARMS, at_most
 
 Value = int | float | str
 Sweep = tuple[tuple[str, tuple[Value, ...]], ...]  # names in the order in which they were said
@@ -80,6 +80,11 @@ def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
     names = [name for name, _ in sweep]
     every = itertools.product(*(values for _, values in sweep))
     return tuple(dict(zip(names, chosen, strict=True)) for chosen in every)
+
+
+def courses_of(sweep: Sweep) -> float:
+    """How many single trainings all arms are together, by halving; 1 without a sweep."""
+    return at_most([1.0] * len(combinations(sweep))) if sweep else 1.0
 
 
 def example(name: str) -> str:

@@ -8,6 +8,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
+from trainers.sweeps import Sweep
+
 Ability = Literal[
     "metadata",  # a job keeps our metadata; else our key travels at the end of the suffix
     "metadata_filter",  # jobs.list(metadata=…) filters on the server
@@ -19,6 +21,7 @@ Ability = Literal[
     "progress",  # trained_steps / total_steps / estimated_finish on the job
     "pause",  # a job can be paused, and goes on from where it was when it is resumed
     "early_stopping",  # takes patience beside a validation file, and serves the best checkpoint
+    "sweep",  # takes a grid of hyperparameters as one job, and a validation file that chooses between its arms
     "chat",  # serves the tuned model under /chat/completions
     "expires_after",  # takes a date of expiry with an upload
 ]
@@ -56,6 +59,7 @@ class JobSpec:
     seed: int
     suffix: str
     validation_file: str | None = None
+    sweep: Sweep = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,6 +109,21 @@ class Metric:
     train_accuracy: float | None = None
     valid_loss: float | None = None
     valid_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepArm:
+    """One line of a sweep's table. `chosen` is what is special to the arm, as it was written; loss and accuracy are
+    those of its best validation; `outcome` is a phrase of the trainer's: won, stopped after rung 1, …"""
+
+    number: int
+    chosen: tuple[tuple[str, str], ...]
+    step: int
+    total_steps: int
+    valid_loss: float | None
+    valid_accuracy: float | None
+    seconds: float
+    outcome: str
 
 
 @dataclass(frozen=True)

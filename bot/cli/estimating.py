@@ -24,6 +24,7 @@ BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alte
 @click.option("--baseline", type=FILE, help=BASELINE_HELP)
 @click.option("--bar", help="The share right that is good enough, like 90%; the baseline's where not said.")
 @click.option("--task", help="The kind of task: classification, extraction, style, knowledge, …")
+@click.option("--sweep", help="Values to choose between, like 'lora_r:8,16;learning_rate:0.0005,0.001'.")
 @figures
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -37,6 +38,7 @@ def estimate(
     baseline: Path | None,
     bar: str | None,
     task: str | None,
+    sweep: str | None,
     text: str | None,
     label: str | None,
     as_json: bool,
@@ -44,13 +46,17 @@ def estimate(
 ) -> None:
     """What training would cost and save, how likely it pays back, and what is still unknown."""
     from bot.decisions.amounts import Misread, parse_volume
+    from bot.decisions.sweeping import read_sweep
     from bot.results import Refusal
     from bot.terminal import checking, estimating
     from bot.workflows.estimating import Question
 
     read = parse_volume(volume) if volume else None
+    swept = read_sweep(sweep) if sweep else ()
     if isinstance(read, Misread):
         refuse(read.sentence)
+    if isinstance(swept, Misread):
+        refuse(swept.sentence)
     evidence = estimating.evidence(baseline, bar, task)
     if isinstance(evidence, Refusal):
         refuse(evidence.text.replace("`", ""))
@@ -59,7 +65,7 @@ def estimate(
     if report.blocked:
         click.echo(checking.report_text(report), err=True)
         refuse(f"{dataset} must be mended before it can be estimated.")
-    question = Question(current, read, target, epochs, **said)
+    question = Question(current, read, target, epochs, sweep=swept, **said)
     estimated = estimating.estimate(settings, dataset.stem, report, question, evidence)
     if isinstance(estimated, Refusal):
         refuse(estimated.text.replace("`", ""))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainers.auto import batch_for, epochs_for, hosted_epochs_for
+from trainers.sweeps import Sweep, combinations, from_lists
 from trainers.types import Hyperparameter
 
 
@@ -51,12 +52,32 @@ class Stopping:
 
 
 @dataclass(frozen=True)
+class Swept:
+    """Every combination of `sweep` is an arm, which the loss on `n_validation` of the training rows chooses between;
+    all arms together take `steps` at most. `usd_per_hour` as text: the trainer stops before the plan's most is
+    spent; None on a machine that costs nothing."""
+
+    sweep: Sweep
+    fitted_sha256: str
+    validation_sha256: str
+    n_fitted: int
+    n_validation: int
+    steps: int
+    usd_per_hour: str | None = None
+
+    @property
+    def arms(self) -> int:
+        return len(combinations(self.sweep))
+
+
+@dataclass(frozen=True)
 class Plan:
     """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
     and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
     `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
-    not written down. `stopping` None: trained on all training rows, to the last epoch."""
+    not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
+    hyperparameters."""
 
     dataset: str
     dataset_version: int
@@ -90,6 +111,12 @@ class Plan:
     asked_at: float
     predicted: Predicted | None = None
     stopping: Stopping | None = None
+    swept: Swept | None = None
+
+    @property
+    def kept_back(self) -> Stopping | Swept | None:
+        """What says which training rows are not trained on but validated with."""
+        return self.stopping or self.swept
 
     def __post_init__(self) -> None:
         chosen = dict(self.hyperparameters)
@@ -104,7 +131,7 @@ def canonical_json(plan: Plan) -> str:
 
     What an older plan lacks is left out, so that it keeps its hash."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping"):
+    for name in ("predicted", "stopping", "swept"):
         if fields[name] is None:
             del fields[name]
     if plan.predicted and plan.predicted.memory is None:
@@ -125,9 +152,10 @@ def plan_from_json(text: str) -> Plan:
     raw: dict[str, Any] = json.loads(text)
     raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
     raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
-    predicted, stopping = raw.get("predicted"), raw.get("stopping")
+    predicted, stopping, swept = raw.get("predicted"), raw.get("stopping"), raw.get("swept")
     raw["predicted"] = _predicted(predicted) if predicted else None
     raw["stopping"] = Stopping(**stopping) if stopping else None
+    raw["swept"] = Swept(**{**swept, "sweep": from_lists(swept["sweep"])}) if swept else None
     return Plan(**raw)
 
 

@@ -80,6 +80,8 @@ class Estimated(Protocol):
     @property
     def memory(self) -> str | None: ...
     @property
+    def of_arms(self) -> str: ...
+    @property
     def estimate(self) -> Estimate | None: ...
     @property
     def outlook(self) -> Outlook | None: ...
@@ -259,7 +261,7 @@ def _training(estimated: Estimated) -> str:
     if training is None:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
-    said, made = f"{cost} for {tokens(training.billed_tokens)} tokens", estimated.estimate
+    said, made = f"{cost} for {tokens(training.billed_tokens)} tokens{estimated.of_arms}", estimated.estimate
     work = made.people_usd + made.labels_usd if made else ZERO
     return f"{said}; people and labels {usd(work)}" if work else said
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from bot.decisions.amounts import duration
 from bot.decisions.budget import Budget
 from bot.decisions.planning import Plan
+from bot.decisions.sweeping import in_words
 from bot.decisions.verdict.paying import chance
 from bot.views.actuals import other_bill
 from bot.views.blocks import (
@@ -118,16 +119,30 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
         ("Asked for by", f"<@{run.requester}>"),
         ("Dataset", f"{escape(short(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
         ("Rows", _rows(plan)),
-        ("Model", f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"),
+        ("Model", _model(plan)),
         ("Training takes", _takes(plan)),
         *_foreseen(plan),
     ]
 
 
+def _model(plan: Plan) -> str:
+    """And the arms of a sweep: a section has no room for a field of its own."""
+    model = f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"
+    swept = plan.swept
+    if swept is None:
+        return model
+    return f"{model}. Sweep: {escape(in_words(swept.sweep))}: {swept.arms} arms, at most {swept.steps:,} steps in all"
+
+
 def _rows(plan: Plan) -> str:
-    if plan.stopping is None:
+    swept, stop = plan.swept, plan.stopping
+    if swept is not None:
+        return (
+            f"{swept.n_fitted:,} to train on, {swept.n_validation:,} of the training rows to choose by, "
+            f"{plan.n_holdout:,} held out"
+        )
+    if stop is None:
         return f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"
-    stop = plan.stopping
     looks = counted(stop.patience, "look")
     return (
         f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to tell when to stop (after {looks} without "

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
+from bot.decisions import sweeping
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.planning import hyperparameters_for
 from bot.decisions.verdict.advice import Facts, Verdict, advise
 from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption, assumptions
-from bot.decisions.worth.bills import ZERO, Rates
+from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.outlook import Outlook
 from bot.decisions.worth.question import Question as Question
 from bot.decisions.worth.question import absurd
@@ -30,11 +31,12 @@ from bot.views.blocks import code
 from bot.workflows.inputs import Priced, holdout_usage, inputs_of, measured, once_trained
 from bot.workflows.machine import Room, base_of, room_for, time_for
 from bot.workflows.measuring.contestants import full_name, with_a_cheap_one
+from bot.workflows.rung_prices import rung_price, rung_rates
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
-from trainers.measuring.values import Rung
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import ModelRow, ModelVerdict, ProviderRow, model_verdict
+from trainers.sweeps import Sweep, courses_of
 from trainers.types import Hyperparameter
 
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
@@ -89,6 +91,11 @@ class Estimated:
         return self.room.line if self.room else None
 
     @property
+    def of_arms(self) -> str:
+        """What follows on the tokens of a sweep."""
+        return sweeping.of_arms(self.question.sweep)
+
+    @property
     def training(self) -> Training | None:
         return None if isinstance(self.cost, Gap) else self.cost.training
 
@@ -112,20 +119,27 @@ def make_estimate(
         return Refusal(misread.sentence)
     if isinstance(target, Refusal):
         return target
+    unswept = sweeping.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
+    if unswept:
+        return Refusal(unswept, "sweep")
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
     tuned = tuned_price(target.row, target.model)
     hyperparameters = _hyperparameters(target, report, question)
-    room, minutes, measured_on = _on_the_machine(settings, target, report, hyperparameters)
+    tokens = _trained_tokens(report, target)
+    of_all = round(tokens * courses_of(question.sweep))
+    room, minutes, measured_on = _on_the_machine(
+        settings, target, report, tokens, hyperparameters, question.sweep
+    )
     base = _base_price(settings, target, tuned, today)
-    cost = _cost(report, target, tuned, base, _epochs(hyperparameters), minutes)
+    cost = _cost(report, of_all, tuned, base, _epochs(hyperparameters), minutes)
     if measured_on and isinstance(cost, RunCost):
         cost = replace(cost, training=replace(cost.training, speed_measured=measured_on))
     rung = measured(evidence).cheapest
-    listed = _rung_price(settings, rung, today)
+    listed = rung_price(settings, rung, today)
     batched = replace(tuned, batch_discount=base.batch_discount)
-    priced = _priced(question, cost, now, batched, _rung_rates(rung, listed))
+    priced = _priced(question, cost, now, batched, rung_rates(rung, listed))
     inputs: Inputs | Gap
     if isinstance(priced, Gap):
         inputs = priced
@@ -224,33 +238,35 @@ def _hyperparameters(
         takes_lora=provider.can("extra_hyperparameters"),
         defaults=target.row.defaults,
     )
+    single = sweeping.without_swept(dict(chosen), question.sweep, target.row.defaults)
     engine = {"engine": question.engine} if question.engine else {}
-    return tuple(sorted(sent_hyperparameters(provider, dict(chosen) | engine).items()))
+    return tuple(sorted(sent_hyperparameters(provider, single | engine).items()))
 
 
 def _on_the_machine(
     settings: Settings,
     target: Target,
     report: Report,
+    tokens: int,
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
+    sweep: Sweep,
 ) -> tuple[Room | None, Range, str | None]:
-    """Memory, minutes, and the day on which the machine's speed was measured, where it was."""
+    """`tokens` of one epoch. Memory, minutes, and the day on which the machine's speed was measured, where it was."""
     chosen = dict(hyperparameters)
     base = base_of(settings, target.row, target.model)
-    room = room_for(base, report, chosen) if base else None
-    timed = time_for(settings, base, report, _trained_tokens(report, target), chosen) if base else None
+    room = room_for(base, report, chosen, sweep) if base else None
+    timed = time_for(settings, base, report, tokens, chosen, sweep) if base else None
     if timed:
         return room, timed.minutes, timed.measured
-    return room, _minutes(settings, target, report, _epochs(hyperparameters)), None
+    in_all = round(tokens * courses_of(sweep)) * _epochs(hyperparameters)
+    return room, _minutes(settings, target, in_all), None
 
 
-def _minutes(settings: Settings, target: Target, report: Report, epochs: int) -> Range:
+def _minutes(settings: Settings, target: Target, tokens: int) -> Range:
     """By the speed of our own trainer, half to twice as long; a hosted service's queue decides otherwise."""
     if target.model.usd_per_hour is None:
         return HOSTED_MINUTES
-    seconds = (
-        Decimal(_trained_tokens(report, target) * epochs) / settings.trainer.tokens_per_second + START_UP_S
-    )
+    seconds = Decimal(tokens) / settings.trainer.tokens_per_second + START_UP_S
     return Range(seconds / 120, seconds / 60, seconds / 30)
 
 
@@ -274,10 +290,11 @@ def _trained_tokens(report: Report, target: Target) -> int:
 
 
 def _cost(
-    report: Report, target: Target, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range
+    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range
 ) -> RunCost | Gap:
-    """Our own machine's hours are in the training already; a vendor bills both models' answers."""
-    training = training_of(tuned, _trained_tokens(report, target), epochs, minutes)
+    """`tokens` of an epoch, in all arms of a sweep. Our own machine's hours are in the training already; a vendor bills
+    both models' answers."""
+    training = training_of(tuned, tokens, epochs, minutes)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
     if isinstance(training, Gap):
         return training
@@ -288,26 +305,6 @@ def _cost(
     is_ours = tuned.usd_per_hour is not None
     asked = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
     return RunCost(training, Decimal(0) if is_ours else asked)
-
-
-def _rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
-    if rung is None or rung.arm.model is None:
-        return None
-    found = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
-    return None if isinstance(found, UnknownPrice) else found
-
-
-def _rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
-    """Where the list has the model no longer: what a request cost as it was measured."""
-    if rung is None:
-        return None
-    rates = rates_of(listed) if listed else None
-    if isinstance(rates, Rates):
-        return rates
-    if rung.arm.model is None:
-        return Rates("classical", ZERO, ZERO, "no vendor: it runs on any machine, whose time is not counted")
-    a_request = (rung.usd_per_1000 or ZERO) / 1000
-    return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)
 
 
 def _priced(

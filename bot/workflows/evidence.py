@@ -27,7 +27,7 @@ from trainers.evaluation import exact_match
 from trainers.measuring.prompts import zero_shot
 from trainers.measuring.scoring import as_label, is_label
 from trainers.pricing import PriceList
-from trainers.types import Message
+from trainers.types import Message, SweepArm
 
 ARMS: tuple[Arm, Arm] = ("base", "tuned")
 SURELY_DECLINED = 5
@@ -178,10 +178,12 @@ def _count(desk: Desk, run: Run, rows: int, missing: int) -> None:
 def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None:
     trainer = desk.trainers[run.provider]
     try:
-        metrics = trainer.metrics(trainer.job(str(run.job_id)))
+        job = trainer.job(str(run.job_id))
+        metrics = trainer.metrics(job)
+        arms = trainer.arms(job) if plan.swept else ()
     except (Refused, Nonsense) as gone:
         log.warning("run %s: its result has no loss curve: %s", run.id, gone)
-        metrics = ()
+        metrics, arms = (), ()
     except TrainerError as trouble:
         training.wait(desk, run, 5.0, note=str(trouble))
         return
@@ -199,7 +201,7 @@ def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None
         now=desk.clock(),
     )
     if judged is not None:
-        _finish(desk, run, plan, judged)
+        _finish(desk, run, plan, judged, arms)
 
 
 def _arm(desk: Desk, run: Run, plan: Plan, arm: Arm) -> ArmAnswers:
@@ -214,7 +216,7 @@ def _arm(desk: Desk, run: Run, plan: Plan, arm: Arm) -> ArmAnswers:
     )
 
 
-def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
+def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepArm, ...]) -> None:
     now = desk.clock()
     progress = Progress.from_json(run.progress)
     actual = _spent(desk, run, plan)
@@ -235,6 +237,7 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged) -> None:
         loss_curve=judged.loss_curve,
         beside=judged.beside.to_json() if judged.beside else None,
         advice=outcomes.advice(desk, run, plan, judged.beside) if judged.beside else None,
+        arms=arms,
     )
     changed = changed_rows(desk, run, plan) if desk.directory.is_private(run.channel) else []
     with desk.store.transaction():

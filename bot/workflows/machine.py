@@ -16,12 +16,15 @@ from bot.settings import Settings
 from trainers.bases import Base, find_base
 from trainers.dataset import Report
 from trainers.dataset.counting import tokens_of_system
+from trainers.dataset.validation import rows_kept_back
 from trainers.providers import ModelRow, ProviderRow
 from trainers.sizing.configs import Unsized
 from trainers.sizing.fitting import Fit, fit
+from trainers.sizing.halving import at_most, rungs
 from trainers.sizing.machines import this_machine
 from trainers.sizing.memory import Work, loaded_parameters, trainable_parameters
 from trainers.sizing.timing import FILE, Calibration, NoCalibration, Rows, read_calibration, seconds
+from trainers.sweeps import Sweep, combinations
 from trainers.tokens import O200K
 from trainers.types import Hyperparameter
 
@@ -60,8 +63,10 @@ def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | Non
     return None if isinstance(found, Unsized) else found
 
 
-def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter]) -> Room:
-    """For rows as long as the longest."""
+def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep = ()) -> Room:
+    """For rows as long as the longest, and of a sweep for its largest values: one arm trains at a time."""
+    numbers = {name: [one for one in values if not isinstance(one, str)] for name, values in sweep}
+    chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
     rank = _whole(chosen, "lora_r", Work.rank)
@@ -73,15 +78,35 @@ def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter]) -
 
 
 def time_for(
-    settings: Settings, base: Base, report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]
+    settings: Settings,
+    base: Base,
+    report: Report,
+    tokens: int,
+    chosen: Mapping[str, Hyperparameter],
+    sweep: Sweep = (),
 ) -> Timed | None:
-    """`tokens` of one epoch by the model's own tokenizer. None where this machine's speed was not measured."""
+    """`tokens` of one epoch by the model's own tokenizer. None where this machine's speed was not measured.
+
+    Of a sweep all arms together, in the rungs of sizing/halving.py, each rung's validations included.
+    """
     machine = _calibration(settings)
     if machine is None or not report.n_train:
         return None
+    arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
+    rows = [_rows(report, tokens / report.n_train, arm) for arm in arms]
+    courses = [seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
+    in_all = sum(courses)
+    if sweep:
+        epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
+        in_all = at_most(courses) + _validations(report, len(arms)) * epoch_s
+    expected = Decimal(round(machine.startup_s + in_all, 1)) / 60
+    day = datetime.fromtimestamp(machine.measured_at, UTC).date().isoformat()
+    return Timed(Range(expected * LEAST, expected, expected * MOST), day)
+
+
+def _rows(report: Report, mean: float, chosen: Mapping[str, Hyperparameter]) -> Rows:
     shared = tokens_of_system(report.system, O200K) + IN_TURN if report.system else 0
-    mean = tokens / report.n_train
-    rows = Rows(
+    return Rows(
         count=report.n_train,
         tokens=mean,
         batch=_whole(chosen, "batch_size", 8),
@@ -90,9 +115,13 @@ def time_for(
         answer=report.tokens.answer_mean + 1,
         rank=_whole(chosen, "lora_r", Work.rank),
     )
-    expected = Decimal(round(seconds(base.architecture, rows, machine), 1)) / 60
-    day = datetime.fromtimestamp(machine.measured_at, UTC).date().isoformat()
-    return Timed(Range(expected * LEAST, expected, expected * MOST), day)
+
+
+def _validations(report: Report, arms: int) -> float:
+    """In epochs' time: each rung ends with one of each of its arms, which takes a third of what training these rows
+    would: forward alone."""
+    looks = sum(rung.arms for rung in rungs(arms))
+    return looks * rows_kept_back(report.n_train) / report.n_train / 3
 
 
 def _calibration(settings: Settings) -> Calibration | None:

@@ -20,6 +20,7 @@ from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
 from bot.workflows.stopping import stopping_early
+from bot.workflows.sweeping import sweeping
 from storage.records import Approval, Run
 from storage.runs import NewRun
 from trainers.errors import TrainerError
@@ -54,7 +55,10 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     stopping = stopping_early(desk, plan, estimated)
     if isinstance(stopping, Refusal):
         return stopping
-    return _ask(desk, replace(plan, stopping=stopping))
+    swept = sweeping(desk, plan, estimated)
+    if isinstance(swept, Refusal):
+        return swept
+    return _ask(desk, replace(plan, stopping=stopping, swept=swept))
 
 
 def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:

@@ -14,7 +14,7 @@ from typing import Literal
 from bot.decisions.actuals import actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
-from bot.views import actuals
+from bot.views import actuals, sweeps
 from bot.views import results as result_views
 from bot.views import runs as views
 from bot.views.blocks import Message
@@ -91,6 +91,9 @@ def result(
     _put(desk, run, "post", result_views.card(run, plan, found, running(desk)), card=card, once=card)
     beside = actuals.held_against(plan, found, pairs(run, plan, found))
     _put(desk, run, "post", beside, thread=card, once=f"estimate of {card}")
+    if found.arms:
+        table = sweeps.table(plan, found.arms)
+        _put(desk, run, "post", table, thread=card, once=f"arms of {card}")
     for plot in plots:
         if plot:
             _put_file(desk, run, card, plot, result_views.alt_text(plot.stem, plan))

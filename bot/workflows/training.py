@@ -14,7 +14,8 @@ from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
 from storage.records import Model, Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
-from trainers.types import Job, JobSpec
+from trainers.money import from_micros
+from trainers.types import Hyperparameter, Job, JobSpec
 
 __all__ = ["MAX_CREATES", "SETTLE_S"]
 
@@ -30,8 +31,8 @@ def create(desk: Desk, run: Run) -> None:
     if plan_hash(plan) != run.plan_hash:
         needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
         return
-    sha256 = plan.stopping.fitted_sha256 if plan.stopping else plan.train_sha256
-    validation = _file(desk, plan.stopping.validation_sha256) if plan.stopping else None
+    sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
+    validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
     match jobs.prepare(trainer, _attempt(run), *_file(desk, sha256), desk.clock(), validation):
         case jobs.Ready() as ready:
             _create(desk, run, trainer, plan, ready)
@@ -172,12 +173,22 @@ def _spec(run: Run, plan: Plan, ready: jobs.Ready) -> JobSpec:
         model=plan.base_model,
         training_file=ready.file_id,
         validation_file=ready.validation_id,
-        hyperparameters=dict(plan.hyperparameters)
-        | ({"patience": plan.stopping.patience} if plan.stopping else {}),
+        hyperparameters=dict(plan.hyperparameters) | _limits(plan),
+        sweep=plan.swept.sweep if plan.swept else (),
         seed=plan.seed,
         suffix=plan.suffix,
         metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
     )
+
+
+def _limits(plan: Plan) -> dict[str, Hyperparameter]:
+    """A sweep that costs something stops where the approved money ends."""
+    if plan.stopping:
+        return {"patience": plan.stopping.patience}
+    if plan.swept and plan.swept.usd_per_hour and plan.maximum_micros:
+        most = f"{from_micros(plan.maximum_micros).normalize():f}"
+        return {"max_usd": most, "usd_per_hour": plan.swept.usd_per_hour}
+    return {}
 
 
 def _started(desk: Desk, run: Run, job: Job) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from bot.decisions.worth.question import Figure, Question
 from bot.options import ENGINES, FIGURES, typed
 from bot.parsing import Answer, Estimate, Start, parse
+from trainers.sweeps import Sweep
 
+RATES = st.lists(st.floats(1e-9, 1.0), min_size=2, max_size=16, unique=True).map(tuple)
 NAME = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,30}", fullmatch=True)
 
 
@@ -28,6 +30,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
     epochs=st.none() | st.integers(1, 50),
     engine=st.none() | st.sampled_from(ENGINES),
     figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.values()}),
+    sweep=st.just(()) | st.tuples(st.just("learning_rate"), RATES).map(lambda one: (one,)),
 )
 def test_what_is_written_down_is_the_same_question(
     current: str | None,
@@ -36,8 +39,9 @@ def test_what_is_written_down_is_the_same_question(
     epochs: int | None,
     engine: str | None,
     figures: dict[str, Decimal | int | None],
+    sweep: Sweep,
 ) -> None:
-    asked = Question(current, volume, target, epochs, **figures, engine=engine)  # type: ignore[arg-type]
+    asked = Question(current, volume, target, epochs, **figures, engine=engine, sweep=sweep)  # type: ignore[arg-type]
     command = parse(f"start tickets {typed(asked)}")
     assert isinstance(command, Start), command
     assert command.question == asked

@@ -12,6 +12,7 @@ from bot.decisions.planning import (
     Plan,
     Predicted,
     Stopping,
+    Swept,
     canonical_json,
     hyperparameters_for,
     plan_from_json,
@@ -65,6 +66,10 @@ PREDICTED = Predicted(
     measured=(("the classical model", 0.912), ("retrieval on openai/gpt-4o-mini", 0.9)),
 )
 STOPPING = Stopping(2, "f" * 64, "e" * 64, 540, 60)
+SWEPT = Swept(
+    (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001))), "f" * 64, "e" * 64, 540, 60, 136, "0.1"
+)
+LATER = {"predicted": PREDICTED, "stopping": STOPPING, "swept": SWEPT}
 # Of PLAN, by the release that knew no predictions.
 OLD_HASH = "3a79070f5fb8ed40bbb7718cc627298031dca2cd047c28c13b2a2754f332297b"
 
@@ -83,8 +88,8 @@ def changes() -> list[tuple[str, Any]]:
         value = getattr(PLAN, field.name)
         if field.name == "hyperparameters":
             continue
-        if field.name in ("predicted", "stopping"):
-            found.append((field.name, PREDICTED if field.name == "predicted" else STOPPING))
+        if field.name in LATER:
+            found.append((field.name, LATER[field.name]))
             continue
         if isinstance(value, str):
             found += [(field.name, value + "x"), (field.name, value.upper() + " ")]
@@ -110,14 +115,16 @@ def test_a_system_prompt_that_is_empty_is_not_one_that_is_absent() -> None:
     assert plan_hash(replace(PLAN, system="")) != plan_hash(replace(PLAN, system=None))
 
 
-@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, predicted=PREDICTED, stopping=STOPPING)])
+@pytest.mark.parametrize(
+    "plan", [PLAN, replace(PLAN, predicted=PREDICTED, stopping=STOPPING), replace(PLAN, swept=SWEPT)]
+)
 def test_a_plan_survives_being_stored(plan: Plan) -> None:
     assert plan_from_json(canonical_json(plan)) == plan
 
 
 def test_a_plan_of_before_there_were_predictions_loads_and_keeps_its_hash() -> None:
     stored = json.loads(canonical_json(PLAN))
-    assert "predicted" not in stored and "stopping" not in stored
+    assert not set(LATER) & set(stored)
     again = plan_from_json(json.dumps(stored))
     assert again == PLAN and again.predicted is None
     assert plan_hash(again) == OLD_HASH

@@ -43,7 +43,7 @@ from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.status import Status
 from storage.records import Waiver
-from tests.views import curve_cards, made, measured
+from tests.views import curve_cards, made, measured, sweep_cards
 from tests.views.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.measuring.reading import HOW_READ
@@ -387,6 +387,7 @@ def messages() -> dict[str, Message]:
         **_measuring(),
         **_learning(),
         **curve_cards.cards(),
+        **sweep_cards.cards(),
         **_others(),
     }
     return {**about_data, **_plans(), **_runs(), **_results(), **_models()}

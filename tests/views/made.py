@@ -136,6 +136,7 @@ class Estimated:
     assumptions: Sequence[Assumption]
     verdict: Verdict
     memory: str | None = None
+    of_arms: str = ""
 
 
 def estimated(

@@ -1,4 +1,5 @@
-"""A small part of the training rows kept back, so that a training can stop early without a look at the holdout.
+"""A small part of the training rows kept back, so that a training can stop early, or a sweep choose, without a look
+at the holdout.
 
 A tenth of the rows, 20 at least and 200 at most, drawn by a hash of seed and question: the same rows every time, and
 rows that ask the same thing on one side.
@@ -42,9 +43,13 @@ def carve(files: Path, train_sha256: str, seed: int) -> Carved | None:
     return Carved(_store(files, fitted), _store(files, kept_back), len(fitted), len(kept_back))
 
 
+def rows_kept_back(rows: int) -> int:
+    """Of so many training rows; a few more where some of them ask the same."""
+    return max(FEWEST, min(MOST, rows // SHARE))
+
+
 def _drawn(draws: Sequence[bytes]) -> list[bool]:
-    wanted = max(FEWEST, min(MOST, len(draws) // SHARE))
-    last = sorted(draws)[wanted - 1]
+    last = sorted(draws)[rows_kept_back(len(draws)) - 1]
     return [draw <= last for draw in draws]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from bot.decisions.amounts import Misread
+from trainers.sweeps import Sweep
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Question:
     or paid by use with `serving_speed` tokens a second while busy, `utilisation` (0 to 1) of its time;
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
     `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
-    validations without improvement; `engine`: which of our trainer's is to train.
+    validations without improvement; `engine`: which of our trainer's is to train; `sweep`: hyperparameters with
+    several values each, every combination an arm of one training.
     """
 
     current: str | None = None
@@ -40,6 +42,7 @@ class Question:
     runs: int | None = None
     patience: int | None = None
     engine: str | None = None
+    sweep: Sweep = ()
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def _trained_alike(run: Run, plan: TunedCurvePlan, planned: PlannedSize, sha256:
     other = plan_from_json(run.plan)
     theirs = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
     ours = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
-    return theirs == ours and other.stopping is None
+    return theirs == ours and other.kept_back is None
 
 
 def _by_a_curve(

@@ -1,0 +1,27 @@
+"""How a trainer is reached: the key that is sent, the HTTP client that sends it. Sends nothing."""
+
+from __future__ import annotations
+
+import openai
+
+from trainers.addresses import is_loopback
+from trainers.errors import TrainerError
+from trainers.types import Provider
+
+
+def checked_key(provider: Provider, key: str) -> str:
+    """A stray line break would end up, with the key, in an error of the HTTP library."""
+    stripped = key.strip()
+    if provider.key_env is None and not stripped:
+        return "none"
+    if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
+        where = f" in {provider.key_env}" if provider.key_env else ""
+        raise TrainerError(
+            f"the key{where} for {provider.name} is empty or holds characters that no key has."
+        )
+    return stripped
+
+
+def http_for(base_url: str) -> openai.DefaultHttpxClient:
+    """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
+    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))
