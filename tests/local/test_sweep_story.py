@@ -1,0 +1,121 @@
+"""A sweep with nothing but the openai package: paused, resumed, killed with its trainer, done; slow."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.local.served import (
+    Served,
+    close,
+    examples,
+    ready_url,
+    served_process,
+    start_process,
+    upload,
+    wait_for,
+    wait_for_status,
+)
+from trainers.local.executors import is_locked
+from trainers.local.kept import steps_kept
+
+pytestmark = pytest.mark.slow
+SWEEP = {"lora_r": [2, 4], "learning_rate": [2e-3, 1e-2]}
+COURSE = 200
+
+
+def create(client: openai.OpenAI, **hyperparameters: Any) -> Any:
+    return client.fine_tuning.jobs.create(
+        model="local/tiny",
+        training_file=upload(client, examples(40)),
+        validation_file=upload(client, examples(6), "valid.jsonl"),
+        seed=3,
+        extra_body={"hyperparameters": {"n_epochs": 5, "batch_size": 1, "sweep": SWEEP} | hyperparameters},
+    )
+
+
+def steps(client: openai.OpenAI, job_id: str) -> int:
+    return int((client.fine_tuning.jobs.retrieve(job_id).model_extra or {}).get("trained_steps") or 0)
+
+
+def test_a_sweep_lives_the_life_of_a_job(tmp_path: Path, tiny_model_dir: Path) -> None:
+    model = f"local/tiny={tiny_model_dir}"
+    process = start_process(tmp_path, model)
+    with Served(ready_url(process)).client() as client:
+        made = create(client)
+        told = made.hyperparameters.model_extra or {}
+        assert told["sweep"] == SWEEP
+        assert not {"lora_r", "lora_alpha", "learning_rate"} & told.keys()
+        folder = tmp_path / "jobs" / made.id
+        wait_for(lambda: steps(client, made.id), lambda done: done > 60, seconds=120)
+        began = time.monotonic()
+        assert client.fine_tuning.jobs.pause(made.id).status == "paused"
+        assert time.monotonic() - began < 8
+        paused_at = steps(client, made.id)
+        assert paused_at == steps_kept(folder) > 60
+        client.fine_tuning.jobs.resume(made.id)
+        running = wait_for(
+            lambda: client.fine_tuning.jobs.retrieve(made.id),
+            lambda job: int((job.model_extra or {})["trained_steps"]) > paused_at,
+            seconds=120,
+        )
+        assert (running.model_extra or {})["total_steps"] == 2 * COURSE
+        assert 0 <= (running.estimated_finish or 0) - time.time() < 300
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+        wait_for(lambda: events(client, made.id), lambda said: "was killed" in said)
+        wait_for(lambda: is_locked(folder), bool)
+        process.kill()
+        process.wait(10)
+    close(process)
+    with served_process(tmp_path, model) as again, again.client() as client:
+        done = wait_for_status(client, made.id, "succeeded", "failed", seconds=180)
+        assert done.status == "succeeded", done.error
+        check_done(client, done)
+
+
+def check_done(client: openai.OpenAI, done: Any) -> None:
+    extra, told = done.model_extra or {}, done.hyperparameters.model_extra or {}
+    assert extra["trained_steps"] == extra["total_steps"] == 2 * COURSE
+    names = [client.files.retrieve(file).filename for file in done.result_files]
+    assert names == ["step_metrics.csv", "sweep.csv"]
+    metrics, table = (client.files.content(file).text for file in done.result_files)
+    assert metrics.count("\n") == COURSE + 1
+    (won,) = [row for row in csv.DictReader(table.splitlines()) if row["outcome"] == "won"]
+    assert (str(told["lora_r"]), str(told["learning_rate"])) == (won["lora_r"], won["learning_rate"])
+    assert told["sweep"] == SWEEP
+    assert extra["result_step"] == int(won["best_step"])
+    newest = client.fine_tuning.jobs.checkpoints.list(done.id).data[0]
+    assert newest.step_number == COURSE
+    assert newest.metrics.valid_loss == pytest.approx(float(last_validation(metrics)), rel=1e-3)
+    question: list[Any] = [{"role": "user", "content": "Ticket 4: my card was charged for the parcel."}]
+    for name in (done.fine_tuned_model, newest.fine_tuned_model_checkpoint):
+        answer = client.chat.completions.create(model=name, messages=question, temperature=0, max_tokens=4)
+        assert answer.choices[0].message.content
+
+
+def last_validation(metrics: str) -> str:
+    return [row["valid_loss"] for row in csv.DictReader(metrics.splitlines()) if row["valid_loss"]][-1]
+
+
+def events(client: openai.OpenAI, job_id: str) -> str:
+    return " / ".join(e.message for e in client.fine_tuning.jobs.list_events(job_id, limit=100))
+
+
+def test_a_sweep_is_cancelled_within_seconds_and_keeps_its_table(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    with served_process(tmp_path, f"local/tiny={tiny_model_dir}") as served, served.client() as client:
+        job = create(client, n_epochs=50)
+        wait_for(lambda: steps(client, job.id), lambda done: done > 20, seconds=120)
+        began = time.monotonic()
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        assert time.monotonic() - began < 8
+        files = client.fine_tuning.jobs.retrieve(job.id).result_files
+        assert [client.files.retrieve(file).filename for file in files] == ["sweep.csv"]
