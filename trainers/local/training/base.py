@@ -156,6 +156,14 @@ def recompute_activations(model: PeftModel) -> bool:
     return True
 
 
+def without_lora(model: PeftModel) -> Any:
+    """The base as it was before add_lora and recompute_activations; `model` is no more."""
+    base: Any = model.unload()
+    if base.supports_gradient_checkpointing:
+        base.activation_checkpointing_disable()
+    return base
+
+
 @contextmanager
 def calm_peft() -> Iterator[None]:
     """peft 0.21 asks transformers 5 for a property under its former name."""

@@ -30,6 +30,7 @@ from trainers.local.training.arms import (
     put_out,
     standing_of,
 )
+from trainers.local.training.base import without_lora
 from trainers.local.training.checkpoints import (
     WEIGHTS,
     list_checkpoints,
@@ -122,7 +123,7 @@ def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
     finally:
         journal.end(is_done=is_done)
         if course is not None:
-            sweep.ground.base = course.trainee.model.unload()
+            sweep.ground.base = without_lora(course.trainee.model)
 
 
 def others_of(sweep: Sweep, arm: Arm) -> Others:
