@@ -1,0 +1,54 @@
+"""An arm of a sweep takes its adapter away again: the base is as it was, dense, quantised or with fused experts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.local.families import FAMILIES, make_family
+from trainers.local.spool import LoraSettings, Quantization
+from trainers.local.training.base import add_lora, load_model, recompute_activations, without_lora
+
+EXPERTS = "experts.down_proj,experts.gate_up_proj,q_proj"
+IDS = torch.tensor([[1, 5, 9, 13]])
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "kind"),
+    [
+        ("llama-3", "all-linear", "none"),
+        ("phi-4", "all-linear", "none"),
+        ("llama-4-scout", EXPERTS, "none"),
+        ("llama-3", "all-linear", "nf4"),
+        ("llama-3", "all-linear", "int8"),
+    ],
+)
+def test_the_base_is_as_it_was_after_an_arm(
+    tmp_path: Path, name: str, targets: str, kind: Quantization
+) -> None:
+    folder = make_family(tmp_path, FAMILIES[name])
+    cpu = torch.device("cpu")
+    base = load_model(str(folder), cpu, torch.float32, 64, kind)
+    before, names = said(base), [name for name, _ in base.named_parameters()]
+    for rank in (4, 2):
+        model = add_lora(base, LoraSettings(lora_r=rank, target_modules=targets))
+        recompute_activations(model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(1.0)
+        assert not torch.equal(said(model), before)
+        base = without_lora(model)
+        assert [name for name, _ in base.named_parameters()] == names
+        assert not base.is_activation_checkpointing
+        assert torch.equal(said(base), before)
+
+
+def said(model: torch.nn.Module) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=IDS).logits
+    model.train()
+    return logits
