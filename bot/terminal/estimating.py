@@ -28,6 +28,7 @@ from trainers.measuring.values import DEFAULT_BAR, Ladder
 from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import ProviderRow
+from trainers.sweeps import as_lists
 
 
 def estimate(
@@ -107,6 +108,7 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
         "target": estimated.target.name,
         "current": estimated.question.current,
         "rows": estimated.report.rows,
+        "sweep": as_lists(estimated.question.sweep) or None,
         "training_tokens": training.billed_tokens if training else None,
         "training_usd": _number(training.usd.expected) if training else None,
         "training_minutes": [float(round(m, 1)) for m in (minutes.low, minutes.expected, minutes.high)],

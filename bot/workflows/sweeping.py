@@ -14,6 +14,8 @@ from trainers.sizing.halving import most_steps
 from trainers.sweeps import combinations
 from trainers.types import Hyperparameter
 
+LEAST_USD = Decimal("0.0001")  # that our trainer takes for a ceiling or a price
+
 
 def sweeping(desk: Desk, plan: Plan, estimated: Estimated) -> Swept | Refusal | None:
     """None where it isn't asked for. Writes both parts into the folder of files."""
@@ -29,7 +31,7 @@ def sweeping(desk: Desk, plan: Plan, estimated: Estimated) -> Swept | Refusal | 
         )
     single = dict(plan.hyperparameters)
     courses = [_course(carved.n_fitted, {**single, **chosen}) for chosen in combinations(sweep)]
-    price = estimated.training.usd_per_hour if estimated.training else None
+    price = round((estimated.training.usd_per_hour if estimated.training else None) or Decimal(0), 6)
     return Swept(
         sweep,
         carved.fitted_sha256,
@@ -37,7 +39,7 @@ def sweeping(desk: Desk, plan: Plan, estimated: Estimated) -> Swept | Refusal | 
         carved.n_fitted,
         carved.n_validation,
         most_steps(courses),
-        f"{price.normalize():f}" if price and price > Decimal(0) else None,
+        f"{price.normalize():f}" if price >= LEAST_USD else None,
     )
 
 

@@ -11,6 +11,7 @@ from bot.views.blocks import escape
 from bot.workflows import jobs, telling, uploads
 from bot.workflows.desk import Desk
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
+from bot.workflows.sweeping import LEAST_USD
 from storage.records import Model, Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
@@ -185,9 +186,9 @@ def _limits(plan: Plan) -> dict[str, Hyperparameter]:
     """A sweep that costs something stops where the approved money ends."""
     if plan.stopping:
         return {"patience": plan.stopping.patience}
-    if plan.swept and plan.swept.usd_per_hour and plan.maximum_micros:
-        most = f"{from_micros(plan.maximum_micros).normalize():f}"
-        return {"max_usd": most, "usd_per_hour": plan.swept.usd_per_hour}
+    most = from_micros(plan.maximum_micros)
+    if plan.swept and plan.swept.usd_per_hour and most >= LEAST_USD:
+        return {"max_usd": f"{most.normalize():f}", "usd_per_hour": plan.swept.usd_per_hour}
     return {}
 
 
