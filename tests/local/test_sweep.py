@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.local.runs import adapter_bytes, make_job
+from tests.local.runs import adapter_bytes, files_of_at_most, make_job
 from tests.local.sweeping import kill_after_steps, make_sweep, table, told_by_arms
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings, write_rows
 from trainers.local.kept import steps_kept
@@ -217,13 +217,13 @@ def test_where_every_arm_is_out_the_job_fails_with_each_ones_reason(
 def test_one_ceiling_holds_for_all_arms_together_and_the_best_so_far_is_the_result(
     tiny_model_dir: Path, rows_file: Path, valid_file: Path, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, n_epochs=50, batch_size=1, max_seconds=3)
+    settings = replace(SETTINGS, n_epochs=50, batch_size=1, max_seconds=2)
     folder = make_sweep(tmp_path, tiny_model_dir, rows_file, valid_file, settings, SWEEP)
     assert work(folder) == 0
     done = read_json(folder / "DONE") or {}
-    assert done["seconds"] <= 3
+    assert done["seconds"] <= 2
     assert done["stopped"].startswith(
-        f"Stopped at step {done['step']}/4000: the ceiling of 3 s leaves no time"
+        f"Stopped at step {done['step']}/4000: the ceiling of 2 s leaves no time"
     )
     assert table(folder)[done["winner"] - 1]["outcome"] == "won"
     assert adapter_bytes(folder)
@@ -239,8 +239,15 @@ def test_what_killed_processes_took_counts_against_the_sweeps_ceiling(same_sweep
     assert (failed["code"], failed["param"]) == ("ceiling_reached", "max_seconds")
 
 
+def test_a_full_disk_pauses_the_sweep_and_no_arm_is_out_for_it(same_sweep: Path) -> None:
+    with files_of_at_most(12_000):
+        assert work(same_sweep) == PAUSED
+    assert "The disk is full: " in messages(same_sweep)[-1]
+    assert not list(same_sweep.glob("arms/*/OUT"))
+
+
 def test_each_arm_remembers_that_memory_was_too_small_for_it(same_sweep: Path) -> None:
-    with memory_for(60), pausing_in_forward(same_sweep, 60, is_training=True):
+    with memory_for(60), pausing_in_forward(same_sweep, 40, is_training=True):
         assert work(same_sweep) == PAUSED
     rooms = [read_json(path) or {} for path in same_sweep.glob("arms/*/checkpoints/*/checkpoint.json")]
     assert len(rooms) >= 3
