@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from decimal import Decimal
 
-from bot.decisions.verdict.tasks import TaskKind
-from bot.decisions.worth.question import Question
+from bot.commands import (
+    AskBaseline,
+    AskEstimate,
+    Baseline,
+    Cancel,
+    CancelMeasurement,
+    Command,
+    Curve,
+    Datasets,
+    Estimate,
+    Help,
+    Knowledge,
+    Pause,
+    Prices,
+    Results,
+    Resume,
+    Runs,
+    ShowMeasurement,
+    Start,
+    Status,
+    Try,
+    Upload,
+)
 from bot.options import (
     Answer,
     Options,
@@ -28,179 +47,8 @@ from bot.options import (
     split_prompt,
 )
 from bot.usage import OPTIONS, USAGE
-from trainers.measuring.values import RungName
 
 __all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number"]
-NOTHING_SAID = Question()
-
-
-@dataclass(frozen=True)
-class Help:
-    pass
-
-
-@dataclass(frozen=True)
-class Upload:
-    pass
-
-
-@dataclass(frozen=True)
-class Datasets:
-    pass
-
-
-@dataclass(frozen=True)
-class AskEstimate:
-    """`/finetune estimate` alone: the modal asks the rest."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """`volume` is input tokens a month. None: not said. `figures`: what else a person knows, such as hours.
-
-    `bar` and `task` None: as they are set for the dataset."""
-
-    dataset: str
-    current: str | None
-    volume: int | None
-    target: str | None
-    figures: Question = NOTHING_SAID
-    bar: float | None = None
-    task: TaskKind | None = None
-
-    @property
-    def question(self) -> Question:
-        return replace(self.figures, current=self.current, volume=self.volume, target=self.target)
-
-
-@dataclass(frozen=True)
-class Start:
-    """`epochs` None: by rule. `patience` None: to the last epoch. `engine` None: our own. The others as in Estimate."""
-
-    dataset: str
-    current: str | None
-    volume: int | None
-    target: str | None
-    epochs: int | None
-    figures: Question = NOTHING_SAID
-    patience: int | None = None
-    engine: str | None = None
-
-    @property
-    def question(self) -> Question:
-        said = replace(self.figures, current=self.current, volume=self.volume, target=self.target)
-        return replace(said, epochs=self.epochs, patience=self.patience, engine=self.engine)
-
-
-@dataclass(frozen=True)
-class Status:
-    run: int | None
-
-
-@dataclass(frozen=True)
-class Runs:
-    pass
-
-
-@dataclass(frozen=True)
-class Cancel:
-    run: int
-
-
-@dataclass(frozen=True)
-class Pause:
-    run: int
-
-
-@dataclass(frozen=True)
-class Resume:
-    run: int
-
-
-@dataclass(frozen=True)
-class CancelMeasurement:
-    measurement: int
-
-
-@dataclass(frozen=True)
-class Results:
-    run: int
-
-
-@dataclass(frozen=True)
-class ShowMeasurement:
-    measurement: int
-
-
-@dataclass(frozen=True)
-class AskBaseline:
-    """`/finetune baseline` alone: the form asks the rest."""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Empty `models`: our own trainer's. Empty `rungs`: all that fit. None: as it is set for the dataset; no judge."""
-
-    dataset: str
-    models: tuple[str, ...] = ()
-    rungs: tuple[RungName, ...] = ()
-    prompt: str | None = None
-    bar: float | None = None
-    task: TaskKind | None = None
-    judge: str | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """`target`: the model whose curve is asked for; None: the classical rung's, which is free. `predict`: rows to
-    carry it on to; empty: the usual ones. `label_usd` None: as it was said last."""
-
-    dataset: str
-    target: str | None
-    predict: tuple[int, ...] = ()
-    label_usd: Decimal | None = None
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Empty: of all models that are configured."""
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    dataset: str
-
-
-@dataclass(frozen=True)
-class Try:
-    model: str
-    text: str
-
-
-Command = (
-    Help
-    | Upload
-    | Datasets
-    | AskBaseline
-    | Baseline
-    | Curve
-    | Knowledge
-    | Prices
-    | AskEstimate
-    | Estimate
-    | Start
-    | Status
-    | Runs
-    | Cancel
-    | Pause
-    | Resume
-    | CancelMeasurement
-    | Results
-    | ShowMeasurement
-    | Try
-)
 
 
 def parse(text: str) -> Command | Answer:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, assert_never
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
-from bot import parsing
+from bot import commands, parsing
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
@@ -39,74 +39,74 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         wake()
 
 
-def _understood(desk: Desk, text: str) -> parsing.Command | parsing.Answer:
+def _understood(desk: Desk, text: str) -> commands.Command | parsing.Answer:
     """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
     command = parsing.parse(text)
-    if isinstance(command, parsing.AskBaseline) and not baselines.choices(desk).datasets:
+    if isinstance(command, commands.AskBaseline) and not baselines.choices(desk).datasets:
         return parsing.Answer(
             "There is no dataset to measure on yet: `/finetune upload` makes the first one."
         )
-    if isinstance(command, parsing.Knowledge) and (refusal := knowledge.may_give(desk, command.dataset)):
+    if isinstance(command, commands.Knowledge) and (refusal := knowledge.may_give(desk, command.dataset)):
         return parsing.Answer(refusal.text)
-    if isinstance(command, parsing.AskEstimate) and not estimates.choices(desk).datasets:
+    if isinstance(command, commands.AskEstimate) and not estimates.choices(desk).datasets:
         return parsing.Answer("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
     return command
 
 
 def answer_to(
-    desk: Desk, command: parsing.Command | parsing.Answer, person: str, channel: str
+    desk: Desk, command: commands.Command | parsing.Answer, person: str, channel: str
 ) -> Message | None:
     """What the person reads; None where the channel's own message says it."""
     match command:
         case parsing.Answer(text):
             return general.sentence(text)
-        case parsing.Help():
+        case commands.Help():
             return general.help_text()
-        case parsing.Datasets():
+        case commands.Datasets():
             return dataset_views.listing(overview.listing(desk))
-        case parsing.Estimate():
+        case commands.Estimate():
             return _said(estimates.ask(desk, command, person, channel), lambda message: message)
-        case parsing.Baseline():
+        case commands.Baseline():
             return _said(baselines.ask(desk, command, person, channel), lambda _measurement: None)
-        case parsing.Curve():
+        case commands.Curve():
             return _said(curves.ask(desk, command, person, channel), lambda _measurement: None)
-        case parsing.Prices(names):
+        case commands.Prices(names):
             return prices.listing(pricing.look(desk, names), plans.today(desk))
-        case parsing.CancelMeasurement(number):
+        case commands.CancelMeasurement(number):
             return _said(measurements.ask_cancel(desk, number, person), general.sentence)
-        case parsing.ShowMeasurement(number):
+        case commands.ShowMeasurement(number):
             return _said(measurements.look(desk, number), lambda message: message)
-        case parsing.Start():
+        case commands.Start():
             return _said(plans.start(desk, command, person, channel), lambda _run: None)
-        case parsing.Status(None):
+        case commands.Status(None):
             return status.card(overview.status(desk))
-        case parsing.Status(number) | parsing.Results(number):
+        case commands.Status(number) | commands.Results(number):
             return _said(run_work.look(desk, number or 0), runs.look)
-        case parsing.Runs():
+        case commands.Runs():
             return runs.listing(run_work.latest(desk))
-        case parsing.Cancel(number):
+        case commands.Cancel(number):
             return _said(run_work.ask_cancel(desk, number, person), general.sentence)
-        case parsing.Pause(number):
+        case commands.Pause(number):
             return _said(run_work.ask_pause(desk, number, person), general.sentence)
-        case parsing.Resume(number):
+        case commands.Resume(number):
             return _said(run_work.ask_resume(desk, number, person), general.sentence)
-        case parsing.Try():
+        case commands.Try():
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
-        case parsing.Upload() | parsing.AskEstimate() | parsing.AskBaseline() | parsing.Knowledge():
+        case commands.Upload() | commands.AskEstimate() | commands.AskBaseline() | commands.Knowledge():
             return None
         case _:
             assert_never(command)
 
 
-def _modal(desk: Desk, command: parsing.Command | parsing.Answer, channel: str) -> dict[str, Any] | None:
+def _modal(desk: Desk, command: commands.Command | parsing.Answer, channel: str) -> dict[str, Any] | None:
     match command:
-        case parsing.Upload():
+        case commands.Upload():
             return dataset_views.upload_modal(channel)
-        case parsing.AskEstimate():
+        case commands.AskEstimate():
             return estimate_form.form(channel, estimates.choices(desk))
-        case parsing.AskBaseline():
+        case commands.AskBaseline():
             return measuring.form(channel, baselines.choices(desk))
-        case parsing.Knowledge(dataset):
+        case commands.Knowledge(dataset):
             return document_views.form(channel, dataset)
         case _:
             return None

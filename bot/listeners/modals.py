@@ -7,7 +7,7 @@ from typing import Any
 
 from slack_bolt import Ack, App
 
-from bot import parsing
+from bot import commands, parsing
 from bot.options import read_bar, read_rungs, read_task
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
@@ -37,7 +37,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     def estimate(ack: Ack, body: dict[str, Any]) -> None:
         typed = estimate_form.typed(_values(body))
         command = parsing.parse(typed)
-        if not isinstance(command, parsing.Estimate):
+        if not isinstance(command, commands.Estimate):
             ack(response_action="errors", errors={estimate_form.field_of(command): _why(command)})
             return
         channel, person = _metadata(body)[0], _person(body)
@@ -112,7 +112,7 @@ def _upload(body: dict[str, Any]) -> Upload:
     )
 
 
-def _baseline(body: dict[str, Any]) -> parsing.Baseline | parsing.Answer:
+def _baseline(body: dict[str, Any]) -> commands.Baseline | parsing.Answer:
     """The form's answers as the command that they stand for."""
     values = _values(body)
     bar = read_bar(values.get("bar"))
@@ -121,7 +121,7 @@ def _baseline(body: dict[str, Any]) -> parsing.Baseline | parsing.Answer:
     for misread in (bar, rungs, task):
         if isinstance(misread, parsing.Answer):
             return misread
-    return parsing.Baseline(
+    return commands.Baseline(
         dataset=values.get("dataset") or "",
         models=_several(body, "models"),
         rungs=rungs,  # type: ignore[arg-type]  # no Answer, as the loop has seen
@@ -167,7 +167,7 @@ def _person(body: dict[str, Any]) -> str:
     return str(body["user"]["id"])
 
 
-def _why(command: parsing.Command | parsing.Answer) -> str:
+def _why(command: commands.Command | parsing.Answer) -> str:
     return (
         command.text if isinstance(command, parsing.Answer) else "Say which dataset, and the volume like 10M."
     )

@@ -10,11 +10,11 @@ from functools import partial
 from getpass import getuser
 from pathlib import Path
 
+from bot.commands import Baseline
 from bot.decisions.spending import most_micros
 from bot.decisions.verdict.facts import Evidence
 from bot.decisions.waiving import is_no_reason, needs_waiver
 from bot.measured import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
-from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.terminal import judged

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot import parsing
+from bot import commands, parsing
+from bot.commands import Estimate
 from bot.decisions.approval import may_take_part
 from bot.decisions.planning import Plan, Predicted
 from bot.decisions.verdict.rungs import name as rung_name
@@ -18,7 +19,6 @@ from bot.decisions.verdict.tasks import TaskKind
 from bot.decisions.worth.outlook import Outlook
 from bot.drawings import outlook as drawing
 from bot.options import typed
-from bot.parsing import Estimate
 from bot.results import Refusal
 from bot.views import estimates as views
 from bot.views.blocks import Message
@@ -137,7 +137,7 @@ def of_question(desk: Desk, checked: Checked, question: Question) -> Estimated |
 def question_of(plan: Plan) -> Question:
     """What was asked when the plan was made."""
     command = parsing.parse(f"start {plan.dataset} {plan.predicted.asked}") if plan.predicted else None
-    if isinstance(command, parsing.Start):
+    if isinstance(command, commands.Start):
         return command.question
     target = f"{plan.provider}/{plan.base_model}"
     return Question(current=plan.current, target=target, epochs=int(dict(plan.hyperparameters)["n_epochs"]))

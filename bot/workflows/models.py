@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+from bot.commands import Try
 from bot.decisions.planning import plan_from_json
-from bot.parsing import Try
 from bot.results import Refusal
 from bot.views import models as views
 from bot.views.blocks import Message as Card

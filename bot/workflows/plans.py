@@ -6,11 +6,11 @@ import logging
 from dataclasses import replace
 from datetime import date
 
+from bot.commands import Start
 from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may, may_take_part
 from bot.decisions.budget import Budget
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.worth.quotes import Gap
-from bot.parsing import Start
 from bot.results import Refusal
 from bot.views import plans as views
 from bot.views.blocks import Message, escape

@@ -7,9 +7,7 @@ from decimal import Decimal
 import pytest
 
 from bot import options, parsing
-from bot.decisions.worth.question import Question
-from bot.parsing import (
-    Answer,
+from bot.commands import (
     AskBaseline,
     AskEstimate,
     Baseline,
@@ -29,8 +27,9 @@ from bot.parsing import (
     Status,
     Try,
     Upload,
-    parse,
 )
+from bot.decisions.worth.question import Question
+from bot.parsing import Answer, parse
 from bot.usage import USAGE
 
 TEN_MILLION = 10_000_000

@@ -8,10 +8,11 @@ from decimal import Decimal
 
 import pytest
 
+from bot.commands import Start
 from bot.decisions.planning import plan_from_json, plan_hash
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import Submission
-from bot.parsing import Start, parse
+from bot.parsing import parse
 from bot.results import RunResult
 from bot.views import measuring
 from bot.views.estimates import SHARE

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bot.commands import Baseline
 from bot.decisions.approval import may_take_part
 from bot.measured import LadderPlan, LadderProgress
-from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.views.measuring import Choices
 from bot.workflows import datasets, plans, telling

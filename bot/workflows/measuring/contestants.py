@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
+from bot.commands import Baseline
 from bot.options import ASKED_RUNGS
-from bot.parsing import Baseline
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code

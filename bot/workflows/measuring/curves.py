@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot import parsing
+from bot import commands, parsing
+from bot.commands import Curve
 from bot.decisions.approval import may_take_part
 from bot.measured import CurvePlan
-from bot.parsing import Curve
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurvePlan, plan_of
 from bot.views import curves as views
@@ -102,7 +102,7 @@ def _label_usd(desk: Desk, dataset: str) -> Decimal | None:
     """What somebody said last that a label costs, when they asked for an estimate."""
     for kept in desk.store.estimates.newest(dataset):
         asked = parsing.parse(f"estimate {dataset} {kept.asked}")
-        if isinstance(asked, parsing.Estimate) and asked.figures.label_usd is not None:
+        if isinstance(asked, commands.Estimate) and asked.figures.label_usd is not None:
             return asked.figures.label_usd
     return None
 
