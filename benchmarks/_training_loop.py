@@ -30,7 +30,7 @@ from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.lora import Trainee, batches, learn
 from trainers.local.training.memory import Room
-from trainers.local.training.packing import abilities, measure, pack_rows, pack_tokens
+from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
 
 SETTINGS = LoraSettings()
 SEED = 20261124
@@ -103,7 +103,7 @@ def ours(source: Path, rows: Batch) -> Way:
     base = load_model(str(source), device, dtype, longest)
     able = abilities(base, longest)
     model, work = add_lora(base, SETTINGS), endless(rows)
-    room = Room(pack_tokens(device), None, packs=able.packs, tell=print)
+    room = Room(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
     trainee = Trainee(model, new_optimizer(model), able, room, look=lambda: None)
 
     def step() -> tuple[float, int, int]:

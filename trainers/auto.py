@@ -8,9 +8,19 @@ batch_size      4 under 200 rows, so that an epoch has steps enough to learn in;
 learning_rate   5e-4 x (2000 / the base's hidden size) ^ 0.781, at most 1e-3, two digits of it; for Qwen the power
                 is 0.0775. Where the hidden size isn't known: 3e-4. The formula is the Tinker cookbook's
                 (hyperparam_utils.get_lr), fitted to LoRA on Llama and Qwen; 1e-3 was measured here on 135M.
+
+For preference pairs (DPO):
+n_epochs        so many passes that 2,000 pairs are seen, 3 at most: more passes over few pairs only push the rejected
+                answers further down.
+learning_rate   a fortieth of the above. TRL's own scripts train the same model with LoRA at 2e-4 on chats (sft.py)
+                and at 5e-6 on pairs (dpo.py); for 7B the rule gives 7e-6, the alignment handbook's zephyr-7b-dpo-qlora
+                has 5e-6. Few pairs want more: docs/preferences.md has what was measured.
+beta            0.1, as in the paper (Rafailov et al. 2023, arXiv 2305.18290, appendix B) and in TRL.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 ROWS_SEEN = 2_000
 MOST_PASSES = 3
@@ -24,10 +34,14 @@ RATE_OF_UNKNOWN = 3e-4
 RATE_AT_2000 = 5e-4
 POWERS = {"qwen": 0.0775}
 POWER = 0.781
+PAIRS_SHARE = 40
+BETA = 0.1
 
 
-def epochs_for(rows: int) -> int:
+def epochs_for(rows: int, method: Literal["supervised", "dpo"] = "supervised") -> int:
     """Passes over `rows` rows of training."""
+    if method == "dpo":
+        return hosted_epochs_for(rows)
     return max(hosted_epochs_for(rows), min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows)))
 
 
@@ -47,6 +61,11 @@ def rate_for(hidden_size: int | None, family: str = "") -> float:
         return RATE_OF_UNKNOWN
     power = next((power for name, power in POWERS.items() if family.startswith(name)), POWER)
     return float(f"{min(HIGHEST_RATE, RATE_AT_2000 * (2000 / hidden_size) ** power):.2g}")
+
+
+def rate_for_pairs(rate: float) -> float:
+    """The learning rate of DPO, where `rate` is that of chats."""
+    return float(f"{rate / PAIRS_SHARE:.2g}")
 
 
 def _passes(seen: int, rows: int) -> int:

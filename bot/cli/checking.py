@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load, load_if_sound, refuse
+
+if TYPE_CHECKING:
+    from trainers.dataset import Report
+    from trainers.dataset.pairs import PairsReport
 
 
 @click.command()
@@ -48,7 +53,7 @@ def check(
     from bot.results import Refusal
     from bot.settings import NO_PRESIDIO, has_presidio
     from bot.terminal import checking
-    from trainers.dataset import Report
+    from bot.terminal import pairs as preferences
 
     report: Report | Refusal
     if fix and fix.exists():
@@ -75,6 +80,8 @@ def check(
         report = checking.check(file, text, label, how=how)
     if isinstance(report, Refusal):
         refuse(report.text)
+    if (pairs := preferences.pairs_of(file, report, how)) is not None:
+        return _say_pairs(report, pairs, as_json)
     click.echo(report.to_json() if as_json else checking.report_text(report, load_if_sound()))
     if fix:
         fixed = checking.fix(file, text, label, fix, holdout)
@@ -82,4 +89,19 @@ def check(
             refuse(fixed.text)
         click.echo(fixed if as_json else f"\n{fixed}", err=as_json)
     if report.blocked:
+        sys.exit(EXIT_BLOCKED)
+
+
+def _say_pairs(report: Report, pairs: PairsReport, as_json: bool) -> None:
+    import json
+
+    from bot.terminal import pairs as preferences
+
+    said = (
+        json.dumps(preferences.pairs_json(report, pairs))
+        if as_json
+        else preferences.pairs_text(report, pairs)
+    )
+    click.echo(said)
+    if preferences.is_blocked(report, pairs):
         sys.exit(EXIT_BLOCKED)

@@ -106,7 +106,7 @@ def terminal_text(report: Report, waste: Waste | None = None) -> str:
         _head(report, waste),
         diff_text(report.diff) if report.diff else "",
         "\n".join(_labels(report.labels)),
-        _body(report.findings, LISTED_PARTS),
+        body_text(report.findings, LISTED_PARTS),
         last,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -114,7 +114,9 @@ def terminal_text(report: Report, waste: Waste | None = None) -> str:
 
 def file_text(report: Report, waste: Waste | None = None) -> str:
     """Every finding, for a thread: no label, since a rare one may be a sentence in the wrong column."""
-    return "\n\n".join(part for part in (_head(report, waste), _body(report.findings, None)) if part) + "\n"
+    return (
+        "\n\n".join(part for part in (_head(report, waste), body_text(report.findings, None)) if part) + "\n"
+    )
 
 
 def diff_text(diff: Diff) -> str:
@@ -188,7 +190,7 @@ def _labels(counts: Sequence[LabelCount]) -> list[str]:
     return [*lines, f"          … and {hidden:,} more{of_one}"] if hidden else lines
 
 
-def _body(findings: Sequence[Finding], most: int | None) -> str:
+def body_text(findings: Sequence[Finding], most: int | None) -> str:
     """A paragraph for each severity. `most` sentences of a rule are listed; None: all."""
     met = groups(findings)
     paragraphs = []

@@ -97,13 +97,22 @@ def make_model(folder: Path) -> None:
 
 @pytest.fixture
 def without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide("bitsandbytes", monkeypatch)
+
+
+@pytest.fixture
+def without_trl(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide("trl", monkeypatch)
+
+
+def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it were not installed."""
 
     class Hiding(PathFinder):
         @classmethod
         def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-            return None if fullname == "bitsandbytes" else super().find_spec(fullname, path, target)
+            return None if fullname == package else super().find_spec(fullname, path, target)
 
     others = [finder for finder in sys.meta_path if finder is not PathFinder]
     monkeypatch.setattr(sys, "meta_path", [*others, Hiding])
-    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    monkeypatch.delitem(sys.modules, package, raising=False)

@@ -11,10 +11,10 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from trainers.local.spool import LoraSettings, TrainingJob, write_job
+from trainers.local.spool import LoraSettings, Method, TrainingJob, write_job
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["trainers.local.training.lora", "trainers.local.spool"])
+CONTEXT.set_forkserver_preload(["trainers.local.training.dpo", "trainers.local.spool"])
 SIGKILLED = -9
 
 
@@ -25,6 +25,8 @@ def make_job(
     settings: LoraSettings,
     *,
     validation: Path | None = None,
+    method: Method = "supervised",
+    continues: str | None = None,
 ) -> Path:
     job = TrainingJob(
         id="ftjob-" + "0" * 24,
@@ -37,6 +39,8 @@ def make_job(
         suffix=None,
         metadata={},
         created_at=0,
+        method=method,
+        continues=continues,
     )
     write_job(folder, job)
     return folder

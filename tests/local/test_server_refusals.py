@@ -70,7 +70,7 @@ SCHEMA = "response_format.json_schema"
 KNOWN = (
     "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
     "target_modules, max_length, too_long, eval_steps, patience, max_seconds, max_usd, usd_per_hour, quantization, "
-    "engine, sweep"
+    "engine, beta, sweep"
 )
 
 CASES = [
@@ -116,7 +116,7 @@ CASES = [
     ),
     Case(
         *("unknown model", "POST", JOBS, 404, "model_not_found", "model"),
-        "There is no base model 'gpt-9' here to be fine-tuned. This trainer has: toy.",
+        "There is no model 'gpt-9' here to be fine-tuned. This trainer has: toy; and what was tuned here.",
         body=job(model="gpt-9"),
     ),
     Case(
@@ -174,9 +174,41 @@ CASES = [
         body=job(learning_rate=1e-4),
     ),
     Case(
-        *("preference training", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer does supervised fine-tuning only, not 'dpo'.",
-        body=job(method={"type": "dpo"}),
+        *("unknown method", "POST", JOBS, 400, "invalid_value", "method.type"),
+        "This trainer knows the methods supervised and dpo, not 'reinforcement'.",
+        body=job(method={"type": "reinforcement"}),
+    ),
+    Case(
+        *("method without type", "POST", JOBS, 400, "invalid_value", "method.type"),
+        "This trainer knows the methods supervised and dpo, not None.",
+        body=job(method={"dpo": {"hyperparameters": {"beta": 0.1}}}),
+    ),
+    Case(
+        *("two methods", "POST", JOBS, 400, "invalid_value", "method.supervised"),
+        "'method.supervised' does not belong to the type dpo. Change 'method.type', or leave it out.",
+        body=job(method={"type": "dpo", "supervised": {}}),
+    ),
+    Case(
+        *("beta too high", "POST", JOBS, 400, "invalid_value", "method.dpo.hyperparameters.beta"),
+        "'beta' is 2.5; it must be a number above 0, at most 2, or \"auto\".",
+        body=job(method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 2.5}}}),
+    ),
+    Case(
+        *("beta without pairs", "POST", JOBS, 400, "invalid_value", "hyperparameters.beta"),
+        "'beta' belongs to the method dpo. Set method.type to dpo for preference pairs, or leave 'beta' out.",
+        body=job(hyperparameters={"beta": 0.1}),
+    ),
+    Case(
+        *("a sweep over pairs", "POST", JOBS, 400, "invalid_value", "hyperparameters.sweep"),
+        "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice.",
+        body=job(
+            method={"type": "dpo"}, validation_file="FILE", hyperparameters={"sweep": {"lora_r": [4, 8]}}
+        ),
+    ),
+    Case(
+        *("pairs by another engine", "POST", JOBS, 400, "engine_cannot", "hyperparameters.engine"),
+        "Preference pairs are trained by TRL within this trainer, not by unsloth. Leave 'engine' out.",
+        body=job(method={"type": "dpo"}, hyperparameters={"engine": "unsloth"}),
     ),
     Case(
         *("long suffix", "POST", JOBS, 400, "invalid_value", "suffix"),

@@ -294,8 +294,13 @@ def test_preference_pairs_are_checked_and_told_that_they_cannot_be_trained_on(
         "blocks",
         3,
     )
-    assert finding.message == "3 rows are preference pairs: they were checked, but can't be trained on yet."
-    assert finding.cure == "Send the preferred answers: as chat rows, or as the column of labels."
+    assert (
+        finding.message
+        == "3 rows are preference pairs: they were checked, and the trainer's API trains on them, not this bot."
+    )
+    assert finding.cure == (
+        "Train them through the API (docs/preferences.md), or send the preferred answers: as chat rows, or as labels."
+    )
     assert [m.role for m in reading.examples[0].messages] == ["user", "assistant"]
 
 

@@ -129,7 +129,7 @@ def conclude(found: Findings, progress: Progress) -> None:
     """What can be said only at the end of a file."""
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
-        said = f"{progress.pairs:,} {are}: they were checked, but can't be trained on yet."
+        said = f"{progress.pairs:,} {are}: they were checked, and the trainer's API trains on them, not this bot."
         found.about_file(PREFERENCES, said, progress.pairs)
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"

@@ -1,7 +1,7 @@
 """May this file be trained on, and can this machine do what is asked? Sentences, or None where nothing is wrong.
 
-Reads chat JSONL line by line and says what is wrong with the first bad line. It does not judge quality: duplicates,
-labels and overlaps are for who prepares the data.
+Reads chat JSONL, or preference pairs, line by line and says what is wrong with the first bad line. It does not judge
+quality: duplicates, labels and overlaps are for who prepares the data.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import orjson
 MIN_TRAINING_EXAMPLES = 10
 MAX_LINE_BYTES = 4 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool")
+CHAT = '{"messages": [...]}'
+PAIR = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
+ANSWERS = ("preferred_output", "non_preferred_output")
 PICTURES = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -23,15 +26,18 @@ PICTURES = {
 }
 
 
-def refusal(path: Path, least: int) -> str | None:
-    """A sentence with the line's number, or None where the file has `least` good examples or more."""
+def refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
+    """A sentence with the line's number, or None where the file has `least` good examples or more.
+
+    `pairs`: of preference, and not chats.
+    """
     examples = 0
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            complaint = _line_complaint(line)
+            complaint = _line_complaint(line, pairs)
             if complaint is not None:
                 return f"Line {number} {complaint}"
             examples += 1
@@ -49,7 +55,16 @@ def quantization_refusal(kind: str) -> str | None:
     )
 
 
-def _line_complaint(line: bytes) -> str | None:
+def method_refusal(method: str) -> str | None:
+    if method != "dpo" or find_spec("trl") is not None:
+        return None
+    return (
+        "The method dpo needs the package trl, which is not installed beside this trainer. "
+        "Install it with: pip install 'finetune-bot[local]', or send chats and leave method out."
+    )
+
+
+def _line_complaint(line: bytes, pairs: bool) -> str | None:
     if len(line) > MAX_LINE_BYTES:
         return "is longer than 4 MB. Shorten the example."
     for magic, name in PICTURES.items():
@@ -60,19 +75,69 @@ def _line_complaint(line: bytes) -> str | None:
     except orjson.JSONDecodeError as error:
         return f"is not valid JSON from character {error.colno} on. Each line must be one JSON object."
     if not isinstance(example, dict):
-        return 'is not a JSON object. Each line must look like {"messages": [...]}.'
-    return _messages_complaint(example.get("messages"))
+        return f"is not a JSON object. Each line must look like {PAIR if pairs else CHAT}."
+    if pairs:
+        return pair_complaint(example)
+    return _mixed_up(example) or messages_complaint(example.get("messages"))
 
 
-def _messages_complaint(messages: object) -> str | None:
+def _mixed_up(example: dict[str, Any]) -> str | None:
+    if "preferred_output" not in example and "non_preferred_output" not in example:
+        return None
+    return (
+        "is a preference pair, and the method supervised learns from chats. Create the job with method.type dpo, "
+        f"or send lines like {CHAT}."
+    )
+
+
+def pair_complaint(example: dict[str, Any]) -> str | None:
+    """One preference pair in OpenAI's form: what was asked, and two different answers."""
+    if "messages" in example and "input" not in example:
+        return (
+            f"is a chat, and the method dpo learns from pairs. Leave method out, or send lines like {PAIR}."
+        )
+    asked = example.get("input")
+    if not isinstance(asked, dict):
+        return f"has no object 'input'. Each line must look like {PAIR}."
+    complaint = _each_complaint(asked.get("messages"), "input.messages")
+    if complaint is not None:
+        return complaint
+    if asked["messages"][-1]["role"] == "assistant":
+        return "ends input.messages with the assistant's answer. Its place is preferred_output or non_preferred_output."
+    if "tools" in asked and not isinstance(asked["tools"], list):
+        return "has input.tools that is no list. Send tool definitions as a list, or leave it out."
+    answers = [_answer_complaint(example.get(name), name) for name in ANSWERS]
+    complaint = next(filter(None, answers), None)
+    if complaint is None and example[ANSWERS[0]] == example[ANSWERS[1]]:
+        return "has the same answer twice. Give two different ones, or delete the line."
+    return complaint
+
+
+def _answer_complaint(answer: Any, name: str) -> str | None:
+    complaint = _each_complaint(answer, name)
+    if complaint is not None:
+        return complaint
+    if len(answer) > 1 or answer[0]["role"] != "assistant":
+        return f"has a {name} that is not one message of the assistant. What comes before it belongs in input.messages."
+    return None
+
+
+def messages_complaint(messages: Any) -> str | None:
+    complaint = _each_complaint(messages, "messages")
+    if complaint is not None:
+        return complaint
+    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
+        return "has no assistant message to learn from. Add the answer that you want."
+    return None
+
+
+def _each_complaint(messages: object, name: str) -> str | None:
     if not isinstance(messages, list) or not messages:
-        return "has no list 'messages' with at least one message."
+        return f"has no list '{name}' with at least one message."
     for position, message in enumerate(messages):
         complaint = _message_complaint(message)
         if complaint is not None:
-            return f"has a bad message at messages[{position}]: {complaint}"
-    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
-        return "has no assistant message to learn from. Add the answer that you want."
+            return f"has a bad message at {name}[{position}]: {complaint}"
     return None
 
 

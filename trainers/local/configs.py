@@ -8,15 +8,17 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from trainers.auto import rate_for
+from trainers.auto import rate_for, rate_for_pairs
+from trainers.local.spool import Method
 
 
-def rate_of_base(source: str) -> float:
+def rate_of_base(source: str, method: Method = "supervised") -> float:
     """The learning rate by trainers/auto.py for a folder or a hub id; one that isn't here yet has no hidden size."""
     config = read_config(source)
     text = config.get("text_config", config)
     hidden = text.get("hidden_size") if isinstance(text, dict) else None
-    return rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
+    rate = rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
+    return rate_for_pairs(rate) if method == "dpo" else rate
 
 
 def context_of_base(source: str) -> int | None:

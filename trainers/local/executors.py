@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.local.checks import MIN_TRAINING_EXAMPLES, refusal
 from trainers.local.gpus import VARIABLE, pick_gpu
+from trainers.local.inspecting import file_failure
 from trainers.local.jobs import Failure, JobRecord, Jobs, fail, has_ended, mark
 from trainers.local.kept import pause_sentence, steps_kept
 from trainers.local.spool import append_event, exclusive
@@ -259,7 +259,7 @@ class Executor:
 
     def _check_files(self, record: JobRecord) -> None:
         append_event(record.folder, f"Validating training file: {record.request.training_file}")
-        failure = _file_failure(record)
+        failure = file_failure(record)
         with self._lock:
             if has_ended(record.folder):  # cancelled meanwhile; one paused meanwhile keeps what was found
                 return
@@ -273,21 +273,6 @@ class Executor:
 def is_locked(folder: Path) -> bool:
     with exclusive(folder) as lock:
         return lock is None
-
-
-def _file_failure(record: JobRecord) -> Failure | None:
-    complaint = refusal(Path(record.job.training_file), MIN_TRAINING_EXAMPLES)
-    if complaint is not None:
-        return Failure(
-            "invalid_training_file", f"The training file cannot be used. {complaint}", "training_file"
-        )
-    if record.job.validation_file is None:
-        return None
-    complaint = refusal(Path(record.job.validation_file), 1)
-    if complaint is not None:
-        text = f"The validation file cannot be used. {complaint}"
-        return Failure("invalid_validation_file", text, "validation_file")
-    return None
 
 
 def _signal_group(pid: int, number: int) -> None:

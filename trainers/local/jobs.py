@@ -32,6 +32,7 @@ from trainers.local.spool import (
     replace_json,
     write_job,
 )
+from trainers.local.starts import Start
 
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
@@ -146,7 +147,7 @@ class Jobs:
     def create(
         self,
         order: JobOrder,
-        base: str,
+        start: Start,
         sources: Sources,
         settings: LoraSettings,
         key: str | None,
@@ -160,7 +161,7 @@ class Jobs:
             folder = self._root / job_id
             shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
             folder.mkdir()
-            job = replace(_training_job(job_id, folder, order, base, sources, settings), arms=arms)
+            job = replace(_training_job(job_id, folder, order, start, sources, settings), arms=arms)
             request = Request(order.training_file, order.validation_file, order.fingerprint)
             replace_json(folder / "request.json", asdict(request))
             append_event(folder, f"Created fine-tuning job: {job_id}")
@@ -236,15 +237,16 @@ def _id_from_key(key: str) -> str:
 
 
 def _training_job(
-    job_id: str, folder: Path, order: JobOrder, base: str, sources: Sources, settings: LoraSettings
+    job_id: str, folder: Path, order: JobOrder, start: Start, sources: Sources, settings: LoraSettings
 ) -> TrainingJob:
+    start.take_along(folder)
     os.link(sources.training, folder / "train.jsonl")
     if sources.validation:
         os.link(sources.validation, folder / "valid.jsonl")
     return TrainingJob(
         id=job_id,
-        base=base,
-        base_name=order.model,
+        base=start.base,
+        base_name=start.base_name,
         training_file=str((folder / "train.jsonl").resolve()),
         validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
         seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
@@ -253,6 +255,8 @@ def _training_job(
         metadata=order.metadata,
         created_at=int(time.time()),
         integrations=order.integrations,
+        method=order.method,
+        continues=start.continues,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from trainers.local.jobs import JobRecord, Jobs, mark
 from trainers.local.problems import Problem, missing
 from trainers.local.serving.values import Target
+from trainers.local.starts import Start, start_of
 
 CHECKPOINT = re.compile(r"(.+):ckpt-step-(\d{1,9})")
 
@@ -44,12 +45,16 @@ class Models:
             return Model(name, self._started, "local")
         return Model(name, record.finished_at or record.job.created_at, "local-finetuned")
 
-    def base(self, name: str) -> str:
-        """Raises Problem (404)."""
+    def start(self, name: str) -> Start:
+        """Of a training that names this model. Raises Problem (404)."""
         if name in self._bases:
-            return self._bases[name]
+            return Start(self._bases[name], name)
+        record = self._jobs.of_model(name)
+        adapter = _adapter(record, name) if record else None
+        if record and adapter:
+            return start_of(name, record.job, adapter, record.folder)
         known = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
-        text = f"There is no base model '{name}' here to be fine-tuned. This trainer has: {known}."
+        text = f"There is no model '{name}' here to be fine-tuned. This trainer has: {known}; and what was tuned here."
         raise Problem(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:

@@ -15,11 +15,13 @@ from typing import Any
 
 import orjson
 
-from trainers.auto import batch_for, epochs_for
+from trainers.auto import BETA, batch_for, epochs_for
+from trainers.local.engines.catalog import BUILTIN
 from trainers.local.engines.catalog import NAMES as ENGINE_NAMES
 from trainers.local.integrations import parse_integrations
+from trainers.local.methods import Chosen, as_object, parse_method
 from trainers.local.problems import Problem, invalid
-from trainers.local.spool import Integration, LoraSettings, Quantization, TooLong
+from trainers.local.spool import Integration, LoraSettings, Method, Quantization, TooLong
 from trainers.local.sweep_order import check_sweep, parse_sweep
 from trainers.money import to_micros
 from trainers.sweeps import SWEPT, Rule, Sweep, combinations, is_int, is_number, whole
@@ -53,6 +55,7 @@ class Hyperparameters:
     quantization: Quantization | None = None
     engine: str | None = None
     sweep: Sweep | None = None
+    beta: float | None = None
 
     def arms(self, examples: int, rate: float) -> tuple[LoraSettings, ...]:
         """Of a sweep, each by the same rules; none without."""
@@ -60,13 +63,13 @@ class Hyperparameters:
         each = combinations(self.sweep) if self.sweep else ()
         return tuple(replace(alone, **chosen).resolved(examples, rate) for chosen in each)  # type: ignore[arg-type]
 
-    def resolved(self, examples: int, rate: float) -> LoraSettings:
-        """`rate`: the learning rate that the rule gives for the base."""
+    def resolved(self, examples: int, rate: float, method: Method = "supervised") -> LoraSettings:
+        """`rate`: the learning rate that the rule gives for the base and the method."""
         defaults = LoraSettings()
         rank = self.lora_r or defaults.lora_r
         return replace(
             defaults,
-            n_epochs=self.n_epochs or epochs_for(examples),
+            n_epochs=self.n_epochs or epochs_for(examples, method),
             batch_size=self.batch_size or batch_for(examples),
             learning_rate=self.learning_rate or rate * (self.learning_rate_multiplier or 1.0),
             lora_r=rank,
@@ -83,6 +86,7 @@ class Hyperparameters:
             quantization=self.quantization or defaults.quantization,
             engine=self.engine or defaults.engine,
             sweep=self.sweep or (),
+            beta=(self.beta or BETA) if method == "dpo" else None,
         )
 
 
@@ -99,6 +103,7 @@ class JobOrder:
     metadata: Mapping[str, str]
     fingerprint: str
     integrations: tuple[Integration, ...] = field(default=())
+    method: Method = "supervised"
 
 
 def parse_order(body: Mapping[str, Any]) -> JobOrder:
@@ -109,16 +114,18 @@ def parse_order(body: Mapping[str, Any]) -> JobOrder:
                 f"Unknown parameter '{name}'. Known are {', '.join(FIELDS)}.", name, "unknown_parameter"
             )
     validation_file = _text(body, "validation_file")
+    method = parse_method(body.get("method"))
     return JobOrder(
         model=_text(body, "model", required=True) or "",
         training_file=_text(body, "training_file", required=True) or "",
         validation_file=validation_file,
-        hyperparameters=_hyperparameters(body, has_validation=validation_file is not None),
+        hyperparameters=_hyperparameters(body, method, has_validation=validation_file is not None),
         suffix=_suffix(body),
         seed=_seed(body),
         metadata=_metadata(body),
         fingerprint=fingerprint(body),
         integrations=parse_integrations(body.get("integrations")),
+        method=method.type,
     )
 
 
@@ -172,10 +179,11 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:
     return metadata
 
 
-def _hyperparameters(body: Mapping[str, Any], *, has_validation: bool) -> Hyperparameters:
+def _hyperparameters(body: Mapping[str, Any], method: Chosen, *, has_validation: bool) -> Hyperparameters:
     given: dict[str, Any] = {}
-    for path, group in (("hyperparameters", body.get("hyperparameters")), _method(body)):
-        for name, value in _object(group, path).items():
+    groups = (("hyperparameters", body.get("hyperparameters")), (method.path, method.hyperparameters))
+    for path, group in groups:
+        for name, value in as_object(group, path).items():
             where = f"{path}.{name}"
             parsed = parse_sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
             if given.setdefault(name, parsed) != parsed:
@@ -185,10 +193,23 @@ def _hyperparameters(body: Mapping[str, Any], *, has_validation: bool) -> Hyperp
         text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
         raise invalid(text, "hyperparameters.learning_rate")
     _check_life(chosen, has_validation)
+    _check_method(chosen, method.type)
     if chosen.sweep is not None:
         single = {name: value for name, value in given.items() if name != "sweep" and value is not None}
         check_sweep(chosen.sweep, single, has_validation=has_validation)
     return chosen
+
+
+def _check_method(chosen: Hyperparameters, method: Method) -> None:
+    if method != "dpo" and chosen.beta is not None:
+        text = "'beta' belongs to the method dpo. Set method.type to dpo for preference pairs, or leave 'beta' out."
+        raise invalid(text, "hyperparameters.beta")
+    if method == "dpo" and chosen.sweep is not None:
+        text = "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice."
+        raise invalid(text, "hyperparameters.sweep")
+    if method == "dpo" and chosen.engine not in (None, BUILTIN):
+        text = f"Preference pairs are trained by TRL within this trainer, not by {chosen.engine}. Leave 'engine' out."
+        raise invalid(text, "hyperparameters.engine", "engine_cannot")
 
 
 def _check_life(chosen: Hyperparameters, has_validation: bool) -> None:
@@ -206,30 +227,6 @@ def _check_life(chosen: Hyperparameters, has_validation: bool) -> None:
 
 def _micros(dollars: float | str | None) -> int | None:
     return None if dollars is None else to_micros(Decimal(str(dollars)))
-
-
-def _method(body: Mapping[str, Any]) -> tuple[str, object]:
-    method = _object(body.get("method"), "method")
-    if method and method.get("type") != "supervised":
-        text = f"This trainer does supervised fine-tuning only, not {method.get('type')!r}."
-        raise invalid(text, "method.type")
-    for name in method:
-        if name not in ("type", "supervised"):
-            raise invalid(f"Unknown parameter 'method.{name}'.", f"method.{name}", "unknown_parameter")
-    supervised = _object(method.get("supervised"), "method.supervised")
-    for name in supervised:
-        if name != "hyperparameters":
-            path = f"method.supervised.{name}"
-            raise invalid(f"Unknown parameter '{path}'.", path, "unknown_parameter")
-    return "method.supervised.hyperparameters", supervised.get("hyperparameters")
-
-
-def _object(value: object, path: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise invalid(f"'{path}' must be an object.", path, "invalid_type")
-    return value
 
 
 def _hyperparameter(name: str, value: object, path: str) -> int | float | str | None:
@@ -285,6 +282,7 @@ RULES = {
     "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),
     "engine": Rule(f"one of {', '.join(ENGINE_NAMES)}", lambda v: v in ENGINE_NAMES),
+    "beta": Rule("a number above 0, at most 2", lambda v: is_number(v) and 0 < v <= 2),
 }
 
 

@@ -2,13 +2,14 @@
 
 jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
+  tuned/            the adapter that the training goes on from, where the job names a tuned model; by the server
   base.json         {"fingerprint"} of the base model's weights
   lock              flock'ed by the training process for its life
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
   progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
   checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
   adapter/          the result, by rename
-  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
+  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy; for dpo rewards beside them
   DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
                     "stopped"}, and the number of a sweep's "winner", whose step the result_step is
   FAILED            instead of DONE: {"code", "message", "param"}
@@ -38,6 +39,7 @@ from trainers.tokens import OUR_ROW_TOKENS
 
 TooLong = Literal["leave_out", "truncate", "refuse"]
 Quantization = Literal["none", "nf4", "int8"]
+Method = Literal["supervised", "dpo"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class LoraSettings:
     `too_long`: what becomes of rows over `max_length`. `eval_steps`: validate that often, beside each epoch's end.
     `patience`: stop after so many validations in a row without a lower loss. Ceilings: `max_seconds` of training,
     `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client. `engine` is builtin or one
-    of engines/catalog.py. `sweep`: hyperparameters with several values each, see trainers/sweeps.py.
+    of engines/catalog.py. `beta`: how much DPO holds on to the reference; None for other methods. `sweep`:
+    hyperparameters with several values each, see trainers/sweeps.py.
     """
 
     n_epochs: int = 1
@@ -67,6 +70,7 @@ class LoraSettings:
     usd_per_hour_micros: int | None = None
     engine: str = "builtin"
     sweep: Sweep = ()
+    beta: float | None = None
 
     @property
     def ceiling_s(self) -> float | None:
@@ -90,7 +94,8 @@ class Integration:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """`base` is a local folder or a hub id; files are paths to chat JSONL; `created_at` in unix seconds.
+    """`base` is a local folder or a hub id; files are paths to chat JSONL, or to preference pairs for the method dpo;
+    `created_at` in unix seconds. `continues`: the tuned model whose adapter, in tuned/, the training goes on from.
 
     `arms`: the settings of each arm of a sweep, resolved, in the order of sweeps.combinations; empty without one.
     """
@@ -107,6 +112,8 @@ class TrainingJob:
     created_at: int
     integrations: tuple[Integration, ...] = ()
     arms: tuple[LoraSettings, ...] = ()
+    method: Method = "supervised"
+    continues: str | None = None
 
 
 def is_disk_full(error: OSError) -> bool:

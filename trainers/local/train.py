@@ -1,8 +1,8 @@
 """`python -m trainers.local.train JOB_DIR`: train the job in that folder (see spool.py), and go on after a kill.
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused.
-The training itself is in lora.py, a sweep's in sweep.py, another engine's in engines/driver.py; each is imported when
-needed.
+The training itself is in lora.py, of preference pairs in dpo.py, of a sweep in sweep.py, by another engine in
+engines/driver.py; each is imported when needed.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
     from trainers.local.training.sweep import train_sweep
 
     how = train_sweep if job.arms else train
+    if job.method == "dpo":
+        from trainers.local.training.dpo import train as how
     return how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 

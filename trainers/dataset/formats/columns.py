@@ -64,7 +64,9 @@ def find_layout(sample: Sequence[Record], asked: Columns, header: bool | None = 
         if name is not None and name not in names:
             return NoLayout(MISSING, f"There is no column '{shown(name)}'; there are {_listed(names)}.")
     if asked.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
-        return NoLayout(PREFERENCES, "The rows are preference pairs, which can't be trained on yet.")
+        return NoLayout(
+            PREFERENCES, "The rows are preference pairs, which are trained on as JSONL in OpenAI's form."
+        )
     labels = [asked.label] if asked.label else _named(names, _LABEL_NAMES)
     texts = [asked.text] if asked.text else _named(names, _TEXT_NAMES)
     labels = labels or _label_shaped([n for n in names if n not in texts], names, body)

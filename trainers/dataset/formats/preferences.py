@@ -1,4 +1,4 @@
-"""Preference pairs: one question with a better and a worse answer. Checked here; nothing trains on them yet.
+"""Preference pairs: one question with a better and a worse answer. Checked here, trained by the API's method dpo.
 
 Two ways of writing them: OpenAI's {"input": {"messages": […]}, "preferred_output": […],
 "non_preferred_output": […]}, and {"prompt", "chosen", "rejected"} with texts or lists of messages, as TRL has it.
@@ -17,7 +17,9 @@ _FORM = (
     '"non_preferred_output": […]}.'
 )
 PREFERENCES = Rule(
-    "preference_pairs", "blocks", "Send the preferred answers: as chat rows, or as the column of labels."
+    "preference_pairs",
+    "blocks",
+    "Train them through the API (docs/preferences.md), or send the preferred answers: as chat rows, or as labels.",
 )
 BAD_PAIR = Rule("bad_preference_pair", "blocks", _FORM)
 SAME_ANSWERS = Rule(

@@ -91,13 +91,13 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "object": "fine_tuning.job",
         "id": job.id,
         "created_at": job.created_at,
-        "model": job.base_name,
+        "model": job.continues or job.base_name,
         "status": status,
         "organization_id": "local",
         "training_file": record.request.training_file,
         "validation_file": record.request.validation_file,
         "hyperparameters": hyperparameters,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "method": {"type": job.method, job.method: {"hyperparameters": hyperparameters}},
         "seed": job.seed,
         "metadata": dict(job.metadata),
         "user_provided_suffix": job.suffix,
@@ -123,7 +123,7 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     for name in ("max_usd", "usd_per_hour"):
         micros = known.pop(f"{name}_micros")
         known[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
-    known["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base), 6)
+    known["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base, job.method), 6)
     known["sweep"] = as_lists(job.settings.sweep) or None
     special = set() if winner is not None else _special(job)
     return {name: value for name, value in known.items() if value is not None and name not in special}
@@ -159,7 +159,10 @@ def event_bodies(record: JobRecord) -> list[Body]:
     return bodies[::-1]
 
 
-METRICS = ("train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
+METRICS = (
+    *("train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy"),
+    *("train_reward_accuracy", "train_reward_margin", "valid_reward_accuracy", "valid_reward_margin"),
+)
 
 
 def checkpoint_bodies(record: JobRecord) -> list[Body]:

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from trainers.local.api import answers, bodies, chat, completions, embeddings
-from trainers.local.checks import quantization_refusal
+from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.configs import rate_of_base
 from trainers.local.engines.refusing import refusal
 from trainers.local.executors import Executor
@@ -129,17 +129,21 @@ class JobEndpoints:
         complaint = quantization_refusal(order.hyperparameters.quantization or "none")
         if complaint is not None:
             raise invalid(complaint, "hyperparameters.quantization", "quantization_unavailable")
-        base = self.models.base(order.model)
+        complaint = method_refusal(order.method)
+        if complaint is not None:
+            raise invalid(complaint, "method.type", "method_unavailable")
+        start = self.models.start(order.model)
         training = self._known_file(order.training_file, "training_file")
         sources = Sources(training, self._validation_file(order))
         examples = self.files.get(order.training_file).lines
-        rate = rate_of_base(base)
-        settings = order.hyperparameters.resolved(examples, rate)
+        rate = rate_of_base(start.base, order.method)
+        resolved = order.hyperparameters.resolved(examples, rate, order.method)
+        settings = start.settings(order.hyperparameters, resolved)
         refused = refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         arms = order.hyperparameters.arms(examples, rate)
-        return self.jobs.create(order, base, sources, settings, key, arms)
+        return self.jobs.create(order, start, sources, settings, key, arms)
 
     def index(self, request: Request) -> Response:
         query = request.query_params

@@ -125,6 +125,14 @@ def _check_complete(source: str, missing: Collection[str]) -> None:
 
 def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
     """Float32 matrices on frozen weights. Raises TrainingFailed where a named module is not there."""
+    config = lora_config(model, settings)
+    with calm_peft():
+        adapted: PeftModel = get_peft_model(model, config)
+    return adapted
+
+
+def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
+    """Raises TrainingFailed where a named module is not there."""
     targets = find_targets(model, settings.target_modules)
     if targets.parameters and settings.lora_dropout:
         text = f"lora_dropout must be 0 where {targets.parameters[0]} is trained: experts are fused into one weight."
@@ -141,9 +149,7 @@ def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
         stored_method(model.config) is None
     ):  # bitsandbytes' layers are Linear too, with weights packed into bytes
         compute_fused(config)
-    with calm_peft():
-        adapted: PeftModel = get_peft_model(model, config)
-    return adapted
+    return config
 
 
 def recompute_activations(model: PeftModel) -> bool:

@@ -139,7 +139,7 @@ def row_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str)
     """One line of the file. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
-        messages = [_message(each) for each in raw["messages"]]
+        messages = [message_of(each) for each in raw["messages"]]
         weights = [each.get("weight", 1) for each in raw["messages"]]
         tools = raw.get("tools")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -156,7 +156,7 @@ def row_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str)
     except TemplateError as error:
         sentence = f"Line {line} does not suit this model's chat template: {error}. Change the row's roles."
         raise TrainingFailed("invalid_row", sentence, param) from error
-    except _Rewritten as error:
+    except Rewritten as error:
         sentence = (
             f"Line {line}: this model's chat template rewrites an earlier answer once the conversation goes on. "
             "Give earlier answers weight 0, keep one answer a row, or choose another model."
@@ -165,7 +165,7 @@ def row_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str)
     return Row(line, ids, supervised)
 
 
-class _Rewritten(Exception):
+class Rewritten(Exception):
     """A turn's text is not where it stood when the conversation ended with it."""
 
 
@@ -192,7 +192,7 @@ class Template:
         whole = self.render(messages)
         before, after = self.render(messages[:turn], asks=True), self.render(messages[: turn + 1])
         if not whole.startswith(after) or not after.startswith(before):
-            raise _Rewritten
+            raise Rewritten
         start = max(1, self._boundary(before, ids))  # nothing comes before the first token to predict it
         return start, max(start, self._boundary(self._up_to_end_token(after), ids))
 
@@ -210,7 +210,7 @@ class Template:
         return same if same == len(own) else same + 1
 
 
-def _message(raw: dict[str, Any]) -> dict[str, Any]:
+def message_of(raw: dict[str, Any]) -> dict[str, Any]:
     """As templates want it: 'developer' is written as 'system', a list of text parts as one text."""
     message = {key: value for key, value in raw.items() if key != "weight"}
     message["role"] = "system" if raw["role"] == "developer" else raw["role"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +22,13 @@ RECENT = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """`loss` in nats a supervised token, `accuracy` the share of them that were the likeliest; None: not measured."""
+    """`loss` in nats a supervised token, `accuracy` the share of them that were the likeliest; None: not measured.
+    `more`: what a method measures beside, by name.
+    """
 
     loss: float
     accuracy: float | None
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,18 @@ class Progress:
 
 
 class Journal:
-    """`ceiling_s`: the run is over by then at the latest. `step_s`: what a step takes of late, in seconds."""
+    """`ceiling_s`: the run is over by then at the latest. `more`: the names of Scores.more. `step_s`: what a step
+    takes of late, in seconds."""
 
     def __init__(
-        self, folder: Path, integrations: Sequence[Integration] = (), ceiling_s: float | None = None
+        self,
+        folder: Path,
+        integrations: Sequence[Integration] = (),
+        ceiling_s: float | None = None,
+        more: Sequence[str] = (),
     ) -> None:
         self._folder = folder
+        self._more = more
         self._ceiling_s = ceiling_s
         self._curves = Curves(folder, integrations)
         self._told_at = 0.0
@@ -105,15 +114,17 @@ class Journal:
         """Of the last step that was recorded."""
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
-        self._write_results([*before, [*last[:3], _short(valid.loss), _short(valid.accuracy)]])
-        curves = _measured({"valid/loss": valid.loss, "valid/accuracy": valid.accuracy})
-        self._curves.log(step.number, curves)
+        trained = last[len(HEADER) : len(HEADER) + len(self._more)]
+        found = [_short(valid.loss), _short(valid.accuracy), *trained, *self._more_of(valid)]
+        self._write_results([*before, [*last[:3], *found]])
+        self._curves.log(step.number, _curves("valid", valid))
         self._tell(step, valid)
 
     def last_scores(self) -> Scores:
         """Of the last step in results.csv, with the digits that are kept there."""
-        _, loss, accuracy, *_ = _read_rows(self._folder / "results.csv")[-1]
-        return Scores(float(loss), float(accuracy))
+        _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
+        named = {name: float(value) for name, value in zip(self._more, more, strict=False)}
+        return Scores(float(loss), float(accuracy), named)
 
     def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
         """Write progress.json. A paused run has no estimate of its end, one that is over ends now."""
@@ -132,13 +143,17 @@ class Journal:
     def _add_result(self, step: Step) -> None:
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
             row = (step.number, _short(step.train.loss), _short(step.train.accuracy), "", "")
-            csv.writer(file).writerow(row)
+            csv.writer(file).writerow([*row, *self._more_of(step.train), *("" for _ in self._more)])
+
+    def _more_of(self, scores: Scores) -> list[str]:
+        return [_short(scores.more.get(name)) for name in self._more]
 
     def _write_results(self, rows: list[list[str]]) -> None:
         path = self._folder / "results.csv"
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([HEADER, *rows])
+            more = [f"{when}_{name}" for when in ("train", "valid") for name in self._more]
+            csv.writer(file).writerows([[*HEADER, *more], *rows])
         temporary.replace(path)
 
     def _tell(self, step: Step, valid: Scores | None) -> None:
@@ -150,27 +165,24 @@ class Journal:
             "train_mean_token_accuracy": step.train.accuracy,
             "learning_rate": step.learning_rate,
         }
+        data |= {f"train_{name}": value for name, value in step.train.more.items()}
         if valid:
             message += f", validation loss={valid.loss:.2f}"
             data["valid_loss"] = valid.loss
             data["valid_mean_token_accuracy"] = valid.accuracy
+            data |= {f"valid_{name}": value for name, value in valid.more.items()}
         measured = {name: value for name, value in data.items() if value is not None}
         self.append(message, "info", measured)
 
 
 def _train_curves(step: Step) -> dict[str, float]:
-    return _measured(
-        {
-            "train/loss": step.train.loss,
-            "train/accuracy": step.train.accuracy,
-            "train/learning_rate": step.learning_rate,
-            "train/tokens": float(step.trained_tokens),
-        }
-    )
+    beside = {"train/learning_rate": step.learning_rate, "train/tokens": float(step.trained_tokens)}
+    return {**_curves("train", step.train), **beside}
 
 
-def _measured(curves: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in curves.items() if value is not None}
+def _curves(when: str, scores: Scores) -> dict[str, float]:
+    named = {"loss": scores.loss, "accuracy": scores.accuracy, **scores.more}
+    return {f"{when}/{name}": value for name, value in named.items() if value is not None}
 
 
 def _read_rows(path: Path) -> list[list[str]]:

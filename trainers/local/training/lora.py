@@ -15,17 +15,15 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from trainers.local.spool import LoraSettings, TrainingJob, replace_json
+from trainers.local.spool import LoraSettings, TrainingJob
 from trainers.local.training.base import add_lora, count_parameters, recompute_activations
 from trainers.local.training.checkpoints import (
-    checkpoint_folder,
     random_states,
     restore_checkpoint,
     restore_random,
     save_checkpoint,
-    save_checkpoint_as_result,
-    save_result,
 )
+from trainers.local.training.continuing import go_on_from
 from trainers.local.training.course import (
     Pace,
     Position,
@@ -35,8 +33,6 @@ from trainers.local.training.course import (
     is_due,
     lacks_validation,
     rate_share,
-    result_sentence,
-    stop_sentence,
     why_stop,
 )
 from trainers.local.training.data import Row
@@ -45,8 +41,17 @@ from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.ground import Ground, lay_ground
 from trainers.local.training.journal import Journal, Progress, Scores, Step
 from trainers.local.training.memory import Room
-from trainers.local.training.packing import Abilities, Loss, measure, pack_rows, pack_tokens
+from trainers.local.training.packing import (
+    Abilities,
+    Loss,
+    fill_packs,
+    measure,
+    pack_rows,
+    pack_tokens,
+    width,
+)
 from trainers.local.training.pauses import Pauses, TrainingPaused
+from trainers.local.training.result import finish
 
 CHECKPOINT_S = 60.0
 MAX_NORM = 1.0
@@ -59,7 +64,7 @@ class Trainee:
     model: PeftModel
     optimizer: torch.optim.Optimizer
     able: Abilities
-    room: Room
+    room: Room[Row]
     look: Callable[[], None]
 
 
@@ -84,7 +89,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     journal.say(str(count_parameters(course.trainee.model)))
     stop = go_on(course, started, checkpoint_s, course.total)
     course.position = replace(course.position, seconds=time.monotonic() - started)
-    finish(folder, job, course, stop)
+    finish(folder, job, course.trainee.model, course.position, course.total, stop, journal)
 
 
 @dataclass
@@ -122,7 +127,7 @@ def begin(
     """A new adapter on the base, or the one of the newest checkpoint."""
     settings, able = job.settings, ground.able
     torch.manual_seed(job.seed)  # here, so that an arm of a sweep begins as it would alone
-    model = add_lora(ground.base, settings)
+    model = go_on_from(folder, ground.base, settings) if job.continues else add_lora(ground.base, settings)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     position = restore_checkpoint(folder, model, optimizer)
@@ -131,6 +136,8 @@ def begin(
         usual,
         position.room,
         packs=able.packs,
+        fill=fill_packs,
+        width=width,
         tell=journal.warn,
         recompute=lambda: recompute_activations(model),
     )
@@ -227,41 +234,6 @@ def go_on(course: Course, started: float, checkpoint_s: float, until: int) -> St
         journal.place(progress, is_paused=True)
         raise
     return stop
-
-
-def finish(folder: Path, job: TrainingJob, course: Course, stop: Stop | None) -> None:
-    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE."""
-    position, total, journal = course.position, course.total, course.journal
-    if position.step == 0:
-        text = (
-            f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
-            f"loading the model took {position.seconds:,.0f} s. Set max_seconds or max_usd higher."
-        )
-        raise TrainingFailed("ceiling_reached", text, "max_seconds")
-    stopped = stop_sentence(stop, position, total, job.settings) if stop else None
-    if stopped:
-        journal.warn(stopped)
-    chosen = result_sentence(position, total)
-    if chosen:
-        journal.say(chosen)
-    lowest = best(position.validations)
-    result_step = position.step if lowest is None else lowest.step
-    if checkpoint_folder(folder, result_step).exists():
-        save_checkpoint_as_result(folder, result_step)
-    else:
-        save_result(folder, course.trainee.model)
-    journal.say(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
-    progress = Progress(position.step, total, position.trained_tokens, position.seconds, journal.step_s)
-    journal.place(progress, is_over=True)
-    done = {
-        "trained_tokens": position.trained_tokens,
-        "seconds": round(position.seconds, 1),
-        "trainable_parameters": count_parameters(course.trainee.model).trainable,
-        "step": position.step,
-        "result_step": result_step,
-        "stopped": stopped,
-    }
-    replace_json(folder / "DONE", done)
 
 
 def batches(rows: Sequence[Row], size: int, seed: int, epoch: int) -> list[list[Row]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
-from trainers.local.training.data import Row
 from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.packing import fill_packs, width
 
+R = TypeVar("R")
 T = TypeVar("T")
 SAID_BY_ALLOCATORS = (
     "out of memory",
@@ -24,10 +23,11 @@ SAID_BY_ALLOCATORS = (
 )  # MPS, CPU, CPU on Windows
 
 
-class Room:
+class Room(Generic[R]):
     """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row.
 
-    `recompute` makes the model keep less, for more time; False where it can't.
+    `fill` makes groups of at most so many tokens, `width` says how many a group takes. `recompute` makes the model
+    keep less, for more time; False where it can't.
     """
 
     def __init__(
@@ -36,12 +36,16 @@ class Room:
         remembered: int | None,
         *,
         packs: bool,
+        fill: Callable[[Sequence[R], int], list[list[R]]],
+        width: Callable[[Sequence[R]], int],
         tell: Callable[[str], None],
         recompute: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tokens = remembered or usual
         self._usual = usual
         self._packs = packs
+        self._fill = fill
+        self._width = width
         self._tell = tell
         self._recompute = recompute
         self._recomputes = False
@@ -51,10 +55,10 @@ class Room:
         """What a checkpoint keeps, so that a run that goes on computes as this one does."""
         return self.tokens if self.tokens < self._usual else None
 
-    def parts(self, rows: Sequence[Row]) -> list[list[Row]]:
-        return fill_packs(rows, self.tokens if self._packs else 1)
+    def parts(self, rows: Sequence[R]) -> list[list[R]]:
+        return self._fill(rows, self.tokens if self._packs else 1)
 
-    def try_out(self, rows: Sequence[Row], compute: Callable[[list[list[Row]]], T], doing: str) -> T:
+    def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], doing: str) -> T:
         """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts anew.
 
         Raises TrainingFailed where one row alone is too much.
@@ -71,10 +75,10 @@ class Room:
                 torch.cuda.empty_cache()
             self._take_less(rows, doing, said)
 
-    def _take_less(self, rows: Sequence[Row], doing: str, said: str) -> None:
-        several = [width(part) for part in self.parts(rows) if len(part) > 1]
+    def _take_less(self, rows: Sequence[R], doing: str, said: str) -> None:
+        several = [self._width(part) for part in self.parts(rows) if len(part) > 1]
         if not several:
-            self._keep_less(max(len(row.ids) for row in rows), doing, said)
+            self._keep_less(max(self._width([row]) for row in rows), doing, said)
             return
         before, self.tokens = max(several), max(several) // 2
         self._tell(

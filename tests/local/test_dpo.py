@@ -1,0 +1,423 @@
+"""Training on preference pairs through TRL, on a model made in process: what it learns, measures, survives."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer import base_trainer
+
+from tests.local.preferences import pair, write_pairs
+from tests.local.runs import adapter_bytes, files_of_at_most, kill_after_step, make_job, run_to_end
+from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings
+from tests.local.test_life import write_rows as write_chats
+from trainers.local.spool import LoraSettings, read_events, read_json
+from trainers.local.train import PAUSED, work
+from trainers.local.training.base import calm_peft
+from trainers.local.training.checkpoints import checkpoint_folder
+from trainers.local.training.pairs import read_pairs
+
+SETTINGS = LoraSettings(
+    n_epochs=3,
+    batch_size=4,
+    learning_rate=5e-3,
+    lora_r=4,
+    lora_alpha=8,
+    lora_dropout=0.1,
+    beta=0.1,
+    eval_steps=4,
+)
+STEPS = 15
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _exact_numbers() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_DTYPE", "fp32")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl", 20)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("data") / "valid.jsonl", 10, start=100)
+
+
+def job(folder: Path, base: Path, training: Path, validation: Path | None = None, **changes: Any) -> Path:
+    settings = replace(SETTINGS, **changes)
+    if validation is None:
+        settings = replace(settings, eval_steps=None)
+    return make_job(folder, base, training, settings, validation=validation, method="dpo")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tiny_model_dir: Path, pairs_file: Path, held_out: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A job with dropout that ran to its end without a break."""
+    folder = job(tmp_path_factory.mktemp("undisturbed"), tiny_model_dir, pairs_file, held_out)
+    assert work(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def same_job(tiny_model_dir: Path, pairs_file: Path, held_out: Path, tmp_path: Path) -> Path:
+    """The job of `undisturbed`, not begun."""
+    return job(tmp_path / "job", tiny_model_dir, pairs_file, held_out)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def log_probabilities(model: Any, base: Path, file: Path) -> list[tuple[float, float]]:
+    """Of each pair's answers, chosen and rejected, one after the other without padding."""
+    found = []
+    for row in read_pairs(file, AutoTokenizer.from_pretrained(base), 2048, "x", "refuse").rows:
+        both = [log_probability(model, row.asked, answer) for answer in (row.chosen, row.rejected)]
+        found.append((both[0], both[1]))
+    return found
+
+
+def worn(base: Any, folder: Path) -> PeftModel:
+    """The base with the adapter of a job."""
+    with calm_peft():
+        return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+
+
+def log_probability(model: Any, asked: Any, answer: Any) -> float:
+    with torch.no_grad():
+        logits = model(torch.tensor([[*asked, *answer]])).logits[0, len(asked) - 1 : -1]
+    picked = logits.log_softmax(-1)[range(len(answer)), list(answer)]
+    return float(picked.sum())
+
+
+def test_nobody_is_told_that_somebody_trains(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(**said: Any) -> None:
+        raise AssertionError(f"TRL would send {said}")
+
+    monkeypatch.delenv("CI", raising=False)  # there TRL keeps silent by itself
+    monkeypatch.setattr(base_trainer, "send_telemetry", tell)
+    folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=1, batch_size=20)
+    assert work(folder) == 0
+
+
+def test_a_model_prefers_the_chosen_answers_of_pairs_that_it_has_not_seen(undisturbed: Path) -> None:
+    first, last = rows(undisturbed)[0], rows(undisturbed)[-1]
+    assert float(first["train_loss"]) == pytest.approx(math.log(2), abs=1e-4)  # policy and reference are one
+    assert float(last["valid_reward_accuracy"]) == 1.0
+    assert float(last["valid_loss"]) < 0.4
+    assert float(last["valid_reward_chosen"]) > 0 > float(last["valid_reward_rejected"])
+
+
+def test_rewards_are_beta_times_how_much_likelier_the_answers_alone_became(
+    undisturbed: Path, tiny_model_dir: Path, held_out: Path
+) -> None:
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    before = log_probabilities(base, tiny_model_dir, held_out)
+    after = log_probabilities(worn(base, undisturbed), tiny_model_dir, held_out)
+    chosen, rejected = (
+        [0.1 * (now[which] - then[which]) for now, then in zip(after, before, strict=True)]
+        for which in (0, 1)
+    )
+    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
+    best = (read_json(undisturbed / "DONE") or {})["result_step"]
+    told = rows(undisturbed)[best - 1]
+    assert float(told["valid_reward_chosen"]) == pytest.approx(sum(chosen) / 10, rel=1e-3)
+    assert float(told["valid_reward_rejected"]) == pytest.approx(sum(rejected) / 10, rel=1e-3)
+    assert float(told["valid_reward_margin"]) == pytest.approx(sum(margins) / 10, rel=1e-3)
+    loss = sum(math.log1p(math.exp(-margin)) for margin in margins) / 10
+    assert float(told["valid_loss"]) == pytest.approx(loss, rel=1e-3)
+
+
+def test_rewards_stand_in_events_results_and_curves(undisturbed: Path) -> None:
+    measured = [event["data"] for event in read_events(undisturbed) if event["data"]]
+    names = {"reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected"}
+    assert {f"train_{name}" for name in names} | {f"valid_{name}" for name in names} < measured[-1].keys()
+    assert [row["step"] for row in rows(undisturbed) if row["valid_reward_margin"]] == [
+        "4",
+        "5",
+        "8",
+        "10",
+        "12",
+        "15",
+    ]
+    progress = read_json(undisturbed / "progress.json") or {}
+    assert (progress["step"], progress["total_steps"]) == (STEPS, STEPS)
+    assert progress["estimated_finish"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_many_points_ends_with_the_same_bytes(undisturbed: Path, same_job: Path) -> None:
+    for step in (1, 5, 9):
+        kill_after_step(same_job, step)
+    assert run_to_end(same_job) == 0
+    assert adapter_bytes(same_job) == adapter_bytes(undisturbed)
+    assert results(same_job) == results(undisturbed)
+
+
+def test_a_pause_in_the_middle_of_a_step_or_a_validation_loses_neither(
+    undisturbed: Path, same_job: Path
+) -> None:
+    for is_training, forwards in ((True, 11), (False, 1), (True, 3)):
+        with pausing_in_forward(same_job, forwards, is_training=is_training):
+            assert work(same_job) == PAUSED
+        progress = read_json(same_job / "progress.json") or {}
+        assert checkpoint_folder(same_job, progress["step"]).exists()
+        assert progress["estimated_finish"] is None
+        (same_job / "PAUSED").unlink()
+    assert work(same_job) == 0
+    assert adapter_bytes(same_job) == adapter_bytes(undisturbed)
+    assert results(same_job) == results(undisturbed)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_only_writes_its_result(
+    undisturbed: Path, same_job: Path
+) -> None:
+    for name in ("checkpoints", "results.csv", "progress.json"):
+        copy = shutil.copytree if (undisturbed / name).is_dir() else shutil.copy
+        copy(undisturbed / name, same_job / name)
+    assert work(same_job) == 0
+    assert adapter_bytes(same_job) == adapter_bytes(undisturbed)
+    assert results(same_job) == results(undisturbed)
+
+
+def test_a_base_in_four_bits_is_trained_on_with_an_adapter_in_full(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=2, quantization="nf4")
+    assert work(folder) == 0
+    assert float(rows(folder)[0]["train_loss"]) == pytest.approx(math.log(2), abs=1e-3)
+    assert float(rows(folder)[-1]["train_reward_accuracy"]) == 1.0
+    weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+def test_pairs_that_were_left_out_are_counted_in_an_event(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    long = json.dumps(pair(question="charged twice " * 100))
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(pairs_file.read_text() + "\n" + long, encoding="utf-8")
+    folder = job(tmp_path / "job", tiny_model_dir, file, n_epochs=1, max_length=64)
+    assert work(folder) == 0
+    assert warnings(folder) == ["Training pairs left out, longer than max_length: 1"]
+
+
+@pytest.mark.slow
+def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    roomy, narrow = (
+        job(tmp_path / name, tiny_model_dir, pairs_file, n_epochs=1, lora_dropout=0.0)
+        for name in ("roomy", "narrow")
+    )
+    assert work(roomy) == 0
+    with memory_for(150):
+        assert work(narrow) == 0
+    (told,) = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with ")]
+    assert "A step still learns from as many rows" in told
+    for ours, theirs in zip(rows(narrow), rows(roomy), strict=True):
+        assert float(ours["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-3)
+        assert float(ours["train_reward_margin"]) == pytest.approx(
+            float(theirs["train_reward_margin"]), abs=1e-3
+        )
+
+
+@pytest.mark.slow
+def test_a_pair_that_alone_is_too_much_is_computed_twice_instead_of_kept(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    roomy, narrow = (
+        job(tmp_path / name, tiny_model_dir, pairs_file, n_epochs=1, lora_dropout=0.0)
+        for name in ("roomy", "narrow")
+    )
+    assert work(roomy) == 0
+    with memory_for_layers_that_keep_nothing():
+        assert work(narrow) == 0
+    assert any("computed again on the way back" in said for said in warnings(narrow))
+    for ours, theirs in zip(rows(narrow), rows(roomy), strict=True):
+        assert float(ours["train_reward_margin"]) == pytest.approx(
+            float(theirs["train_reward_margin"]), abs=1e-3
+        )
+
+
+@contextmanager
+def memory_for_layers_that_keep_nothing() -> Iterator[None]:
+    """The reference keeps nothing anyway."""
+
+    def weigh(module: torch.nn.Module, inputs: Any) -> None:
+        keeps = torch.is_grad_enabled() and getattr(module, "gradient_checkpointing", None) is False
+        if module.training and keeps:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = register_module_forward_pre_hook(weigh)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def failure_of(folder: Path) -> dict[str, Any]:
+    assert work(folder) == 1
+    return read_json(folder / "FAILED") or {}
+
+
+def test_a_loss_that_is_no_number_stops_the_job(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    failed = failure_of(job(tmp_path, tiny_model_dir, pairs_file, learning_rate=1e30))
+    assert (failed["code"], failed["param"]) == ("loss_not_finite", "learning_rate")
+
+
+@pytest.mark.slow
+def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    folder = job(tmp_path, tiny_model_dir, pairs_file, n_epochs=1)
+    with files_of_at_most(10_000):
+        assert work(folder) == PAUSED
+    assert messages(folder)[-1].startswith("The disk is full: ")
+    assert not list((folder / "checkpoints").iterdir())
+    (folder / "PAUSED").unlink()
+    assert work(folder) == 0
+
+
+def test_time_that_a_killed_run_took_counts_against_its_ceiling(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    folder = job(tmp_path, tiny_model_dir, pairs_file, max_seconds=3000)
+    told = {"step": 0, "total_steps": STEPS, "trained_tokens": 0, "seconds": 4000}
+    (folder / "progress.json").write_text(json.dumps(told))
+    assert failure_of(folder)["code"] == "ceiling_reached"
+
+
+@pytest.mark.slow
+def test_a_run_stops_at_its_ceiling_with_what_was_reached(
+    tiny_model_dir: Path, pairs_file: Path, held_out: Path, tmp_path: Path
+) -> None:
+    folder = job(
+        tmp_path,
+        tiny_model_dir,
+        pairs_file,
+        held_out,
+        n_epochs=50,
+        batch_size=1,
+        max_seconds=4,
+    )
+    assert work(folder) == 0
+    done = read_json(folder / "DONE") or {}
+    assert 0 < done["step"] < 1000
+    assert done["seconds"] <= 4.0
+    assert done["stopped"].startswith(f"Stopped at step {done['step']}/1000: the ceiling of 4 s")
+    assert rows(folder)[-1]["valid_loss"]
+
+
+@pytest.mark.slow
+def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_the_result(
+    tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    contrary = write_pairs(tmp_path / "valid.jsonl", 4, is_wrong=True)
+    folder = job(
+        tmp_path / "job", tiny_model_dir, pairs_file, contrary, n_epochs=20, patience=2, eval_steps=3
+    )
+    assert work(folder) == 0
+    done = read_json(folder / "DONE") or {}
+    assert done["step"] < 20
+    assert done["stopped"].startswith(
+        f"Stopped at step {done['step']}/100: 2 validations in a row brought no"
+    )
+    best = checkpoint_folder(folder, done["result_step"]) / "adapter_model.safetensors"
+    assert adapter_bytes(folder) == best.read_bytes()
+
+
+def test_a_training_goes_on_from_a_tuned_models_adapter_which_is_its_reference(
+    undisturbed: Path, tiny_model_dir: Path, pairs_file: Path, held_out: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, n_epochs=1, lora_dropout=0.0)
+    folder = make_job(
+        tmp_path / "job",
+        tiny_model_dir,
+        pairs_file,
+        settings,
+        validation=held_out,
+        method="dpo",
+        continues="ft:tiny",
+    )
+    shutil.copytree(undisturbed / "adapter", folder / "tuned")
+    with pausing_in_forward(
+        folder, 6, is_training=True
+    ):  # the second time the reference is the tuned model still
+        assert work(folder) == PAUSED
+    (folder / "PAUSED").unlink()
+    assert work(folder) == 0
+    first = rows(folder)[0]
+    assert float(first["train_loss"]) == pytest.approx(math.log(2), abs=1e-4)
+    assert float(first["train_reward_margin"]) == pytest.approx(0, abs=1e-6)
+    before, after = (
+        load_file(each / "adapter" / "adapter_model.safetensors") for each in (undisturbed, folder)
+    )
+    assert before.keys() == after.keys()
+    done, other = (read_json(each / "DONE") or {} for each in (folder, undisturbed))
+    assert done["trainable_parameters"] == other["trainable_parameters"]
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    model = worn(base, undisturbed)
+    then = log_probabilities(model, tiny_model_dir, held_out)
+    model.load_adapter(str(folder / "adapter"), adapter_name="after")
+    model.set_adapter("after")
+    now = log_probabilities(model, tiny_model_dir, held_out)
+    margins = [0.1 * ((a - c) - (b - d)) for (a, b), (c, d) in zip(now, then, strict=True)]
+    assert float(rows(folder)[-1]["valid_reward_margin"]) == pytest.approx(
+        sum(margins) / 10, rel=1e-2, abs=1e-4
+    )
+
+
+def test_chats_go_on_from_a_tuned_models_adapter_too(
+    undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    chats = write_chats(tmp_path / "train.jsonl", 8)
+    settings = replace(SETTINGS, n_epochs=1, learning_rate=1e-9, beta=None, eval_steps=None)
+    folder = make_job(tmp_path / "job", tiny_model_dir, chats, settings, continues="ft:tiny")
+    shutil.copytree(undisturbed / "adapter", folder / "tuned")
+    assert work(folder) == 0
+    before, after = (
+        load_file(each / "adapter" / "adapter_model.safetensors") for each in (undisturbed, folder)
+    )
+    assert all(torch.allclose(before[name], after[name], atol=1e-7) for name in before)
+
+
+def test_a_tuned_model_of_another_form_is_not_gone_on_from(
+    undisturbed: Path, tiny_model_dir: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    folder = make_job(
+        tmp_path / "job", tiny_model_dir, pairs_file, SETTINGS, method="dpo", continues="ft:tiny"
+    )
+    shutil.copytree(undisturbed / "adapter", folder / "tuned")
+    config = json.loads((folder / "tuned" / "adapter_config.json").read_text())
+    (folder / "tuned" / "adapter_config.json").write_text(
+        json.dumps({**config, "target_modules": ["q_proj"]})
+    )
+    assert failure_of(folder)["code"] == "tuned_model_unfit"

@@ -1,0 +1,191 @@
+"""Jobs of the method dpo over HTTP with the openai client: what is answered, what is refused; slow: a whole story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.local.preferences import pairs
+from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
+from trainers.auto import BETA, epochs_for, rate_for, rate_for_pairs
+from trainers.local.orders import Hyperparameters
+from trainers.local.problems import Problem
+from trainers.local.spool import LoraSettings
+from trainers.local.starts import Start, Tuned
+
+BY_PAIRS: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served_here(tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere"}) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(trainer: Served) -> Iterator[openai.OpenAI]:
+    with trainer.client() as client:
+        yield client
+
+
+def create(client: openai.OpenAI, content: bytes, **more: Any) -> Any:
+    return client.fine_tuning.jobs.create(model="toy", training_file=upload(client, content), **more)
+
+
+def test_a_job_answers_its_method_in_openais_form_with_all_numbers_resolved(client: openai.OpenAI) -> None:
+    job = create(client, pairs(12), method=BY_PAIRS)
+    assert job.method.type == "dpo"
+    chosen = job.method.dpo.hyperparameters
+    assert (chosen.beta, chosen.n_epochs, chosen.batch_size, chosen.learning_rate_multiplier) == (
+        0.2,
+        2,
+        4,
+        1.0,
+    )
+    assert job.hyperparameters.model_dump()["learning_rate"] == rate_for_pairs(rate_for(None))
+    assert wait_for_status(client, job.id, "succeeded", "failed").status == "succeeded"
+
+
+def test_nothing_said_is_beta_a_tenth_and_a_fortieth_of_the_rate_of_chats(client: openai.OpenAI) -> None:
+    job = create(client, pairs(12), method={"type": "dpo", "dpo": {"hyperparameters": {"beta": "auto"}}})
+    chosen = job.hyperparameters.model_dump()
+    assert (chosen["beta"], chosen["n_epochs"]) == (BETA, 3)
+    assert rate_for_pairs(1e-3) == 2.5e-5
+    assert (epochs_for(100, "dpo"), epochs_for(100), epochs_for(1500, "dpo")) == (3, 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "more", "param", "said"),
+    [
+        (
+            pairs(12),
+            None,
+            {},
+            "training_file",
+            "Line 1 is a preference pair, and the method supervised learns from",
+        ),
+        (
+            examples(),
+            None,
+            {"method": BY_PAIRS},
+            "training_file",
+            "Line 1 is a chat, and the method dpo learns from",
+        ),
+        (
+            pairs(12),
+            examples(),
+            {"method": BY_PAIRS},
+            "validation_file",
+            "Line 1 is a chat, and the method dpo learns",
+        ),
+        (
+            pairs(9),
+            None,
+            {"method": BY_PAIRS},
+            "training_file",
+            "The file has 9 examples; at least 10 are needed.",
+        ),
+    ],
+)
+def test_a_file_of_the_other_method_fails_the_job_with_line_and_cure(
+    client: openai.OpenAI,
+    training: bytes,
+    validation: bytes | None,
+    more: dict[str, Any],
+    param: str,
+    said: str,
+) -> None:
+    other = upload(client, validation) if validation else openai.omit
+    job = wait_for_status(
+        client, create(client, training, validation_file=other, **more).id, "failed", "succeeded"
+    )
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error.param == param
+    assert said in job.error.message
+
+
+def test_without_trl_pairs_are_refused_before_anything_starts(
+    client: openai.OpenAI, without_trl: None
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="The method dpo needs the package trl") as caught:
+        create(client, pairs(12), method=BY_PAIRS)
+    assert (caught.value.code, caught.value.param) == ("method_unavailable", "method.type")
+
+
+def start(tuned: LoraSettings, tmp_path: Path) -> Start:
+    return Start("/toy", "toy", Tuned("ft:toy:local::12345678", tmp_path, tmp_path, tuned))
+
+
+def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -> None:
+    tuned = LoraSettings(
+        lora_r=4, lora_alpha=8, target_modules="q_proj", quantization="nf4", learning_rate=1e-3
+    )
+    given = Hyperparameters(lora_r=4, learning_rate=1e-5)
+    settings = start(tuned, tmp_path).settings(given, given.resolved(100, 1e-5, "dpo"))
+    assert settings == replace(tuned, learning_rate=1e-5, n_epochs=3, batch_size=4, beta=BETA)
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "said"),
+    [
+        (
+            Hyperparameters(lora_r=8),
+            "hyperparameters.lora_r",
+            "has lora_r 4, and a training that goes on from it keeps",
+        ),
+        (
+            Hyperparameters(quantization="nf4"),
+            "hyperparameters.quantization",
+            "Leave 'quantization' out, or name its",
+        ),
+        (
+            Hyperparameters(engine="unsloth"),
+            "hyperparameters.engine",
+            "The engine unsloth begins at base models only.",
+        ),
+    ],
+)
+def test_another_form_than_the_adapters_is_refused(
+    tmp_path: Path, given: Hyperparameters, param: str, said: str
+) -> None:
+    with pytest.raises(Problem) as caught:
+        start(LoraSettings(lora_r=4), tmp_path).settings(given, given.resolved(100, 1e-5))
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert said in caught.value.message
+
+
+@pytest.mark.slow
+def test_chats_then_pairs_then_answers(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The usual recipe over a real trainer, with the openai package alone."""
+    with served_process(tmp_path, f"toy={tiny_model_dir}") as served, served.client() as client:
+        extras = {"lora_r": 4, "learning_rate": 0.005}
+        first = create(client, examples(), extra_body={"hyperparameters": {**extras, "n_epochs": 1}})
+        tuned = wait_for_status(client, first.id, "succeeded", "failed", seconds=120).fine_tuned_model
+        assert tuned
+        job = client.fine_tuning.jobs.create(
+            model=tuned,
+            training_file=upload(client, pairs(20)),
+            validation_file=upload(client, pairs(10, start=100)),
+            suffix="polite",
+            method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 3}}},
+            extra_body={"hyperparameters": extras},
+        )
+        assert (job.model, job.hyperparameters.model_dump()["lora_r"]) == (tuned, 4)
+        client.models.delete(tuned)  # the job has its own link to the adapter
+        done = wait_for_status(client, job.id, "succeeded", "failed", seconds=120)
+        assert done.status == "succeeded", done.error
+        assert done.fine_tuned_model == f"ft:toy:local:polite:{job.id[-8:]}"
+        newest = client.fine_tuning.jobs.checkpoints.list(job.id).data[0]
+        assert (newest.metrics.model_extra or {})["valid_reward_accuracy"] == 1.0
+        for name in (done.fine_tuned_model, newest.fine_tuned_model_checkpoint):
+            asked: Any = [{"role": "user", "content": "my card was charged twice (7)"}]
+            answer = client.chat.completions.create(model=name, messages=asked, max_tokens=8)
+            assert answer.choices[0].message.content
+        table = client.files.content(done.result_files[0]).read().decode()
+        assert table.splitlines()[0].endswith("valid_reward_chosen,valid_reward_rejected")

@@ -1,0 +1,155 @@
+"""A file of preference pairs, looked at as what it is: prompts, lengths, pairs that contradict or repeat each other.
+
+Rows that are no pairs are passed over: reading.py names them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from trainers.dataset.findings import Fault, Finding, Findings, Rule
+from trainers.dataset.formats.preferences import Pair, is_pair, pair_of
+from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
+
+SWAPPED = Rule(
+    "preference_contradiction",
+    "warns",
+    "Decide which answer is better, and delete or correct the other line.",
+)
+COPIED = Rule("preference_repeated", "warns", "Delete the copies: they teach nothing and take time.")
+LONGER = Rule(
+    "preferred_is_longer",
+    "warns",
+    "Add pairs whose better answer is the shorter one, or the model learns to write at length.",
+)
+OTHER_FORM = Rule(
+    "pairs_in_another_form",
+    "blocks",
+    "Write them in OpenAI's form: jq -c '{input: {messages: [{role: \"user\", content: .prompt}]}, preferred_output: "
+    '[{role: "assistant", content: .chosen}], non_preferred_output: [{role: "assistant", content: .rejected}]}\'',
+)
+NOT_ONE_ANSWER = Rule(
+    "not_one_answer",
+    "blocks",
+    "Give the one message that differs, and put all that comes before it into the input.",
+)
+LONGER_SHARE = 0.7  # that DPO learns length where it goes with preference: Park et al. 2024, arXiv 2403.19159
+FEW_TO_TELL = 20
+_AT_ONCE = 2_000
+
+
+@dataclass(frozen=True)
+class PairsReport:
+    """`prompt` and `longer` (what was asked with the longer answer) in tokens; `preferred_longer` of 0 to 1."""
+
+    pairs: int
+    prompts: int
+    prompt: Spread
+    longer: Spread
+    preferred_longer: float
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+def look_at_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsReport | None:
+    """None where the file holds no good pair. At most `listed` lines of a rule are listed."""
+    found, seen = Findings(listed), _Seen()
+    lengths: list[tuple[int, int, int]] = []
+    plain = 0
+    for chunk in _chunks(path):
+        for line, pair, is_plain in chunk:
+            plain += is_plain
+            fault = _not_one(pair) or seen.fault(line, pair)
+            if fault is not None:
+                found.at(line, fault)
+        lengths += _lengths([pair for _, pair, _ in chunk], encoding)
+    if not lengths:
+        return None
+    if plain:
+        are = "pair is" if plain == 1 else "pairs are"
+        found.about_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
+    share = sum(preferred > other for _, preferred, other in lengths) / len(lengths)
+    if share > LONGER_SHARE and len(lengths) >= FEW_TO_TELL:
+        found.about_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
+    return PairsReport(
+        pairs=len(lengths),
+        prompts=len(seen.prompts),
+        prompt=spread([asked for asked, _, _ in lengths]),
+        longer=spread([asked + max(preferred, other) for asked, preferred, other in lengths]),
+        preferred_longer=share,
+        findings=found.sorted(),
+    )
+
+
+def _not_one(pair: Pair) -> Fault | None:
+    """The API takes one message an answer."""
+    last = pair.asked[-1]
+    ends_in_answer = type(last) is dict and last.get("role") == "assistant"
+    if len(pair.preferred) == len(pair.other) == 1 and not ends_in_answer:
+        return None
+    return Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
+
+
+class _Seen:
+    """Digests of what came before: 16 bytes a pair."""
+
+    def __init__(self) -> None:
+        self.prompts: set[bytes] = set()
+        self._lines: dict[bytes, int] = {}
+
+    def fault(self, line: int, pair: Pair) -> Fault | None:
+        self.prompts.add(_digest(pair.asked))
+        own = _digest([pair.asked, pair.preferred, pair.other])
+        swapped = _digest([pair.asked, pair.other, pair.preferred])
+        earlier, contrary = self._lines.get(own), self._lines.get(swapped)
+        self._lines.setdefault(own, line)
+        if contrary is not None:
+            return Fault(SWAPPED, f"prefers the answer that line {contrary} rejects for the same prompt")
+        return None if earlier is None else Fault(COPIED, f"repeats line {earlier}")
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()[:16]
+
+
+def _chunks(path: Path) -> Iterator[list[tuple[int, Pair, bool]]]:
+    chunk: list[tuple[int, Pair, bool]] = []
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, start=1):
+            pair = _pair(raw.removeprefix(b"\xef\xbb\xbf"))
+            if pair is not None:
+                chunk.append((line, *pair))
+            if len(chunk) == _AT_ONCE:
+                yield chunk
+                chunk = []
+    yield chunk
+
+
+def _pair(raw: bytes) -> tuple[Pair, bool] | None:
+    """With whether it is written as prompt, chosen and rejected."""
+    try:
+        row = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    found = pair_of(row) if type(row) is dict and is_pair(row) else None
+    return (found, "chosen" in row) if isinstance(found, Pair) else None
+
+
+def _lengths(pairs: Sequence[Pair], encoding: Encoding) -> list[tuple[int, int, int]]:
+    """Of each pair: what was asked, the preferred answer, the other; texts alone, without what a template adds."""
+    texts = [_text(part) for pair in pairs for part in (pair.asked, pair.preferred, pair.other)]
+    counts = count_texts(texts, encoding)
+    return [(counts[i], counts[i + 1], counts[i + 2]) for i in range(0, len(counts), 3)]
+
+
+def _text(messages: Sequence[Any]) -> str:
+    contents = [message.get("content") for message in messages if type(message) is dict]
+    return "\n".join(each if type(each) is str else orjson.dumps(each).decode() for each in contents if each)

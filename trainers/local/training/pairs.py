@@ -1,0 +1,179 @@
+"""Preference pairs → token ids: what was asked, the better answer, the worse one. Knows no model, only a tokenizer.
+
+Written out with the model's own chat template, as rows of chats are (data.py): an answer goes from where generation
+would begin up to the token that ends the turn, and only these tokens count in DPO.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from trainers.local.spool import TooLong
+from trainers.local.training.data import Rewritten, Template, message_of
+from trainers.local.training.failures import TrainingFailed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """Token ids. `line` counts from 1 in the file."""
+
+    line: int
+    asked: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+    @property
+    def longer(self) -> int:
+        """What was asked with the longer answer."""
+        return len(self.asked) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def tokens(self) -> int:
+        return 2 * len(self.asked) + len(self.chosen) + len(self.rejected)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """`rows` can be learnt from. Left out are pairs whose answers are the `same` once the template has written them,
+    and `too_long` ones; answers of `cut` pairs end at `max_length` tokens, because the job says so."""
+
+    rows: Sequence[PairRow]
+    same: int
+    too_long: int
+    cut: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(row.tokens for row in self.rows)
+
+    @property
+    def longest(self) -> int:
+        return max(row.longer for row in self.rows)
+
+
+def read_pairs(
+    path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str, too_long: TooLong
+) -> Pairs:
+    """Raises TrainingFailed with the line's number, and where no pair is left. `param` names the file to the user."""
+    if not tokenizer.chat_template:
+        text = "This model has no chat template, so it cannot learn chats. Choose an instruct or chat model."
+        raise TrainingFailed("no_chat_template", text, "model")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"Reading {path.name}: {error}. Upload it again."
+        raise TrainingFailed("unreadable_file", text, param) from error
+    written = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    return sort_out(
+        (pair_of(number, line, tokenizer, param) for number, line in written), max_length, param, too_long
+    )
+
+
+def sort_out(pairs: Iterable[PairRow], max_length: int, param: str, too_long: TooLong) -> Pairs:
+    every = list(pairs)
+    learnable = [pair for pair in every if pair.chosen != pair.rejected]
+    if not learnable:
+        text = "No pair has two different answers, as this model's chat template writes them. Give different ones."
+        raise TrainingFailed("nothing_to_learn", text, param)
+    long = [pair for pair in learnable if pair.longer > max_length]
+    if long and too_long == "refuse":
+        raise TrainingFailed("rows_too_long", _refusal(long, max_length), param)
+    shortened = [cut_to(pair, max_length) if too_long == "truncate" else pair for pair in learnable]
+    fitting = [pair for pair in shortened if pair.longer <= max_length and pair.chosen != pair.rejected]
+    if not fitting:
+        shortest = min(pair.longer for pair in learnable)
+        text = (
+            f"All {len(learnable)} pairs are longer than max_length {max_length} tokens. "
+            f"Shorten them or set max_length to {shortest} or more."
+        )
+        raise TrainingFailed("rows_too_long", text, "max_length")
+    left_out = len(learnable) - len(fitting)
+    return Pairs(fitting, len(every) - len(learnable), left_out, len(long) - left_out)
+
+
+def fill_parts(pairs: Sequence[PairRow], limit: int) -> list[list[PairRow]]:
+    """Pairs in their order, in groups of at most `limit` tokens with their padding; a longer pair stands alone."""
+    parts: list[list[PairRow]] = []
+    for pair in pairs:
+        if parts and width([*parts[-1], pair]) <= limit:
+            parts[-1].append(pair)
+        else:
+            parts.append([pair])
+    return parts
+
+
+def width(pairs: Sequence[PairRow]) -> int:
+    """Tokens that are computed of a group: both answers of each pair behind what was asked, all padded alike."""
+    return 2 * len(pairs) * max(pair.longer for pair in pairs)
+
+
+def cut_to(pair: PairRow, max_length: int) -> PairRow:
+    """Both answers end after so many tokens, what was asked included; where they differ only later, nothing is left
+    to learn."""
+    room = max(0, max_length - len(pair.asked))
+    return PairRow(pair.line, pair.asked, pair.chosen[:room], pair.rejected[:room])
+
+
+def pair_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str) -> PairRow:
+    """One line of the file. Raises TrainingFailed."""
+    try:
+        raw = json.loads(text)
+        asked = [message_of(each) for each in raw["input"]["messages"]]
+        answers = [message_of(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
+        template = Template(tokenizer, raw["input"].get("tools"))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
+        raise TrainingFailed("invalid_row", sentence, param) from error
+    try:
+        chosen, rejected = (_written(template, [*asked, answer]) for answer in answers)
+    except TemplateError as error:
+        sentence = f"Line {line} does not suit this model's chat template: {error}. Change the row's roles."
+        raise TrainingFailed("invalid_row", sentence, param) from error
+    except Rewritten as error:
+        sentence = (
+            f"Line {line}: this model's chat template rewrites what was asked once it is answered. "
+            "Choose another model."
+        )
+        raise TrainingFailed("rewriting_template", sentence, param) from error
+    shared = _common(chosen.ids[: chosen.start], rejected.ids[: rejected.start])
+    return PairRow(
+        line, chosen.ids[:shared], chosen.ids[shared : chosen.end], rejected.ids[shared : rejected.end]
+    )
+
+
+@dataclass(frozen=True)
+class Written:
+    """A conversation's token ids; its last answer is ids[start:end]."""
+
+    ids: Sequence[int]
+    start: int
+    end: int
+
+
+def _written(template: Template, messages: Sequence[dict[str, Any]]) -> Written:
+    ids = template.ids(template.render(messages))
+    return Written(ids, *template.span(messages, len(messages) - 1, ids))
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many first tokens are the same: the last of the question may also write an answer's beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _refusal(long: Sequence[PairRow], max_length: int) -> str:
+    count = "1 pair is" if len(long) == 1 else f"{len(long)} pairs are"
+    return (
+        f"{count} longer than max_length {max_length} tokens, the first in line {long[0].line}, and too_long is "
+        f"'refuse'. Shorten them, set max_length to {max(pair.longer for pair in long)}, or set too_long to "
+        "'leave_out' or 'truncate'."
+    )
