@@ -18,7 +18,7 @@ from tests.local.runs import files_of_at_most
 from tests.local.served import Served, examples, served_here, upload, wait_for, wait_for_status
 from trainers.auto import batch_for, epochs_for, rate_for
 from trainers.local.executors import TICK_S
-from trainers.local.gpus import pick_gpu, visible_gpus
+from trainers.local.gpus import pick_gpus, visible_gpus
 
 MODELS = {"local/toy": "/nowhere"}
 WHERE_ITS_GPU_IS = (
@@ -184,9 +184,10 @@ def test_gpus_are_what_the_variable_names_else_what_nvidia_smi_lists(tmp_path: P
 
 
 def test_more_slots_than_gpus_share_them_evenly() -> None:
-    assert pick_gpu(("0", "1"), ["0"]) == "1"
-    assert pick_gpu(("0", "1"), ["0", "1", "1"]) == "0"
-    assert pick_gpu((), []) is None
+    assert pick_gpus(("0", "1"), ["0"], 1) == ("1",)
+    assert pick_gpus(("0", "1"), ["0", "1", "1"], 1) == ("0",)
+    assert pick_gpus((), [], 1) == ()
+    assert pick_gpus(("0", "1", "2"), ["0"], 2) == ("1", "2")
 
 
 def test_a_full_disk_is_a_sentence_and_ends_no_thread(tmp_path: Path) -> None:

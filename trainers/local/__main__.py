@@ -18,15 +18,19 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NoReturn
+from urllib.parse import urlsplit
 
 import click
 import uvicorn
 
 from trainers.local.api.server import Config, build_app
+from trainers.local.cluster import Unusable, Wishes, ray_options
 from trainers.local.gpus import visible_gpus
+from trainers.local.places.ray_jobs import RayOptions
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
+RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
 
 
 @click.command()
@@ -48,6 +52,20 @@ SHUTDOWN_S = 5
     type=click.IntRange(1, 64),
     help="Jobs trained at a time.  [default: one a GPU, 1 without any]",
 )
+@click.option(
+    "--gpus-per-job", type=click.IntRange(0, 64), help="GPUs that one job computes on.  [default: 1]"
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="Where jobs run.",
+)
+@click.option("--ray-address", default="http://127.0.0.1:8265", show_default=True, help="The Ray dashboard.")
+@click.option("--ray-shared", is_flag=True, help="The data folder is at the same path on every node of Ray.")
+@click.option("--ray-python", default="python", show_default=True, help="The nodes' Python with [local].")
+@click.option("--relay-url", help="This trainer's address as the nodes of Ray see it.")
 @click.option("--exit-with-parent", is_flag=True, help="End when standard input is closed.")
 def main(
     port: int,
@@ -56,21 +74,47 @@ def main(
     host: str,
     allow_host: tuple[str, ...],
     slots: int | None,
+    gpus_per_job: int | None,
+    executor: str,
+    ray_address: str,
+    ray_shared: bool,
+    ray_python: str,
+    relay_url: str | None,
     exit_with_parent: bool,
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
     os.umask(0o077)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine a matmul takes half as long
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster
     bases = parse_models(models)
     _hold = lock_data(data)
     listener = listen(host, port)
     key, whence = read_key(data)
-    hosts = frozenset(name.lower() for name in (host, *allow_host))
-    gpus = visible_gpus()
-    slots = slots or max(1, len(gpus))
-    app = build_app(Config(data=data, key=key, models=bases, slots=slots, hosts=hosts, gpus=gpus))
-    address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
+    hosts = {name.lower() for name in (host, *allow_host)}
+    port, gpus = listener.getsockname()[1], visible_gpus()
+    each = 1 if gpus_per_job is None else gpus_per_job
+    ray = None
+    if executor == "ray":
+        wishes = Wishes(ray_address, relay_url, ray_shared, ray_python, each)
+        ray = use_ray(wishes, host, port, data)
+        hosts |= {urlsplit(ray.relay).hostname or ""} if ray.relay else set()
+    else:
+        check_gpus(gpus, each)
+    slots = slots or (RAY_SLOTS if ray else max(1, len(gpus) // max(1, each)))
+    app = build_app(
+        Config(
+            data=data,
+            key=key,
+            models=bases,
+            slots=slots,
+            hosts=frozenset(hosts),
+            gpus=gpus,
+            gpus_per_job=max(1, each),
+            ray=ray,
+        )
+    )
+    address = f"http://{host if ':' not in host else f'[{host}]'}:{port}/v1"
     ready = f"trainer ready on {address} · models: {', '.join(bases) or 'none'} · key in {whence}"
     server = Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_S), ready
@@ -121,6 +165,20 @@ def _model_source(name: str, source: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source, re.ASCII):
         return source
     refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
+
+
+def use_ray(wishes: Wishes, host: str, port: int, data: Path) -> RayOptions:
+    try:
+        return ray_options(wishes, host, port, data / "jobs")
+    except Unusable as error:
+        refuse(str(error))
+
+
+def check_gpus(gpus: tuple[str, ...], each: int) -> None:
+    if gpus and each > len(gpus):
+        refuse(
+            f"--gpus-per-job {each} is more than the {len(gpus)} GPUs that this machine shows. Set it lower."
+        )
 
 
 def lock_data(data: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Which GPUs this trainer gives to its jobs, one each. Looks with nvidia-smi; loads no library of theirs."""
+"""Which GPUs this trainer gives to its jobs. Looks with nvidia-smi; loads no library of theirs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     return tuple(said.stdout.split()) if said.returncode == 0 else ()
 
 
-def pick_gpu(gpus: Sequence[str], taken: Iterable[str | None]) -> str | None:
-    """The one that fewest jobs have, the first of several; None where there are no GPUs."""
+def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:
+    """The `count` that fewest jobs have, the first of several; () where there are no GPUs."""
     jobs = Counter(taken)
-    return min(gpus, key=lambda gpu: jobs[gpu], default=None)
+    fewest = sorted(gpus, key=lambda gpu: jobs[gpu])[:count]
+    return tuple(sorted(fewest, key=gpus.index))

@@ -22,11 +22,17 @@ from starlette.responses import Response
 
 from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
+from trainers.local.api.relay import RelayEndpoints
 from trainers.local.engines.environments import FOLDER as ENGINES
-from trainers.local.executors import TRAIN, Executor
+from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.jobs import Jobs
+from trainers.local.launch import TRAIN
 from trainers.local.models import Models
+from trainers.local.places.place import Place
+from trainers.local.places.processes import Processes
+from trainers.local.places.ray_head import RayHead
+from trainers.local.places.ray_jobs import RayJobs, RayOptions
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import Generator
 from trainers.local.spool import is_disk_full
@@ -38,7 +44,8 @@ log = logging.getLogger(__name__)
 class Config:
     """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard.
 
-    `gpus` are what CUDA_VISIBLE_DEVICES takes, one a job; () leaves the processes what the machine has.
+    `gpus` are what CUDA_VISIBLE_DEVICES takes, `gpus_per_job` each; () leaves the processes what the machine has.
+    `ray`: jobs run on that cluster instead of this machine.
     """
 
     data: Path
@@ -48,13 +55,19 @@ class Config:
     hosts: frozenset[str] = field(default=frozenset())
     train_command: tuple[str, ...] = TRAIN
     gpus: tuple[str, ...] = ()
+    gpus_per_job: int = 1
+    ray: RayOptions | None = None
+
+    @property
+    def has_relay(self) -> bool:
+        return self.ray is not None and self.ray.relay is not None
 
 
 def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the executor, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     models = Models(config.models, jobs)
-    executor = Executor(jobs, config.slots, config.train_command, config.gpus)
+    executor = Executor(jobs, config.slots, _place(config))
     generator = Generator(lambda: executor.is_busy)
 
     @asynccontextmanager
@@ -69,8 +82,9 @@ def build_app(config: Config) -> Starlette:
             *FileEndpoints(files, jobs).routes(),
             *JobEndpoints(files, jobs, models, executor, config.data / ENGINES).routes(),
             *ModelEndpoints(models, generator).routes(),
+            *(RelayEndpoints(jobs).routes() if config.has_relay else ()),
         ],
-        middleware=[Middleware(Guard, key=config.key, hosts=config.hosts)],
+        middleware=[Middleware(Guard, key=config.key, hosts=config.hosts, has_relay=config.has_relay)],
         exception_handlers={
             Problem: _answer_problem,
             HTTPException: _answer_http_exception,
@@ -81,6 +95,12 @@ def build_app(config: Config) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _place(config: Config) -> Place:
+    if config.ray is not None:
+        return RayJobs(RayHead(config.ray.address), config.ray)
+    return Processes(config.train_command, config.gpus, config.gpus_per_job)
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:

@@ -1,0 +1,190 @@
+"""Jobs on a Ray cluster: each attempt is a Ray job with a thread here that submits it, follows it and knows its end.
+
+What the attempt writes comes back through the relay (relay/node.py), or is there already where the disk is common. A
+head that is away is waited for; one that has forgotten the job ends the attempt, and the executor starts the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainers.local.jobs import JobRecord
+from trainers.local.places.outages import Outage
+from trainers.local.places.package import Package, pack_source
+from trainers.local.places.place import Exit, exits_within
+from trainers.local.places.processes import describe_exit
+from trainers.local.places.ray_head import RayAway, RayHead, RayJob, RayRefused
+from trainers.local.relay.tickets import Ticket, close_ticket, mark_submitted, open_ticket, read_ticket
+
+NODE = "trainers.local.relay.node"
+POLL_S = 1.0
+HURRIED_S = 0.2
+LOG_EVERY_S = 5.0
+END_S = 10.0
+UNSEEN = Exit(None, None)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """`relay`: the trainer's address as the nodes see it; None where its data folder is the same on every node.
+
+    `python`: the nodes' interpreter with the extra 'local'. `gpus` and `cpus` are what Ray keeps free for a job.
+    `passed`: environment variables that the nodes get.
+    """
+
+    address: str
+    relay: str | None
+    python: str = "python"
+    gpus: int = 1
+    cpus: int = 1
+    passed: Mapping[str, str] = field(default_factory=dict)
+
+
+class RayJobs:
+    lag_s = 20.0
+    is_here = False
+
+    def __init__(self, head: RayHead, options: RayOptions) -> None:
+        self._head = head
+        self._options = options
+        self._package = pack_source()
+
+    def start(self, record: JobRecord) -> RayAttempt:
+        return self._follow(record, open_ticket(record.folder))
+
+    def adopt(self, record: JobRecord) -> RayAttempt | None:
+        ticket = read_ticket(record.folder)
+        return self._follow(record, ticket) if ticket is not None and ticket.is_open else None
+
+    def _follow(self, record: JobRecord, ticket: Ticket) -> RayAttempt:
+        attempt = RayAttempt(record, ticket, self._head, self._options, self._package)
+        threading.Thread(target=attempt.follow, name=ticket.submission, daemon=True).start()
+        return attempt
+
+
+class RayAttempt:
+    """`exit` and `has_begun` are set by its thread alone."""
+
+    def __init__(
+        self, record: JobRecord, ticket: Ticket, head: RayHead, options: RayOptions, package: Package
+    ) -> None:
+        self.record = record
+        self.is_being_cancelled = False
+        self.exit: Exit | None = None
+        self.has_begun = False
+        self._ticket = ticket
+        self._head = head
+        self._options = options
+        self._package = package
+        self._outage = Outage(record.folder, head.address)
+        self._is_unwanted = threading.Event()
+        self._let_go = threading.Event()
+        self._log_at = 0.0
+
+    def follow(self) -> None:
+        """Until it has ended, or the server lets go of it."""
+        while self.exit is None and not self._let_go.is_set():
+            try:
+                ended = self._look()
+                self._outage.is_over()
+                if ended is not None:
+                    close_ticket(self.record.folder, self._ticket)
+                    self.exit = ended
+            except (RayAway, RayRefused) as error:
+                self._outage.goes_on(str(error))
+            except OSError as error:  # a full disk, say
+                log.error("following %s: %s. Trying again.", self._ticket.submission, error)
+            self._let_go.wait(HURRIED_S if self._is_unwanted.is_set() else max(POLL_S, self._outage.pause_s))
+
+    def end(self) -> bool:
+        """From here on the relay refuses it, so that nothing of it counts, whether or not the head can be reached."""
+        close_ticket(self.record.folder, self._ticket)
+        self._is_unwanted.set()
+        if exits_within(self, END_S if self.has_begun and not self._outage.pause_s else 2 * HURRIED_S):
+            return True
+        return self._options.relay is not None or not self.has_begun
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+    def _look(self) -> Exit | None:
+        job = self._head.look(self._ticket.submission)
+        if job is None:
+            return self._begin_or_miss()
+        if not self._ticket.is_submitted:  # the answer to its submission had got lost
+            self._ticket = mark_submitted(self.record.folder, self._ticket)
+        self.has_begun = self.has_begun or job.status != "PENDING"
+        if job.is_final:
+            self._keep_log()
+            return exit_of(job)
+        if self._is_unwanted.is_set():
+            self._head.stop(self._ticket.submission)
+            return None if self.has_begun else UNSEEN  # one that waits stays PENDING until it has a machine
+        if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
+            self._keep_log()
+        return None
+
+    def _begin_or_miss(self) -> Exit | None:
+        if self._is_unwanted.is_set():
+            return UNSEEN
+        if self._ticket.is_submitted:
+            return Exit(
+                None, "was lost: the Ray cluster does not know it any more, as after a restart of its head"
+            )
+        try:
+            self._head.provide(self._package.name, self._package.content)
+            self._head.submit(submission(self._ticket, self.record, self._package, self._options))
+        except RayRefused as error:
+            return Exit(None, f"was refused by the Ray cluster: {error}")
+        self._ticket = mark_submitted(self.record.folder, self._ticket)
+        return None
+
+    def _keep_log(self) -> None:
+        """What the process says outside its job's folder: its words where it crashes."""
+        self._log_at = time.monotonic()
+        try:
+            text = self._head.logs(self._ticket.submission)
+        except (RayAway, RayRefused) as error:  # its node is gone, say
+            return log.warning("reading the log of %s: %s", self._ticket.submission, error)
+        (self.record.folder / "train.log").write_text(text, encoding="utf-8")
+
+
+def submission(ticket: Ticket, record: JobRecord, package: Package, options: RayOptions) -> dict[str, Any]:
+    """The body of POST /api/jobs/. The token lets in this attempt of this job; it is worth nothing afterwards."""
+    job_id = record.job.id
+    where = {"FINETUNE_JOB": str(record.folder.resolve())}
+    if options.relay is not None:
+        where = {"FINETUNE_JOB": f"{options.relay}/relay/{job_id}"}
+    settings = {
+        **options.passed,
+        **where,
+        "FINETUNE_JOB_TOKEN": ticket.token,
+        "FINETUNE_PROCESSES": str(max(1, options.gpus)),
+    }
+    return {
+        "entrypoint": f"exec {shlex.quote(options.python)} -m {NODE}",
+        "submission_id": ticket.submission,
+        "metadata": {"finetune_job": job_id, "attempt": str(ticket.attempt)},
+        "runtime_env": {"working_dir": package.uri, "env_vars": settings},
+        "entrypoint_num_cpus": options.cpus,
+        "entrypoint_num_gpus": options.gpus,
+    }
+
+
+def exit_of(job: RayJob) -> Exit:
+    """`job` has ended. A shell tells a signal as 128 and its number."""
+    if job.status == "STOPPED":
+        return Exit(None, "was stopped on the Ray cluster")
+    if job.exit_code is not None:
+        code = 128 - job.exit_code if job.exit_code > 128 else job.exit_code
+        return Exit(code, describe_exit(code))
+    said = " ".join(job.message.split())[:300] or "Ray does not say why"
+    return Exit(None, f"ended on the Ray cluster: {said}")
