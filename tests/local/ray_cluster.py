@@ -25,10 +25,12 @@ def ray_command() -> str:
     return found
 
 
+MARK = "FINETUNE_TEST_CLUSTER"
+
+
 class Cluster:
-    def __init__(self, dashboard: int, gcs: int) -> None:
-        self.dashboard = dashboard
-        self.gcs = gcs
+    def __init__(self) -> None:
+        self.dashboard, self.gcs, self.agent, self.clients = free_ports(4)
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))  # its sockets' paths have to be short
 
     @property
@@ -36,17 +38,16 @@ class Cluster:
         return f"http://127.0.0.1:{self.dashboard}"
 
     def start(self) -> None:
-        arguments = [
-            "start",
-            "--head",
-            f"--port={self.gcs}",
-            f"--dashboard-port={self.dashboard}",
-            "--num-cpus=2",
-        ]
+        arguments = ["start", "--head", f"--port={self.gcs}", f"--dashboard-port={self.dashboard}"]
+        arguments += [f"--dashboard-agent-listen-port={self.agent}", "--num-cpus=2"]
+        arguments += [f"--ray-client-server-port={self.clients}"]
         arguments += ["--dashboard-host=127.0.0.1", "--disable-usage-stats", f"--temp-dir={self.folder}"]
         arguments += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
-        done = subprocess.run([ray_command(), *arguments], capture_output=True, text=True, timeout=90)
-        assert done.returncode == 0, done.stdout + done.stderr
+        environment = {**os.environ, MARK: str(self.folder)}
+        command = [ray_command(), *arguments]
+        with (self.folder / "start.log").open("w") as said:  # a pipe would stay open as long as Ray runs
+            code = subprocess.run(command, stdout=said, stderr=said, timeout=90, env=environment).returncode
+        assert code == 0, (self.folder / "start.log").read_text()
         deadline = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < deadline, "Ray's dashboard has not come up in 60 s"
@@ -64,15 +65,16 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def processes(self) -> list[int]:
-        """Those whose command line, or whose parent's, names our folder or our port."""
-        marks = (str(self.folder), f"--port={self.gcs}", f":{self.gcs}")
-        lines = subprocess.run(
-            ["ps", "-eo", "pid,stat,args"], capture_output=True, text=True
-        ).stdout.splitlines()
-        found = [line.split(None, 2) for line in lines[1:]]
+        """All that began with our mark in their environment, jobs included: Ray gives its processes other names."""
         return [
-            int(pid) for pid, stat, args in found if any(mark in args for mark in marks) and "Z" not in stat
+            int(found.parent.name) for found in Path("/proc").glob("[0-9]*/environ") if self._is_marked(found)
         ]
+
+    def _is_marked(self, environ: Path) -> bool:
+        try:
+            return f"{MARK}={self.folder}".encode() in environ.read_bytes().split(b"\0")
+        except OSError:  # it ended, or is another user's
+            return False
 
     def _answers(self) -> bool:
         try:
@@ -83,7 +85,7 @@ class Cluster:
 
 @contextmanager
 def ray_cluster() -> Iterator[Cluster]:
-    cluster = Cluster(free_port(), free_port())
+    cluster = Cluster()
     try:
         cluster.start()
         yield cluster
@@ -91,14 +93,15 @@ def ray_cluster() -> Iterator[Cluster]:
         cluster.end()
 
 
-def free_port() -> int:
+def free_ports(count: int) -> list[int]:
     """Ray's workers take ports from 10002 to 19999."""
-    for port in range(6400, 10000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
-    raise AssertionError("no free port below Ray's own")
+    return [port for port in range(6400, 10000) if _is_free(port)][:count]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

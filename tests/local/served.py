@@ -101,10 +101,10 @@ def close(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def served_here(
-    data: Path, models: dict[str, str], command: tuple[str, ...] = STUB, **more: Any
+    data: Path, models: dict[str, str], command: tuple[str, ...] = STUB, port: int = 0, **more: Any
 ) -> Iterator[Served]:
     """In a thread of this process; jobs are 'trained' by stub_train.py. `more` are Config's fields."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     app = build_app(Config(data, KEY, models, train_command=command, **more))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
@@ -117,6 +117,12 @@ def served_here(
         server.should_exit = True
         thread.join(20)
         listener.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(look: Callable[[], T], is_right: Callable[[T], bool], seconds: float = 60) -> T:

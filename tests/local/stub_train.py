@@ -44,6 +44,8 @@ def act(folder: Path, how: str) -> None:
 def succeed(folder: Path) -> None:
     (folder / "checkpoints" / "step-000001").mkdir(parents=True, exist_ok=True)
     (folder / "adapter").mkdir(exist_ok=True)
+    for place in ("checkpoints/step-000001", "adapter"):
+        (folder / place / "adapter_config.json").write_text('{"base_model_name_or_path": "here"}')
     head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n"
     (folder / "results.csv").write_text(head + "1,2.5,0.1,,\n2,1.5,0.2,,\n")
     replace_json(folder / "progress.json", progress(2))

@@ -40,8 +40,9 @@ class Wishes:
 def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
     """Raises Unusable. A head that is away is waited for where jobs of ours may be running there."""
     relay = None if wishes.is_shared else _relay(wishes, host, port)
+    head = RayHead(wishes.address)
     try:
-        log.info("Ray %s at %s", RayHead(wishes.address).check(), wishes.address)
+        log.info("Ray %s at %s", head.check(), wishes.address)
     except RayAway as error:
         if not has_open_tickets(jobs):
             text = "Start it with `ray start --head`, or name its dashboard with --ray-address."
@@ -49,6 +50,8 @@ def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
         log.warning("%s. Its jobs are waited for.", error)
     except RayError as error:
         raise Unusable(f"the Ray cluster can't be used: {error}") from error
+    finally:
+        head.close()
     return RayOptions(
         address=wishes.address,
         relay=relay,

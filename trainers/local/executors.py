@@ -60,6 +60,7 @@ class Executor:
             thread.start()
         for thread in ending:
             thread.join()
+        self._place.close()
 
     def is_running(self, job_id: str) -> bool:
         """Not while it waits for a machine of a cluster."""
@@ -69,7 +70,12 @@ class Executor:
     @property
     def is_busy(self) -> bool:
         """Whether any job is being trained on this machine."""
-        return self._place.is_here and bool(self._attempts)
+        return self.is_here and bool(self._attempts)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether jobs run on this machine."""
+        return self._place.is_here
 
     def cancel(self, record: JobRecord) -> bool:
         """Returns when the process is gone and the mark is written, up to 10 s.

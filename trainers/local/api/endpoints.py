@@ -17,7 +17,7 @@ from starlette.routing import Route
 from trainers.local.api import answers, bodies, chat, completions, embeddings
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.configs import rate_of_base
-from trainers.local.engines.refusing import refusal
+from trainers.local.engines.refusing import refusal, refusal_afar
 from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.integrations import check_installed
@@ -139,7 +139,7 @@ class JobEndpoints:
         rate = rate_of_base(start.base, order.method)
         resolved = order.hyperparameters.resolved(examples, rate, order.method)
         settings = start.settings(order.hyperparameters, resolved)
-        refused = refusal(self.engines, settings)
+        refused = refusal(self.engines, settings) if self.executor.is_here else refusal_afar(settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         arms = order.hyperparameters.arms(examples, rate)

@@ -129,14 +129,12 @@ class RelayEndpoints:
             return known + len(fresh)
 
     def _admit(self, request: Request) -> tuple[Path, Ticket]:
-        """Raises Problem: 404 no such job, 410 not this attempt's turn."""
+        """Raises Problem (410) where it is not this attempt's turn, or there is no such job."""
         job_id = request.path_params["id"]
         record = self.jobs.get(job_id)
         ticket = read_ticket(record.folder) if record else None
-        if record is None or ticket is None:
-            raise missing("job on a cluster", job_id)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not ticket.admits(token):
+        if record is None or ticket is None or not ticket.admits(token):
             text = f"Another attempt of {job_id} has taken over, or it has ended: this one is not wanted any more."
             raise Problem(410, text, "attempt_over")
         return record.folder, ticket

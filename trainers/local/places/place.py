@@ -38,7 +38,7 @@ class Attempt(Protocol):
         ...
 
     def let_go(self) -> None:
-        """The server ends."""
+        """The server ends. Returns once nothing here looks after it any more."""
         ...
 
 
@@ -52,6 +52,10 @@ class Place(Protocol):
 
     def adopt(self, record: JobRecord) -> Attempt | None:
         """The attempt that an earlier server, or somebody by hand, started and that may still be at work."""
+        ...
+
+    def close(self) -> None:
+        """After all attempts were let go."""
         ...
 
 

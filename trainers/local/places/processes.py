@@ -85,6 +85,8 @@ class Processes:
         gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
         return self._remembered(Child(record, None, _read_pid(record.folder), gpus))
 
+    def close(self) -> None: ...
+
     def _taken(self) -> list[str]:
         self._children = [child for child in self._children if child.exit is None]
         return [gpu for child in self._children for gpu in child.gpus]

@@ -54,6 +54,9 @@ class RayHead:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=TIMEOUT_S)
 
+    def close(self) -> None:
+        self._http.close()
+
     def check(self) -> str:
         """Ray's version. Raises RayAway, or RayRefused where no Ray that we know is there."""
         answer = self._ask("GET", "/api/version")

@@ -56,6 +56,7 @@ class RayJobs:
         self._head = head
         self._options = options
         self._package = pack_source()
+        self._attempts: list[RayAttempt] = []
 
     def start(self, record: JobRecord) -> RayAttempt:
         return self._follow(record, open_ticket(record.folder))
@@ -64,9 +65,15 @@ class RayJobs:
         ticket = read_ticket(record.folder)
         return self._follow(record, ticket) if ticket is not None and ticket.is_open else None
 
+    def close(self) -> None:
+        for attempt in self._attempts:  # also those that were ended while the head was away
+            attempt.let_go()
+        self._head.close()
+
     def _follow(self, record: JobRecord, ticket: Ticket) -> RayAttempt:
         attempt = RayAttempt(record, ticket, self._head, self._options, self._package)
-        threading.Thread(target=attempt.follow, name=ticket.submission, daemon=True).start()
+        attempt.thread.start()
+        self._attempts = [each for each in self._attempts if each.thread.is_alive()] + [attempt]
         return attempt
 
 
@@ -88,6 +95,7 @@ class RayAttempt:
         self._is_unwanted = threading.Event()
         self._let_go = threading.Event()
         self._log_at = 0.0
+        self.thread = threading.Thread(target=self.follow, name=ticket.submission, daemon=True)
 
     def follow(self) -> None:
         """Until it has ended, or the server lets go of it."""
@@ -113,7 +121,9 @@ class RayAttempt:
         return self._options.relay is not None or not self.has_begun
 
     def let_go(self) -> None:
+        """The job goes on."""
         self._let_go.set()
+        self.thread.join()
 
     def _look(self) -> Exit | None:
         job = self._head.look(self._ticket.submission)

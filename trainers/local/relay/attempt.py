@@ -44,9 +44,10 @@ def train_here(folder: Path, token: str, processes: int) -> int:
 def train_afar(address: str, token: str, processes: int) -> int:
     """In a copy of the job's folder."""
     _clear_leftovers()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as root, exclusive(Path(root)):
+    folder = tempfile.TemporaryDirectory(prefix=PREFIX)
+    with folder as root, exclusive(Path(root)), Link(address, token) as link:
         try:
-            return _train(Link(address, token), Path(root) / address.rpartition("/")[2], processes)
+            return _train(link, Path(root) / address.rpartition("/")[2], processes)
         except NotWanted:
             return _not_wanted()
         except BaseChanged as error:

@@ -27,6 +27,12 @@ class Link:
         self._address = address.rstrip("/")
         self._http = httpx2.Client(headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S)
 
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.close()
+
     def files(self) -> list[str]:
         return list(self._json("GET", "files")["files"])
 
@@ -72,7 +78,7 @@ class Link:
 
 def _check(answer: httpx2.Response) -> None:
     """Raises NotWanted, Away; RuntimeError where the trainer does not understand."""
-    if answer.status_code in (404, 410):
+    if answer.status_code == 410:
         raise NotWanted(f"HTTP {answer.status_code}")
     if answer.status_code >= 500:
         raise Away(f"HTTP {answer.status_code}")

@@ -1,0 +1,270 @@
+"""The trainer against a head that speaks Ray's Jobs API: submitted once, followed, waited for, taken over, refused."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.local.served import STUB, Served, free_port, served_here, upload, wait_for, wait_for_status
+from tests.local.test_server_process import refuse_to_start
+from tests.peers.ray_head import Head, ray_head
+from trainers.local.cluster import Unusable, Wishes, ray_options
+from trainers.local.places import outages, ray_jobs
+from trainers.local.places.package import pack_source
+from trainers.local.places.place import Exit
+from trainers.local.places.ray_head import RayJob
+from trainers.local.places.ray_jobs import RayOptions, exit_of
+from trainers.local.relay import attempt
+from trainers.local.relay.tickets import open_ticket, read_ticket
+
+MODELS = {"local/toy": "/nowhere"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_jobs, "POLL_S", 0.05)
+    monkeypatch.setattr(outages, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(outages, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(attempt, "TICK_S", 0.1)
+    monkeypatch.setattr(attempt, "train_command", lambda processes: STUB)
+
+
+def train_afar(environment: Mapping[str, str]) -> int:
+    """What `python -m trainers.local.relay.node` does, in this process."""
+    return attempt.train_afar(environment["FINETUNE_JOB"], environment["FINETUNE_JOB_TOKEN"], 1)
+
+
+@contextmanager
+def trainer(data: Path, head: Head) -> Iterator[Served]:
+    """On the port that its relay is told to be at."""
+    port = free_port()
+    options = RayOptions(head.address, f"http://127.0.0.1:{port}", gpus=2)
+    with served_here(data, MODELS, ray=options, port=port, slots=4) as served:
+        yield served
+
+
+def create(client: openai.OpenAI, **metadata: str) -> Any:
+    return client.fine_tuning.jobs.create(model="local/toy", training_file=upload(client), metadata=metadata)
+
+
+def messages(client: openai.OpenAI, job_id: str) -> list[str]:
+    """Oldest first."""
+    return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
+
+
+def test_a_job_goes_to_a_node_and_comes_back_as_files_and_events(tmp_path: Path) -> None:
+    with ray_head(run=train_afar) as head, trainer(tmp_path, head) as served, served.client() as client:
+        job = create(client)
+        done = wait_for_status(client, job.id, "succeeded", "failed")
+        folder = tmp_path / "jobs" / job.id
+        assert done.status == "succeeded"
+        assert messages(client, job.id).count("Step 1/2") == 1
+        assert client.files.content(done.result_files[0]).text.endswith("2,1.5,0.2,,\n")
+        assert not (folder / "starts").exists()  # what else the process writes stays on its node
+        wait_for(lambda: read_ticket(folder), lambda ticket: ticket is not None and not ticket.is_open)
+        assert (folder / "train.log").read_text() == f"the log of {job.id}-1\n"
+    (body,) = head.bodies
+    assert body["submission_id"] == f"{job.id}-1"
+    assert body["entrypoint"] == "exec python -m trainers.local.relay.node"
+    assert body["entrypoint_num_gpus"] == 2
+    assert body["runtime_env"]["working_dir"].removeprefix("gcs://") in head.packages
+
+
+def test_a_submission_whose_answer_got_lost_is_found_and_not_repeated(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        head.loses_answers = True
+        job = create(client)
+        wait_for(lambda: head.jobs, bool)
+        head.loses_answers = False
+        wait_for_status(client, job.id, "running")
+        assert list(head.jobs) == [f"{job.id}-1"]
+        assert len(head.bodies) == 1
+        client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_restarted_trainer_follows_the_job_that_still_runs(tmp_path: Path) -> None:
+    with ray_head() as head:
+        with trainer(tmp_path, head) as served, served.client() as client:
+            job = create(client)
+            wait_for_status(client, job.id, "running")
+        assert head.stops == []
+        with trainer(tmp_path, head) as served, served.client() as client:
+            wait_for_status(client, job.id, "running")
+            head.finish(f"{job.id}-1", "FAILED", 137)
+            wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-1", f"{job.id}-2"])
+            wanted = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
+            assert any(said.startswith(wanted) for said in messages(client, job.id))
+            client.fine_tuning.jobs.cancel(job.id)
+        assert head.stops == [f"{job.id}-2"]
+
+
+def test_a_head_that_is_away_is_waited_for_and_the_job_stays_running(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "running")
+        head.go_away()
+        wait_for(lambda: messages(client, job.id)[-1], lambda said: "has not answered since" in said)
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
+        head.come_back(knows_its_jobs=True)
+        wait_for(lambda: messages(client, job.id)[-1], lambda said: "answers again after" in said)
+        assert len(head.bodies) == 1
+        client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_job_that_a_new_head_does_not_know_is_submitted_again(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "running")
+        head.go_away()
+        head.come_back(knows_its_jobs=False)
+        wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-2"])
+        assert any("the Ray cluster does not know it any more" in said for said in messages(client, job.id))
+        client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_job_is_cancelled_even_while_the_head_is_away(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "running")
+        relay = head.bodies[0]["runtime_env"]["env_vars"]
+        head.go_away()
+        wait_for(lambda: messages(client, job.id)[-1], lambda said: "has not answered since" in said)
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        assert ask(relay["FINETUNE_JOB"] + "/files", relay["FINETUNE_JOB_TOKEN"]) == 410
+        head.come_back(knows_its_jobs=True)
+        wait_for(lambda: head.stops, bool)
+
+
+def test_three_crashes_end_the_job_with_what_ray_says(tmp_path: Path) -> None:
+    with (
+        ray_head(run=lambda environment: 3) as head,
+        trainer(tmp_path, head) as served,
+        served.client() as client,
+    ):
+        job = wait_for_status(client, create(client).id, "failed")
+        assert job.error is not None
+        assert job.error.message == (
+            "Training stopped 3 times before its first checkpoint: the process ended with exit code 3. It last said: "
+            f"the log of {job.id}-3"
+        )
+    assert len(head.bodies) == 3
+
+
+def ask(address: str, token: str, method: str = "GET", **more: Any) -> int:
+    answer = httpx2.request(method, address, headers={"Authorization": f"Bearer {token}"}, **more)
+    return answer.status_code
+
+
+def test_the_relay_opens_one_jobs_folder_to_its_newest_attempt_alone(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        first, second = create(client), create(client)
+        for job in (first, second):
+            wait_for_status(client, job.id, "running")
+        root = served.url.removesuffix("/v1") + "/relay"
+        folder = tmp_path / "jobs" / first.id
+        token = read_ticket(folder).token  # type: ignore[union-attr]
+        assert ask(f"{root}/{first.id}/files", token) == 200
+        assert ask(f"{root}/{second.id}/files", token) == 410
+        assert ask(f"{root}/{first.id}/files", "sk-test-key") == 410
+        assert ask(f"{root}/ftjob-{'0' * 24}/files", token) == 410
+        assert ask(f"{served.url}/fine_tuning/jobs", token) == 401
+        for path in ("ray.json", "../../trainer.key", "request.json"):
+            assert ask(f"{root}/{first.id}/files/{path.replace('/', '%2F')}", token) == 404
+        for path in ("job.json", "train.jsonl", "checkpoints/step-000001/evil.py", "..%2Fx", "CANCELLED"):
+            assert ask(f"{root}/{first.id}/files/{path}", token, "PUT", content=b"x") == 400
+        event = {"created_at": 1, "level": "info", "type": "message", "message": "hello", "data": {}}
+        for _ in range(2):  # the second time as after a lost answer
+            said = {"events": [event, event], "from": 0}
+            assert ask(f"{root}/{first.id}/tick", token, "POST", json=said) == 200
+        assert messages(client, first.id).count("hello") == 2
+        open_ticket(folder)
+        assert ask(f"{root}/{first.id}/tick", token, "POST", json={}) == 410
+        for job in (first, second):
+            client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.fine_tuning.jobs.create(
+                model="local/toy",
+                training_file=upload(client),
+                extra_body={"hyperparameters": {"engine": "unsloth"}},
+            )
+        assert "jobs run on a cluster, where the engine unsloth is not installed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("job", "wanted"),
+    [
+        (RayJob("FAILED", "", 1), Exit(1, "ended with exit code 1")),
+        (RayJob("FAILED", "", 143), Exit(-15, "was ended by signal 15")),
+        (RayJob("STOPPED", "", None), Exit(None, "was stopped on the Ray cluster")),
+        (RayJob("FAILED", "its node\ndied", None), Exit(None, "ended on the Ray cluster: its node died")),
+        (RayJob("SUCCEEDED", "", 0), Exit(0, "ended with exit code 0")),
+    ],
+)
+def test_what_ray_says_of_an_end_becomes_a_sentence(job: RayJob, wanted: Exit) -> None:
+    assert exit_of(job) == wanted
+
+
+def wishes(address: str, **more: Any) -> Wishes:
+    return Wishes(
+        **{
+            "address": address,
+            "relay": None,
+            "is_shared": False,
+            "python": "python",
+            "gpus_per_job": 1,
+            **more,
+        }
+    )
+
+
+def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(
+        Unusable, match=r"no answer from http://127.0.0.1:9: .* Start it with `ray start --head`"
+    ):
+        ray_options(wishes("http://127.0.0.1:9"), "127.0.0.1", 8021, tmp_path)
+    with ray_head(version="1.13.0") as head, pytest.raises(Unusable, match=r"Ray 1.13.0 .* 2.30 or newer"):
+        ray_options(wishes(head.address), "127.0.0.1", 8021, tmp_path)
+    with pytest.raises(Unusable, match=r"could not bring their results back to 127\.0\.0\.1"):
+        ray_options(wishes("http://ray.example:8265"), "127.0.0.1", 8021, tmp_path)
+    with pytest.raises(Unusable, match="--relay-url nonsense is no address"):
+        ray_options(wishes("http://ray.example:8265", relay="nonsense"), "127.0.0.1", 8021, tmp_path)
+
+
+def test_something_that_is_no_ray_is_a_sentence(tmp_path: Path) -> None:
+    with served_here(tmp_path / "other", MODELS) as other:
+        said = refuse_to_start(
+            *("--data", str(tmp_path / "data"), "--port", "0", "--executor", "ray"),
+            *("--ray-address", other.url.removesuffix("/v1")),
+        )
+    assert said.startswith("trainer: the Ray cluster can't be used: GET /api/version at http://127.0.0.1:")
+
+
+def test_a_head_that_is_away_at_the_start_is_waited_for_where_jobs_are_open(tmp_path: Path) -> None:
+    folder = tmp_path / ("ftjob-" + "0" * 24)
+    folder.mkdir()
+    open_ticket(folder)
+    found = ray_options(wishes("http://127.0.0.1:9"), "127.0.0.1", 8021, tmp_path)
+    assert found.relay == "http://127.0.0.1:8021"
+
+
+def test_the_package_is_our_source_and_the_same_source_is_the_same_package(tmp_path: Path) -> None:
+    package = pack_source()
+    assert package == pack_source()
+    zipfile.ZipFile(io.BytesIO(package.content)).extractall(tmp_path)
+    code = "import trainers.local.relay.node as node; print(node.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={})
+    assert done.stdout.strip() == str(tmp_path / "trainers" / "local" / "relay" / "node.py")

@@ -1,0 +1,243 @@
+"""Jobs on a real local Ray: to their end, over kills on every side, paused, cancelled. Needs Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.local.ray_cluster import Cluster, ray_cluster
+from tests.local.served import (
+    KEY,
+    ROOT,
+    Served,
+    close,
+    examples,
+    ready_url,
+    upload,
+    wait_for,
+    wait_for_status,
+)
+
+pytestmark = pytest.mark.slow
+LONG = {"n_epochs": 25, "batch_size": 1, "learning_rate": 0.001}  # of 40 rows: 1,000 steps, about 20 s
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "trainer"
+
+
+@contextmanager
+def trainer(
+    data: Path, cluster: Cluster, model: Path, *more: str, port: int = 0
+) -> Iterator[tuple[openai.OpenAI, subprocess.Popen[str]]]:
+    process = start_trainer(data, cluster, model, *more, port=port)
+    try:
+        with Served(ready_url(process), process).client() as client:
+            yield client, process
+    finally:
+        process.terminate()
+        process.wait(30)
+        close(process)
+
+
+def start_trainer(
+    data: Path, cluster: Cluster, model: Path, *more: str, port: int = 0
+) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "FINETUNE_TRAINER_KEY": KEY,
+        "FINETUNE_DTYPE": "fp32",
+        "OMP_NUM_THREADS": "1",
+    }
+    arguments = ["--port", str(port), "--data", str(data), f"--model=tiny={model}", "--executor", "ray"]
+    arguments += ["--ray-address", cluster.address, "--ray-python", sys.executable, "--gpus-per-job", "0"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainers.local", *arguments, *more],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+def port_of(client: openai.OpenAI) -> int:
+    port = client.base_url.port
+    assert port is not None
+    return port
+
+
+def create(client: openai.OpenAI, **hyperparameters: Any) -> str:
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, examples(40)),
+        extra_body={"hyperparameters": hyperparameters},
+    )
+    return job.id
+
+
+def told(client: openai.OpenAI, job_id: str) -> list[str]:
+    """Oldest first."""
+    return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
+
+
+def steps(client: openai.OpenAI, job_id: str) -> int:
+    return int((client.fine_tuning.jobs.retrieve(job_id).model_extra or {}).get("trained_steps") or 0)
+
+
+def has_checkpoint(client: openai.OpenAI, job_id: str) -> bool:
+    return bool(client.fine_tuning.jobs.checkpoints.list(job_id).data)
+
+
+def ray_jobs(cluster: Cluster, job_id: str) -> list[dict[str, Any]]:
+    found = httpx2.get(f"{cluster.address}/api/jobs/").json()
+    return [job for job in found if str(job["submission_id"]).startswith(job_id)]
+
+
+def test_a_job_is_trained_on_the_cluster_and_its_model_answers_here(
+    cluster: Cluster, data: Path, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trainer(data, cluster, tiny_model_dir) as (client, _):
+        job_id = create(client, n_epochs=2)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=90)
+        assert job.status == "succeeded", job.error
+        assert job.fine_tuned_model is not None
+        said = told(client, job_id)
+        assert said[0] == f"Created fine-tuning job: {job_id}"
+        assert len(said) == len(set(said))
+        answer = client.chat.completions.create(
+            model=job.fine_tuned_model, messages=[{"role": "user", "content": "Ticket 3"}], max_tokens=3
+        )
+        assert answer.choices[0].message.role == "assistant"
+    assert [each["status"] for each in ray_jobs(cluster, job_id)] == ["SUCCEEDED"]
+    assert str(tiny_model_dir) in (data / "jobs" / job_id / "adapter" / "adapter_config.json").read_text()
+
+
+def test_a_killed_trainer_takes_its_running_job_up_again(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
+    process = start_trainer(data, cluster, tiny_model_dir)
+    with Served(ready_url(process), process).client() as client:
+        port, job_id = port_of(client), create(client, **LONG)
+        wait_for(lambda: steps(client, job_id), lambda done: done > 0)
+    process.kill()
+    process.wait(10)
+    close(process)
+    time.sleep(4)  # the node tries to reach it in vain meanwhile
+    with trainer(data, cluster, tiny_model_dir, port=port) as (client, _):
+        assert client.fine_tuning.jobs.retrieve(job_id).status in ("queued", "running")
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=120)
+        assert job.status == "succeeded", job.error
+        said = told(client, job_id)
+    assert [each["status"] for each in ray_jobs(cluster, job_id)] == ["SUCCEEDED"]
+    assert len([each for each in said if "adapter saved" in each]) == 1
+    assert not any("again" in each for each in said)
+
+
+def test_a_crashed_job_goes_on_from_its_last_checkpoint(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
+    with trainer(data, cluster, tiny_model_dir) as (client, _):
+        job_id = create(client, **LONG)
+        wait_for(lambda: has_checkpoint(client, job_id), bool)
+        kill_training(job_id)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=120)
+        assert job.status == "succeeded", job.error
+        said = told(client, job_id)
+    assert any("It starts again from its last checkpoint." in each for each in said)
+    assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
+    assert sorted(each["status"] for each in ray_jobs(cluster, job_id)) == ["FAILED", "SUCCEEDED"]
+
+
+def test_pause_resume_and_cancel_take_seconds(cluster: Cluster, data: Path, tiny_model_dir: Path) -> None:
+    with trainer(data, cluster, tiny_model_dir) as (client, _):
+        job_id = create(client, **LONG)
+        wait_for(lambda: steps(client, job_id), lambda done: done > 0)
+        begun = time.monotonic()
+        assert client.fine_tuning.jobs.pause(job_id).status == "paused"
+        assert time.monotonic() - begun < 8
+        assert has_checkpoint(client, job_id)
+        client.fine_tuning.jobs.resume(job_id)
+        wait_for(lambda: told(client, job_id), lambda said: any("Going on" in each for each in said))
+        begun = time.monotonic()
+        assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
+        assert time.monotonic() - begun < 12
+        wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
+        assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
+
+
+def test_a_job_that_waits_for_gpus_is_queued_and_can_be_cancelled(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, "--gpus-per-job", "1") as (client, _):
+        job_id = create(client)
+        wait_for(lambda: ray_jobs(cluster, job_id), bool)
+        assert client.fine_tuning.jobs.retrieve(job_id).status == "queued"
+        assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
+
+
+def test_a_data_folder_that_all_nodes_see_is_used_as_it_is(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, "--ray-shared") as (client, _):
+        job_id = create(client, n_epochs=1)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=90)
+        assert job.status == "succeeded", job.error
+        second = create(client, **LONG)
+        wait_for(lambda: steps(client, second), lambda done: done > 0)
+        assert client.fine_tuning.jobs.cancel(second).status == "cancelled"
+
+
+def test_a_cluster_that_goes_away_is_waited_for_and_a_new_head_gets_the_job_anew(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
+    with trainer(data, cluster, tiny_model_dir) as (client, _):
+        job_id = create(client, **LONG)
+        wait_for(lambda: has_checkpoint(client, job_id), bool)
+        cluster.kill()
+        wait_for(lambda: told(client, job_id)[-1], lambda said: "has not answered since" in said)
+        assert client.fine_tuning.jobs.retrieve(job_id).status == "running"
+        cluster.start()
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=180)
+        assert job.status == "succeeded", job.error
+        said = told(client, job_id)
+    assert any("answers again after" in each for each in said)
+    assert any("was lost: the Ray cluster does not know it any more" in each for each in said)
+    assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
+    assert len([each for each in said if "adapter saved" in each]) == 1
+
+
+def training_processes(job_id: str) -> list[int]:
+    """Of `python -m trainers.local.train …/JOB_ID`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"trainers.local.train" in words and any(word.endswith(job_id.encode()) for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_training(job_id: str) -> None:
+    (process,) = training_processes(job_id)
+    os.kill(process, signal.SIGKILL)

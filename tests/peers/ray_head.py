@@ -1,0 +1,114 @@
+"""Stands in for a Ray cluster's head: its Jobs API over real HTTP. What a job does is a function of the test.
+
+Answers as Ray 2.60 was seen to: 404 for what it doesn't know, 500 for a submission id that it knows already.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Run = Callable[[Mapping[str, str]], int]
+
+
+class Head:
+    """`jobs`: what it knows by submission id. `run` gets a job's environment and returns the exit code; without it a
+    job runs on until `finish`. `version` as in /api/version."""
+
+    def __init__(self, run: Run | None = None, version: str = "2.60.0") -> None:
+        self.run = run
+        self.version = version
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.bodies: list[dict[str, Any]] = []
+        self.packages: dict[str, bytes] = {}
+        self.stops: list[str] = []
+        self.loses_answers = False  # takes a submission and breaks the connection
+        self._server = self._listen(0)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def go_away(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def come_back(self, *, knows_its_jobs: bool) -> None:
+        if not knows_its_jobs:
+            self.jobs = {}
+        self._server = self._listen(self._server.server_port)
+
+    def finish(self, submission: str, status: str, code: int | None, message: str = "") -> None:
+        self.jobs[submission] |= {"status": status, "driver_exit_code": code, "message": message}
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
+        match (method, path.strip("/").split("/")):
+            case "GET", ["api", "version"]:
+                return 200, {"version": "4", "ray_version": self.version, "session_name": "s"}
+            case "GET", ["api", "packages", "gcs", name]:
+                return (200, "") if name in self.packages else (404, f"Package {name} does not exist")
+            case "PUT", ["api", "packages", "gcs", name]:
+                self.packages[name] = body
+                return 200, ""
+            case "POST", ["api", "jobs"]:
+                return self._submit(json.loads(body))
+            case "GET", ["api", "jobs", name] if name in self.jobs:
+                return 200, self.jobs[name]
+            case "GET", ["api", "jobs", name, "logs"] if name in self.jobs:
+                return 200, {"logs": f"the log of {name}\n"}
+            case "POST", ["api", "jobs", name, "stop"] if name in self.jobs:
+                self.stops.append(name)
+                self.finish(name, "STOPPED", None)
+                return 200, {"stopped": True}
+        return 404, f"{path} does not exist"
+
+    def _submit(self, body: dict[str, Any]) -> tuple[int, object]:
+        name = body["submission_id"]
+        if name in self.jobs:
+            return 500, f"Traceback …\nValueError: Job with submission_id {name} already exists."
+        self.bodies.append(body)
+        self.jobs[name] = {"status": "RUNNING", "message": "", "driver_exit_code": None}
+        threading.Thread(target=self._work, args=(name, body), daemon=True).start()
+        return 200, {"job_id": name, "submission_id": name}
+
+    def _work(self, name: str, body: dict[str, Any]) -> None:
+        if self.run is not None:
+            code = self.run(body["runtime_env"]["env_vars"])
+            self.finish(name, "FAILED" if code else "SUCCEEDED", code)
+
+    def _listen(self, port: int) -> ThreadingHTTPServer:
+        head = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                status, said = head.answer(self.command, self.path, body)
+                if head.loses_answers and self.command == "POST":
+                    return self.connection.close()
+                text = (said if isinstance(said, str) else json.dumps(said)).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_POST = do_PUT = handle_any
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return server
+
+
+@contextmanager
+def ray_head(**more: Any) -> Iterator[Head]:
+    head = Head(**more)
+    try:
+        yield head
+    finally:
+        head.go_away()
