@@ -28,9 +28,10 @@ from trainers.local.spool import LoraSettings
 from trainers.local.training.base import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device, best_dtype
-from trainers.local.training.lora import Trainee, batches, learn
+from trainers.local.training.lora import batches
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
+from trainers.local.training.steps import Trainee, learn
 
 SETTINGS = LoraSettings()
 SEED = 20261124

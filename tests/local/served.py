@@ -67,8 +67,8 @@ def served_process(data: Path, *models: str) -> Iterator[Served]:
         close(process)
 
 
-def start_process(data: Path, *models: str) -> subprocess.Popen[str]:
-    arguments = ["--port", "0", "--data", str(data), "--exit-with-parent"]
+def start_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    arguments = ["--port", "0", "--data", str(data), "--exit-with-parent", *more]
     environment = {
         **os.environ,
         "FINETUNE_TRAINER_KEY": KEY,

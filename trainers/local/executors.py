@@ -28,7 +28,7 @@ class Executor:
     def __init__(self, jobs: Jobs, slots: int, place: Place) -> None:
         self._jobs = jobs
         self._slots = slots
-        self._place = place
+        self.place = place
         self._attempts: dict[str, Attempt] = {}
         self._crashes = Crashes()
         self._lock = threading.RLock()  # over the two above and over every start and every end mark
@@ -60,7 +60,7 @@ class Executor:
             thread.start()
         for thread in ending:
             thread.join()
-        self._place.close()
+        self.place.close()
 
     def is_running(self, job_id: str) -> bool:
         """Not while it waits for a machine of a cluster."""
@@ -70,12 +70,7 @@ class Executor:
     @property
     def is_busy(self) -> bool:
         """Whether any job is being trained on this machine."""
-        return self.is_here and bool(self._attempts)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether jobs run on this machine."""
-        return self._place.is_here
+        return self.place.is_here and bool(self._attempts)
 
     def cancel(self, record: JobRecord) -> bool:
         """Returns when the process is gone and the mark is written, up to 10 s.
@@ -130,14 +125,14 @@ class Executor:
         self._wake_checker.set()
 
     def _pauses_by_itself(self, attempt: Attempt) -> bool:
-        return attempt.has_begun and exits_within(attempt, PAUSE_S + self._place.lag_s)
+        return attempt.has_begun and exits_within(attempt, PAUSE_S + self.place.lag_s)
 
     def _adopt_survivors(self) -> None:
         for record in self._jobs.unfinished():
             self._adopt(record)
 
     def _adopt(self, record: JobRecord) -> bool:
-        found = self._place.adopt(record)
+        found = self.place.adopt(record)
         if found is not None:
             self._attempts[record.job.id] = found
         return found is not None
@@ -168,7 +163,7 @@ class Executor:
 
     def _begin(self, record: JobRecord) -> None:
         if not self._adopt(record):
-            self._attempts[record.job.id] = self._place.start(record)
+            self._attempts[record.job.id] = self.place.start(record)
 
     def _judge(self, attempt: Attempt) -> None:
         """What an exit means: the end of the job, somebody else holding its lock, or a crash."""

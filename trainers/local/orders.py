@@ -21,7 +21,7 @@ from trainers.local.engines.catalog import NAMES as ENGINE_NAMES
 from trainers.local.integrations import parse_integrations
 from trainers.local.methods import Chosen, as_object, parse_method
 from trainers.local.problems import Problem, invalid
-from trainers.local.spool import Integration, LoraSettings, Method, Quantization, TooLong
+from trainers.local.spool import Integration, LoraSettings, Method, Quantization, Sharding, TooLong
 from trainers.local.sweep_order import check_sweep, parse_sweep
 from trainers.money import to_micros
 from trainers.sweeps import SWEPT, Rule, Sweep, combinations, is_int, is_number, whole
@@ -54,6 +54,7 @@ class Hyperparameters:
     usd_per_hour: float | str | None = None
     quantization: Quantization | None = None
     engine: str | None = None
+    sharding: Sharding | None = None
     sweep: Sweep | None = None
     beta: float | None = None
 
@@ -87,6 +88,7 @@ class Hyperparameters:
             engine=self.engine or defaults.engine,
             sweep=self.sweep or (),
             beta=(self.beta or BETA) if method == "dpo" else None,
+            sharding=self.sharding or defaults.sharding,
         )
 
 
@@ -281,6 +283,7 @@ RULES = {
     "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
     "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),
+    "sharding": Rule("'none' or 'fsdp'", lambda v: v in ("none", "fsdp")),
     "engine": Rule(f"one of {', '.join(ENGINE_NAMES)}", lambda v: v in ENGINE_NAMES),
     "beta": Rule("a number above 0, at most 2", lambda v: is_number(v) and 0 < v <= 2),
 }

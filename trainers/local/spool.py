@@ -40,6 +40,7 @@ from trainers.tokens import OUR_ROW_TOKENS
 TooLong = Literal["leave_out", "truncate", "refuse"]
 Quantization = Literal["none", "nf4", "int8"]
 Method = Literal["supervised", "dpo"]
+Sharding = Literal["auto", "none", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class LoraSettings:
     `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client. `engine` is builtin or one
     of engines/catalog.py. `beta`: how much DPO holds on to the reference; None for other methods. `sweep`:
     hyperparameters with several values each, see trainers/sweeps.py.
+    `sharding`: whether the GPUs of a job divide its base; auto: where one can't hold it.
     """
 
     n_epochs: int = 1
@@ -71,6 +73,7 @@ class LoraSettings:
     engine: str = "builtin"
     sweep: Sweep = ()
     beta: float | None = None
+    sharding: Sharding = "auto"
 
     @property
     def ceiling_s(self) -> float | None:

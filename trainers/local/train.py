@@ -8,12 +8,15 @@ engines/driver.py; each is imported when needed.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from pathlib import Path
 
 from trainers.local.engines.catalog import BUILTIN, ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import end_leftover
+from trainers.local.launch import die_with_parent
 from trainers.local.spool import TrainingJob, append_event, exclusive, read_job, replace_json
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pauses import MARK, TrainingPaused
@@ -21,6 +24,7 @@ from trainers.local.training.pauses import MARK, TrainingPaused
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
+LAST_WORDS_S = 60.0  # in which the first process of a team saves its checkpoint or says why it failed
 
 
 def main() -> int:
@@ -29,11 +33,27 @@ def main() -> int:
     folder: Path = parser.parse_args().folder
     if not (folder / "job.json").is_file():
         parser.error(f"{folder} holds no job.json, so it is no job's folder.")
+    if "RANK" in os.environ:
+        die_with_parent()
+    if os.environ.get("RANK", "0") != "0":
+        return help_out(folder)
     with exclusive(folder) as lock:
         if lock is None:
             print(f"{folder}: another process trains this job. Wait for it or end it.", file=sys.stderr)
             return BUSY
         return work(folder)
+
+
+def help_out(folder: Path) -> int:
+    """What a process that is not the first of its team does: train, and write nothing. The first ends the team."""
+    if any((folder / mark).exists() for mark in (*END_MARKS, MARK)):
+        return 0
+    try:
+        train_job(folder, read_job(folder), None)
+    except (TrainingPaused, TrainingFailed):
+        time.sleep(LAST_WORDS_S)
+        return 1
+    return 0
 
 
 def work(folder: Path, checkpoint_s: float | None = None) -> int:

@@ -17,13 +17,14 @@ from starlette.routing import Route
 from trainers.local.api import answers, bodies, chat, completions, embeddings
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.configs import rate_of_base
-from trainers.local.engines.refusing import refusal, refusal_afar
+from trainers.local.engines.refusing import refusal
 from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.integrations import check_installed
 from trainers.local.jobs import JobRecord, Jobs, Sources
 from trainers.local.models import Model, Models
 from trainers.local.orders import JobOrder, check_idempotency_key, fingerprint, parse_order
+from trainers.local.places.refusing import place_refusal
 from trainers.local.problems import Problem, invalid, missing
 from trainers.local.serving.serve import Generator
 
@@ -139,7 +140,7 @@ class JobEndpoints:
         rate = rate_of_base(start.base, order.method)
         resolved = order.hyperparameters.resolved(examples, rate, order.method)
         settings = start.settings(order.hyperparameters, resolved)
-        refused = refusal(self.engines, settings) if self.executor.is_here else refusal_afar(settings)
+        refused = place_refusal(self.executor.place, settings) or refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         arms = order.hyperparameters.arms(examples, rate)

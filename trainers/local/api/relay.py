@@ -24,7 +24,7 @@ from starlette.routing import Route
 from trainers.local.api import bodies
 from trainers.local.jobs import Jobs
 from trainers.local.problems import Problem, invalid, missing
-from trainers.local.relay.paths import CHECKPOINT, COMES_BACK, FOLDER, hidden, outgoing
+from trainers.local.relay.paths import FOLDER, complete_folders, hidden, may_come_back, outgoing
 from trainers.local.relay.tickets import Ticket, read_ticket
 from trainers.local.spool import read_events, read_job
 from trainers.local.training.identity import fingerprint
@@ -67,7 +67,7 @@ class RelayEndpoints:
     async def receive(self, request: Request) -> Response:
         folder, _ = await run_in_threadpool(self._admit, request)
         path = request.path_params["path"]
-        if not COMES_BACK.fullmatch(path):
+        if not may_come_back(path):
             raise invalid(f"'{path}' is no file that a job brings back.", "path")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class RelayEndpoints:
             raise invalid(f"'{path}' is no folder that a job brings back.", "path")
         await run_in_threadpool(_complete, folder, path)
         if isinstance(keep, list) and keep:
-            await run_in_threadpool(_prune, folder / "checkpoints", {str(name) for name in keep})
+            await run_in_threadpool(_prune, folder, path, {str(each) for each in keep})
         return JSONResponse({"folder": path})
 
     def base(self, request: Request) -> Response:
@@ -170,10 +170,10 @@ def _complete(folder: Path, path: str) -> None:
         raise missing("folder", path)
 
 
-def _prune(checkpoints: Path, keep: set[str]) -> None:
-    for old in checkpoints.iterdir():
-        if CHECKPOINT.fullmatch(old.name) and old.name not in keep:
-            shutil.rmtree(old)
+def _prune(folder: Path, path: str, keep: set[str]) -> None:
+    for old in complete_folders(folder):
+        if old not in keep and old != path:
+            shutil.rmtree(folder / old)
 
 
 def _base_files(folder: Path) -> Mapping[str, Path]:

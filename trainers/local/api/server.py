@@ -27,7 +27,6 @@ from trainers.local.engines.environments import FOLDER as ENGINES
 from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.jobs import Jobs
-from trainers.local.launch import TRAIN
 from trainers.local.models import Models
 from trainers.local.places.place import Place
 from trainers.local.places.processes import Processes
@@ -45,7 +44,7 @@ class Config:
     """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard.
 
     `gpus` are what CUDA_VISIBLE_DEVICES takes, `gpus_per_job` each; () leaves the processes what the machine has.
-    `ray`: jobs run on that cluster instead of this machine.
+    `train_command` stands in for the real one. `ray`: jobs run on that cluster instead of this machine.
     """
 
     data: Path
@@ -53,7 +52,7 @@ class Config:
     models: Mapping[str, str]
     slots: int = 1
     hosts: frozenset[str] = field(default=frozenset())
-    train_command: tuple[str, ...] = TRAIN
+    train_command: tuple[str, ...] | None = None
     gpus: tuple[str, ...] = ()
     gpus_per_job: int = 1
     ray: RayOptions | None = None

@@ -36,17 +36,6 @@ def refusal(root: Path, settings: LoraSettings) -> Refused | None:
     return _changed(engine, there) or _beyond(engine, settings)
 
 
-def refusal_afar(settings: LoraSettings) -> Refused | None:
-    """Where jobs run on a cluster: engines are installed on this machine alone."""
-    if settings.engine == BUILTIN:
-        return None
-    text = (
-        f"This trainer's jobs run on a cluster, where the engine {settings.engine} is not installed. Leave 'engine' "
-        "out, or ask a trainer that trains on its own machine."
-    )
-    return Refused("engine_not_installed", text)
-
-
 def unknown_keys(engine: Engine, there: Installed, used: Mapping[str, frozenset[str]]) -> Refused | None:
     """Config keys that this installation, when it was asked, did not name."""
     for reader, keys in used.items():

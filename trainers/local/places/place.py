@@ -43,10 +43,13 @@ class Attempt(Protocol):
 
 
 class Place(Protocol):
-    """`lag_s`: how much later than on this machine an exit may be seen. `is_here`: jobs use this machine's memory."""
+    """`lag_s`: how much later than on this machine an exit may be seen. `is_here`: jobs use this machine's memory.
+    `processes`: how many train one job.
+    """
 
     lag_s: float
     is_here: bool
+    processes: int
 
     def start(self, record: JobRecord) -> Attempt: ...
 

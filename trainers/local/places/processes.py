@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trainers.local.gpus import VARIABLE, pick_gpus
 from trainers.local.jobs import JobRecord
-from trainers.local.launch import TRAIN
+from trainers.local.launch import train_command
 from trainers.local.places.place import Exit, exits_within
 from trainers.local.spool import exclusive
 
@@ -57,15 +57,15 @@ class Processes:
     is_here = True
 
     def __init__(
-        self, command: tuple[str, ...] = TRAIN, gpus: tuple[str, ...] = (), gpus_per_job: int = 1
+        self, command: tuple[str, ...] | None = None, gpus: tuple[str, ...] = (), gpus_per_job: int = 1
     ) -> None:
-        self._command = command
+        self.processes = gpus_per_job
+        self._command = command or train_command(gpus_per_job)
         self._gpus = gpus
-        self._gpus_per_job = gpus_per_job
         self._children: list[Child] = []
 
     def start(self, record: JobRecord) -> Child:
-        gpus = pick_gpus(self._gpus, self._taken(), self._gpus_per_job)
+        gpus = pick_gpus(self._gpus, self._taken(), self.processes)
         with (record.folder / "train.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._command, str(record.folder)],

@@ -55,6 +55,7 @@ class RayJobs:
     def __init__(self, head: RayHead, options: RayOptions) -> None:
         self._head = head
         self._options = options
+        self.processes = max(1, options.gpus)
         self._package = pack_source()
         self._attempts: list[RayAttempt] = []
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trainers.local.relay.link import Link
-from trainers.local.relay.paths import CHECKPOINT, hidden
+from trainers.local.relay.paths import changing, complete_folders, hidden
 from trainers.local.spool import read_events, replace_json
 from trainers.local.training.pauses import MARK
 
-SMALL = ("base.json", "progress.json", "results.csv", "mlflow.json")
 END_MARKS = ("DONE", "FAILED")
+POSITION = "checkpoint.json"  # a checkpoint's, to which a validation adds
 EVENTS_AT_ONCE = 500
 
 
@@ -28,18 +28,18 @@ class Carrier:
         self._base = base
         self._events = 0
         self._is_paused = False
-        self._checkpoints = set(self._complete())
-        self._stamps = {path: _stamp(path) for path in self._files()}
+        self._folders = set(complete_folders(folder))
+        self._stamps = {path: _stamp(folder / path) for path in self._changing()}
 
     def carry(self, *, is_over: bool) -> None:
         """Marks the folder where the trainer wants a pause. `is_over`: the process has ended, its result can go too.
 
         Raises Away, NotWanted. A second call goes on where the first broke off.
         """
-        for name in self._complete():
-            if name not in self._checkpoints:
-                self._send_checkpoint(name)
-        for path in self._files():
+        for folder in complete_folders(self._folder):
+            if folder not in self._folders:
+                self._send_checkpoint(folder)
+        for path in self._changing():
             self._send_changed(path)
         if self._tell() and not self._is_paused:
             self._is_paused = True
@@ -47,42 +47,30 @@ class Carrier:
         if is_over:
             self._send_end()
 
-    def _complete(self) -> list[str]:
-        found = self._folder.glob("checkpoints/step-*")
-        return sorted(path.name for path in found if CHECKPOINT.fullmatch(path.name))
+    def _changing(self) -> list[str]:
+        positions = [f"{folder}/{POSITION}" for folder in self._folders]
+        return [path for path in positions if (self._folder / path).exists()] + changing(self._folder)
 
-    def _files(self) -> list[Path]:
-        """What is small and changes: also a checkpoint's position, which a validation adds to."""
-        named = [self._folder / name for name in SMALL if (self._folder / name).exists()]
-        positions = [self._folder / "checkpoints" / name / "checkpoint.json" for name in self._checkpoints]
-        return [
-            *(path for path in positions if path.exists()),
-            *named,
-            *sorted(self._folder.glob("tensorboard/events.out.tfevents.*")),
-        ]
-
-    def _send_changed(self, path: Path) -> None:
+    def _send_changed(self, path: str) -> None:
         try:
-            stamp = _stamp(path)
+            stamp = _stamp(self._folder / path)
             if self._stamps.get(path) != stamp:
-                self._link.upload(path.relative_to(self._folder).as_posix(), path)
+                self._link.upload(path, self._folder / path)
                 self._stamps[path] = stamp
-        except FileNotFoundError:  # a checkpoint that was replaced by newer ones meanwhile
+        except FileNotFoundError:  # taken away meanwhile
             return
 
-    def _send_checkpoint(self, name: str) -> None:
+    def _send_checkpoint(self, folder: str) -> None:
         try:
-            self._send_folder(f"checkpoints/{name}")
+            self._send_folder(folder)
         except FileNotFoundError:  # replaced by newer ones meanwhile
             return
-        self._checkpoints.add(name)
-        path = self._folder / "checkpoints" / name / "checkpoint.json"
-        self._stamps.pop(path, None)  # it may have changed since
+        self._folders.add(folder)
 
     def _send_folder(self, folder: str) -> None:
         for path in sorted((self._folder / folder).iterdir()):
             self._link.upload(f"{hidden(folder)}/{path.name}", self._content(path))
-        self._link.complete(folder, keep=self._complete())
+        self._link.complete(folder, keep=complete_folders(self._folder))
 
     def _content(self, path: Path) -> Path | bytes:
         if path.name != "adapter_config.json":

@@ -5,32 +5,65 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-STAYS = frozenset(
-    {"lock", "pid", "gpu", "ray.json", "request.json", "events.jsonl", "train.log"}
-    | {"CHECKED", "PAUSED", "DONE", "FAILED", "CANCELLED", "MODEL_DELETED"}
+OURS = frozenset(
+    {
+        "lock",
+        "pid",
+        "gpu",
+        "ray.json",
+        "request.json",
+        "job.json",
+        "train.jsonl",
+        "valid.jsonl",
+        "events.jsonl",
+    }
+    | {"train.log", "CHECKED", "CANCELLED", "MODEL_DELETED"}
 )
-CHECKPOINT = re.compile(r"step-\d{6,9}")
-PART = r"(adapter_model\.safetensors|adapter_config\.json|state\.pt|checkpoint\.json)"
-COMES_BACK = re.compile(
-    r"(progress\.json|results\.csv|base\.json|mlflow\.json|DONE|FAILED|PAUSED)"
-    rf"|checkpoints/\.step-\d{{6,9}}/{PART}|checkpoints/step-\d{{6,9}}/checkpoint\.json|\.adapter/{PART}"
-    r"|tensorboard/events\.out\.tfevents\.[\w.-]{1,200}"
-)
-FOLDER = re.compile(r"adapter|checkpoints/step-\d{6,9}")
+MARKS = frozenset({"DONE", "FAILED", "PAUSED"})
+GIVEN = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
+NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
+FOLDER = re.compile(rf"adapter|({NAME}/){{0,3}}checkpoints/step-\d{{6,9}}")  # complete once it has its name
+FILE = re.compile(rf"({NAME}/){{0,4}}(\.(adapter|step-\d{{6,9}})/)?{NAME}", re.ASCII)
 
 
 def outgoing(folder: Path) -> list[str]:
     """What a run needs to begin or to go on: the job, its rows, checkpoints, curves."""
-    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path.as_posix() for path in found if _travels(path)]
+    return [
+        path
+        for path in _files(folder)
+        if path in GIVEN or (not path.startswith("adapter/") and _is_theirs(path))
+    ]
 
 
-def _travels(path: Path) -> bool:
-    is_partial = any(part.startswith(".") or part.endswith(".tmp") for part in path.parts)
-    return not is_partial and path.parts[0] not in STAYS and path.parts[0] not in ("adapter", "engine")
+def changing(folder: Path) -> list[str]:
+    """What a run writes, but for events, marks, and what is in folders that are complete at once."""
+    return [path for path in _files(folder) if _is_theirs(path) and not _is_in_folder(path)]
+
+
+def complete_folders(folder: Path) -> list[str]:
+    """Checkpoints, the job's own and those of a sweep's arms."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("checkpoints/step-*"))
+    return sorted(path for path in found if FOLDER.fullmatch(path))
+
+
+def may_come_back(path: str) -> bool:
+    return FILE.fullmatch(path) is not None and path not in OURS
 
 
 def hidden(folder: str) -> str:
     """Where a folder's files are put until it is complete: checkpoints/.step-000001 for checkpoints/step-000001."""
     parent, _, name = folder.rpartition("/")
     return f"{parent}/.{name}" if parent else f".{name}"
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _is_theirs(path: str) -> bool:
+    is_partial = any(part.startswith(".") or part.endswith(".tmp") for part in path.split("/"))
+    return not is_partial and path not in OURS and path not in MARKS
+
+
+def _is_in_folder(path: str) -> bool:
+    return FOLDER.fullmatch(path.rpartition("/")[0]) is not None

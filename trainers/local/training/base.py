@@ -66,10 +66,12 @@ def load_model(
     dtype: torch.dtype,
     longest: int,
     quantization: Quantization = "none",
+    *,
+    stays: bool = False,
 ) -> Any:
     """For rows of at most `longest` tokens. Weights from safetensors only: other formats can carry code.
 
-    Raises TrainingFailed.
+    `stays`: in this machine's memory, to be divided among devices such as `device`. Raises TrainingFailed.
     """
     disable_progress_bar()
     set_verbosity_error()  # its report names every weight of the parts that are left out; _check_complete has the rest
@@ -92,7 +94,7 @@ def load_model(
         raise _unusable(source, error) from error
     _check_complete(source, found["missing_keys"])
     model.name_or_path = model.config.name_or_path = source
-    return model if options else model.to(device)
+    return model if options or stays else model.to(device)
 
 
 def best_attention(device: torch.device, longest: int) -> Literal["eager", "sdpa"]:

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch.optim import Optimizer
 
 from trainers.local.spool import read_json, replace_json
+from trainers.local.training import team
 from trainers.local.training.course import START, Position, Validation, best
 
 KEPT = 3
@@ -30,8 +31,10 @@ WEIGHTS = "adapter_model.safetensors"
 def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, position: Position) -> None:
     """`folder` is the job's. Leaves the newest three and the one with the lowest validation loss.
 
-    Where the step was saved before it was validated, only what is known of it changes.
+    Where the step was saved before it was validated, only what is known of it changes. Of a team the first saves.
     """
+    if not team.is_first():
+        return
     root = folder / "checkpoints"
     root.mkdir(exist_ok=True)
     target = checkpoint_folder(folder, position.step)

@@ -51,12 +51,13 @@ from trainers.local.training.ground import within_context
 from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal, Progress, Step
-from trainers.local.training.lora import CHECKPOINT_S, MAX_NORM
+from trainers.local.training.lora import CHECKPOINT_S
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import pack_tokens
 from trainers.local.training.pairs import Pairs, fill_parts, read_pairs, width
 from trainers.local.training.pauses import Pauses, TrainingPaused
 from trainers.local.training.result import finish
+from trainers.local.training.steps import MAX_NORM
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:

@@ -6,6 +6,7 @@ The arms of a sweep share it. Trains nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from trainers.local.configs import context_of_base
 from trainers.local.spool import LoraSettings, TrainingJob
+from trainers.local.training import team
 from trainers.local.training.base import load_model, load_tokenizer
 from trainers.local.training.data import Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
@@ -21,6 +23,7 @@ from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal
 from trainers.local.training.packing import Abilities, abilities
+from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
 
 
 @dataclass
@@ -33,13 +36,16 @@ class Ground:
     able: Abilities
     device: torch.device
     dtype: torch.dtype
+    is_sharded: bool = False
 
 
 def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[[], None]) -> Ground:
     """`look` raises TrainingPaused. Raises TrainingFailed."""
     device = best_device()
     dtype = best_dtype(device)
-    remember_base(folder, fetch(job.base, journal.say), job.base_name)
+    with team.first_goes_first():
+        source = fetch(job.base, journal.say)
+        remember_base(folder, source, job.base_name)
     tokenizer = load_tokenizer(job.base)
     settings = within_context(job.settings, job.base, journal)
     training = read_rows(
@@ -52,14 +58,19 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
         )
     look()
     longest = max(training.longest, validation.longest if validation else 0)
-    base = load_model(job.base, device, dtype, longest, settings.quantization)
+    is_sharded = is_wanted(settings.sharding, team.size(), weight_bytes(source), device_memory(device))
+    with team.one_after_the_other() if is_sharded else nullcontext():
+        base = load_model(job.base, device, dtype, longest, settings.quantization, stays=is_sharded)
+        if is_sharded:
+            shard_layers(base, device)
     able = abilities(base, longest)
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     tell_rows(journal, "Training", training, settings)
     if validation:
         tell_rows(journal, "Validation", validation, settings)
     tell_abilities(journal, able)
-    return Ground(base, training, validation, able, device, dtype)
+    tell_team(journal, is_sharded)
+    return Ground(base, training, validation, able, device, dtype, is_sharded)
 
 
 def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraSettings:
@@ -91,3 +102,9 @@ def tell_abilities(journal: Journal, able: Abilities) -> None:
         )
     if not able.selects:
         journal.say("Logits are computed at every token: this model cannot select places")
+
+
+def tell_team(journal: Journal, is_sharded: bool) -> None:
+    if not team.is_alone():
+        how = "which divide the base among them" if is_sharded else "each with the whole base"
+        journal.say(f"{team.size()} processes share each batch, {how}")

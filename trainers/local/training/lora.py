@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 
 from trainers.local.spool import LoraSettings, TrainingJob
+from trainers.local.training import team
 from trainers.local.training.base import add_lora, count_parameters, recompute_activations
 from trainers.local.training.checkpoints import (
-    random_states,
     restore_checkpoint,
-    restore_random,
     save_checkpoint,
 )
 from trainers.local.training.continuing import go_on_from
@@ -39,38 +37,22 @@ from trainers.local.training.data import Row
 from trainers.local.training.endings import known_endings
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.ground import Ground, lay_ground
-from trainers.local.training.journal import Journal, Progress, Scores, Step
+from trainers.local.training.journal import Journal, Progress, Step
 from trainers.local.training.memory import Room
-from trainers.local.training.packing import (
-    Abilities,
-    Loss,
-    fill_packs,
-    measure,
-    pack_rows,
-    pack_tokens,
-    width,
-)
+from trainers.local.training.packing import fill_packs, pack_tokens, width
 from trainers.local.training.pauses import Pauses, TrainingPaused
 from trainers.local.training.result import finish
+from trainers.local.training.sharding import shard_rest
+from trainers.local.training.silence import journal_of
+from trainers.local.training.steps import Trainee, evaluate, learn
 
 CHECKPOINT_S = 60.0
-MAX_NORM = 1.0
-
-
-@dataclass
-class Trainee:
-    """The model with all that a step on it takes. `look` raises TrainingPaused where somebody wants a pause."""
-
-    model: PeftModel
-    optimizer: torch.optim.Optimizer
-    able: Abilities
-    room: Room[Row]
-    look: Callable[[], None]
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
     """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
-    journal = Journal(folder, job.integrations, job.settings.ceiling_s)
+    team.join(job.seed)
+    journal = journal_of(folder, job)
     is_done = False
     try:
         with known_endings(folder):
@@ -78,11 +60,12 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
         is_done = True
     finally:
         journal.end(is_done=is_done)
+        team.leave()
 
 
 def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -> None:
     started = time.monotonic()
-    look = Pauses(folder).look
+    look = Pauses(folder).look if team.is_alone() else lambda: None
     ground = lay_ground(folder, job, journal, look)
     course = begin(folder, job, ground, journal, look)
     started -= max(course.position.seconds, journal.seconds_known)
@@ -128,9 +111,13 @@ def begin(
     settings, able = job.settings, ground.able
     torch.manual_seed(job.seed)  # here, so that an arm of a sweep begins as it would alone
     model = go_on_from(folder, ground.base, settings) if job.continues else add_lora(ground.base, settings)
+    if ground.is_sharded:
+        shard_rest(model, ground.device)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
-    position = restore_checkpoint(folder, model, optimizer)
+    team.alike(learnt)
+    with team.first_goes_first():
+        position = restore_checkpoint(folder, model, optimizer)
     usual = min(pack_tokens(ground.device), able.widest)
     room = Room(
         usual,
@@ -188,8 +175,9 @@ def go_on(course: Course, started: float, checkpoint_s: float, until: int) -> St
         for step, batch in steps_after(training.rows, settings, course.seed, course.position.step):
             if step > until:
                 break
+            team.look(Pauses(course.folder))
             elapsed = time.monotonic() - started
-            stop = why_stop(replace(course.position, seconds=elapsed), course.pace, settings)
+            stop = team.decide(why_stop(replace(course.position, seconds=elapsed), course.pace, settings))
             if stop:
                 break
             begun = time.monotonic()
@@ -252,68 +240,3 @@ def steps_after(
             step += 1
             if step > after:
                 yield step, batch
-
-
-def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Scores:
-    """One step on the mean loss of the batch's supervised tokens. One that is paused leaves no trace."""
-    model, optimizer = trainee.model, trainee.optimizer
-    model.train()
-    targets = sum(sum(row.supervised) for row in batch)
-    random = random_states()
-
-    def add_up(parts: list[list[Row]]) -> Scores:
-        try:
-            return add_gradients(trainee, parts, targets)
-        except BaseException:  # memory full or paused: nothing of this step has happened
-            optimizer.zero_grad()
-            restore_random(random)
-            raise
-
-    scores = trainee.room.try_out(batch, add_up, f"at step {step}")
-    learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
-    if not math.isfinite(scores.loss) or not math.isfinite(norm):
-        text = (
-            f"At step {step} the loss became {scores.loss} and its gradient {norm}. Set learning_rate lower."
-        )
-        raise TrainingFailed("loss_not_finite", text, "learning_rate")
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
-    return scores
-
-
-def add_gradients(trainee: Trainee, parts: Sequence[Sequence[Row]], targets: int) -> Scores:
-    loss, right = 0.0, 0
-    for rows in parts:
-        trainee.look()
-        part = measure_rows(trainee.model, rows, trainee.able)
-        (part.total / targets).backward()  # type: ignore[no-untyped-call]
-        loss, right = loss + part.total.item() / targets, right + part.right
-    return Scores(loss, right / targets)
-
-
-def evaluate(trainee: Trainee, rows: Sequence[Row]) -> Scores:
-    trainee.model.eval()
-    by_length = sorted(rows, key=lambda row: len(row.ids))
-
-    def measure_all(parts: list[list[Row]]) -> list[Loss]:
-        losses = []
-        for part in parts:
-            trainee.look()
-            with torch.no_grad():
-                losses.append(measure_rows(trainee.model, part, trainee.able))
-        return losses
-
-    losses = trainee.room.try_out(by_length, measure_all, "while validating")
-    targets = sum(loss.tokens for loss in losses)
-    return Scores(sum(loss.total.item() for loss in losses) / targets, sum(x.right for x in losses) / targets)
-
-
-def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:
-    """Frozen weights in bfloat16 meet LoRA's in float32: autocast multiplies both in bfloat16."""
-    weight = next(model.parameters())
-    pack = pack_rows(rows, weight.device, weight.dtype)
-    with torch.autocast(weight.device.type, weight.dtype, enabled=weight.dtype != torch.float32):
-        return measure(model, pack, able)

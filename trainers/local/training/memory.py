@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from trainers.local.training import team
 from trainers.local.training.failures import TrainingFailed
 
 R = TypeVar("R")
@@ -61,15 +62,18 @@ class Room(Generic[R]):
     def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], doing: str) -> T:
         """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts anew.
 
-        Raises TrainingFailed where one row alone is too much.
+        In a team all do so where one has to. Raises TrainingFailed where one row alone is too much.
         """
         while True:
+            said = ""
             try:
-                return compute(self.parts(rows))
+                result = compute(self.parts(rows))
             except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
                 if not is_out_of_memory(error):
                     raise
                 said = str(error).partition("\n")[0]
+            if not team.any_of(bool(said)):
+                return result
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -77,10 +81,12 @@ class Room(Generic[R]):
 
     def _take_less(self, rows: Sequence[R], doing: str, said: str) -> None:
         several = [self._width(part) for part in self.parts(rows) if len(part) > 1]
-        if not several:
-            self._keep_less(max(self._width([row]) for row in rows), doing, said)
+        before = team.most(max(several, default=0))
+        if not before:
+            longest = team.most(max((self._width([row]) for row in rows), default=0))
+            self._keep_less(longest, doing, said or "in another process")
             return
-        before, self.tokens = max(several), max(several) // 2
+        self.tokens = before // 2
         self._tell(
             f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {self.tokens:,}, their "
             f"gradients added up. A step still learns from as many rows."

@@ -20,8 +20,12 @@ class Pauses:
 
     def look(self) -> None:
         """Raises TrainingPaused. Asked at every part of a step: 2 microseconds each."""
-        if (self.folder / MARK).exists():
+        if self.is_wanted:
             raise TrainingPaused
+
+    @property
+    def is_wanted(self) -> bool:
+        return (self.folder / MARK).exists()
 
 
 def pause_for_disk(folder: Path, error: OSError) -> None:

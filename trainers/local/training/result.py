@@ -7,6 +7,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from trainers.local.spool import TrainingJob, replace_json
+from trainers.local.training import team
 from trainers.local.training.base import count_parameters
 from trainers.local.training.checkpoints import checkpoint_folder, save_checkpoint_as_result, save_result
 from trainers.local.training.course import Position, Stop, best, result_sentence, stop_sentence
@@ -23,7 +24,10 @@ def finish(
     stop: Stop | None,
     journal: Journal,
 ) -> None:
-    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE."""
+    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE.
+
+    Of a team the first process does.
+    """
     if position.step == 0:
         text = (
             f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
@@ -36,6 +40,8 @@ def finish(
     chosen = result_sentence(position, total)
     if chosen:
         journal.say(chosen)
+    if not team.is_first():
+        return
     lowest = best(position.validations)
     result_step = position.step if lowest is None else lowest.step
     if checkpoint_folder(folder, result_step).exists():

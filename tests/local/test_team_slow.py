@@ -1,0 +1,121 @@
+"""A job by several processes as the trainer starts them: paused, killed, gone on with; nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.local.runs import adapter_bytes, make_job, steps_told
+from tests.local.served import (
+    Served,
+    close,
+    examples,
+    ready_url,
+    start_process,
+    upload,
+    wait_for,
+    wait_for_status,
+)
+from trainers.local.launch import train_command
+from trainers.local.spool import LoraSettings, read_events
+from trainers.local.train import PAUSED
+
+pytestmark = pytest.mark.slow
+SETTINGS = LoraSettings(n_epochs=30, batch_size=4, lora_dropout=0.1)  # of 40 rows: 300 steps
+ENVIRONMENT = {**os.environ, "FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
+
+
+def job(root: Path, base: Path) -> Path:
+    root.mkdir(exist_ok=True)
+    (root / "rows.jsonl").write_bytes(examples(40))
+    return make_job(root / "job", base, root / "rows.jsonl", SETTINGS)
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*train_command(2), str(folder)], env=ENVIRONMENT, start_new_session=True)
+
+
+def members(folder: Path) -> list[int]:
+    """Of the team, without its launcher."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"trainers.local.train" in words and str(folder).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    folder = job(tmp_path_factory.mktemp("whole"), tiny_model_dir)
+    assert start(folder).wait(120) == 0
+    return folder
+
+
+def test_a_paused_team_ends_with_76_and_goes_on_to_the_same_bytes(
+    whole: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    folder = job(tmp_path, tiny_model_dir)
+    process = start(folder)
+    wait_for(lambda: steps_told(folder), lambda step: step > 20)
+    (folder / "PAUSED").touch()
+    assert process.wait(20) == PAUSED
+    assert members(folder) == []
+    assert list(folder.glob("checkpoints/step-*"))
+    (folder / "PAUSED").unlink()
+    assert start(folder).wait(120) == 0
+    assert any(event["message"].startswith("Going on from") for event in read_events(folder))
+    assert adapter_bytes(folder) == adapter_bytes(whole)
+
+
+@pytest.mark.parametrize("who", ["member", "launcher"])
+def test_the_death_of_one_ends_all_and_the_next_start_goes_on(
+    who: str, whole: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    folder = job(tmp_path, tiny_model_dir)
+    process = start(folder)
+    wait_for(lambda: list(folder.glob("checkpoints/step-*")), bool)
+    os.kill(members(folder)[-1] if who == "member" else process.pid, signal.SIGKILL)
+    assert process.wait(20) != 0
+    wait_for(lambda: members(folder), lambda left: left == [], seconds=20)
+    assert start(folder).wait(120) == 0
+    assert adapter_bytes(folder) == adapter_bytes(whole)
+
+
+def test_the_trainer_gives_a_job_two_processes_and_cancels_both(tmp_path: Path, tiny_model_dir: Path) -> None:
+    process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=("--gpus-per-job", "2"))
+    try:
+        with Served(ready_url(process), process).client() as client:
+            file = upload(client, examples(40))
+            body = {"hyperparameters": {"n_epochs": 1, "sharding": "fsdp"}}
+            job = client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body=body)
+            assert wait_for_status(client, job.id, "succeeded", "failed", seconds=120).status == "succeeded"
+            body = {"hyperparameters": {"n_epochs": 50, "batch_size": 1}}
+            job = client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body=body)
+            folder = tmp_path / "jobs" / job.id
+            wait_for(lambda: steps_told(folder), bool)
+            assert len(members(folder)) == 2
+            assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+            assert members(folder) == []
+    finally:
+        process.terminate()
+        process.wait(20)
+        close(process)
+
+
+def test_python_without_a_launcher_is_told_so(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = job(tmp_path, tiny_model_dir)
+    command = [sys.executable, "-m", "trainers.local.train", str(folder)]
+    done = subprocess.run(
+        command, env={**ENVIRONMENT, "FINETUNE_PROCESSES": "2"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "its launcher started 1. Check the launcher." in done.stderr
