@@ -23,8 +23,8 @@ def place_refusal(place: Place, settings: LoraSettings) -> Refused | None:
         return Refused("engine_cannot", text)
     if settings.sweep and place.processes > 1:
         text = (
-            f"This trainer gives each job {place.processes} processes, and the arms of a sweep are trained by one. Leave "
-            "'sweep' out, or ask a trainer without --gpus-per-job."
+            f"This trainer gives each job {place.processes} processes, and the arms of a sweep are trained by "
+            "one. Leave 'sweep' out, or ask a trainer without --gpus-per-job."
         )
         return Refused("sweep_unavailable", text, "sweep")
     return _sharding(place, settings) if settings.sharding == "fsdp" else None
