@@ -70,7 +70,7 @@ SCHEMA = "response_format.json_schema"
 KNOWN = (
     "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
     "target_modules, max_length, too_long, eval_steps, patience, max_seconds, max_usd, usd_per_hour, quantization, "
-    "engine, beta, sweep"
+    "sharding, engine, beta, sweep"
 )
 
 CASES = [

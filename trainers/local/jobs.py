@@ -1,4 +1,4 @@
-"""The jobs of this trainer, read from their directories at every question: there is no other memory.
+"""The jobs of this trainer, read from their directories at every question; those that ended are remembered.
 
 Beside what spool.py names, the server writes into a job's folder:
     request.json             Request, before job.json; a folder without job.json is no job yet
@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from trainers.local.folders import Folders
 from trainers.local.orders import MAX_SEED, JobOrder, slug
 from trainers.local.problems import Problem
 from trainers.local.spool import (
@@ -128,7 +129,8 @@ class Jobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._creating = threading.Lock()
-        self._final: set[str] = set()
+        self._final: dict[str, JobRecord] = {}
+        self._folders = Folders(root)
         root.mkdir(parents=True, exist_ok=True)
 
     def same(self, key: str, fingerprint: str) -> JobRecord | None:
@@ -175,13 +177,13 @@ class Jobs:
 
     def all(self) -> list[JobRecord]:
         """Newest first."""
-        return sorted((self._load(i) for i in self._ids()), key=lambda record: record.order, reverse=True)
+        records = (self._known(job_id) for job_id in self._folders.names())
+        return sorted(records, key=lambda record: record.order, reverse=True)
 
     def unfinished(self) -> list[JobRecord]:
-        """Oldest first. Jobs that ended once are not read again: no end mark is ever taken back."""
-        open_ids = [i for i in self._ids() if i not in self._final]
-        records = [self._load(i) for i in open_ids]
-        self._final.update(record.job.id for record in records if record.is_final)
+        """Oldest first."""
+        open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
+        records = (self._known(job_id) for job_id in open_ids)
         return sorted((record for record in records if not record.is_final), key=lambda record: record.order)
 
     def of_model(self, name: str) -> JobRecord | None:
@@ -190,7 +192,7 @@ class Jobs:
         short = plain[-8:]
         if not re.fullmatch(r"[0-9a-f]{8}", short):
             return None
-        candidates = (self.get(folder.name) for folder in self._root.glob(f"ftjob-*{short}"))
+        candidates = (self.get(name) for name in self._folders.names() if name.endswith(short))
         return next((record for record in candidates if record and record.model_name == plain), None)
 
     def of_result(self, file_id: str) -> ResultFile | None:
@@ -199,8 +201,12 @@ class Jobs:
         files = record.result_files if record else ()
         return next((file for file in files if file.id == file_id), None)
 
-    def _ids(self) -> list[str]:
-        return [folder.name for folder in self._root.glob("ftjob-*") if (folder / "job.json").exists()]
+    def _known(self, job_id: str) -> JobRecord:
+        """A job that ended once is not read again: no end mark is ever taken back."""
+        record = self._final.get(job_id) or self._load(job_id)
+        if record.is_final:
+            self._final[job_id] = record
+        return record
 
     def _load(self, job_id: str) -> JobRecord:
         folder = self._root / job_id

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class RelayEndpoints:
             raise invalid(f"'{path}' is no file that a job brings back.", "path")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        await _receive(request, target)
+        await _receive(request, target, lambda: self._admit(request))
         return JSONResponse({"file": path})
 
     async def complete(self, request: Request) -> Response:
@@ -144,8 +144,8 @@ def _is_event(raw: object) -> bool:
     return isinstance(raw, dict) and raw.keys() == EVENT_FIELDS and isinstance(raw["data"], dict)
 
 
-async def _receive(request: Request, target: Path) -> None:
-    """Whole or not at all."""
+async def _receive(request: Request, target: Path, check: Callable[[], object]) -> None:
+    """Whole or not at all, and not where the job was cancelled while the bytes came."""
     temporary = target.with_name(target.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -153,6 +153,7 @@ async def _receive(request: Request, target: Path) -> None:
                 file.write(chunk)
             file.flush()
             await run_in_threadpool(os.fsync, file.fileno())
+        await run_in_threadpool(check)
         temporary.replace(target)
     except ClientDisconnect as error:
         raise Problem(400, f"'{target.name}' broke off on its way.", "incomplete") from error

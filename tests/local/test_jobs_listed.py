@@ -1,0 +1,50 @@
+"""Listing many jobs: ended ones are read once, and what is added or taken away on the disk is seen at once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trainers.local.jobs import JobRecord, Jobs, Sources
+from trainers.local.orders import parse_order
+from trainers.local.spool import LoraSettings
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Sources:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    return Sources(tmp_path / "rows.jsonl", None)
+
+
+def create(jobs: Jobs, source: Sources) -> JobRecord:
+    order = parse_order({"model": "m", "training_file": "f"})
+    return jobs.create(order, "m", source, LoraSettings(), None)
+
+
+def ids(jobs: Jobs) -> set[str]:
+    return {record.job.id for record in jobs.all()}
+
+
+def test_a_job_that_ended_is_not_read_again(tmp_path: Path, source: Sources) -> None:
+    jobs = Jobs(tmp_path / "jobs")
+    ended, waiting = create(jobs, source), create(jobs, source)
+    (ended.folder / "DONE").write_text("{}")
+    assert [record.job.id for record in jobs.unfinished()] == [waiting.job.id]
+    (ended.folder / "job.json").write_text("no JSON")  # whoever reads it from here on fails
+    assert ids(jobs) == {ended.job.id, waiting.job.id}
+    assert [record.job.id for record in jobs.unfinished()] == [waiting.job.id]
+
+
+def test_jobs_that_others_add_or_take_away_are_seen_at_once(tmp_path: Path, source: Sources) -> None:
+    jobs, other = Jobs(tmp_path / "jobs"), Jobs(tmp_path / "jobs")
+    assert ids(jobs) == set()
+    first = create(other, source)
+    assert ids(jobs) == {first.job.id}
+    half = tmp_path / "jobs" / ("ftjob-" + "1" * 24)
+    half.mkdir()  # as long as it has no job.json it is no job
+    assert ids(jobs) == {first.job.id}
+    second = create(other, source)
+    shutil.rmtree(first.folder)
+    assert ids(jobs) == {second.job.id}
