@@ -28,6 +28,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openai.types.fine_tuning import FineTuningJob
 
+from trainers.local.__main__ import listen
 from trainers.local.api.server import Config, build_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def served_here(
     data: Path, models: dict[str, str], command: tuple[str, ...] = STUB, port: int = 0, **more: Any
 ) -> Iterator[Served]:
     """In a thread of this process; jobs are 'trained' by stub_train.py. `more` are Config's fields."""
-    listener = socket.create_server(("127.0.0.1", port))
+    listener = listen("127.0.0.1", port)
     app = build_app(Config(data, KEY, models, train_command=command, **more))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)

@@ -107,6 +107,7 @@ def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai
         "too_long": "leave_out",
         "quantization": "none",
         "engine": "builtin",
+        "sharding": "auto",
     }
     assert client.files.content(done.result_files[0]).text.startswith("step,train_loss,")
     assert client.files.retrieve(done.result_files[0]).purpose == "fine-tune-results"

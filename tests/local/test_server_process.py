@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.served import ROOT, close, ready_url, served_process, start_process, upload, wait_for
+from trainers.local.__main__ import listen
 
 
 def refuse_to_start(*arguments: str, key: str = "k") -> str:
@@ -38,6 +39,14 @@ def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
     assert said == (
         f"trainer: port {port} on 127.0.0.1 cannot be used: Address already in use. Name another, or 0 for a free one."
     )
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    with listen("127.0.0.1", 0) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert client.fileno() > 0
 
 
 def test_a_missing_model_folder_is_a_sentence(tmp_path: Path) -> None:

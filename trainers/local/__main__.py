@@ -195,8 +195,14 @@ def lock_data(data: Path) -> IO[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """Connections send at once: asyncio asks for that itself only where a socket names its protocol, which those of
+    create_server don't, and then each answer waits 40 ms for an acknowledgement of its head."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         why = str(error.strerror).partition(" (while")[0]
         refuse(f"port {port} on {host} cannot be used: {why}. Name another, or 0 for a free one.")

@@ -12,7 +12,7 @@ import threading
 from trainers.local.crashes import Crashes
 from trainers.local.inspecting import file_failure
 from trainers.local.jobs import JobRecord, Jobs, fail, has_ended, mark
-from trainers.local.kept import pause_sentence
+from trainers.local.kept import pause_sentence, shed
 from trainers.local.places.place import Attempt, Place, exits_within
 from trainers.local.spool import append_event
 from trainers.local.train import BUSY, PAUSED
@@ -88,6 +88,7 @@ class Executor:
             if not has_ended(record.folder):
                 append_event(record.folder, "The job was cancelled.", level="warn")
                 mark(record.folder, "CANCELLED")
+                shed(record.folder)
             self._attempts.pop(record.job.id, None)
         self._wake_runner.set()
         return True
@@ -155,6 +156,10 @@ class Executor:
                 self._judge(attempt)
 
     def _fill_slots(self) -> None:
+        if (
+            len(self._attempts) >= self._slots
+        ):  # reading 200 jobs that wait took 90% of a core, five times a second
+            return
         for record in self._jobs.unfinished():
             if len(self._attempts) >= self._slots:
                 return
@@ -168,13 +173,16 @@ class Executor:
     def _judge(self, attempt: Attempt) -> None:
         """What an exit means: the end of the job, somebody else holding its lock, or a crash."""
         folder, job_id, ended = attempt.record.folder, attempt.record.job.id, attempt.exit
-        if has_ended(folder) or ended is None or ended.why is None or (folder / "PAUSED").exists():
+        if has_ended(folder):
+            return shed(folder)
+        if ended is None or ended.why is None or (folder / "PAUSED").exists():
             return
         if ended.code == PAUSED or self._adopt(attempt.record) or ended.code == BUSY:
             return  # paused and resumed at once; or another process trains it
         failure = self._crashes.add(job_id, folder, ended.why)
         if failure is not None:
-            return fail(folder, failure)
+            fail(folder, failure)
+            return shed(folder)
         text = f"The training process {ended.why}. It starts again from its last checkpoint."
         append_event(folder, text, level="warn")
 

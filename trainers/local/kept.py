@@ -1,10 +1,11 @@
-"""How far a job's checkpoints reach, the arms of a sweep added up. Loads nothing."""
+"""How far a job's checkpoints reach, the arms of a sweep added up, and what of them stays. Loads nothing."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
 
+STATE = "state.pt"
 CHECKPOINTS = ("checkpoints/step-*[0-9]", "arms/*/checkpoints/step-*[0-9]")
 
 
@@ -15,6 +16,13 @@ def steps_kept(folder: Path) -> int:
         for path in folder.glob(pattern):
             newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
     return sum(newest.values())
+
+
+def shed(folder: Path) -> None:
+    """Of a job that has ended: optimizer and random states, two thirds of a checkpoint, are for going on only."""
+    for pattern in CHECKPOINTS:
+        for checkpoint in folder.glob(pattern):
+            (checkpoint / STATE).unlink(missing_ok=True)
 
 
 def pause_sentence(folder: Path) -> str:

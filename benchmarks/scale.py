@@ -1,0 +1,172 @@
+"""What one trainer and one bot carry: the numbers of docs/scale.md. `python benchmarks/scale.py [JOBS]`
+
+The trainer is the real server over HTTP on a folder with JOBS ended jobs (10,000 unless told otherwise), made without
+training; the bot is the real Service with the stand-ins of the tests. Takes two to four minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import httpx2
+
+from bot.demo.cast import BEN
+from bot.workflows.reconcile import reconcile
+from storage.database import Database
+from tests.bot.world import KeptWorkers, Rules, World
+from tests.bot.world import world as running_world
+from tests.local.served import KEY, examples, served_here
+from tests.peers.hosted import KEY as COMPANY_KEY
+from trainers.bases import Base, find_base
+from trainers.local.jobs import Jobs, Sources
+from trainers.local.orders import parse_order
+from trainers.local.spool import LoraSettings, append_event, replace_json
+from trainers.sizing.memory import Work, trainable_parameters
+
+MODELS = {"local/toy": "/nowhere"}
+IDLE = (sys.executable, "-c", "import time; time.sleep(3600)")  # a training that takes no CPU
+CREATED = 200
+EVENTS = 2_000
+RUNS = 10
+BASES = ("smollm2-135m", "mistral-7b", "llama-3.3-70b")
+ASKED = 20
+
+
+def main(jobs: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        tell(f"one ended job's folder made directly: {1000 * fill(root, jobs):.1f} ms")
+        measure_trainer(root, jobs)
+    measure_bot()
+    measure_disk()
+
+
+def fill(root: Path, count: int) -> float:
+    """Seconds a job, fsync included."""
+    (root / "rows.jsonl").write_bytes(examples())
+    jobs, begun = Jobs(root / "jobs"), time.perf_counter()
+    for number in range(count):
+        order = parse_order({"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}})
+        record = jobs.create(order, "/nowhere", Sources(root / "rows.jsonl", None), LoraSettings(), None)
+        replace_json(record.folder / "DONE", {"step": 100, "trained_tokens": 10_000})
+    return (time.perf_counter() - begun) / count
+
+
+def measure_trainer(root: Path, jobs: int) -> None:
+    with served_here(root, MODELS, command=IDLE, slots=1) as served:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        with httpx2.Client(base_url=served.url, headers=headers, timeout=120) as http:
+            path = "/fine_tuning/jobs"
+            tell(f"first list of {jobs:,} jobs after a start: {timed(lambda: http.get(path))[0]:.2f} s")
+            tell(f"list, 20 a page: {each(lambda: http.get(path)):.1f} ms")
+            found = {"metadata[run]": "17"}
+            tell(f"list by metadata: {each(lambda: http.get(path, params=found)):.1f} ms")
+            file = http.post("/files", files={"file": ("t.jsonl", examples())}, data={"purpose": "fine-tune"})
+            order = {"model": "local/toy", "training_file": file.json()["id"]}
+            begun = time.perf_counter()
+            made = [http.post(path, json=order).json()["id"] for _ in range(CREATED)]
+            rate = CREATED / (time.perf_counter() - begun)
+            tell(f"jobs created over one connection: {rate:.0f} a second, {86400 * rate:,.0f} a day")
+            for step in range(EVENTS):
+                append_event(root / "jobs" / made[0], f"Step {step}", data={"step": step, "train_loss": 1.0})
+            tell(f"a job's state: {each(lambda: http.get(f'{path}/{made[0]}')):.1f} ms")
+            tell(
+                f"its newest events of {EVENTS:,}: {each(lambda: http.get(f'{path}/{made[0]}/events')):.1f} ms"
+            )
+        cpu = time.process_time()
+        time.sleep(5)
+        tell(
+            f"CPU of the idle server with {CREATED} jobs waiting: {20 * (time.process_time() - cpu):.0f}% of a core"
+        )
+        tell(f"memory of this process, server and jobs: {resident_mb():.0f} MB")
+
+
+def measure_bot() -> None:
+    os.environ["ACME_KEY"] = COMPANY_KEY
+    workers = KeptWorkers()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running_world(Path(name), workers, Rules(budget="1000")) as world,
+    ):
+        with counted_commits() as commits:
+            world.start_approved()
+            world.until_state("done")
+            tell(f"one run from its request to its result: {commits[0]} write transactions")
+        calls = Counter(call.method for call in world.slack.calls() if call.method.startswith("chat."))
+        tell(f"calls to Slack that write: {dict(calls)}")
+        measure_reconcile(world)
+    workers.really_close()
+
+
+def measure_reconcile(world: World) -> None:
+    for _ in range(RUNS):
+        world.start()
+        world.click(BEN, "approve_plan")
+    world.tick(2)
+    took, _ = timed(lambda: reconcile(world.service.desk))
+    tell(f"one look at {RUNS} runs in training: {1000 * took:.0f} ms, {1000 * took / RUNS:.1f} ms a run")
+
+
+def measure_disk() -> None:
+    """Rank 16 on all linear layers, as by default: matrices in float32, and two moments each while it trains."""
+    for name in BASES:
+        base = find_base(name, ask_the_hub=False)
+        assert isinstance(base, Base)
+        adapter = 4 * trainable_parameters(base.architecture, Work("lora", 1024, 8)) / 1e6
+        tell(
+            f"{name}: adapter {adapter:,.0f} MB; a job {4 * adapter:,.0f} MB once it has ended (three checkpoints and "
+            f"the result), {9 * adapter:,.0f} MB while it trains"
+        )
+
+
+@contextmanager
+def counted_commits() -> Iterator[list[int]]:
+    """Outermost write transactions."""
+    count, begin = [0], Database.immediate
+
+    @contextmanager
+    def counting(self: Database) -> Iterator[None]:
+        count[0] += not self.utils.conn.in_transaction
+        with begin(self):
+            yield
+
+    Database.immediate = counting  # type: ignore[method-assign]
+    try:
+        yield count
+    finally:
+        Database.immediate = begin  # type: ignore[method-assign]
+
+
+def each(ask: Callable[[], Any]) -> float:
+    """Milliseconds, the median."""
+    return 1000 * statistics.median(timed(ask)[0] for _ in range(ASKED))
+
+
+def timed(ask: Callable[[], Any]) -> tuple[float, Any]:
+    begun = time.perf_counter()
+    answer = ask()
+    return time.perf_counter() - begun, answer
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def tell(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
