@@ -114,7 +114,8 @@ def _embedded(settings: Settings) -> EmbeddedTrainer | None:
     if not any(row.is_started_by_us for row in settings.providers):
         return None
     trainer = settings.trainer
-    return EmbeddedTrainer(settings.data / "trainer", trainer.models, trainer.port, trainer.slots)
+    data = settings.data / "trainer"
+    return EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
 
 
 def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:

@@ -24,12 +24,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class EmbeddedTrainer:
-    """`models`: name → folder or hub id. `port` 0 takes a free one. Its output goes to `data`/trainer.log."""
+    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its
+    command line. Its output goes to `data`/trainer.log."""
 
     data: Path
     models: Mapping[str, str]
     port: int = 0
     slots: int = 1
+    arguments: tuple[str, ...] = ()
     _child: subprocess.Popen[bytes] | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -93,6 +95,7 @@ class EmbeddedTrainer:
                     *(sys.executable, "-m", "trainers.local"),
                     *("--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)),
                     *models,
+                    *self.arguments,
                     "--exit-with-parent",
                 ],
                 stdin=subprocess.PIPE,  # closed by our death, which ends the child

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from trainers.money import is_payable
+from bot.toml_reader import Reader
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
@@ -24,7 +23,6 @@ NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer doe
 
 Mode = Literal["socket", "http"]
 Blocks = Literal["newest", "classic"]
-_T = TypeVar("_T")
 
 
 class SettingsProblems(Exception):
@@ -60,13 +58,17 @@ class PeopleSettings:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one."""
+    """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one.
+
+    `arguments`: what else its command line says, of GPUs and of a cluster.
+    """
 
     models: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     slots: int = 1
     usd_per_hour: Decimal = Decimal(0)
     tokens_per_second: int = 450
+    arguments: tuple[str, ...] = ()
 
     @property
     def folders(self) -> Mapping[str, Path]:
@@ -107,7 +109,10 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "people": ("approvers", "approver_groups", "quorum"),
     "budget": ("monthly_usd", "measurement_usd"),
     "check": ("presidio",),
-    "trainer": ("models", "port", "slots", "usd_per_hour", "tokens_per_second"),
+    "trainer": (
+        *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "executor"),
+        *("ray_address", "ray_shared", "ray_python", "relay_url"),
+    ),
 }
 
 
@@ -122,7 +127,7 @@ def load_settings(
     path = config or Path(environment.get("FINETUNE_CONFIG", CONFIG_FILE))
     problems: list[str] = []
     table = _read_toml(path, must_exist=bool(config or "FINETUNE_CONFIG" in environment), problems=problems)
-    reader = _Reader(path.name, table, problems)
+    reader = Reader(path.name, table, problems)
     trainer = _trainer(reader)
     settings = Settings(
         data=path.parent / reader.text("", "data", "data"),
@@ -139,13 +144,13 @@ def load_settings(
         measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
         presidio=_presidio(reader),
     )
-    reader.check_keys()
+    reader.check_keys(KNOWN_KEYS)
     if problems:
         raise SettingsProblems(tuple(problems))
     return settings
 
 
-def _presidio(reader: _Reader) -> bool:
+def _presidio(reader: Reader) -> bool:
     wanted = reader.flag("check", "presidio")
     if wanted and not has_presidio():
         reader.problems.append(f"{reader.where('check', 'presidio')} is true, but {NO_PRESIDIO}")
@@ -156,7 +161,7 @@ def has_presidio() -> bool:
     return find_spec("presidio_analyzer") is not None
 
 
-def _slack(reader: _Reader, environment: Mapping[str, str], need_slack: bool) -> SlackSettings:
+def _slack(reader: Reader, environment: Mapping[str, str], need_slack: bool) -> SlackSettings:
     mode: Mode = "http" if reader.choice("slack", "mode", ("socket", "http")) == "http" else "socket"
     needed = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
     if mode == "http":
@@ -185,14 +190,35 @@ def _check_token(name: str, prefix: str, value: str, problems: list[str]) -> Non
         problems.append(f"{name} should start with {prefix}: another token was put there; see {where}.")
 
 
-def _trainer(reader: _Reader) -> TrainerSettings:
+def _trainer(reader: Reader) -> TrainerSettings:
+    is_on_ray = reader.choice("trainer", "executor", ("processes", "ray")) == "ray"
     return TrainerSettings(
         reader.table("trainer", "models"),
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
-        reader.whole("trainer", "slots", 1, lowest=1, highest=64),
+        reader.whole("trainer", "slots", 64 if is_on_ray else 1, lowest=1, highest=64),
         reader.usd("trainer", "usd_per_hour", "0"),
         reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
+        (*_gpu_arguments(reader), *(_ray_arguments(reader) if is_on_ray else ())),
     )
+
+
+def _gpu_arguments(reader: Reader) -> tuple[str, ...]:
+    return "--gpus-per-job", str(reader.whole("trainer", "gpus_per_job", 1, lowest=0, highest=64))
+
+
+def _ray_arguments(reader: Reader) -> tuple[str, ...]:
+    """Where its nodes have an address of ours to come to, we listen beyond this machine."""
+    if reader.text("trainer", "relay_url", "") and not reader.whole(
+        "trainer", "port", 0, lowest=0, highest=65535
+    ):
+        where = reader.where("trainer", "relay_url")
+        reader.problems.append(f"{where} needs a port of our own beside it: set port too, like port = 8021.")
+    given = ["--executor", "ray"]
+    for name in ("ray_address", "ray_python", "relay_url"):
+        value = reader.text("trainer", name, "")
+        given += [f"--{name.replace('_', '-')}", value] if value else []
+    given += ["--ray-shared"] if reader.flag("trainer", "ray_shared") else []
+    return tuple(given + (["--host", "0.0.0.0"] if "--relay-url" in given else []))  # noqa: S104 - asked for
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
@@ -215,7 +241,7 @@ def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal) -> ModelRow:
     return replace(model, usd_per_hour=usd_per_hour, source="usd_per_hour in finetune.toml", as_of=None)
 
 
-def _prices(reader: _Reader) -> tuple[PriceRow, ...]:
+def _prices(reader: Reader) -> tuple[PriceRow, ...]:
     try:
         return own_prices(reader.rows("prices"))
     except ProviderProblems as found:
@@ -242,87 +268,3 @@ def _read_toml(path: Path, *, must_exist: bool, problems: list[str]) -> Mapping[
     except OSError as error:
         problems.append(f"{path} cannot be read: {error.strerror}. FINETUNE_CONFIG should name a file.")
     return {}
-
-
-class _Reader:
-    """Takes typed values out of the TOML; notes what is wrong with file, section and key."""
-
-    def __init__(self, file: str, table: Mapping[str, Any], problems: list[str]) -> None:
-        self._file = file
-        self._table = table
-        self.problems = problems
-
-    def text(self, section: str, key: str, default: str) -> str:
-        value = self._get(section, key, default)
-        return value if isinstance(value, str) else self._wrong(section, key, 'text, like "abc"', default)
-
-    def texts(self, section: str, key: str) -> tuple[str, ...]:
-        value = self._get(section, key, [])
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        return self._wrong(section, key, 'a list of texts, like ["U123", "U456"]', ())
-
-    def whole(self, section: str, key: str, default: int, *, lowest: int, highest: int) -> int:
-        value = self._get(section, key, default)
-        if isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest:
-            return value
-        return self._wrong(section, key, f"a whole number from {lowest} to {highest}", default)
-
-    def flag(self, section: str, key: str) -> bool:
-        value = self._get(section, key, False)
-        return value if isinstance(value, bool) else self._wrong(section, key, "true or false", False)
-
-    def choice(self, section: str, key: str, choices: tuple[str, ...]) -> str:
-        value = self._get(section, key, choices[0])
-        if value in choices:
-            return str(value)
-        return self._wrong(section, key, "one of " + ", ".join(choices), choices[0])
-
-    def table(self, section: str, key: str) -> Mapping[str, str]:
-        value = self._get(section, key, {})
-        if isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values()):
-            return {str(name): item for name, item in value.items()}
-        return self._wrong(section, key, 'a table of texts, like { name = "folder" }', {})
-
-    def rows(self, section: str) -> Mapping[str, Mapping[str, Any]]:
-        """The tables in a section; what else stands there is wrong."""
-        rows = self._get("", section, {})
-        if not isinstance(rows, Mapping):
-            return self._wrong("", section, f"a section with a table a name, like [{section}.NAME]", {})
-        for name in [name for name, row in rows.items() if not isinstance(row, Mapping)]:
-            self._wrong(section, str(name), f"a table, like [{section}.NAME]", None)
-        return {str(name): row for name, row in rows.items() if isinstance(row, Mapping)}
-
-    def usd(self, section: str, key: str, default: str) -> Decimal:
-        value = self._get(section, key, default)
-        try:
-            amount = Decimal(value) if type(value) in (str, int) else Decimal("NaN")
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if is_payable(amount):
-            return amount
-        return self._wrong(section, key, 'US dollars in quotes, like "200.00"', Decimal(default))
-
-    def check_keys(self) -> None:
-        for section, known in KNOWN_KEYS.items():
-            table = self._table.get(section, {}) if section else self._table
-            if not isinstance(table, Mapping):
-                self._wrong("", section, f"a section of its own, [{section}]", None)
-                continue
-            for key in table:
-                if key not in known:
-                    near = difflib.get_close_matches(str(key), known, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-                    self.problems.append(f"{self.where(section, str(key))} is not a setting; {hint}")
-
-    def _get(self, section: str, key: str, default: Any) -> Any:
-        table = self._table.get(section, {}) if section else self._table
-        return table.get(key, default) if isinstance(table, Mapping) else default
-
-    def _wrong(self, section: str, key: str, wanted: str, default: _T) -> _T:
-        value = self._get(section, key, default)
-        self.problems.append(f"{self.where(section, key)} should be {wanted}, not {value!r}.")
-        return default
-
-    def where(self, section: str, key: str) -> str:
-        return f"{self._file}: [{section}] {key}" if section else f"{self._file}: {key}"

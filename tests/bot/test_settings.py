@@ -92,6 +92,30 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
         read(tmp_path).data = tmp_path  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ("", "--gpus-per-job 1"),
+        ("gpus_per_job = 4", "--gpus-per-job 4"),
+        ('executor = "ray"\nray_shared = true', "--gpus-per-job 1 --executor ray --ray-shared"),
+        (
+            'port = 8021\nexecutor = "ray"\nray_address = "http://ray:8265"\nrelay_url = "http://us:8021"',
+            "--gpus-per-job 1 --executor ray --ray-address http://ray:8265 --relay-url http://us:8021 --host 0.0.0.0",
+        ),
+    ],
+)
+def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted: str, tmp_path: Path) -> None:
+    settings = read(tmp_path, f"[trainer]\n{lines}\n")
+    assert " ".join(settings.trainer.arguments) == wanted
+    assert settings.trainer.slots == (64 if "ray" in lines else 1)
+
+
+def test_an_address_for_nodes_needs_a_port_that_stays(tmp_path: Path) -> None:
+    assert only_problem(tmp_path, '[trainer]\nexecutor = "ray"\nrelay_url = "http://us:8021"\n') == (
+        "finetune.toml: [trainer] relay_url needs a port of our own beside it: set port too, like port = 8021."
+    )
+
+
 def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_path: Path) -> None:
     settings = read(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Listing many jobs: ended ones are read once, and what is added or taken away on the disk is seen at once."""
+"""Many jobs on one disk: ended ones are read once and keep little; what is added or taken away is seen at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainers.local.jobs import JobRecord, Jobs, Sources
+from trainers.local.kept import shed
 from trainers.local.orders import parse_order
 from trainers.local.spool import LoraSettings
 
@@ -48,3 +49,13 @@ def test_jobs_that_others_add_or_take_away_are_seen_at_once(tmp_path: Path, sour
     second = create(other, source)
     shutil.rmtree(first.folder)
     assert ids(jobs) == {second.job.id}
+
+
+def test_a_job_that_ended_keeps_its_adapters_and_not_what_training_on_needs(tmp_path: Path) -> None:
+    for folder in ("checkpoints/step-000001", "arms/01/checkpoints/step-000002"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("state.pt", "adapter_model.safetensors"):
+            (tmp_path / folder / name).touch()
+    shed(tmp_path)
+    kept = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept == ["adapter_model.safetensors"] * 2
