@@ -39,6 +39,7 @@ IDLE = (sys.executable, "-c", "import time; time.sleep(3600)")  # a training tha
 CREATED = 200
 EVENTS = 2_000
 RUNS = 10
+COMMITS = 1_000
 BASES = ("smollm2-135m", "mistral-7b", "llama-3.3-70b")
 ASKED = 20
 
@@ -103,6 +104,7 @@ def measure_bot() -> None:
             world.start_approved()
             world.until_state("done")
             tell(f"one run from its request to its result: {commits[0]} write transactions")
+        tell(f"a bot's database writes: {commit_rate(Path(name) / 'rate.db'):,.0f} transactions a second")
         calls = Counter(call.method for call in world.slack.calls() if call.method.startswith("chat."))
         tell(f"calls to Slack that write: {dict(calls)}")
         measure_reconcile(world)
@@ -128,6 +130,18 @@ def measure_disk() -> None:
             f"{name}: adapter {adapter:,.0f} MB; a job {4 * adapter:,.0f} MB once it has ended (three checkpoints and "
             f"the result), {9 * adapter:,.0f} MB while it trains"
         )
+
+
+def commit_rate(path: Path) -> float:
+    database = Database(path)
+    database.change("CREATE TABLE rate (number INTEGER)")
+    begun = time.perf_counter()
+    for number in range(COMMITS):
+        with database.immediate():
+            database.change("INSERT INTO rate VALUES (?)", (number,))
+    seconds = time.perf_counter() - begun
+    database.close()
+    return COMMITS / seconds
 
 
 @contextmanager

@@ -195,7 +195,7 @@ def _trainer(reader: Reader) -> TrainerSettings:
     return TrainerSettings(
         reader.table("trainer", "models"),
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
-        reader.whole("trainer", "slots", 64 if is_on_ray else 1, lowest=1, highest=64),
+        reader.whole("trainer", "slots", 64 if is_on_ray else 1, lowest=1, highest=1024),
         reader.usd("trainer", "usd_per_hour", "0"),
         reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
         (*_gpu_arguments(reader), *(_ray_arguments(reader) if is_on_ray else ())),

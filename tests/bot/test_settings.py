@@ -161,7 +161,7 @@ output = "10"
         'finetune.toml: [people] approvers should be a list of texts, like ["U123", "U456"], not \'U1\'.',
         "finetune.toml: [people] quorum should be a whole number from 1 to 20, not 0.",
         'finetune.toml: [budget] monthly_usd should be US dollars in quotes, like "200.00", not 200.0.',
-        "finetune.toml: [trainer] slots should be a whole number from 1 to 64, not True.",
+        "finetune.toml: [trainer] slots should be a whole number from 1 to 1024, not True.",
         "providers.mine.base_url: is missing",
         'prices."gpt-x".input: should be USD per 1M tokens in quotes, like "2.50", not 2.5.',
     )

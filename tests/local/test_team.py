@@ -127,6 +127,8 @@ def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
         (1, LoraSettings(sharding="fsdp"), "gives each job one"),
         (2, LoraSettings(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
         (2, LoraSettings(engine="unsloth"), "the engine unsloth is run by one"),
+        (2, LoraSettings(sweep=(("lora_r", (8, 16)),)), "the arms of a sweep are trained by one"),
+        (2, LoraSettings(beta=0.1), "preference pairs are trained by one"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(

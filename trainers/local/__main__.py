@@ -49,7 +49,7 @@ RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
 )
 @click.option(
     "--slots",
-    type=click.IntRange(1, 64),
+    type=click.IntRange(1, 1024),
     help="Jobs trained at a time.  [default: one a GPU, 1 without any]",
 )
 @click.option(

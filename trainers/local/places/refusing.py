@@ -27,6 +27,12 @@ def place_refusal(place: Place, settings: LoraSettings) -> Refused | None:
             "one. Leave 'sweep' out, or ask a trainer without --gpus-per-job."
         )
         return Refused("sweep_unavailable", text, "sweep")
+    if settings.beta is not None and place.processes > 1:
+        text = (
+            f"This trainer gives each job {place.processes} processes, and preference pairs are trained by one. Leave "
+            "'method' out, or ask a trainer without --gpus-per-job."
+        )
+        return Refused("method_unavailable", text, "beta")
     return _sharding(place, settings) if settings.sharding == "fsdp" else None
 
 
