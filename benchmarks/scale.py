@@ -32,6 +32,7 @@ from trainers.bases import Base, find_base
 from trainers.local.jobs import Jobs, Sources
 from trainers.local.orders import parse_order
 from trainers.local.spool import LoraSettings, append_event, replace_json
+from trainers.local.starts import Start
 from trainers.sizing.memory import Work, trainable_parameters
 
 MODELS = {"local/toy": "/nowhere"}
@@ -56,10 +57,10 @@ def main(jobs: int) -> None:
 def fill(root: Path, count: int) -> float:
     """Seconds a job, fsync included."""
     (root / "rows.jsonl").write_bytes(examples())
-    jobs, begun = Jobs(root / "jobs"), time.perf_counter()
+    jobs, start, begun = Jobs(root / "jobs"), Start("/nowhere", "local/toy"), time.perf_counter()
     for number in range(count):
         order = parse_order({"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}})
-        record = jobs.create(order, "/nowhere", Sources(root / "rows.jsonl", None), LoraSettings(), None)
+        record = jobs.create(order, start, Sources(root / "rows.jsonl", None), LoraSettings(), None)
         replace_json(record.folder / "DONE", {"step": 100, "trained_tokens": 10_000})
     return (time.perf_counter() - begun) / count
 

@@ -11,6 +11,7 @@ from trainers.local.jobs import JobRecord, Jobs, Sources
 from trainers.local.kept import shed
 from trainers.local.orders import parse_order
 from trainers.local.spool import LoraSettings
+from trainers.local.starts import Start
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def source(tmp_path: Path) -> Sources:
 
 def create(jobs: Jobs, source: Sources) -> JobRecord:
     order = parse_order({"model": "m", "training_file": "f"})
-    return jobs.create(order, "m", source, LoraSettings(), None)
+    return jobs.create(order, Start("m", "m"), source, LoraSettings(), None)
 
 
 def ids(jobs: Jobs) -> set[str]:

@@ -76,10 +76,11 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
     from trainers.local.training import team
     from trainers.local.training.data import Row
     from trainers.local.training.memory import Room
+    from trainers.local.training.packing import fill_packs, width
 
     enter_team(rank, 2, port)
     team.join(seed=7)
-    room = Room(64, None, packs=True, tell=lambda said: None)
+    room = Room(64, None, packs=True, fill=fill_packs, width=width, tell=lambda said: None)
     rows = [Row(line, [1] * 16, [True] * 16) for line in range(1, 9)]
 
     def compute(parts: Sequence[Sequence[Row]]) -> list[int]:
