@@ -184,6 +184,23 @@ def test_pause_resume_and_cancel_take_seconds(cluster: Cluster, data: Path, tiny
         assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
 
 
+def test_a_sweep_is_trained_on_the_cluster_with_its_table_and_its_winner(
+    cluster: Cluster, data: Path, tiny_model_dir: Path
+) -> None:
+    with trainer(data, cluster, tiny_model_dir) as (client, _):
+        sweep = {"n_epochs": 2, "sweep": {"lora_r": [4, 8]}}
+        job = client.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=upload(client, examples(40)),
+            validation_file=upload(client, examples(20)),
+            extra_body={"hyperparameters": sweep},
+        )
+        done = wait_for_status(client, job.id, "succeeded", "failed", seconds=90)
+        assert done.status == "succeeded", done.error
+        assert [name.split("-")[1] for name in done.result_files] == ["results", "sweep"]
+        assert client.fine_tuning.jobs.checkpoints.list(job.id).data
+
+
 def test_a_job_that_waits_for_gpus_is_queued_and_can_be_cancelled(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
