@@ -23,8 +23,8 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
-from trainers.local.executors import is_locked
 from trainers.local.kept import steps_kept
+from trainers.local.places.processes import is_locked
 
 pytestmark = pytest.mark.slow
 SWEEP = {"lora_r": [2, 4], "learning_rate": [2e-3, 1e-2]}
