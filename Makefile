@@ -1,5 +1,5 @@
 # Each target sets up what it needs in .venv and .cache; nothing is installed elsewhere.
-#   make demo [DATA=file.csv LABEL=column TEXT=column STAY=1 TERMINAL=1]   the whole story on this machine
+#   make demo [DATA=file.csv LABEL=column TEXT=column EPOCHS=1 STAY=1 TERMINAL=1]   the whole story on this machine
 #   make test                                                              the tests
 #   make check                                                             style, types, walls, dependencies
 #   make bench                                                             the benchmarks
@@ -36,7 +36,7 @@ $(LOCAL_SLACK):
 demo: setup
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
 	@$(BIN)/finetune demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
-	  $(if $(LABEL),--label "$(LABEL)") $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
+	  $(if $(LABEL),--label "$(LABEL)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
 
 test: setup
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e and not slow"

@@ -76,6 +76,9 @@ def doctor() -> None:
 @click.option("--data", type=FILE, help="Your own file.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 50), help="Passes over the rows; by rule where it isn't said."
+)
 @click.option("--stay", is_flag=True, help="Stay up afterwards, to try it by hand.")
 @click.option("--terminal", "in_terminal", is_flag=True, help="In the terminal only, without the browser.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
@@ -86,6 +89,7 @@ def demo(
     data: Path | None,
     text: str | None,
     label: str | None,
+    epochs: int | None,
     stay: bool,
     in_terminal: bool,
     folder: Path,
@@ -94,4 +98,4 @@ def demo(
     """Play the whole story on this machine: no Slack account, no key, no GPU."""
     from bot.demo.story import Story, play
 
-    sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model)))
+    sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model, epochs)))

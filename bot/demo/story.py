@@ -39,7 +39,8 @@ RUN_PATIENCE_S = 3 * 3600.0
 
 @dataclass(frozen=True)
 class Story:
-    """What to play: `data` None is the project's own tickets; `folder` is emptied at the start."""
+    """What to play: `data` None is the project's own tickets; `folder` is emptied at the start; `epochs` None: by
+    rule."""
 
     data: Path | None
     text: str | None
@@ -48,6 +49,7 @@ class Story:
     in_terminal: bool
     folder: Path
     model: Path
+    epochs: int | None = None
 
     @property
     def file(self) -> Path:
@@ -195,7 +197,8 @@ def _say_why(workspace: Workspace, transcript: Transcript, verdict: str) -> None
 
 
 def _start(story: Story, workspace: Workspace, transcript: Transcript) -> None:
-    _type(workspace, transcript, ANA.id, f"/finetune start {story.name} {PLAN}")
+    passes = f" epochs={story.epochs}" if story.epochs else ""
+    _type(workspace, transcript, ANA.id, f"/finetune start {story.name} {PLAN}{passes}")
     transcript.until(lambda: _with_button(workspace, "approve_plan"), "the approval card", seconds=30)
 
 
