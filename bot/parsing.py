@@ -15,6 +15,7 @@ from bot.commands import (
     Curve,
     Datasets,
     Estimate,
+    Freeze,
     Help,
     Knowledge,
     Pause,
@@ -26,6 +27,7 @@ from bot.commands import (
     Start,
     Status,
     Try,
+    Unfreeze,
     Upload,
 )
 from bot.options import (
@@ -49,6 +51,8 @@ from bot.options import (
 from bot.usage import OPTIONS, USAGE
 
 __all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number"]
+
+LONGEST_REASON = 500
 
 
 def parse(text: str) -> Command | Answer:
@@ -207,6 +211,8 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "resume": _parse_resume,
     "cancel": _parse_cancel,
     "results": _parse_results,
+    "freeze": lambda rest: Freeze(rest[:LONGEST_REASON]),
+    "unfreeze": _alone(Unfreeze()),
     "try": _parse_try,
 }
 

@@ -24,6 +24,8 @@ USAGE: Mapping[str, str] = {
     "resume": "/finetune resume RUN",
     "cancel": "/finetune cancel RUN",
     "results": "/finetune results RUN",
+    "freeze": "/finetune freeze [reason]",
+    "unfreeze": "/finetune unfreeze",
     "try": "/finetune try MODEL your text",
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {

@@ -13,6 +13,7 @@ from storage.dataset_settings import AllDatasetSettings
 from storage.datasets import Datasets
 from storage.documents import Documents
 from storage.estimates import Estimates
+from storage.freezes import Freezes
 from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.preferences import Preferences
@@ -39,6 +40,7 @@ class Store:
         self.waivers = Waivers(self.database)
         self.cleanings = Cleanings(self.database)
         self.estimates = Estimates(self.database)
+        self.freezes = Freezes(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

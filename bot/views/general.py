@@ -21,6 +21,8 @@ HELP = (
     ("resume", "let it go on from where it was"),
     ("cancel", "stop a run"),
     ("results", "base against tuned, estimate beside actual"),
+    ("freeze", "start nothing new from now on; what trains goes on"),
+    ("unfreeze", "let it start again, once two approvers have said so"),
     ("try", "ask a tuned model something"),
 )
 

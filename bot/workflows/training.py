@@ -8,8 +8,9 @@ from pathlib import Path
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
 from bot.views.blocks import escape
-from bot.workflows import jobs, telling, uploads
+from bot.workflows import holding, jobs, telling, uploads
 from bot.workflows.desk import Desk
+from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
 from bot.workflows.sweeping import LEAST_USD
 from storage.records import Model, Run
@@ -31,6 +32,9 @@ def create(desk: Desk, run: Run) -> None:
         return
     if plan_hash(plan) != run.plan_hash:
         needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
+        return
+    if holding.on_run(desk, run):
+        _hold(desk, run, trainer)
         return
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
@@ -128,6 +132,15 @@ def _no_key(desk: Desk, run: Run) -> None:
         fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
 
 
+def _hold(desk: Desk, run: Run, trainer: Trainer) -> None:
+    """Frozen: nothing is created, and a job whose create got lost is still looked for."""
+    match jobs.look_for(trainer, _attempt(run), desk.clock()):
+        case jobs.Started(job):
+            _started(desk, run, job)
+        case _:
+            wait(desk, run, HOLD_S)
+
+
 def _is_surely_absent(desk: Desk, run: Run) -> bool:
     """A look for the job of a create in doubt. One that is found is taken over; else it gets time to show."""
     trainer = desk.trainers.get(run.provider)
@@ -153,10 +166,8 @@ def _file(desk: Desk, sha256: str) -> tuple[Path, str]:
 
 
 def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:
-    now = desk.clock()
-    intent = desk.store.runs.move(
-        run, "creating", now=now, tries=run.tries + 1, state_since=now, next_at=now, file_id=ready.file_id
-    )
+    with desk.store.transaction():  # a freeze comes before the intent or after it
+        intent = None if holding.on_run(desk, run) else _intend(desk, run, ready.file_id)
     if intent is None:
         return
     match jobs.send(trainer, _spec(run, plan, ready)):
@@ -166,6 +177,12 @@ def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Read
             wait(desk, intent, seconds, note=note)
         case jobs.Turned(refused):
             _refused(desk, intent, trainer, refused)
+
+
+def _intend(desk: Desk, run: Run, file_id: str) -> Run | None:
+    now = desk.clock()
+    changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": file_id}
+    return desk.store.runs.move(run, "creating", now=now, **changes)
 
 
 def _spec(run: Run, plan: Plan, ready: jobs.Ready) -> JobSpec:

@@ -21,6 +21,7 @@ from bot.views import (
     documents,
     estimate_form,
     estimates,
+    freezing,
     general,
     home,
     ladder,
@@ -42,6 +43,7 @@ from bot.views.estimate_form import Choices
 from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.status import Status
+from storage.freezes import Freeze
 from storage.records import Waiver
 from tests.views import curve_cards, made, measured, sweep_cards
 from tests.views.made import BEN, NOW
@@ -51,7 +53,7 @@ from trainers.measuring.values import Arm, Ladder, Rung
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"
-
+FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
 
 DAY = date(2026, 11, 25)
 TRAINED = Evidence(
@@ -289,6 +291,12 @@ def _runs() -> dict[str, Message]:
         "status": status.card(Status(looks[:2], _looks()[:7], [made.look("done"), *_looks()[7:]])),
         "status-of-measurements": status.card(Status([], _looks()[:1], [])),
         "status-nothing-open": status.card(Status([], [], [made.look("done")])),
+        "status-frozen": status.card(Status(looks[:1], [], [], FROZEN, ["U2"])),
+        "freeze-said": freezing.frozen(FROZEN, 2),
+        "freeze-wanted": freezing.wanted("U2", {"U1", "U3"}),
+        "freeze-wanted-alone": freezing.wanted("U2", set()),
+        "freeze-lifted": freezing.lifted(FROZEN, ["U2", "U3"]),
+        "run-held": freezing.held(runs.card(made.run("approved"), plan, Progress(), NOW), FROZEN),
         "status-empty": status.card(Status([], [], [])),
     }
 
