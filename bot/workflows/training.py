@@ -16,7 +16,7 @@ from bot.workflows.sweeping import LEAST_USD
 from storage.records import Model, Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
-from trainers.money import from_micros
+from trainers.money import from_micros, usd_micros
 from trainers.types import Hyperparameter, Job, JobSpec
 
 __all__ = ["MAX_CREATES", "SETTLE_S"]
@@ -63,7 +63,7 @@ def follow(desk: Desk, run: Run) -> None:
             str(run.job_id),
             Progress.from_json(run.progress),
             desk.clock(),
-            "cancel" if run.cancel_asked_by else run.wish,
+            "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
         )
     except Refused as refused:
         needs_human(desk, run, f"{escape(str(refused))} The job may still cost money: look there.")
@@ -72,6 +72,17 @@ def follow(desk: Desk, run: Run) -> None:
         wait(desk, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
         return
     _take(desk, run, job, progress)
+
+
+def overrun(run: Run) -> str | None:
+    """The sentence for a training that has cost more than was approved. A sweep that is told its most stops itself."""
+    plan = plan_from_json(run.plan)
+    spent = telling.training_cost(plan, Progress.from_json(run.progress))
+    if spent <= plan.maximum_micros or "max_usd" in _limits(plan):
+        return None
+    most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
+    cost = "a little more" if cost == most else cost
+    return f"Stopped because of its cost: the plan allows {most} at most, and the training had cost {cost}."
 
 
 def cancel_before_training(desk: Desk, run: Run) -> None:
@@ -243,16 +254,27 @@ def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
         case "succeeded" if not desk.trainers[run.provider].provider.can("chat"):
             _trained_elsewhere(desk, run, progress)
         case "cancelled":
-            by = f" by <@{run.cancel_asked_by}>" if run.cancel_asked_by else " on the trainer's side"
             end(
                 desk,
                 run,
                 "cancelled",
-                f"Cancelled{by}.",
-                actual_micros=telling.training_cost(plan_from_json(run.plan), progress),
+                _why_cancelled(run),
+                actual_micros=_spent_in_the_end(run, progress),
             )
         case _:
             _goes_on(desk, run, job, progress)
+
+
+def _spent_in_the_end(run: Run, progress: Progress) -> int:
+    """At least what was said before: the trainer's clock may be behind ours."""
+    plan, said = plan_from_json(run.plan), Progress.from_json(run.progress)
+    return max(telling.training_cost(plan, progress), telling.training_cost(plan, said))
+
+
+def _why_cancelled(run: Run) -> str:
+    if run.cancel_asked_by:
+        return f"Cancelled by <@{run.cancel_asked_by}>."
+    return overrun(run) or "Cancelled on the trainer's side."
 
 
 def _trained_elsewhere(desk: Desk, run: Run, progress: Progress) -> None:
@@ -272,6 +294,10 @@ def _goes_on(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
         moved = desk.store.runs.move(
             run, "training", now=now, progress=progress.to_json(), next_at=now + POLL_S
         )
+        if moved and (too_dear := overrun(moved)) and not overrun(run):  # the next look cancels its job
+            desk.store.audit.add(
+                at=now, who="finetune", action="over maximum", subject=f"run {run.id}", detail=too_dear
+            )
         if moved and moved.progress != run.progress:
             telling.progress(desk, moved)
 
