@@ -152,6 +152,11 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class Budget:
+    pass
+
+
+@dataclass(frozen=True)
 class Freeze:
     """`reason` as it was typed; '' where none was."""
 
@@ -189,6 +194,7 @@ Command = (
     | CancelMeasurement
     | Results
     | ShowMeasurement
+    | Budget
     | Freeze
     | Unfreeze
     | Try

@@ -24,6 +24,7 @@ USAGE: Mapping[str, str] = {
     "resume": "/finetune resume RUN",
     "cancel": "/finetune cancel RUN",
     "results": "/finetune results RUN",
+    "budget": "/finetune budget",
     "freeze": "/finetune freeze [reason]",
     "unfreeze": "/finetune unfreeze",
     "try": "/finetune try MODEL your text",

@@ -14,6 +14,7 @@ from storage.datasets import Datasets
 from storage.documents import Documents
 from storage.estimates import Estimates
 from storage.freezes import Freezes
+from storage.ledger import Ledger
 from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.preferences import Preferences
@@ -41,6 +42,7 @@ class Store:
         self.cleanings = Cleanings(self.database)
         self.estimates = Estimates(self.database)
         self.freezes = Freezes(self.database)
+        self.ledger = Ledger(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
