@@ -19,6 +19,7 @@ from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.preferences import Preferences
 from storage.records import Ask, Model
+from storage.replacements import Replacements
 from storage.replies import Replies
 from storage.runs import Runs
 from storage.waivers import Waivers
@@ -43,6 +44,7 @@ class Store:
         self.estimates = Estimates(self.database)
         self.freezes = Freezes(self.database)
         self.ledger = Ledger(self.database)
+        self.replacements = Replacements(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

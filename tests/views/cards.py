@@ -32,6 +32,7 @@ from bot.views import (
     plans,
     preferences,
     prices,
+    replacing,
     results,
     runs,
     status,
@@ -265,6 +266,15 @@ def _plans() -> dict[str, Message]:
             made.plan(),
             made.BUDGET,
             plans.rejected_by(BEN, "Collect 1,000 rows first."),
+        ),
+        "plan-replacing": replacing.replacing(
+            plans.approval_card(made.run("awaiting_approval"), made.plan(), made.NO_BUDGET, 1), [5, 6]
+        ),
+        "plan-replaced": plans.decided_card(
+            made.run("cancelled"),
+            made.plan(),
+            made.NO_BUDGET,
+            replacing.replaced(8, BEN, "https://example.com/p1"),
         ),
         "plan-expired": plans.decided_card(
             made.run("expired"), made.free_plan(), made.NO_BUDGET, "Nobody decided within 24 hours."
