@@ -152,6 +152,23 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class Budget:
+    pass
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """`reason` as it was typed; '' where none was."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Unfreeze:
+    pass
+
+
+@dataclass(frozen=True)
 class Try:
     model: str
     text: str
@@ -177,5 +194,8 @@ Command = (
     | CancelMeasurement
     | Results
     | ShowMeasurement
+    | Budget
+    | Freeze
+    | Unfreeze
     | Try
 )

@@ -9,12 +9,14 @@ from bot.commands import (
     AskBaseline,
     AskEstimate,
     Baseline,
+    Budget,
     Cancel,
     CancelMeasurement,
     Command,
     Curve,
     Datasets,
     Estimate,
+    Freeze,
     Help,
     Knowledge,
     Pause,
@@ -26,6 +28,7 @@ from bot.commands import (
     Start,
     Status,
     Try,
+    Unfreeze,
     Upload,
 )
 from bot.options import (
@@ -49,6 +52,8 @@ from bot.options import (
 from bot.usage import OPTIONS, USAGE
 
 __all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number"]
+
+LONGEST_REASON = 500
 
 
 def parse(text: str) -> Command | Answer:
@@ -207,6 +212,9 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "resume": _parse_resume,
     "cancel": _parse_cancel,
     "results": _parse_results,
+    "budget": _alone(Budget()),
+    "freeze": lambda rest: Freeze(rest[:LONGEST_REASON]),
+    "unfreeze": _alone(Unfreeze()),
     "try": _parse_try,
 }
 

@@ -24,6 +24,9 @@ USAGE: Mapping[str, str] = {
     "resume": "/finetune resume RUN",
     "cancel": "/finetune cancel RUN",
     "results": "/finetune results RUN",
+    "budget": "/finetune budget",
+    "freeze": "/finetune freeze [reason]",
+    "unfreeze": "/finetune unfreeze",
     "try": "/finetune try MODEL your text",
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {

@@ -240,6 +240,42 @@ CREATE TRIGGER waivers_are_append_only_delete BEFORE DELETE ON waivers
     BEGIN SELECT RAISE(ABORT, 'waivers are append-only'); END;
 """
 
+MONEY = """
+CREATE TABLE freezes (
+    id INTEGER PRIMARY KEY,
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    at REAL NOT NULL,
+    lifted_at REAL
+);
+CREATE UNIQUE INDEX one_freeze_stands ON freezes (lifted_at IS NULL) WHERE lifted_at IS NULL;
+CREATE TABLE unfreezes (
+    id INTEGER PRIMARY KEY,
+    freeze_id INTEGER NOT NULL REFERENCES freezes (id),
+    person TEXT NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (freeze_id, person)
+);
+CREATE TABLE budget_warnings (
+    month TEXT NOT NULL,
+    percent INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (month, percent)
+);
+CREATE TABLE replacements (
+    run_id INTEGER PRIMARY KEY REFERENCES runs (id),
+    by_run_id INTEGER NOT NULL REFERENCES runs (id),
+    linked_at REAL
+);
+CREATE TRIGGER freezes_are_never_forgotten BEFORE DELETE ON freezes
+    BEGIN SELECT RAISE(ABORT, 'freezes are kept'); END;
+CREATE TRIGGER unfreezes_are_append_only_update BEFORE UPDATE ON unfreezes
+    BEGIN SELECT RAISE(ABORT, 'words against a freeze are append-only'); END;
+CREATE TRIGGER unfreezes_are_append_only_delete BEFORE DELETE ON unfreezes
+    BEGIN SELECT RAISE(ABORT, 'words against a freeze are append-only'); END;
+"""
+
 
 @migrations()
 def m001_first_schema(db: SqliteUtils) -> None:
@@ -257,6 +293,12 @@ def m002_evidence(db: SqliteUtils) -> None:
 def m003_pauses(db: SqliteUtils) -> None:
     db.execute("ALTER TABLE runs ADD COLUMN wish TEXT CHECK (wish IN ('pause', 'resume'))")
     db.execute("ALTER TABLE runs ADD COLUMN wished_by TEXT")
+
+
+@migrations()
+def m004_money(db: SqliteUtils) -> None:
+    for statement in _statements(MONEY):
+        db.execute(statement)
 
 
 def _statements(script: str) -> list[str]:

@@ -13,10 +13,13 @@ from storage.dataset_settings import AllDatasetSettings
 from storage.datasets import Datasets
 from storage.documents import Documents
 from storage.estimates import Estimates
+from storage.freezes import Freezes
+from storage.ledger import Ledger
 from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.preferences import Preferences
 from storage.records import Ask, Model
+from storage.replacements import Replacements
 from storage.replies import Replies
 from storage.runs import Runs
 from storage.waivers import Waivers
@@ -39,6 +42,9 @@ class Store:
         self.waivers = Waivers(self.database)
         self.cleanings = Cleanings(self.database)
         self.estimates = Estimates(self.database)
+        self.freezes = Freezes(self.database)
+        self.ledger = Ledger(self.database)
+        self.replacements = Replacements(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

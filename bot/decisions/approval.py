@@ -8,7 +8,8 @@ from typing import Literal, assert_never
 
 VALID_FOR_S = 24 * 3600.0
 
-Action = Literal["approve", "reject", "cancel", "pause"]
+Action = Literal["approve", "reject", "cancel", "pause", "freeze", "unfreeze"]
+UNFREEZERS = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Request:
     asked_at: float
 
 
+# For an act that concerns no single run.
+NO_REQUEST = Request("", "", 0.0)
+
+
 @dataclass(frozen=True)
 class Denied:
     reason: str
@@ -53,7 +58,7 @@ def may(person: Person | None, action: Action, request: Request, policy: Policy)
     if action in ("cancel", "pause") and person.id == request.requester:
         return None
     match action:
-        case "reject" | "cancel" | "pause":
+        case "reject" | "cancel" | "pause" | "freeze" | "unfreeze":
             own = None
         case "approve":
             own = _four_eyes(person, request)
@@ -86,6 +91,11 @@ def is_expired(request: Request, now: float) -> bool:
 def has_quorum(approved_by: Collection[str], policy: Policy) -> bool:
     """Counted are those who may still approve now."""
     return len(set(approved_by) & policy.approvers) >= policy.quorum
+
+
+def may_lift(against: Collection[str], policy: Policy) -> bool:
+    """A freeze ends by the word of two different people. Counted are those who may still say it now."""
+    return len(set(against) & policy.approvers) >= UNFREEZERS
 
 
 def _who_may(policy: Policy) -> str:

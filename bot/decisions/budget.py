@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from trainers.money import usd_micros
 
+WARN_AT_PERCENT = (50, 80, 100)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -17,6 +19,13 @@ class Budget:
     @property
     def left_micros(self) -> int:
         return self.limit_micros - self.committed_micros
+
+    def warnings(self) -> tuple[int, ...]:
+        """The percents that are reached, of those at which people are warned."""
+        reached = 100 * self.committed_micros
+        return tuple(
+            one for one in WARN_AT_PERCENT if self.limit_micros and reached >= one * self.limit_micros
+        )
 
     def refusal(self, asked_micros: int) -> str | None:
         """Why `asked_micros` don't fit; None where they do. What costs nothing always fits."""

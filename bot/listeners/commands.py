@@ -10,11 +10,12 @@ from slack_sdk import WebClient
 
 from bot import commands, parsing
 from bot.results import Refusal
+from bot.views import budgets as budget_views
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
 from bot.views import estimate_form, general, measuring, models, prices, runs, status
 from bot.views.blocks import Message
-from bot.workflows import estimates, overview, plans, pricing
+from bot.workflows import budgets, estimates, freezing, overview, plans, pricing
 from bot.workflows import models as model_work
 from bot.workflows import runs as run_work
 from bot.workflows.desk import Desk
@@ -90,6 +91,12 @@ def answer_to(
             return _said(run_work.ask_pause(desk, number, person), general.sentence)
         case commands.Resume(number):
             return _said(run_work.ask_resume(desk, number, person), general.sentence)
+        case commands.Budget():
+            return budget_views.card(budgets.look(desk))
+        case commands.Freeze(reason):
+            return _said(freezing.freeze(desk, reason, person, channel), lambda _freeze: None)
+        case commands.Unfreeze():
+            return _said(freezing.unfreeze(desk, person, channel), lambda _freeze: None)
         case commands.Try():
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
         case commands.Upload() | commands.AskEstimate() | commands.AskBaseline() | commands.Knowledge():

@@ -50,3 +50,11 @@ class SlackDirectory:
             return False
         is_closed = bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
         return is_closed and not info.get("is_ext_shared")
+
+    def permalink(self, channel: str, ts: str) -> str | None:
+        """A message's address for a browser; None where Slack doesn't say."""
+        try:
+            answer = self._slack.chat_getPermalink(channel=channel, message_ts=ts)
+        except (SlackApiError, URLError, OSError):
+            return None
+        return str(answer["permalink"])

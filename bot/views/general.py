@@ -21,6 +21,9 @@ HELP = (
     ("resume", "let it go on from where it was"),
     ("cancel", "stop a run"),
     ("results", "base against tuned, estimate beside actual"),
+    ("budget", "the month's money: spent, reserved, left, and by what"),
+    ("freeze", "start nothing new from now on; what trains goes on"),
+    ("unfreeze", "let it start again, once two approvers have said so"),
     ("try", "ask a tuned model something"),
 )
 

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.views import measurements, runs
+from bot.views import freezing, measurements, runs
 from bot.views.blocks import Block, Message, context, header, listed, section
 from bot.views.measurements import MeasurementLook
 from bot.views.runs import Look
 from bot.views.words import counted
+from storage.freezes import Freeze
 
 
 @dataclass(frozen=True)
 class Status:
-    """`latest`: those that have a result, newest first."""
+    """`latest`: those that have a result, newest first. `freeze`: the one that stands, and who spoke against it."""
 
     runs: Sequence[Look]
     measurements: Sequence[MeasurementLook]
     latest: Sequence[Look | MeasurementLook]
+    freeze: Freeze | None = None
+    against: Sequence[str] = ()
 
 
 def card(status: Status) -> Message:
     lines = [*map(runs.entry, status.runs), *map(measurements.entry, status.measurements)]
-    if not lines and not status.latest:
+    frozen = [section(freezing.standing(status.freeze, status.against))] if status.freeze else []
+    if not lines and not status.latest and not frozen:
         text = (
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
@@ -31,7 +35,7 @@ def card(status: Status) -> Message:
         return Message(text, (section(text),))
     title = _title(status)
     numbers = "`/finetune results 7` shows a run, `/finetune results m3` a measurement."
-    return Message(title, (header(title), *_list(lines), *_latest(status), context(numbers)))
+    return Message(title, (header(title), *frozen, *_list(lines), *_latest(status), context(numbers)))
 
 
 def entry(one: Look | MeasurementLook) -> str:

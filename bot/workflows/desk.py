@@ -39,6 +39,8 @@ class Directory(Protocol):
 
     def is_private(self, channel: str) -> bool: ...
 
+    def permalink(self, channel: str, ts: str) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class Desk:

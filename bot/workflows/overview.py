@@ -24,7 +24,9 @@ SHOWN_DATASETS = 40  # more lines no card has room for
 
 
 def status(desk: Desk) -> Status:
-    return Status(runs.open_runs(desk), _open(desk), _latest(desk)[:LATEST_RESULTS])
+    freeze = desk.store.freezes.current()
+    against = desk.store.freezes.against(freeze) if freeze else ()
+    return Status(runs.open_runs(desk), _open(desk), _latest(desk)[:LATEST_RESULTS], freeze, against)
 
 
 def home(desk: Desk, person: str) -> Overview:

@@ -13,9 +13,10 @@ from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_ha
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.views import plans as views
+from bot.views import replacing as replacing_views
 from bot.views.blocks import Message, escape
 from bot.views.runs import SAID
-from bot.workflows import datasets, estimates, telling
+from bot.workflows import datasets, estimates, replacing, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
@@ -69,7 +70,7 @@ def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
     with desk.store.transaction():
         run = desk.store.runs.by_plan(hash_in_button)
         if run is None or run.state != "awaiting_approval":
-            return Refusal(_too_late(run))
+            return Refusal(_too_late(desk, run))
         plan = plan_from_json(run.plan)
         request = Request(run.requester, plan.uploaded_by, run.created_at)
         denied = may(look_up, "approve", request, rules)
@@ -85,7 +86,7 @@ def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
 def may_reject(desk: Desk, hash_in_button: str, person: str) -> Refusal | None:
     run = desk.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
-        return Refusal(_too_late(run))
+        return Refusal(_too_late(desk, run))
     denied = _may_reject(desk, run, person)
     return Refusal(denied.reason) if denied else None
 
@@ -94,12 +95,12 @@ def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | R
     refusal = may_reject(desk, hash_in_button, person)
     run = desk.store.runs.by_plan(hash_in_button)
     if refusal or run is None:
-        return refusal or Refusal(_too_late(run))
+        return refusal or Refusal(_too_late(desk, run))
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "rejected", now=now, error=reason)
         if moved is None:
-            return Refusal(_too_late(desk.store.runs.get(run.id)))
+            return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
         desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
         _show_decision(desk, moved, views.rejected_by(person, reason))
@@ -237,6 +238,7 @@ def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
         waiting = _same_waiting(desk, plan)
         if waiting:
             return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")
+        former = replacing.waiting(desk, plan)
         run = desk.store.runs.add(
             NewRun(
                 plan_hash=hash_of_plan,
@@ -254,7 +256,10 @@ def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
         desk.store.audit.add(
             at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
         )
-        telling.asked(desk, run, views.approval_card(run, plan, budget(desk), policy(desk).quorum))
+        for one in former:
+            replacing.replace_by(desk, one, run, budget(desk))
+        card = views.approval_card(run, plan, budget(desk), policy(desk).quorum)
+        telling.asked(desk, run, replacing.noted(desk, run, card))
     return run
 
 
@@ -284,7 +289,7 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) ->
         return run
     moved = desk.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved is None:
-        return Refusal(_too_late(desk.store.runs.get(run.id)))
+        return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
     desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=month, now=now)
     _show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
     telling.progress(desk, moved)
@@ -292,7 +297,8 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) ->
 
 
 def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget, rules: Policy) -> Message:
-    return views.partly_approved(run, plan, money, _approvals(desk, run), rules.quorum)
+    card = views.partly_approved(run, plan, money, _approvals(desk, run), rules.quorum)
+    return replacing.noted(desk, run, card)
 
 
 def _show_decision(desk: Desk, run: Run, said: str) -> None:
@@ -321,7 +327,10 @@ def _approvals(desk: Desk, run: Run) -> list[Approval]:
     return [one for one in desk.store.runs.decisions(run.id) if one.decision == "approve"]
 
 
-def _too_late(run: Run | None) -> str:
+def _too_late(desk: Desk, run: Run | None) -> str:
     if run is None:
         return "There is no such plan any more. `/finetune start` makes a new one."
+    by = desk.store.replacements.by(run.id)
+    if by is not None:
+        return replacing_views.too_late(run.id, by)
     return f"Run {run.id} has moved on: it {SAID[run.state]}."

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from bot.workflows import cleaning, datasets, estimates, evidence, models, plans, training
+from bot.workflows import budgets, cleaning, datasets, estimates, evidence, linking, models, plans, training
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
 from storage.records import Run
@@ -32,6 +32,8 @@ def reconcile(desk: Desk) -> None:
         _guarded(partial(kind.step, desk, measurement), f"measurement {measurement.id}", after_trouble)
     for run in desk.store.runs.due(now):
         _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
+    _guarded(partial(linking.link, desk), "links between plans")
+    _guarded(partial(budgets.warn, desk), "the budget's warning")
     for wish in desk.store.cleanings.waiting():
         _guarded(partial(cleaning.step, desk, wish), f"cleaning {wish.id}")
     for kept in desk.store.estimates.wanted():

@@ -14,10 +14,11 @@ from typing import Literal
 from bot.decisions.actuals import actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
-from bot.views import actuals, sweeps
+from bot.views import actuals, freezing, sweeps
 from bot.views import results as result_views
 from bot.views import runs as views
 from bot.views.blocks import Message
+from bot.workflows import holding
 from bot.workflows.calibrating import pairs, running
 from bot.workflows.desk import Desk
 from storage.records import Draft, OutboxKind, Run
@@ -61,6 +62,8 @@ def progress(desk: Desk, run: Run) -> None:
     message = views.card(
         run, plan, known_so_far, desk.clock(), spent_micros=spent, can_pause=can_pause(desk, run)
     )
+    freeze = holding.on_run(desk, run)
+    message = freezing.held(message, freeze) if freeze else message
     known = desk.store.outbox.card(f"run {run.id}") or desk.store.outbox.is_waiting(f"run {run.id}")
     once = None if known else f"run {run.id}"
     _put(desk, run, "edit" if known else "post", message, card=f"run {run.id}", once=once)

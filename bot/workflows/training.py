@@ -8,14 +8,15 @@ from pathlib import Path
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
 from bot.views.blocks import escape
-from bot.workflows import jobs, telling, uploads
+from bot.workflows import holding, jobs, telling, uploads
 from bot.workflows.desk import Desk
+from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
 from bot.workflows.sweeping import LEAST_USD
 from storage.records import Model, Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
-from trainers.money import from_micros
+from trainers.money import from_micros, usd_micros
 from trainers.types import Hyperparameter, Job, JobSpec
 
 __all__ = ["MAX_CREATES", "SETTLE_S"]
@@ -31,6 +32,9 @@ def create(desk: Desk, run: Run) -> None:
         return
     if plan_hash(plan) != run.plan_hash:
         needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
+        return
+    if holding.on_run(desk, run):
+        _hold(desk, run, trainer)
         return
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
@@ -59,7 +63,7 @@ def follow(desk: Desk, run: Run) -> None:
             str(run.job_id),
             Progress.from_json(run.progress),
             desk.clock(),
-            "cancel" if run.cancel_asked_by else run.wish,
+            "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
         )
     except Refused as refused:
         needs_human(desk, run, f"{escape(str(refused))} The job may still cost money: look there.")
@@ -68,6 +72,17 @@ def follow(desk: Desk, run: Run) -> None:
         wait(desk, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
         return
     _take(desk, run, job, progress)
+
+
+def overrun(run: Run) -> str | None:
+    """The sentence for a training that has cost more than was approved. A sweep that is told its most stops itself."""
+    plan = plan_from_json(run.plan)
+    spent = telling.training_cost(plan, Progress.from_json(run.progress))
+    if spent <= plan.maximum_micros or "max_usd" in _limits(plan):
+        return None
+    most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
+    cost = "a little more" if cost == most else cost
+    return f"Stopped because of its cost: the plan allows {most} at most, and the training had cost {cost}."
 
 
 def cancel_before_training(desk: Desk, run: Run) -> None:
@@ -128,6 +143,15 @@ def _no_key(desk: Desk, run: Run) -> None:
         fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
 
 
+def _hold(desk: Desk, run: Run, trainer: Trainer) -> None:
+    """Frozen: nothing is created, and a job whose create got lost is still looked for."""
+    match jobs.look_for(trainer, _attempt(run), desk.clock()):
+        case jobs.Started(job):
+            _started(desk, run, job)
+        case _:
+            wait(desk, run, HOLD_S)
+
+
 def _is_surely_absent(desk: Desk, run: Run) -> bool:
     """A look for the job of a create in doubt. One that is found is taken over; else it gets time to show."""
     trainer = desk.trainers.get(run.provider)
@@ -153,10 +177,8 @@ def _file(desk: Desk, sha256: str) -> tuple[Path, str]:
 
 
 def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:
-    now = desk.clock()
-    intent = desk.store.runs.move(
-        run, "creating", now=now, tries=run.tries + 1, state_since=now, next_at=now, file_id=ready.file_id
-    )
+    with desk.store.transaction():  # a freeze comes before the intent or after it
+        intent = None if holding.on_run(desk, run) else _intend(desk, run, ready.file_id)
     if intent is None:
         return
     match jobs.send(trainer, _spec(run, plan, ready)):
@@ -166,6 +188,12 @@ def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Read
             wait(desk, intent, seconds, note=note)
         case jobs.Turned(refused):
             _refused(desk, intent, trainer, refused)
+
+
+def _intend(desk: Desk, run: Run, file_id: str) -> Run | None:
+    now = desk.clock()
+    changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": file_id}
+    return desk.store.runs.move(run, "creating", now=now, **changes)
 
 
 def _spec(run: Run, plan: Plan, ready: jobs.Ready) -> JobSpec:
@@ -226,16 +254,27 @@ def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
         case "succeeded" if not desk.trainers[run.provider].provider.can("chat"):
             _trained_elsewhere(desk, run, progress)
         case "cancelled":
-            by = f" by <@{run.cancel_asked_by}>" if run.cancel_asked_by else " on the trainer's side"
             end(
                 desk,
                 run,
                 "cancelled",
-                f"Cancelled{by}.",
-                actual_micros=telling.training_cost(plan_from_json(run.plan), progress),
+                _why_cancelled(run),
+                actual_micros=_spent_in_the_end(run, progress),
             )
         case _:
             _goes_on(desk, run, job, progress)
+
+
+def _spent_in_the_end(run: Run, progress: Progress) -> int:
+    """At least what was said before: the trainer's clock may be behind ours."""
+    plan, said = plan_from_json(run.plan), Progress.from_json(run.progress)
+    return max(telling.training_cost(plan, progress), telling.training_cost(plan, said))
+
+
+def _why_cancelled(run: Run) -> str:
+    if run.cancel_asked_by:
+        return f"Cancelled by <@{run.cancel_asked_by}>."
+    return overrun(run) or "Cancelled on the trainer's side."
 
 
 def _trained_elsewhere(desk: Desk, run: Run, progress: Progress) -> None:
@@ -255,6 +294,10 @@ def _goes_on(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
         moved = desk.store.runs.move(
             run, "training", now=now, progress=progress.to_json(), next_at=now + POLL_S
         )
+        if moved and (too_dear := overrun(moved)) and not overrun(run):  # the next look cancels its job
+            desk.store.audit.add(
+                at=now, who="finetune", action="over maximum", subject=f"run {run.id}", detail=too_dear
+            )
         if moved and moved.progress != run.progress:
             telling.progress(desk, moved)
 

@@ -11,12 +11,14 @@ from bot.commands import (
     AskBaseline,
     AskEstimate,
     Baseline,
+    Budget,
     Cancel,
     CancelMeasurement,
     Command,
     Curve,
     Datasets,
     Estimate,
+    Freeze,
     Help,
     Knowledge,
     Prices,
@@ -26,6 +28,7 @@ from bot.commands import (
     Start,
     Status,
     Try,
+    Unfreeze,
     Upload,
 )
 from bot.decisions.worth.question import Question
@@ -85,6 +88,10 @@ TEN_MILLION = 10_000_000
             Curve("tickets", None, (2_000, 5_000), Decimal("0.50")),
         ),
         ("knowledge Tickets", Knowledge("tickets")),
+        ("budget", Budget()),
+        ("freeze", Freeze("")),
+        ("freeze The bill  looks odd", Freeze("The bill  looks odd")),
+        ("unfreeze", Unfreeze()),
         ("prices", Prices(())),
         ("prices gpt-4o, gpt-4o openai/gpt-4.1", Prices(("gpt-4o", "openai/gpt-4.1"))),
         (

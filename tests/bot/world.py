@@ -276,13 +276,15 @@ class World:
         """Uploaded files that the company still holds."""
         return [file.name for file in self.company.service.files.values() if file.purpose == "fine-tune"]
 
-    def seed_dataset(self, *, uploaded_by: Person = DORA, channel: Channel = PRIVATE) -> Dataset:
+    def seed_dataset(
+        self, *, uploaded_by: Person = DORA, channel: Channel = PRIVATE, called: str = "tickets"
+    ) -> Dataset:
         """As an upload leaves it, without the fetching and the worker."""
         files = self.service.settings.files
         report = checked_tickets(files)
         store = self.store
         received = store.datasets.receive(
-            NewDataset("tickets", channel.id, uploaded_by.id, "tickets.csv", "F0SEEDED"), now=self.clock
+            NewDataset(called, channel.id, uploaded_by.id, "tickets.csv", "F0SEEDED"), now=self.clock
         )
         changes = {"sha256": report.source_sha256, "report": report.to_json()}
         ready: Dataset | None = store.datasets.move(received, "ready", now=self.clock, **changes)

@@ -26,6 +26,24 @@ def test_a_run_fits_or_does_not(limit: int, committed: int, asked: int, fits: bo
     assert (budget.refusal(asked * DOLLAR) is None) == fits
 
 
+@pytest.mark.parametrize(
+    ("limit", "committed", "percents"),
+    [
+        (200, 99, ()),
+        (200, 100, (50,)),
+        (200, 160, (50, 80)),
+        (200, 200, (50, 80, 100)),
+        (200, 300, (50, 80, 100)),
+        (0, 0, ()),
+        (0, 5, ()),
+    ],
+)
+def test_people_are_warned_at_half_at_four_fifths_and_at_the_end(
+    limit: int, committed: int, percents: tuple[int, ...]
+) -> None:
+    assert Budget(limit, committed).warnings() == percents
+
+
 def test_one_micro_dollar_too_much_is_too_much() -> None:
     assert Budget(DOLLAR, 0).refusal(DOLLAR) is None
     assert Budget(DOLLAR, 0).refusal(DOLLAR + 1) is not None

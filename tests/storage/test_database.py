@@ -210,6 +210,9 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
         "approvals_are_append_only_update",
         "audit_is_append_only_delete",
         "audit_is_append_only_update",
+        "freezes_are_never_forgotten",
+        "unfreezes_are_append_only_delete",
+        "unfreezes_are_append_only_update",
         "waivers_are_append_only_delete",
         "waivers_are_append_only_update",
     ]
@@ -223,7 +226,7 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
     again = Store(tmp_path / "finetune.db")
     assert _schema(again) == schema
     assert [entry.who for entry in again.audit.entries()] == ["U1"]
-    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 3
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 4
     again.close()
 
 

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from bot.decisions.budget import Budget
 from bot.decisions.people import People
 from bot.decisions.verdict.facts import Evidence
 from bot.decisions.worth.roi import Quality
@@ -16,11 +17,13 @@ from bot.results import Progress
 from bot.tuned_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.views import (
     actuals,
+    budgets,
     curves,
     datasets,
     documents,
     estimate_form,
     estimates,
+    freezing,
     general,
     home,
     ladder,
@@ -29,6 +32,7 @@ from bot.views import (
     plans,
     preferences,
     prices,
+    replacing,
     results,
     runs,
     status,
@@ -37,11 +41,14 @@ from bot.views import (
     waivers,
 )
 from bot.views.blocks import Message
+from bot.views.budgets import Month
 from bot.views.datasets import Best, Listed
 from bot.views.estimate_form import Choices
 from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.status import Status
+from storage.freezes import Freeze
+from storage.ledger import Held
 from storage.records import Waiver
 from tests.views import curve_cards, made, measured, sweep_cards
 from tests.views.made import BEN, NOW
@@ -51,7 +58,13 @@ from trainers.measuring.values import Arm, Ladder, Rung
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"
-
+HELD = (
+    Held("run", 8, "tickets", BEN, "C1", NOW, 7_000_000, 0),
+    Held("measurement", 3, "<odd> *names*", "U2", "C1", NOW, 0, 1_250_000),
+    Held("run", 7, "tickets", "U2", "C2", NOW, 0, 2_750_000),
+)
+MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), HELD)
+FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
 
 DAY = date(2026, 11, 25)
 TRAINED = Evidence(
@@ -254,6 +267,15 @@ def _plans() -> dict[str, Message]:
             made.BUDGET,
             plans.rejected_by(BEN, "Collect 1,000 rows first."),
         ),
+        "plan-replacing": replacing.replacing(
+            plans.approval_card(made.run("awaiting_approval"), made.plan(), made.NO_BUDGET, 1), [5, 6]
+        ),
+        "plan-replaced": plans.decided_card(
+            made.run("cancelled"),
+            made.plan(),
+            made.NO_BUDGET,
+            replacing.replaced(8, BEN, "https://example.com/p1"),
+        ),
         "plan-expired": plans.decided_card(
             made.run("expired"), made.free_plan(), made.NO_BUDGET, "Nobody decided within 24 hours."
         ),
@@ -289,6 +311,17 @@ def _runs() -> dict[str, Message]:
         "status": status.card(Status(looks[:2], _looks()[:7], [made.look("done"), *_looks()[7:]])),
         "status-of-measurements": status.card(Status([], _looks()[:1], [])),
         "status-nothing-open": status.card(Status([], [], [made.look("done")])),
+        "status-frozen": status.card(Status(looks[:1], [], [], FROZEN, ["U2"])),
+        "budget": budgets.card(MONTH),
+        "budget-empty": budgets.card(replace(MONTH, budget=Budget(20_000_000, 0), held=())),
+        "budget-none-set": budgets.card(replace(MONTH, budget=Budget(0, 0), held=())),
+        "budget-half": budgets.warning(MONTH, 50),
+        "budget-used-up": budgets.warning(replace(MONTH, budget=Budget(20_000_000, 20_000_000)), 100),
+        "freeze-said": freezing.frozen(FROZEN, 2),
+        "freeze-wanted": freezing.wanted("U2", {"U1", "U3"}),
+        "freeze-wanted-alone": freezing.wanted("U2", set()),
+        "freeze-lifted": freezing.lifted(FROZEN, ["U2", "U3"]),
+        "run-held": freezing.held(runs.card(made.run("approved"), plan, Progress(), NOW), FROZEN),
         "status-empty": status.card(Status([], [], [])),
     }
 

@@ -22,9 +22,10 @@ from bot.views.blocks import escape
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.work.verdicts import Concluded
-from bot.workflows import plans, telling
+from bot.workflows import holding, plans, telling
 from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
+from bot.workflows.holding import HOLD_S
 from bot.workflows.measuring import climb, consulting, counting, measurements
 from storage.records import KeptReply, Measurement
 from trainers.measuring.values import Arm
@@ -40,6 +41,11 @@ def step(desk: Desk, measurement: Measurement) -> None:
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     if measurement.cancel_asked_by:
         _cancel(desk, measurement, plan, progress)
+        return
+    if holding.on_measurement(desk, measurement):
+        desk.store.measurements.move(
+            measurement, measurement.state, now=desk.clock(), next_at=desk.clock() + HOLD_S
+        )
         return
     match progress.stage:
         case "preparing":

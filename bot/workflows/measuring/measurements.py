@@ -11,13 +11,13 @@ from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import curves as curve_views
+from bot.views import freezing, verdicts
 from bot.views import ladder as ladder_views
 from bot.views import measuring as views
 from bot.views import tuned_curves as tuned_curve_views
-from bot.views import verdicts
 from bot.views.blocks import Message
 from bot.views.words import counted
-from bot.workflows import plans
+from bot.workflows import holding, plans
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import agreeing
 from storage.records import Draft, Measurement
@@ -80,6 +80,11 @@ def plot(desk: Desk, measurement: Measurement, card: str, path: Path | None, alt
 
 
 def _message(desk: Desk, measurement: Measurement, why: str) -> Message:
+    message, freeze = _card(desk, measurement, why), holding.on_measurement(desk, measurement)
+    return freezing.held(message, freeze) if freeze else message
+
+
+def _card(desk: Desk, measurement: Measurement, why: str) -> Message:
     if measurement.kind == "curve":
         return _curve(desk, measurement, why)
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from bot.views.blocks import escape
 from bot.views.words import counted
-from bot.workflows import jobs, uploads
+from bot.workflows import holding, jobs, uploads
+from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
 from bot.workflows.measuring import size_answers
 from bot.workflows.measuring.curve_step import CurveStep, fail, fail_in_doubt, keep, over
@@ -30,14 +31,27 @@ def move_on(step: CurveStep) -> None:
             over(step)
         case "creating" if step.is_stopped:
             _look_for(step, trainer)
+        case "waiting" | "creating" if holding.on_measurement(step.desk, step.measurement):
+            _hold(step, trainer)
         case "waiting" | "creating":
             _create(step, trainer)
         case "training":
             _follow(step, trainer)
+        case "evaluating" if holding.on_measurement(step.desk, step.measurement):
+            keep(step, seconds=HOLD_S)
         case "evaluating":
             size_answers.evaluate(step)
         case "done":
             pass
+
+
+def _hold(step: CurveStep, trainer: Trainer) -> None:
+    """Frozen: nothing is created, and a job whose create got lost is still looked for."""
+    match jobs.look_for(trainer, _attempt(step), step.desk.clock()):
+        case jobs.Started(job):
+            _started(step, job)
+        case _:
+            keep(step.noted(None), seconds=HOLD_S)
 
 
 def _create(step: CurveStep, trainer: Trainer) -> None:
@@ -58,7 +72,9 @@ def _create(step: CurveStep, trainer: Trainer) -> None:
 
 def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:
     size = step.size.to("creating", step.desk.clock(), tries=step.size.tries + 1, file_id=file_id)
-    intent = keep(step.with_size(size).noted(None))
+    with step.desk.store.transaction():  # a freeze comes before the intent or after it
+        is_held = holding.on_measurement(step.desk, step.measurement)
+        intent = None if is_held else keep(step.with_size(size).noted(None))
     if intent is None:
         return
     match jobs.send(trainer, _spec(intent, file_id)):

@@ -1,0 +1,100 @@
+"""The month's budget: what is left, what holds the rest, who asked for it and where; and the warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bot.decisions.budget import Budget
+from bot.views.blocks import Block, Message, context, escape, fields, header, listed, section
+from bot.views.words import money, short
+from storage.ledger import Held
+
+SHOWN, SHOWN_TOTALS = 12, 8
+
+
+@dataclass(frozen=True)
+class Month:
+    """`name` like 'November 2026'. `held`: newest first; what they reserve and spent is the budget's `committed`."""
+
+    name: str
+    budget: Budget
+    held: Sequence[Held]
+
+
+def card(month: Month) -> Message:
+    budget = month.budget
+    if not budget.limit_micros:
+        text = (
+            "No budget is set, so only what costs nothing can start: "
+            "`monthly_usd` under [budget] in finetune.toml sets one."
+        )
+        return Message(text, (section(text), *_details(month)))
+    title = f"{month.name}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
+    return Message(title, (header(title), fields(_facts(month)), *_details(month), context(_how())))
+
+
+def warning(month: Month, percent: int) -> Message:
+    """Once a month for each of a few percents."""
+    budget = month.budget
+    if percent >= 100:
+        cure = (
+            "What costs money is refused until next month, or until `monthly_usd` in finetune.toml is raised."
+        )
+        said = f"*The budget of {month.name} is used up*: {_of(budget)}. {cure}"
+    else:
+        said = f"*{percent}% of the budget of {month.name} is used*: {_of(budget)}."
+    text = f"{said} `/finetune budget` shows by what."
+    return Message(text, (section(text),))
+
+
+def _of(budget: Budget) -> str:
+    committed, limit = money(budget.committed_micros), money(budget.limit_micros)
+    return f"{committed} of {limit} is spent or reserved"
+
+
+def _facts(month: Month) -> list[tuple[str, str]]:
+    budget = month.budget
+    return [
+        ("Limit", money(budget.limit_micros)),
+        ("Spent", money(sum(one.spent_micros for one in month.held))),
+        ("Reserved", money(sum(one.reserved_micros for one in month.held))),
+        ("Left", money(max(budget.left_micros, 0))),
+    ]
+
+
+def _details(month: Month) -> list[Block]:
+    if not month.held:
+        return []
+    more = len(month.held) - SHOWN
+    newest = [*map(_line, month.held[:SHOWN]), *([f"… and {more:,} more"] if more > 0 else [])]
+    return [
+        *(section("*Newest first*"), listed(newest)),
+        *(section("*By person*"), listed(_totals(month.held, lambda one: f"<@{one.person}>"))),
+        *(section("*By channel*"), listed(_totals(month.held, lambda one: f"<#{one.channel}>"))),
+    ]
+
+
+def _line(one: Held) -> str:
+    name = f"Run {one.number}" if one.kind == "run" else f"Measurement m{one.number}"
+    amount = (
+        f"{money(one.reserved_micros)} reserved"
+        if one.reserved_micros
+        else f"{money(one.spent_micros)} spent"
+    )
+    return f"• *{name}* on {escape(short(one.dataset))}: {amount}, for <@{one.person}> in <#{one.channel}>"
+
+
+def _totals(held: Sequence[Held], whose: Callable[[Held], str]) -> list[str]:
+    """The greatest first."""
+    sums: dict[str, int] = {}
+    for one in held:
+        sums[whose(one)] = sums.get(whose(one), 0) + one.micros
+    ranked = sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
+    more = len(ranked) - SHOWN_TOTALS
+    lines = [f"• {name}: {money(micros)}" for name, micros in ranked[:SHOWN_TOTALS]]
+    return [*lines, f"… and {more:,} more"] if more > 0 else lines
+
+
+def _how() -> str:
+    return "The most that a run or a measurement may cost is reserved; what it did cost counts once it ends."

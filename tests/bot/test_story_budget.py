@@ -1,0 +1,107 @@
+"""The month's money as people see it, and the warnings as it is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bot.decisions.planning import plan_from_json
+from bot.demo.cast import ANA, BEN
+from bot.workflows.telling import month
+from tests.bot.test_story_ladder import ACME, PRICES, until_asked
+from tests.bot.world import PRIVATE, PUBLIC, Rules, World
+from trainers.money import from_micros, usd_micros
+
+MakeWorld = Callable[[Rules], World]
+DAYS = 24 * 3600.0
+
+
+def approve(world: World) -> int:
+    """The maximum that is reserved now."""
+    run = world.start_approved()
+    world.tick()
+    return plan_from_json(run.plan).maximum_micros
+
+
+def with_budget_of(make_world: MakeWorld, percent: int, **more: str) -> World:
+    """A run is approved that takes `percent` of the month's budget."""
+    world = make_world(Rules(budget="1"))
+    most = plan_from_json(world.start().plan).maximum_micros
+    world.rules.budget = str(from_micros(most * 100 // percent))
+    world.rules.fallback = more.get("fallback", "")
+    world.restart()
+    world.click(BEN, "approve_plan")
+    world.tick()
+    return world
+
+
+def warnings(world: World, **where: object) -> list[str]:
+    return [text for text in world.texts(**where) if "of the budget of" in text or "is used up" in text]  # type: ignore[arg-type]
+
+
+def test_a_run_and_a_measurement_are_listed_with_what_they_hold(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    asked = until_asked(world)
+    most = approve(world)
+    world.until_state("done")
+    said = world.type("/finetune budget", user=BEN)
+    spent = usd_micros(world.ledger()["settle"])
+    assert world.ledger()["settle"] <= most
+    assert f"*Run 1* on tickets: {spent} spent, for <@{ANA.id}> in <#{PRIVATE.id}>" in said
+    assert (
+        f"*Measurement m1* on tickets: {usd_micros(asked.reserved_micros)} reserved, for <@{BEN.id}>" in said
+    )
+    assert said.index("Run 1") < said.index("m1")
+    assert f"<@{ANA.id}>: {spent}" in said and "of $20.00 left" in said
+    world.type("/finetune cancel m1", user=BEN)
+    world.tick()
+    assert "reserved, for" not in world.type("/finetune budget")
+
+
+def test_what_is_listed_adds_up_to_what_the_hard_stop_counts(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    until_asked(world)
+    approve(world)
+    for _ in range(2):
+        this = month(world.clock)
+        assert sum(one.micros for one in world.store.ledger.held(this)) == world.store.committed(this) > 0
+        world.until_state("done")
+
+
+def test_another_month_begins_with_nothing_held(world: World) -> None:
+    approve(world)
+    world.until_state("done")
+    world.pass_time(32 * DAYS)
+    assert "Run 1" not in world.type("/finetune budget") and "$20.00 of $20.00" in world.type(
+        "/finetune budget"
+    )
+
+
+def test_half_of_the_budget_is_warned_of_once_where_it_happened(make_world: MakeWorld) -> None:
+    world = with_budget_of(make_world, 60)
+    (said,) = warnings(world)
+    assert "50% of the budget of" in said and "is spent or reserved" in said
+    world.tick(3)
+    world.restart()
+    world.tick(3)
+    assert len(warnings(world)) == 1
+
+
+def test_of_several_that_are_passed_at_once_the_highest_is_said(make_world: MakeWorld) -> None:
+    world = with_budget_of(make_world, 100)
+    (said,) = warnings(world)
+    assert "is used up" in said
+    world.until_state("done")  # it cost less than was reserved: no lower warning comes after the highest
+    world.tick(3)
+    assert len(warnings(world)) == 1
+    assert world.store.ledger.warned(month(world.clock)) == {50, 80, 100}
+
+
+def test_warnings_go_to_the_fallback_channel_where_one_is_set(make_world: MakeWorld) -> None:
+    world = with_budget_of(make_world, 85, fallback=PUBLIC.id)
+    assert warnings(world) == []
+    (said,) = warnings(world, channel=PUBLIC)
+    assert "80% of the budget of" in said

@@ -1,0 +1,55 @@
+"""What a freeze does to measurements: what costs money waits, a curve before its next training; the free go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.views import measuring
+from tests.bot.test_story_curve_tuned import agreed, progress, until_size, with_short_trainings
+from tests.bot.test_story_freeze import freeze, unfreeze
+from tests.bot.test_story_ladder import ACME, CHAT, PRICES, measurement, until, until_asked
+from tests.bot.world import CLEO, Rules, World
+
+MakeWorld = Callable[[Rules], World]
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return with_short_trainings(make_world(Rules(more=PRICES)))
+
+
+def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world: World) -> None:
+    world.seed_dataset()
+    freeze(world)
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    until_asked(world)
+    world.click(BEN, measuring.MEASURE)
+    world.tick(8)
+    assert measurement(world).state == "running" and world.company.count(CHAT) == 0
+    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>", "the bill looks odd")
+    unfreeze(world, BEN, CLEO)
+    until(world, "done")
+    assert world.company.count(CHAT) > 0
+
+
+def test_what_is_free_is_measured_in_a_freeze(world: World) -> None:
+    world.seed_dataset()
+    freeze(world)
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done")
+
+
+def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "training")
+    freeze(world)
+    world.until(lambda: progress(world).at == 1, "the first size to be done")
+    world.tick(8)
+    assert progress(world).sizes[1].state == "waiting" and world.jobs() == 1
+    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
+    unfreeze(world, BEN, CLEO)
+    until_size(world, 1, "training")

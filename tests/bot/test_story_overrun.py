@@ -1,0 +1,71 @@
+"""A training on our trainer, where an hour costs money: past the approved maximum its job is cancelled, and said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.decisions.planning import plan_from_json
+from bot.demo.cast import ANA, BEN
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.test_story_sweep import own
+from tests.bot.world import Rules, World
+from tests.local.served import KEY, served_here
+from trainers.money import usd_micros
+
+LOCAL = "/finetune start tickets target=local/tiny epochs=1"
+
+
+@pytest.fixture
+def training(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A job that sleeps, on a machine of $2 an hour."""
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, ("/bin/sleep", "600")) as served:
+        world = make_world(Rules(more=own(served.url, "2")))
+        world.seed_dataset()
+        world.start(LOCAL)
+        world.click(BEN, "approve_plan")
+        world.until_state("training")
+        world.until(lambda: "running_since" in str(world.run().progress), "its first step")
+        yield world
+
+
+def test_a_job_past_its_maximum_is_cancelled_said_and_settled(training: World) -> None:
+    world, plan = training, plan_from_json(training.run().plan)
+    world.pass_time(plan.maximum_micros / 2e6 * 3600 + 180)
+    run = world.until_state("cancelled")
+    most, cost = usd_micros(plan.maximum_micros), usd_micros(run.actual_micros or 0)
+    said = world.said("Stopped because of its cost")
+    assert f"the plan allows {most} at most, and the training had cost" in said and cost in said
+    assert world.ledger()["settle"] == run.actual_micros
+    assert plan.maximum_micros < (run.actual_micros or 0) < plan.maximum_micros + 110_000
+    assert any("Stopped because of its cost" in text for text in world.dms())
+    acts = [(one.who, one.action) for one in world.store.audit.entries("run 1")]
+    assert acts[-2:] == [("finetune", "over maximum"), ("finetune", "cancelled")]
+
+
+def test_a_job_within_its_maximum_goes_on(training: World) -> None:
+    plan = plan_from_json(training.run().plan)
+    training.pass_time(plan.maximum_micros / 2e6 * 3600 * 0.5)
+    training.tick(3)
+    assert training.run().state == "training"
+
+
+def test_the_stop_outlives_a_restart(training: World) -> None:
+    plan = plan_from_json(training.run().plan)
+    training.pass_time(plan.maximum_micros / 2e6 * 3600 + 60)
+    training.tick()
+    assert training.run().state == "training"
+    training.restart()
+    training.until_state("cancelled")
+    assert training.said("Stopped because of its cost")
+
+
+def test_a_person_s_cancel_past_the_maximum_is_that_person_s(training: World) -> None:
+    plan = plan_from_json(training.run().plan)
+    training.type("/finetune cancel 1")
+    training.pass_time(plan.maximum_micros / 2e6 * 3600 + 60)
+    training.until_state("cancelled")
+    assert training.said(f"Cancelled by <@{ANA.id}>")

@@ -1,0 +1,120 @@
+"""One live plan for a dataset and target: a new one voids the former's approvals, says so, and is linked from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.demo.stand_in import refused
+from bot.workflows import plans
+from storage.records import Run
+from tests.bot.test_story_freeze import freeze, unfreeze
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.world import CLEO, DORA, START, Rules, World
+
+AGAIN = f"{START} epochs=2"
+LETTERS = START.replace("tickets", "letters")
+
+
+def approve(world: World, run: Run) -> str:
+    answer = plans.approve(world.service.desk, run.plan_hash, BEN.id)
+    return "" if isinstance(answer, Run) else answer.text
+
+
+def test_a_new_plan_takes_the_place_of_the_one_that_waits_and_is_linked_from_its_card(world: World) -> None:
+    world.start()
+    world.start(AGAIN, user=CLEO)
+    assert [one.state for one in world.store.runs.newest()] == ["awaiting_approval", "cancelled"]
+    assert world.said("Run 1 withdrawn", "Replaced by run 2", f"which <@{CLEO.id}> asked for")
+    assert world.said("Run 2: train", "It replaces run 1", "whose approvals count no longer")
+    assert any("Replaced by run 2" in text for text in world.dms(ANA))
+    world.tick(2)
+    ts = world.with_button("approve_plan").ts.replace(".", "")
+    assert f"/p{ts}|run 2>" in world.said("Run 1 withdrawn")
+    acts = [(one.who, one.action, one.detail) for one in world.store.audit.entries("run 1")]
+    assert acts[-1] == (CLEO.id, "replace", "run 2")
+
+
+def test_a_quorum_counts_only_those_who_approved_the_new_plan(make_world: MakeWorld) -> None:
+    world = make_world(Rules(quorum=2))
+    world.start()
+    world.click(BEN, "approve_plan")
+    world.start(AGAIN)
+    world.click(CLEO, "approve_plan")
+    world.send()
+    assert world.run(2).state == "awaiting_approval"
+    assert world.said("Approved so far", "It replaces run 1")
+    world.click(BEN, "approve_plan")
+    world.until_state("training", 2)
+    assert world.jobs() == 1
+
+
+def test_approving_one_plan_never_starts_another(world: World) -> None:
+    first = world.start()
+    world.seed_dataset(called="letters")
+    second = world.start(LETTERS)
+    assert approve(world, first) == ""
+    world.until_state("training")
+    world.tick(3)
+    (job,) = world.company.service.jobs.values()
+    assert job.request["metadata"]["finetune_key"] == first.key
+    assert world.run(second.id).state == "awaiting_approval" and world.store.runs.decisions(second.id) == []
+
+
+def test_approving_the_former_plan_starts_neither(world: World) -> None:
+    first = world.start()
+    second = world.start(AGAIN)
+    assert "was replaced by run 2" in approve(world, first)
+    world.tick(3)
+    assert world.jobs() == 0 and world.run(second.id).state == "awaiting_approval"
+    assert world.store.runs.decisions(first.id) == [] and world.ledger() == {}
+    assert approve(world, second) == ""
+    world.until_state("training", 2)
+    (job,) = world.company.service.jobs.values()
+    assert job.request["metadata"]["finetune_key"] == second.key
+
+
+def test_an_approved_plan_that_has_not_begun_is_void_and_its_money_is_free(world: World) -> None:
+    freeze(world)
+    world.start_approved()
+    world.tick(2)
+    world.start(AGAIN)
+    assert world.run().state == "cancelled" and world.ledger()["settle"] == 0
+    assert world.said("Run 1 was cancelled", "Replaced by run 2")
+    unfreeze(world, BEN, CLEO)
+    world.tick(8)
+    assert world.jobs() == 0 and world.run(2).state == "awaiting_approval"
+
+
+def test_a_run_that_trains_goes_on_beside_a_new_plan(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.start(AGAIN)
+    world.until_state("done")
+    assert world.run(2).state == "awaiting_approval"
+
+
+def test_another_dataset_s_plan_stays(world: World) -> None:
+    world.start()
+    world.seed_dataset(called="letters")
+    world.start(LETTERS, user=DORA)
+    assert {one.state for one in world.store.runs.newest()} == {"awaiting_approval"}
+
+
+def test_a_link_that_slack_does_not_give_now_comes_later(world: World) -> None:
+    world.slack.fail("chat.getPermalink", refused("internal_error"), times=2)
+    world.start()
+    world.start(AGAIN)
+    world.tick()
+    assert "|run 2>" not in world.said("Run 1 withdrawn")
+    world.tick(3)
+    assert "|run 2>" in world.said("Run 1 withdrawn")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_chain_of_plans_leaves_the_last_one(world: World, times: int) -> None:
+    world.start()
+    for epochs in range(2, 2 + times):
+        world.start(f"{START} epochs={epochs}")
+    states = [one.state for one in world.store.runs.newest()]
+    assert states == ["awaiting_approval", *["cancelled"] * times]

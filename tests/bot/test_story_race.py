@@ -1,0 +1,94 @@
+"""Sixty-four approvals at once and money for a few: what is reserved never passes the month's budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from bot.decisions.approval import Person
+from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
+from bot.demo.cast import ANA, BEN
+from bot.results import Refusal
+from bot.workflows import plans, telling
+from bot.workflows.desk import Desk, Directory
+from storage.records import Run
+from storage.runs import NewRun
+from tests.bot.world import CLEO, Rules, World
+from tests.storage.test_database import at_once
+
+THREADS = 64
+
+
+class Remembered:
+    """What Slack said before the race: the stand-in would be the bottleneck, not the database."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._people = {one.id: directory.person(one.id) for one in (BEN, CLEO)}
+
+    def person(self, user_id: str) -> Person | None:
+        return self._people[user_id]
+
+    def members(self, group_id: str) -> frozenset[str] | None:
+        return None
+
+    def is_private(self, channel: str) -> bool:
+        return False
+
+    def permalink(self, channel: str, ts: str) -> str | None:
+        return None
+
+
+def racing(world: World) -> Desk:
+    desk = world.service.desk
+    return replace(desk, directory=Remembered(desk.directory))
+
+
+MakeWorld = Callable[[Rules], World]
+
+
+def asked(world: World, plan: Plan, number: int) -> Run:
+    """A plan like the first one, on a dataset of another name."""
+    other = replace(plan, dataset=f"tickets-{number}")
+    sha = plan_hash(other)
+    new = NewRun(
+        sha, canonical_json(other), plan_key(sha), plan.dataset_id, ANA.id, plan.channel, plan.provider
+    )
+    run: Run | None = world.store.runs.add(new, now=world.clock)
+    assert run is not None
+    return run
+
+
+def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> None:
+    world = make_world(Rules(budget="0.2"))
+    plan = plan_from_json(world.start().plan)
+    runs = [asked(world, plan, number) for number in range(THREADS)]
+    desk, answers = racing(world), list[Run | Refusal]()
+
+    def approve(number: int) -> None:
+        answers.append(plans.approve(desk, runs[number].plan_hash, BEN.id))
+        world.store.database.leave()
+
+    at_once(THREADS, approve)
+    fits = 200_000 // plan.maximum_micros
+    assert 1 < fits < THREADS
+    approved = [one for one in answers if isinstance(one, Run)]
+    refused = [one for one in answers if isinstance(one, Refusal)]
+    assert (len(approved), len(refused)) == (fits, THREADS - fits)
+    assert all("are left" in one.text for one in refused)
+    assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 200_000
+
+
+def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
+    world = make_world(Rules())
+    run = world.start()
+    maximum = plan_from_json(run.plan).maximum_micros
+    desk, answers = racing(world), list[Run | Refusal]()
+
+    def approve(number: int) -> None:
+        answers.append(plans.approve(desk, run.plan_hash, (BEN, CLEO)[number % 2].id))
+        world.store.database.leave()
+
+    at_once(THREADS, approve)
+    assert sum(isinstance(one, Run) for one in answers) == 1
+    assert world.store.committed(telling.month(world.clock)) == maximum
+    assert len(world.store.runs.decisions(run.id)) == 1
