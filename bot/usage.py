@@ -24,6 +24,7 @@ USAGE: Mapping[str, str] = {
     "resume": "/finetune resume RUN",
     "cancel": "/finetune cancel RUN",
     "results": "/finetune results RUN",
+    "audit": "/finetune audit RUN",
     "try": "/finetune try MODEL your text",
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {

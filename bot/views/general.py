@@ -21,6 +21,7 @@ HELP = (
     ("resume", "let it go on from where it was"),
     ("cancel", "stop a run"),
     ("results", "base against tuned, estimate beside actual"),
+    ("audit", "who did what to a run, and when"),
     ("try", "ask a tuned model something"),
 )
 

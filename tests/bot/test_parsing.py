@@ -10,6 +10,7 @@ from bot import options, parsing
 from bot.commands import (
     AskBaseline,
     AskEstimate,
+    Audit,
     Baseline,
     Cancel,
     CancelMeasurement,
@@ -68,6 +69,7 @@ TEN_MILLION = 10_000_000
         ("cancel 12", Cancel(12)),
         ("cancel m3", CancelMeasurement(3)),
         ("results M12", ShowMeasurement(12)),
+        ("audit #3", Audit(3)),
         ("baseline", AskBaseline()),
         ("baseline tickets", Baseline("tickets")),
         (
@@ -160,6 +162,10 @@ def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
         ("estimate tickets engine=unsloth", "`estimate` has no `engine=`."),
         ("status soon", "`soon` is not the number of a run."),
         ("cancel", "Which run?"),
+        (
+            "audit",
+            "Which run? `/finetune runs` lists them. Like this: `/finetune audit RUN`, with RUN a number like 7.",
+        ),
         ("results -x", "`-x` is not the number of a run."),
         ("cancel 9999999999", "is not the number of a run"),
         ("try", "Which model"),
