@@ -22,6 +22,7 @@ from bot.notices import Notices
 from bot.settings import Settings, SlackSettings
 from bot.watcher import Watcher
 from bot.workers import Workers
+from bot.workflows import nightly
 from bot.workflows.desk import Desk
 from bot.workflows.reconcile import reconcile
 from storage.store import Store
@@ -66,7 +67,9 @@ class Service:
             clock=clock,
         )
         self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
-        self.watcher = Watcher(lambda: reconcile(self.desk), lambda: _send(self.notices))
+        self.watcher = Watcher(
+            lambda: reconcile(self.desk), lambda: _send(self.notices), lambda: nightly.back_up(self.desk)
+        )
         self.app = _bolt(slack)
         register(self.app, self.desk, self.watcher.wake)
         self.door: _Door = (

@@ -77,6 +77,13 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True)
+class ServiceSettings:
+    """How the bot looks after itself. `backups_kept` 0: none is made at night."""
+
+    backups_kept: int = 7
+
+
+@dataclass(frozen=True)
 class Settings:
     """`measurement_usd`: the most that one measurement of models may cost. `presidio`: checks ask it, too."""
 
@@ -89,6 +96,11 @@ class Settings:
     monthly_budget_usd: Decimal
     measurement_usd: Decimal = MEASUREMENT_USD
     presidio: bool = False
+    service: ServiceSettings = ServiceSettings()
+
+    @property
+    def backups(self) -> Path:
+        return self.data / "backups"
 
     @property
     def database(self) -> Path:
@@ -104,11 +116,12 @@ class Settings:
 
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("data", "slack", "people", "budget", "check", "trainer", "providers", "prices"),
+    "": ("data", "slack", "people", "budget", "check", "trainer", "providers", "prices", "service"),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
     "budget": ("monthly_usd", "measurement_usd"),
     "check": ("presidio",),
+    "service": ("backups_kept",),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "executor"),
         *("ray_address", "ray_shared", "ray_python", "relay_url"),
@@ -143,11 +156,16 @@ def load_settings(
         monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
         measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
         presidio=_presidio(reader),
+        service=_service(reader),
     )
     reader.check_keys(KNOWN_KEYS)
     if problems:
         raise SettingsProblems(tuple(problems))
     return settings
+
+
+def _service(reader: Reader) -> ServiceSettings:
+    return ServiceSettings(reader.whole("service", "backups_kept", 7, lowest=0, highest=1000))
 
 
 def _presidio(reader: Reader) -> bool:

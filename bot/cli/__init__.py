@@ -8,6 +8,7 @@ import click
 from dotenv import load_dotenv
 
 from bot.cli.auditing import audit
+from bot.cli.backing import backup, restore
 from bot.cli.checking import check
 from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
@@ -37,6 +38,8 @@ for command in (
     calibrate,
     export,
     audit,
+    backup,
+    restore,
     doctor,
     demo,
 ):

@@ -27,6 +27,7 @@ WORDS = {
     "done": "measured it and posted the result",
     "failed": "noted that it failed",
     "cancelled": "noted that it is cancelled",
+    "restored": "put it back from a backup",
     "expired": "let the request expire",
 }
 SENTENCES = frozenset(
