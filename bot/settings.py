@@ -19,6 +19,7 @@ from trainers.types import Price
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
 MEASUREMENT_USD = Decimal(5)
+LEAST_WATCHDOG_S = 60  # one request may take 30 s, and a slow one is no hang
 NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer does that."
 
 Mode = Literal["socket", "http"]
@@ -78,9 +79,12 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """How the bot looks after itself. `backups_kept` 0: none is made at night."""
+    """How the bot looks after itself. 0 turns each off: `backups_kept` of the nights, the port of /healthz and
+    /metrics, the seconds without a tick's step after which the process ends."""
 
     backups_kept: int = 7
+    health_port: int = 0
+    watchdog_s: int = 300
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "people": ("approvers", "approver_groups", "quorum"),
     "budget": ("monthly_usd", "measurement_usd"),
     "check": ("presidio",),
-    "service": ("backups_kept",),
+    "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "executor"),
         *("ray_address", "ray_shared", "ray_python", "relay_url"),
@@ -165,7 +169,15 @@ def load_settings(
 
 
 def _service(reader: Reader) -> ServiceSettings:
-    return ServiceSettings(reader.whole("service", "backups_kept", 7, lowest=0, highest=1000))
+    watchdog_s = reader.whole("service", "watchdog_s", 300, lowest=0, highest=86_400)
+    if 0 < watchdog_s < LEAST_WATCHDOG_S:
+        where = reader.where("service", "watchdog_s")
+        reader.problems.append(f"{where} should be 0 (off) or at least {LEAST_WATCHDOG_S}, not {watchdog_s}.")
+    return ServiceSettings(
+        reader.whole("service", "backups_kept", 7, lowest=0, highest=1000),
+        reader.whole("service", "health_port", 0, lowest=0, highest=65535),
+        watchdog_s,
+    )
 
 
 def _presidio(reader: Reader) -> bool:
