@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def seen(folder: Path, now: float) -> float | None:
     file = folder / FILE
     try:
         process, touched = int(file.read_text(encoding="utf-8")), file.stat().st_mtime
-        os.kill(process, 0)
+        with suppress(PermissionError):  # it lives, as somebody else
+            os.kill(process, 0)
     except (OSError, ValueError):
         return None
     return max(now - touched, 0.0)
