@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from storage.backups import STAMP, check_integrity, copy_files, sync
 from storage.chain import Broken, Whole, verify
 from storage.database import Database, StorageError, lock_or_refuse
 from storage.driver import sqlite3
-from storage.records import Run
+from storage.records import Measurement, Run
 from storage.store import Store
 
 MARKS = ("", "-wal", "-shm")
@@ -34,8 +35,21 @@ class Restored:
     spoilt: tuple[str, ...]
 
 
-def restore(backup: Path, database: Path, files: Path, *, now: float) -> Restored:
-    """Raises StorageError, and then nothing was changed: a bot runs, or the backup is damaged or altered."""
+InDoubt = Callable[[Measurement, float], str | None]
+
+
+def restore(
+    backup: Path,
+    database: Path,
+    files: Path,
+    *,
+    now: float,
+    in_doubt: InDoubt = lambda _measurement, _now: None,
+) -> Restored:
+    """`in_doubt` gives the progress of a measurement whose jobs may exist, None where it has none.
+
+    Raises StorageError, and then nothing was changed: a bot runs, or the backup is damaged or altered.
+    """
     os.umask(0o077)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_or_refuse(database)
@@ -45,7 +59,7 @@ def restore(backup: Path, database: Path, files: Path, *, now: float) -> Restore
         fresh = database.with_name(f"{database.name}.restoring")
         _clear(fresh)
         shutil.copyfile(backup, fresh)
-        open_runs = _marked(fresh, backup, audit, now)
+        open_runs = _marked(fresh, backup, audit, now, in_doubt)
         sync(fresh)
         kept = _put_aside(database, now)
         fresh.replace(database)
@@ -71,7 +85,7 @@ def _checked(backup: Path) -> Whole:
     return found
 
 
-def _marked(fresh: Path, backup: Path, audit: Whole, now: float) -> tuple[Run, ...]:
+def _marked(fresh: Path, backup: Path, audit: Whole, now: float, in_doubt: InDoubt) -> tuple[Run, ...]:
     """The copy, migrated, with the restore in its log and each create in doubt."""
     store = Store(fresh)
     try:
@@ -84,6 +98,10 @@ def _marked(fresh: Path, backup: Path, audit: Whole, now: float) -> tuple[Run, .
                 store.audit.add(
                     at=now, who="finetune", action="restored", subject=f"run {run.id}", detail=run.state
                 )
+            for measurement in store.measurements.open():
+                progress = in_doubt(measurement, now)
+                if progress is not None:
+                    store.measurements.move(measurement, measurement.state, now=now, progress=progress)
         return tuple(store.runs.open())
     finally:
         _end(store.database, fresh)

@@ -37,13 +37,13 @@ def backup(dest: Path | None) -> None:
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
     """Put the backup FILE in the place of the database; the bot must be stopped. The replaced one is kept beside it."""
-    from bot.terminal.backing import restored
+    from bot.terminal.backing import curve_in_doubt, restored
     from storage.database import StorageError
     from storage.restoring import restore
 
     settings = load()
     try:
-        found = restore(file, settings.database, settings.files, now=time.time())
+        found = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
     except StorageError as error:
         refuse(str(error))
     click.echo(restored(found, file, settings.files))

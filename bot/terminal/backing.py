@@ -7,11 +7,12 @@ from pathlib import Path
 
 from bot.decisions.planning import plan_from_json
 from bot.terminal.audited import said as audit_said
+from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views.runs import STATE_WORDS
 from bot.views.words import counted
 from storage.backups import Backup
 from storage.chain import Broken
-from storage.records import Run
+from storage.records import Measurement, Run
 from storage.restoring import Restored
 
 NOT_IN_IT = (
@@ -73,3 +74,16 @@ def _missing(runs: Sequence[Run], files: Path) -> list[str]:
 
 def is_well(found: Backup) -> bool:
     return not found.spoilt and not isinstance(found.audit, Broken)
+
+
+def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
+    """A curve trains a model a size, one after the other: of those not begun in the backup, any may have its job."""
+    if measurement.state != "running" or measurement.kind != "curve" or not measurement.progress:
+        return None
+    if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        return None
+    known = TunedCurveProgress.from_json(measurement.progress)
+    for size in known.sizes:
+        if size.state in ("waiting", "creating"):
+            known = known.with_size(size.to("creating", now, tries=size.tries))
+    return known.to_json()

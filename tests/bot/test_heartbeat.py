@@ -18,6 +18,7 @@ from bot import heartbeat
 from bot.embedded import free_port
 from bot.heartbeat import EXIT_HUNG, Heartbeat, seen
 from bot.settings import SettingsProblems, load_settings
+from bot.workflows.reconcile import reconcile
 from tests.bot.world import Rules, World
 
 HANGS = """
@@ -71,13 +72,15 @@ def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
     heartbeat.step()  # outside of a tick it is nobody's
 
 
-def test_the_steps_of_a_real_tick_are_marks(world: World, tmp_path: Path) -> None:
+def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:
     beat = world.service.heartbeat
     world.start_approved()
     marks: list[str] = []
     beat.beat = marks.append  # type: ignore[method-assign]
-    beat.watched("reconcile", world.tick)()
-    assert len(marks) > 3, "its beginning, its end, and a run's step and messages between them"
+    beat.watched("reconcile", lambda: reconcile(world.service.desk))()
+    beat.watched("send", lambda: world.send())()
+    assert marks.count("reconcile") == 3, "its beginning, the run's step, its end"
+    assert marks.count("send") > 2
 
 
 def test_others_see_the_heartbeat_of_a_living_process_only(tmp_path: Path) -> None:

@@ -14,12 +14,15 @@ from click.testing import CliRunner
 
 from bot.cli import main
 from bot.demo.workspace import wait_until
+from bot.terminal.backing import curve_in_doubt
+from bot.tuned_curves import TunedCurveProgress
 from bot.workflows import nightly
 from bot.workflows.training import SETTLE_S
 from storage.backups import back_up
 from storage.restoring import restore
 from tests.bot.world import JOBS, World
 from tests.peers.hosted import KEY
+from tests.views import curve_cards, measured
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +90,18 @@ def test_a_list_that_lags_behind_a_restore_makes_no_second_job(world: World) -> 
     world.company.service.list_lag_s = 0
     world.until_state("training")
     assert world.jobs() == 1
+
+
+def test_sizes_of_a_curve_that_may_have_a_job_are_looked_for_first() -> None:
+    known = curve_cards.known(curve_cards.DONE, curve_cards.TRAINS, curve_cards.WAITS)
+    running = measured.measurement(
+        kind="curve", plan=curve_cards.plan().to_json(), progress=known.to_json(), state="running"
+    )
+    found = TunedCurveProgress.from_json(curve_in_doubt(running, 500.0))
+    assert [size.state for size in found.sizes] == ["done", "training", "creating"]
+    assert found.sizes[2].since == 500.0
+    assert found.sizes[:2] == known.sizes[:2]
+    assert curve_in_doubt(measured.measurement(), 500.0) is None, "a ladder has no jobs"
 
 
 def test_a_night_s_backup_is_made_once_and_restores_a_bot_without_its_disk(world: World) -> None:

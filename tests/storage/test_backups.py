@@ -12,7 +12,8 @@ from storage.backups import back_up, forget_all_but, is_due
 from storage.chain import Whole
 from storage.database import DatabaseInUse, StorageError
 from storage.driver import sqlite3
-from storage.restoring import restore
+from storage.measurements import NewMeasurement
+from storage.restoring import InDoubt, restore
 from storage.store import Store
 from tests.storage.conftest import add_run
 from tests.storage.test_audit import alter, fill
@@ -134,6 +135,18 @@ def test_a_run_that_may_have_a_job_is_looked_for_before_it_is_created(database: 
     made = back_up(database, tmp_path / "to", now=NOON)
     (run,) = restore(made.path, database, tmp_path / "files", now=NOON).open
     assert (run.state, run.state_since) == ("creating", NOON)
+
+
+def test_a_measurement_s_progress_is_what_in_doubt_makes_of_it(database: Path, tmp_path: Path) -> None:
+    store = Store(database)
+    store.measurements.add(NewMeasurement("curve", 1, "C1", "U1", "{}", "running"), now=1.0)
+    store.close()
+    made = back_up(database, tmp_path / "to", now=NOON)
+    said: InDoubt = lambda one, now: f"{one.id} at {now}"  # noqa: E731
+    restore(made.path, database, tmp_path / "files", now=NOON, in_doubt=said)
+    store = Store(database)
+    assert [one.progress for one in store.measurements.open()] == [f"1 at {NOON}"]
+    store.close()
 
 
 def test_it_is_refused_while_a_bot_runs(database: Path, tmp_path: Path) -> None:
