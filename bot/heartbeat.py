@@ -69,7 +69,10 @@ class Heartbeat:
         self._last[name] = now = self._clock()
         if now - self._touched >= TOUCHED_EVERY_S:
             self._touched = now
-            self._file.write_text(f"{os.getpid()}\n", encoding="utf-8")
+            with suppress(
+                OSError
+            ):  # the mark itself is in memory: what ails the disk must not stop the ticks
+                os.utime(self._file)
 
     def ages(self) -> dict[str, float]:
         """Seconds since each tick's last mark."""
@@ -81,6 +84,7 @@ class Heartbeat:
         return not self._limit_s or max(self.ages().values()) <= self._limit_s
 
     def start(self) -> None:
+        self._file.write_text(f"{os.getpid()}\n", encoding="utf-8")
         for name in self._last:
             self.beat(name)
         if self._limit_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -88,9 +89,15 @@ def test_others_see_the_heartbeat_of_a_living_process_only(tmp_path: Path) -> No
     beat = Heartbeat(tmp_path, ("reconcile",), 0)
     beat.start()
     assert seen(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
+    os.utime(tmp_path / "heartbeat", (1, 1))
+    beat._touched = 0
+    beat.beat("reconcile")
+    assert seen(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
     (tmp_path / "heartbeat").write_text("999999999\n")
     assert seen(tmp_path, time.time()) is None
     beat.stop()
+    beat._touched = 0
+    beat.beat("reconcile")  # without a file no tick fails
     assert not (tmp_path / "heartbeat").exists()
 
 
