@@ -46,8 +46,8 @@ class Service:
     def __init__(
         self, settings: Settings, *, clock: Callable[[], float] = time.time, workers: Workers | None = None
     ) -> None:
+        self.store = Store(settings.database)  # first: from here on what is made is for its owner alone
         settings.files.mkdir(parents=True, exist_ok=True)
-        self.store = Store(settings.database)
         self.embedded = _embedded(settings)
         self.settings = with_address(settings, self.embedded) if self.embedded else settings
         self.workers = workers or Workers()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bot.doctor import SCOPES, Finding, _clock, examine
 from bot.settings import load_settings
 from storage.database import sqlite_version, wal_is_safe
 from storage.store import Store
+from tests.bot.world import Rules, World
 from tests.peers.hosted import NOT_AVAILABLE, Hosted
 
 GOOD = """
@@ -247,3 +249,12 @@ def test_a_database_in_wal_under_a_version_that_can_corrupt_it_is_a_problem(
     finding = here["SQLite"]
     assert not finding.is_well
     assert "can corrupt a database in WAL, and this one is" in finding.said
+
+
+def test_the_folders_of_a_new_bot_are_for_its_owner_alone(make_world: Callable[[Rules], World]) -> None:
+    before = os.umask(0o022)
+    try:
+        settings = make_world(Rules()).service.settings
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (settings.data, settings.files)} == {0o700}
