@@ -80,7 +80,7 @@ def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:
     beat.beat = marks.append  # type: ignore[method-assign]
     beat.watched("reconcile", lambda: reconcile(world.service.desk))()
     beat.watched("send", lambda: world.send())()
-    assert marks.count("reconcile") == 3, "its beginning, the run's step, its end"
+    assert marks.count("reconcile") > 2, "more than its beginning and its end"
     assert marks.count("send") > 2
 
 
