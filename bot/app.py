@@ -15,13 +15,16 @@ from slack_sdk import WebClient
 
 from bot.asking.askers import Askers
 from bot.embedded import EmbeddedTrainer, with_address
+from bot.health import Health
+from bot.heartbeat import Heartbeat
 from bot.listeners import register
 from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.listeners.downloads import SlackFiles
 from bot.notices import Notices
 from bot.settings import Settings, SlackSettings
-from bot.watcher import Watcher
+from bot.watcher import RECONCILE, SEND, Watcher
 from bot.workers import Workers
+from bot.workflows import nightly
 from bot.workflows.desk import Desk
 from bot.workflows.reconcile import reconcile
 from storage.store import Store
@@ -43,8 +46,8 @@ class Service:
     def __init__(
         self, settings: Settings, *, clock: Callable[[], float] = time.time, workers: Workers | None = None
     ) -> None:
+        self.store = Store(settings.database)  # first: from here on what is made is for its owner alone
         settings.files.mkdir(parents=True, exist_ok=True)
-        self.store = Store(settings.database)
         self.embedded = _embedded(settings)
         self.settings = with_address(settings, self.embedded) if self.embedded else settings
         self.workers = workers or Workers()
@@ -66,7 +69,14 @@ class Service:
             clock=clock,
         )
         self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
-        self.watcher = Watcher(lambda: reconcile(self.desk), lambda: _send(self.notices))
+        service = settings.service
+        self.heartbeat = Heartbeat(settings.data, (RECONCILE, SEND), service.watchdog_s)
+        self.watcher = Watcher(
+            self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
+            self.heartbeat.watched(SEND, lambda: _send(self.notices)),
+            lambda: nightly.back_up(self.desk),
+        )
+        self.health = Health(settings, self.store, self.heartbeat, clock) if service.health_port else None
         self.app = _bolt(slack)
         register(self.app, self.desk, self.watcher.wake)
         self.door: _Door = (
@@ -81,6 +91,9 @@ class Service:
     def start(self) -> None:
         if self.embedded:
             self.embedded.start()
+        if self.health:
+            self.health.start()
+        self.heartbeat.start()
         self.watcher.start()
         self.door.open()
 
@@ -88,6 +101,9 @@ class Service:
         """No new work is taken, the ticks under way end, then the rest closes."""
         self.door.close()
         self.watcher.stop()
+        self.heartbeat.stop()
+        if self.health:
+            self.health.stop()
         self.askers.close()
         for trainer in self.desk.trainers.values():
             trainer.close()

@@ -106,6 +106,13 @@ class Results:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Who did what to a run."""
+
+    run: int
+
+
+@dataclass(frozen=True)
 class ShowMeasurement:
     measurement: int
 
@@ -193,6 +200,7 @@ Command = (
     | Resume
     | CancelMeasurement
     | Results
+    | Audit
     | ShowMeasurement
     | Budget
     | Freeze

@@ -5,20 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bot.settings import Settings, SettingsProblems, load_settings
+from bot.heartbeat import seen
+from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
 from storage.database import sqlite_version, wal_is_safe
 from trainers.client import Trainer
 from trainers.errors import TrainerError
 from trainers.providers import ProviderRow
 
 LEAST_FREE_GB = 5
+MOST_SKEW_S = 30
 SCOPES = frozenset(
     {
         "app_mentions:read",
@@ -54,9 +60,10 @@ def examine() -> list[Finding]:
     except SettingsProblems as found:
         findings += [Finding(False, "settings", problem) for problem in found.problems]
         settings = _settings_without_slack()
-    findings.append(_database())
+    findings.append(_database(settings))
     if settings:
         findings += [*_slack(settings), *_people(settings), *_trainers(settings), _disk(settings)]
+        findings += [*_private(settings), _bot(settings)]
     return findings
 
 
@@ -67,10 +74,22 @@ def _settings_without_slack() -> Settings | None:
         return None
 
 
-def _database() -> Finding:
-    version = ".".join(map(str, sqlite_version()))
-    journal = "WAL" if wal_is_safe(sqlite_version()) else "DELETE, since WAL can corrupt data in this version"
+def _database(settings: Settings | None) -> Finding:
+    version, is_safe = ".".join(map(str, sqlite_version())), wal_is_safe(sqlite_version())
+    journal = "WAL" if is_safe else "DELETE, since WAL can corrupt data in this version"
+    if settings and _is_in_wal(settings.database) and not is_safe:
+        cure = "the bot changes that at its next start; keep other programs off the file until then"
+        return Finding(False, "SQLite", f"{version} can corrupt a database in WAL, and this one is: {cure}")
     return Finding(True, "SQLite", f"{version}, journal {journal}")
+
+
+def _is_in_wal(path: Path) -> bool:
+    """By the file's header (sqlite.org/fileformat2.html, 1.3.3): asking SQLite would leave files beside it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(19)[18:] == b"\x02"
+    except OSError:
+        return False
 
 
 def _slack(settings: Settings) -> Iterator[Finding]:
@@ -78,6 +97,7 @@ def _slack(settings: Settings) -> Iterator[Finding]:
     if not slack.bot_token:
         return
     client = WebClient(slack.bot_token, base_url=slack.api_url, timeout=10, retry_handlers=[])
+    asked_at = time.time()
     try:
         answer = client.auth_test()
     except SlackApiError as error:
@@ -96,7 +116,23 @@ def _slack(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding(True, "Slack", f"signed in to {answer.get('team')} as {answer.get('user')}")
     headers = {name.lower(): value for name, value in answer.headers.items()}
+    yield _clock(str(headers.get("date", "")), asked_at, time.time())
     yield _scopes(str(headers.get("x-oauth-scopes", "")))
+
+
+def _clock(told: str, asked_at: float, answered_at: float) -> Finding:
+    """Slack's Date header is of whole seconds, and of a moment between asking and answer."""
+    try:
+        there = parsedate_to_datetime(told).timestamp()
+    except ValueError:
+        return Finding(True, "clock", "Slack didn't tell its time")
+    behind, ahead = there - answered_at, asked_at - (there + 1)
+    skew = max(behind, ahead, 0.0)
+    if skew <= MOST_SKEW_S:
+        return Finding(True, "clock", "agrees with Slack's")
+    way = "behind" if behind > ahead else "ahead of"
+    cure = "let the network set it: timedatectl set-ntp true. Beyond 300 s Slack's requests are refused"
+    return Finding(False, "clock", f"is {skew:.0f} s {way} Slack's: {cure}")
 
 
 def _scopes(granted: str) -> Finding:
@@ -171,3 +207,34 @@ def _disk(settings: Settings) -> Finding:
         "disk",
         said if free >= LEAST_FREE_GB else f"{said}: training needs {LEAST_FREE_GB}",
     )
+
+
+def _private(settings: Settings) -> Iterator[Finding]:
+    """What holds customers' words or secrets, where it is there."""
+    trainer = settings.data / "trainer"
+    for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), (trainer / "trainer.key", 0o600)):
+        if path.exists():
+            yield _permissions(path, mode)
+
+
+def _permissions(path: Path, mode: int) -> Finding:
+    found = path.stat()
+    if found.st_uid != os.geteuid():
+        cure = f"run the bot as its owner, or: chown -R $(id -un) {path}"
+        return Finding(
+            False, "permissions", f"{path} belongs to user {found.st_uid}, not to this one: {cure}"
+        )
+    now = stat.S_IMODE(found.st_mode)
+    if now & 0o077:
+        return Finding(False, "permissions", f"others may use {path} ({now:o}): chmod {mode:o} {path}")
+    return Finding(True, "permissions", f"{path} is for its owner alone")
+
+
+def _bot(settings: Settings) -> Finding:
+    age = seen(settings.data, time.time())
+    if age is None:
+        return Finding(True, "bot", "none runs on this data")
+    if age > LEAST_WATCHDOG_S:
+        cure = "start it again, and see its log for what it was doing"
+        return Finding(False, "bot", f"runs, but took no step for {age:.0f} s: {cure}")
+    return Finding(True, "bot", f"runs, its last step was {age:.0f} s ago")

@@ -16,6 +16,7 @@ from urllib.error import URLError
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
+from bot import heartbeat
 from bot.settings import Blocks
 from storage.records import OutboxItem
 from storage.store import Store
@@ -65,6 +66,7 @@ class Notices:
         return self.clock() >= self._next_allowed.get(_lane(item), 0.0)
 
     def _send(self, item: OutboxItem) -> bool:
+        heartbeat.step()
         if item.private and self._place(item.channel, item)[0] != item.channel:
             self._give_up_private(item)
             return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from bot.commands import (
     AskBaseline,
     AskEstimate,
+    Audit,
     Baseline,
     Budget,
     Cancel,
@@ -144,6 +145,11 @@ def _parse_results(rest: str) -> Command | Answer:
     return _needs_run("results", rest) if number is None else Results(number)
 
 
+def _parse_audit(rest: str) -> Command | Answer:
+    number = run_number(rest)
+    return _needs_run("audit", rest) if number is None else Audit(number)
+
+
 def _parse_try(rest: str) -> Command | Answer:
     model, text = first_word(rest)
     if not text:
@@ -215,6 +221,7 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "budget": _alone(Budget()),
     "freeze": lambda rest: Freeze(rest[:LONGEST_REASON]),
     "unfreeze": _alone(Unfreeze()),
+    "audit": _parse_audit,
     "try": _parse_try,
 }
 

@@ -19,6 +19,7 @@ from trainers.types import Price
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
 MEASUREMENT_USD = Decimal(5)
+LEAST_WATCHDOG_S = 60  # one request may take 30 s, and a slow one is no hang
 NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer does that."
 
 Mode = Literal["socket", "http"]
@@ -77,6 +78,16 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True)
+class ServiceSettings:
+    """How the bot looks after itself. 0 turns each off: `backups_kept` of the nights, the port of /healthz and
+    /metrics, the seconds without a tick's step after which the process ends."""
+
+    backups_kept: int = 7
+    health_port: int = 0
+    watchdog_s: int = 300
+
+
+@dataclass(frozen=True)
 class Settings:
     """`measurement_usd`: the most that one measurement of models may cost. `presidio`: checks ask it, too."""
 
@@ -89,6 +100,11 @@ class Settings:
     monthly_budget_usd: Decimal
     measurement_usd: Decimal = MEASUREMENT_USD
     presidio: bool = False
+    service: ServiceSettings = ServiceSettings()
+
+    @property
+    def backups(self) -> Path:
+        return self.data / "backups"
 
     @property
     def database(self) -> Path:
@@ -104,11 +120,12 @@ class Settings:
 
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("data", "slack", "people", "budget", "check", "trainer", "providers", "prices"),
+    "": ("data", "slack", "people", "budget", "check", "trainer", "providers", "prices", "service"),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
     "budget": ("monthly_usd", "measurement_usd"),
     "check": ("presidio",),
+    "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "executor"),
         *("ray_address", "ray_shared", "ray_python", "relay_url"),
@@ -143,11 +160,24 @@ def load_settings(
         monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
         measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
         presidio=_presidio(reader),
+        service=_service(reader),
     )
     reader.check_keys(KNOWN_KEYS)
     if problems:
         raise SettingsProblems(tuple(problems))
     return settings
+
+
+def _service(reader: Reader) -> ServiceSettings:
+    watchdog_s = reader.whole("service", "watchdog_s", 300, lowest=0, highest=86_400)
+    if 0 < watchdog_s < LEAST_WATCHDOG_S:
+        where = reader.where("service", "watchdog_s")
+        reader.problems.append(f"{where} should be 0 (off) or at least {LEAST_WATCHDOG_S}, not {watchdog_s}.")
+    return ServiceSettings(
+        reader.whole("service", "backups_kept", 7, lowest=0, highest=1000),
+        reader.whole("service", "health_port", 0, lowest=0, highest=65535),
+        watchdog_s,
+    )
 
 
 def _presidio(reader: Reader) -> bool:

@@ -27,6 +27,7 @@ USAGE: Mapping[str, str] = {
     "budget": "/finetune budget",
     "freeze": "/finetune freeze [reason]",
     "unfreeze": "/finetune unfreeze",
+    "audit": "/finetune audit RUN",
     "try": "/finetune try MODEL your text",
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {

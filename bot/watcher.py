@@ -10,23 +10,37 @@ from datetime import UTC, datetime
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+LOOK_AFTER_S = 300
 RECONCILE = "reconcile"
 SEND = "send"
+LOOK_AFTER = "look after"
 
 
 class Watcher:
-    """Calls `reconcile` and `send` again and again, each never twice at once. `wake` makes both run now."""
+    """Calls `reconcile` and `send` again and again, each never twice at once. `wake` makes both run now.
+
+    `look_after`, what may take long and can wait, is called every five minutes.
+    """
 
     def __init__(
-        self, reconcile: Callable[[], None], send: Callable[[], None], *, seconds: float = 1.0
+        self,
+        reconcile: Callable[[], None],
+        send: Callable[[], None],
+        look_after: Callable[[], None] = lambda: None,
+        *,
+        seconds: float = 1.0,
     ) -> None:
         self._scheduler = BackgroundScheduler(timezone=UTC)
-        for name, work in ((RECONCILE, reconcile), (SEND, send)):
+        for name, work, every in (
+            (RECONCILE, reconcile, seconds),
+            (SEND, send, seconds),
+            (LOOK_AFTER, look_after, LOOK_AFTER_S),
+        ):
             self._scheduler.add_job(
                 work,
                 "interval",
                 id=name,
-                seconds=seconds,
+                seconds=every,
                 max_instances=1,
                 coalesce=True,
                 misfire_grace_time=None,

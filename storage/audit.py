@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
+from storage.chain import GENESIS, entry_hash, misfit
 from storage.database import Database
 from storage.records import AuditEntry
-
-GENESIS = "0" * 64
 
 
 class Audit:
@@ -30,7 +26,7 @@ class Audit:
                     subject,
                     detail,
                     previous,
-                    _hash(previous, at, who, action, subject, detail),
+                    entry_hash(previous, at, who, action, subject, detail),
                 ),
             )
 
@@ -42,15 +38,10 @@ class Audit:
         return [AuditEntry(**row) for row in rows]
 
     def first_broken(self) -> AuditEntry | None:
-        """The first entry whose hash does not fit its content and its predecessor."""
+        """The first entry that does not fit its content and its predecessor."""
         previous = GENESIS
-        for entry in self.entries():
-            expected = _hash(previous, entry.at, entry.who, entry.action, entry.subject, entry.detail)
-            if entry.previous != previous or entry.hash != expected:
+        for number, entry in enumerate(self.entries(), start=1):
+            if misfit(entry, number, previous):
                 return entry
             previous = entry.hash
         return None
-
-
-def _hash(previous: str, at: float, who: str, action: str, subject: str, detail: str) -> str:
-    return hashlib.sha256(json.dumps([previous, at, who, action, subject, detail]).encode()).hexdigest()

@@ -35,7 +35,7 @@ class Database:
         os.umask(0o077)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = _lock_or_refuse(path)
+        self._lock = lock_or_refuse(path)
         self._local = threading.local()
         migrations.apply(self.utils)
 
@@ -117,7 +117,7 @@ def _connect(path: Path) -> SqliteUtils:
     return SqliteUtils(connection)
 
 
-def _lock_or_refuse(path: Path) -> int:
+def lock_or_refuse(path: Path) -> int:
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

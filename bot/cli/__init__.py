@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from dotenv import load_dotenv
 
+from bot.cli.auditing import audit
+from bot.cli.backing import backup, restore
 from bot.cli.checking import check
 from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
@@ -35,6 +37,9 @@ for command in (
     plan_memory,
     calibrate,
     export,
+    audit,
+    backup,
+    restore,
     doctor,
     demo,
 ):

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
+from bot.settings import SettingsProblems
 
 
 @click.command()
@@ -29,7 +30,7 @@ def run() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         service = Service(settings)
-    except StorageError as error:
+    except (StorageError, SettingsProblems) as error:
         refuse(str(error))
     except SlackApiError as error:
         refuse(

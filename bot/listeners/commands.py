@@ -10,12 +10,12 @@ from slack_sdk import WebClient
 
 from bot import commands, parsing
 from bot.results import Refusal
+from bot.views import audits, estimate_form, general, measuring, models, prices, runs, status
 from bot.views import budgets as budget_views
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
-from bot.views import estimate_form, general, measuring, models, prices, runs, status
 from bot.views.blocks import Message
-from bot.workflows import budgets, estimates, freezing, overview, plans, pricing
+from bot.workflows import auditing, budgets, estimates, freezing, overview, plans, pricing
 from bot.workflows import models as model_work
 from bot.workflows import runs as run_work
 from bot.workflows.desk import Desk
@@ -83,6 +83,8 @@ def answer_to(
             return status.card(overview.status(desk))
         case commands.Status(number) | commands.Results(number):
             return _said(run_work.look(desk, number or 0), runs.look)
+        case commands.Audit(number):
+            return _said(auditing.look(desk, number, person), audits.card)
         case commands.Runs():
             return runs.listing(run_work.latest(desk))
         case commands.Cancel(number):

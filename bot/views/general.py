@@ -24,6 +24,7 @@ HELP = (
     ("budget", "the month's money: spent, reserved, left, and by what"),
     ("freeze", "start nothing new from now on; what trains goes on"),
     ("unfreeze", "let it start again, once two approvers have said so"),
+    ("audit", "who did what to a run, and when"),
     ("try", "ask a tuned model something"),
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
+from bot import heartbeat
 from bot.workflows import budgets, cleaning, datasets, estimates, evidence, linking, models, plans, training
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
@@ -63,6 +64,7 @@ def step(desk: Desk, run: Run) -> None:
 
 def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
     """The tick's one boundary: a fault of ours is logged with what it was about, and the tick goes on."""
+    heartbeat.step()
     try:
         work()
     except Exception:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
 from bot.demo.stand_in import StandIn, broken, cut_off, refused
-from bot.doctor import SCOPES, Finding, examine
+from bot.doctor import SCOPES, Finding, _clock, examine
 from bot.settings import load_settings
+from storage.database import sqlite_version, wal_is_safe
+from storage.store import Store
+from tests.bot.world import Rules, World
 from tests.peers.hosted import NOT_AVAILABLE, Hosted
 
 GOOD = """
@@ -73,8 +81,8 @@ def here(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Ins
 def test_an_installation_in_order(here: Installation) -> None:
     findings = {finding.what: finding for finding in examine()}
     assert list(findings) == [
-        *("settings", "SQLite", "Slack", "scopes"),
-        *("approvers", "budget", "own trainer", "disk"),
+        *("settings", "SQLite", "Slack", "clock", "scopes"),
+        *("approvers", "budget", "own trainer", "disk", "bot"),
     ]
     assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
     assert findings["Slack"].said == "signed in to Stand-in as finetune"
@@ -83,6 +91,8 @@ def test_an_installation_in_order(here: Installation) -> None:
     assert findings["budget"].said == "$200 a month"
     assert findings["own trainer"].said == "starts with tiny"
     assert "journal " in findings["SQLite"].said
+    assert findings["clock"].said == "agrees with Slack's"
+    assert findings["bot"].said == "none runs on this data"
 
 
 def test_it_changes_nothing(here: Installation) -> None:
@@ -186,3 +196,65 @@ def test_a_provider_s_no_is_said_and_its_key_is_not(here: Installation) -> None:
 def test_a_data_folder_that_is_not_yet_there_is_measured_where_it_will_be(here: Installation) -> None:
     here.settings(('data = "data"', 'data = "not/yet/there"'))
     assert f"GB free in {here.folder}" in here["disk"].said
+
+
+@pytest.mark.parametrize(
+    ("here_s", "said"),
+    [
+        (400, "is (399|400) s ahead of Slack's: let the network set it"),
+        (-400, "is (399|400) s behind Slack's"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_said_with_its_cure(here_s: float, said: str) -> None:
+    now = time.time()
+    finding = _clock(formatdate(now, usegmt=True), now + here_s, now + here_s)
+    assert not finding.is_well
+    assert re.match(said, finding.said)
+
+
+def test_a_slow_answer_is_no_wrong_clock() -> None:
+    assert _clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_well
+    assert _clock("", 0, 0).said == "Slack didn't tell its time"
+
+
+def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Installation) -> None:
+    (here.folder / ".env").write_text("")
+    (here.folder / ".env").chmod(0o644)
+    (here.folder / "data").mkdir(mode=0o700)
+    found = [finding for finding in examine() if finding.what == "permissions"]
+    assert [finding.is_well for finding in found] == [True, False]
+    assert found[1].said == "others may use .env (644): chmod 600 .env"
+    (here.folder / ".env").chmod(0o600)
+    assert all(finding.is_well for finding in examine() if finding.what == "permissions")
+
+
+def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
+    (here.folder / "data").mkdir()
+    beat = here.folder / "data" / "heartbeat"
+    beat.write_text(f"{os.getpid()}\n")
+    assert re.match(r"runs, its last step was \d s ago", here["bot"].said)
+    os.utime(beat, (time.time() - 90, time.time() - 90))
+    finding = here["bot"]
+    assert not finding.is_well
+    assert re.match(r"runs, but took no step for (89|90|91) s: start it again", finding.said)
+
+
+@pytest.mark.skipif(not wal_is_safe(sqlite_version()), reason="the journal is never WAL here")
+def test_a_database_in_wal_under_a_version_that_can_corrupt_it_is_a_problem(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(here.folder / "data" / "finetune.db").close()
+    assert here["SQLite"].is_well
+    monkeypatch.setattr("bot.doctor.sqlite_version", lambda: (3, 46, 1))
+    finding = here["SQLite"]
+    assert not finding.is_well
+    assert "can corrupt a database in WAL, and this one is" in finding.said
+
+
+def test_the_folders_of_a_new_bot_are_for_its_owner_alone(make_world: Callable[[Rules], World]) -> None:
+    before = os.umask(0o022)
+    try:
+        settings = make_world(Rules()).service.settings
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (settings.data, settings.files)} == {0o700}

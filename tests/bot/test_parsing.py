@@ -10,6 +10,7 @@ from bot import options, parsing
 from bot.commands import (
     AskBaseline,
     AskEstimate,
+    Audit,
     Baseline,
     Budget,
     Cancel,
@@ -71,6 +72,7 @@ TEN_MILLION = 10_000_000
         ("cancel 12", Cancel(12)),
         ("cancel m3", CancelMeasurement(3)),
         ("results M12", ShowMeasurement(12)),
+        ("audit #3", Audit(3)),
         ("baseline", AskBaseline()),
         ("baseline tickets", Baseline("tickets")),
         (
@@ -167,6 +169,10 @@ def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
         ("estimate tickets engine=unsloth", "`estimate` has no `engine=`."),
         ("status soon", "`soon` is not the number of a run."),
         ("cancel", "Which run?"),
+        (
+            "audit",
+            "Which run? `/finetune runs` lists them. Like this: `/finetune audit RUN`, with RUN a number like 7.",
+        ),
         ("results -x", "`-x` is not the number of a run."),
         ("cancel 9999999999", "is not the number of a run"),
         ("try", "Which model"),

@@ -17,6 +17,7 @@ from bot.results import Progress
 from bot.tuned_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.views import (
     actuals,
+    audits,
     budgets,
     curves,
     datasets,
@@ -307,6 +308,7 @@ def _runs() -> dict[str, Message]:
             made.run("needs_human"), plan, "Creating the job stayed without a clear answer 5 times."
         ),
         "run-list": runs.listing(looks),
+        "run-audit": audits.card(audits.History(7, made.AUDITED)),
         "run-list-empty": runs.listing([]),
         "status": status.card(Status(looks[:2], _looks()[:7], [made.look("done"), *_looks()[7:]])),
         "status-of-measurements": status.card(Status([], _looks()[:1], [])),

@@ -21,7 +21,7 @@ from bot.decisions.worth.roi import Estimate, Inputs, Range, Training, Usage, es
 from bot.decisions.worth.simulation import simulate
 from bot.results import Advice, ArmScore, ChangedRow, Progress, RunResult
 from bot.views.runs import Look
-from storage.records import Approval, Ask, Dataset, Run, RunState
+from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.values import NO_CHOICES
 from trainers.pricing import PriceRow
@@ -32,6 +32,19 @@ from trainers.types import Answer, Price
 ANA, BEN, CLEO = "U0ANA", "U0BEN", "U0CLEO"
 NOW = 1_790_000_000.0
 HASH = "3f9a61c2b7d4" + "0" * 52
+AUDITED = tuple(
+    AuditEntry(number, NOW + 60 * number, who, action, "run 7", detail, "", "")
+    for number, (who, action, detail) in enumerate(
+        (
+            (ANA, "ask", HASH),
+            (BEN, "approve", HASH),
+            ("finetune", "started", "job ftjob-*1*"),
+            (CLEO, "override budget", "the <@U1> customer waits"),
+            (ANA, "cancel", ""),
+            ("finetune", "cancelled", f"Cancelled by <@{ANA}>."),
+        )
+    )
+)
 LABELS = (
     LabelCount("card_arrival", 120),
     LabelCount("lost_parcel", 104),

@@ -16,6 +16,7 @@ from bot.decisions.verdict.advice import Reason, Verdict
 from bot.measured import ArmProgress, LadderProgress
 from bot.results import ChangedRow
 from bot.views import (
+    audits,
     curves,
     datasets,
     documents,
@@ -41,6 +42,7 @@ from bot.views.estimate_form import Choices
 from bot.views.home import Overview
 from bot.views.measurements import LadderLook
 from bot.views.status import Status
+from storage.records import AuditEntry
 from tests.views import curve_cards, made, measured
 from tests.views.cards import many_labels
 from tests.views.made import ANA, BEN, CLEO, NOW
@@ -104,6 +106,15 @@ def _about_data(text: str) -> dict[str, Any]:
                 )
             ]
             * 200
+        ),
+        "audit": audits.card(
+            audits.History(
+                10**9,
+                [
+                    AuditEntry(n, NOW, (text, "finetune")[n % 2], text, "run 7", text, text, text)
+                    for n in range(200)
+                ],
+            )
         ),
         "unknown": general.sentence(datasets.no_such_dataset(text[:200], [text[:200]])),
         "unknown, nothing near": general.sentence(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),

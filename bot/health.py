@@ -1,0 +1,145 @@
+"""`/healthz` and `/metrics` for a supervisor and for Prometheus, on loopback only: counts, no names, no text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from bot.heartbeat import Heartbeat
+from bot.settings import Settings, SettingsProblems
+from storage.driver import sqlite3
+from storage.figures import figures
+from storage.store import Store
+from trainers.money import from_micros
+
+HOST = "127.0.0.1"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost")
+
+Labels = Mapping[str, str]
+log = logging.getLogger(__name__)
+
+
+class Health:
+    """Answers in threads of its own, so that a tick that hangs is told of. Raises SettingsProblems: port taken."""
+
+    def __init__(
+        self, settings: Settings, store: Store, heartbeat: Heartbeat, clock: Callable[[], float]
+    ) -> None:
+        self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
+        port = settings.service.health_port
+        try:
+            self._server = ThreadingHTTPServer((HOST, port), _handler(self))
+        except OSError as error:
+            taken = f"[service] health_port = {port}: {error.strerror}. Choose another port, or 0 for none."
+            raise SettingsProblems((taken,)) from error
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.2,), name="health", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def healthz(self) -> tuple[int, str]:
+        """200 while the ticks come and the database answers, else 503; which of them it is."""
+        said: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
+        said["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
+        try:
+            self._store.database.value("SELECT count(*) FROM cards")
+            said["database"] = "answers"
+        except sqlite3.Error as error:
+            said["database"] = str(error)
+        is_well = said["ticks"] == "come" and said["database"] == "answers"
+        return (200 if is_well else 503), json.dumps({"status": "ok" if is_well else "unwell", **said}) + "\n"
+
+    def metrics(self) -> str:
+        now = self._clock()
+        month = datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+        found = figures(self._store.database, month, now)
+        spent = self._store.committed(month) - found.reserved_micros
+        money = {
+            "limit": f"{self._settings.monthly_budget_usd:f}",
+            "spent": f"{from_micros(spent):f}",
+            "reserved": f"{from_micros(found.reserved_micros):f}",
+        }
+        ages = self._heartbeat.ages().items()
+        return "".join(
+            (
+                _gauge("runs", "Runs by state.", [({"state": one}, str(n)) for one, n in found.runs.items()]),
+                _gauge("measurements_open", "Measurements under way.", [({}, str(found.measurements))]),
+                _gauge("outbox_waiting", "Messages to Slack that wait.", [({}, str(found.waiting))]),
+                _gauge(
+                    "outbox_oldest_seconds", "How long the oldest waits.", [({}, f"{found.oldest_s:.1f}")]
+                ),
+                _gauge("outbox_given_up", "Messages that never got through.", [({}, str(found.given_up))]),
+                _gauge(
+                    "tick_age_seconds",
+                    "Since the last step of each tick.",
+                    [({"tick": name}, f"{age:.1f}") for name, age in ages],
+                ),
+                _gauge(
+                    "budget_usd",
+                    "US dollars of the month (UTC).",
+                    [({"month": month, "kind": kind}, usd) for kind, usd in money.items()],
+                ),
+            )
+        )
+
+    def answer(self, path: str) -> tuple[int, str, str]:
+        """Status, type and body. The thread that asks is gone afterwards, so its connection is closed."""
+        try:
+            match path:
+                case "/healthz":
+                    status, body = self.healthz()
+                    return status, "application/json", body
+                case "/metrics":
+                    return 200, TEXT, self.metrics()
+                case _:
+                    return 404, TEXT, "Here are /healthz and /metrics.\n"
+        except sqlite3.Error as error:
+            log.error("answering %s: %s", path, error)
+            return 503, TEXT, f"The database does not answer: {error}\n"
+        finally:
+            self._store.database.leave()
+
+
+def _gauge(name: str, told: str, values: Iterable[tuple[Labels, str]]) -> str:
+    full = f"finetune_{name}"
+    lines = [f"{full}{_labels(labels)} {value}" for labels, value in values]
+    return "\n".join([f"# HELP {full} {told}", f"# TYPE {full} gauge", *lines, ""])
+
+
+def _labels(labels: Labels) -> str:
+    """Ours alone: nothing in them needs escaping."""
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}" if labels else ""
+
+
+def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+        server_version, sys_version = "finetune", ""
+
+        def do_GET(self) -> None:
+            # a web page whose name was pointed at this machine has another one
+            if self.headers.get("Host", HOST).rsplit(":", 1)[0] not in NAMES_OF_LOOPBACK:
+                self._send(403, TEXT, "This answers to loopback's own names only.\n")
+                return
+            self._send(*health.answer(self.path.partition("?")[0]))
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def _send(self, status: int, kind: str, body: str) -> None:
+            self.send_response(status)
+            for name, value in (("Content-Type", kind), ("Content-Length", str(len(body.encode())))):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    return Handler

@@ -1,0 +1,71 @@
+"""Who did what to a run and when, out of the audit log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bot.views.blocks import Message, context, cut_mrkdwn, escape, header, listed
+from bot.views.words import counted
+from storage.records import AuditEntry
+
+OURS = "finetune"
+DETAIL = 300
+WORDS = {
+    "ask": "asked for it",
+    "approve": "approved it",
+    "reject": "rejected it",
+    "cancel": "asked to cancel it",
+} | {
+    "pause": "asked to pause it",
+    "resume": "asked to resume it",
+    "needs human": "stopped it: a person has to look",
+    "started": "started its job",
+    "trained": "saw its training end",
+    "done": "measured it and posted the result",
+    "failed": "noted that it failed",
+    "cancelled": "noted that it is cancelled",
+    "restored": "put it back from a backup",
+    "expired": "let the request expire",
+}
+SENTENCES = frozenset(
+    {"failed", "cancelled", "needs human"}
+)  # their detail is our own mrkdwn, as on the card
+
+
+@dataclass(frozen=True)
+class History:
+    run: int
+    entries: Sequence[AuditEntry]
+
+
+def card(history: History) -> Message:
+    title = f"Run {history.run}: {counted(len(history.entries), 'entry', 'entries')} in the audit log"
+    checked = "Oldest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
+    return Message(title, (header(title), listed([_line(one) for one in history.entries]), context(checked)))
+
+
+def _line(entry: AuditEntry) -> str:
+    when = datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    what = WORDS.get(entry.action, escape(entry.action))
+    detail = _detail(entry)
+    return f"• {when} {_who(entry.who)} {what}{f': {detail}' if detail else ''}"
+
+
+def _who(who: str) -> str:
+    return (
+        f"<@{who}>"
+        if re.fullmatch(r"[UW][A-Z0-9]{2,20}", who)
+        else "Finetune"
+        if who == OURS
+        else escape(who)
+    )
+
+
+def _detail(entry: AuditEntry) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", entry.detail):
+        return f"plan `{entry.detail[:12]}`"
+    is_ours = entry.who == OURS and entry.action in SENTENCES
+    return cut_mrkdwn(entry.detail if is_ours else escape(entry.detail), DETAIL) if entry.detail else ""

@@ -1,0 +1,29 @@
+"""The backup of every night: made at the first look after 3 o'clock (UTC), also where the bot was down then."""
+
+from __future__ import annotations
+
+import logging
+
+from bot.workflows.desk import Desk
+from storage import backups
+from storage.chain import Broken
+from storage.database import StorageError
+
+log = logging.getLogger(__name__)
+
+
+def back_up(desk: Desk) -> None:
+    """A backup that can't be made is said in the log, and tried again at the next look."""
+    settings, now = desk.settings, desk.clock()
+    kept = settings.service.backups_kept
+    if not kept or not backups.is_due(settings.backups, now):
+        return
+    try:
+        made = backups.back_up(settings.database, settings.backups, now=now)
+    except StorageError as error:
+        log.error("the nightly backup was not made: %s", error)
+        return
+    if isinstance(made.audit, Broken):
+        log.error("the audit log was altered, `finetune audit verify` says where: %s", made.audit.why)
+    backups.forget_all_but(settings.backups, kept)
+    log.info("the nightly backup is %s", made.path)

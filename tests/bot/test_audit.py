@@ -1,0 +1,106 @@
+"""Who did what: in Slack for members, in the terminal as a check and as an export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from bot.demo.cast import ANA, BEN
+from bot.terminal.audited import defused
+from storage.store import Store
+from tests.bot.world import EVE, GUS, World
+from tests.storage.test_audit import alter
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bot's data with three entries, where the terminal looks for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
+    store = Store(tmp_path / "data" / "finetune.db")
+    for number, detail in enumerate(("plain", "=HYPERLINK(1)", '\tünï, "quoted"\x1b[31m'), start=1):
+        store.audit.add(at=number, who="U1", action="ask", subject=f"run {number}", detail=detail)
+    store.close()
+    return tmp_path / "data" / "finetune.db"
+
+
+def finetune(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, ["audit", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_members_read_who_did_what_and_nobody_else_does(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    said = world.type("/finetune audit 1")
+    order = [
+        said.index(part)
+        for part in (f"<@{ANA.id}> asked", f"<@{BEN.id}> approved", "started its job", "posted")
+    ]
+    assert order == sorted(order)
+    for stranger in (GUS, EVE):
+        assert "Only full members" in world.type("/finetune audit 1", user=stranger)
+    assert "There is no run 9" in world.type("/finetune audit 9")
+
+
+def test_a_whole_log_is_said_with_its_head_and_what_stays_unseen(database: Path) -> None:
+    result = finetune("verify")
+    assert result.exit_code == 0
+    first, second = result.stdout.splitlines()
+    assert first.startswith("3 entries, whole. Head: ")
+    assert "cut off at the end" in second
+    again = finetune("verify", "--head", first[-64:])
+    assert (again.exit_code, "earlier head is entry 3" in again.stdout) == (0, True)
+
+
+def test_a_broken_log_is_exit_code_1_with_the_entry(database: Path) -> None:
+    alter(database, "UPDATE audit SET detail = 'Plain', subject = 'run \x1b[2J9' WHERE id = 2")
+    store = Store(database)
+    for sql in TRIGGERS:
+        store.database.change(sql)
+    store.close()
+    result = finetune("verify")
+    assert result.exit_code == 1
+    assert "1 entry fit, then: entry 2, 1970-01-01 00:00:02 UTC, about run [2J9." in result.stdout
+    assert "altered after it was written" in result.stdout
+    assert "1 entry fit" in finetune("export").stderr, "an export says it, too"
+
+
+def test_an_unknown_head_is_exit_code_1_and_a_crooked_one_refused(database: Path) -> None:
+    assert finetune("verify", "--head", "ab" * 32).exit_code == 1
+    assert finetune("verify", "--head", "abc").exit_code == 2
+    assert finetune("verify", "--database", str(database)).exit_code == 0
+
+
+def test_an_export_holds_every_field_and_can_be_of_one_run(database: Path) -> None:
+    entries = json.loads(finetune("export").stdout)
+    assert [one["id"] for one in entries] == [1, 2, 3]
+    assert (entries[0]["who"], entries[0]["time"]) == ("U1", "1970-01-01 00:00:01 UTC")
+    assert len(entries[0]["hash"]) == 64
+    assert [one["id"] for one in json.loads(finetune("export", "--run", "2", "--json").stdout)] == [2]
+
+
+def test_no_cell_of_the_csv_acts_as_a_formula(database: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(finetune("export", "--csv").stdout)))
+    assert [row["detail"] for row in rows] == ["plain", "'=HYPERLINK(1)", '\'\tünï, "quoted"[31m']
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝"])
+def test_a_cell_that_begins_like_a_formula_is_defused(start: str) -> None:
+    assert defused(f"{start}1+1") == f"'{start}1+1"
+    assert defused(f"a{start}") == f"a{start}"
+
+
+TRIGGERS = (
+    "CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit\n"
+    "    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    "CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit\n"
+    "    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+)

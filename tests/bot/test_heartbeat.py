@@ -1,0 +1,171 @@
+"""The ticks' marks, the watchdog that ends a process whose tick hangs, and what is told over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bot import heartbeat
+from bot.embedded import free_port
+from bot.heartbeat import EXIT_HUNG, Heartbeat, seen
+from bot.settings import SettingsProblems, load_settings
+from bot.workflows.reconcile import reconcile
+from tests.bot.world import Rules, World
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from bot.heartbeat import Heartbeat
+from bot.watcher import Watcher
+def tick_that_hangs():
+    time.sleep(60)
+beat = Heartbeat(Path(sys.argv[1]), ("reconcile",), 0.3)
+watcher = Watcher(beat.watched("reconcile", tick_that_hangs), lambda: None, seconds=0.05)
+beat.start()
+watcher.start()
+time.sleep(60)
+"""
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_tick_that_hangs_ends_the_process_and_says_where(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == EXIT_HUNG
+    assert "a tick hangs (last steps: reconcile 0 s ago" in done.stderr
+    assert "in tick_that_hangs" in done.stderr
+
+
+def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
+    clock = Hands()
+    beat = Heartbeat(tmp_path, ("reconcile", "send"), 60, clock=clock)
+    ages: list[float] = []
+
+    def long_tick() -> None:
+        for _ in range(5):
+            clock.now += 40
+            ages.append(beat.ages()["reconcile"])
+            heartbeat.step()
+
+    beat.watched("reconcile", long_tick)()
+    assert ages == [40] * 5
+    assert beat.ages() == {"reconcile": 0, "send": 200}
+    assert not beat.is_well, "the other one took none"
+    heartbeat.step()  # outside of a tick it is nobody's
+
+
+def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:
+    beat = world.service.heartbeat
+    world.start_approved()
+    marks: list[str] = []
+    beat.beat = marks.append  # type: ignore[method-assign]
+    beat.watched("reconcile", lambda: reconcile(world.service.desk))()
+    beat.watched("send", lambda: world.send())()
+    assert marks.count("reconcile") > 2, "more than its beginning and its end"
+    assert marks.count("send") > 2
+
+
+def test_others_see_the_heartbeat_of_a_living_process_only(tmp_path: Path) -> None:
+    assert seen(tmp_path, time.time()) is None
+    beat = Heartbeat(tmp_path, ("reconcile",), 0)
+    beat.start()
+    assert seen(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
+    os.utime(tmp_path / "heartbeat", (1, 1))
+    beat._touched = 0
+    beat.beat("reconcile")
+    assert seen(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
+    (tmp_path / "heartbeat").write_text("999999999\n")
+    assert seen(tmp_path, time.time()) is None
+    beat.stop()
+    beat._touched = 0
+    beat.beat("reconcile")  # without a file no tick fails
+    assert not (tmp_path / "heartbeat").exists()
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@contextmanager
+def answering(make_world: Callable[[Rules], World]) -> Iterator[tuple[World, int]]:
+    port = free_port()
+    world = make_world(Rules(more=f"[service]\nhealth_port = {port}\n"))
+    health = world.service.health
+    assert health is not None
+    health.start()
+    try:
+        yield world, port
+    finally:
+        health.stop()
+        world.service.health = None
+
+
+def test_the_metrics_tell_runs_messages_ticks_and_money(make_world: Callable[[Rules], World]) -> None:
+    with answering(make_world) as (world, port):
+        world.start_approved()
+        status, told = get(port, "/metrics")
+        lines = dict(line.rsplit(" ", 1) for line in told.splitlines() if not line.startswith("#"))
+        assert status == 200
+        assert (lines['finetune_runs{state="approved"}'], lines['finetune_runs{state="done"}']) == ("1", "0")
+        assert int(lines["finetune_outbox_waiting"]) > 0
+        assert float(lines["finetune_outbox_oldest_seconds"]) >= 0
+        budget = {key.split('kind="')[1][:-2]: value for key, value in lines.items() if "budget" in key}
+        reserved = world.run().reserved_micros
+        assert reserved > 0
+        assert budget == {"limit": "20", "spent": "0", "reserved": f"{reserved / 1e6:.6f}".rstrip("0")}
+        month = time.strftime("%Y-%m", time.gmtime(world.clock))
+        world.store.runs.book(world.run(), "settle", 1_230_000, month=month, now=world.clock)
+        told = get(port, "/metrics")[1]
+        assert 'kind="reserved"} 0\n' in told and 'kind="spent"} 1.23\n' in told
+        assert "tickets" not in told
+
+
+def test_health_is_200_while_ticks_come_and_503_when_they_hang(make_world: Callable[[Rules], World]) -> None:
+    with answering(make_world) as (world, port):
+        status, told = get(port, "/healthz")
+        assert (status, json.loads(told)["status"]) == (200, "ok")
+        clock = Hands()
+        clock.now = time.monotonic() + 301
+        world.service.heartbeat._clock = clock
+        status, told = get(port, "/healthz")
+        assert (status, json.loads(told)["ticks"]) == (503, "hang")
+        assert get(port, "/nothing")[0] == 404
+        assert get(port, "/metrics", host="evil.example")[0] == 403
+
+
+def test_a_port_that_is_taken_is_said_with_the_setting(make_world: Callable[[Rules], World]) -> None:
+    with answering(make_world) as (world, _), pytest.raises(SettingsProblems, match="health_port"):
+        type(world.service.health)(  # type: ignore[misc]
+            world.service.settings, world.store, world.service.heartbeat, time.time
+        )
+
+
+def test_a_watchdog_shorter_than_a_slow_request_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "finetune.toml").write_text("[service]\nwatchdog_s = 20\n")
+    with pytest.raises(SettingsProblems, match=r"should be 0 \(off\) or at least 60, not 20"):
+        load_settings({}, tmp_path / "finetune.toml", need_slack=False)

@@ -1,0 +1,137 @@
+"""The audit log's chain, as a file in somebody's hands: whatever byte is altered, the check finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from storage.chain import GENESIS, Broken, Whole, verify
+from storage.database import StorageError
+from storage.driver import sqlite3
+from storage.store import Store
+from tests.storage.test_audit import alter, fill
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Three entries in one file, closed."""
+    path = tmp_path / "finetune.db"
+    store = Store(path)
+    fill(store)
+    store.close()
+    return path
+
+
+def test_a_whole_log_gives_its_length_and_head_also_while_a_bot_runs(path: Path) -> None:
+    store = Store(path)
+    assert verify(path) == Whole(3, store.audit.entries()[-1].hash)
+    store.close()
+
+
+def test_every_single_byte_of_a_row_counts(path: Path) -> None:
+    """Each byte of the middle entry's cell, header and number included, altered in two ways."""
+    content = path.read_bytes()
+    start, end = _cell_of_the_second(content)
+    unseen = []
+    for place in range(start, end):
+        for change in (0x01, 0x80):
+            path.write_bytes(content[:place] + bytes([content[place] ^ change]) + content[place + 1 :])
+            if not isinstance(verify(path), Broken):
+                unseen.append((place - start, change))
+    assert unseen == []
+
+
+def test_it_says_which_entry_and_what_does_not_fit(path: Path) -> None:
+    alter(path, "UPDATE audit SET who = 'U2' WHERE id = 2")
+    _mend_triggers(path)
+    found = verify(path)
+    assert isinstance(found, Broken) and found.entry is not None
+    assert (found.before, found.entry.id, found.entry.subject) == (1, 2, "run 1")
+    assert found.why == "Its hash does not fit its content: it was altered after it was written."
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_entry_taken_out_is_missed(path: Path, number: int) -> None:
+    alter(path, f"DELETE FROM audit WHERE id = {number}")  # noqa: S608
+    _mend_triggers(path)
+    found = verify(path)
+    assert isinstance(found, Broken) and found.entry is not None
+    assert found.entry.id == number + 1
+    assert f"Entry {number} should stand there" in found.why
+
+
+def test_a_number_changed_alone_is_seen_though_no_hash_holds_it(path: Path) -> None:
+    alter(path, "UPDATE audit SET id = 7 WHERE id = 3")
+    _mend_triggers(path)
+    assert isinstance(verify(path), Broken)
+
+
+def test_an_end_cut_off_is_seen_with_the_earlier_head_only(path: Path) -> None:
+    before = verify(path)
+    assert isinstance(before, Whole)
+    alter(path, "DELETE FROM audit WHERE id = 3")
+    _mend_triggers(path)
+    assert isinstance(verify(path), Whole)
+    found = verify(path, before.head)
+    assert isinstance(found, Broken)
+    assert "cut off" in found.why
+
+
+def test_an_earlier_head_is_found_again_in_a_log_that_grew(path: Path) -> None:
+    before = verify(path)
+    assert isinstance(before, Whole)
+    store = Store(path)
+    fill(store)
+    store.close()
+    found = verify(path, before.head)
+    assert isinstance(found, Whole) and found.known is not None
+    assert (found.entries, found.known.id) == (6, 3)
+    assert isinstance(verify(path, GENESIS), Whole), "the head of an empty log"
+
+
+def test_a_log_without_its_triggers_is_not_whole(path: Path) -> None:
+    raw = sqlite3.connect(str(path))
+    raw.execute("DROP TRIGGER audit_is_append_only_delete")
+    raw.execute("CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit BEGIN SELECT 1; END")
+    raw.commit()
+    raw.close()
+    found = verify(path)
+    assert isinstance(found, Broken)
+    assert "audit_is_append_only_delete" in found.why
+
+
+def test_replacing_a_row_is_refused_like_deleting_it(path: Path) -> None:
+    store = Store(path)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        store.database.change(
+            "REPLACE INTO audit SELECT id, at, 'U9', action, subject, detail, previous, hash FROM audit"
+        )
+    store.close()
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no database at"), (b"x" * 9000, "can't be read as")])
+def test_what_is_no_database_is_said(tmp_path: Path, content: bytes | None, said: str) -> None:
+    if content:
+        (tmp_path / "other.db").write_bytes(content)
+    with pytest.raises(StorageError, match=said):
+        verify(tmp_path / "other.db")
+
+
+def _mend_triggers(path: Path) -> None:
+    from storage.migrations import FIRST_SCHEMA
+
+    raw = sqlite3.connect(str(path))
+    for line in FIRST_SCHEMA.split("CREATE TRIGGER ")[1:3]:
+        raw.execute("CREATE TRIGGER " + line)
+    raw.commit()
+    raw.close()
+
+
+def _cell_of_the_second(content: bytes) -> tuple[int, int]:
+    """Cells are written from a page's end to its start: entry 2's lies between those of entries 3 and 1."""
+    page = content.index(b"approverun 1") // 4096 * 4096
+    count = int.from_bytes(content[page + 3 : page + 5], "big")
+    places = [int.from_bytes(content[page + 8 + 2 * at : page + 10 + 2 * at], "big") for at in range(count)]
+    assert count == 3
+    return page + places[1], page + places[0]
