@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -198,5 +199,11 @@ class _HttpDoor(_Door):
     def close(self) -> None:
         """The requests under way are answered first; the sockets are closed by the thread that polls them."""
         self._server.task_dispatcher.shutdown()
-        self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
+        try:
+            self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
+        except OSError as error:
+            if (
+                error.errno != errno.EBADF
+            ):  # the thread was awake and has closed everything before it was called
+                raise
         self._thread.join(GRACE_S)
