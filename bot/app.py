@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -191,19 +190,29 @@ class _HttpDoor(_Door):
 
         self._server = create_server(checked_wsgi(app), host="127.0.0.1", port=slack.port, threads=16)
         self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
+        self._closing = threading.Event()
 
     def open(self) -> None:
-        self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="http", daemon=True)
         self._thread.start()
 
+    def _poll(self) -> None:
+        """As waitress' own `run`, which nobody can end from outside."""
+        settings = self._server.adj
+        while not self._closing.is_set():
+            self._server.asyncore.loop(
+                timeout=settings.asyncore_loop_timeout,
+                map=self._server._map,
+                use_poll=settings.asyncore_use_poll,
+                count=1,
+            )
+
     def close(self) -> None:
-        """The requests under way are answered first; the sockets are closed by the thread that polls them."""
+        """The requests under way are answered first. The sockets are closed once nobody polls them: a thread that
+        closed them itself took away the pipe by which it was woken, whose number may be another file's by then."""
         self._server.task_dispatcher.shutdown()
-        try:
-            self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
-        except OSError as error:
-            if (
-                error.errno != errno.EBADF
-            ):  # the thread was awake and has closed everything before it was called
-                raise
+        self._closing.set()
+        self._server.pull_trigger()
         self._thread.join(GRACE_S)
+        if not self._thread.is_alive():
+            self._server.asyncore.close_all(self._server._map)
