@@ -215,7 +215,7 @@ def _wait_for_result(
 ) -> PostedMessage:
     def look() -> PostedMessage | None:
         bot.check_alive()
-        return _find(workspace, "held-out rows", " failed: ", "needs a person")
+        return _find(workspace, "held-out rows", " failed: ", " was cancelled: ", "needs a person")
 
     card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
     if "held-out rows" not in card.text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 
 from bot.commands import Start
 from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may, may_take_part
@@ -29,6 +30,7 @@ from trainers.money import to_micros
 from trainers.pricing import PriceList
 
 LOOK_FOR_EXPIRY_S = 60.0
+LEAST_MAXIMUM_USD = Decimal("0.10")
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +214,7 @@ def _plan(
         prices=PriceList(estimated.prices, today(desk)).to_json(),
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
-        maximum_micros=to_micros(cost.training.usd.high + cost.evaluation_usd),
+        maximum_micros=_maximum(cost),
         seconds_low=round(estimated.minutes.low * 60),
         seconds_high=round(estimated.minutes.high * 60),
         warnings=_warnings(estimated),
@@ -223,6 +225,15 @@ def _plan(
         asked_at=desk.clock(),
         predicted=estimates.predicted(estimated),
     )
+
+
+def _maximum(cost: RunCost) -> int:
+    """By the hour ten cents at least: the time is known within a factor only, and a training that passes its maximum
+    is stopped, which nobody wants for less."""
+    most = cost.training.usd.high
+    if cost.training.usd_per_hour:
+        most = max(most, LEAST_MAXIMUM_USD)
+    return to_micros(most + cost.evaluation_usd)
 
 
 def _warnings(estimated: Estimated) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pytest
 
 from bot.decisions.planning import plan_from_json
 from bot.demo.cast import ANA, BEN
+from bot.results import Progress
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweep import own
 from tests.bot.world import Rules, World
@@ -28,7 +29,7 @@ def training(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         world.start(LOCAL)
         world.click(BEN, "approve_plan")
         world.until_state("training")
-        world.until(lambda: "running_since" in str(world.run().progress), "its first step")
+        world.until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
         yield world
 
 
@@ -44,6 +45,12 @@ def test_a_job_past_its_maximum_is_cancelled_said_and_settled(training: World) -
     assert any("Stopped because of its cost" in text for text in world.dms())
     acts = [(one.who, one.action) for one in world.store.audit.entries("run 1")]
     assert acts[-2:] == [("finetune", "over maximum"), ("finetune", "cancelled")]
+
+
+def test_by_the_hour_ten_cents_are_approved_at_least(training: World) -> None:
+    assert plan_from_json(training.run().plan).maximum_micros == 100_000
+    training.send()
+    assert "approved" in training.said("Run 1 approved", "$0.10")
 
 
 def test_a_job_within_its_maximum_goes_on(training: World) -> None:
