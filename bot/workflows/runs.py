@@ -56,7 +56,7 @@ def ask_pause(desk: Desk, number: int, person: str) -> str | Refusal:
     run = desk.store.runs.get(number)
     if run is None:
         return _no_such_run(number)
-    if run.wish == "pause" or (is_paused(run) and run.wish is None):
+    if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
         return Refusal(f"Run {number} is paused already. `/finetune resume {number}` lets it go on.")
     denied = _may_not_pause(desk, run, person)
     return denied or _wish(desk, run, "pause", person, f"Pausing run {number} …")

@@ -69,6 +69,7 @@ def test_a_job_that_ends_before_it_is_paused_is_done(world: World) -> None:
     world.company.fail(f"POST {JOBS}/ftjob-1/pause", Fault(commit=False, status=400, code="invalid_state"))
     world.type("/finetune pause 1")
     world.until_state("done")
+    assert "over already: it is done" in world.type("/finetune pause 1")
 
 
 def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
