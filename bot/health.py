@@ -6,12 +6,12 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from bot.heartbeat import Heartbeat
 from bot.settings import Settings, SettingsProblems
+from bot.workflows import telling
 from storage.driver import sqlite3
 from storage.figures import figures
 from storage.store import Store
@@ -60,13 +60,12 @@ class Health:
 
     def metrics(self) -> str:
         now = self._clock()
-        month = datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
-        found = figures(self._store.database, month, now)
-        spent = self._store.committed(month) - found.reserved_micros
+        month = telling.month(now)
+        found, held = figures(self._store.database, now), self._store.ledger.held(month)
         money = {
             "limit": f"{self._settings.monthly_budget_usd:f}",
-            "spent": f"{from_micros(spent):f}",
-            "reserved": f"{from_micros(found.reserved_micros):f}",
+            "spent": f"{from_micros(sum(one.spent_micros for one in held)):f}",
+            "reserved": f"{from_micros(sum(one.reserved_micros for one in held)):f}",
         }
         ages = self._heartbeat.ages().items()
         return "".join(

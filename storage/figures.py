@@ -12,17 +12,16 @@ from storage.records import RunState
 @dataclass(frozen=True)
 class Figures:
     """`runs` has every state. `oldest_s`: for how long the oldest message waits, 0 where none does. `given_up`:
-    messages that never got through. `reserved_micros` is of the month that was asked for."""
+    messages that never got through."""
 
     runs: dict[str, int]
     measurements: int
     waiting: int
     oldest_s: float
     given_up: int
-    reserved_micros: int
 
 
-def figures(database: Database, month: str, now: float) -> Figures:
+def figures(database: Database, now: float) -> Figures:
     counted = {
         row["state"]: row["n"] for row in database.rows("SELECT state, count(*) n FROM runs GROUP BY state")
     }
@@ -33,19 +32,4 @@ def figures(database: Database, month: str, now: float) -> Figures:
         waiting=database.value("SELECT count(*) FROM outbox WHERE state = 'due'"),
         oldest_s=max(now - oldest, 0.0) if oldest is not None else 0.0,
         given_up=database.value("SELECT count(*) FROM outbox WHERE state = 'dead'"),
-        reserved_micros=_reserved(database, month),
     )
-
-
-def _reserved(database: Database, month: str) -> int:
-    runs = database.value(
-        "SELECT coalesce(sum(micros), 0) FROM ledger one WHERE kind = 'reserve' AND month = ? AND NOT EXISTS"
-        " (SELECT 1 FROM ledger WHERE run_id = one.run_id AND kind IN ('settle', 'release'))",
-        (month,),
-    )
-    measurements = database.value(
-        "SELECT coalesce(sum(reserved_micros), 0) FROM measurements"
-        " WHERE state IN ('asked', 'running') AND month = ?",
-        (month,),
-    )
-    return int(runs) + int(measurements)
