@@ -21,6 +21,8 @@ WORDS = {
 } | {
     "pause": "asked to pause it",
     "resume": "asked to resume it",
+    "replace": "asked for another plan in its place",
+    "over maximum": "saw it pass the most that was approved",
     "needs human": "stopped it: a person has to look",
     "started": "started its job",
     "trained": "saw its training end",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,9 +15,13 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from bot.demo.cast import ANA, BEN
 from bot.terminal.audited import defused
+from bot.views.audits import WORDS
+from storage.records import Wish
 from storage.store import Store
 from tests.bot.world import EVE, GUS, World
 from tests.storage.test_audit import alter
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -48,6 +54,14 @@ def test_members_read_who_did_what_and_nobody_else_does(world: World) -> None:
     for stranger in (GUS, EVE):
         assert "Only full members" in world.type("/finetune audit 1", user=stranger)
     assert "There is no run 9" in world.type("/finetune audit 9")
+
+
+def test_every_act_on_a_run_has_words() -> None:
+    """Those that the workflows write by name; a state or a wish stands for itself in records.py."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bot" / "workflows").glob("*.py"))
+    acts = set(re.findall(r'action="([a-z ]+)",\s*subject=f"run ', sources))
+    assert {"ask", "replace", "over maximum"} <= acts <= set(WORDS)
+    assert {*get_args(Wish), "cancelled", "failed", "expired"} <= set(WORDS)
 
 
 def test_a_whole_log_is_said_with_its_head_and_what_stays_unseen(database: Path) -> None:
