@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from slack_bolt import Ack, App, Respond
@@ -31,8 +31,39 @@ from bot.workflows import waivers as waiver_work
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, measurements, preferring, tuned_curves
 
+# Buttons with the number of what they are about: what a click asks for, and what is said to who clicked.
+ANSWERED: Mapping[str, Callable[[Desk, int, str], str | Refusal]] = {
+    measuring.CANCEL: measurements.ask_cancel,
+    preferences.JUDGE_SOME: preferring.ask,
+    estimates.SHARE: estimate_work.share,
+    cleaning.CLEAN: cleaning_work.ask,
+    runs.CANCEL: run_work.ask_cancel,
+    runs.PAUSE: run_work.ask_pause,
+    runs.RESUME: run_work.ask_resume,
+}
+# The same where the channel's own message says it: only a refusal is whispered.
+SHOWN: Mapping[str, Callable[[Desk, int, str], object]] = {
+    measuring.MEASURE: baselines.agree,
+    tuned_curve_views.TRAIN: tuned_curves.agree,
+}
+
 
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
+    @app.action(_one_of(ANSWERED))
+    def answer(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = ANSWERED[_action(body)](desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    @app.action(_one_of(SHOWN))
+    def show(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        result = SHOWN[_action(body)](desk, int(_value(body)), _person(body))
+        ack()
+        wake()
+        if isinstance(result, Refusal):
+            _whisper(respond, result)
+
     @app.action(plans.APPROVE)
     def approve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
         result = plan_work.approve(desk, _value(body), _person(body))
@@ -60,39 +91,9 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         client.views_open(trigger_id=str(body["trigger_id"]), view=waivers.form(result))
         ack()
 
-    @app.action(measuring.MEASURE)
-    def measure(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = baselines.agree(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        if isinstance(result, Refusal):
-            _whisper(respond, result)
-
-    @app.action(tuned_curve_views.TRAIN)
-    def train_curve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = tuned_curves.agree(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        if isinstance(result, Refusal):
-            _whisper(respond, result)
-
-    @app.action(measuring.CANCEL)
-    def stop_measuring(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = measurements.ask_cancel(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
-    @app.action(preferences.JUDGE_SOME)
-    def judge_some(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = preferring.ask(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
-    @app.action(re.compile("|".join(preferences.CHOICES)))
+    @app.action(_one_of(preferences.CHOICES))
     def choose(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        choice = preferences.CHOICES[str(body["actions"][0]["action_id"])]
+        choice = preferences.CHOICES[_action(body)]
         refusal = preferring.choose(desk, _value(body), choice, _person(body))
         ack()
         wake()
@@ -105,41 +106,6 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
 
-    @app.action(estimates.SHARE)
-    def share(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = estimate_work.share(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
-    @app.action(cleaning.CLEAN)
-    def clean(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = cleaning_work.ask(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
-    @app.action(runs.CANCEL)
-    def cancel(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = run_work.ask_cancel(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
-    @app.action(runs.PAUSE)
-    def pause(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = run_work.ask_pause(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
-    @app.action(runs.RESUME)
-    def resume(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = run_work.ask_resume(desk, int(_value(body)), _person(body))
-        ack()
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
-
     @app.action(runs.DETAILS)
     def details(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
         result = run_work.look(desk, int(_value(body)))
@@ -150,6 +116,15 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
 def _whisper(respond: Respond, refusal: Refusal) -> None:
     respond(**general.refusal(refusal).body(), response_type="ephemeral", replace_original=False)
+
+
+def _one_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Bolt searches for a pattern anywhere in a button's name: "measure" is in "cancel_measurement"."""
+    return re.compile(f"^({'|'.join(names)})$")
+
+
+def _action(body: dict[str, Any]) -> str:
+    return str(body["actions"][0]["action_id"])
 
 
 def _value(body: dict[str, Any]) -> str:
