@@ -133,14 +133,16 @@ def test_the_metrics_tell_runs_messages_ticks_and_money(make_world: Callable[[Ru
         assert status == 200
         assert (lines['finetune_runs{state="approved"}'], lines['finetune_runs{state="done"}']) == ("1", "0")
         assert int(lines["finetune_outbox_waiting"]) > 0
-        assert float(lines["finetune_outbox_oldest_seconds"]) >= 0
+        oldest = float(lines["finetune_outbox_oldest_seconds"])
         budget = {key.split('kind="')[1][:-2]: value for key, value in lines.items() if "budget" in key}
         reserved = world.run().reserved_micros
         assert reserved > 0
         assert budget == {"limit": "20", "spent": "0", "reserved": f"{reserved / 1e6:.6f}".rstrip("0")}
         month = time.strftime("%Y-%m", time.gmtime(world.clock))
         world.store.runs.book(world.run(), "settle", 1_230_000, month=month, now=world.clock)
+        world.pass_time(30)
         told = get(port, "/metrics")[1]
+        assert f"finetune_outbox_oldest_seconds {oldest + 30:.1f}\n" in told
         assert 'kind="reserved"} 0\n' in told and 'kind="spent"} 1.23\n' in told
         assert "tickets" not in told
 
