@@ -1,8 +1,8 @@
 """One way to train, in a process of its own, driven by `training.py`: `_training_loop.py NAME MODEL ROWS STEPS`.
 
-Reads a word a line and answers with JSON: "step" trains on the next batch, "score" measures the rows held out and ends.
-All ways have the same base model, LoRA, batch size, optimizer and rows; tokens are ours, so that all see the same
-rows, STEPS batches of them.
+Reads a line and answers with JSON: "batches" tells TRL's batches by places in the rows, "step 4 17 …" trains on the
+rows at these places, "score" measures the rows held out and ends. All ways have the same base model, LoRA, optimizer,
+rows and batches, and the tokens are ours; so their losses can be compared step by step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from trainers.local.spool import LoraSettings
 from trainers.local.training.base import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device, best_dtype
-from trainers.local.training.lora import batches
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
 from trainers.local.training.steps import Trainee, learn
@@ -44,11 +43,12 @@ Batch = Sequence[Row]
 
 @dataclass(frozen=True)
 class Way:
-    """`step` trains on the next batch and says its loss, its rows and their tokens."""
+    """`step` trains on a batch and says its loss. `batches`: those that its own loader makes, where it has one."""
 
     model: Any
     dtype: torch.dtype
-    step: Callable[[], tuple[float, int, int]]
+    step: Callable[[Batch], float]
+    batches: Sequence[Batch] = ()
 
 
 def main(name: str, source: Path, chats: Path, steps: int) -> None:
@@ -57,21 +57,32 @@ def main(name: str, source: Path, chats: Path, steps: int) -> None:
     held, learnt = rows[:HELD_OUT], rows[HELD_OUT:][: steps * SETTINGS.batch_size]
     way = WAYS[name](source, learnt)
     tell({"dtype": str(way.dtype).removeprefix("torch."), "linear_parameters": linear_parameters(way.model)})
-    for word in sys.stdin:
-        if word.strip() == "step":
-            tell(timed(way.step))
+    for line in sys.stdin:
+        word, *places = line.split()
+        if word == "batches":
+            at = {id(row): place for place, row in enumerate(learnt)}
+            tell({"batches": [[at[id(row)] for row in batch] for batch in way.batches]})
+        elif word == "step":
+            tell(timed(way.step, [learnt[int(place)] for place in places]))
         else:
             tell({**scored(way, held), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000})
             return
 
 
-def timed(step: Callable[[], tuple[float, int, int]]) -> dict[str, float]:
+def timed(step: Callable[[Batch], float], batch: Batch) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
-    loss, rows, tokens = step()
+    loss = step(batch)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    return {"loss": loss, "rows": rows, "tokens": tokens, "seconds": seconds, "cpu_seconds": cpu_seconds}
+    tokens = sum(len(row.ids) for row in batch)
+    return {
+        "loss": loss,
+        "rows": len(batch),
+        "tokens": tokens,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+    }
 
 
 @torch.no_grad()
@@ -101,15 +112,14 @@ def ours(source: Path, rows: Batch) -> Way:
     device = best_device()
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
-    base = load_model(str(source), device, dtype, longest)
+    base = load_model(str(source), device, dtype)
     able = abilities(base, longest)
-    model, work = add_lora(base, SETTINGS), endless(rows)
+    model = add_lora(base, SETTINGS)
     room = Room(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
     trainee = Trainee(model, new_optimizer(model), able, room, look=lambda: None)
 
-    def step() -> tuple[float, int, int]:
-        batch = next(work)
-        return learn(trainee, batch, SETTINGS.learning_rate, 1).loss, len(batch), tokens_of(batch)
+    def step(batch: Batch) -> float:
+        return learn(trainee, batch, SETTINGS.learning_rate, 1).loss
 
     return Way(model, dtype, step)
 
@@ -152,16 +162,28 @@ def trl(source: Path, rows: Batch) -> Way:
         processing_class=load_tokenizer(str(source)),
     )
     trainer.current_gradient_accumulation_steps = 1  # what its own loop sets before the first step
-    optimizer, work = new_optimizer(trainer.model), iter(trainer.get_train_dataloader())
+    optimizer, loaded = new_optimizer(trainer.model), list(trainer.get_train_dataloader())
+    made, work = rows_of(loaded, rows), iter(loaded)
 
-    def step() -> tuple[float, int, int]:
+    def step(batch: Batch) -> float:
         inputs = next(work)
-        count, tokens = len(inputs["input_ids"]), int(inputs["attention_mask"].sum())
         loss = trainer.training_step(trainer.model, inputs)
         clip_and_step(trainer.model, optimizer)
-        return float(loss), count, tokens
+        return float(loss)
 
-    return Way(trainer.model, dtype, step)
+    return Way(trainer.model, dtype, step, made)
+
+
+def rows_of(loaded: Sequence[dict[str, Any]], rows: Batch) -> list[list[Row]]:
+    """The rows that each loaded batch is made of."""
+    by_ids = {tuple(row.ids): row for row in rows}
+    return [
+        [
+            by_ids[tuple(ids[seen].tolist())]
+            for ids, seen in zip(each["input_ids"], each["attention_mask"].bool(), strict=True)
+        ]
+        for each in loaded
+    ]
 
 
 def tutorial(source: Path, rows: Batch) -> Way:
@@ -174,28 +196,20 @@ def tutorial(source: Path, rows: Batch) -> Way:
     from peft import get_peft_model
 
     model: Any = get_peft_model(base.to(device), lora)
-    optimizer, work = new_optimizer(model), endless(rows)
+    optimizer = new_optimizer(model)
     length = PADDED_TO if all(len(row.ids) <= PADDED_TO for row in rows) else OR_TO
 
-    def step() -> tuple[float, int, int]:
-        batch = next(work)
+    def step(batch: Batch) -> float:
         model.train()
         loss = model(**padded(batch, length, device)).loss
         loss.backward()
         clip_and_step(model, optimizer)
-        return loss.item(), len(batch), tokens_of(batch)
+        return float(loss.item())
 
     return Way(model, torch.float32, step)
 
 
 WAYS: dict[str, Callable[[Path, Batch], Way]] = {"ours": ours, "trl": trl, "tutorial": tutorial}
-
-
-def endless(rows: Batch) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from batches(rows, SETTINGS.batch_size, SEED, epoch)
-        epoch += 1
 
 
 def new_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -224,10 +238,6 @@ def padded(batch: Batch, length: int, device: torch.device) -> dict[str, torch.T
         "attention_mask": torch.tensor([filled([1] * len(row.ids), 0) for row in batch], device=device),
         "labels": torch.tensor([filled(each, IGNORED) for each in labels], device=device),
     }
-
-
-def tokens_of(batch: Batch) -> int:
-    return sum(len(row.ids) for row in batch)
 
 
 def tell(value: dict[str, object] | dict[str, float]) -> None:
