@@ -170,7 +170,7 @@ def test_the_command_refuses_with_a_sentence_and_leaves_nothing(data: Path, tmp_
 
 
 def test_a_model_that_answers_otherwise_is_found_out(merged: Any, tiny_model_dir: Path) -> None:
-    tuned, base = load(merged[0], 64), load(tiny_model_dir, 64)
+    tuned, base = load(merged[0]), load(tiny_model_dir)
     prompt = tuned.tokenizer(
         "<|im_start|>user\nTicket 4: my card<|im_end|>\n<|im_start|>assistant\n"
     ).input_ids

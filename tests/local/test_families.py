@@ -130,7 +130,7 @@ def greedy(model: Any, base: Path) -> str:
 
 
 def cpu_model(base: Path, **more: Any) -> Any:
-    return load_model(str(base), torch.device("cpu"), torch.float32, 64, **more)
+    return load_model(str(base), torch.device("cpu"), torch.float32, **more)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

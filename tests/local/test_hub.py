@@ -121,7 +121,7 @@ def test_a_hub_id_is_loaded_from_the_hub_that_the_environment_names(hub: Hub, tm
     """As users run it: the hub's address comes from the environment."""
     code = (
         "from trainers.local.training.base import *; load_tokenizer('org/tiny'); load_config('org/tiny');"
-        + ("m = load_model('org/tiny', torch.device('cpu'), torch.float32, 64); print(m.name_or_path)")
+        + ("m = load_model('org/tiny', torch.device('cpu'), torch.float32); print(m.name_or_path)")
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
     process = subprocess.run(

@@ -76,7 +76,7 @@ def alone(model: Any, rows: list[Row]) -> torch.Tensor:
     return total
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "rows"])
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, attention: str) -> None:
     model = tiny(family, attention)
@@ -84,10 +84,13 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     weight = model.get_submodule(projection).weight
     able = abilities(model, longest=13)
     assert (able.packs, able.selects) == (True, True)
-    packed = measure(model, pack_rows(ROWS, CPU, torch.float32), able)
-    plain = alone(model, ROWS)
+    rows = [*ROWS, *ROWS]
+    pack = pack_rows(rows, CPU, torch.float32, by_rows=able.by_rows)
+    assert (pack.layout is not None) is (attention == "rows")
+    packed = measure(model, pack, able)
+    plain = alone(model, rows)
     assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
-    assert packed.tokens == 8
+    assert packed.tokens == 16
     (from_packed,) = torch.autograd.grad(packed.total, weight)
     (from_plain,) = torch.autograd.grad(plain, weight)
     torch.testing.assert_close(from_packed, from_plain, rtol=0, atol=1e-4 * float(from_plain.abs().max()))
@@ -164,3 +167,21 @@ def test_long_instructions_count_once_in_a_pack_and_other_instructions_begin_ano
     assert [len(pack) for pack in packs] == [4, 1, 2]
     assert [width(pack) for pack in packs] == [300 + 4 * 51, 351, 300 + 2 * 51]
     assert pack_rows(packs[0], CPU, torch.float32).input_ids.shape[1] == 300 + 4 * 50
+
+
+def test_one_row_much_longer_than_the_others_stays_under_a_mask() -> None:
+    long = row([5, 6, 7, 8, *range(9, 60), 2], {55})
+    pack = pack_rows([*ROWS, long], CPU, torch.float32, by_rows=True)
+    assert pack.layout is None and pack.mask is not None
+    model = tiny("llama", "rows")
+    able = abilities(model, longest=60)
+    assert able.by_rows
+    assert measure(model, pack, able).total.item() == pytest.approx(
+        alone(model, [*ROWS, long]).item(), rel=1e-5
+    )
+
+
+def test_a_family_that_drops_the_layout_has_no_loss() -> None:
+    model = tiny("llama", "sdpa")
+    pack = pack_rows([*ROWS, *ROWS], CPU, torch.float32, by_rows=True)
+    assert measure(model, pack, abilities(model, longest=13)).total.isnan()

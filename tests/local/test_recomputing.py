@@ -38,7 +38,7 @@ def test_a_model_that_computes_activations_again_keeps_far_less_and_has_the_same
     tiny_model_dir: Path,
 ) -> None:
     model = add_lora(
-        load_model(str(tiny_model_dir), torch.device("cpu"), torch.float32, 64),
+        load_model(str(tiny_model_dir), torch.device("cpu"), torch.float32),
         replace(SETTINGS, lora_dropout=0.0),
     ).train()
     kept, gradients = kept_and_gradients(model)

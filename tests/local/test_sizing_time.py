@@ -25,21 +25,22 @@ ROWS, WITHIN = 128, 0.20
 
 
 def test_times_that_a_machine_would_take_give_back_its_speed() -> None:
-    from trainers.local.calibrate import CPU_LENGTHS, RANK, _fitted
+    from trainers.local.calibrate import CPU_PACKS, RANK, Lengths, _fitted
     from trainers.sizing.timing import operations
 
     base = find_base("smollm2-135m")
     assert isinstance(base, Base)
     shape = base.architecture
 
-    def taken(length: int) -> float:
+    def taken(lengths: Lengths) -> float:
+        pack, row = lengths
         return (
             shape.layers * 0.002
-            + length * operations(shape, RANK) / 1e11
-            + shape.layers * 9 * length**2 * 1e-8
+            + pack * operations(shape, RANK) / 1e11
+            + shape.layers * 9 * pack * row * 1e-8
         )
 
-    layer_s, an_operation, pair_s = _fitted(shape, {length: taken(length) for length in CPU_LENGTHS})
+    layer_s, an_operation, pair_s = _fitted(shape, {lengths: taken(lengths) for lengths in CPU_PACKS})
     assert (layer_s, 1 / an_operation, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
 
 

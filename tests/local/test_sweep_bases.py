@@ -30,7 +30,7 @@ def test_the_base_is_as_it_was_after_an_arm(
 ) -> None:
     folder = make_family(tmp_path, FAMILIES[name])
     cpu = torch.device("cpu")
-    base = load_model(str(folder), cpu, torch.float32, 64, kind)
+    base = load_model(str(folder), cpu, torch.float32, kind)
     before, names = said(base), [name for name, _ in base.named_parameters()]
     for rank in (4, 2):
         model = add_lora(base, LoraSettings(lora_r=rank, target_modules=targets))

@@ -94,14 +94,15 @@ def test_each_change_makes_it_smaller(smaller: Work) -> None:
     assert memory_of(mistral, smaller, GPU).total < memory_of(mistral, batch, GPU).total
 
 
-def test_long_rows_on_a_gpu_grow_with_their_length_and_short_ones_on_a_cpu_with_its_square() -> None:
+def test_activations_grow_with_the_length_and_where_attention_goes_by_rows_with_the_length_of_a_row() -> None:
     smol = model("smollm2-135m")
 
-    def activations(length: int, place: Place) -> float:
-        return memory_of(smol, Work("lora", length, 1), place).activations
+    def activations(length: int, batch: int, place: Place) -> float:
+        return memory_of(smol, Work("lora", length, batch), place).activations
 
-    assert activations(2000, GPU) / activations(1000, GPU) == pytest.approx(2)
-    assert activations(700, CPU) / activations(350, CPU) > 2.2
+    assert activations(2000, 1, GPU) / activations(1000, 1, GPU) == pytest.approx(2)
+    assert activations(700, 1, CPU) / activations(350, 1, CPU) == pytest.approx(2)
+    assert activations(350, 2, CPU) / activations(70, 10, CPU) > 1.1
 
 
 def test_only_learnt_tokens_have_logits() -> None:

@@ -56,13 +56,15 @@ def test_llama_4_computes_all_experts_for_every_token() -> None:
 def test_a_pack_is_its_layers_its_operations_and_its_pairs() -> None:
     smol = model("smollm2-135m")
     head = 4 * 2 * 49152 * 576
-    by_hand = 30 * 0.002 + (300 * operations(smol, 16) + head) / 1e11 + 30 * 9 * 300**2 * 1e-8
-    assert pack_seconds(smol, 300, 2, 16, MACHINE) == pytest.approx(by_hand)
+    work = 30 * 0.002 + (300 * operations(smol, 16) + head) / 1e11
+    by_rows, alone = 30 * 9 * 300 * 50 * 1e-8, 30 * 9 * 300**2 * 3e-9
+    assert pack_seconds(smol, 300, 50, 2, 16, MACHINE) == pytest.approx(work + by_rows)
+    assert pack_seconds(smol, 300, 300, 2, 16, MACHINE) == pytest.approx(work + alone)
 
 
 def test_a_training_is_its_steps_and_the_start() -> None:
     smol = model("smollm2-135m")
-    pack = pack_seconds(smol, 8 * 40 + 20, 8 * 2, 16, MACHINE)
+    pack = pack_seconds(smol, 8 * 40 + 20, 60, 8 * 2, 16, MACHINE)
     a_step = pack + smol.lora_parameters(16) * 1e-9
     assert seconds(smol, ROWS, MACHINE) == pytest.approx(10 + 2 * 10 * a_step)
 

@@ -1,8 +1,8 @@
 """`python -m trainers.local.calibrate`: measure this machine's speed for half a minute, print it as one line of JSON.
 
-Packs of several lengths go forward and backward through a Llama of a few layers, as wide as SmolLM2-135M, by the
-engine's own parts; the lengths take turns, so that other work on the machine slows all of them alike. Then the three
-unknowns of trainers/sizing/timing.py are fitted. Each turn writes a line of progress to standard error.
+Packs of several lengths, of short and of long rows, go forward and backward through a Llama of a few layers, as wide as
+SmolLM2-135M, by the engine's own parts; the packs take turns, so that other work on the machine slows all alike. Then
+the three unknowns of trainers/sizing/timing.py are fitted. Each turn writes a line of progress to standard error.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from trainers.local.training.base import add_lora, best_attention  # noqa: E402
 from trainers.local.training.data import Row  # noqa: E402
 from trainers.local.training.devices import best_device, best_dtype  # noqa: E402
 from trainers.local.training.packing import Abilities, measure, pack_rows  # noqa: E402
+from trainers.local.training.row_attention import BY_ROWS  # noqa: E402
 from trainers.sizing.architecture import Architecture  # noqa: E402
 from trainers.sizing.configs import Unsized, read_config  # noqa: E402
 from trainers.sizing.timing import Calibration, operations  # noqa: E402
 
 Clock = Callable[[], float]
 LAYERS, RANK, LEARNT = 6, 16, 2
-CPU_LENGTHS, CPU_LONG = (64, 256, 448, 704), 1280
-GPU_LENGTHS, GPU_LONG = (512, 2048, 8192), 16384
+Lengths = tuple[int, int]  # tokens of a pack and of each of its rows
+CPU_PACKS: tuple[Lengths, ...] = ((128, 64), (256, 64), (448, 64), (704, 64), (704, 352))
+GPU_PACKS: tuple[Lengths, ...] = ((512, 512), (2048, 2048), (8192, 8192))
+CPU_LONG, GPU_LONG = 1280, 16384  # one row
 PEAK_SIDE = 1024
 
 
@@ -58,14 +61,14 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         name: _peak(device, kind, clock)
         for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
     }
-    lengths, long = (CPU_LENGTHS, CPU_LONG) if device.type == "cpu" else (GPU_LENGTHS, GPU_LONG)
+    packs, long = (CPU_PACKS, CPU_LONG) if device.type == "cpu" else (GPU_PACKS, GPU_LONG)
     began = clock()
-    trainees = {length: _Trainee(device, dtype, length) for length in (*lengths, long)}
+    trainees = {each: _Trainee(device, dtype, each) for each in (*packs, (long, long))}
     built_s = (clock() - began) / len(trainees)
     times, updates, warm_up_s = _take_turns(trainees, deadline, device, clock)
-    shape = trainees[lengths[0]].shape
-    layer_s, an_operation, pair_s = _fitted(shape, {length: times[length] for length in lengths})
-    rest = times[long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
+    shape = trainees[packs[0]].shape
+    layer_s, an_operation, pair_s = _fitted(shape, {each: times[each] for each in packs})
+    rest = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
     return Calibration(
         device=device.type,
         number=str(dtype).removeprefix("torch."),
@@ -85,7 +88,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
 class _Trainee:
     """A model and one pack that it learns from again and again."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, length: int) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, lengths: Lengths) -> None:
         config = LlamaConfig(
             vocab_size=8192,
             hidden_size=576,
@@ -96,12 +99,13 @@ class _Trainee:
             tie_word_embeddings=True,
             max_position_embeddings=32768,
         )
-        config._attn_implementation = best_attention(device, length)
+        config._attn_implementation = best_attention(device)
         base: Any = LlamaForCausalLM(config)
         self._model = add_lora(base.to(device, dtype), LoraSettings(lora_r=RANK))
         learnt = [one for one in self._model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
-        self._pack = pack_rows(_rows(length, 8192), device, dtype)
+        by_rows = base.config._attn_implementation == BY_ROWS
+        self._pack = pack_rows(_rows(lengths, 8192), device, dtype, by_rows=by_rows)
         self._dtype = dtype
         shape = read_config(config.to_dict(), "the model that is measured")
         assert not isinstance(shape, Unsized)  # noqa: S101 - it is ours
@@ -118,39 +122,37 @@ class _Trainee:
         self._optimizer.zero_grad()
 
 
-def _rows(length: int, vocab: int) -> list[Row]:
-    """Rows of about 64 tokens that fill a pack, as a classification has them; a long pack is one row."""
-    count = max(1, length // 64) if length <= max(CPU_LENGTHS) else 1
-    size = length // count
-    ids = torch.randint(3, vocab, (count, size)).tolist()
+def _rows(lengths: Lengths, vocab: int) -> list[Row]:
+    pack, size = lengths
+    ids = torch.randint(3, vocab, (pack // size, size)).tolist()
     return [Row(i, one, [False] * (size - LEARNT) + [True] * LEARNT) for i, one in enumerate(ids)]
 
 
 def _take_turns(
-    trainees: dict[int, _Trainee], deadline: float, device: torch.device, clock: Clock
-) -> tuple[dict[int, float], float, float]:
-    """Median seconds of a pack for each length, and of an update; how much longer the very first pack took."""
-    times: dict[int, list[float]] = {length: [] for length in trainees}
+    trainees: dict[Lengths, _Trainee], deadline: float, device: torch.device, clock: Clock
+) -> tuple[dict[Lengths, float], float, float]:
+    """Median seconds of each pack, and of an update; how much longer the very first pack took."""
+    times: dict[Lengths, list[float]] = {lengths: [] for lengths in trainees}
     updates: list[float] = []
     began = time.monotonic()
     while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
-        for length, trainee in trainees.items():
-            times[length].append(_timed(trainee.learn, device, clock))
+        for lengths, trainee in trainees.items():
+            times[lengths].append(_timed(trainee.learn, device, clock))
             updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
         print(f"progress {share:.2f}", file=sys.stderr, flush=True)
     found = {
-        length: statistics.median(taken[1:]) for length, taken in times.items()
+        lengths: statistics.median(taken[1:]) for lengths, taken in times.items()
     }  # the first loads kernels
     first = next(iter(times))
     return found, statistics.median(updates), max(0.0, times[first][0] - found[first])
 
 
-def _fitted(shape: Architecture, times: dict[int, float]) -> tuple[float, float, float]:
+def _fitted(shape: Architecture, times: dict[Lengths, float]) -> tuple[float, float, float]:
     """Seconds a layer and pack, an operation, a head and pair of tokens: none below 0, relative errors squared."""
     rows: Sequence[Any] = [
-        (shape.layers, length * operations(shape, RANK), shape.layers * shape.heads * length**2)
-        for length in times
+        (shape.layers, pack * operations(shape, RANK), shape.layers * shape.heads * pack * row)
+        for pack, row in times
     ]
     system = np.array(rows, dtype=float) / np.array(list(times.values()))[:, None]
     scales = system.max(axis=0)

@@ -6,8 +6,8 @@ k all keys, H heads, T tokens computed at a time:
 
     2·e·h + 8·h       both norms: what they put out, and the residual stream in float32
     4·e·i             gate, its activation, up, their product
-    4·e·q             short sequences on a CPU: queries, keys and values repeated for each head, the output,
-    + (4 or 6)·H·T    and the weights of all pairs of tokens, in float32 and, at 2 bytes a number, once more
+    2·e·(q + k·L/o)       several rows of L tokens on a CPU, o of them a row's own: queries, output, the keys and
+    + (4 or 6)·H·L        values that a row sees; its pairs' weights, in float32 and, at 2 bytes a number, once more
     2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
     e·r               for each matrix that LoRA stands beside
 
@@ -94,8 +94,7 @@ class Memory:
 
 
 def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
-    tokens = tokens_at_a_time(work, place)
-    activations = _activations(model, work, place, tokens)
+    activations = _activations(model, work, place)
     trainable = trainable_parameters(model, work)
     return Memory(
         weights=base_bytes(model, work.method, place.number_bytes),
@@ -104,7 +103,7 @@ def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
         optimizer=trainable * _optimizer_bytes(work, place),
         activations=activations,
         logits=_logits(model, work, place),
-        overhead=_overhead(model, work, place, tokens, activations),
+        overhead=_overhead(model, work, place, activations),
         process=PROCESS_CPU if place.kind == "cpu" else 0,
     )
 
@@ -162,20 +161,21 @@ def _optimizer_bytes(work: Work, place: Place) -> int:
     return ADAM + (FULL_PRECISION if is_mixed else 0)
 
 
-def _activations(model: Architecture, work: Work, place: Place, tokens: int) -> int:
-    layer = tokens * _of_a_token(model, work, place, tokens)
+def _activations(model: Architecture, work: Work, place: Place) -> int:
+    tokens = tokens_at_a_time(work, place)
+    layer = tokens * _of_a_token(model, work, place)
     if not work.checkpoints:
         return model.layers * layer
     return model.layers * tokens * place.number_bytes * model.hidden + layer
 
 
-def _of_a_token(model: Architecture, work: Work, place: Place, tokens: int) -> int:
+def _of_a_token(model: Architecture, work: Work, place: Place) -> int:
     """Bytes that one layer keeps of one token; the sum in the module's first lines."""
     e = place.number_bytes
     norms = model.norms * (e + 4) * model.hidden
     names = 4 if model.fused else 7
     lora = 0 if work.method == "full" else e * work.rank * names
-    return norms + _feed_forward(model, e) + _attention(model, place, tokens) + lora
+    return norms + _feed_forward(model, e) + _attention(model, work, place) + lora
 
 
 def _feed_forward(model: Architecture, e: int) -> int:
@@ -188,16 +188,17 @@ def _feed_forward(model: Architecture, e: int) -> int:
     return max(dense, routed + 4 * e * model.experts.shared)
 
 
-def _attention(model: Architecture, place: Place, tokens: int) -> int:
+def _attention(model: Architecture, work: Work, place: Place) -> int:
     e = place.number_bytes
-    if _keeps_scores(place, tokens):
-        return 4 * e * model.queries + (6 if e < FULL_PRECISION else 4) * model.heads * tokens
-    return 2 * e * (model.queries + model.keys) + 4 * model.heads
+    if not _goes_by_rows(work, place):
+        return 2 * e * (model.queries + model.keys) + 4 * model.heads
+    seen = model.keys * work.length // (work.length - work.shared)
+    return 2 * e * (model.queries + seen) + (6 if e < FULL_PRECISION else 4) * model.heads * work.length
 
 
-def _keeps_scores(place: Place, tokens: int) -> bool:
-    """best_attention() of trainers/local/training/base.py."""
-    return place.kind == "cpu" and tokens <= CPU_TOKENS
+def _goes_by_rows(work: Work, place: Place) -> bool:
+    """As trainers/local/training/row_attention.py has it, which keeps the weights of pairs."""
+    return place.kind == "cpu" and rows_at_a_time(work, place) > 1
 
 
 def _logits(model: Architecture, work: Work, place: Place) -> int:
@@ -207,13 +208,13 @@ def _logits(model: Architecture, work: Work, place: Place) -> int:
     return learnt * model.vocab * (narrow + 2 * FULL_PRECISION)
 
 
-def _overhead(model: Architecture, work: Work, place: Place, tokens: int, activations: int) -> int:
+def _overhead(model: Architecture, work: Work, place: Place, activations: int) -> int:
     unpacked = _widest_matrix(model) * place.number_bytes if work.method in ("qlora", "8bit") else 0
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
     scores = 0
-    if _keeps_scores(place, tokens) and place.number_bytes < FULL_PRECISION:
-        scores = BACKWARD_SCORES * model.heads * tokens * tokens
+    if _goes_by_rows(work, place) and place.number_bytes < FULL_PRECISION:
+        scores = BACKWARD_SCORES * model.heads * tokens_at_a_time(work, place) * work.length
     return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
 
 

@@ -1,9 +1,10 @@
 """How long a training takes on a machine whose speed was measured (`finetune calibrate`). Pure.
 
-A pack of T tokens goes through a layer, forward and backward, in
+A pack of T tokens in rows of L goes through a layer, forward and backward, in
 
-    c + T·4·P / speed + T²·H·pair       c: seconds a layer; P: weights in its matrices; H: heads
+    c + T·4·P / speed + T·L·H·pair      c: seconds a layer; P: weights in its matrices; H: heads
 
+A row that is alone, and all of a pack on a GPU, takes T²·H·pair with another pair: attention doesn't go by rows there.
 4·P operations a token: two forward, two for the gradient of what comes in; frozen weights have none of their own
 (Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) a matrix. The three
 are fitted to times measured on this machine, so they hold what a formula leaves out: memory traffic, Python.
@@ -28,8 +29,8 @@ FILE = "calibration.json"
 
 @dataclass(frozen=True)
 class Calibration:
-    """`speed` in operations a second; `layer_s` a layer and pack; `pair_s` a head and pair of tokens in short packs
-    (all pairs kept), `long_pair_s` in long ones (fused); `parameter_s` of the optimizer; `startup_s` from the start of
+    """`speed` in operations a second; `layer_s` a layer and pack; `pair_s` a head and pair of tokens where attention
+    goes by rows, `long_pair_s` elsewhere (fused); `parameter_s` of the optimizer; `startup_s` from the start of
     the process to a model that can learn. `peaks`: products of square matrices, operations a second by number format.
     `load`: processes that were at work beside, a core, while it was measured."""
 
@@ -99,14 +100,15 @@ def seconds(model: Architecture, rows: Rows, machine: Calibration) -> float:
     return machine.startup_s + steps * _step(model, rows, in_a_step, machine)
 
 
-def pack_seconds(model: Architecture, tokens: float, learnt: float, rank: int, machine: Calibration) -> float:
-    """One pack of so many tokens, forward and backward."""
-    limit = CPU_TOKENS if machine.device == "cpu" else 0
-    pair = machine.pair_s if tokens <= limit else machine.long_pair_s
-    attention = model.layers * model.heads * tokens**2 * pair
+def pack_seconds(
+    model: Architecture, tokens: float, row: float, learnt: float, rank: int, machine: Calibration
+) -> float:
+    """One pack of so many tokens, in rows that see `row` tokens each, forward and backward."""
+    goes_by_rows = machine.device == "cpu" and row < tokens
+    pairs = tokens * row * machine.pair_s if goes_by_rows else tokens**2 * machine.long_pair_s
     head = 4 * learnt * model.vocab * model.hidden
     work = (tokens * operations(model, rank) + head) / machine.speed
-    return model.layers * machine.layer_s + work + attention
+    return model.layers * (machine.layer_s + model.heads * pairs) + work
 
 
 def operations(model: Architecture, rank: int) -> float:
@@ -125,5 +127,5 @@ def _step(model: Architecture, rows: Rows, in_a_step: float, machine: Calibratio
     packs = math.ceil(in_a_step / in_a_pack - 1e-9)
     in_a_pack = in_a_step / packs
     tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
-    one = pack_seconds(model, tokens, in_a_pack * rows.answer, rows.rank, machine)
+    one = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
     return packs * one + model.lora_parameters(rows.rank) * machine.parameter_s

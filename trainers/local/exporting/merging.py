@@ -48,7 +48,7 @@ class Loaded:
 
 def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: str, out: Path) -> Merged:
     """Write weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
-    adapted = with_adapter(base.folder, source.adapter, max(map(len, prompts)))
+    adapted = with_adapter(base.folder, source.adapter)
     before = [_logits(adapted.model, prompt) for prompt in prompts]
     merged = adapted.model.merge_and_unload(safe_merge=True)
     difference = max(
@@ -63,9 +63,9 @@ def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: s
     return Merged(difference, adapted.end_tokens)
 
 
-def with_adapter(base: Path, adapter: Path, longest: int) -> Loaded:
+def with_adapter(base: Path, adapter: Path) -> Loaded:
     """Base and adapter as peft puts them together, in float32."""
-    loaded = load(base, longest)
+    loaded = load(base)
     with calm_peft():
         model = PeftModel.from_pretrained(
             loaded.model, str(adapter), is_trainable=False, use_safetensors=True
@@ -73,11 +73,11 @@ def with_adapter(base: Path, adapter: Path, longest: int) -> Loaded:
     return Loaded(model.eval(), loaded.tokenizer, loaded.end_tokens)
 
 
-def load(folder: Path, longest: int) -> Loaded:
+def load(folder: Path) -> Loaded:
     """A transformers folder. Raises ExportRefused."""
     try:
         tokenizer = load_tokenizer(str(folder))
-        model = load_model(str(folder), best_device(), torch.float32, longest)
+        model = load_model(str(folder), best_device(), torch.float32)
     except TrainingFailed as error:
         raise ExportRefused(error.message) from error
     return Loaded(model.eval(), tokenizer, _end_tokens(model, tokenizer))

@@ -53,7 +53,3 @@ class Work:
         """As people call the model, in letters that file names and commands take."""
         called = self.order.measured.name if self.order.measured else self.source.name.removeprefix("ft:")
         return re.sub(r"[^\w.-]+", "-", called).strip("-.")
-
-    @property
-    def longest(self) -> int:
-        return max(map(len, self.prompts))

@@ -49,7 +49,7 @@ def write(work: Work, folder: Path, say: Say) -> Written:
 
 def _merged(work: Work, folder: Path, say: Say) -> Written:
     merged = _merge(work, folder, work.dtype, say)
-    checked = _compare(work, load(folder, work.longest), TOLERANCES[work.dtype], say)
+    checked = _compare(work, load(folder), TOLERANCES[work.dtype], say)
     how = (
         "A transformers folder: `AutoModelForCausalLM.from_pretrained` takes it. With vLLM, in this folder:\n\n"
         f"```\n{adapters.vllm_merged_command(work.name)}\n```"
@@ -105,16 +105,14 @@ def _vllm(work: Work, folder: Path, say: Say) -> Written:
     script = folder / "serve.sh"
     script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n', encoding="utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    checked = _compare(
-        work, with_adapter(work.base.folder, folder / "adapter", work.longest), ADAPTER_TOLERANCE, say
-    )
+    checked = _compare(work, with_adapter(work.base.folder, folder / "adapter"), ADAPTER_TOLERANCE, say)
     how = f"`./serve.sh`, which is\n\n```\n{command}\n```\n\nThen ask for the model `{work.name}`."
     return Written([_said(checked)], how)
 
 
 def _hub(work: Work, folder: Path, say: Say) -> Written:
     adapters.copy_adapter(work.source, work.base, folder)
-    checked = _compare(work, with_adapter(work.base.folder, folder, work.longest), ADAPTER_TOLERANCE, say)
+    checked = _compare(work, with_adapter(work.base.folder, folder), ADAPTER_TOLERANCE, say)
     where = work.order.upload.repo or "FOLDER_OR_HUB_ID"
     how = (
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"

@@ -17,7 +17,7 @@ from peft import PeftModel
 
 from trainers.local.problems import Problem, missing
 from trainers.local.serving.adapters import PLAIN, Worn, take_over
-from trainers.local.serving.batching import MAX_ADAPTERS, MAX_BATCH_TOKENS
+from trainers.local.serving.batching import MAX_ADAPTERS
 from trainers.local.serving.embedding import Embedder
 from trainers.local.serving.memory import bytes_a_token, let_go
 from trainers.local.serving.reading import can_be_joined
@@ -94,7 +94,7 @@ class Base:
         self.device = device
         dtype = best_dtype(device)
         tokenizer = load_tokenizer(source)
-        model = load_model(source, device, dtype, MAX_BATCH_TOKENS, quantization)
+        model = load_model(source, device, dtype, quantization)
         config = model.config.get_text_config()
         self.context = int(config.max_position_embeddings)
         self.bytes_a_token = bytes_a_token(config, dtype)

@@ -19,8 +19,9 @@ from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.families import choose_class
 from trainers.local.training.fused import compute_fused
 from trainers.local.training.hub import fetch
-from trainers.local.training.packing import PACKED_FAMILIES, pack_tokens
+from trainers.local.training.packing import PACKED_FAMILIES
 from trainers.local.training.quantization import loading_options, stored_method
+from trainers.local.training.row_attention import BY_ROWS
 from trainers.local.training.targets import find_targets
 
 
@@ -64,12 +65,11 @@ def load_model(
     source: str,
     device: torch.device,
     dtype: torch.dtype,
-    longest: int,
     quantization: Quantization = "none",
     *,
     stays: bool = False,
 ) -> Any:
-    """For rows of at most `longest` tokens. Weights from safetensors only: other formats can carry code.
+    """Weights from safetensors only: other formats can carry code.
 
     `stays`: in this machine's memory, to be divided among devices such as `device`. Raises TrainingFailed.
     """
@@ -83,7 +83,7 @@ def load_model(
             folder,
             config=choice.config,
             dtype=dtype,
-            attn_implementation=best_attention(device, longest) if choice.family in PACKED_FAMILIES else None,
+            attn_implementation=best_attention(device) if choice.family in PACKED_FAMILIES else None,
             use_safetensors=True,
             output_loading_info=True,
             **options,
@@ -97,10 +97,8 @@ def load_model(
     return model if options or stays else model.to(device)
 
 
-def best_attention(device: torch.device, longest: int) -> Literal["eager", "sdpa"]:
-    """On a CPU a step of 400 tokens with a mask took 12% longer by torch's fused attention than by the plain
-    one; the plain one keeps the scores of all pairs of tokens, so it is for short sequences."""
-    return "eager" if device.type == "cpu" and longest <= pack_tokens(device) else "sdpa"
+def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
+    return BY_ROWS if device.type == "cpu" else "sdpa"
 
 
 def _unusable(source: str, error: Exception) -> TrainingFailed:

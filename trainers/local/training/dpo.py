@@ -93,10 +93,9 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     if job.validation_file is not None:
         validation = read_file(job.validation_file, tokenizer, settings, "validation_file")
     pauses.look()
-    longest = max(training.longest, validation.longest if validation else 0)
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
     course = PairCourse(folder, settings, journal, validation, steps_an_epoch, checkpoint_s)
-    base = load_model(job.base, device, dtype, longest, settings.quantization)
+    base = load_model(job.base, device, dtype, settings.quantization)
     disable_dropout_in_model(base)  # the reference would answer otherwise each time; the adapter's own stays
     trainer = PairTrainer(
         model=go_on_from(folder, base, settings) if job.continues else base,

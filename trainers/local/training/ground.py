@@ -60,7 +60,7 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
     longest = max(training.longest, validation.longest if validation else 0)
     is_sharded = is_wanted(settings.sharding, team.size(), weight_bytes(source), device_memory(device))
     with team.one_after_the_other() if is_sharded else nullcontext():
-        base = load_model(job.base, device, dtype, longest, settings.quantization, stays=is_sharded)
+        base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
         if is_sharded:
             shard_layers(base, device)
     able = abilities(base, longest)

@@ -2,7 +2,7 @@
 
     ids        p p p  a a a  b b        p: the tokens every row begins with; a, b: what follows in each row
     positions  0 1 2  3 4 5  3 4
-    seen by b  p p p         b b        each row sees the common beginning and itself
+    seen by b  p p p         b b        each row sees the common beginning and itself, by a mask or a layout
 
 What a row's last tokens predict is the loss; what follows its last supervised token is never computed.
 A model that could see across rows all the same (a recurrent one, say) gets one row at a time.
@@ -12,6 +12,7 @@ The module builds tensors and measures the loss; it neither reads rows nor train
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.local.training.data import Row
+from trainers.local.training.row_attention import BY_ROWS, Layout, lay_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +39,7 @@ PACKED_FAMILIES = (
 class Model(Protocol):
     """A causal language model of transformers, with or without an adapter."""
 
-    def __call__(self, **inputs: Tensor | bool | None) -> Output: ...
+    def __call__(self, **inputs: Tensor | Layout | bool | None) -> Output: ...
 
 
 class Output(Protocol):
@@ -49,7 +51,8 @@ class Pack:
     """T tokens in one sequence, of which K predict a supervised token.
 
     `input_ids`, `positions`: (1, T). `mask`: (1, 1, T, T), added to the attention scores; None is the plain
-    causal one. `kept`: (K,) places in the sequence. `targets`: (K,) token ids.
+    causal one. `layout` stands for it where attention goes by rows. `kept`: (K,) places in the sequence. `targets`:
+    (K,) token ids.
     """
 
     input_ids: Tensor
@@ -57,16 +60,18 @@ class Pack:
     mask: Tensor | None
     kept: Tensor
     targets: Tensor
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
 class Abilities:
     """`packs`: rows in one sequence do not see each other, in a sequence of at most `widest` tokens. `selects`: the
-    head can be applied at some places."""
+    head can be applied at some places. `by_rows`: attention takes a layout."""
 
     packs: bool
     selects: bool
     widest: int = sys.maxsize
+    by_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def abilities(model: PreTrainedModel, longest: int) -> Abilities:
     text = model.config.get_text_config().to_dict()
     packs = model.config.model_type in PACKED_FAMILIES and longest <= reach(text)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return Abilities(packs, selects, _widest(text))
+    return Abilities(packs, selects, _widest(text), model.config._attn_implementation == BY_ROWS)
 
 
 def reach(text: Mapping[str, Any]) -> int:
@@ -136,7 +141,9 @@ def width(rows: Sequence[Row]) -> int:
     return sum(len(row.ids) for row in rows) - (len(rows) - 1) * common_beginning(rows)
 
 
-def pack_rows(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> Pack:
+def pack_rows(
+    rows: Sequence[Row], device: torch.device, dtype: torch.dtype, *, by_rows: bool = False
+) -> Pack:
     shared = common_beginning(rows)
     ids = list(rows[0].ids[:shared])
     positions = list(range(shared))
@@ -151,10 +158,14 @@ def pack_rows(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> 
         ids += row.ids[shared:end]
         positions += range(shared, end)
         owners += [owner] * (end - shared)
+    layout = None
+    if by_rows and len(rows) > 1:
+        layout = lay_out(shared, [row.last_target - shared for row in rows], device, dtype)
     return Pack(
         input_ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
-        mask=attention_mask(owners, device, dtype) if len(rows) > 1 else None,
+        mask=attention_mask(owners, device, dtype) if len(rows) > 1 and layout is None else None,
+        layout=layout,
         kept=torch.tensor(kept, device=device),
         targets=torch.tensor(targets, device=device),
     )
@@ -182,7 +193,13 @@ def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dty
 
 def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     """The model's head is applied at the K places that predict a supervised token; elsewhere only if it must."""
-    placed = {"position_ids": pack.positions, "attention_mask": pack.mask} if able.packs else {}
+    placed: dict[str, Any] = (
+        {"position_ids": pack.positions, "attention_mask": pack.mask} if able.packs else {}
+    )
+    if pack.layout is not None:
+        # A mask of its own, so that none is made; not a number, so that a family that hands no layout on is seen.
+        nowhere = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=pack.layout.mask.dtype)
+        placed = {**placed, "attention_mask": nowhere, "row_layout": pack.layout}
     selected = {"logits_to_keep": pack.kept} if able.selects else {}
     logits = model(input_ids=pack.input_ids, use_cache=False, **placed, **selected).logits[0]
     logits = (logits if able.selects else logits[pack.kept]).float()

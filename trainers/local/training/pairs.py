@@ -55,10 +55,6 @@ class Pairs:
     def tokens(self) -> int:
         return sum(row.tokens for row in self.rows)
 
-    @property
-    def longest(self) -> int:
-        return max(row.longer for row in self.rows)
-
 
 def read_pairs(
     path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str, too_long: TooLong

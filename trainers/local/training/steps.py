@@ -108,6 +108,6 @@ def evaluate(trainee: Trainee, rows: Sequence[Row]) -> Scores:
 def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:
     """Frozen weights in bfloat16 meet LoRA's in float32: autocast multiplies both in bfloat16."""
     weight = next(model.parameters())
-    pack = pack_rows(rows, weight.device, weight.dtype)
+    pack = pack_rows(rows, weight.device, weight.dtype, by_rows=able.by_rows)
     with torch.autocast(weight.device.type, weight.dtype, enabled=weight.dtype != torch.float32):
         return measure(model, pack, able)
