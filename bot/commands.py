@@ -181,6 +181,12 @@ class Try:
     text: str
 
 
+# Commands that ask for a right of their own where they are carried out.
+ACTS = (
+    *(Upload, Knowledge, Estimate, Baseline, Curve, Start, Cancel, CancelMeasurement, Pause, Resume),
+    *(Freeze, Unfreeze, Try, Audit),
+)
+
 Command = (
     Help
     | Upload

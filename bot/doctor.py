@@ -21,6 +21,7 @@ from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_sett
 from storage.database import sqlite_version, wal_is_safe
 from trainers.client import Trainer
 from trainers.errors import TrainerError
+from trainers.money import usd_micros
 from trainers.providers import ProviderRow
 
 LEAST_FREE_GB = 5
@@ -147,13 +148,16 @@ def _scopes(granted: str) -> Finding:
 
 
 def _people(settings: Settings) -> Iterator[Finding]:
-    people = settings.people
-    if not people.approvers and not people.approver_groups:
+    named, tiers = settings.policy.named("approve"), settings.policy.tiers
+    if named.is_nobody:
         cure = 'name them in finetune.toml: [people] approvers = ["U…"]; until then nothing can be trained'
         yield Finding(False, "approvers", f"nobody: {cure}")
     else:
-        count = len(people.approvers) + len(people.approver_groups)
-        yield Finding(True, "approvers", f"{count} people or groups, {people.quorum} needed for a run")
+        count = "any member" if named.anyone else f"{len(named.users) + len(named.groups)} people or groups"
+        most = tiers[-1].up_to_micros
+        limit = "" if most is None else f", nothing dearer than {usd_micros(most)}"
+        needed = " or ".join(str(one) for one in sorted({tier.approvers for tier in tiers}))
+        yield Finding(True, "approvers", f"{count}, {needed} needed for a run{limit}")
     budget = settings.monthly_budget_usd
     yield Finding(
         True, "budget", f"${budget} a month" + ("" if budget else ": only runs that cost nothing fit")

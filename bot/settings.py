@@ -11,6 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from bot.decisions.policy import Policy
+from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
+from bot.toml_lines import Lines, lines_of
 from bot.toml_reader import Reader
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
@@ -49,12 +52,21 @@ class SlackSettings:
 
 
 @dataclass(frozen=True)
-class PeopleSettings:
-    """Who may what: ids of users and of user groups. Approvers are nobody until they are named."""
+class BudgetSettings:
+    """US dollars a calendar month. Channels and people that are named have limits of their own, the others `per_…`;
+    None: no limit but the team's."""
 
-    approvers: tuple[str, ...] = ()
-    approver_groups: tuple[str, ...] = ()
-    quorum: int = 1
+    monthly_usd: Decimal = Decimal(0)
+    per_channel_usd: Decimal | None = None
+    per_person_usd: Decimal | None = None
+    channels: Mapping[str, Decimal] = field(default_factory=dict)
+    people: Mapping[str, Decimal] = field(default_factory=dict)
+
+    def of_channel(self, channel: str) -> Decimal | None:
+        return self.channels.get(channel, self.per_channel_usd)
+
+    def of_person(self, person: str) -> Decimal | None:
+        return self.people.get(person, self.per_person_usd)
 
 
 @dataclass(frozen=True)
@@ -93,14 +105,18 @@ class Settings:
 
     data: Path
     slack: SlackSettings
-    people: PeopleSettings
+    policy: Policy
     trainer: TrainerSettings
     providers: tuple[ProviderRow, ...]
     prices: tuple[PriceRow, ...]
-    monthly_budget_usd: Decimal
+    budget: BudgetSettings
     measurement_usd: Decimal = MEASUREMENT_USD
     presidio: bool = False
     service: ServiceSettings = ServiceSettings()
+
+    @property
+    def monthly_budget_usd(self) -> Decimal:
+        return self.budget.monthly_usd
 
     @property
     def backups(self) -> Path:
@@ -120,10 +136,11 @@ class Settings:
 
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("data", "slack", "people", "budget", "check", "trainer", "providers", "prices", "service"),
+    "": ("data", "slack", "people", "policy", "budget", "check", "trainer", "providers", "prices", "service"),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
-    "budget": ("monthly_usd", "measurement_usd"),
+    "policy": POLICY_KEYS,
+    "budget": ("monthly_usd", "measurement_usd", "per_channel_usd", "per_person_usd", "channels", "people"),
     "check": ("presidio",),
     "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
@@ -143,21 +160,20 @@ def load_settings(
     environment = os.environ if environment is None else environment
     path = config or Path(environment.get("FINETUNE_CONFIG", CONFIG_FILE))
     problems: list[str] = []
-    table = _read_toml(path, must_exist=bool(config or "FINETUNE_CONFIG" in environment), problems=problems)
-    reader = Reader(path.name, table, problems)
+    table, lines = _read_toml(
+        path, must_exist=bool(config or "FINETUNE_CONFIG" in environment), problems=problems
+    )
+    reader = Reader(path.name, table, problems, lines)
     trainer = _trainer(reader)
+    providers = _with_own_models(_providers(table, problems), trainer)
     settings = Settings(
         data=path.parent / reader.text("", "data", "data"),
         slack=_slack(reader, environment, need_slack),
-        people=PeopleSettings(
-            reader.texts("people", "approvers"),
-            reader.texts("people", "approver_groups"),
-            reader.whole("people", "quorum", 1, lowest=1, highest=20),
-        ),
+        policy=read_policy(reader, [row.name for row in providers]),
         trainer=trainer,
-        providers=_with_own_models(_providers(table, problems), trainer),
+        providers=providers,
         prices=_prices(reader),
-        monthly_budget_usd=reader.usd("budget", "monthly_usd", "0"),
+        budget=_budget(reader.part("budget")),
         measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
         presidio=_presidio(reader),
         service=_service(reader),
@@ -166,6 +182,19 @@ def load_settings(
     if problems:
         raise SettingsProblems(tuple(problems))
     return settings
+
+
+def _budget(reader: Reader) -> BudgetSettings:
+    given = {
+        key: reader.usd("", key, "0") for key in ("per_channel_usd", "per_person_usd") if key in reader.keys
+    }
+    return BudgetSettings(
+        monthly_usd=reader.usd("", "monthly_usd", "0"),
+        per_channel_usd=given.get("per_channel_usd"),
+        per_person_usd=given.get("per_person_usd"),
+        channels=read_limits(reader, "channels", CHANNEL, "C0123456789"),
+        people=read_limits(reader, "people", USER, "U0123456789"),
+    )
 
 
 def _service(reader: Reader) -> ServiceSettings:
@@ -287,9 +316,10 @@ def _providers(table: Mapping[str, Any], problems: list[str]) -> tuple[ProviderR
         return ()
 
 
-def _read_toml(path: Path, *, must_exist: bool, problems: list[str]) -> Mapping[str, Any]:
+def _read_toml(path: Path, *, must_exist: bool, problems: list[str]) -> tuple[Mapping[str, Any], Lines]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), lines_of(text)
     except FileNotFoundError:
         if must_exist:
             problems.append(f"{path} does not exist: FINETUNE_CONFIG should name your settings file.")
@@ -297,4 +327,4 @@ def _read_toml(path: Path, *, must_exist: bool, problems: list[str]) -> Mapping[
         problems.append(f"{path} is not TOML: {error}.")
     except OSError as error:
         problems.append(f"{path} cannot be read: {error.strerror}. FINETUNE_CONFIG should name a file.")
-    return {}
+    return {}, {}

@@ -1,24 +1,61 @@
-"""Typed values out of a settings file; what is wrong is noted with file, section and key. Knows no setting."""
+"""Typed values out of a settings file; what is wrong is noted with file, line, section and key. Knows no setting."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
+from bot.toml_lines import Lines, Place
 from trainers.money import is_payable
 
 _T = TypeVar("_T")
 
 
 class Reader:
-    """Takes typed values out of the TOML; notes what is wrong with file, section and key."""
+    """Takes typed values out of the TOML; notes what is wrong with file, line, section and key.
 
-    def __init__(self, file: str, table: Mapping[str, Any], problems: list[str]) -> None:
+    `within` is where its table stands in the file; section "" is that table itself.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        table: Mapping[str, Any],
+        problems: list[str],
+        lines: Lines | None = None,
+        within: Place = (),
+    ) -> None:
         self._file = file
         self._table = table
+        self._lines = lines or {}
+        self._within = within
         self.problems = problems
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._table)
+
+    def part(self, key: str) -> Reader:
+        """The table below `key`; an empty one where there is none. What is no table at the top `check_keys` says."""
+        value = self._get("", key, {})
+        if not isinstance(value, Mapping) and not self._within:
+            value = {}
+        elif not isinstance(value, Mapping):
+            value = self._wrong("", key, f"a section of its own, [{self._title((*self._within, key))}]", {})
+        return Reader(self._file, value, self.problems, self._lines, (*self._within, key))
+
+    def parts(self, key: str) -> tuple[Reader, ...]:
+        """The tables of [[key]], in the file's order."""
+        found = self._get("", key, [])
+        if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+            found = self._wrong("", key, f"a row each, [[{self._title((*self._within, key))}]]", [])
+        return tuple(
+            Reader(self._file, one, self.problems, self._lines, (*self._within, key, number))
+            for number, one in enumerate(found)
+        )
 
     def text(self, section: str, key: str, default: str) -> str:
         value = self._get(section, key, default)
@@ -29,6 +66,18 @@ class Reader:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         return self._wrong(section, key, 'a list of texts, like ["U123", "U456"]', ())
+
+    def ids(self, section: str, key: str, kind: re.Pattern[str], wanted: str) -> tuple[str, ...]:
+        found = self.texts(section, key)
+        for one in [one for one in found if not kind.fullmatch(one)]:
+            self.wrong(section, key, f"should be {wanted}, and {one!r} is none.")
+        return found
+
+    def wholes(self, section: str, key: str, *, lowest: int, highest: int) -> tuple[int, ...]:
+        value = self._get(section, key, [])
+        if isinstance(value, list) and all(type(one) is int and lowest <= one <= highest for one in value):
+            return tuple(value)
+        return self._wrong(section, key, f"a list of whole numbers from {lowest} to {highest}, like [4]", ())
 
     def whole(self, section: str, key: str, default: int, *, lowest: int, highest: int) -> int:
         value = self._get(section, key, default)
@@ -89,8 +138,21 @@ class Reader:
 
     def _wrong(self, section: str, key: str, wanted: str, default: _T) -> _T:
         value = self._get(section, key, default)
-        self.problems.append(f"{self.where(section, key)} should be {wanted}, not {value!r}.")
+        self.wrong(section, key, f"should be {wanted}, not {value!r}.")
         return default
 
-    def where(self, section: str, key: str) -> str:
-        return f"{self._file}: [{section}] {key}" if section else f"{self._file}: {key}"
+    def wrong(self, section: str, key: str, said: str) -> None:
+        """`said` goes on after the place: "should be …"."""
+        self.problems.append(f"{self.where(section, key)} {said}")
+
+    def where(self, section: str = "", key: str = "") -> str:
+        """'finetune.toml, line 7: [people] quorum'; without a key, the table itself."""
+        place = self._within + tuple(one for one in (section, key) if one)
+        title = self._title(place[:-1] if key else place)
+        line = next((self._lines[at] for at in (place, place[:-1]) if at in self._lines), None)
+        file = f"{self._file}, line {line}" if line else self._file
+        return f"{file}: " + " ".join([*([f"[{title}]"] if title else []), *([key] if key else [])])
+
+    @staticmethod
+    def _title(place: Place) -> str:
+        return ".".join(str(one) for one in place if isinstance(one, str))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bot.decisions.approval import Denied, Person, may_take_part
+from bot.decisions.approval import Denied
 
 Place = Literal["thread", "direct"]
 
 
-def place_of_rows(person: Person | None, uploader: str, *, is_private: bool) -> Place | Denied:
-    """Where a file of rows goes when `person` asks for it: into the thread, to them alone, or nowhere."""
-    denied = may_take_part(person)
-    if denied or person is None:
-        return denied or Denied("Slack didn't tell who you are, so nothing was done.")
+def place_of_rows(person: str, uploader: str, *, is_private: bool) -> Place | Denied:
+    """Where a file of rows goes when `person`, who may see it, asks for it: into the thread, to them alone, or
+    nowhere."""
     if is_private:
         return "thread"
-    if person.id == uploader:
+    if person == uploader:
         return "direct"
     return Denied(
         "The file holds customers' words and everybody can read this channel, so it is not posted here. "

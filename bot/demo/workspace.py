@@ -47,13 +47,14 @@ class Person:
 
 @dataclass(frozen=True)
 class Channel:
-    """`members` are user ids, the bot's among them where it was invited."""
+    """`members` are user ids, the bot's among them where it was invited. `shared` with another organisation."""
 
     id: str
     name: str
     members: tuple[str, ...]
     private: bool = True
     archived: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)

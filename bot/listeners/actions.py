@@ -25,6 +25,7 @@ from bot.views import ladder as ladder_views
 from bot.views import tuned_curves as tuned_curve_views
 from bot.workflows import cleaning as cleaning_work
 from bot.workflows import estimates as estimate_work
+from bot.workflows import overview
 from bot.workflows import plans as plan_work
 from bot.workflows import runs as run_work
 from bot.workflows import waivers as waiver_work
@@ -108,7 +109,9 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.action(runs.DETAILS)
     def details(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = run_work.look(desk, int(_value(body)))
+        channel = str((body.get("channel") or {}).get("id") or "") or None
+        refused = overview.may_read(desk, _person(body), channel)
+        result = refused or run_work.look(desk, int(_value(body)))
         ack()
         message = general.refusal(result) if isinstance(result, Refusal) else runs.look(result)
         respond(**message.body(), response_type="ephemeral", replace_original=False)

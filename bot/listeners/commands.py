@@ -22,6 +22,8 @@ from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, curves, knowledge, measurements
 
 COMMAND = "/finetune"
+# The answer tells nothing of the team's; all others are for those who may see it, and most ask for more than that.
+UNASKED = (parsing.Answer, commands.Help, *commands.ACTS)
 _Value = TypeVar("_Value")
 
 
@@ -30,6 +32,10 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     def finetune(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         person, channel = str(body["user_id"]), str(body["channel_id"])
         command = _understood(desk, str(body.get("text") or ""))
+        refused = None if isinstance(command, UNASKED) else overview.may_read(desk, person, channel)
+        if refused:
+            ack(response_type="ephemeral", **general.refusal(refused).body())
+            return
         modal = _modal(desk, command, channel)
         if modal:
             client.views_open(trigger_id=str(body["trigger_id"]), view=modal)

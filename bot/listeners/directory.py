@@ -51,6 +51,16 @@ class SlackDirectory:
         is_closed = bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
         return is_closed and not info.get("is_ext_shared")
 
+    def is_shared(self, channel: str) -> bool | None:
+        """Whether people of another organisation are in a channel, or are invited; None where that can't be known."""
+        try:
+            info: Any = self._slack.conversations_info(channel=channel)["channel"]
+        except (SlackApiError, URLError, OSError):
+            return None
+        return bool(
+            info.get("is_ext_shared") or info.get("is_pending_ext_shared") or info.get("pending_shared")
+        )
+
     def permalink(self, channel: str, ts: str) -> str | None:
         """A message's address for a browser; None where Slack doesn't say."""
         try:

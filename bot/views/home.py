@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.decisions.budget import Budget
+from bot.results import Refusal
 from bot.views import measurements
 from bot.views.blocks import Block, context, escape, header, listed, section
 from bot.views.measurements import MeasurementLook
@@ -24,7 +25,9 @@ class Overview:
     budget: Budget
 
 
-def page(overview: Overview) -> Block:
+def page(overview: Overview | Refusal) -> Block:
+    if isinstance(overview, Refusal):
+        return {"type": "home", "blocks": [section(overview.text)]}
     blocks = [
         *_list("Waiting for you", overview.mine, "Nothing waits for your approval."),
         *_list("Running", overview.open, "Nothing is running."),

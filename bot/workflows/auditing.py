@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from bot.decisions.approval import may_take_part
 from bot.results import Refusal
 from bot.views.audits import History
+from bot.workflows import permits
 from bot.workflows.desk import Desk
 
 
 def look(desk: Desk, number: int, person: str) -> History | Refusal:
-    if may_take_part(desk.directory.person(person)):
-        return Refusal("Only full members of this workspace may read who did what.")
+    refused = permits.may(desk, person, "read")
+    if refused:
+        return refused
     if desk.store.runs.get(number) is None:
         return Refusal(f"There is no run {number}. `/finetune runs` lists them.")
     return History(number, desk.store.audit.entries(f"run {number}"))

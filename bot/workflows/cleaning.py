@@ -13,6 +13,7 @@ from bot.decisions.sharing import Place, place_of_rows
 from bot.results import Refusal
 from bot.views import cleaning as views
 from bot.views.general import sentence
+from bot.workflows import permits
 from bot.workflows.desk import Desk
 from storage.records import Cleaning, Dataset, Draft
 from trainers.dataset import Columns
@@ -99,5 +100,8 @@ def _tell(desk: Desk, cleaning: Cleaning, dataset: Dataset, said: str) -> None:
 
 
 def _place(desk: Desk, dataset: Dataset, person: str) -> Place | Denied:
+    refused = permits.may(desk, person, "read", dataset.channel)
+    if refused:
+        return Denied(refused.text)
     is_private = desk.directory.is_private(dataset.channel)
-    return place_of_rows(desk.directory.person(person), dataset.uploaded_by, is_private=is_private)
+    return place_of_rows(person, dataset.uploaded_by, is_private=is_private)

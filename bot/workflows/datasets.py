@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.decisions import waiving
-from bot.decisions.approval import may_take_part
 from bot.decisions.waste import waste_of
 from bot.parsing import Answer, dataset_name
 from bot.results import Refusal
@@ -18,6 +17,7 @@ from bot.views import findings, versions
 from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, escape
 from bot.work.checking import Inspected, inspect
+from bot.workflows import permits
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from bot.workflows.row_limits import usual_limit
 from storage.datasets import NewDataset
@@ -60,9 +60,9 @@ def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
     name = dataset_name(upload.name or Path(upload.filename).stem)
     if isinstance(name, Answer):
         return Refusal(name.text)
-    denied = may_take_part(desk.directory.person(upload.person))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, upload.person, "upload", upload.channel)
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         dataset = desk.store.datasets.receive(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from bot import commands, parsing
 from bot.commands import Estimate
-from bot.decisions.approval import may_take_part
 from bot.decisions.planning import Plan, Predicted
 from bot.decisions.verdict.rungs import name as rung_name
 from bot.decisions.verdict.tasks import TaskKind
@@ -24,7 +23,7 @@ from bot.views import estimates as views
 from bot.views.blocks import Message
 from bot.views.estimate_form import Choices
 from bot.views.general import sentence
-from bot.workflows import datasets, estimating, telling
+from bot.workflows import datasets, estimating, permits, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question
@@ -38,13 +37,13 @@ log = logging.getLogger(__name__)
 
 def ask(desk: Desk, command: Estimate, person: str, channel: str) -> Message | Refusal:
     """What training would cost and save, from what is known now. A bar or a kind of task stays with the dataset."""
+    refused = permits.may(desk, person, "estimate", channel)
+    if refused:
+        return refused
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked
     says_more = (command.bar, command.task) != (None, None)
-    denied = may_take_part(desk.directory.person(person)) if says_more else None
-    if denied:
-        return Refusal(denied.reason)
     made = _estimated(desk, checked, command.question, command.bar, command.task)
     if isinstance(made, Refusal):
         return made
@@ -75,9 +74,10 @@ def choices(desk: Desk) -> Choices:
 
 def share(desk: Desk, number: int, person: str) -> str | Refusal:
     """What the person who clicked reads."""
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
+    kept = desk.store.estimates.get(number)
+    refused = permits.may(desk, person, "estimate", kept.channel if kept else None)
+    if refused:
+        return refused
     with desk.store.transaction():
         if not desk.store.estimates.share(number):
             return Refusal(

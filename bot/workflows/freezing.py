@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bot.decisions.approval import NO_REQUEST, UNFREEZERS, Policy, may, may_lift
+from bot.decisions.approval import UNFREEZERS
+from bot.decisions.permission import Rules, may_lift
 from bot.results import Refusal
 from bot.views import freezing as views
 from bot.views.blocks import Message, escape
-from bot.workflows import holding, plans, telling
+from bot.workflows import holding, permits, telling
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import measurements
 from storage.freezes import Freeze
@@ -14,9 +15,9 @@ from storage.records import Measurement, Run
 
 
 def freeze(desk: Desk, reason: str, person: str, channel: str) -> Freeze | Refusal:
-    denied = may(desk.directory.person(person), "freeze", NO_REQUEST, plans.policy(desk))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, person, "freeze")
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         made = desk.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
@@ -31,10 +32,10 @@ def freeze(desk: Desk, reason: str, person: str, channel: str) -> Freeze | Refus
 
 def unfreeze(desk: Desk, person: str, channel: str) -> Freeze | Refusal:
     """A word against the freeze; the second person's ends it."""
-    rules = plans.policy(desk)
-    denied = may(desk.directory.person(person), "unfreeze", NO_REQUEST, rules)
-    if denied:
-        return Refusal(denied.reason)
+    asked = permits.asking(desk, person, "unfreeze", channel)
+    refused, rules = permits.refused(asked, "unfreeze"), asked.rules
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         standing = desk.store.freezes.current()
@@ -46,9 +47,9 @@ def unfreeze(desk: Desk, person: str, channel: str) -> Freeze | Refusal:
             return Refusal(_spoken_already(person, rules))
         desk.store.audit.add(at=now, who=person, action="unfreeze", subject=_subject(standing))
         if may_lift(against, rules):
-            _lift(desk, standing, [one for one in against if one in rules.approvers], channel)
+            _lift(desk, standing, rules.entitled("unfreeze", against), channel)
         else:
-            said = views.wanted(person, rules.approvers - {person, *against})
+            said = views.wanted(person, rules.named("unfreeze") - {person, *against})
             _say(desk, channel, said, f"unfreeze {standing.id} {person}")
     return standing
 
@@ -90,8 +91,8 @@ def _frozen_already(desk: Desk) -> Refusal:
     return Refusal(f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip())
 
 
-def _spoken_already(person: str, rules: Policy) -> str:
-    others = ", ".join(f"<@{one}>" for one in sorted(rules.approvers - {person})[:10])
+def _spoken_already(person: str, rules: Rules) -> str:
+    others = ", ".join(f"<@{one}>" for one in sorted(rules.named("unfreeze") - {person})[:10])
     cure = "Nobody else is named: add an approver under [people] in finetune.toml."
     return f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
 

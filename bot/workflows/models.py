@@ -10,6 +10,7 @@ from bot.decisions.planning import plan_from_json
 from bot.results import Refusal
 from bot.views import models as views
 from bot.views.blocks import Message as Card
+from bot.workflows import permits
 from bot.workflows.desk import Desk
 from storage.records import Ask, Draft, Model
 from trainers.chatting import room
@@ -31,6 +32,9 @@ class Tried:
 
 def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     """Recorded now, answered by a tick."""
+    refused = permits.may(desk, person, "try", channel)
+    if refused:
+        return refused
     model = find(desk, command.model)
     if isinstance(model, Refusal):
         return model

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.measured import CurvePlan, LadderPlan, LadderProgress
+from bot.results import Refusal
 from bot.tuned_curves import TunedCurveProgress, plan_of
 from bot.views.datasets import Best, Listed
 from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.runs import Look
 from bot.views.status import Status
-from bot.workflows import datasets, plans, runs
+from bot.workflows import datasets, permits, plans, runs
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import gathered
@@ -23,17 +24,25 @@ LATEST_RESULTS = 6
 SHOWN_DATASETS = 40  # more lines no card has room for
 
 
+def may_read(desk: Desk, person: str, channel: str | None = None) -> Refusal | None:
+    """Lists, states and figures."""
+    return permits.may(desk, person, "read", channel)
+
+
 def status(desk: Desk) -> Status:
     freeze = desk.store.freezes.current()
     against = desk.store.freezes.against(freeze) if freeze else ()
     return Status(runs.open_runs(desk), _open(desk), _latest(desk)[:LATEST_RESULTS], freeze, against)
 
 
-def home(desk: Desk, person: str) -> Overview:
+def home(desk: Desk, person: str) -> Overview | Refusal:
     """For the person's App Home."""
+    refused = may_read(desk, person)
+    if refused:
+        return refused
     looks = runs.open_runs(desk)
     waiting = [one for one in looks if one.run.state == "awaiting_approval"]
-    may_approve = person in plans.policy(desk).approvers
+    may_approve = bool(permits.rules(desk, "approve").entitled("approve", [person]))
     return Overview(
         mine=[
             one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)

@@ -8,8 +8,9 @@ from datetime import date
 from decimal import Decimal
 
 from bot.commands import Start
-from bot.decisions.approval import Denied, Policy, Request, has_quorum, is_expired, may, may_take_part
+from bot.decisions.approval import Request, is_expired
 from bot.decisions.budget import Budget
+from bot.decisions.permission import Rules, has_quorum, who_may
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
@@ -17,7 +18,7 @@ from bot.views import plans as views
 from bot.views import replacing as replacing_views
 from bot.views.blocks import Message, escape
 from bot.views.runs import SAID
-from bot.workflows import datasets, estimates, replacing, telling
+from bot.workflows import datasets, estimates, permits, replacing, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
@@ -37,9 +38,10 @@ log = logging.getLogger(__name__)
 
 def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusal:
     """Freeze a plan and ask the channel to approve it."""
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
+    asked = permits.asking(desk, person, "start", channel)
+    refused = permits.refused(asked, "start")
+    if refused:
+        return refused
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked
@@ -47,7 +49,7 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     if isinstance(estimated, Refusal):
         return estimated
     row = estimated.target.row
-    refusal = _cannot_start(desk, estimated, person) or datasets.needs_waiver(
+    refusal = _cannot_start(desk, estimated) or datasets.needs_waiver(
         desk, checked.dataset, estimated.report, row
     )
     if refusal:
@@ -55,6 +57,9 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     if isinstance(estimated.cost, Gap):
         return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
     plan = _plan(desk, checked, estimated, estimated.cost, person, channel)
+    refusal = permits.refused(asked, "start", request_of(plan)) or _nobody_to_approve(desk, plan)
+    if refusal:
+        return refusal
     stopping = stopping_early(desk, plan, estimated)
     if isinstance(stopping, Refusal):
         return stopping
@@ -66,31 +71,29 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
 
 def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
     """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
-    look_up = desk.directory.person(person)
-    rules = policy(desk)
-    now = desk.clock()
+    known, now = desk.store.runs.by_plan(hash_in_button), desk.clock()
+    asked = permits.asking(desk, person, "approve", known.channel if known else None)
     with desk.store.transaction():
         run = desk.store.runs.by_plan(hash_in_button)
         if run is None or run.state != "awaiting_approval":
             return Refusal(_too_late(desk, run))
         plan = plan_from_json(run.plan)
-        request = Request(run.requester, plan.uploaded_by, run.created_at)
-        denied = may(look_up, "approve", request, rules)
-        if denied:
-            return Refusal(denied.reason)
-        if is_expired(request, now):
+        request = request_of(plan)
+        refused = permits.refused(asked, "approve", request)
+        if refused:
+            return refused
+        if is_expired(request, now, desk.settings.policy):
             return Refusal("This plan has expired. `/finetune start` makes a new one.")
         if plan_hash(plan) != hash_in_button:
             return Refusal("This plan was changed after it was posted, so it can't be approved.")
-        return _record_yes(desk, run, plan, person, rules)
+        return _record_yes(desk, run, plan, person, asked.rules)
 
 
 def may_reject(desk: Desk, hash_in_button: str, person: str) -> Refusal | None:
     run = desk.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
         return Refusal(_too_late(desk, run))
-    denied = _may_reject(desk, run, person)
-    return Refusal(denied.reason) if denied else None
+    return permits.may(desk, person, "reject", request=request_of(plan_from_json(run.plan)))
 
 
 def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
@@ -115,7 +118,7 @@ def expire_or_wait(desk: Desk, run: Run) -> None:
     plan = plan_from_json(run.plan)
     if run.cancel_asked_by:
         _close(desk, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
-    elif is_expired(Request(run.requester, plan.uploaded_by, run.created_at), now):
+    elif is_expired(request_of(plan), now, desk.settings.policy):
         _close(desk, run, "expired", "Nobody decided within 24 hours, so the plan has expired.")
     elif run.tries == 0 and (refused := _refused_by_trainer(desk, run)):
         _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {refused}")
@@ -148,13 +151,8 @@ def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
     return str(refused) if refused else None
 
 
-def policy(desk: Desk) -> Policy:
-    """With the groups' members as they are now."""
-    people = desk.settings.people
-    groups = {group: desk.directory.members(group) for group in people.approver_groups}
-    members = frozenset(one for found in groups.values() for one in found or ())
-    unknown = tuple(group for group, found in groups.items() if found is None)
-    return Policy(frozenset(people.approvers) | members, people.quorum, unknown)
+def request_of(plan: Plan) -> Request:
+    return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
 
 
 def budget(desk: Desk) -> Budget:
@@ -163,11 +161,17 @@ def budget(desk: Desk) -> Budget:
     return Budget(limit, desk.store.committed(telling.month(desk.clock())))
 
 
+def needed(desk: Desk, plan: Plan) -> int:
+    """How many approvers it takes."""
+    tier = desk.settings.policy.tier(plan.maximum_micros)
+    return tier.approvers if tier else 0
+
+
 def today(desk: Desk) -> date:
     return telling.day(desk.clock())
 
 
-def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | None:
+def _cannot_start(desk: Desk, estimated: Estimated) -> Refusal | None:
     verdict = next(
         (one for one in estimated.verdict.reasons if one.rule == "end date" and one.kind == "no_go"), None
     )
@@ -180,12 +184,28 @@ def _cannot_start(desk: Desk, estimated: Estimated, person: str) -> Refusal | No
         )
     if row.name not in desk.trainers:
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
-    if policy(desk).approvers <= {person} and not policy(desk).unknown_groups:
-        return Refusal(
-            "Nobody but you could approve this, and nobody approves their own run: whoever runs the bot "
-            "names approvers in finetune.toml, [people]."
-        )
     return None
+
+
+def _nobody_to_approve(desk: Desk, plan: Plan) -> Refusal | None:
+    """A plan that too few could approve would wait in vain. Where Slack doesn't tell who is in a group, it may wait."""
+    rules = permits.rules(desk, "approve")
+    tier = rules.policy.tier(plan.maximum_micros)
+    if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
+        return None
+    others = rules.named("approve") - {plan.requester, plan.uploaded_by}
+    if len(others) >= tier.approvers:
+        return None
+    if not others:
+        return Refusal(
+            "Nobody but you or who uploaded the data could approve this, and nobody approves their own: whoever "
+            "runs the bot names approvers in finetune.toml, [people]."
+        )
+    return Refusal(
+        f"It takes {tier.approvers} approvers who neither asked nor uploaded the data, and there are {len(others)}: "
+        f"{who_may('approve', rules, but={plan.requester, plan.uploaded_by})} Whoever runs the bot names more in "
+        "finetune.toml, [people]."
+    )
 
 
 def _plan(
@@ -269,7 +289,7 @@ def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
         )
         for one in former:
             replacing.replace_by(desk, one, run, budget(desk))
-        card = views.approval_card(run, plan, budget(desk), policy(desk).quorum)
+        card = views.approval_card(run, plan, budget(desk), needed(desk, plan))
         telling.asked(desk, run, replacing.noted(desk, run, card))
     return run
 
@@ -284,11 +304,11 @@ def _same_waiting(desk: Desk, plan: Plan) -> Run | None:
     return None
 
 
-def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) -> Run | Refusal:
+def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> Run | Refusal:
     now, month = desk.clock(), telling.month(desk.clock())
     money = budget(desk)
     decided = [one.person for one in desk.store.runs.decisions(run.id) if one.decision == "approve"]
-    is_last = has_quorum([*decided, person], rules)
+    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     refusal = money.refusal(plan.maximum_micros) if is_last else None
     if refusal:
         return Refusal(refusal)
@@ -296,7 +316,7 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) ->
         return Refusal("You have approved this plan already; it waits for somebody else.")
     desk.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=run.plan_hash)
     if not is_last:
-        telling.decided(desk, run, _so_far(desk, run, plan, money, rules))
+        telling.decided(desk, run, _so_far(desk, run, plan, money))
         return run
     moved = desk.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved is None:
@@ -307,8 +327,8 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) ->
     return moved
 
 
-def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget, rules: Policy) -> Message:
-    card = views.partly_approved(run, plan, money, _approvals(desk, run), rules.quorum)
+def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget) -> Message:
+    card = views.partly_approved(run, plan, money, _approvals(desk, run), needed(desk, plan))
     return replacing.noted(desk, run, card)
 
 
@@ -326,12 +346,6 @@ def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
         if moved:
             desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
             _show_decision(desk, moved, said)
-
-
-def _may_reject(desk: Desk, run: Run, person: str) -> Denied | None:
-    plan = plan_from_json(run.plan)
-    request = Request(run.requester, plan.uploaded_by, run.created_at)
-    return may(desk.directory.person(person), "reject", request, policy(desk))
 
 
 def _approvals(desk: Desk, run: Run) -> list[Approval]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.decisions.approval import Request, may
+from bot.decisions.approval import Request
 from bot.decisions.planning import plan_from_json
 from bot.results import Progress, Refusal, RunResult
 from bot.views.blocks import escape
 from bot.views.runs import SAID, Look
-from bot.workflows import calibrating, plans, telling
+from bot.workflows import calibrating, permits, telling
 from bot.workflows.desk import Desk
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -40,9 +40,9 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
         return Refusal(f"Run {number} is over already: it {SAID[run.state]}.")
     plan = plan_from_json(run.plan)
     request = Request(run.requester, plan.uploaded_by, run.created_at)
-    denied = may(desk.directory.person(person), "cancel", request, plans.policy(desk))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, person, "cancel", request=request)
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
@@ -86,8 +86,7 @@ def _may_not_pause(desk: Desk, run: Run, person: str) -> Refusal | None:
         title = escape(row.title if row else run.provider)
         return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
     request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
-    denied = may(desk.directory.person(person), "pause", request, plans.policy(desk))
-    return Refusal(denied.reason) if denied else None
+    return permits.may(desk, person, "pause", request=request)
 
 
 def _wish(desk: Desk, run: Run, wish: Wish, person: str, said: str) -> str | Refusal:

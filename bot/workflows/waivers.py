@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bot.decisions.waiving import is_no_reason, may_waive
+from bot.decisions.approval import Request
+from bot.decisions.waiving import is_no_reason
 from bot.results import Refusal
 from bot.views import waivers as views
 from bot.views.blocks import code
-from bot.workflows import plans
+from bot.workflows import permits
 from bot.workflows.desk import Desk
 from storage.records import Dataset, Draft, Waiver
 
@@ -14,9 +15,10 @@ from storage.records import Dataset, Draft, Waiver
 def may_record(desk: Desk, dataset_id: int, person: str) -> Dataset | Refusal:
     """The dataset that the form is about."""
     dataset = desk.store.datasets.get(dataset_id)
-    denied = may_waive(desk.directory.person(person), dataset.uploaded_by, plans.policy(desk))
-    if denied:
-        return Refusal(denied.reason)
+    request = Request("", dataset.uploaded_by, dataset.created_at)
+    refused = permits.may(desk, person, "waive", dataset.channel, request)
+    if refused:
+        return refused
     waiver = desk.store.waivers.of(dataset.id)
     return Refusal(_stands(dataset, waiver)) if waiver else dataset
 

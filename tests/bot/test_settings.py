@@ -43,7 +43,7 @@ def test_with_tokens_alone_there_is_a_usable_default(tmp_path: Path) -> None:
         SLACK_API,
         "newest",
     )
-    assert (settings.people.approvers, settings.people.quorum) == ((), 1)
+    assert (settings.policy.named("approve").is_nobody, settings.policy.tiers[0].approvers) == (True, 1)
     assert settings.monthly_budget_usd == 0
     assert settings.database == tmp_path / "data" / "finetune.db"
     assert settings.files == tmp_path / "data" / "files"
@@ -77,11 +77,12 @@ tokens_per_second = 900
 """,
         **SECRET,
     )
-    slack, people, trainer = settings.slack, settings.people, settings.trainer
+    slack, policy, trainer = settings.slack, settings.policy, settings.trainer
     assert settings.data == tmp_path / "elsewhere"
     assert (slack.mode, slack.port, slack.api_url) == ("http", 3100, "http://127.0.0.1:9/api/")
     assert (slack.fallback_channel, slack.blocks) == ("C9", "classic")
-    assert (people.approvers, people.approver_groups, people.quorum) == (("U1", "U2"), ("S1",), 2)
+    named = policy.named("approve")
+    assert (named.users, named.groups, policy.tiers[0].approvers) == ({"U1", "U2"}, {"S1"}, 2)
     assert settings.monthly_budget_usd == Decimal("200.50")
     assert (dict(trainer.models), trainer.port, trainer.slots) == ({"tiny": "models/tiny"}, 8021, 2)
     assert (trainer.usd_per_hour, trainer.tokens_per_second) == (Decimal("0.10"), 900)
@@ -112,7 +113,7 @@ def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted:
 
 def test_an_address_for_nodes_needs_a_port_that_stays(tmp_path: Path) -> None:
     assert only_problem(tmp_path, '[trainer]\nexecutor = "ray"\nrelay_url = "http://us:8021"\n') == (
-        "finetune.toml: [trainer] relay_url needs a port of our own beside it: set port too, like port = 8021."
+        "finetune.toml, line 3: [trainer] relay_url needs a port of our own beside it: set port too, like port = 8021."
     )
 
 
@@ -155,13 +156,13 @@ output = "10"
     expected = (
         "SLACK_BOT_TOKEN should start with xoxb-",
         "SLACK_APP_TOKEN is not set: put it into .env",
-        "finetune.toml: dat is not a setting; did you mean data?",
-        "finetune.toml: [slack] mode should be one of socket, http, not 'sockets'.",
-        "finetune.toml: [slack] port should be a whole number from 0 to 65535, not 70000.",
-        'finetune.toml: [people] approvers should be a list of texts, like ["U123", "U456"], not \'U1\'.',
-        "finetune.toml: [people] quorum should be a whole number from 1 to 20, not 0.",
-        'finetune.toml: [budget] monthly_usd should be US dollars in quotes, like "200.00", not 200.0.',
-        "finetune.toml: [trainer] slots should be a whole number from 1 to 1024, not True.",
+        "finetune.toml, line 2: dat is not a setting; did you mean data?",
+        "finetune.toml, line 4: [slack] mode should be one of socket, http, not 'sockets'.",
+        "finetune.toml, line 5: [slack] port should be a whole number from 0 to 65535, not 70000.",
+        'finetune.toml, line 7: [people] approvers should be a list of texts, like ["U123", "U456"], not \'U1\'.',
+        "finetune.toml, line 8: [people] quorum should be a whole number from 1 to 20, not 0.",
+        'finetune.toml, line 10: [budget] monthly_usd should be US dollars in quotes, like "200.00", not 200.0.',
+        "finetune.toml, line 12: [trainer] slots should be a whole number from 1 to 1024, not True.",
         "providers.mine.base_url: is missing",
         'prices."gpt-x".input: should be USD per 1M tokens in quotes, like "2.50", not 2.5.',
     )
@@ -173,15 +174,16 @@ output = "10"
 @pytest.mark.parametrize(
     ("toml", "problem"),
     [
-        ("[slack]\nmod = 'http'", "finetune.toml: [slack] mod is not a setting; did you mean mode?"),
-        ("[peple]\nquorum = 1", "finetune.toml: peple is not a setting; did you mean people?"),
+        ("[slack]\nmod = 'http'", "finetune.toml, line 2: [slack] mod is not a setting; did you mean mode?"),
+        ("[peple]\nquorum = 1", "finetune.toml, line 1: peple is not a setting; did you mean people?"),
         (
             "[people]\naprovers = []",
-            "finetune.toml: [people] aprovers is not a setting; did you mean approvers?",
+            "finetune.toml, line 2: [people] aprovers is not a setting; did you mean approvers?",
         ),
         (
             "[budget]\nxyz = 1",
-            "finetune.toml: [budget] xyz is not a setting; known are monthly_usd, measurement_usd.",
+            "finetune.toml, line 2: [budget] xyz is not a setting; known are monthly_usd, measurement_usd, "
+            "per_channel_usd, per_person_usd, channels, people.",
         ),
         (
             "[providers.openai]\nbase_ur = 'https://x/v1'",
@@ -221,7 +223,8 @@ def test_the_nearest_key_is_named(tmp_path: Path, toml: str, problem: str) -> No
     ],
 )
 def test_a_wrong_value_is_said_with_its_place(tmp_path: Path, toml: str, place: str) -> None:
-    assert only_problem(tmp_path, toml).startswith(f"finetune.toml: {place} should be ")
+    line = toml.count("\n") + 1
+    assert only_problem(tmp_path, toml).startswith(f"finetune.toml, line {line}: {place} should be ")
 
 
 @pytest.mark.parametrize("amount", ["'200'", "200", "'200.00'", "0"])
@@ -291,12 +294,12 @@ def test_tokens_are_in_no_repr_and_no_problem(tmp_path: Path) -> None:
 
 def test_the_environment_names_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "[people]\nquorum = 3")
-    assert load_settings({**TOKENS, "FINETUNE_CONFIG": str(path)}).people.quorum == 3
+    assert load_settings({**TOKENS, "FINETUNE_CONFIG": str(path)}).policy.tiers[0].approvers == 3
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_settings(TOKENS).people.quorum == 1, "without a name the file may be missing"
+    assert load_settings(TOKENS).policy.tiers[0].approvers == 1, "without a name the file may be missing"
     with pytest.raises(SettingsProblems, match=r"gone\.toml does not exist"):
         load_settings({**TOKENS, "FINETUNE_CONFIG": "gone.toml"})
 
@@ -340,7 +343,7 @@ def test_presidio_is_used_where_it_is_wanted_and_its_lack_is_said_at_start(
         assert read(tmp_path, "[check]\npresidio = true").presidio
     else:
         assert only_problem(tmp_path, "[check]\npresidio = true") == (
-            "finetune.toml: [check] presidio is true, but presidio is not installed here; "
+            "finetune.toml, line 2: [check] presidio is true, but presidio is not installed here; "
             "pip install presidio-analyzer does that."
         )
     assert "should be true or false" in only_problem(tmp_path, '[check]\npresidio = "yes"')

@@ -34,6 +34,9 @@ class Remembered:
     def is_private(self, channel: str) -> bool:
         return False
 
+    def is_shared(self, channel: str) -> bool | None:
+        return False
+
     def permalink(self, channel: str, ts: str) -> str | None:
         return None
 

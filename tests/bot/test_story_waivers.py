@@ -122,7 +122,7 @@ def test_the_card_survives_a_restart(far: World) -> None:
 
 @pytest.mark.parametrize(
     ("person", "sentence"),
-    [(DORA, "You uploaded this data"), (ANA, "Only an approver may say so"), (GUS, "Only full members")],
+    [(DORA, "You uploaded this data"), (ANA, "Only an approver may do that"), (GUS, "Only full members")],
     ids=lambda one: one.name if isinstance(one, Person) else "",
 )
 def test_only_an_approver_who_did_not_bring_the_data_may_record_one(

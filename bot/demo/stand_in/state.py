@@ -200,7 +200,7 @@ def channel_json(channel: Channel) -> Json:
         "is_private": channel.private,
         "is_archived": channel.archived,
         "is_member": BOT.id in channel.members,
-        "is_ext_shared": False,
+        "is_ext_shared": channel.shared,
         "num_members": len(channel.members),
     }
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from bot.commands import Baseline
-from bot.decisions.approval import may_take_part
 from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
 from bot.views.measuring import Choices
-from bot.workflows import datasets, plans, telling
+from bot.workflows import datasets, permits, plans, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import contestants, ladder, measurements
@@ -22,9 +21,9 @@ from trainers.pricing import PriceList
 
 def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
     """Record what is to be measured and say so in the channel; the rest is the ticks' work."""
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, person, "measure", channel)
+    if refused:
+        return refused
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked
@@ -66,9 +65,9 @@ def choices(desk: Desk) -> Choices:
 
 def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
     """A person's yes to what it costs. The money was reserved when it was asked for."""
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
+    refused = measurements.may_agree(desk, number, person)
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         measurement = desk.store.measurements.get(number)
@@ -77,10 +76,8 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
         progress = LadderProgress.from_json(measurement.progress)
         if progress.stage != "asking":
             return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
-        if telling.month(now) != measurement.month and (
-            refused := ladder.too_dear(desk, progress.most_micros)
-        ):
-            return Refusal(refused)  # its money was reserved in a month that is over
+        if telling.month(now) != measurement.month and (dear := ladder.too_dear(desk, progress.most_micros)):
+            return Refusal(dear)  # its money was reserved in a month that is over
         moved = ladder.begin(desk, measurement, progress)
         if moved is None:
             return measurements.too_late(number, desk.store.measurements.get(number))

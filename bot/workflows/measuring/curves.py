@@ -7,14 +7,13 @@ from decimal import Decimal
 
 from bot import commands, parsing
 from bot.commands import Curve
-from bot.decisions.approval import may_take_part
 from bot.measured import CurvePlan
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurvePlan, plan_of
 from bot.views import curves as views
 from bot.work import climbing
 from bot.work.climbing import JudgedCurve
-from bot.workflows import datasets
+from bot.workflows import datasets, permits
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curve_plans, measurements, tuned_curves
@@ -25,9 +24,9 @@ FEWEST_ROWS = 12
 
 
 def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | Refusal:
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, person, "measure", channel)
+    if refused:
+        return refused
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked

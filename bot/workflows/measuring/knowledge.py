@@ -6,12 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.decisions.approval import may_take_part
 from bot.results import Refusal
 from bot.views import documents as views
 from bot.views.blocks import Message
 from bot.work import climbing
-from bot.workflows import datasets
+from bot.workflows import datasets, permits
 from bot.workflows.desk import Desk, FetchLater
 from storage.documents import NewDocument
 from storage.records import Document, Draft
@@ -41,9 +40,9 @@ def may_give(desk: Desk, dataset: str) -> Refusal | None:
 
 
 def receive(desk: Desk, handed: Handed) -> Document | Refusal:
-    denied = may_take_part(desk.directory.person(handed.person))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, handed.person, "upload", handed.channel)
+    if refused:
+        return refused
     if not handed.filename.lower().endswith(KINDS):
         return Refusal("Plain text or Markdown is read (.txt, .md): save the document as one of them.")
     now = desk.clock()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from bot.decisions.approval import Request, may
+from bot.decisions.approval import Request
 from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
@@ -17,7 +17,7 @@ from bot.views import measuring as views
 from bot.views import tuned_curves as tuned_curve_views
 from bot.views.blocks import Message
 from bot.views.words import counted
-from bot.workflows import holding, plans
+from bot.workflows import holding, permits, plans
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import agreeing
 from storage.records import Draft, Measurement
@@ -230,9 +230,9 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
         return too_late(number, measurement)
     dataset = desk.store.datasets.get(measurement.dataset_id)
     request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
-    denied = may(desk.directory.person(person), "cancel", request, plans.policy(desk))
-    if denied:
-        return Refusal(denied.reason)
+    refused = permits.may(desk, person, "cancel", request=request)
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.measurements.move(
@@ -241,6 +241,12 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
         if moved:
             desk.store.audit.add(at=now, who=person, action="cancel", subject=f"measurement {number}")
     return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
+
+
+def may_agree(desk: Desk, number: int, person: str) -> Refusal | None:
+    """To what a measurement costs."""
+    measurement = desk.store.measurements.get(number)
+    return permits.may(desk, person, "measure", measurement.channel if measurement else None)
 
 
 def too_late(number: int, measurement: Measurement | None) -> Refusal:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 
-from bot.decisions.approval import may_take_part
 from bot.decisions.judges import LEAST_LABELS
 from bot.results import Refusal
 from bot.views import preferences as views
 from bot.views.words import counted
 from bot.work.verdicts import PairForPeople, PairsForPeople
+from bot.workflows import permits
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import agreeing, measurements
 from storage.records import Draft, Measurement, Preference
@@ -62,10 +62,10 @@ def choose(desk: Desk, key: str, choice: Choice, person: str) -> Refusal | None:
 
 
 def _opened(desk: Desk, number: int, person: str) -> tuple[Measurement, PairsForPeople] | Refusal:
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
     measurement = desk.store.measurements.get(number)
+    refused = permits.may(desk, person, "measure", measurement.channel if measurement else None)
+    if refused:
+        return refused
     if measurement is None or measurement.state != "done":
         return measurements.too_late(number, measurement)
     if not desk.directory.is_private(measurement.channel):

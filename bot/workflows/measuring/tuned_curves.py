@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.decisions.approval import VALID_FOR_S, may_take_part
+from bot.decisions.approval import VALID_FOR_S
 from bot.decisions.planning import plan_from_json
 from bot.results import Refusal
 from bot.tuned_curves import (
@@ -53,9 +53,9 @@ def step(desk: Desk, measurement: Measurement, plan: TunedCurvePlan) -> None:
 
 def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
     """A person's yes to what it costs. The money was reserved when it was asked for."""
-    denied = may_take_part(desk.directory.person(person))
-    if denied:
-        return Refusal(denied.reason)
+    refused = measurements.may_agree(desk, number, person)
+    if refused:
+        return refused
     now = desk.clock()
     with desk.store.transaction():
         measurement = desk.store.measurements.get(number)
@@ -64,8 +64,8 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
         progress = TunedCurveProgress.from_json(measurement.progress)
         if progress.stage != "asking":
             return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
-        if telling.month(now) != measurement.month and (refused := _too_dear(desk, progress.most_micros)):
-            return Refusal(refused)  # its money was reserved in a month that is over
+        if telling.month(now) != measurement.month and (dear := _too_dear(desk, progress.most_micros)):
+            return Refusal(dear)  # its money was reserved in a month that is over
         moved = _begin(desk, measurement, progress)
         if moved is None:
             return measurements.too_late(number, desk.store.measurements.get(number))

@@ -1,0 +1,183 @@
+"""[people] and [policy] of finetune.toml: what can be said, and every mistake at once with its line and cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bot.decisions.policy import RULES, Data, Named, Policy
+from bot.settings import Settings, SettingsProblems, load_settings
+
+HOUR = 3600.0
+WHOLE = """
+[people]
+approvers = ["U0BEN", "U0CLEO"]
+approver_groups = ["S0LEADS"]
+
+[policy]
+expires_h = 48
+remind_h = [12, 2]
+
+[policy.who]
+upload = ["S0DATA"]
+start = ["anyone"]
+approve = ["approvers", "U0DORA"]
+cancel = ["requester", "approvers"]
+
+[[policy.tiers]]
+up_to_usd = "20"
+approvers = 1
+
+[[policy.tiers]]
+up_to_usd = "500"
+approvers = 2
+
+[[policy.data]]
+name = "support stays here"
+channels = ["C0SUPPORT"]
+providers = ["local"]
+
+[[policy.data]]
+name = "personal data"
+personal = true
+level = "soft"
+providers = ["local", "openai"]
+"""
+
+
+def read(folder: Path, text: str) -> Settings:
+    path = folder / "finetune.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_settings({}, path, need_slack=False)
+
+
+def problems(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsProblems) as found:
+        read(folder, text)
+    return found.value.problems
+
+
+def test_all_that_can_be_said_is_read_with_its_line(tmp_path: Path) -> None:
+    policy = read(tmp_path, WHOLE).policy
+    assert (policy.expires_s, policy.remind_s) == (48 * HOUR, (12 * HOUR, 2 * HOUR))
+    approve = policy.named("approve")
+    assert (approve.users, approve.groups) == ({"U0BEN", "U0CLEO", "U0DORA"}, {"S0LEADS"})
+    assert approve.where == "finetune.toml, line 13: [policy.who] approve"
+    assert policy.named("cancel").requester and policy.named("start").anyone
+    assert [(one.up_to_micros, one.approvers) for one in policy.tiers] == [(20_000_000, 1), (500_000_000, 2)]
+    assert policy.tiers[1].where == "finetune.toml, line 20: [policy.tiers]"
+    here, personal = policy.data
+    assert (here.level, personal.level) == ("hard", "soft")
+    assert here.where == "finetune.toml, line 24: [policy.data]"
+    assert here.covers(Data("faq", "C0SUPPORT", False)) and not here.covers(Data("faq", "C0ELSE", True))
+    assert personal.allows("openai") and not here.allows("openai")
+
+
+def test_what_who_does_not_name_nobody_may(tmp_path: Path) -> None:
+    policy = read(tmp_path, WHOLE).policy
+    assert {rule for rule in RULES if policy.named(rule).is_nobody} == {
+        *("read", "estimate", "measure", "freeze", "waive", "promote", "try")
+    }
+
+
+def test_without_a_policy_it_is_as_ever(tmp_path: Path) -> None:
+    policy = read(tmp_path, '[people]\napprovers = ["U0BEN"]\nquorum = 2\napprover_groups = ["S1"]').policy
+    assert policy.named("upload").anyone and policy.named("try").anyone
+    for rule in ("approve", "freeze", "waive", "promote"):
+        assert policy.named(rule).users == {"U0BEN"}
+    assert policy.named("cancel").requester
+    assert [(one.up_to_micros, one.approvers) for one in policy.tiers] == [(None, 2)]
+    assert (policy.expires_s, policy.remind_s, policy.data) == (24 * HOUR, (4 * HOUR,), ())
+    assert read(tmp_path, "").policy.named("approve") == Named()
+
+
+def test_every_mistake_is_said_at_once_with_line_field_and_cure(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """[people]
+approvers = ["ben"]
+quorum = 2
+[policy]
+expires_h = 0
+remind_h = [30]
+expire = 1
+[policy.who]
+uplod = ["anyone"]
+start = ["everyone", "requester"]
+approve = ["ancyone"]
+[[policy.tiers]]
+approvers = 2
+[[policy.tiers]]
+up_to_usd = "500"
+approvers = 1
+[[policy.tiers]]
+up_to_usd = "20"
+approvers = 3
+most = 1
+[[policy.data]]
+providers = ["opnai"]
+channels = ["#support"]
+level = "strict"
+personal = "yes"
+""",
+    )
+    expected = (
+        'line 2: [people] approvers should be ids of users, like ["U123", "U456"], and \'ben\' is none.',
+        "line 3: [people] quorum and [[policy.tiers]] both say how many approvers it takes; take one out.",
+        "line 5: [policy] expires_h should be a whole number from 1 to 720, not 0.",
+        "line 6: [policy] remind_h should be hours before the plan expires, below 24, not 30.",
+        "line 7: [policy] expire is not a setting; did you mean expires_h?",
+        "line 9: [policy.who] uplod is not a setting; did you mean upload?",
+        "line 10: [policy.who] start names 'everyone', which is no id",
+        "line 10: [policy.who] start names 'requester', whom only `cancel` knows; take it out.",
+        "line 11: [policy.who] approve names 'ancyone', which is no id of a user or group and no word; "
+        "did you mean 'anyone'?",
+        "line 12: [policy.tiers] lacks up_to_usd",
+        "line 16: [policy.tiers] approvers is fewer than the cheaper tier before it takes",
+        "line 18: [policy.tiers] up_to_usd is not above the tier before it",
+        "line 20: [policy.tiers] most is not a setting",
+        "line 21: [policy.data] lacks name",
+        "line 22: [policy.data] providers names 'opnai', which is no provider; did you mean 'openai'?",
+        "line 23: [policy.data] channels should be ids of channels, like [\"C123\"], and '#support' is none.",
+        "line 24: [policy.data] level should be one of hard, soft, advisory, not 'strict'.",
+        "line 25: [policy.data] personal should be true or false, not 'yes'.",
+    )
+    for sentence in expected:
+        assert any(one.startswith(f"finetune.toml, {sentence}") for one in found), (sentence, found)
+    assert len(found) == len(expected), found
+
+
+def test_a_tier_that_could_never_be_reached_is_a_mistake(tmp_path: Path) -> None:
+    text = '[people]\napprovers = ["U1"]\n[[policy.tiers]]\nup_to_usd = "20"\napprovers = 2\n'
+    assert problems(tmp_path, text) == (
+        "finetune.toml, line 3: [policy.tiers] asks for 2 approvers, and 1 is named; "
+        "name more in [people] approvers, or ask for fewer.",
+    )
+    assert read(tmp_path, text.replace('["U1"]', '["U1", "U2"]')).policy.tiers[0].approvers == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["policy = 1", "[policy]\nwho = 1", "[policy]\ntiers = 1", '[policy]\ndata = ["x"]']
+)
+def test_a_section_that_is_none_is_said_once(tmp_path: Path, text: str) -> None:
+    (said,) = problems(tmp_path, text)
+    assert said.startswith(f"finetune.toml, line {text.count(chr(10)) + 1}: ") and "should be a" in said
+
+
+def test_limits_of_channels_and_people_are_read(tmp_path: Path) -> None:
+    budget = read(
+        tmp_path,
+        '[budget]\nmonthly_usd = "200"\nper_person_usd = "20"\n[budget.channels]\nC1 = "50"\n[budget.people]\nU1 = "0"',
+    ).budget
+    assert [str(budget.of_person(one)) for one in ("U1", "U2")] == ["0", "20"]
+    assert str(budget.of_channel("C1")) == "50" and budget.of_channel("C2") is None
+
+
+def test_a_limit_of_nobody_is_said(tmp_path: Path) -> None:
+    (said,) = problems(tmp_path, '[budget.channels]\nsupport = "50"')
+    assert said == "finetune.toml, line 2: [budget.channels] support is no id; an id looks like C0123456789."
+
+
+def test_a_policy_of_nothing_allows_nothing() -> None:
+    assert all(Policy().named(rule).is_nobody for rule in RULES)
