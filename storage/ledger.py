@@ -21,8 +21,10 @@ SELECT 'measurement', m.id, datasets.name, m.requested_by, m.channel, m.created_
        CASE WHEN m.state IN ('asked', 'running') THEN 0 ELSE coalesce(m.actual_micros, 0) END
 FROM measurements m JOIN datasets ON datasets.id = m.dataset_id
 WHERE m.month = ?
-ORDER BY at DESC, number DESC
 """
+
+
+NEWEST_FIRST = "ORDER BY at DESC, number DESC"
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,29 @@ class Ledger:
 
     def held(self, month: str) -> list[Held]:
         """Newest first, without what neither reserves nor spent anything. `month` is 'YYYY-MM'."""
-        found = [Held(**row) for row in self._db.rows(HELD.strip(), (month, month))]
+        found = [Held(**row) for row in self._db.rows(f"{HELD.strip()} {NEWEST_FIRST}", (month, month))]
         return [one for one in found if one.micros]
 
-    def warned(self, month: str) -> frozenset[int]:
-        """At which percent of the month's budget people were warned."""
-        rows = self._db.rows("SELECT percent FROM budget_warnings WHERE month = ?", (month,))
+    def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
+        """Micro-dollars of the month that a channel's or a person's runs and measurements reserve and spent."""
+        whose = "channel" if kind == "channel" else "person"
+        total = self._db.value(
+            f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({HELD}) WHERE {whose} = ?",  # noqa: S608
+            (month, month, name),
+        )
+        return int(total)
+
+    def warned(self, month: str, whose: str = "team") -> frozenset[int]:
+        """At which percent of the month's budget people were warned. `whose`: as Budget.whose."""
+        rows = self._db.rows(
+            "SELECT percent FROM budget_warnings WHERE month = ? AND whose = ?", (month, whose)
+        )
         return frozenset(int(row["percent"]) for row in rows)
 
-    def warn(self, month: str, percent: int, *, now: float) -> bool:
-        """Once a month and percent; False where it was done before."""
+    def warn(self, month: str, percent: int, whose: str = "team", *, now: float) -> bool:
+        """Once a month, percent and budget; False where it was done before."""
         changed = self._db.change(
-            "INSERT INTO budget_warnings (month, percent, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (month, percent, now),
+            "INSERT INTO budget_warnings (month, whose, percent, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (month, whose, percent, now),
         )
         return changed == 1

@@ -276,6 +276,30 @@ CREATE TRIGGER unfreezes_are_append_only_delete BEFORE DELETE ON unfreezes
     BEGIN SELECT RAISE(ABORT, 'words against a freeze are append-only'); END;
 """
 
+POLICY = """
+CREATE TABLE warnings_of_budgets (
+    month TEXT NOT NULL,
+    whose TEXT NOT NULL,
+    percent INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (month, whose, percent)
+);
+INSERT INTO warnings_of_budgets SELECT month, 'team', percent, at FROM budget_warnings;
+DROP TABLE budget_warnings;
+ALTER TABLE warnings_of_budgets RENAME TO budget_warnings;
+CREATE TABLE voids (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    person TEXT NOT NULL,
+    why TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (run_id, person)
+);
+CREATE TRIGGER voids_are_append_only_update BEFORE UPDATE ON voids
+    BEGIN SELECT RAISE(ABORT, 'voided approvals are append-only'); END;
+CREATE TRIGGER voids_are_append_only_delete BEFORE DELETE ON voids
+    BEGIN SELECT RAISE(ABORT, 'voided approvals are append-only'); END;
+"""
+
 
 @migrations()
 def m001_first_schema(db: SqliteUtils) -> None:
@@ -298,6 +322,12 @@ def m003_pauses(db: SqliteUtils) -> None:
 @migrations()
 def m004_money(db: SqliteUtils) -> None:
     for statement in _statements(MONEY):
+        db.execute(statement)
+
+
+@migrations()
+def m005_policy(db: SqliteUtils) -> None:
+    for statement in _statements(POLICY):
         db.execute(statement)
 
 

@@ -60,6 +60,9 @@ class Outbox:
             for row in rows
         ]
 
+    def was_put(self, dedupe: str) -> bool:
+        return self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
+
     def waiting(self) -> int:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 

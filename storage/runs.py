@@ -114,6 +114,31 @@ class Runs:
         )
         return [Approval(**row) for row in rows]
 
+    def standing(self, run_id: int) -> list[Approval]:
+        """The approvals that count: those that were not voided."""
+        rows = self._db.rows(
+            "SELECT run_id, plan_hash, person, decision, reason, at FROM approvals a"
+            " WHERE run_id = ? AND decision = 'approve' AND NOT EXISTS"
+            " (SELECT 1 FROM voids WHERE voids.run_id = a.run_id AND voids.person = a.person) ORDER BY id",
+            (run_id,),
+        )
+        return [Approval(**row) for row in rows]
+
+    def void(self, run: Run, person: str, why: str, *, now: float) -> None:
+        """A person's approval of this run counts no longer, for good."""
+        self._db.change(
+            "INSERT INTO voids (run_id, person, why, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (run.id, person, why, now),
+        )
+
+    def unreserve(self, run: Run) -> None:
+        """As if it had not been approved yet: for a run whose job was never created, and which waits again."""
+        self._db.change(
+            "DELETE FROM ledger WHERE run_id = ? AND kind = 'reserve' AND NOT EXISTS"
+            " (SELECT 1 FROM ledger e WHERE e.run_id = ledger.run_id AND e.kind <> 'reserve')",
+            (run.id,),
+        )
+
     def book(self, run: Run, kind: LedgerKind, micros: int, *, month: str, now: float) -> bool:
         """Enter money once per run and kind; `month` is 'YYYY-MM'. False where it was booked before."""
         changed = self._db.change(

@@ -23,10 +23,9 @@ from bot.views import (
 )
 from bot.views import ladder as ladder_views
 from bot.views import tuned_curves as tuned_curve_views
+from bot.workflows import approving, overview
 from bot.workflows import cleaning as cleaning_work
 from bot.workflows import estimates as estimate_work
-from bot.workflows import overview
-from bot.workflows import plans as plan_work
 from bot.workflows import runs as run_work
 from bot.workflows import waivers as waiver_work
 from bot.workflows.desk import Desk
@@ -67,7 +66,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.action(plans.APPROVE)
     def approve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = plan_work.approve(desk, _value(body), _person(body))
+        result = approving.approve(desk, _value(body), _person(body))
         ack()
         wake()
         if isinstance(result, Refusal):
@@ -75,7 +74,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.action(plans.REJECT)
     def reject(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        refusal = plan_work.may_reject(desk, _value(body), _person(body))
+        refusal = approving.may_reject(desk, _value(body), _person(body))
         if refusal is None:
             client.views_open(trigger_id=str(body["trigger_id"]), view=plans.reject_modal(_value(body)))
         ack()

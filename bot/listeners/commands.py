@@ -100,7 +100,7 @@ def answer_to(
         case commands.Resume(number):
             return _said(run_work.ask_resume(desk, number, person), general.sentence)
         case commands.Budget():
-            return budget_views.card(budgets.look(desk))
+            return budget_views.card(budgets.look(desk, person, channel))
         case commands.Freeze(reason):
             return _said(freezing.freeze(desk, reason, person, channel), lambda _freeze: None)
         case commands.Unfreeze():

@@ -16,7 +16,7 @@ from bot.views import estimate_form
 from bot.views import measuring as measuring_views
 from bot.views import plans as plan_views
 from bot.views import waivers as waiver_views
-from bot.workflows import datasets, estimates, plans, waivers
+from bot.workflows import approving, datasets, estimates, waivers
 from bot.workflows.datasets import Upload
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, knowledge
@@ -79,7 +79,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.view(plan_views.REJECT_FORM)
     def reject(ack: Ack, body: dict[str, Any]) -> None:
-        result = plans.reject(desk, _metadata(body)[0], _person(body), _values(body).get("reason") or "")
+        result = approving.reject(desk, _metadata(body)[0], _person(body), _values(body).get("reason") or "")
         if isinstance(result, Refusal):
             ack(response_action="errors", errors={"reason": result.text})
             return

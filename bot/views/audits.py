@@ -31,9 +31,10 @@ WORDS = {
     "cancelled": "noted that it is cancelled",
     "restored": "put it back from a backup",
     "expired": "let the request expire",
+    "void": "voided its approval, since it counts no longer",
 }
 SENTENCES = frozenset(
-    {"failed", "cancelled", "needs human"}
+    {"failed", "cancelled", "needs human", "void"}
 )  # their detail is our own mrkdwn, as on the card
 
 

@@ -15,11 +15,13 @@ SHOWN, SHOWN_TOTALS = 12, 8
 
 @dataclass(frozen=True)
 class Month:
-    """`name` like 'November 2026'. `held`: newest first; what they reserve and spent is the budget's `committed`."""
+    """`name` like 'November 2026'. `held`: newest first; what they reserve and spent is the budget's `committed`.
+    `own`: the limits of the channel and the person that this is for."""
 
     name: str
     budget: Budget
     held: Sequence[Held]
+    own: Sequence[Budget] = ()
 
 
 def card(month: Month) -> Message:
@@ -29,21 +31,21 @@ def card(month: Month) -> Message:
             "No budget is set, so only what costs nothing can start: "
             "`monthly_usd` under [budget] in finetune.toml sets one."
         )
-        return Message(text, (section(text), *_details(month)))
+        return Message(text, (section(text), *_own(month), *_details(month)))
     title = f"{month.name}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
-    return Message(title, (header(title), fields(_facts(month)), *_details(month), context(_how())))
+    return Message(
+        title, (header(title), fields(_facts(month)), *_own(month), *_details(month), context(_how()))
+    )
 
 
-def warning(month: Month, percent: int) -> Message:
-    """Once a month for each of a few percents."""
-    budget = month.budget
+def warning(month: Month, budget: Budget, percent: int) -> Message:
+    """Once a month for each of a few percents of each budget."""
+    name = f"budget of {month.name}{budget.owner}"
     if percent >= 100:
-        cure = (
-            "What costs money is refused until next month, or until `monthly_usd` in finetune.toml is raised."
-        )
-        said = f"*The budget of {month.name} is used up*: {_of(budget)}. {cure}"
+        cure = f"What costs money is refused until next month, or until {budget.setting} in finetune.toml is raised."
+        said = f"*The {name} is used up*: {_of(budget)}. {cure}"
     else:
-        said = f"*{percent}% of the budget of {month.name} is used*: {_of(budget)}."
+        said = f"*{percent}% of the {name} is used*: {_of(budget)}."
     text = f"{said} `/finetune budget` shows by what."
     return Message(text, (section(text),))
 
@@ -61,6 +63,15 @@ def _facts(month: Month) -> list[tuple[str, str]]:
         ("Reserved", money(sum(one.reserved_micros for one in month.held))),
         ("Left", money(max(budget.left_micros, 0))),
     ]
+
+
+def _own(month: Month) -> list[Block]:
+    """The tightest of all limits holds."""
+    lines = [
+        f"• This month{one.owner}: {money(max(one.left_micros, 0))} of {money(one.limit_micros)} left"
+        for one in month.own
+    ]
+    return [section("*Limits of your own; the tightest holds*"), listed(lines)] if lines else []
 
 
 def _details(month: Month) -> list[Block]:

@@ -37,15 +37,34 @@ DECIDED: dict[RunState, str] = {
 }
 
 
-def approval_card(run: Run, plan: Plan, budget: Budget, quorum: int) -> Message:
-    """Waiting for approvers: who, what, what it costs now and by the month, what is left."""
-    return _asking(run, plan, budget, quorum, ())
+def approval_card(run: Run, plan: Plan, budget: Budget, quorum: int, hours: float = 24) -> Message:
+    """Waiting for approvers: who, what, what it costs now and by the month, what is left. It expires after `hours`."""
+    return _asking(run, plan, budget, quorum, (), hours)
 
 
 def partly_approved(
-    run: Run, plan: Plan, budget: Budget, decisions: Sequence[Approval], quorum: int
+    run: Run, plan: Plan, budget: Budget, decisions: Sequence[Approval], quorum: int, hours: float = 24
 ) -> Message:
-    return _asking(run, plan, budget, quorum, decisions)
+    return _asking(run, plan, budget, quorum, decisions, hours)
+
+
+def voided(run: Run, plan: Plan, why: str) -> Message:
+    """Said in the channel: an edit of the card notifies nobody. `why` is ours and may hold mrkdwn."""
+    text = (
+        f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
+        "budget is free again. The plan waits for approval anew, on its card."
+    )
+    return Message(text, (section(text),))
+
+
+def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
+    """`whom`: mentions of those who may approve; `still`: how many of them it takes."""
+    who = f" {', '.join(whom)}: it takes {counted(still, 'more approver')}." if whom else ""
+    text = (
+        f"*Run {run.id}* ({escape(what(plan))}, {at_most(plan.maximum_micros)}) waits for approval and expires in "
+        f"{counted(max(round(left_s / 3600), 1), 'hour')}.{who}"
+    )
+    return Message(text, (section(text),))
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
@@ -85,14 +104,17 @@ def what(plan: Plan) -> str:
 def budget_left(budget: Budget) -> str:
     if not budget.limit_micros:
         return "none is set, so only what costs nothing can start"
-    return f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month"
+    return f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{budget.owner}"
 
 
-def _asking(run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequence[Approval]) -> Message:
+def _asking(
+    run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequence[Approval], hours: float
+) -> Message:
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {what(plan)} {price}?"
     so_far = [section(f"Approved so far by {_people(decisions)}.")] if _people(decisions) else []
-    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked. The plan expires after 24 hours."
+    until = counted(round(hours), "hour")
+    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked. The plan expires after {until}."
     return Message(
         escape(headline),
         (

@@ -1,39 +1,31 @@
-"""Estimates, plans and the team's decision about them."""
+"""A plan: frozen out of an estimate, and posted for the team to decide on (approving.py)."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
 from bot.commands import Start
-from bot.decisions.approval import Request, is_expired
+from bot.decisions.approval import Request
 from bot.decisions.budget import Budget
-from bot.decisions.permission import Rules, has_quorum, who_may
+from bot.decisions.permission import who_may
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.views import plans as views
-from bot.views import replacing as replacing_views
-from bot.views.blocks import Message, escape
-from bot.views.runs import SAID
-from bot.workflows import datasets, estimates, permits, replacing, telling
+from bot.workflows import datasets, estimates, money, permits, replacing, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
 from bot.workflows.stopping import stopping_early
 from bot.workflows.sweeping import sweeping
-from storage.records import Approval, Run
+from storage.records import Run
 from storage.runs import NewRun
-from trainers.errors import TrainerError
 from trainers.money import to_micros
 from trainers.pricing import PriceList
 
-LOOK_FOR_EXPIRY_S = 60.0
 LEAST_MAXIMUM_USD = Decimal("0.10")
-
-log = logging.getLogger(__name__)
 
 
 def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusal:
@@ -69,96 +61,13 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     return _ask(desk, replace(plan, stopping=stopping, swept=swept))
 
 
-def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
-    """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
-    known, now = desk.store.runs.by_plan(hash_in_button), desk.clock()
-    asked = permits.asking(desk, person, "approve", known.channel if known else None)
-    with desk.store.transaction():
-        run = desk.store.runs.by_plan(hash_in_button)
-        if run is None or run.state != "awaiting_approval":
-            return Refusal(_too_late(desk, run))
-        plan = plan_from_json(run.plan)
-        request = request_of(plan)
-        refused = permits.refused(asked, "approve", request)
-        if refused:
-            return refused
-        if is_expired(request, now, desk.settings.policy):
-            return Refusal("This plan has expired. `/finetune start` makes a new one.")
-        if plan_hash(plan) != hash_in_button:
-            return Refusal("This plan was changed after it was posted, so it can't be approved.")
-        return _record_yes(desk, run, plan, person, asked.rules)
-
-
-def may_reject(desk: Desk, hash_in_button: str, person: str) -> Refusal | None:
-    run = desk.store.runs.by_plan(hash_in_button)
-    if run is None or run.state != "awaiting_approval":
-        return Refusal(_too_late(desk, run))
-    return permits.may(desk, person, "reject", request=request_of(plan_from_json(run.plan)))
-
-
-def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
-    refusal = may_reject(desk, hash_in_button, person)
-    run = desk.store.runs.by_plan(hash_in_button)
-    if refusal or run is None:
-        return refusal or Refusal(_too_late(desk, run))
-    now = desk.clock()
-    with desk.store.transaction():
-        moved = desk.store.runs.move(run, "rejected", now=now, error=reason)
-        if moved is None:
-            return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
-        desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
-        desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
-        _show_decision(desk, moved, views.rejected_by(person, reason))
-    return moved
-
-
-def expire_or_wait(desk: Desk, run: Run) -> None:
-    """A plan that nobody decided on is over after a day; a cancelled or impossible one at once."""
-    now = desk.clock()
-    plan = plan_from_json(run.plan)
-    if run.cancel_asked_by:
-        _close(desk, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
-    elif is_expired(request_of(plan), now, desk.settings.policy):
-        _close(desk, run, "expired", "Nobody decided within 24 hours, so the plan has expired.")
-    elif run.tries == 0 and (refused := _refused_by_trainer(desk, run)):
-        _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {refused}")
-    elif run.tries == 0:
-        desk.store.runs.move(run, run.state, now=now, tries=1)
-    elif run.tries > 1 or _has_plots(desk, run, plan):
-        desk.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
-
-
-def _has_plots(desk: Desk, run: Run, plan: Plan) -> bool:
-    """What the estimate looks ahead to, in the card's thread; False while a worker draws it."""
-    dataset = desk.store.datasets.get(run.dataset_id)
-    checked = Checked(dataset, datasets.report_of(dataset))
-    made = estimates.of_question(desk, checked, estimates.question_of(plan))
-    outlook = None if isinstance(made, Refusal) else made.outlook
-    plots = estimates.drawn(desk, f"plan {run.id}", outlook, desk.settings.data / "plots" / f"plan-{run.id}")
-    if plots is None:
-        return False
-    estimates.put_plots(desk, run.channel, f"plan {run.id}", plots, plan.dataset)
-    return True
-
-
-def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
-    """A no that can be had for free, asked once. A trainer that is down now may be up when it is needed."""
-    try:
-        refused = desk.trainers[run.provider].probe()
-    except TrainerError as trouble:
-        log.warning("run %s: %s", run.id, trouble)
-        return None
-    return str(refused) if refused else None
-
-
 def request_of(plan: Plan) -> Request:
     return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
 
 
 def budget(desk: Desk) -> Budget:
-    """Of this month."""
-    limit = to_micros(desk.settings.monthly_budget_usd)
-    return Budget(limit, desk.store.committed(telling.month(desk.clock())))
+    """The team's, of this month."""
+    return money.team(desk)
 
 
 def needed(desk: Desk, plan: Plan) -> int:
@@ -289,7 +198,8 @@ def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
         )
         for one in former:
             replacing.replace_by(desk, one, run, budget(desk))
-        card = views.approval_card(run, plan, budget(desk), needed(desk, plan))
+        hours = desk.settings.policy.expires_s / 3600
+        card = views.approval_card(run, plan, left_for(desk, run), needed(desk, plan), hours)
         telling.asked(desk, run, replacing.noted(desk, run, card))
     return run
 
@@ -304,58 +214,6 @@ def _same_waiting(desk: Desk, plan: Plan) -> Run | None:
     return None
 
 
-def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> Run | Refusal:
-    now, month = desk.clock(), telling.month(desk.clock())
-    money = budget(desk)
-    decided = [one.person for one in desk.store.runs.decisions(run.id) if one.decision == "approve"]
-    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
-    refusal = money.refusal(plan.maximum_micros) if is_last else None
-    if refusal:
-        return Refusal(refusal)
-    if not desk.store.runs.decide(run, person, "approve", now=now):
-        return Refusal("You have approved this plan already; it waits for somebody else.")
-    desk.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=run.plan_hash)
-    if not is_last:
-        telling.decided(desk, run, _so_far(desk, run, plan, money))
-        return run
-    moved = desk.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
-    if moved is None:
-        return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
-    desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=month, now=now)
-    _show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
-    telling.progress(desk, moved)
-    return moved
-
-
-def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget) -> Message:
-    card = views.partly_approved(run, plan, money, _approvals(desk, run), needed(desk, plan))
-    return replacing.noted(desk, run, card)
-
-
-def _show_decision(desk: Desk, run: Run, said: str) -> None:
-    plan = plan_from_json(run.plan)
-    telling.decided(desk, run, views.decided_card(run, plan, budget(desk), said))
-    text = f"Your run {run.id} ({escape(views.what(plan))}) {SAID[run.state]}. {said}"
-    telling.to_requester(desk, run, text, once=f"decision {run.id}")
-
-
-def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
-    now = desk.clock()
-    with desk.store.transaction():
-        moved = desk.store.runs.move(run, state, now=now, error=said)
-        if moved:
-            desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
-            _show_decision(desk, moved, said)
-
-
-def _approvals(desk: Desk, run: Run) -> list[Approval]:
-    return [one for one in desk.store.runs.decisions(run.id) if one.decision == "approve"]
-
-
-def _too_late(desk: Desk, run: Run | None) -> str:
-    if run is None:
-        return "There is no such plan any more. `/finetune start` makes a new one."
-    by = desk.store.replacements.by(run.id)
-    if by is not None:
-        return replacing_views.too_late(run.id, by)
-    return f"Run {run.id} has moved on: it {SAID[run.state]}."
+def left_for(desk: Desk, run: Run) -> Budget:
+    """The tightest of the budgets that it has to fit into."""
+    return money.tightest(desk, run.channel, run.requester)

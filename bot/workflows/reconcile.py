@@ -8,7 +8,17 @@ from functools import partial
 from typing import assert_never
 
 from bot import heartbeat
-from bot.workflows import budgets, cleaning, datasets, estimates, evidence, linking, models, plans, training
+from bot.workflows import (
+    approving,
+    budgets,
+    cleaning,
+    datasets,
+    estimates,
+    evidence,
+    linking,
+    models,
+    training,
+)
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
 from storage.records import Run
@@ -47,7 +57,7 @@ def step(desk: Desk, run: Run) -> None:
     """One step of one run."""
     match run.state:
         case "awaiting_approval":
-            plans.expire_or_wait(desk, run)
+            approving.expire_or_wait(desk, run)
         case "approved" | "creating" if run.cancel_asked_by:
             training.cancel_before_training(desk, run)
         case "approved" | "creating":

@@ -8,7 +8,7 @@ from pathlib import Path
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
 from bot.views.blocks import escape
-from bot.workflows import holding, jobs, telling, uploads
+from bot.workflows import holding, jobs, rechecking, telling, uploads
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
@@ -35,6 +35,8 @@ def create(desk: Desk, run: Run) -> None:
         return
     if holding.on_run(desk, run):
         _hold(desk, run, trainer)
+        return
+    if not _is_entitled(desk, run, trainer):
         return
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
@@ -176,7 +178,29 @@ def _file(desk: Desk, sha256: str) -> tuple[Path, str]:
     return desk.settings.files / f"{sha256}.jsonl", sha256
 
 
+def _is_entitled(desk: Desk, run: Run, trainer: Trainer) -> bool:
+    """Do its approvals carry it now? Where not, it waits for them anew; a create in doubt is looked for before."""
+    lost = rechecking.look(desk, run)
+    if lost is None:
+        return True
+    found = jobs.look_for(trainer, _attempt(run), desk.clock()) if run.state == "creating" else None
+    match found:
+        case jobs.Started(job):
+            _started(desk, run, job)
+        case jobs.Later(seconds, note):
+            wait(desk, run, seconds, note=note)
+        case None if isinstance(lost, rechecking.Lapsed):
+            rechecking.void(desk, run, lost)
+        case None:
+            wait(desk, run, HOLD_S, note=lost.said)
+    return False
+
+
 def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:
+    if not _is_entitled(desk, run, trainer):  # sending the file may have taken minutes
+        if run.state == "approved":
+            uploads.take_back(desk, trainer, ready.file_id, f"run {run.id}")
+        return
     with desk.store.transaction():  # a freeze comes before the intent or after it
         intent = None if holding.on_run(desk, run) else _intend(desk, run, ready.file_id)
     if intent is None:

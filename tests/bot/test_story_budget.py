@@ -105,3 +105,55 @@ def test_warnings_go_to_the_fallback_channel_where_one_is_set(make_world: MakeWo
     assert warnings(world) == []
     (said,) = warnings(world, channel=PUBLIC)
     assert "80% of the budget of" in said
+
+
+def limits(world: World, *, channel: str = "", person: str = "") -> None:
+    """Of the channel where everything happens, and of who asks there."""
+    more = f'[budget.channels]\n{PRIVATE.id} = "{channel}"\n' if channel else ""
+    world.rules.more = more + (f'[budget.people]\n{ANA.id} = "{person}"\n' if person else "")
+    world.restart()
+
+
+def test_the_tightest_of_team_channel_and_person_decides_and_is_named(world: World) -> None:
+    world.start()
+    limits(world, channel="1", person="0.01")
+    said = world.answer_to_click(BEN, "approve_plan")
+    assert f"$0.01 of this month's $0.01 for <@{ANA.id}> are left" in said and "[budget.people]" in said
+    limits(world, channel="0.02", person="1")
+    said = world.answer_to_click(BEN, "approve_plan")
+    assert f"of this month's $0.02 for <#{PRIVATE.id}> are left" in said and "[budget.channels]" in said
+    limits(world, channel="1", person="1")
+    world.click(BEN, "approve_plan")
+    assert world.run().state == "approved"
+
+
+def test_who_asks_sees_the_limits_that_concern_them_there(world: World) -> None:
+    limits(world, channel="1", person="2")
+    approve(world)
+    said = world.type("/finetune budget")
+    assert f"This month for <#{PRIVATE.id}>: $0.96 of $1.00 left" in said
+    assert f"This month for <@{ANA.id}>: $1.96 of $2.00 left" in said
+    elsewhere = world.type("/finetune budget", user=BEN, channel=PUBLIC)
+    assert "for <#" not in elsewhere.split("Newest first")[0] and f"for <@{BEN.id}>" not in elsewhere
+
+
+def test_each_limit_warns_once_those_whose_it_is(world: World) -> None:
+    world.start()
+    limits(world, channel="0.07", person="0.045")
+    world.click(BEN, "approve_plan")
+    world.tick(2)
+    world.restart()
+    world.tick(2)
+    (said,) = warnings(world)
+    assert "50% of the budget of" in said and f"for <#{PRIVATE.id}> is used" in said
+    (told,) = [text for text in world.dms(ANA) if "of the budget of" in text]
+    assert "80% of the budget of" in told and f"for <@{ANA.id}> is used" in told
+
+
+def test_a_measurement_counts_for_its_channel_and_person_too(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=f'[budget.people]\n{BEN.id} = "0.000001"\n' + PRICES))
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    world.until(lambda: world.store.measurements.get(1).state == "failed", "the refusal")
+    world.send()
+    assert world.said("This measurement may cost up to", f"for <@{BEN.id}>", "[budget.people]")

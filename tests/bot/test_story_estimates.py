@@ -123,8 +123,8 @@ def test_a_bar_and_a_kind_of_task_stay_with_the_dataset(seeded: World) -> None:
     assert "now it is 99%" in seeded.type(ASKED)
 
 
-def test_a_guest_reads_an_estimate_and_sets_nothing(seeded: World) -> None:
-    assert "Each month today" in seeded.type(ASKED, user=GUS)
+def test_a_guest_gets_no_estimate_and_sets_nothing(seeded: World) -> None:
+    assert "Only full members" in seeded.type(ASKED, user=GUS)
     assert "Only full members" in seeded.type(f"{ASKED} bar=99%", user=GUS)
     assert seeded.store.dataset_settings.get("tickets") is None
 

@@ -6,7 +6,7 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
-from bot.workflows import plans
+from bot.workflows import approving
 from storage.records import Run
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import MakeWorld
@@ -17,7 +17,7 @@ LETTERS = START.replace("tickets", "letters")
 
 
 def approve(world: World, run: Run) -> str:
-    answer = plans.approve(world.service.desk, run.plan_hash, BEN.id)
+    answer = approving.approve(world.service.desk, run.plan_hash, BEN.id)
     return "" if isinstance(answer, Run) else answer.text
 
 

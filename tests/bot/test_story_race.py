@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from bot.decisions.approval import Person
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.demo.cast import ANA, BEN
 from bot.results import Refusal
-from bot.workflows import plans, telling
+from bot.workflows import approving, telling
 from bot.workflows.desk import Desk, Directory
 from storage.records import Run
 from storage.runs import NewRun
-from tests.bot.world import CLEO, Rules, World
+from tests.bot.world import CLEO, PRIVATE, Rules, World
 from tests.storage.test_database import at_once
 
 THREADS = 64
@@ -68,7 +70,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
     desk, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(plans.approve(desk, runs[number].plan_hash, BEN.id))
+        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id))
         world.store.database.leave()
 
     at_once(THREADS, approve)
@@ -81,6 +83,31 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
     assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 200_000
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [f'[budget.channels]\n{PRIVATE.id} = "0.1"', f'[budget.people]\n{ANA.id} = "0.1"'],
+    ids=["channel", "person"],
+)
+def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
+    make_world: MakeWorld, limit: str
+) -> None:
+    world = make_world(Rules(budget="20", more=limit))
+    plan = plan_from_json(world.start().plan)
+    runs = [asked(world, plan, number) for number in range(THREADS)]
+    desk, answers = racing(world), list[Run | Refusal]()
+
+    def approve(number: int) -> None:
+        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id))
+        world.store.database.leave()
+
+    at_once(THREADS, approve)
+    fits = 100_000 // plan.maximum_micros
+    refused = [one for one in answers if isinstance(one, Refusal)]
+    assert len(answers) - len(refused) == fits > 1
+    assert all("of this month's $0.10 for <" in one.text for one in refused)
+    assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 100_000
+
+
 def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
     world = make_world(Rules())
     run = world.start()
@@ -88,7 +115,7 @@ def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
     desk, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(plans.approve(desk, run.plan_hash, (BEN, CLEO)[number % 2].id))
+        answers.append(approving.approve(desk, run.plan_hash, (BEN, CLEO)[number % 2].id))
         world.store.database.leave()
 
     at_once(THREADS, approve)

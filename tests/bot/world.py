@@ -66,7 +66,7 @@ class Rules:
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
     groups: Sequence[str] = ()
-    quorum: int = 1
+    quorum: int | None = 1
     budget: str = "20"
     fallback: str = ""
     trainer_timeout_s: float = 5.0
@@ -314,7 +314,7 @@ fallback_channel = "{rules.fallback}"
 [people]
 approvers = {json.dumps(list(rules.approvers))}
 approver_groups = {json.dumps(list(rules.groups))}
-quorum = {rules.quorum}
+{"" if rules.quorum is None else f"quorum = {rules.quorum}"}
 [budget]
 monthly_usd = "{rules.budget}"
 measurement_usd = "{rules.measurement}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bot.demo.cast import ANA, BEN, BOT, TICKETS
 from bot.demo.forms import fill_in
@@ -119,6 +119,19 @@ class StandIn:
 
     def make_public(self, channel: str) -> None:
         self._change(channel, private=False)
+
+    def share(self, channel: str) -> None:
+        """With another organisation (Slack Connect)."""
+        self._change(channel, shared=True)
+
+    def regroup(self, group: str, members: tuple[str, ...]) -> None:
+        with self._state.lock:
+            self._state.groups = {**self._state.groups, group: members}
+
+    def become(self, user: str, kind: Literal["guest", "deleted"]) -> None:
+        with self._state.lock:
+            people = (replace(one, kind=kind) if one.id == user else one for one in self._state.people)
+            self._state.people = tuple(people)
 
     def remove_bot(self, channel: str) -> None:
         members = tuple(user for user in self._state.channels[channel].members if user != BOT.id)

@@ -76,7 +76,9 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
         progress = LadderProgress.from_json(measurement.progress)
         if progress.stage != "asking":
             return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
-        if telling.month(now) != measurement.month and (dear := ladder.too_dear(desk, progress.most_micros)):
+        if telling.month(now) != measurement.month and (
+            dear := ladder.too_dear(desk, measurement, progress.most_micros)
+        ):
             return Refusal(dear)  # its money was reserved in a month that is over
         moved = ladder.begin(desk, measurement, progress)
         if moved is None:

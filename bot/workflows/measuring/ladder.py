@@ -22,7 +22,7 @@ from bot.views.blocks import escape
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.work.verdicts import Concluded
-from bot.workflows import holding, plans, telling
+from bot.workflows import holding, money, telling
 from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
@@ -91,17 +91,19 @@ def _price_judge(desk: Desk, measurement: Measurement, plan: LadderPlan, progres
 
 
 def _settle_cost(desk: Desk, measurement: Measurement, progress: LadderProgress) -> None:
-    refusal = too_dear(desk, progress.most_micros)
-    if refusal:
-        measurements.end(desk, measurement, "failed", refusal)
-    elif progress.most_micros:
-        _ask_for_money(desk, measurement, progress)
-    else:
-        with desk.store.transaction():
+    with (
+        desk.store.transaction()
+    ):  # an approval between the look at the budget and the reservation would pass it
+        refusal = too_dear(desk, measurement, progress.most_micros)
+        if refusal:
+            measurements.end(desk, measurement, "failed", refusal)
+        elif progress.most_micros:
+            _ask_for_money(desk, measurement, progress)
+        else:
             begin(desk, measurement, progress)
 
 
-def too_dear(desk: Desk, most: int) -> str | None:
+def too_dear(desk: Desk, measurement: Measurement, most: int) -> str | None:
     """Why so much may not be spent, with the cure."""
     limit = to_micros(desk.settings.measurement_usd)
     if most > limit:
@@ -109,7 +111,7 @@ def too_dear(desk: Desk, most: int) -> str | None:
             f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Name fewer "
             "models or rungs (`rungs=zero`), or raise `measurement_usd` under [budget] in finetune.toml."
         )
-    refusal = plans.budget(desk).refusal(most)
+    refusal = money.refusal(desk, measurement.channel, measurement.requested_by, most)
     return refusal.replace("This run", "This measurement") if refusal else None
 
 

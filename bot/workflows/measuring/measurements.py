@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bot.decisions.approval import Request
+from bot.decisions.budget import Budget
 from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
@@ -17,7 +18,7 @@ from bot.views import measuring as views
 from bot.views import tuned_curves as tuned_curve_views
 from bot.views.blocks import Message
 from bot.views.words import counted
-from bot.workflows import holding, permits, plans
+from bot.workflows import holding, money, permits
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import agreeing
 from storage.records import Draft, Measurement
@@ -91,7 +92,7 @@ def _card(desk: Desk, measurement: Measurement, why: str) -> Message:
     if measurement.state not in OPEN:
         return views.over(measurement, plan, progress, why)
     if progress.stage == "asking":
-        return views.asked(measurement, plan, progress, plans.budget(desk))
+        return views.asked(measurement, plan, progress, _left(desk, measurement))
     return views.progress(measurement, plan, progress, desk.clock())
 
 
@@ -113,8 +114,12 @@ def _tuned_curve(desk: Desk, measurement: Measurement, plan: TunedCurvePlan, why
     if known.stage == "preparing":
         return curve_views.working(plan.title, plan.target)
     if known.stage == "asking":
-        return tuned_curve_views.asked(measurement, plan, known, plans.budget(desk))
+        return tuned_curve_views.asked(measurement, plan, known, _left(desk, measurement))
     return tuned_curve_views.progress(measurement, plan, known)
+
+
+def _left(desk: Desk, measurement: Measurement) -> Budget:
+    return money.tightest(desk, measurement.channel, measurement.requested_by)
 
 
 def end(

@@ -24,7 +24,7 @@ from bot.tuned_curves import (
 from bot.views import curves as views
 from bot.work import curving
 from bot.work.curving import JudgedTunedCurve
-from bot.workflows import plans, telling
+from bot.workflows import money, telling
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import measurements, size_answers, sizes
 from bot.workflows.measuring.curve_step import CurveStep, keep, over
@@ -64,7 +64,9 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
         progress = TunedCurveProgress.from_json(measurement.progress)
         if progress.stage != "asking":
             return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
-        if telling.month(now) != measurement.month and (dear := _too_dear(desk, progress.most_micros)):
+        if telling.month(now) != measurement.month and (
+            dear := _too_dear(desk, measurement, progress.most_micros)
+        ):
             return Refusal(dear)  # its money was reserved in a month that is over
         moved = _begin(desk, measurement, progress)
         if moved is None:
@@ -91,13 +93,15 @@ def _prepare(desk: Desk, measurement: Measurement, plan: TunedCurvePlan) -> None
     )
     most = sum(_most_micros(desk, plan, *pair) for pair in zip(plan.sizes, made, strict=True))
     progress = TunedCurveProgress("asking", made, most)
-    refusal = _too_dear(desk, most)
-    if refusal:
-        measurements.end(desk, measurement, "failed", refusal)
-    elif most:
-        _ask_for_money(desk, measurement, progress)
-    else:
-        with desk.store.transaction():
+    with (
+        desk.store.transaction()
+    ):  # an approval between the look at the budget and the reservation would pass it
+        refusal = _too_dear(desk, measurement, most)
+        if refusal:
+            measurements.end(desk, measurement, "failed", refusal)
+        elif most:
+            _ask_for_money(desk, measurement, progress)
+        else:
             _begin(desk, measurement, progress)
 
 
@@ -155,7 +159,7 @@ def _most_micros(desk: Desk, plan: TunedCurvePlan, planned: PlannedSize, size: S
     return planned.asking_micros if keys - desk.store.replies.found(sorted(keys)).keys() else 0
 
 
-def _too_dear(desk: Desk, most: int) -> str | None:
+def _too_dear(desk: Desk, measurement: Measurement, most: int) -> str | None:
     """Why so much may not be spent, with the cure."""
     limit = to_micros(desk.settings.measurement_usd)
     if most > limit:
@@ -163,7 +167,7 @@ def _too_dear(desk: Desk, most: int) -> str | None:
             f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Choose a "
             "cheaper model, or raise `measurement_usd` under [budget] in finetune.toml."
         )
-    refusal = plans.budget(desk).refusal(most)
+    refusal = money.refusal(desk, measurement.channel, measurement.requested_by, most)
     return refusal.replace("This run", "This measurement") if refusal else None
 
 

@@ -1,0 +1,205 @@
+"""The policy at work: channels that are not ours, cost tiers, approvals that count no longer, reminders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.demo.stand_in import refused
+from bot.workflows.jobs import SETTLE_S
+from tests.bot.test_story_freeze import freeze, unfreeze
+from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, Rules, World
+from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
+
+MakeWorld = Callable[[Rules], World]
+HOUR = 3600.0
+CREATE = f"POST {JOBS}"
+BY_GROUP = Rules(approvers=(), groups=(APPROVERS_GROUP,))
+
+
+def tiers(*pairs: tuple[str, int]) -> str:
+    return "\n".join(f'[[policy.tiers]]\nup_to_usd = "{usd}"\napprovers = {count}' for usd, count in pairs)
+
+
+def without_quorum(world: World, more: str) -> None:
+    """The file of the world has a quorum, which tiers take the place of."""
+    world.rules.quorum, world.rules.more = None, more
+    world.restart()
+
+
+def test_in_a_channel_shared_with_another_organisation_nothing_is_shown_or_decided(world: World) -> None:
+    world.start()
+    world.slack.share(PRIVATE.id)
+    for line in (START, "/finetune status", "/finetune datasets", "/finetune budget", "/finetune results 1"):
+        assert "shared with another organisation" in world.type(line, user=BEN)
+    assert "shared with another organisation" in world.answer_to_click(BEN, "approve_plan")
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.jobs() == 0
+    assert "Cancelling run 1" in world.type("/finetune cancel 1", user=BEN), "stopping is always possible"
+
+
+def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World) -> None:
+    world.start()
+    world.slack.fail("conversations.info", refused("internal_error"), times=None)
+    assert "/invite @Finetune" in world.answer_to_click(BEN, "approve_plan")
+    assert "/invite @Finetune" in world.type("/finetune status")
+    world.slack.heal()
+    world.click(BEN, "approve_plan")
+    assert world.run().state == "approved"
+
+
+def test_guests_ask_no_model_and_see_no_list(world: World) -> None:
+    for line in ("/finetune try tickets-1 hello", "/finetune status", "/finetune runs", "/finetune budget"):
+        assert "is a guest" in world.type(line, user=GUS)
+    assert "From labelled examples" in world.type("/finetune help", user=GUS)
+
+
+def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None:
+    world = make_world(Rules())
+    without_quorum(world, tiers(("0.01", 1), ("1", 2)))
+    world.start()
+    assert world.said("2 approvers are needed")
+    world.click(BEN, "approve_plan")
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.ledger() == {}
+    world.click(CLEO, "approve_plan")
+    world.until_state("training")
+    without_quorum(world, tiers(("0.01", 1)))
+    assert "no run may cost more than $0.01" in world.type(f"{START} epochs=2")
+
+
+def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(make_world: MakeWorld) -> None:
+    world = make_world(BY_GROUP)
+    world.start()
+    world.click(CLEO, "approve_plan")
+    assert world.run().state == "approved" and "reserve" in world.ledger()
+    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.tick(2)
+    assert world.jobs() == 0 and world.company.count(CREATE) == 0 and world.left_at_company() == []
+    assert world.run().state == "awaiting_approval" and world.ledger() == {}
+    said = world.said("The approval of run 1 is void", f"<@{CLEO.id}> may not approve any more", "line ")
+    assert "is free again" in said and world.has_button("approve_plan")
+    assert any("is void" in text for text in world.dms(ANA))
+    assert "voided its approval" in world.type("/finetune audit 1")
+    world.slack.regroup(APPROVERS_GROUP, (BEN.id, CLEO.id))
+    assert "was voided, for good" in world.answer_to_click(CLEO, "approve_plan")
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    assert world.jobs() == 1 and world.company.count(CREATE) == 1
+    world.until_state("done")
+    assert set(world.ledger()) == {"reserve", "settle"}
+
+
+def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(world: World) -> None:
+    world.start()
+    freeze(world)
+    world.click(BEN, "approve_plan")
+    world.rules.quorum = 2
+    world.restart()
+    for person in (BEN, CLEO):
+        unfreeze(world, person)
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.jobs() == 0 and world.ledger() == {}
+    assert world.said("The approval of run 1 is void", "it takes 2 approvers by now, and 1 approved")
+    world.click(CLEO, "approve_plan")
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
+def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -> None:
+    world.start()
+    world.click(BEN, "approve_plan")
+    world.rules.approvers = (CLEO.id,)
+    world.restart()
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.jobs() == 0
+    assert world.said(f"<@{BEN.id}> may not approve any more", "finetune.toml, line 9: [people] approvers")
+
+
+def test_an_approver_who_was_deactivated_counts_no_longer(world: World) -> None:
+    world.start()
+    world.click(BEN, "approve_plan")
+    world.slack.become(BEN.id, "deleted")
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.jobs() == 0
+
+
+@pytest.mark.parametrize("method", ["usergroups.users.list", "users.info"])
+def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
+    make_world: MakeWorld, method: str
+) -> None:
+    world = make_world(BY_GROUP)
+    world.start()
+    world.click(CLEO, "approve_plan")
+    world.slack.fail(method, refused("internal_error"), times=None)
+    world.tick(5)
+    assert world.run().state == "approved" and world.jobs() == 0 and "reserve" in world.ledger()
+    assert "Slack didn't tell" in world.said("Run 1", "Slack didn't tell")
+    world.slack.heal()
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
+def test_a_job_whose_answer_got_lost_is_adopted_though_its_approval_lapsed(make_world: MakeWorld) -> None:
+    world = make_world(BY_GROUP)
+    world.company.fail(CREATE, COMMIT_THEN_500)
+    world.start()
+    world.click(CLEO, "approve_plan")
+    world.tick()
+    assert world.run().state == "creating"
+    world.slack.regroup(APPROVERS_GROUP, ())
+    world.until_state("training")
+    assert world.jobs() == 1 and world.company.count(CREATE) == 1
+
+
+def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_world: MakeWorld) -> None:
+    world = make_world(BY_GROUP)
+    world.company.fail(CREATE, NOTHING_BUT_500)
+    world.start()
+    world.click(CLEO, "approve_plan")
+    world.tick()
+    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.tick(5)
+    assert world.run().state == "creating", "it may still show"
+    world.pass_time(SETTLE_S)
+    world.tick(2)
+    assert world.run().state == "awaiting_approval" and world.company.count(CREATE) == 1
+    world.click(BEN, "reject_plan")
+    assert world.slack.submit_modal(BEN.id, {"reason": "not now"}).closed
+    assert world.run().state == "rejected" and world.jobs() == 0
+
+
+def test_a_plan_expires_when_the_policy_says_and_reminds_before_it(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more="[policy]\nexpires_h = 48\nremind_h = [12, 2]"))
+    world.start()
+    assert world.said("expires after 48 hours")
+    world.tick(3)
+    reminders = lambda: [text for text in world.texts() if "waits for approval and expires in" in text]  # noqa: E731
+    world.pass_time(35 * HOUR)
+    world.tick(2)
+    assert reminders() == []
+    world.pass_time(1 * HOUR)
+    world.tick(3)
+    world.restart()
+    world.tick(3)
+    (said,) = reminders()
+    assert "12 hours" in said and f"<@{BEN.id}>" in said and "1 more approver" in said
+    assert f"<@{ANA.id}>" not in said and f"<@{DORA.id}>" not in said
+    world.pass_time(10.2 * HOUR)
+    world.tick(3)
+    assert len(reminders()) == 2 and "2 hours" in reminders()[-1]
+    world.pass_time(2 * HOUR)
+    world.tick()
+    assert world.run().state == "expired" and world.said("Nobody decided within 48 hours")
+
+
+def test_a_plan_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> None:
+    world = make_world(replace(Rules(), approvers=(BEN.id, DORA.id), quorum=2))
+    world.seed_dataset(uploaded_by=DORA)
+    assert "It takes 2 approvers who neither asked nor uploaded the data, and there are 1" in world.type(
+        START
+    )
+    assert world.store.runs.newest() == []
