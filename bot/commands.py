@@ -53,7 +53,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """`epochs` None: by rule. `patience` None: to the last epoch. `engine` None: our own. The others as in Estimate."""
+    """`epochs` None: by rule. `patience` None: to the last epoch. `engine` None: our own.
+    `because`: why a soft rule about data shall not hold. The others as in Estimate."""
 
     dataset: str
     current: str | None
@@ -63,6 +64,7 @@ class Start:
     figures: Question = NOTHING_SAID
     patience: int | None = None
     engine: str | None = None
+    because: str | None = None
 
     @property
     def question(self) -> Question:
@@ -124,7 +126,9 @@ class AskBaseline:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Empty `models`: our own trainer's. Empty `rungs`: all that fit. None: as it is set for the dataset; no judge."""
+    """Empty `models`: our own trainer's. Empty `rungs`: all that fit. None: as it is set for the dataset; no judge.
+
+    `because`: why a soft rule about data shall not hold, also below."""
 
     dataset: str
     models: tuple[str, ...] = ()
@@ -133,6 +137,7 @@ class Baseline:
     bar: float | None = None
     task: TaskKind | None = None
     judge: str | None = None
+    because: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ class Curve:
     target: str | None
     predict: tuple[int, ...] = ()
     label_usd: Decimal | None = None
+    because: str | None = None
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,16 @@ def read_predict(text: str | None) -> tuple[int, ...] | Answer:
 
 def split_prompt(rest: str) -> tuple[str, str | None]:
     """What stands before `prompt=`, and all that comes after it."""
-    parts = re.split(r"(?:^|(?<=\s))prompt\s*=", rest, maxsplit=1, flags=re.IGNORECASE)
+    return _split_off("prompt", rest)
+
+
+def split_reason(rest: str) -> tuple[str, str | None]:
+    """What stands before `because=`, and all that comes after it."""
+    return _split_off("because", rest)
+
+
+def _split_off(key: str, rest: str) -> tuple[str, str | None]:
+    parts = re.split(rf"(?:^|(?<=\s)){key}\s*=", rest, maxsplit=1, flags=re.IGNORECASE)
     return (parts[0], parts[1].strip()) if len(parts) == 2 else (rest, None)
 
 

@@ -49,6 +49,7 @@ from bot.options import (
     run_number,
     shown,
     split_prompt,
+    split_reason,
 )
 from bot.usage import OPTIONS, USAGE
 
@@ -87,7 +88,8 @@ def _parse_estimate(rest: str) -> Command | Answer:
 
 
 def _parse_start(rest: str) -> Command | Answer:
-    read = _options("start", rest)
+    before, because = split_reason(rest)
+    read = _options("start", before)
     if isinstance(read, Answer):
         return read
     epochs = read.text("epochs")
@@ -106,7 +108,7 @@ def _parse_start(rest: str) -> Command | Answer:
         return engine
     said = read.text("current"), read.volume, read.text("target")
     passes, waits = (int(text) if text else None for text in (epochs, patience))
-    return Start(read.dataset, *said, passes, figures, waits, engine)
+    return Start(read.dataset, *said, passes, figures, waits, engine, _reason(because))
 
 
 def _parse_status(rest: str) -> Command | Answer:
@@ -161,6 +163,7 @@ def _parse_baseline(rest: str) -> Command | Answer:
     if not rest:
         return AskBaseline()
     before, prompt = split_prompt(rest)
+    before, because = split_reason(before)
     read = _options("baseline", before)
     if isinstance(read, Answer):
         return read
@@ -174,11 +177,13 @@ def _parse_baseline(rest: str) -> Command | Answer:
             return misread
     models = tuple(dict.fromkeys(one for one in (read.text("models") or "").split(",") if one))
     # the three were no Answer, as the loop has seen, which a type checker does not
-    return Baseline(read.dataset, models, rungs, prompt, bar, task, read.text("judge"))  # type: ignore[arg-type]
+    said = models, rungs, prompt, bar, task, read.text("judge")
+    return Baseline(read.dataset, *said, _reason(because))  # type: ignore[arg-type]
 
 
 def _parse_curve(rest: str) -> Command | Answer:
-    read = _options("curve", rest)
+    before, because = split_reason(rest)
+    read = _options("curve", before)
     if isinstance(read, Answer):
         return read
     predict, figures = read_predict(read.text("predict")), read_figures(read)
@@ -186,7 +191,7 @@ def _parse_curve(rest: str) -> Command | Answer:
         return predict
     if isinstance(figures, Answer):
         return figures
-    return Curve(read.dataset, read.text("target"), predict, figures.label_usd)
+    return Curve(read.dataset, read.text("target"), predict, figures.label_usd, _reason(because))
 
 
 def _parse_knowledge(rest: str) -> Command | Answer:
@@ -228,6 +233,10 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
 
 def _options(command: str, rest: str) -> Options | Answer:
     return read_options(command, rest, OPTIONS.get(command, ()), USAGE[command])
+
+
+def _reason(text: str | None) -> str | None:
+    return text[:LONGEST_REASON] if text else text
 
 
 def _needs_run(command: str, rest: str) -> Answer:

@@ -55,7 +55,8 @@ def _where(reader: Reader, key: str) -> str:
 def _who(reader: Reader, approvers: Named) -> Mapping[Rule, Named]:
     """What is not named here nobody may."""
     reader.check_keys({"": RULES})
-    return {rule: _named(reader, rule, approvers) for rule in RULES if rule in reader.keys}
+    nobody = Named(where=f"{reader.where()} names nobody for it")
+    return {rule: _named(reader, rule, approvers) if rule in reader.keys else nobody for rule in RULES}
 
 
 def _named(reader: Reader, rule: Rule, approvers: Named) -> Named:

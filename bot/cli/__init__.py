@@ -14,6 +14,7 @@ from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
 from bot.cli.exporting import export
 from bot.cli.measuring import baseline, curve
+from bot.cli.policy import policy
 from bot.cli.serving import demo, doctor, run, trainer
 from bot.cli.sizing import calibrate, plan_memory
 
@@ -40,6 +41,7 @@ for command in (
     audit,
     backup,
     restore,
+    policy,
     doctor,
     demo,
 ):

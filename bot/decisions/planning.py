@@ -77,7 +77,7 @@ class Plan:
     `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
     not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
-    hyperparameters."""
+    hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`."""
 
     dataset: str
     dataset_version: int
@@ -112,6 +112,7 @@ class Plan:
     predicted: Predicted | None = None
     stopping: Stopping | None = None
     swept: Swept | None = None
+    overridden: tuple[str, ...] = ()
 
     @property
     def kept_back(self) -> Stopping | Swept | None:
@@ -134,6 +135,8 @@ def canonical_json(plan: Plan) -> str:
     for name in ("predicted", "stopping", "swept"):
         if fields[name] is None:
             del fields[name]
+    if not plan.overridden:
+        del fields["overridden"]
     if plan.predicted and plan.predicted.memory is None:
         del fields["predicted"]["memory"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -152,6 +155,7 @@ def plan_from_json(text: str) -> Plan:
     raw: dict[str, Any] = json.loads(text)
     raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
     raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
+    raw["overridden"] = tuple(raw.get("overridden", ()))
     predicted, stopping, swept = raw.get("predicted"), raw.get("stopping"), raw.get("swept")
     raw["predicted"] = _predicted(predicted) if predicted else None
     raw["stopping"] = Stopping(**stopping) if stopping else None

@@ -31,6 +31,7 @@ WORDS = {
     "cancelled": "noted that it is cancelled",
     "restored": "put it back from a backup",
     "expired": "let the request expire",
+    "override": "set a rule about data aside",
     "void": "voided its approval, since it counts no longer",
 }
 SENTENCES = frozenset(

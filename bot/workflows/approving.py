@@ -13,7 +13,7 @@ from bot.views import replacing as replacing_views
 from bot.views.blocks import Message, escape
 from bot.views.runs import SAID
 from bot.views.words import counted
-from bot.workflows import datasets, estimates, money, permits, plans, replacing, telling, uploads
+from bot.workflows import datasets, estimates, leaving, money, permits, plans, replacing, telling, uploads
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from storage.records import Approval, Run
@@ -41,6 +41,9 @@ def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
             return Refusal("This plan has expired. `/finetune start` makes a new one.")
         if plan_hash(plan) != hash_in_button:
             return Refusal("This plan was changed after it was posted, so it can't be approved.")
+        forbidden = leaving.still(desk, plan)
+        if forbidden:
+            return Refusal(forbidden)
         return _record_yes(desk, run, plan, person, asked.rules)
 
 

@@ -14,10 +14,11 @@ from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_ha
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.views import plans as views
-from bot.workflows import datasets, estimates, money, permits, replacing, telling
+from bot.workflows import datasets, estimates, leaving, money, permits, replacing, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
+from bot.workflows.leaving import Leave
 from bot.workflows.stopping import stopping_early
 from bot.workflows.sweeping import sweeping
 from storage.records import Run
@@ -41,11 +42,12 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     if isinstance(estimated, Refusal):
         return estimated
     row = estimated.target.row
-    refusal = _cannot_start(desk, estimated) or datasets.needs_waiver(
-        desk, checked.dataset, estimated.report, row
-    )
+    refusal = _cannot_start(desk, estimated)
     if refusal:
         return refusal
+    leave = leaving.ask(desk, checked.dataset, estimated.report, [row], command.because)
+    if isinstance(leave, Refusal):
+        return leave
     if isinstance(estimated.cost, Gap):
         return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
     plan = _plan(desk, checked, estimated, estimated.cost, person, channel)
@@ -58,7 +60,9 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     swept = sweeping(desk, plan, estimated)
     if isinstance(swept, Refusal):
         return swept
-    return _ask(desk, replace(plan, stopping=stopping, swept=swept))
+    warnings = (*plan.warnings, *leave.notes)
+    whole = replace(plan, stopping=stopping, swept=swept, warnings=warnings, overridden=leave.overridden)
+    return _ask(desk, whole, leave)
 
 
 def request_of(plan: Plan) -> Request:
@@ -172,7 +176,7 @@ def _warnings(estimated: Estimated) -> tuple[str, ...]:
     return (*ends, *([memory] if memory else []))
 
 
-def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
+def _ask(desk: Desk, plan: Plan, leave: Leave) -> Run | Refusal:
     now, hash_of_plan = desk.clock(), plan_hash(plan)
     with desk.store.transaction():
         waiting = _same_waiting(desk, plan)
@@ -196,6 +200,7 @@ def _ask(desk: Desk, plan: Plan) -> Run | Refusal:
         desk.store.audit.add(
             at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
         )
+        leaving.record(desk, leave, plan.requester, f"run {run.id}")
         for one in former:
             replacing.replace_by(desk, one, run, budget(desk))
         hours = desk.settings.policy.expires_s / 3600

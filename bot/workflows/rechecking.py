@@ -12,7 +12,7 @@ from bot.decisions.planning import Plan, plan_from_json
 from bot.decisions.policy import BUILT_IN
 from bot.views import plans as views
 from bot.views import replacing as replacing_views
-from bot.workflows import money, permits, telling
+from bot.workflows import leaving, money, permits, telling
 from bot.workflows.desk import Desk
 from storage.records import Run
 from trainers.money import usd_micros
@@ -26,6 +26,13 @@ class Unsure:
 
 
 @dataclass(frozen=True)
+class Forbidden:
+    """Its data may not go to that provider any more: no approval helps, so the run is over."""
+
+    said: str
+
+
+@dataclass(frozen=True)
 class Lapsed:
     """`people` may approve no longer; `said` is why the approvals that are left don't carry the run."""
 
@@ -33,9 +40,12 @@ class Lapsed:
     said: str
 
 
-def look(desk: Desk, run: Run) -> Unsure | Lapsed | None:
+def look(desk: Desk, run: Run) -> Unsure | Lapsed | Forbidden | None:
     """None: the approvals carry it, as things are now."""
     plan = plan_from_json(run.plan)
+    forbidden = leaving.still(desk, plan)
+    if forbidden:
+        return Forbidden(f"{forbidden} Its approval is void, and nothing was started.")
     rules = permits.rules(desk, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None:

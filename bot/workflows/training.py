@@ -191,6 +191,9 @@ def _is_entitled(desk: Desk, run: Run, trainer: Trainer) -> bool:
             wait(desk, run, seconds, note=note)
         case None if isinstance(lost, rechecking.Lapsed):
             rechecking.void(desk, run, lost)
+        case None if isinstance(lost, rechecking.Forbidden):
+            uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
+            end(desk, run, "cancelled", lost.said)
         case None:
             wait(desk, run, HOLD_S, note=lost.said)
     return False

@@ -11,7 +11,8 @@ from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
 from bot.workflows.jobs import SETTLE_S
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, Rules, World
+from tests.bot.test_story_ladder import ACME, PRICES
+from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, TARGET, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
 MakeWorld = Callable[[Rules], World]
@@ -203,3 +204,81 @@ def test_a_plan_too_few_could_approve_is_not_posted(make_world: MakeWorld) -> No
         START
     )
     assert world.store.runs.newest() == []
+
+
+def rule(level: str, *providers: str, more: str = "") -> str:
+    return f'[[policy.data]]\nname = "tickets <stay>"\nlevel = "{level}"\nproviders = {list(providers)}\n{more}\n'
+
+
+def test_data_that_a_hard_rule_keeps_goes_nowhere_else(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=rule("hard", "local", more=f'channels = ["{PRIVATE.id}"]')))
+    world.seed_dataset()
+    for line in (START, f"{START} because=the customers agreed to it"):
+        said = world.type(line)
+        assert "“tickets &lt;stay&gt;” (finetune.toml, line" in said and "It may go to local." in said
+    assert "doesn't let this data go to acme" in world.type(f"/finetune curve tickets target={TARGET}")
+    assert world.store.runs.newest() == []
+
+
+def test_what_no_rule_covers_stays_on_this_machine(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=rule("hard", "any", more='datasets = ["letters*"]'), company_is_far=True))
+    world.seed_dataset()
+    assert "No rule under [[policy.data]]" in world.type(START)
+    world.seed_dataset(called="letters-2")
+    world.start(START.replace("tickets", "letters-2"))
+
+
+def test_a_soft_rule_is_set_aside_by_a_reason_that_is_recorded_and_shown(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=rule("soft", "local")))
+    world.seed_dataset()
+    assert "because=" in world.type(START)
+    assert "at least 3 words" in world.type(f"{START} because=ok")
+    world.start(f"{START} because=the customers agreed, ticket <!channel> 12")
+    card = world.said("Run 1: train", "Set aside because: the customers agreed")
+    assert "<!channel>" not in card
+    assert "set a rule about data aside" in world.type("/finetune audit 1")
+    world.restart()
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+
+
+def test_an_advisory_rule_is_said_on_the_card_and_stops_nothing(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=rule("advisory", "local")))
+    world.start()
+    assert world.said("Run 1: train", "The rule is advisory")
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+
+
+def test_a_rule_that_came_after_the_approval_ends_the_run_before_anything_is_sent(world: World) -> None:
+    world.start()
+    world.click(BEN, "approve_plan")
+    world.rules.more = rule("soft", "local")
+    world.restart()
+    world.tick(2)
+    assert world.run().state == "cancelled" and world.jobs() == 0 and world.left_at_company() == []
+    assert world.ledger()["settle"] == 0
+    assert world.said("doesn't let this data go to acme", "Its approval is void, and nothing was started")
+
+
+def test_a_rule_that_came_before_the_approval_stops_it(world: World) -> None:
+    world.start()
+    world.rules.more = rule("hard", "local")
+    world.restart()
+    assert "doesn't let this data go to acme" in world.answer_to_click(BEN, "approve_plan")
+    assert world.run().state == "awaiting_approval"
+
+
+def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=rule("soft", "local") + PRICES))
+    world.seed_dataset()
+    assert "doesn't let this data go to acme" in world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    assert world.store.measurements.newest() == []
+    reason = "because=the customers agreed, ticket 12"
+    assert world.type(f"/finetune baseline tickets {ACME} rungs=zero {reason} prompt=Sort this.") == ""
+    world.send()
+    assert world.said("m1: ", "Set aside because: the customers agreed, ticket 12")
+    entries = world.store.audit.entries("measurement 1")
+    assert [one.detail for one in entries if one.action == "override"] == [
+        "tickets <stay>: the customers agreed, ticket 12"
+    ]

@@ -6,14 +6,14 @@ from bot.commands import Baseline
 from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
 from bot.views.measuring import Choices
-from bot.workflows import datasets, permits, plans, telling
+from bot.workflows import datasets, leaving, permits, plans, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
+from bot.workflows.leaving import Leave
 from bot.workflows.measuring import contestants, ladder, measurements
 from bot.workflows.measuring.contestants import Contestant
 from storage.measurements import NewMeasurement
 from storage.records import Measurement
-from trainers.dataset import Report
 from trainers.measuring.values import DEFAULT_BAR
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
@@ -27,9 +27,10 @@ def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement
     checked = datasets.ready(desk, command.dataset)
     if isinstance(checked, Refusal):
         return checked
-    plan = _plan(desk, checked, command)
-    if isinstance(plan, Refusal):
-        return plan
+    made = _plan(desk, checked, command)
+    if isinstance(made, Refusal):
+        return made
+    plan, leave = made
     same = next((one for one in desk.store.measurements.open() if one.plan == plan.to_json()), None)
     if same:
         return Refusal(f"This very measurement is under way already: it is m{same.id}.")
@@ -48,6 +49,7 @@ def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement
         measurement = desk.store.measurements.add(new, now=now)
         desk.store.audit.add(at=now, who=person, action="measure", subject=f"measurement {measurement.id}")
         measurements.show(desk, measurement)
+        measurements.let_leave(desk, measurement, leave)
     return measurement
 
 
@@ -93,7 +95,7 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
     return moved
 
 
-def _plan(desk: Desk, checked: Checked, command: Baseline) -> LadderPlan | Refusal:
+def _plan(desk: Desk, checked: Checked, command: Baseline) -> tuple[LadderPlan, Leave] | Refusal:
     dataset, report = checked.dataset, checked.report
     if report is None or not report.n_holdout:
         return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
@@ -110,13 +112,13 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> LadderPlan | Refus
     if isinstance(judge, Refusal):
         return judge
     everybody = models if judge is None or judge in models else (*models, judge)
-    refusal = _waivers(desk, checked, report, everybody)
-    if refusal:
-        return refusal
+    leave = leaving.ask(desk, dataset, report, [model.row for model in everybody], command.because)
+    if isinstance(leave, Refusal):
+        return leave
     wanted = desk.store.dataset_settings.get(dataset.name)
     documents = tuple(str(one.sha256) for one in desk.store.documents.ready(dataset.name))
     may_leave = desk.store.waivers.of(dataset.id) is not None or not documents
-    return LadderPlan(
+    plan = LadderPlan(
         dataset=dataset.name,
         version=dataset.version,
         task=report.task,
@@ -133,17 +135,10 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> LadderPlan | Refus
         judge=judge.name if judge else None,
         thinking=tuple(one.name for one in everybody if one.thinks),
     )
+    return plan, leave
 
 
 def _withheld_from(models: tuple[Contestant, ...], judge: Contestant | None) -> tuple[str, ...]:
     """What a model on this machine says out of a passage reaches its judge, wherever that is."""
     all_leaves = judge is not None and not judge.row.is_on_this_machine
     return tuple(one.name for one in models if all_leaves or not one.row.is_on_this_machine)
-
-
-def _waivers(desk: Desk, checked: Checked, report: Report, models: tuple[Contestant, ...]) -> Refusal | None:
-    for model in models:
-        refusal = datasets.needs_waiver(desk, checked.dataset, report, model.row)
-        if refusal:
-            return refusal
-    return None

@@ -13,9 +13,10 @@ from bot.tuned_curves import TunedCurvePlan, plan_of
 from bot.views import curves as views
 from bot.work import climbing
 from bot.work.climbing import JudgedCurve
-from bot.workflows import datasets, permits
+from bot.workflows import datasets, leaving, permits
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
+from bot.workflows.leaving import Leave
 from bot.workflows.measuring import curve_plans, measurements, tuned_curves
 from storage.measurements import NewMeasurement
 from storage.records import Measurement, MeasurementState
@@ -33,6 +34,9 @@ def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | 
     plan = _plan(desk, checked, command)
     if isinstance(plan, Refusal):
         return plan
+    leave = _leave(desk, checked, plan, command.because)
+    if isinstance(leave, Refusal):
+        return leave
     same = next((one for one in desk.store.measurements.open() if one.plan == plan.to_json()), None)
     if same:
         return Refusal(f"This very curve is being measured already: it is m{same.id}.")
@@ -43,6 +47,7 @@ def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | 
         measurement = desk.store.measurements.add(new, now=now)
         desk.store.audit.add(at=now, who=person, action="curve", subject=f"measurement {measurement.id}")
         measurements.show(desk, measurement)
+        measurements.let_leave(desk, measurement, leave)
     return measurement
 
 
@@ -95,6 +100,16 @@ def _plan(desk: Desk, checked: Checked, command: Curve) -> CurvePlan | TunedCurv
         predict=predict,
         label_usd=None if label_usd is None else f"{label_usd:f}",
     )
+
+
+def _leave(
+    desk: Desk, checked: Checked, plan: CurvePlan | TunedCurvePlan, because: str | None
+) -> Leave | Refusal:
+    """The classical model asks nobody."""
+    row = desk.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
+    if row is None or checked.report is None:
+        return Leave()
+    return leaving.ask(desk, checked.dataset, checked.report, [row], because)
 
 
 def _label_usd(desk: Desk, dataset: str) -> Decimal | None:

@@ -16,10 +16,12 @@ from bot.views import freezing, verdicts
 from bot.views import ladder as ladder_views
 from bot.views import measuring as views
 from bot.views import tuned_curves as tuned_curve_views
-from bot.views.blocks import Message
+from bot.views.blocks import Message, escape
+from bot.views.general import sentence
 from bot.views.words import counted
-from bot.workflows import holding, money, permits
+from bot.workflows import holding, leaving, money, permits
 from bot.workflows.desk import Desk
+from bot.workflows.leaving import Leave
 from bot.workflows.measuring import agreeing
 from storage.records import Draft, Measurement
 from trainers.measuring.reading import HOW_READ
@@ -246,6 +248,15 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
         if moved:
             desk.store.audit.add(at=now, who=person, action="cancel", subject=f"measurement {number}")
     return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
+
+
+def let_leave(desk: Desk, measurement: Measurement, leave: Leave) -> None:
+    """Which rules about data were set aside or advise against it: recorded, and said in the channel."""
+    number = measurement.id
+    leaving.record(desk, leave, measurement.requested_by, f"measurement {number}")
+    if leave.notes:
+        said = sentence(f"m{number}: {escape(' '.join(leave.notes))}")
+        desk.say(measurement.channel, said.letter(), dedupe=f"rules of measurement {number}")
 
 
 def may_agree(desk: Desk, number: int, person: str) -> Refusal | None:

@@ -1,0 +1,151 @@
+"""`finetune policy check` and `finetune policy explain`: the rules in finetune.toml, looked over and asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
+
+import click
+
+from bot.cli.common import EXIT_BLOCKED, load, refuse
+
+if TYPE_CHECKING:
+    from bot.decisions.permission import Asking
+    from bot.decisions.policy import Action
+    from bot.settings import Settings
+
+ACTIONS = click.Choice(
+    [
+        *("read", "upload", "estimate", "measure", "start", "approve", "reject", "cancel", "pause"),
+        *("freeze", "unfreeze", "waive", "promote", "try"),
+    ]
+)
+
+
+@click.group()
+def policy() -> None:
+    """Who may do what, how many approve what it costs, which data may go where."""
+
+
+@policy.command()
+def check() -> None:
+    """List every mistake in finetune.toml, or who may what by it; exit code 2 where something is wrong."""
+    from bot.terminal.explained import table
+
+    settings = load()
+    click.echo(table(settings.policy))
+
+
+@policy.command()
+@click.option("--user", required=True, help="The id of who asks, like U0123456789.")
+@click.option("--action", required=True, type=ACTIONS)
+@click.option("--cost", default="0", help="US dollars that the run may cost at most, like 120.")
+@click.option("--requester", default="", help="Who asked for the run. Default: somebody else.")
+@click.option("--uploader", default="", help="Who uploaded its data. Default: somebody else.")
+@click.option("--provider", help="Where its data would go: a provider's name, like openai.")
+@click.option("--channel", default="", help="Where it is asked and the data was uploaded, like C0123456789.")
+@click.option("--dataset", default="", help="The dataset's name, for rules about names.")
+@click.option("--personal", is_flag=True, help="The check of the data found personal data.")
+@click.option("--because", help="A reason that sets soft rules aside.")
+@click.option(
+    "--member-of",
+    "groups",
+    multiple=True,
+    help="Take the user for one of this group, unasked.",
+)
+@click.option(
+    "--offline", is_flag=True, help="Ask Slack nothing: take the user for a full member in no group."
+)
+def explain(
+    user: str,
+    action: Action,
+    cost: str,
+    requester: str,
+    uploader: str,
+    provider: str | None,
+    channel: str,
+    dataset: str,
+    personal: bool,
+    because: str | None,
+    groups: tuple[str, ...],
+    offline: bool,
+) -> None:
+    """Say which rule decides, with its line in the file; exit code 1 where the answer is no."""
+    from bot.decisions.approval import Request
+    from bot.decisions.leaving import ruling
+    from bot.decisions.policy import Data
+    from bot.terminal.explained import explained
+
+    settings = load()
+    request = Request(requester, uploader, 0.0, _micros(cost))
+    asking, assumed = _asking(settings, user, action, channel, groups, offline)
+    leave = None
+    if provider:
+        row = settings.provider(provider)
+        if row is None:
+            refuse(
+                f"There is no provider {provider}; there are {', '.join(one.name for one in settings.providers)}."
+            )
+        data = Data(dataset, channel, personal)
+        leave = ruling(settings.policy, data, provider, stays_here=row.is_on_this_machine, reason=because)
+    is_allowed, said = explained(asking, action, request, leave)
+    click.echo(said)
+    click.echo(f"\n{assumed}")
+    if not is_allowed:
+        sys.exit(EXIT_BLOCKED)
+
+
+def _micros(cost: str) -> int:
+    from trainers.money import is_payable, to_micros
+
+    try:
+        amount = Decimal(cost.lstrip("$"))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not is_payable(amount):
+        refuse("--cost should be US dollars, like 120 or 0.50.")
+    return to_micros(amount)
+
+
+def _asking(
+    settings: Settings, user: str, action: Action, channel: str, groups: tuple[str, ...], offline: bool
+) -> tuple[Asking, str]:
+    """Who asks, and what of it was assumed."""
+    from bot.decisions.approval import Person
+    from bot.decisions.permission import Asking, Channel, Rules
+
+    wanted = settings.policy.named(action).groups
+    if groups or offline or not settings.slack.bot_token:
+        members: Mapping[str, frozenset[str] | None] = {
+            one: frozenset({user} if one in groups else ()) for one in wanted
+        }
+        where = Channel(channel, False) if channel else None
+        of = f"in {', '.join(groups)}" if groups else "in no user group"
+        said = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
+        return Asking(Person(user), Rules(settings.policy, members), where), said
+    return _by_slack(settings, user, wanted, channel)
+
+
+def _by_slack(settings: Settings, user: str, groups: frozenset[str], channel: str) -> tuple[Asking, str]:
+    from urllib.error import URLError
+
+    from slack_sdk import WebClient
+    from slack_sdk.errors import SlackApiError
+
+    from bot.decisions.permission import Asking, Channel, Rules
+    from bot.listeners.directory import SlackDirectory
+
+    slack = settings.slack
+    client = WebClient(slack.bot_token, base_url=slack.api_url, timeout=10, retry_handlers=[])
+    try:
+        team = str(client.auth_test()["team_id"])
+    except (SlackApiError, URLError, OSError) as error:
+        refuse(
+            f"Asking Slack at {slack.api_url} who {user} is: {error}. With --offline nothing is asked of it."
+        )
+    directory = SlackDirectory(client, team)
+    where = Channel(channel, directory.is_shared(channel)) if channel else None
+    members = {one: directory.members(one) for one in sorted(groups)}
+    return Asking(directory.person(user), Rules(settings.policy, members), where), "Asked of Slack just now."

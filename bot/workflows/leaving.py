@@ -1,0 +1,77 @@
+"""Before data goes to a provider: the waiver for personal data and the rules of [[policy.data]], asked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.decisions import leaving as rules
+from bot.decisions.leaving import Ruling
+from bot.decisions.planning import Plan
+from bot.decisions.policy import Data
+from bot.decisions.waiving import PERSONAL_DATA, is_no_reason
+from bot.results import Refusal
+from bot.views.blocks import sentence
+from bot.workflows import datasets
+from bot.workflows.desk import Desk
+from storage.records import Dataset
+from trainers.dataset import Report
+from trainers.providers import ProviderRow
+
+
+@dataclass(frozen=True)
+class Leave:
+    """It may go. `notes` are for the card, as plain text; `overridden` are names of rules that `reason` sets aside."""
+
+    notes: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def ask(
+    desk: Desk, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
+) -> Leave | Refusal:
+    """`rows`: the providers that it shall go to."""
+    nothing_said = is_no_reason(reason) if reason else None
+    if nothing_said:
+        return Refusal(f"`because=`: {nothing_said.reason}", "because")
+    notes, overridden = list[str](), list[str]()
+    for row in rows:
+        refusal = datasets.needs_waiver(desk, dataset, report, row)
+        ruled = _ruling(desk, dataset, report, row, reason)
+        if refusal or ruled.refusal:
+            return refusal or Refusal(sentence(str(ruled.refusal)))
+        notes += ruled.notes
+        overridden += ruled.overridden
+    return Leave(
+        tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
+    )
+
+
+def still(desk: Desk, plan: Plan) -> str | None:
+    """Why a plan's data may not go by the rules that are read now; None where it may. A rule that was set aside when
+    it was asked for stays set aside."""
+    row, dataset = desk.settings.provider(plan.provider), desk.store.datasets.get(plan.dataset_id)
+    report = datasets.report_of(dataset)
+    if row is None or report is None:
+        return None  # said elsewhere: there is no key, no file
+    ruled = _ruling(desk, dataset, report, row, None)
+    if ruled.refusal is None:
+        return None
+    again = _ruling(desk, dataset, report, row, "as recorded")
+    is_set_aside = again.refusal is None and set(again.overridden) <= set(plan.overridden)
+    return None if is_set_aside else sentence(ruled.refusal)
+
+
+def record(desk: Desk, leave: Leave, person: str, subject: str) -> None:
+    """In the audit log: call it in the transaction of what it lets go."""
+    for name in leave.overridden:
+        detail = f"{name}: {leave.reason}"
+        desk.store.audit.add(at=desk.clock(), who=person, action="override", subject=subject, detail=detail)
+
+
+def _ruling(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None) -> Ruling:
+    is_personal = PERSONAL_DATA in {finding.code for finding in report.findings}
+    data = Data(dataset.name, dataset.channel, is_personal)
+    here = row.is_on_this_machine
+    return rules.ruling(desk.settings.policy, data, row.name, stays_here=here, reason=reason)

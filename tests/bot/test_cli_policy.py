@@ -1,0 +1,107 @@
+"""`finetune policy check` and `finetune policy explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from bot.demo.cast import ANA
+from bot.demo.stand_in import StandIn, refused
+from tests.bot.test_policy_settings import WHOLE
+from tests.bot.world import APPROVERS_GROUP, CLEO, GUS, PEOPLE, PRIVATE
+
+
+@pytest.fixture
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings file; it may be written anew."""
+    path = tmp_path / "finetune.toml"
+    path.write_text(WHOLE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name in ("FINETUNE_CONFIG", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return path
+
+
+def ask(*words: str) -> Result:
+    return CliRunner().invoke(main, ["policy", *words])
+
+
+def explain(user: str, action: str, *more: str) -> Result:
+    return ask("explain", "--user", user, "--action", action, *more)
+
+
+def test_check_says_who_may_what_and_what_nobody_may(policy: Path) -> None:
+    said = ask("check")
+    assert said.exit_code == 0
+    for line in (
+        "approve   U0BEN, U0CLEO, U0DORA, S0LEADS   (finetune.toml, line 13: [policy.who] approve)",
+        "cancel    who asked for it, U0BEN",
+        "try       nobody   (finetune.toml, line 10: [policy.who] names nobody for it)",
+        "up to $20.00: 1 to approve   (finetune.toml, line 16: [policy.tiers])",
+        "above: refused",
+        "expires after 48 h, reminders 12 h, 2 h before",
+        "hard “support stays here”: to local   (finetune.toml, line 24: [policy.data])",
+        "data that no rule covers: stays on this machine",
+    ):
+        assert line in said.stdout
+
+
+def test_check_lists_every_mistake(policy: Path) -> None:
+    policy.write_text(WHOLE.replace("local", "locl").replace("anyone", "anybody"), encoding="utf-8")
+    said = ask("check")
+    assert said.exit_code == 2
+    assert said.stderr.count("• finetune.toml, line ") == 3, said.stderr
+
+
+@pytest.mark.parametrize(
+    ("user", "action", "more", "code", "line"),
+    [
+        ("U0BEN", "approve", ("--cost", "120"), 0, "line 20: [policy.tiers]"),
+        ("U0BEN", "approve", ("--cost", "500.01"), 1, "line 20: [policy.tiers]"),
+        ("U0BEN", "approve", ("--requester", "U0BEN"), 1, "nobody approves what they asked for"),
+        ("U0ANA", "approve", ("--cost", "120"), 1, "line 13: [policy.who] approve"),
+        ("U0ANA", "approve", ("--member-of", "S0LEADS"), 0, "line 16: [policy.tiers]"),
+        ("U0ANA", "cancel", ("--requester", "U0ANA"), 0, "line 14: [policy.who] cancel"),
+        ("U0ANA", "pause", (), 1, "line 14: [policy.who] cancel"),
+        ("U0ANA", "promote", (), 1, "line 10: [policy.who] names nobody for it"),
+        ("U0ANA", "start", ("--provider", "openai", "--channel", "C0SUPPORT"), 1, "line 24: [policy.data]"),
+        ("U0ANA", "start", ("--provider", "nebius", "--personal"), 1, "line 29: [policy.data]"),
+        ("U0ANA", "start", ("--provider", "nebius", "--personal", "--because", "agreed"), 0, "line 29"),
+        ("U0ANA", "start", ("--provider", "openai"), 1, "data that no [[policy.data]] covers"),
+        ("U0ANA", "start", ("--provider", "local"), 0, "line 16: [policy.tiers]"),
+    ],
+)
+def test_explain_names_the_rule_that_decides_with_its_line(
+    policy: Path, user: str, action: str, more: tuple[str, ...], code: int, line: str
+) -> None:
+    said = explain(user, action, *more)
+    decided = next(one for one in said.stdout.splitlines() if one.startswith("Decided by "))
+    assert (said.exit_code, line in decided) == (code, True), said.stdout
+    assert said.stdout.startswith("No. " if code else "Yes. ") and "Slack was not asked" in said.stdout
+
+
+def test_a_provider_or_an_amount_that_there_is_not_is_said(policy: Path) -> None:
+    assert "There is no provider opnai" in explain("U0BEN", "start", "--provider", "opnai").stderr
+    assert "--cost should be US dollars" in explain("U0BEN", "start", "--cost", "lots").stderr
+
+
+def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with StandIn(people=PEOPLE, channels=(PRIVATE,), groups={APPROVERS_GROUP: (CLEO.id,)}) as slack:
+        api = (
+            f'[slack]\napi_url = "{slack.door.api_url}"\n[people]\napprover_groups = ["{APPROVERS_GROUP}"]\n'
+        )
+        policy.write_text(api, encoding="utf-8")
+        monkeypatch.setenv("SLACK_BOT_TOKEN", slack.door.bot_token)
+        assert explain(CLEO.id, "approve").exit_code == 0
+        assert explain(ANA.id, "approve").exit_code == 1
+        assert "is a guest" in explain(GUS.id, "start").stdout
+        slack.share(PRIVATE.id)
+        assert "Slack Connect" in explain(CLEO.id, "approve", "--channel", PRIVATE.id).stdout
+        slack.fail("usergroups.users.list", refused("internal_error"), times=None)
+        assert "Slack didn't tell who is in the group" in explain(CLEO.id, "approve").stdout
+        slack.fail("auth.test", refused("invalid_auth"), times=None)
+        assert "--offline" in explain(CLEO.id, "approve").stderr
+        assert explain(CLEO.id, "approve", "--offline").exit_code == 1
