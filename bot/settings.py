@@ -62,6 +62,14 @@ class BudgetSettings:
     channels: Mapping[str, Decimal] = field(default_factory=dict)
     people: Mapping[str, Decimal] = field(default_factory=dict)
 
+    @property
+    def has_own(self) -> bool:
+        """Limits beside the team's."""
+        return bool(self.channels or self.people) or (self.per_channel_usd, self.per_person_usd) != (
+            None,
+            None,
+        )
+
     def of_channel(self, channel: str) -> Decimal | None:
         return self.channels.get(channel, self.per_channel_usd)
 

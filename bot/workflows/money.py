@@ -41,8 +41,10 @@ def refusal(desk: Desk, channel: str, person: str, asked_micros: int) -> str | N
 
 def in_use(desk: Desk) -> tuple[Budget, ...]:
     """The team's, and of every channel and person with a limit that holds money this month."""
-    held = desk.store.ledger.held(telling.month(desk.clock()))
     limits = desk.settings.budget
+    if not limits.has_own:
+        return (team(desk),)
+    held = desk.store.ledger.held(telling.month(desk.clock()))
     own = [
         *(
             _own(desk, "channel", one, limits.of_channel(one))

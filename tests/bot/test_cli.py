@@ -331,7 +331,7 @@ def test_settings_that_are_wrong_stop_an_estimate(tmp_path: Path) -> None:
     (tmp_path / "finetune.toml").write_text("[people]\nquorum = 0\n[budget]\nmonthly_usd = 2.5\n")
     result = finetune("estimate", "--dataset", TICKETS)
     assert result.exit_code == 2
-    assert result.stderr.count("• finetune.toml: ") == 2
+    assert result.stderr.count("• finetune.toml, line ") == 2
 
 
 # doctor, help

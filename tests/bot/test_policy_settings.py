@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,19 @@ def test_a_limit_of_nobody_is_said(tmp_path: Path) -> None:
 
 def test_a_policy_of_nothing_allows_nothing() -> None:
     assert all(Policy().named(rule).is_nobody for rule in RULES)
+
+
+def test_the_examples_policy_is_the_usual_one_and_the_documented_one_has_no_mistake(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    example = (root / "finetune.example.toml").read_text(encoding="utf-8")
+    part = example[example.index("#[policy]") : example.index("#[check]")].replace("\n#", "\n")
+    people = '[people]\napprovers = ["U0123456789"]\napprover_groups = ["S0123456789"]\n'
+    policy = read(tmp_path, people + part[1:]).policy
+    usual = read(tmp_path, people).policy
+    assert {rule for rule in RULES if policy.named(rule) != usual.named(rule)} == set(RULES), "their places"
+    for rule in RULES:
+        assert replace(policy.named(rule), where="") == replace(usual.named(rule), where="")
+    documented = (
+        (root / "docs" / "policy.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    )
+    assert read(tmp_path, documented).policy.named("start").groups == {"S0SUPPORT"}

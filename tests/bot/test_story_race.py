@@ -10,13 +10,18 @@ import pytest
 from bot.decisions.approval import Person
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.demo.cast import ANA, BEN
+from bot.measured import LadderProgress
 from bot.results import Refusal
 from bot.workflows import approving, telling
 from bot.workflows.desk import Desk, Directory
+from bot.workflows.measuring import ladder
+from storage.measurements import NewMeasurement
 from storage.records import Run
 from storage.runs import NewRun
+from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import CLEO, PRIVATE, Rules, World
 from tests.storage.test_database import at_once
+from trainers.money import from_micros
 
 THREADS = 64
 
@@ -122,3 +127,26 @@ def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
     assert sum(isinstance(one, Run) for one in answers) == 1
     assert world.store.committed(telling.month(world.clock)) == maximum
     assert len(world.store.runs.decisions(run.id)) == 1
+
+
+def test_64_measurements_priced_at_once_never_pass_the_budget(make_world: MakeWorld) -> None:
+    world = make_world(Rules(budget="20", more=PRICES))
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    first = until_asked(world)
+    progress = LadderProgress.from_json(first.progress)
+    fits = 5
+    world.rules.budget = str(from_micros(progress.most_micros * (fits + 1)))  # the first one holds its share
+    world.restart()
+    new = NewMeasurement("ladder", first.dataset_id, first.channel, BEN.id, first.plan)
+    added = [world.store.measurements.add(new, now=world.clock) for _ in range(THREADS)]
+    desk = racing(world)
+
+    def price(number: int) -> None:
+        ladder.settle_cost(desk, added[number], progress)
+        world.store.database.leave()
+
+    at_once(THREADS, price)
+    states = [world.store.measurements.get(one.id).state for one in added]
+    assert (states.count("asked"), states.count("failed")) == (fits, THREADS - fits)
+    assert world.store.committed(telling.month(world.clock)) == progress.most_micros * (fits + 1)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from storage.database import Database, DatabaseInUse, sqlite_version, wal_is_safe
-from storage.driver import sqlite3
+from storage.driver import SqliteUtils, sqlite3
+from storage.migrations import migrations
 from storage.store import Store
 
 THREADS = 16
@@ -235,3 +236,17 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
 def _schema(store: Store) -> list[str]:
     rows = store.database.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
     return [row["sql"] for row in rows]
+
+
+def test_warnings_of_the_release_before_are_the_teams_and_are_not_said_again(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    utils = SqliteUtils(sqlite3.connect(str(path), isolation_level=None))
+    migrations.apply(utils, stop_before="m005_policy")
+    utils.execute("INSERT INTO budget_warnings VALUES ('2026-11', 50, 1.0)")
+    utils.conn.close()
+    store = Store(path)
+    assert store.ledger.warned("2026-11") == {50}
+    assert not store.ledger.warn("2026-11", 50, now=2.0)
+    assert store.ledger.warn("2026-11", 50, "channel C1", now=2.0)
+    assert store.ledger.warned("2026-11", "channel C1") == {50}
+    store.close()

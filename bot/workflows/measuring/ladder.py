@@ -80,17 +80,18 @@ def _prepare(desk: Desk, measurement: Measurement, plan: LadderPlan) -> None:
     if plan.judge:
         climb.keep(desk, measurement, replace(progress, stage="pricing"), None)
     else:
-        _settle_cost(desk, measurement, progress)
+        settle_cost(desk, measurement, progress)
 
 
 def _price_judge(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
     most = consulting.most(desk, measurement, plan, progress)
     if most is not None:
         whole = replace(progress, stage="asking", most_micros=progress.most_micros + most)
-        _settle_cost(desk, measurement, whole)
+        settle_cost(desk, measurement, whole)
 
 
-def _settle_cost(desk: Desk, measurement: Measurement, progress: LadderProgress) -> None:
+def settle_cost(desk: Desk, measurement: Measurement, progress: LadderProgress) -> None:
+    """What it costs at most is known: reserved and asked for, refused, or begun where it is nothing."""
     with (
         desk.store.transaction()
     ):  # an approval between the look at the budget and the reservation would pass it
