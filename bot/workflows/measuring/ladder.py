@@ -92,9 +92,7 @@ def _price_judge(desk: Desk, measurement: Measurement, plan: LadderPlan, progres
 
 def settle_cost(desk: Desk, measurement: Measurement, progress: LadderProgress) -> None:
     """What it costs at most is known: reserved and asked for, refused, or begun where it is nothing."""
-    with (
-        desk.store.transaction()
-    ):  # an approval between the look at the budget and the reservation would pass it
+    with desk.store.transaction():  # an approval in between would pass the budget
         refusal = too_dear(desk, measurement, progress.most_micros)
         if refusal:
             measurements.end(desk, measurement, "failed", refusal)

@@ -93,9 +93,7 @@ def _prepare(desk: Desk, measurement: Measurement, plan: TunedCurvePlan) -> None
     )
     most = sum(_most_micros(desk, plan, *pair) for pair in zip(plan.sizes, made, strict=True))
     progress = TunedCurveProgress("asking", made, most)
-    with (
-        desk.store.transaction()
-    ):  # an approval between the look at the budget and the reservation would pass it
+    with desk.store.transaction():  # an approval in between would pass the budget
         refusal = _too_dear(desk, measurement, most)
         if refusal:
             measurements.end(desk, measurement, "failed", refusal)
