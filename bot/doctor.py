@@ -16,7 +16,9 @@ from urllib.error import URLError
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from bot.decisions.policy import Policy
 from bot.heartbeat import seen
+from bot.listeners.directory import SlackDirectory
 from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
 from storage.database import sqlite_version, wal_is_safe
 from trainers.client import Trainer
@@ -119,6 +121,24 @@ def _slack(settings: Settings) -> Iterator[Finding]:
     headers = {name.lower(): value for name, value in answer.headers.items()}
     yield _clock(str(headers.get("date", "")), asked_at, time.time())
     yield _scopes(str(headers.get("x-oauth-scopes", "")))
+    yield from _named(settings.policy, SlackDirectory(client, str(answer.get("team_id"))))
+
+
+def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
+    """Whom the policy names, as Slack knows them now: where one is a guest or gone, people wait in vain."""
+    named = [policy.who[rule] for rule in sorted(policy.who)]
+    users = {one for each in named for one in each.users}
+    groups = {one for each in named for one in each.groups}
+    wrong = [one for one in sorted(users) if not ((found := directory.person(one)) and found.is_member)]
+    gone = [one for one in sorted(groups) if directory.members(one) is None]
+    if wrong:
+        cure = "so the rules that name them let nobody do anything; mend them in finetune.toml"
+        yield Finding(False, "policy", f"no full members of this workspace: {', '.join(wrong)}; {cure}")
+    if gone:
+        cure = "the group is disabled, its id is wrong, or the app lacks usergroups:read"
+        yield Finding(False, "policy", f"Slack tells nobody of the groups {', '.join(gone)}: {cure}")
+    if not wrong and not gone:
+        yield Finding(True, "policy", f"users named: {len(users)}, groups: {len(groups)}, all known to Slack")
 
 
 def _clock(told: str, asked_at: float, answered_at: float) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bot.decisions import leaving as rules
@@ -51,16 +51,30 @@ def ask(
 def still(desk: Desk, plan: Plan) -> str | None:
     """Why a plan's data may not go by the rules that are read now; None where it may. A rule that was set aside when
     it was asked for stays set aside."""
-    row, dataset = desk.settings.provider(plan.provider), desk.store.datasets.get(plan.dataset_id)
+    return forbidden(desk, plan.dataset_id, [plan.provider], plan.overridden)
+
+
+def forbidden(
+    desk: Desk, dataset_id: int, providers: Collection[str], overridden: Collection[str]
+) -> str | None:
+    """As `still`, of a dataset and the providers that it goes to."""
+    dataset = desk.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
-    if row is None or report is None:
-        return None  # said elsewhere: there is no key, no file
-    ruled = _ruling(desk, dataset, report, row, None)
-    if ruled.refusal is None:
-        return None
-    again = _ruling(desk, dataset, report, row, "as recorded")
-    is_set_aside = again.refusal is None and set(again.overridden) <= set(plan.overridden)
-    return None if is_set_aside else sentence(ruled.refusal)
+    for row in desk.settings.providers:
+        if report is None or row.name not in providers:
+            continue  # that there is no key, no file, is said elsewhere
+        ruled = _ruling(desk, dataset, report, row, None)
+        aside = _ruling(desk, dataset, report, row, "as recorded")
+        if ruled.refusal and (aside.refusal or not set(aside.overridden) <= set(overridden)):
+            return sentence(ruled.refusal)
+    return None
+
+
+def recorded(desk: Desk, subject: str) -> tuple[str, ...]:
+    """The names of the rules that were set aside for it."""
+    details = [one.detail for one in desk.store.audit.entries(subject) if one.action == "override"]
+    names = [rule.name for rule in desk.settings.policy.data]
+    return tuple(one for one in names if any(detail.startswith(f"{one}: ") for detail in details))
 
 
 def record(desk: Desk, leave: Leave, person: str, subject: str) -> None:

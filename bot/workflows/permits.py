@@ -5,15 +5,16 @@ What is looked up is never kept: it is fetched at every click, and again before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from bot.decisions import permission
-from bot.decisions.approval import NO_REQUEST, Person, Request
+from bot.decisions.approval import NO_REQUEST, Request
 from bot.decisions.permission import Asking, Channel, Rules
-from bot.decisions.policy import Action
+from bot.decisions.policy import Action, Policy
 from bot.results import Refusal
 from bot.workflows.desk import Desk
 
+AT_ONCE = 8
 # Who else is named counts for these, not only who asks.
 COUNTED: tuple[Action, ...] = ("approve", "unfreeze")
 
@@ -32,35 +33,29 @@ def refused(asked: Asking, action: Action, request: Request = NO_REQUEST) -> Ref
 
 
 def asking(desk: Desk, person: str, action: Action, channel: str | None = None) -> Asking:
-    """The first look-up that fails is the last: the answer is no, and has to come within Slack's three seconds."""
-    found = desk.directory.person(person)
-    nothing = Rules(desk.settings.policy)
-    if found is None or not found.is_member:
-        return Asking(found, nothing)
-    where = _channel(desk, channel) if channel else None
-    if where is not None and where.is_shared is not False:
-        return Asking(found, nothing, where)
-    return Asking(found, rules(desk, action, found), where)
-
-
-def rules(desk: Desk, action: Action, person: Person | None = None) -> Rules:
-    """With the members of its groups as they are now, unless it is clear without them that `person` may."""
+    """All look-ups at once: one may take a second, and the ack has to come within three."""
     policy = desk.settings.policy
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        who = pool.submit(desk.directory.person, person)
+        where = pool.submit(_channel, desk, channel) if channel else None
+        groups = _wanted(policy, action, person)
+        members = dict(zip(groups, pool.map(desk.directory.members, groups), strict=True))
+        return Asking(who.result(), Rules(policy, members), where.result() if where else None)
+
+
+def rules(desk: Desk, action: Action) -> Rules:
+    """With the members of its groups as they are now."""
+    groups = _wanted(desk.settings.policy, action)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        members = dict(zip(groups, pool.map(desk.directory.members, groups), strict=True))
+    return Rules(desk.settings.policy, members)
+
+
+def _wanted(policy: Policy, action: Action, person: str | None = None) -> list[str]:
+    """The groups to ask for: none where it is clear without them that `person` may."""
     named = policy.named(action)
-    is_clear = person is not None and (named.anyone or person.id in named.users)
-    if is_clear and action not in COUNTED:
-        return Rules(policy)
-    return Rules(policy, _members(desk, named.groups))
-
-
-def _members(desk: Desk, groups: frozenset[str]) -> Mapping[str, frozenset[str] | None]:
-    """After one that Slack doesn't tell the others are not asked for."""
-    found: dict[str, frozenset[str] | None] = {}
-    for group in sorted(groups):
-        found[group] = desk.directory.members(group)
-        if found[group] is None:
-            break
-    return found
+    is_clear = person is not None and (named.anyone or person in named.users)
+    return [] if is_clear and action not in COUNTED else sorted(named.groups)
 
 
 def _channel(desk: Desk, channel: str) -> Channel:

@@ -68,7 +68,7 @@ class Installation:
 
 @pytest.fixture
 def slack() -> Iterator[StandIn]:
-    with StandIn() as slack:
+    with StandIn(groups={"S1": ("U0BEN",)}) as slack:
         yield slack
 
 
@@ -81,7 +81,7 @@ def here(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Ins
 def test_an_installation_in_order(here: Installation) -> None:
     findings = {finding.what: finding for finding in examine()}
     assert list(findings) == [
-        *("settings", "SQLite", "Slack", "clock", "scopes"),
+        *("settings", "SQLite", "Slack", "clock", "scopes", "policy"),
         *("approvers", "budget", "own trainer", "disk", "bot"),
     ]
     assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
@@ -95,10 +95,22 @@ def test_an_installation_in_order(here: Installation) -> None:
     assert findings["bot"].said == "none runs on this data"
 
 
+def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
+    assert here["policy"].said == "users named: 1, groups: 1, all known to Slack"
+    here.slack.become("U0BEN", "guest")
+    assert "no full members of this workspace: U0BEN" in here["policy"].said
+    here.settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
+    assert not here["policy"].is_well and "groups S2: the group is disabled" in here["policy"].said
+
+
 def test_it_changes_nothing(here: Installation) -> None:
     examine()
     assert [path.name for path in here.folder.iterdir()] == ["finetune.toml"]
-    assert {call.method for call in here.slack.calls()} == {"auth.test"}
+    assert {call.method for call in here.slack.calls()} == {
+        "auth.test",
+        "users.info",
+        "usergroups.users.list",
+    }
 
 
 def test_every_problem_of_the_settings_is_listed_and_the_rest_still_looked_at(here: Installation) -> None:

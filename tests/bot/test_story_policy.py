@@ -9,9 +9,10 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
+from bot.views.measuring import MEASURE
 from bot.workflows.jobs import SETTLE_S
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.test_story_ladder import ACME, PRICES
+from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, TARGET, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
@@ -278,6 +279,14 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     assert world.type(f"/finetune baseline tickets {ACME} rungs=zero {reason} prompt=Sort this.") == ""
     world.send()
     assert world.said("m1: ", "Set aside because: the customers agreed, ticket 12")
+    until_asked(world)
+    world.rules.more = rule("hard", "local") + PRICES
+    world.restart()
+    assert "doesn't let this data go to acme" in world.answer_to_click(BEN, MEASURE)
+    world.rules.more = rule("soft", "local") + PRICES
+    world.restart()
+    world.click(BEN, MEASURE)
+    assert world.store.measurements.get(1).state == "running", "the reason holds on"
     entries = world.store.audit.entries("measurement 1")
     assert [one.detail for one in entries if one.action == "override"] == [
         "tickets <stay>: the customers agreed, ticket 12"

@@ -262,7 +262,20 @@ def let_leave(desk: Desk, measurement: Measurement, leave: Leave) -> None:
 def may_agree(desk: Desk, number: int, person: str) -> Refusal | None:
     """To what a measurement costs."""
     measurement = desk.store.measurements.get(number)
-    return permits.may(desk, person, "measure", measurement.channel if measurement else None)
+    refused = permits.may(desk, person, "measure", measurement.channel if measurement else None)
+    if refused or measurement is None:
+        return refused
+    aside = leaving.recorded(desk, f"measurement {number}")
+    said = leaving.forbidden(desk, measurement.dataset_id, _providers(measurement), aside)
+    return Refusal(said) if said else None
+
+
+def _providers(measurement: Measurement) -> set[str]:
+    """Where its data goes."""
+    if measurement.kind == "ladder":
+        return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
+    plan = plan_of(measurement.plan)
+    return {plan.provider} if isinstance(plan, TunedCurvePlan) else set()
 
 
 def too_late(number: int, measurement: Measurement | None) -> Refusal:
