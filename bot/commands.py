@@ -189,7 +189,7 @@ class Try:
 
 # Commands that ask for a right of their own where they are carried out.
 ACTS = (
-    *(Upload, Knowledge, Estimate, Baseline, Curve, Start, Cancel, CancelMeasurement, Pause, Resume),
+    *(Upload, Estimate, Baseline, Curve, Start, Cancel, CancelMeasurement, Pause, Resume),
     *(Freeze, Unfreeze, Try, Audit),
 )
 

@@ -31,11 +31,12 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
     def finetune(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         person, channel = str(body["user_id"]), str(body["channel_id"])
-        command = _understood(desk, str(body.get("text") or ""))
-        refused = None if isinstance(command, UNASKED) else overview.may_read(desk, person, channel)
+        typed = parsing.parse(str(body.get("text") or ""))
+        refused = None if isinstance(typed, UNASKED) else overview.may_read(desk, person, channel)
         if refused:
             ack(response_type="ephemeral", **general.refusal(refused).body())
             return
+        command = _understood(desk, typed)
         modal = _modal(desk, command, channel)
         if modal:
             client.views_open(trigger_id=str(body["trigger_id"]), view=modal)
@@ -46,9 +47,8 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         wake()
 
 
-def _understood(desk: Desk, text: str) -> commands.Command | parsing.Answer:
+def _understood(desk: Desk, command: commands.Command | parsing.Answer) -> commands.Command | parsing.Answer:
     """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
-    command = parsing.parse(text)
     if isinstance(command, commands.AskBaseline) and not baselines.choices(desk).datasets:
         return parsing.Answer(
             "There is no dataset to measure on yet: `/finetune upload` makes the first one."

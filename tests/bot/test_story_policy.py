@@ -56,6 +56,8 @@ def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World
 def test_guests_ask_no_model_and_see_no_list(world: World) -> None:
     for line in ("/finetune try tickets-1 hello", "/finetune status", "/finetune runs", "/finetune budget"):
         assert "is a guest" in world.type(line, user=GUS)
+    world.seed_dataset()
+    assert "is a guest" in world.type("/finetune knowledge ticket", user=GUS), "no name is told"
     assert "From labelled examples" in world.type("/finetune help", user=GUS)
 
 
