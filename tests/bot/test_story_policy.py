@@ -9,7 +9,9 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
+from bot.listeners.directory import SlackDirectory
 from bot.views.measuring import MEASURE
+from bot.workflows import training
 from bot.workflows.jobs import SETTLE_S
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
@@ -82,7 +84,7 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert world.run().state == "approved" and "reserve" in world.ledger()
     world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
-    assert world.jobs() == 0 and world.company.count(CREATE) == 0 and world.left_at_company() == []
+    assert world.jobs() == world.company.count(CREATE) == world.company.count("POST /files") == 0
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
     said = world.said("The approval of run 1 is void", f"<@{CLEO.id}> may not approve any more", "line ")
     assert "is free again" in said and world.has_button("approve_plan")
@@ -95,6 +97,31 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert world.jobs() == 1 and world.company.count(CREATE) == 1
     world.until_state("done")
     assert set(world.ledger()) == {"reserve", "settle"}
+
+
+class LeftAfter(SlackDirectory):
+    """A group whose members are gone after so many looks."""
+
+    def __init__(self, directory: SlackDirectory, looks: int) -> None:
+        super().__init__(directory._slack, directory._team_id)
+        self._looks = looks
+
+    def members(self, group_id: str) -> frozenset[str] | None:
+        self._looks -= 1
+        return super().members(group_id) if self._looks >= 0 else frozenset()
+
+
+def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_create(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(BY_GROUP)
+    world.start()
+    world.click(CLEO, "approve_plan")
+    desk = world.service.desk
+    assert isinstance(desk.directory, SlackDirectory)
+    training.create(replace(desk, directory=LeftAfter(desk.directory, 1)), world.run())
+    assert world.company.count("POST /files") == 1 and world.left_at_company() == []
+    assert world.run().state == "awaiting_approval" and world.company.count(CREATE) == 0
 
 
 def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(world: World) -> None:
