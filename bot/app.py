@@ -24,9 +24,8 @@ from bot.notices import Notices
 from bot.settings import Settings, SlackSettings
 from bot.watcher import RECONCILE, SEND, Watcher
 from bot.workers import Workers
-from bot.workflows import nightly
 from bot.workflows.desk import Desk
-from bot.workflows.reconcile import reconcile
+from bot.workflows.reconcile import look_after, reconcile
 from storage.store import Store
 from trainers.client import Trainer
 
@@ -74,7 +73,7 @@ class Service:
         self.watcher = Watcher(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
-            lambda: nightly.back_up(self.desk),
+            lambda: look_after(self.desk),
         )
         self.health = Health(settings, self.store, self.heartbeat, clock) if service.health_port else None
         self.app = _bolt(slack)

@@ -276,6 +276,33 @@ CREATE TRIGGER unfreezes_are_append_only_delete BEFORE DELETE ON unfreezes
     BEGIN SELECT RAISE(ABORT, 'words against a freeze are append-only'); END;
 """
 
+CERTAINTY = """
+CREATE TABLE words_on_doubts (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    since REAL NOT NULL,
+    choice TEXT NOT NULL CHECK (choice IN ('retry', 'adopt', 'give_up')),
+    job_id TEXT,
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL,
+    outcome TEXT
+);
+CREATE UNIQUE INDEX one_open_word_a_person ON words_on_doubts (run_id, since, person) WHERE outcome IS NULL;
+CREATE TRIGGER words_on_doubts_are_kept BEFORE DELETE ON words_on_doubts
+    BEGIN SELECT RAISE(ABORT, 'words on doubts are kept'); END;
+CREATE TABLE stray_jobs (
+    provider TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (provider, job_id)
+);
+ALTER TABLE deliveries ADD COLUMN body TEXT;
+ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN attempted_at REAL;
+"""
+
 
 @migrations()
 def m001_first_schema(db: SqliteUtils) -> None:
@@ -298,6 +325,12 @@ def m003_pauses(db: SqliteUtils) -> None:
 @migrations()
 def m004_money(db: SqliteUtils) -> None:
     for statement in _statements(MONEY):
+        db.execute(statement)
+
+
+@migrations()
+def m006_certainty(db: SqliteUtils) -> None:
+    for statement in _statements(CERTAINTY):
         db.execute(statement)
 
 

@@ -12,6 +12,7 @@ from storage.database import Database
 from storage.dataset_settings import AllDatasetSettings
 from storage.datasets import Datasets
 from storage.documents import Documents
+from storage.doubts import Doubts
 from storage.estimates import Estimates
 from storage.freezes import Freezes
 from storage.ledger import Ledger
@@ -44,6 +45,7 @@ class Store:
         self.estimates = Estimates(self.database)
         self.freezes = Freezes(self.database)
         self.ledger = Ledger(self.database)
+        self.doubts = Doubts(self.database)
         self.replacements = Replacements(self.database)
 
     @contextmanager

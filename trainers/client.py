@@ -8,7 +8,8 @@ for a parameter that it can do without is sent again without it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from trainers import answers, chatting, faults
 from trainers.answers import Json
 from trainers.chatting import Parameters
 from trainers.connection import checked_key, http_for
-from trainers.creation import KEY, carries, job_body
+from trainers.creation import KEY, carries, job_body, key_reader
 from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.types import (
     Answer,
@@ -128,11 +129,18 @@ class Trainer:
         rows = self._jobs(doing, {KEY: key} if use_filter else None)
         return _oldest_first([answers.job(row, doing) for row in rows if carries(row, key)])
 
-    def our_jobs(self) -> tuple[Job, ...]:
-        """Every job with a key of ours in its metadata, oldest first; none where metadata is not kept."""
-        doing = self._doing("listing the jobs")
-        rows = self._jobs(doing, None)
-        return _oldest_first([answers.job(row, doing) for row in rows if KEY in answers.metadata(row)])
+    def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
+        """Every job with a key of ours, oldest first; where metadata is not kept, those of `keys`. Looks back until
+        `since` (unix seconds), in a list with the newest first."""
+        doing, found = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
+        read_key = key_reader(keys)
+        for row in self._jobs(doing, None):
+            job = answers.job(row, doing)
+            if job.created_at < since:
+                break
+            if (key := read_key(row)) is not None:
+                found[key].append(job)
+        return {key: _oldest_first(jobs) for key, jobs in found.items()}
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""

@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 VALID_FOR_S = 24 * 3600.0
 
-Action = Literal["approve", "reject", "cancel", "pause", "freeze", "unfreeze"]
+Action = Literal["approve", "reject", "cancel", "pause", "freeze", "unfreeze", "resolve"]
 UNFREEZERS = 2
 
 
@@ -58,7 +58,7 @@ def may(person: Person | None, action: Action, request: Request, policy: Policy)
     if action in ("cancel", "pause") and person.id == request.requester:
         return None
     match action:
-        case "reject" | "cancel" | "pause" | "freeze" | "unfreeze":
+        case "reject" | "cancel" | "pause" | "freeze" | "unfreeze" | "resolve":
             own = None
         case "approve":
             own = _four_eyes(person, request)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from slack_bolt import App
 
-from bot.listeners import actions, boundary, commands, events, modals
+from bot.listeners import actions, boundary, commands, doubts, events, modals
 from bot.workflows.desk import Desk
 
 
@@ -16,4 +16,5 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     commands.register(app, desk, wake)
     actions.register(app, desk, wake)
     modals.register(app, desk, wake)
+    doubts.register(app, desk, wake)
     events.register(app, desk, wake)

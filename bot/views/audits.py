@@ -24,8 +24,15 @@ WORDS = {
     "replace": "asked for another plan in its place",
     "over maximum": "saw it pass the most that was approved",
     "needs human": "stopped it: a person has to look",
+    "retry": "said that it was never started and may be tried again",
+    "adopt": "named its job at the provider",
+    "give up": "gave it up",
+    "tried again": "tried it again",
+    "adopted": "took over its job",
+    "not carried out": "could not carry that out",
     "started": "started its job",
     "trained": "saw its training end",
+    "stray job": "saw a job that should not be there",
     "done": "measured it and posted the result",
     "failed": "noted that it failed",
     "cancelled": "noted that it is cancelled",
@@ -33,7 +40,7 @@ WORDS = {
     "expired": "let the request expire",
 }
 SENTENCES = frozenset(
-    {"failed", "cancelled", "needs human"}
+    {"failed", "cancelled", "needs human", "tried again", "adopted", "not carried out"}
 )  # their detail is our own mrkdwn, as on the card
 
 

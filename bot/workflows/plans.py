@@ -105,7 +105,7 @@ def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | R
             return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
         desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
-        _show_decision(desk, moved, views.rejected_by(person, reason))
+        show_decision(desk, moved, views.rejected_by(person, reason))
     return moved
 
 
@@ -302,7 +302,7 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Policy) ->
     if moved is None:
         return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
     desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=month, now=now)
-    _show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
+    show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
     telling.progress(desk, moved)
     return moved
 
@@ -312,7 +312,7 @@ def _so_far(desk: Desk, run: Run, plan: Plan, money: Budget, rules: Policy) -> M
     return replacing.noted(desk, run, card)
 
 
-def _show_decision(desk: Desk, run: Run, said: str) -> None:
+def show_decision(desk: Desk, run: Run, said: str) -> None:
     plan = plan_from_json(run.plan)
     telling.decided(desk, run, views.decided_card(run, plan, budget(desk), said))
     text = f"Your run {run.id} ({escape(views.what(plan))}) {SAID[run.state]}. {said}"
@@ -325,7 +325,7 @@ def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
         moved = desk.store.runs.move(run, state, now=now, error=said)
         if moved:
             desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
-            _show_decision(desk, moved, said)
+            show_decision(desk, moved, said)
 
 
 def _may_reject(desk: Desk, run: Run, person: str) -> Denied | None:

@@ -8,7 +8,20 @@ from functools import partial
 from typing import assert_never
 
 from bot import heartbeat
-from bot.workflows import budgets, cleaning, datasets, estimates, evidence, linking, models, plans, training
+from bot.workflows import (
+    budgets,
+    cleaning,
+    datasets,
+    doubts,
+    estimates,
+    evidence,
+    linking,
+    models,
+    nightly,
+    plans,
+    strays,
+    training,
+)
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
 from storage.records import Run
@@ -33,6 +46,8 @@ def reconcile(desk: Desk) -> None:
         _guarded(partial(kind.step, desk, measurement), f"measurement {measurement.id}", after_trouble)
     for run in desk.store.runs.due(now):
         _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
+    for number in desk.store.doubts.runs_with_words():
+        _guarded(partial(doubts.step, desk, number), f"the doubt of run {number}")
     _guarded(partial(linking.link, desk), "links between plans")
     _guarded(partial(budgets.warn, desk), "the budget's warning")
     for wish in desk.store.cleanings.waiting():
@@ -41,6 +56,12 @@ def reconcile(desk: Desk) -> None:
         _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
     for ask in desk.store.asks():
         _guarded(partial(models.answer, desk, ask), f"ask {ask.id}")
+
+
+def look_after(desk: Desk) -> None:
+    """What may take long and can wait: every few minutes."""
+    _guarded(partial(nightly.back_up, desk), "the backup")
+    _guarded(partial(strays.sweep, desk), "stray jobs")
 
 
 def step(desk: Desk, run: Run) -> None:

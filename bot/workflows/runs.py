@@ -107,6 +107,7 @@ def _look(desk: Desk, run: Run) -> Look:
         result=RunResult.from_json(run.result) if run.result else None,
         now=desk.clock(),
         can_pause=telling.can_pause(desk, run),
+        words=desk.store.doubts.of(run) if run.state == "needs_human" else (),
     )
 
 

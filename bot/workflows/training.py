@@ -117,7 +117,7 @@ def end(desk: Desk, run: Run, state: telling.EndState, why: str, *, actual_micro
 
 
 def needs_human(desk: Desk, run: Run, why: str) -> None:
-    """Stopped with money in doubt: the reservation stays until a person has looked."""
+    """Stopped with money in doubt: the reservation stays until people have decided (doubts.py)."""
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "needs_human", now=now, error=why)
@@ -125,7 +125,7 @@ def needs_human(desk: Desk, run: Run, why: str) -> None:
             desk.store.audit.add(
                 at=now, who="finetune", action="needs human", subject=f"run {run.id}", detail=why
             )
-            telling.ended(desk, moved, why)
+            telling.in_doubt(desk, moved, why)
 
 
 def wait(desk: Desk, run: Run, seconds: float, *, note: str | None = None) -> None:
