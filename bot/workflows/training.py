@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
@@ -57,6 +58,8 @@ def follow(desk: Desk, run: Run) -> None:
     if trainer is None:
         wait_for_key(desk, run)
         return
+    if run.wish == "resume" and holding.on_resume(desk):
+        run = replace(run, wish=None)  # the wish stays in the store until it may come true
     try:
         job, progress = jobs.followed(
             trainer,
