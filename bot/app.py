@@ -20,6 +20,7 @@ from bot.heartbeat import Heartbeat
 from bot.listeners import register
 from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.listeners.downloads import SlackFiles
+from bot.listeners.replay import replay
 from bot.notices import Notices
 from bot.settings import Settings, SlackSettings
 from bot.watcher import RECONCILE, SEND, Watcher
@@ -93,6 +94,7 @@ class Service:
         if self.health:
             self.health.start()
         self.heartbeat.start()
+        replay(self.app, self.desk)
         self.watcher.start()
         self.door.open()
 

@@ -1,4 +1,4 @@
-"""The one error boundary, and the one place that drops what Slack delivers a second time."""
+"""The one error boundary, and the one place that keeps what Slack delivers and drops it the second time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from slack_bolt import Ack, App, BoltRequest, BoltResponse
 
+from bot.listeners.replay import DELIVERY
 from bot.workflows.desk import Desk
 
 log = logging.getLogger(__name__)
@@ -18,10 +19,14 @@ log = logging.getLogger(__name__)
 def register(app: App, desk: Desk) -> None:
     @app.middleware
     def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
-        """Slack delivers again what it thinks was lost; the second time is acked and does nothing."""
+        """Kept before it is acked. Slack delivers again what it thinks was lost; the second time is acked and does
+        nothing."""
         delivery = delivery_id(req.body)
-        if delivery and not desk.store.first_delivery(delivery, now=desk.clock()):
+        if delivery is None:
+            return next()
+        if not desk.store.inbox.receive(delivery, req.body, now=desk.clock()):
             return BoltResponse(status=200, body="")
+        req.context[DELIVERY] = delivery
         return next()
 
     @app.error
