@@ -15,12 +15,13 @@ from slack_bolt import App, BoltRequest, BoltResponse
 from slack_bolt.listener.listener_completion_handler import ListenerCompletionHandler
 from slack_bolt.listener.listener_start_handler import ListenerStartHandler
 
+from bot import logs
 from bot.views import replays as views
 from bot.views.blocks import Message
 from bot.workflows import replaying
 from bot.workflows.desk import Desk
 
-DELIVERY = "finetune_delivery"
+DELIVERY, REFERENCE = "finetune_delivery", "finetune_reference"
 MOST_TRIES = 3
 STALE_S = 3600.0
 
@@ -56,6 +57,7 @@ class _Begins(ListenerStartHandler):
         self._desk = desk
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
+        logs.begin(request.context.get(REFERENCE))
         if delivery := request.context.get(DELIVERY):
             self._desk.store.inbox.begin(delivery)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from bot import heartbeat
+from bot import heartbeat, logs
+from bot.views.runs import UNDER_WAY
 from bot.workflows import (
     budgets,
     cleaning,
@@ -86,13 +87,26 @@ def step(desk: Desk, run: Run) -> None:
 def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
     """The tick's one boundary: a fault of ours is logged with what it was about, and the tick goes on."""
     heartbeat.step()
+    with logs.referenced():
+        try:
+            work()
+        except Exception:
+            log.exception("%s: its step failed", what)
+            if after_trouble:
+                _guarded_once(after_trouble, what)
+
+
+def _guarded_once(after_trouble: Callable[[], None], what: str) -> None:
     try:
-        work()
+        after_trouble()
     except Exception:
-        log.exception("%s: its step failed", what)
-        if after_trouble:
-            after_trouble()
+        log.exception("%s: even putting it off failed", what)
 
 
 def _postpone(desk: Desk, run: Run) -> None:
-    desk.store.runs.move(run, run.state, now=desk.clock(), next_at=desk.clock() + TROUBLE_PAUSE_S)
+    """Its card says so: it may stay like this until somebody mends the cause."""
+    if run.state in UNDER_WAY:
+        note = f"Something in the bot went wrong at this step; it is tried again. {logs.sorry()}"
+        training.wait(desk, run, TROUBLE_PAUSE_S, note=note)
+    else:
+        desk.store.runs.move(run, run.state, now=desk.clock(), next_at=desk.clock() + TROUBLE_PAUSE_S)
