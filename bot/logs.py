@@ -73,11 +73,12 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
     to_stderr.setFormatter(TextLines(blot) if is_text else JsonLines(blot))
     to_file = RotatingFileHandler(folder / FILE, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
     to_file.setFormatter(JsonLines(blot))
-    logging.basicConfig(level=logging.INFO, handlers=[to_stderr, to_file], force=True)
+    logging.getLogger().setLevel(logging.INFO)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in (to_stderr, to_file):
         handler.addFilter(_add_reference)
+        logging.getLogger().addHandler(handler)
 
 
 class Blotting:

@@ -300,7 +300,6 @@ CREATE TABLE stray_jobs (
 );
 ALTER TABLE deliveries ADD COLUMN body TEXT;
 ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE outbox ADD COLUMN attempted_at REAL;
 """
 
 

@@ -118,6 +118,14 @@ class Trainer:
             if not refusal.is_missing:
                 raise
 
+    def forget(self, hashes: Collection[str]) -> int:
+        """Delete every file of these contents that we sent; how many there were. One list of files."""
+        names, doing = {f"{sha256}.jsonl" for sha256 in hashes}, self._doing("looking for files to delete")
+        ours = [row for row in self._files(doing) if row.get("filename") in names]
+        for row in ours:
+            self.delete_file(answers.required(row, "id", doing))
+        return len(ours)
+
     def file_bytes(self, file_id: str) -> bytes:
         doing = self._doing(f"downloading the file {file_id!r}")
         return self._get(doing, lambda: self._client.files.with_raw_response.content(file_id).content)
@@ -249,12 +257,15 @@ class Trainer:
 
     def _find_file(self, name: str, size: int) -> str | None:
         doing = self._doing(f"looking for the file {name!r}")
+        rows = self._files(doing)
+        return next((answers.required(row, "id", doing) for row in rows if _is_usable(row, name, size)), None)
+
+    def _files(self, doing: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
-        rows = self._rows(
+        return self._rows(
             doing,
             lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=after or openai.omit).content,
         )
-        return next((answers.required(row, "id", doing) for row in rows if _is_usable(row, name, size)), None)
 
     def _send_file(self, path: Path, name: str, doing: str) -> str:
         expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}

@@ -22,6 +22,7 @@ from bot.workflows import (
     plans,
     strays,
     training,
+    uploads,
 )
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
@@ -63,6 +64,7 @@ def look_after(desk: Desk) -> None:
     """What may take long and can wait: every few minutes."""
     _guarded(partial(nightly.back_up, desk), "the backup")
     _guarded(partial(strays.sweep, desk), "stray jobs")
+    _guarded(partial(uploads.tidy, desk), "uploaded files")
 
 
 def step(desk: Desk, run: Run) -> None:

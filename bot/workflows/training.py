@@ -247,6 +247,8 @@ def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
 
 
 def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
+    if job.is_final:
+        uploads.after_the_job(desk, desk.trainers[run.provider], run)
     match job.status:
         case "succeeded" if job.fine_tuned_model:
             _trained(desk, run, job, progress)

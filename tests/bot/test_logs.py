@@ -135,7 +135,10 @@ def test_a_bot_that_no_terminal_shows_logs_json_to_stderr_and_to_its_file(world:
     ) as bot:
         assert bot.stdout is not None and "is running" in bot.stdout.readline()
         bot.terminate()
-        said = bot.communicate(timeout=20)[1]
+        try:
+            said = bot.communicate(timeout=30)[1]
+        finally:
+            bot.kill()
     assert [json.loads(line)["ref"] for line in said.splitlines()]
     file = (world.folder / "data") / logs.FILE
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.read_text() == said
