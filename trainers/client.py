@@ -19,7 +19,7 @@ import openai
 from openai.resources.fine_tuning.jobs import JobsWithRawResponse
 from openai.types.chat import ChatCompletionMessageParam
 
-from trainers import answers, chatting, faults
+from trainers import answers, chatting, faults, uploaded
 from trainers.answers import Json
 from trainers.chatting import Parameters
 from trainers.connection import checked_key, http_for
@@ -43,7 +43,6 @@ UPLOAD_LIFE_S = 30 * 24 * 3600
 _PAGE = 100
 _MAX_ROWS = 20_000
 _PAUSES_S = (0.2, 0.8)
-_EXPIRY_MARGIN_S = 2 * 24 * 3600
 
 _T = TypeVar("_T")
 
@@ -105,7 +104,7 @@ class Trainer:
         """The id of the file of this content, which is looked for before it is sent."""
         name = f"{sha256}.jsonl"
         doing = self._doing(f"uploading {path.name!r}")
-        size = _size(path, doing)
+        size = uploaded.size(path, doing)
         found = self._find_file(name, size)
         return found or self._send_file(path, name, doing)
 
@@ -258,7 +257,9 @@ class Trainer:
     def _find_file(self, name: str, size: int) -> str | None:
         doing = self._doing(f"looking for the file {name!r}")
         rows = self._files(doing)
-        return next((answers.required(row, "id", doing) for row in rows if _is_usable(row, name, size)), None)
+        return next(
+            (answers.required(row, "id", doing) for row in rows if uploaded.is_usable(row, name, size)), None
+        )
 
     def _files(self, doing: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
@@ -345,18 +346,3 @@ def _oldest_first(newest_first: list[Job]) -> tuple[Job, ...]:
     jobs = newest_first[::-1]
     jobs.sort(key=lambda job: job.created_at)
     return tuple(jobs)
-
-
-def _is_usable(row: Json, name: str, size: int) -> bool:
-    """Whole, ours, of the right purpose, and not about to expire under a job that waits."""
-    expires = row.get("expires_at")
-    lasts = not isinstance(expires, int) or expires > time.time() + _EXPIRY_MARGIN_S
-    is_ours = row.get("filename") == name and row.get("purpose") == "fine-tune"
-    return is_ours and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
-
-
-def _size(path: Path, doing: str) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
