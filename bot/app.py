@@ -20,13 +20,13 @@ from bot.heartbeat import Heartbeat
 from bot.listeners import register
 from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.listeners.downloads import SlackFiles
+from bot.listeners.replay import replay
 from bot.notices import Notices
 from bot.settings import Settings, SlackSettings
 from bot.watcher import RECONCILE, SEND, Watcher
 from bot.workers import Workers
-from bot.workflows import nightly
 from bot.workflows.desk import Desk
-from bot.workflows.reconcile import reconcile
+from bot.workflows.reconcile import look_after, reconcile
 from storage.store import Store
 from trainers.client import Trainer
 
@@ -74,7 +74,7 @@ class Service:
         self.watcher = Watcher(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
-            lambda: nightly.back_up(self.desk),
+            lambda: look_after(self.desk),
         )
         self.health = Health(settings, self.store, self.heartbeat, clock) if service.health_port else None
         self.app = _bolt(slack)
@@ -94,6 +94,7 @@ class Service:
         if self.health:
             self.health.start()
         self.heartbeat.start()
+        replay(self.app, self.desk)
         self.watcher.start()
         self.door.open()
 

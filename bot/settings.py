@@ -205,6 +205,13 @@ def _budget(reader: Reader) -> BudgetSettings:
     )
 
 
+def secrets_of(settings: Settings, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of all keys that we hold."""
+    slack, rows = settings.slack, settings.providers
+    keys = (environment.get(row.provider.key_env or "", "") for row in rows)
+    return tuple(one for one in (slack.bot_token, slack.app_token, slack.signing_secret, *keys) if one)
+
+
 def _service(reader: Reader) -> ServiceSettings:
     watchdog_s = reader.whole("service", "watchdog_s", 300, lowest=0, highest=86_400)
     if 0 < watchdog_s < LEAST_WATCHDOG_S:

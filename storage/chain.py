@@ -16,8 +16,8 @@ from typing import Any
 
 from storage.database import StorageError
 from storage.driver import sqlite3
-from storage.migrations import FIRST_SCHEMA
 from storage.records import AuditEntry
+from storage.schemas import FIRST_SCHEMA
 
 GENESIS = "0" * 64
 TRIGGERS = ("audit_is_append_only_update", "audit_is_append_only_delete")

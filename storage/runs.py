@@ -55,6 +55,14 @@ class Runs:
         row = self._db.row("SELECT * FROM runs WHERE plan_hash = ?", (plan_hash,))
         return Run(**row) if row else None
 
+    def at(self, provider: str) -> list[Run]:
+        """All that are for this provider."""
+        return [Run(**row) for row in self._db.rows("SELECT * FROM runs WHERE provider = ?", (provider,))]
+
+    def with_job(self, job_id: str) -> Run | None:
+        row = self._db.row("SELECT * FROM runs WHERE job_id = ? ORDER BY id LIMIT 1", (job_id,))
+        return Run(**row) if row else None
+
     def newest(self, limit: int = 20) -> list[Run]:
         return [Run(**row) for row in self._db.rows("SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,))]
 

@@ -12,8 +12,10 @@ from storage.database import Database
 from storage.dataset_settings import AllDatasetSettings
 from storage.datasets import Datasets
 from storage.documents import Documents
+from storage.doubts import Doubts
 from storage.estimates import Estimates
 from storage.freezes import Freezes
+from storage.inbox import Inbox
 from storage.ledger import Ledger
 from storage.measurements import Measurements
 from storage.outbox import Outbox
@@ -24,12 +26,11 @@ from storage.replies import Replies
 from storage.runs import Runs
 from storage.waivers import Waivers
 
-DELIVERIES_KEPT_S = 24 * 3600.0
-
 
 class Store:
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
+        self.inbox = Inbox(self.database)
         self.datasets = Datasets(self.database)
         self.dataset_settings = AllDatasetSettings(self.database)
         self.documents = Documents(self.database)
@@ -44,26 +45,19 @@ class Store:
         self.estimates = Estimates(self.database)
         self.freezes = Freezes(self.database)
         self.ledger = Ledger(self.database)
+        self.doubts = Doubts(self.database)
         self.replacements = Replacements(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, holding the write lock from the start."""
+        """All or nothing, holding the write lock from the start; with it, the delivery that this thread handles."""
         with self.database.immediate():
             yield
+            self.inbox.done_here()
 
     def committed(self, month: str) -> int:
         """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs and by measurements together."""
         return self.runs.committed(month) + self.measurements.committed(month)
-
-    def first_delivery(self, delivery: str, *, now: float) -> bool:
-        """True the first time that Slack delivers this id; old ids are forgotten after a day."""
-        with self.database.immediate():
-            self.database.change("DELETE FROM deliveries WHERE at < ?", (now - DELIVERIES_KEPT_S,))
-            changed = self.database.change(
-                "INSERT INTO deliveries (id, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (delivery, now)
-            )
-        return changed == 1
 
     def add_ask(self, *, person: str, channel: str, model: str, text: str, now: float) -> Ask:
         (row,) = self.database.rows(

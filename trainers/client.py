@@ -8,7 +8,8 @@ for a parameter that it can do without is sent again without it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +19,11 @@ import openai
 from openai.resources.fine_tuning.jobs import JobsWithRawResponse
 from openai.types.chat import ChatCompletionMessageParam
 
-from trainers import answers, chatting, faults
+from trainers import answers, chatting, faults, uploaded
 from trainers.answers import Json
 from trainers.chatting import Parameters
 from trainers.connection import checked_key, http_for
-from trainers.creation import KEY, carries, job_body
+from trainers.creation import KEY, carries, job_body, key_reader
 from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.types import (
     Answer,
@@ -42,7 +43,6 @@ UPLOAD_LIFE_S = 30 * 24 * 3600
 _PAGE = 100
 _MAX_ROWS = 20_000
 _PAUSES_S = (0.2, 0.8)
-_EXPIRY_MARGIN_S = 2 * 24 * 3600
 
 _T = TypeVar("_T")
 
@@ -104,7 +104,7 @@ class Trainer:
         """The id of the file of this content, which is looked for before it is sent."""
         name = f"{sha256}.jsonl"
         doing = self._doing(f"uploading {path.name!r}")
-        size = _size(path, doing)
+        size = uploaded.size(path, doing)
         found = self._find_file(name, size)
         return found or self._send_file(path, name, doing)
 
@@ -117,6 +117,14 @@ class Trainer:
             if not refusal.is_missing:
                 raise
 
+    def forget(self, hashes: Collection[str]) -> int:
+        """Delete every file of these contents that we sent; how many there were. One list of files."""
+        names, doing = {f"{sha256}.jsonl" for sha256 in hashes}, self._doing("looking for files to delete")
+        ours = [row for row in self._files(doing) if row.get("filename") in names]
+        for row in ours:
+            self.delete_file(answers.required(row, "id", doing))
+        return len(ours)
+
     def file_bytes(self, file_id: str) -> bytes:
         doing = self._doing(f"downloading the file {file_id!r}")
         return self._get(doing, lambda: self._client.files.with_raw_response.content(file_id).content)
@@ -128,11 +136,18 @@ class Trainer:
         rows = self._jobs(doing, {KEY: key} if use_filter else None)
         return _oldest_first([answers.job(row, doing) for row in rows if carries(row, key)])
 
-    def our_jobs(self) -> tuple[Job, ...]:
-        """Every job with a key of ours in its metadata, oldest first; none where metadata is not kept."""
-        doing = self._doing("listing the jobs")
-        rows = self._jobs(doing, None)
-        return _oldest_first([answers.job(row, doing) for row in rows if KEY in answers.metadata(row)])
+    def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
+        """Every job with a key of ours, oldest first; where metadata is not kept, those of `keys`. Looks back until
+        `since` (unix seconds), in a list with the newest first."""
+        doing, found = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
+        read_key = key_reader(keys)
+        for row in self._jobs(doing, None):
+            job = answers.job(row, doing)
+            if job.created_at < since:
+                break
+            if (key := read_key(row)) is not None:
+                found[key].append(job)
+        return {key: _oldest_first(jobs) for key, jobs in found.items()}
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
@@ -241,12 +256,17 @@ class Trainer:
 
     def _find_file(self, name: str, size: int) -> str | None:
         doing = self._doing(f"looking for the file {name!r}")
+        rows = self._files(doing)
+        return next(
+            (answers.required(row, "id", doing) for row in rows if uploaded.is_usable(row, name, size)), None
+        )
+
+    def _files(self, doing: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
-        rows = self._rows(
+        return self._rows(
             doing,
             lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=after or openai.omit).content,
         )
-        return next((answers.required(row, "id", doing) for row in rows if _is_usable(row, name, size)), None)
 
     def _send_file(self, path: Path, name: str, doing: str) -> str:
         expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
@@ -326,18 +346,3 @@ def _oldest_first(newest_first: list[Job]) -> tuple[Job, ...]:
     jobs = newest_first[::-1]
     jobs.sort(key=lambda job: job.created_at)
     return tuple(jobs)
-
-
-def _is_usable(row: Json, name: str, size: int) -> bool:
-    """Whole, ours, of the right purpose, and not about to expire under a job that waits."""
-    expires = row.get("expires_at")
-    lasts = not isinstance(expires, int) or expires > time.time() + _EXPIRY_MARGIN_S
-    is_ours = row.get("filename") == name and row.get("purpose") == "fine-tune"
-    return is_ours and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
-
-
-def _size(path: Path, doing: str) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error

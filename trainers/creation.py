@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from trainers import answers
 from trainers.answers import Json
@@ -48,6 +48,19 @@ def _marked(suffix: str, key: str) -> str:
 
 def _mark(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def key_reader(keys: Collection[str]) -> Callable[[Json], str | None]:
+    """Reads a listed job's key: whatever its metadata says, else which of `keys` its suffix is marked with."""
+    marks = {_mark(key): key for key in keys}
+
+    def read(row: Json) -> str | None:
+        said = answers.metadata(row).get(KEY)
+        suffix = row.get("suffix")
+        mark = suffix.rpartition("-")[2] if isinstance(suffix, str) else ""
+        return said if said is not None else marks.get(mark)
+
+    return read
 
 
 def carries(row: Json, key: str) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bot import logs
 from storage.records import KeptReply
 from storage.store import Store
 from trainers.client import Trainer
@@ -223,10 +224,10 @@ class Lane:
             if self._is_closed:  # its connection was closed under it
                 self._forget(one)
                 return
-            log.exception("asking %s", asked.model)
-            self._end(
-                one, f"The bot itself failed at it ({type(fault).__name__}); its log says why.", of_model=True
-            )
+            with logs.referenced():
+                log.exception("asking %s", asked.model)
+                why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
+            self._end(one, why, of_model=True)
         else:
             self._came(one)
 

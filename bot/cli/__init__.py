@@ -13,6 +13,7 @@ from bot.cli.checking import check
 from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
 from bot.cli.exporting import export
+from bot.cli.logged import log
 from bot.cli.measuring import baseline, curve
 from bot.cli.policy import policy
 from bot.cli.serving import demo, doctor, run, trainer
@@ -39,6 +40,7 @@ for command in (
     calibrate,
     export,
     audit,
+    log,
     backup,
     restore,
     policy,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import signal
 import sys
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import click
 
+from bot import logs
 from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
-from bot.settings import SettingsProblems
+from bot.settings import Settings, SettingsProblems, secrets_of
 
 
 @click.command()
@@ -25,9 +25,7 @@ def run() -> None:
     from storage.database import StorageError
 
     settings = load(need_slack=True)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("apscheduler", "httpx2", "slack_sdk", "slack_bolt"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _set_up_log(settings)
     try:
         service = Service(settings)
     except (StorageError, SettingsProblems) as error:
@@ -49,6 +47,22 @@ def run() -> None:
     )
     stop.wait()
     service.stop()
+
+
+def _set_up_log(settings: Settings) -> None:
+    """FINETUNE_LOG=json or text says how lines look on stderr, where the terminal shall not decide."""
+    said = os.environ.get("FINETUNE_LOG") or None
+    form = next((one for one in logs.FORMS if one == said), None)
+    if said and form is None:
+        refuse(f"FINETUNE_LOG is {said!r}; it should be json or text, or not set.")
+    os.umask(0o077)
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs.set_up(settings.data, secrets_of(settings, os.environ), form)
+    except OSError as error:
+        refuse(
+            f"The log in {settings.data} can't be written: {error}. Make room or mend the folder's rights."
+        )
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

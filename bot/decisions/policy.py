@@ -23,13 +23,18 @@ Rule = Literal[
     "promote",
     "try",
 ]
-Action = Literal[Rule, "reject", "pause", "unfreeze"]
+Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze"]
 Level = Literal["advisory", "soft", "hard"]
 
 RULES: tuple[Rule, ...] = Rule.__args__  # type: ignore[attr-defined]  # get_args, which mypy can't follow
 LEVELS: tuple[Level, ...] = Level.__args__  # type: ignore[attr-defined]
 # Whoever may do the one may do the other, which undoes it.
-GOVERNED_BY: Mapping[Action, Rule] = {"reject": "approve", "pause": "cancel", "unfreeze": "freeze"}
+GOVERNED_BY: Mapping[Action, Rule] = {
+    "reject": "approve",
+    "resolve": "approve",
+    "pause": "cancel",
+    "unfreeze": "freeze",
+}
 DOING: Mapping[Action, str] = {
     "read": "see this",
     "upload": "upload data",
@@ -38,6 +43,7 @@ DOING: Mapping[Action, str] = {
     "start": "ask for a run",
     "approve": "approve a run",
     "reject": "reject a run",
+    "resolve": "decide what becomes of a run in doubt",
     "cancel": "cancel it",
     "pause": "pause or resume it",
     "freeze": "freeze",

@@ -1,15 +1,16 @@
-"""The one error boundary, and the one place that drops what Slack delivers a second time."""
+"""The one error boundary, and the one place that keeps what Slack delivers and drops it the second time."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import secrets
 from collections.abc import Callable
 from typing import Any
 
 from slack_bolt import Ack, App, BoltRequest, BoltResponse
 
+from bot import logs
+from bot.listeners.replay import DELIVERY, REFERENCE
 from bot.workflows.desk import Desk
 
 log = logging.getLogger(__name__)
@@ -18,20 +19,24 @@ log = logging.getLogger(__name__)
 def register(app: App, desk: Desk) -> None:
     @app.middleware
     def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
-        """Slack delivers again what it thinks was lost; the second time is acked and does nothing."""
+        """Kept before it is acked. Slack delivers again what it thinks was lost; the second time is acked and does
+        nothing."""
         delivery = delivery_id(req.body)
-        if delivery and not desk.store.first_delivery(delivery, now=desk.clock()):
+        req.context[REFERENCE] = logs.begin()
+        if delivery is None:
+            return next()
+        if not desk.store.inbox.receive(delivery, req.body, now=desk.clock()):
             return BoltResponse(status=200, body="")
+        req.context[DELIVERY] = delivery
         return next()
 
     @app.error
     def say_sorry(error: Exception, ack: Ack, body: dict[str, Any]) -> BoltResponse:
         """A sentence and a reference for the person, the traceback for the log."""
-        reference = secrets.token_hex(4)
-        log.error("reference %s: a listener failed", reference, exc_info=error)
+        log.error("a listener failed", exc_info=error)
         sentence = (
-            f"Something in the bot went wrong, and nothing was changed. Whoever runs it finds the cause "
-            f"in its log under reference {reference}."
+            "Something in the bot went wrong, and nothing was changed. Whoever runs it finds the cause with "
+            f"`finetune log`. {logs.sorry()}"
         )
         if body.get("type") == "view_submission":
             return ack(response_action="errors", errors={_first_input(body): sentence})

@@ -24,8 +24,15 @@ WORDS = {
     "replace": "asked for another plan in its place",
     "over maximum": "saw it pass the most that was approved",
     "needs human": "stopped it: a person has to look",
+    "retry": "said that it was never started and may be tried again",
+    "adopt": "named its job at the provider",
+    "give up": "gave it up",
+    "tried again": "tried it again",
+    "adopted": "took over its job",
+    "not carried out": "could not carry that out",
     "started": "started its job",
     "trained": "saw its training end",
+    "stray job": "saw a job that should not be there",
     "done": "measured it and posted the result",
     "failed": "noted that it failed",
     "cancelled": "noted that it is cancelled",
@@ -35,7 +42,7 @@ WORDS = {
     "void": "voided its approval, since it counts no longer",
 }
 SENTENCES = frozenset(
-    {"failed", "cancelled", "needs human", "void"}
+    {"failed", "cancelled", "needs human", "void", "tried again", "adopted", "not carried out"}
 )  # their detail is our own mrkdwn, as on the card
 
 

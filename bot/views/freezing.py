@@ -50,6 +50,11 @@ def held(card: Message, freeze: Freeze) -> Message:
     return replace(card, blocks=(*card.blocks[:-1], why, *card.blocks[-1:]), newest=newest)
 
 
+def refused(freeze: Freeze, what: str) -> str:
+    """To who wants something that costs money. `what` begins the sentence."""
+    return f"{what}: frozen by <@{freeze.person}>{_because(freeze)} Try again after `/finetune unfreeze`."
+
+
 def _because(freeze: Freeze) -> str:
     reason = escape(freeze.reason.strip()).rstrip(".")
     return f": {reason}." if reason else "."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan
 from bot.results import Progress, RunResult
-from bot.views import results
+from bot.views import doubts, results
 from bot.views.blocks import (
     Block,
     Message,
@@ -26,6 +26,7 @@ from bot.views.blocks import (
 )
 from bot.views.plans import what
 from bot.views.words import at_most, bar, charge, counted, duration, left
+from storage.doubts import Word
 from storage.records import Run, RunState
 
 CANCEL, DETAILS, PAUSE, RESUME = "cancel_run", "run_details", "pause_run", "resume_run"
@@ -78,6 +79,7 @@ class Look:
     now: float
     running: Sequence[RunningError] = ()
     can_pause: bool = False
+    words: Sequence[Word] = ()
 
 
 def card(
@@ -136,6 +138,8 @@ def entry(look: Look) -> str:
 def look(seen: Look) -> Message:
     if seen.result:
         return results.card(seen.run, seen.plan, seen.result, seen.running)
+    if seen.run.state == "needs_human":
+        return doubts.card(seen.run, seen.plan, seen.words)
     if seen.run.error:
         return ended(seen.run, seen.plan, _why(seen.run))
     return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause)
@@ -273,6 +277,4 @@ def _where_next(run: Run) -> str:
 
 
 def _next_step(run: Run) -> str:
-    if run.state == "needs_human":
-        return "Its budget stays reserved until a person has looked at the trainer and decided."
     return "The reserved budget is free again. `/finetune start` makes a new plan."

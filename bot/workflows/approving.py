@@ -66,7 +66,7 @@ def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | R
             return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
         desk.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         desk.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
-        _show_decision(desk, moved, views.rejected_by(person, reason))
+        show_decision(desk, moved, views.rejected_by(person, reason))
     return moved
 
 
@@ -151,7 +151,7 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> 
     if moved is None:
         return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
     desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=month, now=now)
-    _show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
+    show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
     telling.progress(desk, moved)
     return moved
 
@@ -168,7 +168,7 @@ def _so_far(desk: Desk, run: Run, plan: Plan) -> Message:
     return replacing.noted(desk, run, card)
 
 
-def _show_decision(desk: Desk, run: Run, said: str) -> None:
+def show_decision(desk: Desk, run: Run, said: str) -> None:
     plan = plan_from_json(run.plan)
     telling.decided(desk, run, views.decided_card(run, plan, plans.left_for(desk, run), said))
     text = f"Your run {run.id} ({escape(views.what(plan))}) {SAID[run.state]}. {said}"
@@ -181,7 +181,7 @@ def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
         moved = desk.store.runs.move(run, state, now=now, error=said)
         if moved:
             desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
-            _show_decision(desk, moved, said)
+            show_decision(desk, moved, said)
     trainer = desk.trainers.get(run.provider)
     if moved and run.file_id and trainer:  # a create was begun once, and its approval voided
         uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from bot import logs
 from bot.decisions.approval import Denied
 from bot.decisions.sharing import Place, place_of_rows
 from bot.results import Refusal
@@ -51,7 +52,7 @@ def step(desk: Desk, cleaning: Cleaning) -> None:
     except Exception as error:
         # the cleaner met something that it should have answered with a sentence; the wish must not hang
         log.exception("cleaning dataset %s", dataset.id)
-        written = NotCleaned(f"Writing it stopped with {type(error).__name__}; the bot's log says where.")
+        written = NotCleaned(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
     if written is not None:
         _finish(desk, cleaning, dataset, written)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bot import logs
 from bot.decisions import waiving
 from bot.decisions.waste import waste_of
 from bot.parsing import Answer, dataset_name
@@ -92,7 +93,7 @@ def step(desk: Desk, dataset: Dataset) -> None:
 
 def after_trouble(desk: Desk, dataset: Dataset) -> None:
     """A step stopped with a fault of ours: once more, a few times, then the person is told."""
-    _again_or_refuse(desk, dataset, "something in the bot went wrong, and its log says what", CHECK_TRIES)
+    _again_or_refuse(desk, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
 def listing(desk: Desk) -> Sequence[Checked]:

@@ -26,6 +26,7 @@ from trainers.errors import Nonsense, Refused, TrainerError
 from trainers.evaluation import exact_match
 from trainers.measuring.prompts import zero_shot
 from trainers.measuring.scoring import as_label, is_label
+from trainers.money import usd_micros
 from trainers.pricing import PriceList
 from trainers.types import Message, SweepArm
 
@@ -56,11 +57,26 @@ def evaluate(desk: Desk, run: Run) -> None:
     if hopeless:
         desk.askers.drop(_owner(run))
         _end(desk, run, plan, "failed", f"Measuring failed: {escape(hopeless)}")
+    elif missing and (too_dear := _overrun(desk, run, plan, questions)):
+        if not desk.askers.drop(_owner(run)):  # what is under way has to be paid: it is waited for
+            _end(desk, run, plan, "failed", too_dear)
     elif missing:
         desk.askers.ask(_owner(run), run.provider, missing)
         _count(desk, run, len(holdout), len(missing))
     else:
         _judge(desk, run, plan, holdout)
+
+
+def _overrun(desk: Desk, run: Run, plan: Plan, questions: Mapping[Arm, Sequence[Question]]) -> str | None:
+    """The sentence for a run whose training and answers so far have cost more than was approved."""
+    base, tuned = (_asked(desk, run, arm, questions[arm]) for arm in ARMS)
+    spent = _cost(run, plan, base, tuned)
+    if spent <= plan.maximum_micros:
+        return None
+    most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
+    return (
+        f"Measuring was stopped because of its cost: the plan allows {most} at most, and it has cost {cost}."
+    )
 
 
 def _cancel(desk: Desk, run: Run, plan: Plan) -> None:
@@ -285,19 +301,19 @@ def _end(desk: Desk, run: Run, plan: Plan, state: telling.EndState, why: str) ->
 
 
 def _spent(desk: Desk, run: Run, plan: Plan) -> int:
+    holdout = _holdout(desk, plan)
+    base, tuned = (_asked(desk, run, arm, _questions(desk, run, plan, arm, holdout)) for arm in ARMS)
+    return _cost(run, plan, base, tuned)
+
+
+def _cost(run: Run, plan: Plan, base: Asked, tuned: Asked) -> int:
     progress = Progress.from_json(run.progress)
-    return actual_micros(
-        PriceList.from_json(plan.prices),
-        progress.train_seconds,
-        progress.trained_tokens,
-        _asked(desk, run, plan, "base"),
-        _asked(desk, run, plan, "tuned"),
-    )
+    prices = PriceList.from_json(plan.prices)
+    return actual_micros(prices, progress.train_seconds, progress.trained_tokens, base, tuned)
 
 
-def _asked(desk: Desk, run: Run, plan: Plan, arm: Arm) -> Asked:
+def _asked(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> Asked:
     """What this run has paid for, each question once: answers that were known before it asked are free."""
-    questions = _questions(desk, run, plan, arm, _holdout(desk, plan))
     found = desk.store.replies.found([one.key for one in questions])
     known = {
         row for row, one in enumerate(questions) if one.key in found and found[one.key].at < run.state_since

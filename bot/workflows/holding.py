@@ -1,6 +1,7 @@
-"""What a freeze holds up: a run without a job, a curve's next training, a measurement that was paid for since.
+"""What a freeze holds up: a run without a job, a paused one, a curve's next training, questions that cost money.
 
-What runs goes on. Asked where something is created, in the transaction of its intent, and where its card is made.
+What trains goes on, and measuring its result. Asked where something is created, in the transaction of its intent, and
+where its card is made.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from bot.measured import LadderProgress
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.workflows.desk import Desk
 from storage.freezes import Freeze
-from storage.records import Measurement, Run
+from storage.records import Measurement, Model, Run
 
 HOLD_S = 10.0
 
@@ -24,21 +25,30 @@ def on_measurement(desk: Desk, measurement: Measurement) -> Freeze | None:
     if freeze is None or measurement.state != "running":
         return None
     is_held = _holds_ladder if measurement.kind == "ladder" else _holds_curve
-    return freeze if is_held(freeze, measurement) else None
+    return freeze if is_held(measurement) else None
 
 
-def _holds_ladder(freeze: Freeze, measurement: Measurement) -> bool:
+def _holds_ladder(measurement: Measurement) -> bool:
     known = LadderProgress.from_json(measurement.progress)
-    return known.most_micros > 0 and (known.started_at or 0.0) >= freeze.at
+    return known.most_micros > 0 and known.stage in ("measuring", "consulting")
 
 
-def _holds_curve(freeze: Freeze, measurement: Measurement) -> bool:
+def _holds_curve(measurement: Measurement) -> bool:
     if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
         return False
     known = TunedCurveProgress.from_json(measurement.progress)
     if known.at is None:
         return False
-    is_paid_since = known.most_micros > 0 and known.started_at >= freeze.at
-    return known.sizes[known.at].state in (
-        ("waiting", "creating", "evaluating") if is_paid_since else ("waiting", "creating")
-    )
+    held = ("waiting", "creating", "evaluating") if known.most_micros > 0 else ("waiting", "creating")
+    return known.sizes[known.at].state in held
+
+
+def on_model(desk: Desk, model: Model) -> Freeze | None:
+    """Asking it something. Our own trainer is asked for nothing."""
+    row = desk.settings.provider(model.provider)
+    return None if row is not None and row.is_started_by_us else desk.store.freezes.current()
+
+
+def on_resume(desk: Desk) -> Freeze | None:
+    """Letting a paused training go on, which costs again."""
+    return desk.store.freezes.current()

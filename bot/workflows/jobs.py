@@ -139,8 +139,16 @@ def _adopted(trainer: Trainer, key: str, found: tuple[Job, ...]) -> Job:
     for extra in found[1:]:
         if not extra.is_final:
             log.error("job %s is a second one with our key %s: cancelled", extra.id, key)
-            trainer.cancel(extra.id)
+            _cancel_extra(trainer, extra)
     return found[0]
+
+
+def _cancel_extra(trainer: Trainer, extra: Job) -> None:
+    """A no to this says nothing about the job that is ours: it may have ended meanwhile. sweeping_up.py looks again."""
+    try:
+        trainer.cancel(extra.id)
+    except Refused as refused:
+        log.warning("job %s: %s", extra.id, refused)
 
 
 def _may_create(trainer: Trainer, attempt: Attempt, now: float) -> bool:

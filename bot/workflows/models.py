@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from bot.commands import Try
 from bot.decisions.planning import plan_from_json
 from bot.results import Refusal
+from bot.views import freezing
 from bot.views import models as views
 from bot.views.blocks import Message as Card
-from bot.workflows import permits
+from bot.workflows import holding, permits
 from bot.workflows.desk import Desk
 from storage.records import Ask, Draft, Model
 from trainers.chatting import room
@@ -38,6 +39,9 @@ def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     model = find(desk, command.model)
     if isinstance(model, Refusal):
         return model
+    freeze = holding.on_model(desk, model)
+    if freeze:
+        return Refusal(freezing.refused(freeze, "No model that costs money is asked now"))
     return desk.store.add_ask(
         person=person, channel=channel, model=model.name, text=command.text, now=desk.clock()
     )
@@ -65,6 +69,9 @@ def answer(desk: Desk, ask: Ask) -> None:
     model = find(desk, ask.model)
     if isinstance(model, Refusal):
         _tell(desk, ask, views.failed(ask, model.text))
+        return
+    if holding.on_model(desk, model):
+        _tell(desk, ask, views.failed(ask, "it costs money, and everything new is frozen. Ask again later."))
         return
     trainer = desk.trainers.get(model.provider)
     if trainer is None:

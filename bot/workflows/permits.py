@@ -16,7 +16,7 @@ from bot.workflows.desk import Desk
 
 AT_ONCE = 8
 # Who else is named counts for these, not only who asks.
-COUNTED: tuple[Action, ...] = ("approve", "unfreeze")
+COUNTED: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
 
 
 def may(

@@ -7,17 +7,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from bot import heartbeat
+from bot import heartbeat, logs
+from bot.views.runs import UNDER_WAY
 from bot.workflows import (
     approving,
     budgets,
     cleaning,
     datasets,
+    doubts,
     estimates,
     evidence,
     linking,
     models,
+    nightly,
+    strays,
     training,
+    uploads,
 )
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
@@ -43,6 +48,8 @@ def reconcile(desk: Desk) -> None:
         _guarded(partial(kind.step, desk, measurement), f"measurement {measurement.id}", after_trouble)
     for run in desk.store.runs.due(now):
         _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
+    for number in desk.store.doubts.runs_with_words():
+        _guarded(partial(doubts.step, desk, number), f"the doubt of run {number}")
     _guarded(partial(linking.link, desk), "links between plans")
     _guarded(partial(budgets.warn, desk), "the budget's warning")
     for wish in desk.store.cleanings.waiting():
@@ -51,6 +58,13 @@ def reconcile(desk: Desk) -> None:
         _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
     for ask in desk.store.asks():
         _guarded(partial(models.answer, desk, ask), f"ask {ask.id}")
+
+
+def look_after(desk: Desk) -> None:
+    """What may take long and can wait: every few minutes."""
+    _guarded(partial(nightly.back_up, desk), "the backup")
+    _guarded(partial(strays.sweep, desk), "stray jobs")
+    _guarded(partial(uploads.tidy, desk), "uploaded files")
 
 
 def step(desk: Desk, run: Run) -> None:
@@ -75,13 +89,26 @@ def step(desk: Desk, run: Run) -> None:
 def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
     """The tick's one boundary: a fault of ours is logged with what it was about, and the tick goes on."""
     heartbeat.step()
+    with logs.referenced():
+        try:
+            work()
+        except Exception:
+            log.exception("%s: its step failed", what)
+            if after_trouble:
+                _guarded_once(after_trouble, what)
+
+
+def _guarded_once(after_trouble: Callable[[], None], what: str) -> None:
     try:
-        work()
+        after_trouble()
     except Exception:
-        log.exception("%s: its step failed", what)
-        if after_trouble:
-            after_trouble()
+        log.exception("%s: even putting it off failed", what)
 
 
 def _postpone(desk: Desk, run: Run) -> None:
-    desk.store.runs.move(run, run.state, now=desk.clock(), next_at=desk.clock() + TROUBLE_PAUSE_S)
+    """Its card says so: it may stay like this until somebody mends the cause."""
+    if run.state in UNDER_WAY:
+        note = f"Something in the bot went wrong at this step; it is tried again. {logs.sorry()}"
+        training.wait(desk, run, TROUBLE_PAUSE_S, note=note)
+    else:
+        desk.store.runs.move(run, run.state, now=desk.clock(), next_at=desk.clock() + TROUBLE_PAUSE_S)

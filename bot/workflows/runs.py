@@ -7,9 +7,10 @@ from dataclasses import replace
 from bot.decisions.approval import Request
 from bot.decisions.planning import plan_from_json
 from bot.results import Progress, Refusal, RunResult
+from bot.views import freezing
 from bot.views.blocks import escape
 from bot.views.runs import SAID, Look
-from bot.workflows import calibrating, permits, telling
+from bot.workflows import calibrating, holding, permits, telling
 from bot.workflows.desk import Desk
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -69,6 +70,9 @@ def ask_resume(desk: Desk, number: int, person: str) -> str | Refusal:
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
         return Refusal(f"Run {number} is not paused: it {SAID[run.state]}.")
     denied = _may_not_pause(desk, run, person)
+    freeze = holding.on_resume(desk)
+    if freeze and not denied:
+        return Refusal(freezing.refused(freeze, f"Run {number} stays paused"))
     return denied or _wish(desk, run, "resume", person, f"Run {number} goes on …")
 
 
@@ -106,6 +110,7 @@ def _look(desk: Desk, run: Run) -> Look:
         result=RunResult.from_json(run.result) if run.result else None,
         now=desk.clock(),
         can_pause=telling.can_pause(desk, run),
+        words=desk.store.doubts.of(run) if run.state == "needs_human" else (),
     )
 
 

@@ -15,12 +15,14 @@ from bot.decisions.actuals import actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
 from bot.views import actuals, freezing, sweeps
+from bot.views import doubts as doubt_views
 from bot.views import results as result_views
 from bot.views import runs as views
 from bot.views.blocks import Message
 from bot.workflows import holding
 from bot.workflows.calibrating import pairs, running
 from bot.workflows.desk import Desk
+from storage.doubts import Word
 from storage.records import Draft, OutboxKind, Run
 from trainers.pricing import PriceList
 
@@ -74,8 +76,35 @@ def can_pause(desk: Desk, run: Run) -> bool:
     return trainer is not None and trainer.provider.can("pause")
 
 
+def in_doubt(desk: Desk, run: Run, why: str) -> None:
+    """A person is needed: a card of its own, with the buttons to decide."""
+    progress(desk, run)
+    doubt(desk, run, ())
+    to_requester(desk, run, views.ended_short(run, why), once=f"dm of {_doubt_card(run)}")
+
+
+def doubt(desk: Desk, run: Run, words: Sequence[Word], *, note: str | None = None) -> None:
+    """The card of the doubt that the run is in: posted once, edited from then on."""
+    card = _doubt_card(run)
+    message = doubt_views.card(run, plan_from_json(run.plan), words, note)
+    known = desk.store.outbox.card(card) or desk.store.outbox.is_waiting(card)
+    _put(desk, run, "edit" if known else "post", message, card=card, once=None if known else card)
+
+
+def doubt_over(desk: Desk, run: Run, words: Sequence[Word], said: str) -> None:
+    """`run` as it was in doubt. Nothing where no card was posted."""
+    card = _doubt_card(run)
+    if desk.store.outbox.card(card) or desk.store.outbox.is_waiting(card):
+        message = doubt_views.settled(run, plan_from_json(run.plan), words, said)
+        _put(desk, run, "edit", message, card=card)
+
+
+def _doubt_card(run: Run) -> str:
+    return f"doubt {run.id} {run.state_since:.0f}"
+
+
 def ended(desk: Desk, run: Run, why: str) -> None:
-    """Failed, cancelled, or a person is needed: said anew, so that people notice."""
+    """Failed or cancelled: said anew, so that people notice."""
     progress(desk, run)
     _put(desk, run, "post", views.ended(run, plan_from_json(run.plan), why), once=f"end {run.id}")
     to_requester(desk, run, views.ended_short(run, why), once=f"end dm {run.id}")

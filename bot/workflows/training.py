@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
@@ -59,6 +60,8 @@ def follow(desk: Desk, run: Run) -> None:
     if trainer is None:
         wait_for_key(desk, run)
         return
+    if run.wish == "resume" and holding.on_resume(desk):
+        run = replace(run, wish=None)  # the wish stays in the store until it may come true
     try:
         job, progress = jobs.followed(
             trainer,
@@ -119,7 +122,7 @@ def end(desk: Desk, run: Run, state: telling.EndState, why: str, *, actual_micro
 
 
 def needs_human(desk: Desk, run: Run, why: str) -> None:
-    """Stopped with money in doubt: the reservation stays until a person has looked."""
+    """Stopped with money in doubt: the reservation stays until people have decided (doubts.py)."""
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "needs_human", now=now, error=why)
@@ -127,7 +130,7 @@ def needs_human(desk: Desk, run: Run, why: str) -> None:
             desk.store.audit.add(
                 at=now, who="finetune", action="needs human", subject=f"run {run.id}", detail=why
             )
-            telling.ended(desk, moved, why)
+            telling.in_doubt(desk, moved, why)
 
 
 def wait(desk: Desk, run: Run, seconds: float, *, note: str | None = None) -> None:
@@ -271,6 +274,8 @@ def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
 
 
 def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
+    if job.is_final:
+        uploads.after_the_job(desk, desk.trainers[run.provider], run)
     match job.status:
         case "succeeded" if job.fine_tuned_model:
             _trained(desk, run, job, progress)

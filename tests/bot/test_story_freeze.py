@@ -8,8 +8,10 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import Person
+from bot.results import Progress
 from bot.workflows import freezing, training
-from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, PRIVATE, PUBLIC, Rules, World
+from tests.bot.test_story_pause import PAUSING
+from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, PRIVATE, PUBLIC, Rules, World, words_of
 from tests.peers.hosted import COMMIT_THEN_CUT, RESET
 
 MakeWorld = Callable[[Rules], World]
@@ -24,6 +26,14 @@ def unfreeze(world: World, *people: Person) -> None:
     for person in people:
         assert world.type("/finetune unfreeze", user=person) == ""
         world.send()
+
+
+def training_that_can_pause(world: World) -> None:
+    world.abilities = PAUSING
+    world.restart()
+    world.company.service.stages = ("running",) * 6 + ("succeeded",)
+    world.start_approved()
+    world.until_state("training")
 
 
 def test_an_approved_run_waits_and_its_card_says_who_froze_and_why(world: World) -> None:
@@ -165,3 +175,47 @@ def test_a_held_run_can_be_cancelled(world: World) -> None:
     world.type("/finetune cancel 1", user=BEN)
     world.until_state("cancelled")
     assert world.ledger()["settle"] == 0 and world.jobs() == 0
+
+
+def test_a_paused_training_stays_paused_until_the_freeze_ends(world: World) -> None:
+    training_that_can_pause(world)
+    world.type("/finetune pause 1")
+    world.until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
+    world.type("/finetune resume 1")  # a wish of before the freeze
+    freeze(world)
+    world.tick(3)
+    assert Progress.from_json(world.run().progress).is_paused and world.run().wish == "resume"
+    world.store.runs.grant(world.run(), now=world.clock)
+    said = world.type("/finetune resume 1")
+    assert "stays paused" in said and f"frozen by <@{BEN.id}>" in said
+    assert world.company.count(f"POST {JOBS}/ftjob-1/resume") == 0
+    unfreeze(world, BEN, CLEO)
+    world.type("/finetune resume 1")
+    world.until_state("done")
+
+
+def test_a_wish_to_resume_of_before_the_freeze_comes_true_after_it(world: World) -> None:
+    training_that_can_pause(world)
+    world.type("/finetune pause 1")
+    world.until(lambda: Progress.from_json(world.run().progress).is_paused, "the pause")
+    world.type("/finetune resume 1")
+    freeze(world)
+    world.tick(3)
+    unfreeze(world, BEN, CLEO)
+    world.until_state("done")
+
+
+def test_no_model_that_costs_money_is_asked_in_a_freeze(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    asked = world.company.count("POST /chat/completions")
+    world.type("/finetune try tickets-1 where is my refund?")
+    freeze(world)
+    world.tick(2)
+    assert "frozen" in words_of(world.slack.ephemerals(ANA.id)[-1])
+    said = world.type("/finetune try tickets-1 where is my refund?")
+    assert "No model that costs money is asked now" in said and "the bill looks odd" in said
+    world.tick(2)
+    assert world.company.count("POST /chat/completions") == asked
+    unfreeze(world, BEN, CLEO)
+    assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")

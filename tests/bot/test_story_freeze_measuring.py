@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bot.demo.cast import BEN
+from bot.demo.workspace import wait_until
 from bot.views import measuring
 from tests.bot.test_story_curve_tuned import agreed, progress, until_size, with_short_trainings
 from tests.bot.test_story_freeze import freeze, unfreeze
@@ -42,14 +43,48 @@ def test_what_is_free_is_measured_in_a_freeze(world: World) -> None:
     until(world, "done")
 
 
+def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
+    world.seed_dataset()
+    world.company.slow_s = 0.1  # a few questions are under way when it freezes
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero,few")
+    until_asked(world)
+    world.click(BEN, measuring.MEASURE)
+    world.until(lambda: world.company.count(CHAT) > 0, "the first question")
+    freeze(world)
+    world.tick()
+    world.company.slow_s = 0.0
+    wait_until(lambda: not world.service.desk.askers.drop("m1"), "the answers under way")
+    asked = world.company.count(CHAT)
+    world.tick(8)
+    assert world.company.count(CHAT) == asked < 2 * 18
+    assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
+    unfreeze(world, BEN, CLEO)
+    until(world, "done")
+    assert world.company.count(CHAT) == 2 * 18, "what was under way is kept and not asked again"
+
+
 def test_a_curve_ends_the_training_it_is_at_and_waits_before_the_next(world: World) -> None:
     world.seed_dataset()
     agreed(world)
     until_size(world, 0, "training")
     freeze(world)
-    world.until(lambda: progress(world).at == 1, "the first size to be done")
+    world.until(lambda: progress(world).sizes[0].state == "evaluating", "the training to end")
     world.tick(8)
-    assert progress(world).sizes[1].state == "waiting" and world.jobs() == 1
+    assert progress(world).sizes[0].state == "evaluating" and world.company.count(CHAT) == 0
     assert world.said("m1", f"Waits: frozen by <@{BEN.id}>")
     unfreeze(world, BEN, CLEO)
+    world.until(lambda: progress(world).at == 1, "the first size to be done")
+    freeze(world)
+    world.tick(8)
+    assert progress(world).sizes[1].state == "waiting" and world.jobs() == 1
+    unfreeze(world, BEN, CLEO)
     until_size(world, 1, "training")
+
+
+def test_a_curve_that_is_held_can_be_cancelled(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "evaluating")
+    freeze(world)
+    world.type("/finetune cancel m1", user=BEN)
+    until(world, "cancelled")

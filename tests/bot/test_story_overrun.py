@@ -76,3 +76,18 @@ def test_a_person_s_cancel_past_the_maximum_is_that_person_s(training: World) ->
     training.pass_time(plan.maximum_micros / 2e6 * 3600 + 60)
     training.until_state("cancelled")
     assert training.said(f"Cancelled by <@{ANA.id}>")
+
+
+def test_measuring_stops_where_its_answers_cost_more_than_the_plan_allows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company that bills a hundred times the tokens that anybody could foresee."""
+    world.company.slow_s = 0.02
+    monkeypatch.setattr(world.company.service, "_spoken", lambda model, body: ("refund", 50_000, "stop"))
+    world.start_approved()
+    run = world.until_state("failed")
+    assert world.said("Measuring was stopped because of its cost", "at most")
+    asked = world.company.count("POST /chat/completions")
+    assert asked < 2 * 18 and world.ledger()["settle"] == run.actual_micros > run.reserved_micros
+    world.tick(3)
+    assert world.company.count("POST /chat/completions") == asked

@@ -86,6 +86,8 @@ class World:
     rules: Rules
     clock: float = field(default_factory=time.time)
     abilities: str = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"'
+    killed_at: int = 0
+    """Deliveries that their bot was killed over: they were never acked."""
     _service: Service | None = None
 
     @property
@@ -347,7 +349,8 @@ def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
             made.stop()
         malformed = {"invalid_blocks", "invalid_arguments", "msg_blocks_too_long", "no_text"}
         assert not [call for call in slack.calls() if call.error in malformed]
-        assert not [sent for sent in slack.deliveries if not sent.acked or sent.seconds > 2]
+        assert not [sent for sent in slack.deliveries if sent.acked and sent.seconds > 2]
+        assert len([sent for sent in slack.deliveries if not sent.acked]) == made.killed_at
 
 
 def words_of(message: PostedMessage) -> str:

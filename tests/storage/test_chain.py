@@ -119,7 +119,7 @@ def test_what_is_no_database_is_said(tmp_path: Path, content: bytes | None, said
 
 
 def _mend_triggers(path: Path) -> None:
-    from storage.migrations import FIRST_SCHEMA
+    from storage.schemas import FIRST_SCHEMA
 
     raw = sqlite3.connect(str(path))
     for line in FIRST_SCHEMA.split("CREATE TRIGGER ")[1:3]:

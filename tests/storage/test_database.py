@@ -218,6 +218,7 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
         "voids_are_append_only_update",
         "waivers_are_append_only_delete",
         "waivers_are_append_only_update",
+        "words_on_doubts_are_kept",
     ]
 
 
@@ -229,7 +230,7 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
     again = Store(tmp_path / "finetune.db")
     assert _schema(again) == schema
     assert [entry.who for entry in again.audit.entries()] == ["U1"]
-    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 5
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 6
     again.close()
 
 

@@ -182,15 +182,6 @@ def test_answers_come_in_the_holdout_s_order_and_once(store: Store) -> None:
     assert len(store.runs.answers(run.id, "tuned")) == 1
 
 
-def test_a_delivery_is_first_once_and_forgotten_after_a_day(store: Store) -> None:
-    first: list[bool] = []
-    at_once(16, lambda _: first.append(store.first_delivery("Ev1", now=100.0)))
-    assert first.count(True) == 1
-    assert not store.first_delivery("Ev1", now=100.0 + 86_399)
-    assert store.first_delivery("Ev2", now=100.0 + 86_401)
-    assert store.database.value("SELECT count(*) FROM deliveries") == 1
-
-
 def test_an_ask_is_answered_once(store: Store) -> None:
     ask = store.add_ask(person="U1", channel="C1", model="tickets-1", text="hello", now=5.0)
     assert store.asks() == [ask]

@@ -51,7 +51,7 @@ from bot.views.status import Status
 from storage.freezes import Freeze
 from storage.ledger import Held
 from storage.records import Waiver
-from tests.views import curve_cards, made, measured, sweep_cards
+from tests.views import curve_cards, doubt_cards, made, measured, sweep_cards
 from tests.views.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.measuring.reading import HOW_READ
@@ -304,9 +304,6 @@ def _runs() -> dict[str, Message]:
         "run-failed": runs.card(made.run("failed"), plan, made.TRAINING, NOW),
         "run-ended-failed": runs.ended(made.run("failed"), plan, "Training failed: out of memory."),
         "run-ended-cancelled": runs.ended(made.run("cancelled"), plan, f"Cancelled by <@{BEN}>."),
-        "run-ended-needs-a-person": runs.ended(
-            made.run("needs_human"), plan, "Creating the job stayed without a clear answer 5 times."
-        ),
         "run-list": runs.listing(looks),
         "run-audit": audits.card(audits.History(7, made.AUDITED)),
         "run-list-empty": runs.listing([]),
@@ -411,6 +408,7 @@ def _views() -> dict[str, Json]:
         "form-knowledge": documents.form("C0TICKETS", "tickets"),
         "form-waiver": waivers.form(made.dataset()),
         "form-reject": plans.reject_modal(made.HASH),
+        **doubt_cards.forms(),
         "form-notice": general.notice_modal("Use as training data", "This message has no file."),
     }
 
@@ -423,6 +421,7 @@ def messages() -> dict[str, Message]:
         **_learning(),
         **curve_cards.cards(),
         **sweep_cards.cards(),
+        **doubt_cards.cards(),
         **_others(),
     }
     return {**about_data, **_plans(), **_runs(), **_results(), **_models()}

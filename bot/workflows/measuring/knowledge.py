@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot import logs
 from bot.results import Refusal
 from bot.views import documents as views
 from bot.views.blocks import Message
@@ -66,7 +67,7 @@ def step(desk: Desk, document: Document) -> None:
 
 
 def after_trouble(desk: Desk, document: Document) -> None:
-    _again_or_refuse(desk, document, "something in the bot went wrong, and its log says what")
+    _again_or_refuse(desk, document, f"something in the bot went wrong. {logs.sorry()}")
 
 
 def _fetch(desk: Desk, document: Document) -> None:

@@ -43,6 +43,7 @@ def step(desk: Desk, measurement: Measurement) -> None:
         _cancel(desk, measurement, plan, progress)
         return
     if holding.on_measurement(desk, measurement):
+        desk.askers.drop(climb.owner(measurement))  # answers under way are kept when they come
         desk.store.measurements.move(
             measurement, measurement.state, now=desk.clock(), next_at=desk.clock() + HOLD_S
         )

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+from bot import logs
 from bot.decisions.approval import Request
 from bot.decisions.budget import Budget
 from bot.measured import LadderPlan, LadderProgress
@@ -154,7 +155,7 @@ def again_or_fail(desk: Desk, measurement: Measurement, spent_micros: int) -> No
     """A step stopped with a fault of ours: a few times more, then it is over."""
     now = desk.clock()
     if measurement.tries + 1 >= FAULTS:
-        why = "Something in the bot went wrong while measuring, several times; its log says what."
+        why = f"Something in the bot went wrong while measuring, several times. {logs.sorry()}"
         end(desk, measurement, "failed", why, actual_micros=spent_micros)
         return
     desk.store.measurements.move(

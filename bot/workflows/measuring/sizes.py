@@ -31,6 +31,8 @@ def move_on(step: CurveStep) -> None:
             over(step)
         case "creating" if step.is_stopped:
             _look_for(step, trainer)
+        case "evaluating" if step.is_stopped:
+            size_answers.evaluate(step)
         case "waiting" | "creating" if holding.on_measurement(step.desk, step.measurement):
             _hold(step, trainer)
         case "waiting" | "creating":
@@ -38,6 +40,7 @@ def move_on(step: CurveStep) -> None:
         case "training":
             _follow(step, trainer)
         case "evaluating" if holding.on_measurement(step.desk, step.measurement):
+            step.desk.askers.drop(step.owner)  # answers under way are kept when they come
             keep(step, seconds=HOLD_S)
         case "evaluating":
             size_answers.evaluate(step)

@@ -225,7 +225,26 @@ def test_jobs_are_compared_on_our_side_too(server: Hosted, trainer: Trainer, dat
     ours = trainer.create(spec(trainer, data, "run-1"))
     trainer.create(spec(trainer, data, "run-2"))
     assert [job.id for job in trainer.find_jobs("run-1")] == [ours.id]
-    assert {job.metadata["finetune_key"] for job in trainer.our_jobs()} == {"run-1", "run-2"}
+    assert set(trainer.jobs_by_key((), 0)) == {"run-1", "run-2"}
+
+
+def test_jobs_without_metadata_are_known_by_the_mark_in_their_suffix(data: Path) -> None:
+    with Hosted(Service("nebius", models=[MODEL])) as nebius:
+        row = next(row for row in load_providers() if row.name == "nebius").at(nebius.url)
+        with Trainer(row.provider, nebius.key) as trainer:
+            ours = trainer.create(spec(trainer, data, "run-1"))
+            trainer.create(spec(trainer, data, "run-2"))
+            found = trainer.jobs_by_key(["run-1", "run-3"], 0)
+    assert {key: [job.id for job in jobs] for key, jobs in found.items()} == {"run-1": [ours.id]}
+
+
+def test_a_sweep_looks_no_further_back_than_it_is_asked_to(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    old, new = (trainer.create(spec(trainer, data, key)) for key in ("run-1", "run-2"))
+    server.service.jobs[old.id].created -= 5_000
+    found = trainer.jobs_by_key((), new.created_at - 1_000)
+    assert list(found) == ["run-2"]
 
 
 def test_the_server_is_asked_to_filter(server: Hosted, trainer: Trainer) -> None:

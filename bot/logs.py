@@ -1,0 +1,142 @@
+"""Log lines as JSON, each with a reference; what one delivery or one step says carries one reference, and what a user
+reads of its failure names it. No secrets: the values of our keys are blotted out wherever they would appear.
+
+Lines go to stderr (as text on a terminal, as JSON elsewhere) and as JSON to a file of the data folder, which
+`finetune log REFERENCE` searches.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Literal
+
+FILE = "finetune.log"
+FILE_BYTES, FILES = 10_000_000, 5
+LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is mistaken for another one
+LENGTH = 8
+BLOT = "[secret]"
+# Keys as Slack and the vendors form them, should one come from elsewhere than our settings.
+LOOKS_SECRET = re.compile(r"\b(?:xox[a-z]-|xapp-|sk-|hf_)[A-Za-z0-9_-]{8,}|(?<=Bearer )[^\s\"']{8,}")
+CHATTY = ("apscheduler", "httpx", "httpx2", "slack_sdk", "slack_bolt")
+
+Form = Literal["json", "text"]
+FORMS: tuple[Form, ...] = ("json", "text")
+
+_reference: ContextVar[str | None] = ContextVar("_reference", default=None)
+
+
+def new_reference() -> str:
+    return "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
+
+
+def reference() -> str:
+    """Of what this thread is at; a new one where nothing was begun."""
+    return _reference.get() or new_reference()
+
+
+def begin(known: str | None = None) -> str:
+    """From here on, this thread's lines carry one reference."""
+    begun = known or new_reference()
+    _reference.set(begun)
+    return begun
+
+
+@contextmanager
+def referenced() -> Iterator[str]:
+    token = _reference.set(new_reference())
+    try:
+        yield reference()
+    finally:
+        _reference.reset(token)
+
+
+def sorry() -> str:
+    """How a user finds their failure in the log, after a sentence."""
+    return f"Reference: {reference()}"
+
+
+def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> None:
+    """`hidden`: our keys. `form` None: text on a terminal, else JSON. OSError where the file can't be written."""
+    blot = Blotting(hidden)
+    to_stderr = logging.StreamHandler()
+    is_text = form == "text" if form else sys.stderr.isatty()
+    to_stderr.setFormatter(TextLines(blot) if is_text else JsonLines(blot))
+    to_file = RotatingFileHandler(folder / FILE, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
+    to_file.setFormatter(JsonLines(blot))
+    logging.getLogger().setLevel(logging.INFO)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in (to_stderr, to_file):
+        handler.addFilter(_add_reference)
+        logging.getLogger().addHandler(handler)
+
+
+class Blotting:
+    def __init__(self, hidden: Collection[str]) -> None:
+        longest_first = sorted({one for one in hidden if len(one) >= 6}, key=len, reverse=True)
+        self._ours = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def __call__(self, text: str) -> str:
+        text = self._ours.sub(BLOT, text) if self._ours else text
+        return LOOKS_SECRET.sub(BLOT, text)
+
+
+class JsonLines(logging.Formatter):
+    def __init__(self, blot: Blotting) -> None:
+        super().__init__()
+        self._blot = blot
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "ref": getattr(record, "ref", ""),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return self._blot(json.dumps(line, ensure_ascii=False))
+
+
+class TextLines(logging.Formatter):
+    def __init__(self, blot: Blotting) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(ref)s %(name)s: %(message)s")
+        self._blot = blot
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._blot(super().format(record))
+
+
+def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
+    """The lines of a reference, oldest first. A line that is no JSON was cut off by a kill and is left out."""
+    files = [folder / FILE, *(folder / f"{FILE}.{number}" for number in range(1, FILES))]
+    for file in reversed([one for one in files if one.exists()]):
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if wanted in line and (read := _read(line)).get("ref") == wanted:
+                    yield read
+
+
+def _read(line: str) -> Mapping[str, Any]:
+    try:
+        read = json.loads(line)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _add_reference(record: logging.LogRecord) -> bool:
+    if not hasattr(record, "ref"):
+        record.ref = reference()
+    return True

@@ -1,0 +1,158 @@
+"""Every job at a provider that carries a key of ours, held against what we know: none runs twice, none unseen.
+
+A run on its way looks for its own job at each step (jobs.py); this looks from the other side, every few minutes, at all
+of them: a second one that showed up late, one that a restored backup knows nothing of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.decisions.planning import plan_from_json
+from bot.tuned_curves import TunedCurveProgress
+from bot.views import strays as views
+from bot.views.blocks import Message, escape
+from bot.workflows import approving, doubts, telling
+from bot.workflows.desk import Desk
+from storage.records import OPEN_RUN_STATES, Measurement, Run
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+from trainers.types import Job
+
+LOOK_BACK_S = 30 * 24 * 3600.0
+MEASUREMENTS = 200
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of a tuned model's curve, whose job has a key of its own."""
+
+    measurement: Measurement
+    job_id: str | None
+
+
+def sweep(desk: Desk) -> None:
+    """One list of jobs a provider. A provider that can't be asked is asked again the next time."""
+    for name, trainer in desk.trainers.items():
+        try:
+            _sweep(desk, name, trainer)
+        except TrainerError as trouble:
+            log.info("looking for stray jobs: %s", trouble)
+
+
+def _sweep(desk: Desk, provider: str, trainer: Trainer) -> None:
+    runs = {run.key: run for run in desk.store.runs.at(provider)}
+    sizes = _sizes(desk)
+    listed = trainer.jobs_by_key([*runs, *sizes], desk.clock() - LOOK_BACK_S)
+    for key, jobs in listed.items():
+        if key in runs:
+            _of_run(desk, trainer, runs[key], jobs)
+        elif key in sizes:
+            _of_size(desk, trainer, sizes[key], jobs)
+        else:
+            for job in _live(jobs):
+                _alert(desk, provider, job, key, views.unknown(provider, job), None)
+
+
+def _sizes(desk: Desk) -> dict[str, Size]:
+    return {
+        size.key: Size(measurement, size.job_id)
+        for measurement in desk.store.measurements.newest(MEASUREMENTS)
+        if measurement.kind == "curve"
+        for size in TunedCurveProgress.from_json(measurement.progress).sizes
+    }
+
+
+def _of_run(desk: Desk, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
+    live = _live(jobs)
+    if run.state == "needs_human":
+        doubts.found(desk, run, next((job for job in jobs if job.id == run.job_id), jobs[0]))
+    elif run.state == "awaiting_approval" and live:
+        _take_over(desk, run, live[0])
+    elif run.state in ("training", "evaluating"):
+        _cancel_others(desk, trainer, f"Run {run.id}", run.channel, run.job_id, live)
+    elif run.state not in OPEN_RUN_STATES:
+        is_unwanted = run.state == "cancelled"
+        _after_the_end(desk, trainer, f"Run {run.id}", run.channel, live, is_unwanted=is_unwanted)
+
+
+def _of_size(desk: Desk, trainer: Trainer, size: Size, jobs: Sequence[Job]) -> None:
+    measurement, live = size.measurement, _live(jobs)
+    owner = f"Measurement m{measurement.id}"
+    if measurement.state == "running" and size.job_id:
+        _cancel_others(desk, trainer, owner, measurement.channel, size.job_id, live)
+    elif measurement.state in ("done", "failed", "cancelled"):
+        is_unwanted = measurement.state == "cancelled"
+        _after_the_end(desk, trainer, owner, measurement.channel, live, is_unwanted=is_unwanted)
+
+
+def _take_over(desk: Desk, run: Run, job: Job) -> None:
+    """Only we create jobs with its key, and only what is approved: the database was restored from before that."""
+    now, plan = desk.clock(), plan_from_json(run.plan)
+    said = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
+    changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
+    with desk.store.transaction():
+        moved = desk.store.runs.move(run, "training", now=now, **changes)
+        if moved is None:
+            return
+        desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=telling.month(now), now=now)
+        subject = f"run {run.id}"
+        desk.store.audit.add(at=now, who="finetune", action="adopted", subject=subject, detail=said)
+        approving.show_decision(desk, moved, said)
+        telling.progress(desk, moved)
+
+
+def _cancel_others(
+    desk: Desk, trainer: Trainer, owner: str, channel: str, ours: str | None, live: Sequence[Job]
+) -> None:
+    for extra in live:
+        if extra.id != ours and _cancelled(trainer, extra):
+            provider = trainer.provider.name
+            _alert(desk, provider, extra, owner, views.second(owner, provider, extra), channel)
+
+
+def _after_the_end(
+    desk: Desk, trainer: Trainer, owner: str, channel: str, live: Sequence[Job], *, is_unwanted: bool
+) -> None:
+    provider = trainer.provider.name
+    for job in live:
+        if not is_unwanted:
+            _alert(desk, provider, job, owner, views.runs_on(owner, provider, job), channel)
+        elif _cancelled(trainer, job):
+            _alert(desk, provider, job, owner, views.wanted_no_more(owner, provider, job), channel)
+
+
+def _cancelled(trainer: Trainer, job: Job) -> bool:
+    """False where it ended meanwhile."""
+    try:
+        trainer.cancel(job.id)
+    except Refused as refused:
+        log.warning("job %s: %s", job.id, refused)
+        return False
+    return True
+
+
+def _alert(desk: Desk, provider: str, job: Job, about: str, message: Message, channel: str | None) -> None:
+    """Once a job: in the channel for such things where one is set, else where its owner or the last request is."""
+    now = desk.clock()
+    where = desk.settings.slack.fallback_channel or channel or _newest_channel(desk)
+    with desk.store.transaction():
+        if not desk.store.doubts.first_seen(provider, job.id, about, now=now):
+            return
+        log.error("job %s at %s: %s", job.id, provider, message.text)
+        subject = f"job {job.id}"
+        desk.store.audit.add(at=now, who="finetune", action="stray job", subject=subject, detail=message.text)
+        if where:
+            desk.say(where, message.letter(), dedupe=f"stray {provider} {job.id}")
+
+
+def _newest_channel(desk: Desk) -> str | None:
+    return next((run.channel for run in desk.store.runs.newest(1)), None)
+
+
+def _live(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if not job.is_final]

@@ -1,0 +1,321 @@
+"""The SQL of each step in migrations.py. What is released is never changed."""
+
+FIRST_SCHEMA = """
+CREATE TABLE datasets (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('received', 'checking', 'ready', 'refused')),
+    channel TEXT NOT NULL,
+    uploaded_by TEXT NOT NULL,
+    filename TEXT NOT NULL,
+    source TEXT NOT NULL,
+    text_column TEXT,
+    label_column TEXT,
+    sha256 TEXT,
+    report TEXT,
+    refusal TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    UNIQUE (name, version)
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    plan_hash TEXT NOT NULL UNIQUE,
+    plan TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('awaiting_approval', 'approved', 'creating', 'training',
+        'evaluating', 'done', 'rejected', 'expired', 'cancelled', 'failed', 'needs_human')),
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    requester TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    job_id TEXT,
+    file_id TEXT,
+    model TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    state_since REAL NOT NULL,
+    progress TEXT,
+    result TEXT,
+    error TEXT,
+    reserved_micros INTEGER NOT NULL DEFAULT 0,
+    actual_micros INTEGER,
+    cancel_asked_by TEXT,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE approvals (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    plan_hash TEXT NOT NULL,
+    person TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('approve', 'reject')),
+    reason TEXT,
+    at REAL NOT NULL,
+    UNIQUE (run_id, person)
+);
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    month TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('reserve', 'settle', 'release')),
+    micros INTEGER NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (run_id, kind)
+);
+CREATE TABLE answers (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    arm TEXT NOT NULL CHECK (arm IN ('base', 'tuned')),
+    row INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    correct INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (run_id, arm, row)
+);
+CREATE TABLE models (
+    name TEXT PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    provider TEXT NOT NULL,
+    provider_model TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('candidate', 'promoted', 'retired')),
+    created_at REAL NOT NULL
+);
+CREATE TABLE asks (
+    id INTEGER PRIMARY KEY,
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    model TEXT NOT NULL,
+    text TEXT NOT NULL,
+    created_at REAL NOT NULL
+);
+CREATE TABLE deliveries (
+    id TEXT PRIMARY KEY,
+    at REAL NOT NULL
+);
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('post', 'edit', 'ephemeral', 'direct', 'file')),
+    channel TEXT NOT NULL,
+    person TEXT,
+    card TEXT,
+    thread TEXT,
+    private INTEGER NOT NULL DEFAULT 0,
+    body TEXT NOT NULL,
+    dedupe TEXT UNIQUE,
+    state TEXT NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'sent', 'dead')),
+    due_at REAL NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    created_at REAL NOT NULL
+);
+CREATE INDEX outbox_due ON outbox (state, due_at);
+CREATE TABLE cards (
+    name TEXT PRIMARY KEY,
+    channel TEXT NOT NULL,
+    ts TEXT NOT NULL
+);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER approvals_are_append_only_update BEFORE UPDATE ON approvals
+    BEGIN SELECT RAISE(ABORT, 'approvals are append-only'); END;
+CREATE TRIGGER approvals_are_append_only_delete BEFORE DELETE ON approvals
+    BEGIN SELECT RAISE(ABORT, 'approvals are append-only'); END;
+"""
+
+EVIDENCE = """
+ALTER TABLE answers ADD COLUMN came_at REAL;
+CREATE TABLE dataset_settings (
+    name TEXT PRIMARY KEY,
+    bar REAL,
+    task_kind TEXT,
+    prompt TEXT,
+    updated_by TEXT NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE waivers (
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL UNIQUE REFERENCES datasets (id),
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE TABLE cleanings (
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    person TEXT NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (dataset_id, person)
+);
+CREATE TABLE estimates (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    person TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('shown', 'wanted', 'shared')),
+    at REAL NOT NULL
+);
+CREATE TABLE measurements (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('ladder', 'curve')),
+    state TEXT NOT NULL CHECK (state IN ('asked', 'running', 'done', 'failed', 'cancelled')),
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    channel TEXT NOT NULL,
+    requested_by TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    progress TEXT,
+    result TEXT,
+    error TEXT,
+    month TEXT,
+    reserved_micros INTEGER NOT NULL DEFAULT 0,
+    actual_micros INTEGER,
+    cancel_asked_by TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE replies (
+    key TEXT PRIMARY KEY,
+    model TEXT NOT NULL,
+    text TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    at REAL NOT NULL
+);
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    filename TEXT NOT NULL,
+    source TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('received', 'ready', 'refused')),
+    channel TEXT NOT NULL,
+    uploaded_by TEXT NOT NULL,
+    sha256 TEXT,
+    passages INTEGER,
+    refusal TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE TABLE preferences (
+    id INTEGER PRIMARY KEY,
+    measurement_id INTEGER NOT NULL REFERENCES measurements (id),
+    row INTEGER NOT NULL,
+    first_arm TEXT NOT NULL,
+    second_arm TEXT NOT NULL,
+    person TEXT NOT NULL,
+    choice TEXT NOT NULL CHECK (choice IN ('first', 'second', 'tie')),
+    at REAL NOT NULL,
+    UNIQUE (measurement_id, row, first_arm, second_arm, person)
+);
+CREATE TRIGGER waivers_are_append_only_update BEFORE UPDATE ON waivers
+    BEGIN SELECT RAISE(ABORT, 'waivers are append-only'); END;
+CREATE TRIGGER waivers_are_append_only_delete BEFORE DELETE ON waivers
+    BEGIN SELECT RAISE(ABORT, 'waivers are append-only'); END;
+"""
+
+MONEY = """
+CREATE TABLE freezes (
+    id INTEGER PRIMARY KEY,
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    at REAL NOT NULL,
+    lifted_at REAL
+);
+CREATE UNIQUE INDEX one_freeze_stands ON freezes (lifted_at IS NULL) WHERE lifted_at IS NULL;
+CREATE TABLE unfreezes (
+    id INTEGER PRIMARY KEY,
+    freeze_id INTEGER NOT NULL REFERENCES freezes (id),
+    person TEXT NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (freeze_id, person)
+);
+CREATE TABLE budget_warnings (
+    month TEXT NOT NULL,
+    percent INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (month, percent)
+);
+CREATE TABLE replacements (
+    run_id INTEGER PRIMARY KEY REFERENCES runs (id),
+    by_run_id INTEGER NOT NULL REFERENCES runs (id),
+    linked_at REAL
+);
+CREATE TRIGGER freezes_are_never_forgotten BEFORE DELETE ON freezes
+    BEGIN SELECT RAISE(ABORT, 'freezes are kept'); END;
+CREATE TRIGGER unfreezes_are_append_only_update BEFORE UPDATE ON unfreezes
+    BEGIN SELECT RAISE(ABORT, 'words against a freeze are append-only'); END;
+CREATE TRIGGER unfreezes_are_append_only_delete BEFORE DELETE ON unfreezes
+    BEGIN SELECT RAISE(ABORT, 'words against a freeze are append-only'); END;
+"""
+
+POLICY = """
+CREATE TABLE warnings_of_budgets (
+    month TEXT NOT NULL,
+    whose TEXT NOT NULL,
+    percent INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (month, whose, percent)
+);
+INSERT INTO warnings_of_budgets SELECT month, 'team', percent, at FROM budget_warnings;
+DROP TABLE budget_warnings;
+ALTER TABLE warnings_of_budgets RENAME TO budget_warnings;
+CREATE TABLE voids (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    person TEXT NOT NULL,
+    why TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (run_id, person)
+);
+CREATE TRIGGER voids_are_append_only_update BEFORE UPDATE ON voids
+    BEGIN SELECT RAISE(ABORT, 'voided approvals are append-only'); END;
+CREATE TRIGGER voids_are_append_only_delete BEFORE DELETE ON voids
+    BEGIN SELECT RAISE(ABORT, 'voided approvals are append-only'); END;
+"""
+
+CERTAINTY = """
+CREATE TABLE words_on_doubts (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    since REAL NOT NULL,
+    choice TEXT NOT NULL CHECK (choice IN ('retry', 'adopt', 'give_up')),
+    job_id TEXT,
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL,
+    outcome TEXT
+);
+CREATE UNIQUE INDEX one_open_word_a_person ON words_on_doubts (run_id, since, person) WHERE outcome IS NULL;
+CREATE TRIGGER words_on_doubts_are_kept BEFORE DELETE ON words_on_doubts
+    BEGIN SELECT RAISE(ABORT, 'words on doubts are kept'); END;
+CREATE TABLE stray_jobs (
+    provider TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (provider, job_id)
+);
+ALTER TABLE deliveries ADD COLUMN body TEXT;
+ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+"""

@@ -1,0 +1,148 @@
+"""Log lines: JSON with a reference that the user read too, found by `finetune log`, and no secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bot import logs
+from bot.cli import main
+from bot.workflows import overview
+from tests.bot.test_story_inbox import environment
+from tests.bot.world import World
+
+SECRET = "s3cret-of-the-test"
+REFERENCE = re.compile(rf"Reference: ([{logs.LETTERS}]{{8}})")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    logs.set_up(tmp_path, [SECRET], "json")
+    yield tmp_path
+    for handler in root.handlers:
+        if handler not in before:
+            handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def lines(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / logs.FILE).read_text().splitlines()]
+
+
+def test_each_line_is_json_with_a_reference_and_what_belongs_together_has_the_same(folder: Path) -> None:
+    log = logging.getLogger("bot.test")
+    with logs.referenced() as known:
+        log.warning("one\nwith a line's end")
+        log.error("two")
+    log.error("elsewhere")
+    one, two, other = lines(folder)
+    assert one["ref"] == two["ref"] == known != other["ref"] and len(other["ref"]) == logs.LENGTH
+    assert (one["level"], one["logger"], one["message"]) == ("warning", "bot.test", "one\nwith a line's end")
+    assert one["at"].endswith("+00:00")
+    assert [line["message"] for line in logs.find(folder, known)] == ["one\nwith a line's end", "two"]
+
+
+def test_no_key_of_ours_is_written_also_not_within_a_traceback(folder: Path) -> None:
+    try:
+        raise ValueError(f"Bearer {SECRET} refused")
+    except ValueError:
+        logging.getLogger("bot.test").exception("calling with %s and xoxb-123456789-abcdef", SECRET)
+    text = (folder / logs.FILE).read_text()
+    assert SECRET not in text and "xoxb-123" not in text and text.count(logs.BLOT) >= 3
+    assert json.loads(text)["error"].startswith("Traceback")
+
+
+def test_the_file_is_its_owner_s_alone_and_a_line_cut_off_by_a_kill_is_left_out(folder: Path) -> None:
+    logging.getLogger("bot.test").error("whole")
+    (only,) = lines(folder)
+    with (folder / logs.FILE).open("a") as file:
+        file.write('{"ref": "' + only["ref"] + '", "mess')
+    assert len(list(logs.find(folder, only["ref"]))) == 1
+
+
+def test_text_on_a_terminal_has_the_reference_too(tmp_path: Path) -> None:
+    record = logging.LogRecord("bot.test", logging.INFO, "", 0, f"hello {SECRET}", None, None)
+    record.ref = "K7Q2M9XA"
+    said = logs.TextLines(logs.Blotting([SECRET])).format(record)
+    assert "INFO K7Q2M9XA bot.test: hello [secret]" in said
+
+
+def test_a_command_that_fails_tells_the_reference_under_which_the_log_has_the_cause(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "status", _broken)
+    said = world.type("/finetune status")
+    found = REFERENCE.search(said)
+    assert found and "nothing was changed" in said
+    (line,) = logs.find(folder, found[1])
+    assert line["message"] == "a listener failed" and "no such luck" in str(line["error"])
+
+
+def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_mended(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_approved()
+    world.until_state("training")
+    with monkeypatch.context() as patch:
+        patch.setattr("bot.workflows.training.follow", _broken)
+        world.pass_time(60)
+        world.tick(2)
+    said = world.said("Something in the bot went wrong at this step")
+    found = REFERENCE.search(said)
+    assert found and "run 1: its step failed" in [line["message"] for line in logs.find(folder, found[1])]
+    world.pass_time(60)
+    world.until_state("done")
+
+
+def test_finetune_log_shows_the_lines_of_a_reference(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "finetune.toml"
+    config.write_text('data = "."\n')
+    monkeypatch.setenv("FINETUNE_CONFIG", str(config))
+    with logs.referenced() as known:
+        logging.getLogger("bot.test").error("the cause")
+    found = CliRunner().invoke(main, ["log", known.lower()])
+    assert found.exit_code == 0 and "error bot.test: the cause" in found.stdout
+    kept = CliRunner().invoke(main, ["log", known, "--json"])
+    assert json.loads(kept.stdout)["ref"] == known
+    missing = CliRunner().invoke(main, ["log", "NOSUCH22"])
+    assert missing.exit_code == 1 and "has the reference NOSUCH22" in missing.stderr
+
+
+@pytest.mark.slow
+def test_a_bot_that_no_terminal_shows_logs_json_to_stderr_and_to_its_file(world: World) -> None:
+    world.stop()
+    with subprocess.Popen(
+        [sys.executable, "-m", "bot", "run"],
+        env=environment(world),
+        cwd=world.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as bot:
+        assert bot.stdout is not None and "is running" in bot.stdout.readline()
+        bot.terminate()
+        try:
+            said = bot.communicate(timeout=30)[1]
+        finally:
+            bot.kill()
+    assert [json.loads(line)["ref"] for line in said.splitlines()]
+    file = (world.folder / "data") / logs.FILE
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.read_text() == said
+
+
+def _broken(*args: object, **kwargs: object) -> None:
+    raise RuntimeError("no such luck")

@@ -1,0 +1,224 @@
+"""A run that needs a person: what approvers decide is looked at where the job would be, and never paid twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import Person
+from bot.workflows import training
+from bot.workflows.training import MAX_CREATES, SETTLE_S
+from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, World
+from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
+
+CREATE, LIST = f"POST {JOBS}", f"GET {JOBS}"
+
+
+def in_doubt(world: World) -> None:
+    """Creates without an answer, until a person is needed; none has arrived."""
+    world.company.fail(CREATE, NOTHING_BUT_500, times=MAX_CREATES)
+    world.start_approved()
+    for _ in range(MAX_CREATES):
+        world.tick(2)
+        world.pass_time(SETTLE_S)
+    world.until_state("needs_human")
+    world.company.forgive(CREATE)
+
+
+def decide(world: World, user: Person, button: str, **answers: str) -> None:
+    world.click(user, button)
+    sent = world.slack.submit_modal(user.id, {"reason": "I looked there", **answers})
+    assert sent.closed, sent.errors
+    world.tick(2)
+
+
+def acts(world: World) -> list[tuple[str, str]]:
+    return [(one.who, one.action) for one in world.store.audit.entries("run 1")]
+
+
+def hidden_job(world: World) -> str:
+    """A job of the run at the company that no list shows; its id."""
+    run = world.run()
+    trainer = world.service.desk.trainers["acme"]
+    plan = training.plan_from_json(run.plan)
+    file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
+    ready = training.jobs.Ready(file)
+    job = trainer.create(training._spec(run, plan, ready))
+    world.company.service.list_lag_s = 3600
+    return job.id
+
+
+def test_the_card_says_what_is_reserved_and_which_key_to_look_for(world: World) -> None:
+    in_doubt(world)
+    card = world.said("needs a person", "without a clear answer", "stay reserved", "finetune_key")
+    assert world.run().key in card
+    for button in ("doubt_retry", "doubt_adopt", "doubt_give_up"):
+        assert world.has_button(button)
+    assert "without a clear answer" in world.type("/finetune status 1")
+    assert any("needs a person" in text for text in world.dms())
+
+
+def test_two_approvers_say_it_was_never_started_and_it_is_looked_for_before_it_is_created(
+    world: World,
+) -> None:
+    in_doubt(world)
+    decide(world, BEN, "doubt_retry")
+    world.pass_time(SETTLE_S)
+    world.tick(5)
+    assert world.run().state == "needs_human" and world.jobs() == 0, "one word is not enough"
+    assert world.said(f"<@{BEN.id}> says that it was never started", "One more approver has to say so")
+    decide(world, CLEO, "doubt_retry")
+    assert world.run().state == "creating" and world.jobs() == 0
+    world.tick(3)
+    assert world.jobs() == 0, "it is looked for before"
+    world.pass_time(SETTLE_S)
+    world.until_state("done")
+    assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
+    assert [(BEN.id, "retry"), (CLEO.id, "retry"), ("finetune", "tried again")] == acts(world)[-6:-3]
+    assert world.said("It is tried again", f"<@{BEN.id}> and <@{CLEO.id}>")
+    assert world.said("held-out rows")
+
+
+def test_one_person_counts_once(world: World) -> None:
+    in_doubt(world)
+    decide(world, BEN, "doubt_retry")
+    world.click(BEN, "doubt_retry")
+    sent = world.slack.submit_modal(BEN.id, {"reason": "again"})
+    assert "decided already" in sent.errors["reason"]
+    assert world.run().state == "needs_human"
+
+
+def test_a_job_that_both_overlooked_is_taken_over_and_not_created_again(world: World) -> None:
+    in_doubt(world)
+    job = hidden_job(world)
+    world.company.service.list_lag_s = 0
+    decide(world, BEN, "doubt_retry")
+    decide(world, CLEO, "doubt_retry")
+    assert (world.run().job_id, world.jobs()) == (job, 1)
+    assert world.said("was found there and is taken over, not created again")
+
+
+def test_a_named_job_is_checked_there_and_followed(world: World) -> None:
+    in_doubt(world)
+    job = hidden_job(world)
+    decide(world, BEN, "doubt_adopt", job=job)
+    assert (world.run().state, world.run().job_id) == ("training", job)
+    assert world.said(f"Job {job} is taken over", "It carries our key")
+    world.until_state("done")
+    assert world.jobs() == 1 and world.company.count(CREATE) == MAX_CREATES + 1  # the hidden one
+
+
+@pytest.mark.parametrize(("job", "why"), [("ftjob-99", "No fine-tuning job"), ("<!channel>", "refused")])
+def test_a_job_that_is_not_there_is_not_taken_over_and_may_be_named_anew(
+    world: World, job: str, why: str
+) -> None:
+    in_doubt(world)
+    decide(world, BEN, "doubt_adopt", job=job)
+    said = world.said("Not carried out", why)
+    assert world.run().state == "needs_human" and "<!channel>" not in said
+    decide(world, BEN, "doubt_adopt", job=hidden_job(world))
+    assert world.run().state == "training"
+
+
+def test_the_job_of_another_run_or_another_model_is_not_taken_over(world: World) -> None:
+    in_doubt(world)
+    service = world.company.service
+    first = hidden_job(world)
+    service.jobs[first].request["metadata"]["finetune_key"] = "ft-another"
+    decide(world, BEN, "doubt_adopt", job=first)
+    assert world.said("carries the key of something else")
+    service.jobs[first].request["metadata"].clear()
+    service.jobs[first].request["model"] = "acme-huge"
+    decide(world, BEN, "doubt_adopt", job=first)
+    assert world.said("trains acme-huge")
+    service.jobs[first].request["model"] = "acme-small"
+    service.jobs[first].created -= 90_000
+    decide(world, BEN, "doubt_adopt", job=first)
+    assert world.said("was created before this run")
+    assert world.run().state == "needs_human"
+
+
+def test_given_up_by_two_the_money_is_free_again(world: World) -> None:
+    in_doubt(world)
+    decide(world, BEN, "doubt_give_up")
+    assert set(world.ledger()) == {"reserve"}
+    decide(world, CLEO, "doubt_give_up")
+    assert world.run().state == "cancelled" and world.ledger()["settle"] == 0
+    assert world.said("Given up by", "No job was found there")
+    assert world.said("Run 1 was cancelled") and any("Given up" in text for text in world.dms())
+
+
+def test_given_up_a_job_that_is_there_is_cancelled_and_what_it_cost_is_settled(world: World) -> None:
+    in_doubt(world)
+    job = hidden_job(world)
+    world.company.service.list_lag_s = 0
+    decide(world, BEN, "doubt_give_up")
+    decide(world, CLEO, "doubt_give_up")
+    world.until_state("cancelled")
+    assert world.company.service.jobs[job].is_cancelled and "settle" in world.ledger()
+
+
+def test_given_up_where_the_company_takes_no_key_the_run_still_ends(world: World) -> None:
+    in_doubt(world)
+    world.company.key = "sk-another"
+    decide(world, BEN, "doubt_retry")
+    decide(world, CLEO, "doubt_retry")
+    assert world.said("Not carried out", "the job can't be looked for")
+    decide(world, BEN, "doubt_give_up")
+    decide(world, CLEO, "doubt_give_up")
+    assert world.run().state == "cancelled" and world.said("could not be seen")
+
+
+def test_a_company_that_is_away_is_looked_at_again_before_anything_is_given_up(world: World) -> None:
+    in_doubt(world)
+    world.company.fail(LIST, NOTHING_BUT_500, times=3)
+    decide(world, BEN, "doubt_give_up")
+    decide(world, CLEO, "doubt_give_up")
+    assert world.run().state == "needs_human" and world.said("Looking again")
+    world.company.forgive(LIST)
+    world.pass_time(20)
+    world.until_state("cancelled")
+
+
+@pytest.mark.parametrize("person", [ANA, EVE, GUS], ids=lambda person: person.name)
+def test_only_approvers_decide(world: World, person: Person) -> None:
+    in_doubt(world)
+    assert "Only" in world.answer_to_click(person, "doubt_give_up")
+    assert world.store.doubts.of(world.run()) == []
+
+
+def test_a_word_of_who_is_no_approver_any_more_does_not_count(world: World) -> None:
+    in_doubt(world)
+    decide(world, BEN, "doubt_give_up")
+    world.rules.approvers = (CLEO.id, DORA.id)
+    world.restart()
+    decide(world, CLEO, "doubt_give_up")
+    assert world.run().state == "needs_human"
+    decide(world, DORA, "doubt_give_up")
+    assert world.run().state == "cancelled"
+
+
+def test_decisions_outlive_a_restart_at_every_tick(world: World) -> None:
+    in_doubt(world)
+    decide(world, BEN, "doubt_retry")
+    decide(world, CLEO, "doubt_retry")
+    world.company.fail(CREATE, COMMIT_THEN_500)
+    for _ in range(6):
+        world.restart()
+        world.pass_time(SETTLE_S / 3)
+        world.tick()
+    world.until_state("done")
+    assert world.jobs() == 1
+
+
+def test_an_extra_job_that_ended_meanwhile_stops_nothing(world: World) -> None:
+    """A no to cancelling a second job says nothing about the first: it was once taken for 'nothing was started'."""
+    run = world.start_approved()
+    trainer = world.service.desk.trainers["acme"]
+    plan = training.plan_from_json(run.plan)
+    file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
+    for _ in range(2):
+        trainer.create(training._spec(run, plan, training.jobs.Ready(file)))
+    world.company.fail(f"POST {JOBS}/ftjob-2/cancel", COMMIT_THEN_500.__class__(commit=False, status=400))
+    world.tick(2)
+    assert (world.run().state, world.run().job_id) == ("training", "ftjob-1")

@@ -1,0 +1,138 @@
+"""All jobs at a provider that carry a key of ours: a second one is cancelled, one that no run knows is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.workflows import strays
+from storage.backups import back_up
+from storage.restoring import restore
+from tests.bot.test_story_doubt import hidden_job, in_doubt
+from tests.bot.world import JOBS, PRIVATE, PUBLIC, Rules, World
+from tests.peers.hosted import NOTHING_BUT_500
+
+
+def sweep(world: World) -> None:
+    strays.sweep(world.service.desk)
+    world.send()
+
+
+def copy_of_job(world: World, first: str = "ftjob-1", **metadata: str) -> str:
+    """A second job at the company, as a create that was believed lost would make it."""
+    service = world.company.service
+    job = replace(service.jobs[first], id=f"ftjob-{len(service.jobs) + 1}")
+    job.request = {**job.request, "metadata": {**job.request["metadata"], **metadata}}
+    service.jobs[job.id] = job
+    return job.id
+
+
+@pytest.fixture
+def trains(world: World) -> World:
+    world.company.service.stages = ("running",) * 99 + ("succeeded",)
+    world.start_approved()
+    world.until_state("training")
+    return world
+
+
+def live(world: World) -> list[str]:
+    return [job.id for job in world.company.service.jobs.values() if not job.is_cancelled]
+
+
+def test_a_second_job_of_a_run_that_shows_up_late_is_cancelled_and_said(trains: World) -> None:
+    copy_of_job(trains)
+    sweep(trains)
+    assert live(trains) == ["ftjob-1"] and trains.run().job_id == "ftjob-1"
+    assert trains.said("Run 1 had a second job", "ftjob-2", "was cancelled")
+    said = trains.texts()
+    sweep(trains)
+    assert trains.texts() == said, "it is said once"
+    assert [one.action for one in trains.store.audit.entries("job ftjob-2")] == ["stray job"]
+
+
+def test_ours_is_kept_also_where_the_other_one_is_older(trains: World) -> None:
+    second = copy_of_job(trains)
+    trains.company.service.jobs[second].created -= 60
+    sweep(trains)
+    assert live(trains) == ["ftjob-1"]
+
+
+def test_a_job_that_no_run_knows_goes_on_and_is_said_once_with_what_a_person_can_do(
+    make_world: object,
+) -> None:
+    world: World = make_world(Rules(fallback=PUBLIC.id))  # type: ignore[operator]
+    world.company.service.stages = ("running",) * 99
+    world.start_approved()
+    world.until_state("training")
+    copy_of_job(world, finetune_key="ft-of-another", run="8")
+    sweep(world)
+    sweep(world)
+    assert live(world) == ["ftjob-1", "ftjob-2"]
+    said = [text for text in world.texts(PUBLIC) if "no run here knows it" in text]
+    assert len(said) == 1 and "ftjob-2" in said[0] and "run 8" in said[0] and "Cancel it there" in said[0]
+
+
+def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(world: World) -> None:
+    world.company.service.stages = ("running",) * 20 + ("succeeded",)
+    world.start()
+    settings = world.service.settings
+    backup = back_up(settings.database, world.folder / "backup", now=world.clock, files=settings.files).path
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    world.stop()
+    restore(backup, settings.database, settings.files, now=world.clock)
+    world.boot()
+    assert world.run().state == "awaiting_approval"
+    sweep(world)
+    assert (world.run().state, world.run().job_id) == ("training", "ftjob-1")
+    assert world.ledger()["reserve"] == world.run().reserved_micros > 0
+    world.tick(2)
+    assert world.said("It was started before a backup was restored")
+    world.until_state("done")
+    assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
+
+
+def test_a_run_in_doubt_whose_job_shows_up_goes_on_without_anybody(world: World) -> None:
+    in_doubt(world)
+    job = hidden_job(world)
+    sweep(world)
+    assert world.run().state == "needs_human"
+    world.company.service.list_lag_s = 0
+    sweep(world)
+    assert (world.run().state, world.run().job_id) == ("training", job)
+    assert world.said("was found there and is taken over")
+    world.until_state("done")
+
+
+def test_a_job_of_a_cancelled_run_is_cancelled_there_that_of_a_failed_one_is_said(trains: World) -> None:
+    store = trains.store
+    store.runs.move(trains.run(), "failed", now=trains.clock)
+    sweep(trains)
+    assert live(trains) == ["ftjob-1"] and trains.said("Run 1 is over, and its job still runs")
+    store.runs.move(trains.run(), "cancelled", now=trains.clock)
+    copy_of_job(trains)
+    sweep(trains)
+    assert live(trains) == [] and trains.said("Run 1 was cancelled, and its job still ran", "ftjob-2")
+
+
+def test_a_company_that_is_away_stops_no_look(trains: World) -> None:
+    trains.company.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
+    sweep(trains)
+    copy_of_job(trains)
+    sweep(trains)
+    assert live(trains) == ["ftjob-1"]
+
+
+def test_a_size_of_a_curve_has_one_job_too(make_world: object) -> None:
+    from tests.bot.test_story_curve_tuned import agreed, until_size, with_short_trainings
+    from tests.bot.test_story_ladder import PRICES
+
+    world = with_short_trainings(make_world(Rules(more=PRICES)))  # type: ignore[operator]
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "training")
+    copy_of_job(world)
+    sweep(world)
+    assert live(world) == ["ftjob-1"] and world.said("Measurement m1 had a second job", channel=PRIVATE)

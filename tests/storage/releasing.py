@@ -1,0 +1,141 @@
+"""`python -m tests.storage.releasing`: writes the SQL dump of each schema but the newest that has none, with rows.
+
+A dump that is there is never written again: it is what a user of that release has on disk. Whoever adds a migration
+adds rows for its tables to ROWS, runs this, and commits the dump of the schema that was the newest until then.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3 as plain_sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from storage.chain import GENESIS, entry_hash
+from storage.driver import SqliteUtils, sqlite3
+from storage.migrations import migrations
+
+RELEASED = Path(__file__).parent / "released"
+ROWS: dict[str, str] = {
+    "m001_first_schema": """
+INSERT INTO datasets (id, name, version, state, channel, uploaded_by, filename, source, sha256, report, created_at,
+    updated_at) VALUES (1, 'tickets', 1, 'ready', 'C1', 'U1', 'tickets.csv', 'F1', 'ab12', '{}', 100.0, 101.5);
+INSERT INTO runs (id, plan_hash, plan, key, state, dataset_id, requester, channel, provider, job_id, file_id, model,
+    state_since, progress, reserved_micros, created_at, updated_at)
+    VALUES (1, 'hash-1', '{"dataset": "tickets"}', 'ft-1', 'training', 1, 'U1', 'C1', 'openai', 'ftjob-1', 'file-1',
+    NULL, 120.0, '{"step": 3}', 2500000, 110.0, 125.0);
+INSERT INTO runs (id, plan_hash, plan, key, state, dataset_id, requester, channel, provider, state_since, error,
+    reserved_micros, actual_micros, cancel_asked_by, created_at, updated_at)
+    VALUES (2, 'hash-2', '{"dataset": "tickets"}', 'ft-2', 'cancelled', 1, 'U2', 'C1', 'openai', 130.0,
+    'Cancelled by <@U2>.', 100, 0, 'U2', 111.0, 131.0);
+INSERT INTO approvals (id, run_id, plan_hash, person, decision, reason, at)
+    VALUES (1, 1, 'hash-1', 'U3', 'approve', NULL, 119.0);
+INSERT INTO ledger (id, run_id, month, kind, micros, at) VALUES (1, 1, '2026-11', 'reserve', 2500000, 119.0);
+INSERT INTO answers (run_id, arm, row, text, correct, prompt_tokens, completion_tokens, seconds)
+    VALUES (1, 'base', 0, 'refund', 1, 12, 1, 0.25);
+INSERT INTO models (name, run_id, provider, provider_model, state, created_at)
+    VALUES ('tickets-1', 1, 'openai', 'ft:gpt:1', 'candidate', 140.0);
+INSERT INTO asks (id, person, channel, model, text, created_at)
+    VALUES (1, 'U1', 'C1', 'tickets-1', 'where is it?', 141.0);
+INSERT INTO deliveries (id, at) VALUES ('event Ev1', 142.0);
+INSERT INTO outbox (id, kind, channel, person, card, thread, private, body, dedupe, state, due_at, tries, created_at)
+    VALUES (1, 'post', 'C1', NULL, 'run 1', NULL, 0, '{"text": "queued"}', 'run 1', 'due', 143.0, 2, 143.0);
+INSERT INTO cards (name, channel, ts) VALUES ('plan 1', 'C1', '1700000000.000100');
+""",
+    "m002_evidence": """
+INSERT INTO dataset_settings (name, bar, task_kind, prompt, updated_by, updated_at)
+    VALUES ('tickets', 0.9, 'style', 'Answer in a word.', 'U1', 200.0);
+INSERT INTO waivers (id, dataset_id, person, reason, at) VALUES (1, 1, 'U3', 'names are public', 201.0);
+INSERT INTO cleanings (id, dataset_id, person, at) VALUES (1, 1, 'U1', 202.0);
+INSERT INTO estimates (id, dataset, asked, channel, person, state, at)
+    VALUES (1, 'tickets', 'tickets volume=10M', 'C1', 'U1', 'shown', 203.0);
+INSERT INTO measurements (id, kind, state, dataset_id, channel, requested_by, plan, progress, month, reserved_micros,
+    created_at, updated_at) VALUES (1, 'ladder', 'asked', 1, 'C1', 'U1', '{}', NULL, '2026-11', 5000, 204.0, 204.0);
+INSERT INTO replies (key, model, text, prompt_tokens, completion_tokens, seconds, at)
+    VALUES ('k1', 'openai/gpt', 'refund', 12, 1, 0.3, 205.0);
+INSERT INTO documents (id, dataset, filename, source, state, channel, uploaded_by, created_at, updated_at)
+    VALUES (1, 'tickets', 'terms.md', 'F2', 'received', 'C1', 'U1', 206.0, 206.0);
+INSERT INTO preferences (id, measurement_id, row, first_arm, second_arm, person, choice, at)
+    VALUES (1, 1, 3, 'zero', 'tuned', 'U2', 'tie', 207.0);
+""",
+    "m003_pauses": "UPDATE runs SET wish = 'pause', wished_by = 'U1' WHERE id = 1;",
+    "m004_money": """
+INSERT INTO freezes (id, person, reason, channel, at) VALUES (1, 'U3', 'the bill looks odd', 'C1', 300.0);
+INSERT INTO unfreezes (id, freeze_id, person, at) VALUES (1, 1, 'U3', 301.0);
+INSERT INTO budget_warnings (month, percent, at) VALUES ('2026-11', 50, 302.0);
+INSERT INTO replacements (run_id, by_run_id, linked_at) VALUES (2, 1, NULL);
+""",
+    "m005_policy": """
+INSERT INTO voids (run_id, person, why, at) VALUES (1, 'U3', 'is no approver any more', 400.0);
+INSERT INTO budget_warnings (month, whose, percent, at) VALUES ('2026-11', 'channel C1', 80, 401.0);
+""",
+    "m006_certainty": """
+INSERT INTO words_on_doubts (id, run_id, since, choice, job_id, person, reason, at)
+    VALUES (1, 1, 120.0, 'adopt', 'ftjob-1', 'U3', 'it is listed there', 500.0);
+INSERT INTO stray_jobs (provider, job_id, key, at) VALUES ('openai', 'ftjob-9', 'ft-9', 501.0);
+INSERT INTO deliveries (id, at, body) VALUES ('event Ev2', 502.0, '{"type": "event_callback"}');
+""",
+}
+ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
+
+
+def names() -> list[str]:
+    """Of all schemas, oldest first."""
+    return [one.name for one in migrations.pending(SqliteUtils(memory=True))]
+
+
+def path_of(name: str) -> Path:
+    return RELEASED / f"{name}.sql"
+
+
+def dump(name: str) -> str:
+    """A database of that release as SQL text: each of its migrations, with rows of before it, as users have them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "finetune.db"
+        _fill(SqliteUtils(sqlite3.connect(str(path), isolation_level=None)), name)
+        with closing(plain_sqlite3.connect(path)) as connection:  # ours has no iterdump
+            return "\n".join(connection.iterdump()) + "\n"
+
+
+def _fill(database: SqliteUtils, name: str) -> None:
+    for number, step in enumerate(names()):
+        later = names()[number + 1 :]
+        migrations.apply(database, stop_before=later or None)
+        for statement in _statements(ROWS.get(step, "")):
+            database.execute(statement)
+        if number == 0:
+            _write_log(database)
+        if step == name:
+            break
+    database.execute("UPDATE _sqlite_migrations SET applied_at = '2026-11-25 00:00:00+00:00'")
+    database.conn.close()
+
+
+def load(text: str, path: Path) -> None:
+    """The dump as a database file."""
+    connection = sqlite3.connect(str(path))
+    connection.executescript(text)
+    connection.close()
+
+
+def _write_log(database: SqliteUtils) -> None:
+    previous = GENESIS
+    for number, (who, action, subject, detail) in enumerate(ACTS, start=1):
+        at = 100.0 + number
+        hashed = entry_hash(previous, at, who, action, subject, detail)
+        values = (number, at, who, action, subject, detail, previous, hashed)
+        database.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        previous = hashed
+
+
+def _statements(script: str) -> Iterator[str]:
+    yield from (one for one in re.split(r";\n?$", script, flags=re.MULTILINE) if one.strip())
+
+
+if __name__ == "__main__":
+    for each in names()[:-1]:
+        if not path_of(each).exists():
+            path_of(each).write_text(dump(each), encoding="utf-8")
+            print(f"wrote {path_of(each)}")

@@ -1,0 +1,76 @@
+"""A database of each release opens with the newest code: its rows are kept, and its schema is that of a new one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.driver import sqlite3
+from storage.store import Store
+from tests.storage.releasing import load, names, path_of
+
+RELEASES = [path.stem for path in sorted(path_of("x").parent.glob("*.sql"))]
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def test_every_schema_but_the_newest_is_kept_as_a_dump() -> None:
+    missing = set(names()[:-1]) - set(RELEASES)
+    assert not missing, (
+        f"`python -m tests.storage.releasing` writes the dump of {missing}; add rows for it first"
+    )
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_table_of_a_dump_has_a_row(release: str, tmp_path: Path) -> None:
+    load(path_of(release).read_text(), tmp_path / "old.db")
+    assert [name for name, rows in tables(tmp_path / "old.db").items() if not rows] == []
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_database_of_that_release_migrates_with_its_rows_kept(release: str, tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    load(path_of(release).read_text(), path)
+    before = tables(path)
+    store = Store(path)
+    store.close()
+    after = tables(path)
+    for name, rows in before.items():
+        kept = [{column: row[column] for column in rows[0]} for row in after[name]]
+        assert kept == rows, name
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_it_then_has_the_schema_of_a_new_one_and_goes_on_being_used(release: str, tmp_path: Path) -> None:
+    load(path_of(release).read_text(), tmp_path / "finetune.db")
+    old, new = Store(tmp_path / "finetune.db"), Store(tmp_path / "new.db")
+    assert schema(old) == schema(new)
+    assert old.audit.first_broken() is None
+    assert [run.id for run in old.runs.open()] == [1] and old.committed("2026-11") >= 2_500_000
+    assert old.outbox.due(1_000.0)[0].body == {"text": "queued"}
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        old.database.change("UPDATE audit SET who = 'U9' WHERE id = 1")
+    old.close()
+    new.close()
+
+
+def tables(path: Path) -> Tables:
+    connection = sqlite3.connect(str(path))
+    connection.row_factory = sqlite3.Row
+    found = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%sqlite%'"
+    )
+    all_rows = {
+        name: [dict(row) for row in connection.execute(f'SELECT * FROM "{name}" ORDER BY rowid')]  # noqa: S608
+        for (name,) in found.fetchall()
+    }
+    connection.close()
+    return all_rows
+
+
+def schema(store: Store) -> dict[str, str]:
+    """Without the order in which columns came."""
+    rows = store.database.rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {row["name"]: " ".join(sorted(re.split(r"[\s,()\"]+", row["sql"]))) for row in rows}
