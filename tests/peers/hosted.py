@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -112,6 +113,11 @@ class Hosted:
 class _Server(ThreadingHTTPServer):
     hosted: Hosted
     daemon_threads = False  # joined on close, so that no socket outlives its test
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hung up, or was killed, is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,56 @@
+"""One life of the bot, from its start to SIGKILL: the real Service on real SQLite over real HTTP.
+
+What differs from `finetune run`: the clock runs faster, so that the twelve minutes of SETTLE pass in seconds; ticks
+come twenty times a second instead of once; and what a worker process would do is done in the tick itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from bot.app import Service
+from bot.settings import load_settings
+from bot.workers import Workers
+from bot.workflows.reconcile import reconcile
+
+TICK_S = 0.05
+
+
+def live(config: str, environment: dict[str, str], born: float, speed: float) -> None:
+    """Ends by SIGKILL only. `born` is a unix time from which on the bot's clock runs `speed` times as fast as ours."""
+    os.environ.update(environment)
+    logging.basicConfig(filename=Path(config).with_name("bot.log"), level=logging.WARNING, force=True)
+    service = Service(
+        load_settings(environment, Path(config)),
+        clock=lambda: born + (time.time() - born) * speed,
+        workers=InTheTick(),
+    )
+    threading.Thread(target=again_and_again, args=(service.notices.send_due,), daemon=True).start()
+    service.door.open()
+    again_and_again(lambda: reconcile(service.desk))
+
+
+def again_and_again(work: Callable[[], Any]) -> None:
+    while True:
+        try:
+            work()
+        except Exception:  # as the scheduler does: logged, and the next tick comes
+            logging.exception("a tick failed")
+        time.sleep(TICK_S)
+
+
+class InTheTick(Workers):
+    def _submit(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(work(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done

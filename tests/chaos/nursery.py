@@ -1,0 +1,98 @@
+"""A process that has imported the bot once and forks lives of it on demand: a fifth of a second each, not a whole one.
+
+Spoken to by lines on its standard input: `live {…}` answers with a pid, `wait PID` with how that one ended.
+`multiprocessing` could do the same, but has one fork server for the whole test run, which others fill with torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Nursery:
+    """Use as a context manager. Lives end with it."""
+
+    def __enter__(self) -> Nursery:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        self._alive: set[int] = set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in tuple(self._alive):
+            self.kill(pid)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+    def bear(self, work: str, **arguments: Any) -> int:
+        """The pid of a new process that does `module:function` with these arguments, which JSON can hold."""
+        pid = int(self._say("live", json.dumps({"work": work, "arguments": arguments})))
+        self._alive.add(pid)
+        return pid
+
+    def kill(self, pid: int) -> int:
+        """SIGKILL, unless it is dead already; how it ended, as `subprocess` counts."""
+        os.kill(pid, signal.SIGKILL)  # its number is its own until `wait` has been answered
+        return self.wait(pid)
+
+    def wait(self, pid: int) -> int:
+        code = int(self._say("wait", str(pid)))
+        self._alive.discard(pid)
+        return code
+
+    def _say(self, word: str, rest: str) -> str:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{word} {rest}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the nursery has died"
+        return answer
+
+
+def main() -> None:
+    import_module("tests.chaos.preloaded")
+    for line in iter(sys.stdin.readline, ""):
+        word, rest = line.split(" ", 1)
+        answer = _fork(json.loads(rest)) if word == "live" else _end_of(int(rest))
+        print(answer, flush=True)
+
+
+def _fork(order: Mapping[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # the pipes are the nursery's
+        os.dup2(0, 1)
+        module, function = order["work"].split(":")
+        import_module(module).__dict__[function](**order["arguments"])
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _end_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+if __name__ == "__main__":
+    main()

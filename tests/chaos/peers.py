@@ -1,0 +1,207 @@
+"""The fake provider and the fake Slack of the storms: with weather, with records, and with places to be killed at.
+
+A *point* is passed when a request arrives and when its work is done but not answered; whoever listens there may
+kill the bot. Weather is random by a seed: before or after the work, an answer that never comes, comes late or is
+cut off. No certain no is among it, since what was refused for good is rightly not started.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bot.demo.stand_in import StandIn
+from bot.demo.stand_in import faults as slack_faults
+from bot.demo.stand_in.server import Handler
+from bot.demo.stand_in.state import Json
+from tests.chaos.records import Record
+from tests.peers.hosted import (
+    BUSY,
+    COMMIT_THEN_500,
+    COMMIT_THEN_CUT,
+    COMMIT_THEN_HANG,
+    COMMIT_THEN_RESET,
+    HANG,
+    NOTHING_BUT_500,
+    RESET,
+    WAIT_503,
+    Fault,
+    Hosted,
+)
+from tests.peers.service import Query, Reply, Service, StoredJob
+from trainers.creation import KEY
+
+Passing = Callable[[str], None]
+
+DONE_AND_NOT_SAID = (COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_CUT, COMMIT_THEN_HANG)
+NOT_DONE = (NOTHING_BUT_500, RESET, HANG, BUSY, WAIT_503)
+PROVIDER_FAULTS = (*DONE_AND_NOT_SAID, *NOT_DONE)
+SLACK_FAULTS = (
+    slack_faults.too_many(1),
+    slack_faults.broken(500),
+    slack_faults.broken(503),
+    slack_faults.cut_off(),
+    slack_faults.refused("internal_error"),
+    slack_faults.slow(0.1),
+)
+HANG_S = 2.0
+
+
+@dataclass
+class Weather:
+    """`posts`: the share of changing requests that go wrong at the provider; `slack`: of the messages to Slack.
+
+    `late_s`: a create may be done up to so many seconds after it was asked for.
+    """
+
+    chance: random.Random
+    posts: float = 0.0
+    slack: float = 0.0
+    late_s: float = 0.0
+
+    def of_provider(self, route: str) -> Fault | None:
+        is_change = route.startswith("POST") and "chat" not in route
+        return self.chance.choice(PROVIDER_FAULTS) if self.strikes(self.posts if is_change else 0) else None
+
+    def of_slack(self, method: str) -> slack_faults.Fault | None:
+        is_message = method.startswith(("chat.", "files.", "conversations.open"))
+        return self.chance.choice(SLACK_FAULTS) if self.strikes(self.slack if is_message else 0) else None
+
+    def strikes(self, share: float) -> bool:
+        return self.chance.random() < share
+
+    def clear_up(self) -> None:
+        self.posts = self.slack = self.late_s = 0.0
+
+
+@dataclass
+class RecordedService(Service):
+    """Writes down what was done: created, cancelled, uploaded, succeeded, chatted."""
+
+    record: Record | None = None
+    weather: Weather | None = None
+    passing: Passing = lambda point: None
+    _told: set[str] = field(default_factory=set)
+
+    def answer_to(self, method: str, path: str, query: Query, headers: Any, body: dict[str, Any]) -> Reply:
+        route = f"{method} {path}"
+        self.passing(f"{route} arrived")
+        if route == "POST /fine_tuning/jobs" and self.weather and self.weather.late_s:
+            time.sleep(self.weather.chance.choice((0.0, 0.0, self.weather.late_s)))
+        reply = super().answer_to(method, path, query, headers, body)
+        self.passing(f"{route} done")
+        return reply
+
+    def _create(self, headers: Any, body: dict[str, Any]) -> Reply:
+        reply = super()._create(headers, body)
+        if reply[0] == 200 and isinstance(reply[1], dict):
+            told = body.get("metadata") or {}
+            self._write(
+                "created", job=reply[1]["id"], key=told.get(KEY), plan=told.get("plan"), run=told.get("run"),
+                model=f"{body.get('suffix')}-{told.get('run')}",
+            )  # fmt: skip
+        return reply
+
+    def _upload(self, form: dict[str, Any]) -> Reply:
+        reply = super()._upload(form)
+        self._write("uploaded", name=form.get("file", ("",))[0], status=reply[0])
+        return reply
+
+    def _cancel(self, job: StoredJob) -> Reply:
+        reply = super()._cancel(job)
+        self._write("cancelled", job=job.id, status=reply[0])
+        return reply
+
+    def _status(self, job: StoredJob) -> str:
+        status = super()._status(job)
+        if status == "succeeded" and job.id not in self._told:
+            self._told.add(job.id)
+            self._write("succeeded", job=job.id, tokens=self.trained_tokens)
+        return status
+
+    def _chat(self, body: dict[str, Any]) -> Reply:
+        reply = super()._chat(body)
+        if reply[0] == 200 and isinstance(reply[1], dict):
+            self._write("chatted", model=body["model"], **reply[1]["usage"])
+        return reply
+
+    def _write(self, what: str, **facts: object) -> None:
+        if self.record:
+            self.record.add(what, **facts)
+
+
+@dataclass
+class StormyHosted(Hosted):
+    weather: Weather | None = None
+    last_asked: float = 0.0
+
+    def next_fault(self, route: str) -> Fault | None:
+        self.last_asked = time.monotonic()
+        return super().next_fault(route) or (self.weather.of_provider(route) if self.weather else None)
+
+    def wait_for_the_end(self) -> None:
+        self._closing.wait(HANG_S)
+
+
+class _StormyFaults(slack_faults.Faults):
+    def __init__(self, weather: Weather) -> None:
+        super().__init__()
+        self._weather = weather
+
+    def next_for(self, method: str) -> slack_faults.Fault | None:
+        found = super().next_for(method)
+        if found or method == "auth.test":
+            return found
+        fault = self._weather.of_slack(method)
+        return fault.though_done() if fault and self._weather.strikes(0.5) else fault
+
+
+class StormySlack(StandIn):
+    """Every call that did its work is in the record with its answer; every delivery with whether it was acked."""
+
+    def __init__(self, record: Record, weather: Weather, passing: Passing, **more: Any) -> None:
+        super().__init__(**more)
+        self.record, self.passing = record, passing
+        self.last_called = 0.0
+        self._faults = self._server.faults = _StormyFaults(weather)
+        self._server.RequestHandlerClass = _recording(self)
+
+    def _interact(self, payload: Json) -> Any:
+        action = (payload.get("actions") or [{}])[0]
+        facts = {
+            "user": payload["user"]["id"],
+            "action": action.get("action_id"),
+            "value": action.get("value"),
+        }
+        try:
+            sent = super()._interact(payload)
+        except Exception:
+            self.record.add("delivered", acked=False, **facts)
+            raise
+        self.record.add("delivered", acked=True, **facts)
+        return sent
+
+
+def _recording(slack: StormySlack) -> type[Handler]:
+    class Recording(Handler):
+        def _answer(self, method: str, args: Json) -> Json:
+            slack.last_called = time.monotonic()
+            slack.passing(f"{method} arrived")
+            answer = super()._answer(method, args)
+            if method.startswith(("chat.", "files.complete")):
+                slack.record.add(
+                    "called", method=method, args=args, ts=answer.get("ts"), error=answer.get("error")
+                )
+            slack.passing(f"{method} done")
+            return answer
+
+    return Recording
+
+
+def recorded_at(folder: Path) -> tuple[Path, Path]:
+    """The provider's record and Slack's."""
+    return folder / "provider.jsonl", folder / "slack.jsonl"

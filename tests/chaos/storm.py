@@ -1,0 +1,274 @@
+"""A storm: people ask for runs and approve them, while the bot is killed again and again; then quiet, then the verdict.
+
+The people, both peers and the killer live in this process; each life of the bot is one of its own (life.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import WorkspaceError, find_element
+from bot.workflows.datasets import SEED
+from storage.datasets import NewDataset
+from storage.store import Store
+from tests.bot.props import answer, tickets_csv
+from tests.bot.world import CLEO, DORA, MODEL, PEOPLE, PRIVATE, TARGET
+from tests.chaos.nursery import Nursery
+from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
+from tests.chaos.records import Record
+from tests.chaos.verdict import Verdict, judge
+from tests.local.served import free_port
+from tests.peers.hosted import KEY
+from trainers.dataset import Columns, check_file
+
+SPEED = 240.0
+STAGE_S = 0.15
+QUIET_S = 2.0
+PATIENCE_S = 90.0
+LONGEST_LIFE_S = 0.7
+PEOPLE_AT_ONCE = 6
+NO_MONEY = "are left. Raise"
+POINTS = (
+    *4 * ("POST /fine_tuning/jobs arrived", "POST /fine_tuning/jobs done"),  # rare, and where money is
+    "GET /fine_tuning/jobs done",
+    "POST /files arrived",
+    "POST /files done",
+    "chat.postMessage arrived",
+    "chat.postMessage done",
+    "chat.update done",
+)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """`runs` are asked for one after the other, each on a dataset of its own. `bad_weather`: the share of posts."""
+
+    kills: int
+    runs: int
+    seed: int = 1
+    bad_weather: float = 0.3
+    list_lag_s: float = 0.5
+    late_s: float = 0.8
+    budget_usd: str = "20"
+
+
+@dataclass
+class Storm:
+    folder: Path
+    orders: Orders
+    kills: dict[str, int] = field(default_factory=dict)
+    _life: int | None = None
+    _deadly: str | None = None
+    _refused: set[str] = field(default_factory=set)
+    _killed: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(self.orders.seed)
+        self._weather = Weather(random.Random(self.orders.seed + 1))
+
+    def blow(self) -> Verdict:
+        """Everything, from the seeding to the verdict."""
+        with ExitStack() as stack:
+            provider, slack = (Record(path) for path in recorded_at(self.folder))
+            stack.callback(provider.close)
+            stack.callback(slack.close)
+            self._nursery = stack.enter_context(Nursery())
+            self.company = stack.enter_context(self._hosted(provider))
+            self.slack = stack.enter_context(self._slack(slack))
+            self._settle_in()
+            with ThreadPoolExecutor(PEOPLE_AT_ONCE) as people:
+                asked = [people.submit(self._ask_and_approve, number) for number in range(self.orders.runs)]
+                self._kill_and_kill()
+                for one in asked:
+                    one.result(PATIENCE_S)
+            self._weather.clear_up()
+            self._wait_for_quiet()
+            self._end_life()
+        return judge(*recorded_at(self.folder), float(self.orders.budget_usd))
+
+    # The killer.
+
+    def _kill_and_kill(self) -> None:
+        self._weather.posts = self._weather.slack = self.orders.bad_weather
+        self._weather.late_s = self.orders.late_s
+        self._begin_life()
+        while sum(self.kills.values()) < self.orders.kills:
+            self._deadly = self._chance.choice((None, *POINTS))
+            lives_s = self._chance.uniform(0.1, LONGEST_LIFE_S)
+            if not self._killed.wait(lives_s):
+                self._kill("by the clock")
+            self._begin_life()
+        self._deadly = None
+
+    def _passing(self, point: str) -> None:
+        """Called by the peers."""
+        if point == self._deadly:
+            self._deadly = None
+            self._kill(point)
+
+    def _kill(self, why: str) -> None:
+        """From a peer's thread too: nothing more is done by the bot from here on."""
+        with self._lock:
+            if self._life is not None and not self._killed.is_set():
+                os.kill(self._life, signal.SIGKILL)
+                self.kills[why] = self.kills.get(why, 0) + 1
+                self._killed.set()
+
+    def _begin_life(self) -> None:
+        self._end_life()
+        with self._lock:
+            self._killed.clear()
+            self._life = self._nursery.bear("tests.chaos.life:live", **self._body)
+
+    def _end_life(self) -> None:
+        with self._lock:
+            if self._life is not None:
+                self._nursery.kill(self._life)
+            self._life = None
+
+    # The people.
+
+    def _ask_and_approve(self, number: int) -> None:
+        plan = self._insist(partial(self._ask, number))
+        clicks = [
+            threading.Thread(target=self._insist, args=(partial(self._approve, one.id, plan),))
+            for one in (BEN, CLEO)
+        ]
+        for click in clicks:
+            click.start()
+        for click in clicks:
+            click.join()
+
+    def _insist(self, act: Callable[[], str | None]) -> str:
+        """As people do: again, until they see that it worked."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            with suppress(WorkspaceError):
+                seen = act()
+                if seen:
+                    return seen
+            time.sleep(0.05)
+        raise TimeoutError("the bot never came back to what a person wanted")
+
+    def _ask(self, number: int) -> str | None:
+        """The plan's hash, once its card stands."""
+        name = f"tickets{number:03d}"
+        found = self._plan_of(name)
+        if found is None:
+            self.slack.command(ANA.id, PRIVATE.id, f"/finetune start {name} target={TARGET}")
+            time.sleep(0.2)
+        return found
+
+    def _approve(self, person: str, plan: str) -> str | None:
+        """Done where a card of the plan names them. One that was posted twice may be clicked on either."""
+        blocks = {one.ts: str(one.blocks) for one in self.slack.messages(PRIVATE.id)}
+        cards = {ts: said for ts, said in blocks.items() if f"Plan {plan[:12]}" in said}
+        if plan in self._refused or any(f"<@{person}>" in said for said in cards.values()):
+            return plan
+        before = len(self.slack.ephemerals(person))
+        with_button = [ts for ts, said in cards.items() if plan in said]
+        if with_button:
+            self.slack.click(person, PRIVATE.id, with_button[-1], "approve_plan")
+        time.sleep(0.1)
+        if NO_MONEY in str([whisper.blocks for whisper in self.slack.ephemerals(person)[before:]]):
+            self._refused.add(plan)
+        return None
+
+    def _plan_of(self, dataset: str) -> str | None:
+        for one in self.slack.messages(PRIVATE.id):
+            if '"approve_plan"' in (said := json.dumps(list(one.blocks))) and dataset in said:
+                return str(find_element(one.blocks, "approve_plan")["value"])
+        return None
+
+    # The stage.
+
+    def _wait_for_quiet(self) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() - max(self.company.last_asked, self.slack.last_called) < QUIET_S:
+            assert time.monotonic() < deadline, "the bot never came to rest"
+            time.sleep(0.1)
+
+    def _hosted(self, record: Record) -> StormyHosted:
+        service = RecordedService(
+            models=(MODEL,),
+            answer=answer,
+            stage_s=STAGE_S,
+            list_lag_s=self.orders.list_lag_s,
+            record=record,
+            weather=self._weather,
+            passing=self._passing,
+        )
+        return StormyHosted(service, weather=self._weather)
+
+    def _slack(self, record: Record) -> StormySlack:
+        return StormySlack(record, self._weather, self._passing, people=PEOPLE, channels=(PRIVATE,))
+
+    def _settle_in(self) -> None:
+        port, door = free_port(), self.slack.door
+        self.slack.deliver_to(f"http://127.0.0.1:{port}/slack/events")
+        config = self.folder / "finetune.toml"
+        config.write_text(
+            settings(self.company.url, door.api_url, port, self.orders.budget_usd), encoding="utf-8"
+        )
+        environment = {
+            "SLACK_BOT_TOKEN": door.bot_token,
+            "SLACK_SIGNING_SECRET": door.signing_secret,
+            "ACME_KEY": KEY,
+        }
+        self._body = {"config": str(config), "environment": environment, "born": time.time(), "speed": SPEED}
+        seed_datasets(self.folder / "data", self.orders.runs)
+
+
+def seed_datasets(data: Path, count: int) -> None:
+    """As uploads leave them, without the fetching and the workers."""
+    files = data / "files"
+    files.mkdir(parents=True)
+    source = files / "tickets.csv"
+    source.write_text(tickets_csv(), encoding="utf-8")
+    report = check_file(source, source.name, Columns(None, None), files, SEED)
+    store = Store(data / "finetune.db")
+    for number in range(count):
+        new = NewDataset(f"tickets{number:03d}", PRIVATE.id, DORA.id, source.name, f"F{number}")
+        received = store.datasets.receive(new, now=time.time())
+        changes = {"sha256": report.source_sha256, "report": report.to_json()}
+        assert store.datasets.move(received, "ready", now=time.time(), **changes)
+    store.close()
+
+
+def settings(provider: str, slack: str, port: int, budget_usd: str) -> str:
+    return f"""
+data = "data"
+[slack]
+mode = "http"
+port = {port}
+api_url = "{slack}"
+[people]
+approvers = ["{BEN.id}", "{CLEO.id}"]
+quorum = 2
+[budget]
+monthly_usd = "{budget_usd}"
+[providers.acme]
+title = "Acme Tuning"
+base_url = "{provider}"
+key_env = "ACME_KEY"
+timeout_s = 0.6
+abilities = ["metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"]
+[providers.acme.models."{MODEL}"]
+training = "8.00"
+input = "0.80"
+cached_input = "0.20"
+output = "3.20"
+"""

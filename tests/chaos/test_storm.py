@@ -1,0 +1,15 @@
+"""Thirty kills in bad weather, the short form of `make chaos`: by both peers' records nothing is doubled or lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.storm import Orders, Storm
+
+
+def test_thirty_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Path) -> None:
+    storm = Storm(tmp_path, Orders(kills=30, runs=12, budget_usd="0.42"))
+    verdict = storm.blow()
+    assert sum(storm.kills.values()) == 30
+    assert verdict.due >= 8, "the budget has room for ten"
+    assert verdict.is_clean, verdict

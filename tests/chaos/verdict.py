@@ -1,0 +1,95 @@
+"""What became of everything that was approved, by the records of provider and Slack alone.
+
+A plan is *due* once its card says that it was approved. *lost*: due, and no job. *duplicates*: jobs beyond a plan's
+first. *unposted*: a trained model without its result in the channel. *over budget*: what the provider bills beyond
+the month's limit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.records import Line, read
+
+RESULT = "Rows that changed"
+APPROVED = "Approved by"
+USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`twice`: messages that stand twice because the bot died between Slack's answer and writing it down."""
+
+    due: int
+    duplicates: int
+    lost: int
+    unposted: int
+    over_budget_usd: float
+    billed_usd: float
+    twice: int
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.duplicates or self.lost or self.unposted or self.over_budget_usd)
+
+
+def judge(provider: Path, slack: Path, budget_usd: float) -> Verdict:
+    created = read(provider, "created")
+    calls = [line for line in read(slack, "called") if not line["error"]]
+    due = _due(calls)
+    started = Counter(line["plan"] for line in created)
+    billed = _billed(read(provider))
+    return Verdict(
+        due=len(due),
+        duplicates=sum(count - 1 for count in started.values()),
+        lost=sum(plan not in started for plan in due),
+        unposted=len(_trained(provider, created) - _results(calls)),
+        over_budget_usd=max(0.0, billed - budget_usd),
+        billed_usd=billed,
+        twice=sum(count - 1 for count in _posted(calls).values()),
+    )
+
+
+def _due(calls: Sequence[Line]) -> set[str]:
+    """Plans whose card says that they were approved, by the twelve characters of their hash that a job carries."""
+    cards = [words for line in calls if APPROVED in (words := _words(line))]
+    return {plan for words in cards for plan in re.findall(r"Plan ([0-9a-f]{12}):", words)}
+
+
+def _trained(provider: Path, created: Sequence[Line]) -> set[str]:
+    """Names of the models of jobs that succeeded and were not cancelled."""
+    models = {line["job"]: line["model"] for line in created}
+    return {models[line["job"]] for line in read(provider, "succeeded")}
+
+
+def _results(calls: Sequence[Line]) -> set[str]:
+    words = [_words(line) for line in calls if line["method"] == "chat.postMessage"]
+    return {name for text in words if RESULT in text for name in re.findall(r"\btickets\w+-\d+\b", text)}
+
+
+def _billed(lines: Sequence[Line]) -> float:
+    tokens = Counter[str]()
+    for line in lines:
+        if line["what"] == "succeeded":
+            tokens["training"] += line["tokens"]
+        if line["what"] == "chatted":
+            tokens["prompt"] += line["prompt_tokens"]
+            tokens["completion"] += line["completion_tokens"]
+    return sum(USD_A_TOKEN[kind] * count for kind, count in tokens.items())
+
+
+def _posted(calls: Sequence[Line]) -> Counter[str]:
+    """New messages by what they say and where."""
+    posts = [line["args"] for line in calls if line["method"] == "chat.postMessage"]
+    return Counter(
+        f"{args['channel']} {args.get('thread_ts')} {json.dumps(args.get('blocks'))}" for args in posts
+    )
+
+
+def _words(line: Line) -> str:
+    return json.dumps(line["args"], sort_keys=True, ensure_ascii=False)
