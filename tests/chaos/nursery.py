@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -86,8 +87,9 @@ def _fork(order: Mapping[str, Any]) -> int:
         module, function = order["work"].split(":")
         import_module(module).__dict__[function](**order["arguments"])
         code = 0
-    finally:
-        os._exit(code)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
 
 
 def _end_of(pid: int) -> int:

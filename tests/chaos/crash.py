@@ -1,0 +1,109 @@
+"""In a process of its own: one step of the bot that dies at its N-th executed line, and the bot that comes after it.
+
+Lines are counted in the steps themselves (workflows, notices). A death deeper down, in a view or in a statement of
+SQL, falls between the same two acts as one of theirs: a transaction is all there or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from bot.app import Service
+from bot.demo.cast import ANA, BEN
+from bot.settings import load_settings
+from bot.workflows import plans, runs
+from bot.workflows.reconcile import reconcile
+from tests.chaos.life import InTheTick
+
+ROOT = Path(__file__).parents[2]
+WATCHED = tuple(str(ROOT / place) for place in ("bot/workflows/", "bot/notices.py"))
+TICKS = 30
+A_TICK_S = 30.0
+
+Act = Callable[[Service], None]
+
+
+class AtOnce(InTheTick):
+    """No tick has to be waited for."""
+
+    def poll(self, key: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return super().poll(key, work, *args, **kwargs) or super().poll(key, work, *args, **kwargs)
+
+
+def die(config: str, environment: dict[str, str], now: float, act: str, line: int, told: str) -> None:
+    """SIGKILL before the `line`-th line of the act. One that ends before writes into `told` how many there were."""
+    service = _service(config, environment, now)
+    trace = _Deadly(line)
+    sys.settrace(trace)
+    try:
+        ACTS[act](service)
+    finally:
+        sys.settrace(None)
+    Path(told).write_text(str(trace.lines), encoding="ascii")
+
+
+def recover(config: str, environment: dict[str, str], now: float, act: str) -> None:
+    """The next life: the people do again what they saw no effect of, and a quarter of an hour passes."""
+    clock = [now]
+    service = _service(config, environment, clock)
+    if act != "tick":
+        ACTS[act](service)
+    for _ in range(TICKS):
+        tick(service)
+        clock[0] += A_TICK_S
+        _wait_for_answers(service)
+
+
+def tick(service: Service) -> None:
+    reconcile(service.desk)
+    while service.notices.send_due():
+        service.notices._next_allowed.clear()  # the pace of Slack is no part of this
+
+
+def _approve(service: Service) -> None:
+    plans.approve(service.desk, service.store.runs.newest(1)[0].plan_hash, BEN.id)
+
+
+def _cancel(service: Service) -> None:
+    runs.ask_cancel(service.desk, service.store.runs.newest(1)[0].id, ANA.id)
+    tick(service)
+
+
+ACTS: dict[str, Act] = {"tick": tick, "approve": _approve, "cancel": _cancel}
+
+
+def _service(config: str, environment: dict[str, str], now: float | list[float]) -> Service:
+    os.environ.update(environment)
+    clock = (lambda: now[0]) if isinstance(now, list) else (lambda: now)
+    return Service(load_settings(environment, Path(config)), clock=clock, workers=AtOnce())
+
+
+def _wait_for_answers(service: Service) -> None:
+    """Models are asked in the background."""
+    if any(run.state == "evaluating" for run in service.store.runs.open()):
+        time.sleep(0.05)
+
+
+class _Deadly:
+    """A trace function that counts lines in watched files, and ends the process at one of them."""
+
+    def __init__(self, deadly: int) -> None:
+        self.lines = 0
+        self._deadly = deadly
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        return self._line if frame.f_code.co_filename.startswith(WATCHED) else None
+
+    def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            self.lines += 1
+            if self.lines == self._deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self._line

@@ -1,0 +1,269 @@
+"""The crash sweep: each step of a run dies at its N-th line, for every N, and the next life must set it right.
+
+Deaths that leave the same database and the same peers have the same future, so that is lived through once for each
+*state* that they leave; the deaths themselves are all real. `halving` finds the states with fewer of them: where two
+deaths leave the same state those between them do too, since a step undoes nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bot.demo.cast import BEN
+from bot.workflows.training import SETTLE_S
+from storage.chain import Whole, verify
+from storage.driver import sqlite3
+from tests.bot.world import JOBS, PRIVATE, World, words_of
+from tests.chaos.nursery import Nursery
+from tests.peers.hosted import COMMIT_THEN_500, KEY, NOT_AVAILABLE, NOTHING_BUT_500
+
+CREATE = f"POST {JOBS}"
+FOR_EVER, AT_ONCE = ("running",), ("running", "succeeded")
+REMEMBERED = {
+    "runs": "id, state, tries, job_id, file_id, model, cancel_asked_by, wish, reserved_micros, actual_micros",
+    "approvals": "run_id, person, decision",
+    "ledger": "run_id, kind, micros",
+    "outbox": "id, kind, card, thread, dedupe, state, tries",
+    "cards": "name",
+    "audit": "who, action, subject",
+    "models": "name, state",
+    "answers": "run_id, arm, row",
+}
+OF_SLACK = (
+    "messages",
+    "files",
+    "uploads",
+    "modals",
+    "homes",
+    "triggers",
+    "response_urls",
+    "calls",
+    "channels",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """`prepare` brings a world to where the step begins. Afterwards the provider has `jobs` that are not cancelled,
+    and `created` in all; `results` says whether the result must stand in the channel. Those that
+    are `is_quick` are among the default tests."""
+
+    name: str
+    prepare: Callable[[World], object]
+    act: Literal["tick", "approve", "cancel"] = "tick"
+    jobs: int = 1
+    created: int = 1
+    results: bool = False
+    is_quick: bool = False
+
+
+@dataclass
+class Found:
+    """Of one step: how many lines it has, how many deaths were died and states left, and what went wrong where.
+    The last death comes when the step is through, before anything is closed."""
+
+    step: str
+    lines: int
+    deaths: int = 0
+    states: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def _asked(world: World) -> None:
+    world.company.service.stages = FOR_EVER
+    world.start()
+    world.tick(3)
+
+
+def _approved(world: World) -> None:
+    _asked(world)
+    world.click(BEN, "approve_plan")
+
+
+def _in_doubt(world: World, fault: Any) -> None:
+    world.company.fail(CREATE, fault)
+    _approved(world)
+    world.tick()
+    assert world.run().state == "creating"
+
+
+def _again(world: World) -> None:
+    _in_doubt(world, NOTHING_BUT_500)
+    world.pass_time(SETTLE_S)
+
+
+def _refused(world: World) -> None:
+    world.company.fail(CREATE, NOT_AVAILABLE, times=9)
+    _approved(world)
+
+
+def _training(world: World) -> None:
+    _approved(world)
+    world.tick(3)
+    assert world.run().state == "training"
+
+
+def _trained(world: World) -> None:
+    _training(world)
+    world.company.service.stages = AT_ONCE
+    world.pass_time(60)
+
+
+def _evaluating(world: World) -> None:
+    _trained(world)
+    world.until_state("evaluating")
+
+
+def _answered(world: World) -> None:
+    _evaluating(world)
+    answers = world.store.runs.answers
+    world.until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
+
+
+STEPS = (
+    Step("approve", _asked, act="approve"),
+    Step("create", _approved, is_quick=True),
+    Step("adopt a job whose answer got lost", lambda world: _in_doubt(world, COMMIT_THEN_500)),
+    Step("create again after SETTLE", _again),
+    Step("create, and be refused", _refused, jobs=0, created=0),
+    Step("follow a job that trains", _training),
+    Step("take a model that is trained", _trained, results=True),
+    Step("ask both models", _evaluating, results=True),
+    Step("judge and post the result", _answered, results=True),
+    Step("cancel a job that trains", _training, act="cancel", jobs=0),
+    Step("cancel before the create", _approved, act="cancel", jobs=0, created=0),
+)
+
+
+class Sweep:
+    """Of one step, from a world that is prepared and then stopped: only its data and its peers are used."""
+
+    def __init__(self, world: World, nursery: Nursery, step: Step) -> None:
+        self._world, self._nursery, self._step = world, nursery, step
+        step.prepare(world)
+        self._now = world.clock
+        world.stop()
+        self._data, self._kept = world.folder / "swept", world.folder / "kept.db"
+        with closing(sqlite3.connect(str(world.folder / "data" / "finetune.db"))) as connection:
+            connection.execute("VACUUM INTO ?", (str(self._kept),))
+        config = (world.folder / "finetune.toml").read_text(encoding="utf-8")
+        self._config = world.folder / "swept.toml"
+        self._config.write_text(config.replace('data = "data"', 'data = "swept"'), encoding="utf-8")
+        self._provider = copy.deepcopy((world.company.service.files, world.company.service.jobs))
+        self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in OF_SLACK}
+        self._faults = copy.deepcopy(world.company._faults)
+        self._judged: dict[str, str | None] = {}
+
+    def every(self) -> Found:
+        found = Found(self._step.name, self._lines())
+        for line in range(1, found.lines + 2):
+            self._note(found, line)
+        return found
+
+    def halving(self) -> Found:
+        found = Found(self._step.name, self._lines())
+        states = {line: self._note(found, line) for line in (1, found.lines + 1)}
+        self._halve(found, states, 1, found.lines + 1)
+        return found
+
+    def _halve(self, found: Found, states: dict[int, str], low: int, high: int) -> None:
+        if high - low < 2 or states[low] == states[high]:
+            return
+        middle = (low + high) // 2
+        states[middle] = self._note(found, middle)
+        self._halve(found, states, low, middle)
+        self._halve(found, states, middle, high)
+
+    def _lines(self) -> int:
+        """How many the step has when nobody kills it."""
+        code = self._die(10**9)
+        assert code == 0, f"the step {self._step.name!r} fails by itself: {code}"
+        return int((self._world.folder / "lines").read_text(encoding="ascii"))
+
+    def _note(self, found: Found, line: int) -> str:
+        code = self._die(line)
+        assert code in (0, -signal.SIGKILL), f"{self._step.name}, line {line}: it ended with {code}"
+        found.deaths += 1
+        state = self._state()
+        if state not in self._judged:
+            found.states += 1
+            self._judged[state] = self._what_is_wrong()
+            if self._judged[state]:
+                found.wrong.append(f"{self._step.name}, killed at line {line}: {self._judged[state]}")
+        return state
+
+    def _die(self, line: int) -> int:
+        self._set_back()
+        return self._run("die", line=line, told=str(self._world.folder / "lines"))
+
+    def _what_is_wrong(self) -> str | None:
+        code = self._run("recover")
+        service = self._world.company.service
+        living = [job for job in service.jobs.values() if not job.is_cancelled]
+        posted = sum("Rows that changed" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
+        chain = verify(self._data / "finetune.db")
+        wrong = [
+            f"the next life ended with {code}" if code else "",
+            f"{len(living)} live jobs, not {self._step.jobs}" if len(living) != self._step.jobs else "",
+            f"{len(service.jobs)} jobs were created" if len(service.jobs) > self._step.created else "",
+            "the result was not posted" if self._step.results and not posted else "",
+            "" if isinstance(chain, Whole) else f"the audit log is broken: {chain.why}",
+        ]
+        return "; ".join(one for one in wrong if one) or None
+
+    def _run(self, what: str, **more: Any) -> int:
+        door = self._world.slack.door
+        environment = {
+            "SLACK_BOT_TOKEN": door.bot_token,
+            "SLACK_SIGNING_SECRET": door.signing_secret,
+            "ACME_KEY": KEY,
+        }
+        pid = self._nursery.bear(
+            f"tests.chaos.crash:{what}",
+            config=str(self._config),
+            environment=environment,
+            now=self._now,
+            act=self._step.act,
+            **more,
+        )
+        return self._nursery.wait(pid)
+
+    def _set_back(self) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)
+        self._data.mkdir()
+        (self._data / "files").symlink_to(self._world.folder / "data" / "files")
+        shutil.copy(self._kept, self._data / "finetune.db")
+        service, state = self._world.company.service, self._world.slack._state
+        service.files, service.jobs = copy.deepcopy(self._provider)
+        self._world.company._faults = copy.deepcopy(self._faults)
+        with state.lock:
+            for name, value in self._slack.items():
+                setattr(state, name, copy.deepcopy(value))
+
+    def _state(self) -> str:
+        """What a death left: the database, the provider and the channel, without what only the clock decides."""
+        with closing(sqlite3.connect(str(self._data / "finetune.db"))) as connection:
+            remembered = {
+                table: connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()  # noqa: S608
+                for table, columns in REMEMBERED.items()
+            }
+        service, slack = self._world.company.service, self._world.slack._state
+        jobs = [(job.id, job.is_cancelled) for job in service.jobs.values()]
+        said = {
+            place: [(one.edits, one.body["text"]) for one in some] for place, some in slack.messages.items()
+        }
+        whole: Mapping[str, Any] = {
+            "ours": remembered,
+            "files": list(service.files),
+            "jobs": jobs,
+            "said": said,
+        }
+        return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()
