@@ -1,0 +1,379 @@
+"""Each guard of money and trust as a mutant: the exact text that makes it, what stands there without it, and its test.
+
+A text that no longer stands exactly once in its file is an error, so whoever moves a guard moves its mutant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+class LostGuard(Exception):
+    """A mutant doesn't fit the code any more."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """`test` is what pytest is given: it must fail with `mutant` in place of `text`."""
+
+    name: str
+    file: str
+    text: str
+    mutant: str
+    test: str
+
+    def removed_from(self, root: Path) -> str:
+        """The file's content without the guard. Raises LostGuard."""
+        content = (root / self.file).read_text(encoding="utf-8")
+        if content.count(self.text) != 1:
+            raise LostGuard(
+                f"The guard {self.name!r} should stand once in {self.file}, and its text is there "
+                f"{content.count(self.text)} times: bring tests/chaos/guards.py up to date."
+            )
+        return content.replace(self.text, self.mutant)
+
+
+JOBS, TRAINING, PLANS = "bot/workflows/jobs.py", "bot/workflows/training.py", "bot/workflows/plans.py"
+RULES, CLIENT, OUTBOX = "bot/decisions/approval.py", "trainers/client.py", "storage/outbox.py"
+PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
+FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
+REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
+
+GUARDS = (
+    # A job is created once.
+    Guard(
+        "look before create",
+        JOBS,
+        "        if found:\n            return Started(_adopted(trainer, attempt.key, found))\n"
+        "        if not _may_create",
+        "        if not _may_create",
+        f"{PROVIDER}::test_a_job_whose_answer_got_lost_is_adopted",
+    ),
+    Guard(
+        "SETTLE before a second create",
+        JOBS,
+        "        return True\n    return now - attempt.since >= SETTLE_S",
+        "        return True\n    return True",
+        f"{PROVIDER}::test_a_create_that_got_lost_is_repeated_once_it_must_have_shown",
+    ),
+    Guard(
+        "SETTLE before a cancelled run is free",
+        JOBS,
+        "    is_settled = now - attempt.since >= SETTLE_S",
+        "    is_settled = True",
+        "tests/bot/test_story_cancel.py::test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run",
+    ),
+    Guard(
+        "intent before create",
+        TRAINING,
+        '    return desk.store.runs.move(run, "creating", now=now, **changes)',
+        "    return run",
+        "tests/bot/test_story_restarts.py::test_a_stop_while_a_create_is_in_doubt_makes_no_second_job",
+    ),
+    Guard(
+        "max_retries=0",
+        CLIENT,
+        "            max_retries=0,",
+        "            max_retries=2,",
+        f"{REQUESTS}::test_a_fault_of_create_has_its_error_and_only_one_post",
+    ),
+    Guard(
+        "the rest of several jobs is cancelled",
+        JOBS,
+        "            trainer.cancel(extra.id)\n",
+        "",
+        f"{HERE}::test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled",
+    ),
+    Guard(
+        "a no to the look is no no to the create",
+        JOBS,
+        "        if attempt.is_sent:  # a no",
+        "        if False:  # a no",
+        f"{PROVIDER}::test_a_no_to_the_look_after_a_create_in_doubt_keeps_the_money",
+    ),
+    Guard(
+        "a person after five unclear creates",
+        JOBS,
+        "        if attempt.tries >= MAX_CREATES:",
+        "        if False:",
+        f"{PROVIDER}::test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept",
+    ),
+    Guard(
+        "every page of a look",
+        CLIENT,
+        "            if not rows or not more:\n                return",
+        "            return",
+        f"{REQUESTS}::test_duplicates_come_oldest_first_from_every_page",
+    ),
+    Guard(
+        "metadata compared on our side",
+        CLIENT,
+        "for row in rows if carries(row, key)]",
+        "for row in rows]",
+        f"{REQUESTS}::test_jobs_are_compared_on_our_side_too",
+    ),
+    Guard(
+        "a file is looked for before it is sent",
+        CLIENT,
+        "        return found or self._send_file(path, name, doing)",
+        "        return self._send_file(path, name, doing)",
+        f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
+    ),
+    Guard(
+        "one mover of a run",
+        "storage/runs.py",
+        "SET {names} WHERE id = ? AND state = ? RETURNING",
+        "SET {names} WHERE id = ? AND ? != '' RETURNING",
+        "tests/storage/test_runs.py::test_of_two_hands_one_moves_a_run",
+    ),
+    Guard(
+        "one bot on a database",
+        "storage/database.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        pass\n",
+        "tests/storage/test_database.py::test_a_second_process_is_refused_with_the_file_and_the_cure",
+    ),
+    # Who decides, and on what.
+    Guard(
+        "approvers only",
+        RULES,
+        "    return own or (None if person.id in policy.approvers else Denied(_who_may(policy)))",
+        "    return own",
+        "tests/decisions/test_approval.py::test_who_may_do_what",
+    ),
+    Guard(
+        "no approval of one's own run",
+        RULES,
+        "    if person.id == request.requester:\n        return Denied(",
+        "    if False:\n        return Denied(",
+        "tests/bot/test_story_whole.py::test_the_requester_who_is_an_approver_cannot_approve",
+    ),
+    Guard(
+        "no approval of one's own data",
+        RULES,
+        "    if person.id == request.uploader:",
+        "    if False:",
+        "tests/decisions/test_approval.py::test_the_requester_and_the_uploader_are_told_why",
+    ),
+    Guard(
+        "full members only",
+        RULES,
+        "    if person.is_bot or person.is_deleted or person.is_guest or person.is_stranger:",
+        "    if person.is_bot:",
+        "tests/decisions/test_approval.py::test_only_a_full_member_takes_part",
+    ),
+    Guard(
+        "a failed look-up is a no",
+        RULES,
+        '    if person is None:\n        return Denied("Slack',
+        '    if person is None:\n        return None\n        Denied("Slack',
+        "tests/decisions/test_approval.py::test_whoever_is_no_full_member_may_nothing",
+    ),
+    Guard(
+        "a quorum of those who may still approve",
+        RULES,
+        "    return len(set(approved_by) & policy.approvers) >= policy.quorum",
+        "    return len(set(approved_by)) >= policy.quorum",
+        "tests/decisions/test_approval.py::test_a_quorum_counts_people_who_may_still_approve",
+    ),
+    Guard(
+        "one word a person",
+        "storage/runs.py",
+        "        return changed == 1\n\n    def decisions",
+        "        return True\n\n    def decisions",
+        "tests/storage/test_runs.py::test_a_person_speaks_once_a_run",
+    ),
+    Guard(
+        "the hash at the click",
+        PLANS,
+        "        if plan_hash(plan) != hash_in_button:",
+        "        if False:",
+        f"{APPROVAL}::test_a_plan_whose_row_was_edited_is_refused_by_its_hash",
+    ),
+    Guard(
+        "the hash at the create",
+        TRAINING,
+        "    if plan_hash(plan) != run.plan_hash:",
+        "    if False:",
+        f"{APPROVAL}::test_a_plan_edited_between_approval_and_create_is_not_carried_out",
+    ),
+    Guard(
+        "expiry",
+        RULES,
+        "    return now - request.asked_at > VALID_FOR_S",
+        "    return False",
+        f"{APPROVAL}::test_a_plan_expires_after_a_day",
+    ),
+    Guard(
+        "expiry at the click",
+        PLANS,
+        "        if is_expired(request, now):",
+        "        if False:",
+        f"{HERE}::test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved",
+    ),
+    Guard(
+        "one live plan",
+        "bot/workflows/replacing.py",
+        '    waits = [run for run in desk.store.runs.open() if run.state in ("awaiting_approval", "approved")]',
+        "    waits = list[Run]()",
+        "tests/bot/test_story_plan_lock.py::test_approving_the_former_plan_starts_neither",
+    ),
+    # Money.
+    Guard(
+        "the month's budget",
+        PLANS,
+        "    refusal = money.refusal(plan.maximum_micros) if is_last else None",
+        "    refusal = None",
+        f"{APPROVAL}::test_two_plans_cannot_spend_the_same_money",
+    ),
+    Guard(
+        "one transaction for look and reservation",
+        PLANS,
+        "    with desk.store.transaction():\n        run = desk.store.runs.by_plan(hash_in_button)",
+        "    if True:\n        run = desk.store.runs.by_plan(hash_in_button)",
+        "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
+    ),
+    Guard(
+        "BEGIN IMMEDIATE",
+        "storage/database.py",
+        'connection.execute("BEGIN IMMEDIATE")',
+        'connection.execute("BEGIN")',
+        "tests/storage/test_database.py::test_reading_then_writing_loses_nothing_between_sixteen_threads",
+    ),
+    Guard(
+        "money is booked once",
+        "storage/migrations.py",
+        "    at REAL NOT NULL,\n    UNIQUE (run_id, kind)\n",
+        "    at REAL NOT NULL,\n    UNIQUE (run_id, kind, id)\n",
+        "tests/storage/test_runs.py::test_money_is_booked_once_a_run_and_kind",
+    ),
+    Guard(
+        "the approved maximum",
+        TRAINING,
+        '            "cancel" if run.cancel_asked_by or overrun(run) else run.wish,',
+        '            "cancel" if run.cancel_asked_by else run.wish,',
+        "tests/bot/test_story_overrun.py::test_a_job_past_its_maximum_is_cancelled_said_and_settled",
+    ),
+    Guard(
+        "synchronous=FULL",
+        "storage/database.py",
+        '        "synchronous=FULL",',
+        '        "synchronous=OFF",',
+        "tests/storage/test_database.py::test_every_thread_s_connection_has_the_safe_pragmas",
+    ),
+    # Freeze.
+    Guard(
+        "freeze",
+        TRAINING,
+        "    if holding.on_run(desk, run):\n        _hold(",
+        "    if False:\n        _hold(",
+        f"{HERE}::test_in_a_freeze_no_file_leaves_for_the_provider",
+    ),
+    Guard(
+        "freeze in the intent's transaction",
+        TRAINING,
+        "        intent = None if holding.on_run(desk, run) else _intend(",
+        "        intent = _intend(",
+        f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
+    ),
+    Guard(
+        "unfreezing by two",
+        RULES,
+        "UNFREEZERS = 2",
+        "UNFREEZERS = 1",
+        f"{FREEZE}::test_one_word_is_said_and_the_second_person_s_carries_it_out",
+    ),
+    # Slack.
+    Guard(
+        "signature and replay window",
+        "bot/app.py",
+        'request_verification_enabled=slack.mode == "http"',
+        "request_verification_enabled=False",
+        f"{HERE}::test_an_unsigned_a_forged_and_an_old_request_change_nothing",
+    ),
+    Guard(
+        "a delivery counts once",
+        "bot/listeners/boundary.py",
+        "        if delivery and not desk.store.first_delivery(delivery, now=desk.clock()):",
+        "        if False:",
+        f"{HERE}::test_a_delivery_that_comes_again_does_nothing",
+    ),
+    Guard(
+        "a message goes into the outbox once",
+        OUTBOX,
+        "                    draft.dedupe,\n",
+        "                    None,\n",
+        "tests/storage/test_outbox.py::test_a_second_draft_of_the_same_message_does_nothing",
+    ),
+    Guard(
+        "a message and its fact in one transaction",
+        OUTBOX,
+        "        with self._db.immediate():\n            if draft.kind",
+        "        if True:\n            self._db.leave()\n            if draft.kind",
+        "tests/storage/test_outbox.py::test_a_draft_goes_with_the_transaction_that_makes_it_true",
+    ),
+    Guard(
+        "an edit that was replaced under way stays due",
+        OUTBOX,
+        "SET state = 'sent' WHERE id = ? AND body = ?\"",
+        "SET state = 'sent' WHERE id = ? AND body != ? || '!'\"",
+        "tests/storage/test_outbox.py::test_an_edit_replaced_while_under_way_stays_due",
+    ),
+    Guard(
+        "the SDK sends no post again",
+        "bot/app.py",
+        "timeout=timeout_s, retry_handlers=[])",
+        "timeout=timeout_s)",
+        f"{HERE}::test_a_post_whose_answer_was_cut_off_is_not_sent_again_by_the_sdk",
+    ),
+    Guard(
+        "private words go nowhere else",
+        "bot/notices.py",
+        "        if item.private and self._place(item.channel, item)[0] != item.channel:",
+        "        if False:",
+        f"{NOTICES}::test_customers_words_never_follow_a_card_into_the_fallback_channel",
+    ),
+    Guard(
+        "a revoked token loses nothing",
+        "bot/notices.py",
+        "        elif code in APP_IS_LOCKED_OUT:",
+        "        elif False:",
+        f"{NOTICES}::test_a_revoked_token_loses_nothing_and_is_shown",
+    ),
+    # The audit log.
+    Guard(
+        "the audit log is not changed",
+        "storage/migrations.py",
+        "CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit\n"
+        "    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;\n",
+        "",
+        "tests/storage/test_audit.py::test_nothing_is_changed_or_taken_out",
+    ),
+    Guard(
+        "each entry holds the one before",
+        "storage/chain.py",
+        "json.dumps([previous, at, who, action, subject, detail])",
+        "json.dumps([at, who, action, subject, detail])",
+        "tests/storage/test_chain.py::test_an_entry_taken_out_is_missed "
+        "tests/storage/test_chain.py::test_it_says_which_entry_and_what_does_not_fit "
+        f"{HERE}::test_the_hash_of_an_entry_hangs_on_the_entry_before",
+    ),
+    # Our own trainer.
+    Guard(
+        "one key, one job",
+        "trainers/local/jobs.py",
+        '        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)',
+        '        job_id = "ftjob-" + secrets.token_hex(12)',
+        "tests/local/test_server_jobs.py::test_many_callers_with_one_key_make_one_job",
+    ),
+    Guard(
+        "the training process holds its job's lock",
+        "trainers/local/spool.py",
+        "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled",
+    ),
+)

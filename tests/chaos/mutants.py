@@ -1,0 +1,138 @@
+"""Takes each guard of money and trust away, one at a time, in a copy of the sources; its test must go red.
+
+`python -m tests.chaos.mutants [WORD]`: all of them, or those with WORD in their name. Prints the table and ends with 1
+where one is alive.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+from tests.chaos.guards import GUARDS, ROOT, Guard, LostGuard
+
+__all__ = ["ROOT", "Guard", "Outcome", "try_all"]
+
+COPIED = ("bot", "trainers", "storage", "tests", "examples", "deploy", "docs")
+SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md")
+AT_ONCE = 2
+TEST_FAILED = 1
+LIMIT_S = 120
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`code` is pytest's: 1 says that tests failed, anything else that they passed or could not be run."""
+
+    guard: Guard
+    code: int
+    seconds: float
+
+    @property
+    def is_red(self) -> bool:
+        return self.code == TEST_FAILED
+
+    def __str__(self) -> str:
+        said = (
+            "red" if self.is_red else "ALIVE" if self.code == 0 else f"ALIVE (pytest ended with {self.code})"
+        )
+        test = self.guard.test.split()[-1].removeprefix("tests/").replace(".py::", " · ")
+        return f"{self.guard.name:<48} {test:<110} {said}"
+
+
+def try_all(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
+    """In the order of `guards`. Raises LostGuard before anything is tried where one fits no more or a test is red
+    as it is."""
+    for guard in guards:
+        guard.removed_from(ROOT)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies = Queue[Path]()
+        for number in range(AT_ONCE):
+            copies.put(_copied(Path(folder) / str(number)))
+        _check_green(copies.queue[0], guards)
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            yield from threads.map(lambda guard: _tried(guard, copies), guards)
+
+
+def _check_green(copy: Path, guards: tuple[Guard, ...]) -> None:
+    tests = sorted({test for guard in guards for test in guard.test.split()})
+    if _test(copy, tests) != 0:
+        raise LostGuard(
+            "The tests are not green with every guard in place, so that a red one would prove nothing."
+        )
+
+
+def _copied(to: Path) -> Path:
+    to.mkdir()
+    for name in COPIED:
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "screenshots"))
+    for name in SINGLE:
+        shutil.copy(ROOT / name, to / name)
+    return to
+
+
+def _tried(guard: Guard, copies: Queue[Path]) -> Outcome:
+    started, copy = time.monotonic(), copies.get()
+    file = copy / guard.file
+    whole = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(guard.removed_from(copy), encoding="utf-8")
+        _make_newer(file)
+        code = _test(copy, guard.test.split())
+    finally:
+        file.write_text(whole, encoding="utf-8")
+        _make_newer(file)
+        copies.put(copy)
+    return Outcome(guard, code, time.monotonic() - started)
+
+
+def _make_newer(file: Path) -> None:
+    """Than any bytecode of it, which is known by size and second: two contents within one second would be the same."""
+    at = _Seconds.next()
+    os.utime(file, (at, at))
+
+
+class _Seconds:
+    _last = int(time.time())
+    _lock = threading.Lock()
+
+    @classmethod
+    def next(cls) -> int:
+        with cls._lock:
+            cls._last += 1
+            return cls._last
+
+
+def _test(copy: Path, tests: list[str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    try:
+        ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return TEST_FAILED  # it waits for what no longer comes
+    return ended.returncode
+
+
+def main() -> None:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = tuple(guard for guard in GUARDS if word in guard.name)
+    alive = 0
+    for outcome in try_all(chosen):
+        print(outcome, flush=True)
+        alive += not outcome.is_red
+    print(f"{len(chosen)} guards, {len(chosen) - alive} red, {alive} alive")
+    sys.exit(1 if alive or not chosen else 0)
+
+
+if __name__ == "__main__":
+    main()
