@@ -3,6 +3,7 @@
 #   make test                                                              the tests
 #   make check                                                             style, types, walls, dependencies
 #   make bench                                                             the benchmarks
+#   make chaos                                                             what is proven of money, at full length
 #   make e2e                                                               the story in a browser workspace
 #   make screenshots                                                       README's pictures, from the real thing
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check bench bench-serving bench-training e2e screenshots clean
+.PHONY: setup demo test check chaos bench bench-serving bench-training e2e screenshots clean
 
 setup: $(VENV)/.ready
 
@@ -61,6 +62,10 @@ screenshots: setup
 bench: setup
 	@$(BIN)/python -m trainers.local.demo_model $(MODEL)
 	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+# Kills, the crash sweep, syncs and mutants; the short form is among the tests.
+chaos: setup
+	@$(BIN)/python -m benchmarks.chaos
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py

@@ -37,9 +37,20 @@ class AtOnce(InTheTick):
         return super().poll(key, work, *args, **kwargs) or super().poll(key, work, *args, **kwargs)
 
 
-def die(config: str, environment: dict[str, str], now: float, act: str, line: int, told: str) -> None:
-    """SIGKILL before the `line`-th line of the act. One that ends before writes into `told` how many there were."""
+def die(
+    config: str,
+    environment: dict[str, str],
+    now: float,
+    act: str,
+    line: int,
+    told: str,
+    is_traced: bool = False,
+) -> None:
+    """SIGKILL before the `line`-th line of the act. One that ends before writes into `told` how many there were.
+    `is_traced`: it begins once another process traces this one."""
     service = _service(config, environment, now)
+    while is_traced and "TracerPid:\t0\n" in Path("/proc/self/status").read_text(encoding="ascii"):
+        time.sleep(0.005)
     trace = _Deadly(line)
     sys.settrace(trace)
     try:

@@ -12,6 +12,7 @@ import bot.app
 import bot.settings
 import bot.work.judging
 import bot.work.verdicts
+import trainers.local.api.server
 import trainers.measuring.ladder
 
 inspect.stack()  # Bolt's App asks for it: a quarter of a second the first time, and cached from then on

@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import WorkspaceError, find_element
@@ -66,8 +67,11 @@ class Orders:
 
 @dataclass
 class Storm:
+    """`wanted`: what people ask for."""
+
     folder: Path
     orders: Orders
+    wanted: str = f"target={TARGET}"
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
     _deadly: str | None = None
@@ -97,6 +101,7 @@ class Storm:
             self._weather.clear_up()
             self._wait_for_quiet()
             self._end_life()
+            self._look_back(provider)
         return judge(*recorded_at(self.folder), float(self.orders.budget_usd))
 
     # The killer.
@@ -168,7 +173,7 @@ class Storm:
         name = f"tickets{number:03d}"
         found = self._plan_of(name)
         if found is None:
-            self.slack.command(ANA.id, PRIVATE.id, f"/finetune start {name} target={TARGET}")
+            self.slack.command(ANA.id, PRIVATE.id, f"/finetune start {name} {self.wanted}")
             time.sleep(0.2)
         return found
 
@@ -195,13 +200,22 @@ class Storm:
 
     # The stage.
 
+    def _look_back(self, provider: Record) -> None:
+        """What the provider's record says only now."""
+
+    def _provider_row(self) -> str:
+        return ACME.format(url=self.company.url, model=MODEL)
+
+    def _keys(self) -> dict[str, str]:
+        return {"ACME_KEY": KEY}
+
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() - max(self.company.last_asked, self.slack.last_called) < QUIET_S:
             assert time.monotonic() < deadline, "the bot never came to rest"
             time.sleep(0.1)
 
-    def _hosted(self, record: Record) -> StormyHosted:
+    def _hosted(self, record: Record) -> Any:
         service = RecordedService(
             models=(MODEL,),
             answer=answer,
@@ -220,13 +234,12 @@ class Storm:
         port, door = free_port(), self.slack.door
         self.slack.deliver_to(f"http://127.0.0.1:{port}/slack/events")
         config = self.folder / "finetune.toml"
-        config.write_text(
-            settings(self.company.url, door.api_url, port, self.orders.budget_usd), encoding="utf-8"
-        )
+        people = settings(door.api_url, port, self.orders.budget_usd)
+        config.write_text(people + self._provider_row(), encoding="utf-8")
         environment = {
             "SLACK_BOT_TOKEN": door.bot_token,
             "SLACK_SIGNING_SECRET": door.signing_secret,
-            "ACME_KEY": KEY,
+            **self._keys(),
         }
         self._body = {"config": str(config), "environment": environment, "born": time.time(), "speed": SPEED}
         seed_datasets(self.folder / "data", self.orders.runs)
@@ -248,7 +261,7 @@ def seed_datasets(data: Path, count: int) -> None:
     store.close()
 
 
-def settings(provider: str, slack: str, port: int, budget_usd: str) -> str:
+def settings(slack: str, port: int, budget_usd: str) -> str:
     return f"""
 data = "data"
 [slack]
@@ -260,13 +273,17 @@ approvers = ["{BEN.id}", "{CLEO.id}"]
 quorum = 2
 [budget]
 monthly_usd = "{budget_usd}"
+"""
+
+
+ACME = """
 [providers.acme]
 title = "Acme Tuning"
-base_url = "{provider}"
+base_url = "{url}"
 key_env = "ACME_KEY"
 timeout_s = 0.6
 abilities = ["metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"]
-[providers.acme.models."{MODEL}"]
+[providers.acme.models."{model}"]
 training = "8.00"
 input = "0.80"
 cached_input = "0.20"

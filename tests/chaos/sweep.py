@@ -220,13 +220,16 @@ class Sweep:
         return "; ".join(one for one in wrong if one) or None
 
     def _run(self, what: str, **more: Any) -> int:
+        return self._nursery.wait(self._born(what, **more))
+
+    def _born(self, what: str, **more: Any) -> int:
         door = self._world.slack.door
         environment = {
             "SLACK_BOT_TOKEN": door.bot_token,
             "SLACK_SIGNING_SECRET": door.signing_secret,
             "ACME_KEY": KEY,
         }
-        pid = self._nursery.bear(
+        return self._nursery.bear(
             f"tests.chaos.crash:{what}",
             config=str(self._config),
             environment=environment,
@@ -234,7 +237,6 @@ class Sweep:
             act=self._step.act,
             **more,
         )
-        return self._nursery.wait(pid)
 
     def _set_back(self) -> None:
         shutil.rmtree(self._data, ignore_errors=True)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from tests.chaos.records import Line, read
 
-RESULT = "Rows that changed"
+RESULT = re.compile(
+    "Rows that changed|is trained and kept as"
+)  # the second: it could not be measured, and that is said
 APPROVED = "Approved by"
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
@@ -48,11 +50,17 @@ def judge(provider: Path, slack: Path, budget_usd: float) -> Verdict:
         due=len(due),
         duplicates=sum(count - 1 for count in started.values()),
         lost=sum(plan not in started for plan in due),
-        unposted=len(_trained(provider, created) - _results(calls)),
+        unposted=len(_trained(provider, created) - results(slack)),
         over_budget_usd=max(0.0, billed - budget_usd),
         billed_usd=billed,
         twice=sum(count - 1 for count in _posted(calls).values()),
     )
+
+
+def results(slack: Path) -> set[str]:
+    """Names of the models whose result was posted, or that it could not be had."""
+    posts = [_words(line) for line in read(slack, "called") if line["method"] == "chat.postMessage"]
+    return {name for text in posts if RESULT.search(text) for name in re.findall(r"\btickets\w+-\d+\b", text)}
 
 
 def _due(calls: Sequence[Line]) -> set[str]:
@@ -65,11 +73,6 @@ def _trained(provider: Path, created: Sequence[Line]) -> set[str]:
     """Names of the models of jobs that succeeded and were not cancelled."""
     models = {line["job"]: line["model"] for line in created}
     return {models[line["job"]] for line in read(provider, "succeeded")}
-
-
-def _results(calls: Sequence[Line]) -> set[str]:
-    words = [_words(line) for line in calls if line["method"] == "chat.postMessage"]
-    return {name for text in words if RESULT in text for name in re.findall(r"\btickets\w+-\d+\b", text)}
 
 
 def _billed(lines: Sequence[Line]) -> float:

@@ -1,0 +1,161 @@
+"""`python -m benchmarks.chaos [PART]`: kills, crash sweep, syncs, mutants; every figure from the peers' own records.
+
+Without PART all of them, side by side, in under six minutes on two quiet cores. Ends with 1 where anything was doubled,
+lost, unposted or overspent, or a mutant is alive.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.chaos import syncs
+from tests.bot.world import KeptWorkers, Rules, world
+from tests.chaos import mutants
+from tests.chaos.nursery import Nursery
+from tests.chaos.own import REAL, STUB, OwnStorm
+from tests.chaos.storm import Orders, Storm
+from tests.chaos.sweep import STEPS, Step, Sweep
+from tests.local.conftest import make_model, make_tokenizer
+from tests.peers.hosted import KEY
+
+HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}"
+LANES = (("hosted", "own", "real", "syncs"), ("sweep", "mutants"))
+EVERY_LINE = ("create", "create again after SETTLE")
+
+
+def hosted() -> bool:
+    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.0")
+    return _blow("a hosted provider, bad weather", lambda folder: Storm(folder, orders))
+
+
+def own() -> bool:
+    orders = Orders(kills=200, runs=40, seed=6)
+    return _blow(
+        "our trainer: bot, trainer, training",
+        lambda folder: OwnStorm(folder, orders, model=_toy(folder), command=STUB),
+    )
+
+
+def real() -> bool:
+    orders = Orders(kills=25, runs=4, seed=7)
+    return _blow(
+        "our trainer, really training a toy",
+        lambda folder: OwnStorm(folder, orders, model=_toy(folder), command=REAL),
+    )
+
+
+def sweep(every: bool = False) -> bool:
+    """`--every`: each line of each step. Else of the creates; of the others each state that a death can leave."""
+    os.environ["ACME_KEY"] = KEY
+    workers, is_clean = KeptWorkers(), True
+    print(f"{'crash sweep of a step':<44}{'lines':>6}{'deaths':>8}{'states':>8}{'wrong':>7}", flush=True)
+    with Nursery() as nursery:
+        for step in STEPS:
+            is_clean &= _swept(step, nursery, workers, every or step.name in EVERY_LINE)
+    workers.really_close()
+    return is_clean
+
+
+def all_mutants() -> bool:
+    outcomes = []
+    for outcome in mutants.try_all():
+        outcomes.append(outcome)
+        print(outcome, flush=True)
+    alive = sum(not one.is_red for one in outcomes)
+    print(f"{len(outcomes)} guards, {len(outcomes) - alive} red, {alive} alive", flush=True)
+    return alive == 0
+
+
+def all_syncs(asked: bool = True) -> bool:
+    return syncs.run(is_asked_for=asked)
+
+
+PARTS: dict[str, Callable[[], bool]] = {
+    "hosted": hosted,
+    "own": own,
+    "real": real,
+    "sweep": sweep,
+    "syncs": all_syncs,
+    "mutants": all_mutants,
+}
+
+
+def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        storm = storm_in(Path(folder))
+        verdict = storm.blow()
+    print(
+        f"{name:<44}{sum(storm.kills.values()):>6}{verdict.due:>6}{verdict.duplicates:>12}{verdict.lost:>6}"
+        f"{verdict.unposted:>10}{verdict.over_budget_usd:>13.2f}",
+        flush=True,
+    )
+    where = ", ".join(f"{count} {place}" for place, count in sorted(storm.kills.items()))
+    print(f"    killed: {where}; {verdict.twice} messages stand twice", flush=True)
+    return verdict.is_clean and verdict.due > 0
+
+
+def _swept(step: Step, nursery: Nursery, workers: KeptWorkers, every: bool) -> bool:
+    with (
+        tempfile.TemporaryDirectory(prefix="sweep-") as folder,
+        world(Path(folder), workers, Rules()) as made,
+    ):
+        one = Sweep(made, nursery, step)
+        found = one.every() if every else one.halving()
+    print(
+        f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",
+        flush=True,
+    )
+    for wrong in found.wrong:
+        print(f"    {wrong}", flush=True)
+    return not found.wrong
+
+
+def _toy(folder: Path) -> Path:
+    model = folder / "tiny"
+    model.mkdir()
+    make_tokenizer(model)
+    make_model(model)
+    return model
+
+
+def _lane(names: tuple[str, ...]) -> bool:
+    """Each part in a process of its own; what it said is printed when it is over."""
+    is_clean = True
+    for name in names:
+        started = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-m", "benchmarks.chaos", name, "--among-others"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        print(f"{ended.stdout}    {name}: {time.monotonic() - started:.0f} s", flush=True)
+        is_clean &= ended.returncode == 0
+    return is_clean
+
+
+def main() -> None:
+    asked = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if not asked:
+        started = time.monotonic()
+        print(HEAD, flush=True)
+        with ThreadPoolExecutor(len(LANES)) as lanes:
+            is_clean = all(list(lanes.map(_lane, LANES)))
+        print(f"{'all clean' if is_clean else 'NOT CLEAN'} in {time.monotonic() - started:.0f} s")
+    elif asked == ["sweep"]:
+        is_clean = sweep(every="--every" in sys.argv)
+    elif asked == ["syncs"]:
+        is_clean = all_syncs(asked="--among-others" not in sys.argv)
+    else:
+        is_clean = all(PARTS[name]() for name in asked)
+    sys.exit(0 if is_clean else 1)
+
+
+if __name__ == "__main__":
+    main()

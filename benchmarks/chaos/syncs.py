@@ -1,0 +1,84 @@
+"""A kill at each fdatasync of a step: where the database is half on the disk. Needs strace, which sends the signal.
+
+Without strace it says that it was not run, and fails only where it was asked for by name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.bot.world import KeptWorkers, Rules, world
+from tests.chaos.nursery import Nursery
+from tests.chaos.sweep import STEPS, Sweep
+from tests.peers.hosted import KEY
+
+SYNCS = "fdatasync,fsync"
+TRACED = (
+    "approve",
+    "create",
+    "create again after SETTLE",
+    "take a model that is trained",
+    "cancel a job that trains",
+)
+
+
+class SyncSweep(Sweep):
+    """Its 'lines' are a step's syncs."""
+
+    def _lines(self) -> int:
+        self._traced("trace=" + SYNCS)
+        said = self._log.read_text(encoding="utf-8")
+        return sum(said.count(f" {name}(") for name in SYNCS.split(","))
+
+    def _die(self, line: int) -> int:
+        return self._traced(f"inject={SYNCS}:signal=KILL:when={line}")
+
+    def _traced(self, what: str) -> int:
+        self._set_back()
+        self._log = self._world.folder / "strace.txt"
+        pid = self._born("die", line=10**9, told=str(self._world.folder / "lines"), is_traced=True)
+        strace = subprocess.Popen(
+            ["strace", "-q", "-f", "-p", str(pid), "-o", str(self._log), "-e", what],
+            stderr=subprocess.DEVNULL,
+        )
+        code = self._nursery.wait(pid)
+        strace.wait(10)
+        return code
+
+
+def why_not() -> str | None:
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True)
+    return "strace may not trace here" if tried.returncode else None
+
+
+def run(*, is_asked_for: bool) -> bool:
+    obstacle = why_not()
+    if obstacle:
+        print(f"kill at each fdatasync: not run: {obstacle}", flush=True)
+        return not is_asked_for
+    os.environ["ACME_KEY"] = KEY
+    workers, wrong = KeptWorkers(), list[str]()
+    print(
+        f"{'kill at each fdatasync of a step':<44}{'syncs':>6}{'kills':>8}{'states':>8}{'wrong':>7}",
+        flush=True,
+    )
+    with Nursery() as nursery:
+        for step in STEPS:
+            if step.name in TRACED:
+                with tempfile.TemporaryDirectory() as folder, world(Path(folder), workers, Rules()) as made:
+                    found = SyncSweep(made, nursery, step).every()
+                wrong += found.wrong
+                print(
+                    f"  {step.name:<42}{found.lines:>6}{found.deaths:>8}{found.states:>8}{len(found.wrong):>7}",
+                    flush=True,
+                )
+    workers.really_close()
+    for one in wrong:
+        print(f"    {one}", flush=True)
+    return not wrong

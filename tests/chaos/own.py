@@ -1,0 +1,164 @@
+"""The storm over our own trainer: the bot, the trainer and its training process are killed, each at random.
+
+The record is the trainer's folders, which no process of the bot ever writes: a folder a job, its order in job.json, and
+its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.nursery import Nursery
+from tests.chaos.peers import recorded_at
+from tests.chaos.records import Record
+from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
+from tests.chaos.verdict import results
+from tests.local.served import KEY, free_port
+from trainers.creation import KEY as OUR_KEY
+from trainers.local.jobs import END_MARKS
+
+STUB = (sys.executable, "-m", "tests.chaos.slow_train")
+REAL = (sys.executable, "-m", "trainers.local.train")
+VICTIMS = ("the bot", "the trainer", "the training")
+OWN = """
+[providers.local]
+base_url = "{url}"
+timeout_s = 5
+abilities = ["metadata", "metadata_filter", "idempotency", "extra_hyperparameters", "method",
+    "suffix", "progress"{chat}]
+[providers.local.defaults]
+n_epochs = 1
+[providers.local.models.tiny]
+usd_per_hour = "1.00"
+"""
+
+
+def serve(data: str, model: str, command: list[str], port: int) -> None:
+    """The trainer's process; ended by SIGKILL."""
+    import uvicorn
+
+    from trainers.local.__main__ import listen
+    from trainers.local.api.server import Config, build_app
+
+    os.environ |= {"FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
+    app = build_app(Config(Path(data), KEY, {"tiny": model}, train_command=tuple(command)))
+    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(
+        sockets=[listen("127.0.0.1", port)]
+    )
+
+
+@dataclass
+class OwnTrainer:
+    """A life of it after the other on one folder. `last_asked`: now, as long as a job has not ended."""
+
+    nursery: Nursery
+    data: Path
+    model: Path
+    command: tuple[str, ...]
+    port: int = field(default_factory=free_port)
+    _life: int | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def last_asked(self) -> float:
+        return time.monotonic() if self.training() else 0.0
+
+    def folders(self) -> list[Path]:
+        return sorted(found.parent for found in self.data.glob("jobs/*/job.json"))
+
+    def training(self) -> list[Path]:
+        return [one for one in self.folders() if not any((one / mark).exists() for mark in END_MARKS)]
+
+    def begin(self) -> None:
+        self._life = self.nursery.bear(
+            "tests.chaos.own:serve",
+            data=str(self.data),
+            model=str(self.model),
+            command=list(self.command),
+            port=self.port,
+        )
+
+    def kill(self) -> None:
+        if self._life is not None:
+            self.nursery.kill(self._life)
+            self._life = None
+
+    def kill_training(self) -> bool:
+        """The process of a job that runs; False where none does."""
+        for folder in self.training():
+            with suppress(OSError, ValueError):
+                os.kill(int((folder / "pid").read_text(encoding="ascii")), signal.SIGKILL)
+                return True
+        return False
+
+
+@dataclass
+class OwnStorm(Storm):
+    """`model` is a folder with a toy; `command` trains: the real one, or a stub that takes a second."""
+
+    model: Path = Path()
+    command: tuple[str, ...] = STUB
+    wanted: str = "target=local/tiny"
+
+    @contextmanager
+    def _hosted(self, record: Record) -> Iterator[OwnTrainer]:
+        trainer = OwnTrainer(self._nursery, self.folder / "trainer", self.model, self.command)
+        trainer.begin()
+        try:
+            yield trainer
+        finally:
+            trainer.kill()
+
+    def _kill_and_kill(self) -> None:
+        self._weather.slack = self.orders.bad_weather
+        self._begin_life()
+        while sum(self.kills.values()) < self.orders.kills:
+            time.sleep(self._chance.uniform(0.1, LONGEST_LIFE_S))
+            self._kill_one(self._chance.choice(VICTIMS))
+
+    def _kill_one(self, victim: str) -> None:
+        if victim == "the training" and self.company.kill_training():
+            self.kills[victim] = self.kills.get(victim, 0) + 1
+        elif victim == "the bot":
+            self._kill(victim)
+            self._begin_life()
+        else:
+            self.company.kill()
+            self.kills["the trainer"] = self.kills.get("the trainer", 0) + 1
+            self.company.begin()
+
+    def _provider_row(self) -> str:
+        chat = ', "chat"' if self.command == REAL else ""  # the stub's adapter answers nothing
+        return OWN.format(url=self.company.url, chat=chat)
+
+    def _wait_for_quiet(self) -> None:
+        """A model that is loaded and asked makes no noise that others hear."""
+        deadline = time.monotonic() + PATIENCE_S
+        slack = recorded_at(self.folder)[1]
+        while len(results(slack)) < sum((one / "DONE").exists() for one in self.company.folders()):
+            assert time.monotonic() < deadline, "a trained model's result was not posted"
+            time.sleep(0.2)
+        super()._wait_for_quiet()
+
+    def _keys(self) -> dict[str, str]:
+        return {"FINETUNE_TRAINER_KEY": KEY}
+
+    def _look_back(self, provider: Record) -> None:
+        for folder in self.company.folders():
+            job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+            told, name = job["metadata"], folder.name
+            model = f"{job['suffix']}-{told.get('run')}"
+            provider.add("created", job=name, key=told.get(OUR_KEY), plan=told.get("plan"), model=model)
+            if (folder / "DONE").exists():
+                provider.add("succeeded", job=name, tokens=0)

@@ -1,0 +1,25 @@
+"""A training that takes a second and trains nothing: writes what stub_train.py does, with time to be killed in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from tests.local.stub_train import progress, succeed
+from trainers.local.spool import exclusive, replace_json
+
+
+def main(folder: Path) -> int:
+    with exclusive(folder) as lock:
+        if lock is None:
+            return 4
+        for _ in range(10):
+            replace_json(folder / "progress.json", progress(1))
+            time.sleep(0.1)
+        succeed(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
