@@ -61,7 +61,7 @@ class Rules:
     """What finetune.toml says about people and money.
 
     `company_is_far`: the provider's address is no loopback one, though it answers from here.
-    `measurement`: the most that one may cost; `more`: other lines of the file.
+    `measurement`: the most that one may cost; `more`: other lines of the file; `training`: USD a million tokens.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -73,6 +73,7 @@ class Rules:
     company_is_far: bool = False
     measurement: str = "5"
     more: str = ""
+    training: str = "8.00"
 
 
 @dataclass
@@ -327,7 +328,7 @@ key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]
 [providers.acme.models."{MODEL}"]
-training = "8.00"
+training = "{rules.training}"
 input = "0.80"
 cached_input = "0.20"
 output = "3.20"

@@ -15,14 +15,13 @@ from bot.demo.stand_in import cut_off
 from bot.demo.stand_in.delivery import signature
 from storage.chain import entry_hash
 from storage.records import Draft
-from tests.bot.conftest import kept_workers, make_world, world  # noqa: F401 - fixtures
 from tests.bot.world import JOBS, PRIVATE, World
 from tests.chaos import mutants
 from tests.chaos.guards import GUARDS
 from tests.peers.hosted import COMMIT_THEN_500
 
 
-def test_an_unsigned_a_forged_and_an_old_request_change_nothing(world: World) -> None:  # noqa: F811
+def test_an_unsigned_a_forged_and_an_old_request_change_nothing(world: World) -> None:
     world.start()
     world.click(BEN, "reject_plan")  # opens a form and decides nothing: its delivery is the one to imitate
     click = world.slack.deliveries[-1].body.replace(b"reject_plan", b"approve_plan")
@@ -50,7 +49,7 @@ def _sent(url: str, body: bytes, headers: dict[str, str]) -> int:
         return refusal.code
 
 
-def test_a_delivery_that_comes_again_does_nothing(world: World) -> None:  # noqa: F811
+def test_a_delivery_that_comes_again_does_nothing(world: World) -> None:
     world.start()
     world.type("/finetune freeze for a look", user=BEN)
     typed = world.slack.deliveries[-1]
@@ -61,7 +60,7 @@ def test_a_delivery_that_comes_again_does_nothing(world: World) -> None:  # noqa
     assert len(world.store.audit.entries()) == before
 
 
-def test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled(world: World) -> None:  # noqa: F811
+def test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled(world: World) -> None:
     service = world.company.service
     service.stages = ("running",)
     world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
@@ -74,14 +73,14 @@ def test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled(w
     assert [job.is_cancelled for job in service.jobs.values()] == [False, True]
 
 
-def test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved(world: World) -> None:  # noqa: F811
+def test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved(world: World) -> None:
     world.start()
     world.pass_time(VALID_FOR_S + 1)
     assert "has expired" in world.answer_to_click(BEN, "approve_plan")
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
 
 
-def test_in_a_freeze_no_file_leaves_for_the_provider(world: World) -> None:  # noqa: F811
+def test_in_a_freeze_no_file_leaves_for_the_provider(world: World) -> None:
     world.start()
     world.type("/finetune freeze", user=BEN)
     world.click(BEN, "approve_plan")
@@ -89,7 +88,7 @@ def test_in_a_freeze_no_file_leaves_for_the_provider(world: World) -> None:  # n
     assert world.run().state == "approved" and world.left_at_company() == []
 
 
-def test_a_post_whose_answer_was_cut_off_is_not_sent_again_by_the_sdk(world: World) -> None:  # noqa: F811
+def test_a_post_whose_answer_was_cut_off_is_not_sent_again_by_the_sdk(world: World) -> None:
     """The outbox sends it again at its own time, and counts the try."""
     world.slack.fail("chat.postMessage", cut_off())
     world.store.outbox.put(Draft("post", PRIVATE.id, {"text": "once"}), now=world.clock)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tests.chaos.own import OwnStorm
 from tests.chaos.storm import Orders, Storm
-from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 
 
 def test_thirty_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Path) -> None:
@@ -19,7 +18,7 @@ def test_thirty_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path:
 
 def test_kills_of_bot_trainer_and_training_double_and_lose_nothing(
     tmp_path: Path,
-    tiny_model_dir: Path,  # noqa: F811
+    tiny_model_dir: Path,
 ) -> None:
     storm = OwnStorm(tmp_path, Orders(kills=10, runs=5), model=tiny_model_dir)
     verdict = storm.blow()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.bot.conftest import kept_workers, make_world  # noqa: F401 - fixtures
 from tests.bot.world import Rules, World
 from tests.chaos.nursery import Nursery
 from tests.chaos.sweep import STEPS, Step, Sweep
@@ -22,7 +21,7 @@ def nursery() -> Iterator[Nursery]:
 def test_a_death_at_any_line_loses_and_doubles_nothing(
     step: Step,
     nursery: Nursery,
-    make_world: Callable[[Rules], World],  # noqa: F811
+    make_world: Callable[[Rules], World],
 ) -> None:
     found = Sweep(make_world(Rules()), nursery, step).halving()
     assert found.lines > 50 and found.states > 1

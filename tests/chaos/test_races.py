@@ -1,0 +1,88 @@
+"""Races for one run: over HTTP, as Slack delivers them, judged by what the provider has and the ledger holds.
+
+Sixty-four threads for one budget are in tests/bot/test_story_race.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.demo.workspace import Person
+from tests.bot.world import CLEO, PRIVATE, START, Rules, World
+
+MakeWorld = Callable[[Rules], World]
+
+
+def clicked_at_once(world: World, people: tuple[Person, ...]) -> None:
+    card = world.with_button("approve_plan")
+    with ThreadPoolExecutor(len(people)) as threads:
+        for click in [
+            threads.submit(world.slack.click, one.id, PRIVATE.id, card.ts, "approve_plan") for one in people
+        ]:
+            click.result()
+
+
+def test_twenty_double_clicks_reserve_once_and_start_one_job(world: World) -> None:
+    run = world.start()
+    clicked_at_once(world, (BEN,) * 20)
+    world.until_state("training")
+    assert world.jobs() == 1
+    assert set(world.ledger()) == {"reserve"} and world.run().reserved_micros > 0
+    assert [one.person for one in world.store.runs.decisions(run.id)] == [BEN.id]
+    assert len([text for text in world.texts() if text.startswith("Run 1 is training")]) == 1
+
+
+def test_two_approvers_at_once_are_a_quorum_of_two(make_world: MakeWorld) -> None:
+    world = make_world(Rules(quorum=2))
+    world.start()
+    clicked_at_once(world, (BEN, CLEO))
+    world.until_state("training")
+    assert world.jobs() == 1 and set(world.ledger()) == {"reserve"}
+    assert {one.person for one in world.store.runs.decisions(1)} == {BEN.id, CLEO.id}
+
+
+def test_two_approvers_at_once_where_one_is_enough_start_one_job(world: World) -> None:
+    world.start()
+    clicked_at_once(world, (BEN, CLEO))
+    world.until_state("training")
+    world.tick(3)
+    assert world.jobs() == 1 and set(world.ledger()) == {"reserve"}
+    assert len(world.store.runs.decisions(1)) == 1, "the second came too late, and is told so"
+
+
+def test_a_click_and_a_new_plan_at_once_start_one_of_the_two(world: World) -> None:
+    world.start()
+    card = world.with_button("approve_plan")
+    with ThreadPoolExecutor(2) as threads:
+        clicked = threads.submit(world.slack.click, BEN.id, PRIVATE.id, card.ts, "approve_plan")
+        asked = threads.submit(world.slack.command, "U0ANA", PRIVATE.id, f"{START} epochs=2")
+        clicked.result()
+        asked.result()
+    world.tick(5)
+    assert world.jobs() <= 1
+    states = [world.run(number).state for number in (1, 2)]
+    assert states in (["training", "awaiting_approval"], ["cancelled", "awaiting_approval"]), states
+
+
+@pytest.mark.parametrize("change", ["price", "budget"])
+def test_a_config_changed_between_approval_and_create_changes_no_approved_plan(
+    world: World,
+    change: str,
+) -> None:
+    """What was approved is the stored plan, its price list in it; the new figures hold for the next plan."""
+    run = world.start_approved()
+    if change == "price":
+        world.rules.training = "800.00"
+    else:
+        world.rules.budget = "0.01"
+    world.restart()
+    world.until_state("done")
+    assert world.jobs() == 1
+    assert world.run().plan == run.plan and world.run().plan_hash == run.plan_hash
+    settled = Decimal(world.ledger()["settle"])
+    assert 0 < settled <= run.reserved_micros
