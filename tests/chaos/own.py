@@ -80,6 +80,9 @@ class OwnTrainer:
     def training(self) -> list[Path]:
         return [one for one in self.folders() if not any((one / mark).exists() for mark in END_MARKS)]
 
+    def done(self) -> list[Path]:
+        return [one for one in self.folders() if (one / "DONE").exists()]
+
     def begin(self) -> None:
         self._life = self.nursery.bear(
             "tests.chaos.own:serve",
@@ -146,7 +149,7 @@ class OwnStorm(Storm):
         """A model that is loaded and asked makes no noise that others hear."""
         deadline = time.monotonic() + PATIENCE_S
         slack = recorded_at(self.folder)[1]
-        while len(results(slack)) < sum((one / "DONE").exists() for one in self.company.folders()):
+        while self.company.training() or len(results(slack)) < len(self.company.done()):
             assert time.monotonic() < deadline, "a trained model's result was not posted"
             time.sleep(0.2)
         super()._wait_for_quiet()

@@ -39,6 +39,10 @@ STAGE_S = 0.15
 QUIET_S = 2.0
 PATIENCE_S = 90.0
 LONGEST_LIFE_S = 0.7
+HUNTED, HUNT_S = (
+    0.33,
+    1.5,
+)  # the share of lives that end where a peer holds a request, if they come there in time
 PEOPLE_AT_ONCE = 6
 NO_MONEY = "are left. Raise"
 POINTS = (
@@ -54,7 +58,8 @@ POINTS = (
 
 @dataclass(frozen=True)
 class Orders:
-    """`runs` are asked for one after the other, each on a dataset of its own. `bad_weather`: the share of posts."""
+    """`runs` are asked for one after the other, each on a dataset of its own. `bad_weather`: the share of posts that
+    go wrong."""
 
     kills: int
     runs: int
@@ -111,8 +116,9 @@ class Storm:
         self._weather.late_s = self.orders.late_s
         self._begin_life()
         while sum(self.kills.values()) < self.orders.kills:
-            self._deadly = self._chance.choice((None, *POINTS))
-            lives_s = self._chance.uniform(0.1, LONGEST_LIFE_S)
+            is_hunted = self._chance.random() < HUNTED
+            self._deadly = self._chance.choice(POINTS) if is_hunted else None
+            lives_s = HUNT_S if is_hunted else self._chance.uniform(0.1, LONGEST_LIFE_S)
             if not self._killed.wait(lives_s):
                 self._kill("by the clock")
             self._begin_life()
@@ -147,6 +153,9 @@ class Storm:
     # The people.
 
     def _ask_and_approve(self, number: int) -> None:
+        """Spread over the whole storm, so that there is always work to be killed at."""
+        while sum(self.kills.values()) < self.orders.kills * number // self.orders.runs:
+            time.sleep(0.05)
         plan = self._insist(partial(self._ask, number))
         clicks = [
             threading.Thread(target=self._insist, args=(partial(self._approve, one.id, plan),))
