@@ -20,8 +20,8 @@ def test_kills_of_bot_trainer_and_training_double_and_lose_nothing(
     tmp_path: Path,
     tiny_model_dir: Path,
 ) -> None:
-    storm = OwnStorm(tmp_path, Orders(kills=10, runs=5), model=tiny_model_dir)
+    storm = OwnStorm(tmp_path, Orders(kills=8, runs=4), model=tiny_model_dir)
     verdict = storm.blow()
-    assert sum(storm.kills.values()) == 10
-    assert verdict.due == 5
+    assert sum(storm.kills.values()) == 8
+    assert verdict.due == 4
     assert verdict.is_clean, verdict
