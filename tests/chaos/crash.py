@@ -18,7 +18,7 @@ from typing import Any
 from bot.app import Service
 from bot.demo.cast import ANA, BEN
 from bot.settings import load_settings
-from bot.workflows import plans, runs
+from bot.workflows import approving, runs
 from bot.workflows.reconcile import reconcile
 from tests.chaos.life import InTheTick
 
@@ -79,7 +79,7 @@ def tick(service: Service) -> None:
 
 
 def _approve(service: Service) -> None:
-    plans.approve(service.desk, service.store.runs.newest(1)[0].plan_hash, BEN.id)
+    approving.approve(service.desk, service.store.runs.newest(1)[0].plan_hash, BEN.id)
 
 
 def _cancel(service: Service) -> None:

@@ -36,9 +36,10 @@ class Guard:
         return content.replace(self.text, self.mutant)
 
 
-JOBS, TRAINING, PLANS = "bot/workflows/jobs.py", "bot/workflows/training.py", "bot/workflows/plans.py"
-RULES, CLIENT, OUTBOX = "bot/decisions/approval.py", "trainers/client.py", "storage/outbox.py"
+JOBS, TRAINING, APPROVING = "bot/workflows/jobs.py", "bot/workflows/training.py", "bot/workflows/approving.py"
+RULES, CLIENT, OUTBOX = "bot/decisions/permission.py", "trainers/client.py", "storage/outbox.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
+DECIDING = "tests/decisions/test_permission.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
@@ -140,44 +141,44 @@ GUARDS = (
     Guard(
         "approvers only",
         RULES,
-        "    return own or (None if person.id in policy.approvers else Denied(_who_may(policy)))",
-        "    return own",
-        "tests/decisions/test_approval.py::test_who_may_do_what",
+        "    if person.id in rules.named(action):",
+        "    if True:",
+        f"{DECIDING}::test_without_a_policy_members_take_part_and_approvers_decide",
     ),
     Guard(
         "no approval of one's own run",
         RULES,
-        "    if person.id == request.requester:\n        return Denied(",
-        "    if False:\n        return Denied(",
+        "    elif person.id == request.requester:",
+        "    elif False:",
         "tests/bot/test_story_whole.py::test_the_requester_who_is_an_approver_cannot_approve",
     ),
     Guard(
         "no approval of one's own data",
         RULES,
-        "    if person.id == request.uploader:",
-        "    if False:",
-        "tests/decisions/test_approval.py::test_the_requester_and_the_uploader_are_told_why",
+        "    elif person.id == request.uploader:",
+        "    elif False:",
+        f"{DECIDING}::test_the_requester_and_the_uploader_are_told_why",
     ),
     Guard(
         "full members only",
         RULES,
-        "    if person.is_bot or person.is_deleted or person.is_guest or person.is_stranger:",
-        "    if person.is_bot:",
-        "tests/decisions/test_approval.py::test_only_a_full_member_takes_part",
+        "    kind = next((kind for kind, is_one in kinds.items() if is_one), None)",
+        "    kind = None",
+        f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
     ),
     Guard(
         "a failed look-up is a no",
         RULES,
-        '    if person is None:\n        return Denied("Slack',
-        '    if person is None:\n        return None\n        Denied("Slack',
-        "tests/decisions/test_approval.py::test_whoever_is_no_full_member_may_nothing",
+        "        return Verdict(False, FULL_MEMBERS, said)\n    kinds",
+        "        return Verdict(True, FULL_MEMBERS, said)\n    kinds",
+        f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
     ),
     Guard(
         "a quorum of those who may still approve",
         RULES,
-        "    return len(set(approved_by) & policy.approvers) >= policy.quorum",
-        "    return len(set(approved_by)) >= policy.quorum",
-        "tests/decisions/test_approval.py::test_a_quorum_counts_people_who_may_still_approve",
+        'len(rules.entitled("approve", approved_by)) >= tier.approvers',
+        "len(set(approved_by)) >= tier.approvers",
+        f"{DECIDING}::test_a_quorum_counts_people_who_may_still_approve",
     ),
     Guard(
         "one word a person",
@@ -188,7 +189,7 @@ GUARDS = (
     ),
     Guard(
         "the hash at the click",
-        PLANS,
+        APPROVING,
         "        if plan_hash(plan) != hash_in_button:",
         "        if False:",
         f"{APPROVAL}::test_a_plan_whose_row_was_edited_is_refused_by_its_hash",
@@ -201,16 +202,23 @@ GUARDS = (
         f"{APPROVAL}::test_a_plan_edited_between_approval_and_create_is_not_carried_out",
     ),
     Guard(
+        "approvals are counted anew before the create",
+        TRAINING,
+        "    lost = rechecking.look(desk, run)",
+        "    lost = None",
+        "tests/bot/test_story_policy.py::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
+    ),
+    Guard(
         "expiry",
-        RULES,
-        "    return now - request.asked_at > VALID_FOR_S",
+        "bot/decisions/approval.py",
+        "    return now - request.asked_at > policy.expires_s",
         "    return False",
         f"{APPROVAL}::test_a_plan_expires_after_a_day",
     ),
     Guard(
         "expiry at the click",
-        PLANS,
-        "        if is_expired(request, now):",
+        APPROVING,
+        "        if is_expired(request, now, desk.settings.policy):",
         "        if False:",
         f"{HERE}::test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved",
     ),
@@ -224,14 +232,14 @@ GUARDS = (
     # Money.
     Guard(
         "the month's budget",
-        PLANS,
-        "    refusal = money.refusal(plan.maximum_micros) if is_last else None",
+        APPROVING,
+        "    refusal = money.refusal(desk, run.channel, run.requester, most) if is_last else None",
         "    refusal = None",
         f"{APPROVAL}::test_two_plans_cannot_spend_the_same_money",
     ),
     Guard(
         "one transaction for look and reservation",
-        PLANS,
+        APPROVING,
         "    with desk.store.transaction():\n        run = desk.store.runs.by_plan(hash_in_button)",
         "    if True:\n        run = desk.store.runs.by_plan(hash_in_button)",
         "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
@@ -281,7 +289,7 @@ GUARDS = (
     ),
     Guard(
         "unfreezing by two",
-        RULES,
+        "bot/decisions/approval.py",
         "UNFREEZERS = 2",
         "UNFREEZERS = 1",
         f"{FREEZE}::test_one_word_is_said_and_the_second_person_s_carries_it_out",
