@@ -84,7 +84,7 @@ GUARDS = (
     Guard(
         "the rest of several jobs is cancelled",
         JOBS,
-        "            trainer.cancel(extra.id)\n",
+        "            _cancel_extra(trainer, extra)\n",
         "",
         f"{HERE}::test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled",
     ),
@@ -253,7 +253,7 @@ GUARDS = (
     ),
     Guard(
         "money is booked once",
-        "storage/migrations.py",
+        "storage/schemas.py",
         "    at REAL NOT NULL,\n    UNIQUE (run_id, kind)\n",
         "    at REAL NOT NULL,\n    UNIQUE (run_id, kind, id)\n",
         "tests/storage/test_runs.py::test_money_is_booked_once_a_run_and_kind",
@@ -305,8 +305,8 @@ GUARDS = (
     Guard(
         "a delivery counts once",
         "bot/listeners/boundary.py",
-        "        if delivery and not desk.store.first_delivery(delivery, now=desk.clock()):",
-        "        if False:",
+        "        if not desk.store.inbox.receive(delivery, req.body, now=desk.clock()):",
+        "        if desk.store.inbox.receive(delivery, req.body, now=desk.clock()) is None:",
         f"{HERE}::test_a_delivery_that_comes_again_does_nothing",
     ),
     Guard(
@@ -354,7 +354,7 @@ GUARDS = (
     # The audit log.
     Guard(
         "the audit log is not changed",
-        "storage/migrations.py",
+        "storage/schemas.py",
         "CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit\n"
         "    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;\n",
         "",
