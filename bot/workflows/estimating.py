@@ -28,10 +28,19 @@ from bot.decisions.worth.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.views.blocks import code
-from bot.workflows.inputs import Priced, holdout_usage, inputs_of, measured, once_trained
+from bot.work.climbing import max_tokens
+from bot.workflows.inputs import (
+    Priced,
+    holdout_usage,
+    inputs_of,
+    longest_holdout_usage,
+    measured,
+    once_trained,
+)
 from bot.workflows.machine import Room, base_of, room_for, time_for
 from bot.workflows.measuring.contestants import full_name, with_a_cheap_one
 from bot.workflows.rung_prices import rung_price, rung_rates
+from trainers import chatting
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
@@ -55,10 +64,11 @@ class Target:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What one run costs: the training, and both models' answers to the held-out rows."""
+    """What one run costs: the training, and both models' answers to the held-out rows, as expected and at most."""
 
     training: Training
     evaluation_usd: Decimal
+    evaluation_most_usd: Decimal
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,10 @@ def make_estimate(
         settings, target, report, tokens, hyperparameters, question.sweep
     )
     base = _base_price(settings, target, tuned, today)
-    cost = _cost(report, of_all, tuned, base, _epochs(hyperparameters), minutes)
+    answer = max_tokens([one.label for one in report.labels]) + chatting.room(
+        target.row.thinks(target.model.name)
+    )
+    cost = _cost(report, of_all, tuned, base, _epochs(hyperparameters), minutes, answer)
     if measured_on and isinstance(cost, RunCost):
         cost = replace(cost, training=replace(cost.training, speed_measured=measured_on))
     rung = measured(evidence).cheapest
@@ -290,10 +303,10 @@ def _trained_tokens(report: Report, target: Target) -> int:
 
 
 def _cost(
-    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range
+    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range, answer: int
 ) -> RunCost | Gap:
-    """`tokens` of an epoch, in all arms of a sweep. Our own machine's hours are in the training already; a vendor bills
-    both models' answers."""
+    """`tokens` of an epoch, in all arms of a sweep; `answer`: the longest asked for. Our own machine's hours are
+    in the training already; a vendor bills both models' answers."""
     training = training_of(tuned, tokens, epochs, minutes)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
     if isinstance(training, Gap):
@@ -302,9 +315,11 @@ def _cost(
         return rates_tuned
     if isinstance(rates_base, Gap):
         return rates_base
-    is_ours = tuned.usd_per_hour is not None
+    if tuned.usd_per_hour is not None:
+        return RunCost(training, Decimal(0), Decimal(0))
     asked = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
-    return RunCost(training, Decimal(0) if is_ours else asked)
+    most = evaluation_usd(longest_holdout_usage(report, answer), rates_base, rates_tuned)
+    return RunCost(training, asked, max(asked, most))
 
 
 def _priced(

@@ -15,6 +15,8 @@ from bot.decisions.worth.roi import USD_PER_HOUR, Inputs, Quality, Training, Usa
 from trainers.dataset import Report
 from trainers.measuring.values import Rung
 
+OTHER_TOKENIZER = 1.25  # times as many tokens: what a model counts that has another than ours
+
 
 @dataclass(frozen=True)
 class Priced:
@@ -76,6 +78,13 @@ def holdout_usage(report: Report) -> Usage:
     counted = report.tokens
     means = counted.prompted_mean, counted.prompt_mean, counted.answer_mean
     return Usage.from_means(report.n_holdout, *means)
+
+
+def longest_holdout_usage(report: Report, answer: int) -> Usage:
+    """At most: answers of `answer` tokens, and prompts a quarter longer than ours, if another tokenizer counts."""
+    counted = report.tokens
+    before, after = counted.prompted_mean * OTHER_TOKENIZER, counted.prompt_mean * OTHER_TOKENIZER
+    return Usage.from_means(report.n_holdout, before, after, answer)
 
 
 def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:

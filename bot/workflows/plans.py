@@ -18,6 +18,7 @@ from bot.workflows import datasets, estimates, leaving, money, permits, replacin
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, RunCost
+from bot.workflows.inputs import OTHER_TOKENIZER
 from bot.workflows.leaving import Leave
 from bot.workflows.stopping import stopping_early
 from bot.workflows.sweeping import sweeping
@@ -161,12 +162,15 @@ def _plan(
 
 
 def _maximum(cost: RunCost) -> int:
-    """By the hour ten cents at least: the time is known within a factor only, and a training that passes its maximum
-    is stopped, which nobody wants for less."""
+    """A run that passes it is stopped, while it trains and while it is measured, which nobody wants for a few cents.
+    By the hour ten cents at least: the time is known within a factor only. By the token as many as another tokenizer
+    may count; and the longest answers, not those expected."""
     most = cost.training.usd.high
     if cost.training.usd_per_hour:
         most = max(most, LEAST_MAXIMUM_USD)
-    return to_micros(most + cost.evaluation_usd)
+    elif cost.training.usd_per_million:
+        most *= Decimal(str(OTHER_TOKENIZER))
+    return to_micros(most + cost.evaluation_most_usd)
 
 
 def _warnings(estimated: Estimated) -> tuple[str, ...]:

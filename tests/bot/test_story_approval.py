@@ -96,7 +96,7 @@ def test_a_plan_beyond_the_budget_stays_unapproved_and_the_cure_is_said(make_wor
 
 
 def test_two_plans_cannot_spend_the_same_money(make_world: MakeWorld) -> None:
-    world = make_world(Rules(budget="0.05"))
+    world = make_world(Rules(budget="0.08"))
     world.start()
     world.seed_dataset(called="letters")
     world.start(START.replace("tickets", "letters"))

@@ -131,15 +131,15 @@ def test_who_asks_sees_the_limits_that_concern_them_there(world: World) -> None:
     limits(world, channel="1", person="2")
     approve(world)
     said = world.type("/finetune budget")
-    assert f"This month for <#{PRIVATE.id}>: $0.96 of $1.00 left" in said
-    assert f"This month for <@{ANA.id}>: $1.96 of $2.00 left" in said
+    assert f"This month for <#{PRIVATE.id}>: $0.94 of $1.00 left" in said
+    assert f"This month for <@{ANA.id}>: $1.94 of $2.00 left" in said
     elsewhere = world.type("/finetune budget", user=BEN, channel=PUBLIC)
     assert "for <#" not in elsewhere.split("Newest first")[0] and f"for <@{BEN.id}>" not in elsewhere
 
 
 def test_each_limit_warns_once_those_whose_it_is(world: World) -> None:
     world.start()
-    limits(world, channel="0.07", person="0.045")
+    limits(world, channel="0.09", person="0.07")
     world.click(BEN, "approve_plan")
     world.tick(2)
     world.restart()

@@ -168,7 +168,7 @@ def test_the_month_s_budget_holds_for_measurements_too(make_world: MakeWorld) ->
 
 
 def test_money_that_a_measurement_holds_is_not_there_for_a_run(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=PRICES, budget="0.05"))
+    world = make_world(Rules(more=PRICES, budget="0.065"))
     world.start()
     world.type(f"/finetune baseline tickets {ACME}")
     reserved = until_asked(world).reserved_micros

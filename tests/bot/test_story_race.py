@@ -90,7 +90,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
 
 @pytest.mark.parametrize(
     "limit",
-    [f'[budget.channels]\n{PRIVATE.id} = "0.1"', f'[budget.people]\n{ANA.id} = "0.1"'],
+    [f'[budget.channels]\n{PRIVATE.id} = "0.2"', f'[budget.people]\n{ANA.id} = "0.2"'],
     ids=["channel", "person"],
 )
 def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
@@ -106,11 +106,11 @@ def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
         world.store.database.leave()
 
     at_once(THREADS, approve)
-    fits = 100_000 // plan.maximum_micros
+    fits = 200_000 // plan.maximum_micros
     refused = [one for one in answers if isinstance(one, Refusal)]
     assert len(answers) - len(refused) == fits > 1
-    assert all("of this month's $0.10 for <" in one.text for one in refused)
-    assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 100_000
+    assert all("of this month's $0.20 for <" in one.text for one in refused)
+    assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 200_000
 
 
 def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
