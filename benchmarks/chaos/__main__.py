@@ -31,7 +31,7 @@ EVERY_LINE = ("create",)
 
 
 def hosted() -> bool:
-    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.0")
+    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6")
     return _blow("a hosted provider, bad weather", lambda folder: Storm(folder, orders))
 
 
