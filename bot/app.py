@@ -189,7 +189,9 @@ class _HttpDoor(_Door):
 
         from bot.listeners.http import checked_wsgi
 
-        self._server = create_server(checked_wsgi(app), host="127.0.0.1", port=slack.port, threads=16)
+        self._server = create_server(
+            checked_wsgi(app, slack.signing_secret), host="127.0.0.1", port=slack.port, threads=16
+        )
         self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()
 

@@ -53,5 +53,8 @@ def delivery_id(body: dict[str, Any]) -> str | None:
 
 
 def _first_input(body: dict[str, Any]) -> str:
-    blocks: list[dict[str, Any]] = body["view"]["blocks"]
-    return str(next((block["block_id"] for block in blocks if block.get("type") == "input"), "note"))
+    """Where a form shows an error. What failed may be the form itself, so nothing is taken for granted of it."""
+    view = body.get("view")
+    blocks = view.get("blocks") if isinstance(view, dict) else None
+    inputs = [block for block in blocks or [] if isinstance(block, dict) and block.get("type") == "input"]
+    return str(inputs[0].get("block_id", "note")) if inputs else "note"

@@ -1,0 +1,78 @@
+"""HTTP mode's front: who did not sign, or signed too long ago, is turned away before anything of it is read."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import pytest
+
+from bot.demo.stand_in.delivery import Courier, signature
+from bot.listeners.http import MAX_BODY
+from tests.bot.world import GUS, World
+
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+HELP = b"command=%2Ffinetune&text=help&user_id=U0ANA&channel_id=C0TICKETS"
+
+
+def status(world: World, body: bytes, headers: Mapping[str, str]) -> int:
+    parts = urlsplit(world.service.address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
+    connection.request("POST", parts.path, body, {"Content-Type": FORM, **headers})
+    answer = connection.getresponse().status
+    connection.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"type": "event_callback", "e', JSON),
+        (b"payload=@", FORM),
+        (b"payload=[1]", FORM),
+        (b"[]", JSON),
+        (b"\xff\xfe", FORM),
+        (b"[" * 100_000 + b"]" * 100_000, JSON),
+        (b'payload={"type": "block_actions", "actions": null}', FORM),
+    ],
+    ids=["cut short", "no payload", "a list", "a bare list", "not UTF-8", "nested deep", "no actions"],
+)
+def test_a_body_in_no_form_of_slack_s_is_turned_away(world: World, body: bytes, kind: str) -> None:
+    unsigned = Courier(world.service.address, "another secret").bring("raw", body, kind)
+    assert unsigned.status == 401
+    signed = Courier(world.service.address, world.slack.door.signing_secret).bring("raw", body, kind)
+    assert signed.status in (400, 401, 404) and b"Traceback" not in signed.answer
+
+
+@pytest.mark.parametrize(
+    "view", [None, [], {"callback_id": "upload"}, {"callback_id": "upload", "blocks": [1]}]
+)
+def test_a_form_without_its_blocks_is_answered(world: World, view: object) -> None:
+    payload = {"type": "view_submission", "user": {"id": GUS.id}, "team": {"id": "T0"}, "view": view}
+    sent = Courier(world.service.address, world.slack.door.signing_secret).payload(payload)
+    assert sent.status in (200, 400, 404), sent.answer
+
+
+@pytest.mark.parametrize(("age", "answered"), [(0, 200), (290, 200), (310, 401), (-310, 401), (86_400, 401)])
+def test_a_signature_is_good_for_five_minutes(world: World, age: int, answered: int) -> None:
+    signed = signature(world.slack.door.signing_secret, HELP, int(time.time()) - age)
+    assert status(world, HELP, signed) == answered
+
+
+def test_a_signature_is_for_these_bytes_alone(world: World) -> None:
+    signed = signature(world.slack.door.signing_secret, HELP)
+    assert status(world, HELP.replace(b"help", b"runs"), signed) == 401
+
+
+@pytest.mark.parametrize(
+    ("stamp", "signed"), [("", ""), ("x", "v0=1"), ("9" * 400, "v0=1"), ("1", "v0=\xe9"), ("-1", "v0=1")]
+)
+def test_headers_that_no_slack_sends_are_turned_away(world: World, stamp: str, signed: str) -> None:
+    assert status(world, HELP, {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signed}) == 401
+
+
+def test_a_body_beyond_a_megabyte_is_turned_away(world: World) -> None:
+    body = b"x" * (MAX_BODY + 1)
+    assert status(world, body, signature(world.slack.door.signing_secret, body)) == 401
