@@ -4,6 +4,7 @@
 #   make check                                                             style, types, walls, dependencies
 #   make bench                                                             the benchmarks
 #   make chaos                                                             what is proven of money, at full length
+#   make fuzz                                                              10,000 things that nobody would send
 #   make e2e                                                               the story in a browser workspace
 #   make screenshots                                                       README's pictures, from the real thing
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check chaos bench bench-serving bench-training e2e screenshots clean
+.PHONY: setup demo test check chaos fuzz bench bench-serving bench-training e2e screenshots clean
 
 setup: $(VENV)/.ready
 
@@ -66,6 +67,8 @@ bench: setup
 # Kills, the crash sweep, syncs and mutants; the short form is among the tests.
 chaos: setup
 	@$(BIN)/python -m benchmarks.chaos
+fuzz: setup
+	@$(BIN)/python benchmarks/fuzz.py
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py

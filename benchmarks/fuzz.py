@@ -1,0 +1,83 @@
+"""What does what nobody would send do? Nothing: no traceback, no 500, no state changed.
+
+`python benchmarks/fuzz.py [EXAMPLES]`, 10,000 by default: malformed files go through the check of an upload, Slack
+payloads through the real listeners into a real database, API bodies into a running trainer with a toy model. Fails
+where anything is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.bot.world import KeptWorkers, Rules, world
+from tests.fuzz import bodies, files, payloads
+from tests.fuzz.trying import try_all
+from tests.local.conftest import make_model, make_tokenizer
+from tests.local.served import served_here
+from tests.peers.hosted import KEY
+from tests.views import made
+
+SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.4}
+
+
+def main(examples: int) -> int:
+    logging.disable(logging.CRITICAL)  # each reference has its traceback there, thousands of them
+    found = {}
+    for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies), strict=True):
+        some, start = round(examples * share), time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = trial(Path(folder), some)
+        tell(name, some, found[name], time.monotonic() - start)
+    return sum(sum(complaints.values()) for complaints in found.values())
+
+
+def _files(folder: Path, examples: int) -> Counter[str]:
+    dataset = made.dataset()
+    return try_all(files.files(), lambda file: files.wrong_with(dataset, *file, folder), examples)
+
+
+def _payloads(folder: Path, examples: int) -> Counter[str]:
+    os.environ["ACME_KEY"] = KEY
+    place = folder / "a" / "b" / "c" / "world"  # its tickets are kept three folders above
+    place.mkdir(parents=True)
+    workers = KeptWorkers()
+    with world(place, workers, Rules()) as made_world:
+        made_world.start()
+        found = try_all(payloads.deliveries(), lambda sent: payloads.complaint(made_world, sent), examples)
+    workers.really_close()
+    return found
+
+
+def _bodies(folder: Path, examples: int) -> Counter[str]:
+    make_tokenizer(folder / "model")
+    make_model(folder / "model")
+    with served_here(folder / "data", {"toy": str(folder / "model")}) as trainer:
+        strategy, complaint = bodies.asking(trainer, folder / "data", "toy")
+        return try_all(strategy, complaint, examples)
+
+
+def tell(name: str, examples: int, found: Counter[str], seconds: float) -> None:
+    of_kind = {
+        kind: sum(n for said, n in found.items() if kind in said)
+        for kind in ("traceback", "HTTP 5", "raised")
+    }
+    changed = sum(n for said, n in found.items() if "changed" in said or "left" in said)
+    other = sum(found.values()) - sum(of_kind.values()) - changed
+    print(
+        f"{name:<11}{examples:>7,}   tracebacks {of_kind['traceback'] + of_kind['raised']}, 500s {of_kind['HTTP 5']}, "
+        f"states changed {changed}, other complaints {other}   ({seconds:.0f} s)"
+    )
+    for said, times in found.most_common(10):
+        print(f"    {times:>5} × {said}")
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000) else 0)

@@ -1,0 +1,229 @@
+"""Malformed files through the check that an upload gets: a report of sentences that Slack takes, and no file from one
+that is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from bot.views import datasets as views
+from bot.views import findings
+from bot.work.checking import inspect
+from storage.records import Dataset
+from tests.fuzz.odd import TEXTS, Json, deep, mutated, odd_texts, raw_json
+from tests.views.walker import problems
+from trainers.dataset import Columns, Report
+
+ROWS = 12
+SEED = 7
+_TOOL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CHAT_ROW: Json = {
+    "messages": [
+        {"role": "system", "content": "Sort it."},
+        {"role": "user", "content": "Where is my refund?", "name": "n"},
+        {"role": "assistant", "content": None, "tool_calls": [_TOOL]},
+        {"role": "tool", "content": "none", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "refund", "weight": 1},
+    ],
+    "tools": [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    ],
+}
+COMPLETION_ROW: Json = {"prompt": "Where is my refund?", "completion": "refund"}
+_SAID = [{"role": "assistant", "content": "a"}]
+PAIR_ROW: Json = {
+    "input": {"messages": CHAT_ROW["messages"][:2]},
+    "preferred_output": _SAID,
+    "non_preferred_output": _SAID,
+}
+LINES = (
+    *(
+        b"",
+        b" ",
+        b"\x00",
+        b"\xff\xfe",
+        b'{"a":1}{"b":2}',
+        b'{"messages": NaN}',
+        b'{"messages": [], "messages": []}',
+    ),
+    *(
+        deep(5_000).encode(),
+        deep(40, '{"a":', "}").encode().replace(b":}", b":1}"),
+        b'{"x": 1e400}',
+        b'{"x": "\\ud800"}',
+    ),
+    *(
+        b'"',
+        b'"a,b',
+        b"=cmd|' /C calc'!A0,b",
+        b"\xef\xbb\xbf{}",
+        b"a" * 1_000_100,
+        b'{"messages":' + b" " * 70_000,
+    ),
+)
+HEADS = (
+    b"PK\x03\x04",
+    b"PAR1",
+    b"\x1f\x8b\x08",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xfe",
+    b"\xd0\xcf\x11\xe0",
+    b"\xef\xbb\xbf",
+)
+
+
+def files() -> st.SearchStrategy[tuple[str, bytes]]:
+    """Name and bytes."""
+    names = st.sampled_from(
+        ("tickets.jsonl", "../../x.csv", "a\u202egnp.xlsx", "<!channel>.csv", "x" * 300, "\x00")
+    )
+    return st.tuples(
+        names, st.one_of(_jsonl(), _jsonl(), _table(), _changed_bytes(), st.binary(max_size=400))
+    )
+
+
+@st.composite
+def _jsonl(draw: st.DrawFn) -> bytes:
+    base = draw(st.sampled_from((CHAT_ROW, COMPLETION_ROW, PAIR_ROW)))
+    lines = [json.dumps(_numbered(base, number)).encode() for number in range(ROWS)]
+    odd = mutated(base).map(lambda row: json.dumps(row).encode()) | raw_json(base) | st.sampled_from(LINES)
+    for _ in range(draw(st.integers(1, 3))):
+        lines[draw(st.integers(0, ROWS - 1))] = draw(odd)
+    end = draw(st.sampled_from((b"\n", b"\r\n", b"\r", b"\n\n", b"\x00\n", b"\x0b", "\u2028".encode())))
+    return _encoded(draw, end.join(lines))
+
+
+@st.composite
+def _table(draw: st.DrawFn) -> bytes:
+    head = draw(
+        st.sampled_from(
+            ("text,label", "text;label", "text\tlabel", "a,b,c", "text,text", '"text,label', "label")
+        )
+    )
+    cells = (
+        st.sampled_from((*TEXTS, '"', '""', "a,b", "\t=1", "\r=1", "@x", "refund", "one two three"))
+        | odd_texts
+    )
+    lines = [f"question {number} of many,{draw(cells)}" for number in range(ROWS - 3)]
+    lines += [",".join(draw(st.lists(cells, max_size=4))) for _ in range(3)]
+    text = draw(st.sampled_from(("\n", "\r\n", "\r"))).join([head, *lines])
+    return _encoded(draw, text.encode("utf-8", "surrogatepass"))
+
+
+def _encoded(draw: st.DrawFn, content: bytes) -> bytes:
+    """As it is, or cut, in UTF-16 or Latin-1, with a NUL, or with another kind of file's first bytes."""
+    text = content.decode("utf-8", "replace")
+    where = draw(st.integers(0, len(content)))
+    return draw(
+        st.sampled_from(
+            (
+                *(content, content, content, content[:where], content[:where] + b"\x00" + content[where:]),
+                *(text.encode("utf-16"), text.encode("utf-16-le")[:-1], text.encode("latin-1", "replace")),
+                *(content[:where] + b"\xff" + content[where:], b"\xef\xbb\xbf" + content),
+            )
+        )
+    )
+
+
+@st.composite
+def _changed_bytes(draw: st.DrawFn) -> bytes:
+    """A workbook, a Parquet file or an archive with bytes changed, cut off or put before it."""
+    content = bytearray(draw(st.sampled_from((workbook(), parquet(), archive(), bomb()))))
+    for _ in range(draw(st.integers(0, 4))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    cut = draw(st.just(len(content)) | st.integers(0, len(content)))
+    return draw(st.sampled_from((b"", b"", *HEADS))) + bytes(content[:cut])
+
+
+@cache
+def workbook() -> bytes:
+    from openpyxl import Workbook  # type: ignore[import-untyped]
+
+    book, kept = Workbook(), io.BytesIO()
+    for row in [("text", "label"), *((f"question {number}", "a") for number in range(ROWS))]:
+        book.active.append(row)
+    book.save(kept)
+    return kept.getvalue()
+
+
+@cache
+def parquet() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = io.BytesIO()
+    pq.write_table(pa.table({"text": [f"question {n}" for n in range(ROWS)], "label": ["a"] * ROWS}), kept)
+    return kept.getvalue()
+
+
+@cache
+def archive() -> bytes:
+    return _zip({"../../evil.jsonl": json.dumps(CHAT_ROW).encode()})
+
+
+@cache
+def bomb() -> bytes:
+    """A workbook of a few kilobytes whose sheet unpacks to 5 MB."""
+    sheet = b"<worksheet><sheetData>" + b"<row><c><v>1</v></c></row>" * 200_000
+    return _zip({"xl/workbook.xml": b"<workbook/>", "xl/worksheets/sheet1.xml": sheet})
+
+
+def _zip(parts: dict[str, bytes]) -> bytes:
+    kept = io.BytesIO()
+    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in parts.items():
+            made.writestr(name, content)
+    return kept.getvalue()
+
+
+def _numbered(row: Json, number: int) -> Json:
+    whole: Json = json.loads(
+        json.dumps(row).replace("Where is my refund?", f"Where is my refund, order {number}?")
+    )
+    return whole
+
+
+def wrong_with(dataset: Dataset, name: str, content: bytes, folder: Path) -> str | None:
+    """Of one file, in an empty folder: what a person would have to complain about. Raises where the check does."""
+    source, kept = folder / "source", folder / "kept"
+    kept.mkdir(exist_ok=True)
+    source.write_bytes(content)
+    report = _report(source, name, kept, folder)
+    left = {path.name for path in kept.iterdir()}
+    expected = (
+        set() if report.blocked else {f"{one}.jsonl" for one in (report.train_sha256, report.holdout_sha256)}
+    )
+    if left != expected:
+        return f"left {sorted(left)} instead of {sorted(expected)}"
+    for path in kept.iterdir():
+        path.unlink()
+    return _wrong_with_words(dataset, report)
+
+
+def _report(source: Path, name: str, kept: Path, folder: Path) -> Report:
+    more: dict[str, Any] = {
+        "previous": None,
+        "longest": None,
+        "lengths_by": None,
+        "presidio": False,
+        "local_models": {},
+    }
+    inspected = inspect(source, name, Columns(), kept, SEED, drawings=folder / "plots", **more)
+    return Report.from_json(inspected.report.to_json())  # as it is remembered
+
+
+def _wrong_with_words(dataset: Dataset, report: Report) -> str | None:
+    state = "refused" if report.blocked else "ready"
+    card = views.checked(replace(dataset, filename=report.name, state=state), report)
+    said = json.dumps(card.letter()) + findings.file_text(report, None)
+    if "Traceback" in said or 'File \\"' in said:
+        return "a traceback"
+    found = problems(card)
+    return f"Slack would refuse the card: {found[0]}" if found else None
