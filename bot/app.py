@@ -145,7 +145,7 @@ def _bolt(slack: SlackSettings) -> App:
     return App(
         client=_client(slack),
         signing_secret=slack.signing_secret or "unused in socket mode",
-        request_verification_enabled=slack.mode == "http",
+        request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed
         ignoring_self_events_enabled=True,
         listener_executor=ThreadPoolExecutor(LISTENER_THREADS),
         process_before_response=False,

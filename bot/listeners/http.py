@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from slack_bolt import App
 from slack_bolt.adapter.wsgi import SlackRequestHandler
 from slack_sdk.signature import SignatureVerifier
+
+from bot import logs
 
 MAX_BODY = 1024 * 1024
 # What a body of another shape than Slack's makes Bolt raise; a database that fails is none of these, and stays a 500,
@@ -31,12 +32,12 @@ def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
             return _refused(
                 start_response, "401 Unauthorized", "This address takes Slack's signed requests only."
             )
+        logs.begin()
         try:
             answer: Iterable[bytes] = handler(environ, start_response)
         except MISSHAPEN as error:
-            reference = secrets.token_hex(4)
-            log.error("reference %s: a delivery that can't be read", reference, exc_info=error)
-            said = f"This delivery is not in a form of Slack's. The bot's log says more, under reference {reference}."
+            log.error("a delivery that can't be read", exc_info=error)
+            said = f"This delivery is not in a form of Slack's. {logs.sorry()}"
             return _refused(start_response, "400 Bad Request", said)
         return answer
 

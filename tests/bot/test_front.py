@@ -11,6 +11,7 @@ import pytest
 
 from bot.demo.stand_in.delivery import Courier, signature
 from bot.listeners.http import MAX_BODY
+from bot.listeners.replay import replay
 from tests.bot.world import GUS, World
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
@@ -76,3 +77,12 @@ def test_headers_that_no_slack_sends_are_turned_away(world: World, stamp: str, s
 def test_a_body_beyond_a_megabyte_is_turned_away(world: World) -> None:
     body = b"x" * (MAX_BODY + 1)
     assert status(world, body, signature(world.slack.door.signing_secret, body)) == 401
+
+
+def test_a_delivery_that_bolt_cannot_handle_stops_no_later_start(world: World) -> None:
+    payload = {"type": "block_actions", "user": {"id": GUS.id}, "trigger_id": "t1", "actions": None}
+    sent = Courier(world.service.address, world.slack.door.signing_secret).payload(payload)
+    assert sent.status == 400
+    world.restart()
+    replay(world.service.app, world.service.desk)
+    assert world.store.inbox.waiting() == []

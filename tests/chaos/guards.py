@@ -297,9 +297,9 @@ GUARDS = (
     # Slack.
     Guard(
         "signature and replay window",
-        "bot/app.py",
-        'request_verification_enabled=slack.mode == "http"',
-        "request_verification_enabled=False",
+        "bot/listeners/http.py",
+        "return verifier.is_valid(body, timestamp, signature)",
+        "return True",
         f"{HERE}::test_an_unsigned_a_forged_and_an_old_request_change_nothing",
     ),
     Guard(
