@@ -67,11 +67,13 @@ class Outbox:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 
     def sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
-        """Done; a post that is a card is remembered by its name for later edits and replies."""
+        """Done, and its words are kept no longer; a post that is a card is remembered by its name for later edits and
+        replies."""
         with self._db.immediate():
             # An edit replaced while it was under way stays due with its newer body.
             self._db.change(
-                "UPDATE outbox SET state = 'sent' WHERE id = ? AND body = ?", (item.id, json.dumps(item.body))
+                "UPDATE outbox SET state = 'sent', body = '{}' WHERE id = ? AND body = ?",
+                (item.id, json.dumps(item.body)),
             )
             if item.kind == "post" and item.card and ts:
                 self._db.change(

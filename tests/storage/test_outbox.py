@@ -207,3 +207,12 @@ def test_a_draft_goes_with_the_transaction_that_makes_it_true(store: Store) -> N
     except RuntimeError:
         pass
     assert store.outbox.waiting() == 0
+
+
+def test_the_words_of_what_was_sent_are_kept_no_longer(store: Store) -> None:
+    put(store, text="a customer's words", dedupe="once")
+    store.outbox.sent(only(store), channel="C1", ts="1.1")
+    (row,) = store.database.rows("SELECT state, body FROM outbox")
+    assert row == {"state": "sent", "body": "{}"}
+    put(store, text="a customer's words", dedupe="once")
+    assert due(store) == []
