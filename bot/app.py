@@ -141,8 +141,10 @@ def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
 
 
 def _bolt(slack: SlackSettings) -> App:
-    logging.getLogger("slack_bolt").setLevel(logging.WARNING)  # at INFO it logs rejected bodies
+    bolts = logging.getLogger("slack_bolt")
+    bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
     return App(
+        logger=bolts,  # without it Bolt's loggers take the root's level
         client=_client(slack),
         signing_secret=slack.signing_secret or "unused in socket mode",
         request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed

@@ -74,11 +74,16 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
     to_file = RotatingFileHandler(folder / FILE, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
     to_file.setFormatter(JsonLines(blot))
     logging.getLogger().setLevel(logging.INFO)
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten()
     for handler in (to_stderr, to_file):
         handler.addFilter(_add_reference)
         logging.getLogger().addHandler(handler)
+
+
+def quieten() -> None:
+    """Also where somebody sets our own log to DEBUG: there these quote what they send and get."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class Blotting:
