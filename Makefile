@@ -5,6 +5,7 @@
 #   make bench                                                             the benchmarks
 #   make chaos                                                             what is proven of money, at full length
 #   make fuzz                                                              10,000 things that nobody would send
+#   make audit                                                             known vulnerabilities in the versions that we run
 #   make e2e                                                               the story in a browser workspace
 #   make screenshots                                                       README's pictures, from the real thing
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check chaos fuzz bench bench-serving bench-training e2e screenshots clean
+.PHONY: setup demo test check chaos fuzz audit bench bench-serving bench-training e2e screenshots clean
 
 setup: $(VENV)/.ready
 
@@ -67,8 +68,18 @@ bench: setup
 # Kills, the crash sweep, syncs and mutants; the short form is among the tests.
 chaos: setup
 	@$(BIN)/python -m benchmarks.chaos
+
 fuzz: setup
 	@$(BIN)/python benchmarks/fuzz.py
+
+# In an environment of its own: what audits is no part of what is audited. It asks PyPI's vulnerability service.
+AUDIT := .cache/audit
+$(AUDIT)/bin/pip-audit:
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit==2.10.1'
+
+audit: setup $(AUDIT)/bin/pip-audit
+	@$(BIN)/python deploy/audit.py $(AUDIT)/bin/pip-audit
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py
