@@ -11,7 +11,7 @@ moment of the machine meets all of them:
 
 All train on TRL's batches, in its order: the losses of a step are those of the same rows. Prints what each took, how
 well it does on rows held out after the same number of examples, and how far the other ways' losses are from ours; ends
-with 1 where they differ by more than 5% on the average. FILE is a CSV with
+with 1 where they differ by more than 8% on the average. FILE is a CSV with
 text,label or chat JSONL; the instructions are a CSV's system prompt. `_instructions.txt` explains each label, as
 teams do; without it they are three words. Three to six minutes on two cores, ten with the long instructions.
 """
@@ -36,7 +36,7 @@ LOOP = ROOT / "benchmarks" / "_training_loop.py"
 NAMES = ("ours", "trl", "tutorial")
 SHORT = "Classify support tickets."
 WARM_UP = 2  # steps that are not counted
-EQUAL = 0.05  # of a step's loss: float32 beside bfloat16 took 1 to 4%
+EQUAL = 0.08  # of a step's loss, on the average: bfloat16 beside bfloat16 has 1.5%, beside float32 3 to 5%
 
 
 @dataclass
