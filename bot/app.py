@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from slack_bolt import App
+from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 from slack_sdk import WebClient
 
 from bot.asking.askers import Askers
@@ -143,6 +144,7 @@ def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
 def _bolt(slack: SlackSettings) -> App:
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
+    bolts.addFilter(_is_news)
     return App(
         logger=bolts,  # without it Bolt's loggers take the root's level
         client=_client(slack),
@@ -152,6 +154,11 @@ def _bolt(slack: SlackSettings) -> App:
         listener_executor=ThreadPoolExecutor(LISTENER_THREADS),
         process_before_response=False,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Bolt finds SLACK_BOT_TOKEN in the environment by itself, and warns that the client which we give has one."""
+    return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
 def _send(notices: Notices) -> None:

@@ -144,5 +144,14 @@ def test_a_bot_that_no_terminal_shows_logs_json_to_stderr_and_to_its_file(world:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.read_text() == said
 
 
+def test_a_token_in_the_environment_as_everybody_has_it_is_no_warning(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-of-the-test")
+    caplog.clear()
+    world.restart()
+    assert "token" not in caplog.text
+
+
 def _broken(*args: object, **kwargs: object) -> None:
     raise RuntimeError("no such luck")

@@ -143,7 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self) -> Seen:
         parts = urlsplit(self.path)
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        raw = self.rfile.read(length)
+        if len(raw) < length:
+            raise ConnectionAbortedError("killed in the middle of its request")
         headers = {name.lower(): value for name, value in self.headers.items()}
         route = f"{self.command} {parts.path.removeprefix('/v1')}"
         body = (
