@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from hypothesis import strategies as st
 
@@ -74,6 +74,7 @@ VERBS = (
 )
 # What a person could only ask for and not break, so an approver's mutated lines use it too.
 ASKING = tuple(verb for verb in VERBS if verb not in ("freeze", "unfreeze"))
+RESPONSE_URL = "http://response.invalid/"  # becomes one of the stand-in's, which knows no such answer
 LEFT_OUT = ("deliveries", "outbox", "cards", "inbox")  # messages, and what was delivered: no team's business
 
 
@@ -105,7 +106,7 @@ def _command(user: str, text: str) -> Json:
         "channel_name": "tickets",
         "user_name": "x",
         "trigger_id": "t",
-        "response_url": "http://127.0.0.1:9/",
+        "response_url": RESPONSE_URL,
     }
 
 
@@ -116,7 +117,7 @@ def _interaction(user: str, kind: str, **more: Any) -> Json:
         "user": {"id": user, "team_id": "T0"},
         "trigger_id": "t",
         "channel": {"id": PRIVATE.id},
-        "response_url": "http://127.0.0.1:9/",
+        "response_url": RESPONSE_URL,
         **more,
     }
 
@@ -239,8 +240,11 @@ def _utf8(text: str) -> str:
 
 
 def bring(world: World, sent: Sent) -> Delivery:
-    secret = world.slack.door.signing_secret if sent.signs else "another secret"
-    return Courier(world.service.address, secret, 10).bring(sent.what, sent.body, sent.content_type)
+    door = world.slack.door
+    secret = door.signing_secret if sent.signs else "another secret"
+    answered = quote(door.api_url.removesuffix("api/") + "response/none", safe="").encode()
+    body = sent.body.replace(quote(RESPONSE_URL, safe="").encode(), answered)
+    return Courier(world.service.address, secret, 10).bring(sent.what, body, sent.content_type)
 
 
 def complaint(world: World, sent: Sent) -> str | None:
