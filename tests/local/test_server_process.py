@@ -10,10 +10,21 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.local.served import ROOT, close, ready_url, served_process, start_process, upload, wait_for
+from tests.local.served import (
+    KEY,
+    ROOT,
+    close,
+    ready_url,
+    served_here,
+    served_process,
+    start_process,
+    upload,
+    wait_for,
+)
 from trainers.local.__main__ import listen
 
 
@@ -158,3 +169,18 @@ def test_an_idle_trainer_has_no_torch_loaded(tmp_path: Path) -> None:
         assert served.process is not None
         loaded = wait_for(Path(f"/proc/{served.process.pid}/maps").read_text, bool)
     assert "libtorch" not in loaded
+
+
+def test_an_upload_that_is_cut_off_is_kept_nowhere_and_is_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served_here(tmp_path, {}) as served, served.client() as client:
+        place = urlsplit(served.url)
+        head = (
+            f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 9000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
+        with socket.create_connection((str(place.hostname), place.port or 0)) as caller:
+            caller.sendall(head.encode())
+        assert list(client.files.list()) == []
+    assert "Traceback" not in caplog.text and "ERROR" not in caplog.text

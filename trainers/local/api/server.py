@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
@@ -88,6 +88,7 @@ def build_app(config: Config) -> Starlette:
             Problem: _answer_problem,
             HTTPException: _answer_http_exception,
             OSError: _answer_os_error,
+            ClientDisconnect: _answer_nobody,
             Exception: _answer_fault,
         },
         lifespan=lifespan,
@@ -100,6 +101,11 @@ def _place(config: Config) -> Place:
     if config.ray is not None:
         return RayJobs(RayHead(config.ray.address), config.ray)
     return Processes(config.train_command, config.gpus, config.gpus_per_job)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    """Whoever was sending hung up or was killed: no fault of ours, so no traceback in the log."""
+    return Problem(400, "The request was cut off before its end.", "cut_off").response()
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
