@@ -104,7 +104,7 @@ def _tell(answer: dict[str, Any], wrong: list[str]) -> int:
             f"Nothing is known: the service answered about none of {len(skipped)} versions. The first: {skipped[0]}."
         )
         print(
-            "A mirror of PyPI often has no vulnerability service: run this where pypi.org itself is reached."
+            "A mirror of a package index often has no vulnerability service: run this where the index itself is reached."
         )
         return UNKNOWN
     for sentence in (*wrong, *(f"Not looked at: {one}" for one in skipped)):
