@@ -103,9 +103,7 @@ def _tell(answer: dict[str, Any], wrong: list[str]) -> int:
         print(
             f"Nothing is known: the service answered about none of {len(skipped)} versions. The first: {skipped[0]}."
         )
-        print(
-            "A mirror of a package index often has no vulnerability service: run this where the index itself is reached."
-        )
+        print("A mirror of a package index often has none: run this where the index itself is reached.")
         return UNKNOWN
     for sentence in (*wrong, *(f"Not looked at: {one}" for one in skipped)):
         print(sentence)
