@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 ACTIONS = click.Choice(
     [
-        *("read", "upload", "estimate", "measure", "start", "approve", "reject", "cancel", "pause"),
-        *("freeze", "unfreeze", "waive", "promote", "try"),
+        *("read", "upload", "estimate", "measure", "start", "approve", "reject", "resolve", "cancel"),
+        *("pause", "freeze", "unfreeze", "waive", "promote", "try"),
     ]
 )
 

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
+from bot.cli.policy import ACTIONS
+from bot.decisions.policy import DOING
 from bot.demo.cast import ANA
 from bot.demo.stand_in import StandIn, refused
 from tests.bot.test_policy_settings import WHOLE
@@ -105,3 +107,7 @@ def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pyt
         slack.fail("auth.test", refused("invalid_auth"), times=None)
         assert "--offline" in explain(CLEO.id, "approve").stderr
         assert explain(CLEO.id, "approve", "--offline").exit_code == 1
+
+
+def test_every_act_can_be_asked_about() -> None:
+    assert set(ACTIONS.choices) == set(DOING)
