@@ -66,11 +66,7 @@ def step(desk: Desk, number: int) -> None:
     run = desk.store.runs.get(number)
     if run is None or run.state != "needs_human" or run.next_at > desk.clock():
         return
-    open_words = [word for word in desk.store.doubts.of(run) if word.outcome is None]
-    if not open_words:
-        return
-    entitled = permits.rules(desk, "resolve").entitled("resolve", [word.person for word in open_words])
-    words = carried(open_words, entitled)
+    words = _enough(desk, run)
     if not words:
         return
     try:
@@ -78,6 +74,18 @@ def step(desk: Desk, number: int) -> None:
     except TrainerError as trouble:
         desk.store.runs.move(run, "needs_human", now=desk.clock(), next_at=desk.clock() + LOOK_AGAIN_S)
         telling.doubt(desk, run, desk.store.doubts.of(run), note=f"{trouble} Looking again.")
+
+
+def _enough(desk: Desk, run: Run) -> list[Word]:
+    """Slack is asked who may still decide only where enough have spoken; a no is asked again later."""
+    said = [word for word in desk.store.doubts.of(run) if word.outcome is None]
+    people = [word.person for word in said]
+    if not carried(said, people):
+        return []
+    words = carried(said, permits.rules(desk, "resolve").entitled("resolve", people))
+    if not words:
+        desk.store.runs.move(run, run.state, now=desk.clock(), next_at=desk.clock() + LOOK_AGAIN_S)
+    return words
 
 
 def found(desk: Desk, run: Run, job: Job, who: str = "finetune") -> bool:
