@@ -145,7 +145,7 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> 
         )
     desk.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=run.plan_hash)
     if not is_last:
-        telling.decided(desk, run, _so_far(desk, run, plan))
+        telling.decided(desk, run, so_far(desk, run, plan))
         return run
     moved = desk.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved is None:
@@ -156,11 +156,12 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> 
     return moved
 
 
-def _so_far(desk: Desk, run: Run, plan: Plan) -> Message:
+def so_far(desk: Desk, run: Run, plan: Plan) -> Message:
+    """The plan's card with the approvals that count, asking for those that are missing."""
     card = views.partly_approved(
         run,
         plan,
-        plans.left_for(desk, run),
+        money.tightest(desk, run.channel, run.requester),
         _approvals(desk, run),
         plans.needed(desk, plan),
         desk.settings.policy.expires_s / 3600,
@@ -170,7 +171,9 @@ def _so_far(desk: Desk, run: Run, plan: Plan) -> Message:
 
 def show_decision(desk: Desk, run: Run, said: str) -> None:
     plan = plan_from_json(run.plan)
-    telling.decided(desk, run, views.decided_card(run, plan, plans.left_for(desk, run), said))
+    telling.decided(
+        desk, run, views.decided_card(run, plan, money.tightest(desk, run.channel, run.requester), said)
+    )
     text = f"Your run {run.id} ({escape(views.what(plan))}) {SAID[run.state]}. {said}"
     telling.to_requester(desk, run, text, once=f"decision {run.id}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.views.replacing import replaced
-from bot.workflows import plans, replacing
+from bot.workflows import money, replacing
 from bot.workflows.desk import Desk
 
 LOOK_FOR_CARDS_S = 3600.0
@@ -19,4 +19,4 @@ def link(desk: Desk) -> None:
         with desk.store.transaction():
             if desk.store.replacements.linked(one.run_id, now=now):
                 said = replaced(new.id, new.requester, where)
-                replacing.show(desk, one.run_id, said, plans.budget(desk))
+                replacing.show(desk, one.run_id, said, money.team(desk))

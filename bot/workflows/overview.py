@@ -12,7 +12,7 @@ from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.runs import Look
 from bot.views.status import Status
-from bot.workflows import datasets, permits, plans, runs
+from bot.workflows import datasets, money, permits, runs
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import gathered
@@ -49,7 +49,7 @@ def home(desk: Desk, person: str) -> Overview | Refusal:
         ],
         open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(desk)],
         recent=_latest(desk),
-        budget=plans.budget(desk),
+        budget=money.team(desk),
     )
 
 

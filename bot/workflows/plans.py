@@ -8,7 +8,6 @@ from decimal import Decimal
 
 from bot.commands import Start
 from bot.decisions.approval import Request
-from bot.decisions.budget import Budget
 from bot.decisions.permission import who_may
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.worth.quotes import Gap
@@ -68,11 +67,6 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
 
 def request_of(plan: Plan) -> Request:
     return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
-
-
-def budget(desk: Desk) -> Budget:
-    """The team's, of this month."""
-    return money.team(desk)
 
 
 def needed(desk: Desk, plan: Plan) -> int:
@@ -206,9 +200,10 @@ def _ask(desk: Desk, plan: Plan, leave: Leave) -> Run | Refusal:
         )
         leaving.record(desk, leave, plan.requester, f"run {run.id}")
         for one in former:
-            replacing.replace_by(desk, one, run, budget(desk))
+            replacing.replace_by(desk, one, run, money.team(desk))
         hours = desk.settings.policy.expires_s / 3600
-        card = views.approval_card(run, plan, left_for(desk, run), needed(desk, plan), hours)
+        left = money.tightest(desk, run.channel, run.requester)
+        card = views.approval_card(run, plan, left, needed(desk, plan), hours)
         telling.asked(desk, run, replacing.noted(desk, run, card))
     return run
 
@@ -221,8 +216,3 @@ def _same_waiting(desk: Desk, plan: Plan) -> Run | None:
         if run.state == "awaiting_approval" and same == plan:
             return run
     return None
-
-
-def left_for(desk: Desk, run: Run) -> Budget:
-    """The tightest of the budgets that it has to fit into."""
-    return money.tightest(desk, run.channel, run.requester)

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.decisions.permission import Rules, who_may
-from bot.decisions.planning import Plan, plan_from_json
+from bot.decisions.planning import plan_from_json
 from bot.decisions.policy import BUILT_IN
 from bot.views import plans as views
-from bot.views import replacing as replacing_views
-from bot.workflows import leaving, money, permits, telling
+from bot.workflows import approving, leaving, permits, telling
 from bot.workflows.desk import Desk
 from storage.records import Run
 from trainers.money import usd_micros
@@ -77,24 +76,11 @@ def void(desk: Desk, run: Run, lapsed: Lapsed) -> None:
         desk.store.audit.add(
             at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.said
         )
-        _show(desk, moved, plan)
+        telling.decided(desk, moved, approving.so_far(desk, moved, plan))  # its card asks again
         telling.progress(desk, moved)
         said = views.voided(moved, plan, lapsed.said)
         desk.say(run.channel, said.letter(), dedupe=f"void {run.id} {now}")
         telling.to_requester(desk, moved, said.text, once=f"void dm {run.id} {now}")
-
-
-def _show(desk: Desk, run: Run, plan: Plan) -> None:
-    """The plan's card asks again, with those approvals that still count."""
-    tier = desk.settings.policy.tier(plan.maximum_micros)
-    needed = tier.approvers if tier else 0
-    left = money.tightest(desk, run.channel, run.requester)
-    card = views.partly_approved(run, plan, left, desk.store.runs.standing(run.id), needed, _hours(desk))
-    telling.decided(desk, run, replacing_views.replacing(card, desk.store.replacements.of(run.id)))
-
-
-def _hours(desk: Desk) -> float:
-    return desk.settings.policy.expires_s / 3600
 
 
 def _approvers(desk: Desk, run: Run) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from bot.workflows import holding, jobs, rechecking, telling, uploads
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
-from bot.workflows.sweeping import LEAST_USD
+from bot.workflows.specs import limits_of, spec_of
 from storage.records import Model, Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
-from trainers.money import from_micros, usd_micros
-from trainers.types import Hyperparameter, Job, JobSpec
+from trainers.money import usd_micros
+from trainers.types import Job
 
 __all__ = ["MAX_CREATES", "SETTLE_S"]
 
@@ -83,7 +83,7 @@ def overrun(run: Run) -> str | None:
     """The sentence for a training that has cost more than was approved. A sweep that is told its most stops itself."""
     plan = plan_from_json(run.plan)
     spent = telling.training_cost(plan, Progress.from_json(run.progress))
-    if spent <= plan.maximum_micros or "max_usd" in _limits(plan):
+    if spent <= plan.maximum_micros or "max_usd" in limits_of(plan):
         return None
     most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
     cost = "a little more" if cost == most else cost
@@ -186,19 +186,16 @@ def _is_entitled(desk: Desk, run: Run, trainer: Trainer) -> bool:
     lost = rechecking.look(desk, run)
     if lost is None:
         return True
-    found = jobs.look_for(trainer, _attempt(run), desk.clock()) if run.state == "creating" else None
-    match found:
-        case jobs.Started(job):
-            _started(desk, run, job)
-        case jobs.Later(seconds, note):
-            wait(desk, run, seconds, note=note)
-        case None if isinstance(lost, rechecking.Lapsed):
+    if run.state == "creating" and not _is_surely_absent(desk, run):
+        return False
+    match lost:
+        case rechecking.Lapsed():
             rechecking.void(desk, run, lost)
-        case None if isinstance(lost, rechecking.Forbidden):
+        case rechecking.Forbidden(said):
             uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
-            end(desk, run, "cancelled", lost.said)
-        case None:
-            wait(desk, run, HOLD_S, note=lost.said)
+            end(desk, run, "cancelled", said)
+        case rechecking.Unsure(said):
+            wait(desk, run, HOLD_S, note=said)
     return False
 
 
@@ -211,7 +208,7 @@ def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Read
         intent = None if holding.on_run(desk, run) else _intend(desk, run, ready.file_id)
     if intent is None:
         return
-    match jobs.send(trainer, _spec(run, plan, ready)):
+    match jobs.send(trainer, spec_of(run, plan, ready)):
         case jobs.Started(job):
             _started(desk, intent, job)
         case jobs.Later(seconds, note):
@@ -224,30 +221,6 @@ def _intend(desk: Desk, run: Run, file_id: str) -> Run | None:
     now = desk.clock()
     changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": file_id}
     return desk.store.runs.move(run, "creating", now=now, **changes)
-
-
-def _spec(run: Run, plan: Plan, ready: jobs.Ready) -> JobSpec:
-    return JobSpec(
-        key=run.key,
-        model=plan.base_model,
-        training_file=ready.file_id,
-        validation_file=ready.validation_id,
-        hyperparameters=dict(plan.hyperparameters) | _limits(plan),
-        sweep=plan.swept.sweep if plan.swept else (),
-        seed=plan.seed,
-        suffix=plan.suffix,
-        metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
-    )
-
-
-def _limits(plan: Plan) -> dict[str, Hyperparameter]:
-    """A sweep that costs something stops where the approved money ends."""
-    if plan.stopping:
-        return {"patience": plan.stopping.patience}
-    most = from_micros(plan.maximum_micros)
-    if plan.swept and plan.swept.usd_per_hour and most >= LEAST_USD:
-        return {"max_usd": f"{most.normalize():f}", "usd_per_hour": plan.swept.usd_per_hour}
-    return {}
 
 
 def _started(desk: Desk, run: Run, job: Job) -> None:

@@ -7,6 +7,7 @@ import pytest
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import Person
 from bot.workflows import training
+from bot.workflows.specs import spec_of
 from bot.workflows.training import MAX_CREATES, SETTLE_S
 from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
@@ -43,7 +44,7 @@ def hidden_job(world: World) -> str:
     plan = training.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     ready = training.jobs.Ready(file)
-    job = trainer.create(training._spec(run, plan, ready))
+    job = trainer.create(spec_of(run, plan, ready))
     world.company.service.list_lag_s = 3600
     return job.id
 
@@ -218,7 +219,7 @@ def test_an_extra_job_that_ended_meanwhile_stops_nothing(world: World) -> None:
     plan = training.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     for _ in range(2):
-        trainer.create(training._spec(run, plan, training.jobs.Ready(file)))
+        trainer.create(spec_of(run, plan, training.jobs.Ready(file)))
     world.company.fail(f"POST {JOBS}/ftjob-2/cancel", COMMIT_THEN_500.__class__(commit=False, status=400))
     world.tick(2)
     assert (world.run().state, world.run().job_id) == ("training", "ftjob-1")
