@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from bot.demo.cast import ANA, BEN
@@ -9,9 +11,10 @@ from bot.demo.workspace import Person
 from bot.workflows import training
 from bot.workflows.specs import spec_of
 from bot.workflows.training import MAX_CREATES, SETTLE_S
-from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, World
+from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, JOBS, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
+MakeWorld = Callable[[Rules], World]
 CREATE, LIST = f"POST {JOBS}", f"GET {JOBS}"
 
 
@@ -47,6 +50,18 @@ def hidden_job(world: World) -> str:
     job = trainer.create(spec_of(run, plan, ready))
     world.company.service.list_lag_s = 3600
     return job.id
+
+
+def test_a_word_that_waits_for_another_asks_slack_for_no_group(make_world: MakeWorld) -> None:
+    world = make_world(Rules(groups=(APPROVERS_GROUP,)))
+    in_doubt(world)
+    decide(world, BEN, "doubt_retry")
+    asked = len(world.slack.calls("usergroups.users.list"))
+    assert asked > 0
+    world.tick(5)
+    assert len(world.slack.calls("usergroups.users.list")) == asked
+    decide(world, CLEO, "doubt_retry")
+    assert world.run().state != "needs_human" and len(world.slack.calls("usergroups.users.list")) > asked
 
 
 def test_the_card_says_what_is_reserved_and_which_key_to_look_for(world: World) -> None:
