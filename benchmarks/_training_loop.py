@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from trainers.local.spool import LoraSettings
 from trainers.local.training.base import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.last_layer import trim_last_layer
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
 from trainers.local.training.steps import Trainee, learn
@@ -91,7 +92,7 @@ def scored(way: Way, rows: Batch) -> dict[str, float]:
     way.model.eval()
     device = next(way.model.parameters()).device
     base = way.model.get_base_model()
-    able = abilities(base, max(len(row.ids) for row in rows))
+    able = replace(abilities(base, max(len(row.ids) for row in rows)), kept=trim_last_layer(base))
     with torch.autocast(device.type, way.dtype, enabled=way.dtype != torch.float32):
         found = [measure(way.model, pack_rows([row], device, way.dtype), able) for row in rows]
     tokens = sum(one.tokens for one in found)
@@ -113,7 +114,7 @@ def ours(source: Path, rows: Batch) -> Way:
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
     base = load_model(str(source), device, dtype)
-    able = abilities(base, longest)
+    able = replace(abilities(base, longest), kept=trim_last_layer(base))
     model = add_lora(base, SETTINGS)
     room = Room(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
     trainee = Trainee(model, new_optimizer(model), able, room, look=lambda: None)

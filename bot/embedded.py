@@ -101,7 +101,7 @@ class EmbeddedTrainer:
                 stdin=subprocess.PIPE,  # closed by our death, which ends the child
                 stdout=output,
                 stderr=output,
-                env={**os.environ, KEY_VARIABLE: self.key, "OMP_WAIT_POLICY": "passive"},
+                env={**os.environ, KEY_VARIABLE: self.key},
             )
 
     def _last_words(self) -> str:

@@ -19,7 +19,7 @@ from trainers.toml_rows import TomlRow
 from trainers.types import Hyperparameter, Price, Provider
 
 NEAR_THE_END = timedelta(days=60)
-CALLERS, OWN_CALLERS = 8, 16
+CALLERS, OWN_CALLERS = 8, 32
 REQUESTS_PER_MINUTE = 500
 
 

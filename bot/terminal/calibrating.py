@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,6 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
             stdout=answer,
             stderr=subprocess.PIPE,
             text=True,
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},
         )
         said = _followed(child, tell)
         answer.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.local import families
 from trainers.local.training.data import Row
 from trainers.local.training.families import choose_class
+from trainers.local.training.last_layer import trim_last_layer
 from trainers.local.training.packing import (
     PACKED_FAMILIES,
     Abilities,
@@ -40,6 +42,7 @@ ROWS = [
 ]
 
 
+NO_MLP = ("llama4_text",)  # its feed-forward part has another name, and says more than one thing
 CONFIGS = {"gemma3": families.gemma3, "mistral3": families.mistral3}
 CHANGES = {
     "mistral": {"sliding_window": None},
@@ -87,13 +90,27 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     rows = [*ROWS, *ROWS]
     pack = pack_rows(rows, CPU, torch.float32, by_rows=able.by_rows)
     assert (pack.layout is not None) is (attention == "rows")
-    packed = measure(model, pack, able)
     plain = alone(model, rows)
+    kept = trim_last_layer(model)
+    assert (kept is None) is (family in NO_MLP)
+    packed = measure(model, pack, replace(able, kept=kept))
     assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed.tokens == 16
     (from_packed,) = torch.autograd.grad(packed.total, weight)
     (from_plain,) = torch.autograd.grad(plain, weight)
     torch.testing.assert_close(from_packed, from_plain, rtol=0, atol=1e-4 * float(from_plain.abs().max()))
+
+
+def test_a_trimmed_model_answers_as_before_until_places_are_named() -> None:
+    model, ids = tiny("llama"), torch.tensor([ROWS[0].ids])
+    before = model(input_ids=ids).logits
+    kept = trim_last_layer(model)
+    assert kept is not None and trim_last_layer(model) is kept
+    assert torch.equal(model(input_ids=ids).logits, before)
+    kept.name(torch.tensor([5, 6]), tokens=9)
+    trimmed = model(input_ids=ids).logits
+    torch.testing.assert_close(trimmed[:, 5:7], before[:, 5:7])
+    assert not torch.allclose(trimmed[:, :5], before[:, :5])
 
 
 @pytest.mark.parametrize(

@@ -197,14 +197,14 @@ def test_a_local_model_has_no_end() -> None:
 
 
 def test_our_own_trainer_is_asked_without_a_rate_and_a_vendor_within_one() -> None:
-    assert (row("local").callers, row("local").requests_per_minute) == (16, None)
+    assert (row("local").callers, row("local").requests_per_minute) == (32, None)
     assert (row("openai").callers, row("openai").requests_per_minute) == (8, 500)
 
 
 def test_how_hard_a_provider_is_asked_can_be_said() -> None:
     own = "[providers.openai]\ncallers = 2\nrequests_per_minute = 60\n[providers.local]\nrequests_per_minute = 30"
     assert (row("openai", own).callers, row("openai", own).requests_per_minute) == (2, 60)
-    assert (row("local", own).callers, row("local", own).requests_per_minute) == (16, 30)
+    assert (row("local", own).callers, row("local", own).requests_per_minute) == (32, 30)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "2.5", '"8"', "true"])

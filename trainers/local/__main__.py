@@ -84,7 +84,6 @@ def main(
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
     os.umask(0o077)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine a matmul takes half as long
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster
     bases = parse_models(models)

@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from scipy.optimize import nnls  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
+from trainers.local.cores import Cores  # noqa: E402
 from trainers.local.spool import LoraSettings  # noqa: E402
 from trainers.local.training.base import add_lora, best_attention  # noqa: E402
 from trainers.local.training.data import Row  # noqa: E402
@@ -134,9 +135,10 @@ def _take_turns(
     """Median seconds of each pack, and of an update; how much longer the very first pack took."""
     times: dict[Lengths, list[float]] = {lengths: [] for lengths in trainees}
     updates: list[float] = []
-    began = time.monotonic()
+    began, cores = time.monotonic(), Cores()
     while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
         for lengths, trainee in trainees.items():
+            cores.fit()
             times[lengths].append(_timed(trainee.learn, device, clock))
             updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))

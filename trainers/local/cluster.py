@@ -57,7 +57,7 @@ def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
         relay=relay,
         python=wishes.python,
         gpus=wishes.gpus_per_job,
-        passed={"OMP_WAIT_POLICY": "passive", **{n: os.environ[n] for n in PASSED if n in os.environ}},
+        passed={name: os.environ[name] for name in PASSED if name in os.environ},
     )
 
 

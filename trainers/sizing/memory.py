@@ -4,10 +4,10 @@ What autograd keeps was listed tensor by tensor (torch.autograd.graph.saved_tens
 layers in our own engine. In bytes a token and layer, with e bytes a number, h hidden, i intermediate, q all queries,
 k all keys, H heads, T tokens computed at a time:
 
-    2·e·h + 8·h       both norms: what they put out, and the residual stream in float32
+    4·e·h             both norms: what they put out, and the residual stream; 2·e·h + 8·h where it is in float32
     4·e·i             gate, its activation, up, their product
     2·e·(q + k·L/o)       several rows of L tokens on a CPU, o of them a row's own: queries, output, the keys and
-    + (4 or 6)·H·L        values that a row sees; its pairs' weights, in float32 and, at 2 bytes a number, once more
+    + e·H·L               values that a row sees; its pairs' weights
     2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
     e·r               for each matrix that LoRA stands beside
 
@@ -35,6 +35,7 @@ INT8 = 1.0
 FULL_PRECISION = 4
 ADAM = 8  # two moments in float32 (Kingma and Ba 2015)
 
+FLOAT_NORMS = ("gemma", "gemma3_text", "llama4_text")  # not those of trainers/local/training/fused_norm.py
 FIXED_CPU = 75 * MIB  # code loaded on first use, tokenizer and rows, pages that the allocator has begun
 KEPT_BY_ALLOCATOR = 0.16  # of what autograd keeps: gaps in the heap
 BACKWARD_SCORES = 18  # bytes for each pair of tokens and head, while a layer's attention is differentiated
@@ -172,7 +173,7 @@ def _activations(model: Architecture, work: Work, place: Place) -> int:
 def _of_a_token(model: Architecture, work: Work, place: Place) -> int:
     """Bytes that one layer keeps of one token; the sum in the module's first lines."""
     e = place.number_bytes
-    norms = model.norms * (e + 4) * model.hidden
+    norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
     names = 4 if model.fused else 7
     lora = 0 if work.method == "full" else e * work.rank * names
     return norms + _feed_forward(model, e) + _attention(model, work, place) + lora
@@ -193,7 +194,7 @@ def _attention(model: Architecture, work: Work, place: Place) -> int:
     if not _goes_by_rows(work, place):
         return 2 * e * (model.queries + model.keys) + 4 * model.heads
     seen = model.keys * work.length // (work.length - work.shared)
-    return 2 * e * (model.queries + seen) + (6 if e < FULL_PRECISION else 4) * model.heads * work.length
+    return 2 * e * (model.queries + seen) + e * model.heads * work.length
 
 
 def _goes_by_rows(work: Work, place: Place) -> bool:

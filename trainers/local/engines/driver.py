@@ -252,9 +252,10 @@ def write(engine: Engine, plan: EnginePlan, env: Path) -> Written:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what would lead the engine's Python to our packages. One GPU: engines would take all."""
+    """Ours without what would lead the engine's Python to our packages. One GPU: engines would take all. Threads that
+    sleep while they wait: an engine does not make room for other work, as cores.py does."""
     own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return {"CUDA_VISIBLE_DEVICES": "0"} | own
+    return {"CUDA_VISIBLE_DEVICES": "0", "OMP_WAIT_POLICY": "passive"} | own
 
 
 def _failed(refused: Refused | None) -> TrainingFailed:

@@ -104,7 +104,7 @@ def is_locked(folder: Path) -> bool:
 def environment(gpus: Sequence[str]) -> dict[str, str]:
     """Of a training process: no key of ours, and only the GPUs that are its own."""
     passed = {name: value for name, value in os.environ.items() if name != "FINETUNE_TRAINER_KEY"}
-    return passed | {"OMP_WAIT_POLICY": "passive"} | ({VARIABLE: ",".join(gpus)} if gpus else {})
+    return passed | ({VARIABLE: ",".join(gpus)} if gpus else {})
 
 
 def describe_exit(code: int) -> str:

@@ -93,6 +93,7 @@ class Generator:
         while not self._stopping:
             self._prepare_all(self._gather(len(self._waiting)))
             self._make_way()
+            self._fit_cores()
             self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
             if self._waiting:
                 self._answer_some()
@@ -258,6 +259,10 @@ class Generator:
                 "a job trains on this GPU: models are put away, and loaded again where they fit beside it"
             )
             self._shelf.clear()
+
+    def _fit_cores(self) -> None:
+        if self._shelf is not None:
+            self._shelf.cores.fit()
 
     @contextmanager
     def _boundary(self, owners: Callable[[], Sequence[Asked]]) -> Iterator[None]:

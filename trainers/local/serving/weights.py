@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 
+from trainers.local.cores import Cores
 from trainers.local.problems import Problem, missing
 from trainers.local.serving.adapters import PLAIN, Worn, take_over
 from trainers.local.serving.batching import MAX_ADAPTERS
@@ -43,6 +44,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.device = best_device()
+        self.cores = Cores()
         self._bases: OrderedDict[Weights, Base] = OrderedDict()
         self._embedder: tuple[str, Embedder] | None = None
 

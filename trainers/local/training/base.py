@@ -17,7 +17,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trainers.local.spool import LoraSettings, Quantization, read_json
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.families import choose_class
-from trainers.local.training.fused import compute_fused
+from trainers.local.training.fused_linear import compute_fused
+from trainers.local.training.fused_norm import fuse_norms
 from trainers.local.training.hub import fetch
 from trainers.local.training.packing import PACKED_FAMILIES
 from trainers.local.training.quantization import loading_options, stored_method
@@ -93,6 +94,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(source, error) from error
     _check_complete(source, found["missing_keys"])
+    fuse_norms(model)
     model.name_or_path = model.config.name_or_path = source
     return model if options or stays else model.to(device)
 

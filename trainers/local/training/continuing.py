@@ -12,7 +12,7 @@ from trainers.local.spool import LoraSettings
 from trainers.local.training.base import calm_peft
 from trainers.local.training.checkpoints import WEIGHTS
 from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.fused import compute_fused
+from trainers.local.training.fused_linear import compute_fused
 from trainers.local.training.quantization import stored_method
 
 FOLDER = "tuned"

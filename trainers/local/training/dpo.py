@@ -21,6 +21,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.utils import disable_dropout_in_model
 
 from trainers.auto import BETA
+from trainers.local.cores import Cores
 from trainers.local.spool import LoraSettings, TrainingJob
 from trainers.local.training.base import (
     count_parameters,
@@ -118,7 +119,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
         tell=journal.warn,
         recompute=lambda: recompute_activations(trainer.adapted),
     )
-    trainer.look = pauses.look
+    trainer.look, trainer.cores = pauses.look, Cores()
     settle_rates(trainer, optimizer, position.step, lambda step: rate_share(step, course.total))
     course.begin(trainer, optimizer, position, started)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"

@@ -23,6 +23,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
+from trainers.local.cores import Cores
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.journal import Scores
 from trainers.local.training.memory import Room
@@ -56,6 +57,7 @@ class PairTrainer(DPOTrainer):
 
     room: Room[PairRow]
     look: Callable[[], None]
+    cores: Cores
     scores: Scores | None = None
     batch: Sequence[PairRow] = ()
 
@@ -126,6 +128,7 @@ class PairTrainer(DPOTrainer):
 
     def _measure(self, rows: Sequence[PairRow]) -> tuple[Tensor, Part]:
         self.look()
+        self.cores.fit()
         padded = self._pad([_as_trl(row) for row in rows])
         device, is_mixed = self.args.device.type, self._dtype != torch.float32
         with torch.autocast(device, self._dtype, enabled=is_mixed):

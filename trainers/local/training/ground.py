@@ -22,6 +22,7 @@ from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal
+from trainers.local.training.last_layer import trim_last_layer
 from trainers.local.training.packing import Abilities, abilities
 from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
 
@@ -64,6 +65,8 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
         if is_sharded:
             shard_layers(base, device)
     able = abilities(base, longest)
+    if able.packs and able.selects:
+        able = replace(able, kept=trim_last_layer(base))
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     tell_rows(journal, "Training", training, settings)
     if validation:

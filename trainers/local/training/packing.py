@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.local.training.data import Row
+from trainers.local.training.last_layer import KeptPlaces
 from trainers.local.training.row_attention import BY_ROWS, Layout, lay_out
 
 if TYPE_CHECKING:
@@ -66,12 +67,14 @@ class Pack:
 @dataclass(frozen=True)
 class Abilities:
     """`packs`: rows in one sequence do not see each other, in a sequence of at most `widest` tokens. `selects`: the
-    head can be applied at some places. `by_rows`: attention takes a layout."""
+    head can be applied at some places. `by_rows`: attention takes a layout. `kept`: the last layer's part that
+    computes at those places alone."""
 
     packs: bool
     selects: bool
     widest: int = sys.maxsize
     by_rows: bool = False
+    kept: KeptPlaces | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,8 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
         nowhere = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=pack.layout.mask.dtype)
         placed = {**placed, "attention_mask": nowhere, "row_layout": pack.layout}
     selected = {"logits_to_keep": pack.kept} if able.selects else {}
+    if able.kept is not None:
+        able.kept.name(pack.kept, pack.input_ids.shape[1])
     logits = model(input_ids=pack.input_ids, use_cache=False, **placed, **selected).logits[0]
     logits = (logits if able.selects else logits[pack.kept]).float()
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
 
+from trainers.local.cores import Cores
 from trainers.local.training import team
 from trainers.local.training.checkpoints import random_states, restore_random
 from trainers.local.training.data import Row
@@ -31,11 +32,13 @@ class Trainee:
     able: Abilities
     room: Room[Row]
     look: Callable[[], None]
+    cores: Cores = field(default_factory=Cores)
 
 
 def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Scores:
     """One step on the mean loss of the batch's supervised tokens. One that is paused leaves no trace."""
     model, optimizer = trainee.model, trainee.optimizer
+    trainee.cores.fit()
     model.train()
     targets = sum(sum(row.supervised) for row in batch)
     team.reseed(step)
@@ -91,6 +94,7 @@ def evaluate(trainee: Trainee, rows: Sequence[Row]) -> Scores:
         losses = []
         for part, counts in in_step(trainee.model, parts, by_length[0]):
             trainee.look()
+            trainee.cores.fit()
             with torch.no_grad():
                 loss = measure_rows(trainee.model, part, trainee.able)
             losses += [loss] * counts

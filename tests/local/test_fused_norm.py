@@ -1,0 +1,65 @@
+"""A fused norm computes what the model's own computes, forwards and backwards, and leaves other norms alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+
+from trainers.local.training.fused_norm import fuse_norms
+
+WIDTH = 48
+
+
+def norm(kind: type[nn.Module], dtype: torch.dtype = torch.float32) -> nn.Module:
+    made = kind(WIDTH, 1e-5)
+    weight = torch.rand(WIDTH, generator=torch.Generator().manual_seed(3)) + 0.5
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    return made.to(dtype)
+
+
+def passed(module: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The answer, and the gradient of what went in."""
+    x = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(5)).to(dtype).requires_grad_()
+    y = module(x)
+    y.square().sum().backward()
+    assert x.grad is not None
+    return y.detach(), x.grad
+
+
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Qwen3RMSNorm])
+def test_answer_and_gradient_are_those_of_the_model(kind: type[nn.Module]) -> None:
+    own, fused = norm(kind), norm(kind)
+    fuse_norms(fused)
+    assert "forward" in vars(fused)
+    for one, other in zip(passed(fused, torch.float32), passed(own, torch.float32), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_in_bfloat16_it_is_as_near_to_float32_as_the_models_own() -> None:
+    own, fused = norm(LlamaRMSNorm, torch.bfloat16), norm(LlamaRMSNorm, torch.bfloat16)
+    exact = passed(norm(LlamaRMSNorm).to(torch.bfloat16).to(torch.float32), torch.float32)
+    fuse_norms(fused)
+    for truth, mine, theirs in zip(
+        exact, passed(fused, torch.bfloat16), passed(own, torch.bfloat16), strict=True
+    ):
+        assert (mine.float() - truth).norm() < 1.2 * (theirs.float() - truth).norm()
+
+
+def test_a_norm_that_is_another_function_keeps_its_own_way() -> None:
+    gemmas = norm(Gemma3RMSNorm)
+    gemmas.variance_epsilon = 1e-5  # named as Llama's are
+    fuse_norms(gemmas)
+    assert "forward" not in vars(gemmas)
+
+
+def test_a_norm_that_learns_keeps_its_own_way() -> None:
+    learning = norm(LlamaRMSNorm)
+    learning.weight.requires_grad_(True)
+    fuse_norms(learning)
+    _, gradient = passed(learning, torch.float32)
+    assert learning.weight.grad is not None
+    assert gradient.isfinite().all()
