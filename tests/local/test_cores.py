@@ -9,16 +9,14 @@ import pytest
 import torch
 
 from trainers.local import cores
-from trainers.local.cores import Cores, Reading, cores_allowed, read, threads_for
-
-START = Reading(at=10.0, busy=100.0, own=50.0, cores=8)
+from trainers.local.cores import Cores, Use, cores_allowed, threads_for, used
 
 
 @pytest.mark.parametrize(
     ("others", "most", "threads"),
     [
         pytest.param(0.0, 8, 8, id="quiet"),
-        pytest.param(0.4, 8, 8, id="half a core is not worth one of ours"),
+        pytest.param(0.4, 8, 8, id="less than half a core is not worth one of ours"),
         pytest.param(0.6, 8, 7, id="a core is taken"),
         pytest.param(5.0, 8, 3, id="five are"),
         pytest.param(8.0, 8, 1, id="all are: never none"),
@@ -27,42 +25,43 @@ START = Reading(at=10.0, busy=100.0, own=50.0, cores=8)
     ],
 )
 def test_others_keep_what_they_took(others: float, most: int, threads: int) -> None:
-    own = 2 * 3.0
-    now = Reading(at=12.0, busy=START.busy + own + 2 * others, own=START.own + own, cores=8)
-    assert threads_for(START, now, most) == threads
+    seen = Use(wall=2.0, busy=6.0 + 2 * others, own=6.0)
+    assert threads_for(seen, cores=8, most=most) == threads
 
 
-def test_torch_follows_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_follows_what_others_take_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
-    readings = iter(
-        [
-            Reading(time.monotonic() - 60, 0.0, 0.0, 4),
-            Reading(time.monotonic() - 30, 60.0, 0.0, 4),  # two cores are taken
-            Reading(time.monotonic(), 60.0, 0.0, 4),  # and free again
-        ]
+    uses = iter(
+        [Use(0), Use(1, 3, 1), Use(100, 500, 1), Use(101, 502, 3), Use(102, 504, 5), Use(102.1, 504, 5)]
     )
-    monkeypatch.setattr(cores, "read", lambda: next(readings))
+    monkeypatch.setattr(cores, "used", lambda: next(uses))
+    monkeypatch.setattr(cores, "count", lambda: 4)
     monkeypatch.setattr(cores, "cores_allowed", lambda quota: 4)
     torch.set_num_threads(4)
     try:
         room = Cores()
-        room.fit()
+        with room.shared():  # others keep two cores busy
+            assert torch.get_num_threads() == 4
         assert torch.get_num_threads() == 2
-        room.fit()
+        with room.shared():  # what they did in between counts for nothing; now all are free
+            assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 4
-        room.fit()  # too soon for another reading: there is none
+        with room.shared():  # too short to tell
+            pass
+        assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
 
 
-def test_a_reading_grows_with_what_this_process_does() -> None:
-    before = read()
+def test_use_grows_with_what_this_process_does() -> None:
+    before = used()
     while time.process_time() - before.own < 0.2:
         pass
-    now = read()
-    assert now.own - before.own >= 0.2
-    assert now.busy >= before.busy
-    assert now.cores == before.cores >= 1
+    seen = used() - before
+    assert seen.own >= 0.2
+    assert seen.wall >= 0.2
+    assert seen.busy >= 0
+    assert cores.count() >= 1
 
 
 @pytest.mark.parametrize(

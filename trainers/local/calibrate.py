@@ -138,9 +138,9 @@ def _take_turns(
     began, cores = time.monotonic(), Cores()
     while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
         for lengths, trainee in trainees.items():
-            cores.fit()
-            times[lengths].append(_timed(trainee.learn, device, clock))
-            updates.append(_timed(trainee.update, device, clock))
+            with cores.shared():
+                times[lengths].append(_timed(trainee.learn, device, clock))
+                updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
         print(f"progress {share:.2f}", file=sys.stderr, flush=True)
     found = {

@@ -10,24 +10,31 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-LOOK_S = 0.5  # a shorter look sees the clock's ticks more than the work
+LOOK_S = 0.5  # what is seen of less time is the clock's ticks more than the work
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Seconds: `at` by the clock, `busy` of all `cores` that this process may use, `own` of this process."""
+class Use:
+    """Seconds: `wall`, and of the processor; `busy` of all cores that this process may use, `own` of this process."""
 
-    at: float
-    busy: float
-    own: float
-    cores: int
+    wall: float = 0.0
+    busy: float = 0.0
+    own: float = 0.0
+
+    def __add__(self, other: Use) -> Use:
+        return Use(self.wall + other.wall, self.busy + other.busy, self.own + other.own)
+
+    def __sub__(self, other: Use) -> Use:
+        return Use(self.wall - other.wall, self.busy - other.busy, self.own - other.own)
 
 
 class Cores:
@@ -35,31 +42,39 @@ class Cores:
 
     def __init__(self) -> None:
         self._most = min(torch.get_num_threads(), cores_allowed(QUOTA))
-        self._last = read()
+        self._seen = Use()
 
-    def fit(self) -> None:
-        """Between two steps; changes something twice a second at most."""
-        if time.monotonic() - self._last.at < LOOK_S:
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Around a step, a batch: what others take meanwhile is left to them in the next."""
+        begun = used()
+        yield
+        self._seen += used() - begun
+        if self._seen.wall < LOOK_S:
             return
-        now = read()
-        threads = threads_for(self._last, now, self._most)
-        self._last = now
+        threads = threads_for(self._seen, count(), self._most)
+        self._seen = Use()
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
 
 
-def threads_for(before: Reading, now: Reading, most: int) -> int:
-    """Of 1 to `most`; what others took between the readings they will take again."""
-    others = (now.busy - before.busy - (now.own - before.own)) / (now.at - before.at)
-    return max(1, min(most, round(now.cores - others)))
+def threads_for(seen: Use, cores: int, most: int) -> int:
+    """Of 1 to `most`: what others took they will take again."""
+    others = (seen.busy - seen.own) / seen.wall
+    return max(1, min(most, round(cores - others)))
 
 
-def read() -> Reading:
-    usable = _usable()
+def used() -> Use:
+    """Since the machine, and this process, started."""
     times = psutil.cpu_times(percpu=True)
-    ours = times if usable is None or max(usable) >= len(times) else [times[core] for core in usable]
-    busy = sum(one.user + one.system + getattr(one, "nice", 0.0) for one in ours)
-    return Reading(time.monotonic(), busy, time.process_time(), len(ours))
+    usable = _usable(len(times))
+    busy = sum(times[core].user + times[core].system + getattr(times[core], "nice", 0.0) for core in usable)
+    return Use(time.monotonic(), busy, time.process_time())
+
+
+def count() -> int:
+    """Cores that this process may use."""
+    return len(_usable(psutil.cpu_count() or 1))
 
 
 def cores_allowed(quota: Path) -> int:
@@ -71,7 +86,8 @@ def cores_allowed(quota: Path) -> int:
     return psutil.cpu_count() or 1 if most == "max" else max(1, math.ceil(int(most) / int(period)))
 
 
-def _usable() -> list[int] | None:
-    """None where the system does not tell, as macOS."""
+def _usable(online: int) -> Sequence[int]:
+    """All where the system does not tell, as macOS."""
     process = psutil.Process()
-    return process.cpu_affinity() if hasattr(process, "cpu_affinity") else None
+    own: Sequence[int] = process.cpu_affinity() if hasattr(process, "cpu_affinity") else ()
+    return own if own and max(own) < online else range(online)

@@ -93,7 +93,6 @@ class Generator:
         while not self._stopping:
             self._prepare_all(self._gather(len(self._waiting)))
             self._make_way()
-            self._fit_cores()
             self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
             if self._waiting:
                 self._answer_some()
@@ -196,7 +195,8 @@ class Generator:
 
         began, is_short = time.monotonic(), False
         try:
-            decode(base, self._batch, partial(self._newcomers, base))
+            with self._open_shelf().cores.shared():
+                decode(base, self._batch, partial(self._newcomers, base))
         except (
             RuntimeError,
             MemoryError,
@@ -259,10 +259,6 @@ class Generator:
                 "a job trains on this GPU: models are put away, and loaded again where they fit beside it"
             )
             self._shelf.clear()
-
-    def _fit_cores(self) -> None:
-        if self._shelf is not None:
-            self._shelf.cores.fit()
 
     @contextmanager
     def _boundary(self, owners: Callable[[], Sequence[Asked]]) -> Iterator[None]:

@@ -128,10 +128,9 @@ class PairTrainer(DPOTrainer):
 
     def _measure(self, rows: Sequence[PairRow]) -> tuple[Tensor, Part]:
         self.look()
-        self.cores.fit()
         padded = self._pad([_as_trl(row) for row in rows])
         device, is_mixed = self.args.device.type, self._dtype != torch.float32
-        with torch.autocast(device, self._dtype, enabled=is_mixed):
+        with self.cores.shared(), torch.autocast(device, self._dtype, enabled=is_mixed):
             loss: Tensor = self.compute_loss(self.adapted, self._prepare_inputs(padded))  # type: ignore[no-untyped-call]
         noted = self._metrics["train" if self.adapted.training else "eval"]
         part = Part(

@@ -38,7 +38,6 @@ class Trainee:
 def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Scores:
     """One step on the mean loss of the batch's supervised tokens. One that is paused leaves no trace."""
     model, optimizer = trainee.model, trainee.optimizer
-    trainee.cores.fit()
     model.train()
     targets = sum(sum(row.supervised) for row in batch)
     team.reseed(step)
@@ -80,8 +79,9 @@ def add_gradients(trainee: Trainee, parts: Sequence[Sequence[Row]], targets: int
     loss, right = 0.0, 0
     for rows, counts in in_step(trainee.model, parts, spare):
         trainee.look()
-        part = measure_rows(trainee.model, rows, trainee.able)
-        (part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
+        with trainee.cores.shared():
+            part = measure_rows(trainee.model, rows, trainee.able)
+            (part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
         loss, right = loss + counts * part.total.item() / targets, right + counts * part.right
     return Scores(loss, right / targets)
 
@@ -94,8 +94,7 @@ def evaluate(trainee: Trainee, rows: Sequence[Row]) -> Scores:
         losses = []
         for part, counts in in_step(trainee.model, parts, by_length[0]):
             trainee.look()
-            trainee.cores.fit()
-            with torch.no_grad():
+            with trainee.cores.shared(), torch.no_grad():
                 loss = measure_rows(trainee.model, part, trainee.able)
             losses += [loss] * counts
         return losses
