@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bot import logs
 from bot.settings import Settings
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
@@ -106,7 +107,7 @@ class EmbeddedTrainer:
 
     def _last_words(self) -> str:
         lines = (self.data / "trainer.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return logs.words(lines[-1]) if lines else "it said nothing"
 
 
 def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:

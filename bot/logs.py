@@ -9,34 +9,25 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import secrets
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
 
+from trainers.log_lines import Blotting, JsonLines, TextLines, new_reference
+
 FILE = "finetune.log"
+TRAINERS_FILE = Path("trainer") / "trainer.log"
 FILE_BYTES, FILES = 10_000_000, 5
-LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is mistaken for another one
-LENGTH = 8
-BLOT = "[secret]"
-# Keys as Slack and the vendors form them, should one come from elsewhere than our settings.
-LOOKS_SECRET = re.compile(r"\b(?:xox[a-z]-|xapp-|sk-|hf_)[A-Za-z0-9_-]{8,}|(?<=Bearer )[^\s\"']{8,}")
 CHATTY = ("apscheduler", "httpx", "httpx2", "slack_sdk", "slack_bolt")
 
 Form = Literal["json", "text"]
 FORMS: tuple[Form, ...] = ("json", "text")
 
 _reference: ContextVar[str | None] = ContextVar("_reference", default=None)
-
-
-def new_reference() -> str:
-    return "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
 
 
 def reference() -> str:
@@ -86,51 +77,21 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class Blotting:
-    def __init__(self, hidden: Collection[str]) -> None:
-        longest_first = sorted({one for one in hidden if len(one) >= 6}, key=len, reverse=True)
-        self._ours = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-    def __call__(self, text: str) -> str:
-        text = self._ours.sub(BLOT, text) if self._ours else text
-        return LOOKS_SECRET.sub(BLOT, text)
-
-
-class JsonLines(logging.Formatter):
-    def __init__(self, blot: Blotting) -> None:
-        super().__init__()
-        self._blot = blot
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "ref": getattr(record, "ref", ""),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return self._blot(json.dumps(line, ensure_ascii=False))
-
-
-class TextLines(logging.Formatter):
-    def __init__(self, blot: Blotting) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(ref)s %(name)s: %(message)s")
-        self._blot = blot
-
-    def format(self, record: logging.LogRecord) -> str:
-        return self._blot(super().format(record))
-
-
 def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
-    """The lines of a reference, oldest first. A line that is no JSON was cut off by a kill and is left out."""
-    files = [folder / FILE, *(folder / f"{FILE}.{number}" for number in range(1, FILES))]
+    """The lines of a reference, oldest first, our trainer's after ours. A line that is no JSON was cut off by a kill
+    or comes from a program that the trainer started, and is left out."""
+    files = [folder / TRAINERS_FILE, folder / FILE]
+    files += [folder / f"{FILE}.{number}" for number in range(1, FILES)]
     for file in reversed([one for one in files if one.exists()]):
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if wanted in line and (read := _read(line)).get("ref") == wanted:
                     yield read
+
+
+def words(line: str) -> str:
+    """What it says, where it is JSON; else itself."""
+    return str(_read(line).get("message", line))
 
 
 def _read(line: str) -> Mapping[str, Any]:

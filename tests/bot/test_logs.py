@@ -19,9 +19,10 @@ from bot.cli import main
 from bot.workflows import overview
 from tests.bot.test_story_inbox import environment
 from tests.bot.world import World
+from trainers.log_lines import BLOT, LENGTH, LETTERS, Blotting, TextLines
 
 SECRET = "s3cret-of-the-test"
-REFERENCE = re.compile(rf"Reference: ([{logs.LETTERS}]{{8}})")
+REFERENCE = re.compile(rf"Reference: ([{LETTERS}]{{8}})")
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_each_line_is_json_with_a_reference_and_what_belongs_together_has_the_sa
         log.error("two")
     log.error("elsewhere")
     one, two, other = lines(folder)
-    assert one["ref"] == two["ref"] == known != other["ref"] and len(other["ref"]) == logs.LENGTH
+    assert one["ref"] == two["ref"] == known != other["ref"] and len(other["ref"]) == LENGTH
     assert (one["level"], one["logger"], one["message"]) == ("warning", "bot.test", "one\nwith a line's end")
     assert one["at"].endswith("+00:00")
     assert [line["message"] for line in logs.find(folder, known)] == ["one\nwith a line's end", "two"]
@@ -60,7 +61,7 @@ def test_no_key_of_ours_is_written_also_not_within_a_traceback(folder: Path) -> 
     except ValueError:
         logging.getLogger("bot.test").exception("calling with %s and xoxb-123456789-abcdef", SECRET)
     text = (folder / logs.FILE).read_text()
-    assert SECRET not in text and "xoxb-123" not in text and text.count(logs.BLOT) >= 3
+    assert SECRET not in text and "xoxb-123" not in text and text.count(BLOT) >= 3
     assert json.loads(text)["error"].startswith("Traceback")
 
 
@@ -72,10 +73,25 @@ def test_the_file_is_its_owner_s_alone_and_a_line_cut_off_by_a_kill_is_left_out(
     assert len(list(logs.find(folder, only["ref"]))) == 1
 
 
+def test_a_reference_of_our_trainer_is_found_in_its_own_log(folder: Path) -> None:
+    code = (
+        "import logging; from trainers.local.__main__ import write_log; write_log('a-key-of-ours')\n"
+        "try: raise RuntimeError('no such luck with a-key-of-ours')\n"
+        "except RuntimeError: logging.getLogger('t').exception('generating', extra={'ref': 'K7Q2M9XA'})\n"
+        "print('a line of another program')"
+    )
+    (folder / "trainer").mkdir()
+    with (folder / logs.TRAINERS_FILE).open("wb") as file:
+        subprocess.run([sys.executable, "-c", code], stdout=file, stderr=file, check=True, timeout=60)
+    (line,) = logs.find(folder, "K7Q2M9XA")
+    assert line["message"] == "generating"
+    assert "no such luck with [secret]" in str(line["error"])
+
+
 def test_text_on_a_terminal_has_the_reference_too(tmp_path: Path) -> None:
     record = logging.LogRecord("bot.test", logging.INFO, "", 0, f"hello {SECRET}", None, None)
     record.ref = "K7Q2M9XA"
-    said = logs.TextLines(logs.Blotting([SECRET])).format(record)
+    said = TextLines(Blotting([SECRET])).format(record)
     assert "INFO K7Q2M9XA bot.test: hello [secret]" in said
 
 

@@ -286,6 +286,24 @@ def test_a_deleted_model_is_gone_from_lists_and_disk(tmp_path: Path) -> None:
             client.models.delete("local/toy")
 
 
+def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr("trainers.local.serving.weights.Shelf.base", broken)
+    with (
+        served_here(tmp_path / "data", MODELS, STUB) as served,
+        served.client() as client,
+        pytest.raises(openai.InternalServerError, match="under reference") as told,
+    ):
+        client.chat.completions.create(model="local/toy", messages=[{"role": "user", "content": "hello"}])
+    (record,) = [one for one in caplog.records if getattr(one, "ref", None)]
+    assert f"under reference {record.__dict__['ref']}." in str(told.value)
+    assert record.exc_info and "no such luck" in str(record.exc_info[1])
+
+
 def test_training_processes_get_no_key_in_their_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from trainers.local.api.server import Config, build_app
 from trainers.local.cluster import Unusable, Wishes, ray_options
 from trainers.local.gpus import visible_gpus
 from trainers.local.places.ray_jobs import RayOptions
+from trainers.log_lines import Blotting, JsonLines, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
@@ -84,12 +85,11 @@ def main(
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster
     bases = parse_models(models)
     _hold = lock_data(data)
     listener = listen(host, port)
     key, whence = read_key(data)
+    write_log(key)
     hosts = {name.lower() for name in (host, *allow_host)}
     port, gpus = listener.getsockname()[1], visible_gpus()
     each = 1 if gpus_per_job is None else gpus_per_job
@@ -122,6 +122,15 @@ def main(
         threading.Thread(target=server.end_at_end_of_input, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is ended: exit 0 then
     server.run(sockets=[listener])
+
+
+def write_log(key: str) -> None:
+    """To stderr: as text on a terminal, as JSON elsewhere, without our key."""
+    blot = Blotting([key])
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextLines(blot) if sys.stderr.isatty() else JsonLines(blot))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster
 
 
 class Server(uvicorn.Server):

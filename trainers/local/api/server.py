@@ -7,7 +7,6 @@ training runs in child processes, generation in a thread, and no module imported
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from trainers.local.places.ray_jobs import RayJobs, RayOptions
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import Generator
 from trainers.local.spool import is_disk_full
+from trainers.log_lines import new_reference
 
 log = logging.getLogger(__name__)
 
@@ -133,12 +133,11 @@ async def _answer_os_error(request: Request, error: Exception) -> Response:
             f"The trainer's disk is full, so {where} could not be done. Free some space there, and try again."
         )
         return Problem(507, text, "disk_full", kind="server_error").response()
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
     return await _answer_fault(request, error)
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    reference = secrets.token_hex(4)
-    log.error("%s %s, reference %s", request.method, request.url.path, reference)
+    reference = new_reference()
+    log.error("%s %s", request.method, request.url.path, exc_info=error, extra={"ref": reference})
     text = f"The trainer made a mistake. Its log says which, under reference {reference}."
     return Problem(500, text, "internal_error", kind="server_error").response()

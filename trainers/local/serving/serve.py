@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import secrets
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from trainers.local.problems import Problem
 from trainers.local.serving.batching import MAX_BATCH_ROWS, Room, choose_batch, fill
 from trainers.local.serving.values import DEFAULT_MAX_TOKENS, EmbeddingRequest, Request, Ticket, Weights
+from trainers.log_lines import new_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -282,8 +282,8 @@ class Generator:
             beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
             text = f"The model does not fit into memory {beside}. Try again later."
             return _busy(text, "out_of_memory", BUSY_RETRY_S)
-        reference = secrets.token_hex(4)
-        log.exception("generating, reference %s", reference)
+        reference = new_reference()
+        log.exception("generating", extra={"ref": reference})
         text = f"The model could not answer. The trainer's log says why, under reference {reference}."
         return Problem(500, text, "generation_failed", kind="server_error")
 

@@ -1,0 +1,60 @@
+"""Log lines as JSON or text, each with its reference; no secrets: keys are blotted out wherever they would appear."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is mistaken for another one
+LENGTH = 8
+BLOT = "[secret]"
+# Keys as Slack and the vendors form them, should one come from elsewhere than our settings.
+LOOKS_SECRET = re.compile(r"\b(?:xox[a-z]-|xapp-|sk-|hf_)[A-Za-z0-9_-]{8,}|(?<=Bearer )[^\s\"']{8,}")
+
+
+def new_reference() -> str:
+    return "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
+
+
+class Blotting:
+    def __init__(self, hidden: Collection[str]) -> None:
+        longest_first = sorted({one for one in hidden if len(one) >= 6}, key=len, reverse=True)
+        self._ours = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def __call__(self, text: str) -> str:
+        text = self._ours.sub(BLOT, text) if self._ours else text
+        return LOOKS_SECRET.sub(BLOT, text)
+
+
+class JsonLines(logging.Formatter):
+    """A record's `ref` is its reference."""
+
+    def __init__(self, blot: Blotting) -> None:
+        super().__init__()
+        self._blot = blot
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "ref": getattr(record, "ref", ""),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return self._blot(json.dumps(line, ensure_ascii=False))
+
+
+class TextLines(logging.Formatter):
+    def __init__(self, blot: Blotting) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(ref)s %(name)s: %(message)s", defaults={"ref": "-"})
+        self._blot = blot
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._blot(super().format(record))
