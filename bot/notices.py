@@ -18,6 +18,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot import heartbeat
 from bot.settings import Blocks
+from bot.traces import Traces, trace
 from storage.records import OutboxItem
 from storage.store import Store
 
@@ -53,6 +54,10 @@ class Notices:
     clock: Callable[[], float] = time.time
     locked_out: str | None = None
     _next_allowed: dict[str, float] = field(default_factory=dict)
+    _uncertain: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._traces, self._started = Traces(self.slack), self.clock()
 
     def send_due(self) -> int:
         """Send what may be sent now; how many messages left."""
@@ -85,6 +90,7 @@ class Notices:
             self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
             return False
         self.locked_out = None
+        self._uncertain.discard(item.id)
         self.store.outbox.sent(item, channel=channel, ts=ts)
         return True
 
@@ -132,8 +138,24 @@ class Notices:
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
         channel, thread = self._place(channel, item)
-        posted = self.slack.chat_postMessage(channel=channel, thread_ts=thread, **item.body)
+        if self._may_stand(item) and (ts := self._traces.find(channel, thread, item)):
+            return channel, ts
+        try:
+            posted = self.slack.chat_postMessage(
+                channel=channel, thread_ts=thread, metadata=trace(item), **item.body
+            )
+        except SlackApiError as error:
+            if error.response.status_code >= 500:
+                self._uncertain.add(item.id)
+            raise
+        except (SlackClientError, URLError, OSError):
+            self._uncertain.add(item.id)
+            raise
         return str(posted["channel"]), str(posted["ts"])
+
+    def _may_stand(self, item: OutboxItem) -> bool:
+        """Its answer got lost, or it is older than this process, which may have been killed before it noted one."""
+        return item.id in self._uncertain or item.created_at < self._started
 
     def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Channel and thread: a reply follows its card, which may stand in the fallback channel."""

@@ -44,7 +44,8 @@ class Outbox:
         """Oldest first; what belongs to a thread or a card comes after the card's own post."""
         rows = self._db.rows(
             """
-            SELECT id, kind, channel, person, card, thread, private, body, tries, due_at FROM outbox item
+            SELECT id, kind, channel, person, card, thread, private, body, tries, due_at, created_at
+            FROM outbox item
             WHERE state = 'due' AND due_at <= ?
               AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
               AND NOT (thread IS NOT NULL

@@ -299,6 +299,7 @@ class OutboxItem:
     body: dict[str, Any]
     tries: int
     due_at: float
+    created_at: float
 
 
 @dataclass(frozen=True)

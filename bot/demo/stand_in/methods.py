@@ -71,6 +71,28 @@ def _conversations_members(state: State, args: Json) -> Json:
     return {"members": list(page), "response_metadata": {"next_cursor": cursor}}
 
 
+def _conversations_history(state: State, args: Json) -> Json:
+    return {"messages": _newest(state, args, lambda body: "thread_ts" not in body)}
+
+
+def _conversations_replies(state: State, args: Json) -> Json:
+    return {
+        "messages": _newest(state, args, lambda body: args.get("ts") in (body["ts"], body.get("thread_ts")))
+    }
+
+
+def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[Json]:
+    """Newest first, as in a channel's history; metadata only where it is asked for."""
+    channel = state.channel(args.get("channel"))
+    oldest, limit = float(args.get("oldest") or 0), int(args.get("limit") or 100)
+    with_metadata = str(args.get("include_all_metadata")).lower() in ("true", "1")
+    seen = [
+        one.body for one in state.messages.get(channel.id, []) if one.only_for is None and belongs(one.body)
+    ]
+    found = [body for body in reversed(seen) if float(body["ts"]) > oldest][:limit]
+    return [{k: v for k, v in body.items() if with_metadata or k != "metadata"} for body in found]
+
+
 def _users_info(state: State, args: Json) -> Json:
     return {"user": person_json(state.person(str(args.get("user"))))}
 
@@ -96,6 +118,7 @@ def _page(items: Sequence[Item], args: Json) -> tuple[Sequence[Item], str]:
 
 
 _READ_CHANNEL = ("channels:read", "groups:read")
+_READ_MESSAGES = ("channels:history", "groups:history", "im:history")
 
 METHODS: Mapping[str, Method] = {
     "auth.test": Method(_auth_test),
@@ -114,6 +137,8 @@ METHODS: Mapping[str, Method] = {
     "conversations.info": Method(_conversations_info, _READ_CHANNEL),
     "conversations.open": Method(_conversations_open, ("im:write",)),
     "conversations.members": Method(_conversations_members, _READ_CHANNEL),
+    "conversations.history": Method(_conversations_history, _READ_MESSAGES),
+    "conversations.replies": Method(_conversations_replies, _READ_MESSAGES),
     "users.info": Method(_users_info, ("users:read",)),
     "users.list": Method(_users_list, ("users:read",)),
     "usergroups.users.list": Method(_usergroup_users, ("usergroups:read",)),

@@ -1,0 +1,129 @@
+"""A message whose answer got lost is looked for before it is sent again: with the right to read it stands once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.demo.cast import ANA
+from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, too_many
+from bot.demo.stand_in.state import ALL_SCOPES
+from storage.store import Store
+from tests.bot.test_notices import OTHERS, TICKETS, Desk
+
+HISTORY = {"channels:history", "groups:history", "im:history"}
+POST, LOOK = "chat.postMessage", "conversations.history"
+
+
+@pytest.fixture
+def slack() -> Iterator[StandIn]:
+    with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES | HISTORY) as slack:
+        yield slack
+
+
+@pytest.fixture
+def desk(tmp_path: Path, slack: StandIn) -> Iterator[Desk]:
+    store = Store(tmp_path / "finetune.db")
+    yield Desk(store, slack)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "fault", [cut_off().though_done(), broken(503).though_done()], ids=["cut off", "503"]
+)
+def test_a_post_whose_answer_got_lost_stands_once(desk: Desk, fault: Fault) -> None:
+    desk.slack.fail(POST, fault)
+    desk.put(text="a", card="run 1")
+    desk.later(0)
+    desk.later(5)
+    assert desk.texts() == ["a"]
+    assert desk.store.outbox.waiting() == 0
+    desk.put("edit", "b", card="run 1")
+    desk.later(5)
+    assert desk.texts() == ["b"], "the card is known, so it is edited"
+
+
+def test_a_post_that_never_arrived_is_sent_after_the_look(desk: Desk) -> None:
+    desk.slack.fail(POST, cut_off())
+    desk.put(text="a")
+    desk.later(0)
+    desk.later(5)
+    assert desk.texts() == ["a"]
+    assert len(desk.slack.calls(LOOK)) == 1
+
+
+def test_nobody_is_asked_where_nothing_was_lost(desk: Desk) -> None:
+    desk.put(text="a")
+    desk.put(text="a")
+    desk.later(0)
+    desk.later(5)
+    assert desk.texts() == ["a", "a"], "two messages with the same words are two"
+    assert not desk.slack.calls(LOOK)
+
+
+def test_what_a_killed_process_had_sent_is_found_by_the_next(desk: Desk) -> None:
+    desk.slack.fail(POST, cut_off().though_done())
+    desk.put(text="a")
+    desk.later(0)
+    desk.now += 60
+    successor = Desk.__new__(Desk)
+    successor.__dict__ |= desk.__dict__
+    successor.notices = type(desk.notices)(desk.store, desk.notices.slack, clock=lambda: desk.now)
+    assert successor.notices.send_due() == 1
+    assert desk.texts() == ["a"]
+
+
+def test_a_reply_and_a_direct_message_are_found_too(desk: Desk) -> None:
+    desk.put(text="card", card="run 1")
+    desk.later(0)
+    desk.slack.fail(POST, cut_off().though_done())
+    desk.put(text="reply", thread="run 1")
+    desk.later(5)
+    desk.slack.fail(POST, cut_off().though_done())
+    desk.put("direct", "for Ana", person=ANA.id)
+    for _ in range(4):
+        desk.later(10)
+    assert desk.texts() == ["card", "reply"]
+    assert desk.texts(desk.slack.dm(ANA.id)) == ["for Ana"]
+
+
+def test_where_slack_lets_nobody_look_for_now_the_message_waits(desk: Desk) -> None:
+    desk.slack.fail(POST, cut_off().though_done())
+    desk.slack.fail(LOOK, too_many(20))
+    desk.put(text="a")
+    desk.later(0)
+    desk.later(5)
+    assert desk.store.outbox.waiting() == 1
+    desk.later(21)
+    assert (desk.texts(), desk.store.outbox.waiting()) == (["a"], 0)
+
+
+def test_without_the_right_to_read_it_is_sent_again_and_the_log_says_why_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with StandIn(channels=(TICKETS, OTHERS)) as slack:
+        store = Store(tmp_path / "finetune.db")
+        desk = Desk(store, slack)
+        for text in ("a", "b"):
+            slack.fail(POST, cut_off().though_done())
+            desk.put(text=text)
+            desk.later(5)
+            desk.later(5)
+        assert desk.texts() == ["a", "a", "b", "b"]
+        assert len(slack.calls(LOOK)) == 1
+        store.close()
+    assert caplog.text.count("no right to read messages") == 1
+
+
+def test_a_channel_that_is_closed_to_us_is_left_for_the_fallback(desk: Desk) -> None:
+    desk.slack.fail(POST, cut_off())
+    desk.put(text="a")
+    desk.later(0)
+    desk.slack.fail(LOOK, refused("not_in_channel"))
+    desk.slack.fail(POST, refused("not_in_channel"))
+    desk.later(5)
+    desk.later(5)
+    assert desk.texts(OTHERS.id) == ["a"]
