@@ -23,6 +23,10 @@ MANIFEST = yaml.safe_load((ROOT / "manifest.yml").read_text(encoding="utf-8"))
 UPLOAD = ("files.getUploadURLExternal", "files.completeUploadExternal")
 AS_PYTHON = {name.replace(".", "_"): (name,) for name in METHODS} | {"files_upload_v2": UPLOAD}
 OF_EVENTS = {"app_mention": "app_mentions:read", "file_shared": "files:read"}
+OF_A_RIGHT = {
+    "conversations.history",
+    "conversations.replies",
+}  # that a team may give: bot/traces.py does without
 EVIL = ("../../../evil.csv", "/etc/evil.csv", "..\\evil.csv", "a\u202egpj.csv", ".csv", "a/b.csv")
 
 
@@ -46,10 +50,19 @@ def _called(path: Path) -> Iterator[str]:
 
 def test_the_app_asks_for_the_scopes_that_its_calls_need_and_no_more() -> None:
     events = MANIFEST["settings"]["event_subscriptions"]["bot_events"]
-    needed = {scope for method in methods_called() for scope in METHODS[method].scopes}
+    needed = {scope for method in methods_called() - OF_A_RIGHT for scope in METHODS[method].scopes}
     needed |= {OF_EVENTS[event] for event in events if event in OF_EVENTS} | {"commands"}
     assert set(MANIFEST["oauth_config"]["scopes"]["bot"]) == needed
     assert "user" not in MANIFEST["oauth_config"]["scopes"]
+
+
+def test_messages_are_read_at_one_place_and_only_where_a_team_gave_the_right() -> None:
+    found = {path for path in (ROOT / "bot").rglob("*.py") if "demo" not in path.parts and reads(path)}
+    assert found == {ROOT / "bot" / "traces.py"}
+
+
+def reads(path: Path) -> bool:
+    return not OF_A_RIGHT.isdisjoint(_called(path))
 
 
 def test_the_search_for_calls_finds_those_that_there_are() -> None:
