@@ -36,7 +36,7 @@ FULL_PRECISION = 4
 ADAM = 8  # two moments in float32 (Kingma and Ba 2015)
 
 FLOAT_NORMS = ("gemma", "gemma3_text", "llama4_text")  # not those of trainers/local/training/fused_norm.py
-FIXED_CPU = 75 * MIB  # code loaded on first use, tokenizer and rows, pages that the allocator has begun
+FIXED_CPU = 85 * MIB  # code loaded on first use, tokenizer and rows, pages that the allocator has begun
 KEPT_BY_ALLOCATOR = 0.16  # of what autograd keeps: gaps in the heap
 BACKWARD_SCORES = 18  # bytes for each pair of tokens and head, while a layer's attention is differentiated
 PROCESS_CPU = 520 * MIB  # torch, transformers, peft, datasets, imported
