@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bot.demo.stand_in import StandIn, broken, cut_off, refused
+from bot.demo.stand_in.state import ALL_SCOPES
 from bot.doctor import SCOPES, Finding, _clock, examine
 from bot.settings import load_settings
 from storage.database import sqlite_version, wal_is_safe
@@ -93,6 +94,16 @@ def test_an_installation_in_order(here: Installation) -> None:
     assert "journal " in findings["SQLite"].said
     assert findings["clock"].said == "agrees with Slack's"
     assert findings["bot"].said == "none runs on this data"
+
+
+def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = {"channels:history", "groups:history", "im:history"}
+    monkeypatch.chdir(tmp_path)
+    with StandIn(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
+        said = Installation(tmp_path, slack, monkeypatch)["scopes"].said
+    assert said == "all granted; a message whose answer gets lost is looked for, not sent again"
 
 
 def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
