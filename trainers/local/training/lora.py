@@ -87,6 +87,8 @@ class Course:
     journal: Journal
     position: Position
     pace: Pace = field(default=Pace(0.0, None, 0.0))
+    started: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -95,6 +97,78 @@ class Course:
     @property
     def total(self) -> int:
         return self.steps_an_epoch * self.settings.n_epochs
+
+    @property
+    def seconds(self) -> float:
+        """As if without a break."""
+        return time.monotonic() - self.started
+
+    def is_validated(self, step: int, until: int) -> bool:
+        has_rows = self.ground.validation is not None
+        return has_rows and (step == until or is_due(step, self.steps_an_epoch, self.settings))
+
+    def why_stop(self) -> Stop | None:
+        """The same in every process of a team, whose clocks differ."""
+        here = replace(self.position, seconds=self.seconds)
+        return team.decide(why_stop(here, self.pace, self.settings))
+
+    def learn(self, step: int, batch: Sequence[Row], *, is_validated_next: bool) -> None:
+        """One step, told."""
+        begun, validation = time.monotonic(), self.ground.validation
+        rate = self.settings.learning_rate * rate_share(step, self.total)
+        scores = learn(self.trainee, batch, rate, step)
+        took, tokens = time.monotonic() - begun, sum(len(row.ids) for row in batch)
+        position = self.position = replace(
+            self.position,
+            step=step,
+            trained_tokens=self.position.trained_tokens + tokens,
+            seconds=self.seconds,
+            room=self.trainee.room.remembered,
+        )
+        guess_s = validation.tokens / tokens * took / 3 if validation else 0.0  # without backward
+        self.pace = replace(self.pace, step_s=took, validation_guess_s=guess_s)
+        told = Step(step, self.total, scores, rate, position.trained_tokens, position.seconds)
+        self.journal.record(told, is_validated_next=is_validated_next)
+
+    def validate(self) -> None:
+        """The step that the course stands at, told. Raises TrainingFailed."""
+        begun, position, validation = time.monotonic(), self.position, self.ground.validation
+        assert validation is not None  # noqa: S101
+        scores = evaluate(self.trainee, validation.rows)
+        if not math.isfinite(scores.loss):
+            text = (
+                f"After step {position.step} the validation loss is {scores.loss}. Set learning_rate lower."
+            )
+            raise TrainingFailed("loss_not_finite", text, "learning_rate")
+        rate = self.settings.learning_rate * rate_share(position.step, self.total)
+        step = Step(position.step, self.total, self.journal.last_scores(), rate, position.trained_tokens)
+        self.journal.record_validation(step, scores)
+        found = Validation(position.step, scores.loss, scores.accuracy)
+        validations = (*position.validations, found)
+        self.position = replace(position, validations=validations, room=self.trainee.room.remembered)
+        self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
+
+    def keep(self, checkpoint_s: float) -> None:
+        """A checkpoint after an epoch, after the best validation so far, and every `checkpoint_s` seconds."""
+        step, lowest = self.position.step, best(self.position.validations)
+        ends_epoch = step % self.steps_an_epoch == 0
+        if ends_epoch:
+            epoch = f"Epoch {step // self.steps_an_epoch}/{self.settings.n_epochs}"
+            self.journal.say(f"{epoch} finished after step {step}/{self.total}")
+        is_best = lowest is not None and lowest.step == step
+        if ends_epoch or is_best or time.monotonic() - self.saved_at >= checkpoint_s:
+            self.save()
+            self.journal.say(f"Checkpoint of step {step}/{self.total} saved")
+            self.saved_at = time.monotonic()
+
+    def pause(self) -> None:
+        """With a checkpoint, where something was learnt."""
+        position = self.position = replace(self.position, seconds=self.seconds)
+        if position.step:
+            self.save()
+        step_s = self.journal.step_s
+        progress = Progress(position.step, self.total, position.trained_tokens, position.seconds, step_s)
+        self.journal.place(progress, is_paused=True)
 
     def save(self) -> None:
         save_checkpoint(self.folder, self.trainee.model, self.trainee.optimizer, self.position)
@@ -141,85 +215,28 @@ def go_on(course: Course, started: float, checkpoint_s: float, until: int) -> St
 
     Raises TrainingPaused with a checkpoint saved, and TrainingFailed.
     """
-    settings, trainee, journal, total = course.settings, course.trainee, course.journal, course.total
-    training, validation, steps_an_epoch = (
-        course.ground.training,
-        course.ground.validation,
-        course.steps_an_epoch,
-    )
-    saved_at, stop = time.monotonic(), None
-
-    def is_validated(step: int) -> bool:
-        return validation is not None and (step == until or is_due(step, steps_an_epoch, settings))
-
-    def validate() -> None:
-        """The step that the course stands at; told."""
-        assert validation is not None  # noqa: S101
-        position = course.position
-        scores = evaluate(trainee, validation.rows)
-        if not math.isfinite(scores.loss):
-            text = (
-                f"After step {position.step} the validation loss is {scores.loss}. Set learning_rate lower."
-            )
-            raise TrainingFailed("loss_not_finite", text, "learning_rate")
-        rate = settings.learning_rate * rate_share(position.step, total)
-        step = Step(position.step, total, journal.last_scores(), rate, position.trained_tokens)
-        journal.record_validation(step, scores)
-        found = Validation(position.step, scores.loss, scores.accuracy)
-        validations = (*position.validations, found)
-        course.position = replace(position, validations=validations, room=trainee.room.remembered)
-
+    course.started, course.saved_at, stop = started, time.monotonic(), None
+    rows, settings = course.ground.training.rows, course.settings
     try:
-        if is_validated(course.position.step) and lacks_validation(course.position):
-            validate()
-        for step, batch in steps_after(training.rows, settings, course.seed, course.position.step):
+        if course.is_validated(course.position.step, until) and lacks_validation(course.position):
+            course.validate()
+        for step, batch in steps_after(rows, settings, course.seed, course.position.step):
             if step > until:
                 break
             team.look(Pauses(course.folder))
-            elapsed = time.monotonic() - started
-            stop = team.decide(why_stop(replace(course.position, seconds=elapsed), course.pace, settings))
+            stop = course.why_stop()
             if stop:
                 break
-            begun = time.monotonic()
-            rate = settings.learning_rate * rate_share(step, total)
-            scores = learn(trainee, batch, rate, step)
-            now = time.monotonic()
-            tokens = sum(len(row.ids) for row in batch)
-            position = course.position = replace(
-                course.position,
-                step=step,
-                trained_tokens=course.position.trained_tokens + tokens,
-                seconds=now - started,
-                room=trainee.room.remembered,
-            )
-            guess_s = (
-                validation.tokens / tokens * (now - begun) / 3 if validation else 0.0
-            )  # without backward
-            course.pace = replace(course.pace, step_s=now - begun, validation_guess_s=guess_s)
-            told = Step(step, total, scores, rate, position.trained_tokens, position.seconds)
-            journal.record(told, is_validated_next=is_validated(step))
-            if is_validated(step):
-                validate()
-                course.pace = replace(course.pace, validation_s=time.monotonic() - now)
-            ends_epoch, lowest = step % steps_an_epoch == 0, best(course.position.validations)
-            if ends_epoch:
-                journal.say(
-                    f"Epoch {step // steps_an_epoch}/{settings.n_epochs} finished after step {step}/{total}"
-                )
-            is_best = lowest is not None and lowest.step == step
-            if ends_epoch or is_best or time.monotonic() - saved_at >= checkpoint_s:
-                course.save()
-                journal.say(f"Checkpoint of step {step}/{total} saved")
-                saved_at = time.monotonic()
-        if stop == "ceiling" and validation and course.position.step and lacks_validation(course.position):
-            validate()
+            is_validated = course.is_validated(step, until)
+            course.learn(step, batch, is_validated_next=is_validated)
+            if is_validated:
+                course.validate()
+            course.keep(checkpoint_s)
+        is_unmeasured = course.position.step and lacks_validation(course.position)
+        if stop == "ceiling" and course.ground.validation and is_unmeasured:
+            course.validate()
     except TrainingPaused:
-        position = course.position = replace(course.position, seconds=time.monotonic() - started)
-        if position.step:
-            course.save()
-        seconds = position.seconds
-        progress = Progress(position.step, total, position.trained_tokens, seconds, journal.step_s)
-        journal.place(progress, is_paused=True)
+        course.pause()
         raise
     return stop
 
