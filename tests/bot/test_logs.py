@@ -75,10 +75,12 @@ def test_the_file_is_its_owner_s_alone_and_a_line_cut_off_by_a_kill_is_left_out(
 
 def test_a_reference_of_our_trainer_is_found_in_its_own_log(folder: Path) -> None:
     code = (
-        "import logging; from trainers.local.__main__ import write_log; write_log('a-key-of-ours')\n"
+        "import asyncio, logging; from trainers.local.__main__ import write_log; write_log('a-key-of-ours')\n"
         "try: raise RuntimeError('no such luck with a-key-of-ours')\n"
         "except RuntimeError: logging.getLogger('t').exception('generating', extra={'ref': 'K7Q2M9XA'})\n"
-        "print('a line of another program')"
+        "print('a line of another program')\n"
+        "try: raise asyncio.CancelledError\n"
+        "except asyncio.CancelledError: logging.getLogger('uvicorn.error').exception('an answer that was cut off')"
     )
     (folder / "trainer").mkdir()
     with (folder / logs.TRAINERS_FILE).open("wb") as file:
@@ -86,6 +88,7 @@ def test_a_reference_of_our_trainer_is_found_in_its_own_log(folder: Path) -> Non
     (line,) = logs.find(folder, "K7Q2M9XA")
     assert line["message"] == "generating"
     assert "no such luck with [secret]" in str(line["error"])
+    assert "cut off" not in (folder / logs.TRAINERS_FILE).read_text()
 
 
 def test_text_on_a_terminal_has_the_reference_too(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from asyncio import CancelledError
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NoReturn
@@ -125,9 +126,11 @@ def main(
 
 
 def write_log(key: str) -> None:
-    """To stderr: as text on a terminal, as JSON elsewhere, without our key."""
+    """To stderr: as text on a terminal, as JSON elsewhere, without our key; without the traceback of each answer that
+    our end cut off."""
     blot = Blotting([key])
     handler = logging.StreamHandler()
+    handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
     handler.setFormatter(TextLines(blot) if sys.stderr.isatty() else JsonLines(blot))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster
