@@ -18,7 +18,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot import heartbeat
 from bot.settings import Blocks
-from bot.traces import Traces, trace
+from bot.traces import PASSING, Traces, trace
 from storage.records import OutboxItem
 from storage.store import Store
 
@@ -34,7 +34,6 @@ APP_IS_LOCKED_OUT = frozenset(
 BLOCKS_REFUSED = frozenset(
     {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
 )
-PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable"})
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from storage.records import OutboxItem
 EVENT = "finetune_message"
 SKEW_S = 3600.0  # between our clock and Slack's
 NEWEST = 200
-UNREADABLE = frozenset({"missing_scope", "not_in_channel", "channel_not_found", "thread_not_found"})
+PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable"})
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ class Traces:
         self._unreadable: set[str] = set()
 
     def find(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
-        """The message's ts where it stands already. SlackApiError where Slack should be asked again later."""
+        """The message's ts where it stands already. SlackApiError where Slack should be asked again later; what else
+        it says against a look is no reason to keep the message back."""
         kind = channel[:1]  # C, G or D: each has a right of its own
         if kind in self._unreadable:
             return None
@@ -47,7 +48,7 @@ class Traces:
             )
         except SlackApiError as error:
             code = error.response.get("error")
-            if code not in UNREADABLE:
+            if code in PASSING or error.response.status_code != 200:
                 raise
             if code == "missing_scope":
                 self._unreadable.add(kind)
@@ -55,10 +56,15 @@ class Traces:
                     "no right to read messages: one whose answer was lost is sent again (message %s)", item.id
                 )
             return None
-        stands = (one for one in found["messages"] if one.get("metadata") == trace(item))
+        ours = trace(item)["event_payload"]
+        stands = (one for one in found["messages"] if _payload(one) == ours)
         return next((str(one["ts"]) for one in stands), None)
 
 
 def trace(item: OutboxItem) -> dict[str, Any]:
     """As `metadata` of a message. The time tells it from the same number in a database that was begun anew."""
-    return {"event_type": EVENT, "event_payload": {"number": item.id, "at": item.created_at}}
+    return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
+
+
+def _payload(message: dict[str, Any]) -> Any:
+    return (message.get("metadata") or {}).get("event_payload")

@@ -118,6 +118,15 @@ def test_without_the_right_to_read_it_is_sent_again_and_the_log_says_why_once(
     assert caplog.text.count("no right to read messages") == 1
 
 
+def test_a_look_that_slack_refuses_for_a_reason_of_its_own_keeps_no_message_back(desk: Desk) -> None:
+    desk.slack.fail(POST, cut_off())
+    desk.put(text="a")
+    desk.later(0)
+    desk.slack.fail(LOOK, refused("team_access_not_granted"))
+    desk.later(5)
+    assert (desk.texts(), desk.store.outbox.waiting()) == (["a"], 0)
+
+
 def test_a_channel_that_is_closed_to_us_is_left_for_the_fallback(desk: Desk) -> None:
     desk.slack.fail(POST, cut_off())
     desk.put(text="a")
