@@ -20,7 +20,7 @@ from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.providers import ProviderRow
 from trainers.types import Answer, Message
 
-TIMEOUT_S = 120.0
+TIMEOUT_S, ALONGSIDE = 120.0, 16  # with so many under way; more of them wait for each other longer
 MOST_TRIES = 10
 MOST_UNREADABLE = 3  # an answer that can't be read was perhaps paid
 MOST_IN_VAIN = 30  # unreadable answers of a model in a row: none of its questions is asked again
@@ -211,7 +211,7 @@ class Lane:
                 asked.messages,
                 max_tokens=asked.max_tokens,
                 thinks=self._row.thinks(asked.at_provider),
-                timeout_s=TIMEOUT_S,
+                timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
             )
             self._store.replies.keep([_kept(asked, answer, self._clock())])
         except Refused as refused:
