@@ -138,6 +138,8 @@ class Notices:
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
         channel, thread = self._place(channel, item)
         if self._may_stand(item) and (ts := self._traces.find(channel, thread, item)):
+            if item.card:  # an edit may have taken the place of the words that it was sent with
+                self.slack.chat_update(channel=channel, ts=ts, **item.body)
             return channel, ts
         try:
             posted = self.slack.chat_postMessage(

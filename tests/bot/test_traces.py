@@ -12,6 +12,7 @@ from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, too_many
 from bot.demo.stand_in.state import ALL_SCOPES
 from storage.store import Store
 from tests.bot.test_notices import OTHERS, TICKETS, Desk
+from tests.bot.test_notices import desk as desk
 
 HISTORY = {"channels:history", "groups:history", "im:history"}
 POST, LOOK = "chat.postMessage", "conversations.history"
@@ -21,13 +22,6 @@ POST, LOOK = "chat.postMessage", "conversations.history"
 def slack() -> Iterator[StandIn]:
     with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES | HISTORY) as slack:
         yield slack
-
-
-@pytest.fixture
-def desk(tmp_path: Path, slack: StandIn) -> Iterator[Desk]:
-    store = Store(tmp_path / "finetune.db")
-    yield Desk(store, slack)
-    store.close()
 
 
 @pytest.mark.parametrize(
@@ -43,6 +37,17 @@ def test_a_post_whose_answer_got_lost_stands_once(desk: Desk, fault: Fault) -> N
     desk.put("edit", "b", card="run 1")
     desk.later(5)
     assert desk.texts() == ["b"], "the card is known, so it is edited"
+
+
+def test_a_card_that_is_found_gets_the_words_that_came_meanwhile(desk: Desk) -> None:
+    desk.slack.fail(POST, cut_off().though_done())
+    desk.put(text="training", card="run 1")
+    desk.later(0)
+    desk.put("edit", "done", card="run 1")
+    for _ in range(3):
+        desk.later(5)
+    assert desk.texts() == ["done"]
+    assert desk.store.outbox.waiting() == 0
 
 
 def test_a_post_that_never_arrived_is_sent_after_the_look(desk: Desk) -> None:

@@ -2,7 +2,7 @@
 
 Threads that spin while they wait for each other are the fastest, until another program wants one of their cores: then
 all wait for the one that does not run. So they spin, and there are never more than free cores. A step on 8 rows of
-SmolLM2-135M on two cores, quiet and beside one busy program: 0.82 s and 1.4 s, where two threads that sleep instead
+SmolLM2-135M on two cores, quiet and beside one busy program: 0.82 s and 1.3 s, where two threads that sleep instead
 take 1.25 s and 1.4 s, and two that spin whatever else runs 0.82 s and 3.3 s.
 """
 
