@@ -142,7 +142,8 @@ def _change(before: Work, after: Work) -> str:
     if after.batch != before.batch:
         said.append(f"{after.batch} a step (--batch {after.batch})")
     if after.length != before.length:
-        said.append(f"rows of {after.length:,} tokens (--length {after.length})")
+        rows = "pairs" if after.pairs else "rows"
+        said.append(f"{rows} of {after.length:,} tokens (--length {after.length})")
     return ", ".join(said)
 
 
