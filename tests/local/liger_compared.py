@@ -6,20 +6,27 @@ Packed rows with positions and a mask of their own, LoRA matrices beside all lay
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import os
 import sys
+import tempfile
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
 from tests.local import families
+from tests.local.conftest import make_model, make_tokenizer
+from tests.local.preferences import write_pairs
+from tests.local.runs import make_job
 from tests.local.test_packing import ROWS, tiny
-from trainers.local.spool import LoraSettings
+from trainers.local.spool import LoraSettings, read_job, read_json
+from trainers.local.training import dpo
 from trainers.local.training.base import add_lora, recompute_activations
 from trainers.local.training.fused_norm import fuse_norms
 from trainers.local.training.last_layer import trim_last_layer
@@ -28,6 +35,7 @@ from trainers.local.training.packing import Abilities, measure, pack_rows
 
 LONG = {"rope_parameters": families.LONG_ROPE, "original_max_position_embeddings": 256}
 CPU = torch.device("cpu")
+PAIRS = "pairs"
 
 
 def main() -> None:
@@ -36,7 +44,7 @@ def main() -> None:
     for name in sys.argv[1:]:
         child = os.fork()  # Liger also writes into transformers' modules, for good
         if child == 0:
-            print(json.dumps(compared(name)), flush=True)
+            print(json.dumps(pairs_compared() if name == PAIRS else compared(name)), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"{name} could not be compared")
@@ -80,6 +88,33 @@ def compared(name: str) -> dict[str, Any]:
         ),
         "turned": turned(other),
     }
+
+
+def pairs_compared() -> dict[str, Any]:
+    """The curves of two steps of DPO on a tiny Llama, by the engine itself."""
+    with tempfile.TemporaryDirectory() as made_there:
+        folder = Path(made_there)
+        make_tokenizer(folder / "tiny")
+        make_model(folder / "tiny")
+        own = pairs_trained(folder, "own")
+        dpo.choose_kernels = lambda model, device, *, is_sharded=False: replace_by_liger(model)
+        return {
+            "name": PAIRS,
+            "own": own,
+            "theirs": pairs_trained(folder, "theirs"),
+            "kernels": (read_json(folder / "theirs" / "kernels.json") or {})["kernels"],
+        }
+
+
+def pairs_trained(folder: Path, name: str) -> list[list[float]]:
+    (folder / name).mkdir()
+    file = write_pairs(folder / name / "train.jsonl", 4)
+    settings = LoraSettings(n_epochs=1, batch_size=2, learning_rate=5e-3, lora_r=4, beta=0.1)
+    job = make_job(folder / name, folder / "tiny", file, settings, method="dpo")
+    dpo.train(job, read_job(job))
+    with (job / "results.csv").open() as lines:
+        curves = csv.DictReader(lines)
+        return [[float(each[column]) for column in ("train_loss", "train_reward_margin")] for each in curves]
 
 
 def made(name: str) -> Any:

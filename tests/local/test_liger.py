@@ -46,9 +46,9 @@ WITHIN = 1e-4
 @pytest.fixture(scope="module")
 def compared() -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.local.liger_compared", *NAMES],
+        [sys.executable, "-m", "tests.local.liger_compared", *NAMES, "pairs"],
         cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -70,6 +70,15 @@ def test_loss_and_gradients_are_those_of_the_models_own_modules(compared: dict[s
     assert any("RMSNorm" in one for one in found["replaced"])
     assert any("MLP" in one for one in found["replaced"])
     assert found["turned"] == "liger_kernel"
+
+
+@needs_liger
+def test_a_training_on_pairs_goes_the_way_that_it_goes_without(compared: dict[str, Any]) -> None:
+    found = compared["pairs"]
+    assert found["kernels"].startswith("liger ")
+    assert len(found["own"]) == 2
+    for own, theirs in zip(found["own"], found["theirs"], strict=True):
+        assert theirs == pytest.approx(own, rel=WITHIN, abs=1e-5)
 
 
 def test_every_family_is_one_whose_rows_are_packed() -> None:
