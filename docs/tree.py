@@ -15,7 +15,10 @@ OTHERS = (
         "examples/",
         "support tickets written for this project: two versions, one with wrong labels, one flawed",
     ),
-    ("docs/", "how the decision is made, a job's life, models in use, exports, Slack, local-slack, screenshots"),
+    (
+        "docs/",
+        "how the decision is made, a job's life, models in use, exports, Slack, local-slack, screenshots",
+    ),
     ("deploy/", "a systemd unit, a Dockerfile, a compose file, and the question after known vulnerabilities"),
     ("manifest.yml", "the Slack app, as Slack reads it"),
 )

@@ -22,7 +22,5 @@ class AliasCalls(Calls):
         """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
         doing = self._doing(f"pointing {alias!r} to {model!r}")
         body = {"model": model}
-        content = self._once(
-            doing, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes)
-        )
+        content = self._once(doing, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
         answers.read_object(content, doing)

@@ -16,7 +16,9 @@ from bot.decisions.waiving import LEAST_WORDS, says_something
 from trainers.evaluation import Interval, paired_interval
 from trainers.measuring.values import Rung
 
-Doubt = Literal["gone", "unmeasured", "no_go", "nothing_beside", "not_better", "other_rows", "not_better_than_used"]
+Doubt = Literal[
+    "gone", "unmeasured", "no_go", "nothing_beside", "not_better", "other_rows", "not_better_than_used"
+]
 
 ALIASES = "team/"
 TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
@@ -44,8 +46,8 @@ class Against:
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of a model. `rung` None: it was never measured. `best`: against the best that was measured
-    on the same held-out rows without it. `used` is the model in use now, `against_used` None where the two did not answer the
+    """What is known of a model. `rung` None: it was never measured. `best`: against the best that was measured on the
+    same held-out rows without it. `used` is the model in use now, `against_used` None where the two did not answer the
     same rows. `no_go`: the verdict of its run, where that was no."""
 
     rung: Rung | None

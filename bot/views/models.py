@@ -42,8 +42,8 @@ def listing(shelved: Sequence[Shelved]) -> Message:
         return Message(text, (section(text),))
     title = counted(len(shelved), "tuned model")
     how = (
-        "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before it "
-        "back."
+        "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
+        "it back."
     )
     return Message(title, (header(title), listed([_entry(one) for one in shelved]), context(how)))
 
@@ -55,7 +55,9 @@ def in_use(one: Shelved) -> str:
 
 def _entry(one: Shelved) -> str:
     version = "" if one.version == 1 else f", version {one.version}"
-    made = f"{escape(short(one.base))} at {escape(one.model.provider)} on {escape(short(one.dataset))}{version}"
+    made = (
+        f"{escape(short(one.base))} at {escape(one.model.provider)} on {escape(short(one.dataset))}{version}"
+    )
     return f"• {code(one.model.name)}, {_state(one)}\n      {made}: {_measured(one)}"
 
 

@@ -31,8 +31,8 @@ PROMOTE, ROLLBACK = "put_to_work", "roll_back"
 @dataclass(frozen=True)
 class InUse:
     """A promotion from all sides. `before`: the model that it took the place of; `earlier`: the one that a rollback
-    puts back. `provider` is its title. `has_alias`: programs call a name there that moves. `left`: another provider's title,
-    whose alias goes on standing for the model beside it."""
+    puts back. `provider` is its title. `has_alias`: programs call a name there that moves. `left`: another provider's
+    title, whose alias goes on standing for the model beside it."""
 
     promotion: Promotion
     model: Model
@@ -62,14 +62,15 @@ def card(seen: InUse) -> Message:
 
 def whereabouts(seen: InUse) -> str:
     """To who typed the command in another channel than that of the card."""
-    return f"{code(seen.model.name)} is in use for {code(seen.dataset)}. The card stands in <#{seen.promotion.channel}>."
+    said = f"{code(seen.model.name)} is in use for {code(seen.dataset)}."
+    return f"{said} The card stands in <#{seen.promotion.channel}>."
 
 
 def refused(model: Model, proof: Proof, doubts: Sequence[Doubt]) -> str:
     """What speaks against it, and how it is used all the same."""
     return (
-        f"{code(model.name)} was not put to work. {against_it(proof, doubts)} If it shall be used all the same, say why: "
-        f"`/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
+        f"{code(model.name)} was not put to work. {against_it(proof, doubts)} If it shall be used all the same, say "
+        f"why: `/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
     )
 
 
@@ -87,7 +88,7 @@ def in_numbers(proof: Proof) -> str:
 
 
 def scored(rung: Rung) -> str:
-    """'85.7% (79–90%) right on 161 held-out rows'."""
+    """Score and interval, what they count, on how many rows."""
     means = MEANS[rung.scoring].partition(",")[0]
     return f"{quality(rung)} {means} on {counted(rung.n, 'held-out row')}"
 
@@ -107,8 +108,8 @@ def lost(model: Model, dataset: str, provider: str) -> Message:
     """`provider` is its title."""
     said = (
         f"{code(model.name)}, in use for {code(dataset)}, is gone: {escape(provider)} has it no more, so programs that "
-        f"ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, `/finetune models` lists "
-        "all."
+        f"ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, `/finetune models` "
+        "lists all."
     )
     return Message(said, (section(said),))
 

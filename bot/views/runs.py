@@ -139,9 +139,7 @@ def entry(look: Look) -> str:
 
 def look(seen: Look) -> Message:
     if seen.result:
-        return results.card(
-            seen.run, seen.plan, seen.result, seen.running, may_be_used=seen.may_be_used
-        )
+        return results.card(seen.run, seen.plan, seen.result, seen.running, may_be_used=seen.may_be_used)
     if seen.run.state == "needs_human":
         return doubts.card(seen.run, seen.plan, seen.words)
     if seen.run.error:

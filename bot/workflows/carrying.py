@@ -120,7 +120,9 @@ def _set_again(desk: Desk, promotion: Promotion, model: Model, found: str | None
             return
         subject = f"run {model.run_id}"
         detail = f"{alias_of(promotion.dataset)} stood for {found or 'nothing'}"
-        desk.store.audit.add(at=desk.clock(), who="finetune", action="strayed", subject=subject, detail=detail)
+        desk.store.audit.add(
+            at=desk.clock(), who="finetune", action="strayed", subject=subject, detail=detail
+        )
         said = views.strayed(promotion.dataset, model, found, in_use.title(desk, model))
         _say(desk, promotion, said, f"strayed {promotion.id} {desk.clock():.0f}")
         in_use.show(desk, noted)

@@ -80,7 +80,9 @@ def title(desk: Desk, model: Model) -> str:
 
 def _shelved(desk: Desk, model: Model, promotion: Promotion | None, is_shown: bool) -> Shelved:
     plan, rung = proving.score(desk, model)
-    return Shelved(model, plan.dataset, plan.dataset_version, plan.base_model, rung if is_shown else None, promotion)
+    return Shelved(
+        model, plan.dataset, plan.dataset_version, plan.base_model, rung if is_shown else None, promotion
+    )
 
 
 def _model(desk: Desk, promotion: Promotion) -> Model:

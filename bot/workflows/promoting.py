@@ -1,4 +1,4 @@
-"""Putting a tuned model to work for its dataset, and the one before it back. The trainer is told by a tick (carrying.py).
+"""Putting a tuned model to work for its dataset, and the one before it back. A tick tells the trainer (carrying.py).
 
 A freeze holds up a promotion, asked in its own transaction; a rollback it does not: going back is what stops harm.
 """
@@ -116,8 +116,8 @@ def _roll_back(desk: Desk, standing: Promotion, person: str, because: str | None
         )
     if model.gone_at is not None:
         return Refusal(
-            f"{code(model.name)}, which was in use before, is gone: {escape(in_use.title(desk, model))} has it no more. "
-            "`/finetune promote MODEL` puts another one to work; `/finetune models` lists all."
+            f"{code(model.name)}, which was in use before, is gone: {escape(in_use.title(desk, model))} has it no "
+            "more. `/finetune promote MODEL` puts another one to work; `/finetune models` lists all."
         )
     new = NewPromotion(
         dataset=standing.dataset,
@@ -144,9 +144,7 @@ def _told(desk: Desk, made: Promotion, proof: Proof) -> InUse:
     if before:
         in_use.show(desk, before)
     card = in_use.card_name(made)
-    draft = Draft(
-        kind="post", channel=made.channel, body=views.card(seen).letter(), card=card, dedupe=card
-    )
+    draft = Draft(kind="post", channel=made.channel, body=views.card(seen).letter(), card=card, dedupe=card)
     desk.store.outbox.put(draft, now=desk.clock())
     return seen
 
@@ -158,12 +156,16 @@ def _audit(desk: Desk, seen: InUse, before: Promotion | None) -> None:
     instead = f" instead of {before.model}" if before else ""
     detail = f"{made.model} for {made.dataset}{instead}: {views.in_numbers(seen.proof)}{reason}"
     action = "rolled back to" if made.is_rollback else "promote"
-    desk.store.audit.add(at=now, who=made.person, action=action, subject=f"run {seen.model.run_id}", detail=detail)
+    desk.store.audit.add(
+        at=now, who=made.person, action=action, subject=f"run {seen.model.run_id}", detail=detail
+    )
     went = _model(desk, before)
     if went:
         action = "roll back" if made.is_rollback else "replaced"
         detail = f"{went.name} for {made.dataset}: {made.model} is in use{reason}"
-        desk.store.audit.add(at=now, who=made.person, action=action, subject=f"run {went.run_id}", detail=detail)
+        desk.store.audit.add(
+            at=now, who=made.person, action=action, subject=f"run {went.run_id}", detail=detail
+        )
 
 
 def _model(desk: Desk, promotion: Promotion | None) -> Model | None:

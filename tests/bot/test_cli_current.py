@@ -1,4 +1,4 @@
-"""`finetune current`: the id of the model in use alone on stdout, beside a running bot, else a sentence and an exit code."""
+"""`finetune current`: the id of the model in use alone on stdout, beside a running bot, else a sentence and a code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tests.bot.world import World
 
 
 def current(world: World, *arguments: str) -> Result:
-    return CliRunner().invoke(main, ["current", *arguments], env={"FINETUNE_CONFIG": str(world.folder / "finetune.toml")})
+    return CliRunner().invoke(
+        main, ["current", *arguments], env={"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    )
 
 
 def test_it_prints_the_id_of_the_model_in_use_beside_a_running_bot(world: World) -> None:
@@ -29,7 +31,9 @@ def test_it_prints_the_id_of_the_model_in_use_beside_a_running_bot(world: World)
     assert current(world, "faq").exit_code == 1
 
 
-def test_what_is_no_database_of_ours_or_an_older_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_database_of_ours_or_an_older_one_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     result = CliRunner().invoke(main, ["current", "tickets"])

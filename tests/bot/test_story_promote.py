@@ -85,7 +85,9 @@ def test_an_approver_who_left_the_rules_promotes_no_more(world: World) -> None:
     trained(world)
     world.rules.approvers = (CLEO.id,)
     world.restart()
-    assert f"Only an approver may do that: <@{CLEO.id}>" in world.type("/finetune promote tickets-1", user=BEN)
+    assert f"Only an approver may do that: <@{CLEO.id}>" in world.type(
+        "/finetune promote tickets-1", user=BEN
+    )
 
 
 def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> None:
@@ -190,7 +192,9 @@ def test_of_two_who_promote_at_once_one_wins(world: World) -> None:
         assert "Another model was put to work just now" in lost.text
 
 
-def test_what_another_put_to_work_meanwhile_is_not_overrun(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_put_to_work_meanwhile_is_not_overrun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained(world, 2)
     desk, prove = world.service.desk, promoting.proving.prove
 
@@ -243,7 +247,9 @@ def test_the_trainer_s_alias_moves_with_it(world: World) -> None:
     assert world.company.count(PUT) == count == 3
 
 
-@pytest.mark.parametrize("fault", [NOTHING_BUT_500, COMMIT_THEN_500, RESET], ids=["500", "committed", "reset"])
+@pytest.mark.parametrize(
+    "fault", [NOTHING_BUT_500, COMMIT_THEN_500, RESET], ids=["500", "committed", "reset"]
+)
 def test_a_trainer_that_is_unwell_is_told_later(world: World, fault: object) -> None:
     with_aliases(world)
     world.company.fail(PUT, fault, times=2)  # type: ignore[arg-type]
@@ -334,7 +340,9 @@ def test_a_model_that_our_trainer_has_no_more_is_refused_whatever_the_reason(wor
     assert "`tickets-1` is gone: Acme Tuning has it no more" in said and in_use(world) is None
 
 
-def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_rolled_back_to(world: World) -> None:
+def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_rolled_back_to(
+    world: World,
+) -> None:
     trained(world, 2)
     promote(world)
     promote(world, "tickets-2", WHY)
@@ -344,7 +352,9 @@ def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_ro
     lost = [one for one in world.texts() if "`tickets-2`, in use for `tickets`, is gone" in one]
     assert len(lost) == 1
     lose(world, "tickets-1")
-    assert "`tickets-1`, which was in use before, is gone" in world.type("/finetune rollback tickets", user=BEN)
+    assert "`tickets-1`, which was in use before, is gone" in world.type(
+        "/finetune rollback tickets", user=BEN
+    )
     assert in_use(world) == "tickets-2"
 
 
@@ -373,7 +383,9 @@ def test_the_list_the_overview_and_try_know_what_is_in_use(world: World) -> None
     assert "2 tuned models" in listed and "`tickets-1`, *in use for tickets* since" in listed
     assert f"by <@{BEN.id}>" in listed and "`tickets-2`, not in use" in listed
     assert "100.0% (82–100%) right on 18 held-out rows" in listed
-    assert "Models in use" in world.type("/finetune status") and "for `tickets` since" in world.type("/finetune status")
+    assert "Models in use" in world.type("/finetune status") and "for `tickets` since" in world.type(
+        "/finetune status"
+    )
     assert "Asking `tickets-1`" in world.type("/finetune try tickets where is my refund?")
     world.tick()
     assert "refund" in words_of(world.slack.ephemerals(ANA.id)[-1])
@@ -393,5 +405,3 @@ def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_
     world.until_state("done", 2)
     after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     assert after == trained_again, "a model no better than the one in use is not offered"
-
-

@@ -54,8 +54,9 @@ OF_SLACK = (
 @dataclass(frozen=True)
 class Step:
     """`prepare` brings a world to where the step begins. Afterwards the provider has `jobs` that are not cancelled,
-    and `created` in all; `results` says whether the result must stand in the channel, `promoted` whether the model is in
-    use, with one card, and the provider's alias stands for it. Those that are `is_quick` are among the default tests."""
+    and `created` in all; `results` says whether the result must stand in the channel, `promoted` whether the model is
+    in use, with one card, and the provider's alias stands for it. Those that are `is_quick` are among the default
+    tests."""
 
     name: str
     prepare: Callable[[World], object]
@@ -233,11 +234,17 @@ class Sweep:
 
     def _wrong_in_use(self) -> str:
         with closing(sqlite3.connect(str(self._data / "finetune.db"))) as connection:
-            standing = connection.execute("SELECT model, carried_at FROM promotions WHERE ended_at IS NULL").fetchall()
-        cards = sum("is in use for tickets" in one.body["text"] for one in self._world.slack.messages(PRIVATE.id))
+            standing = connection.execute(
+                "SELECT model, carried_at FROM promotions WHERE ended_at IS NULL"
+            ).fetchall()
+        cards = sum("is in use for tickets" in one.text for one in self._world.slack.messages(PRIVATE.id))
         alias = self._world.company.service.aliases.get("team/tickets", "")
         is_right = len(standing) == 1 and standing[0][1] and cards == 1 and alias.startswith("ft:")
-        return "" if is_right else f"in use are {standing}, with {cards} cards, and the alias stands for {alias!r}"
+        return (
+            ""
+            if is_right
+            else f"in use are {standing}, with {cards} cards, and the alias stands for {alias!r}"
+        )
 
     def _run(self, what: str, **more: Any) -> int:
         return self._nursery.wait(self._born(what, **more))

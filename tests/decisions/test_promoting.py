@@ -56,7 +56,9 @@ def test_right_and_wrong_has_newcombe_s_interval() -> None:
 def test_scores_in_part_have_the_interval_of_their_mean_difference() -> None:
     held = against("retrieval", [0.9, 0.7, 0.8, 0.6], [0.5, 0.5, 0.4, 0.6])
     assert held.difference == pytest.approx(0.25)
-    assert held.low == pytest.approx(0.25 - 1.959964 * 0.1914854 / 2) and held.high == pytest.approx(0.4376557)
+    assert held.low == pytest.approx(0.25 - 1.959964 * 0.1914854 / 2) and held.high == pytest.approx(
+        0.4376557
+    )
 
 
 def test_answers_to_other_rows_are_not_held_against_each_other() -> None:

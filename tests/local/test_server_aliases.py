@@ -52,7 +52,9 @@ def tuned(client: openai.OpenAI, model: str = "toy") -> str:
     return str(wait_for_status(client, job.id, "succeeded").fine_tuned_model)
 
 
-def asked(client: openai.OpenAI, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+def asked(
+    client: openai.OpenAI, method: str, path: str, body: dict[str, Any] | None = None
+) -> tuple[int, Any]:
     """As any program would."""
     http = client._client
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -162,7 +164,9 @@ def test_of_a_deletion_and_a_name_at_once_one_wins(client: openai.OpenAI) -> Non
         asked(client, "DELETE", "aliases/team/tickets")
 
 
-def test_a_name_whose_model_was_taken_from_the_disk_says_so(trainer: Trainer, client: openai.OpenAI, data: Path) -> None:
+def test_a_name_whose_model_was_taken_from_the_disk_says_so(
+    trainer: Trainer, client: openai.OpenAI, data: Path
+) -> None:
     model = tuned(client)
     trainer.point("team/tickets", model)
     for folder in (data / "jobs").iterdir():

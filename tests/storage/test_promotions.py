@@ -98,5 +98,6 @@ def test_promotions_are_kept(store: Store) -> None:
         store.database.change("DELETE FROM promotions")
     with pytest.raises(sqlite3.IntegrityError):
         store.database.change(
-            "INSERT INTO promotions (dataset, model, person, channel, at) VALUES ('tickets', 'tickets-2', 'U1', 'C1', 1)"
+            "INSERT INTO promotions (dataset, model, person, channel, at)"
+            " VALUES ('tickets', 'tickets-2', 'U1', 'C1', 1)"
         )

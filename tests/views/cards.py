@@ -395,9 +395,7 @@ def _views() -> dict[str, Json]:
                 made.BUDGET,
             )
         ),
-        "home-in-use": home.page(
-            Overview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())
-        ),
+        "home-in-use": home.page(Overview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())),
         "home-empty": home.page(Overview([], [], [], made.NO_BUDGET)),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),

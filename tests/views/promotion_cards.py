@@ -51,7 +51,9 @@ SEEN = InUse(STANDING, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", 
 
 def cards() -> dict[str, Message]:
     carried = replace(STANDING, carried_at=NOW + 2)
-    busy = replace(STANDING, trouble="pointing 'team/tickets' on local: no answer in time. It is busy or stuck.")
+    busy = replace(
+        STANDING, trouble="pointing 'team/tickets' on local: no answer in time. It is busy or stuck."
+    )
     because = replace(carried, reason="half the price at the same quality")
     first = replace(carried, instead_of=None, returns_to=None)
     back = replace(carried, is_rollback=True, reason="it answers in French")
@@ -67,19 +69,27 @@ def cards() -> dict[str, Message]:
         ),
         "promoted-unmeasured": promoting.card(replace(SEEN, promotion=because, proof=Proof(None))),
         "promoted-hosted": promoting.card(
-            replace(SEEN, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3"))
+            replace(
+                SEEN, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
+            )
         ),
         "promoted-before": promoting.card(replace(SEEN, promotion=replace(carried, ended_at=NOW + 90))),
         "rolled-back": promoting.card(replace(SEEN, promotion=back, before="tickets-8", earlier=None)),
         "promotion-refused": general.sentence(promoting.refused(MODEL, DOUBTED, doubts(DOUBTED))),
         "promotion-elsewhere": general.sentence(promoting.whereabouts(SEEN)),
         "promoted-lost": promoting.lost(MODEL, "tickets", "OpenAI"),
-        "promoted-strayed": promoting.strayed("tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"),
+        "promoted-strayed": promoting.strayed(
+            "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
+        ),
         "model-list": models.listing(
             [
                 Shelved(MODEL, "tickets", 2, "smollm2-135m", RUNG, carried),
-                Shelved(old, "tickets", 1, "smollm2-135m", measured.rung("tuned", "local/tickets-3", 180), None),
-                Shelved(replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None),
+                Shelved(
+                    old, "tickets", 1, "smollm2-135m", measured.rung("tuned", "local/tickets-3", 180), None
+                ),
+                Shelved(
+                    replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None
+                ),
             ]
         ),
         "model-list-empty": models.listing([]),

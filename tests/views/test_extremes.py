@@ -246,7 +246,9 @@ def _promoted(text: str) -> dict[str, Any]:
     held = Against(text, 0.5, 0.1, -0.1, 0.3)
     proof = Proof(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
     promotion = replace(promotion_cards.STANDING, reason=text[:500], trouble=text)
-    seen = replace(promotion_cards.SEEN, promotion=promotion, proof=proof, provider=text, left=(text, text[:60]))
+    seen = replace(
+        promotion_cards.SEEN, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
+    )
     model = replace(promotion_cards.MODEL, provider=text)
     shelved = Shelved(model, text[:300], 10**6, text, promotion_cards.RUNG, promotion)
     return {

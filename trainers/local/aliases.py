@@ -1,7 +1,7 @@
 """Names that stand for models: a program asks for `team/tickets`, and which model that is can change under it.
 
-aliases.json in the data folder, by rename: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. A base model's or a
-tuned model's own name is never one of these: theirs have no `team/`, and where a base model is given one, it wins.
+aliases.json in the data folder, by rename: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. A base model's or
+a tuned model's own name is never one of these: theirs have no `team/`, and where a base model is given one, it wins.
 """
 
 from __future__ import annotations
@@ -105,10 +105,7 @@ class Aliases:
 
     def _read(self) -> dict[str, Alias]:
         raw: Mapping[str, Mapping[str, object]] = read_json(self._path) or {}
-        return {
-            name: Alias(name, str(one["model"]), int(str(one["set_at"])))
-            for name, one in raw.items()
-        }
+        return {name: Alias(name, str(one["model"]), int(str(one["set_at"]))) for name, one in raw.items()}
 
     def _write(self, known: Mapping[str, Alias]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
