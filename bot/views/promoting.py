@@ -14,13 +14,14 @@ from bot.views.blocks import (
     code,
     confirm,
     context,
+    cut,
     escape,
     fields,
     header,
     section,
 )
 from bot.views.rungs import MEANS, quality
-from bot.views.words import counted, percent, points, points_range
+from bot.views.words import counted, percent, points, points_range, short
 from storage.promotions import Promotion
 from storage.records import Model
 from trainers.measuring.values import Rung
@@ -107,9 +108,9 @@ def offer(number: int, model: str) -> Block:
 def lost(model: Model, dataset: str, provider: str) -> Message:
     """`provider` is its title."""
     said = (
-        f"{code(model.name)}, in use for {code(dataset)}, is gone: {escape(provider)} has it no more, so programs that "
-        f"ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, `/finetune models` "
-        "lists all."
+        f"{code(model.name)}, in use for {code(dataset)}, is gone: {escape(short(provider))} has it no more, so "
+        f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
+        "`/finetune models` lists all."
     )
     return Message(said, (section(said),))
 
@@ -118,7 +119,7 @@ def strayed(dataset: str, model: Model, there: str | None, provider: str) -> Mes
     """The trainer's alias stood for something else than what is in use."""
     found = f"stood for {code(there)}" if there else "was not there"
     said = (
-        f"{code(alias_of(dataset))} {found} at {escape(provider)}, though {code(model.name)} is in use for "
+        f"{code(alias_of(dataset))} {found} at {escape(short(provider))}, though {code(model.name)} is in use for "
         f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
     )
     return Message(said, (section(said),))
@@ -143,10 +144,12 @@ def _numbers(proof: Proof) -> list[Block]:
         return [section("It was never measured on held-out rows.")]
     pairs = [(_measure(proof.rung), f"{quality(proof.rung)} on {counted(proof.rung.n, 'held-out row')}")]
     if proof.best:
-        pairs.append((f"Against {escape(proof.best.other)}, {percent(proof.best.score)}", _gain(proof.best)))
+        pairs.append(
+            (f"Against {escape(short(proof.best.other, 60))}, {percent(proof.best.score)}", _gain(proof.best))
+        )
     if proof.against_used:
         held = proof.against_used
-        pairs.append((f"Against {escape(held.other)}, {percent(held.score)}", _gain(held)))
+        pairs.append((f"Against {escape(short(held.other, 60))}, {percent(held.score)}", _gain(held)))
     return [fields(pairs)]
 
 
@@ -163,13 +166,13 @@ def _programs(seen: InUse) -> str:
     """What changes for whoever asks the model."""
     if not seen.has_alias:
         return (
-            f"*Programs have to be changed*: {escape(seen.provider)} has no name that moves. Put "
+            f"*Programs have to be changed*: {escape(short(seen.provider))} has no name that moves. Put "
             f"{code(seen.model.provider_model)} where they name the model; `finetune current {seen.dataset}` prints it."
         )
-    name = code(alias_of(seen.dataset))
+    programs = f"Programs that ask {escape(short(seen.provider))} for {code(alias_of(seen.dataset))}"
     if seen.promotion.carried_at is None:
-        return f"Programs that ask {escape(seen.provider)} for {name} get it as soon as the trainer has been told."
-    return f"Programs that ask {escape(seen.provider)} for {name} get it; none has to be changed."
+        return f"{programs} get it as soon as the trainer has been told."
+    return f"{programs} get it; none has to be changed."
 
 
 def _left(seen: InUse) -> list[Block]:
@@ -177,12 +180,12 @@ def _left(seen: InUse) -> list[Block]:
         return []
     there, model = seen.left
     name = code(alias_of(seen.dataset))
-    return [context(f"{name} at {escape(there)} goes on standing for {code(model)}.")]
+    return [context(f"{name} at {escape(short(there))} goes on standing for {code(model)}.")]
 
 
 def _trouble(seen: InUse) -> list[Block]:
     trouble = seen.promotion.trouble if seen.promotion.carried_at is None else None
-    return [context(f"Not told yet, tried again: {escape(trouble)}")] if trouble else []
+    return [context(f"Not told yet, tried again: {escape(cut(trouble, 300))}")] if trouble else []
 
 
 def _way_back(seen: InUse) -> list[Block]:
@@ -196,7 +199,7 @@ def _way_back(seen: InUse) -> list[Block]:
     )
     return [
         actions(button("Roll back", ROLLBACK, str(seen.promotion.id), style="danger", confirm=sure)),
-        context(f"`/finetune rollback {seen.dataset}` does the same: {code(seen.earlier)} is in use again."),
+        context(f"`/finetune rollback {seen.dataset}` does the same: it puts {code(seen.earlier)} back."),
     ]
 
 
@@ -222,4 +225,4 @@ def _not_better(held: Against | None) -> str:
     if held is None:
         return ""
     what = "It is worse than" if held.is_worse else "It is not shown to be better than"
-    return f"{what} {escape(held.other)}: {_gain(held)}."
+    return f"{what} {escape(short(held.other, 60))}: {_gain(held)}."

@@ -27,7 +27,7 @@ NAMES = ("tickets-1", "tickets-2", "tickets-3")
 def trained(world: World, runs: int = 1) -> None:
     """`runs` models that have all right, one after the other."""
     for number in range(1, runs + 1):
-        world.start(f"{START} epochs={number}")
+        world.start(f"{START} epochs={4 + number}")
         world.click(BEN, "approve_plan")
         world.until_state("done", number)
 
@@ -400,7 +400,7 @@ def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_
     assert in_use(world) == "tickets-1"
     assert "in use for `tickets` already" in world.answer_to_click(BEN, "put_to_work")
     trained_again = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
-    world.start(f"{START} epochs=2")
+    world.start(f"{START} epochs=9")
     world.click(BEN, "approve_plan")
     world.until_state("done", 2)
     after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])

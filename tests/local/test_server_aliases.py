@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -56,10 +59,15 @@ def asked(
     client: openai.OpenAI, method: str, path: str, body: dict[str, Any] | None = None
 ) -> tuple[int, Any]:
     """As any program would."""
-    http = client._client
-    headers = {"Authorization": f"Bearer {KEY}"}
-    answer = http.request(method, f"{client.base_url}{path}", json=body, headers=headers)
-    return answer.status_code, answer.json()
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{client.base_url}{path}", content, headers, method=method)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.load(refused)
 
 
 def code_of(answer: Any) -> str:
