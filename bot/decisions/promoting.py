@@ -27,13 +27,14 @@ TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
 @dataclass(frozen=True)
 class Against:
     """A model's answers held against another's to the same rows: the other's `score`, and the `difference` that the
-    model makes, with its 95% interval. `other` is plain text."""
+    model makes, with its 95% interval, on `rows`. `other` is plain text."""
 
     other: str
     score: float
     difference: float
     low: float
     high: float
+    rows: int
 
     @property
     def is_better(self) -> bool:
@@ -68,7 +69,7 @@ def against(other: str, mine: Sequence[float], theirs: Sequence[float]) -> Again
     of the differences. ValueError where they are not of the same rows."""
     differences = [one - two for one, two in zip(mine, theirs, strict=True)]
     likely = _newcombe(mine, theirs) if {*mine, *theirs} <= {0.0, 1.0} else _normal(differences)
-    return Against(other, fmean(theirs), fmean(differences), likely.low, likely.high)
+    return Against(other, fmean(theirs), fmean(differences), likely.low, likely.high, len(differences))
 
 
 def doubts(proof: Proof) -> tuple[Doubt, ...]:

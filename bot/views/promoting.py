@@ -149,7 +149,10 @@ def _numbers(proof: Proof) -> list[Block]:
         )
     if proof.against_used:
         held = proof.against_used
-        pairs.append((f"Against {escape(short(held.other, 60))}, {percent(held.score)}", _gain(held)))
+        on = "" if held.rows == proof.rung.n else f" on the {counted(held.rows, 'row')} that both answered"
+        pairs.append(
+            (f"Against {escape(short(held.other, 60))}, {percent(held.score)}", f"{_gain(held)}{on}")
+        )
     return [fields(pairs)]
 
 

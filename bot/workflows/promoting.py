@@ -1,6 +1,6 @@
 """Putting a tuned model to work for its dataset, and the one before it back. A tick tells the trainer (carrying.py).
 
-A freeze holds up a promotion, asked in its own transaction; a rollback it does not: going back is what stops harm.
+A freeze holds up a promotion, asked in its own transaction, and no rollback (holding.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bot.views import promoting as views
 from bot.views.blocks import code, escape
 from bot.views.datasets import no_such_dataset
 from bot.views.promoting import InUse
-from bot.workflows import in_use, models, permits, proving
+from bot.workflows import holding, in_use, models, permits, proving
 from bot.workflows.desk import Desk
 from storage.promotions import NewPromotion, Promotion
 from storage.records import Draft, Model
@@ -85,7 +85,7 @@ def _promote(desk: Desk, model: Model, person: str, because: str | None) -> InUs
         is_carried=not in_use.has_alias(desk, model),
     )
     with desk.store.transaction():
-        freeze = desk.store.freezes.current()
+        freeze = holding.on_promotion(desk)
         if freeze:
             return Refusal(freezing.refused(freeze, "No other model is put to work now"))
         made = desk.store.promotions.add(new, now=desk.clock())

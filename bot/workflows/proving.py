@@ -12,6 +12,7 @@ from bot.workflows import datasets
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import gathered
 from storage.records import Model, Run
+from trainers.dataset import read
 from trainers.measuring.values import Rung
 
 
@@ -64,16 +65,31 @@ def _better_siblings(desk: Desk, model: Model, plan: Plan, rung: Rung) -> Iterat
     """Tuned models that are shown to be better than this one: of two that are as good each may be used."""
     for other in desk.store.models():
         if other.name != model.name and other.gone_at is None:
-            held = _against(desk, plan, rung, other)
+            _, other_plan = _run(desk, other)
+            is_alike = other_plan.holdout_sha256 == plan.holdout_sha256
+            held = _against(desk, plan, rung, other) if is_alike else None
             if held and held.is_worse:
                 yield held
 
 
 def _against(desk: Desk, plan: Plan, rung: Rung, used: Model) -> Against | None:
-    """None where the two did not answer the same rows."""
+    """On the rows that both answered: a later version's holdout holds that of the one before. None without any."""
     other_plan, other = score(desk, used)
-    if other is None or other_plan.holdout_sha256 != plan.holdout_sha256:
+    if other is None or other.scoring != rung.scoring:
         return None
-    if (other.scoring, other.n) != (rung.scoring, rung.n):
+    mine, theirs = _questions(desk, plan, rung), _questions(desk, other_plan, other)
+    places = {question: place for place, question in enumerate(theirs)}
+    common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
+    if not common:
         return None
-    return against(used.name, rung.scores, other.scores)
+    return against(
+        used.name, [rung.scores[one] for one, _ in common], [other.scores[two] for _, two in common]
+    )
+
+
+def _questions(desk: Desk, plan: Plan, rung: Rung) -> list[tuple[str, str]]:
+    """Each held-out row's question and answer, in the order of the scores; empty where its file is gone."""
+    path = desk.settings.files / f"{plan.holdout_sha256}.jsonl"
+    examples = read(path, path.name).examples if path.is_file() else ()
+    asked = [(example.prompt[-1].content, example.answer) for example in examples]
+    return asked if len(asked) == rung.n else []

@@ -13,6 +13,8 @@ from bot.demo.workspace import Person
 from bot.results import Refusal
 from bot.workflows import carrying, promoting
 from bot.workflows.reconcile import look_after
+from tests.bot.props import tickets_csv
+from tests.bot.test_story_versions import second_csv
 from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, Rules, World, words_of
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, RESET
 
@@ -405,3 +407,18 @@ def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_
     world.until_state("done", 2)
     after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     assert after == trained_again, "a model no better than the one in use is not offered"
+
+
+def test_a_model_of_a_later_version_is_held_against_the_one_in_use_on_the_rows_of_both(world: World) -> None:
+    world.upload_and_check(tickets_csv())
+    trained(world)
+    promote(world)
+    second = world.upload_and_check(second_csv())
+    world.start(f"{START} epochs=9")
+    world.click(BEN, "approve_plan")
+    world.until_state("done", 2)
+    said = world.type("/finetune promote tickets-2", user=BEN)
+    assert "worse than tickets-1" in said or "not shown to be better than tickets-1" in said
+    promote(world, "tickets-2", WHY)
+    assert second.version == 2
+    assert "rows that both answered" in world.said("tickets-2 is in use", "Against tickets-1")

@@ -12,9 +12,9 @@ from tests.views import measured
 from trainers.evaluation import compare
 
 RUNG = measured.rung("tuned", "local/tickets-7", 190)
-BETTER = Against("the untuned base", 0.5, 0.2, 0.1, 0.3)
-EQUAL = Against("the untuned base", 0.7, 0.0, -0.1, 0.1)
-WORSE = Against("the untuned base", 0.9, -0.2, -0.3, -0.1)
+BETTER = Against("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
+EQUAL = Against("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
+WORSE = Against("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)
 SOUND = Proof(RUNG, BETTER)
 
 

@@ -35,15 +35,15 @@ STANDING = Promotion(
 RUNG = measured.rung("tuned", "local/tickets-7", 190)
 PROVEN = Proof(
     RUNG,
-    Against("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22),
+    Against("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
     "tickets-3",
-    Against("tickets-3", 0.9, 0.05, 0.01, 0.09),
+    Against("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
 )
 DOUBTED = Proof(
     RUNG,
-    Against("classical", 0.955, -0.005, -0.04, 0.03),
+    Against("classical", 0.955, -0.005, -0.04, 0.03, 200),
     "tickets-3",
-    Against("tickets-3", 0.99, -0.04, -0.08, -0.01),
+    Against("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
     made.CHEAPER.headline,
 )
 SEEN = InUse(STANDING, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)

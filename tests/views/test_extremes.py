@@ -243,7 +243,7 @@ def _about_runs(text: str) -> dict[str, Any]:
 
 
 def _promoted(text: str) -> dict[str, Any]:
-    held = Against(text, 0.5, 0.1, -0.1, 0.3)
+    held = Against(text, 0.5, 0.1, -0.1, 0.3, 200)
     proof = Proof(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
     promotion = replace(promotion_cards.STANDING, reason=text[:500], trouble=text)
     seen = replace(
