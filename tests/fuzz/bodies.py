@@ -162,7 +162,15 @@ def _looks(file_id: str, job_id: str) -> st.SearchStrategy[Call]:
 
 
 def _odd_paths() -> st.SearchStrategy[str]:
-    roots = ("/v1/files/", "/v1/fine_tuning/jobs/", "/v1/models/", "/v1/aliases/", "/v1/", "/", "/relay/x/")
+    roots = (
+        "/v1/files/",
+        "/v1/fine_tuning/jobs/",
+        "/v1/models/",
+        "/v1/aliases/",
+        "/v1/",
+        "/",
+        "/relay/x/files/",
+    )
     tails = st.sampled_from(
         ("..%2f..%2fetc%2fpasswd", "%00", "%ff", "a" * 3_000, "file-" + "g" * 24, "//", ";", "%2e%2e")
     )
