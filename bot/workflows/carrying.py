@@ -63,22 +63,23 @@ def sweep(desk: Desk) -> None:
 
 
 def _carried(desk: Desk, promotion: Promotion, model: Model) -> None:
-    now = desk.clock()
+    now, proof = desk.clock(), in_use.proof_of(desk, promotion)
     with desk.store.transaction():
         noted = desk.store.promotions.carried(promotion, now=now)
         if noted:
             detail = f"{alias_of(promotion.dataset)} stands for {model.provider_model} at {model.provider}"
             subject = f"run {model.run_id}"
             desk.store.audit.add(at=now, who="finetune", action="alias", subject=subject, detail=detail)
-            in_use.show(desk, noted)
+            in_use.show(desk, noted, proof)
 
 
 def _put_off(desk: Desk, promotion: Promotion, seconds: float, trouble: str) -> None:
     """Its card says why, once for each trouble."""
+    proof = in_use.proof_of(desk, promotion)
     with desk.store.transaction():
         noted = desk.store.promotions.put_off(promotion, desk.clock() + seconds, trouble)
         if noted and trouble != promotion.trouble:
-            in_use.show(desk, noted)
+            in_use.show(desk, noted, proof)
 
 
 def _look_for_gone(desk: Desk, trainer: Trainer, models: Sequence[Model]) -> None:
@@ -114,6 +115,7 @@ def _look_at_aliases(desk: Desk, trainer: Trainer, models: Sequence[Model]) -> N
 
 
 def _set_again(desk: Desk, promotion: Promotion, model: Model, found: str | None) -> None:
+    proof = in_use.proof_of(desk, promotion)
     with desk.store.transaction():
         noted = desk.store.promotions.carry_again(promotion)
         if noted is None:
@@ -125,7 +127,7 @@ def _set_again(desk: Desk, promotion: Promotion, model: Model, found: str | None
         )
         said = views.strayed(promotion.dataset, model, found, in_use.title(desk, model))
         _say(desk, promotion, said, f"strayed {promotion.id} {desk.clock():.0f}")
-        in_use.show(desk, noted)
+        in_use.show(desk, noted, proof)
 
 
 def _say(desk: Desk, promotion: Promotion, message: Message, once: str) -> None:

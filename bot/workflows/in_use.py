@@ -30,14 +30,19 @@ def all_in_use(desk: Desk) -> Sequence[Shelved]:
     return [_shelved(desk, _model(desk, one), one, at < SHOWN) for at, one in enumerate(promotions)]
 
 
-def look(desk: Desk, promotion: Promotion, proof: Proof | None = None) -> InUse:
+def proof_of(desk: Desk, promotion: Promotion) -> Proof:
+    """Against what it took the place of. May read two files of held-out rows, so ask for it before a transaction."""
+    before = _name(desk, promotion.instead_of)
+    return proving.prove(desk, _model(desk, promotion), desk.store.model(before) if before else None)
+
+
+def look(desk: Desk, promotion: Promotion, proof: Proof) -> InUse:
     model = _model(desk, promotion)
     before, earlier = (_name(desk, number) for number in (promotion.instead_of, promotion.returns_to))
-    used = desk.store.model(before) if before else None
     return InUse(
         promotion=promotion,
         model=model,
-        proof=proof or proving.prove(desk, model, used),
+        proof=proof,
         before=before,
         earlier=earlier,
         provider=title(desk, model),
@@ -46,9 +51,9 @@ def look(desk: Desk, promotion: Promotion, proof: Proof | None = None) -> InUse:
     )
 
 
-def show(desk: Desk, promotion: Promotion) -> None:
+def show(desk: Desk, promotion: Promotion, proof: Proof) -> None:
     """Its card as it is now."""
-    body = views.card(look(desk, promotion)).letter()
+    body = views.card(look(desk, promotion, proof)).letter()
     draft = Draft(kind="edit", channel=promotion.channel, body=body, card=card_name(promotion))
     desk.store.outbox.put(draft, now=desk.clock())
 

@@ -84,12 +84,13 @@ def _promote(desk: Desk, model: Model, person: str, because: str | None) -> InUs
         reason=" ".join(because.split()) if because else None,
         is_carried=not in_use.has_alias(desk, model),
     )
+    ended = in_use.proof_of(desk, standing) if standing else None
     with desk.store.transaction():
         freeze = holding.on_promotion(desk)
         if freeze:
             return Refusal(freezing.refused(freeze, "No other model is put to work now"))
         made = desk.store.promotions.add(new, now=desk.clock())
-        return Refusal(MOVED) if made is None else _told(desk, made, proof)
+        return Refusal(MOVED) if made is None else _told(desk, made, proof, ended)
 
 
 def _not_to_be_used(desk: Desk, model: Model, proof: Proof, because: str | None) -> Refusal | None:
@@ -130,19 +131,19 @@ def _roll_back(desk: Desk, standing: Promotion, person: str, because: str | None
         is_rollback=True,
         is_carried=not in_use.has_alias(desk, model),
     )
-    proof = proving.prove(desk, model, _model(desk, standing))
+    proof, ended = proving.prove(desk, model, _model(desk, standing)), in_use.proof_of(desk, standing)
     with desk.store.transaction():
         made = desk.store.promotions.add(new, now=desk.clock())
-        return Refusal(MOVED) if made is None else _told(desk, made, proof)
+        return Refusal(MOVED) if made is None else _told(desk, made, proof, ended)
 
 
-def _told(desk: Desk, made: Promotion, proof: Proof) -> InUse:
-    """In the log and in the channel; the card of the one before says that it is over."""
+def _told(desk: Desk, made: Promotion, proof: Proof, ended: Proof | None) -> InUse:
+    """In the log and in the channel; the card of the one before, whose proof is `ended`, says that it is over."""
     seen = in_use.look(desk, made, proof)
     before = desk.store.promotions.get(made.instead_of) if made.instead_of else None
     _audit(desk, seen, before)
-    if before:
-        in_use.show(desk, before)
+    if before and ended:
+        in_use.show(desk, before, ended)
     card = in_use.card_name(made)
     draft = Draft(kind="post", channel=made.channel, body=views.card(seen).letter(), card=card, dedupe=card)
     desk.store.outbox.put(draft, now=desk.clock())
