@@ -19,7 +19,10 @@ OTHERS = (
         "docs/",
         "how the decision is made, a job's life, models in use, exports, Slack, local-slack, screenshots",
     ),
-    ("deploy/", "a systemd unit, a Dockerfile, a compose file, and the question after known vulnerabilities"),
+    (
+        "deploy/",
+        "systemd unit, Dockerfile, compose file, hashed locks, and the question after known vulnerabilities",
+    ),
     ("manifest.yml", "the Slack app, as Slack reads it"),
 )
 
