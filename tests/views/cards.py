@@ -406,6 +406,9 @@ def _views() -> dict[str, Json]:
         "form-baseline": measuring.form(
             "C0TICKETS", measuring.Choices(["tickets", "faq"], [TARGET, "openai/gpt-4o-mini"], "faq")
         ),
+        "form-baseline-with-rules": measuring.form(
+            "C0TICKETS", measuring.Choices(["tickets"], [TARGET], may_overrule=True)
+        ),
         "form-baseline-without-models": measuring.form("C0TICKETS", measuring.Choices(["tickets"], [])),
         "form-knowledge": documents.form("C0TICKETS", "tickets"),
         "form-waiver": waivers.form(made.dataset()),
