@@ -22,7 +22,6 @@ from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, knowledge
 from bot.workflows.measuring.knowledge import Handed
 
-
 Errors = dict[str, str]
 
 
