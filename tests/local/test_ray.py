@@ -36,7 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "PATIENCE_S", 0.0)
     monkeypatch.setattr(outages, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
-    monkeypatch.setattr(attempt, "train_command", lambda processes: STUB)
+    monkeypatch.setattr(attempt, "train_command", lambda *_: STUB)
 
 
 def train_afar(environment: Mapping[str, str]) -> int:

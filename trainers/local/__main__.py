@@ -55,7 +55,14 @@ RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
     help="Jobs trained at a time.  [default: one a GPU, 1 without any]",
 )
 @click.option(
-    "--gpus-per-job", type=click.IntRange(0, 64), help="GPUs that one job computes on.  [default: 1]"
+    "--gpus-per-job", type=click.IntRange(0, 512), help="GPUs that one job computes on.  [default: 1 a node]"
+)
+@click.option(
+    "--nodes-per-job",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Machines of a Ray cluster that the GPUs of one job are on, as many on each.",
 )
 @click.option(
     "--executor",
@@ -77,6 +84,7 @@ def main(
     allow_host: tuple[str, ...],
     slots: int | None,
     gpus_per_job: int | None,
+    nodes_per_job: int,
     executor: str,
     ray_address: str,
     ray_shared: bool,
@@ -93,10 +101,11 @@ def main(
     write_log(key)
     hosts = {name.lower() for name in (host, *allow_host)}
     port, gpus = listener.getsockname()[1], visible_gpus()
-    each = 1 if gpus_per_job is None else gpus_per_job
+    each = nodes_per_job if gpus_per_job is None else gpus_per_job
+    check_nodes(nodes_per_job, each, executor)
     ray = None
     if executor == "ray":
-        wishes = Wishes(ray_address, relay_url, ray_shared, ray_python, each)
+        wishes = Wishes(ray_address, relay_url, ray_shared, ray_python, each, nodes_per_job)
         ray = use_ray(wishes, host, port, data)
         hosts |= {urlsplit(ray.relay).hostname or ""} if ray.relay else set()
     else:
@@ -189,6 +198,18 @@ def check_gpus(gpus: tuple[str, ...], each: int) -> None:
     if gpus and each > len(gpus):
         refuse(
             f"--gpus-per-job {each} is more than the {len(gpus)} GPUs that this machine shows. Set it lower."
+        )
+
+
+def check_nodes(nodes: int, gpus: int, executor: str) -> None:
+    if nodes > 1 and executor != "ray":
+        refuse(
+            f"--nodes-per-job {nodes} needs --executor ray: without it jobs run on this machine alone. Leave it out."
+        )
+    if gpus % nodes:
+        refuse(
+            f"--gpus-per-job {gpus} can't be divided evenly among --nodes-per-job {nodes}: it counts all GPUs of "
+            f"a job. Set it to {nodes * (gpus // nodes + 1)}."
         )
 
 

@@ -55,6 +55,7 @@ class Child:
 class Processes:
     lag_s = 0.0
     is_here = True
+    nodes = 1
 
     def __init__(
         self, command: tuple[str, ...] | None = None, gpus: tuple[str, ...] = (), gpus_per_job: int = 1
@@ -84,6 +85,9 @@ class Processes:
             return None
         gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
         return self._remembered(Child(record, None, _read_pid(record.folder), gpus))
+
+    def shortage(self) -> None:
+        return None
 
     def close(self) -> None: ...
 
