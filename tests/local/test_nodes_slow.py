@@ -27,9 +27,11 @@ from tests.local.on_ray import (
 )
 from tests.local.ray_cluster import Cluster, python_with_ray, ray_cluster
 from tests.local.served import Served, close, ready_url, wait_for, wait_for_status
+from trainers.local.places.ray_head import RayHead
 
 pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"
+START_S, END_S = 120, 240  # two processes that each load torch, on a machine that does other work too
 LONGER = {**LONG, "batch_size": 2, "n_epochs": 40}  # of 40 rows: 800 steps with a row for each process
 
 
@@ -67,7 +69,7 @@ def furthest(one: Path, other: Path) -> float:
 
 def statuses(cluster: Cluster, job_id: str) -> list[str]:
     """Of all its Ray jobs, once they have ended: the result comes some seconds before."""
-    ended = wait_for(lambda: ray_jobs(cluster, job_id), lambda all: all(each["end_time"] for each in all))
+    ended = wait_for(lambda: ray_jobs(cluster, job_id), lambda found: all(each["end_time"] for each in found))
     return sorted(each["status"] for each in ended)
 
 
@@ -88,12 +90,12 @@ def test_two_nodes_make_the_adapter_that_one_makes(
     wanted: dict[str, Any] = {"n_epochs": 2, "batch_size": 4}
     with trainer(tmp_path / "alone", cluster, tiny_model_dir) as (client, _):
         alone = create(client, **wanted)
-        job = wait_for_status(client, alone, "succeeded", "failed", seconds=90)
+        job = wait_for_status(client, alone, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         theirs = answer(client, job.fine_tuned_model)
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job_id = create(client, **wanted, sharding=sharding)
-        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=120)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         said = told(client, job_id)
         assert answer(client, job.fine_tuned_model) == theirs
@@ -112,12 +114,13 @@ def test_the_death_of_one_process_ends_all_and_the_job_goes_on_from_its_checkpoi
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job_id = create(client, **LONGER)
-        wait_for(lambda: has_checkpoint(client, job_id), bool)
+        wait_for(lambda: has_checkpoint(client, job_id), bool, seconds=START_S)
         kill_process(job_id, rank)
-        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=180)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         said = told(client, job_id)
-    assert len([each for each in said if "It starts again from its last checkpoint." in each]) == 1
+    why = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
+    assert len([each for each in said if each.startswith(why)]) == 1
     assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
     assert len([each for each in said if "adapter saved" in each]) == 1
     assert statuses(cluster, job_id) == ["FAILED", "SUCCEEDED"]
@@ -128,7 +131,7 @@ def test_pause_resume_and_cancel_take_seconds(
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job_id = create(client, **LONGER)
-        wait_for(lambda: steps(client, job_id), lambda done: done > 0)
+        wait_for(lambda: steps(client, job_id), lambda done: done > 0, seconds=START_S)
         assert len(training_processes(job_id)) == 2
         begun = time.monotonic()
         assert client.fine_tuning.jobs.pause(job_id).status == "paused"
@@ -136,7 +139,11 @@ def test_pause_resume_and_cancel_take_seconds(
         assert has_checkpoint(client, job_id)
         wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
         client.fine_tuning.jobs.resume(job_id)
-        wait_for(lambda: told(client, job_id), lambda said: any("Going on" in each for each in said))
+        wait_for(
+            lambda: told(client, job_id),
+            lambda said: any("Going on" in each for each in said),
+            seconds=START_S,
+        )
         begun = time.monotonic()
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
         assert time.monotonic() - begun < 12
@@ -150,13 +157,13 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
     process = start_trainer(data, cluster, tiny_model_dir, *two)
     with Served(ready_url(process), process).client() as client:
         port, job_id = port_of(client), create(client, **LONGER)
-        wait_for(lambda: steps(client, job_id), lambda done: done > 0)
+        wait_for(lambda: steps(client, job_id), lambda done: done > 0, seconds=START_S)
     process.kill()
     process.wait(10)
     close(process)
     time.sleep(4)  # the first node tries to reach it in vain meanwhile
     with trainer(data, cluster, tiny_model_dir, *two, port=port) as (client, _):
-        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=180)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         said = told(client, job_id)
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
@@ -169,14 +176,16 @@ def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_anoth
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job_id = create(client, **LONGER)
-        wait_for(lambda: has_checkpoint(client, job_id), bool)
+        wait_for(lambda: has_checkpoint(client, job_id), bool, seconds=START_S)
         cluster.kill_node(SECOND)
-        wait_for(lambda: ray_jobs(cluster, job_id), lambda found: len(found) == 2, seconds=90)
-        wait_for_status(client, job_id, "queued")
+        head = RayHead(cluster.address)
+        wait_for(lambda: head.nodes_with(1, 0), lambda found: found == 1, seconds=END_S)
+        head.close()
+        wait_for_status(client, job_id, "queued", seconds=END_S)
         with pytest.raises(openai.BadRequestError, match=r"trains each job on 2 nodes .* has 1"):
             create(client)
         cluster.add_node(SECOND)
-        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=180)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         assert any(each.startswith("Going on from the checkpoint of step ") for each in told(client, job_id))
 
@@ -186,12 +195,12 @@ def test_a_data_folder_that_all_nodes_see_is_used_by_each_as_it_is(
 ) -> None:
     with trainer(data, cluster, tiny_model_dir, *two, "--ray-shared") as (client, _):
         job_id = create(client, n_epochs=1)
-        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=90)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
 
 
 def test_nodes_whose_python_lacks_ray_are_told_so(cluster: Cluster, data: Path, tiny_model_dir: Path) -> None:
     with trainer(data, cluster, tiny_model_dir, "--nodes-per-job", "2") as (client, _):
-        job = wait_for_status(client, create(client), "failed", seconds=90)
+        job = wait_for_status(client, create(client), "failed", seconds=END_S)
         assert job.error is not None
         assert "A job over 2 nodes needs Ray in the nodes' Python" in str(job.error.message)

@@ -58,6 +58,11 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def as_shells_tell(code: int) -> int:
+    """A child's exit code as one's own, which has no sign: a signal is 128 and its number."""
+    return 128 - code if code < 0 else code
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the job in a folder with several processes.")
     parser.add_argument("--processes", type=int, required=True, metavar="N")
@@ -89,7 +94,7 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     try:
         launch_agent(config, python, [*arguments, folder])
     except ChildFailedError as error:
-        return int(error.get_first_failure()[1].exitcode)
+        return as_shells_tell(int(error.get_first_failure()[1].exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

@@ -18,7 +18,7 @@ from trainers.local.jobs import JobRecord
 from trainers.local.places.outages import Outage
 from trainers.local.places.package import Package, pack_source
 from trainers.local.places.place import Exit, exits_within
-from trainers.local.places.processes import describe_exit
+from trainers.local.places.processes import exit_with
 from trainers.local.places.ray_head import RayAway, RayHead, RayJob, RayRefused
 from trainers.local.relay.gathering import Wanted
 from trainers.local.relay.tickets import Ticket, close_ticket, mark_submitted, open_ticket, read_ticket
@@ -234,11 +234,10 @@ def _entrypoint(ticket: Ticket, options: RayOptions) -> dict[str, Any]:
 
 
 def exit_of(job: RayJob) -> Exit:
-    """`job` has ended. A shell tells a signal as 128 and its number."""
+    """`job` has ended."""
     if job.status == "STOPPED":
         return Exit(None, "was stopped on the Ray cluster")
     if job.exit_code is not None:
-        code = 128 - job.exit_code if job.exit_code > 128 else job.exit_code
-        return Exit(code, describe_exit(code))
+        return exit_with(job.exit_code)
     said = " ".join(job.message.split())[:300] or "Ray does not say why"
     return Exit(None, f"ended on the Ray cluster: {said}")

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from trainers.local.launch import Meeting, die_with_parent
+from trainers.local.launch import Meeting, as_shells_tell, die_with_parent
 from trainers.local.relay.interfaces import interface_of
+from trainers.local.train import PAUSED
 
 NODE = "trainers.local.relay.node"
 UNABLE = 3
 LOST = 4
 WAIT_S = 3600.0
-LAST_WORDS_S = 10.0  # in which the first node brings back what it has, where another failed
+LAST_WORDS_S = 10.0  # in which the others notice that one failed, and the first brings back what it has
 
 
 @dataclass(frozen=True)
@@ -123,30 +124,34 @@ def wait_for_end(running: Mapping[Any, int]) -> int:
     import ray
 
     left = dict(running)
-    first = next(answer for answer, node in running.items() if node == 0)
     while True:
         (ended,), _ = ray.wait(list(left), num_returns=1)
         node = left.pop(ended)
         code = _exit_code(ended, node)
-        if ended == first:
+        if node == 0 and code in (0, PAUSED):
             return code
         if code:
             print(f"Node {node} ended with {code}, so all end.", file=sys.stderr, flush=True)
-            ray.wait([first], timeout=LAST_WORDS_S)
-            return code
+            return _cause(code, left)
+
+
+def _cause(code: int, left: Mapping[Any, int]) -> int:
+    """The first node brings back what it has meanwhile. Who lost the others ends with 1; who was killed with more."""
+    import ray
+
+    ended = ray.wait(list(left), num_returns=len(left), timeout=LAST_WORDS_S)[0] if left else []
+    return max([code, *(_exit_code(answer, left[answer]) for answer in ended)])
 
 
 def _exit_code(answer: Any, node: int) -> int:
-    """As a shell tells it: a signal is 128 and its number."""
     import ray
 
     try:
-        code = int(ray.get(answer))
+        return as_shells_tell(int(ray.get(answer)))  # below 0 where node.py itself was killed
     except ray.exceptions.RayError as error:
         said = " ".join(str(error).split())[:300]
         print(f"Node {node} was lost: {said}", file=sys.stderr, flush=True)
         return LOST
-    return 128 - code if code < 0 else code
 
 
 if __name__ == "__main__":

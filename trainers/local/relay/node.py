@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from trainers.local.launch import add_meeting, read_meeting
+from trainers.local.launch import add_meeting, as_shells_tell, read_meeting
 
 NEEDED = ("torch", "transformers", "peft", "datasets", "httpx2", "tensorboard")
 UNABLE = 3
@@ -39,8 +39,8 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, _end)
     if job.startswith("/"):
-        return train_here(Path(job), token, processes, meeting)
-    return train_afar(job, token, processes, meeting)
+        return as_shells_tell(train_here(Path(job), token, processes, meeting))
+    return as_shells_tell(train_afar(job, token, processes, meeting))
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
