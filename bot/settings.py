@@ -15,7 +15,7 @@ from bot.decisions.policy import Policy
 from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
 from bot.toml_lines import Lines, lines_of
 from bot.toml_reader import Reader
-from bot.trainer_settings import gpu_arguments, ray_arguments
+from bot.trainer_settings import gpu_arguments, ray_arguments, usual_slots
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
@@ -267,13 +267,14 @@ def _check_token(name: str, prefix: str, value: str, problems: list[str]) -> Non
 
 def _trainer(reader: Reader) -> TrainerSettings:
     is_on_ray = reader.choice("trainer", "executor", ("processes", "ray")) == "ray"
+    nodes = reader.whole("trainer", "nodes_per_job", 1, lowest=1, highest=64)
     return TrainerSettings(
         reader.table("trainer", "models"),
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
-        reader.whole("trainer", "slots", 64 if is_on_ray else 1, lowest=1, highest=1024),
+        reader.whole("trainer", "slots", usual_slots(nodes, is_on_ray), lowest=1, highest=1024),
         reader.usd("trainer", "usd_per_hour", "0"),
         reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
-        (*gpu_arguments(reader, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
+        (*gpu_arguments(reader, nodes, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
     )
 
 

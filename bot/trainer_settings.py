@@ -5,8 +5,15 @@ from __future__ import annotations
 from bot.toml_reader import Reader
 
 
-def gpu_arguments(reader: Reader, is_on_ray: bool) -> tuple[str, ...]:
-    nodes = reader.whole("trainer", "nodes_per_job", 1, lowest=1, highest=64)
+def usual_slots(nodes: int, is_on_ray: bool) -> int:
+    """Jobs at a time where nobody says: on a cluster as many as the trainer takes by itself."""
+    if not is_on_ray:
+        return 1
+    return 64 if nodes == 1 else 8
+
+
+def gpu_arguments(reader: Reader, nodes: int, is_on_ray: bool) -> tuple[str, ...]:
+    """`nodes`: of one job."""
     gpus = reader.whole("trainer", "gpus_per_job", nodes, lowest=0, highest=512)
     if nodes > 1 and not is_on_ray:
         where = reader.where("trainer", "nodes_per_job")

@@ -113,7 +113,8 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
 def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted: str, tmp_path: Path) -> None:
     settings = read(tmp_path, f"[trainer]\n{lines}\n")
     assert " ".join(settings.trainer.arguments) == wanted
-    assert settings.trainer.slots == (64 if "ray" in lines else 1)
+    on_cluster = 8 if "nodes_per_job" in lines else 64
+    assert settings.trainer.slots == (on_cluster if "ray" in lines else 1)
 
 
 @pytest.mark.parametrize(

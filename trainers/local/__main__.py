@@ -33,6 +33,7 @@ from trainers.log_lines import Blotting, JsonLines, TextLines
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
 RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
+TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on the head, and its supervisor
 
 
 @click.command()
@@ -110,7 +111,8 @@ def main(
         hosts |= {urlsplit(ray.relay).hostname or ""} if ray.relay else set()
     else:
         check_gpus(gpus, each)
-    slots = slots or (RAY_SLOTS if ray else max(1, len(gpus) // max(1, each)))
+    most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
+    slots = slots or (most if ray else max(1, len(gpus) // max(1, each)))
     app = build_app(
         Config(
             data=data,
