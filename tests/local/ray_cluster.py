@@ -51,8 +51,8 @@ class Cluster:
             assert time.monotonic() < deadline, "Ray's dashboard has not come up in 60 s"
             time.sleep(0.2)
 
-    def add_node(self, address: str) -> None:
-        """Another machine, as far as Ray knows, with an address of loopback."""
+    def add_node(self, address: str, gpus: int = 0) -> None:
+        """Another machine, as far as Ray knows, with an address of loopback, and GPUs that are there in name only."""
         arguments = [
             "start",
             f"--address=127.0.0.1:{self.gcs}",
@@ -60,7 +60,7 @@ class Cluster:
             "--num-cpus=2",
         ]
         arguments += ["--object-store-memory=80000000", "--disable-usage-stats"]
-        self._ray(arguments, {NODE_MARK: address})
+        self._ray([*arguments, f"--num-gpus={gpus}"], {NODE_MARK: address})
 
     def kill(self) -> None:
         """All its processes at once, as when a machine is switched off."""

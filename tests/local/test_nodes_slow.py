@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,24 @@ from tests.local.on_ray import (
     trainer,
     training_processes,
 )
-from tests.local.ray_cluster import Cluster, python_with_ray, ray_cluster
+from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
 from tests.local.served import Served, close, ready_url, wait_for, wait_for_status
 from trainers.local.places.ray_head import RayHead
 
 pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"
+WITH_GPUS = ("127.0.0.3", "127.0.0.4")
+SHORT: dict[str, Any] = {"n_epochs": 2, "batch_size": 4}
 START_S, END_S = 120, 240  # two processes that each load torch, on a machine that does other work too
 LONGER = {**LONG, "batch_size": 2, "n_epochs": 40}  # of 40 rows: 800 steps with a row for each process
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What one process makes of SHORT: the job's folder, and what the model then answers."""
+
+    folder: Path
+    answer: str | None
 
 
 @pytest.fixture(scope="module")
@@ -83,29 +94,53 @@ def answer(client: openai.OpenAI, model: str | None) -> str | None:
     return said.choices[0].message.content
 
 
+@pytest.fixture(scope="module")
+def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Alone:
+    root = tmp_path_factory.mktemp("alone")
+    with trainer(root, cluster, tiny_model_dir) as (client, _):
+        job_id = create(client, **SHORT)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+        return Alone(root / "jobs" / job_id, answer(client, job.fine_tuned_model))
+
+
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
 def test_two_nodes_make_the_adapter_that_one_makes(
-    sharding: str, cluster: Cluster, data: Path, tmp_path: Path, tiny_model_dir: Path, two: tuple[str, ...]
+    sharding: str, alone: Alone, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
-    wanted: dict[str, Any] = {"n_epochs": 2, "batch_size": 4}
-    with trainer(tmp_path / "alone", cluster, tiny_model_dir) as (client, _):
-        alone = create(client, **wanted)
-        job = wait_for_status(client, alone, "succeeded", "failed", seconds=END_S)
-        assert job.status == "succeeded", job.error
-        theirs = answer(client, job.fine_tuned_model)
     with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
-        job_id = create(client, **wanted, sharding=sharding)
+        job_id = create(client, **SHORT, sharding=sharding)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         said = told(client, job_id)
-        assert answer(client, job.fine_tuned_model) == theirs
+        assert answer(client, job.fine_tuned_model) == alone.answer
     how = "which divide the base among them" if sharding == "fsdp" else "each with the whole base"
     assert f"2 processes share each batch, {how}" in said
     assert len([each for each in said if "adapter saved" in each]) == 1
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
-    one, both = tmp_path / "alone" / "jobs" / alone, data / "jobs" / job_id
-    assert furthest(one, both) < 1e-4
-    assert losses(both) == pytest.approx(losses(one), abs=1e-4)
+    assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
+    assert losses(data / "jobs" / job_id) == pytest.approx(losses(alone.folder), abs=1e-4)
+
+
+def test_each_node_has_its_part_of_the_gpus_and_divides_the_base_with_all(
+    alone: Alone, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    for address in WITH_GPUS:
+        cluster.add_node(address, gpus=2)
+    try:
+        with trainer(data, cluster, tiny_model_dir, *two, "--gpus-per-job", "4") as (client, _):
+            job_id = create(client, **SHORT, sharding="fsdp")
+            wait_for(lambda: len(training_processes(job_id)), lambda found: found == 4, seconds=START_S)
+            there = set(training_processes(job_id))
+            for address in WITH_GPUS:
+                assert len(there & set(cluster.processes({NODE_MARK: address}))) == 2
+            job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+            assert job.status == "succeeded", job.error
+            assert "4 processes share each batch, which divide the base among them" in told(client, job_id)
+    finally:
+        for address in WITH_GPUS:
+            cluster.kill_node(address)
+    assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
 
 
 @pytest.mark.parametrize("rank", [0, 1])
