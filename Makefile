@@ -6,6 +6,7 @@
 #   make chaos                                                             what is proven of money, at full length
 #   make fuzz                                                              10,000 things that nobody would send
 #   make audit                                                             known vulnerabilities in the versions that we run
+#   make lock                                                              the hashed locks of deploy/locks, anew
 #   make e2e                                                               the story in a browser workspace
 #   make screenshots                                                       README's pictures, from the real thing
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check chaos fuzz audit bench bench-serving bench-training e2e screenshots clean
+.PHONY: setup demo test check chaos fuzz audit bench bench-serving bench-training e2e screenshots lock clean
 
 setup: $(VENV)/.ready
 
@@ -80,6 +81,14 @@ $(AUDIT)/bin/pip-audit:
 
 audit: setup $(AUDIT)/bin/pip-audit
 	@$(BIN)/python deploy/audit.py $(AUDIT)/bin/pip-audit
+
+LOCK := .cache/lock
+$(LOCK)/bin/uv:
+	@$(PYTHON) -m venv $(LOCK)
+	@$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+lock: setup $(LOCK)/bin/uv
+	@$(BIN)/python deploy/lock.py $(LOCK)/bin/uv
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py

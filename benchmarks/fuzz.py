@@ -1,8 +1,8 @@
 """What does what nobody would send do? Nothing: no traceback, no 500, no state changed.
 
 `python benchmarks/fuzz.py [EXAMPLES]`, 10,000 by default: malformed files go through the check of an upload, Slack
-payloads through the real listeners into a real database, API bodies into a running trainer with a toy model. Fails
-where anything is wrong.
+payloads through the real listeners into a real database, API bodies into a running trainer with a toy model, and into
+another what a cluster's node might send. Fails where anything is wrong.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.bot.world import KeptWorkers, Rules, world
-from tests.fuzz import bodies, files, payloads
+from tests.fuzz import bodies, files, payloads, relay
 from tests.fuzz.trying import try_all
 from tests.local.conftest import make_model, make_tokenizer
 from tests.local.served import served_here
 from tests.peers.hosted import KEY
 from tests.views import made
 
-SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.4}
+SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "relay": 0.1}
 
 
 def main(examples: int) -> int:
     logging.disable(logging.CRITICAL)  # each reference has its traceback there, thousands of them
     found = {}
-    for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies), strict=True):
+    for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies, _relay), strict=True):
         some, start = round(examples * share), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             found[name] = trial(Path(folder), some)
@@ -62,6 +62,11 @@ def _bodies(folder: Path, examples: int) -> Counter[str]:
     with served_here(folder / "data", {"toy": str(folder / "model")}) as trainer:
         strategy, complaint = bodies.asking(trainer, folder / "data", "toy")
         return try_all(strategy, complaint, examples)
+
+
+def _relay(folder: Path, examples: int) -> Counter[str]:
+    with relay.relayed(folder) as at, at.trainer.client() as client:
+        return try_all(relay.calls(at.job_id), relay.complaining(at, client), examples)
 
 
 def tell(name: str, examples: int, found: Counter[str], seconds: float) -> None:

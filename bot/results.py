@@ -129,7 +129,8 @@ class RunResult:
 
     `beside` is a Ladder as JSON: the tuned model as a rung, beside the best alternative that was measured on the
     same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
-    `arms` of a sweep, one of which is the tuned model.
+    `arms` of a sweep, one of which is the tuned model. `at_once`: so many questions were under way at a time, at most;
+    an answer that is asked for alone comes sooner. None: a result of before that was written down.
     """
 
     base: ArmScore
@@ -149,6 +150,7 @@ class RunResult:
     beside: str | None = None
     advice: Advice | None = None
     arms: tuple[SweepArm, ...] = ()
+    at_once: int | None = None
 
     @property
     def ladder(self) -> Ladder | None:

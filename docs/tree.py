@@ -16,7 +16,10 @@ OTHERS = (
         "support tickets written for this project: two versions, one with wrong labels, one flawed",
     ),
     ("docs/", "how the decision is made, a job's life, exports, Slack, local-slack, screenshots"),
-    ("deploy/", "a systemd unit, a Dockerfile, a compose file, and the question after known vulnerabilities"),
+    (
+        "deploy/",
+        "systemd unit, Dockerfile, compose file, hashed locks, and the question after known vulnerabilities",
+    ),
     ("manifest.yml", "the Slack app, as Slack reads it"),
 )
 

@@ -200,7 +200,13 @@ def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
         pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))
     asked = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} prompt tokens"
     before = f"{result.base.prompt_tokens / result.base.n:,.0f}"
-    return [*pairs, ("An answer takes", f"{result.tuned.p50_s:.1f} s (median), {asked} instead of {before}")]
+    return [*pairs, ("An answer takes", f"{_median(result)}, {asked} instead of {before}")]
+
+
+def _median(result: RunResult) -> str:
+    """Many questions at once share the trainer, so an answer waits for the others."""
+    crowd = f"{result.at_once} under way at once" if result.at_once and result.at_once > 1 else ""
+    return f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
 
 
 def _cost(plan: Plan, result: RunResult) -> str:

@@ -254,6 +254,7 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepA
         beside=judged.beside.to_json() if judged.beside else None,
         advice=outcomes.advice(desk, run, plan, judged.beside) if judged.beside else None,
         arms=arms,
+        at_once=_at_once(desk, plan, judged.tuned.n),
     )
     changed = changed_rows(desk, run, plan) if desk.directory.is_private(run.channel) else []
     with desk.store.transaction():
@@ -271,6 +272,11 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepA
             changed,
             (judged.loss_plot, judged.confusion_plot),
         )
+
+
+def _at_once(desk: Desk, plan: Plan, asked: int) -> int | None:
+    row = desk.settings.provider(plan.provider)
+    return min(row.callers, asked) if row else None
 
 
 def changed_rows(desk: Desk, run: Run, plan: Plan) -> list[ChangedRow]:

@@ -336,6 +336,7 @@ def result(**other: Any) -> RunResult:
         actual_micros=45_000,
         labelled=True,
         loss_curve=tuple((6 * n, 2.4 / n) for n in range(1, 20)),
+        at_once=32,
     )
     return replace(made, **other)
 

@@ -24,12 +24,13 @@ from starlette.routing import Route
 from trainers.local.api import bodies
 from trainers.local.jobs import Jobs
 from trainers.local.problems import Problem, invalid, missing
+from trainers.local.relay.forms import FORMS, is_formed
 from trainers.local.relay.paths import FOLDER, complete_folders, hidden, may_come_back, outgoing
 from trainers.local.relay.tickets import Ticket, read_ticket
 from trainers.local.spool import read_events, read_job
 from trainers.local.training.identity import fingerprint
 
-EVENT_FIELDS = frozenset({"created_at", "level", "type", "message", "data"})
+EVENT_FIELDS = {"created_at": int, "level": str, "type": str, "message": str, "data": dict}
 WANTED = (".json", ".safetensors", ".jinja", ".model", ".txt")  # as hub.py takes them: no code, no pickles
 
 
@@ -69,9 +70,14 @@ class RelayEndpoints:
         path = request.path_params["path"]
         if not may_come_back(path):
             raise invalid(f"'{path}' is no file that a job brings back.", "path")
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        await _receive(request, target, lambda: self._admit(request))
+        target = await run_in_threadpool(_place, folder, path)
+
+        def check(came: Path) -> None:
+            self._admit(request)
+            if path in FORMS and not is_formed(path, came.read_bytes()):
+                raise invalid(f"'{path}' doesn't say what a job says there.", "path")
+
+        await _receive(request, target, check)
         return JSONResponse({"file": path})
 
     async def complete(self, request: Request) -> Response:
@@ -141,10 +147,22 @@ class RelayEndpoints:
 
 
 def _is_event(raw: object) -> bool:
-    return isinstance(raw, dict) and raw.keys() == EVENT_FIELDS and isinstance(raw["data"], dict)
+    if not isinstance(raw, dict) or raw.keys() != EVENT_FIELDS.keys():
+        return False
+    return all(isinstance(raw[name], kind) for name, kind in EVENT_FIELDS.items())
 
 
-async def _receive(request: Request, target: Path, check: Callable[[], object]) -> None:
+def _place(folder: Path, path: str) -> Path:
+    """Where the file goes, in folders that are made for it. Raises Problem (400) where a file stands in their place."""
+    target = folder / path
+    above = [folder / part for part in Path(path).parents]
+    if target.is_dir() or any(part.exists() and not part.is_dir() for part in above):
+        raise invalid(f"'{path}' can't be a file here: what stands there is of another kind.", "path")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+async def _receive(request: Request, target: Path, check: Callable[[Path], None]) -> None:
     """Whole or not at all, and not where the job was cancelled while the bytes came."""
     temporary = target.with_name(target.name + ".tmp")
     try:
@@ -153,7 +171,7 @@ async def _receive(request: Request, target: Path, check: Callable[[], object]) 
                 file.write(chunk)
             file.flush()
             await run_in_threadpool(os.fsync, file.fileno())
-        await run_in_threadpool(check)
+        await run_in_threadpool(check, temporary)
         temporary.replace(target)
     except ClientDisconnect as error:
         raise Problem(400, f"'{target.name}' broke off on its way.", "incomplete") from error
@@ -164,6 +182,8 @@ async def _receive(request: Request, target: Path, check: Callable[[], object]) 
 def _complete(folder: Path, path: str) -> None:
     """A second time changes nothing: the answer to the first may have got lost."""
     temporary, target = folder / hidden(path), folder / path
+    if target.is_file():
+        raise invalid(f"'{path}' can't be a folder here: a file stands there.", "path")
     if temporary.is_dir():
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
@@ -178,6 +198,9 @@ def _prune(folder: Path, path: str, keep: set[str]) -> None:
 
 
 def _base_files(folder: Path) -> Mapping[str, Path]:
+    """Of a hub id none: the node fetches those itself."""
     source = Path(read_job(folder).base)
+    if not source.is_dir():
+        return {}
     found = (path for path in source.iterdir() if path.is_file() and path.name.endswith(WANTED))
     return {path.name: path for path in found}

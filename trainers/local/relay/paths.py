@@ -22,7 +22,9 @@ OURS = frozenset(
 MARKS = frozenset({"DONE", "FAILED", "PAUSED"})
 GIVEN = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
 NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
-FOLDER = re.compile(rf"adapter|({NAME}/){{0,3}}checkpoints/step-\d{{6,9}}")  # complete once it has its name
+FOLDER = re.compile(
+    rf"adapter|({NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII
+)  # complete once it has its name
 FILE = re.compile(rf"({NAME}/){{0,4}}(\.(adapter|step-\d{{6,9}})/)?{NAME}", re.ASCII)
 
 
@@ -47,7 +49,9 @@ def complete_folders(folder: Path) -> list[str]:
 
 
 def may_come_back(path: str) -> bool:
-    return FILE.fullmatch(path) is not None and path not in OURS
+    """A folder of a mark's name would be taken for the mark."""
+    first = path.partition("/")[0]
+    return FILE.fullmatch(path) is not None and first not in OURS and (first == path or first not in MARKS)
 
 
 def hidden(folder: str) -> str:
