@@ -183,14 +183,35 @@ class Unfreeze:
 
 @dataclass(frozen=True)
 class Try:
+    """`model` may be a dataset's name: the one in use for it."""
+
     model: str
     text: str
+
+
+@dataclass(frozen=True)
+class Models:
+    pass
+
+
+@dataclass(frozen=True)
+class Promote:
+    """`because`: why a model shall be used that is not shown to be better."""
+
+    model: str
+    because: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollback:
+    dataset: str
+    because: str | None = None
 
 
 # Commands that ask for a right of their own where they are carried out.
 ACTS = (
     *(Upload, Estimate, Baseline, Curve, Start, Cancel, CancelMeasurement, Pause, Resume),
-    *(Freeze, Unfreeze, Try, Audit),
+    *(Freeze, Unfreeze, Try, Audit, Promote, Rollback),
 )
 
 Command = (
@@ -218,4 +239,7 @@ Command = (
     | Freeze
     | Unfreeze
     | Try
+    | Models
+    | Promote
+    | Rollback
 )

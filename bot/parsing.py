@@ -20,10 +20,13 @@ from bot.commands import (
     Freeze,
     Help,
     Knowledge,
+    Models,
     Pause,
     Prices,
+    Promote,
     Results,
     Resume,
+    Rollback,
     Runs,
     ShowMeasurement,
     Start,
@@ -159,6 +162,22 @@ def _parse_try(rest: str) -> Command | Answer:
     return Try(model, text)
 
 
+def _parse_promote(rest: str) -> Command | Answer:
+    before, because = split_reason(rest)
+    model, more = first_word(before)
+    if not model or more:
+        return Answer(_which("model", "/finetune models", model, more, "promote"))
+    return _with_reason(because, "promote") or Promote(model, _reason(because))
+
+
+def _parse_rollback(rest: str) -> Command | Answer:
+    before, because = split_reason(rest)
+    dataset, more = first_word(before)
+    if not dataset or more:
+        return Answer(_which("dataset", "/finetune datasets", dataset, more, "rollback"))
+    return _with_reason(because, "rollback") or Rollback(dataset.lower(), _reason(because))
+
+
 def _parse_baseline(rest: str) -> Command | Answer:
     if not rest:
         return AskBaseline()
@@ -227,7 +246,10 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "freeze": lambda rest: Freeze(rest[:LONGEST_REASON]),
     "unfreeze": _alone(Unfreeze()),
     "audit": _parse_audit,
+    "models": _alone(Models()),
     "try": _parse_try,
+    "promote": _parse_promote,
+    "rollback": _parse_rollback,
 }
 
 
@@ -237,6 +259,19 @@ def _options(command: str, rest: str) -> Options | Answer:
 
 def _reason(text: str | None) -> str | None:
     return text[:LONGEST_REASON] if text else text
+
+
+def _with_reason(because: str | None, command: str) -> Answer | None:
+    return Answer(f"`because=` is empty. Like this: `{USAGE[command]}`.") if because == "" else None
+
+
+def _which(what: str, lists: str, read: str, more: str, command: str) -> str:
+    if not read:
+        return f"Which {what}? `{lists}` lists them. Like this: `{USAGE[command]}`."
+    return (
+        f"I read `{shown(read)}` as the {what} and don't know what to do with `{shown(more)}`. Like this: "
+        f"`{USAGE[command]}`."
+    )
 
 
 def _needs_run(command: str, rest: str) -> Answer:

@@ -28,7 +28,10 @@ USAGE: Mapping[str, str] = {
     "freeze": "/finetune freeze [reason]",
     "unfreeze": "/finetune unfreeze",
     "audit": "/finetune audit RUN",
+    "models": "/finetune models",
     "try": "/finetune try MODEL your text",
+    "promote": "/finetune promote MODEL [because=why it shall be used all the same]",
+    "rollback": "/finetune rollback DATASET [because=why]",
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("models", "rungs", "judge", "bar", "task", "prompt"),

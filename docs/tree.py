@@ -15,7 +15,10 @@ OTHERS = (
         "examples/",
         "support tickets written for this project: two versions, one with wrong labels, one flawed",
     ),
-    ("docs/", "how the decision is made, a job's life, exports, Slack, local-slack, screenshots"),
+    (
+        "docs/",
+        "how the decision is made, a job's life, models in use, exports, Slack, local-slack, screenshots",
+    ),
     (
         "deploy/",
         "systemd unit, Dockerfile, compose file, hashed locks, and the question after known vulnerabilities",

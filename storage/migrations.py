@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storage.driver import Migrations, SqliteUtils
-from storage.schemas import CERTAINTY, EVIDENCE, FIRST_SCHEMA, MONEY, POLICY
+from storage.schemas import CERTAINTY, EVIDENCE, FIRST_SCHEMA, MONEY, POLICY, PROMOTIONS
 
 migrations = Migrations("finetune")
 
@@ -41,6 +41,12 @@ def m005_policy(db: SqliteUtils) -> None:
 @migrations()
 def m006_certainty(db: SqliteUtils) -> None:
     for statement in _statements(CERTAINTY):
+        db.execute(statement)
+
+
+@migrations()
+def m007_promotions(db: SqliteUtils) -> None:
+    for statement in _statements(PROMOTIONS):
         db.execute(statement)
 
 

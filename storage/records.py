@@ -257,7 +257,8 @@ class Ask:
 
 @dataclass(frozen=True)
 class Model:
-    """A tuned model that a team can use by its name."""
+    """A tuned model that a team can use by its name. `promoted`: in use; `retired`: it was. `gone_at`: when its
+    provider was seen to have it no more."""
 
     name: str
     run_id: int
@@ -265,6 +266,7 @@ class Model:
     provider_model: str
     state: Literal["candidate", "promoted", "retired"]
     created_at: float
+    gone_at: float | None = None
 
 
 @dataclass(frozen=True)

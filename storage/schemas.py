@@ -319,3 +319,27 @@ CREATE TABLE stray_jobs (
 ALTER TABLE deliveries ADD COLUMN body TEXT;
 ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
 """
+
+PROMOTIONS = """
+CREATE TABLE promotions (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL REFERENCES models (name),
+    person TEXT NOT NULL,
+    reason TEXT,
+    channel TEXT NOT NULL,
+    at REAL NOT NULL,
+    ended_at REAL,
+    instead_of INTEGER REFERENCES promotions (id),
+    returns_to INTEGER REFERENCES promotions (id),
+    is_rollback INTEGER NOT NULL DEFAULT 0,
+    carried_at REAL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    trouble TEXT
+);
+CREATE UNIQUE INDEX one_model_in_use ON promotions (dataset) WHERE ended_at IS NULL;
+CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
+    BEGIN SELECT RAISE(ABORT, 'promotions are kept'); END;
+ALTER TABLE models ADD COLUMN gone_at REAL;
+"""

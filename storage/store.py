@@ -20,6 +20,7 @@ from storage.ledger import Ledger
 from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.preferences import Preferences
+from storage.promotions import Promotions
 from storage.records import Ask, Model
 from storage.replacements import Replacements
 from storage.replies import Replies
@@ -47,6 +48,7 @@ class Store:
         self.ledger = Ledger(self.database)
         self.doubts = Doubts(self.database)
         self.replacements = Replacements(self.database)
+        self.promotions = Promotions(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -83,6 +85,15 @@ class Store:
         """Newest first."""
         rows = self.database.rows("SELECT * FROM models ORDER BY created_at DESC, name")
         return [Model(**row) for row in rows]
+
+    def model(self, name: str) -> Model | None:
+        row = self.database.row("SELECT * FROM models WHERE name = ?", (name,))
+        return Model(**row) if row else None
+
+    def model_gone(self, model: Model, at: float | None) -> bool:
+        """Its provider has it no more, or None: has it again. False where that was known."""
+        sql = "UPDATE models SET gone_at = ? WHERE name = ? AND (gone_at IS NULL) = ?"
+        return self.database.change(sql, (at, model.name, at is not None)) == 1
 
     def close(self) -> None:
         self.database.close()

@@ -19,7 +19,8 @@ import openai
 from openai.resources.fine_tuning.jobs import JobsWithRawResponse
 from openai.types.chat import ChatCompletionMessageParam
 
-from trainers import answers, chatting, faults, uploaded
+from trainers import answers, chatting, uploaded
+from trainers.alias_calls import AliasCalls
 from trainers.answers import Json
 from trainers.chatting import Parameters
 from trainers.connection import checked_key, http_for
@@ -42,16 +43,12 @@ UPLOAD_LIFE_S = 30 * 24 * 3600
 
 _PAGE = 100
 _MAX_ROWS = 20_000
-_PAUSES_S = (0.2, 0.8)
 
 _T = TypeVar("_T")
 
 
-class Trainer:
-    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not.
-
-    Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
-    """
+class Trainer(AliasCalls):
+    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not."""
 
     def __init__(
         self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
@@ -99,6 +96,17 @@ class Trainer:
             self._get(doing, lambda: self._client.models.with_raw_response.list().content), doing
         )
         return tuple(answers.model_info(row, doing) for row in rows)
+
+    def has_model(self, name: str) -> bool:
+        """By its own name: a list may leave some out."""
+        doing = self._doing(f"looking for the model {name!r}")
+        try:
+            self._get(doing, lambda: self._client.models.with_raw_response.retrieve(name).content)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
+            return False
+        return True
 
     def upload(self, path: Path, sha256: str) -> str:
         """The id of the file of this content, which is looked for before it is sent."""
@@ -316,25 +324,6 @@ class Trainer:
                     f"{doing}: the list does not end; it answers with the same page again and again."
                 )
             seen.add(after)
-
-    def _doing(self, what: str) -> str:
-        return f"{what} on {self.provider.name}"
-
-    def _get(self, doing: str, ask: Callable[[], bytes]) -> bytes:
-        for pause in _PAUSES_S:
-            try:
-                return ask()
-            except openai.OpenAIError as error:
-                if not faults.is_hiccup(error):
-                    raise faults.as_fault(error, doing, self.provider) from error
-            time.sleep(pause)
-        return self._once(doing, ask)
-
-    def _once(self, doing: str, ask: Callable[[], bytes]) -> bytes:
-        try:
-            return ask()
-        except openai.OpenAIError as error:
-            raise faults.as_fault(error, doing, self.provider) from error
 
 
 def _or_omit(value: _T | None) -> _T | openai.Omit:

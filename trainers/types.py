@@ -23,6 +23,7 @@ Ability = Literal[
     "early_stopping",  # takes patience beside a validation file, and serves the best checkpoint
     "sweep",  # takes a grid of hyperparameters as one job, and a validation file that chooses between its arms
     "chat",  # serves the tuned model under /chat/completions
+    "aliases",  # a name of ours can stand for a model, and for another one later: /aliases
     "expires_after",  # takes a date of expiry with an upload
 ]
 

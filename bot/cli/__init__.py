@@ -18,6 +18,7 @@ from bot.cli.measuring import baseline, curve
 from bot.cli.policy import policy
 from bot.cli.serving import demo, doctor, run, trainer
 from bot.cli.sizing import calibrate, plan_memory
+from bot.cli.using import current
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,6 +40,7 @@ for command in (
     plan_memory,
     calibrate,
     export,
+    current,
     audit,
     log,
     backup,

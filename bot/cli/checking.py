@@ -81,7 +81,7 @@ def check(
     if isinstance(report, Refusal):
         refuse(report.text)
     if (pairs := preferences.pairs_of(file, report, how)) is not None:
-        return _say_pairs(report, pairs, as_json)
+        return _say_pairs(report, pairs, target, as_json)
     click.echo(report.to_json() if as_json else checking.report_text(report, load_if_sound()))
     if fix:
         fixed = checking.fix(file, text, label, fix, holdout)
@@ -92,15 +92,16 @@ def check(
         sys.exit(EXIT_BLOCKED)
 
 
-def _say_pairs(report: Report, pairs: PairsReport, as_json: bool) -> None:
+def _say_pairs(report: Report, pairs: PairsReport, target: str | None, as_json: bool) -> None:
     import json
 
     from bot.terminal import pairs as preferences
 
+    takes = preferences.taken_by(target, pairs, lambda: load_if_sound("memory and time are not said"))
     said = (
-        json.dumps(preferences.pairs_json(report, pairs))
+        json.dumps(preferences.pairs_json(report, pairs, takes))
         if as_json
-        else preferences.pairs_text(report, pairs)
+        else preferences.pairs_text(report, pairs, takes)
     )
     click.echo(said)
     if preferences.is_blocked(report, pairs):

@@ -28,12 +28,13 @@ def load(*, need_slack: bool = False) -> Settings:
         refuse("Mend this, then start again; `finetune doctor` checks everything.")
 
 
-def load_if_sound() -> Settings | None:
-    """Where they only add something: what is wrong with them is said and stops nothing."""
+def load_if_sound(without: str = "copies have no price") -> Settings | None:
+    """Where they only add something: what is wrong with them is said, with what goes on `without` them, and stops
+    nothing."""
     try:
         return load_settings(need_slack=False)
     except SettingsProblems as found:
-        click.echo(f"The settings can't be used ({found.problems[0]}), so copies have no price.", err=True)
+        click.echo(f"The settings can't be used ({found.problems[0]}), so {without}.", err=True)
         return None
 
 

@@ -17,10 +17,15 @@ from bot.cli.common import Ticker, load, refuse
 @click.option(
     "--length", type=click.IntRange(16, 131_072), default=1024, show_default=True, help="Tokens a row."
 )
-@click.option("--batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Rows a step.")
+@click.option(
+    "--batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Rows or pairs a step."
+)
 @click.option("--rank", type=click.IntRange(1, 512), default=16, show_default=True, help="LoRA's r.")
 @click.option(
     "--answer", type=click.IntRange(1, 131_072), help="Tokens learnt a row; a quarter of it where not said."
+)
+@click.option(
+    "--pairs", is_flag=True, help="Preference pairs (DPO): --length is a prompt with the longer answer."
 )
 @click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
 @click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100; this machine where not said.")
@@ -32,6 +37,7 @@ def plan_memory(
     batch: int,
     rank: int,
     answer: int | None,
+    pairs: bool,
     checkpointing: bool,
     gpu: str | None,
     as_json: bool,
@@ -42,9 +48,8 @@ def plan_memory(
     from trainers.sizing.memory import METHODS, Work
 
     (chosen,) = (one for one in METHODS if one == method)
-    work = Work(
-        chosen, length, batch, rank, min(answer or max(1, length // 4), length), checkpoints=checkpointing
-    )
+    learnt = min(answer or max(1, length // 4), length)
+    work = Work(chosen, length, batch, rank, learnt, checkpoints=checkpointing, pairs=pairs)
     planned = planning_memory.plan(model, work, gpu)
     if isinstance(planned, Refusal):
         refuse(planned.text)

@@ -173,7 +173,8 @@ def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
         return _nobody(action, named, but)
     names = ", ".join(f"<@{one}>" for one in others[:SHOWN_NAMES])
     more = len(others) - SHOWN_NAMES
-    kind = "an approver" if rule_of(action) in ("approve", "freeze", "waive", "cancel") else "who is named"
+    is_approvers = rule_of(action) in ("approve", "freeze", "waive", "cancel", "promote")
+    kind = "an approver" if is_approvers else "who is named"
     asked = " or who asked for it" if named.requester else ""
     return f"Only {kind}{asked} may do that: {names}{f' and {more} more' if more > 0 else ''}."
 

@@ -23,7 +23,7 @@ Rule = Literal[
     "promote",
     "try",
 ]
-Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze"]
+Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze", "rollback"]
 Level = Literal["advisory", "soft", "hard"]
 
 RULES: tuple[Rule, ...] = Rule.__args__  # type: ignore[attr-defined]  # get_args, which mypy can't follow
@@ -34,6 +34,7 @@ GOVERNED_BY: Mapping[Action, Rule] = {
     "resolve": "approve",
     "pause": "cancel",
     "unfreeze": "freeze",
+    "rollback": "promote",
 }
 DOING: Mapping[Action, str] = {
     "read": "see this",
@@ -50,6 +51,7 @@ DOING: Mapping[Action, str] = {
     "unfreeze": "end a freeze",
     "waive": "let personal data leave",
     "promote": "promote a model",
+    "rollback": "roll a model back",
     "try": "try a model",
 }
 BUILT_IN = "built in"

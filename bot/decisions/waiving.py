@@ -16,11 +16,16 @@ def needs_waiver(codes: Collection[str], *, stays_here: bool) -> bool:
 
 
 def is_no_reason(reason: str) -> Denied | None:
-    """None where `reason` says something: a few words that have letters in them."""
-    words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
-    if len(words) >= LEAST_WORDS:
+    """None where `reason` says why the data may leave."""
+    if says_something(reason):
         return None
     return Denied(
         f"Say in at least {LEAST_WORDS} words why this data may leave, "
         f"like: the customers agreed, ticket LEGAL-12."
     )
+
+
+def says_something(reason: str) -> bool:
+    """A few words that have letters in them."""
+    words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
+    return len(words) >= LEAST_WORDS

@@ -18,6 +18,7 @@ from bot.views import (
     measuring,
     plans,
     preferences,
+    promoting,
     runs,
     waivers,
 )
@@ -26,6 +27,7 @@ from bot.views import tuned_curves as tuned_curve_views
 from bot.workflows import approving, overview
 from bot.workflows import cleaning as cleaning_work
 from bot.workflows import estimates as estimate_work
+from bot.workflows import promoting as promoting_work
 from bot.workflows import runs as run_work
 from bot.workflows import waivers as waiver_work
 from bot.workflows.desk import Desk
@@ -45,6 +47,8 @@ ANSWERED: Mapping[str, Callable[[Desk, int, str], str | Refusal]] = {
 SHOWN: Mapping[str, Callable[[Desk, int, str], object]] = {
     measuring.MEASURE: baselines.agree,
     tuned_curve_views.TRAIN: tuned_curves.agree,
+    promoting.PROMOTE: promoting_work.promote_run,
+    promoting.ROLLBACK: promoting_work.roll_back_from,
 }
 
 

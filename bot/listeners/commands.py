@@ -14,8 +14,19 @@ from bot.views import audits, estimate_form, general, measuring, models, prices,
 from bot.views import budgets as budget_views
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
+from bot.views import promoting as promoting_views
 from bot.views.blocks import Message
-from bot.workflows import auditing, budgets, estimates, freezing, overview, plans, pricing
+from bot.workflows import (
+    auditing,
+    budgets,
+    estimates,
+    freezing,
+    in_use,
+    overview,
+    plans,
+    pricing,
+    promoting,
+)
 from bot.workflows import models as model_work
 from bot.workflows import runs as run_work
 from bot.workflows.desk import Desk
@@ -105,6 +116,13 @@ def answer_to(
             return _said(freezing.freeze(desk, reason, person, channel), lambda _freeze: None)
         case commands.Unfreeze():
             return _said(freezing.unfreeze(desk, person, channel), lambda _freeze: None)
+        case commands.Models():
+            return models.listing(in_use.listing(desk))
+        case commands.Promote():
+            result = promoting.promote(desk, command, person, channel)
+            return _said(result, lambda seen: _where(seen, channel))
+        case commands.Rollback():
+            return _said(promoting.roll_back(desk, command, person), lambda seen: _where(seen, channel))
         case commands.Try():
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
         case commands.Upload() | commands.AskEstimate() | commands.AskBaseline() | commands.Knowledge():
@@ -125,6 +143,12 @@ def _modal(desk: Desk, command: commands.Command | parsing.Answer, channel: str)
             return document_views.form(channel, dataset)
         case _:
             return None
+
+
+def _where(seen: promoting_views.InUse, channel: str) -> Message | None:
+    """The card says it in its own channel."""
+    is_here = seen.promotion.channel == channel
+    return None if is_here else general.sentence(promoting_views.whereabouts(seen))
 
 
 def _said(result: _Value | Refusal, view: Callable[[_Value], Message | None]) -> Message | None:

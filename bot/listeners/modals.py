@@ -23,78 +23,84 @@ from bot.workflows.measuring import baselines, knowledge
 from bot.workflows.measuring.knowledge import Handed
 
 
+Errors = dict[str, str]
+
+
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
-    @app.view(dataset_views.UPLOAD)
-    def upload(ack: Ack, body: dict[str, Any]) -> None:
-        result = datasets.receive(desk, _upload(body))
-        if isinstance(result, Refusal):
-            ack(response_action="errors", errors={"name": result.text})
+    for form, record in FORMS.items():
+        app.view(form)(_listener(record, desk, wake))
+
+
+def _listener(
+    record: Callable[[Desk, dict[str, Any]], Errors], desk: Desk, wake: Callable[[], None]
+) -> Callable[..., None]:
+    def listen(ack: Ack, body: dict[str, Any]) -> None:
+        errors = record(desk, body)
+        if errors:
+            ack(response_action="errors", errors=errors)
             return
         ack()
         wake()
 
-    @app.view(estimate_form.ESTIMATE)
-    def estimate(ack: Ack, body: dict[str, Any]) -> None:
-        typed = estimate_form.typed(_values(body))
-        command = parsing.parse(typed)
-        if not isinstance(command, commands.Estimate):
-            ack(response_action="errors", errors={estimate_form.field_of(command): _why(command)})
-            return
-        channel, person = _metadata(body)[0], _person(body)
-        result = estimates.ask(desk, command, person, channel)
-        if isinstance(result, Refusal):
-            ack(response_action="errors", errors={estimate_form.field_of(result): result.text})
-            return
-        estimates.post(desk, result, channel, person)
-        ack()
-        wake()
+    return listen
 
-    @app.view(measuring_views.FORM)
-    def baseline(ack: Ack, body: dict[str, Any]) -> None:
-        command = _baseline(body)
-        if isinstance(command, parsing.Answer):
-            ack(response_action="errors", errors={command.about or "rungs": command.text})
-            return
-        result = baselines.ask(desk, command, _person(body), _metadata(body)[0])
-        if isinstance(result, Refusal):
-            field = "judge" if result.about == "judge" else "dataset"
-            ack(response_action="errors", errors={field: result.text})
-            return
-        ack()
-        wake()
 
-    @app.view(document_views.FORM)
-    def add_knowledge(ack: Ack, body: dict[str, Any]) -> None:
-        channel, dataset = _metadata(body)[:2]
-        file = _files(body)[0]
-        handed = Handed(
-            dataset, channel, _person(body), str(file.get("id", "")), str(file.get("name") or "document")
-        )
-        result = knowledge.receive(desk, handed)
-        if isinstance(result, Refusal):
-            ack(response_action="errors", errors={"file": result.text})
-            return
-        ack()
-        wake()
+def _receive(desk: Desk, body: dict[str, Any]) -> Errors:
+    return _errors(datasets.receive(desk, _upload(body)), "name")
 
-    @app.view(plan_views.REJECT_FORM)
-    def reject(ack: Ack, body: dict[str, Any]) -> None:
-        result = approving.reject(desk, _metadata(body)[0], _person(body), _values(body).get("reason") or "")
-        if isinstance(result, Refusal):
-            ack(response_action="errors", errors={"reason": result.text})
-            return
-        ack()
-        wake()
 
-    @app.view(waiver_views.WAIVER_FORM)
-    def waive(ack: Ack, body: dict[str, Any]) -> None:
-        reason = _values(body).get("reason") or ""
-        result = waivers.record(desk, int(_metadata(body)[0]), _person(body), reason)
-        if isinstance(result, Refusal):
-            ack(response_action="errors", errors={"reason": result.text})
-            return
-        ack()
-        wake()
+def _estimate(desk: Desk, body: dict[str, Any]) -> Errors:
+    command = parsing.parse(estimate_form.typed(_values(body)))
+    if not isinstance(command, commands.Estimate):
+        return {estimate_form.field_of(command): _why(command)}
+    channel, person = _metadata(body)[0], _person(body)
+    result = estimates.ask(desk, command, person, channel)
+    if isinstance(result, Refusal):
+        return {estimate_form.field_of(result): result.text}
+    estimates.post(desk, result, channel, person)
+    return {}
+
+
+def _measure(desk: Desk, body: dict[str, Any]) -> Errors:
+    command = _baseline(body)
+    if isinstance(command, parsing.Answer):
+        return {command.about or "rungs": command.text}
+    result = baselines.ask(desk, command, _person(body), _metadata(body)[0])
+    about = result.about if isinstance(result, Refusal) else None
+    return _errors(result, about if about in measuring_views.ANSWERED_BELOW else "dataset")
+
+
+def _add_knowledge(desk: Desk, body: dict[str, Any]) -> Errors:
+    channel, dataset = _metadata(body)[:2]
+    file = _files(body)[0]
+    name = str(file.get("name") or "document")
+    handed = Handed(dataset, channel, _person(body), str(file.get("id", "")), name)
+    return _errors(knowledge.receive(desk, handed), "file")
+
+
+def _reject(desk: Desk, body: dict[str, Any]) -> Errors:
+    reason = _values(body).get("reason") or ""
+    return _errors(approving.reject(desk, _metadata(body)[0], _person(body), reason), "reason")
+
+
+def _waive(desk: Desk, body: dict[str, Any]) -> Errors:
+    reason = _values(body).get("reason") or ""
+    return _errors(waivers.record(desk, int(_metadata(body)[0]), _person(body), reason), "reason")
+
+
+# What a form's answer asks for is recorded before the form closes; what is wrong stands under its field.
+FORMS: Mapping[str, Callable[[Desk, dict[str, Any]], Errors]] = {
+    dataset_views.UPLOAD: _receive,
+    estimate_form.ESTIMATE: _estimate,
+    measuring_views.FORM: _measure,
+    document_views.FORM: _add_knowledge,
+    plan_views.REJECT_FORM: _reject,
+    waiver_views.WAIVER_FORM: _waive,
+}
+
+
+def _errors(result: object, field: str) -> Errors:
+    return {field: result.text} if isinstance(result, Refusal) else {}
 
 
 def _upload(body: dict[str, Any]) -> Upload:
@@ -129,6 +135,7 @@ def _baseline(body: dict[str, Any]) -> commands.Baseline | parsing.Answer:
         bar=bar,  # type: ignore[arg-type]
         task=task,  # type: ignore[arg-type]
         judge=values.get("judge"),
+        because=values.get("because"),
     )
 
 

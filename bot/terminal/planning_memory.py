@@ -14,9 +14,11 @@ from trainers.sizing.memory import (
     Work,
     if_experts_were_quantised,
     loaded_parameters,
+    reference_pass,
     tokens_at_a_time,
     trainable_parameters,
 )
+from trainers.sizing.pairs import TILE_WORDS
 
 METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "full": "full fine-tuning"}
 
@@ -40,6 +42,10 @@ def plan(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
         wide = base.architecture.hidden
         return Refusal(
             f"--rank {work.rank} is wider than {base.name} itself, {wide}: LoRA's matrices are narrow."
+        )
+    if work.pairs and work.method == "full":
+        return Refusal(
+            "Pairs are trained with LoRA, whose reference is the model without it: choose another --method."
         )
     machine = read_gpu(gpu) if gpu else this_machine()
     if machine is None:
@@ -87,6 +93,9 @@ def as_json(planned: Planned) -> dict[str, Any]:
             "trainable": trainable_parameters(model, planned.work),
         },
         "bytes": {**asdict(found.memory), "total": found.needed},
+        "reference_pass_bytes": reference_pass(model, planned.work, found.machine.place)
+        if planned.work.pairs
+        else None,
         "total_gb": round(found.needed / 1e9, 2),
         "fits": found.standing,
         "headline": headline(planned),
@@ -102,8 +111,9 @@ def subject(planned: Planned) -> str:
     work = planned.work
     rank = "" if work.method == "full" else f" of rank {work.rank}"
     checkpoints = ", gradient checkpointing" if work.checkpoints else ""
+    rows = "preference pairs" if work.pairs else "rows"
     return (
-        f"{planned.base.name}: {METHOD_NAMES[work.method]}{rank}, rows of {work.length:,} tokens, "
+        f"{planned.base.name}: {METHOD_NAMES[work.method]}{rank}, {rows} of {work.length:,} tokens, "
         f"{work.batch} a step{checkpoints}"
     )
 
@@ -132,7 +142,8 @@ def _change(before: Work, after: Work) -> str:
     if after.batch != before.batch:
         said.append(f"{after.batch} a step (--batch {after.batch})")
     if after.length != before.length:
-        said.append(f"rows of {after.length:,} tokens (--length {after.length})")
+        rows = "pairs" if after.pairs else "rows"
+        said.append(f"{rows} of {after.length:,} tokens (--length {after.length})")
     return ", ".join(said)
 
 
@@ -148,12 +159,7 @@ def _parameters(planned: Planned) -> str:
 
 
 def _table(planned: Planned) -> list[tuple[str, str, str]]:
-    model, work, memory, place = (
-        planned.base.architecture,
-        planned.work,
-        planned.fit.memory,
-        planned.fit.machine.place,
-    )
+    work, memory, place = planned.work, planned.fit.memory, planned.fit.machine.place
     tokens = tokens_at_a_time(work, place)
     rows = [
         ("weights", memory.weights, _weights_why(work, place.number_bytes)),
@@ -161,11 +167,7 @@ def _table(planned: Planned) -> list[tuple[str, str, str]]:
         ("gradients", memory.gradients, "one number for each that is trained"),
         ("optimizer", memory.optimizer, "Adam's two moments in float32"),
         ("activations", memory.activations, _activations_why(work, tokens)),
-        (
-            "logits",
-            memory.logits,
-            f"{min(work.answer, work.length)} learnt tokens a row × {model.vocab:,} words",
-        ),
+        ("logits", memory.logits, _logits_why(planned)),
         ("overhead", memory.overhead, "what is at work for a moment, and gaps between tensors"),
         ("the program", memory.process, "Python and PyTorch, before any model"),
         (
@@ -186,7 +188,19 @@ def _weights_why(work: Work, number_bytes: int) -> str:
 
 def _activations_why(work: Work, tokens: int) -> str:
     kept = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
-    return f"{kept}, for {tokens:,} tokens at a time"
+    both = ", both answers of a pair" if work.pairs else ""
+    return f"{kept}, for {tokens:,} tokens at a time{both}"
+
+
+def _logits_why(planned: Planned) -> str:
+    work, words = planned.work, planned.base.architecture.vocab
+    if not work.pairs:
+        return f"{min(work.answer, work.length)} learnt tokens a row × {words:,} words"
+    where = (
+        "both answers' tokens" if planned.fit.machine.place.kind == "gpu" else "every token of both answers"
+    )
+    tile = f", {TILE_WORDS:,} at a time" if words > TILE_WORDS else ""
+    return f"{where} × {words:,} words{tile}, and their gradients"
 
 
 def _notes(planned: Planned) -> list[str]:
@@ -208,6 +222,8 @@ def _notes(planned: Planned) -> list[str]:
         notes.append(
             f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
         )
+    if planned.work.pairs:
+        notes.append(_of_the_reference(planned))
     if planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
         notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
     if any(one == replace(planned.work, batch=one.batch) for one in planned.fit.cures):
@@ -223,6 +239,15 @@ def _notes(planned: Planned) -> list[str]:
     else:
         notes.append("Checked against measured peaks on a CPU, within 15%.")
     return notes
+
+
+def _of_the_reference(planned: Planned) -> str:
+    work, place = planned.work, planned.fit.machine.place
+    logits = reference_pass(planned.base.architecture, work, place)
+    return (
+        "The reference is the model with its adapter off: no second copy of it. Its logits "
+        f"({logits / 1e9:.2f} GB) are gone before those of the way back are there, so they are not added."
+    )
 
 
 def _gb(amount: int) -> str:

@@ -39,6 +39,14 @@ WORDS = {
     "restored": "put it back from a backup",
     "expired": "let the request expire",
     "override": "set a rule about data aside",
+    "promote": "put its model to work",
+    "replaced": "put another model in its place",
+    "roll back": "took its model out of use",
+    "rolled back to": "put its model back to work",
+    "alias": "told the trainer which model the alias stands for",
+    "strayed": "saw that the trainer's alias stood for something else",
+    "gone": "saw that its provider has its model no more",
+    "back": "saw that its provider has its model again",
     "void": "voided its approval, since it counts no longer",
 }
 SENTENCES = frozenset(

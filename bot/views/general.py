@@ -25,7 +25,10 @@ HELP = (
     ("freeze", "start nothing new from now on; what trains goes on"),
     ("unfreeze", "let it start again, once two approvers have said so"),
     ("audit", "who did what to a run, and when"),
-    ("try", "ask a tuned model something"),
+    ("models", "your tuned models, and which one is in use for which dataset"),
+    ("try", "ask a tuned model something; with a dataset's name, the one in use for it"),
+    ("promote", "put a tuned model to work for its dataset; the one before it is kept"),
+    ("rollback", "put the one before it back to work"),
 )
 
 
@@ -46,7 +49,7 @@ def help_text() -> Message:
             header("From labelled examples to a better model"),
             section(lines),
             context(
-                "The order: upload, baseline, estimate, start, approve, result, try. "
+                "The order: upload, baseline, estimate, start, approve, result, try, promote. "
                 "Nothing costs money before somebody has agreed to it."
             ),
         ),

@@ -1,4 +1,4 @@
-"""The App Home: what waits for me, runs and measurements under way, what came out lately, the month's budget."""
+"""The App Home: what waits for me, what is under way, models in use, what came out lately, the month's budget."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from bot.decisions.budget import Budget
 from bot.results import Refusal
-from bot.views import measurements
+from bot.views import measurements, models
 from bot.views.blocks import Block, context, escape, header, listed, section
 from bot.views.measurements import MeasurementLook
+from bot.views.models import Shelved
 from bot.views.plans import budget_left
 from bot.views.runs import Look, line
 from bot.views.words import short
@@ -17,12 +18,13 @@ from bot.views.words import short
 
 @dataclass(frozen=True)
 class Overview:
-    """`mine` wait for this person's approval."""
+    """`mine` wait for this person's approval; models `in_use`, by dataset."""
 
     mine: Sequence[Look]
     open: Sequence[Look | MeasurementLook]
     recent: Sequence[Look | MeasurementLook]
     budget: Budget
+    in_use: Sequence[Shelved] = ()
 
 
 def page(overview: Overview | Refusal) -> Block:
@@ -31,10 +33,15 @@ def page(overview: Overview | Refusal) -> Block:
     blocks = [
         *_list("Waiting for you", overview.mine, "Nothing waits for your approval."),
         *_list("Running", overview.open, "Nothing is running."),
+        *_in_use(overview.in_use),
         *_list("Recent results", overview.recent, "No results yet. `/finetune help` shows how to begin."),
         context(f"Budget left: {budget_left(overview.budget)}"),
     ]
     return {"type": "home", "blocks": blocks}
+
+
+def _in_use(in_use: Sequence[Shelved]) -> list[Block]:
+    return [header("Models in use"), listed([models.in_use(one) for one in in_use])] if in_use else []
 
 
 def _list(title: str, looks: Sequence[Look | MeasurementLook], empty: str) -> list[Block]:

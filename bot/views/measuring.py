@@ -33,6 +33,7 @@ from bot.views.words import at_most, bar, charge, counted, left, short
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
+ANSWERED_BELOW = ("judge", "because")  # fields of the form with refusals of their own
 STAGES: dict[Stage, str] = {
     "preparing": "is getting its questions ready",
     "pricing": "is getting its questions ready",
@@ -51,15 +52,18 @@ ENDED: dict[MeasurementState, str] = {
 # A run of arms that is longer is counted: a card has room for so many tasks and lines.
 SHOWN_ARMS = 30
 LEAST_SECONDS = 20
+LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the form offers. `dataset` is chosen at first."""
+    """What the form offers. `dataset` is chosen at first. `may_overrule`: the team has rules about data that a reason
+    sets aside."""
 
     datasets: Sequence[str]
     models: Sequence[str]
     dataset: str | None = None
+    may_overrule: bool = False
 
 
 def asked(measurement: Measurement, plan: LadderPlan, known: LadderProgress, budget: Budget) -> Message:
@@ -176,7 +180,18 @@ def form(channel: str, choices: Choices) -> Block:
             hint="What stands before each text. Empty: a plain instruction with the labels.",
         ),
     ]
-    return modal("Measure alternatives", FORM, blocks, submit="Continue", private=channel)
+    why = [_because()] if choices.may_overrule else []
+    return modal("Measure alternatives", FORM, [*blocks, *why], submit="Continue", private=channel)
+
+
+def _because() -> Block:
+    return inputs.long_text(
+        "because",
+        "Why a soft rule about data shall not hold",
+        "the customers agreed, ticket LEGAL-12",
+        hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
+        most=LONGEST_REASON,
+    )
 
 
 def _warned(plan: LadderPlan) -> list[Block]:

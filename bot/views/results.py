@@ -27,6 +27,7 @@ from bot.views.blocks import (
     section,
     sentence,
 )
+from bot.views.promoting import offer
 from bot.views.rungs import MEANS, MEASURED
 from bot.views.words import (
     charge,
@@ -54,8 +55,16 @@ NOT_WORTH = {
 SHOWN_CHANGES = 8
 
 
-def card(run: Run, plan: Plan, result: RunResult, running: Sequence[RunningError] = ()) -> Message:
-    """`running`: how good our estimates have been over all runs, this one among them."""
+def card(
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    running: Sequence[RunningError] = (),
+    *,
+    may_be_used: bool = False,
+) -> Message:
+    """`running`: how good our estimates have been over all runs, this one among them. `may_be_used`: the model is shown
+    to be better than what was measured beside it."""
     headline = _headline(plan, result)
     top = (header(headline), context(_subject(run, plan)))
     difference = [
@@ -70,6 +79,7 @@ def card(run: Run, plan: Plan, result: RunResult, running: Sequence[RunningError
         *_not_shown(plan, result),
         *_verdict(result),
         section(_next_step(run, result)),
+        *([offer(run.id, run.model)] if may_be_used and run.model else []),
         context(_method(plan, result)),
     )
     return Message(

@@ -70,7 +70,8 @@ TRAINING_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Look:
-    """One run from all sides. `result` once there is one, and `running`: how good our estimates have been."""
+    """One run from all sides. `result` once there is one, and `running`: how good our estimates have been;
+    `may_be_used`: its model is shown to be better and not in use."""
 
     run: Run
     plan: Plan
@@ -80,6 +81,7 @@ class Look:
     running: Sequence[RunningError] = ()
     can_pause: bool = False
     words: Sequence[Word] = ()
+    may_be_used: bool = False
 
 
 def card(
@@ -137,7 +139,7 @@ def entry(look: Look) -> str:
 
 def look(seen: Look) -> Message:
     if seen.result:
-        return results.card(seen.run, seen.plan, seen.result, seen.running)
+        return results.card(seen.run, seen.plan, seen.result, seen.running, may_be_used=seen.may_be_used)
     if seen.run.state == "needs_human":
         return doubts.card(seen.run, seen.plan, seen.words)
     if seen.run.error:

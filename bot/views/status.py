@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.views import freezing, measurements, runs
+from bot.views import freezing, measurements, models, runs
 from bot.views.blocks import Block, Message, context, header, listed, section
 from bot.views.measurements import MeasurementLook
+from bot.views.models import Shelved
 from bot.views.runs import Look
 from bot.views.words import counted
 from storage.freezes import Freeze
@@ -15,19 +16,21 @@ from storage.freezes import Freeze
 
 @dataclass(frozen=True)
 class Status:
-    """`latest`: those that have a result, newest first. `freeze`: the one that stands, and who spoke against it."""
+    """`latest`: those that have a result, newest first. `freeze`: the one that stands, and who spoke against it.
+    `in_use`: models, by dataset."""
 
     runs: Sequence[Look]
     measurements: Sequence[MeasurementLook]
     latest: Sequence[Look | MeasurementLook]
     freeze: Freeze | None = None
     against: Sequence[str] = ()
+    in_use: Sequence[Shelved] = ()
 
 
 def card(status: Status) -> Message:
     lines = [*map(runs.entry, status.runs), *map(measurements.entry, status.measurements)]
     frozen = [section(freezing.standing(status.freeze, status.against))] if status.freeze else []
-    if not lines and not status.latest and not frozen:
+    if not lines and not status.latest and not frozen and not status.in_use:
         text = (
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
@@ -35,7 +38,8 @@ def card(status: Status) -> Message:
         return Message(text, (section(text),))
     title = _title(status)
     numbers = "`/finetune results 7` shows a run, `/finetune results m3` a measurement."
-    return Message(title, (header(title), *frozen, *_list(lines), *_latest(status), context(numbers)))
+    below = (*_list(lines), *_in_use(status), *_latest(status), context(numbers))
+    return Message(title, (header(title), *frozen, *below))
 
 
 def entry(one: Look | MeasurementLook) -> str:
@@ -52,6 +56,11 @@ def _title(status: Status) -> str:
 
 def _list(lines: Sequence[str]) -> list[Block]:
     return [listed(lines)] if lines else []
+
+
+def _in_use(status: Status) -> list[Block]:
+    lines = [models.in_use(one) for one in status.in_use]
+    return [section("*Models in use*"), listed(lines)] if lines else []
 
 
 def _latest(status: Status) -> list[Block]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
+from functools import cached_property
 
 from bot.decisions import sweeping
 from bot.decisions.amounts import HOURS_PER_MONTH
@@ -110,6 +111,39 @@ class Estimated:
         return None if isinstance(self.cost, Gap) else self.cost.training
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What training this target on these rows takes, and at which prices its models are asked."""
+
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...]
+    tuned: PriceRow
+    base: PriceRow
+    room: Room | None
+    minutes: Range
+    cost: RunCost | Gap
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What it brings; `inputs` is the first thing that is missing where that can't be said. `listed`: the price of
+    the cheapest alternative that was measured."""
+
+    inputs: Inputs | Gap
+    listed: PriceRow | None
+
+    @property
+    def known(self) -> Inputs | None:
+        return None if isinstance(self.inputs, Gap) else self.inputs
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        return estimate(self.known) if self.known else None
+
+    @cached_property
+    def outlook(self) -> Outlook | None:
+        return simulate(self.known) if self.known else None
+
+
 def make_estimate(
     settings: Settings,
     name: str,
@@ -124,66 +158,84 @@ def make_estimate(
 
     `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
     """
-    target, misread = find_target(settings.providers, question.target), absurd(question)
-    if misread:
-        return Refusal(misread.sentence)
+    target = _target(settings, question)
     if isinstance(target, Refusal):
         return target
-    unswept = sweeping.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
-    if unswept:
-        return Refusal(unswept, "sweep")
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
-    tuned = tuned_price(target.row, target.model)
-    hyperparameters = _hyperparameters(target, report, question)
-    tokens = _trained_tokens(report, target)
-    of_all = round(tokens * courses_of(question.sweep))
-    room, minutes, measured_on = _on_the_machine(
-        settings, target, report, tokens, hyperparameters, question.sweep
+    work = _work(settings, target, report, question, today)
+    sums = _sums(settings, target, report, question, work, now, evidence, today, is_trained=is_trained)
+    facts = replace(
+        _facts(name, question, report, target, work.cost, sums, evidence, today),
+        full_current=full_name(settings, question.current),
+        to_measure=with_a_cheap_one(settings, question.current, today),
     )
-    base = _base_price(settings, target, tuned, today)
-    answer = max_tokens([one.label for one in report.labels]) + chatting.room(
-        target.row.thinks(target.model.name)
-    )
-    cost = _cost(report, of_all, tuned, base, _epochs(hyperparameters), minutes, answer)
-    if measured_on and isinstance(cost, RunCost):
-        cost = replace(cost, training=replace(cost.training, speed_measured=measured_on))
-    rung = measured(evidence).cheapest
-    listed = rung_price(settings, rung, today)
-    batched = replace(tuned, batch_discount=base.batch_discount)
-    priced = _priced(question, cost, now, batched, rung_rates(rung, listed))
-    inputs: Inputs | Gap
-    if isinstance(priced, Gap):
-        inputs = priced
-    else:
-        inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
-        inputs = once_trained(inputs) if is_trained else inputs
-    made = None if isinstance(inputs, Gap) else estimate(inputs)
-    outlook = None if isinstance(inputs, Gap) else simulate(inputs)
     return Estimated(
         name=name,
         report=report,
         question=question,
         target=target,
-        hyperparameters=hyperparameters,
-        prices=tuple(row for row in (tuned, base, now, listed) if row),
-        cost=cost,
-        minutes=minutes,
-        room=room,
-        estimate=made,
-        outlook=outlook,
-        alternative=None if isinstance(inputs, Gap) else inputs.alternative,
+        hyperparameters=work.hyperparameters,
+        prices=tuple(row for row in (work.tuned, work.base, now, sums.listed) if row),
+        cost=work.cost,
+        minutes=work.minutes,
+        room=work.room,
+        estimate=sums.estimate,
+        outlook=sums.outlook,
+        alternative=sums.known.alternative if sums.known else None,
         evidence=evidence,
-        assumptions=() if isinstance(inputs, Gap) else assumptions(inputs),
-        verdict=advise(
-            replace(
-                _facts(name, question, report, target, cost, inputs, made, outlook, evidence, today),
-                full_current=full_name(settings, question.current),
-                to_measure=with_a_cheap_one(settings, question.current, today),
-            )
-        ),
+        assumptions=assumptions(sums.known) if sums.known else (),
+        verdict=advise(facts),
     )
+
+
+def _target(settings: Settings, question: Question) -> Target | Refusal:
+    """The one that is asked for, where the question makes sense and it can do what is asked of it."""
+    misread = absurd(question)
+    if misread:
+        return Refusal(misread.sentence)
+    target = find_target(settings.providers, question.target)
+    if isinstance(target, Refusal):
+        return target
+    unswept = sweeping.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
+    return Refusal(unswept, "sweep") if unswept else target
+
+
+def _work(settings: Settings, target: Target, report: Report, question: Question, today: date) -> _Work:
+    tuned = tuned_price(target.row, target.model)
+    base = _base_price(settings, target, tuned, today)
+    chosen, tokens = _hyperparameters(target, report, question), _trained_tokens(report, target)
+    room, minutes, measured_on = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
+    thinks = target.row.thinks(target.model.name)
+    answer = max_tokens([one.label for one in report.labels]) + chatting.room(thinks)
+    of_all = round(tokens * courses_of(question.sweep))
+    cost = _cost(report, of_all, tuned, base, _epochs(chosen), minutes, answer)
+    if measured_on and isinstance(cost, RunCost):
+        cost = replace(cost, training=replace(cost.training, speed_measured=measured_on))
+    return _Work(chosen, tuned, base, room, minutes, cost)
+
+
+def _sums(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    question: Question,
+    work: _Work,
+    now: PriceRow | None,
+    evidence: Evidence,
+    today: date,
+    *,
+    is_trained: bool,
+) -> _Sums:
+    rung = measured(evidence).cheapest
+    listed = rung_price(settings, rung, today)
+    batched = replace(work.tuned, batch_discount=work.base.batch_discount)
+    priced = _priced(question, work.cost, now, batched, rung_rates(rung, listed))
+    if isinstance(priced, Gap):
+        return _Sums(priced, listed)
+    inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
+    return _Sums(once_trained(inputs) if is_trained else inputs, listed)
 
 
 def _facts(
@@ -192,9 +244,7 @@ def _facts(
     report: Report,
     target: Target,
     cost: RunCost | Gap,
-    inputs: Inputs | Gap,
-    made: Estimate | None,
-    outlook: Outlook | None,
+    sums: _Sums,
     evidence: Evidence,
     today: date,
 ) -> Facts:
@@ -203,12 +253,12 @@ def _facts(
         rows=report.rows,
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,
-        target=_end_verdict(target, made, today),
+        target=_end_verdict(target, sums.estimate, today),
         training_usd=None if isinstance(cost, Gap) else cost.training.usd.expected,
-        estimate=made,
-        gaps=(inputs.sentence,) if isinstance(inputs, Gap) else (),
+        estimate=sums.estimate,
+        gaps=(sums.inputs.sentence,) if isinstance(sums.inputs, Gap) else (),
         evidence=evidence,
-        outlook=outlook,
+        outlook=sums.outlook,
         few_labels=tuple((one.label, one.rows) for one in report.labels if one.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
         current=question.current,

@@ -17,7 +17,7 @@ from bot.results import ChangedRow, Progress, RunResult
 from bot.views.blocks import code, escape
 from bot.work.climbing import max_tokens
 from bot.work.judging import ArmAnswers, Judged, judge
-from bot.workflows import outcomes, telling, training
+from bot.workflows import in_use, outcomes, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
 from trainers.chatting import room
@@ -271,6 +271,7 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepA
             result,
             changed,
             (judged.loss_plot, judged.confusion_plot),
+            may_be_used=in_use.may_be_offered(desk, moved),
         )
 
 

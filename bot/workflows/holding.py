@@ -49,6 +49,11 @@ def on_model(desk: Desk, model: Model) -> Freeze | None:
     return None if row is not None and row.is_started_by_us else desk.store.freezes.current()
 
 
+def on_promotion(desk: Desk) -> Freeze | None:
+    """Putting another model to work. A rollback is not held up: going back is what stops harm."""
+    return desk.store.freezes.current()
+
+
 def on_resume(desk: Desk) -> Freeze | None:
     """Letting a paused training go on, which costs again."""
     return desk.store.freezes.current()

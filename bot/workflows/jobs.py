@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from bot.results import Progress
-from bot.views.blocks import escape
 from trainers.client import Trainer
 from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.types import QUEUED_STATUSES, Event, Job, JobSpec
@@ -69,7 +68,7 @@ class Turned:
 
 @dataclass(frozen=True)
 class Stuck:
-    """A job may be there, and only a person can tell. `why` is ours and may hold mrkdwn."""
+    """A job may be there, and only a person can tell. `why` is a sentence, unescaped."""
 
     why: str
 
@@ -94,7 +93,7 @@ def prepare(
         return Ready(trainer.upload(path, sha256), trainer.upload(*validation) if validation else None)
     except Refused as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
-            return Stuck(f"{escape(str(refused))} A job may have been created: look there.")
+            return Stuck(f"{refused} A job may have been created: look there.")
         return Turned(refused)
     except TrainerError as trouble:
         return Later(_pause(attempt, trouble), str(trouble))

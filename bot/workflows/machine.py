@@ -1,6 +1,7 @@
 """What a training takes of this machine: memory, and time where its speed was measured (`finetune calibrate`).
 
-Only for models that train here, and whose dimensions are known without asking anybody.
+Of chats for estimates and plans; of preference pairs for the terminal's check, since Slack trains chats only. Only for
+models that train here, and whose dimensions are known without asking anybody.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from decimal import Decimal
 
 from bot.decisions.worth.roi import Range
 from bot.settings import Settings
+from trainers.auto import batch_for, epochs_for
 from trainers.bases import Base, find_base
 from trainers.dataset import Report
 from trainers.dataset.counting import tokens_of_system
+from trainers.dataset.pairs import PairsReport
 from trainers.dataset.validation import rows_kept_back
 from trainers.providers import ModelRow, ProviderRow
 from trainers.sizing.configs import Unsized
@@ -23,7 +26,16 @@ from trainers.sizing.fitting import Fit, fit
 from trainers.sizing.halving import at_most, rungs
 from trainers.sizing.machines import this_machine
 from trainers.sizing.memory import Work, loaded_parameters, trainable_parameters
-from trainers.sizing.timing import FILE, Calibration, NoCalibration, Rows, read_calibration, seconds
+from trainers.sizing.timing import (
+    FILE,
+    Calibration,
+    NoCalibration,
+    PairRows,
+    Rows,
+    pair_seconds,
+    read_calibration,
+    seconds,
+)
 from trainers.sweeps import Sweep, combinations
 from trainers.tokens import O200K
 from trainers.types import Hyperparameter
@@ -77,6 +89,35 @@ def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], s
     return Room(f"{_memory(found)}; {sizes}", _warning(found))
 
 
+def room_for_pairs(base: Base, pairs: PairsReport) -> Room:
+    """As our own trainer trains preference pairs where a request says nothing else; for the longest pair."""
+    found = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
+    return Room(_memory(found), _warning(found))
+
+
+def time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> Timed | None:
+    """None where this machine's speed was not measured, or before TRL's part of it was.
+
+    Pairs are padded to the longest that is computed with them: taken to lie midway between the mean and the 95th
+    percentile.
+    """
+    machine = _calibration(settings)
+    if machine is None:
+        return None
+    work, longer = _work_on_pairs(base, pairs), pairs.longer
+    mean, padded = (min(one, work.length) for one in (longer.mean, (longer.mean + longer.p95) / 2))
+    epochs = epochs_for(pairs.pairs, "dpo")
+    rows = PairRows(pairs.pairs, mean, padded, work.batch, epochs, work.answer)
+    taken = pair_seconds(base.architecture, rows, machine)
+    return None if taken is None else _timed(taken, machine)
+
+
+def _work_on_pairs(base: Base, pairs: PairsReport) -> Work:
+    length = max(1, min(pairs.longer.max, MAX_LENGTH, base.architecture.context))
+    answer = min(max(1, round(pairs.longer.mean - pairs.prompt.mean)), length)
+    return Work("lora", length, batch_for(pairs.pairs), answer=answer, pairs=True)
+
+
 def time_for(
     settings: Settings,
     base: Base,
@@ -99,7 +140,11 @@ def time_for(
     if sweep:
         epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
         in_all = at_most(courses) + _validations(report, len(arms)) * epoch_s
-    expected = Decimal(round(machine.startup_s + in_all, 1)) / 60
+    return _timed(machine.startup_s + in_all, machine)
+
+
+def _timed(taken_s: float, machine: Calibration) -> Timed:
+    expected = Decimal(round(taken_s, 1)) / 60
     day = datetime.fromtimestamp(machine.measured_at, UTC).date().isoformat()
     return Timed(Range(expected * LEAST, expected, expected * MOST), day)
 

@@ -36,7 +36,7 @@ def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     refused = permits.may(desk, person, "try", channel)
     if refused:
         return refused
-    model = find(desk, command.model)
+    model = asked_for(desk, command.model)
     if isinstance(model, Refusal):
         return model
     freeze = holding.on_model(desk, model)
@@ -47,6 +47,14 @@ def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     )
 
 
+def asked_for(desk: Desk, name: str) -> Model | Refusal:
+    """By its name, else the one in use for the dataset of this name."""
+    standing = desk.store.promotions.standing(name)
+    if standing is None or desk.store.model(name):
+        return find(desk, name)
+    return find(desk, standing.model)
+
+
 def find(desk: Desk, name: str) -> Model | Refusal:
     models = desk.store.models()
     found = next((model for model in models if name in (model.name, model.provider_model)), None)
@@ -55,6 +63,11 @@ def find(desk: Desk, name: str) -> Model | Refusal:
     names = [model.name for model in models]
     if not names:
         return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
+    if desk.store.datasets.newest(name):
+        return Refusal(
+            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` puts one to work: there "
+            "are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+        )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = (
         f"Did you mean `{near[0]}`?"

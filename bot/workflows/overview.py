@@ -12,7 +12,7 @@ from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.runs import Look
 from bot.views.status import Status
-from bot.workflows import datasets, money, permits, runs
+from bot.workflows import datasets, in_use, money, permits, runs
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import gathered
@@ -32,7 +32,8 @@ def may_read(desk: Desk, person: str, channel: str | None = None) -> Refusal | N
 def status(desk: Desk) -> Status:
     freeze = desk.store.freezes.current()
     against = desk.store.freezes.against(freeze) if freeze else ()
-    return Status(runs.open_runs(desk), _open(desk), _latest(desk)[:LATEST_RESULTS], freeze, against)
+    latest, used = _latest(desk)[:LATEST_RESULTS], in_use.all_in_use(desk)
+    return Status(runs.open_runs(desk), _open(desk), latest, freeze, against, used)
 
 
 def home(desk: Desk, person: str) -> Overview | Refusal:
@@ -50,6 +51,7 @@ def home(desk: Desk, person: str) -> Overview | Refusal:
         open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(desk)],
         recent=_latest(desk),
         budget=money.team(desk),
+        in_use=in_use.all_in_use(desk),
     )
 
 

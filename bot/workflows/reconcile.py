@@ -12,6 +12,7 @@ from bot.views.runs import UNDER_WAY
 from bot.workflows import (
     approving,
     budgets,
+    carrying,
     cleaning,
     datasets,
     doubts,
@@ -56,6 +57,9 @@ def reconcile(desk: Desk) -> None:
         _guarded(partial(cleaning.step, desk, wish), f"cleaning {wish.id}")
     for kept in desk.store.estimates.wanted():
         _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
+    for promotion in desk.store.promotions.to_carry(now):
+        after_trouble = partial(carrying.after_trouble, desk, promotion)
+        _guarded(partial(carrying.step, desk, promotion), f"promotion {promotion.id}", after_trouble)
     for ask in desk.store.asks():
         _guarded(partial(models.answer, desk, ask), f"ask {ask.id}")
 
@@ -65,6 +69,7 @@ def look_after(desk: Desk) -> None:
     _guarded(partial(nightly.back_up, desk), "the backup")
     _guarded(partial(strays.sweep, desk), "stray jobs")
     _guarded(partial(uploads.tidy, desk), "uploaded files")
+    _guarded(partial(carrying.sweep, desk), "models in use")
 
 
 def step(desk: Desk, run: Run) -> None:

@@ -10,7 +10,7 @@ from bot.results import Progress, Refusal, RunResult
 from bot.views import freezing
 from bot.views.blocks import escape
 from bot.views.runs import SAID, Look
-from bot.workflows import calibrating, holding, permits, telling
+from bot.workflows import calibrating, holding, in_use, permits, telling
 from bot.workflows.desk import Desk
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -29,7 +29,10 @@ def look(desk: Desk, number: int) -> Look | Refusal:
     run = desk.store.runs.get(number)
     if run is None:
         return _no_such_run(number)
-    return replace(_look(desk, run), running=calibrating.running(desk) if run.result else ())
+    if run.result is None:
+        return _look(desk, run)
+    may_be_used = in_use.may_be_offered(desk, run)
+    return replace(_look(desk, run), running=calibrating.running(desk), may_be_used=may_be_used)
 
 
 def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:

@@ -117,10 +117,13 @@ def result(
     found: RunResult,
     changed: Sequence[ChangedRow],
     plots: Sequence[Path | None],
+    *,
+    may_be_used: bool = False,
 ) -> None:
     """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
     card = f"result {run.id}"
-    _put(desk, run, "post", result_views.card(run, plan, found, running(desk)), card=card, once=card)
+    message = result_views.card(run, plan, found, running(desk), may_be_used=may_be_used)
+    _put(desk, run, "post", message, card=card, once=card)
     beside = actuals.held_against(plan, found, pairs(run, plan, found))
     _put(desk, run, "post", beside, thread=card, once=f"estimate of {card}")
     if found.arms:

@@ -51,7 +51,7 @@ def create(desk: Desk, run: Run) -> None:
         case jobs.Turned(refused):
             _refused(desk, run, trainer, refused)
         case jobs.Stuck(why):
-            needs_human(desk, run, why)
+            needs_human(desk, run, escape(why))
 
 
 def follow(desk: Desk, run: Run) -> None:

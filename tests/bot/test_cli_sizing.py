@@ -48,6 +48,20 @@ def test_json_holds_bytes_that_add_up() -> None:
     assert {one["method"] for one in told["what_would_fit"]} <= {"lora", "qlora"}
 
 
+def test_pairs_have_both_answers_and_all_words_among_their_parts() -> None:
+    done = plan("smollm2-135m", "--pairs", "--length", "128", "--gpu", "24").output
+    assert "preference pairs of 128 tokens, 8 a step" in done
+    assert "for 2,048 tokens at a time, both answers of a pair" in done
+    assert "both answers' tokens × 49,152 words, 32,768 at a time, and their gradients" in done
+    assert "no second copy of it. Its logits (" in done
+    told = json.loads(plan("smollm2-135m", "--pairs", "--length", "128", "--gpu", "24", "--json").output)
+    assert told["work"]["pairs"] is True
+    assert 0 < told["reference_pass_bytes"] <= told["bytes"]["logits"]
+    chats = json.loads(plan("smollm2-135m", "--length", "128", "--gpu", "24", "--json").output)
+    assert told["total_gb"] > chats["total_gb"]
+    assert chats["reference_pass_bytes"] is None
+
+
 def test_this_machine_is_meant_where_no_gpu_is_named() -> None:
     assert "this machine" in plan("smollm2-135m").output
 
@@ -61,6 +75,7 @@ def test_this_machine_is_meant_where_no_gpu_is_named() -> None:
         (("smollm2-135m", "--length", "1000000"), "Invalid value for '--length'"),
         (("smollm2-135m", "--batch", "0"), "Invalid value for '--batch'"),
         (("smollm2-135m", "--method", "dora"), "Invalid value for '--method'"),
+        (("smollm2-135m", "--pairs", "--method", "full"), "Pairs are trained with LoRA"),
         (("gemma-3-1b", "--gpu", "potato"), "I know no GPU 'potato'"),
     ],
 )

@@ -11,7 +11,9 @@ import pytest
 from bot.demo.cast import ANA, BEN
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import measuring, tuned_curves
-from bot.workflows.jobs import MAX_CREATES, SETTLE_S
+from bot.workflows.jobs import LOOK_AGAIN_S, MAX_CREATES, SETTLE_S
+from bot.workflows.measuring.curve_step import DOUBT_LOOK_S, DOUBT_S
+from bot.workflows.measuring.sizes import GIVE_UP_UNSEEN_S
 from storage.records import Measurement
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import CHAT, HELD, measurement, until, until_asked
@@ -168,7 +170,8 @@ def test_a_lost_answer_to_a_create_makes_no_second_job(world: World, fault: Faul
     only_three_jobs(world)
 
 
-def test_too_many_creates_without_an_answer_count_as_paid(world: World) -> None:
+def in_doubt(world: World) -> int:
+    """The first size's create stayed without an answer too often; the most that it could cost."""
     world.seed_dataset()
     world.company.fail(f"POST {JOBS}", NOTHING_BUT_500, MAX_CREATES)
     agreed(world)
@@ -177,9 +180,49 @@ def test_too_many_creates_without_an_answer_count_as_paid(world: World) -> None:
     for number in range(1, MAX_CREATES + 1):
         world.until(lambda n=number: world.company.count(f"POST {JOBS}") == n, "a create")  # type: ignore[misc]
         world.pass_time(SETTLE_S)
-    failed = until(world, "failed")
-    assert failed.actual_micros == plan.sizes[0].most_micros
-    assert f"without a clear answer {MAX_CREATES} times" in world.said("Learning curve m1 failed")
+    world.until(lambda: "Looking again" in (progress(world).note or ""), "the doubt")
+    world.send()
+    assert f"without a clear answer {MAX_CREATES} times" in world.said("Cancel gives it up")
+    return plan.sizes[0].most_micros
+
+
+def test_a_doubt_that_lasts_a_day_counts_as_paid(world: World) -> None:
+    most = in_doubt(world)
+    world.pass_time(DOUBT_S / 2)
+    world.tick()
+    assert measurement(world).state == "running"
+    world.pass_time(DOUBT_S)
+    assert until(world, "failed").actual_micros == most
+    assert "stayed in doubt" in world.said("Learning curve m1 failed", "counts as spent")
+
+
+def test_a_doubt_that_is_given_up_counts_as_paid_unless_surely_nothing_is_there(world: World) -> None:
+    in_doubt(world)
+    world.click(ANA, measuring.CANCEL)
+    assert until(world, "cancelled").actual_micros == 0
+    assert world.jobs() == 0
+
+
+def test_a_doubt_where_nobody_can_look_is_given_up_after_an_hour_and_counts_as_paid(world: World) -> None:
+    most = in_doubt(world)
+    world.company.fail(f"GET {JOBS}", NOT_AVAILABLE, 1_000)
+    world.click(ANA, measuring.CANCEL)
+    world.pass_time(GIVE_UP_UNSEEN_S)
+    assert until(world, "cancelled").actual_micros == most
+    assert f"Cancelled by <@{ANA.id}>" in world.said("Learning curve m1 was cancelled", "stayed in doubt")
+
+
+def test_a_job_that_shows_up_in_a_doubt_is_taken_over(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    agreed(world)
+    until_size(world, 0, "creating")
+    world.company.fail(f"GET {JOBS}", NOT_AVAILABLE)
+    world.pass_time(LOOK_AGAIN_S)
+    world.until(lambda: "Looking again" in (progress(world).note or ""), "the doubt")
+    world.pass_time(DOUBT_LOOK_S)
+    until(world, "done")
+    only_three_jobs(world)
 
 
 def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None:

@@ -299,6 +299,21 @@ def test_a_rule_that_came_before_the_approval_stops_it(world: World) -> None:
     assert world.run().state == "awaiting_approval"
 
 
+def test_the_form_of_a_measurement_takes_the_reason_where_a_rule_is_soft(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=rule("soft", "local") + PRICES))
+    world.seed_dataset()
+    assert world.type("/finetune baseline") == ""
+    answers = {"dataset": "tickets", "models": [ACME.partition("=")[2]], "rungs": ["zero"]}
+    refused = world.slack.submit_modal(ANA.id, answers)
+    assert "doesn't let this data go to acme" in refused.errors["dataset"]
+    assert (
+        "at least 3 words" in world.slack.submit_modal(ANA.id, {**answers, "because": "ok"}).errors["because"]
+    )
+    assert world.slack.submit_modal(ANA.id, {**answers, "because": "the customers agreed, ticket 12"}).closed
+    world.send()
+    assert world.said("m1: ", "Set aside because: the customers agreed, ticket 12")
+
+
 def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("soft", "local") + PRICES))
     world.seed_dataset()

@@ -18,7 +18,7 @@ from typing import Any
 from bot.app import Service
 from bot.demo.cast import ANA, BEN
 from bot.settings import load_settings
-from bot.workflows import approving, runs
+from bot.workflows import approving, promoting, runs
 from bot.workflows.reconcile import reconcile
 from tests.chaos.life import InTheTick
 
@@ -87,7 +87,12 @@ def _cancel(service: Service) -> None:
     tick(service)
 
 
-ACTS: dict[str, Act] = {"tick": tick, "approve": _approve, "cancel": _cancel}
+def _promote(service: Service) -> None:
+    promoting.promote_run(service.desk, service.store.runs.newest(1)[0].id, BEN.id)
+    tick(service)
+
+
+ACTS: dict[str, Act] = {"tick": tick, "approve": _approve, "cancel": _cancel, "promote": _promote}
 
 
 def _service(config: str, environment: dict[str, str], now: float | list[float]) -> Service:

@@ -35,6 +35,7 @@ REMEMBERED = {
     "cards": "name",
     "audit": "who, action, subject",
     "models": "name, state",
+    "promotions": "id, model, ended_at IS NULL, carried_at IS NOT NULL, tries",
     "answers": "run_id, arm, row",
 }
 OF_SLACK = (
@@ -53,15 +54,17 @@ OF_SLACK = (
 @dataclass(frozen=True)
 class Step:
     """`prepare` brings a world to where the step begins. Afterwards the provider has `jobs` that are not cancelled,
-    and `created` in all; `results` says whether the result must stand in the channel. Those that
-    are `is_quick` are among the default tests."""
+    and `created` in all; `results` says whether the result must stand in the channel, `promoted` whether the model is
+    in use, with its card, and the provider's alias stands for it. Those that are `is_quick` are among the default
+    tests."""
 
     name: str
     prepare: Callable[[World], object]
-    act: Literal["tick", "approve", "cancel"] = "tick"
+    act: Literal["tick", "approve", "cancel", "promote"] = "tick"
     jobs: int = 1
     created: int = 1
     results: bool = False
+    promoted: bool = False
     is_quick: bool = False
 
 
@@ -128,6 +131,13 @@ def _answered(world: World) -> None:
     world.until(lambda: len(answers(1, "tuned")) == len(answers(1, "base")) == 18, "all answers")
 
 
+def _done(world: World) -> None:
+    world.abilities += ', "aliases"'
+    world.restart()
+    world.start_approved()
+    world.until_state("done")
+
+
 STEPS = (
     Step("approve", _asked, act="approve"),
     Step("create", _approved, is_quick=True),
@@ -140,6 +150,7 @@ STEPS = (
     Step("judge and post the result", _answered, results=True),
     Step("cancel a job that trains", _training, act="cancel", jobs=0),
     Step("cancel before the create", _approved, act="cancel", jobs=0, created=0),
+    Step("put a model to work", _done, act="promote", results=True, promoted=True, is_quick=True),
 )
 
 
@@ -157,7 +168,8 @@ class Sweep:
         config = (world.folder / "finetune.toml").read_text(encoding="utf-8")
         self._config = world.folder / "swept.toml"
         self._config.write_text(config.replace('data = "data"', 'data = "swept"'), encoding="utf-8")
-        self._provider = copy.deepcopy((world.company.service.files, world.company.service.jobs))
+        service = world.company.service
+        self._provider = copy.deepcopy((service.files, service.jobs, service.aliases))
         self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in OF_SLACK}
         self._faults = copy.deepcopy(world.company._faults)
         self._judged: dict[str, str | None] = {}
@@ -215,9 +227,24 @@ class Sweep:
             f"{len(living)} live jobs, not {self._step.jobs}" if len(living) != self._step.jobs else "",
             f"{len(service.jobs)} jobs were created" if len(service.jobs) > self._step.created else "",
             "the result was not posted" if self._step.results and not posted else "",
+            self._wrong_in_use() if self._step.promoted else "",
             "" if isinstance(chain, Whole) else f"the audit log is broken: {chain.why}",
         ]
         return "; ".join(one for one in wrong if one) or None
+
+    def _wrong_in_use(self) -> str:
+        with closing(sqlite3.connect(str(self._data / "finetune.db"))) as connection:
+            standing = connection.execute(
+                "SELECT model, carried_at FROM promotions WHERE ended_at IS NULL"
+            ).fetchall()
+        cards = sum("is in use for tickets" in one.text for one in self._world.slack.messages(PRIVATE.id))
+        alias = self._world.company.service.aliases.get("team/tickets", "")
+        is_right = len(standing) == 1 and standing[0][1] and cards and alias.startswith("ft:")
+        return (
+            ""
+            if is_right
+            else f"in use are {standing}, with {cards} cards, and the alias stands for {alias!r}"
+        )
 
     def _run(self, what: str, **more: Any) -> int:
         return self._nursery.wait(self._born(what, **more))
@@ -244,7 +271,7 @@ class Sweep:
         (self._data / "files").symlink_to(self._world.folder / "data" / "files")
         shutil.copy(self._kept, self._data / "finetune.db")
         service, state = self._world.company.service, self._world.slack._state
-        service.files, service.jobs = copy.deepcopy(self._provider)
+        service.files, service.jobs, service.aliases = copy.deepcopy(self._provider)
         self._world.company._faults = copy.deepcopy(self._faults)
         with state.lock:
             for name, value in self._slack.items():
@@ -265,6 +292,7 @@ class Sweep:
         whole: Mapping[str, Any] = {
             "ours": remembered,
             "files": list(service.files),
+            "aliases": service.aliases,
             "jobs": jobs,
             "said": said,
         }

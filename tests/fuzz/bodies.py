@@ -145,7 +145,7 @@ def _looks(file_id: str, job_id: str) -> st.SearchStrategy[Call]:
     files = [f"/v1/files/{one}{end}" for one in (file_id, UNKNOWN_FILE) for end in ("", "/content")]
     ends = ("", "/events", "/checkpoints", "/cancel", "/pause", "/resume", "/nothing")
     jobs = [f"/v1/fine_tuning/jobs/{one}{end}" for one in (job_id, UNKNOWN_JOB) for end in ends]
-    lists = ["/v1/models", "/v1/models/toy", "/v1/files", "/v1/fine_tuning/jobs"]
+    lists = ["/v1/models", "/v1/models/toy", "/v1/files", "/v1/fine_tuning/jobs", "/v1/aliases"]
     names = (
         st.sampled_from(("limit", "after", "order", "purpose", "metadata[a]", "metadata[", "metadata[]"))
         | odd_texts
@@ -162,7 +162,15 @@ def _looks(file_id: str, job_id: str) -> st.SearchStrategy[Call]:
 
 
 def _odd_paths() -> st.SearchStrategy[str]:
-    roots = ("/v1/files/", "/v1/fine_tuning/jobs/", "/v1/models/", "/v1/", "/", "/relay/x/files/")
+    roots = (
+        "/v1/files/",
+        "/v1/fine_tuning/jobs/",
+        "/v1/models/",
+        "/v1/aliases/",
+        "/v1/",
+        "/",
+        "/relay/x/files/",
+    )
     tails = st.sampled_from(
         ("..%2f..%2fetc%2fpasswd", "%00", "%ff", "a" * 3_000, "file-" + "g" * 24, "//", ";", "%2e%2e")
     )

@@ -25,7 +25,13 @@ OURS = ("job.json", "train.jsonl", "ray.json", "request.json")
 _EVENT: Json = {"created_at": 1, "level": "info", "type": "message", "message": "m", "data": {"step": 1}}
 _PATHS = (
     *("summary.json", "adapter", "adapter/x", ".adapter/x.json", "checkpoints", "checkpoints/.step-000001/a"),
-    *("checkpoints/step-000001", "checkpoints/step-000001/a", "a/checkpoints/step-000001", "tensorboard/a"),
+    *(
+        "checkpoints/step-000001",
+        "checkpoints/step-000001/a",
+        "a/checkpoints/step-000001",
+        "checkpoints/step-x1/a",
+        "tensorboard/a",
+    ),
     *(*OURS, "DONE/x", "lock", "x" * 201, "é" * 150, "/".join(["x" * 200] * 5), "..", "../x", "events.jsonl"),
 )
 
@@ -62,6 +68,7 @@ def relayed(data: Path) -> Iterator[Relayed]:
         ticket = read_ticket(data / "jobs" / job_id)
         assert ticket is not None
         yield Relayed(trainer, data, job_id, ticket.token)
+        client.fine_tuning.jobs.pause(job_id)
         client.fine_tuning.jobs.cancel(job_id)
 
 

@@ -34,11 +34,14 @@ class Case:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def make_toy(folder: Path) -> Path:
     """A Llama of 8 layers, hidden size 256, with random weights: 8 million parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("toy")
     make_tokenizer(folder)
     torch.manual_seed(1)
     config = LlamaConfig(

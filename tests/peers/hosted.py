@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif reply is not None:
             self._send(reply[0], _encoded(reply), "application/json")
 
-    do_GET = do_POST = do_DELETE = handle_any
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
     def log_message(self, *args: object) -> None:
         pass

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import unquote
 
 Reply = tuple[int, dict[str, Any] | bytes]
 Query = Mapping[str, str]
@@ -79,6 +80,8 @@ class Service:
     ignores_metadata_filter: bool = False
     list_lag_s: float = 0.0
     base64_results: bool = False
+    aliases: dict[str, str] = field(default_factory=dict)
+    """As our own trainer has them."""
     results_csv: str | None = None
     files: dict[str, StoredFile] = field(default_factory=dict)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
@@ -95,6 +98,13 @@ class Service:
                         "object": "list",
                         "data": [self._model_body(model) for model in self._served()],
                     }
+                case ("GET", "models", *name) if unquote("/".join(name)) in self._served():
+                    return 200, self._model_body(unquote("/".join(name)))
+                case ("GET", "aliases"):
+                    return 200, {"object": "list", "data": [_alias(*one) for one in self.aliases.items()]}
+                case ("PUT", "aliases", *name) if body.get("model") in self._served():
+                    self.aliases["/".join(name)] = body["model"]
+                    return 200, _alias("/".join(name), body["model"])
                 case ("POST", "files"):
                     return self._upload(body)
                 case ("GET", "files"):
@@ -330,6 +340,10 @@ class Service:
         page = rows[start:end]
         ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
         return 200, {"object": "list", "data": page, **ends, "has_more": end < len(rows)}
+
+
+def _alias(name: str, model: str) -> dict[str, Any]:
+    return {"id": name, "object": "alias", "model": model, "set_at": 1_700_000_000}
 
 
 def refusal(status: int, code: str, message: str) -> Reply:

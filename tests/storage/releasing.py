@@ -77,6 +77,13 @@ INSERT INTO words_on_doubts (id, run_id, since, choice, job_id, person, reason, 
 INSERT INTO stray_jobs (provider, job_id, key, at) VALUES ('openai', 'ftjob-9', 'ft-9', 501.0);
 INSERT INTO deliveries (id, at, body) VALUES ('event Ev2', 502.0, '{"type": "event_callback"}');
 """,
+    "m007_promotions": """
+UPDATE models SET state = 'promoted', gone_at = 601.0 WHERE name = 'tickets-1';
+INSERT INTO promotions (id, dataset, model, person, reason, channel, at, ended_at)
+    VALUES (1, 'tickets', 'tickets-1', 'U3', 'the demo is today', 'C1', 600.0, 602.0);
+INSERT INTO promotions (id, dataset, model, person, channel, at, instead_of, returns_to, trouble)
+    VALUES (2, 'tickets', 'tickets-1', 'U3', 'C1', 602.0, 1, 1, 'busy');
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

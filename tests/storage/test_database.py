@@ -188,14 +188,14 @@ def test_a_commit_that_fails_leaves_no_transaction_open(store: Store) -> None:
     database = store.database
     with pytest.raises(sqlite3.IntegrityError), database.immediate():
         database.change("PRAGMA defer_foreign_keys = ON")
-        database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0)")
+        database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0, NULL)")
     assert not database.utils.conn.in_transaction
     assert store.models() == []
 
 
 def test_a_row_cannot_point_at_nothing(store: Store) -> None:
     with pytest.raises(sqlite3.IntegrityError):
-        store.database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0)")
+        store.database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0, NULL)")
 
 
 def test_a_fresh_database_has_the_schema(store: Store) -> None:
@@ -212,6 +212,7 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
         "audit_is_append_only_delete",
         "audit_is_append_only_update",
         "freezes_are_never_forgotten",
+        "promotions_are_kept",
         "unfreezes_are_append_only_delete",
         "unfreezes_are_append_only_update",
         "voids_are_append_only_delete",
@@ -230,7 +231,7 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
     again = Store(tmp_path / "finetune.db")
     assert _schema(again) == schema
     assert [entry.who for entry in again.audit.entries()] == ["U1"]
-    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 6
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 7
     again.close()
 
 

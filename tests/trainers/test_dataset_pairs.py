@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli.checking import check
+from tests.trainers.test_sizing_timing import MACHINE
 from trainers.dataset.pairs import look_at_pairs
 
 
@@ -95,6 +96,24 @@ def test_finetune_check_says_what_pairs_are_and_how_they_are_trained(tmp_path: P
         "They can be used. Pairs are trained through our own trainer's API, with the method dpo"
         in told.output
     )
+
+
+def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml = '[trainer.models]\nours = "HuggingFaceTB/SmolLM2-135M-Instruct"\n'
+    (tmp_path / "finetune.toml").write_text(toml)
+    file = written(tmp_path, *GOOD)
+    assert "Training them" not in checked(file).output
+    before = checked(file, "--target", "ours").output
+    assert "Training them on HuggingFaceTB/SmolLM2-135M-Instruct here: fits, about " in before
+    assert "finetune calibrate measures how fast this machine is" in before
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "calibration.json").write_text(MACHINE.to_json())
+    assert "if nothing else runs" in checked(file, "--target", "ours").output
+    raw = json.loads(checked(file, "--target", "ours", "--json").output)
+    assert raw["takes"]["minutes"] > 0.2
 
 
 @pytest.mark.parametrize(

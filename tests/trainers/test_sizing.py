@@ -18,6 +18,8 @@ from trainers.sizing.memory import (
     if_experts_were_quantised,
     loaded_parameters,
     memory_of,
+    reference_pass,
+    tokens_at_a_time,
     trainable_parameters,
 )
 
@@ -167,3 +169,38 @@ def gpu(text: str) -> Machine:
 
 def test_the_total_leaves_out_the_program_itself() -> None:
     assert Memory(1, 2, 3, 4, 5, 6, 7, 1000).total == 28
+
+
+PAIRS = replace(WORK, length=100, batch=8, answer=20, pairs=True)
+
+
+def test_of_a_pair_both_answers_are_computed_up_to_the_engines_limit() -> None:
+    assert tokens_at_a_time(PAIRS, CPU) == 3 * 2 * 100
+    assert tokens_at_a_time(replace(PAIRS, length=500), CPU) == 1000
+    assert tokens_at_a_time(PAIRS, GPU) == 8 * 2 * 100
+
+
+def test_trls_head_looks_at_every_token_on_a_cpu_and_at_the_answers_on_a_gpu() -> None:
+    smol = model("smollm2-135m")
+    places, tile = 6 * 99, 32768
+    assert memory_of(smol, PAIRS, CPU).logits == places * tile * (4 + 29) + places * 576 * (4 + 4)
+    answers = 16 * 20
+    assert memory_of(smol, PAIRS, GPU).logits == answers * tile * 2 + answers * 576 * (2 + 4)
+    assert memory_of(smol, replace(PAIRS, length=4000, answer=4000), GPU).logits == (
+        4096 * tile * 2 + 8000 * 576 * (2 + 4)
+    )
+
+
+def test_the_reference_has_no_weights_and_its_logits_are_never_the_peak() -> None:
+    for name in ("smollm2-135m", "mistral-7b"):
+        for place in (CPU, GPU, Place("cpu", 2)):
+            found = memory_of(model(name), PAIRS, place)
+            assert found.weights == memory_of(model(name), replace(PAIRS, pairs=False), place).weights
+            assert 0 < reference_pass(model(name), PAIRS, place) <= found.logits
+
+
+def test_a_pair_keeps_what_two_rows_alone_keep_and_keys_and_values_for_every_head() -> None:
+    smol, one = model("smollm2-135m"), replace(PAIRS, batch=1)
+    chat = memory_of(smol, replace(one, pairs=False), CPU).activations
+    repeated = 2 * 4 * (smol.queries - smol.keys) + 4 * 100  # and the mask
+    assert memory_of(smol, one, CPU).activations == 2 * chat + 2 * smol.layers * 100 * repeated

@@ -13,9 +13,11 @@ from trainers.sizing.architecture import Architecture
 from trainers.sizing.timing import (
     Calibration,
     NoCalibration,
+    PairRows,
     Rows,
     operations,
     pack_seconds,
+    pair_seconds,
     read_calibration,
     seconds,
 )
@@ -31,8 +33,10 @@ MACHINE = Calibration(
     parameter_s=1e-9,
     startup_s=10,
     load=0.1,
-    peaks={"float32": 1e11},
+    peaks={"float32": 1e11, "bfloat16": 4e11},
     measured_at=1_795_000_000.0,
+    word_s=2e-9,
+    trl_s=3,
 )
 ROWS = Rows(count=80, tokens=60, batch=8, epochs=2, shared=20, answer=2)
 
@@ -73,6 +77,35 @@ def test_rows_beyond_the_engines_limit_take_more_packs() -> None:
     smol = model("smollm2-135m")
     short, long = replace(ROWS, tokens=90), replace(ROWS, tokens=200)
     assert seconds(smol, long, MACHINE) > 2 * seconds(smol, short, MACHINE) - 10
+
+
+def test_pairs_take_policy_reference_and_trls_head_at_every_token() -> None:
+    smol = model("smollm2-135m")
+    pairs = PairRows(count=16, longer=90, padded=96, batch=8, epochs=2)
+    tokens = 4 * 2 * 96  # 8 pairs in parts of 4
+    layers = 1.5 * 30 * (0.002 + 9 * 2 * tokens * 96 * 3e-9)
+    work = tokens * (operations(smol, 16) + operations(smol, 0) / 2) / 1e11
+    head = tokens * 49152 * (2e-9 + 576 * (6 / 4e11 + 2 / 1e11))
+    a_step = 2 * (layers + work + head) + smol.lora_parameters(16) * 1e-9
+    assert pair_seconds(smol, pairs, MACHINE) == pytest.approx(10 + 3 + 4 * a_step)
+    gpu = replace(MACHINE, device="cuda")
+    few, many = (pair_seconds(smol, replace(pairs, answer=answer), gpu) for answer in (1, 90))
+    assert few is not None
+    assert many is not None
+    assert few < many
+
+
+def test_a_file_from_before_pairs_were_measured_holds_for_chats_alone(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    old = {
+        name: one for name, one in json.loads(MACHINE.to_json()).items() if name not in ("word_s", "trl_s")
+    }
+    file.write_text(json.dumps(old))
+    machine = read_calibration(file)
+    assert machine is not None
+    smol = model("smollm2-135m")
+    assert seconds(smol, ROWS, machine) == seconds(smol, ROWS, MACHINE)
+    assert pair_seconds(smol, PairRows(16, 90, 96, 8, 1), machine) is None
 
 
 def test_what_was_kept_is_read_again(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ from bot.views.status import Status
 from storage.freezes import Freeze
 from storage.ledger import Held
 from storage.records import Waiver
-from tests.views import curve_cards, doubt_cards, made, measured, sweep_cards
+from tests.views import curve_cards, doubt_cards, made, measured, promotion_cards, sweep_cards
 from tests.views.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.measuring.reading import HOW_READ
@@ -309,6 +309,7 @@ def _runs() -> dict[str, Message]:
         "run-list-empty": runs.listing([]),
         "status": status.card(Status(looks[:2], _looks()[:7], [made.look("done"), *_looks()[7:]])),
         "status-of-measurements": status.card(Status([], _looks()[:1], [])),
+        "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
         "status-nothing-open": status.card(Status([], [], [made.look("done")])),
         "status-frozen": status.card(Status(looks[:1], [], [], FROZEN, ["U2"])),
         "budget": budgets.card(MONTH),
@@ -394,6 +395,7 @@ def _views() -> dict[str, Json]:
                 made.BUDGET,
             )
         ),
+        "home-in-use": home.page(Overview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())),
         "home-empty": home.page(Overview([], [], [], made.NO_BUDGET)),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
@@ -403,6 +405,9 @@ def _views() -> dict[str, Json]:
         "form-estimate-of-one": estimate_form.form("C0TICKETS", Choices(["tickets", "faq"], [TARGET]), "faq"),
         "form-baseline": measuring.form(
             "C0TICKETS", measuring.Choices(["tickets", "faq"], [TARGET, "openai/gpt-4o-mini"], "faq")
+        ),
+        "form-baseline-with-rules": measuring.form(
+            "C0TICKETS", measuring.Choices(["tickets"], [TARGET], may_overrule=True)
         ),
         "form-baseline-without-models": measuring.form("C0TICKETS", measuring.Choices(["tickets"], [])),
         "form-knowledge": documents.form("C0TICKETS", "tickets"),
@@ -422,6 +427,7 @@ def messages() -> dict[str, Message]:
         **curve_cards.cards(),
         **sweep_cards.cards(),
         **doubt_cards.cards(),
+        **promotion_cards.cards(),
         **_others(),
     }
     return {**about_data, **_plans(), **_runs(), **_results(), **_models()}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bot.decisions.budget import Budget
+from bot.decisions.promoting import Against, Proof, doubts
 from bot.decisions.verdict.advice import Reason, Verdict
 from bot.measured import ArmProgress, LadderProgress
 from bot.results import ChangedRow
@@ -30,6 +31,7 @@ from bot.views import (
     plans,
     preferences,
     prices,
+    promoting,
     results,
     runs,
     status,
@@ -41,9 +43,10 @@ from bot.views.datasets import Best, Listed
 from bot.views.estimate_form import Choices
 from bot.views.home import Overview
 from bot.views.measurements import LadderLook
+from bot.views.models import Shelved
 from bot.views.status import Status
 from storage.records import AuditEntry
-from tests.views import curve_cards, made, measured
+from tests.views import curve_cards, made, measured, promotion_cards
 from tests.views.cards import many_labels
 from tests.views.made import ANA, BEN, CLEO, NOW
 from tests.views.voice import mrkdwn, texts
@@ -228,6 +231,7 @@ def _about_runs(text: str) -> dict[str, Any]:
         "runs": runs.listing([look] * 100),
         "status": status.card(Status([look] * 100, [measuring_] * 100, [measuring_, look] * 100)),
         "result": results.card(made.run("done"), plan, made.result()),
+        **_promoted(text),
         "changed": results.changed(rows),
         "asking": models.thinking(Tried(text).ask),
         "answered": models.answered(Tried(text)),
@@ -235,6 +239,26 @@ def _about_runs(text: str) -> dict[str, Any]:
         "home": home.page(
             Overview([look] * 100, [look, measuring_] * 100, [rejected, measuring_] * 100, budget)
         ),
+    }
+
+
+def _promoted(text: str) -> dict[str, Any]:
+    held = Against(text, 0.5, 0.1, -0.1, 0.3, 200)
+    proof = Proof(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
+    promotion = replace(promotion_cards.STANDING, reason=text[:500], trouble=text)
+    seen = replace(
+        promotion_cards.SEEN, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
+    )
+    model = replace(promotion_cards.MODEL, provider=text)
+    shelved = Shelved(model, text[:300], 10**6, text, promotion_cards.RUNG, promotion)
+    return {
+        "promoted": promoting.card(seen),
+        "promoted, hosted": promoting.card(replace(seen, has_alias=False)),
+        "not promoted": general.sentence(promoting.refused(model, proof, doubts(proof))),
+        "models": models.listing([shelved] * 200),
+        "models in use": status.card(Status([], [], [], in_use=[shelved] * 200)),
+        "lost": promoting.lost(model, "tickets", text),
+        "strayed": promoting.strayed("tickets", model, text[:300], text),
     }
 
 

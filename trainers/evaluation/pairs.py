@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainers.evaluation.shares import Interval, wilson
+from trainers.evaluation.shares import Interval, wilson, wilson_of_share
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def paired_interval(both: int, gained: int, lost: int, neither: int, level: floa
     """For (gained - lost) / n: Newcombe's square-and-add interval with the correlation of the pairs.
 
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on
-    paired data, Statistics in Medicine 17 (1998) 2635-2650, method 10.
+    paired data, Statistics in Medicine 17 (1998) 2635-2650, method 10. Without scipy, for the bot's own process.
     """
     n = both + gained + lost + neither
     tuned, base = (both + gained) / n, (both + lost) / n
-    t = wilson(both + gained, n, level)
-    b = wilson(both + lost, n, level)
+    t = wilson_of_share(tuned, n, level)
+    b = wilson_of_share(base, n, level)
     phi = _correlation(both, gained, lost, neither)
     below = _root(tuned - t.low, b.high - base, phi)
     above = _root(t.high - tuned, base - b.low, phi)

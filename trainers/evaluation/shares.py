@@ -1,9 +1,10 @@
-"""One arm: how sure is a share of so many rows? scipy is imported at use: it takes about half a second."""
+"""One arm: how sure is a share of so many rows? scipy is imported where it is used: it takes about half a second."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,9 @@ def reaches(bar: float, correct: int, n: int) -> bool:
 def wilson_of_share(share: float, n: int, level: float = 0.95) -> Interval:
     """As `wilson`, also where rows are right in part. Then it is too wide, never too narrow: of all scores from
     0 to 1 with one mean, those of 0 and 1 alone vary most. ValueError for n = 0."""
-    from scipy.stats import norm
-
     if n == 0:
         raise ValueError("an interval for a share of 0 rows: there is nothing to say")
-    z = float(norm.ppf((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return Interval(max(middle - half, 0.0), min(middle + half, 1.0))

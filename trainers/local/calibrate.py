@@ -2,7 +2,8 @@
 
 Packs of several lengths, of short and of long rows, go forward and backward through a Llama of a few layers, as wide as
 SmolLM2-135M, by the engine's own parts; the packs take turns, so that other work on the machine slows all alike. Then
-the three unknowns of trainers/sizing/timing.py are fitted. Each turn writes a line of progress to standard error.
+the three unknowns of trainers/sizing/timing.py are fitted. TRL's head, which preference pairs go through, is measured
+by itself. Each turn writes a line of progress to standard error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 STARTED = time.perf_counter()
@@ -27,11 +29,13 @@ from trainers.local.spool import LoraSettings  # noqa: E402
 from trainers.local.training.base import add_lora, best_attention  # noqa: E402
 from trainers.local.training.data import Row  # noqa: E402
 from trainers.local.training.devices import best_device, best_dtype  # noqa: E402
+from trainers.local.training.liger import choose_kernels  # noqa: E402
 from trainers.local.training.packing import Abilities, measure, pack_rows  # noqa: E402
 from trainers.local.training.row_attention import BY_ROWS  # noqa: E402
 from trainers.sizing.architecture import Architecture  # noqa: E402
 from trainers.sizing.configs import Unsized, read_config  # noqa: E402
-from trainers.sizing.timing import Calibration, operations  # noqa: E402
+from trainers.sizing.pairs import TILE_WORDS  # noqa: E402
+from trainers.sizing.timing import Calibration, head_products_s, operations  # noqa: E402
 
 Clock = Callable[[], float]
 LAYERS, RANK, LEARNT = 6, 16, 2
@@ -40,6 +44,8 @@ CPU_PACKS: tuple[Lengths, ...] = ((128, 64), (256, 64), (448, 64), (704, 64), (7
 GPU_PACKS: tuple[Lengths, ...] = ((512, 512), (2048, 2048), (8192, 8192))
 CPU_LONG, GPU_LONG = 1280, 16384  # one row
 PEAK_SIDE = 1024
+HEAD_PLACES, HEAD_WIDTH = 256, 576
+TOLD = ("log_probs", "entropy", "mean_logits", "is_top1")  # what DPOTrainer asks its head for
 
 
 @click.command()
@@ -70,7 +76,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     shape = trainees[packs[0]].shape
     layer_s, an_operation, pair_s = _fitted(shape, {each: times[each] for each in packs})
     rest = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
-    return Calibration(
+    found = Calibration(
         device=device.type,
         number=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -84,6 +90,10 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         peaks=peaks,
         measured_at=time.time(),
     )
+    trl_s = _timed(_import_trl, device, clock)  # before the head, which imports much of it
+    head_s = _head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
+    word_s = max(0.0, head_s - head_products_s(HEAD_WIDTH, found))
+    return replace(found, word_s=word_s, trl_s=trl_s)
 
 
 class _Trainee:
@@ -102,7 +112,9 @@ class _Trainee:
         )
         config._attn_implementation = best_attention(device)
         base: Any = LlamaForCausalLM(config)
-        self._model = add_lora(base.to(device, dtype), LoraSettings(lora_r=RANK))
+        base.to(device, dtype)
+        choose_kernels(base, device)
+        self._model = add_lora(base, LoraSettings(lora_r=RANK))
         learnt = [one for one in self._model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
         by_rows = base.config._attn_implementation == BY_ROWS
@@ -168,6 +180,39 @@ def _peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
     a = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
     best = min(_timed(lambda: a @ a, device, clock) for _ in range(8))
     return 2 * PEAK_SIDE**3 / best
+
+
+def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
+    """Seconds of TRL's head over one tile of words: for the policy, for the reference, and on the way back; the best of
+    a few."""
+    from trl.kernels.chunked_logprob import (
+        ChunkedLogProbFunction,
+    )  # here: a training on chats doesn't import it
+
+    states = torch.randn(HEAD_PLACES, HEAD_WIDTH, device=device, dtype=dtype)
+    spread = (
+        HEAD_WIDTH**-0.5
+    )  # logits of about 1: those of 24 underflow, which takes a CPU three times as long
+    weight = (torch.randn(TILE_WORDS, HEAD_WIDTH, device=device) * spread).to(dtype)
+    targets = torch.zeros(HEAD_PLACES, device=device, dtype=torch.long)
+
+    def answered(given: torch.Tensor) -> Any:
+        told: Any = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
+            given, weight, None, targets, 1.0, TILE_WORDS, None, 1.0, TOLD
+        )
+        return told[0].sum()
+
+    def policy_and_reference() -> None:
+        with torch.no_grad():
+            answered(states)
+        answered(states.detach().requires_grad_()).backward()
+
+    return min(_timed(policy_and_reference, device, clock) for _ in range(4))
+
+
+def _import_trl() -> None:
+    """What a training on pairs imports beyond one on chats."""
+    import trainers.local.training.dpo  # noqa: F401
 
 
 def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:

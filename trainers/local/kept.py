@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 STATE = "state.pt"
-CHECKPOINTS = ("checkpoints/step-*[0-9]", "arms/*/checkpoints/step-*[0-9]")
+CHECKPOINTS = ("checkpoints/step-*", "arms/*/checkpoints/step-*")
+NAME = re.compile(r"step-[0-9]+")
 
 
 def steps_kept(folder: Path) -> int:
     """0 where there is no checkpoint."""
     newest: dict[Path, int] = defaultdict(int)
-    for pattern in CHECKPOINTS:
-        for path in folder.glob(pattern):
-            newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
+    for path in _checkpoints(folder):
+        newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
     return sum(newest.values())
 
 
 def shed(folder: Path) -> None:
     """Of a job that has ended: optimizer and random states, two thirds of a checkpoint, are for going on only."""
-    for pattern in CHECKPOINTS:
-        for checkpoint in folder.glob(pattern):
-            (checkpoint / STATE).unlink(missing_ok=True)
+    for checkpoint in _checkpoints(folder):
+        (checkpoint / STATE).unlink(missing_ok=True)
+
+
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    found = (path for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    return (path for path in found if NAME.fullmatch(path.name) and path.is_dir())
 
 
 def pause_sentence(folder: Path) -> str:

@@ -32,6 +32,9 @@ class Models:
         self._jobs = jobs
         self._started = int(time.time())
 
+    def is_base(self, name: str) -> bool:
+        return name in self._bases
+
     def all(self) -> list[Model]:
         """Base models, then tuned ones, newest first. Checkpoints are listed with their jobs."""
         bases = [Model(name, self._started, "local") for name in self._bases]

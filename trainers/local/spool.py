@@ -4,6 +4,7 @@ jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
   tuned/            the adapter that the training goes on from, where the job names a tuned model; by the server
   base.json         {"fingerprint"} of the base model's weights
+  kernels.json      {"kernels", "why"} on CUDA: "liger 0.8.0", or "PyTorch" and why not Liger's
   lock              flock'ed by the training process for its life
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
   progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename

@@ -12,7 +12,8 @@ k all keys, H heads, T tokens computed at a time:
     e·r               for each matrix that LoRA stands beside
 
 With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of the above (Chen et al. 2016,
-Training Deep Nets with Sublinear Memory Cost, §3).
+Training Deep Nets with Sublinear Memory Cost, §3). Of preference pairs both answers stand there at once, and attention
+and head are TRL's: pairs.py has these.
 
 Measured constants, each from peaks of resident memory in processes of their own (2 cores, torch 2.13, SmolLM2-135M
 and random Llamas of 8 and 30 layers, 95 to 1,000 tokens, float32 and bfloat16): FIXED_CPU, KEPT_BY_ALLOCATOR and
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from trainers.sizing.architecture import Architecture
+from trainers.sizing.pairs import head_of_the_reference, head_on_the_way_back, padded_attention
 
 Method = Literal["lora", "qlora", "8bit", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -63,6 +65,8 @@ class Work:
 
     `shared`: the first tokens that all rows have in common are computed once for all rows at a time.
     `checkpoints`: activations are computed again while going backward instead of kept.
+    `pairs`: preference pairs by DPO: `batch` pairs a step, each as long as its prompt with the longer answer; nothing
+    is shared.
     """
 
     method: Method
@@ -72,6 +76,7 @@ class Work:
     answer: int = 32
     shared: int = 0
     checkpoints: bool = False
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,23 @@ def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
 
 
 def tokens_at_a_time(work: Work, place: Place) -> int:
-    """Rows are laid one after the other up to the engine's limit; a longer row stands alone."""
+    """Rows are laid one after the other up to the engine's limit; a longer row stands alone. Of a pair both answers
+    are computed, each behind the prompt and padded to the longest."""
     rows = rows_at_a_time(work, place)
-    return rows * work.length - (rows - 1) * work.shared
+    return 2 * rows * work.length if work.pairs else rows * work.length - (rows - 1) * work.shared
 
 
 def rows_at_a_time(work: Work, place: Place) -> int:
+    """Or pairs: trainers/local/training/pairs.py fills parts with as many tokens."""
+    if work.pairs:
+        return max(1, min(work.batch, place.tokens_at_a_time // (2 * work.length)))
     return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
+
+
+def reference_pass(model: Architecture, work: Work, place: Place) -> int:
+    """Bytes for logits while the reference answers pairs, before the peak and not part of it."""
+    places = _places_of_the_head(work, place)
+    return head_of_the_reference(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
@@ -191,6 +206,8 @@ def _feed_forward(model: Architecture, e: int) -> int:
 
 def _attention(model: Architecture, work: Work, place: Place) -> int:
     e = place.number_bytes
+    if work.pairs:
+        return padded_attention(model, work.length, e)
     if not _goes_by_rows(work, place):
         return 2 * e * (model.queries + model.keys) + 4 * model.heads
     seen = model.keys * work.length // (work.length - work.shared)
@@ -199,14 +216,23 @@ def _attention(model: Architecture, work: Work, place: Place) -> int:
 
 def _goes_by_rows(work: Work, place: Place) -> bool:
     """As trainers/local/training/row_attention.py has it, which keeps the weights of pairs."""
-    return place.kind == "cpu" and rows_at_a_time(work, place) > 1
+    return place.kind == "cpu" and not work.pairs and rows_at_a_time(work, place) > 1
 
 
 def _logits(model: Architecture, work: Work, place: Place) -> int:
     """At learnt places only: in the model's format, its log-softmax in float32, and that one's gradient."""
+    if work.pairs:
+        places = _places_of_the_head(work, place)
+        return head_on_the_way_back(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
     learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
     narrow = place.number_bytes if place.number_bytes < FULL_PRECISION else 0
     return learnt * model.vocab * (narrow + 2 * FULL_PRECISION)
+
+
+def _places_of_the_head(work: Work, place: Place) -> int:
+    """Where TRL computes what all words get: see pairs.py."""
+    rows = 2 * rows_at_a_time(work, place)
+    return rows * (min(work.answer, work.length) if place.kind == "gpu" else work.length - 1)
 
 
 def _overhead(model: Architecture, work: Work, place: Place, activations: int) -> int:

@@ -9,6 +9,15 @@ A row that is alone, and all of a pack on a GPU, takes T²·H·pair with another
 (Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) a matrix. The three
 are fitted to times measured on this machine, so they hold what a formula leaves out: memory traffic, Python.
 
+Of preference pairs T tokens, both answers of each pair padded alike, go through a layer for the policy, and forward
+alone for the reference (half of it); attention under a mask computes all pairs of tokens, not those before each only.
+TRL's head (pairs.py) at N places and V words takes
+
+    N·V·word + 6·N·V·h / peak + 2·N·V·h / float32's peak
+
+three products forward, for the reference, and again on the way back, and one in float32; `word` is what its passes over
+the logits take, measured.
+
 Other work on the machine is in neither: with two busy programs on two cores a training takes twice as long.
 """
 
@@ -25,6 +34,9 @@ from trainers.sizing.architecture import Architecture
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 FILE = "calibration.json"
+LATER = ("word_s", "trl_s")  # not in a file from before
+FORWARD = 0.5  # of forward and backward, where weights are frozen
+MASKED = 2.0  # pairs of tokens under a mask, for each before one another
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,8 @@ class Calibration:
     """`speed` in operations a second; `layer_s` a layer and pack; `pair_s` a head and pair of tokens where attention
     goes by rows, `long_pair_s` elsewhere (fused); `parameter_s` of the optimizer; `startup_s` from the start of
     the process to a model that can learn. `peaks`: products of square matrices, operations a second by number format.
-    `load`: processes that were at work beside, a core, while it was measured."""
+    `load`: processes that were at work beside, a core, while it was measured. `word_s` a place and word of TRL's head
+    beyond its products, `trl_s` for importing TRL; None in a file from before these were measured."""
 
     device: str
     number: str
@@ -46,6 +59,8 @@ class Calibration:
     load: float
     peaks: Mapping[str, float]
     measured_at: float
+    word_s: float | None = None
+    trl_s: float | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -65,6 +80,20 @@ class Rows:
     rank: int = 16
 
 
+@dataclass(frozen=True)
+class PairRows:
+    """Of one epoch: `count` pairs whose prompt has `longer` tokens with the longer answer on average, `padded` where
+    each is as long as the longest of its part; `answer` of an answer. `batch` pairs a step."""
+
+    count: int
+    longer: float
+    padded: float
+    batch: int
+    epochs: int
+    answer: float = 8
+    rank: int = 16
+
+
 class NoCalibration(Exception):
     """The file is there and can't be used."""
 
@@ -73,7 +102,12 @@ def read_calibration(path: Path) -> Calibration | None:
     """None where nobody measured yet. Raises NoCalibration."""
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = Calibration(**{one.name: raw[one.name] for one in fields(Calibration)})
+        found = Calibration(
+            **{
+                one.name: raw.get(one.name) if one.name in LATER else raw[one.name]
+                for one in fields(Calibration)
+            }
+        )
         numbers = (
             found.speed,
             found.layer_s,
@@ -81,6 +115,8 @@ def read_calibration(path: Path) -> Calibration | None:
             found.long_pair_s,
             found.startup_s,
             found.parameter_s,
+            found.word_s or 0.0,
+            found.trl_s or 0.0,
         )
         if not (found.speed > 0 and all(math.isfinite(one) and one >= 0 for one in numbers)):
             raise ValueError("a speed in it is no number above 0")
@@ -98,6 +134,36 @@ def seconds(model: Architecture, rows: Rows, machine: Calibration) -> float:
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     in_a_step = rows.count * rows.epochs / steps
     return machine.startup_s + steps * _step(model, rows, in_a_step, machine)
+
+
+def pair_seconds(model: Architecture, rows: PairRows, machine: Calibration) -> float | None:
+    """Of the whole training, the start of its process included. None where TRL's part was not measured."""
+    if machine.word_s is None or machine.trl_s is None:
+        return None
+    steps = math.ceil(rows.count / rows.batch) * rows.epochs
+    in_a_step = rows.count * rows.epochs / steps
+    fit = max(1.0, min(in_a_step, _limit(machine) // (2 * rows.longer)))
+    parts = math.ceil(in_a_step / fit - 1e-9)
+    part = _pairs_at_once(model, rows, in_a_step / parts, machine, machine.word_s)
+    step = parts * part + model.lora_parameters(rows.rank) * machine.parameter_s
+    return machine.startup_s + machine.trl_s + steps * step
+
+
+def _pairs_at_once(
+    model: Architecture, rows: PairRows, count: float, machine: Calibration, word_s: float
+) -> float:
+    """Policy forward and back, reference forward, TRL's head: at every place on a CPU, at answers elsewhere."""
+    tokens = 2 * count * rows.padded
+    pairs = MASKED * tokens * rows.padded * machine.long_pair_s
+    layers = model.layers * (machine.layer_s + model.heads * pairs) * (1 + FORWARD)
+    work = tokens * (operations(model, rows.rank) + FORWARD * operations(model, 0)) / machine.speed
+    places = tokens if machine.device == "cpu" else 2 * count * rows.answer
+    return layers + work + places * model.vocab * (word_s + head_products_s(model.hidden, machine))
+
+
+def head_products_s(hidden: int, machine: Calibration) -> float:
+    """A place and word."""
+    return hidden * (6 / machine.peaks[machine.number] + 2 / machine.peaks["float32"])
 
 
 def pack_seconds(
@@ -122,10 +188,13 @@ def operations(model: Architecture, rank: int) -> float:
 
 def _step(model: Architecture, rows: Rows, in_a_step: float, machine: Calibration) -> float:
     """Rows fill packs up to the engine's limit; what they share is computed once a pack."""
-    limit = CPU_TOKENS if machine.device == "cpu" else GPU_TOKENS
-    in_a_pack = max(1.0, min(in_a_step, (limit - rows.shared) // max(rows.tokens - rows.shared, 1)))
+    in_a_pack = max(1.0, min(in_a_step, (_limit(machine) - rows.shared) // max(rows.tokens - rows.shared, 1)))
     packs = math.ceil(in_a_step / in_a_pack - 1e-9)
     in_a_pack = in_a_step / packs
     tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
     one = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
     return packs * one + model.lora_parameters(rows.rank) * machine.parameter_s
+
+
+def _limit(machine: Calibration) -> int:
+    return CPU_TOKENS if machine.device == "cpu" else GPU_TOKENS

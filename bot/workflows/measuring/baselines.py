@@ -62,7 +62,8 @@ def choices(desk: Desk) -> Choices:
         if row.name in desk.trainers
         for model in row.models
     ]
-    return Choices(list(dict.fromkeys(names)), models)
+    may_overrule = any(rule.level == "soft" for rule in desk.settings.policy.data)
+    return Choices(list(dict.fromkeys(names)), models, may_overrule=may_overrule)
 
 
 def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:

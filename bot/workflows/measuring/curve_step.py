@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from bot.decisions.actuals import NOTHING_ASKED, Asked, actual_micros
 from bot.results import Progress
 from bot.tuned_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
+from bot.views.blocks import escape
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import measurements
 from storage.records import Measurement
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
+
+DOUBT_S = 24 * 3600.0
+DOUBT_LOOK_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,27 @@ def fail(step: CurveStep, why: str) -> None:
     measurements.end(step.desk, step.measurement, "failed", why, actual_micros=step.progress.spent_micros)
 
 
-def fail_in_doubt(step: CurveStep, why: str) -> None:
-    """Money may be owed for the size at work, so all that it could cost counts as spent."""
+def _give_up(step: CurveStep, said: str) -> None:
+    by = step.measurement.cancel_asked_by
+    if by is None:
+        fail(step, said)
+        return
+    spent = step.progress.spent_micros
+    measurements.end(
+        step.desk, step.measurement, "cancelled", f"Cancelled by <@{by}>. {said}", actual_micros=spent
+    )
+
+
+def wait_in_doubt(step: CurveStep, why: str) -> None:
+    """Money may be owed for the size at work, and only a later look can tell: looked again until one does, until a
+    person gives it up, or for a day. Whoever gives up a doubt has all that the size could cost count as spent.
+
+    `why` is a sentence, unescaped."""
     most = max(step.size.spent_micros, step.planned.most_micros)
-    fail(step.with_size(replace(step.size, spent_micros=most)), why)
+    counted = f"{usd_micros(most)}, the most that this size could cost, {{}} as spent"
+    if step.is_stopped or step.desk.clock() - step.size.since > DOUBT_S:
+        said = f"{escape(why)} Whether a job ran there stayed in doubt: {counted.format('counts')}."
+        _give_up(step.with_size(replace(step.size, spent_micros=most)), said)
+        return
+    again = f"{why} Looking again every ten minutes, for a day. Cancel gives it up: {counted.format('then counts')}."
+    keep(step.noted(again), seconds=DOUBT_LOOK_S)

@@ -118,6 +118,14 @@ def _spread(rung: Rung) -> float | None:
     return math.sqrt(sum((one - rung.score) ** 2 for one in rung.scores) / max(rung.n - 1, 1))
 
 
+def tuned_rung(desk: Desk, run: Run, plan: Plan, bar: float = DEFAULT_BAR) -> Rung | None:
+    """What a run measured of its model; None where it has no result."""
+    if run.result is None:
+        return None
+    beside = RunResult.from_json(run.result).ladder
+    return beside.rung("tuned")[0] if beside else _rung(desk, run, plan, bar)
+
+
 def _rung(desk: Desk, run: Run, plan: Plan, bar: float) -> Rung | None:
     """The tuned arm of a run. A run has no macro F1 and no rows to decide: its worker did not work them out."""
     answers = desk.store.runs.answers(run.id, "tuned")

@@ -14,10 +14,12 @@ from bot.workflows import holding, jobs, uploads
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
 from bot.workflows.measuring import size_answers
-from bot.workflows.measuring.curve_step import CurveStep, fail, fail_in_doubt, keep, over
+from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over, wait_in_doubt
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
 from trainers.types import Job, JobSpec
+
+GIVE_UP_UNSEEN_S = 3600.0  # a stopped curve waits so long for a provider that can't be looked at
 
 
 def move_on(step: CurveStep) -> None:
@@ -70,7 +72,7 @@ def _create(step: CurveStep, trainer: Trainer) -> None:
         case jobs.Turned(refused):
             _refused(step, trainer, refused)
         case jobs.Stuck(why):
-            fail_in_doubt(step, why)
+            wait_in_doubt(step, why)
 
 
 def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:
@@ -114,6 +116,8 @@ def _look_for(step: CurveStep, trainer: Trainer) -> None:
     match jobs.look_for(trainer, _attempt(step), step.desk.clock()):
         case jobs.Started(job):
             _started(step, job)
+        case jobs.Later(_, note) if note and step.desk.clock() - step.size.since > GIVE_UP_UNSEEN_S:
+            wait_in_doubt(step, note)
         case jobs.Later(seconds, note):
             keep(step.noted(note), seconds=seconds)
         case None:
@@ -132,7 +136,7 @@ def _follow(step: CurveStep, trainer: Trainer) -> None:
             trainer, str(size.job_id), size.training, now, "cancel" if step.is_stopped else None
         )
     except Refused as refused:
-        fail_in_doubt(step, f"{escape(str(refused))} The job may still cost money: look there.")
+        wait_in_doubt(step, f"{refused} The job may still cost money: look there.")
         return
     except TrainerError as trouble:
         keep(step.noted(f"{trouble} The job itself goes on; asking again."), seconds=MAX_PAUSE_S / 8)

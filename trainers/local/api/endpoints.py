@@ -6,7 +6,7 @@ Methods that block on the disk are plain functions, which Starlette runs in its 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from trainers.local.aliases import Alias, Aliases
 from trainers.local.api import answers, bodies, chat, completions, embeddings
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.configs import rate_of_base
@@ -230,6 +231,7 @@ class JobEndpoints:
 @dataclass(frozen=True)
 class ModelEndpoints:
     models: Models
+    aliases: Aliases
     generator: Generator
 
     def routes(self) -> list[Route]:
@@ -242,29 +244,39 @@ class ModelEndpoints:
         ]
 
     def index(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_model_body(model) for model in self.models.all()]})
+        models = [_model_body(model) for model in self.models.all()]
+        aliases = [_alias_model_body(alias) for alias in self.aliases.all() if self.aliases.get(alias.name)]
+        return JSONResponse({"object": "list", "data": models + aliases})
 
     def retrieve(self, request: Request) -> Response:
-        return JSONResponse(_model_body(self.models.get(request.path_params["name"])))
+        name = request.path_params["name"]
+        alias = self.aliases.get(name)
+        return JSONResponse(_alias_model_body(alias) if alias else _model_body(self.models.get(name)))
 
     def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
-        self.models.delete(name)
+        self.aliases.delete_model(name)
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
     async def chat(self, request: Request) -> Response:
+        """An alias is answered with the name of the model that stands behind it."""
         order = await run_in_threadpool(chat.parse_chat, await bodies.json_object(request))
-        target = await run_in_threadpool(self.models.target, order.model)
-        return await completions.complete(request, self.generator, target, order)
+        model, target = await run_in_threadpool(self.aliases.find, order.model)
+        return await completions.complete(request, self.generator, target, replace(order, model=model))
 
     async def embeddings(self, request: Request) -> Response:
         order = embeddings.parse_embedding(await bodies.json_object(request))
-        target = await run_in_threadpool(self.models.target, order.model)
-        return await embeddings.embed(request, self.generator, target, order)
+        model, target = await run_in_threadpool(self.aliases.find, order.model)
+        return await embeddings.embed(request, self.generator, target, replace(order, model=model))
 
 
 def _model_body(model: Model) -> answers.Body:
     return {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owner}
+
+
+def _alias_model_body(alias: Alias) -> answers.Body:
+    body = {"id": alias.name, "object": "model", "created": alias.set_at, "owned_by": "local-alias"}
+    return {**body, "stands_for": alias.model}
 
 
 def _metadata_filter(request: Request) -> dict[str, str]:

@@ -14,7 +14,7 @@ from trainers.local.problems import Problem
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
-MAX_RELAY_BYTES = 16 * 1024**3  # one file of a checkpoint; no other PUT has a route
+MAX_RELAY_BYTES = 16 * 1024**3  # one file of a checkpoint
 RELAY = "/relay/"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -1,4 +1,4 @@
-"""OpenAI-shaped HTTP over the spool: files, fine-tuning jobs, models, chat completions. All else is a 404.
+"""OpenAI-shaped HTTP over the spool: files, fine-tuning jobs, models, aliases, chats. All else is a 404.
 
 Puts the parts together and answers errors. Every answer is derived from the data directory and the executor;
 training runs in child processes, generation in a thread, and no module imported here imports torch.
@@ -19,6 +19,9 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from trainers.local.aliases import FILE as ALIASES
+from trainers.local.aliases import Aliases
+from trainers.local.api.aliases import AliasEndpoints
 from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
 from trainers.local.api.relay import RelayEndpoints
@@ -66,6 +69,7 @@ def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the executor, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     models = Models(config.models, jobs)
+    aliases = Aliases(config.data / ALIASES, models)
     executor = Executor(jobs, config.slots, _place(config))
     generator = Generator(lambda: executor.is_busy)
 
@@ -80,7 +84,8 @@ def build_app(config: Config) -> Starlette:
         routes=[
             *FileEndpoints(files, jobs).routes(),
             *JobEndpoints(files, jobs, models, executor, config.data / ENGINES).routes(),
-            *ModelEndpoints(models, generator).routes(),
+            *ModelEndpoints(models, aliases, generator).routes(),
+            *AliasEndpoints(aliases).routes(),
             *(RelayEndpoints(jobs).routes() if config.has_relay else ()),
         ],
         middleware=[Middleware(Guard, key=config.key, hosts=config.hosts, has_relay=config.has_relay)],

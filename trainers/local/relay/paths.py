@@ -49,9 +49,11 @@ def complete_folders(folder: Path) -> list[str]:
 
 
 def may_come_back(path: str) -> bool:
-    """A folder of a mark's name would be taken for the mark."""
+    """A folder of a mark's name would be taken for the mark, a file of a checkpoint's for the checkpoint."""
     first = path.partition("/")[0]
-    return FILE.fullmatch(path) is not None and first not in OURS and (first == path or first not in MARKS)
+    if FOLDER.fullmatch(path) or first in OURS or (first in MARKS and first != path):
+        return False
+    return FILE.fullmatch(path) is not None
 
 
 def hidden(folder: str) -> str:

@@ -52,6 +52,7 @@ from trainers.local.training.ground import within_context
 from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal, Progress, Step
+from trainers.local.training.liger import choose_kernels, tell_kernels
 from trainers.local.training.lora import CHECKPOINT_S
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import pack_tokens
@@ -97,6 +98,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
     course = PairCourse(folder, settings, journal, validation, steps_an_epoch, checkpoint_s)
     base = load_model(job.base, device, dtype, settings.quantization)
+    kernels = choose_kernels(base, device)
     disable_dropout_in_model(base)  # the reference would answer otherwise each time; the adapter's own stays
     trainer = PairTrainer(
         model=go_on_from(folder, base, settings) if job.continues else base,
@@ -124,6 +126,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     course.begin(trainer, optimizer, position, started)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
     journal.say(f"Training {job.base_name} on preference pairs by TRL {where}")
+    tell_kernels(folder, kernels, journal)
     tell_pairs(journal, "Training", training, settings)
     if validation:
         tell_pairs(journal, "Validation", validation, settings)

@@ -23,6 +23,7 @@ from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal
 from trainers.local.training.last_layer import trim_last_layer
+from trainers.local.training.liger import choose_kernels, tell_kernels
 from trainers.local.training.packing import Abilities, abilities
 from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
 
@@ -64,12 +65,14 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
     )
     with team.one_after_the_other() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
+        kernels = choose_kernels(base, device, is_sharded=is_sharded)
         if is_sharded:
             shard_layers(base, device)
     able = abilities(base, longest)
     if able.packs and able.selects:
         able = replace(able, kept=trim_last_layer(base))
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
+    tell_kernels(folder, kernels, journal)
     tell_rows(journal, "Training", training, settings)
     if validation:
         tell_rows(journal, "Validation", validation, settings)

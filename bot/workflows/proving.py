@@ -1,0 +1,95 @@
+"""What was measured of a tuned model, gathered for whoever wants to put it to work. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bot.decisions.planning import Plan, plan_from_json
+from bot.decisions.promoting import Against, Proof, against
+from bot.results import RunResult
+from bot.views.rungs import arm_name
+from bot.workflows import datasets
+from bot.workflows.desk import Desk
+from bot.workflows.measuring import gathered
+from storage.records import Model, Run
+from trainers.dataset import read
+from trainers.measuring.values import Rung
+
+
+def prove(desk: Desk, model: Model, used: Model | None) -> Proof:
+    """`used`: what it would take the place of, or took."""
+    run, plan = _run(desk, model)
+    result = RunResult.from_json(run.result) if run.result else None
+    advice = result.advice if result else None
+    rung = gathered.tuned_rung(desk, run, plan)
+    held = [*_others(desk, run, plan, rung), *_better_siblings(desk, model, plan, rung)] if rung else []
+    return Proof(
+        rung=rung,
+        best=max(held, key=lambda one: one.score, default=None),
+        used=used.name if used else None,
+        against_used=_against(desk, plan, rung, used) if rung and used else None,
+        no_go=advice.headline if advice and advice.kind == "no_go" else None,
+        is_gone=model.gone_at is not None,
+    )
+
+
+def score(desk: Desk, model: Model) -> tuple[Plan, Rung | None]:
+    """Its run's plan and what was measured, without what it is held against."""
+    run, plan = _run(desk, model)
+    return plan, gathered.tuned_rung(desk, run, plan)
+
+
+def _run(desk: Desk, model: Model) -> tuple[Run, Plan]:
+    run = desk.store.runs.get(model.run_id)
+    if run is None:
+        raise KeyError(model.run_id)
+    return run, plan_from_json(run.plan)
+
+
+def _others(desk: Desk, run: Run, plan: Plan, tuned: Rung) -> Iterator[Against]:
+    """What else answered the same rows, counted in the same way, without tuning."""
+    base = desk.store.runs.answers(run.id, "base")
+    if tuned.scoring == "label" and len(base) == tuned.n:
+        scores = [float(one.correct) for one in base]
+        yield against(f"the untuned base, {plan.base_model}", tuned.scores, scores)
+    dataset = desk.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None or report.holdout_sha256 != plan.holdout_sha256:
+        return
+    for rung in gathered.evidence_of(desk, dataset, report, None).alternatives:
+        if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
+            yield against(arm_name(rung.arm), tuned.scores, rung.scores)
+
+
+def _better_siblings(desk: Desk, model: Model, plan: Plan, rung: Rung) -> Iterator[Against]:
+    """Tuned models that are shown to be better than this one: of two that are as good each may be used."""
+    for other in desk.store.models():
+        if other.name != model.name and other.gone_at is None:
+            _, other_plan = _run(desk, other)
+            is_alike = other_plan.holdout_sha256 == plan.holdout_sha256
+            held = _against(desk, plan, rung, other) if is_alike else None
+            if held and held.is_worse:
+                yield held
+
+
+def _against(desk: Desk, plan: Plan, rung: Rung, used: Model) -> Against | None:
+    """On the rows that both answered: a later version's holdout holds that of the one before. None without any."""
+    other_plan, other = score(desk, used)
+    if other is None or other.scoring != rung.scoring:
+        return None
+    mine, theirs = _questions(desk, plan, rung), _questions(desk, other_plan, other)
+    places = {question: place for place, question in enumerate(theirs)}
+    common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
+    if not common:
+        return None
+    return against(
+        used.name, [rung.scores[one] for one, _ in common], [other.scores[two] for _, two in common]
+    )
+
+
+def _questions(desk: Desk, plan: Plan, rung: Rung) -> list[tuple[str, str]]:
+    """Each held-out row's question and answer, in the order of the scores; empty where its file is gone."""
+    path = desk.settings.files / f"{plan.holdout_sha256}.jsonl"
+    examples = read(path, path.name).examples if path.is_file() else ()
+    asked = [(example.prompt[-1].content, example.answer) for example in examples]
+    return asked if len(asked) == rung.n else []

@@ -1,0 +1,44 @@
+"""`finetune current`: the id of the model in use alone on stdout, beside a running bot, else a sentence and a code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from bot.demo.cast import BEN
+from storage.driver import sqlite3
+from tests.bot.world import World
+
+
+def current(world: World, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        main, ["current", *arguments], env={"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    )
+
+
+def test_it_prints_the_id_of_the_model_in_use_beside_a_running_bot(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    nothing = current(world, "tickets")
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+    assert "No model is in use for tickets" in nothing.stderr
+    world.type("/finetune promote tickets-1", user=BEN)
+    said = current(world, "Tickets")
+    assert (said.exit_code, said.stdout) == (0, f"{world.store.model('tickets-1').provider_model}\n")
+    assert current(world, "faq").exit_code == 1
+
+
+def test_what_is_no_database_of_ours_or_an_older_one_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
+    result = CliRunner().invoke(main, ["current", "tickets"])
+    assert (result.exit_code, result.stdout) == (2, "") and "There is no database" in result.stderr
+    with sqlite3.connect(str(tmp_path / "old.db")) as old:
+        old.execute("CREATE TABLE audit (id INTEGER)")
+    result = CliRunner().invoke(main, ["current", "tickets", "--database", str(tmp_path / "old.db")])
+    assert result.exit_code == 2 and "no such table: promotions" in result.stderr

@@ -1,0 +1,424 @@
+"""A tuned model is put to work beside its numbers, the one before it comes back, and programs' name moves with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bot.commands import Promote
+from bot.demo.cast import ANA, BEN
+from bot.demo.workspace import Person
+from bot.results import Refusal
+from bot.workflows import carrying, promoting
+from bot.workflows.reconcile import look_after
+from tests.bot.props import tickets_csv
+from tests.bot.test_story_versions import second_csv
+from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, Rules, World, words_of
+from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, RESET
+
+MakeWorld = Callable[[Rules], World]
+
+WITH_ALIASES = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat", "aliases"'
+WHY = "because=half the price at the same quality"
+PUT = "PUT /aliases/team/tickets"
+NAMES = ("tickets-1", "tickets-2", "tickets-3")
+
+
+def trained(world: World, runs: int = 1) -> None:
+    """`runs` models that have all right, one after the other."""
+    for number in range(1, runs + 1):
+        world.start(f"{START} epochs={4 + number}")
+        world.click(BEN, "approve_plan")
+        world.until_state("done", number)
+
+
+def with_aliases(world: World, runs: int = 1) -> None:
+    world.abilities = WITH_ALIASES
+    world.restart()
+    trained(world, runs)
+
+
+def promote(world: World, model: str = "tickets-1", why: str = "", user: Person = BEN) -> None:
+    assert world.type(f"/finetune promote {model} {why}", user=user) == ""
+    world.send()
+
+
+def in_use(world: World) -> str | None:
+    standing = world.store.promotions.standing("tickets")
+    return standing.model if standing else None
+
+
+def behind_the_alias(world: World) -> str | None:
+    return world.company.service.aliases.get("team/tickets")
+
+
+def provider_model(world: World, name: str) -> str:
+    return str(world.store.model(name).provider_model)
+
+
+# By whom, beside what.
+
+
+def test_a_model_that_is_shown_to_be_better_is_put_to_work(world: World) -> None:
+    trained(world)
+    promote(world)
+    assert in_use(world) == "tickets-1"
+    card = world.said("tickets-1 is in use for tickets", f"<@{BEN.id}> put it to work.")
+    assert "100.0% (82–100%) on 18 held-out rows" in card and "Against the untuned base" in card
+    assert "Programs have to be changed" in card and f"`{provider_model(world, 'tickets-1')}`" in card
+    assert "nothing to roll back to" in card
+    (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "promote"]
+    assert entry.who == BEN.id and "tickets-1 for tickets: 100.0%" in entry.detail
+    assert "put its model to work" in world.type("/finetune audit 1")
+
+
+@pytest.mark.parametrize("person", [ANA, EVE, GUS], ids=lambda person: person.name)
+def test_only_who_is_named_promotes_and_rolls_back(world: World, person: Person) -> None:
+    trained(world)
+    assert "Only" in world.type("/finetune promote tickets-1", user=person)
+    promote(world)
+    assert "Only" in world.type("/finetune rollback tickets", user=person)
+    assert in_use(world) == "tickets-1"
+
+
+def test_an_approver_who_left_the_rules_promotes_no_more(world: World) -> None:
+    trained(world)
+    world.rules.approvers = (CLEO.id,)
+    world.restart()
+    assert f"Only an approver may do that: <@{CLEO.id}>" in world.type(
+        "/finetune promote tickets-1", user=BEN
+    )
+
+
+def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> None:
+    trained(world, 2)
+    promote(world)
+    said = world.type("/finetune promote tickets-2", user=BEN)
+    assert "not shown to be better than tickets-1: +0.0 points" in said and "because=" in said
+    assert "at least 3 words" in world.type("/finetune promote tickets-2 because=newer", user=BEN)
+    assert in_use(world) == "tickets-1"
+    promote(world, "tickets-2", WHY)
+    assert in_use(world) == "tickets-2"
+    card = world.said("tickets-2 is in use for tickets", "instead of `tickets-1`")
+    assert "half the price at the same quality" in card and "Against tickets-1, 100.0%" in card
+    assert world.said("tickets-1 was in use for tickets")
+    details = [one.detail for one in world.store.audit.entries("run 2") if one.action == "promote"]
+    assert "Because: half the price at the same quality" in details[0]
+    assert [one.state for one in map(world.store.model, NAMES[:2])] == ["retired", "promoted"]
+
+
+def test_a_model_that_was_never_measured_takes_a_reason(world: World) -> None:
+    world.start_approved()
+    world.until_state("evaluating")
+    assert "never measured" in world.type("/finetune promote tickets-1", user=BEN)
+    promote(world, why=WHY)
+    assert "It was never measured on held-out rows." in world.said("tickets-1 is in use")
+
+
+def test_what_is_not_there_is_said(world: World) -> None:
+    assert "no tuned model yet" in world.type("/finetune promote tickets-1", user=BEN)
+    assert "no tuned model yet" in world.type("/finetune models")
+    trained(world)
+    assert "Did you mean `tickets-1`?" in world.type("/finetune promote tickets-7", user=BEN)
+    assert "No model is in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
+    assert "There is no dataset `tikets`" in world.type("/finetune rollback tikets", user=BEN)
+    promote(world)
+    assert "in use for `tickets` already" in world.type("/finetune promote tickets-1", user=BEN)
+    assert "the first model in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
+
+
+# Back.
+
+
+def test_two_rollbacks_go_two_models_back(world: World) -> None:
+    trained(world, 3)
+    for name in NAMES:
+        promote(world, name, WHY)
+    for name in ("tickets-2", "tickets-1"):
+        assert world.type("/finetune rollback tickets because=it answers in French", user=CLEO) == ""
+        world.send()
+        assert in_use(world) == name
+        said = world.said(f"{name} is in use again for tickets", f"<@{CLEO.id}> rolled back from")
+        assert "it answers in French" in said
+    assert "the first model in use" in world.type("/finetune rollback tickets", user=CLEO)
+    acts = [one.action for one in world.store.audit.entries("run 2")]
+    assert acts[-4:] == ["promote", "replaced", "rolled back to", "roll back"]
+
+
+def test_the_button_rolls_back_once(world: World) -> None:
+    trained(world, 2)
+    promote(world)
+    promote(world, "tickets-2", WHY)
+    card = world.with_button("roll_back")
+    world.click(BEN, "roll_back")
+    world.slack.click(CLEO.id, PRIVATE.id, card.ts, "roll_back")
+    world.send()
+    assert in_use(world) == "tickets-1"
+    assert len(world.store.database.rows("SELECT id FROM promotions")) == 3
+    assert world.said("tickets-2 was in use for tickets") and not world.has_button("roll_back")
+
+
+def test_a_freeze_stops_a_promotion_and_no_rollback(world: World) -> None:
+    trained(world, 2)
+    promote(world)
+    promote(world, "tickets-2", WHY)
+    world.type("/finetune freeze the answers look odd", user=BEN)
+    said = world.type(f"/finetune promote tickets-1 {WHY}", user=BEN)
+    assert "No other model is put to work now" in said and "the answers look odd" in said
+    world.type("/finetune rollback tickets", user=BEN)
+    assert in_use(world) == "tickets-1"
+
+
+# At once, and twice.
+
+
+def test_of_two_who_promote_at_once_one_wins(world: World) -> None:
+    trained(world, 2)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(
+            pool.map(
+                lambda name: promoting.promote(
+                    world.service.desk, Promote(name, "it is the demo"), BEN.id, PRIVATE.id
+                ),
+                NAMES[:2],
+            )
+        )
+    standing = world.store.database.rows("SELECT model FROM promotions WHERE ended_at IS NULL")
+    assert len(standing) == 1
+    won = [one for one in results if not isinstance(one, Refusal)]
+    assert len(won) in (1, 2)  # two where one came after the other
+    if len(won) == 1:
+        (lost,) = [one for one in results if isinstance(one, Refusal)]
+        assert "Another model was put to work just now" in lost.text
+
+
+def test_what_another_put_to_work_meanwhile_is_not_overrun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(world, 2)
+    desk, prove = world.service.desk, promoting.proving.prove
+
+    def prove_while_cleo_promotes(*of: object) -> object:
+        monkeypatch.undo()
+        promoting.promote(desk, Promote("tickets-1", "the demo is now"), CLEO.id, PRIVATE.id)
+        return prove(*of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(promoting.proving, "prove", prove_while_cleo_promotes)
+    result = promoting.promote(desk, Promote("tickets-2", "the demo is now"), BEN.id, PRIVATE.id)
+    assert isinstance(result, Refusal) and "Another model was put to work just now" in result.text
+    assert in_use(world) == "tickets-1"
+
+
+def test_a_second_click_does_nothing(world: World) -> None:
+    trained(world)
+    for _ in range(2):
+        world.type("/finetune promote tickets-1", user=BEN)
+    world.send()
+    assert len(world.store.database.rows("SELECT id FROM promotions")) == 1
+    assert len([one for one in world.cards() if "tickets-1 is in use" in one]) == 1
+
+
+def test_a_card_in_another_channel_is_pointed_to(world: World) -> None:
+    trained(world)
+    said = world.type("/finetune promote tickets-1", user=BEN, channel=PUBLIC)
+    assert f"The card stands in <#{PRIVATE.id}>" in said
+    world.send()
+    assert world.said("tickets-1 is in use") and world.texts(PUBLIC) == []
+
+
+# What programs call.
+
+
+def test_the_trainer_s_alias_moves_with_it(world: World) -> None:
+    with_aliases(world, 2)
+    promote(world)
+    assert "as soon as the trainer has been told" in world.said("tickets-1 is in use")
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+    assert "`team/tickets` get it; none has to be changed" in world.said("tickets-1 is in use")
+    promote(world, "tickets-2", WHY)
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-2")
+    world.type("/finetune rollback tickets", user=BEN)
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+    count = world.company.count(PUT)
+    world.tick(5)
+    assert world.company.count(PUT) == count == 3
+
+
+@pytest.mark.parametrize(
+    "fault", [NOTHING_BUT_500, COMMIT_THEN_500, RESET], ids=["500", "committed", "reset"]
+)
+def test_a_trainer_that_is_unwell_is_told_later(world: World, fault: object) -> None:
+    with_aliases(world)
+    world.company.fail(PUT, fault, times=2)  # type: ignore[arg-type]
+    promote(world)
+    world.tick()
+    assert "Not told yet, tried again" in world.said("tickets-1 is in use")
+    world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+    world.send()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+    card = world.said("tickets-1 is in use")
+    assert "none has to be changed" in card and "Not told yet" not in card
+
+
+def test_a_rollback_before_the_trainer_was_told_is_what_it_is_told(world: World) -> None:
+    with_aliases(world, 2)
+    promote(world)
+    world.tick()
+    world.company.fail(PUT, NOTHING_BUT_500, times=1)
+    promote(world, "tickets-2", WHY)
+    world.tick()
+    world.type("/finetune rollback tickets", user=BEN)
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+    world.pass_time(3600)
+    world.tick(2)
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+
+
+def test_a_restart_between_the_click_and_the_trainer_loses_nothing(world: World) -> None:
+    with_aliases(world)
+    promote(world)
+    world.restart()
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+
+
+def test_an_alias_that_was_changed_there_is_set_again_and_said(world: World) -> None:
+    """As after a restored backup: the database and the trainer disagree."""
+    with_aliases(world, 2)
+    promote(world)
+    world.tick()
+    world.company.service.aliases["team/tickets"] = provider_model(world, "tickets-2")
+    look_after(world.service.desk)
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+    assert world.said("`team/tickets` stood for", "It is set to `tickets-1` again")
+    told = len(world.texts())
+    look_after(world.service.desk)
+    world.tick()
+    assert len(world.texts()) == told
+
+
+def test_a_hosted_model_leaves_the_alias_of_our_own_trainer_and_says_so(world: World) -> None:
+    with_aliases(world, 2)
+    promote(world)
+    world.tick()
+    world.store.database.change("UPDATE models SET provider = 'openai' WHERE name = 'tickets-2'")
+    promote(world, "tickets-2", WHY)
+    card = world.said("tickets-2 is in use")
+    assert "Programs have to be changed" in card
+    assert "`team/tickets` at Acme Tuning goes on standing for `tickets-1`." in card
+    world.tick(2)
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+
+
+# A model that its provider has no more.
+
+
+def lose(world: World, name: str) -> None:
+    gone = provider_model(world, name).rpartition(":")[2]
+    del world.company.service.jobs[f"ftjob-{gone}"]
+    look_after(world.service.desk)
+
+
+def test_a_hosted_model_that_is_gone_takes_a_reason(world: World) -> None:
+    trained(world)
+    lose(world, "tickets-1")
+    assert "Its provider has it no more" in world.type("/finetune promote tickets-1", user=BEN)
+    promote(world, why="because=their list is wrong today")
+    assert in_use(world) == "tickets-1"
+    assert "gone from its provider" in world.type("/finetune models")
+
+
+def test_a_model_that_our_trainer_has_no_more_is_refused_whatever_the_reason(world: World) -> None:
+    with_aliases(world)
+    lose(world, "tickets-1")
+    said = world.type(f"/finetune promote tickets-1 {WHY}", user=BEN)
+    assert "`tickets-1` is gone: Acme Tuning has it no more" in said and in_use(world) is None
+
+
+def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_rolled_back_to(
+    world: World,
+) -> None:
+    trained(world, 2)
+    promote(world)
+    promote(world, "tickets-2", WHY)
+    lose(world, "tickets-2")
+    look_after(world.service.desk)
+    world.send()
+    lost = [one for one in world.texts() if "`tickets-2`, in use for `tickets`, is gone" in one]
+    assert len(lost) == 1
+    lose(world, "tickets-1")
+    assert "`tickets-1`, which was in use before, is gone" in world.type(
+        "/finetune rollback tickets", user=BEN
+    )
+    assert in_use(world) == "tickets-2"
+
+
+def test_a_trainer_that_refuses_is_said_on_the_card_and_asked_again(world: World) -> None:
+    with_aliases(world)
+    promote(world)
+    world.company.service.models, kept = (), world.company.service.models
+    world.company.service.jobs, jobs = {}, world.company.service.jobs
+    world.tick()
+    card = world.said("tickets-1 is in use")
+    assert "Not told yet, tried again" in card and "HTTP 404" in card
+    world.company.service.models, world.company.service.jobs = kept, jobs
+    world.pass_time(carrying.REFUSED_S)
+    world.tick()
+    assert behind_the_alias(world) == provider_model(world, "tickets-1")
+
+
+# What is seen of it.
+
+
+def test_the_list_the_overview_and_try_know_what_is_in_use(world: World) -> None:
+    trained(world, 2)
+    assert "is a dataset, and no model is in use for it" in world.type("/finetune try tickets where is it?")
+    promote(world)
+    listed = world.type("/finetune models")
+    assert "2 tuned models" in listed and "`tickets-1`, *in use for tickets* since" in listed
+    assert f"by <@{BEN.id}>" in listed and "`tickets-2`, not in use" in listed
+    assert "100.0% (82–100%) right on 18 held-out rows" in listed
+    assert "Models in use" in world.type("/finetune status") and "for `tickets` since" in world.type(
+        "/finetune status"
+    )
+    assert "Asking `tickets-1`" in world.type("/finetune try tickets where is my refund?")
+    world.tick()
+    assert "refund" in words_of(world.slack.ephemerals(ANA.id)[-1])
+
+
+def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_work(world: World) -> None:
+    trained(world)
+    assert world.said("Rows that changed") and world.has_button("put_to_work")
+    assert "Only an approver" in world.answer_to_click(ANA, "put_to_work")
+    world.click(BEN, "put_to_work")
+    world.send()
+    assert in_use(world) == "tickets-1"
+    assert "in use for `tickets` already" in world.answer_to_click(BEN, "put_to_work")
+    trained_again = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
+    world.start(f"{START} epochs=9")
+    world.click(BEN, "approve_plan")
+    world.until_state("done", 2)
+    after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
+    assert after == trained_again, "a model no better than the one in use is not offered"
+
+
+def test_a_model_of_a_later_version_is_held_against_the_one_in_use_on_the_rows_of_both(world: World) -> None:
+    world.upload_and_check(tickets_csv())
+    trained(world)
+    promote(world)
+    second = world.upload_and_check(second_csv())
+    world.start(f"{START} epochs=9")
+    world.click(BEN, "approve_plan")
+    world.until_state("done", 2)
+    said = world.type("/finetune promote tickets-2", user=BEN)
+    assert "worse than tickets-1" in said or "not shown to be better than tickets-1" in said
+    promote(world, "tickets-2", WHY)
+    assert second.version == 2
+    assert "rows that both answered" in world.said("tickets-2 is in use", "Against tickets-1")

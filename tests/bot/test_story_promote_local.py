@@ -1,0 +1,79 @@
+"""A model of our own trainer is put to work while that is down: the name that programs call answers once it is up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openai
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.workflows.reconcile import look_after
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.world import Rules, World, words_of
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.served import KEY, Served, close, free_port, ready_url, start_process
+
+ASKED = [{"role": "user", "content": "Order 37: a question about shipping"}]
+
+
+def started(folder: Path, base: Path, port: int) -> Served:
+    process = start_process(folder, f"tiny={base}", more=("--port", str(port)))
+    return Served(ready_url(process), process)
+
+
+def stopped(served: Served) -> None:
+    assert served.process is not None
+    served.process.terminate()
+    served.process.wait(20)
+    close(served.process)
+
+
+def test_a_name_is_set_once_the_trainer_is_up_again(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    port, folder = free_port(), tmp_path / "trainer"
+    served = started(folder, tiny_model_dir, port)
+    try:
+        own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
+        world = make_world(Rules(more=own))
+        world.start("/finetune start tickets current=gpt-4o volume=100M target=local/tiny epochs=1")
+        world.click(BEN, "approve_plan")
+        world.until(lambda: world.run().state == "done", "the run to be done", seconds=180)
+        stopped(served)
+        assert world.type("/finetune promote tickets-1 because=it shows how this works", user=BEN) == ""
+        world.tick(2)
+        assert "Not told yet, tried again" in world.said("tickets-1 is in use for tickets")
+        served = started(folder, tiny_model_dir, port)
+        world.pass_time(120)
+        world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+        world.send()
+        assert "`team/tickets` get it; none has to be changed" in world.said(
+            "tickets-1 is in use for tickets"
+        )
+        _ask(world, served)
+    finally:
+        stopped(served)
+
+
+def _ask(world: World, served: Served) -> None:
+    """As a program, and in Slack; what is in use can't be deleted, and is where the bot thinks it is."""
+    model = world.store.model("tickets-1").provider_model
+    with openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client:
+        said = client.chat.completions.create(
+            model="team/tickets", messages=ASKED, max_tokens=4, temperature=0
+        )  # type: ignore[arg-type]
+        assert said.model == model
+        with pytest.raises(openai.BadRequestError, match="team/tickets stands for it"):
+            client.models.delete(model)
+    assert "Asking `tickets-1`" in world.type("/finetune try tickets where is it?")
+    world.tick()
+    assert "tickets-1" in words_of(world.slack.ephemerals(ANA.id)[-1])
+    told = len(world.texts())
+    look_after(world.service.desk)
+    world.tick()
+    assert len(world.texts()) == told and world.store.model("tickets-1").gone_at is None

@@ -1,0 +1,152 @@
+"""`TRITON_INTERPRET=1 python -m tests.local.liger_compared NAME …`: toy models with Liger's kernels beside the same
+without, on a CPU in float32, by Triton's interpreter. Prints one JSON line a model.
+
+Packed rows with positions and a mask of their own, LoRA matrices beside all layers, the last layer trimmed: as on CUDA.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from tests.local import families
+from tests.local.conftest import make_model, make_tokenizer
+from tests.local.preferences import write_pairs
+from tests.local.runs import make_job
+from tests.local.test_packing import ROWS, tiny
+from trainers.local.spool import LoraSettings, read_job, read_json
+from trainers.local.training import dpo
+from trainers.local.training.base import add_lora, recompute_activations
+from trainers.local.training.fused_norm import fuse_norms
+from trainers.local.training.last_layer import trim_last_layer
+from trainers.local.training.liger import replace_by_liger
+from trainers.local.training.packing import Abilities, measure, pack_rows
+
+LONG = {"rope_parameters": families.LONG_ROPE, "original_max_position_embeddings": 256}
+CPU = torch.device("cpu")
+PAIRS = "pairs"
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    as_compiled()
+    for name in sys.argv[1:]:
+        child = os.fork()  # Liger also writes into transformers' modules, for good
+        if child == 0:
+            print(json.dumps(pairs_compared() if name == PAIRS else compared(name)), flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(f"{name} could not be compared")
+
+
+def as_compiled() -> None:
+    """What Liger's kernels rely on and Triton 3.9's interpreter lacks: a kernel's numbers as float32 of Triton's, where
+    it hands Python's own on, and two functions of CUDA's library, which it answers with None."""
+    interpreter: Any = importlib.import_module("triton.runtime.interpreter")
+    language: Any = importlib.import_module("triton.language")
+    handed_on = interpreter._implicit_cvt
+
+    def converted(value: Any) -> Any:
+        if not isinstance(value, float):
+            return handed_on(value)
+        handle = interpreter.TensorHandle(numpy.array([value], dtype=numpy.float32), language.float32)
+        return language.tensor(handle, language.float32)
+
+    interpreter._implicit_cvt = converted
+    library: Any = importlib.import_module("triton.language.extra.libdevice")
+    library.rsqrt = lambda x: language.rsqrt(x)  # looked up late: a kernel runs with others in its place
+    library.tanh = lambda x: 2 * language.sigmoid(2 * x) - 1
+
+
+def compared(name: str) -> dict[str, Any]:
+    """`apart`: relative difference of the loss, and the largest of any gradient."""
+    expected, gradients = learnt(made(name), name)
+    other = made(name)
+    kernels = replace_by_liger(other)
+    loss, theirs = learnt(other, name)
+    apart = [(a - b).norm() / a.norm() for a, b in zip(gradients, theirs, strict=True)]
+    return {
+        "name": name,
+        "kernels": kernels.name,
+        "why": kernels.why,
+        "loss_apart": abs(loss - expected) / expected,
+        "gradients": len(apart),
+        "gradient_apart": max(apart).item(),
+        "replaced": Counter(
+            one._get_name() for one in other.modules() if one._get_name().startswith("Liger")
+        ),
+        "turned": turned(other),
+    }
+
+
+def pairs_compared() -> dict[str, Any]:
+    """The curves of two steps of DPO on a tiny Llama, by the engine itself."""
+    with tempfile.TemporaryDirectory() as made_there:
+        folder = Path(made_there)
+        make_tokenizer(folder / "tiny")
+        make_model(folder / "tiny")
+        own = pairs_trained(folder, "own")
+        dpo.choose_kernels = lambda model, device, *, is_sharded=False: replace_by_liger(model)
+        return {
+            "name": PAIRS,
+            "own": own,
+            "theirs": pairs_trained(folder, "theirs"),
+            "kernels": (read_json(folder / "theirs" / "kernels.json") or {})["kernels"],
+        }
+
+
+def pairs_trained(folder: Path, name: str) -> list[list[float]]:
+    (folder / name).mkdir()
+    file = write_pairs(folder / name / "train.jsonl", 4)
+    settings = LoraSettings(n_epochs=1, batch_size=2, learning_rate=5e-3, lora_r=4, beta=0.1)
+    job = make_job(folder / name, folder / "tiny", file, settings, method="dpo")
+    dpo.train(job, read_job(job))
+    with (job / "results.csv").open() as lines:
+        curves = csv.DictReader(lines)
+        return [[float(each[column]) for column in ("train_loss", "train_reward_margin")] for each in curves]
+
+
+def made(name: str) -> Any:
+    """Norms fused, as load_model leaves them."""
+    torch.manual_seed(7)
+    family = name.partition(" ")[0]
+    model = tiny(family, "sdpa", **(LONG if name.endswith("longrope") else {}))
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    fuse_norms(model)
+    return model
+
+
+def learnt(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
+    able = Abilities(packs=True, selects=True, kept=trim_last_layer(model))
+    torch.manual_seed(11)
+    adapted = add_lora(model, LoraSettings(lora_r=4))
+    matrices = [one for one in adapted.parameters() if one.requires_grad]
+    for one in matrices:  # at first B is 0, and then so is A's gradient
+        torch.nn.init.normal_(one.data, std=0.1)
+    if name.endswith("recomputed"):
+        recompute_activations(adapted)
+    adapted.train()
+    loss = measure(adapted, pack_rows([*ROWS, *ROWS], CPU, torch.float32), able).total
+    return loss.item(), list(torch.autograd.grad(loss, matrices))
+
+
+def turned(model: Any) -> str:
+    """Whose rotary embedding it is."""
+    source = sys.modules[type(model).__module__]
+    return str(source.apply_rotary_pos_emb.__module__).partition(".")[0]
+
+
+if __name__ == "__main__":
+    main()

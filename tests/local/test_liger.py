@@ -1,0 +1,193 @@
+"""Liger's kernels give the loss and the gradients of the model's own modules; where they can't, its own stay.
+
+The kernels are computed by Triton's interpreter, on a CPU, in a process of its own, since TRITON_INTERPRET holds
+for one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tests.local.conftest import hide
+from tests.local.test_packing import tiny
+from trainers.local.spool import read_events, read_json
+from trainers.local.training import liger
+from trainers.local.training.journal import Journal
+from trainers.local.training.liger import (
+    LIGER_FAMILIES,
+    Kernels,
+    choose_kernels,
+    replace_by_liger,
+    tell_kernels,
+)
+from trainers.local.training.packing import PACKED_FAMILIES
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+needs_liger = pytest.mark.skipif(
+    importlib.util.find_spec("liger_kernel") is None or importlib.util.find_spec("triton") is None,
+    reason="liger-kernel and triton are not installed: pip install 'finetune-bot[liger]'",
+)
+NAMES = (*LIGER_FAMILIES, "phi3 longrope", "llama recomputed")
+WITHIN = 1e-4
+
+
+@pytest.fixture(scope="module")
+def compared() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.local.liger_compared", *NAMES, "pairs"],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {one["name"]: one for one in found}
+
+
+@needs_liger
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_and_gradients_are_those_of_the_models_own_modules(compared: dict[str, Any], name: str) -> None:
+    found = compared[name]
+    assert found["why"] is None
+    assert found["kernels"].startswith("liger ")
+    assert found["gradients"] >= 8
+    assert found["loss_apart"] < WITHIN
+    assert found["gradient_apart"] < WITHIN
+    assert any("RMSNorm" in one for one in found["replaced"])
+    assert any("MLP" in one for one in found["replaced"])
+    assert found["turned"] == "liger_kernel"
+
+
+@needs_liger
+def test_a_training_on_pairs_goes_the_way_that_it_goes_without(compared: dict[str, Any]) -> None:
+    found = compared["pairs"]
+    assert found["kernels"].startswith("liger ")
+    assert len(found["own"]) == 2
+    for own, theirs in zip(found["own"], found["theirs"], strict=True):
+        assert theirs == pytest.approx(own, rel=WITHIN, abs=1e-5)
+
+
+def test_every_family_is_one_whose_rows_are_packed() -> None:
+    assert set(LIGER_FAMILIES) <= set(PACKED_FAMILIES)
+
+
+def test_a_cpu_keeps_its_own_norms() -> None:
+    model = tiny("llama")
+    assert choose_kernels(model, CPU) is None
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_base_that_is_divided_keeps_its_own() -> None:
+    found = choose_kernels(tiny("llama"), torch.device("cuda"), is_sharded=True)
+    assert str(found) == (
+        "Kernels: PyTorch, since Liger's are not tried out on a base that is divided among GPUs"
+    )
+
+
+def test_without_the_extra_its_own_compute_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide("liger_kernel", monkeypatch)
+    found = replace_by_liger(tiny("llama"))
+    assert str(found) == "Kernels: PyTorch, since liger-kernel is not installed (the extra [liger])"
+
+
+def put_package(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A liger_kernel whose function does as `body` says."""
+    package = folder / "liger_kernel" / "transformers"
+    package.mkdir(parents=True)
+    (folder / "liger_kernel" / "__init__.py").touch()
+    (package / "__init__.py").write_text(body)
+    about = folder / "liger_kernel-9.9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: liger-kernel\nVersion: 9.9\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "liger_kernel"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(folder)
+
+
+FUNCTION = "def _apply_liger_kernel_to_instance(model, **asked):\n"
+OTHER = (
+    FUNCTION + "    from transformers.models.llama import modeling_llama\n"
+    "    turn = modeling_llama.apply_rotary_pos_emb\n"
+    "    modeling_llama.apply_rotary_pos_emb = lambda *states: turn(*states)\n"
+    "    norm = model.get_decoder().norm\n"
+    "    norm.offset, norm.forward = 1.0, lambda states: states\n"
+)
+RAISE = "    raise RuntimeError('no such GPU\\nmore')\n"
+
+
+@pytest.mark.parametrize(
+    ("family", "body", "said"),
+    [
+        (
+            "llama",
+            "raise ImportError('no triton here')",
+            "importing liger_kernel: ImportError no triton here",
+        ),
+        ("granite", FUNCTION + "    pass\n", "Liger's were not compared for the family granite"),
+        ("llama", OTHER + RAISE, "Liger's did not run here: RuntimeError no such GPU"),
+        ("llama", OTHER, "Liger's gave other numbers for this model ("),
+    ],
+)
+def test_where_liger_cannot_be_used_all_is_put_back_and_the_reason_is_said(
+    family: str, body: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_package(tmp_path, body, monkeypatch)
+    model, source = tiny(family), transformers_file(family)
+    turns, norm = source.apply_rotary_pos_emb, dict(vars(model.get_decoder().norm))
+    found = replace_by_liger(model)
+    assert found.name == "PyTorch"
+    assert (found.why or "").startswith(said)
+    assert source.apply_rotary_pos_emb is turns
+    assert vars(model.get_decoder().norm) == norm
+
+
+def transformers_file(family: str) -> ModuleType:
+    return importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+
+
+def test_what_computes_the_same_stays_with_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (
+        FUNCTION
+        + "    import json, pathlib\n    pathlib.Path(__file__).with_name('asked').write_text(json.dumps(asked))\n"
+    )
+    put_package(tmp_path, body, monkeypatch)
+    assert replace_by_liger(tiny("llama")) == Kernels("liger 9.9")
+    asked = json.loads((tmp_path / "liger_kernel" / "transformers" / "asked").read_text())
+    assert asked == {
+        "rope": True,
+        "rms_norm": True,
+        "swiglu": True,
+        "geglu": True,
+        "cross_entropy": False,
+        "fused_linear_cross_entropy": False,
+    }
+
+
+def test_a_job_says_its_kernels_and_a_run_that_goes_on_with_others_says_that_too(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, (), None)
+    tell_kernels(tmp_path, None, journal)
+    assert not (tmp_path / liger.FILE).exists()
+    tell_kernels(tmp_path, Kernels("liger 0.8.0"), journal)
+    assert read_json(tmp_path / liger.FILE) == {"kernels": "liger 0.8.0", "why": None}
+    tell_kernels(tmp_path, Kernels("PyTorch", "it is gone"), journal)
+    assert [event["message"] for event in read_events(tmp_path)] == [
+        "Kernels: liger 0.8.0",
+        "Kernels: PyTorch, since it is gone",
+        "This job began with the kernels of liger 0.8.0: sums may differ in their last digits",
+    ]
