@@ -15,6 +15,7 @@ from bot.decisions.policy import Policy
 from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
 from bot.toml_lines import Lines, lines_of
 from bot.toml_reader import Reader
+from bot.trainer_settings import gpu_arguments, ray_arguments, usual_slots
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
@@ -152,8 +153,8 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "check": ("presidio",),
     "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
-        *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "executor"),
-        *("ray_address", "ray_shared", "ray_python", "relay_url"),
+        *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "nodes_per_job"),
+        *("executor", "ray_address", "ray_shared", "ray_python", "relay_url"),
     ),
 }
 
@@ -266,33 +267,15 @@ def _check_token(name: str, prefix: str, value: str, problems: list[str]) -> Non
 
 def _trainer(reader: Reader) -> TrainerSettings:
     is_on_ray = reader.choice("trainer", "executor", ("processes", "ray")) == "ray"
+    nodes = reader.whole("trainer", "nodes_per_job", 1, lowest=1, highest=64)
     return TrainerSettings(
         reader.table("trainer", "models"),
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
-        reader.whole("trainer", "slots", 64 if is_on_ray else 1, lowest=1, highest=1024),
+        reader.whole("trainer", "slots", usual_slots(nodes, is_on_ray), lowest=1, highest=1024),
         reader.usd("trainer", "usd_per_hour", "0"),
         reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
-        (*_gpu_arguments(reader), *(_ray_arguments(reader) if is_on_ray else ())),
+        (*gpu_arguments(reader, nodes, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
     )
-
-
-def _gpu_arguments(reader: Reader) -> tuple[str, ...]:
-    return "--gpus-per-job", str(reader.whole("trainer", "gpus_per_job", 1, lowest=0, highest=64))
-
-
-def _ray_arguments(reader: Reader) -> tuple[str, ...]:
-    """Where its nodes have an address of ours to come to, we listen beyond this machine."""
-    if reader.text("trainer", "relay_url", "") and not reader.whole(
-        "trainer", "port", 0, lowest=0, highest=65535
-    ):
-        where = reader.where("trainer", "relay_url")
-        reader.problems.append(f"{where} needs a port of our own beside it: set port too, like port = 8021.")
-    given = ["--executor", "ray"]
-    for name in ("ray_address", "ray_python", "relay_url"):
-        value = reader.text("trainer", name, "")
-        given += [f"--{name.replace('_', '-')}", value] if value else []
-    given += ["--ray-shared"] if reader.flag("trainer", "ray_shared") else []
-    return tuple(given + (["--host", "0.0.0.0"] if "--relay-url" in given else []))  # noqa: S104 - asked for
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:

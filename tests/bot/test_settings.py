@@ -100,6 +100,11 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
         ("gpus_per_job = 4", "--gpus-per-job 4"),
         ('executor = "ray"\nray_shared = true', "--gpus-per-job 1 --executor ray --ray-shared"),
         (
+            'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 8',
+            "--gpus-per-job 8 --nodes-per-job 2 --executor ray",
+        ),
+        ('executor = "ray"\nnodes_per_job = 2', "--gpus-per-job 2 --nodes-per-job 2 --executor ray"),
+        (
             'port = 8021\nexecutor = "ray"\nray_address = "http://ray:8265"\nrelay_url = "http://us:8021"',
             "--gpus-per-job 1 --executor ray --ray-address http://ray:8265 --relay-url http://us:8021 --host 0.0.0.0",
         ),
@@ -108,7 +113,26 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
 def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted: str, tmp_path: Path) -> None:
     settings = read(tmp_path, f"[trainer]\n{lines}\n")
     assert " ".join(settings.trainer.arguments) == wanted
-    assert settings.trainer.slots == (64 if "ray" in lines else 1)
+    on_cluster = 8 if "nodes_per_job" in lines else 64
+    assert settings.trainer.slots == (on_cluster if "ray" in lines else 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            "nodes_per_job = 2",
+            'line 2: [trainer] nodes_per_job needs a cluster: set executor = "ray" too, or leave it out.',
+        ),
+        (
+            'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 3',
+            "line 4: [trainer] gpus_per_job can't be divided evenly among 2 nodes: it counts all GPUs of a job, 3 now. "
+            "Set it to 4.",
+        ),
+    ],
+)
+def test_several_nodes_need_a_cluster_and_as_many_gpus_each(lines: str, said: str, tmp_path: Path) -> None:
+    assert only_problem(tmp_path, f"[trainer]\n{lines}\n") == f"finetune.toml, {said}"
 
 
 def test_an_address_for_nodes_needs_a_port_that_stays(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,8 @@ def ray_command() -> str:
 
 
 MARK = "FINETUNE_TEST_CLUSTER"
+NODE_MARK = "FINETUNE_TEST_NODE"
+NOTHING: Mapping[str, str] = {}
 
 
 class Cluster:
@@ -43,44 +45,78 @@ class Cluster:
         arguments += [f"--ray-client-server-port={self.clients}"]
         arguments += ["--dashboard-host=127.0.0.1", "--disable-usage-stats", f"--temp-dir={self.folder}"]
         arguments += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
-        environment = {**os.environ, MARK: str(self.folder)}
-        command = [ray_command(), *arguments]
-        with (self.folder / "start.log").open("w") as said:  # a pipe would stay open as long as Ray runs
-            code = subprocess.run(command, stdout=said, stderr=said, timeout=90, env=environment).returncode
-        assert code == 0, (self.folder / "start.log").read_text()
+        self._ray(arguments, {})
         deadline = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < deadline, "Ray's dashboard has not come up in 60 s"
             time.sleep(0.2)
 
+    def add_node(self, address: str, gpus: int = 0) -> None:
+        """Another machine, as far as Ray knows, with an address of loopback, and GPUs that are there in name only."""
+        arguments = [
+            "start",
+            f"--address=127.0.0.1:{self.gcs}",
+            f"--node-ip-address={address}",
+            "--num-cpus=2",
+        ]
+        arguments += ["--object-store-memory=80000000", "--disable-usage-stats"]
+        self._ray([*arguments, f"--num-gpus={gpus}"], {NODE_MARK: address})
+
     def kill(self) -> None:
         """All its processes at once, as when a machine is switched off."""
-        for number in self.processes():
-            os.kill(number, signal.SIGKILL)
-        while self.processes():
-            time.sleep(0.1)
+        _kill(self.processes)
+
+    def kill_node(self, address: str) -> None:
+        _kill(lambda: self.processes({NODE_MARK: address}))
 
     def end(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def processes(self) -> list[int]:
+    def processes(self, marks: Mapping[str, str] = NOTHING) -> list[int]:
         """All that began with our mark in their environment, jobs included: Ray gives its processes other names."""
-        return [
-            int(found.parent.name) for found in Path("/proc").glob("[0-9]*/environ") if self._is_marked(found)
-        ]
+        wanted = {f"{name}={value}".encode() for name, value in {MARK: self.folder, **marks}.items()}
+        found = Path("/proc").glob("[0-9]*/environ")
+        return [int(path.parent.name) for path in found if wanted <= _environment(path)]
 
-    def _is_marked(self, environ: Path) -> bool:
-        try:
-            return f"{MARK}={self.folder}".encode() in environ.read_bytes().split(b"\0")
-        except OSError:  # it ended, or is another user's
-            return False
+    def _ray(self, arguments: Sequence[str], marks: Mapping[str, str]) -> None:
+        environment = {**os.environ, MARK: str(self.folder), **marks}
+        command = [ray_command(), *arguments]
+        with (self.folder / "start.log").open("w") as said:  # a pipe would stay open as long as Ray runs
+            code = subprocess.run(command, stdout=said, stderr=said, timeout=90, env=environment).returncode
+        assert code == 0, (self.folder / "start.log").read_text()
 
     def _answers(self) -> bool:
         try:
             return httpx2.get(f"{self.address}/api/version", timeout=5).is_success
         except httpx2.TransportError:
             return False
+
+
+def python_with_ray(folder: Path) -> Path:
+    """This Python, with Ray's packages behind its own: as where both were installed into one."""
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    ray = Path(ray_command()).with_name("python")
+    packages = subprocess.run([ray, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.path.append({packages!r})\n")
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def _kill(find: Callable[[], list[int]]) -> None:
+    for number in find():
+        os.kill(number, signal.SIGKILL)
+    while find():
+        time.sleep(0.1)
+
+
+def _environment(environ: Path) -> set[bytes]:
+    try:
+        return set(environ.read_bytes().split(b"\0"))
+    except OSError:  # it ended, or is another user's
+        return set()
 
 
 @contextmanager

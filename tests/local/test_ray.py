@@ -19,6 +19,7 @@ from tests.local.served import STUB, Served, free_port, served_here, upload, wai
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.cluster import Unusable, Wishes, ray_options
+from trainers.local.launch import as_shells_tell
 from trainers.local.places import outages, ray_jobs
 from trainers.local.places.package import pack_source
 from trainers.local.places.place import Exit
@@ -36,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "PATIENCE_S", 0.0)
     monkeypatch.setattr(outages, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
-    monkeypatch.setattr(attempt, "train_command", lambda processes: STUB)
+    monkeypatch.setattr(attempt, "train_command", lambda *_: STUB)
 
 
 def train_afar(environment: Mapping[str, str]) -> int:
@@ -209,6 +210,10 @@ def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> No
     [
         (RayJob("FAILED", "", 1), Exit(1, "ended with exit code 1")),
         (RayJob("FAILED", "", 143), Exit(-15, "was ended by signal 15")),
+        (
+            RayJob("FAILED", "", as_shells_tell(-9)),
+            Exit(-9, "was killed, perhaps because the machine ran out of memory"),
+        ),
         (RayJob("STOPPED", "", None), Exit(None, "was stopped on the Ray cluster")),
         (RayJob("FAILED", "its node\ndied", None), Exit(None, "ended on the Ray cluster: its node died")),
         (RayJob("SUCCEEDED", "", 0), Exit(0, "ended with exit code 0")),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 Run = Callable[[Mapping[str, str]], int]
 
@@ -26,6 +27,9 @@ class Head:
         self.bodies: list[dict[str, Any]] = []
         self.packages: dict[str, bytes] = {}
         self.stops: list[str] = []
+        self.nodes: list[dict[str, float]] = [{"CPU": 2.0}]  # what each has
+        self.grows = False  # by an autoscaler, as KubeRay's
+        self.placed: list[str] = []  # names of the placement groups that have their nodes
         self.loses_answers = False  # takes a submission and breaks the connection
         self._server = self._listen(0)
 
@@ -46,6 +50,7 @@ class Head:
         self.jobs[submission] |= {"status": status, "driver_exit_code": code, "message": message}
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
+        path, _, query = path.partition("?")
         match (method, path.strip("/").split("/")):
             case "GET", ["api", "version"]:
                 return 200, {"version": "4", "ray_version": self.version, "session_name": "s"}
@@ -64,7 +69,25 @@ class Head:
                 self.stops.append(name)
                 self.finish(name, "STOPPED", None)
                 return 200, {"stopped": True}
+            case "GET", ["api", "v0", what]:
+                return 200, {
+                    "result": True,
+                    "msg": "",
+                    "data": {"result": {"result": self._listed(what, query)}},
+                }
+            case "GET", ["api", "cluster_status"]:
+                names = ["headgroup", "gpus"] if self.grows else [f"node{number:056X}" for number in range(2)]
+                report = {"autoscalerReport": {"activeNodes": dict.fromkeys(names, 1)}}
+                return 200, {"result": True, "data": {"clusterStatus": report}}
         return 404, f"{path} does not exist"
+
+    def _listed(self, what: str, query: str) -> list[dict[str, Any]]:
+        if what == "nodes":
+            return [{"state": "ALIVE", "resources_total": each} for each in self.nodes]
+        (name,) = parse_qs(query)["filter_values"]
+        known = [each["submission_id"] for each in self.bodies]
+        state = "CREATED" if name in self.placed else "PENDING"
+        return [{"name": name, "state": state}] if name in known else []
 
     def _submit(self, body: dict[str, Any]) -> tuple[int, object]:
         name = body["submission_id"]

@@ -33,6 +33,7 @@ from trainers.log_lines import Blotting, JsonLines, TextLines
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
 RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
+TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on the head, and its supervisor
 
 
 @click.command()
@@ -55,7 +56,14 @@ RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
     help="Jobs trained at a time.  [default: one a GPU, 1 without any]",
 )
 @click.option(
-    "--gpus-per-job", type=click.IntRange(0, 64), help="GPUs that one job computes on.  [default: 1]"
+    "--gpus-per-job", type=click.IntRange(0, 512), help="GPUs that one job computes on.  [default: 1 a node]"
+)
+@click.option(
+    "--nodes-per-job",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Machines of a Ray cluster that the GPUs of one job are on, as many on each.",
 )
 @click.option(
     "--executor",
@@ -77,6 +85,7 @@ def main(
     allow_host: tuple[str, ...],
     slots: int | None,
     gpus_per_job: int | None,
+    nodes_per_job: int,
     executor: str,
     ray_address: str,
     ray_shared: bool,
@@ -93,15 +102,17 @@ def main(
     write_log(key)
     hosts = {name.lower() for name in (host, *allow_host)}
     port, gpus = listener.getsockname()[1], visible_gpus()
-    each = 1 if gpus_per_job is None else gpus_per_job
+    each = nodes_per_job if gpus_per_job is None else gpus_per_job
+    check_nodes(nodes_per_job, each, executor)
     ray = None
     if executor == "ray":
-        wishes = Wishes(ray_address, relay_url, ray_shared, ray_python, each)
+        wishes = Wishes(ray_address, relay_url, ray_shared, ray_python, each, nodes_per_job)
         ray = use_ray(wishes, host, port, data)
         hosts |= {urlsplit(ray.relay).hostname or ""} if ray.relay else set()
     else:
         check_gpus(gpus, each)
-    slots = slots or (RAY_SLOTS if ray else max(1, len(gpus) // max(1, each)))
+    most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
+    slots = slots or (most if ray else max(1, len(gpus) // max(1, each)))
     app = build_app(
         Config(
             data=data,
@@ -189,6 +200,18 @@ def check_gpus(gpus: tuple[str, ...], each: int) -> None:
     if gpus and each > len(gpus):
         refuse(
             f"--gpus-per-job {each} is more than the {len(gpus)} GPUs that this machine shows. Set it lower."
+        )
+
+
+def check_nodes(nodes: int, gpus: int, executor: str) -> None:
+    if nodes > 1 and executor != "ray":
+        refuse(
+            f"--nodes-per-job {nodes} needs --executor ray: without it jobs run on this machine alone. Leave it out."
+        )
+    if gpus % nodes:
+        refuse(
+            f"--gpus-per-job {gpus} can't be divided evenly among --nodes-per-job {nodes}: it counts all GPUs of "
+            f"a job. Set it to {nodes * (gpus // nodes + 1)}."
         )
 
 

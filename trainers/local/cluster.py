@@ -35,6 +35,7 @@ class Wishes:
     is_shared: bool
     python: str
     gpus_per_job: int
+    nodes_per_job: int = 1
 
 
 def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
@@ -57,6 +58,7 @@ def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
         relay=relay,
         python=wishes.python,
         gpus=wishes.gpus_per_job,
+        nodes=wishes.nodes_per_job,
         passed={name: os.environ[name] for name in PASSED if name in os.environ},
     )
 

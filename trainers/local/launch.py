@@ -1,7 +1,7 @@
-"""The command that trains a job's folder: one process, or a team of several on this machine (training/team.py).
+"""The command that trains a job's folder: one process, or a team of several (training/team.py).
 
 `python -m trainers.local.launch --processes N JOB_DIR` is torchrun on one machine, with the exit code of the process
-that ended first instead of 1.
+that ended first instead of 1. Where a team has several machines, each runs it with --nodes, --node and --meet.
 """
 
 from __future__ import annotations
@@ -12,18 +12,44 @@ import os
 import secrets
 import signal
 import sys
+from dataclasses import dataclass
 
 TRAIN = (sys.executable, "-m", "trainers.local.train")
 VARIABLE = "FINETUNE_PROCESSES"  # how many the training process is to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
+MEET_S = 12 * 3600  # another machine may have a large base to fetch; one that is lost is noticed otherwise
 
 
-def train_command(processes: int) -> tuple[str, ...]:
-    """Takes the folder as its last argument."""
-    if processes == 1:
+@dataclass(frozen=True)
+class Meeting:
+    """Where the machines of a team meet. `address`: HOST:PORT of the first one. `node`: this one, counted from 0."""
+
+    nodes: int
+    node: int
+    address: str
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return ("--nodes", str(self.nodes), "--node", str(self.node), "--meet", self.address)
+
+
+def train_command(processes: int, meeting: Meeting | None = None) -> tuple[str, ...]:
+    """Takes the folder as its last argument. `processes`: on this machine; None: it is the only one."""
+    if processes == 1 and meeting is None:
         return TRAIN
-    return (sys.executable, "-m", "trainers.local.launch", "--processes", str(processes))
+    there = meeting.arguments if meeting else ()
+    return (sys.executable, "-m", "trainers.local.launch", "--processes", str(processes), *there)
+
+
+def add_meeting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of the team")
+    parser.add_argument("--node", type=int, default=0, metavar="K", help="this one, counted from 0")
+    parser.add_argument("--meet", metavar="HOST:PORT", help="where the first one listens")
+
+
+def read_meeting(given: argparse.Namespace) -> Meeting | None:
+    return Meeting(given.nodes, given.node, given.meet) if given.meet else None
 
 
 def die_with_parent() -> None:
@@ -32,27 +58,35 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def as_shells_tell(code: int) -> int:
+    """A child's exit code as one's own, which has no sign: a signal is 128 and its number."""
+    return 128 - code if code < 0 else code
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the job in a folder with several processes.")
     parser.add_argument("--processes", type=int, required=True, metavar="N")
+    add_meeting(parser)
     parser.add_argument("folder", metavar="JOB_DIR")
     given = parser.parse_args()
-    return launch(given.processes, given.folder)
+    return launch(given.processes, read_meeting(given), given.folder)
 
 
-def launch(processes: int, folder: str) -> int:
+def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-    os.environ[VARIABLE] = str(processes)
+    nodes = meeting.nodes if meeting else 1
+    os.environ[VARIABLE] = str(nodes * processes)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes,
+        max_nodes=nodes,
         nproc_per_node=processes,
-        run_id=secrets.token_hex(8),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        run_id="job" if meeting else secrets.token_hex(8),
+        rdzv_backend="static" if meeting else "c10d",
+        rdzv_endpoint=meeting.address if meeting else "localhost:0",
+        rdzv_configs={"rank": meeting.node, "timeout": MEET_S} if meeting else {},
         max_restarts=0,  # the server starts the job again, from its checkpoint
         shutdown_timeout=SHUTDOWN_S,
     )
@@ -60,7 +94,7 @@ def launch(processes: int, folder: str) -> int:
     try:
         launch_agent(config, python, [*arguments, folder])
     except ChildFailedError as error:
-        return int(error.get_first_failure()[1].exitcode)
+        return as_shells_tell(int(error.get_first_failure()[1].exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

@@ -144,6 +144,9 @@ class JobEndpoints:
         refused = place_refusal(self.executor.place, settings) or refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
+        shortage = self.executor.place.shortage()
+        if shortage is not None:
+            raise invalid(shortage, None, "too_few_nodes")
         arms = order.hyperparameters.arms(examples, rate)
         return self.jobs.create(order, start, sources, settings, key, arms)
 

@@ -44,12 +44,17 @@ class Attempt(Protocol):
 
 class Place(Protocol):
     """`lag_s`: how much later than on this machine an exit may be seen. `is_here`: jobs use this machine's memory.
-    `processes`: how many train one job.
+    `processes`: how many train one job, on how many machines `nodes`.
     """
 
     lag_s: float
     is_here: bool
     processes: int
+    nodes: int
+
+    def shortage(self) -> str | None:
+        """Why no job can begin there as things stand, in a sentence; None where nothing is known to lack."""
+        ...
 
     def start(self, record: JobRecord) -> Attempt: ...
 

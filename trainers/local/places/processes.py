@@ -37,7 +37,7 @@ class Child:
         if self.process is None:
             return None if is_locked(self.record.folder) else Exit(None, None)
         code = self.process.poll()
-        return None if code is None else Exit(code, describe_exit(code))
+        return None if code is None else exit_with(code)
 
     def end(self) -> bool:
         """SIGTERM to its whole group, SIGKILL after 5 s. False where it is still there after 10 s."""
@@ -55,6 +55,7 @@ class Child:
 class Processes:
     lag_s = 0.0
     is_here = True
+    nodes = 1
 
     def __init__(
         self, command: tuple[str, ...] | None = None, gpus: tuple[str, ...] = (), gpus_per_job: int = 1
@@ -85,6 +86,9 @@ class Processes:
         gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
         return self._remembered(Child(record, None, _read_pid(record.folder), gpus))
 
+    def shortage(self) -> None:
+        return None
+
     def close(self) -> None: ...
 
     def _taken(self) -> list[str]:
@@ -105,6 +109,12 @@ def environment(gpus: Sequence[str]) -> dict[str, str]:
     """Of a training process: no key of ours, and only the GPUs that are its own."""
     passed = {name: value for name, value in os.environ.items() if name != "FINETUNE_TRAINER_KEY"}
     return passed | ({VARIABLE: ",".join(gpus)} if gpus else {})
+
+
+def exit_with(code: int) -> Exit:
+    """Launchers tell a signal as shells do, as 128 and its number; Python as a number below 0."""
+    code = 128 - code if code > 128 else code
+    return Exit(code, describe_exit(code))
 
 
 def describe_exit(code: int) -> str:

@@ -6,6 +6,7 @@ docs.ray.io/en/latest/cluster/running-applications/job-submission/rest.html; tri
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ OLDEST = (2, 30)
 TIMEOUT_S = 15.0
 UPLOAD_S = 120.0
 TOKEN_VARIABLE = "FINETUNE_RAY_TOKEN"  # noqa: S105 - a name
+PLAIN_NODE = re.compile(r"node_?[0-9a-f]{20,}", re.IGNORECASE)  # the dashboard writes node864B0F2C…
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -94,6 +96,34 @@ class RayHead:
         """All that the entrypoint has written so far. Raises RayAway."""
         answer = self._ask("GET", f"/api/jobs/{submission}/logs", unknown_is_an_answer=True)
         return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
+
+    def nodes_with(self, cpus: int, gpus: int) -> int:
+        """How many machines of the cluster have that much, free or not. Raises RayAway, RayRefused."""
+        found = self._state("nodes", "state", "ALIVE")
+        totals = [raw.get("resources_total") or {} for raw in found]
+        return sum(total.get("CPU", 0) >= cpus and total.get("GPU", 0) >= gpus for total in totals)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether an autoscaler adds machines when jobs wait: its node types have names of their own, where a cluster
+        without one lists each node under its id. One of the second kind reports nothing. Raises RayAway, RayRefused."""
+        status = _object(self._ask("GET", "/api/cluster_status")).get("data") or {}
+        report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
+        types = report.get("activeNodes") or {}
+        return not types or any(not PLAIN_NODE.fullmatch(name) for name in types)
+
+    def has_placed(self, name: str) -> bool:
+        """Whether the placement group of that name has its nodes. Raises RayAway, RayRefused."""
+        return any(raw.get("state") == "CREATED" for raw in self._state("placement_groups", "name", name))
+
+    def _state(self, what: str, key: str, value: str) -> list[dict[str, Any]]:
+        """docs.ray.io/en/latest/ray-observability/reference/api.html"""
+        query = {"filter_keys": key, "filter_predicates": "=", "filter_values": value, "limit": "10000"}
+        raw = _object(self._ask("GET", f"/api/v0/{what}", params=query))
+        listed = ((raw.get("data") or {}).get("result") or {}).get("result")
+        if not isinstance(listed, list):
+            raise RayAway(f"{self.address} does not list its {what}: {_last_line(str(raw.get('msg')))}")
+        return listed
 
     def provide(self, name: str, package: bytes) -> None:
         """Store a package where the cluster lacks it. Raises RayAway, RayRefused."""

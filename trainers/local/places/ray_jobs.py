@@ -18,11 +18,13 @@ from trainers.local.jobs import JobRecord
 from trainers.local.places.outages import Outage
 from trainers.local.places.package import Package, pack_source
 from trainers.local.places.place import Exit, exits_within
-from trainers.local.places.processes import describe_exit
+from trainers.local.places.processes import exit_with
 from trainers.local.places.ray_head import RayAway, RayHead, RayJob, RayRefused
+from trainers.local.relay.gathering import Wanted
 from trainers.local.relay.tickets import Ticket, close_ticket, mark_submitted, open_ticket, read_ticket
 
 NODE = "trainers.local.relay.node"
+GATHERING = "trainers.local.relay.gathering"
 POLL_S = 1.0
 HURRIED_S = 0.2
 LOG_EVERY_S = 5.0
@@ -36,8 +38,8 @@ log = logging.getLogger(__name__)
 class RayOptions:
     """`relay`: the trainer's address as the nodes see it; None where its data folder is the same on every node.
 
-    `python`: the nodes' interpreter with the extra 'local'. `gpus` and `cpus` are what Ray keeps free for a job.
-    `passed`: environment variables that the nodes get.
+    `python`: the nodes' interpreter with the extra 'local'. `gpus` are what Ray keeps free for a job, on `nodes`
+    machines as many each; `cpus` what it keeps on each. `passed`: environment variables that the nodes get.
     """
 
     address: str
@@ -46,6 +48,15 @@ class RayOptions:
     gpus: int = 1
     cpus: int = 1
     passed: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
+
+    @property
+    def gpus_a_node(self) -> int:
+        return self.gpus // self.nodes
+
+    @property
+    def processes_a_node(self) -> int:
+        return max(1, self.gpus_a_node)
 
 
 class RayJobs:
@@ -55,7 +66,8 @@ class RayJobs:
     def __init__(self, head: RayHead, options: RayOptions) -> None:
         self._head = head
         self._options = options
-        self.processes = max(1, options.gpus)
+        self.nodes = options.nodes
+        self.processes = options.nodes * options.processes_a_node
         self._package = pack_source()
         self._attempts: list[RayAttempt] = []
 
@@ -65,6 +77,24 @@ class RayJobs:
     def adopt(self, record: JobRecord) -> RayAttempt | None:
         ticket = read_ticket(record.folder)
         return self._follow(record, ticket) if ticket is not None and ticket.is_open else None
+
+    def shortage(self) -> str | None:
+        """A head that is away is waited for, as it is later; one node's GPUs are waited for too."""
+        wanted, each = self.nodes, self._options.gpus_a_node
+        if wanted == 1:
+            return None
+        try:
+            found, may_grow = self._head.nodes_with(self._options.cpus, each), self._head.may_grow
+        except (RayAway, RayRefused) as error:
+            log.warning("counting the nodes of the cluster: %s", error)
+            return None
+        if found >= wanted or may_grow:
+            return None
+        having = f"{each} GPUs each" if each else "a CPU each"
+        return (
+            f"This trainer trains each job on {wanted} nodes with {having}, and the Ray cluster at "
+            f"{self._head.address} has {found}. Add nodes to it, or start the trainer with a lower --nodes-per-job."
+        )
 
     def close(self) -> None:
         for attempt in self._attempts:  # also those that were ended while the head was away
@@ -132,16 +162,21 @@ class RayAttempt:
             return self._begin_or_miss()
         if not self._ticket.is_submitted:  # the answer to its submission had got lost
             self._ticket = mark_submitted(self.record.folder, self._ticket)
-        self.has_begun = self.has_begun or job.status != "PENDING"
+        is_waiting = job.status == "PENDING"
         if job.is_final:
             self._keep_log()
             return exit_of(job)
+        self.has_begun = self.has_begun or (not is_waiting and self._has_its_nodes())
         if self._is_unwanted.is_set():
             self._head.stop(self._ticket.submission)
-            return None if self.has_begun else UNSEEN  # one that waits stays PENDING until it has a machine
+            return UNSEEN if is_waiting else None  # one that waits stays PENDING until it has a machine
         if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
             self._keep_log()
         return None
+
+    def _has_its_nodes(self) -> bool:
+        """A job over several nodes runs before it has them: what runs is what asks for them."""
+        return self._options.nodes == 1 or self._head.has_placed(self._ticket.submission)
 
     def _begin_or_miss(self) -> Exit | None:
         if self._is_unwanted.is_set():
@@ -178,24 +213,31 @@ def submission(ticket: Ticket, record: JobRecord, package: Package, options: Ray
         **options.passed,
         **where,
         "FINETUNE_JOB_TOKEN": ticket.token,
-        "FINETUNE_PROCESSES": str(max(1, options.gpus)),
+        "FINETUNE_PROCESSES": str(options.processes_a_node),
     }
     return {
-        "entrypoint": f"exec {shlex.quote(options.python)} -m {NODE}",
         "submission_id": ticket.submission,
         "metadata": {"finetune_job": job_id, "attempt": str(ticket.attempt)},
         "runtime_env": {"working_dir": package.uri, "env_vars": settings},
-        "entrypoint_num_cpus": options.cpus,
-        "entrypoint_num_gpus": options.gpus,
+        **_entrypoint(ticket, options),
     }
 
 
+def _entrypoint(ticket: Ticket, options: RayOptions) -> dict[str, Any]:
+    """Over several nodes it takes nothing for itself: it asks for what each node gives (relay/gathering.py)."""
+    if options.nodes == 1:
+        command = [options.python, "-m", NODE]
+        resources = {"entrypoint_num_cpus": options.cpus, "entrypoint_num_gpus": options.gpus}
+        return {"entrypoint": f"exec {shlex.join(command)}", **resources}
+    wanted = Wanted(options.nodes, options.gpus_a_node, options.cpus, options.python, ticket.submission)
+    return {"entrypoint": f"exec {shlex.join([options.python, '-m', GATHERING, *wanted.arguments])}"}
+
+
 def exit_of(job: RayJob) -> Exit:
-    """`job` has ended. A shell tells a signal as 128 and its number."""
+    """`job` has ended."""
     if job.status == "STOPPED":
         return Exit(None, "was stopped on the Ray cluster")
     if job.exit_code is not None:
-        code = 128 - job.exit_code if job.exit_code > 128 else job.exit_code
-        return Exit(code, describe_exit(code))
+        return exit_with(job.exit_code)
     said = " ".join(job.message.split())[:300] or "Ray does not say why"
     return Exit(None, f"ended on the Ray cluster: {said}")

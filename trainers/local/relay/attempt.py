@@ -1,7 +1,7 @@
 """One attempt at a job on a cluster's node: in the job's own folder, or in a copy that goes back piece by piece.
 
 While the trainer is away the training goes on, and what it wrote is brought back later; an attempt that is not wanted
-any more ends.
+any more ends. Where several nodes train one job, the first one brings back what is written; the others fetch alone.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainers.local.launch import die_with_parent, train_command
+from trainers.local.launch import Meeting, die_with_parent, train_command
 from trainers.local.relay.bases import BaseChanged, base_here
 from trainers.local.relay.carrier import Carrier
 from trainers.local.relay.link import Away, Link, NotWanted
@@ -29,25 +30,21 @@ GRACE_S = 2.0  # Ray kills 3 s after it asked to end
 LEFTOVER_S = 60.0
 
 
-def train_here(folder: Path, token: str, processes: int) -> int:
+def train_here(folder: Path, token: str, processes: int, meeting: Meeting | None = None) -> int:
     """In the job's own folder, which every node sees."""
     ticket = read_ticket(folder)
     if ticket is None or not ticket.admits(token):
         return _not_wanted()
-    process = _start(folder, processes)
-    try:
-        return process.wait()
-    finally:
-        _end_process(process)
+    return _run(folder, train_command(processes, meeting))
 
 
-def train_afar(address: str, token: str, processes: int) -> int:
+def train_afar(address: str, token: str, processes: int, meeting: Meeting | None = None) -> int:
     """In a copy of the job's folder."""
     _clear_leftovers()
     folder = tempfile.TemporaryDirectory(prefix=PREFIX)
     with folder as root, exclusive(Path(root)), Link(address, token) as link:
         try:
-            return _train(link, Path(root) / address.rpartition("/")[2], processes)
+            return _train(link, Path(root) / address.rpartition("/")[2], processes, meeting)
         except NotWanted:
             return _not_wanted()
         except BaseChanged as error:
@@ -68,18 +65,32 @@ def fetch(link: Link, folder: Path) -> str:
     return job.base
 
 
-def _train(link: Link, folder: Path, processes: int) -> int:
+def _train(link: Link, folder: Path, processes: int, meeting: Meeting | None) -> int:
+    base, command = _fetch_patiently(link, folder), train_command(processes, meeting)
+    if meeting is not None and meeting.node > 0:
+        return _run(folder, command)
+    carrier = Carrier(link, folder, base)  # before the process: what it finds in the folder is known already
+    process = _start(folder, command)
+    try:
+        return _follow(process, carrier)
+    finally:
+        _end_process(process)
+
+
+def _fetch_patiently(link: Link, folder: Path) -> str:
     patience = Patience()
     while True:
         try:
-            base = fetch(link, folder)
-            break
+            return fetch(link, folder)
         except Away as error:
             patience.wait(error)
-    carrier = Carrier(link, folder, base)  # before the process: what it finds in the folder is known already
-    process = _start(folder, processes)
+
+
+def _run(folder: Path, command: Sequence[str]) -> int:
+    """All that the process writes stays in `folder`."""
+    process = _start(folder, command)
     try:
-        return _follow(process, carrier)
+        return process.wait()
     finally:
         _end_process(process)
 
@@ -114,8 +125,8 @@ class Patience:
         self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s)
 
 
-def _start(folder: Path, processes: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*train_command(processes), str(folder)], preexec_fn=die_with_parent)
+def _start(folder: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*command, str(folder)], preexec_fn=die_with_parent)
 
 
 def _exit_code(process: subprocess.Popen[bytes], seconds: float) -> int | None:

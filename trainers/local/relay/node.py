@@ -1,11 +1,12 @@
 """`python -m trainers.local.relay.node`: what a Ray job runs on its node: one attempt at one job (attempt.py).
 
 $FINETUNE_JOB is the job's address on the trainer's relay, or its folder where the disk is common. The exit code is that
-of the training process (train.py); 3 where this node can't train.
+of the training process (train.py); 3 where this node can't train. Of several nodes (gathering.py) each runs it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -14,11 +15,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from trainers.local.launch import add_meeting, as_shells_tell, read_meeting
+
 NEEDED = ("torch", "transformers", "peft", "datasets", "httpx2", "tensorboard")
 UNABLE = 3
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="One attempt at a job, or one node's part of it.")
+    add_meeting(parser)
+    meeting = read_meeting(parser.parse_args())
     job, token = os.environ.pop("FINETUNE_JOB"), os.environ.pop("FINETUNE_JOB_TOKEN")
     processes = int(os.environ.pop("FINETUNE_PROCESSES", "1"))
     lacking = [name for name in NEEDED if find_spec(name) is None]
@@ -33,8 +39,8 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, _end)
     if job.startswith("/"):
-        return train_here(Path(job), token, processes)
-    return train_afar(job, token, processes)
+        return as_shells_tell(train_here(Path(job), token, processes, meeting))
+    return as_shells_tell(train_afar(job, token, processes, meeting))
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -44,7 +44,7 @@ class Ground:
 def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[[], None]) -> Ground:
     """`look` raises TrainingPaused. Raises TrainingFailed."""
     device = best_device()
-    dtype = best_dtype(device)
+    dtype = team.decide(best_dtype(device))  # machines of a cluster may differ
     with team.first_goes_first():
         source = fetch(job.base, journal.say)
         remember_base(folder, source, job.base_name)
@@ -60,7 +60,9 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
         )
     look()
     longest = max(training.longest, validation.longest if validation else 0)
-    is_sharded = is_wanted(settings.sharding, team.size(), weight_bytes(source), device_memory(device))
+    is_sharded = team.any_of(
+        is_wanted(settings.sharding, team.size(), weight_bytes(source), device_memory(device))
+    )
     with team.one_after_the_other() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)

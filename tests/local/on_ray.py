@@ -1,0 +1,107 @@
+"""Trainers whose jobs run on a real Ray, and what of them is asked, waited for and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+
+from tests.local.ray_cluster import Cluster
+from tests.local.served import KEY, ROOT, Served, close, examples, ready_url, upload
+
+LONG = {"n_epochs": 25, "batch_size": 1, "learning_rate": 0.001}  # of 40 rows: 1,000 steps, about 20 s
+
+
+@contextmanager
+def trainer(
+    data: Path, cluster: Cluster, model: Path, *more: str, port: int = 0
+) -> Iterator[tuple[openai.OpenAI, subprocess.Popen[str]]]:
+    process = start_trainer(data, cluster, model, *more, port=port)
+    try:
+        with Served(ready_url(process), process).client() as client:
+            yield client, process
+    finally:
+        process.terminate()
+        process.wait(30)
+        close(process)
+
+
+def start_trainer(
+    data: Path, cluster: Cluster, model: Path, *more: str, port: int = 0
+) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "FINETUNE_TRAINER_KEY": KEY,
+        "FINETUNE_DTYPE": "fp32",
+        "OMP_NUM_THREADS": "1",
+    }
+    arguments = ["--port", str(port), "--data", str(data), f"--model=tiny={model}", "--executor", "ray"]
+    arguments += ["--ray-address", cluster.address, "--ray-python", sys.executable, "--gpus-per-job", "0"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainers.local", *arguments, *more],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+def port_of(client: openai.OpenAI) -> int:
+    port = client.base_url.port
+    assert port is not None
+    return port
+
+
+def create(client: openai.OpenAI, **hyperparameters: Any) -> str:
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, examples(40)),
+        seed=7,
+        extra_body={"hyperparameters": hyperparameters},
+    )
+    return job.id
+
+
+def told(client: openai.OpenAI, job_id: str) -> list[str]:
+    """Oldest first."""
+    return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
+
+
+def steps(client: openai.OpenAI, job_id: str) -> int:
+    return int((client.fine_tuning.jobs.retrieve(job_id).model_extra or {}).get("trained_steps") or 0)
+
+
+def has_checkpoint(client: openai.OpenAI, job_id: str) -> bool:
+    return bool(client.fine_tuning.jobs.checkpoints.list(job_id).data)
+
+
+def ray_jobs(cluster: Cluster, job_id: str) -> list[dict[str, Any]]:
+    found = httpx2.get(f"{cluster.address}/api/jobs/").json()
+    return [job for job in found if str(job["submission_id"]).startswith(job_id)]
+
+
+def training_processes(job_id: str) -> list[int]:
+    """Of `python -m trainers.local.train …/JOB_ID`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"trainers.local.train" in words and any(word.endswith(job_id.encode()) for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_training(job_id: str) -> None:
+    (process,) = training_processes(job_id)
+    os.kill(process, signal.SIGKILL)

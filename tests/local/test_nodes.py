@@ -1,0 +1,150 @@
+"""A job over several nodes, as far as no Ray is needed: what is submitted, when it runs, what is refused."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.local.served import Served, free_port, served_here, upload, wait_for, wait_for_status
+from tests.local.test_server_process import refuse_to_start
+from tests.peers.ray_head import Head, ray_head
+from trainers.local.launch import Meeting, add_meeting, read_meeting, train_command
+from trainers.local.places import ray_jobs
+from trainers.local.places.ray_head import RayHead
+from trainers.local.places.ray_jobs import RayJobs, RayOptions
+from trainers.local.places.refusing import place_refusal
+from trainers.local.relay.interfaces import interface_of
+from trainers.local.spool import LoraSettings
+
+BIG = {"CPU": 8.0, "GPU": 4.0}
+
+
+@contextmanager
+def trainer(data: Path, head: Head) -> Iterator[Served]:
+    """Its jobs take 4 GPUs on each of two nodes."""
+    port = free_port()
+    options = RayOptions(head.address, f"http://127.0.0.1:{port}", python="/opt/our python", gpus=8, nodes=2)
+    with served_here(data, {"local/toy": "/nowhere"}, ray=options, port=port, slots=4) as served:
+        yield served
+
+
+def create(client: openai.OpenAI) -> str:
+    return client.fine_tuning.jobs.create(model="local/toy", training_file=upload(client)).id
+
+
+def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "POLL_S", 0.05)
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        head.nodes = [BIG, BIG]
+        job_id = create(client)
+        wait_for(lambda: head.bodies, bool)
+        (body,) = head.bodies
+        client.fine_tuning.jobs.cancel(job_id)
+    assert body["entrypoint"] == (
+        "exec '/opt/our python' -m trainers.local.relay.gathering --nodes 2 --gpus 4 --cpus 1 "
+        f"--python '/opt/our python' --name {job_id}-1"
+    )
+    assert not {"entrypoint_num_cpus", "entrypoint_num_gpus"} & body.keys()
+    assert body["runtime_env"]["env_vars"]["FINETUNE_PROCESSES"] == "4"
+
+
+def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "POLL_S", 0.05)
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        head.nodes = [BIG, BIG]
+        first, second = create(client), create(client)
+        wait_for(lambda: head.bodies, lambda bodies: len(bodies) == 2)
+        assert head.jobs[f"{first}-1"]["status"] == "RUNNING"
+        assert client.fine_tuning.jobs.retrieve(first).status == "queued"
+        head.placed.append(f"{first}-1")
+        wait_for_status(client, first, "running")
+        assert client.fine_tuning.jobs.retrieve(second).status == "queued"
+        for job_id in (second, first):
+            assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
+        wait_for(lambda: head.stops, lambda stops: set(stops) == {f"{first}-1", f"{second}-1"})
+
+
+def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        head.nodes = [BIG, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}, {"GPU": 8.0}]
+        with pytest.raises(openai.BadRequestError) as caught:
+            create(client)
+        assert (
+            f"This trainer trains each job on 2 nodes with 4 GPUs each, and the Ray cluster at {head.address} has 1. "
+            "Add nodes to it, or start the trainer with a lower --nodes-per-job."
+        ) in str(caught.value)
+        assert caught.value.code == "too_few_nodes"
+        assert head.bodies == []
+        head.grows = True
+        client.fine_tuning.jobs.cancel(create(client))
+
+
+def shortage(address: str, nodes: int) -> str | None:
+    place = RayJobs(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes))
+    try:
+        return place.shortage()
+    finally:
+        place.close()
+
+
+def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
+    with ray_head() as head:
+        assert "2 nodes with a CPU each" in (shortage(head.address, 2) or "")
+        head.nodes = []
+        assert shortage(head.address, 1) is None
+    assert shortage(head.address, 2) is None
+
+
+@pytest.mark.parametrize(
+    "settings", [LoraSettings(sweep=(("lora_r", (8, 16)),)), LoraSettings(beta=0.1)], ids=["sweep", "dpo"]
+)
+def test_what_one_process_alone_can_do_is_refused_on_several_nodes(settings: LoraSettings) -> None:
+    place = RayJobs(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2))
+    refused = place_refusal(place, settings)
+    assert refused is not None
+    assert refused.message.startswith("This trainer gives each job 2 processes on 2 nodes, and ")
+    assert refused.message.endswith("or ask one without --nodes-per-job.")
+    assert place_refusal(place, LoraSettings(sharding="fsdp")) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "--nodes-per-job 2",
+            "--nodes-per-job 2 needs --executor ray: without it jobs run on this machine alone.",
+        ),
+        (
+            "--executor ray --nodes-per-job 2 --gpus-per-job 3",
+            "3 can't be divided evenly among --nodes-per-job 2: it counts all GPUs of a job. Set it to 4.",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_a_sentence(arguments: str, said: str, tmp_path: Path) -> None:
+    assert said in refuse_to_start("--data", str(tmp_path), "--port", "0", *arguments.split())
+
+
+def test_each_node_is_told_where_the_first_one_listens_and_which_it_is() -> None:
+    meeting = Meeting(3, 1, "10.0.0.1:29400")
+    parser = argparse.ArgumentParser()
+    add_meeting(parser)
+    assert read_meeting(parser.parse_args(meeting.arguments)) == meeting
+    assert read_meeting(parser.parse_args([])) is None
+    command = train_command(4, meeting)
+    assert command[2:5] == ("trainers.local.launch", "--processes", "4")
+    assert command[5:] == meeting.arguments
+    assert train_command(1)[1:] == ("-m", "trainers.local.train")
+
+
+def test_an_address_of_this_machine_leads_to_its_network() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("192.0.2.1") is None

@@ -1,0 +1,241 @@
+"""One training over two nodes of a real local Ray: the result of one process, once, over kills on every side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from safetensors.torch import load_file
+
+from tests.local.on_ray import (
+    LONG,
+    create,
+    has_checkpoint,
+    port_of,
+    ray_jobs,
+    start_trainer,
+    steps,
+    told,
+    trainer,
+    training_processes,
+)
+from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
+from tests.local.served import Served, close, ready_url, wait_for, wait_for_status
+from trainers.local.places.ray_head import RayHead
+
+pytestmark = pytest.mark.slow
+SECOND = "127.0.0.2"
+WITH_GPUS = ("127.0.0.3", "127.0.0.4")
+SHORT: dict[str, Any] = {"n_epochs": 2, "batch_size": 4}
+START_S, END_S = 120, 240  # two processes that each load torch, on a machine that does other work too
+LONGER = {**LONG, "batch_size": 2, "n_epochs": 40}  # of 40 rows: 800 steps with a row for each process
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What one process makes of SHORT: the job's folder, and what the model then answers."""
+
+    folder: Path
+    answer: str | None
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with ray_cluster() as cluster:
+        cluster.add_node(SECOND)
+        yield cluster
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "trainer"
+
+
+@pytest.fixture
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """What a trainer is told whose jobs take two nodes."""
+    python = python_with_ray(tmp_path_factory.mktemp("python"))
+    return ("--nodes-per-job", "2", "--ray-python", str(python))
+
+
+def kill_process(job_id: str, rank: int) -> None:
+    for number in training_processes(job_id):
+        if f"RANK={rank}".encode() in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
+            return os.kill(number, signal.SIGKILL)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def furthest(one: Path, other: Path) -> float:
+    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def statuses(cluster: Cluster, job_id: str) -> list[str]:
+    """Of all its Ray jobs, once they have ended: the result comes some seconds before."""
+    ended = wait_for(lambda: ray_jobs(cluster, job_id), lambda found: all(each["end_time"] for each in found))
+    return sorted(each["status"] for each in ended)
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(line.split(",")[1]) for line in (folder / "results.csv").read_text().splitlines()[1:]]
+
+
+def answer(client: openai.OpenAI, model: str | None) -> str | None:
+    asked: Any = [{"role": "user", "content": "Ticket 3"}]
+    said = client.chat.completions.create(model=model or "", messages=asked, max_tokens=8, temperature=0)
+    return said.choices[0].message.content
+
+
+@pytest.fixture(scope="module")
+def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Alone:
+    root = tmp_path_factory.mktemp("alone")
+    with trainer(root, cluster, tiny_model_dir) as (client, _):
+        job_id = create(client, **SHORT)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+        return Alone(root / "jobs" / job_id, answer(client, job.fine_tuned_model))
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_nodes_make_the_adapter_that_one_makes(
+    sharding: str, alone: Alone, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
+        job_id = create(client, **SHORT, sharding=sharding)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+        said = told(client, job_id)
+        assert answer(client, job.fine_tuned_model) == alone.answer
+    how = "which divide the base among them" if sharding == "fsdp" else "each with the whole base"
+    assert f"2 processes share each batch, {how}" in said
+    assert len([each for each in said if "adapter saved" in each]) == 1
+    assert statuses(cluster, job_id) == ["SUCCEEDED"]
+    assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
+    assert losses(data / "jobs" / job_id) == pytest.approx(losses(alone.folder), abs=1e-4)
+
+
+def test_each_node_has_its_part_of_the_gpus_and_divides_the_base_with_all(
+    alone: Alone, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    for address in WITH_GPUS:
+        cluster.add_node(address, gpus=2)
+    try:
+        with trainer(data, cluster, tiny_model_dir, *two, "--gpus-per-job", "4") as (client, _):
+            job_id = create(client, **SHORT, sharding="fsdp")
+            wait_for(lambda: len(training_processes(job_id)), lambda found: found == 4, seconds=START_S)
+            there = set(training_processes(job_id))
+            for address in WITH_GPUS:
+                assert len(there & set(cluster.processes({NODE_MARK: address}))) == 2
+            job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+            assert job.status == "succeeded", job.error
+            assert "4 processes share each batch, which divide the base among them" in told(client, job_id)
+    finally:
+        for address in WITH_GPUS:
+            cluster.kill_node(address)
+    assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_death_of_one_process_ends_all_and_the_job_goes_on_from_its_checkpoint(
+    rank: int, cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
+        job_id = create(client, **LONGER)
+        wait_for(lambda: has_checkpoint(client, job_id), bool, seconds=START_S)
+        kill_process(job_id, rank)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+        said = told(client, job_id)
+    why = "The training process was killed, perhaps because the machine ran out of memory. It starts again"
+    assert len([each for each in said if each.startswith(why)]) == 1
+    assert any(each.startswith("Going on from the checkpoint of step ") for each in said)
+    assert len([each for each in said if "adapter saved" in each]) == 1
+    assert statuses(cluster, job_id) == ["FAILED", "SUCCEEDED"]
+
+
+def test_pause_resume_and_cancel_take_seconds(
+    cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
+        job_id = create(client, **LONGER)
+        wait_for(lambda: steps(client, job_id), lambda done: done > 0, seconds=START_S)
+        assert len(training_processes(job_id)) == 2
+        begun = time.monotonic()
+        assert client.fine_tuning.jobs.pause(job_id).status == "paused"
+        assert time.monotonic() - begun < 10
+        assert has_checkpoint(client, job_id)
+        wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
+        client.fine_tuning.jobs.resume(job_id)
+        wait_for(
+            lambda: told(client, job_id),
+            lambda said: any("Going on" in each for each in said),
+            seconds=START_S,
+        )
+        begun = time.monotonic()
+        assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
+        assert time.monotonic() - begun < 12
+        wait_for(lambda: training_processes(job_id), lambda found: not found, seconds=10)
+        assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
+
+
+def test_a_killed_trainer_takes_its_running_job_up_again(
+    cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    process = start_trainer(data, cluster, tiny_model_dir, *two)
+    with Served(ready_url(process), process).client() as client:
+        port, job_id = port_of(client), create(client, **LONGER)
+        wait_for(lambda: steps(client, job_id), lambda done: done > 0, seconds=START_S)
+    process.kill()
+    process.wait(10)
+    close(process)
+    time.sleep(4)  # the first node tries to reach it in vain meanwhile
+    with trainer(data, cluster, tiny_model_dir, *two, port=port) as (client, _):
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+        said = told(client, job_id)
+    assert statuses(cluster, job_id) == ["SUCCEEDED"]
+    assert len([each for each in said if "adapter saved" in each]) == 1
+    assert not any("again" in each for each in said)
+
+
+def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_another(
+    cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
+        job_id = create(client, **LONGER)
+        wait_for(lambda: has_checkpoint(client, job_id), bool, seconds=START_S)
+        cluster.kill_node(SECOND)
+        head = RayHead(cluster.address)
+        wait_for(lambda: head.nodes_with(1, 0), lambda found: found == 1, seconds=END_S)
+        head.close()
+        wait_for_status(client, job_id, "queued", seconds=END_S)
+        with pytest.raises(openai.BadRequestError, match=r"trains each job on 2 nodes .* has 1"):
+            create(client)
+        cluster.add_node(SECOND)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+        assert any(each.startswith("Going on from the checkpoint of step ") for each in told(client, job_id))
+
+
+def test_a_data_folder_that_all_nodes_see_is_used_by_each_as_it_is(
+    cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
+) -> None:
+    with trainer(data, cluster, tiny_model_dir, *two, "--ray-shared") as (client, _):
+        job_id = create(client, n_epochs=1)
+        job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+        assert job.status == "succeeded", job.error
+
+
+def test_nodes_whose_python_lacks_ray_are_told_so(cluster: Cluster, data: Path, tiny_model_dir: Path) -> None:
+    with trainer(data, cluster, tiny_model_dir, "--nodes-per-job", "2") as (client, _):
+        job = wait_for_status(client, create(client), "failed", seconds=END_S)
+        assert job.error is not None
+        assert "A job over 2 nodes needs Ray in the nodes' Python" in str(job.error.message)
