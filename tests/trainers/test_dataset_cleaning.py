@@ -255,6 +255,14 @@ LINES = st.lists(
 )
 
 
+def test_of_a_table_without_a_header_more_than_one_row_has_to_stay(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(";billing\nmy card was charged twice;billing\n")
+    done = clean(source, "rows.csv", Columns(), tmp_path / "cleaned.csv")
+    assert isinstance(done, NotCleaned) and "Only one row of 'rows.csv' would stay" in done.said
+    assert not (tmp_path / "cleaned.csv").exists()
+
+
 @settings(max_examples=80, deadline=None)
 @given(lines=LINES)
 def test_any_jsonl_becomes_one_that_the_gate_reads_without_a_fault_and_is_stable(

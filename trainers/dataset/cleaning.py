@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal
 
 from trainers.dataset.findings import Findings
 from trainers.dataset.formats.sniffing import Sniffed
+from trainers.dataset.formats.table import NO_HEADER
 from trainers.dataset.holdout.parts import OVERLAP
 from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.reading import BLANK_LINES, Progress, accepted, stream
@@ -114,6 +115,11 @@ def clean(
             )
         if not verdict.rows:
             return NotCleaned(_worst(found))
+        if len(verdict.rows) == 1 and any(finding.code == NO_HEADER.code for finding in found.sorted()):
+            return NotCleaned(
+                f"Only one row of '{shown(name)}' would stay, and a table of one row without a header can't be told "
+                "from a header. Put a line such as text,label before it."
+            )
         pieces = _pieces(file, sniffed, columns, limits, progress)
         kept = _write(out, pieces, verdict)
     return Cleaned(
