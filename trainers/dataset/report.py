@@ -149,51 +149,28 @@ def check_file(
             taken = _taken(path, name, file, spool, columns, system, encoding, limits)
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
-        found = Findings(limits.listed)
         looked = NOT_LOOKED
         if deep:
             of = taken.rows, taken.labels, frozen or (), seed, limits.listed
             looked = look_deep(*of, presidio=presidio)
         clock.stage("near copies and doubted labels")
+        found = Findings(limits.listed)
         with _collector_paused():
             parts = _parts(taken, seed, frozen, previous, looked.groups, found)
         every = (*taken.findings(lengths, lengths_by or encoding), found, *looked.found)
         findings = in_order([finding for each in every for finding in each.sorted()])
-        blocked = any(finding.blocks for finding in findings)
-        files = None
-        if out_dir is not None and not blocked:
-            files = _Written(*store_split(out_dir, taken.rows, parts.held, parts.kept))
+        checked = _Checked(taken, lengths, parts, findings)
+        files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
-        facts, progress = taken.rows.facts, taken.progress
-        own = lengths_by.folder if lengths_by else None
-        known = {own: sum(lengths) - sum(lengths[row] for row in parts.held)} if own else {}
-        return Report(
-            name=shown(name),
-            format=progress.format,
-            rows=len(facts),
-            task=taken.task,
-            labels=taken.label_counts,
-            tokens=token_report(
-                taken.rows, [count.label for count in taken.label_counts], parts.held, encoding
-            ),
-            findings=findings,
-            columns=progress.columns,
-            choices=progress.choices,
-            system=taken.rows.system,
-            source_sha256=sha256_of(path),
-            train_sha256=files.train if files else None,
-            holdout_sha256=files.holdout if files else None,
-            n_train=0 if blocked else len(facts) - len(parts.held),
-            n_holdout=0 if blocked else len(parts.held) + len(parts.kept),
-            seed=seed,
-            trained_tokens=local_counts(out_dir / f"{files.train}.jsonl", local_models, known)
-            if out_dir and files
-            else (),
-            duplicate_tokens=facts.duplicate_tokens,
-            token_lengths=histogram(lengths),
-            stages=clock.stages,
-            diff=parts.diff,
-            seconds=clock.seconds,
+        known = checked.tokens_to_train(lengths_by.folder) if lengths_by and lengths_by.folder else {}
+        return checked.report(
+            shown(name),
+            seed,
+            encoding,
+            sha256_of(path),
+            files,
+            local_counts(out_dir / f"{files.train}.jsonl", local_models, known) if out_dir and files else (),
+            clock,
         )
 
 
@@ -231,6 +208,67 @@ class _Taken:
 class _Written:
     train: str
     holdout: str
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A file that was looked at from all sides. `lengths`: tokens of each row."""
+
+    taken: _Taken
+    lengths: Sequence[int]
+    parts: Parts
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_blocked(self) -> bool:
+        return any(finding.blocks for finding in self.findings)
+
+    def write(self, folder: Path) -> _Written | None:
+        """Both parts, unless something blocks."""
+        if self.is_blocked:
+            return None
+        return _Written(*store_split(folder, self.taken.rows, self.parts.held, self.parts.kept))
+
+    def tokens_to_train(self, folder: Path) -> dict[Path, int]:
+        """By the tokenizer of the model in `folder`, which has counted the lengths."""
+        return {folder: sum(self.lengths) - sum(self.lengths[row] for row in self.parts.held)}
+
+    def report(
+        self,
+        name: str,
+        seed: int,
+        encoding: Encoding,
+        source_sha256: str,
+        files: _Written | None,
+        trained_tokens: tuple[tuple[str, int], ...],
+        clock: _Clock,
+    ) -> Report:
+        taken, parts, facts = self.taken, self.parts, self.taken.rows.facts
+        labels = [count.label for count in taken.label_counts]
+        return Report(
+            name=name,
+            format=taken.progress.format,
+            rows=len(facts),
+            task=taken.task,
+            labels=taken.label_counts,
+            tokens=token_report(taken.rows, labels, parts.held, encoding),
+            findings=self.findings,
+            columns=taken.progress.columns,
+            choices=taken.progress.choices,
+            system=taken.rows.system,
+            source_sha256=source_sha256,
+            train_sha256=files.train if files else None,
+            holdout_sha256=files.holdout if files else None,
+            n_train=0 if self.is_blocked else len(facts) - len(parts.held),
+            n_holdout=0 if self.is_blocked else len(parts.held) + len(parts.kept),
+            seed=seed,
+            trained_tokens=trained_tokens,
+            duplicate_tokens=facts.duplicate_tokens,
+            token_lengths=histogram(self.lengths),
+            stages=clock.stages,
+            diff=parts.diff,
+            seconds=clock.seconds,
+        )
 
 
 class _Clock:
