@@ -1,4 +1,4 @@
-"""README's pictures: the demo's story with its real model, photographed in local-slack's page in Chromium.
+"""The pictures of README and docs/tour.md: the demo's story with its real model, in local-slack's page in Chromium.
 
 `python -m docs.screenshots` from the project's root; `make screenshots` sets up what it needs. It takes as long as
 the demo (6 to 12 minutes on two cores). A font with emoji should be there, or the page's icons are boxes.
@@ -18,7 +18,7 @@ from PIL import Image
 from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.local_slack import LocalSlack, find_local_slack
 from bot.demo.service import RunningBot
-from bot.demo.story import ASKED, EXAMPLE, PLAN
+from bot.demo.story import ASKED, EXAMPLE, PLAN, REASON
 from bot.demo.workspace import WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 
@@ -85,6 +85,7 @@ def play(studio: Studio) -> None:
     page.confirm_yes()
     watch(studio)
     read_result(studio)
+    put_to_work(studio)
     check_again(studio)
 
 
@@ -165,8 +166,19 @@ def read_result(studio: Studio) -> None:
     page.show("Expected labels against")
     studio.shot("result")
     page.close_thread()
+
+
+def put_to_work(studio: Studio) -> None:
+    """With a reason, which is asked for where the numbers don't show it to be the best."""
+    page = studio.page
+    page.act_as(BEN.real_name)
+    page.type(f"/finetune promote tickets-1 because={REASON}")
+    page.wait_for("is in use for tickets", seconds=60)
+    page.wait_for("none has to be changed", seconds=60)
+    page.show("is in use for tickets")
+    studio.shot("promotion")
     page.act_as(ANA.real_name)
-    page.type(f"/finetune try tickets-1 {ASKED}")
+    page.type(f"/finetune try tickets {ASKED}")
     page.wait_for("It answers:", seconds=60)
     studio.shot("try")
 

@@ -33,6 +33,7 @@ TARGET = "local/smollm2-135m"
 PLAN = f"current=gpt-4o volume=100M target={TARGET}"
 WITHOUT_LABELS = "rungs=zero,kshot"  # long answers take their time
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
+REASON = "a demo on this machine, nothing depends on it"
 LADDER_PATIENCE_S = 3 * 3600.0
 RUN_PATIENCE_S = 3 * 3600.0
 
@@ -139,9 +140,10 @@ def _perform(story: Story, workspace: Workspace, bot: RunningBot, console: Conso
         _start(story, workspace, transcript)
         _approve(workspace, transcript)
         result = _wait_for_result(story, workspace, transcript, bot)
+        verdict = _estimate(story, workspace, transcript)
+        _put_to_work(story, workspace, transcript)
         if story.data is None:
             _try(story, workspace, transcript)
-        verdict = _estimate(story, workspace, transcript)
         transcript.refresh()
     return summary(story.folder, result, verdict)
 
@@ -230,9 +232,27 @@ def _plots_after(workspace: Workspace, card: PostedMessage) -> int:
     return sum(len(one.files) for one in later)
 
 
+def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript) -> None:
+    """A model that is not shown to be the best takes a reason."""
+    before = len(workspace.ephemerals(BEN.id))
+    promote = f"/finetune promote {story.name}-1"
+    _type(workspace, transcript, BEN.id, promote)
+
+    def is_in_use() -> PostedMessage | None:
+        return _find(workspace, f" is in use for {story.name}")
+
+    def is_answered() -> bool:
+        return is_in_use() is not None or len(workspace.ephemerals(BEN.id)) > before
+
+    transcript.until(is_answered, "an answer to the promotion", seconds=15)
+    if is_in_use() is None:
+        _type(workspace, transcript, BEN.id, f"{promote} because={REASON}")
+        transcript.until(is_in_use, "the model to be in use", seconds=15)
+
+
 def _try(story: Story, workspace: Workspace, transcript: Transcript) -> None:
     before = len(workspace.ephemerals(ANA.id))
-    _type(workspace, transcript, ANA.id, f"/finetune try {story.name}-1 {ASKED}")
+    _type(workspace, transcript, ANA.id, f"/finetune try {story.name} {ASKED}")
     answered = lambda: len(workspace.ephemerals(ANA.id)) >= before + 2 or None  # noqa: E731
     transcript.until(answered, "the model's answer", seconds=120)
 
