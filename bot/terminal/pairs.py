@@ -13,8 +13,8 @@ from bot.terminal.checking import How
 from bot.views.findings import LISTED_PARTS, body_text, counts_text
 from bot.views.words import counted, duration, duration_range
 from bot.work.checking import LISTED
-from bot.workflows.estimating import find_target
 from bot.workflows.machine import Room, Timed, base_of, room_for_pairs, time_for_pairs
+from bot.workflows.targets import find_target
 from trainers.bases import Base, find_base
 from trainers.dataset import Finding, Report
 from trainers.dataset.findings import in_order

@@ -28,6 +28,7 @@ from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question
 from bot.workflows.measuring.gathered import evidence_of
+from bot.workflows.targets import find_target
 from storage.records import Draft, KeptEstimate
 from trainers.measuring.values import Rung
 from trainers.money import to_micros
@@ -170,7 +171,7 @@ def _estimated(
     """`bar` and `task` None: as they are set for the dataset."""
     if checked.report is None:
         return Refusal(f"`{checked.dataset.name}` is still being checked.")
-    target = estimating.find_target(desk.settings.providers, question.target)
+    target = find_target(desk.settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
     evidence = evidence_of(desk, checked.dataset, checked.report, target, bar=bar, task=task)

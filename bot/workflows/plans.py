@@ -16,7 +16,8 @@ from bot.views import plans as views
 from bot.workflows import datasets, estimates, leaving, money, permits, replacing, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Estimated, RunCost
+from bot.workflows.efforts import RunCost
+from bot.workflows.estimating import Estimated
 from bot.workflows.inputs import OTHER_TOKENIZER
 from bot.workflows.leaving import Leave
 from bot.workflows.stopping import stopping_early

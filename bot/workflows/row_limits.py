@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.results import Refusal
 from bot.settings import Settings
-from bot.workflows.estimating import Target, find_target
+from bot.workflows.targets import Target, find_target
 from trainers.dataset import DEFAULT_LIMITS
 from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
 

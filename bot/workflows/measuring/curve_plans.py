@@ -13,7 +13,8 @@ from bot.work.climbing import max_tokens
 from bot.workflows import datasets, estimating, plans
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Estimated, Question, Target
+from bot.workflows.estimating import Estimated, Question
+from bot.workflows.targets import Target, find_target
 from trainers.chatting import room
 from trainers.dataset import Report
 from trainers.money import to_micros
@@ -33,7 +34,7 @@ def make(
     label_usd: Decimal | None,
 ) -> TunedCurvePlan | Refusal:
     """`wanted`: the model to train. The dataset has labels and a holdout."""
-    target = estimating.find_target(desk.settings.providers, wanted)
+    target = find_target(desk.settings.providers, wanted)
     if isinstance(target, Refusal):
         return target
     refusal = _cannot_train(desk, checked, report, target)

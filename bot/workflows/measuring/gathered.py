@@ -13,7 +13,7 @@ from bot.decisions.verdict.facts import Evidence
 from bot.decisions.verdict.tasks import TaskKind, task_kind
 from bot.results import RunResult
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Target
+from bot.workflows.targets import Target
 from storage.records import AnswerRow, Dataset, Run
 from trainers.dataset import Report
 from trainers.measuring.ladder import usd_per_1000
