@@ -115,7 +115,7 @@ class _Seconds:
 
 def _test(copy: Path, tests: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     try:
         ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
