@@ -41,6 +41,7 @@ RULES, CLIENT, OUTBOX = "bot/decisions/permission.py", "trainers/client.py", "st
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
 DECIDING = "tests/decisions/test_permission.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
+PROMOTE = "tests/bot/test_story_promote.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
 GUARDS = (
@@ -383,5 +384,34 @@ GUARDS = (
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
         "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled",
+    ),
+    # One model is in use for a dataset.
+    Guard(
+        "who saw another model standing changes nothing",
+        "storage/promotions.py",
+        '"UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)',
+        '"UPDATE promotions SET ended_at = ? WHERE dataset = ? AND ended_at IS NULL", (now, promotion.dataset)',
+        "tests/storage/test_promotions.py::test_who_saw_another_standing_changes_nothing",
+    ),
+    Guard(
+        "rights are asked for a promotion",
+        "bot/workflows/promoting.py",
+        '    refused = permits.may(desk, person, "promote", channel)\n    if refused:\n        return refused\n',
+        "",
+        f"{PROMOTE}::test_only_who_is_named_promotes_and_rolls_back",
+    ),
+    Guard(
+        "a model not shown to be better takes a reason",
+        "bot/workflows/promoting.py",
+        "    return Refusal(views.refused(model, proof, found)) if found and not because else None",
+        "    return None",
+        f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_takes_a_reason",
+    ),
+    Guard(
+        "a freeze comes before a promotion or after it",
+        "bot/workflows/promoting.py",
+        "        freeze = holding.on_promotion(desk)\n",
+        "        freeze = None\n",
+        f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
     ),
 )
