@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.bodies import JSON, UNKNOWN_JOB, Answer, Call, ask, kept, wrong_with
 from tests.fuzz.odd import Json, mutated, odd_texts, odd_values, raw_json
-from tests.local.served import KEY, Served, free_port, served_here, upload, wait_for_status
+from tests.local.served import KEY, Served, free_port, served_here, upload, wait_for, wait_for_status
 from tests.peers.ray_head import ray_head
 from trainers.local.places.ray_jobs import RayOptions
 from trainers.local.relay.tickets import read_ticket
@@ -65,7 +65,9 @@ def relayed(data: Path) -> Iterator[Relayed]:
     ):
         job_id = client.fine_tuning.jobs.create(model="toy", training_file=upload(client)).id
         wait_for_status(client, job_id, "running")
-        ticket = read_ticket(data / "jobs" / job_id)
+        ticket = wait_for(
+            lambda: read_ticket(data / "jobs" / job_id), lambda one: one is not None and one.is_submitted
+        )
         assert ticket is not None
         yield Relayed(trainer, data, job_id, ticket.token)
         client.fine_tuning.jobs.pause(job_id)

@@ -22,10 +22,11 @@ OURS = frozenset(
 MARKS = frozenset({"DONE", "FAILED", "PAUSED"})
 GIVEN = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
 NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
-FOLDER = re.compile(
-    rf"adapter|({NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII
-)  # complete once it has its name
+# complete once it has its name
+FOLDER = re.compile(rf"adapter|({NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII)
 FILE = re.compile(rf"({NAME}/){{0,4}}(\.(adapter|step-\d{{6,9}})/)?{NAME}", re.ASCII)
+
+STRAY = re.compile(r"(.*/)?checkpoints(/(?!\.?step-\d{6,9}/).*)?", re.ASCII)  # beside the checkpoints
 
 
 def outgoing(folder: Path) -> list[str]:
@@ -51,7 +52,7 @@ def complete_folders(folder: Path) -> list[str]:
 def may_come_back(path: str) -> bool:
     """A folder of a mark's name would be taken for the mark, a file of a checkpoint's for the checkpoint."""
     first = path.partition("/")[0]
-    if FOLDER.fullmatch(path) or first in OURS or (first in MARKS and first != path):
+    if FOLDER.fullmatch(path) or STRAY.fullmatch(path) or first in OURS or (first in MARKS and first != path):
         return False
     return FILE.fullmatch(path) is not None
 
