@@ -10,7 +10,7 @@ from tests.fuzz.bodies import Call, ask
 from tests.fuzz.relay import GARBAGE, calls, complaining, relayed
 from tests.fuzz.trying import try_all
 
-EXAMPLES = 250
+EXAMPLES = 100
 
 
 def test_nothing_that_a_node_sends_makes_a_500_or_touches_the_job_s_own_files(tmp_path: Path) -> None:
