@@ -26,7 +26,7 @@ from tests.local.conftest import make_model, make_tokenizer
 from tests.peers.hosted import KEY
 
 HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}"
-LANES = (("hosted", "mutants", "real", "syncs"), ("sweep", "own"))  # as long as each other
+LANES = (("hosted", "mutants", "syncs"), ("sweep", "own", "real"))  # as long as each other
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
 
