@@ -93,7 +93,8 @@ def key_of(number: int, plan: TunedCurvePlan, sha256: str) -> str:
 @dataclass(frozen=True)
 class SizeProgress:
     """One size on its way. `since`: unix seconds of the state, `tries` of creating its job. `model` is its name at
-    the provider; `from_before` says where it was trained, where that was before this measurement.
+    the provider; `from_before` says where it was trained, where that was before this measurement. `doubted_since`:
+    nobody can tell since then whether its job is there.
 
     `answered` held-out rows have an answer, `declined` are keys of questions that get none: they count as wrong.
     """
@@ -112,9 +113,10 @@ class SizeProgress:
     answered: int = 0
     declined: tuple[str, ...] = ()
     spent_micros: int = 0
+    doubted_since: float | None = None
 
     def to(self, state: SizeState, now: float, **changes: Any) -> SizeProgress:
-        return replace(self, **{"state": state, "since": now, "tries": 0, **changes})
+        return replace(self, **{"state": state, "since": now, "tries": 0, "doubted_since": None, **changes})
 
     @staticmethod
     def from_raw(raw: dict[str, Any]) -> SizeProgress:

@@ -196,7 +196,7 @@ def test_a_doubt_that_lasts_a_day_counts_as_paid(world: World) -> None:
     assert "stayed in doubt" in world.said("Learning curve m1 failed", "counts as spent")
 
 
-def test_a_doubt_that_is_given_up_counts_as_paid_unless_surely_nothing_is_there(world: World) -> None:
+def test_a_doubt_that_is_given_up_costs_nothing_where_surely_nothing_is_there(world: World) -> None:
     in_doubt(world)
     world.click(ANA, measuring.CANCEL)
     assert until(world, "cancelled").actual_micros == 0
@@ -220,6 +220,20 @@ def test_a_job_that_shows_up_in_a_doubt_is_taken_over(world: World) -> None:
     world.company.fail(f"GET {JOBS}", NOT_AVAILABLE)
     world.pass_time(LOOK_AGAIN_S)
     world.until(lambda: "Looking again" in (progress(world).note or ""), "the doubt")
+    world.pass_time(DOUBT_LOOK_S)
+    until(world, "done")
+    only_three_jobs(world)
+
+
+def test_a_no_after_days_of_training_begins_a_doubt_and_ends_nothing(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "training")
+    job = f"GET {JOBS}/{progress(world).sizes[0].job_id}"
+    world.company.fail(job, NOT_AVAILABLE)
+    world.pass_time(2 * DOUBT_S)
+    world.until(lambda: progress(world).sizes[0].doubted_since is not None, "the doubt")
+    assert measurement(world).state == "running"
     world.pass_time(DOUBT_LOOK_S)
     until(world, "done")
     only_three_jobs(world)

@@ -99,14 +99,17 @@ def _give_up(step: CurveStep, said: str) -> None:
 
 def wait_in_doubt(step: CurveStep, why: str) -> None:
     """Money may be owed for the size at work, and only a later look can tell: looked again until one does, until a
-    person gives it up, or for a day. Whoever gives up a doubt has all that the size could cost count as spent.
+    person gives it up, or for a day. What nobody could tell by then counts as spent, as much as the size could cost.
 
     `why` is a sentence, unescaped."""
-    most = max(step.size.spent_micros, step.planned.most_micros)
-    counted = f"{usd_micros(most)}, the most that this size could cost, {{}} as spent"
-    if step.is_stopped or step.desk.clock() - step.size.since > DOUBT_S:
-        said = f"{escape(why)} Whether a job ran there stayed in doubt: {counted.format('counts')}."
+    now, most = step.desk.clock(), max(step.size.spent_micros, step.planned.most_micros)
+    since = step.size.doubted_since or now
+    if step.is_stopped or now - since > DOUBT_S:
+        said = f"{escape(why)} Whether a job ran there stayed in doubt: the most that it could cost counts as spent."
         _give_up(step.with_size(replace(step.size, spent_micros=most)), said)
         return
-    again = f"{why} Looking again every ten minutes, for a day. Cancel gives it up: {counted.format('then counts')}."
-    keep(step.noted(again), seconds=DOUBT_LOOK_S)
+    note = (
+        f"{why} Looking again every ten minutes, for a day. Cancel gives it up; where nobody can tell by then, "
+        f"{usd_micros(most)} count as spent, the most that it could cost."
+    )
+    keep(step.with_size(replace(step.size, doubted_since=since)).noted(note), seconds=DOUBT_LOOK_S)

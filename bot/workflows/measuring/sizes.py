@@ -141,7 +141,8 @@ def _follow(step: CurveStep, trainer: Trainer) -> None:
     except TrainerError as trouble:
         keep(step.noted(f"{trouble} The job itself goes on; asking again."), seconds=MAX_PAUSE_S / 8)
         return
-    known = step.with_size(replace(size, training=training, spent_micros=step.spent(training)))
+    seen = replace(size, training=training, spent_micros=step.spent(training), doubted_since=None)
+    known = step.with_size(seen)
     _take(known.noted(training.note), job, trainer)
 
 
