@@ -20,7 +20,8 @@ from tests.peers.ray_head import ray_head
 from trainers.local.places.ray_jobs import RayOptions
 from trainers.local.relay.tickets import read_ticket
 
-GARBAGE = (b"", b"\xff", b"[]", b"{}", b'{"code": 1, "message": [], "param": {}, "at": "x"}')
+LONG = json.dumps({"step": 1, "trained_tokens": 1, "code": "c", "message": "m" * 70_000}).encode()
+GARBAGE = (b"", b"\xff", b"[]", b"{}", b'{"code": 1, "message": [], "param": {}, "at": "x"}', LONG)
 OURS = ("job.json", "train.jsonl", "ray.json", "request.json")
 _EVENT: Json = {"created_at": 1, "level": "info", "type": "message", "message": "m", "data": {"step": 1}}
 _PATHS = (

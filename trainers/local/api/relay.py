@@ -24,7 +24,7 @@ from starlette.routing import Route
 from trainers.local.api import bodies
 from trainers.local.jobs import Jobs
 from trainers.local.problems import Problem, invalid, missing
-from trainers.local.relay.forms import FORMS, is_formed
+from trainers.local.relay.forms import is_formed
 from trainers.local.relay.paths import FOLDER, complete_folders, hidden, may_come_back, outgoing
 from trainers.local.relay.tickets import Ticket, read_ticket
 from trainers.local.spool import read_events, read_job
@@ -74,7 +74,7 @@ class RelayEndpoints:
 
         def check(came: Path) -> None:
             self._admit(request)
-            if path in FORMS and not is_formed(path, came.read_bytes()):
+            if not is_formed(path, came):
                 raise invalid(f"'{path}' doesn't say what a job says there.", "path")
 
         await _receive(request, target, check)
