@@ -32,6 +32,7 @@ from storage.store import Store
 from trainers.client import Trainer
 
 GRACE_S = 5.0
+DOOR = "door"
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
 log = logging.getLogger(__name__)
@@ -71,17 +72,21 @@ class Service:
         )
         self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
         service = settings.service
-        self.heartbeat = Heartbeat(settings.data, (RECONCILE, SEND), service.watchdog_s)
+        steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
+        self.heartbeat = Heartbeat(settings.data, steps, service.watchdog_s)
         self.watcher = Watcher(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
             lambda: look_after(self.desk),
         )
         self.health = Health(settings, self.store, self.heartbeat, clock) if service.health_port else None
-        self.app = _bolt(slack)
+        self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
+        self.app = _bolt(slack, self._listening)
         register(self.app, self.desk, self.watcher.wake)
         self.door: _Door = (
-            _SocketDoor(self.app, slack) if slack.mode == "socket" else _HttpDoor(self.app, slack)
+            _SocketDoor(self.app, slack)
+            if slack.mode == "socket"
+            else _HttpDoor(self.app, slack, self.heartbeat)
         )
 
     @property
@@ -102,6 +107,7 @@ class Service:
     def stop(self) -> None:
         """No new work is taken, the ticks under way end, then the rest closes."""
         self.door.close()
+        self._listening.shutdown()
         self.watcher.stop()
         self.heartbeat.stop()
         if self.health:
@@ -141,7 +147,7 @@ def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
     return WebClient(token=slack.bot_token, base_url=slack.api_url, timeout=timeout_s, retry_handlers=[])
 
 
-def _bolt(slack: SlackSettings) -> App:
+def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor) -> App:
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
     bolts.addFilter(_is_news)
@@ -151,7 +157,7 @@ def _bolt(slack: SlackSettings) -> App:
         signing_secret=slack.signing_secret or "unused in socket mode",
         request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed
         ignoring_self_events_enabled=True,
-        listener_executor=ThreadPoolExecutor(LISTENER_THREADS),
+        listener_executor=listening,
         process_before_response=False,
     )
 
@@ -193,31 +199,40 @@ class _SocketDoor(_Door):
 
 
 class _HttpDoor(_Door):
-    def __init__(self, app: App, slack: SlackSettings) -> None:
+    def __init__(self, app: App, slack: SlackSettings, heartbeat: Heartbeat) -> None:
         from waitress.server import create_server
 
         from bot.listeners.http import checked_wsgi
 
         self._server = create_server(
-            checked_wsgi(app, slack.signing_secret), host="127.0.0.1", port=slack.port, threads=16
+            checked_wsgi(app, slack.signing_secret),
+            host="127.0.0.1",
+            port=slack.port,
+            threads=16,
+            asyncore_use_poll=True,  # select() raises once the process has 1,024 files open
         )
         self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()
+        self._look = heartbeat.watched(DOOR, self._look_once)
 
     def open(self) -> None:
         self._thread = threading.Thread(target=self._poll, name="http", daemon=True)
         self._thread.start()
 
     def _poll(self) -> None:
-        """As waitress' own `run`, which nobody can end from outside."""
-        settings = self._server.adj
+        """As waitress' own `run`, which nobody can end from outside. Should it break, the bot is deaf, and the
+        watchdog ends it."""
         while not self._closing.is_set():
-            self._server.asyncore.loop(
-                timeout=settings.asyncore_loop_timeout,
-                map=self._server._map,
-                use_poll=settings.asyncore_use_poll,
-                count=1,
-            )
+            self._look()
+
+    def _look_once(self) -> None:
+        settings = self._server.adj
+        self._server.asyncore.loop(
+            timeout=settings.asyncore_loop_timeout,
+            map=self._server._map,
+            use_poll=settings.asyncore_use_poll,
+            count=1,
+        )
 
     def close(self) -> None:
         """The requests under way are answered first. The sockets are closed once nobody polls them: a thread that

@@ -42,10 +42,10 @@ class Database:
     @property
     def utils(self) -> SqliteUtils:
         """This thread's own connection."""
-        if not hasattr(self._local, "utils"):
-            self._local.utils = _connect(self.path)
-        utils: SqliteUtils = self._local.utils
-        return utils
+        if not hasattr(self._local, "own"):
+            self._local.own = _ThreadsOwn(_connect(self.path))
+        own: _ThreadsOwn = self._local.own
+        return own.utils
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
@@ -79,10 +79,9 @@ class Database:
         return int(self.utils.conn.execute(sql, parameters).rowcount)
 
     def leave(self) -> None:
-        """Close this thread's connection: for a thread that ends before the process does."""
-        if hasattr(self._local, "utils"):
-            self._local.utils.conn.close()
-            del self._local.utils
+        """Close this thread's connection, which the thread's end does too."""
+        if hasattr(self._local, "own"):
+            del self._local.own
 
     def close(self) -> None:
         """Close this thread's connection and let another process open the database."""
@@ -95,6 +94,17 @@ class Database:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
+class _ThreadsOwn:
+    """sqlite-utils' objects refer to each other in a circle: without this, a thread that ends leaves its files open
+    until a garbage collection, hundreds of them where threads come and go."""
+
+    def __init__(self, utils: SqliteUtils) -> None:
+        self.utils = utils
+
+    def __del__(self) -> None:
+        self.utils.conn.close()
+
+
 def wal_is_safe(version: tuple[int, ...]) -> bool:
     """WAL could corrupt a database before 3.51.3; 3.50.7 and 3.44.6 are mended (sqlite.org/wal.html)."""
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
@@ -105,7 +115,8 @@ def sqlite_version() -> tuple[int, ...]:
 
 
 def _connect(path: Path) -> SqliteUtils:
-    connection = sqlite3.connect(str(path), isolation_level=None)
+    # a thread's end may be noticed by another thread, which closes it then
+    connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
     journal = "WAL" if wal_is_safe(sqlite_version()) else "DELETE"
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",

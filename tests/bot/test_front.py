@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import http.client
+import os
+import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import pytest
 
+from bot.app import DOOR
 from bot.demo.stand_in.delivery import Courier, signature
 from bot.listeners.http import MAX_BODY
 from bot.listeners.replay import replay
-from tests.bot.world import GUS, World
+from bot.watcher import RECONCILE, SEND
+from tests.bot.world import GUS, Rules, World
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+MANY_FILES = 1100
 HELP = b"command=%2Ffinetune&text=help&user_id=U0ANA&channel_id=C0TICKETS"
 
 
@@ -86,3 +91,28 @@ def test_a_delivery_that_bolt_cannot_handle_stops_no_later_start(world: World) -
     world.restart()
     replay(world.service.app, world.service.desk)
     assert world.store.inbox.waiting() == []
+
+
+def test_a_process_with_more_files_open_than_select_can_number_still_hears(world: World) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < MANY_FILES + 200:
+        pytest.skip(f"a process may have only {soft} files open here")
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(MANY_FILES)]
+    try:
+        assert "/finetune start" in world.type("/finetune help")
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def test_a_door_that_breaks_is_a_tick_that_hangs(make_world: Callable[[Rules], World]) -> None:
+    world = make_world(Rules(more="[service]\nwatchdog_s = 60\n"))
+    beat = world.service.heartbeat
+    assert beat.is_well
+    door = world.service.door
+    door._closing.set()
+    door._thread.join(5)
+    beat._clock = lambda: time.monotonic() + 61
+    for name in (RECONCILE, SEND):
+        beat.beat(name)
+    assert not beat.is_well and max(beat.ages(), key=beat.ages().__getitem__) == DOOR

@@ -71,7 +71,6 @@ def relayed(data: Path) -> Iterator[Relayed]:
         )
         assert ticket is not None
         yield Relayed(trainer, data, job_id, ticket.token)
-        client.fine_tuning.jobs.pause(job_id)
         client.fine_tuning.jobs.cancel(job_id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import subprocess
@@ -138,6 +139,21 @@ def test_every_thread_s_connection_has_the_safe_pragmas(store: Store) -> None:
     at_once(2, look)
     journal = "wal" if wal_is_safe(sqlite_version()) else "delete"
     assert seen == [(journal, 2, 1, 30_000)] * 2
+
+
+def test_threads_that_come_and_go_pile_up_no_open_files(store: Store) -> None:
+    """SQLite itself closes no file while another connection holds a lock on it, and takes that one for the next."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(10):
+            at_once(THREADS, lambda _: store.database.value("SELECT count(*) FROM runs"))
+        assert len(os.listdir("/dev/fd")) <= before + 3 * THREADS, (
+            "a database and its journal for each at once"
+        )
+    finally:
+        gc.enable()
 
 
 def test_of_sixteen_threads_one_wins_a_guarded_update(store: Store) -> None:
