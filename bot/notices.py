@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 
@@ -18,12 +20,13 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot import heartbeat
 from bot.settings import Blocks
-from bot.traces import PASSING, Traces, trace
+from bot.traces import PASSING, UNCLEAR, Traces, trace
 from storage.records import OutboxItem
 from storage.store import Store
 
 SECONDS_BETWEEN_POSTS = 1.05
 SECONDS_BETWEEN_EDITS = 2.5
+SETTLE_S = 5.0  # after which Slack has shown, or never will, what a post sent to it
 MAX_TRIES = 320  # about a day of Slack being away
 
 CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
@@ -31,11 +34,20 @@ CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_chann
 APP_IS_LOCKED_OUT = frozenset(
     {"account_inactive", "token_revoked", "invalid_auth", "not_authed", "missing_scope"}
 )
+NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
 BLOCKS_REFUSED = frozenset(
     {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
 )
 
 log = logging.getLogger(__name__)
+
+
+class MayStillStand(Exception):
+    """A post was under way to Slack, and `seconds` from now Slack must have shown it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("it may stand already: looked for again before it is sent")
+        self.seconds = seconds
 
 
 @dataclass
@@ -51,9 +63,10 @@ class Notices:
     pace: float = 1.0
     blocks: Blocks = "classic"
     clock: Callable[[], float] = time.time
+    settle_s: float = SETTLE_S
     locked_out: str | None = None
     _next_allowed: dict[str, float] = field(default_factory=dict)
-    _uncertain: set[int] = field(default_factory=set)
+    _uncertain_at: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._traces, self._started = Traces(self.slack), self.clock()
@@ -78,6 +91,9 @@ class Notices:
         self._next_allowed[_lane(item)] = self.clock() + pause * self.pace
         try:
             channel, ts = self._deliver_as_it_can_be_shown(item)
+        except MayStillStand as soon:
+            self._later(item, str(soon), soon.seconds, counts=False)
+            return False
         except SlackApiError as error:
             self._answer(item, error)
             return False
@@ -85,11 +101,11 @@ class Notices:
             log.error("message %s to %s needs a file that is gone: %s", item.id, item.channel, error.filename)
             self.store.outbox.give_up(item, error=str(error))
             return False
-        except (SlackClientError, URLError, OSError) as error:
+        except NO_ANSWER as error:
             self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
             return False
         self.locked_out = None
-        self._uncertain.discard(item.id)
+        self._uncertain_at.pop(item.id, None)
         self.store.outbox.sent(item, channel=channel, ts=ts)
         return True
 
@@ -126,9 +142,7 @@ class Notices:
                 return card.channel, card.ts
             case "file":
                 where = self._direct(item) if item.person else item.channel
-                channel, thread = self._place(where, item)
-                self.slack.files_upload_v2(channel=channel, thread_ts=thread, **item.body)
-                return channel, None
+                return self._upload(where, item)
 
     def _direct(self, item: OutboxItem) -> str:
         """The conversation with a person alone."""
@@ -137,26 +151,50 @@ class Notices:
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
         channel, thread = self._place(channel, item)
-        if self._may_stand(item) and (ts := self._traces.find(channel, thread, item)):
+        if (ts := self._standing(channel, thread, item)) is not None:
             if item.card:  # an edit may have taken the place of the words that it was sent with
                 self.slack.chat_update(channel=channel, ts=ts, **item.body)
             return channel, ts
-        try:
+        with self._noting_what_is_unclear(item):
             posted = self.slack.chat_postMessage(
                 channel=channel, thread_ts=thread, metadata=trace(item), **item.body
             )
-        except SlackApiError as error:
-            if error.response.status_code >= 500:
-                self._uncertain.add(item.id)
-            raise
-        except (SlackClientError, URLError, OSError):
-            self._uncertain.add(item.id)
-            raise
         return str(posted["channel"]), str(posted["ts"])
 
-    def _may_stand(self, item: OutboxItem) -> bool:
-        """Its answer got lost, or it is older than this process, which may have been killed before it noted one."""
-        return item.id in self._uncertain or item.created_at < self._started
+    def _upload(self, channel: str, item: OutboxItem) -> tuple[str, None]:
+        channel, thread = self._place(channel, item)
+        if self._standing(channel, thread, item) is None:
+            with self._noting_what_is_unclear(item):
+                self.slack.files_upload_v2(channel=channel, thread_ts=thread, **item.body)
+        return channel, None
+
+    @contextmanager
+    def _noting_what_is_unclear(self, item: OutboxItem) -> Iterator[None]:
+        try:
+            yield
+        except SlackApiError as error:
+            if error.response.status_code >= 500 or error.response.get("error") in UNCLEAR:
+                self._uncertain_at[item.id] = self.clock()
+            raise
+        except NO_ANSWER:
+            self._uncertain_at[item.id] = self.clock()
+            raise
+
+    def _standing(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
+        """The ts of a message that stands already. MayStillStand where it can't be seen yet, and might be soon."""
+        since = self._uncertain_since(item)
+        if since is None:
+            return None
+        look = self._traces.look(channel, thread, item)
+        if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:
+            raise MayStillStand(since + self.settle_s - self.clock())
+        return look.ts
+
+    def _uncertain_since(self, item: OutboxItem) -> float | None:
+        """Since when it may stand: its answer got lost, or it is older than this process, whose predecessor may have
+        been killed before it noted one."""
+        before = self._started if item.created_at < self._started else None
+        return self._uncertain_at.get(item.id, before)
 
     def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Channel and thread: a reply follows its card, which may stand in the fallback channel."""

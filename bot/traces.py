@@ -1,14 +1,17 @@
 """A trace in each message, by which one whose answer got lost is found again instead of being sent twice.
 
 Slack gives no key that makes a post happen once. So each carries the outbox's number as metadata, which nobody sees,
-and where it may stand already it is looked for first. That takes the right to read the conversation's messages
-(`channels:history`, `groups:history`, `im:history`), which manifest.yml doesn't ask for: without it such a message is
-sent again.
+and where it may stand already it is looked for first; a file is known by its name and size. That takes the right to
+read the conversation's messages (`channels:history`, `groups:history`, `im:history`), which manifest.yml doesn't ask
+for: without it such a message is sent again.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from slack_sdk import WebClient
@@ -19,9 +22,20 @@ from storage.records import OutboxItem
 EVENT = "finetune_message"
 SKEW_S = 3600.0  # between our clock and Slack's
 NEWEST = 200
-PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable"})
+# Of these Slack's reference says that a part of the operation may have succeeded.
+UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
+PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 
+Message = Mapping[str, Any]
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Look:
+    """`ts` of the message where it stands already."""
+
+    was_allowed: bool
+    ts: str | None = None
 
 
 class Traces:
@@ -29,12 +43,12 @@ class Traces:
         self._slack = slack
         self._unreadable: set[str] = set()
 
-    def find(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
-        """The message's ts where it stands already. SlackApiError where Slack should be asked again later; what else
-        it says against a look is no reason to keep the message back."""
+    def look(self, channel: str, thread: str | None, item: OutboxItem) -> Look:
+        """SlackApiError where Slack should be asked again later; what else it says against a look is no reason to keep
+        the message back."""
         kind = channel[:1]  # C, G or D: each has a right of its own
         if kind in self._unreadable:
-            return None
+            return Look(was_allowed=False)
         span: dict[str, Any] = {
             "oldest": str(item.created_at - SKEW_S),
             "limit": NEWEST,
@@ -55,10 +69,11 @@ class Traces:
                 log.info(
                     "no right to read messages: one whose answer was lost is sent again (message %s)", item.id
                 )
-            return None
-        ours = trace(item)["event_payload"]
-        stands = (one for one in found["messages"] if _payload(one) == ours)
-        return next((str(one["ts"]) for one in stands), None)
+            return Look(was_allowed=False)
+        is_it = _has_file(item) if item.kind == "file" else _has_trace(item)
+        return Look(
+            was_allowed=True, ts=next((str(one["ts"]) for one in found["messages"] if is_it(one)), None)
+        )
 
 
 def trace(item: OutboxItem) -> dict[str, Any]:
@@ -66,5 +81,14 @@ def trace(item: OutboxItem) -> dict[str, Any]:
     return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
 
 
-def _payload(message: dict[str, Any]) -> Any:
-    return (message.get("metadata") or {}).get("event_payload")
+def _has_trace(item: OutboxItem) -> Callable[[Message], bool]:
+    ours = trace(item)["event_payload"]
+    return lambda message: (message.get("metadata") or {}).get("event_payload") == ours
+
+
+def _has_file(item: OutboxItem) -> Callable[[Message], bool]:
+    """An upload takes no metadata: the same name and size in the same place is taken for the same file."""
+    ours = (item.body["filename"], Path(item.body["file"]).stat().st_size)
+    return lambda message: any(
+        (one.get("name"), one.get("size")) == ours for one in message.get("files") or ()
+    )

@@ -1,6 +1,6 @@
 """`python -m benchmarks.chaos [PART]`: kills, crash sweep, syncs, mutants; every figure from the peers' own records.
 
-Without PART all of them, side by side, in six to seven minutes on two cores. Ends with 1 where anything was doubled,
+Without PART all of them, side by side, in five to six minutes on two cores. Ends with 1 where anything was doubled,
 lost, unposted or overspent, or a mutant is alive.
 """
 
@@ -25,14 +25,14 @@ from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.local.conftest import make_model, make_tokenizer
 from tests.peers.hosted import KEY
 
-HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}"
-LANES = (("hosted", "mutants", "syncs"), ("sweep", "own", "real"))  # as long as each other
+HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}{'twice':>7}"
+LANES = (("hosted", "syncs"), ("sweep",), ("mutants", "own", "real"))  # two would leave a core idle at times
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
 
 
 def hosted() -> bool:
-    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6")
+    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6", may_read=True)
     return _blow("a hosted provider, bad weather", lambda folder: Storm(folder, orders))
 
 
@@ -94,11 +94,12 @@ def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
         verdict = storm.blow()
     print(
         f"{name:<44}{sum(storm.kills.values()):>6}{verdict.due:>6}{verdict.duplicates:>12}{verdict.lost:>6}"
-        f"{verdict.unposted:>10}{verdict.over_budget_usd:>13.2f}",
+        f"{verdict.unposted:>10}{verdict.over_budget_usd:>13.2f}{verdict.twice:>7}",
         flush=True,
     )
     where = ", ".join(f"{count} {place}" for place, count in sorted(storm.kills.items()))
-    print(f"    killed: {where}; {verdict.twice} messages stand twice", flush=True)
+    may = "with" if verdict.may_read else "without"
+    print(f"    killed: {where}; the bot {may} the right to look for its messages", flush=True)
     return verdict.is_clean and verdict.due > 0
 
 

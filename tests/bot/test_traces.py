@@ -10,12 +10,14 @@ import pytest
 from bot.demo.cast import ANA
 from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, too_many
 from bot.demo.stand_in.state import ALL_SCOPES
+from bot.notices import Notices
+from bot.traces import trace
 from storage.store import Store
 from tests.bot.test_notices import OTHERS, TICKETS, Desk
 from tests.bot.test_notices import desk as desk
 
 HISTORY = {"channels:history", "groups:history", "im:history"}
-POST, LOOK = "chat.postMessage", "conversations.history"
+POST, LOOK, SHARE = "chat.postMessage", "conversations.history", "files.completeUploadExternal"
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ def slack() -> Iterator[StandIn]:
 
 
 @pytest.mark.parametrize(
-    "fault", [cut_off().though_done(), broken(503).though_done()], ids=["cut off", "503"]
+    "fault",
+    [cut_off().though_done(), broken(503).though_done(), refused("fatal_error").though_done()],
+    ids=["cut off", "503", "Slack's own error"],
 )
 def test_a_post_whose_answer_got_lost_stands_once(desk: Desk, fault: Fault) -> None:
     desk.slack.fail(POST, fault)
@@ -73,11 +77,31 @@ def test_what_a_killed_process_had_sent_is_found_by_the_next(desk: Desk) -> None
     desk.put(text="a")
     desk.later(0)
     desk.now += 60
-    successor = Desk.__new__(Desk)
-    successor.__dict__ |= desk.__dict__
-    successor.notices = type(desk.notices)(desk.store, desk.notices.slack, clock=lambda: desk.now)
-    assert successor.notices.send_due() == 1
+    desk.notices = successor(desk)
+    assert desk.notices.send_due() == 1
     assert desk.texts() == ["a"]
+
+
+@pytest.mark.parametrize("is_killed", [True, False], ids=["of a killed process", "of a broken line"])
+def test_a_post_that_slack_shows_only_after_the_look_stands_once(desk: Desk, is_killed: bool) -> None:
+    desk.slack.fail(POST, cut_off())
+    desk.put(text="a", card="run 1")
+    (item,) = desk.store.outbox.due(desk.now)
+    desk.later(0)
+    if is_killed:
+        desk.now += 1
+        desk.notices = successor(desk)
+    desk.later(2)
+    assert (desk.texts(), desk.store.outbox.waiting()) == ([], 1)
+    desk.notices.slack.chat_postMessage(channel=TICKETS.id, metadata=trace(item), **item.body)
+    desk.later(5)
+    assert (desk.texts(), desk.store.outbox.waiting()) == (["a"], 0)
+    assert len(desk.slack.calls(LOOK)) == 2
+
+
+def successor(desk: Desk) -> Notices:
+    """Of a process that was killed."""
+    return Notices(desk.store, desk.notices.slack, clock=lambda: desk.now)
 
 
 def test_a_reply_and_a_direct_message_are_found_too(desk: Desk) -> None:
@@ -92,6 +116,37 @@ def test_a_reply_and_a_direct_message_are_found_too(desk: Desk) -> None:
         desk.later(10)
     assert desk.texts() == ["card", "reply"]
     assert desk.texts(desk.slack.dm(ANA.id)) == ["for Ana"]
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["and stands", "and is missing"])
+def test_a_file_whose_answer_got_lost_stands_once(desk: Desk, tmp_path: Path, is_done: bool) -> None:
+    desk.put(text="card", card="run 1")
+    desk.later(0)
+    desk.slack.fail(SHARE, cut_off().though_done() if is_done else cut_off())
+    put_plot(desk, tmp_path, b"a plot", thread="run 1")
+    assert (shown(desk), desk.store.outbox.waiting()) == (["curve.png"], 0)
+    assert len(desk.slack.calls("conversations.replies")) == 1
+
+
+def test_another_file_of_that_name_is_not_taken_for_it(desk: Desk, tmp_path: Path) -> None:
+    put_plot(desk, tmp_path / "a", b"a plot")
+    desk.slack.fail(SHARE, cut_off())
+    put_plot(desk, tmp_path / "b", b"another plot")
+    assert shown(desk) == ["curve.png", "curve.png"]
+
+
+def put_plot(desk: Desk, folder: Path, content: bytes, **where: str) -> None:
+    """Written and sent, with time for a second try."""
+    folder.mkdir(exist_ok=True)
+    plot = folder / "curve.png"
+    plot.write_bytes(content)
+    desk.put("file", body={"file": str(plot), "filename": plot.name, "title": "Loss"}, **where)
+    for _ in range(3):
+        desk.later(6)
+
+
+def shown(desk: Desk) -> list[str]:
+    return [file.name for message in desk.slack.messages(TICKETS.id) for file in message.files]
 
 
 def test_where_slack_lets_nobody_look_for_now_the_message_waits(desk: Desk) -> None:

@@ -6,6 +6,7 @@ Time stands still until a test ticks. `tick` does what the watcher does: one rec
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ MODEL, TARGET = "acme-small", "acme/acme-small"
 START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
 JOBS = "/fine_tuning/jobs"
 SECONDS_A_TICK = 3.0
+PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))  # less where in vain is what is expected
 
 Found = TypeVar("Found")
 
@@ -130,7 +132,7 @@ class World:
         while self.service.notices.send_due():
             self.clock += 1.1
 
-    def until(self, look: Callable[[], Found | None], what: str, *, seconds: float = 20) -> Found:
+    def until(self, look: Callable[[], Found | None], what: str, *, seconds: float = PATIENCE_S) -> Found:
         """Tick until there is something."""
 
         def ticked() -> Found | None:
@@ -196,7 +198,9 @@ class World:
         """The same, where it is answered: what the person alone reads, which comes after the ack."""
         before = len(self.slack.ephemerals(user.id))
         self.click(user, action, channel=channel)
-        said = wait_until(lambda: self.slack.ephemerals(user.id)[before:], f"an answer to {action}")
+        said = wait_until(
+            lambda: self.slack.ephemerals(user.id)[before:], f"an answer to {action}", seconds=PATIENCE_S
+        )
         return words_of(said[0])
 
     def start(self, line: str = START, *, user: Person = ANA, channel: Channel = PRIVATE) -> Run:

@@ -40,6 +40,7 @@ JOBS, TRAINING, APPROVING = "bot/workflows/jobs.py", "bot/workflows/training.py"
 RULES, CLIENT, OUTBOX = "bot/decisions/permission.py", "trainers/client.py", "storage/outbox.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
 DECIDING = "tests/decisions/test_permission.py"
+TRACES = "tests/bot/test_traces.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 PROMOTE = "tests/bot/test_story_promote.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
@@ -337,6 +338,20 @@ GUARDS = (
         "timeout=timeout_s, retry_handlers=[])",
         "timeout=timeout_s)",
         f"{HERE}::test_a_post_whose_answer_was_cut_off_is_not_sent_again_by_the_sdk",
+    ),
+    Guard(
+        "a post may still be on its way",
+        "bot/notices.py",
+        "if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:",
+        "if False:",
+        f"{TRACES}::test_a_post_that_slack_shows_only_after_the_look_stands_once",
+    ),
+    Guard(
+        "an error of Slack's own is no no",
+        "bot/notices.py",
+        ' or error.response.get("error") in UNCLEAR:',
+        ":",
+        f"{TRACES}::test_a_post_whose_answer_got_lost_stands_once",
     ),
     Guard(
         "private words go nowhere else",

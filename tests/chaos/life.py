@@ -21,17 +21,20 @@ from bot.workers import Workers
 from bot.workflows.reconcile import reconcile
 
 TICK_S = 0.05
+SHOWN_S = 1.0  # real ones, for what a killed life's post takes to stand
 
 
-def live(config: str, environment: dict[str, str], born: float, speed: float) -> None:
-    """Ends by SIGKILL only. `born` is a unix time from which on the bot's clock runs `speed` times as fast as ours."""
+def live(config: str, environment: dict[str, str], born: float, speed: float, late_s: float) -> None:
+    """Ends by SIGKILL only. `born` is a unix time from which on the bot's clock runs `speed` times as fast as ours,
+    `late_s` behind it at first."""
     os.environ.update(environment)
     logging.basicConfig(filename=Path(config).with_name("bot.log"), level=logging.WARNING, force=True)
     service = Service(
         load_settings(environment, Path(config)),
-        clock=lambda: born + (time.time() - born) * speed,
+        clock=lambda: born - late_s + (time.time() - born) * speed,
         workers=InTheTick(),
     )
+    service.notices.settle_s = SHOWN_S * speed
     threading.Thread(target=again_and_again, args=(service.notices.send_due,), daemon=True).start()
     service.door.open()
     again_and_again(lambda: reconcile(service.desk))

@@ -28,6 +28,7 @@ SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md"
 AT_ONCE = 2
 TEST_FAILED = 1
 LIMIT_S = 120
+PATIENCE_S = 6  # for what a mutant no longer does; whole, the same tests are green within it
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,12 @@ class _Seconds:
 
 def _test(copy: Path, tests: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "FINETUNE_TEST_PATIENCE_S": str(PATIENCE_S),
+    }
     try:
         ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:

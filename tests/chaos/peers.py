@@ -157,7 +157,9 @@ class _StormyFaults(slack_faults.Faults):
         if found or method == "auth.test":
             return found
         fault = self._weather.of_slack(method)
-        return fault.though_done() if fault and self._weather.strikes(0.5) else fault
+        if fault is None or fault.status == 429:  # of which Slack has done nothing
+            return fault
+        return fault.though_done() if self._weather.strikes(0.5) else fault
 
 
 class StormySlack(StandIn):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.demo.cast import ANA, BEN
+from bot.demo.stand_in.state import ALL_SCOPES
 from bot.demo.workspace import WorkspaceError, find_element
 from bot.workflows.datasets import SEED
 from storage.datasets import NewDataset
@@ -45,6 +46,8 @@ HUNTED, HUNT_S = (
 )  # the share of lives that end where a peer holds a request, if they come there in time
 PEOPLE_AT_ONCE = 6
 NO_MONEY = "are left. Raise"
+A_DAY_S = 86_400.0  # behind Slack's clock, a bot that runs fast takes no message for older than its draft
+READING_SCOPES = {"channels:history", "groups:history", "im:history"}
 POINTS = (
     *4 * ("POST /fine_tuning/jobs arrived", "POST /fine_tuning/jobs done"),  # rare, and where money is
     "GET /fine_tuning/jobs done",
@@ -59,7 +62,7 @@ POINTS = (
 @dataclass(frozen=True)
 class Orders:
     """`runs` are asked for one after the other, each on a dataset of its own. `bad_weather`: the share of posts that
-    go wrong."""
+    go wrong. `may_read`: the team lets the bot look where a message may stand already."""
 
     kills: int
     runs: int
@@ -68,6 +71,7 @@ class Orders:
     list_lag_s: float = 0.5
     late_s: float = 0.8
     budget_usd: str = "20"
+    may_read: bool = False
 
 
 @dataclass
@@ -107,7 +111,8 @@ class Storm:
             self._wait_for_quiet()
             self._end_life()
             self._look_back(provider)
-        return judge(*recorded_at(self.folder), float(self.orders.budget_usd))
+        budget, may_read = float(self.orders.budget_usd), self.orders.may_read
+        return judge(*recorded_at(self.folder), budget, may_read=may_read)
 
     # The killer.
 
@@ -244,7 +249,9 @@ class Storm:
         return StormyHosted(service, weather=self._weather)
 
     def _slack(self, record: Record) -> StormySlack:
-        return StormySlack(record, self._weather, self._passing, people=PEOPLE, channels=(PRIVATE,))
+        scopes = ALL_SCOPES | READING_SCOPES if self.orders.may_read else ALL_SCOPES
+        cast = {"people": PEOPLE, "channels": (PRIVATE,), "scopes": scopes}
+        return StormySlack(record, self._weather, self._passing, **cast)
 
     def _settle_in(self) -> None:
         port, door = free_port(), self.slack.door
@@ -257,7 +264,13 @@ class Storm:
             "SLACK_SIGNING_SECRET": door.signing_secret,
             **self._keys(),
         }
-        self._body = {"config": str(config), "environment": environment, "born": time.time(), "speed": SPEED}
+        self._body = {
+            "config": str(config),
+            "environment": environment,
+            "born": time.time(),
+            "speed": SPEED,
+            "late_s": A_DAY_S if self.orders.may_read else 0.0,
+        }
         seed_datasets(self.folder / "data", self.orders.runs)
 
 

@@ -2,7 +2,7 @@
 
 A plan is *due* once its card says that it was approved. *lost*: due, and no job. *duplicates*: jobs beyond a plan's
 first. *unposted*: a trained model without its result in the channel. *over budget*: what the provider bills beyond
-the month's limit.
+the month's limit. *twice*: messages and files that stand twice; none may where the bot has the right to look.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
 @dataclass(frozen=True)
 class Verdict:
-    """`twice`: messages that stand twice because the bot died between Slack's answer and writing it down."""
-
     due: int
     duplicates: int
     lost: int
@@ -34,13 +32,21 @@ class Verdict:
     over_budget_usd: float
     billed_usd: float
     twice: int
+    may_read: bool
 
     @property
     def is_clean(self) -> bool:
-        return not (self.duplicates or self.lost or self.unposted or self.over_budget_usd)
+        wrong = (
+            self.duplicates,
+            self.lost,
+            self.unposted,
+            self.over_budget_usd,
+            self.may_read and self.twice,
+        )
+        return not any(wrong)
 
 
-def judge(provider: Path, slack: Path, budget_usd: float) -> Verdict:
+def judge(provider: Path, slack: Path, budget_usd: float, *, may_read: bool = False) -> Verdict:
     created = read(provider, "created")
     calls = [line for line in read(slack, "called") if not line["error"]]
     due = _due(calls)
@@ -54,6 +60,7 @@ def judge(provider: Path, slack: Path, budget_usd: float) -> Verdict:
         over_budget_usd=max(0.0, billed - budget_usd),
         billed_usd=billed,
         twice=sum(count - 1 for count in _posted(calls).values()),
+        may_read=may_read,
     )
 
 
@@ -87,11 +94,21 @@ def _billed(lines: Sequence[Line]) -> float:
 
 
 def _posted(calls: Sequence[Line]) -> Counter[str]:
-    """New messages by what they say and where."""
-    posts = [line["args"] for line in calls if line["method"] == "chat.postMessage"]
+    """New messages and files by what they are and where."""
+    facts = {
+        "chat.postMessage": ("channel", "thread_ts", "text", "blocks"),
+        "files.completeUploadExternal": ("channel_id", "thread_ts"),
+    }
     return Counter(
-        f"{args['channel']} {args.get('thread_ts')} {json.dumps(args.get('blocks'))}" for args in posts
+        json.dumps([*(line["args"].get(name) for name in facts[line["method"]]), _titles(line)])
+        for line in calls
+        if line["method"] in facts
     )
+
+
+def _titles(line: Line) -> list[str]:
+    files = line["args"].get("files") or []
+    return [one["title"] for one in (json.loads(files) if isinstance(files, str) else files)]
 
 
 def _words(line: Line) -> str:
