@@ -126,12 +126,14 @@ class SizeProgress:
 
 @dataclass(frozen=True)
 class TunedCurveProgress:
-    """`asking` waits for a person's yes to `most_micros`. `started_at`: unix seconds; answers of before are free.
-    `note` is a sentence about a hiccup or a wait. `beside` is the classical rung's Curve as JSON, once judged."""
+    """`asking` waits for a person's yes to `most_micros`, which `agreed_by` gave. `started_at`: unix seconds; answers
+    of before are free. `note` is a sentence about a hiccup or a wait. `beside` is the classical rung's Curve as JSON,
+    once judged."""
 
     stage: Stage = "preparing"
     sizes: tuple[SizeProgress, ...] = ()
     most_micros: int = 0
+    agreed_by: str | None = None
     started_at: float = 0.0
     note: str | None = None
     beside: str | None = None

@@ -32,6 +32,12 @@ def refused(asked: Asking, action: Action, request: Request = NO_REQUEST) -> Ref
     return Refusal(denied.reason) if denied else None
 
 
+def is_known(asked: Asking, action: Action) -> bool:
+    """Whether Slack told all that was asked of it: a no is for good only then."""
+    channel_is_known = asked.channel is None or asked.channel.is_shared is not None
+    return asked.person is not None and channel_is_known and not asked.rules.unknown(action)
+
+
 def asking(desk: Desk, person: str, action: Action, channel: str | None = None) -> Asking:
     """All look-ups at once: one may take a second, and the ack has to come within three."""
     policy = desk.settings.policy

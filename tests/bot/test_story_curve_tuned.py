@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from bot.demo.cast import ANA, BEN
+from bot.demo.stand_in import refused
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import measuring, tuned_curves
 from bot.workflows.jobs import LOOK_AGAIN_S, MAX_CREATES, SETTLE_S
@@ -292,6 +293,41 @@ def test_a_guest_can_t_agree(world: World) -> None:
     until_asked(world)
     assert "Only full members" in world.answer_to_click(GUS, tuned_curves.TRAIN)
     assert measurement(world).state == "asked"
+
+
+def test_a_size_is_not_trained_once_who_agreed_may_no_more(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "training")
+    world.slack.become(BEN.id, "guest")
+    failed = until(world, "failed")
+    said = world.said("Learning curve m1 failed")
+    assert "whose yes it goes by, may not measure here any more" in said and "for 21 rows" in said
+    assert world.jobs() == 1 and 0 < (failed.actual_micros or 0) < failed.reserved_micros
+    assert world.left_at_company() == []
+
+
+def test_a_create_in_doubt_is_looked_for_before_who_agreed_is(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    agreed(world)
+    world.until(lambda: world.jobs() == 1, "the job")
+    world.slack.become(BEN.id, "guest")
+    until_size(world, 0, "training")
+    until(world, "failed")
+    assert world.jobs() == 1
+
+
+def test_a_size_waits_while_slack_does_not_tell_who_agreed(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "training")
+    world.slack.fail("users.info", refused("internal_error"), times=None)
+    world.until(lambda: "Slack didn't tell" in str(progress(world).note), "the note")
+    assert world.jobs() == 1
+    world.slack.heal()
+    until(world, "done")
+    only_three_jobs(world)
 
 
 @pytest.mark.parametrize(

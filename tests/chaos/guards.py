@@ -40,7 +40,7 @@ JOBS, TRAINING, APPROVING = "bot/workflows/jobs.py", "bot/workflows/training.py"
 RULES, CLIENT, OUTBOX = "bot/decisions/permission.py", "trainers/client.py", "storage/outbox.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
 DECIDING = "tests/decisions/test_permission.py"
-TRACES = "tests/bot/test_traces.py"
+TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 PROMOTE = "tests/bot/test_story_promote.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
@@ -209,6 +209,13 @@ GUARDS = (
         "    lost = rechecking.look(desk, run)",
         "    lost = None",
         "tests/bot/test_story_policy.py::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
+    ),
+    Guard(
+        "a curve's yes is counted anew before each create",
+        "bot/workflows/measuring/sizes.py",
+        "        case rechecking.Forbidden(said):",
+        "        case rechecking.Forbidden(_):\n            return True\n        case rechecking.Forbidden(said):",
+        f"{CURVES}::test_a_size_is_not_trained_once_who_agreed_may_no_more",
     ),
     Guard(
         "expiry",

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from bot.views.blocks import escape
 from bot.views.words import counted
-from bot.workflows import holding, jobs, uploads
+from bot.workflows import holding, jobs, rechecking, uploads
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
-from bot.workflows.measuring import size_answers
+from bot.workflows.measuring import consent, size_answers
 from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over, wait_in_doubt
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
@@ -60,11 +60,15 @@ def _hold(step: CurveStep, trainer: Trainer) -> None:
 
 
 def _create(step: CurveStep, trainer: Trainer) -> None:
+    is_in_doubt = step.size.state == "creating"  # a job that may be there is looked for first
+    if not is_in_doubt and not _is_agreed(step, trainer, None):
+        return
     sha256 = step.size.sha256
     path = step.desk.settings.files / f"{sha256}.jsonl"
     match jobs.prepare(trainer, _attempt(step), path, sha256, step.desk.clock()):
         case jobs.Ready(file_id):
-            _send(step, trainer, file_id)
+            if _is_agreed(step, trainer, file_id):  # sending the file may have taken long
+                _send(step, trainer, file_id)
         case jobs.Started(job):
             _started(step, job)
         case jobs.Later(seconds, note):
@@ -73,6 +77,19 @@ def _create(step: CurveStep, trainer: Trainer) -> None:
             _refused(step, trainer, refused)
         case jobs.Stuck(why):
             wait_in_doubt(step, why)
+
+
+def _is_agreed(step: CurveStep, trainer: Trainer, file_id: str | None) -> bool:
+    """Where it isn't any more, the curve ends, or waits for Slack."""
+    match consent.look(step):
+        case None:
+            return True
+        case rechecking.Unsure(said):
+            keep(step.noted(said), seconds=MAX_PAUSE_S / 8)
+        case rechecking.Forbidden(said):
+            file = uploads.take_back(step.desk, trainer, file_id, step.owner)
+            fail(step, f"{said}{file} No job was started for {counted(step.size.rows, 'row')}.")
+    return False
 
 
 def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:

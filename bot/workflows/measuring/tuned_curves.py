@@ -68,7 +68,7 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
             dear := _too_dear(desk, measurement, progress.most_micros)
         ):
             return Refusal(dear)  # its money was reserved in a month that is over
-        moved = _begin(desk, measurement, progress)
+        moved = _begin(desk, measurement, replace(progress, agreed_by=person))
         if moved is None:
             return measurements.too_late(number, desk.store.measurements.get(number))
         detail = f"up to {usd_micros(progress.most_micros)}"
