@@ -79,7 +79,11 @@ class Service:
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
             lambda: look_after(self.desk),
         )
-        self.health = Health(settings, self.store, self.heartbeat, clock) if service.health_port else None
+        self.health = (
+            Health(settings, self.store, self.heartbeat, lambda: self.door.hears, clock)
+            if service.health_port
+            else None
+        )
         self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
         self.app = _bolt(slack, self._listening)
         register(self.app, self.desk, self.watcher.wake)
@@ -176,6 +180,11 @@ class _Door:
 
     address = ""
 
+    @property
+    def hears(self) -> bool:
+        """Whether a delivery would arrive now."""
+        raise NotImplementedError
+
     def open(self) -> None:
         raise NotImplementedError
 
@@ -190,6 +199,10 @@ class _SocketDoor(_Door):
 
         self.address = "Slack over Socket Mode"
         self._handler = SocketModeHandler(app, slack.app_token, web_client=_client(slack))
+
+    @property
+    def hears(self) -> bool:
+        return bool(self._handler.client.is_connected())
 
     def open(self) -> None:
         self._handler.connect()
@@ -214,9 +227,13 @@ class _HttpDoor(_Door):
         self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()
         self._look = heartbeat.watched(DOOR, self._look_once)
+        self._thread = threading.Thread(target=self._poll, name="http", daemon=True)
+
+    @property
+    def hears(self) -> bool:
+        return self._thread.is_alive()
 
     def open(self) -> None:
-        self._thread = threading.Thread(target=self._poll, name="http", daemon=True)
         self._thread.start()
 
     def _poll(self) -> None:
@@ -240,6 +257,7 @@ class _HttpDoor(_Door):
         self._server.task_dispatcher.shutdown()
         self._closing.set()
         self._server.pull_trigger()
-        self._thread.join(GRACE_S)
-        if not self._thread.is_alive():
+        if self.hears:
+            self._thread.join(GRACE_S)
+        if not self.hears:
             self._server.asyncore.close_all(self._server._map)

@@ -29,9 +29,15 @@ class Health:
     """Answers in threads of its own, so that a tick that hangs is told of. Raises SettingsProblems: port taken."""
 
     def __init__(
-        self, settings: Settings, store: Store, heartbeat: Heartbeat, clock: Callable[[], float]
+        self,
+        settings: Settings,
+        store: Store,
+        heartbeat: Heartbeat,
+        hears: Callable[[], bool],
+        clock: Callable[[], float],
     ) -> None:
         self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
+        self._hears = hears
         port = settings.service.health_port
         try:
             self._server = ThreadingHTTPServer((HOST, port), _handler(self))
@@ -47,15 +53,16 @@ class Health:
         self._server.server_close()
 
     def healthz(self) -> tuple[int, str]:
-        """200 while the ticks come and the database answers, else 503; which of them it is."""
+        """200 while the ticks come, Slack reaches us and the database answers, else 503; which of them it is."""
         said: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
         said["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
+        said["slack"] = "reaches us" if self._hears() else "doesn't reach us"
         try:
             self._store.database.value("SELECT count(*) FROM cards")
             said["database"] = "answers"
         except sqlite3.Error as error:
             said["database"] = str(error)
-        is_well = said["ticks"] == "come" and said["database"] == "answers"
+        is_well = (said["ticks"], said["slack"], said["database"]) == ("come", "reaches us", "answers")
         return (200 if is_well else 503), json.dumps({"status": "ok" if is_well else "unwell", **said}) + "\n"
 
     def metrics(self) -> str:

@@ -7,11 +7,12 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
-from bot.app import DOOR
+from bot.app import DOOR, _SocketDoor
 from bot.demo.stand_in.delivery import Courier, signature
 from bot.listeners.http import MAX_BODY
 from bot.listeners.replay import replay
@@ -110,9 +111,18 @@ def test_a_door_that_breaks_is_a_tick_that_hangs(make_world: Callable[[Rules], W
     beat = world.service.heartbeat
     assert beat.is_well
     door = world.service.door
+    assert door.hears
     door._closing.set()
     door._thread.join(5)
+    assert not door.hears
     beat._clock = lambda: time.monotonic() + 61
     for name in (RECONCILE, SEND):
         beat.beat(name)
     assert not beat.is_well and max(beat.ages(), key=beat.ages().__getitem__) == DOOR
+
+
+def test_a_socket_that_is_not_connected_hears_nothing(world: World) -> None:
+    slack = replace(world.service.settings.slack, mode="socket", app_token="xapp-1-A-1-x")
+    door = _SocketDoor(world.service.app, slack)
+    assert not door.hears
+    door.close()

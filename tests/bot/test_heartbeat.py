@@ -163,7 +163,7 @@ def test_health_is_200_while_ticks_come_and_503_when_they_hang(make_world: Calla
 def test_a_port_that_is_taken_is_said_with_the_setting(make_world: Callable[[Rules], World]) -> None:
     with answering(make_world) as (world, _), pytest.raises(SettingsProblems, match="health_port"):
         type(world.service.health)(  # type: ignore[misc]
-            world.service.settings, world.store, world.service.heartbeat, time.time
+            world.service.settings, world.store, world.service.heartbeat, lambda: True, time.time
         )
 
 
