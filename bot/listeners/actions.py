@@ -33,6 +33,21 @@ from bot.workflows import waivers as waiver_work
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, measurements, preferring, tuned_curves
 
+Click = Mapping[str, Any]
+_ByNumber = Callable[[Desk, int, str], object]
+_ByValue = Callable[[Desk, str, str], object]
+
+
+def _numbered(work: _ByNumber) -> _ByValue:
+    """The button's value is the number of what it is about."""
+    return lambda desk, value, person: work(desk, int(value), person)
+
+
+def _choosing(button: str) -> _ByValue:
+    choice = preferences.CHOICES[button]
+    return lambda desk, value, person: preferring.choose(desk, value, choice, person)
+
+
 # Buttons with the number of what they are about: what a click asks for, and what is said to who clicked.
 ANSWERED: Mapping[str, Callable[[Desk, int, str], str | Refusal]] = {
     measuring.CANCEL: measurements.ask_cancel,
@@ -43,81 +58,71 @@ ANSWERED: Mapping[str, Callable[[Desk, int, str], str | Refusal]] = {
     runs.PAUSE: run_work.ask_pause,
     runs.RESUME: run_work.ask_resume,
 }
-# The same where the channel's own message says it: only a refusal is whispered.
-SHOWN: Mapping[str, Callable[[Desk, int, str], object]] = {
-    measuring.MEASURE: baselines.agree,
-    tuned_curve_views.TRAIN: tuned_curves.agree,
-    promoting.PROMOTE: promoting_work.promote_run,
-    promoting.ROLLBACK: promoting_work.roll_back_from,
+# What a click does is seen in the channel: only a refusal is whispered.
+SHOWN: Mapping[str, _ByValue] = {
+    plans.APPROVE: approving.approve,
+    measuring.MEASURE: _numbered(baselines.agree),
+    tuned_curve_views.TRAIN: _numbered(tuned_curves.agree),
+    promoting.PROMOTE: _numbered(promoting_work.promote_run),
+    promoting.ROLLBACK: _numbered(promoting_work.roll_back_from),
+    **{button: _choosing(button) for button in preferences.CHOICES},
 }
 
 
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     @app.action(_one_of(ANSWERED))
-    def answer(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+    def answer(ack: Ack, body: Click, respond: Respond) -> None:
         result = ANSWERED[_action(body)](desk, int(_value(body)), _person(body))
         ack()
         wake()
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
     @app.action(_one_of(SHOWN))
-    def show(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = SHOWN[_action(body)](desk, int(_value(body)), _person(body))
+    def show(ack: Ack, body: Click, respond: Respond) -> None:
+        result = SHOWN[_action(body)](desk, _value(body), _person(body))
         ack()
         wake()
         if isinstance(result, Refusal):
             _whisper(respond, result)
 
-    @app.action(plans.APPROVE)
-    def approve(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        result = approving.approve(desk, _value(body), _person(body))
-        ack()
-        wake()
-        if isinstance(result, Refusal):
-            _whisper(respond, result)
-
-    @app.action(plans.REJECT)
-    def reject(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        refusal = approving.may_reject(desk, _value(body), _person(body))
-        if refusal is None:
-            client.views_open(trigger_id=str(body["trigger_id"]), view=plans.reject_modal(_value(body)))
-        ack()
-        if refusal:
-            _whisper(respond, refusal)
-
-    @app.action(waivers.WAIVE)
-    def waive(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        result = waiver_work.may_record(desk, int(_value(body)), _person(body))
-        if isinstance(result, Refusal):
+    @app.action(_one_of(FORMS))
+    def open_form(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
+        form = FORMS[_action(body)](desk, body)
+        if isinstance(form, Refusal):
             ack()
-            _whisper(respond, result)
+            _whisper(respond, form)
             return
-        client.views_open(trigger_id=str(body["trigger_id"]), view=waivers.form(result))
-        ack()
-
-    @app.action(_one_of(preferences.CHOICES))
-    def choose(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
-        choice = preferences.CHOICES[_action(body)]
-        refusal = preferring.choose(desk, _value(body), choice, _person(body))
-        ack()
-        wake()
-        if refusal:
-            _whisper(respond, refusal)
-
-    @app.action(ladder_views.ESTIMATE)
-    def estimate_next(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        form = estimate_form.form(str(body["channel"]["id"]), estimate_work.choices(desk), _value(body))
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
 
     @app.action(runs.DETAILS)
-    def details(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+    def details(ack: Ack, body: Click, respond: Respond) -> None:
         channel = str((body.get("channel") or {}).get("id") or "") or None
         refused = overview.may_read(desk, _person(body), channel)
         result = refused or run_work.look(desk, int(_value(body)))
         ack()
         message = general.refusal(result) if isinstance(result, Refusal) else runs.look(result)
         respond(**message.body(), response_type="ephemeral", replace_original=False)
+
+
+def _reject(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
+    return approving.may_reject(desk, _value(body), _person(body)) or plans.reject_modal(_value(body))
+
+
+def _waive(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
+    result = waiver_work.may_record(desk, int(_value(body)), _person(body))
+    return result if isinstance(result, Refusal) else waivers.form(result)
+
+
+def _estimate(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
+    return estimate_form.form(str(body["channel"]["id"]), estimate_work.choices(desk), _value(body))
+
+
+FORMS: Mapping[str, Callable[[Desk, Click], dict[str, Any] | Refusal]] = {
+    plans.REJECT: _reject,
+    waivers.WAIVE: _waive,
+    ladder_views.ESTIMATE: _estimate,
+}
 
 
 def _whisper(respond: Respond, refusal: Refusal) -> None:
@@ -129,13 +134,13 @@ def _one_of(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile(f"^({'|'.join(names)})$")
 
 
-def _action(body: dict[str, Any]) -> str:
+def _action(body: Click) -> str:
     return str(body["actions"][0]["action_id"])
 
 
-def _value(body: dict[str, Any]) -> str:
+def _value(body: Click) -> str:
     return str(body["actions"][0]["value"])
 
 
-def _person(body: dict[str, Any]) -> str:
+def _person(body: Click) -> str:
     return str(body["user"]["id"])
