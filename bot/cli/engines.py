@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -11,10 +12,11 @@ from bot.cli.common import load
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.option("--data", type=click.Path(path_type=Path), help="The trainer's data folder.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def engines(arguments: tuple[str, ...]) -> None:
+def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
     """Trainers beside our own (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
-    is_given = any(one == "--data" or one.startswith("--data=") for one in arguments)
-    data = () if is_given else ("--data", str(load().data / "trainer"))
+    folder = data or load().data / "trainer"
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "trainers.local.engines", *data, *arguments])  # noqa: S606 - no shell
+    command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell

@@ -48,6 +48,17 @@ def test_removing_leaves_nothing_and_says_when_nothing_was_there(engines: Path) 
     assert said == "llamafactory is not installed; nothing was removed.\n"
 
 
+@pytest.mark.parametrize("is_last", [True, False])
+def test_the_folder_may_be_named_anywhere_in_the_line(tmp_path: Path, is_last: bool) -> None:
+    words, data = ["remove", "axolotl"], ["--data", str(tmp_path)]
+    line = [*words, *data] if is_last else [*data, *words]
+    command = [sys.executable, "-c", "from bot.cli import main; main()", "engines", *line]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "axolotl is not installed; nothing was removed.\n"), (
+        done.stderr
+    )
+
+
 def test_an_engine_in_use_is_neither_removed_nor_installed(engines: Path) -> None:
     with in_use(engines / "llamafactory", alone=False):
         with pytest.raises(NotInstalled, match="is in use by a job"):

@@ -18,7 +18,12 @@ QUIET_S = 10.0
 
 
 @click.group(invoke_without_command=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="The trainer's data folder.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The trainer's data folder; `finetune engines` takes that of finetune.toml.",
+)
 @click.pass_context
 def main(context: click.Context, data: Path) -> None:
     """Other engines beside our own, each in an environment of its own."""
