@@ -22,7 +22,7 @@ from storage.records import OutboxItem
 EVENT = "finetune_message"
 SKEW_S = 3600.0  # between our clock and Slack's
 NEWEST = 200
-# Of these Slack's reference says that a part of the operation may have succeeded.
+# Of the first two Slack's reference says that a part of the operation may have succeeded.
 UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
 PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 

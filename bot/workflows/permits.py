@@ -32,10 +32,10 @@ def refused(asked: Asking, action: Action, request: Request = NO_REQUEST) -> Ref
     return Refusal(denied.reason) if denied else None
 
 
-def is_known(asked: Asking, action: Action) -> bool:
+def is_known(asked: Asking) -> bool:
     """Whether Slack told all that was asked of it: a no is for good only then."""
     channel_is_known = asked.channel is None or asked.channel.is_shared is not None
-    return asked.person is not None and channel_is_known and not asked.rules.unknown(action)
+    return asked.person is not None and channel_is_known and None not in asked.rules.members.values()
 
 
 def asking(desk: Desk, person: str, action: Action, channel: str | None = None) -> Asking:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
+from bot.decisions.approval import Person
+from bot.decisions.permission import Asking
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import measuring, tuned_curves
+from bot.workflows import permits
 from bot.workflows.jobs import LOOK_AGAIN_S, MAX_CREATES, SETTLE_S
+from bot.workflows.measuring import consent
 from bot.workflows.measuring.curve_step import DOUBT_LOOK_S, DOUBT_S
 from bot.workflows.measuring.sizes import GIVE_UP_UNSEEN_S
+from bot.workflows.rechecking import Forbidden, Unsure
 from storage.records import Measurement
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import CHAT, HELD, measurement, until, until_asked
@@ -316,6 +322,26 @@ def test_a_create_in_doubt_is_looked_for_before_who_agreed_is(world: World) -> N
     until_size(world, 0, "training")
     until(world, "failed")
     assert world.jobs() == 1
+
+
+def test_a_doubt_after_the_upload_leaves_no_file_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([None, Unsure("Slack didn't tell.")])
+    monkeypatch.setattr(consent, "look", lambda _: next(answers, Forbidden("Not any more.")))
+    world.seed_dataset()
+    agreed(world)
+    until(world, "failed")
+    assert world.company.count("POST /files") == 1 and world.jobs() == 0
+    assert world.left_at_company() == []
+
+
+def test_a_guest_is_known_to_be_one_whatever_groups_were_not_asked_for(world: World) -> None:
+    rules = permits.rules(world.service.desk, "measure")
+    guest = Asking(Person(GUS.id, is_guest=True), rules)
+    assert permits.is_known(guest)
+    assert not permits.is_known(replace(guest, person=None))
+    assert not permits.is_known(replace(guest, rules=replace(rules, members={"S0LEADS": None})))
 
 
 def test_a_size_waits_while_slack_does_not_tell_who_agreed(world: World) -> None:

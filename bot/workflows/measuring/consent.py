@@ -19,7 +19,7 @@ def look(step: CurveStep) -> Unsure | Forbidden | None:
     asked = permits.asking(desk, person, "measure", measurement.channel)
     if permits.refused(asked, "measure") is None:
         return None
-    if not permits.is_known(asked, "measure"):
+    if not permits.is_known(asked):
         return Unsure("Slack didn't tell whether who agreed still may, so no job is created yet.")
     where = desk.settings.policy.named("measure").where
     place = "" if where == BUILT_IN else f" ({where})"

@@ -85,6 +85,7 @@ def _is_agreed(step: CurveStep, trainer: Trainer, file_id: str | None) -> bool:
         case None:
             return True
         case rechecking.Unsure(said):
+            uploads.take_back(step.desk, trainer, file_id, step.owner)  # no file stays where it may end here
             keep(step.noted(said), seconds=MAX_PAUSE_S / 8)
         case rechecking.Forbidden(said):
             file = uploads.take_back(step.desk, trainer, file_id, step.owner)
