@@ -14,10 +14,11 @@ from tests.local.served import Served, free_port, served_here, upload, wait_for,
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.launch import Meeting, add_meeting, read_meeting, train_command
-from trainers.local.places import ray_jobs
+from trainers.local.places import ray_jobs, waiting
 from trainers.local.places.ray_head import RayHead
 from trainers.local.places.ray_jobs import RayJobs, RayOptions
 from trainers.local.places.refusing import place_refusal
+from trainers.local.places.waiting import Found, Need, why_waiting
 from trainers.local.relay.interfaces import interface_of
 from trainers.local.spool import LoraSettings
 
@@ -31,6 +32,11 @@ def trainer(data: Path, head: Head) -> Iterator[Served]:
     options = RayOptions(head.address, f"http://127.0.0.1:{port}", python="/opt/our python", gpus=8, nodes=2)
     with served_here(data, {"local/toy": "/nowhere"}, ray=options, port=port, slots=4) as served:
         yield served
+
+
+def said(client: openai.OpenAI, job_id: str) -> list[str]:
+    """Oldest first."""
+    return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
 
 
 def create(client: openai.OpenAI) -> str:
@@ -71,6 +77,60 @@ def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
         for job_id in (second, first):
             assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
         wait_for(lambda: head.stops, lambda stops: set(stops) == {f"{first}-1", f"{second}-1"})
+
+
+def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((ray_jobs, "POLL_S"), (waiting, "PATIENCE_S"), (waiting, "LOOK_S")):
+        monkeypatch.setattr(module, name, 0.05)
+    with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
+        head.nodes = [BIG, BIG]
+        job_id = create(client)
+        wait_for(
+            lambda: said(client, job_id), lambda words: any("2 machines with 4 GPUs" in one for one in words)
+        )
+        head.nodes = [BIG]
+        lacking = "The job needs 2 machines with 4 GPUs each, and the Ray cluster has 1."
+        wait_for(lambda: said(client, job_id)[-1], lambda words: words.startswith(lacking))
+        assert client.fine_tuning.jobs.retrieve(job_id).status == "queued"
+        head.nodes = [BIG, BIG]
+        head.placed.append(f"{job_id}-1")
+        wait_for(lambda: said(client, job_id)[-1], lambda words: "has room for the job, after" in words)
+        assert sum(words.startswith(lacking) for words in said(client, job_id)) == 1
+        client.fine_tuning.jobs.cancel(job_id)
+
+
+@pytest.mark.parametrize(
+    ("need", "found", "wanted"),
+    [
+        (
+            Need(1, 1, 1),
+            Found(3, False),
+            "The job is queued until one is free: the Ray cluster has 3 machines with a GPU.",
+        ),
+        (
+            Need(1, 1, 2),
+            Found(0, False),
+            "The job needs a machine with 2 GPUs, and the Ray cluster has none. It is queued until machines are "
+            "added: add them, or cancel it.",
+        ),
+        (
+            Need(4, 1, 8),
+            Found(1, True),
+            "The job needs 4 machines with 8 GPUs each, and the Ray cluster has 1. It is queued; the cluster's "
+            "autoscaler may add what is missing.",
+        ),
+        (
+            Need(2, 1, 0),
+            Found(2, False),
+            "The job is queued until 2 are free: the Ray cluster has 2 machines with a CPU.",
+        ),
+    ],
+    ids=["taken", "too small", "grows", "cpus"],
+)
+def test_a_wait_is_a_sentence_with_what_there_is(need: Need, found: Found, wanted: str) -> None:
+    assert why_waiting(need, found) == wanted
 
 
 def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitted(tmp_path: Path) -> None:

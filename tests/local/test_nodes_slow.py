@@ -219,6 +219,8 @@ def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_anoth
         wait_for_status(client, job_id, "queued", seconds=END_S)
         with pytest.raises(openai.BadRequestError, match=r"trains each job on 2 nodes .* has 1"):
             create(client)
+        lacking = "The job needs 2 machines with a CPU each, and the Ray cluster has 1."
+        wait_for(lambda: told(client, job_id)[-1], lambda said: said.startswith(lacking), seconds=END_S)
         cluster.add_node(SECOND)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error

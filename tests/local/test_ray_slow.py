@@ -134,6 +134,8 @@ def test_a_job_that_waits_for_gpus_is_queued_and_can_be_cancelled(
     with trainer(data, cluster, tiny_model_dir, "--gpus-per-job", "1") as (client, _):
         job_id = create(client)
         wait_for(lambda: ray_jobs(cluster, job_id), bool)
+        lacking = "The job needs a machine with a GPU, and the Ray cluster has none."
+        wait_for(lambda: told(client, job_id)[-1], lambda said: said.startswith(lacking), seconds=60)
         assert client.fine_tuning.jobs.retrieve(job_id).status == "queued"
         assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
 

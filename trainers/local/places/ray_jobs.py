@@ -20,6 +20,7 @@ from trainers.local.places.package import Package, pack_source
 from trainers.local.places.place import Exit, exits_within
 from trainers.local.places.processes import exit_with
 from trainers.local.places.ray_head import RayAway, RayHead, RayJob, RayRefused
+from trainers.local.places.waiting import Need, Waiting
 from trainers.local.relay.gathering import Wanted
 from trainers.local.relay.tickets import Ticket, close_ticket, mark_submitted, open_ticket, read_ticket
 
@@ -57,6 +58,10 @@ class RayOptions:
     @property
     def processes_a_node(self) -> int:
         return max(1, self.gpus_a_node)
+
+    @property
+    def need(self) -> Need:
+        return Need(self.nodes, self.cpus, self.gpus_a_node)
 
 
 class RayJobs:
@@ -123,6 +128,7 @@ class RayAttempt:
         self._options = options
         self._package = package
         self._outage = Outage(record.folder, head.address)
+        self._waiting = Waiting(record.folder, head, options.need)
         self._is_unwanted = threading.Event()
         self._let_go = threading.Event()
         self._log_at = 0.0
@@ -167,6 +173,10 @@ class RayAttempt:
             self._keep_log()
             return exit_of(job)
         self.has_begun = self.has_begun or (not is_waiting and self._has_its_nodes())
+        if self.has_begun:
+            self._waiting.is_over()
+        elif not self._is_unwanted.is_set():
+            self._waiting.goes_on()
         if self._is_unwanted.is_set():
             self._head.stop(self._ticket.submission)
             return UNSEEN if is_waiting else None  # one that waits stays PENDING until it has a machine
