@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainers.local.serving.reading import Prompts, join, read_rows
+from trainers.local.serving.drafts import agreeing
+from trainers.local.serving.reading import Prompts, join, pad_right, read_rows
 from trainers.local.serving.rows import Row
 from trainers.local.serving.weights import Base
 
@@ -31,7 +32,7 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
     read = read_rows(base, alive)
     steps = 0
     while True:
-        alive, read = _choose(alive, read)
+        alive, read = _choose(base, alive, read)
         if not alive:
             return
         read = _feed(base, alive, read)
@@ -40,10 +41,13 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             alive, read = _let_in(base, alive, read, newcomers(alive))
 
 
-def _choose(alive: Sequence[Row], read: Prompts) -> tuple[list[Row], Prompts]:
+def _choose(base: Base, alive: Sequence[Row], read: Prompts) -> tuple[list[Row], Prompts]:
     """Each row takes its next token; those that are done leave."""
     for row, logits, likeliest in zip(alive, read.logits, read.logits.argmax(-1).tolist(), strict=True):
-        row.take(logits, likeliest)
+        if not row.is_done:  # by what was guessed
+            row.take(logits, likeliest)
+        if row.is_done and row.is_plain:
+            base.drafts(row.request.target.adapter).remember(row.tokens)
     staying = [place for place, row in enumerate(alive) if not row.is_done]
     if staying and len(staying) < len(alive):
         kept = torch.tensor(staying, device=read.mask.device)
@@ -53,17 +57,53 @@ def _choose(alive: Sequence[Row], read: Prompts) -> tuple[list[Row], Prompts]:
 
 
 def _feed(base: Base, alive: Sequence[Row], read: Prompts) -> Prompts:
-    """One pass over the newest token of each row."""
-    mask = torch.cat([read.mask, read.mask.new_ones(len(alive), 1)], -1)
+    """One pass over the newest token of each row and what is guessed to follow; rows take what was guessed rightly."""
+    guesses = [_guess(base, row) for row in alive]
+    ids, own = pad_right(
+        [[row.newest, *guess] for row, guess in zip(alive, guesses, strict=True)], read.mask.device
+    )
+    places = torch.arange(ids.shape[1], device=ids.device)
     model = base.wearing([row.request.target.adapter for row in alive])
     logits = model(
-        input_ids=torch.tensor([[row.newest] for row in alive], device=mask.device),
-        attention_mask=mask,
-        position_ids=read.positions,
+        input_ids=ids,
+        attention_mask=torch.cat([read.mask, own], -1),
+        position_ids=read.positions + places,
         cache=read.cache,
         use_cache=True,
-    ).logits[:, -1]
-    return Prompts(read.cache, mask, read.positions + 1, logits)
+    ).logits
+    right = _take_guessed(alive, guesses, logits) if ids.shape[1] > 1 else [0] * len(alive)
+    return _after(read, logits, torch.tensor(right, device=ids.device))
+
+
+def _guess(base: Base, row: Row) -> tuple[int, ...]:
+    """Only where the likeliest token is taken, and where a cache may have gaps."""
+    if not (row.is_plain and base.joins):
+        return ()
+    guess = base.drafts(row.request.target.adapter).guess(row.tokens)
+    return guess[: row.limit - len(row.tokens)]
+
+
+def _take_guessed(alive: Sequence[Row], guesses: Sequence[Sequence[int]], logits: torch.Tensor) -> list[int]:
+    """How many tokens of its guess each row has taken."""
+    right = []
+    for row, guess, own, likeliest in zip(alive, guesses, logits, logits.argmax(-1).tolist(), strict=True):
+        count = agreeing(guess, likeliest)
+        for place in range(count):
+            if not row.is_done:
+                row.take(own[place], likeliest[place])
+        right.append(count)
+    return right
+
+
+def _after(read: Prompts, logits: torch.Tensor, right: torch.Tensor) -> Prompts:
+    """As if each row had read only its newest token and the `right` ones of its guess: the others are masked, and
+    the places that nobody needs are given back."""
+    used, rows = int(right.max()) + 1, torch.arange(len(right), device=right.device)
+    if used < logits.shape[1]:
+        read.cache.crop(used - logits.shape[1])
+    own = (torch.arange(used, device=right.device) <= right[:, None]).to(read.mask.dtype)
+    mask = torch.cat([read.mask, own], -1)
+    return Prompts(read.cache, mask, read.positions + 1 + right[:, None], logits[rows, right])
 
 
 def _let_in(base: Base, alive: list[Row], read: Prompts, added: Sequence[Row]) -> tuple[list[Row], Prompts]:

@@ -172,6 +172,14 @@ def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Te
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask, (rows, longest), on from a cache."""
+    longest = max(map(len, rows))
+    ids = [list(row) + [0] * (longest - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
 def _widened(kept: Tensor, longest: int, dim: int) -> Tensor:
     """With zeros in front along `dim`."""
     missing = longest - kept.shape[dim]

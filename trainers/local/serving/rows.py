@@ -19,7 +19,8 @@ HALF = "\ufffd"  # stands for a character whose last bytes are still to come
 
 
 class Row:
-    """Answer number `index` to a request's prompt. `limit` in tokens."""
+    """Answer number `index` to a request's prompt. `limit` in tokens. `is_plain`: its next token is the likeliest one.
+    `tokens`: what it has said."""
 
     def __init__(
         self,
@@ -35,14 +36,14 @@ class Row:
         self.limit = limit
         self.is_done = False
         sampling = request.sampling
-        self._is_plain = (
+        self.is_plain = (
             sampling.temperature < GREEDY_BELOW and guide is None and sampling.top_logprobs is None
         )
         self._index = index
         self._sampling = sampling
         self._vocabulary = vocabulary
         self._guide = guide.copy() if guide else None
-        self._tokens: list[int] = []
+        self.tokens: list[int] = []
         self._likelihoods: list[tuple[int, Likelihood]] = []  # where each token's text begins
         self._sent = 0
         seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
@@ -51,7 +52,7 @@ class Row:
     @property
     def ids(self) -> list[int]:
         """All that the model has to have read for the next token."""
-        return self.prompt + self._tokens
+        return self.prompt + self.tokens
 
     @property
     def size(self) -> int:
@@ -60,7 +61,7 @@ class Row:
 
     @property
     def newest(self) -> int:
-        return self._tokens[-1]
+        return self.tokens[-1]
 
     def take(self, logits: Tensor, likeliest: int) -> None:
         """The next token: `likeliest` or another, by `logits` (vocabulary,). What is wrong with this row is told to
@@ -69,7 +70,7 @@ class Row:
             self.is_done = True
             return
         try:
-            self._accept(likeliest if self._is_plain else self._choose(logits))
+            self._accept(likeliest if self.is_plain else self._choose(logits))
         except Problem as problem:
             self.request.emit(problem)
             self.request.ticket.abandon()
@@ -110,15 +111,15 @@ class Row:
 
     def _add(self, token: int) -> None:
         """And all that the grammar leaves no choice about, if it leads to the end: no pass through the model."""
-        self._tokens.append(token)
+        self.tokens.append(token)
         if self._guide is None:
             return
         self._guide.accept(token)
         if self._sampling.stop or self._sampling.top_logprobs is not None:
             return
-        rest = self._guide.rest(self.limit - len(self._tokens))
+        rest = self._guide.rest(self.limit - len(self.tokens))
         if rest is not None:
-            self._tokens += rest
+            self.tokens += rest
             self._finish("stop", self._text())
 
     def _look_at_text(self) -> None:
@@ -130,7 +131,7 @@ class Row:
         if ends:
             self._likelihoods = [one for one in self._likelihoods if one[0] < min(ends)]
             self._finish("stop", text[: min(ends)])
-        elif len(self._tokens) >= self.limit:
+        elif len(self.tokens) >= self.limit:
             self._finish("length", self._text())
         elif self.request.streams:
             certain = text[: len(text) - _uncertain(text, stops)]
@@ -138,7 +139,7 @@ class Row:
 
     def _finish(self, reason: Literal["stop", "length"], text: str) -> None:
         self._send(text, len(text) + 1)
-        self.request.emit(Answered(self._index, reason, len(self.prompt), len(self._tokens)))
+        self.request.emit(Answered(self._index, reason, len(self.prompt), len(self.tokens)))
         self.is_done = True
 
     def _send(self, text: str, end: int) -> None:
@@ -150,7 +151,7 @@ class Row:
             self._sent = len(text)
 
     def _text(self) -> str:
-        return self._vocabulary.text(self._tokens)
+        return self._vocabulary.text(self.tokens)
 
 
 def _uncertain(text: str, stops: Sequence[str]) -> int:

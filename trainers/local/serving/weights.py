@@ -19,6 +19,7 @@ from trainers.local.cores import Cores
 from trainers.local.problems import Problem, missing
 from trainers.local.serving.adapters import PLAIN, Worn, take_over
 from trainers.local.serving.batching import MAX_ADAPTERS
+from trainers.local.serving.drafts import Drafts
 from trainers.local.serving.embedding import Embedder
 from trainers.local.serving.memory import bytes_a_token, let_go
 from trainers.local.serving.reading import can_be_joined
@@ -103,6 +104,7 @@ class Base:
         self.joins = self.mixes = can_be_joined(model)
         self.vocabulary = Vocabulary(tokenizer, end_tokens(model, tokenizer), int(config.vocab_size))
         self.beginnings: Beginnings = {}
+        self._drafts: dict[Path | None, Drafts] = {}
         self._bare: Any = model.eval()  # peft puts its layers into this one too
         self._model: Any = model
         self._worn_rows = Worn()
@@ -124,8 +126,12 @@ class Base:
         idle = [one for one in self._adapters if one not in in_use]
         for oldest in idle[: max(0, len(self._adapters) - MAX_ADAPTERS)]:
             self._model.delete_adapter(self._adapters.pop(oldest))
+            self._drafts.pop(oldest, None)
         self._is_ours = take_over(self._model, self._worn_rows)
         self.mixes = self.joins and self._is_ours  # peft 0.21 mixes plain LoRA only
+
+    def drafts(self, adapter: Path | None) -> Drafts:
+        return self._drafts.setdefault(adapter, Drafts())
 
     def forget(self) -> None:
         """What was kept for the next batch; its memory is given back."""
