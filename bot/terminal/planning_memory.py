@@ -12,7 +12,8 @@ from trainers.sizing.fitting import Fit, fit, smallest_gpu
 from trainers.sizing.machines import GPUS, read_gpu, this_machine
 from trainers.sizing.memory import (
     Work,
-    if_experts_were_quantised,
+    as_trained,
+    base_bytes,
     loaded_parameters,
     reference_pass,
     tokens_at_a_time,
@@ -51,6 +52,7 @@ def plan(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
     if machine is None:
         known = ", ".join(GPUS)
         return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {known}.")
+    work = as_trained(base.architecture, work)
     return Planned(base, work, fit(base.architecture, work, machine))
 
 
@@ -160,9 +162,10 @@ def _parameters(planned: Planned) -> str:
 
 def _table(planned: Planned) -> list[tuple[str, str, str]]:
     work, memory, place = planned.work, planned.fit.memory, planned.fit.machine.place
+    has_experts = planned.base.architecture.experts is not None
     tokens = tokens_at_a_time(work, place)
     rows = [
-        ("weights", memory.weights, _weights_why(work, place.number_bytes)),
+        ("weights", memory.weights, _weights_why(work, place.number_bytes, has_experts=has_experts)),
         ("adapter", memory.adapter, f"LoRA's matrices, rank {work.rank}, float32 and a copy to compute with"),
         ("gradients", memory.gradients, "one number for each that is trained"),
         ("optimizer", memory.optimizer, "Adam's two moments in float32"),
@@ -179,10 +182,11 @@ def _table(planned: Planned) -> list[tuple[str, str, str]]:
     return [(name, f"{size / 1e9:,.2f} GB", why) for name, size, why in rows if size]
 
 
-def _weights_why(work: Work, number_bytes: int) -> str:
+def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
     plain = f"{number_bytes} bytes each ({'bfloat16' if number_bytes == 2 else 'float32'})"
     if work.method == "qlora":
-        return f"linear layers at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
+        experts = " and experts" if has_experts else ""
+        return f"linear layers{experts} at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
     return f"linear layers at 1 byte each, the rest at {plain}" if work.method == "8bit" else plain
 
 
@@ -208,11 +212,11 @@ def _notes(planned: Planned) -> list[str]:
     notes = []
     if preset and preset.is_gated:
         notes.append(f"{preset.hub_id} is gated ({preset.licence}): accept its terms on the hub first.")
-    if model.experts and planned.work.method in ("qlora", "8bit"):
-        quantised = if_experts_were_quantised(model)
+    if model.experts and planned.work.method == "8bit":
+        packed = base_bytes(model, "qlora", planned.fit.machine.place.number_bytes)
         notes.append(
-            "bitsandbytes skips its experts, which are no Linear layers: most weights keep 2 bytes. "
-            f"If they were quantised too, the weights would take {_gb(quantised)} GB in 4 bits."
+            "Its experts, which are no Linear layers, stay as they are in 8 bits: most of its weights. In 4 bits "
+            f"(--method qlora) they are packed too, and all weights take {_gb(packed)} GB."
         )
     if model.experts and model.experts.computes_all:
         notes.append(
@@ -224,7 +228,11 @@ def _notes(planned: Planned) -> list[str]:
         )
     if planned.work.pairs:
         notes.append(_of_the_reference(planned))
-    if planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
+    if model.experts and planned.work.method == "qlora":
+        notes.append(
+            "Its experts are unpacked a layer at a time; activations are always computed again on the way back."
+        )
+    elif planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
         notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
     if any(one == replace(planned.work, batch=one.batch) for one in planned.fit.cures):
         notes.append(
@@ -232,13 +240,17 @@ def _notes(planned: Planned) -> list[str]:
         )
     if planned.work.method == "full":
         notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
+    return [*notes, _how_good(planned)]
+
+
+def _how_good(planned: Planned) -> str:
+    if planned.base.architecture.experts and planned.work.method == "qlora":
+        return "Its weights were checked against loaded ones; its peak is a sum, and nobody has measured one."
     if planned.fit.machine.place.kind == "gpu":
-        notes.append(
+        return (
             "Checked against measured peaks on a CPU only, within 15%; a GPU's overhead is a rule of thumb."
         )
-    else:
-        notes.append("Checked against measured peaks on a CPU, within 15%.")
-    return notes
+    return "Checked against measured peaks on a CPU, within 15%."
 
 
 def _of_the_reference(planned: Planned) -> str:

@@ -20,11 +20,18 @@ def plan(*arguments: str) -> Result:
 def test_scout_in_4_bits_names_its_parts_and_why_they_are_large() -> None:
     done = plan("meta-llama/Llama-4-Scout-17B-16E-Instruct", "--method", "qlora", "--gpu", "h100")
     assert done.exit_code == 0, done.output
-    assert "It does not fit on the NVIDIA H100 80 GB" in done.output
-    assert "202.09 GB" in done.output
-    assert "bitsandbytes skips its experts" in done.output
-    assert "58.7 GB in 4 bits" in done.output
-    assert "no single GPU that I know" in done.output
+    assert "It may just fit on the NVIDIA H100 80 GB" in done.output
+    assert "58.67 GB  linear layers and experts at 4.13 bits each" in done.output
+    assert "4 a step (--batch 4): about 74.0 GB" in done.output
+    assert "experts are unpacked a layer at a time; activations are always computed again" in done.output
+    assert "once memory proves too small for one row" not in done.output
+
+
+def test_scout_in_8_bits_keeps_its_experts_and_hears_of_4() -> None:
+    done = plan("meta-llama/Llama-4-Scout-17B-16E-Instruct", "--method", "8bit", "--gpu", "h200")
+    assert "It does not fit on the NVIDIA H200" in done.output
+    assert "stay as they are in 8 bits" in done.output
+    assert "all weights take 58.7 GB" in done.output
 
 
 def test_a_plan_says_what_would_fit() -> None:

@@ -82,6 +82,7 @@ def phi4_mini() -> Any:
 
 
 STANDARD = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})  # beside experts, which are no linear layers
 PHI = frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"})
 
 
@@ -173,6 +174,20 @@ FAMILIES = {
         "LlamaForCausalLM",
         turns("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", start="<|begin_of_text|>"),
         LLAMA3_TOKENS,
+    ),
+    "qwen-3-moe": Family(
+        lambda: config("qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64),
+        "Qwen3MoeForCausalLM",
+        QWEN3,
+        CHATML_TOKENS,
+        layers=ATTENTION,
+    ),
+    "mixtral": Family(
+        lambda: config("mixtral", num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
+        "MixtralForCausalLM",
+        system_first("[INST] TEXT[/INST]", " TEXT</s>", "<s>"),
+        ("<s>", "[INST]", "[/INST]", "</s>"),
+        layers=ATTENTION,
     ),
     "qwen-3": Family(lambda: config("qwen3"), "Qwen3ForCausalLM", QWEN3, CHATML_TOKENS),
     "gemma-3-1b": Family(

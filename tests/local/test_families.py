@@ -154,7 +154,7 @@ def test_a_family_learns_is_saved_and_answers(
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-@pytest.mark.parametrize("name", ["llama-3", "phi-4", "llama-4-scout"])
+@pytest.mark.parametrize("name", ["llama-3", "phi-4", "llama-4-scout", "qwen-3-moe", "mixtral"])
 def test_a_quantised_base_learns_and_its_adapter_answers_over_it(
     kind: Quantization, name: str, bases: Path, rows_file: Path, tmp_path: Path, generator: Generator
 ) -> None:
@@ -169,13 +169,15 @@ def test_a_quantised_base_learns_and_its_adapter_answers_over_it(
     assert {weight.dtype for weight in weights} == {torch.float32}
 
 
-def test_nf4_is_double_quantised_in_the_text_part_and_leaves_head_and_experts(bases: Path) -> None:
+def test_nf4_is_double_quantised_in_the_text_part_and_in_experts_and_leaves_the_head(bases: Path) -> None:
     model = cpu_model(base_of(bases, "llama-4-scout"), quantization="nf4")
     layer = model.model.layers[0]
     packed = layer.self_attn.q_proj.weight
     assert (packed.quant_type, packed.quant_state.nested, packed.dtype) == ("nf4", True, torch.uint8)
     assert packed.numel() * 2 == 64 * 64
-    assert layer.feed_forward.experts.down_proj.dtype == torch.float32
+    experts = layer.feed_forward.experts
+    assert (experts.down_proj_packed.dtype, experts.states["down_proj"].nested) == (torch.uint8, True)
+    assert experts.down_proj.shape == (2, 128, 64)
     assert model.lm_head.weight.dtype == torch.float32
 
 

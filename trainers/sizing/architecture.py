@@ -126,7 +126,12 @@ class Architecture:
         if self.experts is None:
             return 0
         router = self.hidden * self.experts.count
-        return self.experts.layers * (self.experts.count * self._expert + router)
+        return self.experts.layers * (self.experts_a_layer + router)
+
+    @property
+    def experts_a_layer(self) -> int:
+        """Parameters of all routed experts of one layer: two weights of three dimensions."""
+        return self.experts.count * self._expert if self.experts else 0
 
     @property
     def in_norms(self) -> int:

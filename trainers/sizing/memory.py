@@ -11,6 +11,7 @@ k all keys, H heads, T tokens computed at a time:
     2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
     e·r               for each matrix that LoRA stands beside
 
+Experts in 4 bits are unpacked a layer at a time, which only pays with gradient checkpointing: it is always on there.
 With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of the above (Chen et al. 2016,
 Training Deep Nets with Sublinear Memory Cost, §3). Of preference pairs both answers stand there at once, and attention
 and head are TRL's: pairs.py has these.
@@ -22,7 +23,7 @@ BACKWARD_SCORES. GPU_FIXED and GPU_ALLOCATOR are rules of thumb: no GPU was at h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from trainers.sizing.architecture import Architecture
@@ -99,7 +100,14 @@ class Memory:
         return kept + self.activations + self.logits + self.overhead
 
 
+def as_trained(model: Architecture, work: Work) -> Work:
+    """With checkpoints where the engine always makes them (trainers/local/training/base.py, recompute_if_packed)."""
+    is_packed = model.experts is not None and work.method == "qlora"
+    return replace(work, checkpoints=True) if is_packed else work
+
+
 def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
+    work = as_trained(model, work)
     activations = _activations(model, work, place)
     trainable = trainable_parameters(model, work)
     return Memory(
@@ -145,21 +153,16 @@ def loaded_parameters(model: Architecture) -> int:
 
 
 def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
-    """bitsandbytes replaces Linear layers; embeddings, head, norms and fused experts stay as they are."""
+    """bitsandbytes replaces Linear layers, and in 4 bits experts are packed too; embeddings, head and norms stay."""
     every = loaded_parameters(model)
     if method in ("lora", "full"):
         return every * number_bytes
     replaced = model.quantisable
+    if method == "qlora" and model.experts:
+        replaced += model.experts.layers * model.experts_a_layer
     if model.vision and every < model.parameters:
         replaced -= model.vision.in_linear
     return round(replaced * (NF4 if method == "qlora" else INT8)) + (every - replaced) * number_bytes
-
-
-def if_experts_were_quantised(model: Architecture) -> int:
-    """Bytes of the base in 4 bits, as a library would have it that knows fused experts."""
-    every = loaded_parameters(model)
-    kept = model.in_embeddings + model.in_norms
-    return round((every - kept) * NF4) + kept * 2
 
 
 def _adapter_bytes(place: Place) -> int:
@@ -236,7 +239,7 @@ def _places_of_the_head(work: Work, place: Place) -> int:
 
 
 def _overhead(model: Architecture, work: Work, place: Place, activations: int) -> int:
-    unpacked = _widest_matrix(model) * place.number_bytes if work.method in ("qlora", "8bit") else 0
+    unpacked = _unpacked(model, work.method) * place.number_bytes
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
     scores = 0
@@ -245,6 +248,9 @@ def _overhead(model: Architecture, work: Work, place: Place, activations: int) -
     return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
 
 
-def _widest_matrix(model: Architecture) -> int:
-    """A quantised matrix is unpacked while it is multiplied."""
-    return max(one.inputs * one.outputs for one, _ in model.matrices)
+def _unpacked(model: Architecture, method: Method) -> int:
+    """A quantised matrix is unpacked while it is multiplied, all experts of a layer while that layer computes."""
+    if method not in ("qlora", "8bit"):
+        return 0
+    widest = max(one.inputs * one.outputs for one, _ in model.matrices)
+    return max(widest, model.experts_a_layer) if method == "qlora" else widest

@@ -23,7 +23,7 @@ from trainers.local.training.hub import fetch
 from trainers.local.training.packing import PACKED_FAMILIES
 from trainers.local.training.quantization import loading_options, stored_method
 from trainers.local.training.row_attention import BY_ROWS
-from trainers.local.training.targets import find_targets
+from trainers.local.training.targets import find_targets, packed_experts
 
 
 @dataclass(frozen=True)
@@ -180,5 +180,13 @@ def calm_peft() -> Iterator[None]:
         yield
 
 
+def recompute_if_packed(model: PeftModel) -> bool:
+    """Experts in 4 bits are unpacked where a layer computes. Kept for the way back they would be as large as in full,
+    so that layers are computed again from the first step on. Returns whether they are."""
+    return bool(packed_experts(model)) and recompute_activations(model)
+
+
 def count_parameters(model: PeftModel) -> Sizes:
-    return Sizes(*model.get_nb_trainable_parameters())
+    """peft counts two numbers to a byte in linear layers, and one in packed experts."""
+    trainable, every = model.get_nb_trainable_parameters()
+    return Sizes(trainable, every + sum(packed_experts(model).values()))

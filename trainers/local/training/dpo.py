@@ -29,6 +29,7 @@ from trainers.local.training.base import (
     load_tokenizer,
     lora_config,
     recompute_activations,
+    recompute_if_packed,
 )
 from trainers.local.training.checkpoints import checkpoint_folder, restore_checkpoint, save_checkpoint
 from trainers.local.training.continuing import go_on_from
@@ -120,6 +121,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
         width=width,
         tell=journal.warn,
         recompute=lambda: recompute_activations(trainer.adapted),
+        recomputes=recompute_if_packed(trainer.adapted),
     )
     trainer.look, trainer.cores = pauses.look, Cores()
     settle_rates(trainer, optimizer, position.step, lambda step: rate_share(step, course.total))

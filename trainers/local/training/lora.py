@@ -16,7 +16,12 @@ import torch
 
 from trainers.local.spool import LoraSettings, TrainingJob
 from trainers.local.training import team
-from trainers.local.training.base import add_lora, count_parameters, recompute_activations
+from trainers.local.training.base import (
+    add_lora,
+    count_parameters,
+    recompute_activations,
+    recompute_if_packed,
+)
 from trainers.local.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
@@ -192,6 +197,7 @@ def begin(
     team.alike(learnt)
     with team.first_goes_first():
         position = restore_checkpoint(folder, model, optimizer)
+    recomputes = recompute_if_packed(model)
     usual = min(pack_tokens(ground.device), able.widest)
     room = Room(
         usual,
@@ -201,10 +207,15 @@ def begin(
         width=width,
         tell=journal.warn,
         recompute=lambda: recompute_activations(model),
+        recomputes=recomputes,
     )
     trainee = Trainee(model, optimizer, able, room, look)
     course = Course(folder, settings, job.seed, ground, trainee, journal, position)
     journal.begin(after=position.step)
+    if recomputes:
+        journal.say(
+            "The experts are in 4 bits, so activations are computed again on the way back instead of kept"
+        )
     if position.step:
         journal.say(f"Going on from the checkpoint of step {position.step}/{course.total}")
     return course

@@ -28,7 +28,7 @@ class Room(Generic[R]):
     """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row.
 
     `fill` makes groups of at most so many tokens, `width` says how many a group takes. `recompute` makes the model
-    keep less, for more time; False where it can't.
+    keep less, for more time; False where it can't. `recomputes`: it does so already.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Room(Generic[R]):
         width: Callable[[Sequence[R]], int],
         tell: Callable[[str], None],
         recompute: Callable[[], bool] = lambda: False,
+        recomputes: bool = False,
     ) -> None:
         self.tokens = remembered or usual
         self._usual = usual
@@ -49,7 +50,7 @@ class Room(Generic[R]):
         self._width = width
         self._tell = tell
         self._recompute = recompute
-        self._recomputes = False
+        self._recomputes = recomputes
 
     @property
     def remembered(self) -> int | None:

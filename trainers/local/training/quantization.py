@@ -1,9 +1,10 @@
 """Base weights in 4 or 8 bits, by bitsandbytes: what QLoRA trains on. The adapter stays in float32.
 
-nf4: NormalFloat of 4 bits for linear layers, its scales quantised once more (double quantisation), multiplied in the
-machine's own format (Dettmers et al. 2023, QLoRA, section 3). int8: 8 bits with outliers apart (LLM.int8). Embeddings,
-norms, the head and fused experts keep their format. peft's prepare_model_for_kbit_training is not called: it would lift
-all these to float32, twice the memory of a large vocabulary, and norms compute in float32 anyway. Trains nothing.
+nf4: NormalFloat of 4 bits for linear layers and fused experts (quantized_experts.py), its scales quantised once more
+(double quantisation), multiplied in the machine's own format (Dettmers et al. 2023, QLoRA, section 3). int8: 8 bits for
+linear layers, with outliers apart (LLM.int8). Embeddings, norms and the head keep their format. peft's
+prepare_model_for_kbit_training is not called: it would lift all these to float32, twice the memory of a large
+vocabulary, and norms compute in float32 anyway. Trains nothing.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def bits(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
             logging.ERROR
         )  # a line for every multiplication
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
+    from trainers.local.training.quantized_experts import FourBits
+
+    return FourBits(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,

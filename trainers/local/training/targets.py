@@ -39,6 +39,7 @@ def find_targets(model: Any, asked: str) -> Targets:
     layers, experts = linear_layers(model), fused_experts(model)
     names = sorted({_last(name) for name in layers}) if asked == "all-linear" else asked.split(",")
     modules = [name for name in names if _is_end_of_one(name, layers)]
+    _check_packed(model, [name for name in names if name not in modules])
     parameters = [name for name in names if name not in modules and _is_end_of_one(name, experts)]
     absent = [name for name in names if name not in modules and name not in parameters]
     if absent or not names:
@@ -67,6 +68,15 @@ def fused_experts(model: Any) -> list[str]:
     ]
 
 
+def packed_experts(model: Any) -> dict[str, int]:
+    """Those in 4 bits (quantized_experts.py): whole names, and how many bytes they take, of two numbers each."""
+    return {
+        name.removesuffix("_packed"): weight.numel()
+        for name, weight in model.named_parameters()
+        if ".experts." in name and name.endswith("_packed")
+    }
+
+
 def _is_in(name: str, part: str) -> bool:
     return not part or name.startswith(f"{part}.")
 
@@ -85,6 +95,17 @@ def _within_text(model: Any, modules: list[str]) -> list[str] | str:
         return modules
     ends = "|".join(map(re.escape, modules))
     return rf"{re.escape(text_part(model))}\.(.+\.)?({ends})"
+
+
+def _check_packed(model: Any, names: Iterable[str]) -> None:
+    """peft would leave them out without a word."""
+    packed = [name for name in names if _is_end_of_one(name, packed_experts(model))]
+    if packed:
+        text = (
+            f"{packed[0]} is in 4 bits here, where it can be computed with and not trained. Leave it out of "
+            "target_modules, or set quantization to int8 or none."
+        )
+        raise TrainingFailed("experts_packed", text, "target_modules")
 
 
 def _not_there(
