@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -53,19 +53,57 @@ def start_run(folder: Path, checkpoint_s: float = 60.0) -> BaseProcess:
     return process
 
 
-def run_team(folder: Path, processes: int, checkpoint_s: float = 60.0) -> list[int]:
-    """As launch.py does, without the seconds that its imports take. The exit codes, the first process's first."""
+def start_team(
+    folder: Path, processes: int, checkpoint_s: float = 60.0, *, others: Path | None = None
+) -> list[BaseProcess]:
+    """As launch.py does, without the seconds that its imports take; the first process first. `others`: the folder of
+    those that are on other machines."""
     port = free_port()
-    team = [
-        CONTEXT.Process(target=_run_member, args=(folder, checkpoint_s, rank, processes, port))
+    folders = [folder] + [others or folder] * (processes - 1)
+    team: list[BaseProcess] = [
+        CONTEXT.Process(target=_run_member, args=(folders[rank], checkpoint_s, rank, processes, port))
         for rank in range(processes)
     ]
     for each in team:
         each.start()
+    return team
+
+
+def run_team(
+    folder: Path, processes: int, checkpoint_s: float = 60.0, *, others: Path | None = None
+) -> list[int]:
+    """The exit codes, the first process's first."""
+    team = start_team(folder, processes, checkpoint_s, others=others)
     for each in team:
         each.join(60)
         assert each.exitcode is not None, f"{folder} still trains after 60 s"
     return [each.exitcode or 0 for each in team]
+
+
+def end_of_first(team: Sequence[BaseProcess]) -> int:
+    """Its exit code; then the others are killed, as the launcher does."""
+    first, *others = team
+    first.join(60)
+    for each in others:
+        each.kill()
+        each.join(20)
+    assert first.exitcode is not None, "The first process still trains after 60 s"
+    return first.exitcode
+
+
+def kill_in_team(folder: Path, rank: int, told: Callable[[], int], steps: int) -> None:
+    """SIGKILL for one of two processes once `steps` are told; the other ends as it finds it gone."""
+    team = start_team(folder, 2, checkpoint_s=0.0)
+    deadline = time.monotonic() + 60
+    while told() < steps:
+        assert all(each.is_alive() for each in team), f"ended at step {told()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    team[rank].kill()
+    for each in team:
+        each.join(60)
+    assert team[rank].exitcode == SIGKILLED
+    assert team[1 - rank].exitcode == 1
 
 
 def run_to_end(folder: Path, checkpoint_s: float = 60.0) -> int:

@@ -15,8 +15,10 @@ from trainers.local.places.refusing import place_refusal
 from trainers.local.spool import LoraSettings, read_events
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.sharding import is_wanted
+from trainers.sweeps import Sweep
 
 GB = 10**9
+SWEEP: Sweep = (("lora_r", (8, 16)),)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
         (1, LoraSettings(sharding="fsdp"), "gives each job one"),
         (2, LoraSettings(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
         (2, LoraSettings(engine="unsloth"), "the engine unsloth is run by one"),
-        (2, LoraSettings(sweep=(("lora_r", (8, 16)),)), "the arms of a sweep are trained by one"),
+        (2, LoraSettings(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
         (2, LoraSettings(beta=0.1), "preference pairs are trained by one"),
     ],
 )
@@ -138,4 +140,5 @@ def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
     refused = place_refusal(Processes(gpus_per_job=gpus_per_job), settings)
     assert refused is not None
     assert said in refused.message
-    assert place_refusal(Processes(gpus_per_job=2), LoraSettings(sharding="fsdp")) is None
+    for able in (LoraSettings(sharding="fsdp"), LoraSettings(sweep=SWEEP)):
+        assert place_refusal(Processes(gpus_per_job=2), able) is None

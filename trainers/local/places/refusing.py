@@ -34,9 +34,6 @@ def _team(place: Place, settings: LoraSettings) -> Refused | None:
     if settings.engine != BUILTIN:
         text = f"{given}, and the engine {settings.engine} is run by one. Leave 'engine' out, or {cure}."
         return Refused("engine_cannot", text)
-    if settings.sweep:
-        text = f"{given}, and the arms of a sweep are trained by one. Leave 'sweep' out, or {cure}."
-        return Refused("sweep_unavailable", text, "sweep")
     if settings.beta is not None:
         text = f"{given}, and preference pairs are trained by one. Leave 'method' out, or {cure}."
         return Refused("method_unavailable", text, "beta")
@@ -52,5 +49,11 @@ def _sharding(place: Place, settings: LoraSettings) -> Refused | None:
         return Refused("sharding_unavailable", text, "sharding")
     if settings.quantization != "none":
         text = f"A base in {settings.quantization} is not divided among GPUs. Leave 'sharding' or 'quantization' out."
+        return Refused("sharding_unavailable", text, "sharding")
+    if settings.sweep:
+        text = (
+            "The arms of a sweep take turns on one base, which is not divided among GPUs. Leave 'sharding' or 'sweep' "
+            "out."
+        )
         return Refused("sharding_unavailable", text, "sharding")
     return None
