@@ -110,7 +110,8 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
         (LoraSettings(sharding="fsdp"), None),
         (LoraSettings(sweep=(("lora_r", (8, 16)),)), None),
         (LoraSettings(sharding="fsdp", sweep=(("lora_r", (8, 16)),)), "sharding"),
-        (LoraSettings(beta=0.1), "beta"),
+        (LoraSettings(beta=0.1), None),
+        (LoraSettings(sharding="fsdp", beta=0.1), "sharding"),
         (LoraSettings(engine="unsloth"), "engine"),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
         (2, LoraSettings(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
         (2, LoraSettings(engine="unsloth"), "the engine unsloth is run by one"),
         (2, LoraSettings(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
-        (2, LoraSettings(beta=0.1), "preference pairs are trained by one"),
+        (2, LoraSettings(sharding="fsdp", beta=0.1), "Preference pairs are trained on a whole base"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
@@ -140,5 +140,5 @@ def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
     refused = place_refusal(Processes(gpus_per_job=gpus_per_job), settings)
     assert refused is not None
     assert said in refused.message
-    for able in (LoraSettings(sharding="fsdp"), LoraSettings(sweep=SWEEP)):
+    for able in (LoraSettings(sharding="fsdp"), LoraSettings(sweep=SWEEP), LoraSettings(beta=0.1)):
         assert place_refusal(Processes(gpus_per_job=2), able) is None

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.local.preferences import write_pairs
 from tests.local.runs import adapter_bytes, make_job, steps_told
 from tests.local.served import (
     Served,
@@ -119,6 +121,36 @@ def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_byte
     assert adapter_bytes(killed) == adapter_bytes(whole)
     assert table(killed) == table(whole)
     assert told_by_arms(killed) == 128
+
+
+def start_pairs(root: Path, base: Path) -> Path:
+    """40 pairs in batches of 4: 300 steps, with a dropout of their own."""
+    training = write_pairs(root / "train.jsonl", 40)
+    settings = replace(SETTINGS, learning_rate=1e-3, beta=0.1)
+    return make_job(root / "job", base, training, settings, method="dpo")
+
+
+def test_pairs_that_are_paused_and_killed_in_a_team_end_with_the_same_bytes(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    for name in ("whole", "disturbed"):
+        (tmp_path / name).mkdir()
+    whole, disturbed = (start_pairs(tmp_path / name, tiny_model_dir) for name in ("whole", "disturbed"))
+    assert start(whole).wait(120) == 0
+    process = start(disturbed)
+    wait_for(lambda: steps_told(disturbed), lambda step: step > 20)
+    (disturbed / "PAUSED").touch()
+    assert process.wait(20) == PAUSED
+    (disturbed / "PAUSED").unlink()
+    for who, steps in (("1", 80), ("0", 160)):
+        process = start(disturbed)
+        wait_for(lambda: steps_told(disturbed), lambda told, least=steps: told >= least)
+        os.kill(next(each for each in members(disturbed) if rank_of(each) == who), signal.SIGKILL)
+        assert process.wait(20) != 0
+        wait_for(lambda: members(disturbed), lambda left: left == [], seconds=20)
+    assert start(disturbed).wait(120) == 0
+    assert adapter_bytes(disturbed) == adapter_bytes(whole)
+    assert (disturbed / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
 def rank_of(process: int) -> str:

@@ -112,4 +112,13 @@ def test_arms_are_not_trained_on_a_base_that_is_divided(tmp_path: Path, tiny_mod
     folder = sweep(tmp_path, tiny_model_dir, settings=replace(SETTINGS, sharding="fsdp"))
     assert end_of_first(start_team(folder, 2)) == 1
     failed = read_json(folder / "FAILED") or {}
-    assert (failed["code"], failed["param"]) == ("sharding_unavailable", "sweep")
+    assert (failed["code"], failed["param"]) == ("sharding_unavailable", "sharding")
+
+
+@pytest.mark.slow
+def test_one_ceiling_holds_for_all_arms_in_both_processes(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = sweep(tmp_path, tiny_model_dir, settings=replace(SETTINGS, n_epochs=1000, max_seconds=15))
+    assert run_team(folder, 2) == [0, 0]
+    done = read_json(folder / "DONE") or {}
+    assert done["stopped"].startswith(f"Stopped at step {done['step']}/16000: the ceiling of 15 s")
+    assert table(folder)[done["winner"] - 1]["outcome"] == "won"

@@ -63,7 +63,7 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses)
     longest = max(training.longest, validation.longest if validation else 0)
     is_sharded = is_divided(settings, source, device)
     if is_sharded and job.arms:
-        raise undivided("the arms of a sweep", "sweep")
+        raise undivided("the arms of a sweep")
     with team.one_after_the_other() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
@@ -88,12 +88,12 @@ def is_divided(settings: LoraSettings, base: Path, device: torch.device) -> bool
     return team.any_of(wanted)
 
 
-def undivided(who: str, param: str) -> TrainingFailed:
+def undivided(who: str) -> TrainingFailed:
     text = (
-        f"One GPU can't hold this base, and {who} are not trained on a base that is divided among several. Leave "
-        f"'{param}' out, take a smaller base or quantization, or try with sharding 'none'."
+        f"This base is too large for one GPU beside its training, and {who} are not trained on a base that is divided "
+        "among several. Take a smaller base, or try it whole with sharding 'none'."
     )
-    return TrainingFailed("sharding_unavailable", text, param)
+    return TrainingFailed("sharding_unavailable", text, "sharding")
 
 
 def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraSettings:
