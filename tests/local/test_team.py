@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.local.runs import CONTEXT, enter_team, make_job, run_team, run_to_end
 from tests.local.served import examples, free_port
 from trainers.local.places.processes import Processes
 from trainers.local.places.refusing import place_refusal
-from trainers.local.spool import LoraSettings, read_events
+from trainers.local.spool import LoraSettings, Quantization, read_events
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.sharding import is_wanted
 from trainers.sweeps import Sweep
@@ -122,6 +123,19 @@ def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
     asked: str, processes: int, weights: int, memory: int | None, wanted: bool
 ) -> None:
     assert is_wanted(asked, processes, weights, memory) is wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("quantization", "divided"), [("none", True), ("nf4", False), ("int8", False)])
+def test_a_base_in_fewer_bits_stays_whole(
+    quantization: Quantization, divided: bool, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers.local.training import ground, team
+
+    monkeypatch.setattr(team, "size", lambda: 2)
+    monkeypatch.setattr(team, "any_of", lambda flag: flag)
+    monkeypatch.setattr(ground, "device_memory", lambda device: 1000)
+    settings = LoraSettings(quantization=quantization)
+    assert ground.is_divided(settings, tiny_model_dir, torch.device("cpu")) is divided
 
 
 @pytest.mark.parametrize(

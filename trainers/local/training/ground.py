@@ -83,7 +83,9 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses)
 
 
 def is_divided(settings: LoraSettings, base: Path, device: torch.device) -> bool:
-    """The same in every process of a team."""
+    """The same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
+    if settings.quantization != "none":
+        return False
     wanted = is_wanted(settings.sharding, team.size(), weight_bytes(base), device_memory(device))
     return team.any_of(wanted)
 
