@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,7 @@ from trainers.local.spool import LoraSettings, Method, TrainingJob, write_job
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["trainers.local.training.dpo", "trainers.local.spool"])
 SIGKILLED = -9
+WAIT_S = 120  # beside much other work
 
 
 def make_job(
@@ -53,19 +54,67 @@ def start_run(folder: Path, checkpoint_s: float = 60.0) -> BaseProcess:
     return process
 
 
-def run_team(folder: Path, processes: int, checkpoint_s: float = 60.0) -> list[int]:
-    """As launch.py does, without the seconds that its imports take. The exit codes, the first process's first."""
+def start_team(
+    folder: Path,
+    processes: int,
+    checkpoint_s: float = 60.0,
+    *,
+    others: Path | None = None,
+    member: Callable[[Path, float, int, int, int], None] | None = None,
+) -> list[BaseProcess]:
+    """As launch.py does, without the seconds that its imports take; the first process first. `others`: the folder of
+    those that are on other machines. `member` is what each does, run_member as a rule."""
     port = free_port()
-    team = [
-        CONTEXT.Process(target=_run_member, args=(folder, checkpoint_s, rank, processes, port))
+    folders = [folder] + [others or folder] * (processes - 1)
+    team: list[BaseProcess] = [
+        CONTEXT.Process(
+            target=member or run_member, args=(folders[rank], checkpoint_s, rank, processes, port)
+        )
         for rank in range(processes)
     ]
     for each in team:
         each.start()
+    return team
+
+
+def run_team(
+    folder: Path, processes: int, checkpoint_s: float = 60.0, *, others: Path | None = None
+) -> list[int]:
+    """The exit codes, the first process's first."""
+    return exit_codes(start_team(folder, processes, checkpoint_s, others=others))
+
+
+def exit_codes(team: Sequence[BaseProcess]) -> list[int]:
     for each in team:
-        each.join(60)
-        assert each.exitcode is not None, f"{folder} still trains after 60 s"
+        each.join(WAIT_S)
+        assert each.exitcode is not None, f"A process still trains after {WAIT_S} s"
     return [each.exitcode or 0 for each in team]
+
+
+def end_of_first(team: Sequence[BaseProcess]) -> int:
+    """Its exit code; then the others are killed, as the launcher does."""
+    first, *others = team
+    first.join(WAIT_S)
+    for each in others:
+        each.kill()
+        each.join(20)
+    assert first.exitcode is not None, f"The first process still trains after {WAIT_S} s"
+    return first.exitcode
+
+
+def kill_in_team(folder: Path, rank: int, told: Callable[[], int], steps: int) -> None:
+    """SIGKILL for one of two processes once `steps` are told; the other ends as it finds it gone."""
+    team = start_team(folder, 2, checkpoint_s=0.0)
+    deadline = time.monotonic() + WAIT_S
+    while told() < steps:
+        assert all(each.is_alive() for each in team), f"ended at step {told()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    team[rank].kill()
+    for each in team:
+        each.join(WAIT_S)
+    assert team[rank].exitcode == SIGKILLED
+    assert team[1 - rank].exitcode == 1
 
 
 def run_to_end(folder: Path, checkpoint_s: float = 60.0) -> int:
@@ -85,7 +134,7 @@ def kill_after_step(folder: Path, step: int, checkpoint_s: float = 0.0) -> None:
 
 
 def wait_for_step(folder: Path, step: int, process: BaseProcess) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_S
     while steps_told(folder) < step:
         assert process.is_alive(), f"ended with {process.exitcode} at step {steps_told(folder)}"
         assert time.monotonic() < deadline
@@ -118,7 +167,7 @@ def enter_team(rank: int, processes: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "FINETUNE_PROCESSES": str(processes)}
 
 
-def _run_member(folder: Path, checkpoint_s: float, rank: int, processes: int, port: int) -> None:
+def run_member(folder: Path, checkpoint_s: float, rank: int, processes: int, port: int) -> None:
     enter_team(rank, processes, port)
     if rank == 0:
         _run(folder, checkpoint_s)

@@ -165,15 +165,22 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [LoraSettings(sweep=(("lora_r", (8, 16)),)), LoraSettings(beta=0.1)], ids=["sweep", "dpo"]
+    ("settings", "refused"),
+    [
+        (LoraSettings(sharding="fsdp"), None),
+        (LoraSettings(sweep=(("lora_r", (8, 16)),)), None),
+        (LoraSettings(sharding="fsdp", sweep=(("lora_r", (8, 16)),)), "sharding"),
+        (LoraSettings(beta=0.1), None),
+        (LoraSettings(sharding="fsdp", beta=0.1), "sharding"),
+        (LoraSettings(engine="unsloth"), "engine"),
+    ],
 )
-def test_what_one_process_alone_can_do_is_refused_on_several_nodes(settings: LoraSettings) -> None:
+def test_several_nodes_train_and_refuse_what_several_gpus_of_one_do(
+    settings: LoraSettings, refused: str | None
+) -> None:
     place = RayJobs(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2))
-    refused = place_refusal(place, settings)
-    assert refused is not None
-    assert refused.message.startswith("This trainer gives each job 2 processes on 2 nodes, and ")
-    assert refused.message.endswith("or ask one without --nodes-per-job.")
-    assert place_refusal(place, LoraSettings(sharding="fsdp")) is None
+    found = place_refusal(place, settings)
+    assert (found and found.param) == refused
 
 
 @pytest.mark.parametrize(

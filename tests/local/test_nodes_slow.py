@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from tests.local.on_ray import (
     trainer,
     training_processes,
 )
+from tests.local.preferences import pairs
 from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
-from tests.local.served import Served, close, ready_url, wait_for, wait_for_status
+from tests.local.served import Served, close, examples, ready_url, upload, wait_for, wait_for_status
 from trainers.local.places.ray_head import RayHead
+from trainers.local.spool import read_json
 
 pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"
@@ -120,6 +122,46 @@ def test_two_nodes_make_the_adapter_that_one_makes(
     assert statuses(cluster, job_id) == ["SUCCEEDED"]
     assert furthest(alone.folder, data / "jobs" / job_id) < 1e-4
     assert losses(data / "jobs" / job_id) == pytest.approx(losses(alone.folder), abs=1e-4)
+
+
+def create_sweep(client: openai.OpenAI) -> str:
+    asked = {**SHORT, "sweep": {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}}
+    rows, held_out = upload(client, examples(40)), upload(client, examples(12))
+    return client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=rows,
+        validation_file=held_out,
+        seed=7,
+        extra_body={"hyperparameters": asked},
+    ).id
+
+
+def create_pairs(client: openai.OpenAI) -> str:
+    method: Any = {"type": "dpo", "dpo": {"hyperparameters": {**SHORT, "beta": 0.1}}}
+    rows, held_out = upload(client, pairs(21)), upload(client, pairs(10, 100))
+    return client.fine_tuning.jobs.create(
+        model="tiny", training_file=rows, validation_file=held_out, seed=7, method=method
+    ).id
+
+
+@pytest.mark.parametrize("create_job", [create_sweep, create_pairs])
+def test_two_nodes_train_arms_and_pairs_as_one_does(
+    create_job: Callable[[openai.OpenAI], str],
+    cluster: Cluster,
+    data: Path,
+    tiny_model_dir: Path,
+    two: tuple[str, ...],
+) -> None:
+    folders = []
+    for name, more in (("one", ()), ("two", two)):
+        with trainer(data / name, cluster, tiny_model_dir, *more) as (client, _):
+            job_id = create_job(client)
+            job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
+            assert job.status == "succeeded", job.error
+        folders.append(data / name / "jobs" / job_id)
+    one, other = ({**(read_json(folder / "DONE") or {}), "seconds": 0} for folder in folders)
+    assert one == other
+    assert furthest(*folders) < 1e-4
 
 
 def test_each_node_has_its_part_of_the_gpus_and_divides_the_base_with_all(

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.local.runs import CONTEXT, enter_team, make_job, run_team, run_to_end
 from tests.local.served import examples, free_port
 from trainers.local.places.processes import Processes
 from trainers.local.places.refusing import place_refusal
-from trainers.local.spool import LoraSettings, read_events
+from trainers.local.spool import LoraSettings, Quantization, read_events
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.sharding import is_wanted
+from trainers.sweeps import Sweep
 
 GB = 10**9
+SWEEP: Sweep = (("lora_r", (8, 16)),)
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +125,27 @@ def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
     assert is_wanted(asked, processes, weights, memory) is wanted  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("quantization", "divided"), [("none", True), ("nf4", False), ("int8", False)])
+def test_a_base_in_fewer_bits_stays_whole(
+    quantization: Quantization, divided: bool, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers.local.training import ground, team
+
+    monkeypatch.setattr(team, "size", lambda: 2)
+    monkeypatch.setattr(team, "any_of", lambda flag: flag)
+    monkeypatch.setattr(ground, "device_memory", lambda device: 1000)
+    settings = LoraSettings(quantization=quantization)
+    assert ground.is_divided(settings, tiny_model_dir, torch.device("cpu")) is divided
+
+
 @pytest.mark.parametrize(
     ("gpus_per_job", "settings", "said"),
     [
         (1, LoraSettings(sharding="fsdp"), "gives each job one"),
         (2, LoraSettings(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
         (2, LoraSettings(engine="unsloth"), "the engine unsloth is run by one"),
-        (2, LoraSettings(sweep=(("lora_r", (8, 16)),)), "the arms of a sweep are trained by one"),
-        (2, LoraSettings(beta=0.1), "preference pairs are trained by one"),
+        (2, LoraSettings(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
+        (2, LoraSettings(sharding="fsdp", beta=0.1), "Preference pairs are trained on a whole base"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
@@ -138,4 +154,5 @@ def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
     refused = place_refusal(Processes(gpus_per_job=gpus_per_job), settings)
     assert refused is not None
     assert said in refused.message
-    assert place_refusal(Processes(gpus_per_job=2), LoraSettings(sharding="fsdp")) is None
+    for able in (LoraSettings(sharding="fsdp"), LoraSettings(sweep=SWEEP), LoraSettings(beta=0.1)):
+        assert place_refusal(Processes(gpus_per_job=2), able) is None

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.local.preferences import write_pairs
 from tests.local.runs import adapter_bytes, make_job, steps_told
 from tests.local.served import (
     Served,
@@ -21,9 +23,12 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
+from tests.local.sweeping import make_sweep, table, told_by_arms
+from tests.local.test_life import write_rows
 from trainers.local.launch import train_command
 from trainers.local.spool import LoraSettings, read_events
 from trainers.local.train import PAUSED
+from trainers.sweeps import Sweep
 
 pytestmark = pytest.mark.slow
 SETTINGS = LoraSettings(n_epochs=30, batch_size=4, lora_dropout=0.1)  # of 40 rows: 300 steps
@@ -88,6 +93,69 @@ def test_the_death_of_one_ends_all_and_the_next_start_goes_on(
     wait_for(lambda: members(folder), lambda left: left == [], seconds=20)
     assert start(folder).wait(120) == 0
     assert adapter_bytes(folder) == adapter_bytes(whole)
+
+
+def start_sweep(root: Path, base: Path) -> Path:
+    """40 rows in batches of 5, 8 times: 64 steps for an arm, 128 for all four, with a dropout of their own."""
+    training, validation = write_rows(root / "train.jsonl", 40), write_rows(root / "valid.jsonl", 8)
+    settings = LoraSettings(n_epochs=8, batch_size=5, lora_r=4, lora_dropout=0.1)
+    tried: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
+    return make_sweep(root / "job", base, training, validation, settings, tried)
+
+
+def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_bytes(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, killed = (start_sweep(tmp_path / name, tiny_model_dir) for name in ("whole", "killed"))
+    assert start(whole).wait(120) == 0
+    for who, steps in (("0", 5), ("launcher", 60), ("1", 100)):
+        process = start(killed)
+        wait_for(lambda: told_by_arms(killed), lambda told, least=steps: told >= least)
+        victims = [each for each in members(killed) if rank_of(each) == who]
+        os.kill(process.pid if who == "launcher" else victims[0], signal.SIGKILL)
+        assert process.wait(20) != 0
+        wait_for(lambda: members(killed), lambda left: left == [], seconds=20)
+    assert start(killed).wait(120) == 0
+    assert adapter_bytes(killed) == adapter_bytes(whole)
+    assert table(killed) == table(whole)
+    assert told_by_arms(killed) == 128
+
+
+def start_pairs(root: Path, base: Path) -> Path:
+    """40 pairs in batches of 4: 300 steps, with a dropout of their own."""
+    training = write_pairs(root / "train.jsonl", 40)
+    settings = replace(SETTINGS, learning_rate=1e-3, beta=0.1)
+    return make_job(root / "job", base, training, settings, method="dpo")
+
+
+def test_pairs_that_are_paused_and_killed_in_a_team_end_with_the_same_bytes(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    for name in ("whole", "disturbed"):
+        (tmp_path / name).mkdir()
+    whole, disturbed = (start_pairs(tmp_path / name, tiny_model_dir) for name in ("whole", "disturbed"))
+    assert start(whole).wait(120) == 0
+    process = start(disturbed)
+    wait_for(lambda: steps_told(disturbed), lambda step: step > 20)
+    (disturbed / "PAUSED").touch()
+    assert process.wait(20) == PAUSED
+    (disturbed / "PAUSED").unlink()
+    for who, steps in (("1", 80), ("0", 160)):
+        process = start(disturbed)
+        wait_for(lambda: steps_told(disturbed), lambda told, least=steps: told >= least)
+        os.kill(next(each for each in members(disturbed) if rank_of(each) == who), signal.SIGKILL)
+        assert process.wait(20) != 0
+        wait_for(lambda: members(disturbed), lambda left: left == [], seconds=20)
+    assert start(disturbed).wait(120) == 0
+    assert adapter_bytes(disturbed) == adapter_bytes(whole)
+    assert (disturbed / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def rank_of(process: int) -> str:
+    words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return next(word.partition(b"=")[2].decode() for word in words if word.startswith(b"RANK="))
 
 
 def test_the_trainer_gives_a_job_two_processes_and_cancels_both(tmp_path: Path, tiny_model_dir: Path) -> None:

@@ -15,32 +15,16 @@ def place_refusal(place: Place, settings: LoraSettings) -> Refused | None:
             "'engine' out, or ask a trainer that trains on its own machine."
         )
         return Refused("engine_not_installed", text)
-    if place.processes > 1:
-        refused = _team(place, settings)
-        if refused:
-            return refused
-    return _sharding(place, settings) if settings.sharding == "fsdp" else None
-
-
-def _team(place: Place, settings: LoraSettings) -> Refused | None:
-    """What one process alone can do."""
-    where, option = "", "--gpus-per-job"
-    if place.nodes > 1:
-        where, option = f" on {place.nodes} nodes", "--nodes-per-job"
-    given, cure = (
-        f"This trainer gives each job {place.processes} processes{where}",
-        f"ask one without {option}",
-    )
-    if settings.engine != BUILTIN:
-        text = f"{given}, and the engine {settings.engine} is run by one. Leave 'engine' out, or {cure}."
+    if settings.engine != BUILTIN and place.processes > 1:
+        where, option = "", "--gpus-per-job"
+        if place.nodes > 1:
+            where, option = f" on {place.nodes} nodes", "--nodes-per-job"
+        text = (
+            f"This trainer gives each job {place.processes} processes{where}, and the engine {settings.engine} is run "
+            f"by one. Leave 'engine' out, or ask one without {option}."
+        )
         return Refused("engine_cannot", text)
-    if settings.sweep:
-        text = f"{given}, and the arms of a sweep are trained by one. Leave 'sweep' out, or {cure}."
-        return Refused("sweep_unavailable", text, "sweep")
-    if settings.beta is not None:
-        text = f"{given}, and preference pairs are trained by one. Leave 'method' out, or {cure}."
-        return Refused("method_unavailable", text, "beta")
-    return None
+    return _sharding(place, settings) if settings.sharding == "fsdp" else None
 
 
 def _sharding(place: Place, settings: LoraSettings) -> Refused | None:
@@ -52,5 +36,14 @@ def _sharding(place: Place, settings: LoraSettings) -> Refused | None:
         return Refused("sharding_unavailable", text, "sharding")
     if settings.quantization != "none":
         text = f"A base in {settings.quantization} is not divided among GPUs. Leave 'sharding' or 'quantization' out."
+        return Refused("sharding_unavailable", text, "sharding")
+    if settings.sweep:
+        text = (
+            "The arms of a sweep take turns on one base, which is not divided among GPUs. Leave 'sharding' or 'sweep' "
+            "out."
+        )
+        return Refused("sharding_unavailable", text, "sharding")
+    if settings.beta is not None:
+        text = "Preference pairs are trained on a whole base, which is not divided among GPUs. Leave 'sharding' out."
         return Refused("sharding_unavailable", text, "sharding")
     return None

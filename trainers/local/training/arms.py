@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainers.local.spool import TrainingJob, read_json, replace_json, write_job
+from trainers.local.training import team
 from trainers.local.training.checkpoints import checkpoint_folder, list_checkpoints, read_position
 from trainers.local.training.contest import Standing
 from trainers.local.training.course import START, Position, best
@@ -36,7 +37,7 @@ class Arm:
 
 
 def arms_of(folder: Path, job: TrainingJob) -> tuple[Arm, ...]:
-    """Makes the folders that aren't there yet."""
+    """Makes the folders that aren't there yet; of a team the first does."""
     made = []
     for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
         name = f"arm-{number:02d}"
@@ -48,7 +49,7 @@ def arms_of(folder: Path, job: TrainingJob) -> tuple[Arm, ...]:
         )
         own = replace(job, id=f"{job.id}-{name}", settings=settings, arms=(), integrations=named)
         arm = Arm(number, chosen, own, folder / ARMS / f"{number:02d}")
-        if not (arm.folder / "job.json").exists():
+        if team.is_first() and not (arm.folder / "job.json").exists():
             write_job(arm.folder, own)
         made.append(arm)
     return tuple(made)

@@ -53,18 +53,28 @@ def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, positi
 
 
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> Position:
-    """Put the newest checkpoint's state into place; START where there is none."""
+    """Put the newest checkpoint's state into place; START where there is none. Of a team the first reads it for all:
+    the others may be on machines that don't have it."""
+    kept = team.ask_first(lambda: read_newest(folder))
+    if kept is None:
+        return START
+    weights, states, position = kept
+    set_peft_model_state_dict(model, load(weights))
+    state: dict[str, Any] = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    restore_random(state["random"])
+    return position
+
+
+def read_newest(folder: Path) -> tuple[bytes, bytes, Position] | None:
+    """Weights, state.pt and where it stands. Clears away what is not complete."""
     for rest in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
         shutil.rmtree(rest)
     complete = list_checkpoints(folder)
     if not complete:
-        return START
+        return None
     newest = complete[-1]
-    set_peft_model_state_dict(model, load((newest / WEIGHTS).read_bytes()))
-    state: dict[str, Any] = torch.load(newest / "state.pt", map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
-    restore_random(state["random"])
-    return read_position(newest)
+    return (newest / WEIGHTS).read_bytes(), (newest / "state.pt").read_bytes(), read_position(newest)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Training on preference pairs (DPO) in a job's folder: from the pairs to the adapter, by TRL's trainer.
 
 Files, checkpoints and ends are those of lora.py; a run that was killed or paused goes on from its newest checkpoint.
-What is computed stands in dpo_trainer.py.
+What is computed stands in dpo_trainer.py. Each process of a team runs all of it, on its part of every batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from trainers.auto import BETA
 from trainers.local.cores import Cores
 from trainers.local.spool import LoraSettings, TrainingJob
+from trainers.local.training import team
 from trainers.local.training.base import (
     count_parameters,
     load_model,
@@ -31,7 +33,7 @@ from trainers.local.training.base import (
     recompute_activations,
     recompute_if_packed,
 )
-from trainers.local.training.checkpoints import checkpoint_folder, restore_checkpoint, save_checkpoint
+from trainers.local.training.checkpoints import restore_checkpoint, save_checkpoint
 from trainers.local.training.continuing import go_on_from
 from trainers.local.training.course import (
     START,
@@ -49,7 +51,7 @@ from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.dpo_trainer import REWARDS, PairTrainer, settle_rates
 from trainers.local.training.endings import known_endings
 from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.ground import within_context
+from trainers.local.training.ground import is_divided, tell_team, undivided, within_context
 from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal, Progress, Step
@@ -60,12 +62,15 @@ from trainers.local.training.packing import pack_tokens
 from trainers.local.training.pairs import Pairs, fill_parts, read_pairs, width
 from trainers.local.training.pauses import Pauses, TrainingPaused
 from trainers.local.training.result import finish
+from trainers.local.training.silence import journal_of
 from trainers.local.training.steps import MAX_NORM
+from trainers.local.training.unlaunched import UnlaunchedConfig
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
     """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
-    journal = Journal(folder, job.integrations, job.settings.ceiling_s, tuple(REWARDS))
+    team.join(job.seed)
+    journal = journal_of(folder, job, tuple(REWARDS))
     is_done = False
     try:
         with known_endings(folder), calm_trl():
@@ -73,6 +78,7 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
         is_done = True
     finally:
         journal.end(is_done=is_done)
+        team.leave()
 
 
 @contextmanager
@@ -87,17 +93,21 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     started, pauses = time.monotonic(), Pauses(folder)
     torch.manual_seed(job.seed)
     device = best_device()
-    dtype = best_dtype(device)
-    remember_base(folder, fetch(job.base, journal.say), job.base_name)
+    dtype = team.decide(best_dtype(device))
+    with team.first_goes_first():
+        source = fetch(job.base, journal.say)
+        remember_base(folder, source, job.base_name)
     tokenizer = load_tokenizer(job.base)
     settings = within_context(job.settings, job.base, journal)
     training = read_file(job.training_file, tokenizer, settings, "training_file")
     validation = None
     if job.validation_file is not None:
         validation = read_file(job.validation_file, tokenizer, settings, "validation_file")
-    pauses.look()
+    team.look(pauses)
+    if is_divided(settings, source, device):
+        raise undivided("preference pairs")
     steps_an_epoch = math.ceil(len(training.rows) / settings.batch_size)
-    course = PairCourse(folder, settings, journal, validation, steps_an_epoch, checkpoint_s)
+    course = PairCourse(folder, settings, journal, pauses, validation, steps_an_epoch, checkpoint_s)
     base = load_model(job.base, device, dtype, settings.quantization)
     kernels = choose_kernels(base, device)
     disable_dropout_in_model(base)  # the reference would answer otherwise each time; the adapter's own stays
@@ -112,6 +122,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     )
     learnt = [parameter for parameter in trainer.adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    team.alike(learnt)
     position = restore_checkpoint(folder, trainer.adapted, optimizer)
     trainer.room = Room(
         pack_tokens(device),
@@ -123,7 +134,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
         recompute=lambda: recompute_activations(trainer.adapted),
         recomputes=recompute_if_packed(trainer.adapted),
     )
-    trainer.look, trainer.cores = pauses.look, Cores()
+    trainer.look, trainer.cores = team.look_in_step(pauses), Cores()
     settle_rates(trainer, optimizer, position.step, lambda step: rate_share(step, course.total))
     course.begin(trainer, optimizer, position, started)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
@@ -132,13 +143,15 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     tell_pairs(journal, "Training", training, settings)
     if validation:
         tell_pairs(journal, "Validation", validation, settings)
+    tell_team(journal, is_sharded=False)
     journal.say(str(count_parameters(trainer.adapted)))
     if position.step:
         journal.say(f"Going on from the checkpoint of step {position.step}/{course.total}")
     try:
         course.catch_up()
         if course.stop is None:
-            trainer.train(resume_from_checkpoint=trainer_state(folder, course, settings))
+            with trainer_state(course) as state:
+                trainer.train(resume_from_checkpoint=state)
         course.end()
     except TrainingPaused:
         course.keep()
@@ -154,7 +167,7 @@ def trl_config(
     folder: Path, job: TrainingJob, settings: LoraSettings, device: torch.device, dtype: torch.dtype
 ) -> DPOConfig:
     """All that TRL and transformers would write, log and send is switched off: PairCourse does it."""
-    return DPOConfig(
+    return UnlaunchedConfig(
         output_dir=str(folder / "checkpoints"),
         beta=settings.beta or BETA,
         max_length=None,  # pairs.py has seen to it
@@ -177,15 +190,18 @@ def trl_config(
     )
 
 
-def trainer_state(folder: Path, course: PairCourse, settings: LoraSettings) -> str | None:
-    """The checkpoint's folder, with the file where transformers looks how many steps are done; None at the start."""
+@contextmanager
+def trainer_state(course: PairCourse) -> Iterator[str | None]:
+    """A folder with the file where transformers looks how many steps are done, and nothing else that it would restore;
+    None at the start."""
     step = course.position.step
     if step == 0:
-        return None
-    state = TrainerState(global_step=step, train_batch_size=settings.batch_size)
-    where = checkpoint_folder(folder, step)
-    state.save_to_json(str(where / "trainer_state.json"))
-    return str(where)
+        yield None
+        return
+    with TemporaryDirectory() as where:
+        state = TrainerState(global_step=step, train_batch_size=course.settings.batch_size)
+        state.save_to_json(str(Path(where) / "trainer_state.json"))
+        yield where
 
 
 def tell_pairs(journal: Journal, what: str, pairs: Pairs, settings: LoraSettings) -> None:
@@ -210,6 +226,7 @@ class PairCourse(TrainerCallback):
     folder: Path
     settings: LoraSettings
     journal: Journal
+    pauses: Pauses
     validation: Pairs | None
     steps_an_epoch: int
     checkpoint_s: float
@@ -245,6 +262,7 @@ class PairCourse(TrainerCallback):
         self._look_at_ceilings()
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        team.look(self.pauses)
         self.begun = time.monotonic()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -320,4 +338,5 @@ class PairCourse(TrainerCallback):
 
     def _look_at_ceilings(self) -> None:
         if self.position.step < self.total:
-            self.stop = why_stop(replace(self.position, seconds=self.seconds), self.pace, self.settings)
+            here = replace(self.position, seconds=self.seconds)
+            self.stop = team.decide(why_stop(here, self.pace, self.settings))

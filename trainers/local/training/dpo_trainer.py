@@ -24,6 +24,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from trainers.local.cores import Cores
+from trainers.local.training import team
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.journal import Scores
 from trainers.local.training.memory import Room
@@ -94,20 +95,20 @@ class PairTrainer(DPOTrainer):
         return cast(PeftModel, self.model)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """A batch's gradients. What is random in a step follows from the seed and its number, so that a run that goes
-        on draws the same. Raises TrainingFailed where they are no numbers."""
+        """A batch's gradients, summed over all processes. What is random in a step follows from the seed and its
+        number, so that a run that goes on draws the same. Raises TrainingFailed where they are no numbers."""
         model.train()
         step, pairs = self.state.global_step + 1, inputs["pairs"]
 
-        def add_up(parts: list[list[PairRow]]) -> Scores:
+        def add_up(parts: list[list[PairRow]]) -> list[Part]:
+            model.zero_grad()  # of parts for which memory was too small, here or in another process
             torch.manual_seed(self.args.seed + step)
-            try:
-                return mean([self._add_gradients(part, len(pairs)) for part in parts])
-            except BaseException:  # memory full or paused: nothing of this step has happened
-                model.zero_grad()
-                raise
+            team.reseed(step)
+            return [self._add_gradients(part, len(pairs)) for part in parts]
 
-        scores = self.room.try_out(pairs, add_up, f"at step {step}")
+        scores = mean(self.room.try_out(team.share(pairs), add_up, f"at step {step}"))
+        assert self.optimizer is not None  # noqa: S101
+        team.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
         self._check_numbers(step, scores.loss)
         self.scores, self.batch = scores, pairs
         return torch.tensor(scores.loss, device=self.args.device)
@@ -115,11 +116,12 @@ class PairTrainer(DPOTrainer):
     def evaluate_pairs(self, rows: Sequence[PairRow]) -> Scores:
         self.adapted.eval()
 
-        def measure_all(parts: list[list[PairRow]]) -> Scores:
+        def measure_all(parts: list[list[PairRow]]) -> list[Part]:
             with torch.no_grad():
-                return mean([self._measure(part)[1] for part in parts])
+                return [self._measure(part)[1] for part in parts]
 
-        return self.room.try_out(sorted(rows, key=lambda row: row.longer), measure_all, "while validating")
+        by_length = sorted(rows, key=lambda row: row.longer)
+        return mean(self.room.try_out(team.share(by_length), measure_all, "while validating"))
 
     def _add_gradients(self, rows: Sequence[PairRow], of: int) -> Part:
         loss, part = self._measure(rows)
@@ -170,13 +172,16 @@ def settle_rates(
 
 
 def mean(parts: Sequence[Part]) -> Scores:
-    pairs, tokens = sum(part.pairs for part in parts), sum(part.tokens for part in parts)
-    rewards = {name: sum(part.rewards[name] * part.pairs for part in parts) / pairs for name in REWARDS}
-    return Scores(
-        loss=sum(part.loss * part.pairs for part in parts) / pairs,
-        accuracy=sum(part.accuracy * part.tokens for part in parts) / tokens,
-        more=rewards,
+    """Over the pairs of all processes."""
+    pairs, tokens, loss, right, *rewards = team.add_up(
+        sum(part.pairs for part in parts),
+        sum(part.tokens for part in parts),
+        sum(part.loss * part.pairs for part in parts),
+        sum(part.accuracy * part.tokens for part in parts),
+        *(sum(part.rewards[name] * part.pairs for part in parts) for name in REWARDS),
     )
+    more = {name: reward / pairs for name, reward in zip(REWARDS, rewards, strict=True)}
+    return Scores(loss / pairs, right / tokens, more)
 
 
 def _as_trl(row: PairRow) -> dict[str, list[int]]:

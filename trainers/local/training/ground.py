@@ -5,7 +5,6 @@ The arms of a sweep share it. Trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +18,14 @@ from trainers.local.training import team
 from trainers.local.training.base import load_model, load_tokenizer
 from trainers.local.training.data import Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.hub import fetch
 from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal
 from trainers.local.training.last_layer import trim_last_layer
 from trainers.local.training.liger import choose_kernels, tell_kernels
 from trainers.local.training.packing import Abilities, abilities
+from trainers.local.training.pauses import Pauses
 from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
 
 
@@ -41,8 +42,8 @@ class Ground:
     is_sharded: bool = False
 
 
-def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[[], None]) -> Ground:
-    """`look` raises TrainingPaused. Raises TrainingFailed."""
+def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses) -> Ground:
+    """Raises TrainingFailed, TrainingPaused."""
     device = best_device()
     dtype = team.decide(best_dtype(device))  # machines of a cluster may differ
     with team.first_goes_first():
@@ -58,11 +59,11 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
         validation = read_rows(
             Path(job.validation_file), tokenizer, settings.max_length, "validation_file", settings.too_long
         )
-    look()
+    team.look(pauses)
     longest = max(training.longest, validation.longest if validation else 0)
-    is_sharded = team.any_of(
-        is_wanted(settings.sharding, team.size(), weight_bytes(source), device_memory(device))
-    )
+    is_sharded = is_divided(settings, source, device)
+    if is_sharded and job.arms:
+        raise undivided("the arms of a sweep")
     with team.one_after_the_other() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
@@ -79,6 +80,22 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, look: Callable[
     tell_abilities(journal, able)
     tell_team(journal, is_sharded)
     return Ground(base, training, validation, able, device, dtype, is_sharded)
+
+
+def is_divided(settings: LoraSettings, base: Path, device: torch.device) -> bool:
+    """The same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
+    if settings.quantization != "none":
+        return False
+    wanted = is_wanted(settings.sharding, team.size(), weight_bytes(base), device_memory(device))
+    return team.any_of(wanted)
+
+
+def undivided(who: str) -> TrainingFailed:
+    text = (
+        f"This base is too large for one GPU beside its training, and {who} are not trained on a base that is divided "
+        "among several. Take a smaller base, or try it whole with sharding 'none'."
+    )
+    return TrainingFailed("sharding_unavailable", text, "sharding")
 
 
 def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraSettings:

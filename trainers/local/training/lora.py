@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,10 +22,7 @@ from trainers.local.training.base import (
     recompute_activations,
     recompute_if_packed,
 )
-from trainers.local.training.checkpoints import (
-    restore_checkpoint,
-    save_checkpoint,
-)
+from trainers.local.training.checkpoints import restore_checkpoint, save_checkpoint
 from trainers.local.training.continuing import go_on_from
 from trainers.local.training.course import (
     Pace,
@@ -69,10 +66,9 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
 
 
 def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -> None:
-    started = time.monotonic()
-    look = Pauses(folder).look if team.is_alone() else lambda: None
-    ground = lay_ground(folder, job, journal, look)
-    course = begin(folder, job, ground, journal, look)
+    started, pauses = time.monotonic(), Pauses(folder)
+    ground = lay_ground(folder, job, journal, pauses)
+    course = begin(folder, job, ground, journal, pauses)
     started -= max(course.position.seconds, journal.seconds_known)
     journal.say(str(count_parameters(course.trainee.model)))
     stop = go_on(course, started, checkpoint_s, course.total)
@@ -82,7 +78,8 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
 
 @dataclass
 class Course:
-    """An adapter on its way over the rows. `folder` keeps its checkpoints; `position` is where it stands."""
+    """An adapter on its way over the rows. `folder` keeps its checkpoints; `position` is where it stands; `pauses`
+    are the job's, of which it may be an arm."""
 
     folder: Path
     settings: LoraSettings
@@ -91,6 +88,7 @@ class Course:
     trainee: Trainee
     journal: Journal
     position: Position
+    pauses: Pauses
     pace: Pace = field(default=Pace(0.0, None, 0.0))
     started: float = field(default_factory=time.monotonic)
     saved_at: float = field(default_factory=time.monotonic)
@@ -183,9 +181,7 @@ def steps_an_epoch(ground: Ground, settings: LoraSettings) -> int:
     return math.ceil(len(ground.training.rows) / settings.batch_size)
 
 
-def begin(
-    folder: Path, job: TrainingJob, ground: Ground, journal: Journal, look: Callable[[], None]
-) -> Course:
+def begin(folder: Path, job: TrainingJob, ground: Ground, journal: Journal, pauses: Pauses) -> Course:
     """A new adapter on the base, or the one of the newest checkpoint."""
     settings, able = job.settings, ground.able
     torch.manual_seed(job.seed)  # here, so that an arm of a sweep begins as it would alone
@@ -195,8 +191,7 @@ def begin(
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     team.alike(learnt)
-    with team.first_goes_first():
-        position = restore_checkpoint(folder, model, optimizer)
+    position = restore_checkpoint(folder, model, optimizer)
     recomputes = recompute_if_packed(model)
     usual = min(pack_tokens(ground.device), able.widest)
     room = Room(
@@ -209,8 +204,8 @@ def begin(
         recompute=lambda: recompute_activations(model),
         recomputes=recomputes,
     )
-    trainee = Trainee(model, optimizer, able, room, look)
-    course = Course(folder, settings, job.seed, ground, trainee, journal, position)
+    trainee = Trainee(model, optimizer, able, room, team.look_in_step(pauses))
+    course = Course(folder, settings, job.seed, ground, trainee, journal, position, pauses)
     journal.begin(after=position.step)
     if recomputes:
         journal.say(
@@ -234,7 +229,7 @@ def go_on(course: Course, started: float, checkpoint_s: float, until: int) -> St
         for step, batch in steps_after(rows, settings, course.seed, course.position.step):
             if step > until:
                 break
-            team.look(Pauses(course.folder))
+            team.look(course.pauses)
             stop = course.why_stop()
             if stop:
                 break

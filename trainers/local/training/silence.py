@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +11,11 @@ from trainers.local.training import team
 from trainers.local.training.journal import Journal, Progress, Scores, Step
 
 
-def journal_of(folder: Path, job: TrainingJob) -> Journal:
-    """One process of a team writes."""
-    if team.is_first():
-        return Journal(folder, job.integrations, job.settings.ceiling_s)
-    return Silence(folder)
+def journal_of(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> Journal:
+    """One process of a team writes. The curves of a sweep are its arms'. `more`: the names of Scores.more."""
+    if not team.is_first():
+        return Silence(folder)
+    return Journal(folder, () if job.arms else job.integrations, job.settings.ceiling_s, more)
 
 
 class Silence(Journal):

@@ -2,7 +2,8 @@
 
 Each arm follows the learning rate of its own full course from the same seed, so that it is at every step what it
 would be as a job of its own, to the byte where a job is. Which arm is next follows from the arms' folders
-(contest.py), so a kill loses what it loses of a job: the steps since the last checkpoint.
+(contest.py), so a kill loses what it loses of a job: the steps since the last checkpoint. A team of several processes
+trains each arm as it does a job; the first of them alone reads and writes the arms' folders, and says what is next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safetensors.torch import load
 from torch import OutOfMemoryError
 
 from trainers.local.spool import TrainingJob, read_events, read_json, replace_json
+from trainers.local.training import team
 from trainers.local.training.arm_journal import ArmJournal, Others
 from trainers.local.training.arms import (
     ARMS,
@@ -45,6 +47,7 @@ from trainers.local.training.ground import Ground, lay_ground
 from trainers.local.training.journal import Journal, Progress
 from trainers.local.training.lora import CHECKPOINT_S, Course, begin, go_on, steps_an_epoch
 from trainers.local.training.pauses import Pauses
+from trainers.local.training.silence import Silence, journal_of
 from trainers.local.training.sweep_table import round_event, write_table
 from trainers.sizing.halving import most_steps
 
@@ -58,7 +61,7 @@ class Sweep:
     arms: tuple[Arm, ...]
     ground: Ground
     journal: Journal
-    look: Callable[[], None]
+    pauses: Pauses
     started: float
     checkpoint_s: float
     pace: Pace = field(default=Pace(0.0, None, 0.0))
@@ -73,14 +76,23 @@ class Sweep:
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
     """Ends with adapter/, sweep.csv and DONE. Raises TrainingFailed where no arm can, TrainingPaused."""
-    journal = Journal(folder, (), job.settings.ceiling_s)
+    team.join(job.seed)
+    try:
+        with known_endings(folder):
+            run(folder, job, checkpoint_s)
+    finally:
+        team.leave()
+
+
+def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
+    journal = journal_of(folder, job)
     started = time.monotonic() - journal.seconds_known
     arms = arms_of(folder, job)
-    with known_endings(folder):
-        if not (folder / ARMS / WINNER).exists():
-            look = Pauses(folder).look
-            ground = lay_ground(folder, job, journal, look)
-            compete(Sweep(folder, job, arms, ground, journal, look, started, checkpoint_s))
+    if not team.ask_first((folder / ARMS / WINNER).exists):
+        pauses = Pauses(folder)
+        ground = lay_ground(folder, job, journal, pauses)
+        compete(Sweep(folder, job, arms, ground, journal, pauses, started, checkpoint_s))
+    if team.is_first():
         publish(folder, arms, journal, time.monotonic() - started)
 
 
@@ -93,19 +105,19 @@ def compete(sweep: Sweep) -> None:
         f"courses together would be {sum(courses):,}"
     )
     tell_rounds(sweep)
-    while stop is None and (move := next_move(sweep.standings)):
-        sweep.look()
+    while stop is None and (move := team.ask_first(lambda: next_move(sweep.standings))):
+        team.look(sweep.pauses)
         stop = train_arm(sweep, sweep.arms[move.number - 1], move)
         tell_rounds(sweep)
-    choose(sweep, stop)
+    if team.is_first():
+        choose(sweep, stop)
 
 
 def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
     """To the end of its rung, or out. The base is as before when it returns."""
-    journal = ArmJournal(sweep.journal, sweep.folder, arm, others_of(sweep, arm))
-    course, is_done = None, False
+    journal, course, is_done = journal_of_arm(sweep, arm), None, False
     try:
-        course = begin(arm.folder, arm.job, sweep.ground, journal, sweep.look)
+        course = begin(arm.folder, arm.job, sweep.ground, journal, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, journal.seconds_known)
         course.pace = sweep.pace
         course.settings = replace(course.settings, max_seconds=ceiling_of(sweep, begun))
@@ -118,12 +130,21 @@ def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
-        drop(arm, journal, error)
+        if isinstance(error, OutOfMemoryError) and not team.is_alone():
+            raise  # the others may have had room, and don't know that the arm is out
+        if isinstance(journal, ArmJournal):
+            drop(arm, journal, error)
         return None
     finally:
         journal.end(is_done=is_done)
         if course is not None:
             sweep.ground.base = without_lora(course.trainee.model)
+
+
+def journal_of_arm(sweep: Sweep, arm: Arm) -> Journal:
+    if not team.is_first():
+        return Silence(arm.folder)
+    return ArmJournal(sweep.journal, sweep.folder, arm, others_of(sweep, arm))
 
 
 def others_of(sweep: Sweep, arm: Arm) -> Others:
@@ -145,7 +166,7 @@ def rest(arm: Arm, course: Course, seconds: float, *, is_last: bool) -> None:
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:
         course.save()
-    if not is_last:
+    if not is_last and team.is_first():
         keep_little(arm)
 
 
@@ -159,7 +180,9 @@ def drop(arm: Arm, journal: ArmJournal, error: TrainingFailed | OutOfMemoryError
 
 
 def tell_rounds(sweep: Sweep) -> None:
-    """Each rung that is over, once; and the table as it stands."""
+    """Each rung that is over, once; and the table as it stands. Of a team the first does."""
+    if not team.is_first():
+        return
     standings = sweep.standings
     played = rounds(standings)
     told = [event["message"] for event in read_events(sweep.folder)]

@@ -7,7 +7,7 @@ process decides (a pause, a ceiling, a checkpoint's time) is decided for all. Tr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -78,10 +78,20 @@ def decide(value: T) -> T:
     return box[0]
 
 
+def ask_first(question: Callable[[], T]) -> T:
+    """The first process's answer, in all; nobody else is asked, as where the disk of its machine knows it."""
+    return decide(question() if is_first() else None)  # type: ignore[return-value]
+
+
 def look(pauses: Pauses) -> None:
     """Raises TrainingPaused in all processes at the same step, where the first finds the mark."""
-    if decide(pauses.is_wanted):
+    if ask_first(lambda: pauses.is_wanted):
         raise TrainingPaused
+
+
+def look_in_step(pauses: Pauses) -> Callable[[], None]:
+    """To be asked at every part of a step. A team is asked between steps alone, where all are at the same place."""
+    return pauses.look if is_alone() else lambda: None
 
 
 def any_of(flag: bool) -> bool:
