@@ -162,6 +162,22 @@ def test_the_time_of_earlier_tries_counts_and_may_leave_none(
     assert ended["stopped"].startswith(f"Stopped at step 12/1200: {said} leaves no time for another step.")
 
 
+def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "crash")
+    change(job_folder, n_epochs=FOREVER, max_seconds=3600)
+    with pytest.raises(EngineCrashed):
+        train(job_folder)
+    replace_json(job_folder / "engine" / "STOP", {"why": "ceiling"})
+    shutil.rmtree(job_folder / "checkpoints" / "step-000012")
+    shutil.rmtree(job_folder / "engine" / "output" / "checkpoint-12")
+    monkeypatch.setenv("STAND_IN", "key")
+    ended = train(job_folder)
+    assert (ended["step"], ended["result_step"]) == (12, 6)
+    assert "What was learnt after the checkpoint of step 6 is lost" in warnings(job_folder)
+
+
 def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> None:
     times = Times(guess=0.5)
     assert times.until_end(is_validated_next=False).needed_s == 0
