@@ -21,11 +21,6 @@ def stopping_early(desk: Desk, plan: Plan, estimated: Estimated) -> Stopping | R
             "that starts with `local/`.",
             "patience",
         )
-    if estimated.question.engine not in (None, "builtin"):
-        return Refusal(
-            f"`engine={estimated.question.engine}` can't stop early. Leave `engine=` out, or `patience=`.",
-            "patience",
-        )
     carved = carve(desk.settings.files, plan.train_sha256, plan.seed)
     if carved is None:
         return Refusal(

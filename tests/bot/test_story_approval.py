@@ -10,6 +10,7 @@ import pytest
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import cut_off, refused
 from bot.demo.workspace import Person
+from tests.bot.props import tickets_csv
 from tests.bot.world import (
     APPROVERS_GROUP,
     CLEO,
@@ -210,14 +211,15 @@ def test_an_engine_is_part_of_the_plan_that_is_approved(world: World) -> None:
     assert ["engine", "unsloth"] in json.loads(run.plan)["hyperparameters"]
 
 
-def test_another_engine_and_stopping_early_exclude_each_other(world: World) -> None:
+def test_another_engine_can_stop_early(world: World) -> None:
     world.abilities = (
         '"metadata", "metadata_filter", "method", "suffix", "extra_hyperparameters", "early_stopping"'
     )
     world.restart()
-    world.seed_dataset()
-    said = world.type(f"{START} engine=unsloth patience=2")
-    assert "`engine=unsloth` can't stop early. Leave `engine=` out, or `patience=`." in said
+    world.upload_and_check(tickets_csv(400))
+    plan = json.loads(world.start(f"{START} engine=unsloth patience=2").plan)
+    assert ["engine", "unsloth"] in plan["hyperparameters"]
+    assert plan["stopping"]["patience"] == 2
 
 
 def test_an_engine_is_refused_for_a_service_that_trains_by_its_own_means(world: World) -> None:

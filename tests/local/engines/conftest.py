@@ -1,9 +1,10 @@
-"""An installed engine, as far as its driver can tell: llamafactory-cli is stand_in.py."""
+"""An installed engine, as far as its driver can tell: what LLaMA-Factory's Python runs is stand_in.py."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.local.served import examples
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.driver import write
 from trainers.local.engines.plan import EnginePlan
-from trainers.local.spool import LoraSettings, TrainingJob, write_job
+from trainers.local.spool import LoraSettings, TrainingJob, read_job, write_job
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -23,8 +24,9 @@ def engines(tmp_path: Path) -> Path:
     root = tmp_path / "engines"
     home = root / "llamafactory"
     (home / "env" / "bin").mkdir(parents=True)
-    _tool(home / "env" / "bin" / "python", "exit 0")
-    _tool(home / "env" / "bin" / "llamafactory-cli", f"exec {sys.executable} {STAND_IN}")
+    _tool(
+        home / "env" / "bin" / "python", f'test "$1" = train.py || exit 0; exec {sys.executable} {STAND_IN}'
+    )
     (home / "env" / "lib" / "python3.11" / "site-packages" / "llamafactory-0.9.5.dist-info").mkdir(
         parents=True
     )
@@ -33,11 +35,12 @@ def engines(tmp_path: Path) -> Path:
 
 
 def facts(without: str = "") -> dict[str, object]:
-    plan = EnginePlan("base", LoraSettings(), 0, ("q_proj",), 10, True, "cpu", False)
+    settings = LoraSettings(quantization="nf4")
+    plan = EnginePlan("base", settings, 0, ("q_proj",), 10, True, "cpu", False)
     keys = sorted(write(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
     return {
         "version": "0.9.5",
-        "versions": {"torch": "2.13.0"},
+        "versions": {"torch": "2.13.0", "bitsandbytes": "0.50.2"},
         "has_cuda": False,
         "bytes": 2_100_000_000,
         "seconds": 120.0,
@@ -65,6 +68,12 @@ def job_folder(engines: Path, tiny_model_dir: Path) -> Path:
     )
     write_job(folder, job)
     return folder
+
+
+def change(folder: Path, **settings: object) -> None:
+    """The job in `folder`, with other settings."""
+    job = read_job(folder)
+    write_job(folder, replace(job, settings=replace(job.settings, **settings)))
 
 
 def _tool(path: Path, line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import signal
 import time
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import torch
 from openai.types.fine_tuning import FineTuningJob
+from peft import PeftModel
 
 from tests.local.served import examples, served_process, upload, wait_for, wait_for_status
+from trainers.local.spool import Quantization, read_json
+from trainers.local.training.base import calm_peft, load_model
 
 QUESTION: list[Any] = [
     {"role": "system", "content": "Sort this support ticket."},
@@ -23,6 +28,7 @@ QUESTION: list[Any] = [
 ]
 LABELS = ("billing", "shipping", "login")
 PLAN = {"n_epochs": 5, "batch_size": 4, "learning_rate": 0.02, "lora_r": 8, "lora_dropout": 0.0}
+CEILING_S = 150
 PATIENCE_S = 540  # an engine needs 20 to 120 s to load, by how busy two cores are
 
 
@@ -36,10 +42,10 @@ def trainer_with(data: Path, engines: Path, model: Path) -> Iterator[openai.Open
         yield client
 
 
-def start(client: openai.OpenAI, engine: str, **changed: object) -> FineTuningJob:
+def start(client: openai.OpenAI, engine: str, *, rows: int = 24, **changed: object) -> FineTuningJob:
     return client.fine_tuning.jobs.create(
         model="local/tiny",
-        training_file=upload(client, examples(24)),
+        training_file=upload(client, examples(rows)),
         validation_file=upload(client, examples(6), "valid.jsonl"),
         extra_body={"hyperparameters": {**PLAN, "engine": engine, **changed}},
         seed=3,
@@ -63,6 +69,12 @@ def results(client: openai.OpenAI, job: FineTuningJob) -> list[dict[str, str]]:
 
 def said(client: openai.OpenAI, job: FineTuningJob) -> str:
     return "\n".join(event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100))
+
+
+def done(data: Path, job: FineTuningJob) -> dict[str, Any]:
+    found = read_json(data / "jobs" / job.id / "DONE")
+    assert found is not None
+    return found
 
 
 def engine_pid(data: Path, job: FineTuningJob) -> int:
@@ -108,3 +120,60 @@ def a_cancelled_job_leaves_no_process(client: openai.OpenAI, data: Path, engine:
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     assert time.monotonic() - began < 10
     assert is_gone(pid)
+
+
+def a_quantised_base_gets_an_adapter_that_fits_it(
+    client: openai.OpenAI, data: Path, model: Path, engine: str, kind: Quantization
+) -> None:
+    """Our server's base in the same quantization scores with it what the engine said, and the first loss is that of the
+    quantised base."""
+    job = finish(client, start(client, engine, quantization=kind))
+    folder, rows = data / "jobs" / job.id, results(client, job)
+    assert (
+        f"The base's layers under LoRA: 14, quantization {kind}"
+        in (folder / "engine" / "log.txt").read_text()
+    )
+    assert f"on cpu in fp32, the base in {kind}" in said(client, job)
+    ours = validation_loss(folder, model, kind)
+    assert abs(ours - float(rows[-1]["valid_loss"])) < 0.05  # engines weigh rows otherwise than tokens
+    assert ours < 3 < validation_loss(folder, model, kind, with_adapter=False)
+    assert answer(client, job.fine_tuned_model).startswith(LABELS)
+
+
+def validation_loss(folder: Path, model: Path, kind: Quantization, *, with_adapter: bool = True) -> float:
+    """Of the tuned model, in nats a learnt token of the job's validation rows."""
+    tuned = load_model(str(model), torch.device("cpu"), torch.float32, kind)
+    with calm_peft():
+        tuned = PeftModel.from_pretrained(tuned, folder / "adapter") if with_adapter else tuned
+    total, tokens = 0.0, 0
+    for line in (folder / "engine" / "rows" / "valid.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        labels = torch.tensor(row["labels"][1:])
+        with torch.no_grad():
+            logits = tuned(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        tokens += int((labels != -100).sum())
+    return total / tokens
+
+
+def a_ceiling_ends_in_time_with_a_model(client: openai.OpenAI, data: Path, engine: str) -> None:
+    job = finish(client, start(client, engine, rows=480, n_epochs=50, batch_size=1, max_seconds=CEILING_S))
+    ended = done(data, job)
+    assert ended["step"] < 24_000
+    assert ended["seconds"] <= CEILING_S
+    assert f"Stopped at step {ended['step']}/24000: the ceiling of {CEILING_S} s leaves no time" in said(
+        client, job
+    )
+    assert results(client, job)[-1]["valid_loss"]  # it is validated where it stopped
+    assert answer(client, job.fine_tuned_model).startswith(LABELS)
+
+
+def lost_patience_ends_with_the_best(client: openai.OpenAI, data: Path, engine: str) -> None:
+    """Validated every 4 steps and at the end of each epoch, of 6."""
+    job = finish(client, start(client, engine, n_epochs=50, eval_steps=4, patience=1))
+    ended, rows = done(data, job), results(client, job)
+    losses = {int(row["step"]): float(row["valid_loss"]) for row in rows if row["valid_loss"]}
+    assert list(losses) == [step for step in range(1, ended["step"] + 1) if step % 4 == 0 or step % 6 == 0]
+    assert ended["result_step"] == min(losses, key=lambda step: losses[step])
+    assert ended["result_step"] < ended["step"] < 300
+    assert "1 validation in a row brought no lower loss" in ended["stopped"]

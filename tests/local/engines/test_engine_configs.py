@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -22,7 +22,7 @@ from trainers.local.engines.rows import write_rows
 from trainers.local.engines.targets import target_names
 from trainers.local.engines.writing import write_files
 from trainers.local.engines.writing import yaml as as_yaml
-from trainers.local.spool import LoraSettings
+from trainers.local.spool import LoraSettings, Quantization
 from trainers.local.training.data import Row, Rows
 from trainers.local.training.failures import TrainingFailed
 
@@ -117,6 +117,50 @@ def test_the_keys_that_are_checked_are_those_that_are_written(name: str) -> None
     assert written(name).keys == {part: frozenset(keys) for part, keys in parts.items()}
 
 
+BITS: dict[tuple[str, Quantization], dict[str, object]] = {
+    ("unsloth", "none"): {"load_in_4bit": False, "load_in_8bit": False},
+    ("unsloth", "nf4"): {"load_in_4bit": True, "load_in_8bit": False},
+    ("unsloth", "int8"): {"load_in_4bit": False, "load_in_8bit": True},
+    ("axolotl", "none"): {"adapter": "lora", "load_in_4bit": None, "load_in_8bit": None},
+    ("axolotl", "nf4"): {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": None},
+    ("axolotl", "int8"): {"adapter": "lora", "load_in_4bit": None, "load_in_8bit": True},
+    ("llamafactory", "none"): {"quantization_bit": None, "quantization_method": None},
+    ("llamafactory", "nf4"): {
+        "quantization_bit": 4,
+        "quantization_method": "bnb",
+        "quantization_type": "nf4",
+        "double_quantization": True,
+    },
+    ("llamafactory", "int8"): {"quantization_bit": 8, "quantization_method": "bnb"},
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("name", "kind"), list(BITS))
+def test_an_engine_is_told_how_to_load_the_base_and_its_callback_what_to_find(
+    name: str, kind: Quantization, device: Literal["cpu", "cuda"]
+) -> None:
+    plan = replace(PLAN, settings=replace(SETTINGS, quantization=kind), device=device)
+    told = config(name, plan)
+    told = told.get("model", told)
+    assert {key: told.get(key) for key in BITS[name, kind]} == BITS[name, kind]
+    assert written(name, plan).environment["FINETUNE_QUANTIZATION"] == kind
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_validations_within_an_epoch_are_the_callbacks(name: str) -> None:
+    made = written(name, replace(PLAN, settings=replace(SETTINGS, eval_steps=10)))
+    assert made.environment["FINETUNE_EVAL_STEPS"] == "10"
+    assert "class JobCallback" in made.files["callback.py"]
+    assert any("JobCallback()" in text for file, text in made.files.items() if file != "callback.py")
+
+
+def test_axolotl_finds_the_plugin_that_is_written_beside_its_config() -> None:
+    assert config("axolotl")["plugins"] == ["plugin.JobPlugin"]
+    assert "class JobPlugin" in written("axolotl").files["plugin.py"]
+    assert written("axolotl").environment["PYTHONPATH"] == "."
+
+
 def test_on_a_gpu_nothing_is_held_to_the_cpu() -> None:
     on_gpu = replace(PLAN, device="cuda", is_bf16=True)
     assert config("llamafactory", on_gpu)["use_cpu"] is False
@@ -129,9 +173,16 @@ def test_on_a_gpu_nothing_is_held_to_the_cpu() -> None:
 def test_a_long_epoch_has_checkpoints_within() -> None:
     plan = replace(PLAN, rows=4_000)
     assert (plan.steps_an_epoch, plan.save_steps, plan.total_steps) == (1000, 100, 3000)
-    assert replace(PLAN, rows=4 * 254).save_steps == 254  # 2 · 127: an epoch's end must have one to be chosen
-    assert replace(PLAN, rows=4 * 254, has_validation=False).save_steps == 100
+    assert replace(PLAN, rows=4 * 254).save_steps == 100  # 2 · 127
     assert replace(PLAN, rows=4 * 130).save_steps == 65
+
+
+def test_under_a_ceiling_checkpoints_are_closer() -> None:
+    plan = replace(PLAN, rows=4_000, settings=replace(SETTINGS, max_seconds=3600))
+    assert (plan.steps_an_epoch, plan.save_steps) == (1000, 25)
+    assert replace(plan, rows=4 * 127).save_steps == 25
+    assert replace(plan, rows=4 * 66).save_steps == 22
+    assert replace(plan, rows=4 * 24).save_steps == 24
 
 
 @pytest.mark.parametrize("number", [1e-5, 1e-05, 2.0, 0.05, 1e-3, 3e22, 1.5e-7])
@@ -218,6 +269,7 @@ def test_an_engines_versions_are_pinned_and_pytorch_is_not(name: str) -> None:
     lines = pins(ENGINES[name]).read_text().splitlines()
     packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
     assert all("==" in line for line in lines)
-    assert packages[ENGINES[name].package] == ENGINES[name].requirement
+    assert packages[ENGINES[name].package] == ENGINES[name].requirements[0]
+    assert "bitsandbytes" in packages
     assert {"transformers", "peft", "trl"} <= set(packages)
     assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)

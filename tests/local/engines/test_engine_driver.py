@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.local.engines.conftest import facts
+from tests.local.engines.conftest import change, facts
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.driver import EngineCrashed, train_by
 from trainers.local.engines.environments import in_use
 from trainers.local.engines.process import end_leftover
-from trainers.local.engines.publishing import told_steps
+from trainers.local.engines.publishing import told
 from trainers.local.spool import read_events, read_job, read_json
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pauses import TrainingPaused
@@ -127,7 +127,7 @@ def test_what_it_was_told_stays_in_the_jobs_folder(job_folder: Path) -> None:
     train(job_folder)
     engine = job_folder / "engine"
     assert "lora_rank: 8\n" in (engine / "config.yml").read_text()
-    assert "llamafactory-cli train config.yml" in (engine / "run.sh").read_text()
+    assert "python train.py config.yml" in (engine / "run.sh").read_text()
     assert len((engine / "rows" / "train.jsonl").read_text().splitlines()) == 24
     assert "learning_rate" in (engine / "log.txt").read_text()
 
@@ -166,7 +166,7 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "whole"),
     [
         ([], 0),
         (["1,2.5,,,", "2,2.4,,,"], 2),
@@ -174,10 +174,11 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
         (["1,2.5,,,", "2,2.4,,,", "3,2.3,,,"], 2),
     ],
 )
-def test_a_step_is_told_with_the_validation_that_was_due(rows: list[str], told: int, tmp_path: Path) -> None:
+def test_a_step_is_told_with_the_validation_that_was_due(rows: list[str], whole: int, tmp_path: Path) -> None:
     head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     (tmp_path / "results.csv").write_text("\n".join([head, *rows, ""]))
-    assert told_steps(tmp_path, 3) == told
+    found = told(tmp_path, lambda step: step % 3 == 0)
+    assert (found.steps, found.whole) == (len(rows), whole)
 
 
 def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
@@ -189,12 +190,35 @@ def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
     assert failed.message == "At step 2 the loss became nan and its gradient 1.5. Set learning_rate lower."
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_job_with_a_sentence(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "nan-valid")
+    failed = failure(job_folder)
+    assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
+    assert failed.message == "After step 6 the validation loss is nan. Set learning_rate lower."
+
+
 def test_an_adapter_with_broken_numbers_is_never_published(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAND_IN", "broken")
     assert failure(job_folder).code == "loss_not_finite"
     assert not (job_folder / "adapter").exists()
+
+
+def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "whole")
+    change(job_folder, quantization="nf4")
+    failed = failure(job_folder)
+    assert (failed.code, failed.param) == ("engine_cannot", "quantization")
+    assert failed.message == (
+        "llamafactory did not load the base in nf4: the base's layers are Linear, not nf4. Leave quantization out, "
+        "or let the engine be builtin."
+    )
+    assert "Training local/tiny by llamafactory 0.9.5 on cpu in fp32, the base in nf4" in messages(job_folder)
 
 
 def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(

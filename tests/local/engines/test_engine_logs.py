@@ -74,6 +74,10 @@ def test_bare_nan_of_older_versions_is_not_finite() -> None:
         ),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", Trouble("out_of_memory")),
         ("OSError: [Errno 28] No space left on device", Trouble("disk_full")),
+        (
+            "callback.NotQuantized: the base's layers are Linear, not nf4",
+            Trouble("engine_cannot", what="the base's layers are Linear, not nf4"),
+        ),
     ],
 )
 def test_reasons_that_another_try_would_meet_again_are_known(line: str, trouble: Trouble) -> None:

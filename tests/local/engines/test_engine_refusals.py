@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
 
+from tests.local.engines.conftest import facts
 from tests.local.served import served_here, upload
-from trainers.local.engines.catalog import LLAMAFACTORY, NAMES
+from trainers.local.engines.catalog import LLAMAFACTORY, NAMES, UNSLOTH
 from trainers.local.engines.refusing import Refused, refusal
 from trainers.local.spool import LoraSettings
 
@@ -86,10 +88,8 @@ def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("patience", LoraSettings(engine="llamafactory", patience=2)),
-        ("eval_steps", LoraSettings(engine="llamafactory", eval_steps=5)),
-        ("max_seconds", LoraSettings(engine="llamafactory", max_seconds=60)),
-        ("max_usd", LoraSettings(engine="llamafactory", max_usd_micros=5)),
+        ("sweep", LoraSettings(engine="llamafactory", sweep=(("lora_r", (8, 16)),))),
+        ("sharding", LoraSettings(engine="llamafactory", sharding="fsdp")),
     ],
 )
 def test_a_setting_that_only_our_own_engine_knows_is_refused(
@@ -100,6 +100,48 @@ def test_a_setting_that_only_our_own_engine_knows_is_refused(
         f"The engine llamafactory cannot honour {name}. Leave {name} out, or let the engine be builtin.",
         name,
     )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        LoraSettings(engine="llamafactory", patience=2, eval_steps=5),
+        LoraSettings(engine="llamafactory", max_seconds=60),
+        LoraSettings(engine="llamafactory", max_usd_micros=5_000_000, usd_per_hour_micros=2_000_000),
+        LoraSettings(engine="llamafactory", quantization="nf4"),
+        LoraSettings(engine="llamafactory", quantization="int8"),
+    ],
+)
+def test_an_engine_may_be_stopped_and_may_quantise(engines: Path, settings: LoraSettings) -> None:
+    assert refusal(engines, settings) is None
+
+
+def test_an_engine_without_bitsandbytes_beside_it_does_not_quantise(engines: Path) -> None:
+    home = engines / "llamafactory" / "engine.json"
+    home.write_text(json.dumps({**facts(), "versions": {"torch": "2.13.0"}}))
+    assert refusal(engines, BY_LLAMAFACTORY) is None
+    refused = refusal(engines, LoraSettings(engine="llamafactory", quantization="nf4"))
+    assert refused == Refused(
+        "quantization_unavailable",
+        "quantization 'nf4' by the engine llamafactory needs the package bitsandbytes, which was not found beside "
+        "it. `finetune engines install llamafactory` adds it, or leave quantization out.",
+        "quantization",
+    )
+
+
+@pytest.mark.parametrize(("has_cuda", "is_refused"), [(False, True), (True, False)])
+def test_unsloth_in_8_bits_is_for_a_gpu(tmp_path: Path, has_cuda: bool, is_refused: bool) -> None:
+    """It prints a line and loads the whole weights otherwise."""
+    packages = tmp_path / "unsloth" / "env" / "lib" / "python3.11" / "site-packages"
+    (packages / f"unsloth-{UNSLOTH.version}.dist-info").mkdir(parents=True)
+    (tmp_path / "unsloth" / "env" / "bin").mkdir()
+    (tmp_path / "unsloth" / "env" / "bin" / "python").touch()
+    known = {**facts(), "version": UNSLOTH.version, "has_cuda": has_cuda}
+    (tmp_path / "unsloth" / "engine.json").write_text(json.dumps(known))
+    refused = refusal(tmp_path, LoraSettings(engine="unsloth", quantization="int8"))
+    assert (refused is not None) == is_refused
+    assert refused is None or "loads a base in int8 on a GPU only" in refused.message
+    assert refusal(tmp_path, LoraSettings(engine="unsloth", quantization="nf4")) is None
 
 
 def test_the_bot_knows_the_same_engines() -> None:

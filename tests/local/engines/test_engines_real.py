@@ -12,6 +12,7 @@ import pytest
 from tests.local.engines import stories
 from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.environments import installed
+from trainers.local.spool import Quantization
 
 VARIABLE = "FINETUNE_ENGINES"
 NAMES = list(ENGINES)
@@ -49,6 +50,25 @@ def test_the_same_plan_through_an_engine_gives_an_adapter_that_answers(
 ) -> None:
     job = stories.same_plan_as_builtin(client, engine)
     assert [each.step_number for each in client.fine_tuning.jobs.checkpoints.list(job.id)] == [30, 24, 18]
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_base_in_fewer_bits_trains_and_its_adapter_is_served_over_the_same(
+    client: openai.OpenAI, data: Path, tiny_model_dir: Path, engine: str, kind: Quantization
+) -> None:
+    if (engine, kind) == ("unsloth", "int8"):
+        with pytest.raises(openai.BadRequestError, match="loads a base in int8 on a GPU only"):
+            stories.start(client, engine, quantization=kind)
+        return
+    stories.a_quantised_base_gets_an_adapter_that_fits_it(client, data, tiny_model_dir, engine, kind)
+
+
+def test_a_ceiling_ends_an_engine_in_time(client: openai.OpenAI, data: Path, engine: str) -> None:
+    stories.a_ceiling_ends_in_time_with_a_model(client, data, engine)
+
+
+def test_lost_patience_ends_an_engine(client: openai.OpenAI, data: Path, engine: str) -> None:
+    stories.lost_patience_ends_with_the_best(client, data, engine)
 
 
 def test_a_killed_engine_goes_on_from_its_checkpoint(client: openai.OpenAI, data: Path, engine: str) -> None:

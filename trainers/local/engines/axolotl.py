@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainers.local.engines.plan import OUTPUT, EnginePlan, Written
+from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, scripts, told_callback
 from trainers.local.engines.writing import Value, yaml
 
 ENVIRONMENT = {"AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
@@ -17,13 +17,13 @@ CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_emb
 
 def write(plan: EnginePlan, env: Path) -> Written:
     """`env`: the virtual environment."""
-    config = _config(plan) | _on_cpu(plan) | _validation(plan)
+    config = _config(plan) | _quantization(plan) | _on_cpu(plan) | _validation(plan)
     on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if plan.device == "cpu" else {}
     return Written(
-        files={"config.yml": yaml(config)},
+        files={"config.yml": yaml(config), **scripts(plugin="axolotl_plugin")},
         # not through accelerate, which would put a process between the engine and a signal
         commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
-        environment=ENVIRONMENT | on_cpu,
+        environment=ENVIRONMENT | told_callback(plan) | on_cpu,
         keys={"config": frozenset(config)},
     )
 
@@ -62,7 +62,19 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "save_steps": plan.save_steps,
         "save_total_limit": 3,
         "auto_resume_from_checkpoints": True,
+        "plugins": ["plugin.JobPlugin"],
     }
+
+
+def _quantization(plan: EnginePlan) -> dict[str, Value]:
+    """Its bitsandbytes is nf4 with double quantisation where nothing else is said."""
+    match plan.settings.quantization:
+        case "none":
+            return {}
+        case "nf4":
+            return {"adapter": "qlora", "load_in_4bit": True}
+        case "int8":
+            return {"load_in_8bit": True}
 
 
 def _on_cpu(plan: EnginePlan) -> dict[str, Value]:

@@ -15,8 +15,9 @@ EngineName = Literal["unsloth", "axolotl", "llamafactory"]
 
 @dataclass(frozen=True)
 class Engine:
-    """`package` is what is installed at `version`, the one whose config keys we write. `gigabytes` on the disk,
-    `minutes` of a quiet machine. `can` and `licence` are read by people."""
+    """`package` is what is installed at `version`, the one whose config keys we write; `beside`: packages that it
+    doesn't ask for by itself. `gigabytes` on the disk, `minutes` of a quiet machine. `can` and `licence` are read by
+    people."""
 
     name: EngineName
     package: str
@@ -25,10 +26,11 @@ class Engine:
     minutes: float
     can: str
     licence: str
+    beside: tuple[str, ...] = ()
 
     @property
-    def requirement(self) -> str:
-        return f"{self.package}=={self.version}"
+    def requirements(self) -> tuple[str, ...]:
+        return f"{self.package}=={self.version}", *self.beside
 
 
 UNSLOTH = Engine(
@@ -37,7 +39,7 @@ UNSLOTH = Engine(
     version="2026.10.9",
     gigabytes=2.9,
     minutes=2.5,
-    can="LoRA with hand-written GPU kernels; without a GPU it trains by plain PyTorch",
+    can="LoRA and QLoRA with hand-written GPU kernels; without a GPU it trains by plain PyTorch",
     licence="Apache-2.0, its CPU part, studio and command line AGPL-3.0",
 )
 AXOLOTL = Engine(
@@ -46,17 +48,18 @@ AXOLOTL = Engine(
     version="0.19.0",
     gigabytes=4.4,
     minutes=4.5,
-    can="LoRA from one YAML file that a person can grow: DeepSpeed, FSDP, sample packing",
+    can="LoRA and QLoRA from one YAML file that a person can grow: DeepSpeed, FSDP, sample packing",
     licence="Apache-2.0",
 )
 LLAMAFACTORY = Engine(
     name="llamafactory",
     package="llamafactory",
     version="0.9.5",
-    gigabytes=2.1,
+    gigabytes=2.3,
     minutes=2,
-    can="LoRA from one YAML file, over 100 model families, a web page of its own",
+    can="LoRA and QLoRA from one YAML file, over 100 model families, a web page of its own",
     licence="Apache-2.0",
+    beside=("bitsandbytes",),
 )
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)}
 NAMES = (BUILTIN, *ENGINES)

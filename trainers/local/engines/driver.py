@@ -6,6 +6,7 @@ Ends with adapter/ and DONE, goes on from the engine's newest checkpoint after a
 from __future__ import annotations
 
 import errno
+import math
 import os
 import subprocess
 import time
@@ -15,28 +16,44 @@ from typing import assert_never
 
 from trainers.local.engines import axolotl, llamafactory, unsloth
 from trainers.local.engines.catalog import Engine
+from trainers.local.engines.ending import Ended, finish
 from trainers.local.engines.environments import Installed, engines_folder, in_use, installed
+from trainers.local.engines.limits import Times, decide, decided
 from trainers.local.engines.logs import Line, Reading, Trained, Trouble, Validated, read_line
 from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, engine_folder
 from trainers.local.engines.preparing import prepare
-from trainers.local.engines.process import LOG, lines, running
+from trainers.local.engines.process import GRACE_S, LOG, lines, running
 from trainers.local.engines.publishing import (
     engine_checkpoints,
     last_position,
     publish_checkpoints,
-    publish_result,
     remove_untold,
-    told_steps,
+    told,
 )
-from trainers.local.engines.refusing import Refused, key_refused, refusal, unknown_keys
+from trainers.local.engines.refusing import (
+    Refused,
+    key_refused,
+    not_quantized,
+    refusal,
+    refusal_on_cpu,
+    unknown_keys,
+)
 from trainers.local.engines.writing import write_files
-from trainers.local.spool import TrainingJob, is_disk_full, replace_json
-from trainers.local.training.course import START, Position, Validation, best, result_sentence
+from trainers.local.spool import TrainingJob, is_disk_full
+from trainers.local.training.course import (
+    START,
+    Position,
+    Stop,
+    Validation,
+    has_lost_patience,
+    is_over_ceiling,
+)
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.journal import Journal, Progress, Scores, Step
 from trainers.local.training.pauses import Pauses, TrainingPaused, pause_for_disk
 
 SAID_LINES = 3
+TOLD_S = 5.0  # between two notes of the time that a job took
 
 
 class EngineCrashed(Exception):
@@ -55,7 +72,8 @@ def train_by(engine: Engine, folder: Path, job: TrainingJob) -> None:
         if not is_ours:
             text = f"The engine {engine.name} is being installed or removed. Start the job again afterwards."
             raise TrainingFailed("engine_busy", text, "engine")
-        _told(folder, job, Run(engine, there, folder, job, Journal(folder, job.integrations)))
+        journal = Journal(folder, job.integrations, job.settings.ceiling_s)
+        _told(folder, job, Run(engine, there, folder, job, journal))
 
 
 def _told(folder: Path, job: TrainingJob, run: Run) -> None:
@@ -75,7 +93,8 @@ def _told(folder: Path, job: TrainingJob, run: Run) -> None:
 
 @dataclass
 class Run:
-    """One try of one job. `reading` is how far the engine's log was read, `position` what the job has done."""
+    """One try of one job. `reading` is how far the engine's log was read, `position` what the job has done. `stop`:
+    why the engine is ended before its last step, and `stop_step` the last one that it had done by then."""
 
     engine: Engine
     there: Installed
@@ -84,6 +103,8 @@ class Run:
     journal: Journal
     reading: Reading = field(default_factory=lambda: Reading(0))
     position: Position = START
+    stop: Stop | None = None
+    stop_step: int = 0
 
     def train(self) -> None:
         started = time.monotonic()
@@ -92,17 +113,24 @@ class Run:
         self.home.mkdir(exist_ok=True)
         self.prepared = prepare(self.job, self.home, self.there.has_cuda, self.journal)
         written = write(self.engine, self.prepared.plan, self.there.env)
-        refused = unknown_keys(self.engine, self.there, written.keys)
+        on_cpu = refusal_on_cpu(self.job.settings) if self.prepared.plan.device == "cpu" else None
+        refused = on_cpu or unknown_keys(self.engine, self.there, written.keys)
         if refused:
             raise _failed(refused)
         script = write_files(self.home, written)
         self._begin(started)
+        if self.stop is None and self._is_out_of_time:
+            self._decide("ceiling")
         try:
-            self._run(script)
+            if self.stop is None:
+                self._run(script)
         except TrainingPaused:
             self.journal.place(self._progress(), is_paused=True)
             raise
-        self._finish()
+        self._keep_checkpoints()
+        total = self.prepared.plan.total_steps
+        self.position = self._at(self.position.step if self.stop else total)
+        finish(self.folder, self.job, self.output, Ended(self.position, total, self.stop), self.journal)
 
     @property
     def seconds(self) -> float:
@@ -110,22 +138,31 @@ class Run:
         return time.monotonic() - self.started
 
     def _begin(self, started: float) -> None:
-        plan, total = self.prepared.plan, self.prepared.plan.total_steps
-        remove_untold(
-            self.output, told_steps(self.folder, plan.steps_an_epoch if plan.has_validation else None)
-        )
-        done = max(engine_checkpoints(self.output), default=0)
-        kept = last_position(self.folder)
-        self.started = started - max(kept.seconds, self.journal.seconds_known)
-        known = tuple(each for each in kept.validations if each.step <= done)
+        """From the newest checkpoint whose steps were told; where an earlier try decided to stop, from what it did."""
+        before = told(self.folder, self.prepared.plan.is_validated)
+        self.started = started - max(last_position(self.folder).seconds, self.journal.seconds_known)
+        self.times = Times(self.prepared.validation_steps)
+        self.told_at = time.monotonic()
+        self.stop, done = decided(self.home, before.validations, self.job.settings.patience), before.steps
+        if self.stop is None:
+            remove_untold(self.output, before.whole)
+            done = max(engine_checkpoints(self.output), default=0)
+        known = tuple(each for each in before.validations if each.step <= done)
         self.position = replace(self._at(done), validations=known)
         self.reading = Reading(done, validated=done)
         self.journal.begin(after=done)
+        if self.stop is None:
+            self._say_how(done)
+
+    def _say_how(self, done: int) -> None:
+        plan = self.prepared.plan
         number = "bf16" if plan.is_bf16 else "fp32"
+        kind = plan.settings.quantization
+        base = "" if kind == "none" else f", the base in {kind}"
         what = f"Training {self.job.base_name} by {self.engine.name} {self.there.version}"
-        self.journal.say(f"{what} on {plan.device} in {number}")
+        self.journal.say(f"{what} on {plan.device} in {number}{base}")
         if done:
-            self.journal.say(f"Going on from the checkpoint of step {done}/{total}")
+            self.journal.say(f"Going on from the checkpoint of step {done}/{plan.total_steps}")
 
     def _at(self, step: int) -> Position:
         return replace(
@@ -143,18 +180,59 @@ class Run:
                 if line is None:
                     pauses.look()
                     self._keep_checkpoints()
-                    continue
-                last = [*last, line][-SAID_LINES:] if line.strip() else last
-                self._hear(read_line(line))
+                    self._note_time()
+                else:
+                    last = [*last, line][-SAID_LINES:] if line.strip() else last
+                    self._hear(read_line(line))
+                if self._is_over():
+                    break
             self._keep_checkpoints()
             self._judge_end(process, last)
+
+    def _note_time(self) -> None:
+        """An engine loads for minutes, which count towards a ceiling also where a kill comes meanwhile."""
+        now = time.monotonic()
+        if now - self.told_at >= TOLD_S:
+            self.told_at = now
+            self.journal.place(self._progress())
+
+    @property
+    def _until_s(self) -> float | None:
+        """An engine that has to be killed takes a while to end."""
+        ceiling_s = self.job.settings.ceiling_s
+        return None if ceiling_s is None else ceiling_s - GRACE_S
+
+    @property
+    def _is_out_of_time(self) -> bool:
+        return self._until_s is not None and self.seconds > self._until_s
+
+    def _is_over(self) -> bool:
+        """Is there nothing to wait for? One that stops at its ceiling saves a checkpoint yet, if time allows."""
+        if self.stop is None and self._is_out_of_time:
+            self._decide("ceiling")
+        if self.stop == "ceiling":
+            return self._is_out_of_time or last_position(self.folder).step > self.stop_step
+        return self.stop == "patience"
+
+    def _look_at_ceiling(self) -> None:
+        """Asked when a step or its validation is over, while the engine is at the next one."""
+        step = self.position.step
+        pace = self.times.until_end(is_validated_next=self.prepared.plan.is_validated(step + 1))
+        is_over = is_over_ceiling(self.seconds, pace, self._until_s)
+        if is_over and self.stop is None and step < self.prepared.plan.total_steps:
+            self._decide("ceiling")
+
+    def _decide(self, why: Stop) -> None:
+        decide(self.home, why)
+        self.stop, self.stop_step = why, self.position.step
+        self.journal.place(self._progress())
 
     def _hear(self, line: Line | None) -> None:
         match line:
             case None:
                 return
             case Trouble():
-                self._stop(line)
+                self._fail(line)
             case Trained():
                 self._step(line)
             case Validated():
@@ -172,7 +250,8 @@ class Run:
             )
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
         self.position = self._at(step)
-        ends_epoch = step % plan.steps_an_epoch == 0
+        self.times.step(time.monotonic())
+        is_validated = plan.is_validated(step)
         self.last = Step(
             number=step,
             total=plan.total_steps,
@@ -181,58 +260,53 @@ class Run:
             trained_tokens=self.position.trained_tokens,
             seconds=self.position.seconds,
         )
-        self.journal.record(self.last, is_validated_next=ends_epoch and plan.has_validation)
-        if ends_epoch:
+        self.journal.record(self.last, is_validated_next=is_validated)
+        if not is_validated:
+            self._look_at_ceiling()
+        if step % plan.steps_an_epoch == 0:
             epoch = step // plan.steps_an_epoch
             where = f"finished after step {step}/{plan.total_steps}"
             self.journal.say(f"Epoch {epoch}/{plan.settings.n_epochs} {where}")
 
     def _validation(self, line: Validated) -> None:
+        if not math.isfinite(line.loss):
+            text = (
+                f"After step {self.reading.step} the validation loss is {line.loss}. Set learning_rate lower."
+            )
+            raise TrainingFailed("loss_not_finite", text, "learning_rate")
         if self.reading.is_news(line):
             self.journal.record_validation(self.last, Scores(line.loss, line.accuracy))
             found = Validation(self.reading.step, line.loss, line.accuracy)
             self.position = replace(self.position, validations=(*self.position.validations, found))
+            self.times.validation(time.monotonic())
+            self._look_at_patience()
+            self._look_at_ceiling()
         self.reading = self.reading.after(line)
+
+    def _look_at_patience(self) -> None:
+        is_lost = has_lost_patience(self.position.validations, self.job.settings.patience)
+        if is_lost and self.position.step < self.prepared.plan.total_steps:
+            self._decide("patience")
 
     def _keep_checkpoints(self) -> None:
         for step in publish_checkpoints(self.folder, self.output, self.position):
             self.journal.say(f"Checkpoint of step {step}/{self.prepared.plan.total_steps} saved")
 
-    def _stop(self, trouble: Trouble) -> None:
+    def _fail(self, trouble: Trouble) -> None:
         """Reasons that another try would meet again."""
         if trouble.code == "engine_config_changed":
             raise _failed(key_refused(self.engine, self.there, trouble.key))
         if trouble.code == "disk_full":
             raise OSError(errno.ENOSPC, f"{self.engine.name} could not write", str(self.home))
+        if trouble.code == "engine_cannot":
+            raise _failed(not_quantized(self.engine, self.job.settings.quantization, trouble.what))
         text = "The memory is full. Set batch_size, max_length or lora_r lower, or take a smaller model."
         raise TrainingFailed("out_of_memory", text, "batch_size")
 
     def _judge_end(self, process: subprocess.Popen[bytes], last: list[str]) -> None:
-        if process.returncode != 0:
+        if self.stop is None and process.returncode != 0:
             said = " / ".join(" ".join(line.split())[:200] for line in last) or "nothing"
             raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {said}")
-
-    def _finish(self) -> None:
-        """The result is the checkpoint of the lowest validation loss, as the built-in engine's is."""
-        total = self.prepared.plan.total_steps
-        self.position = self._at(total)
-        chosen, lowest = result_sentence(self.position, total), best(self.position.validations)
-        if chosen:
-            self.journal.say(chosen)
-        result_step = lowest.step if lowest else total
-        trainable = publish_result(self.folder, self.output, result_step, self.engine.name)
-        tokens, seconds = self.position.trained_tokens, self.position.seconds
-        self.journal.say(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
-        self.journal.place(self._progress(), is_over=True)
-        done = {
-            "trained_tokens": tokens,
-            "seconds": round(seconds, 1),
-            "trainable_parameters": trainable,
-            "step": total,
-            "result_step": result_step,
-            "stopped": None,
-        }
-        replace_json(self.folder / "DONE", done)
 
     def _progress(self) -> Progress:
         at, total = self.position, self.prepared.plan.total_steps

@@ -141,7 +141,7 @@ def _run_pip(home: Path, engine: Engine, tell: Tell, started: float) -> None:
     count = len(pins(engine).read_text(encoding="utf-8").splitlines())
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*pip, "--progress-bar", "raw", "-c", str(pins(engine)), engine.requirement],
+            [*pip, "--progress-bar", "raw", "-c", str(pins(engine)), *engine.requirements],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

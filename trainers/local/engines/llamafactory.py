@@ -1,4 +1,4 @@
-"""A plan as LLaMA-Factory is told it: config.yml for `llamafactory-cli train`, and rows in the form it loads.
+"""A plan as LLaMA-Factory is told it: config.yml, a script that trains by it, and rows in the form it loads.
 
 It would write chats out by a template of its own; rows that are tokens already leave it nothing to write.
 """
@@ -7,37 +7,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainers.local.engines.plan import OUTPUT, EnginePlan, Written
+from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, scripts, told_callback
 from trainers.local.engines.writing import Value, yaml
 
-SCRIPT = Path(__file__).parent / "scripts" / "llama_rows.py"
 ENVIRONMENT = {"DISABLE_VERSION_CHECK": "0", "USE_MODELSCOPE_HUB": "0"}
 
 
 def write(plan: EnginePlan, env: Path) -> Written:
     """`env`: the virtual environment."""
-    config = _config(plan)
+    config = _config(plan) | _quantization(plan) | _validation(plan)
     rows = [plan.train_file, *([plan.valid_file] if plan.valid_file else [])]
     return Written(
-        files={"config.yml": yaml(config), "rows.py": SCRIPT.read_text(encoding="utf-8")},
+        files={"config.yml": yaml(config), **scripts(rows="llama_rows", train="llama_train")},
         commands=(
             (str(env / "bin" / "python"), "rows.py", *rows),
-            (str(env / "bin" / "llamafactory-cli"), "train", "config.yml"),
+            (str(env / "bin" / "python"), "train.py", "config.yml"),
         ),
-        environment=ENVIRONMENT,
+        environment=ENVIRONMENT | told_callback(plan),
         keys={"config": frozenset(config)},
     )
 
 
 def _config(plan: EnginePlan) -> dict[str, Value]:
     settings, is_on_cpu = plan.settings, plan.device == "cpu"
-    validation: dict[str, Value] = {
-        "eval_dataset": "validation",
-        "eval_strategy": "steps",
-        "eval_steps": plan.steps_an_epoch,
-        "per_device_eval_batch_size": settings.batch_size,
-    }
-    config: dict[str, Value] = {
+    return {
         "model_name_or_path": plan.base,
         "trust_remote_code": False,
         "stage": "sft",
@@ -74,4 +67,22 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return config | validation if plan.has_validation else config
+
+
+def _quantization(plan: EnginePlan) -> dict[str, Value]:
+    kind = plan.settings.quantization
+    if kind == "none":
+        return {}
+    bits: dict[str, Value] = {"quantization_method": "bnb", "quantization_bit": 4 if kind == "nf4" else 8}
+    return bits | {"quantization_type": "nf4", "double_quantization": True} if kind == "nf4" else bits
+
+
+def _validation(plan: EnginePlan) -> dict[str, Value]:
+    if not plan.has_validation:
+        return {}
+    return {
+        "eval_dataset": "validation",
+        "eval_strategy": "steps",
+        "eval_steps": plan.steps_an_epoch,
+        "per_device_eval_batch_size": plan.settings.batch_size,
+    }

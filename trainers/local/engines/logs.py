@@ -23,6 +23,7 @@ UNKNOWN_KEY = (
     re.compile(r"^TypeError: .*unexpected keyword argument '(?P<key>\w+)'"),
 )
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|DefaultCPUAllocator: can't allocate memory")
+NOT_QUANTIZED = re.compile(r"^(?:\w+\.)?NotQuantized: (?P<what>.*)")
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
@@ -48,10 +49,11 @@ class Validated:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A known reason to stop. `key` is the config key in question, where it is about one."""
+    """A known reason to stop. `key` is the config key in question, `what` what the engine said, where it matters."""
 
     code: str
     key: str | None = None
+    what: str = ""
 
 
 Line = Trained | Validated | Trouble
@@ -104,6 +106,9 @@ def _trouble(line: str) -> Trouble | None:
         found = pattern.search(line)
         if found:
             return Trouble("engine_config_changed", found["key"].replace("'", "") or None)
+    whole = NOT_QUANTIZED.search(line)
+    if whole:
+        return Trouble("engine_cannot", what=whole["what"])
     if OUT_OF_MEMORY.search(line):
         return Trouble("out_of_memory")
     return Trouble("disk_full") if DISK_FULL.search(line) else None

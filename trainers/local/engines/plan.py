@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from trainers.local.spool import LoraSettings
+from trainers.local.training.course import is_due
 
 PARTS = range(25, 101)
+SHORT_PARTS = range(5, 26)
 WARM_UP = 0.05
 ROWS, OUTPUT = "rows", "output"
+SCRIPTS = Path(__file__).parent / "scripts"
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,18 @@ class EnginePlan:
 
     @property
     def save_steps(self) -> int:
-        """A checkpoint at each epoch's end, and within a long one, where its steps divide into parts of 25 to 100.
+        """A checkpoint at each epoch's end, and within a long one each 25 to 100 steps: as many as divide it, else
+        100. Under a ceiling 5 to 25: what comes after the last checkpoint can be lost there.
 
-        Where they don't, each 100 steps: unless there are validations, which want one at each epoch's end.
+        Epochs' ends are kept by scripts/callback.py where the parts don't divide them.
         """
-        steps = self.steps_an_epoch
-        if steps <= max(PARTS):
+        steps, parts = self.steps_an_epoch, PARTS if self.settings.ceiling_s is None else SHORT_PARTS
+        if steps <= max(parts):
             return steps
-        parts = [part for part in PARTS if steps % part == 0]
-        return max(parts, default=steps if self.has_validation else max(PARTS))
+        return max((part for part in parts if steps % part == 0), default=max(parts))
+
+    def is_validated(self, step: int) -> bool:
+        return self.has_validation and is_due(step, self.steps_an_epoch, self.settings)
 
     @property
     def warm_up_steps(self) -> int:
@@ -71,6 +77,22 @@ class Written:
     commands: tuple[tuple[str, ...], ...]
     environment: Mapping[str, str]
     keys: Mapping[str, frozenset[str]]
+
+
+def scripts(**names: str) -> dict[str, str]:
+    """Files for the engine's folder by the names that they have there: the callback and what is given."""
+    wanted = {"callback": "callback", **names}
+    return {f"{to}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for to, name in wanted.items()}
+
+
+def told_callback(plan: EnginePlan) -> dict[str, str]:
+    """The environment of scripts/callback.py, which lies where the engine runs."""
+    every = plan.settings.eval_steps or 0
+    return {
+        "PYTHONPATH": ".",
+        "FINETUNE_EVAL_STEPS": str(every),
+        "FINETUNE_QUANTIZATION": plan.settings.quantization,
+    }
 
 
 def engine_folder(job_folder: Path) -> Path:

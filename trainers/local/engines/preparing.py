@@ -21,14 +21,20 @@ from trainers.local.training.journal import Journal
 
 @dataclass(frozen=True)
 class Prepared:
-    """`tokens` of the rows that are learnt from, once each."""
+    """`tokens` of the rows that are learnt from, once each, and of those that are validated on."""
 
     plan: EnginePlan
     tokens: int
+    validation_tokens: int = 0
 
     def tokens_after(self, step: int) -> int:
         """Exact at an epoch's end; an engine doesn't say which rows a step within had."""
         return round(self.tokens * step / self.plan.steps_an_epoch)
+
+    @property
+    def validation_steps(self) -> float:
+        """How many steps a validation takes as long as, by its tokens: a third, as it learns nothing."""
+        return self.validation_tokens * self.plan.steps_an_epoch / self.tokens / 3
 
 
 def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> Prepared:
@@ -39,12 +45,15 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
     tokenizer = load_tokenizer(str(base))
     training = _rows(job.training_file, tokenizer, job, home, "train")
     _tell("Training", training, journal)
+    validation_tokens = 0
     if job.validation_file:
-        _tell("Validation", _rows(job.validation_file, tokenizer, job, home, "valid"), journal)
+        validation = _rows(job.validation_file, tokenizer, job, home, "valid")
+        validation_tokens = validation.tokens
+        _tell("Validation", validation, journal)
     is_on_gpu = has_cuda and torch.cuda.is_available()
     device = torch.device("cuda" if is_on_gpu else "cpu")
     plan = EnginePlan(
-        base=str(base),
+        base=str(base.absolute()),
         settings=job.settings,
         seed=job.seed,
         targets=targets,
@@ -55,7 +64,7 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
     )
     if torch.cuda.is_available() and not has_cuda:
         journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
-    return Prepared(plan, training.tokens)
+    return Prepared(plan, training.tokens, validation_tokens)
 
 
 def _rows(file: str, tokenizer: object, job: TrainingJob, home: Path, name: str) -> Rows:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from trainers.local.training.checkpoints import (
     renamed_when_complete,
     save_checkpoint_as_result,
 )
-from trainers.local.training.course import START, Position, best
+from trainers.local.training.course import START, Position, Validation, best
 from trainers.local.training.failures import TrainingFailed
 
 CONFIG = "adapter_config.json"
@@ -47,15 +48,28 @@ def remove_untold(output: Path, told: int) -> None:
         shutil.rmtree(folder)
 
 
-def told_steps(job_folder: Path, validated_every: int | None) -> int:
-    """How many steps results.csv has in full, the last one's validation included where one was due."""
+@dataclass(frozen=True)
+class Told:
+    """What results.csv has of a job: its steps, and how many of them in full."""
+
+    steps: int
+    whole: int
+    validations: tuple[Validation, ...]
+
+
+def told(job_folder: Path, is_validated: Callable[[int], bool]) -> Told:
+    """A last step whose validation is due and isn't there is not whole."""
     path = job_folder / "results.csv"
     if not path.exists():
-        return 0
+        return Told(0, 0, ())
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    lacks_validation = bool(rows and validated_every and len(rows) % validated_every == 0 and not rows[-1][3])
-    return len(rows) - lacks_validation
+        rows = [row for row in list(csv.reader(file))[1:] if len(row) > 4]  # a kill may cut the last one off
+    found = tuple(
+        Validation(int(row[0]), float(row[3]), float(row[4]) if row[4] else None) for row in rows if row[3]
+    )
+    steps = len(rows)
+    lacks_validation = bool(rows) and is_validated(steps) and not rows[-1][3]
+    return Told(steps, steps - lacks_validation, found)
 
 
 def last_position(job_folder: Path) -> Position:
@@ -64,18 +78,26 @@ def last_position(job_folder: Path) -> Position:
     return read_position(complete[-1]) if complete else START
 
 
-def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
-    """Take over what is new and told, the newest three; yields their steps. Leaves the newest three and the best.
+def published_steps(job_folder: Path) -> list[int]:
+    """Oldest first."""
+    return [int(each.name.removeprefix("step-")) for each in list_checkpoints(job_folder)]
 
-    `position` is the job's; a checkpoint's validations are those up to its step.
+
+def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
+    """Take over what is new and told; yields their steps. Leaves the newest three and the best.
+
+    `position` is the job's; a checkpoint's validations are those up to its step. One that the engine, which keeps
+    three, takes away meanwhile is left out.
     """
     (job_folder / "checkpoints").mkdir(exist_ok=True)
-    for step, source in list(engine_checkpoints(output).items())[-KEPT:]:
-        target = checkpoint_folder(job_folder, step)
-        if _newest(job_folder) < step <= position.step:
+    newest = max(published_steps(job_folder), default=0)
+    for step, source in engine_checkpoints(output).items():
+        if newest < step <= position.step:
             known = tuple(each for each in position.validations if each.step <= step)
-            _publish(source, target, replace(position, step=step, validations=known))
-            yield step
+            with suppress(FileNotFoundError):
+                target = checkpoint_folder(job_folder, step)
+                _publish(source, target, replace(position, step=step, validations=known))
+                yield step
     lowest = best(position.validations)
     for old in list_checkpoints(job_folder)[:-KEPT]:
         if lowest is None or old != checkpoint_folder(job_folder, lowest.step):
@@ -85,7 +107,9 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
 def publish_result(job_folder: Path, output: Path, step: int, engine: str) -> int:
     """The checkpoint of `step` where the job has it, else the engine's last word; returns how many numbers were
     trained. Raises TrainingFailed where they cannot be used."""
-    weights = load((output / WEIGHTS).read_bytes())
+    checkpoint = checkpoint_folder(job_folder, step)
+    source = checkpoint if checkpoint.exists() else output
+    weights = load((source / WEIGHTS).read_bytes())
     broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
     if broken:
         text = (
@@ -93,7 +117,7 @@ def publish_result(job_folder: Path, output: Path, step: int, engine: str) -> in
             "Set learning_rate lower."
         )
         raise TrainingFailed("loss_not_finite", text, "learning_rate")
-    if checkpoint_folder(job_folder, step).exists():
+    if source == checkpoint:
         save_checkpoint_as_result(job_folder, step)
     else:
         shutil.rmtree(job_folder / "adapter", ignore_errors=True)
@@ -110,11 +134,6 @@ def _publish(source: Path, target: Path, position: Position | None) -> None:
         shutil.copyfile(source / CONFIG, temporary / CONFIG)
         if position:
             replace_json(temporary / "checkpoint.json", asdict(position))
-
-
-def _newest(job_folder: Path) -> int:
-    complete = list_checkpoints(job_folder)
-    return int(complete[-1].name.removeprefix("step-")) if complete else 0
 
 
 def _is_json(path: Path) -> bool:

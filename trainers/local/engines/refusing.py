@@ -12,7 +12,8 @@ from trainers.local.spool import LoraSettings
 
 HONOURED = frozenset(
     {"engine", "n_epochs", "batch_size", "learning_rate", "lora_r", "lora_alpha", "lora_dropout"}
-    | {"target_modules", "max_length", "too_long"}
+    | {"target_modules", "max_length", "too_long", "quantization", "eval_steps", "patience"}
+    | {"max_seconds", "max_usd_micros", "usd_per_hour_micros"}
 )
 
 
@@ -33,7 +34,24 @@ def refusal(root: Path, settings: LoraSettings) -> Refused | None:
     there = installed(root, engine)
     if there is None:
         return Refused("engine_not_installed", _not_installed(engine))
-    return _changed(engine, there) or _beyond(engine, settings)
+    on_cpu = None if there.has_cuda else refusal_on_cpu(settings)
+    return (
+        _changed(engine, there)
+        or _without_bits(engine, there, settings)
+        or on_cpu
+        or _beyond(engine, settings)
+    )
+
+
+def refusal_on_cpu(settings: LoraSettings) -> Refused | None:
+    """unsloth says that it can't load 8 bits on a CPU, and loads all of them."""
+    if (settings.engine, settings.quantization) != ("unsloth", "int8"):
+        return None
+    text = (
+        "The engine unsloth loads a base in int8 on a GPU only, and there is none that it could use. Set quantization "
+        "to nf4, which it trains on a CPU too, or let the engine be builtin."
+    )
+    return Refused("engine_cannot", text, "quantization")
 
 
 def unknown_keys(engine: Engine, there: Installed, used: Mapping[str, frozenset[str]]) -> Refused | None:
@@ -49,6 +67,15 @@ def unknown_keys(engine: Engine, there: Installed, used: Mapping[str, frozenset[
 def key_refused(engine: Engine, there: Installed, key: str | None) -> Refused:
     """What the engine itself said no to."""
     return Refused("engine_config_changed", _keys_changed(engine, there, key or "a key of its config"))
+
+
+def not_quantized(engine: Engine, kind: str, said: str) -> Refused:
+    """What scripts/callback.py found."""
+    text = (
+        f"{engine.name} did not load the base in {kind}: {said}. Leave quantization out, or let the engine be "
+        "builtin."
+    )
+    return Refused("engine_cannot", text, "quantization")
 
 
 def _not_installed(engine: Engine) -> str:
@@ -75,6 +102,16 @@ def _keys_changed(engine: Engine, there: Installed, keys: str) -> str:
         f"here are for version {engine.version}. `finetune engines remove {engine.name}`, then "
         f"`finetune engines install {engine.name}` brings that one."
     )
+
+
+def _without_bits(engine: Engine, there: Installed, settings: LoraSettings) -> Refused | None:
+    if settings.quantization == "none" or "bitsandbytes" in there.versions:
+        return None
+    text = (
+        f"quantization '{settings.quantization}' by the engine {engine.name} needs the package bitsandbytes, which "
+        f"was not found beside it. `finetune engines install {engine.name}` adds it, or leave quantization out."
+    )
+    return Refused("quantization_unavailable", text, "quantization")
 
 
 def _beyond(engine: Engine, settings: LoraSettings) -> Refused | None:

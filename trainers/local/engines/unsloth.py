@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainers.local.engines.plan import OUTPUT, EnginePlan, Written
+from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, scripts, told_callback
 
-SCRIPT = Path(__file__).parent / "scripts" / "unsloth_train.py"
 ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from the hub to be counted
 
 
@@ -22,12 +21,11 @@ def write(plan: EnginePlan, env: Path) -> Written:
         "valid": plan.valid_file,
     }
     return Written(
-        files={
-            "config.json": json.dumps(config, indent=2) + "\n",
-            "train.py": SCRIPT.read_text(encoding="utf-8"),
-        },
+        files={"config.json": json.dumps(config, indent=2) + "\n", **scripts(train="unsloth_train")},
         commands=((str(env / "bin" / "python"), "train.py", "config.json"),),
-        environment=ENVIRONMENT | ({"UNSLOTH_FORCE_CPU": "1"} if plan.device == "cpu" else {}),
+        environment=ENVIRONMENT
+        | told_callback(plan)
+        | ({"UNSLOTH_FORCE_CPU": "1"} if plan.device == "cpu" else {}),
         keys={name: frozenset(config[name]) for name in ("model", "lora", "arguments")},  # type: ignore[arg-type]
     )
 
@@ -37,7 +35,8 @@ def _model(plan: EnginePlan) -> dict[str, Any]:
         "model_name": plan.base,
         "max_seq_length": plan.settings.max_length,
         "dtype": "bfloat16" if plan.is_bf16 else "float32",
-        "load_in_4bit": False,
+        "load_in_4bit": plan.settings.quantization == "nf4",
+        "load_in_8bit": plan.settings.quantization == "int8",
         "trust_remote_code": False,
     }
 

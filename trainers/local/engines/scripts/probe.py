@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 
@@ -44,6 +44,15 @@ def axolotl_keys() -> dict[str, list[str]]:
     return {"config": list(AxolotlInputConfig.model_fields)}
 
 
+def versions() -> dict[str, str]:
+    """Of the packages that a job's numbers depend on, those that are there."""
+    found = {}
+    for each in ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[each] = version(each)
+    return found
+
+
 def main(name: str) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         import torch
@@ -55,7 +64,7 @@ def main(name: str) -> None:
         }[name]()
     found = {
         "version": version(name),
-        "versions": {each: version(each) for each in ("torch", "transformers", "peft", "trl", "datasets")},
+        "versions": versions(),
         "has_cuda": torch.version.cuda is not None,
         "keys": keys,
     }

@@ -15,6 +15,7 @@ import unsloth  # first of all: it changes transformers and trl when it is impor
 
 # isort: split
 import torch
+from callback import JobCallback
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -45,7 +46,7 @@ def main(config: dict[str, Any]) -> None:
         train_dataset=rows(config["train"]),
         eval_dataset=rows(config["valid"]) if config["valid"] else None,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
-        callbacks=[Lines()],
+        callbacks=[Lines(), JobCallback()],
     )
     trainer.remove_callback(PrinterCallback)  # the same again, without the step
     trainer.train(resume_from_checkpoint=get_last_checkpoint(output))

@@ -1,0 +1,195 @@
+"""A job by another engine that ends before its last step: by a ceiling or for want of patience, and after a kill."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.engines.conftest import change
+from trainers.local.engines.catalog import LLAMAFACTORY
+from trainers.local.engines.driver import EngineCrashed, train_by
+from trainers.local.engines.limits import Times
+from trainers.local.spool import read_events, read_job, read_json, replace_json
+from trainers.local.training.failures import TrainingFailed
+
+FOREVER = 200  # epochs of 6 steps
+ENDLESS = {"n_epochs": FOREVER, "max_seconds": 14}
+
+
+def train(folder: Path) -> dict[str, Any]:
+    train_by(LLAMAFACTORY, folder, read_job(folder))
+    return done(folder)
+
+
+def done(folder: Path) -> dict[str, Any]:
+    found = read_json(folder / "DONE")
+    assert found is not None
+    return found
+
+
+def warnings(folder: Path) -> list[str]:
+    return [event["message"] for event in read_events(folder) if event["level"] == "warn"]
+
+
+def validated(folder: Path) -> list[int]:
+    with (folder / "results.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["valid_loss"]]
+
+
+def kill(folder: Path, *files: str) -> None:
+    """As a kill after the decision leaves it: without its end, and with an engine that could not be started."""
+    shutil.rmtree(folder / "adapter")
+    for name in ("DONE", *files):
+        (folder / name).unlink()
+
+
+def is_same_end(folder: Path, before: dict[str, Any]) -> bool:
+    names = ("step", "result_step", "trained_tokens", "trainable_parameters")
+    after = train(folder)
+    is_same = [after[name] for name in names] == [before[name] for name in names]
+    return is_same and after["stopped"].split(" Reached")[0] == before["stopped"].split(" Reached")[0]
+
+
+def test_a_ceiling_ends_the_engine_with_a_validated_checkpoint_and_a_kill_changes_nothing(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "slow")
+    change(job_folder, **ENDLESS)
+    ended = train(job_folder)
+    assert 0 < ended["step"] < 6 * FOREVER
+    stopped = f"Stopped at step {ended['step']}/1200: the ceiling of 14 s leaves no time for another step."
+    assert ended["stopped"].startswith(stopped)
+    assert ended["stopped"] in warnings(job_folder)
+    assert validated(job_folder)[-1] == ended["step"]
+    assert ended["result_step"] == ended["step"]  # its loss falls
+    assert (job_folder / "adapter" / "adapter_model.safetensors").exists()
+    kill(job_folder)
+    monkeypatch.setenv("STAND_IN", "key")
+    assert is_same_end(job_folder, ended)
+
+
+def test_an_engine_that_does_not_hear_is_ended_and_what_it_kept_is_the_result(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "deaf")
+    change(job_folder, **ENDLESS)
+    ended = train(job_folder)
+    assert ended["result_step"] == 6 < ended["step"] < 6 * FOREVER
+    assert "What was learnt after the checkpoint of step 6 is lost" in warnings(job_folder)
+
+
+def test_a_ceiling_before_the_first_checkpoint_is_a_sentence(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "loads")
+    change(job_folder, max_seconds=8)
+    with pytest.raises(TrainingFailed, match="loading the model and 0 steps took") as caught:
+        train(job_folder)
+    assert (caught.value.code, caught.value.param) == ("ceiling_reached", "max_seconds")
+    assert caught.value.message.startswith("The ceiling of 8 s was reached before the first checkpoint")
+
+
+def test_lost_patience_ends_the_engine_with_the_best_checkpoint(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "worse")
+    change(job_folder, n_epochs=FOREVER, patience=2)
+    ended = train(job_folder)
+    assert (ended["step"], ended["result_step"]) == (18, 6)
+    assert ended["stopped"].startswith(
+        "Stopped at step 18/1200: 2 validations in a row brought no lower loss."
+    )
+    assert validated(job_folder) == [6, 12, 18]
+
+
+def test_patience_that_lasts_to_the_end_stops_nothing(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "worse")
+    change(job_folder, patience=1)
+    ended = train(job_folder)
+    assert (ended["step"], ended["result_step"], ended["stopped"]) == (12, 6, None)
+
+
+def test_validations_come_as_often_as_asked_and_each_has_its_checkpoint(job_folder: Path) -> None:
+    change(job_folder, eval_steps=4)
+    train(job_folder)
+    assert validated(job_folder) == [4, 6, 8, 12]
+    kept = sorted(path.name for path in (job_folder / "checkpoints").iterdir())
+    assert kept == ["step-000006", "step-000008", "step-000012"]
+
+
+@pytest.mark.parametrize("lost", [(), ("engine/STOP",)])
+def test_a_kill_after_patience_was_lost_changes_nothing(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[str, ...]
+) -> None:
+    """Also one before the decision was written down, as all validations are."""
+    monkeypatch.setenv("STAND_IN", "worse")
+    change(job_folder, n_epochs=FOREVER, patience=2)
+    before = train(job_folder)
+    kill(job_folder, *lost)
+    monkeypatch.setenv("STAND_IN", "key")
+    assert is_same_end(job_folder, before)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "said"),
+    [
+        ({"max_seconds": 3600}, "the ceiling of 3,600 s"),
+        (
+            {"max_usd_micros": 2_000_000, "usd_per_hour_micros": 2_000_000},
+            "the ceiling of $2.00 at $2.00 an hour (3,600 s)",
+        ),
+    ],
+)
+def test_the_time_of_earlier_tries_counts_and_may_leave_none(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch, ceiling: dict[str, int], said: str
+) -> None:
+    monkeypatch.setenv("STAND_IN", "crash")
+    change(job_folder, n_epochs=FOREVER, **ceiling)
+    with pytest.raises(EngineCrashed):
+        train(job_folder)
+    progress = read_json(job_folder / "progress.json")
+    assert progress is not None
+    replace_json(job_folder / "progress.json", {**progress, "seconds": 3599.0})
+    monkeypatch.setenv("STAND_IN", "key")
+    ended = train(job_folder)
+    assert (ended["step"], ended["result_step"]) == (12, 12)
+    assert ended["stopped"].startswith(f"Stopped at step 12/1200: {said} leaves no time for another step.")
+
+
+def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "crash")
+    change(job_folder, n_epochs=FOREVER, max_seconds=3600)
+    with pytest.raises(EngineCrashed):
+        train(job_folder)
+    replace_json(job_folder / "engine" / "STOP", {"why": "ceiling"})
+    shutil.rmtree(job_folder / "checkpoints" / "step-000012")
+    shutil.rmtree(job_folder / "engine" / "output" / "checkpoint-12")
+    monkeypatch.setenv("STAND_IN", "key")
+    ended = train(job_folder)
+    assert (ended["step"], ended["result_step"]) == (12, 6)
+    assert "What was learnt after the checkpoint of step 6 is lost" in warnings(job_folder)
+
+
+def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> None:
+    times = Times(guess=0.5)
+    assert times.until_end(is_validated_next=False).needed_s == 0
+    for now in (100.0, 102.0, 105.0):
+        times.step(now)
+    assert times.until_end(is_validated_next=False).needed_s == 2 * 3 + 1.5
+    times.validation(109.0)
+    assert times.until_end(is_validated_next=False).needed_s == 2 * 3 + 4
+    assert times.until_end(is_validated_next=True).needed_s == 2 * 3 + 2 * 4
+
+
+def test_a_step_before_which_the_engine_loaded_says_nothing_of_the_next() -> None:
+    times = Times(guess=0.0)
+    times.step(90.0)
+    assert times.until_end(is_validated_next=False).needed_s == 0

@@ -1,0 +1,13 @@
+"""Runs inside axolotl's own environment, named in its config: hands our callback to its trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from axolotl.integrations.base import BasePlugin
+from callback import JobCallback
+
+
+class JobPlugin(BasePlugin):
+    def add_callbacks_pre_trainer(self, cfg: Any, model: Any) -> list[Any]:
+        return [JobCallback()]
