@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.local.families import gemma3, mistral3
+from tests.local.families import FAMILIES, gemma3, make_family, mistral3
 from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.driver import write
 from trainers.local.engines.installing import pins
@@ -227,18 +227,20 @@ def test_rows_end_with_their_last_answer_and_say_what_is_learnt(tmp_path: Path) 
 
 def test_all_linear_is_every_linear_layer_but_the_output(tiny_model_dir: Path) -> None:
     names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-    assert target_names(tiny_model_dir, "all-linear", "axolotl") == names
+    assert target_names(tiny_model_dir, LoraSettings(engine="axolotl")) == names
 
 
 def test_a_module_that_is_not_there_is_a_sentence(tiny_model_dir: Path) -> None:
-    assert target_names(tiny_model_dir, "self_attn.q_proj,v_proj", "axolotl") == (
+    assert target_names(
+        tiny_model_dir, LoraSettings(engine="axolotl", target_modules="self_attn.q_proj,v_proj")
+    ) == (
         "self_attn.q_proj",
         "v_proj",
     )
     with pytest.raises(
         TrainingFailed, match=r"no linear layer 'w_pack'.*all-linear, or to some of down_proj"
     ):
-        target_names(tiny_model_dir, "q_proj,w_pack", "axolotl")
+        target_names(tiny_model_dir, LoraSettings(engine="axolotl", target_modules="q_proj,w_pack"))
 
 
 @pytest.mark.parametrize("family", [gemma3, mistral3])
@@ -248,7 +250,7 @@ def test_a_base_that_also_sees_is_for_our_own_engine(family: Callable[[], Any], 
     with pytest.raises(
         TrainingFailed, match=r"axolotl cannot train this: the base's model also sees"
     ) as caught:
-        target_names(tmp_path, "all-linear", "axolotl")
+        target_names(tmp_path, LoraSettings(engine="axolotl"))
     assert (caught.value.code, caught.value.param) == ("engine_cannot", "model")
 
 
@@ -261,7 +263,7 @@ def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: 
         json.dumps({**config, "quantization_config": {"quant_method": "gptq"}})
     )
     with pytest.raises(TrainingFailed, match="weights are stored in the format gptq"):
-        target_names(tmp_path, "all-linear", "unsloth")
+        target_names(tmp_path, LoraSettings(engine="unsloth"))
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
@@ -273,3 +275,13 @@ def test_an_engines_versions_are_pinned_and_pytorch_is_not(name: str) -> None:
     assert "bitsandbytes" in packages
     assert {"transformers", "peft", "trl"} <= set(packages)
     assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)
+
+
+def test_experts_in_4_bits_are_the_builtin_engines_alone(tmp_path: Path) -> None:
+    """Others leave them in full, and the adapter would be asked over packed ones."""
+    base = make_family(tmp_path / "mixtral", FAMILIES["mixtral"])
+    with pytest.raises(TrainingFailed) as caught:
+        target_names(base, LoraSettings(engine="unsloth", quantization="nf4"))
+    assert (caught.value.code, caught.value.param) == ("engine_cannot", "quantization")
+    assert "experts would stay in full" in caught.value.message
+    assert "q_proj" in target_names(base, LoraSettings(engine="unsloth", quantization="int8"))

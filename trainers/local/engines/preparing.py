@@ -41,7 +41,7 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
     """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
     base = fetch(job.base, journal.say)
     remember_base(home.parent, base, job.base_name)
-    targets = target_names(base, job.settings.target_modules, job.settings.engine)
+    targets = target_names(base, job.settings)
     tokenizer = load_tokenizer(str(base))
     training = _rows(job.training_file, tokenizer, job, home, "train")
     _tell("Training", training, journal)

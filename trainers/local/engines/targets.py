@@ -9,15 +9,17 @@ from pathlib import Path
 
 import torch
 
+from trainers.local.spool import LoraSettings
 from trainers.local.training.base import load_config
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.families import choose_class, sees_too
 from trainers.local.training.quantization import stored_method
-from trainers.local.training.targets import find_targets
+from trainers.local.training.targets import find_targets, fused_experts
 
 
-def target_names(base: Path, wanted: str, engine: str) -> tuple[str, ...]:
-    """`wanted`: 'all-linear' or names separated by commas. Raises TrainingFailed."""
+def target_names(base: Path, settings: LoraSettings) -> tuple[str, ...]:
+    """What `settings.target_modules` mean to its engine. Raises TrainingFailed."""
+    engine, wanted = settings.engine, settings.target_modules
     config = load_config(str(base))
     stored = stored_method(config)
     if stored is not None:
@@ -27,6 +29,9 @@ def target_names(base: Path, wanted: str, engine: str) -> tuple[str, ...]:
         model = choice.model_class(choice.config)
     if choice.config is not config or sees_too(model):
         raise _builtin_only("model also sees, and only its text part would be trained", engine, "model")
+    if settings.quantization == "nf4" and fused_experts(model):
+        why = "experts would stay in full, and our server answers with packed ones"
+        raise _builtin_only(why, engine, "quantization")
     targets = find_targets(model, wanted)
     if targets.parameters or isinstance(targets.modules, str):
         raise _builtin_only(f"{targets.parameters[0]} is no linear layer", engine, "target_modules")
