@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora.layer import LoraLayer
 
 from tests.local.families import FAMILIES, make_family
 from trainers.local.spool import LoraSettings, Quantization
-from trainers.local.training.base import add_lora, load_model, recompute_activations, without_lora
+from trainers.local.training.base import add_lora, load_model, recompute_activations, take_lora_off
 
 EXPERTS = "experts.down_proj,experts.gate_up_proj,q_proj"
 IDS = torch.tensor([[1, 5, 9, 13]])
@@ -41,10 +43,33 @@ def test_the_base_is_as_it_was_after_an_arm(
                 if parameter.requires_grad:
                     parameter.add_(1.0)
         assert not torch.equal(said(model), before)
-        base = without_lora(model)
+        take_lora_off(base)
         assert [name for name, _ in base.named_parameters()] == names
         assert not base.is_activation_checkpointing
         assert torch.equal(said(base), before)
+
+
+def test_the_base_is_as_it_was_where_memory_ended_while_an_arm_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some layers have matrices by then, and the others don't."""
+    base = load_model(str(make_family(tmp_path, FAMILIES["llama-3"])), torch.device("cpu"), torch.float32)
+    before, made = said(base), []
+    reset = LoraLayer.reset_lora_parameters
+
+    def limited(self: LoraLayer, *more: Any) -> None:
+        made.append(self)
+        if len(made) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        reset(self, *more)
+
+    monkeypatch.setattr(LoraLayer, "reset_lora_parameters", limited)
+    with pytest.raises(torch.OutOfMemoryError):
+        add_lora(base, LoraSettings())
+    assert any("lora_A" in name for name, _ in base.named_parameters())
+    take_lora_off(base)
+    assert not any("lora" in name or "base_layer" in name for name, _ in base.named_parameters())
+    assert torch.equal(said(base), before)
 
 
 def said(model: torch.nn.Module) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -164,12 +165,17 @@ def recompute_activations(model: PeftModel) -> bool:
     return True
 
 
-def without_lora(model: PeftModel) -> Any:
-    """The base as it was before add_lora and recompute_activations; `model` is no more."""
-    base: Any = model.unload()
+def take_lora_off(base: Any) -> None:
+    """As it was before add_lora and recompute_activations, also where add_lora broke off in between: peft puts its
+    layers into the base itself, one after the other."""
+    layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, layer in layers.items():
+        if not any(name.startswith(f"{outer}.") for outer in layers):  # one for each weight of fused experts
+            base.set_submodule(name, layer.get_base_layer())
+    if hasattr(base, "peft_config"):
+        del base.peft_config
     if base.supports_gradient_checkpointing:
         base.activation_checkpointing_disable()
-    return base
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from trainers.local.training.arms import (
     put_out,
     standing_of,
 )
-from trainers.local.training.base import without_lora
+from trainers.local.training.base import take_lora_off
 from trainers.local.training.checkpoints import (
     WEIGHTS,
     list_checkpoints,
@@ -115,7 +115,7 @@ def compete(sweep: Sweep) -> None:
 
 def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
     """To the end of its rung, or out. The base is as before when it returns."""
-    journal, course, is_done = journal_of_arm(sweep, arm), None, False
+    journal, is_done = journal_of_arm(sweep, arm), False
     try:
         course = begin(arm.folder, arm.job, sweep.ground, journal, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, journal.seconds_known)
@@ -137,8 +137,7 @@ def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
         return None
     finally:
         journal.end(is_done=is_done)
-        if course is not None:
-            sweep.ground.base = without_lora(course.trainee.model)
+        take_lora_off(sweep.ground.base)
 
 
 def journal_of_arm(sweep: Sweep, arm: Arm) -> Journal:
