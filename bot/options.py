@@ -12,7 +12,7 @@ from bot.decisions.amounts import Misread, parse_volume
 from bot.decisions.sweeping import read_sweep, written
 from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind, task_kind
 from bot.decisions.worth import question
-from bot.decisions.worth.question import Figure, Question
+from bot.decisions.worth.question import QUANTIZATIONS, Figure, Question
 from trainers.measuring.values import RungName
 
 ASKED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
@@ -98,14 +98,17 @@ def read_figures(options: Options) -> Question | Answer:
     sweep = read_sweep(options.text("sweep") or "") if options.text("sweep") else ()
     if isinstance(sweep, Misread):
         return Answer(f"`sweep=`: {plain(sweep.sentence)}", "sweep")
-    return replace(Question(sweep=sweep), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
+    kept = read_quantization(options.text("quantization"))
+    if isinstance(kept, Answer):
+        return kept
+    return replace(Question(sweep=sweep, quantization=kept), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
 
 
 def typed(question: Question) -> str:
     """The options that `read_options` and `read_figures` read as this question again."""
     said = asdict(question)
     fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
-    fields |= {"patience": "patience", "engine": "engine"}
+    fields |= {"patience": "patience", "engine": "engine", "quantization": "quantization"}
     fields |= {key: field for key, (field, _) in FIGURES.items()}
     words = [f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None]
     return " ".join([*words, *([f"sweep={written(question.sweep)}"] if question.sweep else [])])
@@ -122,6 +125,15 @@ def read_engine(text: str | None) -> str | Answer | None:
     return Answer(
         f"There is no engine `{shown(text)}`.{did_you_mean(text.lower(), ENGINES)} There are {there}.",
         "engine",
+    )
+
+
+def read_quantization(text: str | None) -> str | Answer | None:
+    if text is None or text.lower() in QUANTIZATIONS:
+        return text.lower() if text else None
+    return Answer(
+        f"`quantization={shown(text)}` should be `nf4` (QLoRA: the base in 4 bits), `int8` or `none`.",
+        "quantization",
     )
 
 

@@ -15,9 +15,10 @@ USAGE: Mapping[str, str] = {
     "knowledge": "/finetune knowledge DATASET",
     "prices": "/finetune prices [gpt-4o-mini]",
     "estimate": "/finetune estimate DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
-    " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style sweep=lora_r:8,16]",
+    " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
+    " sweep=lora_r:8,16]",
     "start": "/finetune start DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2"
-    " engine=unsloth sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
+    " engine=unsloth quantization=nf4 sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
     "status": "/finetune status [RUN]",
     "runs": "/finetune runs",
     "pause": "/finetune pause RUN",
@@ -36,6 +37,16 @@ USAGE: Mapping[str, str] = {
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("models", "rungs", "judge", "bar", "task", "prompt"),
     "curve": ("target", "predict", "label_usd"),
-    "estimate": ("current", "volume", "target", *FIGURES, "sweep", "bar", "task"),
-    "start": ("current", "volume", "target", "epochs", "patience", "engine", "sweep", *FIGURES),
+    "estimate": ("current", "volume", "target", *FIGURES, "quantization", "sweep", "bar", "task"),
+    "start": (
+        "current",
+        "volume",
+        "target",
+        "epochs",
+        "patience",
+        "engine",
+        "quantization",
+        "sweep",
+        *FIGURES,
+    ),
 }

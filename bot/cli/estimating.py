@@ -11,6 +11,7 @@ import click
 
 from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
 from bot.cli.figures import figures
+from bot.decisions.worth.question import QUANTIZATIONS
 
 BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alternatives."
 
@@ -25,6 +26,7 @@ BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alte
 @click.option("--bar", help="The share right that is good enough, like 90%; the baseline's where not said.")
 @click.option("--task", help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--sweep", help="Values to choose between, like 'lora_r:8,16;learning_rate:0.0005,0.001'.")
+@click.option("--quantization", type=click.Choice(QUANTIZATIONS), help="Bits of the base: nf4 is QLoRA.")
 @figures
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")

@@ -148,12 +148,21 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
 
 
 def _model(plan: Plan) -> str:
-    """And the arms of a sweep: a section has no room for a field of its own."""
-    model = f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}"
+    """And how it is trained, where not as usual: a section has no room for a field of its own."""
+    model = f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}{_otherwise(plan)}"
     swept = plan.swept
     if swept is None:
         return model
     return f"{model}. Sweep: {escape(in_words(swept.sweep))}: {swept.arms} arms, at most {swept.steps:,} steps in all"
+
+
+def _otherwise(plan: Plan) -> str:
+    """Than by our own engine over the base in full."""
+    chosen = dict(plan.hyperparameters)
+    said = [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
+    if chosen.get("quantization", "none") != "none":
+        said.append(f"the base in {chosen['quantization']}")
+    return escape("".join(f", {one}" for one in said))
 
 
 def _rows(plan: Plan) -> str:

@@ -73,8 +73,9 @@ def _hyperparameters(
         defaults=target.row.defaults,
     )
     single = sweeping.without_swept(dict(chosen), question.sweep, target.row.defaults)
-    engine = {"engine": question.engine} if question.engine else {}
-    return tuple(sorted(sent_hyperparameters(provider, single | engine).items()))
+    ways = {"engine": question.engine, "quantization": question.quantization}
+    asked = {name: value for name, value in ways.items() if value}
+    return tuple(sorted(sent_hyperparameters(provider, single | asked).items()))
 
 
 def _on_the_machine(

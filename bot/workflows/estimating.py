@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
+from importlib.util import find_spec
 
 from bot.decisions import sweeping
 from bot.decisions.amounts import HOURS_PER_MONTH
@@ -151,7 +152,27 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     if isinstance(target, Refusal):
         return target
     unswept = sweeping.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
-    return Refusal(unswept, "sweep") if unswept else target
+    if unswept:
+        return Refusal(unswept, "sweep")
+    return _not_in_bits(question.quantization, target) or target
+
+
+def _not_in_bits(quantization: str | None, target: Target) -> Refusal | None:
+    """A trainer on another machine says so itself when the job is created."""
+    row = target.row
+    if quantization and not row.provider.can("extra_hyperparameters"):
+        return Refusal(
+            f"{row.title} trains by its own means: leave `quantization=` out, or choose a model of our trainer.",
+            "quantization",
+        )
+    is_packed = quantization not in (None, "none")
+    if is_packed and row.is_started_by_us and find_spec("bitsandbytes") is None:
+        return Refusal(
+            f"`quantization={quantization}` needs the package bitsandbytes beside our trainer: whoever runs the bot "
+            "installs it with `pip install 'finetune-bot[quantized]'`. Or leave it out.",
+            "quantization",
+        )
+    return None
 
 
 def _sums(

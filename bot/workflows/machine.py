@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -25,7 +25,7 @@ from trainers.sizing.configs import Unsized
 from trainers.sizing.fitting import Fit, fit
 from trainers.sizing.halving import at_most, rungs
 from trainers.sizing.machines import this_machine
-from trainers.sizing.memory import Work, loaded_parameters, trainable_parameters
+from trainers.sizing.memory import Method, Work, loaded_parameters, trainable_parameters
 from trainers.sizing.timing import (
     FILE,
     Calibration,
@@ -41,6 +41,7 @@ from trainers.tokens import O200K
 from trainers.types import Hyperparameter
 
 MAX_LENGTH = 1024  # our own trainer's, where a plan says nothing else
+METHODS: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
 IN_TURN = 7  # tokens that a chat template puts around the instructions
 LEAST, MOST = (
     Decimal("0.8"),
@@ -82,11 +83,20 @@ def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], s
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
     rank = _whole(chosen, "lora_r", Work.rank)
-    work = Work("lora", max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+    method = METHODS[chosen.get("quantization", "none")]
+    work = Work(method, max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
     found = fit(base.architecture, work, this_machine())
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
-    return Room(f"{_memory(found)}; {sizes}", _warning(found))
+    return Room(f"{_memory(found)}; {sizes}", _warning(found, _in_4_bits(base, work)))
+
+
+def _in_4_bits(base: Base, work: Work) -> str:
+    """A cure, where it is one and isn't taken yet."""
+    packed = fit(base.architecture, replace(work, method="qlora"), this_machine())
+    if work.method == "qlora" or packed.standing != "fits":
+        return ""
+    return f" With `quantization=nf4` it takes about {packed.needed / 1e9:.1f} GB, which fits."
 
 
 def room_for_pairs(base: Base, pairs: PairsReport) -> Room:
@@ -126,12 +136,14 @@ def time_for(
     chosen: Mapping[str, Hyperparameter],
     sweep: Sweep = (),
 ) -> Timed | None:
-    """`tokens` of one epoch by the model's own tokenizer. None where this machine's speed was not measured.
+    """`tokens` of one epoch by the model's own tokenizer. None where this machine's speed was not measured, as with a
+    base in 4 or 8 bits.
 
     Of a sweep all arms together, in the rungs of sizing/halving.py, each rung's validations included.
     """
     machine = _calibration(settings)
-    if machine is None or not report.n_train:
+    is_quantised = chosen.get("quantization", "none") != "none"
+    if machine is None or not report.n_train or is_quantised:
         return None
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
     rows = [_rows(report, tokens / report.n_train, arm) for arm in arms]
@@ -184,13 +196,13 @@ def _memory(found: Fit) -> str:
     return f"may just fit, {about}" if found.standing == "tight" else f"does not fit, {about}"
 
 
-def _warning(found: Fit) -> str | None:
+def _warning(found: Fit, cure: str = "") -> str | None:
     if found.standing == "fits":
         return None
     may = "may not be enough" if found.standing == "tight" else "is not enough"
     return (
         f"The memory of {found.machine.name} {may}: the training takes about {found.needed / 1e9:.1f} GB. "
-        "`finetune plan-memory` in a terminal says what would fit."
+        f"`finetune plan-memory` in a terminal says what would fit.{cure}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import Predicted, canonical_json, plan_from_json
+from bot.results import Refusal
 from bot.settings import Settings, load_settings
 from bot.terminal import checking
 from bot.views import plans
+from bot.workflows import estimating, machine
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from bot.workflows.plans import _warnings
 from tests.trainers.test_sizing_timing import MACHINE
 from tests.views import made
 from trainers.dataset import Report
+from trainers.sizing.machines import read_gpu
 from trainers.sizing.timing import FILE
 
 TICKETS = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
@@ -35,8 +39,10 @@ def settings(folder: Path, model: str = "HuggingFaceTB/SmolLM2-135M-Instruct") -
     return load_settings({}, file, need_slack=False)
 
 
-def estimated(settings: Settings, report: Report, target: str | None = None) -> Estimated:
-    question = Question(current="gpt-4o", volume=10_000_000, target=target)
+def estimated(
+    settings: Settings, report: Report, target: str | None = None, quantization: str | None = None
+) -> Estimated:
+    question = Question(current="gpt-4o", volume=10_000_000, target=target, quantization=quantization)
     found = make_estimate(settings, "tickets", report, question, date(2026, 11, 25))
     assert isinstance(found, Estimated)
     return found
@@ -60,6 +66,39 @@ def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, repo
     assert found.memory.startswith("does not fit, about ")
     (warning,) = _warnings(found)
     assert "is not enough: the training takes about " in warning
+
+
+def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("16"))
+    small = settings(tmp_path, MISTRAL)
+    (warning,) = _warnings(estimated(small, report))
+    said = re.search(r"With `quantization=nf4` it takes about ([0-9.]+) GB, which fits\.$", warning)
+    assert said is not None, warning
+    packed = estimated(small, report, quantization="nf4")
+    assert packed.memory is not None
+    assert packed.memory.startswith(f"fits, about {said[1]} of 16 GB")
+    assert ("quantization", "nf4") in packed.hyperparameters
+    assert _warnings(packed) == ()
+
+
+def test_a_measured_speed_is_not_that_of_4_bits(tmp_path: Path, report: Report) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
+    assert "From a speed measured on another machine" in why(
+        estimated(settings(tmp_path), report, quantization="nf4")
+    )
+
+
+def test_bits_without_their_package_are_a_sentence(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimating, "find_spec", lambda name: None)
+    question = Question(target="ours", quantization="int8")
+    found = make_estimate(settings(tmp_path), "tickets", report, question, date(2026, 11, 25))
+    assert isinstance(found, Refusal)
+    assert found.text.startswith("`quantization=int8` needs the package bitsandbytes beside our trainer")
 
 
 def test_a_measured_speed_sets_the_minutes_and_is_named_among_the_assumptions(
@@ -92,6 +131,14 @@ def test_the_plan_card_has_memory_beside_the_time() -> None:
     plan = replace(made.plan(), predicted=Predicted("volume=10M", memory="fits, about 0.6 of 25 GB"))
     assert "Memory: fits, about 0.6 of 25 GB" in plans._takes(plan)
     assert plan_from_json(canonical_json(plan)) == plan
+
+
+def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usual() -> None:
+    usual = made.plan()
+    other = replace(usual, hyperparameters=(("engine", "unsloth"), ("n_epochs", 2), ("quantization", "nf4")))
+    plain = replace(usual, hyperparameters=(("engine", "builtin"), ("n_epochs", 2), ("quantization", "none")))
+    assert plans._model(other) == f"{plans._model(usual)}, trained by unsloth, the base in nf4"
+    assert plans._model(plain) == plans._model(usual)
 
 
 def test_a_plan_from_before_keeps_its_hash() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.commands import Estimate, Start
-from bot.decisions.worth.question import Figure, Question
+from bot.decisions.worth.question import QUANTIZATIONS, Figure, Question
 from bot.options import ENGINES, FIGURES, typed
 from bot.parsing import Answer, parse
 from trainers.sweeps import Sweep
@@ -30,6 +30,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
     target=st.none() | NAME,
     epochs=st.none() | st.integers(1, 50),
     engine=st.none() | st.sampled_from(ENGINES),
+    quantization=st.none() | st.sampled_from(QUANTIZATIONS),
     figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.values()}),
     sweep=st.just(()) | st.tuples(st.just("learning_rate"), RATES).map(lambda one: (one,)),
 )
@@ -39,10 +40,12 @@ def test_what_is_written_down_is_the_same_question(
     target: str | None,
     epochs: int | None,
     engine: str | None,
+    quantization: str | None,
     figures: dict[str, Decimal | int | None],
     sweep: Sweep,
 ) -> None:
-    asked = Question(current, volume, target, epochs, **figures, engine=engine, sweep=sweep)  # type: ignore[arg-type]
+    said = {"engine": engine, "quantization": quantization, "sweep": sweep, **figures}
+    asked = Question(current, volume, target, epochs, **said)  # type: ignore[arg-type]
     command = parse(f"start tickets {typed(asked)}")
     assert isinstance(command, Start), command
     assert command.question == asked

@@ -72,6 +72,14 @@ TEN_MILLION = 10_000_000
             "start tickets target=local/tiny engine=Unsloth",
             Start("tickets", None, None, "local/tiny", None, engine="unsloth"),
         ),
+        (
+            "start tickets target=local/tiny quantization=NF4",
+            Start("tickets", None, None, "local/tiny", None, Question(quantization="nf4")),
+        ),
+        (
+            "estimate tickets quantization=int8",
+            Estimate("tickets", None, None, None, Question(quantization="int8")),
+        ),
         ("status", Status(None)),
         ("status 7", Status(7)),
         ("status m3", ShowMeasurement(3)),
@@ -174,6 +182,7 @@ def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
         ("start tickets epochs=51", "from 1 to 50"),
         ("start tickets epochs=1.5", "from 1 to 50"),
         ("start tickets epochs=²", "from 1 to 50"),
+        ("start tickets quantization=4bit", "should be `nf4` (QLoRA: the base in 4 bits), `int8` or `none`."),
         ("start tickets engine=unslot", "There is no engine `unslot`. Did you mean `unsloth`?"),
         ("estimate tickets engine=unsloth", "`estimate` has no `engine=`."),
         ("status soon", "`soon` is not the number of a run."),
@@ -223,6 +232,7 @@ PLACES = [
     "estimate a volume={}",
     "start a epochs={}",
     "start a engine={}",
+    "start a quantization={}",
     "status {}",
     "cancel {}",
 ]

@@ -211,6 +211,20 @@ def test_an_engine_is_part_of_the_plan_that_is_approved(world: World) -> None:
     assert ["engine", "unsloth"] in json.loads(run.plan)["hyperparameters"]
 
 
+def test_the_bits_of_the_base_are_part_of_the_plan_that_is_approved(world: World) -> None:
+    world.abilities = '"metadata", "metadata_filter", "method", "suffix", "extra_hyperparameters"'
+    world.restart()
+    plan = json.loads(world.start(f"{START} engine=unsloth quantization=nf4").plan)
+    assert ["quantization", "nf4"] in plan["hyperparameters"]
+    assert "quantization=nf4" in plan["predicted"]["asked"]
+
+
+def test_bits_are_refused_for_a_service_that_trains_by_its_own_means(world: World) -> None:
+    world.seed_dataset()
+    assert "trains by its own means: leave `quantization=` out" in world.type(f"{START} quantization=nf4")
+    assert world.jobs() == 0
+
+
 def test_another_engine_can_stop_early(world: World) -> None:
     world.abilities = (
         '"metadata", "metadata_filter", "method", "suffix", "extra_hyperparameters", "early_stopping"'

@@ -9,6 +9,8 @@ from decimal import Decimal
 from bot.decisions.amounts import Misread
 from trainers.sweeps import Sweep
 
+QUANTIZATIONS = ("none", "nf4", "int8")  # of our own trainer
+
 
 @dataclass(frozen=True)
 class Question:
@@ -19,8 +21,9 @@ class Question:
     or paid by use with `serving_speed` tokens a second while busy, `utilisation` (0 to 1) of its time;
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
     `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
-    validations without improvement; `engine`: which of our trainer's is to train; `sweep`: hyperparameters with
-    several values each, every combination an arm of one training.
+    validations without improvement; `engine`: which of our trainer's is to train; `quantization`: the bits in
+    which it keeps the base, nf4 for QLoRA; `sweep`: hyperparameters with several values each, every combination an arm
+    of one training.
     """
 
     current: str | None = None
@@ -42,6 +45,7 @@ class Question:
     runs: int | None = None
     patience: int | None = None
     engine: str | None = None
+    quantization: str | None = None
     sweep: Sweep = ()
 
 
