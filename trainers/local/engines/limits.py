@@ -14,6 +14,7 @@ from trainers.local.training.course import Pace, Stop, Validation, has_lost_pati
 
 STOP = "STOP"  # read by scripts/callback.py
 RECENT = 10
+SAVING_S = 2.0  # for a checkpoint, and for reading that it is there
 
 
 @dataclass
@@ -40,12 +41,12 @@ class Times:
             self._told_at = now
 
     def until_end(self, *, is_validated_next: bool) -> Pace:
-        """Of the step that the engine is at by now, one more, and the validation at the end. Of a validation between
-        them, too."""
+        """Of the step that the engine is at by now, one more, the validation at the end and its checkpoint. Of a
+        validation between them, too."""
         step_s = max(self.steps_s, default=0.0)
         guess_s = self.guess * step_s
         between_s = (guess_s if self.validation_s is None else self.validation_s) * is_validated_next
-        return Pace(2 * step_s + between_s, self.validation_s, guess_s)
+        return Pace(2 * step_s + between_s + SAVING_S, self.validation_s, guess_s)
 
 
 def decided(home: Path, validations: Sequence[Validation], patience: int | None) -> Stop | None:
