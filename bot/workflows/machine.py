@@ -83,12 +83,16 @@ def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], s
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
     rank = _whole(chosen, "lora_r", Work.rank)
-    method = METHODS[chosen.get("quantization", "none")]
-    work = Work(method, max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+    work = Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
     found = fit(base.architecture, work, this_machine())
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     return Room(f"{_memory(found)}; {sizes}", _warning(found, _in_4_bits(base, work)))
+
+
+def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
+    """A provider's defaults in finetune.toml may leave it to the trainer ("auto"), which takes the base in full."""
+    return METHODS.get(chosen.get("quantization", "none"), "lora")
 
 
 def _in_4_bits(base: Base, work: Work) -> str:
@@ -142,8 +146,7 @@ def time_for(
     Of a sweep all arms together, in the rungs of sizing/halving.py, each rung's validations included.
     """
     machine = _calibration(settings)
-    is_quantised = chosen.get("quantization", "none") != "none"
-    if machine is None or not report.n_train or is_quantised:
+    if machine is None or not report.n_train or _method(chosen) != "lora":
         return None
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
     rows = [_rows(report, tokens / report.n_train, arm) for arm in arms]

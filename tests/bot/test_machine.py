@@ -20,6 +20,7 @@ from bot.workflows.estimating import Estimated, Question, make_estimate
 from bot.workflows.plans import _warnings
 from tests.trainers.test_sizing_timing import MACHINE
 from tests.views import made
+from trainers.bases import Base, find_base
 from trainers.dataset import Report
 from trainers.sizing.machines import read_gpu
 from trainers.sizing.timing import FILE
@@ -81,6 +82,13 @@ def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
     assert packed.memory.startswith(f"fits, about {said[1]} of 16 GB")
     assert ("quantization", "nf4") in packed.hyperparameters
     assert _warnings(packed) == ()
+
+
+def test_bits_that_are_left_to_the_trainer_are_those_of_the_base(tmp_path: Path, report: Report) -> None:
+    base = find_base("smollm2-135m", ask_the_hub=False)
+    assert isinstance(base, Base)
+    assert machine.room_for(base, report, {"quantization": "auto"}) == machine.room_for(base, report, {})
+    assert machine.room_for(base, report, {"quantization": "nf4"}) != machine.room_for(base, report, {})
 
 
 def test_a_measured_speed_is_not_that_of_4_bits(tmp_path: Path, report: Report) -> None:

@@ -3,7 +3,7 @@
 A pass over one token and a pass over a few take about as long, since both move all weights. So the guessed tokens are
 read in the pass that the newest token needs anyway, and those that the model would have said itself are kept:
 speculative decoding (Leviathan et al. 2023), with a memory in the place of the smaller model. A label is said in two
-passes, however many tokens it has. Answers are the same with and without. Pure.
+passes, however many tokens it has. Answers are the same with and without, but for rounding below float32. Pure.
 """
 
 from __future__ import annotations
