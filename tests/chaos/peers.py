@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,8 @@ class _StormyFaults(slack_faults.Faults):
         super().__init__()
         self._weather = weather
 
-    def next_for(self, method: str) -> slack_faults.Fault | None:
-        found = super().next_for(method)
+    def next_for(self, method: str, args: Mapping[str, Any]) -> slack_faults.Fault | None:
+        found = super().next_for(method, args)
         if found or method == "auth.test":
             return found
         fault = self._weather.of_slack(method)

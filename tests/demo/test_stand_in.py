@@ -436,6 +436,17 @@ def test_a_standing_fault_lasts_until_it_is_healed(slack: StandIn, client: WebCl
     assert client.auth_test()["ok"]
 
 
+def test_a_fault_sticks_to_a_message_or_to_a_channel(slack: StandIn, client: WebClient) -> None:
+    slack.fail("chat.postMessage", refused("internal_error"), times=None, text="cursed")
+    slack.fail("*", refused("is_archived"), times=None, channel=slack.dm(ANA.id))
+    for _ in range(2):
+        with pytest.raises(SlackApiError, match="internal_error"):
+            client.chat_postMessage(channel=TICKETS.id, text="The cursed one")
+        with pytest.raises(SlackApiError, match="is_archived"):
+            client.chat_postMessage(channel=slack.dm(ANA.id), text="Another")
+        assert client.chat_postMessage(channel=TICKETS.id, text="Another")["ok"]
+
+
 def test_an_edit_can_lose_its_message(slack: StandIn, client: WebClient) -> None:
     ts = client.chat_postMessage(channel=TICKETS.id, text="x")["ts"]
     slack.fail("chat.update", refused("message_not_found"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,27 +55,47 @@ def cut_off() -> Fault:
     return Fault(cut=True)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """Which calls a fault is for: those of a `method` ('*': any), in a `channel`, with `text` in what was sent.
+
+    `text` may be a message's words, a file's name or a person's id: such a message fails each time it is tried.
+    """
+
+    method: str
+    channel: str | None = None
+    text: str | None = None
+
+    def fits(self, method: str, args: Mapping[str, Any]) -> bool:
+        return (
+            self.method in (method, "*")
+            and self.channel in (None, args.get("channel"), args.get("channel_id"))
+            and (self.text is None or self.text in json.dumps(dict(args), ensure_ascii=False))
+        )
+
+
 @dataclass
 class Faults:
     """Not locked: the owner deals under its own lock."""
 
-    _queue: list[tuple[str, Fault]] = field(default_factory=list)
-    _standing: dict[str, Fault] = field(default_factory=dict)
+    _queue: list[tuple[Aim, Fault]] = field(default_factory=list)
+    _standing: dict[Aim, Fault] = field(default_factory=dict)
 
-    def add(self, method: str, fault: Fault, times: int | None) -> None:
+    def add(self, aim: Aim, fault: Fault, times: int | None) -> None:
         if times is None:
-            self._standing[method] = fault
+            self._standing[aim] = fault
         else:
-            self._queue.extend([(method, fault)] * times)
+            self._queue.extend([(aim, fault)] * times)
 
     def clear(self) -> None:
         self._queue.clear()
         self._standing.clear()
 
-    def next_for(self, method: str) -> Fault | None:
-        """The oldest that fits; '*' fits every method."""
-        for index, (name, fault) in enumerate(self._queue):
-            if name in (method, "*"):
+    def next_for(self, method: str, args: Mapping[str, Any]) -> Fault | None:
+        """The oldest that fits, those for a number of calls first; '*' comes after the method's own name."""
+        for index, (aim, fault) in enumerate(self._queue):
+            if aim.fits(method, args):
                 del self._queue[index]
                 return fault
-        return self._standing.get(method) or self._standing.get("*")
+        standing = sorted(self._standing.items(), key=lambda item: item[0].method == "*")
+        return next((fault for aim, fault in standing if aim.fits(method, args)), None)

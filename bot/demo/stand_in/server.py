@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     def _api(self, method: str, body: bytes) -> None:
         args = self._args(body)
         with self.server.state.lock:
-            fault = self.server.faults.next_for(method)
+            fault = self.server.faults.next_for(method, args)
         if fault:
             time.sleep(fault.wait)
         if fault and fault.answers and not fault.after_work:
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _download(self, path: str) -> None:
         with self.server.state.lock:
-            fault = self.server.faults.next_for("download")
+            fault = self.server.faults.next_for("download", {"path": path})
         if fault:
             time.sleep(fault.wait)
         if fault and fault.answers:

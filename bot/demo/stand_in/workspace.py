@@ -11,7 +11,7 @@ from bot.demo.cast import ANA, BEN, BOT, TICKETS
 from bot.demo.forms import fill_in
 from bot.demo.stand_in import chat, files, payloads, views
 from bot.demo.stand_in.delivery import Courier, Delivery
-from bot.demo.stand_in.faults import Fault, Faults
+from bot.demo.stand_in.faults import Aim, Fault, Faults
 from bot.demo.stand_in.server import SlackServer
 from bot.demo.stand_in.state import ALL_SCOPES, Call, Json, State, Stored
 from bot.demo.workspace import (
@@ -91,10 +91,21 @@ class StandIn:
         """Where the bot takes Slack's requests, e.g. 'http://127.0.0.1:3000/slack/events'."""
         self._courier = Courier(request_url, self._state.signing_secret, self._state.patience)
 
-    def fail(self, method: str, fault: Fault, *, times: int | None = 1) -> None:
-        """The next `times` calls of `method` ('*': any, 'download': a file) go wrong; None: until `heal`."""
+    def fail(
+        self,
+        method: str,
+        fault: Fault,
+        *,
+        times: int | None = 1,
+        channel: str | None = None,
+        text: str | None = None,
+    ) -> None:
+        """The next `times` calls of `method` ('*': any, 'download': a file) go wrong; None: until `heal`.
+
+        `channel` and `text` (as in `Aim`) make a fault stick to a place or to a message.
+        """
         with self._state.lock:
-            self._faults.add(method, fault, times)
+            self._faults.add(Aim(method, channel, text), fault, times)
 
     def heal(self) -> None:
         with self._state.lock:
