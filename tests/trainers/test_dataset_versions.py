@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tempfile
 from collections import Counter
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from trainers.dataset import Example, Split, split, store_chat
 from trainers.dataset.holdout.parts import continued as parts_of
+from trainers.dataset.holdout.parts import store_without
 from trainers.dataset.holdout.versions import Diff, Previous
 from trainers.dataset.rules.near import near_copies, question_text
 from trainers.dataset.values import question_key, question_keys
@@ -190,3 +192,18 @@ def continued_in_a_folder(parts: Split, seed: int, *versions: Sequence[Example])
     with tempfile.TemporaryDirectory() as name:
         previous = stored(Path(name), parts)
         return [continue_split(examples, previous, seed) for examples in versions]
+
+
+def test_a_part_is_written_again_without_the_rows_of_a_question(tmp_path: Path) -> None:
+    twice = [row(1, "where is it?", "a"), row(2, "Where  is it?", "b")]
+    sha256 = store_chat(tmp_path, [*twice, *even(3, begin=3)])
+    before = (tmp_path / f"{sha256}.jsonl").read_bytes().splitlines()
+
+    smaller = store_without(tmp_path, sha256, {question_key(twice[0])})
+
+    after = (tmp_path / f"{smaller}.jsonl").read_bytes()
+    assert after.splitlines() == before[2:], "the other rows keep their bytes"
+    assert hashlib.sha256(after).hexdigest() == smaller
+    assert store_without(tmp_path, smaller, {question_key(twice[0])}) == smaller, (
+        "nothing is left to take out"
+    )

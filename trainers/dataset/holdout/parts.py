@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.holdout.splitting import choose
 from trainers.dataset.holdout.versions import Before, Diff, Previous, diff, held_rows, rows_of, written
 from trainers.dataset.rules.checks import MINIMUM
 from trainers.dataset.scan.facts import Facts
-from trainers.dataset.scan.stored import StoredRows
+from trainers.dataset.scan.stored import ChatFile, StoredRows
 from trainers.dataset.values import Example, Task, question_keys
 
 OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
@@ -79,3 +80,18 @@ def continued(
     asked = set(keys)
     kept = tuple(e for e, row in zip(holdout, before.holdout, strict=True) if row.key not in asked)
     return Parts(held, kept, diff(now, before, held, task))
+
+
+def store_without(folder: Path, sha256: str, keys: Collection[bytes]) -> str:
+    """Write the part FOLDER/SHA256.jsonl again without the rows that ask these questions (their `question_key`).
+
+    Returns the sha256 of the new file. The rows that stay keep their bytes and order; the old file stays too.
+    """
+    path = folder / f"{sha256}.jsonl"
+    rows = written(path, "taking rows out of")
+    asking = dict(zip((row.line for row in rows), question_keys(rows), strict=True))
+    with path.open("rb") as old, ChatFile(folder) as new:
+        for number, line in enumerate(old, 1):
+            if asking.get(number) not in keys:
+                new.write_part(line)
+        return new.close()
