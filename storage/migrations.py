@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storage.driver import Migrations, SqliteUtils
-from storage.schemas import CERTAINTY, EVIDENCE, FIRST_SCHEMA, MONEY, POLICY, PROMOTIONS
+from storage.schemas import CERTAINTY, EVIDENCE, FIRST_SCHEMA, IDS_USED_ONCE, MONEY, POLICY, PROMOTIONS
 
 migrations = Migrations("finetune")
 
@@ -48,6 +48,28 @@ def m006_certainty(db: SqliteUtils) -> None:
 def m007_promotions(db: SqliteUtils) -> None:
     for statement in _statements(PROMOTIONS):
         db.execute(statement)
+
+
+@migrations()
+def m008_ids_used_once(db: SqliteUtils) -> None:
+    for table in ("cleanings", "estimates", "asks", "documents", "outbox"):
+        _use_ids_once(db, table)
+    for statement in _statements(IDS_USED_ONCE):
+        db.execute(statement)
+
+
+def _use_ids_once(db: SqliteUtils, table: str) -> None:
+    """Without AUTOINCREMENT, SQLite gives a deleted row's id to the next one. A table must be copied to get it."""
+    (created,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    rest = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND type <> 'table' AND sql IS NOT NULL"
+    indexes = [sql for (sql,) in db.execute(rest, (table,)).fetchall()]
+    columns = created.partition("(")[2].replace("PRIMARY KEY", "PRIMARY KEY AUTOINCREMENT", 1)
+    db.execute(f"CREATE TABLE copied ({columns}")
+    db.execute(f"INSERT INTO copied SELECT * FROM {table}")  # noqa: S608 - our names
+    db.execute(f"DROP TABLE {table}")
+    db.execute(f"ALTER TABLE copied RENAME TO {table}")
+    for index in indexes:
+        db.execute(index)
 
 
 def _statements(script: str) -> list[str]:

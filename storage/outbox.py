@@ -64,6 +64,13 @@ class Outbox:
     def was_put(self, dedupe: str) -> bool:
         return self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
 
+    def files(self) -> set[str]:
+        """Paths of the files that wait to be sent."""
+        rows = self._db.rows(
+            "SELECT json_extract(body, '$.file') AS path FROM outbox WHERE state = 'due' AND kind = 'file'"
+        )
+        return {row["path"] for row in rows}
+
     def waiting(self) -> int:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 

@@ -343,3 +343,15 @@ CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
     BEGIN SELECT RAISE(ABORT, 'promotions are kept'); END;
 ALTER TABLE models ADD COLUMN gone_at REAL;
 """
+
+# Estimates begin well above what is known to have been used: buttons of those that were deleted still stand in Slack.
+# A cleaned file that waits under its wish's number may have been overwritten with another channel's rows.
+IDS_USED_ONCE = """
+INSERT INTO estimates (dataset, asked, channel, person, state, at) VALUES ('', '', '', '', 'shown', 0);
+UPDATE sqlite_sequence SET seq = CASE WHEN EXISTS (SELECT 1 FROM audit) THEN 1000 + max(seq,
+    (SELECT coalesce(max(CAST(substr(dedupe, 10) AS INTEGER)), 0) FROM outbox WHERE dedupe LIKE 'estimate %'))
+    ELSE 0 END WHERE name = 'estimates';
+DELETE FROM estimates WHERE dataset = '';
+UPDATE outbox SET state = 'dead', error = 'it may have held the rows of another channel: ask for it again'
+    WHERE state = 'due' AND kind = 'file' AND body LIKE '%/files/cleaned-%';
+"""

@@ -1,11 +1,14 @@
 """A cleaned copy of a dataset's file, for who asks: the click is recorded, a later tick writes and posts it.
 
-It holds customers' words. Where it may go is asked anew when it is posted: the channel may have been opened since.
+It holds customers' words, so it is named by its content, and deleted once it is sent. Where it may go is asked again
+when it is posted: the channel may have been opened since.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from bot import logs
@@ -47,7 +50,7 @@ def step(desk: Desk, cleaning: Cleaning) -> None:
             desk.settings.files / str(dataset.sha256),
             dataset.filename,
             Columns(dataset.text_column, dataset.label_column),
-            desk.settings.files / f"cleaned-{cleaning.id}",
+            _folder(desk) / f"writing-{cleaning.id}",
         )
     except Exception as error:
         # the cleaner met something that it should have answered with a sentence; the wish must not hang
@@ -58,9 +61,30 @@ def step(desk: Desk, cleaning: Cleaning) -> None:
 
 
 def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCleaned:
-    """For a worker. What a killed one left half written goes first."""
+    """For a worker: written at `out`, then named by its sha256. What a killed one left half written goes first."""
+    out.parent.mkdir(exist_ok=True)
     out.unlink(missing_ok=True)
-    return clean(path, name, columns, out)
+    written = clean(path, name, columns, out)
+    if isinstance(written, NotCleaned):
+        return written
+    with out.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return replace(written, out=out.replace(out.with_name(digest)))
+
+
+def tidy(desk: Desk) -> None:
+    """Delete cleaned files that were sent, or can't be. None while one is being written."""
+    if desk.store.cleanings.waiting():
+        return
+    still_to_send = desk.store.outbox.files()
+    numbered = desk.settings.files.glob("cleaned-*")  # as versions before 0.2 named them
+    for path in (*_folder(desk).glob("*"), *numbered):
+        if str(path) not in still_to_send:
+            path.unlink(missing_ok=True)
+
+
+def _folder(desk: Desk) -> Path:
+    return desk.settings.data / "cleaned"
 
 
 def _finish(desk: Desk, cleaning: Cleaning, dataset: Dataset, written: Cleaned | NotCleaned) -> None:

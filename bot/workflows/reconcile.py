@@ -55,6 +55,7 @@ def reconcile(desk: Desk) -> None:
     _guarded(partial(budgets.warn, desk), "the budget's warning")
     for wish in desk.store.cleanings.waiting():
         _guarded(partial(cleaning.step, desk, wish), f"cleaning {wish.id}")
+    _guarded(partial(cleaning.tidy, desk), "cleaned files")
     for kept in desk.store.estimates.wanted():
         _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
     for promotion in desk.store.promotions.to_carry(now):

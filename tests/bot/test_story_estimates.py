@@ -17,6 +17,7 @@ from bot.results import RunResult
 from bot.views import measuring
 from bot.views.estimates import SHARE
 from bot.workflows import estimates
+from storage.estimates import KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PRIVATE, START, TARGET, Rules, World, words_of
 from trainers.measuring.values import Arm, Ladder, Rung, RungName
@@ -223,6 +224,14 @@ def test_an_estimate_is_shared_with_both_plots(seeded: World) -> None:
     seeded.tick(3)
     assert len(seeded.cards()) == 1
     assert [entry.action for entry in seeded.store.audit.entries("estimate 1")] == ["share"]
+
+
+def test_an_estimate_after_a_quiet_month_is_shared_as_the_first_was(seeded: World) -> None:
+    for number in (1, 2):
+        seeded.type(ASKED)
+        share(seeded)
+        seeded.until(lambda count=number: len(seeded.cards()) == count, "the estimate in the channel")
+        seeded.pass_time(KEPT_S + 1)
 
 
 def test_a_wish_to_share_outlives_a_restart(seeded: World) -> None:

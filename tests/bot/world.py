@@ -36,6 +36,7 @@ PEOPLE = (ANA, BEN, CLEO, DORA, GUS, EVE, ROBO)
 EVERYBODY = (*(person.id for person in PEOPLE), BOT.id)
 PRIVATE = Channel(TICKETS.id, TICKETS.name, EVERYBODY)
 PUBLIC = Channel("C0GENERAL", "general", EVERYBODY, private=False)
+HR = Channel("C0HR", "hr", EVERYBODY)
 WITHOUT_BOT = Channel("C0ELSE", "elsewhere", tuple(person.id for person in PEOPLE))
 APPROVERS_GROUP = "S0APPROVE"
 
@@ -345,7 +346,7 @@ def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
     """Running, and closed with a look back: nothing that we sent was malformed, every request was acked."""
     company = Hosted(Company(models=(MODEL,), answer=answer))
     groups = {APPROVERS_GROUP: (CLEO.id,)}
-    with StandIn(people=PEOPLE, channels=(PRIVATE, PUBLIC, WITHOUT_BOT), groups=groups) as slack, company:
+    with StandIn(people=PEOPLE, channels=(PRIVATE, PUBLIC, HR, WITHOUT_BOT), groups=groups) as slack, company:
         made = World(folder, slack, company, workers, rules)
         made.boot()
         try:

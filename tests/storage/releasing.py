@@ -84,6 +84,7 @@ INSERT INTO promotions (id, dataset, model, person, reason, channel, at, ended_a
 INSERT INTO promotions (id, dataset, model, person, channel, at, instead_of, returns_to, trouble)
     VALUES (2, 'tickets', 'tickets-1', 'U3', 'C1', 602.0, 1, 1, 'busy');
 """,
+    "m008_ids_used_once": "",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

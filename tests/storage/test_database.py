@@ -17,6 +17,7 @@ from storage.database import Database, DatabaseInUse, sqlite_version, wal_is_saf
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 from storage.store import Store
+from tests.storage.releasing import names
 
 THREADS = 16
 OPEN_IT = """
@@ -247,7 +248,7 @@ def test_opening_again_migrates_nothing_and_keeps_everything(tmp_path: Path) -> 
     again = Store(tmp_path / "finetune.db")
     assert _schema(again) == schema
     assert [entry.who for entry in again.audit.entries()] == ["U1"]
-    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == 7
+    assert again.database.value("SELECT count(*) FROM _sqlite_migrations") == len(names())
     again.close()
 
 

@@ -33,3 +33,9 @@ def test_old_ones_are_forgotten(store: Store) -> None:
     old, young = keep(store), keep(store, NOW + KEPT_S / 2)
     keep(store, NOW + KEPT_S + 1)
     assert store.estimates.get(old.id) is None and store.estimates.get(young.id) == young
+
+
+def test_a_number_is_never_given_twice(store: Store) -> None:
+    """Cards, buttons and the outbox go by it for ever."""
+    old = keep(store)
+    assert keep(store, NOW + KEPT_S + 1).id > old.id
