@@ -147,6 +147,15 @@ class Runs:
             (run.id,),
         )
 
+    def reserved_in(self, run: Run) -> str | None:
+        """The month ('YYYY-MM') in which its reservation counts; None where nothing is reserved."""
+        row = self._db.row("SELECT month FROM ledger WHERE run_id = ? AND kind = 'reserve'", (run.id,))
+        return str(row["month"]) if row else None
+
+    def reserve_in(self, run: Run, month: str) -> None:
+        """Its reservation counts in this month from now on."""
+        self._db.change("UPDATE ledger SET month = ? WHERE run_id = ? AND kind = 'reserve'", (month, run.id))
+
     def book(self, run: Run, kind: LedgerKind, micros: int, *, month: str, now: float) -> bool:
         """Enter money once per run and kind; `month` is 'YYYY-MM'. False where it was booked before."""
         changed = self._db.change(

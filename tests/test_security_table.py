@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LINES = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").splitlines()
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-ROWS = {line: NAMED.findall(line) for line in LINES if re.match(r"\| \d+ ", line)}
+ROWS = {line: NAMED.findall(line) for line in LINES if re.match(r"\| (attack )?\d+ ", line)}
 
 
 @cache
@@ -25,5 +25,6 @@ def test_each_named_test_exists() -> None:
 
 
 def test_each_of_the_fourteen_lines_has_one() -> None:
-    assert {int(line.split()[1]) for line, named in ROWS.items() if named} == set(range(1, 15))
+    numbers = [line.split()[1] for line, named in ROWS.items() if named]
+    assert {int(one) for one in numbers if one != "attack"} == set(range(1, 15))
     assert [line for line, named in ROWS.items() if not named] == []

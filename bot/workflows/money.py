@@ -12,6 +12,7 @@ from bot.decisions import budget as rules
 from bot.decisions.budget import Budget
 from bot.workflows import telling
 from bot.workflows.desk import Desk
+from storage.records import Run
 from trainers.money import to_micros
 
 
@@ -37,6 +38,14 @@ def tightest(desk: Desk, channel: str, person: str) -> Budget:
 def refusal(desk: Desk, channel: str, person: str, asked_micros: int) -> str | None:
     """Why so much may not be spent now; None where it fits."""
     return rules.refusal(budgets(desk, channel, person), asked_micros)
+
+
+def refusal_in_a_new_month(desk: Desk, run: Run) -> str | None:
+    """Why a run that was approved in a month that is over may not be created in this one; None where it may."""
+    if desk.store.runs.reserved_in(run) in (None, telling.month(desk.clock())):
+        return None
+    why = refusal(desk, run.channel, run.requester, run.reserved_micros)
+    return f"It was approved in a month that is over. {why}" if why else None
 
 
 def in_use(desk: Desk) -> tuple[Budget, ...]:

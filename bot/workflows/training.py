@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
 from bot.views.blocks import escape
-from bot.workflows import holding, jobs, rechecking, telling, uploads
+from bot.workflows import holding, jobs, money, rechecking, telling, uploads
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
@@ -21,6 +21,8 @@ from trainers.money import usd_micros
 from trainers.types import Job
 
 __all__ = ["MAX_CREATES", "SETTLE_S"]
+
+NO_ROOM_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ def create(desk: Desk, run: Run) -> None:
         _hold(desk, run, trainer)
         return
     if not _is_entitled(desk, run, trainer):
+        return
+    if too_dear := money.refusal_in_a_new_month(desk, run):
+        _hold(desk, run, trainer, f"{too_dear} It starts by itself once there is room.", NO_ROOM_S)
         return
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
@@ -96,6 +101,8 @@ def cancel_before_training(desk: Desk, run: Run) -> None:
         return
     why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed."
     end(desk, run, "cancelled", why)
+    if trainer := desk.trainers.get(run.provider):  # it may have been cancelled while its file was sent
+        uploads.after_the_job(desk, trainer, run)
 
 
 def wait_for_key(desk: Desk, run: Run) -> None:
@@ -148,13 +155,13 @@ def _no_key(desk: Desk, run: Run) -> None:
         fail(desk, run, f"There is no key for {run.provider} any more; nothing was started.")
 
 
-def _hold(desk: Desk, run: Run, trainer: Trainer) -> None:
-    """Frozen: nothing is created, and a job whose create got lost is still looked for."""
+def _hold(desk: Desk, run: Run, trainer: Trainer, note: str | None = None, seconds: float = HOLD_S) -> None:
+    """Frozen, or no room in the budget: nothing is created, and a job whose create got lost is still looked for."""
     match jobs.look_for(trainer, _attempt(run), desk.clock()):
         case jobs.Started(job):
             _started(desk, run, job)
         case _:
-            wait(desk, run, HOLD_S)
+            wait(desk, run, seconds, note=note)
 
 
 def _is_surely_absent(desk: Desk, run: Run) -> bool:
@@ -204,8 +211,8 @@ def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Read
         if run.state == "approved":
             uploads.take_back(desk, trainer, ready.file_id, f"run {run.id}")
         return
-    with desk.store.transaction():  # a freeze comes before the intent or after it
-        intent = None if holding.on_run(desk, run) else _intend(desk, run, ready.file_id)
+    with desk.store.transaction():  # a freeze or a cancel comes before the intent or after it
+        intent = _intend(desk, run, ready.file_id) if _may_intend(desk, run) else None
     if intent is None:
         return
     match jobs.send(trainer, spec_of(run, plan, ready)):
@@ -217,8 +224,18 @@ def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Read
             _refused(desk, intent, trainer, refused)
 
 
+def _may_intend(desk: Desk, run: Run) -> bool:
+    """Sending the file took time: people may have cancelled or frozen since, and the month may be another."""
+    latest = desk.store.runs.get(run.id)
+    if latest is None or latest.cancel_asked_by or holding.on_run(desk, run):
+        return False
+    return money.refusal_in_a_new_month(desk, run) is None
+
+
 def _intend(desk: Desk, run: Run, file_id: str) -> Run | None:
+    """From here on a job may exist. Its money counts in the month in which it is created."""
     now = desk.clock()
+    desk.store.runs.reserve_in(run, telling.month(now))
     changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": file_id}
     return desk.store.runs.move(run, "creating", now=now, **changes)
 

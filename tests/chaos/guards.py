@@ -42,7 +42,7 @@ PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_a
 DECIDING = "tests/decisions/test_permission.py"
 TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
-PROMOTE = "tests/bot/test_story_promote.py"
+BOUND, PROMOTE = "tests/bot/test_story_bound.py", "tests/bot/test_story_promote.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
 GUARDS = (
@@ -292,9 +292,23 @@ GUARDS = (
     Guard(
         "freeze in the intent's transaction",
         TRAINING,
-        "        intent = None if holding.on_run(desk, run) else _intend(",
-        "        intent = _intend(",
+        "    if latest is None or latest.cancel_asked_by or holding.on_run(desk, run):",
+        "    if latest is None or latest.cancel_asked_by:",
         f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
+    ),
+    Guard(
+        "cancel in the intent's transaction",
+        TRAINING,
+        "    if latest is None or latest.cancel_asked_by or holding.on_run(desk, run):",
+        "    if latest is None or holding.on_run(desk, run):",
+        f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
+    ),
+    Guard(
+        "month at create",
+        TRAINING,
+        "    if too_dear := money.refusal_in_a_new_month(desk, run):",
+        "    if too_dear := None:",
+        f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
     ),
     Guard(
         "unfreezing by two",

@@ -95,8 +95,10 @@ def _is_agreed(step: CurveStep, trainer: Trainer, file_id: str | None) -> bool:
 
 def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:
     size = step.size.to("creating", step.desk.clock(), tries=step.size.tries + 1, file_id=file_id)
-    with step.desk.store.transaction():  # a freeze comes before the intent or after it
-        is_held = holding.on_measurement(step.desk, step.measurement)
+    with step.desk.store.transaction():  # a freeze or a cancel comes before the intent or after it
+        latest = step.desk.store.measurements.get(step.measurement.id)
+        is_cancelled = latest is None or latest.cancel_asked_by is not None
+        is_held = is_cancelled or holding.on_measurement(step.desk, step.measurement)
         intent = None if is_held else keep(step.with_size(size).noted(None))
     if intent is None:
         return

@@ -1,0 +1,78 @@
+"""What runs is what was approved: its bytes, where it goes, whose money it takes, and whether it is still wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from bot.demo.cast import ANA, BEN
+from bot.workflows import training
+from tests.bot.test_story_freeze import freeze, unfreeze
+from tests.bot.world import CLEO, START, Rules, World
+from trainers.money import from_micros
+
+MakeWorld = Callable[[Rules], World]
+DAYS = 24 * 3600.0
+
+
+def test_a_cancel_while_the_file_is_sent_leaves_no_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, trainer = world.start_approved(), world.service.desk.trainers["acme"]
+    upload = trainer.upload
+
+    def upload_while_ana_cancels(*file: object) -> str:
+        assert "Cancelling" in world.type("/finetune cancel 1")
+        return upload(*file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "upload", upload_while_ana_cancels)
+    training.create(world.service.desk, run)
+    world.tick(2)
+    assert world.run().state == "cancelled" and world.jobs() == 0
+    assert world.left_at_company() == []
+    assert world.said("nothing was started")
+
+
+def in_november(make_world: MakeWorld) -> tuple[World, int]:
+    """Run 1 is approved on 30 November in a freeze, with a budget for less than two such runs; its maximum."""
+    world = make_world(Rules())
+    world.clock = datetime(2026, 11, 30, 22, tzinfo=UTC).timestamp()
+    world.restart()
+    run = world.start()
+    most = training.plan_from_json(run.plan).maximum_micros
+    world.rules.budget = str(from_micros(most * 7 // 4))
+    world.restart()
+    freeze(world)
+    world.click(BEN, "approve_plan")
+    world.pass_time(3 * DAYS)
+    return world, most
+
+
+def reserved(world: World, month: str) -> int:
+    return int(world.store.committed(month))
+
+
+def test_what_was_approved_in_november_does_not_spend_decembers_budget_twice(make_world: MakeWorld) -> None:
+    world, most = in_november(make_world)
+    world.seed_dataset(called="orders")
+    world.start(START.replace("tickets", "orders"))
+    world.click(BEN, "approve_plan")
+    unfreeze(world, BEN, CLEO)
+    world.until(lambda: world.run(2).state == "training", "run 2's job")
+    world.tick(3)
+    assert world.jobs() == 1 and reserved(world, "2026-12") <= most * 7 // 4
+    card = world.said("Run 1 is approved", "approved in a month that is over")
+    assert "monthly_usd" in card and world.run(1).state == "approved"
+    world.until(lambda: world.run(2).state == "done", "the room that run 2 leaves")
+    world.pass_time(60)
+    world.until(lambda: world.run(1).state == "training", "run 1's job")
+    assert (reserved(world, "2026-11"), world.jobs()) == (0, 2)
+
+
+def test_where_there_is_room_the_money_moves_to_the_month_of_the_create(make_world: MakeWorld) -> None:
+    world, most = in_november(make_world)
+    assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (most, 0)
+    unfreeze(world, BEN, CLEO)
+    world.until_state("training")
+    assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, most)
+    assert ANA.id in {one.person for one in world.store.ledger.held("2026-12")}
