@@ -66,12 +66,13 @@ class Runs:
     def newest(self, limit: int = 20) -> list[Run]:
         return [Run(**row) for row in self._db.rows("SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,))]
 
-    def done(self, dataset_ids: tuple[int, ...] | None = None) -> list[Run]:
-        """Those with a result, newest first; on one of these datasets, where they are named."""
+    def done(self, dataset_ids: tuple[int, ...] | None = None, *, limit: int = -1) -> list[Run]:
+        """Those with a result, newest first; on one of these datasets, where they are named. At most `limit`."""
         marks = "?" if dataset_ids is None else ", ".join("?" * len(dataset_ids))
         rows = self._db.rows(
-            f"SELECT * FROM runs WHERE state = 'done' AND (? OR dataset_id IN ({marks})) ORDER BY id DESC",  # noqa: S608
-            (dataset_ids is None, *(dataset_ids if dataset_ids is not None else (0,))),
+            f"SELECT * FROM runs WHERE state = 'done' AND (? OR dataset_id IN ({marks}))"  # noqa: S608
+            " ORDER BY id DESC LIMIT ?",
+            (dataset_ids is None, *(dataset_ids if dataset_ids is not None else (0,)), limit),
         )
         return [Run(**row) for row in rows]
 

@@ -90,6 +90,17 @@ class Store:
         row = self.database.row("SELECT * FROM models WHERE name = ?", (name,))
         return Model(**row) if row else None
 
+    def best_models(self, holdout_sha256: str, limit: int, *, but: str) -> list[Model]:
+        """Those that are there and were measured on this holdout, the most right answers first; `but` this one."""
+        rows = self.database.rows(
+            "SELECT models.* FROM models JOIN runs ON runs.id = models.run_id"
+            " WHERE models.gone_at IS NULL AND models.name <> ? AND runs.result IS NOT NULL"
+            " AND json_extract(runs.plan, '$.holdout_sha256') = ?"
+            " ORDER BY json_extract(runs.result, '$.tuned.correct') DESC, models.created_at DESC LIMIT ?",
+            (but, holdout_sha256, limit),
+        )
+        return [Model(**row) for row in rows]
+
     def model_gone(self, model: Model, at: float | None) -> bool:
         """Its provider has it no more, or None: has it again. False where that was known."""
         sql = "UPDATE models SET gone_at = ? WHERE name = ? AND (gone_at IS NULL) = ?"

@@ -1,4 +1,4 @@
-"""What a run came to beside what its plan had foreseen, and the error of our estimates over all runs."""
+"""What a run came to beside what its plan had foreseen, and the error of our estimates over the latest runs."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def other_bill(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def over_all_runs(errors: Sequence[RunningError]) -> list[Block]:
+def over_latest_runs(errors: Sequence[RunningError]) -> list[Block]:
     """How good our estimates have been."""
     lines = [f"• {line}" for error in errors for line in _running_line(error)]
-    return [section("\n".join(["*Our estimates over all runs*", *lines]))] if lines else []
+    return [section("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
 
 
 def _pair(one: Actual) -> str:

@@ -10,7 +10,7 @@ from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan
 from bot.decisions.verdict.rungs import name as rung_name
 from bot.results import ArmScore, ChangedRow, RunResult
-from bot.views.actuals import other_bill, over_all_runs
+from bot.views.actuals import other_bill, over_latest_runs
 from bot.views.blocks import (
     Block,
     Message,
@@ -63,7 +63,7 @@ def card(
     *,
     may_be_used: bool = False,
 ) -> Message:
-    """`running`: how good our estimates have been over all runs, this one among them. `may_be_used`: the model is shown
+    """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model is shown
     to be better than what was measured beside it."""
     headline = _headline(plan, result)
     top = (header(headline), context(_subject(run, plan)))
@@ -75,7 +75,7 @@ def card(
     end = (
         divider(),
         fields([*_monthly(plan), *_actuals(plan, result)]),
-        *over_all_runs(running),
+        *over_latest_runs(running),
         *_not_shown(plan, result),
         *_verdict(result),
         section(_next_step(run, result)),

@@ -1,4 +1,4 @@
-"""How good our estimates have been, over all runs that ended with a result."""
+"""How good our estimates have been, over the newest runs that ended with a result."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from bot.results import RunResult
 from bot.workflows.desk import Desk
 from storage.records import Run
 
+NEWEST = 100  # a bound to what is read before somebody gets an answer
 
-def running(desk: Desk) -> tuple[RunningError, ...]:
-    return running_error(pair for run in desk.store.runs.done() for pair in _actuals(run))
+
+def running(desk: Desk, ended: Run | None = None) -> tuple[RunningError, ...]:
+    """`ended`: a run that has its result and is not written down as done yet."""
+    done = desk.store.runs.done(limit=NEWEST)
+    runs = done if ended is None else [ended, *done[: NEWEST - 1]]
+    return running_error(pair for run in runs for pair in _actuals(run))
 
 
 def pairs(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:

@@ -17,7 +17,7 @@ from bot.results import ChangedRow, Progress, RunResult
 from bot.views.blocks import code, escape
 from bot.work.climbing import max_tokens
 from bot.work.judging import ArmAnswers, Judged, judge
-from bot.workflows import in_use, outcomes, telling, training
+from bot.workflows import calibrating, in_use, outcomes, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
 from trainers.chatting import room
@@ -257,6 +257,10 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepA
         at_once=_at_once(desk, plan, judged.tuned.n),
     )
     changed = changed_rows(desk, run, plan) if desk.directory.is_private(run.channel) else []
+    ended = replace(
+        run, result=result.to_json()
+    )  # what is to be said is gathered before the write lock is taken
+    may_be_used, errors = in_use.may_be_offered(desk, ended), calibrating.running(desk, ended)
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
         if moved is None:
@@ -271,7 +275,8 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepA
             result,
             changed,
             (judged.loss_plot, judged.confusion_plot),
-            may_be_used=in_use.may_be_offered(desk, moved),
+            errors,
+            may_be_used=may_be_used,
         )
 
 

@@ -69,7 +69,7 @@ def may_be_offered(desk: Desk, run: Run) -> bool:
         return False
     standing = desk.store.promotions.standing(plan_from_json(run.plan).dataset)
     used = desk.store.model(standing.model) if standing else None
-    return not doubts(proving.prove(desk, model, used))
+    return not doubts(proving.prove(desk, model, used, run))
 
 
 def has_alias(desk: Desk, model: Model) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
 from bot.decisions.planning import Plan, plan_from_json
 from bot.decisions.promoting import Against, Proof, against
@@ -15,10 +18,13 @@ from storage.records import Model, Run
 from trainers.dataset import read
 from trainers.measuring.values import Rung
 
+SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
 
-def prove(desk: Desk, model: Model, used: Model | None) -> Proof:
-    """`used`: what it would take the place of, or took."""
-    run, plan = _run(desk, model)
+
+def prove(desk: Desk, model: Model, used: Model | None, run: Run | None = None) -> Proof:
+    """`used`: what it would take the place of, or took. `run`: the model's own, as it will be once it is written."""
+    known, plan = _run(desk, model)
+    run = run or known
     result = RunResult.from_json(run.result) if run.result else None
     advice = result.advice if result else None
     rung = gathered.tuned_rung(desk, run, plan)
@@ -63,13 +69,10 @@ def _others(desk: Desk, run: Run, plan: Plan, tuned: Rung) -> Iterator[Against]:
 
 def _better_siblings(desk: Desk, model: Model, plan: Plan, rung: Rung) -> Iterator[Against]:
     """Tuned models that are shown to be better than this one: of two that are as good each may be used."""
-    for other in desk.store.models():
-        if other.name != model.name and other.gone_at is None:
-            _, other_plan = _run(desk, other)
-            is_alike = other_plan.holdout_sha256 == plan.holdout_sha256
-            held = _against(desk, plan, rung, other) if is_alike else None
-            if held and held.is_worse:
-                yield held
+    for other in desk.store.best_models(plan.holdout_sha256, SIBLINGS, but=model.name):
+        held = _against(desk, plan, rung, other)
+        if held and held.is_worse:
+            yield held
 
 
 def _against(desk: Desk, plan: Plan, rung: Rung, used: Model) -> Against | None:
@@ -77,6 +80,8 @@ def _against(desk: Desk, plan: Plan, rung: Rung, used: Model) -> Against | None:
     other_plan, other = score(desk, used)
     if other is None or other.scoring != rung.scoring:
         return None
+    if other_plan.holdout_sha256 == plan.holdout_sha256:
+        return against(used.name, rung.scores, other.scores) if rung.n == other.n else None
     mine, theirs = _questions(desk, plan, rung), _questions(desk, other_plan, other)
     places = {question: place for place, question in enumerate(theirs)}
     common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
@@ -87,9 +92,15 @@ def _against(desk: Desk, plan: Plan, rung: Rung, used: Model) -> Against | None:
     )
 
 
-def _questions(desk: Desk, plan: Plan, rung: Rung) -> list[tuple[str, str]]:
-    """Each held-out row's question and answer, in the order of the scores; empty where its file is gone."""
+def _questions(desk: Desk, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
+    """What tells each held-out row from others, in the order of the scores; empty where its file is gone."""
     path = desk.settings.files / f"{plan.holdout_sha256}.jsonl"
-    examples = read(path, path.name).examples if path.is_file() else ()
-    asked = [(example.prompt[-1].content, example.answer) for example in examples]
-    return asked if len(asked) == rung.n else []
+    keys = _keys(path) if path.is_file() else ()
+    return keys if len(keys) == rung.n else ()
+
+
+@lru_cache(maxsize=16)
+def _keys(holdout: Path) -> tuple[bytes, ...]:
+    """Read once: the file's name is its content's hash. Hashes, so that no customer's words stay in memory."""
+    asked = (f"{row.prompt[-1].content}\0{row.answer}" for row in read(holdout, holdout.name).examples)
+    return tuple(hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in asked)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bot.decisions.actuals import actual_micros
+from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
 from bot.views import actuals, freezing, sweeps
@@ -20,7 +21,7 @@ from bot.views import results as result_views
 from bot.views import runs as views
 from bot.views.blocks import Message
 from bot.workflows import holding
-from bot.workflows.calibrating import pairs, running
+from bot.workflows.calibrating import pairs
 from bot.workflows.desk import Desk
 from storage.doubts import Word
 from storage.records import Draft, OutboxKind, Run
@@ -117,12 +118,13 @@ def result(
     found: RunResult,
     changed: Sequence[ChangedRow],
     plots: Sequence[Path | None],
+    errors: Sequence[RunningError],
     *,
     may_be_used: bool = False,
 ) -> None:
     """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
     card = f"result {run.id}"
-    message = result_views.card(run, plan, found, running(desk), may_be_used=may_be_used)
+    message = result_views.card(run, plan, found, errors, may_be_used=may_be_used)
     _put(desk, run, "post", message, card=card, once=card)
     beside = actuals.held_against(plan, found, pairs(run, plan, found))
     _put(desk, run, "post", beside, thread=card, once=f"estimate of {card}")

@@ -297,13 +297,13 @@ def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) 
     card = seeded.said("Rows that changed")
     assert "Against the classical model, 100.0%" in card and "not told apart" in card
     assert "yet something cheaper is good enough" in card
-    assert "Use the classical model" in card and "Our estimates over all runs" in card
+    assert "Use the classical model" in card and "Our estimates over the latest runs" in card
     beside = seeded.said("Estimate and actual", "Tokens")
     assert "Quality: 100.0%; none was estimated" in beside and "the classical model 100.0%" in beside
     advice = result_of(done).advice
     assert advice and (advice.kind, advice.rule) == ("no_go", "cheaper rung")
     assert "Against the classical model" in seeded.type("/finetune results 1")
-    assert "Our estimates over all runs" in seeded.type("/finetune results 1")
+    assert "Our estimates over the latest runs" in seeded.type("/finetune results 1")
 
 
 def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None:

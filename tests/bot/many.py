@@ -1,0 +1,34 @@
+"""A team that has trained often: finished runs beside the first one, on the same held-out rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from bot.decisions.planning import plan_from_json, plan_hash
+from tests.bot.world import World
+
+ANSWERS = (
+    "INSERT INTO answers SELECT ?, arm, row, text, correct, prompt_tokens, completion_tokens, seconds, came_at"
+    " FROM answers WHERE run_id = 1"
+)
+
+
+def finished_runs(world: World, more: int, *, after: int = 1) -> None:
+    """As run 1, which is done, and numbered on from `after`; each has its model, as good as that of run 1."""
+    first = asdict(world.run())
+    model = world.store.model(first["model"])
+    with world.store.transaction():
+        for number in range(after + 1, after + more + 1):
+            plan = json.loads(first["plan"]) | {"seed": 1_000 + number}
+            text = json.dumps(plan)
+            changes = {"id": number, "plan": text, "key": f"key-{number}", "model": f"tickets-{number}"}
+            _insert(world, {**first, **changes, "plan_hash": plan_hash(plan_from_json(text))})
+            world.store.database.change(ANSWERS, (number,))
+            world.store.add_model(replace(model, name=f"tickets-{number}", run_id=number))
+
+
+def _insert(world: World, row: dict[str, Any]) -> None:
+    marks = ", ".join("?" * len(row))
+    world.store.database.change(f"INSERT INTO runs ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))  # noqa: S608

@@ -1,0 +1,73 @@
+"""What a person waits for does not grow with the runs that went before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.workflows import evidence, proving, runs
+from tests.bot.many import finished_runs
+from tests.bot.world import START, World
+from trainers.dataset import Reading, read
+
+LOCKED = Path("read inside a transaction")
+
+
+@pytest.fixture
+def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files of held-out rows that are read from now on; LOCKED for one that is read inside a transaction."""
+    files: list[Path] = []
+
+    def reading(path: Path, *rest: Any) -> Reading:
+        files.append(LOCKED if world.store.database.utils.conn.in_transaction else path)
+        return read(path, *rest)
+
+    for place in (evidence, proving):
+        monkeypatch.setattr(place, "read", reading)
+    return files
+
+
+def done(world: World) -> World:
+    world.start_approved()
+    world.until_state("done")
+    return world
+
+
+def test_a_result_beside_fifteen_earlier_runs_reads_no_held_out_rows(world: World, reads: list[Path]) -> None:
+    finished_runs(done(world), 15)
+    reads.clear()
+    assert "Run 16" in world.type("/finetune results 16")
+    assert world.type("/finetune promote tickets-16", user=BEN) == ""
+    assert not reads
+
+
+def test_statements_for_a_result_do_not_grow_with_the_runs_before(world: World) -> None:
+    finished_runs(done(world), 12)
+    few = statements(world, lambda: runs.look(world.service.desk, 12))
+    finished_runs(world, 40, after=13)
+    assert statements(world, lambda: runs.look(world.service.desk, 12)) == few
+
+
+def test_the_end_of_a_run_reads_no_file_while_it_holds_the_write_lock(
+    world: World, reads: list[Path]
+) -> None:
+    finished_runs(done(world), 15)
+    world.start(f"{START} epochs=7")
+    world.click(BEN, "approve_plan")
+    world.until_state("evaluating", 17)
+    reads.clear()
+    world.until_state("done", 17)
+    assert LOCKED not in reads
+
+
+def statements(world: World, ask: Callable[[], object]) -> int:
+    ran: list[str] = []
+    connection = world.store.database.utils.conn
+    connection.set_trace_callback(ran.append)
+    ask()
+    connection.set_trace_callback(None)
+    return len(ran)
