@@ -63,8 +63,8 @@ def card(
     *,
     may_be_used: bool = False,
 ) -> Message:
-    """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model is shown
-    to be better than what was measured beside it."""
+    """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model
+    is shown to be better than what was measured beside it."""
     headline = _headline(plan, result)
     top = (header(headline), context(_subject(run, plan)))
     difference = [
