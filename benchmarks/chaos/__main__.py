@@ -65,13 +65,7 @@ def sweep(every: bool = False) -> bool:
 
 
 def all_mutants() -> bool:
-    outcomes = []
-    for outcome in mutants.try_all():
-        outcomes.append(outcome)
-        print(outcome, flush=True)
-    alive = sum(not one.is_red for one in outcomes)
-    print(f"{len(outcomes)} guards, {len(outcomes) - alive} red, {alive} alive", flush=True)
-    return alive == 0
+    return mutants.print_all()
 
 
 def all_syncs(asked: bool = True) -> bool:

@@ -47,7 +47,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Channel:
-    """`members` are user ids, the bot's among them where it was invited. `shared` with another organisation."""
+    """`members` are user ids, the bot's among them where it was invited. `shared` with another organisation, or
+    `invited`: asked to be, which nobody there has accepted yet."""
 
     id: str
     name: str
@@ -55,6 +56,7 @@ class Channel:
     private: bool = True
     archived: bool = False
     shared: bool = False
+    invited: bool = False
 
 
 @dataclass(frozen=True)

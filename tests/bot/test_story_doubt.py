@@ -18,14 +18,14 @@ MakeWorld = Callable[[Rules], World]
 CREATE, LIST = f"POST {JOBS}", f"GET {JOBS}"
 
 
-def in_doubt(world: World) -> None:
+def in_doubt(world: World, number: int = 1) -> None:
     """Creates without an answer, until a person is needed; none has arrived."""
     world.company.fail(CREATE, NOTHING_BUT_500, times=MAX_CREATES)
     world.start_approved()
     for _ in range(MAX_CREATES):
         world.tick(2)
         world.pass_time(SETTLE_S)
-    world.until_state("needs_human")
+    world.until_state("needs_human", number)
     world.company.forgive(CREATE)
 
 
@@ -152,6 +152,18 @@ def test_the_job_of_another_run_or_another_model_is_not_taken_over(world: World)
     decide(world, BEN, "doubt_adopt", job=first)
     assert world.said("was created before this run")
     assert world.run().state == "needs_human"
+
+
+def test_where_the_company_keeps_no_keys_a_run_is_not_given_the_job_of_another_one(world: World) -> None:
+    world.company.service.stages = ("running",)
+    world.start_approved()
+    first = world.until_state("training").job_id
+    world.company.service.jobs[first].request["metadata"].clear()
+    in_doubt(world, 2)
+    decide(world, BEN, "doubt_adopt", job=str(first))
+    decide(world, CLEO, "doubt_adopt", job=str(first))
+    assert world.said("Not carried out", f"job {first} is that of run 1")
+    assert world.run(2).state == "needs_human" and world.run(2).job_id is None
 
 
 def test_given_up_by_two_the_money_is_free_again(world: World) -> None:

@@ -24,6 +24,7 @@ CHAT = "POST /chat/completions"
 ACME = "models=acme/acme-small"
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 HELD = 18
+NOVEMBER_30 = 1_796_040_000.0  # noon in 2026: a busy machine takes many ticks, of three seconds each
 MakeWorld = Callable[[Rules], World]
 
 
@@ -192,14 +193,30 @@ def test_a_cost_that_nobody_agrees_to_is_let_go_after_a_day(priced: World) -> No
 
 def test_money_of_a_month_that_is_over_is_asked_for_again(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES, budget="0.05"))
-    world.clock = 1_796_082_600.0  # the last minutes of November 2026
+    world.clock = NOVEMBER_30
     world.seed_dataset()
     world.type(f"/finetune baseline tickets {ACME}")
     assert until_asked(world).month == "2026-11"
-    world.pass_time(3600)
+    world.pass_time(13 * 3600)
     world.click(BEN, measuring.MEASURE)
     assert measurement(world).month == "2026-12"
     assert world.store.committed("2026-11") == 0 < world.store.committed("2026-12")
+
+
+def test_a_late_yes_is_refused_where_the_new_month_has_no_money_left(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, budget="0.02"))
+    world.clock = NOVEMBER_30
+    world.seed_dataset()
+    world.type(f"/finetune baseline tickets {ACME}")
+    assert until_asked(world).month == "2026-11"
+    card = world.with_button(measuring.MEASURE)
+    world.pass_time(13 * 3600)
+    world.type(f"/finetune baseline tickets {ACME} prompt=Answer with the label alone")
+    assert until_asked(world, 2).month == "2026-12"
+    world.slack.click(BEN.id, PRIVATE.id, card.ts, measuring.MEASURE)
+    world.tick(3)
+    assert measurement(world).state == "asked" and world.company.count(CHAT) == 0
+    assert world.store.committed("2026-12") == measurement(world, 2).reserved_micros
 
 
 def test_strangers_may_neither_ask_nor_agree(priced: World) -> None:

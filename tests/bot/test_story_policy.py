@@ -45,6 +45,14 @@ def test_in_a_channel_shared_with_another_organisation_nothing_is_shown_or_decid
     assert "Cancelling run 1" in world.type("/finetune cancel 1", user=BEN), "stopping is always possible"
 
 
+def test_a_channel_to_which_another_organisation_is_invited_counts_as_shared(world: World) -> None:
+    world.start()
+    world.slack.invite_organisation(PRIVATE.id)
+    assert "shared with another organisation" in world.type("/finetune status", user=BEN)
+    assert "shared with another organisation" in world.answer_to_click(BEN, "approve_plan")
+    assert world.run().state == "awaiting_approval"
+
+
 def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World) -> None:
     world.start()
     world.slack.fail("conversations.info", refused("internal_error"), times=None)

@@ -42,7 +42,9 @@ PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_a
 DECIDING = "tests/decisions/test_permission.py"
 TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
-BOUND, PROMOTE = "tests/bot/test_story_bound.py", "tests/bot/test_story_promote.py"
+PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
+POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
+BOUND = "tests/bot/test_story_bound.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
 GUARDS = (
@@ -103,6 +105,13 @@ GUARDS = (
         "        if attempt.tries >= MAX_CREATES:",
         "        if False:",
         f"{PROVIDER}::test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept",
+    ),
+    Guard(
+        "an adopted job is not another run's",
+        "bot/workflows/doubts.py",
+        "    if other is not None and other.id != run.id:",
+        "    if False:",
+        f"{DOUBT}::test_where_the_company_keeps_no_keys_a_run_is_not_given_the_job_of_another_one",
     ),
     Guard(
         "every page of a look",
@@ -176,6 +185,13 @@ GUARDS = (
         f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
     ),
     Guard(
+        "an organisation that is invited counts as there",
+        "bot/listeners/directory.py",
+        'or info.get("is_pending_ext_shared") or info.get("pending_shared")',
+        "",
+        f"{POLICY}::test_a_channel_to_which_another_organisation_is_invited_counts_as_shared",
+    ),
+    Guard(
         "a quorum of those who may still approve",
         RULES,
         'len(rules.entitled("approve", approved_by)) >= tier.approvers',
@@ -208,7 +224,7 @@ GUARDS = (
         TRAINING,
         "    lost = rechecking.look(desk, run)",
         "    lost = None",
-        "tests/bot/test_story_policy.py::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
+        f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
         "a curve's yes is counted anew before each create",
@@ -266,6 +282,13 @@ GUARDS = (
         "    at REAL NOT NULL,\n    UNIQUE (run_id, kind)\n",
         "    at REAL NOT NULL,\n    UNIQUE (run_id, kind, id)\n",
         "tests/storage/test_runs.py::test_money_is_booked_once_a_run_and_kind",
+    ),
+    Guard(
+        "the month at the yes to a measurement",
+        "bot/workflows/measuring/baselines.py",
+        "        if telling.month(now) != measurement.month and (",
+        "        if False and (",
+        f"{LADDER}::test_a_late_yes_is_refused_where_the_new_month_has_no_money_left",
     ),
     Guard(
         "the approved maximum",

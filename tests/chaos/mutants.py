@@ -13,11 +13,14 @@ import sys
 import tempfile
 import threading
 import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+from typing import Literal
 
 from tests.chaos.guards import GUARDS, ROOT, Guard, LostGuard
 
@@ -26,27 +29,26 @@ __all__ = ["ROOT", "Guard", "Outcome", "try_all"]
 COPIED = ("bot", "trainers", "storage", "tests", "examples", "deploy", "docs")
 SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md")
 AT_ONCE = 2
-TEST_FAILED = 1
 LIMIT_S = 120
+Ending = Literal["passed", "failed", "timed out", "broke off"]
 PATIENCE_S = 6  # for what a mutant no longer does; whole, the same tests are green within it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`code` is pytest's: 1 says that tests failed, anything else that they passed or could not be run."""
+    """How the guard's tests ended without it. Only "failed" kills the mutant: a test that was stopped after LIMIT_S, or
+    that could not be run, proves nothing of the guard."""
 
     guard: Guard
-    code: int
+    ending: Ending
     seconds: float
 
     @property
     def is_red(self) -> bool:
-        return self.code == TEST_FAILED
+        return self.ending == "failed"
 
     def __str__(self) -> str:
-        said = (
-            "red" if self.is_red else "ALIVE" if self.code == 0 else f"ALIVE (pytest ended with {self.code})"
-        )
+        said = {"passed": "ALIVE", "failed": "red"}.get(self.ending, f"NOT RED ({self.ending})")
         test = self.guard.test.split()[-1].removeprefix("tests/").replace(".py::", " · ")
         return f"{self.guard.name:<48} {test:<110} {said}"
 
@@ -67,7 +69,7 @@ def try_all(guards: tuple[Guard, ...] = GUARDS) -> Iterator[Outcome]:
 
 def _check_green(copy: Path, guards: tuple[Guard, ...]) -> None:
     tests = sorted({test for guard in guards for test in guard.test.split()})
-    if _test(copy, tests) != 0:
+    if _test(copy, tests) != "passed":
         raise LostGuard(
             "The tests are not green with every guard in place, so that a red one would prove nothing."
         )
@@ -89,12 +91,12 @@ def _tried(guard: Guard, copies: Queue[Path]) -> Outcome:
     try:
         file.write_text(guard.removed_from(copy), encoding="utf-8")
         _make_newer(file)
-        code = _test(copy, guard.test.split())
+        ending = _test(copy, guard.test.split())
     finally:
         file.write_text(whole, encoding="utf-8")
         _make_newer(file)
         copies.put(copy)
-    return Outcome(guard, code, time.monotonic() - started)
+    return Outcome(guard, ending, time.monotonic() - started)
 
 
 def _make_newer(file: Path) -> None:
@@ -114,8 +116,20 @@ class _Seconds:
             return cls._last
 
 
-def _test(copy: Path, tests: list[str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+def _test(copy: Path, tests: list[str]) -> Ending:
+    report = copy / "report.xml"
+    report.unlink(missing_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *tests,
+    ]
     environment = {
         **os.environ,
         "PYTHONPATH": str(copy),
@@ -125,19 +139,36 @@ def _test(copy: Path, tests: list[str]) -> int:
     try:
         ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
-        return TEST_FAILED  # it waits for what no longer comes
-    return ended.returncode
+        return "timed out"
+    if ended.returncode == 0:
+        return "passed"
+    return "failed" if report.exists() and _has_failed(report) else "broke off"
+
+
+def _has_failed(report: Path) -> bool:
+    """Whether a test said no: an error in what surrounds a test, or a file that can't be imported, is no such word."""
+    tree = ElementTree.parse(report)  # noqa: S314 - pytest wrote it just now
+    return tree.find(".//failure") is not None and tree.find(".//error") is None
 
 
 def main() -> None:
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     chosen = tuple(guard for guard in GUARDS if word in guard.name)
-    alive = 0
-    for outcome in try_all(chosen):
+    sys.exit(0 if print_all(chosen) and chosen else 1)
+
+
+def print_all(guards: tuple[Guard, ...] = GUARDS) -> bool:
+    """The table; whether all are red."""
+    endings = Counter[Ending]()
+    for outcome in try_all(guards):
         print(outcome, flush=True)
-        alive += not outcome.is_red
-    print(f"{len(chosen)} guards, {len(chosen) - alive} red, {alive} alive")
-    sys.exit(1 if alive or not chosen else 0)
+        endings[outcome.ending] += 1
+    print(
+        f"{len(guards)} guards, {endings['failed']} red, {endings['passed']} alive, "
+        f"{endings['timed out'] + endings['broke off']} without a result",
+        flush=True,
+    )
+    return endings["failed"] == len(guards)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,8 @@ def channel_json(channel: Channel) -> Json:
         "is_archived": channel.archived,
         "is_member": BOT.id in channel.members,
         "is_ext_shared": channel.shared,
+        "is_pending_ext_shared": channel.invited,
+        "pending_shared": ["T0ELSEWHERE"] if channel.invited else [],
         "num_members": len(channel.members),
     }
 

@@ -135,6 +135,10 @@ class StandIn:
         """With another organisation (Slack Connect)."""
         self._change(channel, shared=True)
 
+    def invite_organisation(self, channel: str) -> None:
+        """It has not accepted yet."""
+        self._change(channel, invited=True)
+
     def regroup(self, group: str, members: tuple[str, ...]) -> None:
         with self._state.lock:
             self._state.groups = {**self._state.groups, group: members}
