@@ -7,6 +7,7 @@ for a parameter that it can do without is sent again without it.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from trainers.answers import Json
 from trainers.chatting import Parameters
 from trainers.connection import checked_key, http_for
 from trainers.creation import KEY, carries, job_body, key_reader
-from trainers.errors import Nonsense, Refused, TrainerError
+from trainers.errors import Changed, Nonsense, Refused, TrainerError
 from trainers.types import (
     Answer,
     Checkpoint,
@@ -62,6 +63,7 @@ class Trainer(AliasCalls):
             http_client=http_client or http_for(provider.base_url),
         )
         self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
+        self._sent: dict[str, str] = {}  # the sha256 of files whose content is known, by their id
 
     def __enter__(self) -> Trainer:
         return self
@@ -109,16 +111,17 @@ class Trainer(AliasCalls):
         return True
 
     def upload(self, path: Path, sha256: str) -> str:
-        """The id of the file of this content, which is looked for before it is sent."""
-        name = f"{sha256}.jsonl"
+        """The id of the file of this content, which is looked for before it is sent. Raises Changed where the file
+        at `path` isn't of this content."""
         doing = self._doing(f"uploading {path.name!r}")
         size = uploaded.size(path, doing)
-        found = self._find_file(name, size)
-        return found or self._send_file(path, name, doing)
+        found = self._find_file(sha256, size)
+        return found or self._send_file(path, sha256, doing)
 
     def delete_file(self, file_id: str) -> None:
         """Gone afterwards; one that is gone already is no error."""
         doing = self._doing(f"deleting the file {file_id!r}")
+        self._sent.pop(file_id, None)
         try:
             self._once(doing, lambda: self._client.files.with_raw_response.delete(file_id).content)
         except Refused as refusal:
@@ -262,12 +265,25 @@ class Trainer(AliasCalls):
         doing = self._doing(f"reading the results of job {job.id!r}")
         return doing, [self.file_bytes(file) for file in job.result_files]
 
-    def _find_file(self, name: str, size: int) -> str | None:
+    def _find_file(self, sha256: str, size: int) -> str | None:
+        """A name and a size prove nothing: whoever has the account's key may have put another file there. So it
+        counts where this client sent it, or where its content is the same."""
+        name = f"{sha256}.jsonl"
         doing = self._doing(f"looking for the file {name!r}")
-        rows = self._files(doing)
-        return next(
-            (answers.required(row, "id", doing) for row in rows if uploaded.is_usable(row, name, size)), None
-        )
+        for row in self._files(doing):
+            if uploaded.is_usable(row, name, size):
+                file_id = answers.required(row, "id", doing)
+                if self._sent.get(file_id) == sha256 or self._has_content(file_id, sha256):
+                    self._sent[file_id] = sha256
+                    return file_id
+        return None
+
+    def _has_content(self, file_id: str, sha256: str) -> bool:
+        """False also where the provider hands no content out."""
+        try:
+            return hashlib.sha256(self.file_bytes(file_id)).hexdigest() == sha256
+        except (Refused, Nonsense):
+            return False
 
     def _files(self, doing: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
@@ -276,19 +292,26 @@ class Trainer(AliasCalls):
             lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=after or openai.omit).content,
         )
 
-    def _send_file(self, path: Path, name: str, doing: str) -> str:
+    def _send_file(self, path: Path, sha256: str, doing: str) -> str:
+        """Looked at before, so that no other bytes leave, and while it is sent, for it may change meanwhile."""
         expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
         extra = expiry if self.provider.can("expires_after") else None
-        files = self._client.files.with_raw_response
+        files, name = self._client.files.with_raw_response, f"{sha256}.jsonl"
         try:
-            with path.open("rb") as file:
+            uploaded.check(path, sha256)
+            with uploaded.Hashed(path) as file:
                 content = self._once(
                     doing,
                     lambda: files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content,
                 )
         except OSError as error:
             raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
-        return answers.required(answers.read_object(content, doing), "id", doing)
+        file_id = answers.required(answers.read_object(content, doing), "id", doing)
+        if file.sha256 != sha256:
+            self.delete_file(file_id)
+            raise Changed(path.name)
+        self._sent[file_id] = sha256
+        return file_id
 
     @property
     def _raw_jobs(self) -> JobsWithRawResponse:

@@ -3,7 +3,8 @@
 TrainerError
 ├── Refused      the trainer said no: nothing was created, nothing is owed
 ├── Uncertain    no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
-└── Nonsense     an answer came that is not in the API's shape
+├── Nonsense     an answer came that is not in the API's shape
+└── Changed      a file of ours is not the one that was approved: it was not used
 """
 
 from __future__ import annotations
@@ -52,3 +53,17 @@ class Nonsense(TrainerError):
 
     After a POST it leaves as much open as Uncertain does: the job may be there, so look before trying again.
     """
+
+
+class Changed(TrainerError):
+    """A file that is kept under its sha256 has other bytes by now. `name`: the file's, for people to find it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} in the data folder is not the file that was approved: its bytes changed since. Put it back "
+            "from a backup, or upload the data again and start a new run."
+        )

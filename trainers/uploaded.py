@@ -1,12 +1,17 @@
-"""A file that lies at a trainer: whether a job can still be trained on it. Sends nothing."""
+"""A file on its way to a trainer: whether its bytes are those that its name says, and whether one there will do.
+
+Sends nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import time
 from pathlib import Path
 
 from trainers.answers import Json
-from trainers.errors import TrainerError
+from trainers.errors import Changed, TrainerError
 
 EXPIRY_MARGIN_S = 2 * 24 * 3600
 
@@ -24,3 +29,27 @@ def size(path: Path, doing: str) -> int:
         return path.stat().st_size
     except OSError as error:
         raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
+
+
+def check(path: Path, sha256: str) -> None:
+    """Raises Changed, or OSError."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise Changed(path.name)
+
+
+class Hashed(io.FileIO):
+    """A file opened for reading that knows the sha256 of what was read: of what was sent, once it is sent."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(-1 if size is None else size) or b""
+        self._digest.update(content)
+        return content
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()

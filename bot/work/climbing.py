@@ -15,6 +15,7 @@ from pathlib import Path
 from bot.asking.askers import Question, key_of
 from bot.measured import CurvePlan, LadderPlan
 from bot.results import Refusal
+from trainers import uploaded
 from trainers.dataset import Example, read
 from trainers.dataset.rules.sensitive import SECRET, faults_in
 from trainers.measuring import prompts, retrieval
@@ -167,7 +168,9 @@ def passages_in(path: Path) -> tuple[str, ...]:
 
 
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
+    """The rows of a part of a dataset. Raises Changed where the file isn't the one that was approved."""
     path = files / f"{sha256}.jsonl"
+    uploaded.check(path, sha256)
     return read(path, path.name).examples
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.drawings import confusion as confusion_plot
 from bot.drawings import loss as loss_plot
 from bot.results import ArmScore
-from trainers.dataset import read
+from bot.work.climbing import examples
 from trainers.evaluation import Confusion, Interval, compare, confusion
 from trainers.measuring.values import Arm, Ladder, Reply, Rung
 from trainers.pricing import PriceRow
@@ -105,7 +105,7 @@ def beside(measured: Measured, now: float) -> Ladder:
     path = measured.holdout
     alone = ladder.judge(
         {measured.arm: measured.replies},
-        read(path, path.name).examples,
+        examples(path.parent, path.stem),
         measured.labels,
         measured.bar,
         {str(measured.arm.model): measured.price},

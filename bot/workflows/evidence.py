@@ -15,14 +15,15 @@ from bot.decisions.actuals import Asked, actual_micros
 from bot.decisions.planning import Plan, plan_from_json
 from bot.results import ChangedRow, Progress, RunResult
 from bot.views.blocks import code, escape
+from bot.work import climbing
 from bot.work.climbing import max_tokens
 from bot.work.judging import ArmAnswers, Judged, judge
 from bot.workflows import calibrating, in_use, outcomes, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
 from trainers.chatting import room
-from trainers.dataset import Example, read
-from trainers.errors import Nonsense, Refused, TrainerError
+from trainers.dataset import Example
+from trainers.errors import Changed, Nonsense, Refused, TrainerError
 from trainers.evaluation import exact_match
 from trainers.measuring.prompts import zero_shot
 from trainers.measuring.scoring import as_label, is_label
@@ -38,7 +39,15 @@ log = logging.getLogger(__name__)
 
 def evaluate(desk: Desk, run: Run) -> None:
     """One step: answers that came are written down, missing ones asked for; once all are there, the judgement."""
-    plan, trainer = plan_from_json(run.plan), desk.trainers.get(run.provider)
+    plan = plan_from_json(run.plan)
+    try:
+        _evaluate(desk, run, plan)
+    except Changed as changed:
+        _end_unjudged(desk, run, plan, changed)
+
+
+def _evaluate(desk: Desk, run: Run, plan: Plan) -> None:
+    trainer = desk.trainers.get(run.provider)
     if run.cancel_asked_by:
         _cancel(desk, run, plan)
         return
@@ -298,8 +307,7 @@ def changed_rows(desk: Desk, run: Run, plan: Plan) -> list[ChangedRow]:
 
 
 def _holdout(desk: Desk, plan: Plan) -> tuple[Example, ...]:
-    path = desk.settings.files / f"{plan.holdout_sha256}.jsonl"
-    return read(path, path.name).examples
+    return climbing.examples(desk.settings.files, plan.holdout_sha256)
 
 
 def _tuned(desk: Desk, run: Run) -> str:
@@ -310,6 +318,21 @@ def _end(desk: Desk, run: Run, plan: Plan, state: telling.EndState, why: str) ->
     """Without a result; the training and the answers so far have to be paid all the same."""
     kept = f"The model is trained and kept as {code(run.model or '')}. {why}"
     training.end(desk, run, state, kept, actual_micros=_spent(desk, run, plan))
+
+
+def _end_unjudged(desk: Desk, run: Run, plan: Plan, changed: Changed) -> None:
+    """The held-out rows are not those that were approved. Which answers were free is known by those rows alone, so
+    all of them count as paid."""
+    if desk.askers.drop(_owner(run)):
+        return
+    base, tuned = (_all_asked(desk, run, arm) for arm in ARMS)
+    kept = f"The model is trained and kept as {code(run.model or '')}, and was not judged. {escape(str(changed))}"
+    training.end(desk, run, "failed", kept, actual_micros=_cost(run, plan, base, tuned))
+
+
+def _all_asked(desk: Desk, run: Run, arm: Arm) -> Asked:
+    answers = desk.store.runs.answers(run.id, arm)
+    return Asked(sum(one.prompt_tokens for one in answers), sum(one.completion_tokens for one in answers))
 
 
 def _spent(desk: Desk, run: Run, plan: Plan) -> int:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from bot.results import Progress
 from trainers.client import Trainer
-from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
 from trainers.types import QUEUED_STATUSES, Event, Job, JobSpec
 
 SETTLE_S = 12 * 60.0
@@ -61,9 +61,9 @@ class Later:
 
 @dataclass(frozen=True)
 class Turned:
-    """A certain no: nothing was created."""
+    """A certain no: nothing was created. Changed: the file is not the one that was approved."""
 
-    refused: Refused
+    refused: Refused | Changed
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def prepare(
         if attempt.tries >= MAX_CREATES:
             return Stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
         return Ready(trainer.upload(path, sha256), trainer.upload(*validation) if validation else None)
-    except Refused as refused:
+    except (Refused, Changed) as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
             return Stuck(f"{refused} A job may have been created: look there.")
         return Turned(refused)

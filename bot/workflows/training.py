@@ -16,7 +16,7 @@ from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
 from bot.workflows.specs import limits_of, spec_of
 from storage.records import Model, Run
 from trainers.client import Trainer
-from trainers.errors import Refused, TrainerError
+from trainers.errors import Changed, Refused, TrainerError
 from trainers.money import usd_micros
 from trainers.types import Job
 
@@ -251,10 +251,10 @@ def _started(desk: Desk, run: Run, job: Job) -> None:
             telling.progress(desk, moved)
 
 
-def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused) -> None:
+def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused | Changed) -> None:
     """A certain no: nothing was created. A file sent in vain is taken back."""
     file = uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
-    if refused.is_closed_to_us:
+    if isinstance(refused, Refused) and refused.is_closed_to_us:
         row = desk.settings.provider(run.provider)
         closed = f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
         way_out = "Your own machine can train instead: choose a target that starts with `local/`."

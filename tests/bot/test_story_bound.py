@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from bot.demo.cast import ANA, BEN
 from bot.workflows import training
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.world import CLEO, START, Rules, World
+from tests.peers.service import StoredFile
 from trainers.money import from_micros
 
 MakeWorld = Callable[[Rules], World]
@@ -76,3 +79,41 @@ def test_where_there_is_room_the_money_moves_to_the_month_of_the_create(make_wor
     world.until_state("training")
     assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, most)
     assert ANA.id in {one.person for one in world.store.ledger.held("2026-12")}
+
+
+def kept(world: World, sha256: str) -> Path:
+    path: Path = world.service.settings.files / f"{sha256}.jsonl"
+    return path
+
+
+def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: World) -> None:
+    plan = training.plan_from_json(world.start_approved().plan)
+    path = kept(world, plan.train_sha256)
+    path.write_bytes(path.read_bytes().replace(b"refund", b"REFUND", 1))
+    world.until_state("failed")
+    assert world.said(
+        "is not the file that was approved", path.name, "upload the data again", "nothing is owed"
+    )
+    assert (world.jobs(), world.left_at_company(), world.ledger()["settle"]) == (0, [], 0)
+    assert world.company.count("POST /files") == 0
+
+
+def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(world: World) -> None:
+    plan = training.plan_from_json(world.start_approved().plan)
+    path = kept(world, plan.train_sha256)
+    evil = StoredFile("file-evil", path.name, b"x" * path.stat().st_size, "fine-tune", world.clock)
+    world.company.service.files["file-evil"] = evil
+    world.until_state("training")
+    (job,) = world.company.service.jobs.values()
+    trained_on = world.company.service.files[job.request["training_file"]]
+    assert hashlib.sha256(trained_on.content).hexdigest() == plan.train_sha256
+
+
+def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: World) -> None:
+    plan = training.plan_from_json(world.start_approved().plan)
+    world.until_state("training")
+    path = kept(world, plan.holdout_sha256)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
+    world.until_state("failed")
+    assert world.said("was not judged", path.name, "is not the file that was approved")
+    assert not world.company.count("POST /chat/completions") and world.ledger()["settle"] > 0

@@ -130,8 +130,8 @@ GUARDS = (
     Guard(
         "a file is looked for before it is sent",
         CLIENT,
-        "        return found or self._send_file(path, name, doing)",
-        "        return self._send_file(path, name, doing)",
+        "        return found or self._send_file(path, sha256, doing)",
+        "        return self._send_file(path, sha256, doing)",
         f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
     ),
     Guard(
@@ -332,6 +332,27 @@ GUARDS = (
         "    if too_dear := money.refusal_in_a_new_month(desk, run):",
         "    if too_dear := None:",
         f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
+    ),
+    Guard(
+        "only the approved bytes are sent",
+        CLIENT,
+        "            uploaded.check(path, sha256)\n",
+        "",
+        f"{BOUND}::test_a_training_file_that_changed_after_the_approval_is_not_sent",
+    ),
+    Guard(
+        "a file that is found is compared",
+        CLIENT,
+        "if self._sent.get(file_id) == sha256 or self._has_content(file_id, sha256):",
+        "if True:",
+        f"{BOUND}::test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on",
+    ),
+    Guard(
+        "only the approved held-out rows judge",
+        "bot/work/climbing.py",
+        "    uploaded.check(path, sha256)\n",
+        "",
+        f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_judge_nothing",
     ),
     Guard(
         "unfreezing by two",

@@ -16,7 +16,7 @@ from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
 from bot.workflows.measuring import consent, size_answers
 from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over, wait_in_doubt
 from trainers.client import Trainer
-from trainers.errors import Refused, TrainerError
+from trainers.errors import Changed, Refused, TrainerError
 from trainers.types import Job, JobSpec
 
 GIVE_UP_UNSEEN_S = 3600.0  # a stopped curve waits so long for a provider that can't be looked at
@@ -185,7 +185,7 @@ def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
         fail(step, f"{trained} was cancelled on the trainer's side.")
 
 
-def _refused(step: CurveStep, trainer: Trainer, refused: Refused) -> None:
+def _refused(step: CurveStep, trainer: Trainer, refused: Refused | Changed) -> None:
     """A certain no: nothing was created."""
     file = uploads.take_back(step.desk, trainer, step.size.file_id, step.owner)
     where = f"Training on {counted(step.size.rows, 'row')} was refused: {escape(str(refused))}"

@@ -12,9 +12,10 @@ from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
 from tests.trainers.client.conftest import MODEL, digest, provider, spec
+from trainers import uploaded
 from trainers.client import Trainer
 from trainers.creation import sent_hyperparameters
-from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
 from trainers.providers import load_providers
 
 CREATE = "POST /fine_tuning/jobs"
@@ -297,3 +298,29 @@ def test_a_proxy_of_the_environment_has_no_say_about_loopback(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Trainer(provider(server), server.key) as trainer:
         assert trainer.probe() is None
+
+
+def test_a_file_that_changes_while_it_is_sent_is_taken_back(
+    server: Hosted, trainer: Trainer, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = uploaded.check
+
+    def check_and_change(path: Path, sha256: str) -> None:
+        checked(path, sha256)
+        path.write_bytes(path.read_bytes()[::-1])
+
+    monkeypatch.setattr(uploaded, "check", check_and_change)
+    with pytest.raises(Changed):
+        trainer.upload(data, digest(data))
+    assert server.service.files == {} and server.count("POST /files") == 1
+
+
+def test_where_no_content_is_handed_out_a_file_that_is_found_is_sent_again(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    first = trainer.upload(data, digest(data))
+    server.fail(
+        f"GET /files/{first}/content", peer.Fault(commit=False, status=403, code="forbidden"), times=9
+    )
+    with Trainer(trainer.provider, server.key) as another:
+        assert another.upload(data, digest(data)) != first
