@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from storage.driver import Migrations, SqliteUtils
-from storage.schemas import CERTAINTY, EVIDENCE, FIRST_SCHEMA, IDS_USED_ONCE, MONEY, POLICY, PROMOTIONS
+from storage.schemas import (
+    CERTAINTY,
+    EVIDENCE,
+    FIRST_SCHEMA,
+    IDS_USED_ONCE,
+    MONEY,
+    POLICY,
+    PROMOTIONS,
+    UPLOADS,
+)
 
 migrations = Migrations("finetune")
 
@@ -55,6 +64,12 @@ def m008_ids_used_once(db: SqliteUtils) -> None:
     for table in ("cleanings", "estimates", "asks", "documents", "outbox"):
         _use_ids_once(db, table)
     for statement in _statements(IDS_USED_ONCE):
+        db.execute(statement)
+
+
+@migrations()
+def m009_uploads(db: SqliteUtils) -> None:
+    for statement in _statements(UPLOADS):
         db.execute(statement)
 
 

@@ -355,3 +355,19 @@ DELETE FROM estimates WHERE dataset = '';
 UPDATE outbox SET state = 'dead', error = 'it may have held the rows of another channel: ask for it again'
     WHERE state = 'due' AND kind = 'file' AND body LIKE '%/files/cleaned-%';
 """
+
+# Every file that a run or a curve before this release may have left at its trainer is looked for once.
+UPLOADS = """
+CREATE TABLE uploads (
+    provider TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (provider, sha256)
+);
+INSERT OR IGNORE INTO uploads SELECT runs.provider, file.value, runs.created_at FROM runs, json_tree(runs.plan) file
+    WHERE file.key IN ('train_sha256', 'fitted_sha256', 'validation_sha256') AND file.type = 'text';
+INSERT OR IGNORE INTO uploads
+    SELECT json_extract(plan, '$.provider'), json_extract(size.value, '$.sha256'), created_at
+    FROM measurements, json_each(measurements.progress, '$.sizes') size
+    WHERE json_extract(plan, '$.provider') IS NOT NULL;
+"""

@@ -25,6 +25,7 @@ from storage.records import Ask, Model
 from storage.replacements import Replacements
 from storage.replies import Replies
 from storage.runs import Runs
+from storage.uploads import Uploads
 from storage.waivers import Waivers
 
 
@@ -49,6 +50,7 @@ class Store:
         self.doubts = Doubts(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
+        self.uploads = Uploads(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

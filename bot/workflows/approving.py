@@ -186,8 +186,8 @@ def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
             desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
             show_decision(desk, moved, said)
     trainer = desk.trainers.get(run.provider)
-    if moved and run.file_id and trainer:  # a create was begun once, and its approval voided
-        uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
+    if moved and trainer:  # a create may have been begun once, and its approval voided
+        uploads.take_back(desk, trainer, uploads.of_run(run), f"run {run.id}")
 
 
 def _approvals(desk: Desk, run: Run) -> list[Approval]:

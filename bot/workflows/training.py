@@ -46,6 +46,7 @@ def create(desk: Desk, run: Run) -> None:
         return
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
+    uploads.intend(desk, run.provider, uploads.of_run(run))
     match jobs.prepare(trainer, _attempt(run), *_file(desk, sha256), desk.clock(), validation):
         case jobs.Ready() as ready:
             _create(desk, run, trainer, plan, ready)
@@ -99,10 +100,10 @@ def cancel_before_training(desk: Desk, run: Run) -> None:
     """A run that has no job yet. One whose create is in doubt is looked for first: `follow` then cancels it."""
     if run.state == "creating" and not _is_surely_absent(desk, run):
         return
-    why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed."
+    trainer = desk.trainers.get(run.provider)
+    file = uploads.take_back(desk, trainer, uploads.of_run(run), f"run {run.id}") if trainer else ""
+    why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed.{file}"
     end(desk, run, "cancelled", why)
-    if trainer := desk.trainers.get(run.provider):  # it may have been cancelled while its file was sent
-        uploads.after_the_job(desk, trainer, run)
 
 
 def wait_for_key(desk: Desk, run: Run) -> None:
@@ -199,7 +200,7 @@ def _is_entitled(desk: Desk, run: Run, trainer: Trainer) -> bool:
         case rechecking.Lapsed():
             rechecking.void(desk, run, lost)
         case rechecking.Forbidden(said):
-            uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
+            uploads.take_back(desk, trainer, uploads.of_run(run), f"run {run.id}")
             end(desk, run, "cancelled", said)
         case rechecking.Unsure(said):
             wait(desk, run, HOLD_S, note=said)
@@ -209,7 +210,7 @@ def _is_entitled(desk: Desk, run: Run, trainer: Trainer) -> bool:
 def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:
     if not _is_entitled(desk, run, trainer):  # sending the file may have taken minutes
         if run.state == "approved":
-            uploads.take_back(desk, trainer, ready.file_id, f"run {run.id}")
+            uploads.take_back(desk, trainer, uploads.of_run(run), f"run {run.id}")
         return
     with desk.store.transaction():  # a freeze or a cancel comes before the intent or after it
         intent = _intend(desk, run, ready.file_id) if _may_intend(desk, run) else None
@@ -253,7 +254,7 @@ def _started(desk: Desk, run: Run, job: Job) -> None:
 
 def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused | Changed) -> None:
     """A certain no: nothing was created. A file sent in vain is taken back."""
-    file = uploads.take_back(desk, trainer, run.file_id, f"run {run.id}")
+    file = uploads.take_back(desk, trainer, uploads.of_run(run), f"run {run.id}")
     if isinstance(refused, Refused) and refused.is_closed_to_us:
         row = desk.settings.provider(run.provider)
         closed = f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."

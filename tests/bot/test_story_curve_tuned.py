@@ -15,7 +15,7 @@ from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import measuring, tuned_curves
-from bot.workflows import permits
+from bot.workflows import permits, uploads
 from bot.workflows.jobs import LOOK_AGAIN_S, MAX_CREATES, SETTLE_S
 from bot.workflows.measuring import consent
 from bot.workflows.measuring.curve_step import DOUBT_LOOK_S, DOUBT_S
@@ -26,7 +26,7 @@ from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import CHAT, HELD, measurement, until, until_asked
 from tests.bot.test_story_waivers import with_addresses
 from tests.bot.world import GUS, JOBS, Rules, World
-from tests.peers.hosted import COMMIT_THEN_500, NOT_AVAILABLE, NOTHING_BUT_500, RESET, Fault
+from tests.peers.hosted import COMMIT_THEN_500, COMMIT_THEN_CUT, NOT_AVAILABLE, NOTHING_BUT_500, RESET, Fault
 from trainers.measuring.values import Arm, Curve
 
 TARGET = "acme/acme-small"
@@ -453,3 +453,15 @@ def test_the_price_of_a_label_is_remembered_from_an_estimate(world: World) -> No
     assert plan.label_usd is not None and Decimal(plan.label_usd) == Decimal("0.25")
     world.type("/finetune curve tickets label_usd=2")
     assert plan_of(until(world, "done", 2).plan).label_usd == "2"
+
+
+def test_a_curve_killed_after_its_upload_and_then_cancelled_leaves_no_file_there(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail("POST /files", COMMIT_THEN_CUT)
+    agreed(world)
+    world.until(world.left_at_company, "the upload")
+    world.restart()
+    world.type("/finetune cancel m1")
+    world.until(lambda: measurement(world).state == "cancelled", "the curve's end")
+    uploads.tidy(world.service.desk)
+    assert world.left_at_company() == []

@@ -45,7 +45,7 @@ def test_a_file_that_could_not_be_taken_back_is_not_called_deleted(world: World)
     world.company.fail("DELETE /files/file-1", NOTHING_BUT_500, times=5)
     world.start_approved()
     world.until_state("failed")
-    assert "could not be deleted there: delete it by hand" in world.said("has closed")
+    assert "could not be deleted there: it is tried again" in world.said("has closed")
 
 
 def test_a_file_that_another_run_needs_is_not_taken_back(world: World) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bot.decisions.planning import plan_from_json
 from bot.demo.cast import BEN
 from bot.workflows import uploads
+from storage.uploads import SETTLE_S
+from tests.bot.props import tickets_csv
 from tests.bot.world import JOBS, START, World
 from tests.peers.hosted import COMMIT_THEN_CUT, NOTHING_BUT_500, Fault
 from trainers.client import UPLOAD_LIFE_S
@@ -69,3 +71,63 @@ def test_what_could_not_be_deleted_is_tidied_up_later_and_what_is_needed_is_left
     world.until_state("cancelled", 2)
     uploads.tidy(world.service.desk)
     assert world.left_at_company() == []
+
+
+def test_a_kill_between_upload_and_create_and_then_a_cancel_leaves_no_file_there(world: World) -> None:
+    _killed_after_the_upload(world)
+    world.type("/finetune cancel 1")
+    world.until_state("cancelled")
+    assert world.left_at_company() == []
+    assert "The uploaded file was deleted again" in world.said("nothing was started")
+
+
+def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> None:
+    _killed_after_the_upload(world)
+    world.store.database.change(
+        "UPDATE runs SET next_at = ?", (world.clock + 9e9,)
+    )  # it is not looked at meanwhile
+    world.seed_dataset()
+    world.start(f"{START} epochs=2")
+    assert world.run(1).state == "cancelled"
+    uploads.tidy(world.service.desk)
+    assert world.left_at_company() == []
+
+
+def test_a_file_that_appears_only_after_it_was_looked_for_is_deleted_at_a_later_look(world: World) -> None:
+    run = world.start_approved()
+    uploads.intend(world.service.desk, "acme", uploads.of_run(run))
+    world.type("/finetune cancel 1")
+    world.until_state("cancelled")
+    path = world.service.settings.files / f"{plan_from_json(run.plan).train_sha256}.jsonl"
+    world.service.desk.trainers["acme"].upload(path, path.stem)  # the upload that the kill cut off
+    uploads.tidy(world.service.desk)
+    assert world.left_at_company() == []
+    world.pass_time(SETTLE_S + 1)
+    uploads.tidy(world.service.desk)
+    before = world.company.count("GET /files")
+    uploads.tidy(world.service.desk)
+    assert world.company.count("GET /files") == before, "what is surely gone is looked for no more"
+
+
+def test_the_rows_that_a_job_was_validated_on_are_taken_back_too(world: World) -> None:
+    world.abilities += ', "early_stopping"'
+    world.restart()
+    world.upload_and_check(tickets_csv(300))
+    world.start(f"{START} patience=2")
+    world.click(BEN, "approve_plan")
+    world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
+    world.until_state("creating")
+    assert len(world.left_at_company()) == 2
+    world.type("/finetune cancel 1")
+    world.pass_time(3600)
+    world.until_state("cancelled")
+    assert world.left_at_company() == []
+
+
+def _killed_after_the_upload(world: World) -> None:
+    """The company has the file, and the bot knows nothing of it."""
+    world.company.fail("POST /files", COMMIT_THEN_CUT)
+    world.start_approved()
+    world.tick()
+    assert len(world.left_at_company()) == 1 and world.run().file_id is None
+    world.restart()

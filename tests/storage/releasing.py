@@ -85,6 +85,7 @@ INSERT INTO promotions (id, dataset, model, person, channel, at, instead_of, ret
     VALUES (2, 'tickets', 'tickets-1', 'U3', 'C1', 602.0, 1, 1, 'busy');
 """,
     "m008_ids_used_once": "",
+    "m009_uploads": "INSERT INTO uploads (provider, sha256, at) VALUES ('openai', 'ab12', 700.0);",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -61,13 +61,14 @@ def _hold(step: CurveStep, trainer: Trainer) -> None:
 
 def _create(step: CurveStep, trainer: Trainer) -> None:
     is_in_doubt = step.size.state == "creating"  # a job that may be there is looked for first
-    if not is_in_doubt and not _is_agreed(step, trainer, None):
+    if not is_in_doubt and not _is_agreed(step, trainer):
         return
     sha256 = step.size.sha256
     path = step.desk.settings.files / f"{sha256}.jsonl"
+    uploads.intend(step.desk, step.plan.provider, {sha256})
     match jobs.prepare(trainer, _attempt(step), path, sha256, step.desk.clock()):
         case jobs.Ready(file_id):
-            if _is_agreed(step, trainer, file_id):  # sending the file may have taken long
+            if _is_agreed(step, trainer):  # sending the file may have taken long
                 _send(step, trainer, file_id)
         case jobs.Started(job):
             _started(step, job)
@@ -79,16 +80,18 @@ def _create(step: CurveStep, trainer: Trainer) -> None:
             wait_in_doubt(step, why)
 
 
-def _is_agreed(step: CurveStep, trainer: Trainer, file_id: str | None) -> bool:
+def _is_agreed(step: CurveStep, trainer: Trainer) -> bool:
     """Where it isn't any more, the curve ends, or waits for Slack."""
     match consent.look(step):
         case None:
             return True
         case rechecking.Unsure(said):
-            uploads.take_back(step.desk, trainer, file_id, step.owner)  # no file stays where it may end here
+            uploads.take_back(
+                step.desk, trainer, {step.size.sha256}, step.owner
+            )  # no file stays where it may end here
             keep(step.noted(said), seconds=MAX_PAUSE_S / 8)
         case rechecking.Forbidden(said):
-            file = uploads.take_back(step.desk, trainer, file_id, step.owner)
+            file = uploads.take_back(step.desk, trainer, {step.size.sha256}, step.owner)
             fail(step, f"{said}{file} No job was started for {counted(step.size.rows, 'row')}.")
     return False
 
@@ -171,7 +174,7 @@ def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
     if not job.is_final:
         keep(step, seconds=POLL_S)
         return
-    uploads.take_back(step.desk, trainer, step.size.file_id, step.owner)
+    uploads.take_back(step.desk, trainer, {step.size.sha256}, step.owner)
     trained = f"Training on {counted(step.size.rows, 'row')}"
     if job.status == "succeeded" and job.fine_tuned_model:
         keep(step.with_size(step.size.to("evaluating", step.desk.clock(), model=job.fine_tuned_model)))
@@ -187,7 +190,7 @@ def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
 
 def _refused(step: CurveStep, trainer: Trainer, refused: Refused | Changed) -> None:
     """A certain no: nothing was created."""
-    file = uploads.take_back(step.desk, trainer, step.size.file_id, step.owner)
+    file = uploads.take_back(step.desk, trainer, {step.size.sha256}, step.owner)
     where = f"Training on {counted(step.size.rows, 'row')} was refused: {escape(str(refused))}"
     fail(step, f"{where}{file} No job was started for it.")
 
