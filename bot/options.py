@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
@@ -24,7 +25,7 @@ OTHER_NAMES: Mapping[str, RungName] = {
 }
 MOST_PREDICTED = 10
 ENGINES = ("builtin", "unsloth", "axolotl", "llamafactory")  # of our own trainer
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+LONGEST_NAME = 40
 # What only a person can know for an estimate: the option, the field of Question, how it is read.
 FIGURES: Mapping[str, tuple[str, Figure]] = {
     "hours": ("people_hours", question.PEOPLE_HOURS),
@@ -82,7 +83,7 @@ def read_options(command: str, rest: str, keys: Sequence[str], usage: str) -> Op
     volume = parse_volume(values["volume"]) if "volume" in values else None
     if isinstance(volume, Misread):
         return Answer(plain(volume.sentence), "volume")
-    return Options(names[0].lower(), values, volume)
+    return Options(typed_name(names[0]), values, volume)
 
 
 def read_figures(options: Options) -> Question | Answer:
@@ -237,11 +238,35 @@ def first_word(text: str) -> tuple[str, str]:
 
 
 def dataset_name(text: str) -> str | Answer:
-    """A name people can type: lower case, from what they wrote."""
-    name = re.sub(r"[^a-z0-9]+", "-", text.strip().lower()).strip("-")[:40]
-    if NAME.fullmatch(name):
-        return name
-    return Answer("A dataset's name needs at least one letter or digit, like `tickets`.")
+    """A name people can type, out of what they wrote: letters and digits of any script, in lower case.
+
+    Different texts may give the same name: `is_dataset_name` tells whether a text is the name itself."""
+    folded = unicodedata.normalize("NFKC", text.strip().lower())
+    name = re.sub("-+", "-", "".join(letter if _is_in_names(letter) else "-" for letter in folded)).strip("-")
+    if not any(letter.isalnum() for letter in name):
+        return Answer("A dataset's name needs at least one letter or digit, like `tickets`.")
+    if len(name) > LONGEST_NAME:
+        return Answer(
+            f"A dataset's name has {LONGEST_NAME} letters at most, and this one would have {len(name)}: type a "
+            "shorter one into “Name”."
+        )
+    return name
+
+
+def typed_name(word: str) -> str:
+    """A dataset's name as it is looked for: case doesn't count, nor how a letter is encoded."""
+    return unicodedata.normalize("NFKC", word.lower())
+
+
+def is_dataset_name(text: str) -> bool:
+    """Whether this is a name as it stands. Case doesn't count, nor how accents are encoded (macOS takes file names
+    apart)."""
+    return dataset_name(text) == unicodedata.normalize("NFC", text.strip().lower())
+
+
+def _is_in_names(letter: str) -> bool:
+    """Letters, digits, and the marks that many scripts write vowels with."""
+    return letter.isalnum() or unicodedata.category(letter).startswith("M")
 
 
 def run_number(text: str) -> int | None:

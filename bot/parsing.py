@@ -53,6 +53,7 @@ from bot.options import (
     shown,
     split_prompt,
     split_reason,
+    typed_name,
 )
 from bot.usage import OPTIONS, USAGE
 
@@ -175,7 +176,7 @@ def _parse_rollback(rest: str) -> Command | Answer:
     dataset, more = first_word(before)
     if not dataset or more:
         return Answer(_which("dataset", "/finetune datasets", dataset, more, "rollback"))
-    return _with_reason(because, "rollback") or Rollback(dataset.lower(), _reason(because))
+    return _with_reason(because, "rollback") or Rollback(typed_name(dataset), _reason(because))
 
 
 def _parse_baseline(rest: str) -> Command | Answer:

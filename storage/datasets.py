@@ -11,6 +11,8 @@ from storage.records import Dataset, DatasetState
 
 @dataclass(frozen=True)
 class NewDataset:
+    """`may_add`: where the channel has a dataset of this name, this is its next version."""
+
     name: str
     channel: str
     uploaded_by: str
@@ -18,25 +20,33 @@ class NewDataset:
     source: str
     text_column: str | None = None
     label_column: str | None = None
+    may_add: bool = True
 
 
 class Datasets:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def receive(self, new: NewDataset, *, now: float) -> Dataset:
-        """Record what a person handed over; a name that exists gets its next version."""
+    def receive(self, new: NewDataset, *, now: float) -> Dataset | None:
+        """Record what a person handed over; a name that its channel has gets its next version. None where the name
+        is taken: by another channel, or in this one where nothing may be added."""
         with self._db.immediate():
-            version = self._db.value(
-                "SELECT coalesce(max(version), 0) + 1 FROM datasets WHERE name = ?", (new.name,)
+            last = self._db.row(
+                "SELECT version, owner, sources FROM datasets WHERE name = ? ORDER BY version DESC LIMIT 1",
+                (new.name,),
             )
+            if last and (last["owner"] != new.channel or not new.may_add):
+                return None
+            sources = {new.channel, *(last["sources"].split() if last else ())}
             row = self._db.row(
-                "INSERT INTO datasets (name, version, state, channel, uploaded_by, filename, source,"
+                "INSERT INTO datasets (name, version, owner, sources, state, channel, uploaded_by, filename, source,"
                 " text_column, label_column, created_at, updated_at)"
-                " VALUES (?, ?, 'received', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+                " VALUES (?, ?, ?, ?, 'received', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
                 (
                     new.name,
-                    version,
+                    last["version"] + 1 if last else 1,
+                    new.channel,
+                    " ".join(sorted(sources)),
                     new.channel,
                     new.uploaded_by,
                     new.filename,
@@ -63,6 +73,11 @@ class Datasets:
             (name,),
         )
         return Dataset(**row) if row else None
+
+    def owners(self) -> dict[str, str]:
+        """The channel that each dataset belongs to, by the dataset's name."""
+        rows = self._db.rows("SELECT DISTINCT name, owner FROM datasets")
+        return {row["name"]: row["owner"] for row in rows}
 
     def all(self) -> list[Dataset]:
         """Newest first."""

@@ -9,6 +9,7 @@ from storage.schemas import (
     FIRST_SCHEMA,
     IDS_USED_ONCE,
     MONEY,
+    OWNERS,
     POLICY,
     PROMOTIONS,
     UPLOADS,
@@ -85,6 +86,12 @@ def _use_ids_once(db: SqliteUtils, table: str) -> None:
     db.execute(f"ALTER TABLE copied RENAME TO {table}")
     for index in indexes:
         db.execute(index)
+
+
+@migrations()
+def m010_owners(db: SqliteUtils) -> None:
+    for statement in _statements(OWNERS):
+        db.execute(statement)
 
 
 def _statements(script: str) -> list[str]:

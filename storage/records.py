@@ -40,7 +40,11 @@ OPEN_RUN_STATES: tuple[RunState, ...] = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine."""
+    """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine.
+
+    It belongs to the channel `owner`, where its first version came from. `sources`: every channel that rows of it
+    came from, held-out rows of earlier versions among them, parted by spaces.
+    """
 
     id: int
     name: str
@@ -59,6 +63,12 @@ class Dataset:
     next_at: float
     created_at: float
     updated_at: float
+    owner: str
+    sources: str
+
+    @property
+    def source_channels(self) -> frozenset[str]:
+        return frozenset(self.sources.split())
 
     @property
     def title(self) -> str:

@@ -371,3 +371,15 @@ INSERT OR IGNORE INTO uploads
     FROM measurements, json_each(measurements.progress, '$.sizes') size
     WHERE json_extract(plan, '$.provider') IS NOT NULL;
 """
+
+OWNERS = """
+ALTER TABLE datasets ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE datasets ADD COLUMN sources TEXT NOT NULL DEFAULT '';
+UPDATE datasets SET
+    owner = (SELECT first.channel FROM datasets AS first WHERE first.name = datasets.name
+        ORDER BY first.version LIMIT 1),
+    sources = (SELECT group_concat(channel, ' ') FROM (SELECT DISTINCT other.channel AS channel
+        FROM datasets AS other WHERE other.name = datasets.name AND other.version <= datasets.version));
+UPDATE datasets SET state = 'refused', refusal = 'The name belongs to a dataset of another channel. Upload the file'
+    || ' under a name of its own.' WHERE state IN ('received', 'checking') AND channel != owner;
+"""

@@ -88,7 +88,7 @@ def explain(
             refuse(
                 f"There is no provider {provider}; there are {', '.join(one.name for one in settings.providers)}."
             )
-        data = Data(dataset, channel, personal)
+        data = Data(dataset, frozenset({channel}), personal)
         leave = ruling(settings.policy, data, provider, stays_here=row.is_on_this_machine, reason=because)
     is_allowed, said = explained(asking, action, request, leave)
     click.echo(said)

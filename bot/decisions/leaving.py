@@ -1,11 +1,12 @@
 """May this data go to that provider? Every rule that covers the data has to allow it; the strictest no decides. Pure.
 
-Data that no rule covers stays on this machine, once there are rules. Personal data needs a waiver besides (waiving.py).
+Data that no rule covers stays on this machine, once there are rules; where rows came from several channels, those of
+each have to be covered. Personal data needs a waiver besides (waiving.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.decisions.policy import BUILT_IN, Data, DataRule, Policy
 
@@ -27,10 +28,10 @@ class Ruling:
 def ruling(policy: Policy, data: Data, provider: str, *, stays_here: bool, reason: str | None) -> Ruling:
     """`stays_here`: the provider is on this machine. `reason`: why soft rules shall not hold."""
     covering = [rule for rule in policy.data if rule.covers(data)]
-    if not covering:
-        if stays_here or not policy.data:
-            return Ruling()
+    if policy.data and not stays_here and not _is_covered(policy, data):
         return Ruling(_uncovered(data, provider), where=NO_RULE)
+    if not covering:
+        return Ruling()
     against = [rule for rule in covering if not rule.allows(provider)]
     hard = next((rule for rule in against if rule.level == "hard"), None)
     soft = [rule for rule in against if rule.level == "soft"]
@@ -48,6 +49,12 @@ def ruling(policy: Policy, data: Data, provider: str, *, stays_here: bool, reaso
     return Ruling(None, tuple(notes), tuple(one.name for one in soft), decided.where)
 
 
+def _is_covered(policy: Policy, data: Data) -> bool:
+    """Rows of one channel don't leave by a rule about another's."""
+    each = [replace(data, channels=frozenset({channel})) for channel in data.channels]
+    return all(any(rule.covers(one) for rule in policy.data) for one in each)
+
+
 def _no(rule: DataRule, provider: str) -> str:
     return f"The rule “{rule.name}” ({rule.where}) doesn't let this data go to {provider}."
 
@@ -63,6 +70,6 @@ def _cure(rule: DataRule) -> str:
 
 def _uncovered(data: Data, provider: str) -> str:
     return (
-        f"No rule under [[policy.data]] in finetune.toml speaks of {data.dataset} from this channel, so it doesn't go "
+        f"No rule under [[policy.data]] in finetune.toml speaks of {data.dataset} from its channel, so it doesn't go "
         f"to {provider}. A target that starts with `local/` stays on this machine; whoever runs the bot adds a rule."
     )

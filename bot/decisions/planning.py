@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -188,3 +189,12 @@ def hyperparameters_for(
     if epochs is not None:
         chosen["n_epochs"] = epochs
     return tuple(sorted(chosen.items()))
+
+
+def ascii_name(dataset: str) -> str:
+    """A dataset's name for a trainer: suffixes and aliases are ASCII there. A name in another script keeps what is
+    ASCII in it, with a hash that tells it from others."""
+    if dataset.isascii():
+        return dataset
+    rest = re.sub("[^a-z0-9]+", "-", dataset).strip("-")[:31]
+    return f"{rest or 'dataset'}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"

@@ -86,10 +86,11 @@ class Tier:
 
 @dataclass(frozen=True)
 class Data:
-    """What leaves: a dataset's name, the channel where it was uploaded, and whether its check found personal data."""
+    """What leaves: a dataset's name, the channels that its rows came from, and whether its check found personal
+    data."""
 
     dataset: str
-    channel: str
+    channels: frozenset[str]
     is_personal: bool
 
 
@@ -108,8 +109,8 @@ class DataRule:
     where: str = BUILT_IN
 
     def covers(self, data: Data) -> bool:
-        return (
-            (self.channels is None or data.channel in self.channels)
+        return bool(
+            (self.channels is None or data.channels & self.channels)
             and (self.datasets is None or any(fnmatchcase(data.dataset, one) for one in self.datasets))
             and (self.personal is None or data.is_personal == self.personal)
         )

@@ -12,6 +12,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
 from bot.decisions.approval import Denied
+from bot.decisions.planning import ascii_name
 from bot.decisions.waiving import LEAST_WORDS, says_something
 from trainers.evaluation import Interval, paired_interval
 from trainers.measuring.values import Rung
@@ -61,7 +62,7 @@ class Proof:
 
 def alias_of(dataset: str) -> str:
     """What programs call to get the model that is in use for a dataset."""
-    return f"{ALIASES}{dataset}"
+    return f"{ALIASES}{ascii_name(dataset)}"
 
 
 def against(other: str, mine: Sequence[float], theirs: Sequence[float]) -> Against:

@@ -11,6 +11,7 @@ from slack_sdk.errors import SlackApiError
 from bot.decisions.approval import Person
 
 LOOK_UP_TIMEOUT_S = 1
+MEMBERS_A_PAGE, MOST_PAGES = 999, 20
 
 
 class SlackDirectory:
@@ -42,14 +43,30 @@ class SlackDirectory:
             return None
         return frozenset(str(user) for user in answer.get("users") or ())
 
-    def is_private(self, channel: str) -> bool:
-        """Whether what is said in a channel stays within its members; no, where that can't be known."""
+    def is_private(self, channel: str) -> bool | None:
+        """Whether only its members can read a channel; None where that can't be known."""
         try:
             info: Any = self._slack.conversations_info(channel=channel)["channel"]
         except (SlackApiError, URLError, OSError):
-            return False
-        is_closed = bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
-        return is_closed and not info.get("is_ext_shared")
+            return None
+        return bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
+
+    def is_member(self, person: str, channel: str) -> bool | None:
+        """Whether a person is in a channel; None where that can't be known."""
+        cursor = ""
+        for _ in range(MOST_PAGES):
+            try:
+                answer: Any = self._slack.conversations_members(
+                    channel=channel, limit=MEMBERS_A_PAGE, cursor=cursor
+                )
+            except (SlackApiError, URLError, OSError):
+                return None
+            if person in (answer.get("members") or ()):
+                return True
+            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                return False
+        return None
 
     def is_shared(self, channel: str) -> bool | None:
         """Whether people of another organisation are in a channel, or are invited; None where that can't be known."""

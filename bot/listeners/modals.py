@@ -45,7 +45,8 @@ def _listener(
 
 
 def _receive(desk: Desk, body: dict[str, Any]) -> Errors:
-    return _errors(datasets.receive(desk, _upload(body)), "name")
+    result = datasets.receive(desk, _upload(body))
+    return _errors(result, (isinstance(result, Refusal) and result.about) or "name")
 
 
 def _estimate(desk: Desk, body: dict[str, Any]) -> Errors:
@@ -106,9 +107,12 @@ def _upload(body: dict[str, Any]) -> Upload:
     values = _values(body)
     channel, known_file, known_name = (*str(body["view"]["private_metadata"]).split(" ", 2), "", "")[:3]
     files = _files(body)
+    # a file from a channel's message stays that channel's: rules about data go by where it came from
+    is_asked = not known_file or channel.startswith("D")
     return Upload(
         name=values.get("name") or "",
-        channel=values.get("channel") or channel,
+        channel=(is_asked and values.get("channel")) or channel,
+        here=channel,
         person=_person(body),
         file_id=known_file or str(files[0].get("id", "")),
         filename=known_name or str(files[0].get("name") or "upload"),

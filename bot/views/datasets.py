@@ -105,8 +105,9 @@ def no_such_dataset(name: str, known: Sequence[str]) -> str:
 
 
 def upload_modal(channel: str, *, file_id: str | None = None, filename: str | None = None) -> Block:
-    """`file_id`: the file is known already, from a message; else the form asks for it. `channel` '': ask."""
-    here = {"initial_conversation": channel} if channel else {}
+    """`file_id`: the file is known already, from a message of `channel`; else the form asks for it. The dataset
+    belongs to the channel of that message; the form asks for one where there is none, or nobody but the bot in it."""
+    is_asked = not file_id or channel.startswith("D")
     asked = [] if file_id else [inputs.file("file", "File: a table with text and label, or JSONL", KINDS)]
     shown = [section(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
     blocks = [
@@ -115,17 +116,7 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
         inputs.text("name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."),
         inputs.text("text", "Column with the text", "text", hint=COLUMN),
         inputs.text("label", "Column with the label", "label", hint=COLUMN),
-        {
-            "type": "input",
-            "block_id": "channel",
-            "label": plain("Report in", 75),
-            "element": {
-                "type": "conversations_select",
-                "action_id": "value",
-                **here,
-                "filter": {"include": ["public", "private"], "exclude_bot_users": True},
-            },
-        },
+        *([_belongs_to(channel)] if is_asked else []),
         context(
             "The file stays on the machine that runs this bot. It is checked there, and a fifth of it is set "
             "aside as a test that no model ever trains on."
@@ -138,6 +129,24 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
         submit="Check it",
         private=f"{channel} {file_id or ''} {cut(filename or '', 200)}",
     )
+
+
+def _belongs_to(channel: str) -> Block:
+    here = {"initial_conversation": channel} if channel else {}
+    return {
+        "type": "input",
+        "block_id": "channel",
+        "label": plain("Report in", 75),
+        "hint": plain(
+            "The dataset belongs to this channel. Where it is private, only its members see it.", 150
+        ),
+        "element": {
+            "type": "conversations_select",
+            "action_id": "value",
+            **here,
+            "filter": {"include": ["public", "private"], "exclude_bot_users": True},
+        },
+    }
 
 
 def _headline(dataset: Dataset, report: Report) -> str:

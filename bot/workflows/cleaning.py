@@ -17,7 +17,7 @@ from bot.decisions.sharing import Place, place_of_rows
 from bot.results import Refusal
 from bot.views import cleaning as views
 from bot.views.general import sentence
-from bot.workflows import permits
+from bot.workflows import permits, sharing
 from bot.workflows.desk import Desk
 from storage.records import Cleaning, Dataset, Draft
 from trainers.dataset import Columns
@@ -128,5 +128,6 @@ def _place(desk: Desk, dataset: Dataset, person: str) -> Place | Denied:
     refused = permits.may(desk, person, "read", dataset.channel)
     if refused:
         return Denied(refused.text)
-    is_private = desk.directory.is_private(dataset.channel)
-    return place_of_rows(person, dataset.uploaded_by, is_private=is_private)
+    home = sharing.home(desk, dataset.owner, person, here=None)
+    in_thread = sharing.may_show_rows(desk, dataset, dataset.channel)
+    return place_of_rows(home, person, dataset.uploaded_by, in_thread=in_thread)

@@ -11,12 +11,12 @@ from pathlib import Path
 from bot import logs
 from bot.decisions import waiving
 from bot.decisions.waste import waste_of
-from bot.parsing import Answer, dataset_name
+from bot.options import Answer, dataset_name, is_dataset_name
 from bot.results import Refusal
 from bot.views import datasets as views
 from bot.views import findings, versions
 from bot.views import waivers as waiver_views
-from bot.views.blocks import Message, escape
+from bot.views.blocks import Message, code, escape
 from bot.work.checking import Inspected, inspect
 from bot.workflows import permits
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
@@ -37,10 +37,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Upload:
-    """What a person put into the modal. Empty column names: find them."""
+    """What a person put into the modal. Empty column names: find them.
+
+    The dataset belongs to `channel` and is reported there. `here`: where the person acted, '' where in no channel."""
 
     name: str
     channel: str
+    here: str
     person: str
     file_id: str
     filename: str
@@ -58,10 +61,11 @@ class Checked:
 
 def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
     """Record it and say so in the channel; the rest is the ticks' work."""
-    name = dataset_name(upload.name or Path(upload.filename).stem)
+    given = upload.name or Path(upload.filename).stem
+    name = dataset_name(given)
     if isinstance(name, Answer):
         return Refusal(name.text)
-    refused = permits.may(desk, upload.person, "upload", upload.channel)
+    refused = permits.may(desk, upload.person, "upload", upload.channel) or _not_in_it(desk, upload)
     if refused:
         return refused
     now = desk.clock()
@@ -75,12 +79,36 @@ def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
                 source=upload.file_id,
                 text_column=upload.text_column,
                 label_column=upload.label_column,
+                may_add=is_dataset_name(given),
             ),
             now=now,
         )
+        if dataset is None:
+            return Refusal(_taken(desk, name, upload.channel))
         desk.store.audit.add(at=now, who=upload.person, action="upload", subject=f"dataset {dataset.id}")
         _show(desk, dataset, views.received(dataset), kind_is_post=True)
     return dataset
+
+
+def _not_in_it(desk: Desk, upload: Upload) -> Refusal | None:
+    """A file goes to a channel by the word of one of its members."""
+    is_in = upload.channel == upload.here or desk.directory.is_member(upload.person, upload.channel)
+    if is_in:
+        return None
+    if is_in is None:
+        said = "Slack didn't tell who is in that channel. Invite the bot there (`/invite @Finetune`), or try again."
+    else:
+        said = "You are not in that channel. Choose one that you are in, or join it first."
+    return Refusal(said, "channel")
+
+
+def _taken(desk: Desk, name: str, channel: str) -> str:
+    if desk.store.datasets.owners().get(name) == channel:
+        return (
+            f"This channel has a dataset {code(name)} already. To add a version to it, type exactly that name; for "
+            "another dataset, type another one."
+        )
+    return f"Another channel has a dataset {code(name)} already, so this one needs another name: type one."
 
 
 def step(desk: Desk, dataset: Dataset) -> None:

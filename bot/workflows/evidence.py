@@ -18,7 +18,7 @@ from bot.views.blocks import code, escape
 from bot.work import climbing
 from bot.work.climbing import max_tokens
 from bot.work.judging import ArmAnswers, Judged, judge
-from bot.workflows import calibrating, in_use, outcomes, telling, training
+from bot.workflows import calibrating, in_use, outcomes, sharing, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
 from trainers.chatting import room
@@ -265,11 +265,11 @@ def _finish(desk: Desk, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepA
         arms=arms,
         at_once=_at_once(desk, plan, judged.tuned.n),
     )
-    changed = changed_rows(desk, run, plan) if desk.directory.is_private(run.channel) else []
-    ended = replace(
-        run, result=result.to_json()
-    )  # what is to be said is gathered before the write lock is taken
+    # what is to be said is gathered before the write lock is taken
+    ended = replace(run, result=result.to_json())
     may_be_used, errors = in_use.may_be_offered(desk, ended), calibrating.running(desk, ended)
+    may_show = sharing.may_show_rows(desk, desk.store.datasets.get(run.dataset_id), run.channel)
+    changed = changed_rows(desk, run, plan) if may_show else []
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
         if moved is None:

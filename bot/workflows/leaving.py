@@ -86,6 +86,6 @@ def record(desk: Desk, leave: Leave, person: str, subject: str) -> None:
 
 def _ruling(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None) -> Ruling:
     is_personal = PERSONAL_DATA in {finding.code for finding in report.findings}
-    data = Data(dataset.name, dataset.channel, is_personal)
+    data = Data(dataset.name, dataset.source_channels, is_personal)
     here = row.is_on_this_machine
     return rules.ruling(desk.settings.policy, data, row.name, stays_here=here, reason=reason)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from bot.commands import Start
 from bot.decisions.approval import Request
 from bot.decisions.permission import who_may
-from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
+from bot.decisions.planning import Plan, ascii_name, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.views import plans as views
@@ -139,7 +139,7 @@ def _plan(
         method="supervised",
         hyperparameters=estimated.hyperparameters,
         seed=SEED,
-        suffix=dataset.name,
+        suffix=ascii_name(dataset.name),
         prices=PriceList(estimated.prices, today(desk)).to_json(),
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),

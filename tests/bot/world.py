@@ -36,8 +36,9 @@ PEOPLE = (ANA, BEN, CLEO, DORA, GUS, EVE, ROBO)
 EVERYBODY = (*(person.id for person in PEOPLE), BOT.id)
 PRIVATE = Channel(TICKETS.id, TICKETS.name, EVERYBODY)
 PUBLIC = Channel("C0GENERAL", "general", EVERYBODY, private=False)
-HR = Channel("C0HR", "hr", EVERYBODY)
 WITHOUT_BOT = Channel("C0ELSE", "elsewhere", tuple(person.id for person in PEOPLE))
+HR = Channel("C0HR", "hr", (DORA.id, BEN.id, CLEO.id, BOT.id))  # ANA is in none of its conversations
+OWN = Channel("C0OWN", "own", (ANA.id, BEN.id, BOT.id))
 APPROVERS_GROUP = "S0APPROVE"
 
 MODEL, TARGET = "acme-small", "acme/acme-small"
@@ -346,7 +347,10 @@ def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
     """Running, and closed with a look back: nothing that we sent was malformed, every request was acked."""
     company = Hosted(Company(models=(MODEL,), answer=answer))
     groups = {APPROVERS_GROUP: (CLEO.id,)}
-    with StandIn(people=PEOPLE, channels=(PRIVATE, PUBLIC, HR, WITHOUT_BOT), groups=groups) as slack, company:
+    with (
+        StandIn(people=PEOPLE, channels=(PRIVATE, PUBLIC, WITHOUT_BOT, HR, OWN), groups=groups) as slack,
+        company,
+    ):
         made = World(folder, slack, company, workers, rules)
         made.boot()
         try:

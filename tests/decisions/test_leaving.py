@@ -7,7 +7,7 @@ import pytest
 from bot.decisions.leaving import NO_RULE, Ruling, ruling
 from bot.decisions.policy import Data, DataRule, Level, Policy
 
-DATA = Data("support-faq", "C_SUPPORT", is_personal=True)
+DATA = Data("support-faq", frozenset({"C_SUPPORT"}), is_personal=True)
 
 
 def rule(level: Level = "hard", **more: object) -> DataRule:
@@ -45,6 +45,19 @@ def test_with_rules_what_none_covers_stays_on_this_machine() -> None:
 )
 def test_a_rule_covers_data_for_which_all_that_it_says_holds(what: dict[str, object], covers: bool) -> None:
     assert rule(**what).covers(DATA) == covers
+
+
+def test_rows_of_several_channels_go_where_the_rules_of_each_let_them() -> None:
+    both = Data("support-faq", frozenset({"C_SUPPORT", "C_ELSE"}), is_personal=True)
+    here, there = (rule(providers=None, channels=frozenset({one})) for one in ("C_SUPPORT", "C_ELSE"))
+    closed = rule(channels=frozenset({"C_ELSE"}), where="line 9")
+
+    def refused(*rules: DataRule) -> str:
+        return ruling(Policy(data=rules), both, "openai", stays_here=False, reason=None).where
+
+    assert refused(here) == NO_RULE, "the other channel's rows are covered by none"
+    assert refused(here, closed) == "line 9", "the strictest decides"
+    assert refused(here, there) == here.where
 
 
 def test_every_rule_that_covers_has_to_allow_it_whatever_their_order() -> None:

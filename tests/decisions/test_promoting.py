@@ -10,6 +10,7 @@ import pytest
 from bot.decisions.promoting import Against, Doubt, Proof, against, alias_of, doubts, is_no_reason
 from tests.views import measured
 from trainers.evaluation import compare
+from trainers.local.aliases import NAME
 
 RUNG = measured.rung("tuned", "local/tickets-7", 190)
 BETTER = Against("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
@@ -78,3 +79,5 @@ def test_a_reason_says_why() -> None:
 
 def test_an_alias_is_never_a_dataset_s_own_name() -> None:
     assert alias_of("tickets") == "team/tickets"
+    others = {alias_of(name) for name in ("客户-2024", "订单-2024", "客户", "é" * 40, "a" * 39 + "é")}
+    assert len(others) == 5 and all(NAME.fullmatch(one) for one in others), "as our trainer takes them"

@@ -86,6 +86,10 @@ INSERT INTO promotions (id, dataset, model, person, channel, at, instead_of, ret
 """,
     "m008_ids_used_once": "",
     "m009_uploads": "INSERT INTO uploads (provider, sha256, at) VALUES ('openai', 'ab12', 700.0);",
+    "m010_owners": """
+INSERT INTO datasets (id, name, version, state, channel, uploaded_by, filename, source, created_at, updated_at, owner,
+    sources) VALUES (2, 'faq', 1, 'received', 'C2', 'U2', 'faq.csv', 'F3', 700.0, 700.0, 'C2', 'C2');
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -28,6 +28,20 @@ def test_the_same_name_again_is_its_next_version(store: Store) -> None:
     assert [one.id for one in store.datasets.all()] == [other.id, second.id, first.id]
 
 
+def test_a_name_belongs_to_the_channel_that_had_it_first(store: Store) -> None:
+    first = store.datasets.receive(TICKETS, now=1.0)
+    assert store.datasets.receive(replace(TICKETS, channel="C2"), now=2.0) is None
+    assert store.datasets.receive(replace(TICKETS, may_add=False), now=2.0) is None
+    second = store.datasets.receive(TICKETS, now=2.0)
+    assert (second.version, second.owner, second.source_channels) == (2, "C1", {"C1"})
+    assert store.datasets.owners() == {"tickets": "C1"} and store.datasets.all() == [second, first]
+
+
+def test_of_two_channels_at_once_one_gets_the_name(store: Store) -> None:
+    at_once(16, lambda n: store.datasets.receive(replace(TICKETS, channel=f"C{n % 2}"), now=1.0))
+    assert len({one.channel for one in store.datasets.all()}) == 1 and len(store.datasets.all()) == 8
+
+
 def test_sixteen_uploads_at_once_get_sixteen_versions(store: Store) -> None:
     at_once(16, lambda _: store.datasets.receive(TICKETS, now=1.0))
     assert sorted(one.version for one in store.datasets.all()) == list(range(1, 17))

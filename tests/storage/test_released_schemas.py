@@ -56,6 +56,25 @@ def test_it_then_has_the_schema_of_a_new_one_and_goes_on_being_used(release: str
     new.close()
 
 
+def test_a_name_that_several_channels_shared_belongs_to_the_first_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    load(path_of("m007_promotions").read_text(), path)
+    connection = sqlite3.connect(str(path))
+    for version, channel, state in ((2, "C9", "ready"), (3, "C1", "ready"), (4, "C9", "checking")):
+        connection.execute(
+            "INSERT INTO datasets (name, version, state, channel, uploaded_by, filename, source, created_at,"
+            " updated_at) VALUES ('tickets', ?, ?, ?, 'U9', 'tickets.csv', 'F9', 1.0, 1.0)",
+            (version, state, channel),
+        )
+    connection.commit()
+    connection.close()
+    store = Store(path)
+    seen = [(one.owner, one.sources, one.state) for one in reversed(store.datasets.all())]
+    assert seen[:3] == [("C1", "C1", "ready"), ("C1", "C1 C9", "ready"), ("C1", "C1 C9", "ready")]
+    assert seen[3][2] == "refused", "what was not merged yet is not merged"
+    store.close()
+
+
 def tables(path: Path) -> Tables:
     connection = sqlite3.connect(str(path))
     connection.row_factory = sqlite3.Row

@@ -20,7 +20,7 @@ from bot.views import tuned_curves as tuned_curve_views
 from bot.views.blocks import Message, escape
 from bot.views.general import sentence
 from bot.views.words import counted
-from bot.workflows import holding, leaving, money, permits
+from bot.workflows import holding, leaving, money, permits, sharing
 from bot.workflows.desk import Desk
 from bot.workflows.leaving import Leave
 from bot.workflows.measuring import agreeing
@@ -180,16 +180,17 @@ def judge_of(measurement: Measurement) -> str | None:
 
 
 def result_card(
-    desk: Desk, measurement: Measurement, found: str, *, is_private: bool | None = None
+    desk: Desk, measurement: Measurement, found: str, *, for_people: bool | None = None
 ) -> Message:
-    """`found` is the result's JSON. `is_private` says what is known of its channel; None: that is looked up."""
+    """`found` is the result's JSON. `for_people`: its answers may be shown in its channel; None: that is looked up."""
     if measurement.kind == "curve":
         return _curve_card(desk, measurement, Curve.from_json(found))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     ladder, pairs = Ladder.from_json(found), agreeing.pairs(desk, measurement)
     judged = verdicts.notes(plan, progress.judge, ladder, agreeing.found(desk, measurement))
-    if pairs and pairs.rows and is_private is None:
-        is_private = desk.directory.is_private(measurement.channel)
+    if pairs and pairs.rows and for_people is None:
+        dataset = desk.store.datasets.get(measurement.dataset_id)
+        for_people = sharing.may_show_rows(desk, dataset, measurement.channel)
     return ladder_views.card(
         ladder,
         number=measurement.id,
@@ -197,7 +198,7 @@ def result_card(
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
         notes=[*judged, *_notes(plan, progress)],
-        for_people=bool(pairs and pairs.rows and is_private),
+        for_people=bool(pairs and pairs.rows and for_people),
     )
 
 

@@ -1,7 +1,7 @@
 """People compare the two best arms' answers, pair by pair, in the thread of the result: who answered is hidden.
 
-Customers' words: in private channels only. Each person has cards of their own, so that nobody sees an answer's
-place or another's choice before their own.
+Customers' words: only in the dataset's own channel, where that is private. Each person has cards of their own, so that
+nobody sees an answer's place or another's choice before their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bot.results import Refusal
 from bot.views import preferences as views
 from bot.views.words import counted
 from bot.work.verdicts import PairForPeople, PairsForPeople
-from bot.workflows import permits
+from bot.workflows import permits, sharing
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import agreeing, measurements
 from storage.records import Draft, Measurement, Preference
@@ -68,10 +68,10 @@ def _opened(desk: Desk, number: int, person: str) -> tuple[Measurement, PairsFor
         return refused
     if measurement is None or measurement.state != "done":
         return measurements.too_late(number, measurement)
-    if not desk.directory.is_private(measurement.channel):
+    if not sharing.may_show_rows(desk, desk.store.datasets.get(measurement.dataset_id), measurement.channel):
         return Refusal(
-            "The answers may hold customers' words, so they are shown in private channels only. Measure again in "
-            "one: answers that are known cost nothing."
+            "The answers may hold customers' words, so they are shown only in the channel that the dataset belongs to, "
+            "and only where that is private."
         )
     pairs = agreeing.pairs(desk, measurement)
     if pairs is None or not pairs.rows:
@@ -139,7 +139,7 @@ def _tell(desk: Desk, measurement: Measurement, pairs: PairsForPeople) -> None:
         ),
         now=now,
     )
-    result = measurements.result_card(desk, measurement, measurement.result, is_private=True)
+    result = measurements.result_card(desk, measurement, measurement.result, for_people=True)
     card = measurements.result_card_of(measurement)
     outbox.put(Draft(kind="edit", channel=measurement.channel, body=result.letter(), card=card), now=now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bot.decisions.planning import ascii_name
 from bot.views.blocks import escape
 from bot.views.words import counted
 from bot.workflows import holding, jobs, rechecking, uploads
@@ -121,7 +122,7 @@ def _spec(step: CurveStep, file_id: str) -> JobSpec:
         training_file=file_id,
         hyperparameters=dict(step.planned.hyperparameters),
         seed=step.plan.seed,
-        suffix=f"{step.plan.dataset}-{step.size.rows}",
+        suffix=f"{ascii_name(step.plan.dataset)}-{step.size.rows}",
         metadata={"measurement": step.owner},
     )
 

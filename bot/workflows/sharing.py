@@ -1,0 +1,72 @@
+"""Who may know of which datasets, and where their rows may be shown: asked of Slack, decided by decisions/sharing.py.
+
+Somebody who acts in a channel is in it, so nothing is asked of Slack for the datasets of the channel itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from bot.decisions import sharing as rules
+from bot.decisions.sharing import Home
+from bot.workflows.desk import Desk
+from storage.records import Dataset
+
+AT_ONCE = 16
+LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
+
+
+def visible(desk: Desk, person: str, here: str | None) -> frozenset[str]:
+    """The names of the datasets that a person may know of, asking in the channel `here`; None: in no channel."""
+    owners = desk.store.datasets.owners()
+    found = homes(desk, set(owners.values()), person, here)
+    return frozenset(name for name, owner in owners.items() if rules.may_use(found[owner]))
+
+
+def may_use(desk: Desk, dataset: str, person: str, here: str | None) -> bool:
+    """Whether there is a dataset of this name as far as this person may know."""
+    owner = desk.store.datasets.owners().get(dataset)
+    return owner is not None and rules.may_use(home(desk, owner, person, here))
+
+
+def home(desk: Desk, owner: str, person: str, here: str | None) -> Home:
+    return homes(desk, {owner}, person, here)[owner]
+
+
+def homes(desk: Desk, owners: Collection[str], person: str, here: str | None) -> Mapping[str, Home]:
+    """All look-ups at once. What Slack doesn't tell in time is not known."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    asked = {owner: pool.submit(_looked_up, desk, owner, person, here) for owner in owners}
+    done, _ = wait(asked.values(), timeout=LOOK_UP_S)
+    pool.shutdown(wait=False, cancel_futures=True)
+    return {
+        owner: future.result() if future in done else Home(owner, None, None)
+        for owner, future in asked.items()
+    }
+
+
+def may_show_rows(desk: Desk, dataset: Dataset, channel: str) -> bool:
+    """Whether customers' words may be posted in `channel`."""
+    is_direct = _is_direct(channel)
+    return rules.may_show_rows(
+        dataset.owner,
+        dataset.source_channels,
+        channel,
+        is_private=is_direct or desk.directory.is_private(channel),
+        is_shared=False if is_direct else desk.directory.is_shared(channel),
+    )
+
+
+def _looked_up(desk: Desk, owner: str, person: str, here: str | None) -> Home:
+    if owner == here:
+        return Home(owner, None, True)
+    if _is_direct(owner):
+        return Home(owner, True, None)
+    is_private = desk.directory.is_private(owner)
+    return Home(owner, is_private, None if is_private is False else desk.directory.is_member(person, owner))
+
+
+def _is_direct(channel: str) -> bool:
+    """The conversation with the bot, which nobody else is in, and which it may not ask Slack about."""
+    return channel.startswith("D")
