@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bot import logs
 from bot.settings import Settings
+from trainers.environment import TRAINER_KEYS, child_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
 GRACE_S = 10
@@ -26,13 +27,16 @@ log = logging.getLogger(__name__)
 @dataclass
 class EmbeddedTrainer:
     """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its
-    command line. Its output goes to `data`/trainer.log."""
+    command line. Its output goes to `data`/trainer.log. `environment`: as it was when this was made."""
 
     data: Path
     models: Mapping[str, str]
     port: int = 0
     slots: int = 1
     arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(
+        default_factory=lambda: child_environment(*TRAINER_KEYS), repr=False
+    )
     _child: subprocess.Popen[bytes] | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -102,7 +106,7 @@ class EmbeddedTrainer:
                 stdin=subprocess.PIPE,  # closed by our death, which ends the child
                 stdout=output,
                 stderr=output,
-                env={**os.environ, KEY_VARIABLE: self.key},
+                env={**self.environment, KEY_VARIABLE: self.key},
             )
 
     def _last_words(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from bot.cli.common import load, refuse
+from trainers.environment import HUB_KEYS, child_environment
 
 FOLDER = click.Path(path_type=Path)
 TRAINERS = ("trainer", "terminal-trainer")
@@ -69,6 +70,7 @@ def export(
         [sys.executable, "-m", "trainers.local.exporting", *arguments],
         input=json.dumps(found.facts) if found.facts is not None else "",
         text=True,
+        env=child_environment(*HUB_KEYS, "PIP_"),
         check=False,
     )
     sys.exit(done.returncode)

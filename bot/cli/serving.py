@@ -13,7 +13,9 @@ import click
 
 from bot import logs
 from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
+from bot.embedded import KEY_VARIABLE
 from bot.settings import Settings, SettingsProblems, secrets_of
+from trainers.environment import HUB_KEYS, TRAINER_KEYS, child_environment, keep_only
 
 
 @click.command()
@@ -38,6 +40,7 @@ def run() -> None:
         refuse(
             f"Slack could not be reached at {settings.slack.api_url}: {error}. Check the network and try again."
         )
+    keep_only(child_environment(*HUB_KEYS))  # tokens are read: the workers, which parse uploads, get none
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -72,7 +75,8 @@ def trainer(arguments: tuple[str, ...]) -> None:
     if importlib.util.find_spec("torch") is None:
         refuse("Training needs the extra [local]: pip install 'finetune-bot[local]'")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "trainers.local", *arguments])  # noqa: S606 - no shell
+    environment = child_environment(*TRAINER_KEYS, KEY_VARIABLE)
+    os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell
 
 
 @click.command()

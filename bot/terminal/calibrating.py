@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bot.results import Refusal
 from bot.views.words import duration
+from trainers.environment import child_environment
 from trainers.presets import find_preset
 from trainers.sizing.configs import Unsized, read_config
 from trainers.sizing.timing import FILE, Calibration, Rows, read_calibration, seconds
@@ -33,6 +34,7 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
             stdout=answer,
             stderr=subprocess.PIPE,
             text=True,
+            env=child_environment(),
         )
         said = _followed(child, tell)
         answer.seek(0)

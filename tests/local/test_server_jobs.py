@@ -304,16 +304,21 @@ def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
     assert record.exc_info and "no such luck" in str(record.exc_info[1])
 
 
+@pytest.mark.parametrize(
+    "name", ["FINETUNE_TRAINER_KEY", "SLACK_BOT_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "X"]
+)
 def test_training_processes_get_no_key_in_their_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv("FINETUNE_TRAINER_KEY", "canary-key")
+    monkeypatch.setenv(name, "canary-key")
+    monkeypatch.setenv("HF_TOKEN", "it fetches its base")
     teller = tmp_path / "tell.py"
-    teller.write_text("import os, sys; print(sorted(os.environ.items())); sys.exit(1)")
+    teller.write_text("import sys; print(open('/proc/self/environ').read()); sys.exit(1)")
     command = (sys.executable, str(teller))
     with served_here(tmp_path / "data", MODELS, command) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "failed")
     log = (folder_of(tmp_path / "data", job.id) / "train.log").read_text()
-    assert "'PATH'" in log
+    assert "PATH=" in log
+    assert "HF_TOKEN=it fetches its base" in log
     assert "canary-key" not in log

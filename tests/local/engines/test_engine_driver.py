@@ -63,6 +63,20 @@ def test_a_job_ends_with_an_adapter_in_float32_and_done(job_folder: Path) -> Non
     assert (job_folder / "adapter" / "adapter_config.json").exists()
 
 
+@pytest.mark.parametrize("name", ["SLACK_BOT_TOKEN", "OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY"])
+def test_an_engine_gets_no_key_in_its_environment(
+    job_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "canary-key")
+    python = job_folder.parents[1] / "engines" / "llamafactory" / "env" / "bin" / "python"
+    told = job_folder / "environ"
+    python.write_text(f'#!/bin/sh\ntest "$1" = train.py || exit 0\ncat /proc/self/environ > {told}; exit 1\n')
+    with pytest.raises(EngineCrashed):
+        train(job_folder)
+    assert "PATH=" in told.read_text()
+    assert "canary-key" not in told.read_text()
+
+
 def test_its_log_becomes_our_events_and_results(job_folder: Path) -> None:
     train(job_folder)
     with (job_folder / "results.csv").open() as file:
@@ -86,7 +100,7 @@ def test_its_log_becomes_our_events_and_results(job_folder: Path) -> None:
 def test_the_result_is_the_checkpoint_of_the_lowest_validation_loss(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "worse")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "worse")
     train(job_folder)
     done = read_json(job_folder / "DONE")
     assert done is not None
@@ -99,7 +113,7 @@ def test_the_result_is_the_checkpoint_of_the_lowest_validation_loss(
 def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "slow")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "slow")
     mark = threading.Timer(3.0, (job_folder / "PAUSED").touch)
     mark.start()
     with pytest.raises(TrainingPaused):
@@ -116,7 +130,7 @@ def test_a_paused_job_ends_its_engine_and_goes_on_when_resumed(
 
 
 def test_a_full_disk_is_a_pause(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAND_IN", "disk")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "disk")
     with pytest.raises(TrainingPaused):
         train(job_folder)
     assert (job_folder / "PAUSED").exists()
@@ -135,7 +149,7 @@ def test_what_it_was_told_stays_in_the_jobs_folder(job_folder: Path) -> None:
 def test_a_crash_says_the_engines_last_words_and_the_next_try_goes_on(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "crash")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "crash")
     with pytest.raises(
         EngineCrashed, match=r"llamafactory ended with exit code 1: .*the card fell off the bus"
     ):
@@ -153,7 +167,7 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an engine leaves them that outlived the process which read its log."""
-    monkeypatch.setenv("STAND_IN", "crash")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "crash")
     with pytest.raises(EngineCrashed):
         train(job_folder)
     output, results = job_folder / "engine" / "output", job_folder / "results.csv"
@@ -184,7 +198,7 @@ def test_a_step_is_told_with_the_validation_that_was_due(rows: list[str], whole:
 def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "nan")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "nan")
     failed = failure(job_folder)
     assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
     assert failed.message == "At step 2 the loss became nan and its gradient 1.5. Set learning_rate lower."
@@ -193,7 +207,7 @@ def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(
 def test_a_validation_loss_that_is_no_number_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "nan-valid")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "nan-valid")
     failed = failure(job_folder)
     assert (failed.code, failed.param) == ("loss_not_finite", "learning_rate")
     assert failed.message == "After step 6 the validation loss is nan. Set learning_rate lower."
@@ -202,7 +216,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_job_with_a_sentence(
 def test_an_adapter_with_broken_numbers_is_never_published(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "broken")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "broken")
     assert failure(job_folder).code == "loss_not_finite"
     assert not (job_folder / "adapter").exists()
 
@@ -210,7 +224,7 @@ def test_an_adapter_with_broken_numbers_is_never_published(
 def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "whole")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "whole")
     change(job_folder, quantization="nf4")
     failed = failure(job_folder)
     assert (failed.code, failed.param) == ("engine_cannot", "quantization")
@@ -224,7 +238,7 @@ def test_a_base_that_was_not_quantised_ends_the_job_with_a_sentence(
 def test_a_key_that_the_engine_refuses_ends_the_job_with_a_sentence(
     job_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STAND_IN", "key")
+    monkeypatch.setenv("FINETUNE_STAND_IN", "key")
     failed = failure(job_folder)
     assert failed.code == "engine_config_changed"
     assert failed.message == (

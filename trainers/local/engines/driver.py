@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import subprocess
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import assert_never
 
+from trainers.environment import child_environment
 from trainers.local.engines import axolotl, llamafactory, unsloth
 from trainers.local.engines.catalog import Engine
 from trainers.local.engines.ending import Ended, finish
@@ -326,9 +326,12 @@ def write(engine: Engine, plan: EnginePlan, env: Path) -> Written:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what would lead the engine's Python to our packages. One GPU: engines would take all. Threads that
-    sleep while they wait: an engine does not make room for other work, as cores.py does."""
-    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    """No key (the base is fetched before it starts), and nothing that would lead the engine's Python to our packages.
+    One GPU: engines would take all. Threads that sleep while they wait: an engine does not make room for other work,
+    as cores.py does."""
+    own = child_environment()
+    for name in ("PYTHONPATH", "PYTHONHOME"):
+        own.pop(name, None)
     return {"CUDA_VISIBLE_DEVICES": "0", "OMP_WAIT_POLICY": "passive"} | own
 
 

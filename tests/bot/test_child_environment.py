@@ -1,0 +1,68 @@
+"""What the processes below a running `finetune run` have in their environment, as the system tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.demo.cast import ANA, TICKETS
+from bot.demo.service import RunningBot
+from bot.demo.stand_in import StandIn
+from bot.demo.workspace import wait_until
+from tests.bot.test_embedded import base
+
+__all__ = ["base"]
+KEYS = ("SLACK_APP_TOKEN", "OPENAI_API_KEY", "NEBIUS_API_KEY", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL")
+ROWS = "text,label\n" + "\n".join(f"question {n} about {n * 7 % 90},{'ab'[n % 2]}" for n in range(60))
+
+
+@pytest.fixture
+def bot(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunningBot, StandIn]]:
+    for name in KEYS:
+        monkeypatch.setenv(name, f"canary-{name}")
+    monkeypatch.setenv("HF_TOKEN", "opens bases")
+    monkeypatch.setenv("WANDB_API_KEY", "keeps curves")
+    with StandIn() as slack, RunningBot(tmp_path, slack.door, base) as bot:
+        slack.deliver_to(bot.request_url)
+        yield bot, slack
+
+
+def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
+    bot: tuple[RunningBot, StandIn], tmp_path: Path
+) -> None:
+    running, slack = bot
+    upload(slack, tmp_path / "tickets.csv")
+    worker = wait_until(lambda: child_of(running.pid, "multiprocessing.spawn"), "the worker's start")
+    trainer = wait_until(lambda: child_of(running.pid, "trainers.local"), "the trainer's start")
+
+    for environment in (worker, trainer):
+        assert "PATH=" in environment
+        assert "canary" not in environment
+        assert slack.door.bot_token not in environment
+        assert slack.door.signing_secret not in environment
+    assert "WANDB_API_KEY=keeps curves" in trainer
+    assert "WANDB_API_KEY" not in worker
+    assert "FINETUNE_TRAINER_KEY" not in worker
+
+
+def upload(slack: StandIn, path: Path) -> None:
+    path.write_text(ROWS)
+    slack.upload(ANA.id, path, channel=TICKETS.id)
+    (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
+    slack.message_shortcut(ANA.id, TICKETS.id, message.ts, "use_as_training_data")
+    wait_until(lambda: slack.view(ANA.id), "the form")
+    assert slack.submit_modal(ANA.id, {"name": "a", "text": "", "label": "", "channel": TICKETS.id}).accepted
+
+
+def child_of(parent: int, command: str) -> str:
+    """The environment of the child whose command line has this in it; '' while there is none."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_child = f"PPid:\t{parent}\n" in (folder / "status").read_text()
+            if is_child and command in (folder / "cmdline").read_text():
+                return (folder / "environ").read_text()
+        except OSError:  # it has ended
+            continue
+    return ""
