@@ -15,7 +15,7 @@ from bot.decisions.policy import Policy
 from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
 from bot.toml_lines import Lines, lines_of
 from bot.toml_reader import Reader
-from bot.trainer_settings import gpu_arguments, ray_arguments, usual_slots
+from bot.trainer_settings import gpu_arguments, ray_address, ray_arguments, usual_slots
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
@@ -82,7 +82,8 @@ class BudgetSettings:
 class TrainerSettings:
     """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one.
 
-    `arguments`: what else its command line says, of GPUs and of a cluster.
+    `arguments`: what else its command line says, of GPUs and of a cluster. `cluster`: the address of Ray, if its jobs
+    run there; `is_cluster_ours`: somebody said that data may go to all of its nodes.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +92,8 @@ class TrainerSettings:
     usd_per_hour: Decimal = Decimal(0)
     tokens_per_second: int = 450
     arguments: tuple[str, ...] = ()
+    cluster: str | None = None
+    is_cluster_ours: bool = False
 
     @property
     def folders(self) -> Mapping[str, Path]:
@@ -154,7 +157,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "nodes_per_job"),
-        *("executor", "ray_address", "ray_shared", "ray_python", "relay_url"),
+        *("executor", "ray_address", "ray_shared", "ray_python", "ray_is_ours", "relay_url"),
     ),
 }
 
@@ -275,14 +278,22 @@ def _trainer(reader: Reader) -> TrainerSettings:
         reader.usd("trainer", "usd_per_hour", "0"),
         reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
         (*gpu_arguments(reader, nodes, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
+        ray_address(reader) if is_on_ray else None,
+        reader.flag("trainer", "ray_is_ours"),
     )
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
     """The trainer that we start offers what [trainer] models names, and each hour costs what it says there."""
-    return tuple(
-        replace(row, models=_own_models(row, trainer)) if row.is_started_by_us else row for row in rows
-    )
+    return tuple(_our_own(row, trainer) if row.is_started_by_us else row for row in rows)
+
+
+def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
+    row = replace(row, models=_own_models(row, trainer))
+    if trainer.cluster is None:
+        return row
+    title = f"the Ray cluster at {trainer.cluster}"
+    return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.is_cluster_ours)
 
 
 def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, ...]:

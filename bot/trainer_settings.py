@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bot.toml_reader import Reader
 
+RAY_ADDRESS = "http://127.0.0.1:8265"  # as trainers.local takes it where nobody says
+
 
 def usual_slots(nodes: int, is_on_ray: bool) -> int:
     """Jobs at a time where nobody says: on a cluster as many as the trainer takes by itself."""
@@ -24,6 +26,10 @@ def gpu_arguments(reader: Reader, nodes: int, is_on_ray: bool) -> tuple[str, ...
         reader.problems.append(f"{where} {text} Set it to {nodes * (gpus // nodes + 1)}.")
     several = ("--nodes-per-job", str(nodes)) if nodes > 1 else ()
     return ("--gpus-per-job", str(gpus), *several)
+
+
+def ray_address(reader: Reader) -> str:
+    return reader.text("trainer", "ray_address", "") or RAY_ADDRESS
 
 
 def ray_arguments(reader: Reader) -> tuple[str, ...]:

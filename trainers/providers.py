@@ -56,6 +56,10 @@ class ModelRow:
 class ProviderRow:
     """`closes`: the last day on which it takes a new job. `defaults`: what a plan there starts with.
 
+    `stays_here`: what is sent to it stays with those who run the bot. So it is with the trainer that we start, unless
+    its jobs run on a cluster which nobody says is theirs; with another one only where its row says so, because behind a
+    loopback address there may be a proxy. `cluster`: the address of the Ray cluster on which its jobs run.
+
     `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
     while models are measured.
     """
@@ -67,6 +71,8 @@ class ProviderRow:
     defaults: Mapping[str, Hyperparameter]
     callers: int = CALLERS
     requests_per_minute: int | None = REQUESTS_PER_MINUTE
+    stays_here: bool = False
+    cluster: str | None = None
 
     @property
     def name(self) -> str:
@@ -78,8 +84,8 @@ class ProviderRow:
         return not self.provider.base_url
 
     @property
-    def is_on_this_machine(self) -> bool:
-        """What is sent to it stays here: we start it, or its address is a loopback one."""
+    def keeps_models_here(self) -> bool:
+        """Its data folder is on this machine, wherever its jobs run."""
         return self.is_started_by_us or is_loopback(self.provider.base_url)
 
     def at(self, base_url: str) -> ProviderRow:
@@ -225,10 +231,24 @@ def _provider_row(name: str, table: Mapping[str, object], problems: list[str]) -
     is_ours = name == "local" or not provider.base_url
     callers = row.whole("callers") or (OWN_CALLERS if is_ours else CALLERS)
     a_minute = row.whole("requests_per_minute") or (None if is_ours else REQUESTS_PER_MINUTE)
+    stays_here = row.flag("stays_here")
+    if stays_here and provider.base_url and not is_loopback(provider.base_url):
+        problems.append(
+            f"{row.where}.stays_here: is true, but {provider.base_url} is not on this machine. Leave it out."
+        )
     models = _tables(row.where + ".models", row.take("models") or {}, [])  # reported while merging
     row.report_other_keys()
     rows = tuple(_model_row(name, model, values, problems) for model, values in models.items())
-    return ProviderRow(provider, title, closes, rows, defaults, callers, a_minute)
+    return ProviderRow(
+        provider,
+        title,
+        closes,
+        rows,
+        defaults,
+        callers,
+        a_minute,
+        stays_here if stays_here is not None else not provider.base_url,
+    )
 
 
 def _model_row(provider: str, name: str, table: Mapping[str, object], problems: list[str]) -> ModelRow:

@@ -89,7 +89,7 @@ def explain(
                 f"There is no provider {provider}; there are {', '.join(one.name for one in settings.providers)}."
             )
         data = Data(dataset, frozenset({channel}), personal)
-        leave = ruling(settings.policy, data, provider, stays_here=row.is_on_this_machine, reason=because)
+        leave = ruling(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
     is_allowed, said = explained(asking, action, request, leave)
     click.echo(said)
     click.echo(f"\n{assumed}")

@@ -71,5 +71,5 @@ def _cure(rule: DataRule) -> str:
 def _uncovered(data: Data, provider: str) -> str:
     return (
         f"No rule under [[policy.data]] in finetune.toml speaks of {data.dataset} from its channel, so it doesn't go "
-        f"to {provider}. A target that starts with `local/` stays on this machine; whoever runs the bot adds a rule."
+        f"to {provider}. It may go to a trainer on this machine, or whoever runs the bot adds a rule."
     )

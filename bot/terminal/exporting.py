@@ -36,7 +36,7 @@ def look_up(settings: Settings, asked: str) -> Exported | Refusal:
         if known is None:
             return Exported(asked, None, None)
         row = settings.provider(known.provider)
-        if row is None or not row.is_on_this_machine:
+        if row is None or not row.keeps_models_here:
             return Refusal(
                 f"{known.name} was trained at {known.provider}, which keeps its weights. Only models of a trainer on "
                 "this machine can be exported."

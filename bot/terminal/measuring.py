@@ -165,7 +165,7 @@ def _plan(reached: Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
 def _must_stay(reached: Reach, wanted: Wanted, report: Report, asked: Sequence[Contestant]) -> Refusal | None:
     """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
     codes = {finding.code for finding in report.findings}
-    vendors = [one.row.title for one in asked if needs_waiver(codes, stays_here=one.row.is_on_this_machine)]
+    vendors = [one.row.title for one in asked if needs_waiver(codes, stays_here=one.row.stays_here)]
     if not vendors:
         return None
     if wanted.waive is None:

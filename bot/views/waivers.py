@@ -31,8 +31,8 @@ def refusal(dataset: Dataset, vendor: str) -> str:
     """What the person reads whose command it stopped."""
     return (
         f"{code(dataset.name)} holds personal data, so it leaves for {escape(vendor)} only once an approver has "
-        f"recorded why it may: the card in <#{dataset.channel}> has the button. A target that starts with "
-        "`local/` stays on this machine and needs no such word."
+        f"recorded why it may: the card in <#{dataset.channel}> has the button. A trainer on this machine "
+        "needs no such word."
     )
 
 
@@ -44,7 +44,7 @@ def asked(dataset: Dataset, vendor: str, findings: Sequence[Finding]) -> Message
     headline = f"{dataset.title} holds personal data"
     why = (
         f"Somebody wants to send it to {escape(vendor)}. Take the data out and upload the file again, choose a "
-        "target that starts with `local/`, which stays on this machine, or record why it may leave."
+        "target that is trained on this machine, or record why it may leave."
     )
     return Message(
         f"{escape(headline)}. {why}",

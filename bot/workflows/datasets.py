@@ -151,7 +151,7 @@ def needs_waiver(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow)
     """Why this data may not leave for this trainer yet. The card that asks an approver for their word is posted
     with it, in the dataset's channel, once an hour at most."""
     codes = {finding.code for finding in report.findings}
-    if not waiving.needs_waiver(codes, stays_here=row.is_on_this_machine):
+    if not waiving.needs_waiver(codes, stays_here=row.stays_here):
         return None
     if desk.store.waivers.of(dataset.id):
         return None

@@ -41,7 +41,7 @@ def ask(
         ruled = _ruling(desk, dataset, report, row, reason)
         if refusal or ruled.refusal:
             return refusal or Refusal(sentence(str(ruled.refusal)))
-        notes += ruled.notes
+        notes += [*ruled.notes, *([f"It trains on the Ray cluster at {row.cluster}."] if row.cluster else [])]
         overridden += ruled.overridden
     return Leave(
         tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
@@ -87,5 +87,5 @@ def record(desk: Desk, leave: Leave, person: str, subject: str) -> None:
 def _ruling(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None) -> Ruling:
     is_personal = PERSONAL_DATA in {finding.code for finding in report.findings}
     data = Data(dataset.name, dataset.source_channels, is_personal)
-    here = row.is_on_this_machine
+    here = row.stays_here
     return rules.ruling(desk.settings.policy, data, row.name, stays_here=here, reason=reason)

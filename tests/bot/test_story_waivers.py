@@ -12,6 +12,14 @@ from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, START, Rules, World
 
 FAR = Rules(company_is_far=True)
+ON_RAY = """[trainer]
+executor = "ray"
+ray_address = "http://ray-head:8265"
+{}
+[trainer.models]
+"smollm2-135m" = "org/smollm2"
+"""
+START_ON_RAY = "/finetune start tickets target=local/smollm2-135m"
 
 
 def with_addresses(csv: str) -> str:
@@ -39,7 +47,7 @@ def _waive(world: World, reason: str = "the customers agreed, LEGAL-12") -> None
 def test_personal_data_stays_until_somebody_says_why_it_may_leave(far: World) -> None:
     _ready(far, with_addresses(tickets_csv()))
     answer = far.type(START)
-    assert "personal data" in answer and "Acme Tuning" in answer and "local/" in answer
+    assert "personal data" in answer and "Acme Tuning" in answer and "on this machine" in answer
     assert far.store.runs.newest() == []
     far.send()
     card = far.said("holds personal data")
@@ -52,6 +60,31 @@ def test_personal_data_stays_until_somebody_says_why_it_may_leave(far: World) ->
     (entry,) = [one for one in far.store.audit.entries() if one.action == "waive"]
     assert (entry.who, entry.subject) == (CLEO.id, f"dataset {far.dataset().id}")
     assert "LEGAL-12" in entry.detail
+
+
+def test_a_cluster_is_not_this_machine_until_the_settings_say_whose_it_is(
+    make_world: Callable[[Rules], World],
+) -> None:
+    world = make_world(Rules(more=ON_RAY.format("")))
+    _ready(world, with_addresses(tickets_csv()))
+    answer = world.type(START_ON_RAY)
+    assert "leaves for the Ray cluster at http://ray-head:8265 only once an approver" in answer
+    assert world.store.runs.newest() == []
+
+
+def test_the_card_names_the_cluster_that_a_team_calls_its_own(make_world: Callable[[Rules], World]) -> None:
+    world = make_world(Rules(more=ON_RAY.format("ray_is_ours = true")))
+    _ready(world, with_addresses(tickets_csv()))
+    assert world.type(START_ON_RAY) == ""
+    world.send()
+    assert "It trains on the Ray cluster at http://ray-head:8265." in world.said("train smollm2-135m")
+
+
+def test_data_that_no_rule_covers_does_not_go_to_a_cluster(make_world: Callable[[Rules], World]) -> None:
+    rule = '[[policy.data]]\nname = "other"\nchannels = ["C0OTHER"]\nproviders = ["local"]\n'
+    world = make_world(Rules(more=ON_RAY.format("") + rule))
+    _ready(world, tickets_csv())
+    assert "so it doesn't go to local" in world.type(START_ON_RAY)
 
 
 def test_a_waived_dataset_is_trained_there(far: World) -> None:

@@ -330,6 +330,7 @@ measurement_usd = "{rules.measurement}"
 [providers.acme]
 title = "Acme Tuning"
 base_url = "{self._company_url()}"
+stays_here = {str(not self.rules.company_is_far).lower()}
 key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trainers.addresses import is_loopback
-from trainers.providers import load_providers
+from trainers.providers import ProviderProblems, load_providers
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,16 @@ def test_only_loopback_addresses_stay(url: str, stays: bool) -> None:
 
 def test_of_the_shipped_trainers_only_our_own_is_here() -> None:
     rows = load_providers()
-    assert [row.name for row in rows if row.is_on_this_machine] == ["local"]
-    (local,) = (row for row in rows if row.name == "local")
-    assert local.at("http://127.0.0.1:4000/v1").is_on_this_machine
-    assert not local.at("https://gpu-box.example/v1").is_on_this_machine
+    assert [row.name for row in rows if row.stays_here] == ["local"]
+    assert [row.name for row in rows if row.keeps_models_here] == ["local"]
+
+
+@pytest.mark.parametrize(("said", "stays"), [({}, False), ({"stays_here": True}, True)])
+def test_behind_a_loopback_address_may_be_a_proxy(said: dict[str, bool], stays: bool) -> None:
+    rows = load_providers({"local": {"base_url": "http://127.0.0.1:4000/v1", **said}})
+    assert [row.stays_here for row in rows if row.name == "local"] == [stays]
+
+
+def test_no_row_makes_another_machine_this_one() -> None:
+    with pytest.raises(ProviderProblems, match=r"providers\.local\.stays_here: is true, but https://gpu-box"):
+        load_providers({"local": {"base_url": "https://gpu-box.example/v1", "stays_here": True}})

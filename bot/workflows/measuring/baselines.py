@@ -141,5 +141,5 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> tuple[LadderPlan, 
 
 def _withheld_from(models: tuple[Contestant, ...], judge: Contestant | None) -> tuple[str, ...]:
     """What a model on this machine says out of a passage reaches its judge, wherever that is."""
-    all_leaves = judge is not None and not judge.row.is_on_this_machine
-    return tuple(one.name for one in models if all_leaves or not one.row.is_on_this_machine)
+    all_leaves = judge is not None and not judge.row.stays_here
+    return tuple(one.name for one in models if all_leaves or not one.row.stays_here)
