@@ -53,7 +53,7 @@ def upload(slack: StandIn, path: Path) -> None:
     (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
     slack.message_shortcut(ANA.id, TICKETS.id, message.ts, "use_as_training_data")
     wait_until(lambda: slack.view(ANA.id), "the form")
-    assert slack.submit_modal(ANA.id, {"name": "a", "text": "", "label": "", "channel": TICKETS.id}).accepted
+    assert slack.submit_modal(ANA.id, {"name": "a", "text": "", "label": ""}).accepted
 
 
 def child_of(parent: int, command: str) -> str:
