@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load, load_if_sound, refuse
+from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load, load_if_sound, refuse, within_memory
 
 if TYPE_CHECKING:
     from trainers.dataset import Report
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
 @click.option("--presidio", is_flag=True, help="Let presidio look for personal data, too (the extra 'pii').")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@within_memory()
 def check(
     file: Path,
     text: str | None,

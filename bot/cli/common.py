@@ -45,6 +45,22 @@ def refuse(sentence: str) -> NoReturn:
 
 
 @contextmanager
+def within_memory() -> Iterator[None]:
+    """For a command that reads a file which anybody may have made: the limit of the bot's own checks."""
+    from bot.workers import MEMORY_BYTES, limit_memory
+
+    before = limit_memory()
+    try:
+        yield
+    except MemoryError:
+        refuse(
+            f"This took more than {MEMORY_BYTES >> 30} GB of memory and was stopped: check a part of the file."
+        )
+    finally:
+        limit_memory(before)
+
+
+@contextmanager
 def goes_on_later() -> Iterator[None]:
     """For work that keeps what it has: Ctrl-C says so."""
     try:

@@ -17,6 +17,7 @@ from bot.decisions.sharing import Place, place_of_rows
 from bot.results import Refusal
 from bot.views import cleaning as views
 from bot.views.general import sentence
+from bot.workers import Stopped
 from bot.workflows import permits, sharing
 from bot.workflows.desk import Desk
 from storage.records import Cleaning, Dataset, Draft
@@ -52,6 +53,8 @@ def step(desk: Desk, cleaning: Cleaning) -> None:
             Columns(dataset.text_column, dataset.label_column),
             _folder(desk) / f"writing-{cleaning.id}",
         )
+    except Stopped as stopped:
+        written = NotCleaned(f"Writing it {stopped}.")
     except Exception as error:
         # the cleaner met something that it should have answered with a sentence; the wish must not hang
         log.exception("cleaning dataset %s", dataset.id)

@@ -18,6 +18,7 @@ from bot.views import findings, versions
 from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, code, escape
 from bot.work.checking import Inspected, inspect
+from bot.workers import Stopped
 from bot.workflows import permits
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from bot.workflows.row_limits import usual_limit
@@ -212,6 +213,9 @@ def _check(desk: Desk, dataset: Dataset) -> None:
             presidio=desk.settings.presidio,
             local_models=desk.settings.trainer.folders,
         )
+    except Stopped as stopped:
+        _again_or_refuse(desk, dataset, f"checking it {stopped}", CHECK_TRIES)
+        return
     except Exception as error:
         # the checker met something that it should have answered with a finding; the file must not hang
         log.exception("checking dataset %s", dataset.id)

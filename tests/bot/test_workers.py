@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from bot.cli.common import EXIT_UNUSABLE, within_memory
 from bot.demo.workspace import wait_until
 from bot.work.checking import inspect
-from bot.workers import Workers
-from trainers.dataset import Columns
+from bot.workers import MEMORY_BYTES, Stopped, Workers
+from trainers.dataset import Columns, read
 
 
 def process_id() -> int:
@@ -69,7 +73,7 @@ def test_a_worker_killed_at_work_is_said_and_replaced(workers: Workers) -> None:
     victim = work_of_its_own(workers, "a")
     assert workers.poll("long", sleeps, 60.0) is None
     os.kill(victim, signal.SIGKILL)
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises(Stopped, match="ended by the system"):
         wait_until(lambda: workers.poll("long", sleeps, 60.0), "the death")
     assert work_of_its_own(workers, "b") not in (victim, os.getpid())
 
@@ -77,8 +81,78 @@ def test_a_worker_killed_at_work_is_said_and_replaced(workers: Workers) -> None:
 def test_a_worker_killed_while_idle_is_replaced_unnoticed(workers: Workers) -> None:
     victim = work_of_its_own(workers, "a")
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: workers._pool is None or workers._pool._broken, "the pool's notice")
+    pool = workers._children[0]._pool
+    wait_until(lambda: pool is None or pool._broken, "the pool's notice")
     assert work_of_its_own(workers, "b") not in (victim, os.getpid())
+
+
+def test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it() -> None:
+    workers = Workers(deadline_s=1.0)
+    try:
+        victim = work_of_its_own(workers, "a")
+        assert workers.poll("hangs", sleeps, 600.0) is None
+        assert workers.poll("short", sleeps, 0.1) is None
+        assert workers.poll("waits", process_id) is None, "a third task, while both processes are at work"
+        assert wait_until(lambda: workers.poll("short", sleeps, 0.1), "the second process's work") == "slept"
+        assert wait_until(lambda: workers.poll("waits", process_id), "what waited") != victim
+        with pytest.raises(Stopped, match="took longer than"):
+            wait_until(lambda: workers.poll("hangs", sleeps, 600.0), "its end")
+        assert work_of_its_own(workers, "b") != victim
+    finally:
+        workers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_task_that_takes_too_much_memory_fails_alone_and_its_process_goes() -> None:
+    workers = Workers(1, memory=1 << 30)
+    try:
+        first = work_of_its_own(workers, "a")
+        with pytest.raises(Stopped, match="more memory"):
+            wait_until(lambda: workers.poll("greedy", bytearray, 2 << 30), "the refusal")
+        assert work_of_its_own(workers, "b") != first
+    finally:
+        workers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_parquet_bomb_in_nested_rows_ends_as_a_finding_within_the_process_s_memory(tmp_path: Path) -> None:
+    """Nested texts can't be measured before they are unpacked: 3,000 rows that share one of 20 MB."""
+    rows = 3000
+    shared = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1] * rows, pa.int32()), pa.array(["x" * 20_000_000, "refund"])
+    )
+    roles = pa.array(["user", "assistant"] * rows)
+    messages = pa.StructArray.from_arrays([roles, shared], names=["role", "content"])
+    offsets = pa.array(range(0, 2 * rows + 1, 2), pa.int32())
+    table = pa.table({"messages": pa.ListArray.from_arrays(offsets, messages)})
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table, path, write_statistics=False, store_schema=False, compression="zstd")
+    assert path.stat().st_size < 50_000
+    workers = Workers(1, memory=2 << 30)
+    try:
+        reading = wait_until(lambda: workers.poll("bomb", read, path, "bomb.parquet"), "the reading")
+    finally:
+        workers.close()
+    assert [finding.code for finding in reading.findings] == ["too_big_unpacked"]
+
+
+def test_a_command_on_a_strange_file_has_the_same_limit_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(SystemExit) as ended, within_memory():
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] == MEMORY_BYTES
+        raise MemoryError
+    assert (ended.value.code, resource.getrlimit(resource.RLIMIT_DATA)) == (EXIT_UNUSABLE, before)
+    assert "more than 6 GB of memory" in capsys.readouterr().err
+
+
+def test_the_oldest_task_s_age_is_known_until_it_is_done(workers: Workers) -> None:
+    assert workers.oldest_s == 0.0
+    assert workers.poll("a", sleeps, 0.05) is None
+    assert workers.oldest_s > 0.0
+    wait_until(lambda: workers.poll("a", sleeps, 0.05), "the answer")
+    assert workers.oldest_s == 0.0
 
 
 def test_rows_beyond_the_models_limit_are_found_by_the_inspection(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class KeptWorkers(Workers):
     """Survives its Service: one warm process serves all tests."""
 
     def close(self) -> None:
-        self._running.clear()
+        self._tasks.clear()
 
     def really_close(self) -> None:
         super().close()

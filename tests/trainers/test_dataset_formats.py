@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,49 @@ def test_a_parquet_dictionary_bomb_stops_at_the_cap(tmp_path: Path) -> None:
     findings = read(path, "a", limits=Limits(max_bytes=1_000_000)).findings
 
     assert [finding.code for finding in findings] == ["too_big_unpacked"]
+
+
+def shared_text(path: Path, size: int, rows: int) -> Path:
+    """One text for all rows, which the file holds once, under a footer that says that all is small."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * size]))
+    table = pa.table({"text": [f"question {i}" for i in range(rows)], "label": text})
+    pq.write_table(table, path, write_statistics=False, store_schema=False, compression="zstd")
+    meta, whole = pq.read_metadata(path).row_group(0), path.read_bytes()
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    footer = whole[start:]
+    for told in {meta.total_byte_size, meta.column(1).total_uncompressed_size}:
+        footer = footer.replace(zigzag(told), zigzag(1000, len(zigzag(told))))
+    path.write_bytes(whole[:start] + footer)
+    return path
+
+
+def zigzag(number: int, length: int = 0) -> bytes:
+    """A whole number as Thrift writes it, in that many bytes at least."""
+    groups = [2 * number >> shift & 127 for shift in range(0, max(7 * length, (2 * number).bit_length()), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+def test_a_parquet_footer_that_lies_is_not_believed(tmp_path: Path) -> None:
+    path = shared_text(tmp_path / "a", 400_000, 300)
+    group, limits = pq.read_metadata(path).row_group(0), Limits(max_bytes=1_000_000, max_line_bytes=500_000)
+    assert (group.total_byte_size, path.stat().st_size < 10_000) == (1000, True)
+
+    tracemalloc.start()
+    reading = read(path, "a", limits=limits)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert codes(reading) == [(1, "too_big_unpacked")]
+    assert peak < 10_000_000, "no row became Python's: all would be 120 MB"
+
+
+def test_a_text_that_rows_share_counts_once_a_row_and_is_read_like_any_other(tmp_path: Path) -> None:
+    path = shared_text(tmp_path / "a", 1000, 300)
+
+    reading = read(path, "a", limits=Limits(max_bytes=1_000_000, max_line_bytes=500_000))
+
+    assert [len(example.answer) for example in reading.examples] == [1000] * 300
+    assert codes(read(path, "a", limits=Limits(max_line_bytes=900)))[0] == (1, "line_too_long")
 
 
 def test_no_damage_to_parquet_makes_reading_raise(tmp_path: Path) -> None:
