@@ -1,4 +1,4 @@
-"""Work that would hold the interpreter (checking a big file, plots, statistics) runs in processes of its own.
+"""Work that would hold the interpreter (checking a big file, plots, statistics) runs in a process of its own.
 
 A step asks `poll` at every tick: the first asking starts the work, the answer comes at a later one. What was
 under way when the process died is simply asked for again. A task that takes too long or too much memory is ended
