@@ -125,7 +125,8 @@ def _unpacked(batch: RecordBatch) -> list[dict[str, Any]]:
     import pyarrow as pa
 
     plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-    return pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
+    rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
+    return rows
 
 
 def _lengths(batch: RecordBatch) -> Int64Array:
