@@ -105,7 +105,9 @@ class Workers:
         """Late tasks are ended, waiting ones begun, in the order in which they were asked for."""
         now = time.monotonic()
         for child in self._children:
-            if child.task and now - child.task.begun > self._deadline_s:
+            if child.task and not child.is_up:
+                child.task.begun = now
+            elif child.task and now - child.task.begun > self._deadline_s:
                 child.end_late()
         waiting = [task for task in self._tasks.values() if task.future is None]
         idle = [child for child in self._children if child.task is None]
@@ -143,6 +145,11 @@ class _Child:
             else self._task
         )
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the process runs: on a busy machine it may take seconds to start."""
+        return self._process.done()
+
     def begin(self, task: _Task, now: float) -> None:
         if self._ran_out_of_memory():
             self.close()  # what is left of it may be too little for the next one
@@ -168,7 +175,7 @@ class _Child:
 
     def _kill(self) -> None:
         """Nothing to do where it is just starting, or has ended by itself."""
-        if self._process.done() and not self._process.exception():
+        if self.is_up and not self._process.exception():
             with suppress(ProcessLookupError):
                 os.kill(self._process.result(), signal.SIGKILL)
 

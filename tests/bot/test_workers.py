@@ -87,7 +87,7 @@ def test_a_worker_killed_while_idle_is_replaced_unnoticed(workers: Workers) -> N
 
 
 def test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it() -> None:
-    workers = Workers(deadline_s=1.0)
+    workers = Workers(deadline_s=3.0)
     try:
         victim = work_of_its_own(workers, "a")
         assert workers.poll("hangs", sleeps, 600.0) is None
