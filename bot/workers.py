@@ -86,6 +86,10 @@ class Workers:
         value: _T = self._value(task)
         return value
 
+    def take(self, key: str) -> Any:
+        """As `poll`, of work that was begun: its arguments need not be gathered again."""
+        return self.poll(key, _never_begun, key)
+
     def has(self, key: str) -> bool:
         """Whether that work goes on, or is done and its value not fetched yet."""
         return key in self._tasks
@@ -125,6 +129,10 @@ class Workers:
                 minutes = round(self._deadline_s / 60)
                 raise Stopped(f"took longer than {minutes} minutes and was ended") from error
             raise Stopped("was ended by the system, most likely for its memory") from error
+
+
+def _never_begun(key: str) -> None:
+    raise KeyError(key)
 
 
 @dataclass

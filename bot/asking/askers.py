@@ -68,6 +68,11 @@ class Askers:
         """How many of its questions wait or are under way."""
         return sum(lane.waiting(owner) for lane in self._lanes.values())
 
+    def idle(self, provider: str, keys: frozenset[str]) -> frozenset[str]:
+        """Those of these questions that neither wait nor are under way there, for whomever."""
+        lane = self._lanes.get(provider)
+        return keys - lane.at_work() if lane else keys
+
     def wake(self) -> None:
         """Threads that wait look at the clock again."""
         for lane in self._lanes.values():

@@ -123,7 +123,7 @@ class Lane:
 
     def add(self, owner: str, questions: Sequence[Question]) -> None:
         with self._changed:
-            known = {one.question.key for one in self._queue} | set(self._under_way)
+            known = self.at_work()
             for question in questions:
                 if question.key not in known:
                     known.add(question.key)
@@ -142,6 +142,11 @@ class Lane:
     def waiting(self, owner: str) -> int:
         with self._changed:
             return sum(one.owner == owner for one in (*self._queue, *self._under_way.values()))
+
+    def at_work(self) -> set[str]:
+        """The keys of what waits or is under way."""
+        with self._changed:
+            return {one.question.key for one in self._queue} | set(self._under_way)
 
     def wake(self) -> None:
         with self._changed:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 from bot.asking.askers import Declined, Question, key_of
 from bot.decisions.actuals import Asked, actual_micros
@@ -21,6 +23,7 @@ from bot.work.judging import ArmAnswers, Judged, judge
 from bot.workflows import calibrating, in_use, outcomes, sharing, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
+from storage.replies import Heard
 from trainers.chatting import room
 from trainers.dataset import Example
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
@@ -29,7 +32,7 @@ from trainers.measuring.prompts import zero_shot
 from trainers.measuring.scoring import as_label, is_label
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
-from trainers.types import Message, SweepArm
+from trainers.types import Message, Metric, SweepArm
 
 ARMS: tuple[Arm, Arm] = ("base", "tuned")
 SURELY_DECLINED = 5
@@ -37,8 +40,34 @@ SURELY_DECLINED = 5
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Measuring:
+    """A run whose model is asked: the keys of its questions, how many have their answer, what those have cost."""
+
+    run: Run
+    plan: Plan
+    keys: Mapping[Arm, tuple[str, ...]]
+    heard: Mapping[Arm, Heard]
+
+    @property
+    def wanted(self) -> int:
+        return sum(len(set(keys)) for keys in self.keys.values())
+
+    @property
+    def answered(self) -> int:
+        return sum(heard.answers for heard in self.heard.values())
+
+    @property
+    def cost(self) -> int:
+        asked = {arm: Asked(one.prompt_tokens, one.completion_tokens) for arm, one in self.heard.items()}
+        return _cost(self.run, self.plan, asked["base"], asked["tuned"])
+
+
 def evaluate(desk: Desk, run: Run) -> None:
-    """One step: answers that came are written down, missing ones asked for; once all are there, the judgement."""
+    """One step: answers are counted, missing ones asked for; once all are there, they are written down and judged.
+
+    While answers come it reads no held-out row and builds no question: with a thousand rows that took a second a tick.
+    """
     plan = plan_from_json(run.plan)
     try:
         _evaluate(desk, run, plan)
@@ -57,32 +86,44 @@ def _evaluate(desk: Desk, run: Run, plan: Plan) -> None:
     if not trainer.provider.can("chat"):
         _end(desk, run, plan, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
         return
-    holdout = _holdout(desk, plan)
-    questions = {arm: _questions(desk, run, plan, arm, holdout) for arm in ARMS}
+    if desk.workers.has(_judging(run)):
+        _judge(desk, run, plan)
+        return
+    keys = {arm: _keys(desk, run, plan, arm) for arm in ARMS}
     declined = desk.askers.collect(_owner(run))
-    _write_down(desk, run, plan, holdout, questions, declined)
-    missing = [one for arm in ARMS for one in _missing(desk, run, arm, questions[arm]).values()]
-    hopeless = _hopeless(desk, run, declined)
-    if hopeless:
+    if declined:
+        _write_down(desk, run, plan, declined)
+    # Before the answers are counted: one that comes between the two looks is counted, and not asked for again.
+    idle = desk.askers.idle(run.provider, frozenset(key for arm in ARMS for key in keys[arm]))
+    known = _Measuring(run, plan, keys, _heard(desk, run, keys))
+    missing = known.wanted - known.answered - desk.store.runs.silent(run.id)
+    if hopeless := _hopeless(desk, known, declined):
         desk.askers.drop(_owner(run))
         _end(desk, run, plan, "failed", f"Measuring failed: {escape(hopeless)}")
-    elif missing and (too_dear := _overrun(desk, run, plan, questions)):
+    elif missing > 0 and (too_dear := _overrun(known)):
         if not desk.askers.drop(_owner(run)):  # what is under way has to be paid: it is waited for
             _end(desk, run, plan, "failed", too_dear)
-    elif missing:
-        desk.askers.ask(_owner(run), run.provider, missing)
-        _count(desk, run, len(holdout), len(missing))
+    elif missing > 0:
+        if len(idle) > known.wanted - missing:  # some neither have an answer nor are on their way to one
+            desk.askers.ask(_owner(run), run.provider, _write_down(desk, run, plan, ()))
+        desk.askers.wake()
+        _count(desk, known, missing)
+    elif unanswered := _write_down(desk, run, plan, ()):
+        desk.askers.ask(_owner(run), run.provider, unanswered)
     else:
-        _judge(desk, run, plan, holdout)
+        _judge(desk, run, plan)
 
 
-def _overrun(desk: Desk, run: Run, plan: Plan, questions: Mapping[Arm, Sequence[Question]]) -> str | None:
+def _heard(desk: Desk, run: Run, keys: Mapping[Arm, Sequence[str]]) -> Mapping[Arm, Heard]:
+    """Answers that were known before this run asked are free."""
+    return {arm: desk.store.replies.heard(keys[arm], since=run.state_since) for arm in ARMS}
+
+
+def _overrun(known: _Measuring) -> str | None:
     """The sentence for a run whose training and answers so far have cost more than was approved."""
-    base, tuned = (_asked(desk, run, arm, questions[arm]) for arm in ARMS)
-    spent = _cost(run, plan, base, tuned)
-    if spent <= plan.maximum_micros:
+    if known.cost <= known.plan.maximum_micros:
         return None
-    most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
+    most, cost = usd_micros(known.plan.maximum_micros), usd_micros(known.cost)
     return (
         f"Measuring was stopped because of its cost: the plan allows {most} at most, and it has cost {cost}."
     )
@@ -92,58 +133,85 @@ def _cancel(desk: Desk, run: Run, plan: Plan) -> None:
     """What is under way has to be paid: it is waited for, and written down."""
     if desk.askers.drop(_owner(run)):
         return
-    holdout = _holdout(desk, plan)
-    questions = {arm: _questions(desk, run, plan, arm, holdout) for arm in ARMS}
-    _write_down(desk, run, plan, holdout, questions, ())
+    _write_down(desk, run, plan, ())
     _end(desk, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
+
+
+def _keys(desk: Desk, run: Run, plan: Plan, arm: Arm) -> tuple[str, ...]:
+    if arm == "tuned":
+        return tuned_keys(desk, run.provider, _tuned(desk, run), plan.labels, plan.holdout_sha256)
+    name, most = _asked_as(desk, run.provider, plan.base_model, plan.labels)
+    return _keys_of(desk.settings.files, plan.holdout_sha256, name, plan.labels, most, is_told=True)
+
+
+def tuned_keys(
+    desk: Desk, provider: str, model: str, labels: tuple[str, ...], holdout_sha256: str
+) -> tuple[str, ...]:
+    """Those of `tuned_questions`, without building these."""
+    name, most = _asked_as(desk, provider, model, labels)
+    return _keys_of(desk.settings.files, holdout_sha256, name, labels, most, is_told=False)
+
+
+@lru_cache(maxsize=64)
+def _keys_of(
+    files: Path, holdout_sha256: str, name: str, labels: tuple[str, ...], most: int, *, is_told: bool
+) -> tuple[str, ...]:
+    """Of the questions about each held-out row, worked out once a process."""
+    rows = climbing.examples(files, holdout_sha256)
+    return tuple(key_of(name, _prompt(row, labels, is_told=is_told), most) for row in rows)
 
 
 def tuned_questions(
     desk: Desk, provider: str, model: str, labels: Sequence[str], holdout: Sequence[Example]
 ) -> list[Question]:
     """In the holdout's order. `model` is its name at the provider; it has learnt the labels."""
-    return _each(desk, provider, model, labels, [_plainly(row) for row in holdout])
+    return _each(desk, provider, model, labels, [_prompt(row, labels, is_told=False) for row in holdout])
 
 
 def _questions(desk: Desk, run: Run, plan: Plan, arm: Arm, holdout: Sequence[Example]) -> list[Question]:
-    """In the holdout's order. The base model is told the labels."""
+    """In the holdout's order."""
     if arm == "tuned":
         return tuned_questions(desk, run.provider, _tuned(desk, run), plan.labels, holdout)
-    told = [zero_shot(row, plan.labels, None) for row in holdout]
+    told = [_prompt(row, plan.labels, is_told=True) for row in holdout]
     return _each(desk, run.provider, plan.base_model, plan.labels, told)
 
 
 def _each(
     desk: Desk, provider: str, model: str, labels: Sequence[str], asked: Sequence[tuple[Message, ...]]
 ) -> list[Question]:
-    name, row = f"{provider}/{model}", desk.settings.provider(provider)
-    most = max_tokens(labels) + room(row is not None and row.thinks(model))
+    name, most = _asked_as(desk, provider, model, labels)
     return [Question(key_of(name, one, most), name, model, one, most) for one in asked]
 
 
-def _plainly(row: Example) -> tuple[Message, ...]:
-    """As it was trained; weights are for training only."""
+def _asked_as(desk: Desk, provider: str, model: str, labels: Sequence[str]) -> tuple[str, int]:
+    """The model's full name, and the most tokens of an answer."""
+    row = desk.settings.provider(provider)
+    return f"{provider}/{model}", max_tokens(labels) + room(row is not None and row.thinks(model))
+
+
+def _prompt(row: Example, labels: Sequence[str], *, is_told: bool) -> tuple[Message, ...]:
+    """The base model is told the labels. The tuned one is asked as it was trained; weights are for training only."""
+    if is_told:
+        return zero_shot(row, labels, None)
     return tuple(replace(message, weight=None) for message in row.prompt)
 
 
-def _write_down(
-    desk: Desk,
-    run: Run,
-    plan: Plan,
-    holdout: Sequence[Example],
-    questions: Mapping[Arm, Sequence[Question]],
-    declined: Sequence[Declined],
-) -> None:
-    """Answers that are not in the run's own record yet. A question that was declined counts as an empty answer."""
+def _write_down(desk: Desk, run: Run, plan: Plan, declined: Sequence[Declined]) -> list[Question]:
+    """Answers that are not in the run's own record yet; the questions that still lack one are given back. One that was
+    declined counts as an empty answer."""
+    holdout = _holdout(desk, plan)
     refused = {one.key for one in declined if not one.of_model}
+    unanswered: list[Question] = []
     for arm in ARMS:
-        missing = _missing(desk, run, arm, questions[arm])
+        missing = _missing(desk, run, arm, _questions(desk, run, plan, arm, holdout))
         found = desk.store.replies.found([one.key for one in missing.values()])
         desk.store.runs.keep_answers(
             _answer_row(run, arm, row, found.get(one.key), holdout[row], plan)
             for row, one in missing.items()
             if one.key in found or one.key in refused
         )
+        unanswered += [one for one in missing.values() if one.key not in found and one.key not in refused]
+    return unanswered
 
 
 def _missing(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> Mapping[int, Question]:
@@ -152,15 +220,15 @@ def _missing(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> M
     return {row: one for row, one in enumerate(questions) if row not in answered}
 
 
-def _hopeless(desk: Desk, run: Run, declined: Sequence[Declined]) -> str | None:
+def _hopeless(desk: Desk, known: _Measuring, declined: Sequence[Declined]) -> str | None:
     """Why a model can't be asked at all."""
     of_model = next((one.why for one in declined if one.of_model), None)
     if of_model or not declined:
         return of_model
     for arm in ARMS:
-        answers = desk.store.runs.answers(run.id, arm)
+        answers = desk.store.runs.answers(known.run.id, arm)
         if len(answers) >= SURELY_DECLINED and not any(one.prompt_tokens for one in answers):
-            return declined[0].why
+            return declined[0].why if not known.heard[arm].answers else None
     return None
 
 
@@ -182,14 +250,15 @@ def _answer_row(
     )
 
 
-def _count(desk: Desk, run: Run, rows: int, missing: int) -> None:
+def _count(desk: Desk, known: _Measuring, missing: int) -> None:
     """The card says how far it is, and why it waits where it does."""
+    run, rows = known.run, sum(len(keys) for keys in known.keys.values())
     trouble = desk.askers.trouble(run.provider)
     before = Progress.from_json(run.progress)
     progress = replace(
         before,
-        evaluated=len(ARMS) * rows - missing,
-        to_evaluate=len(ARMS) * rows,
+        evaluated=rows - missing,
+        to_evaluate=rows,
         note=f"{trouble} Measuring goes on by itself." if trouble else None,
     )
     if progress == before:
@@ -200,24 +269,31 @@ def _count(desk: Desk, run: Run, rows: int, missing: int) -> None:
         telling.progress(desk, moved)
 
 
-def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None:
-    trainer = desk.trainers[run.provider]
+def _judge(desk: Desk, run: Run, plan: Plan) -> None:
+    """The worker's arguments are gathered once; from then on its answer is only looked for."""
+    is_begun, trainer = desk.workers.has(_judging(run)), desk.trainers[run.provider]
     try:
-        job = trainer.job(str(run.job_id))
-        metrics = trainer.metrics(job)
-        arms = trainer.arms(job) if plan.swept else ()
+        job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
+        metrics = trainer.metrics(job) if job and not is_begun else ()
+        arms = trainer.arms(job) if job and plan.swept else ()
     except (Refused, Nonsense) as gone:
         log.warning("run %s: its result has no loss curve: %s", run.id, gone)
         metrics, arms = (), ()
     except TrainerError as trouble:
         training.wait(desk, run, 5.0, note=str(trouble))
         return
-    judged = desk.workers.poll(
-        f"judge {run.id}",
+    judged = desk.workers.take(_judging(run)) if is_begun else _begin_judging(desk, run, plan, metrics)
+    if judged is not None:
+        _finish(desk, run, plan, judged, arms)
+
+
+def _begin_judging(desk: Desk, run: Run, plan: Plan, metrics: Sequence[Metric]) -> Judged | None:
+    return desk.workers.poll(
+        _judging(run),
         judge,
         _arm(desk, run, plan, "base"),
         _arm(desk, run, plan, "tuned"),
-        [example.answer for example in holdout],
+        [example.answer for example in _holdout(desk, plan)],
         metrics,
         labelled=bool(plan.labels),
         title=run.model or "",
@@ -225,8 +301,10 @@ def _judge(desk: Desk, run: Run, plan: Plan, holdout: Sequence[Example]) -> None
         measured=outcomes.measured(desk, run, plan),
         now=desk.clock(),
     )
-    if judged is not None:
-        _finish(desk, run, plan, judged, arms)
+
+
+def _judging(run: Run) -> str:
+    return f"judge {run.id}"
 
 
 def _arm(desk: Desk, run: Run, plan: Plan, arm: Arm) -> ArmAnswers:
@@ -325,37 +403,27 @@ def _end_unjudged(desk: Desk, run: Run, plan: Plan, changed: Changed) -> None:
     all of them count as paid."""
     if desk.askers.drop(_owner(run)):
         return
-    base, tuned = (_all_asked(desk, run, arm) for arm in ARMS)
+    models = {"base": plan.base_model, "tuned": _tuned(desk, run)}
+    base, tuned = (_all_asked(desk, run, models[arm]) for arm in ARMS)
     kept = f"The model is trained and kept as {code(run.model or '')}, and was not judged. {escape(str(changed))}"
     training.end(desk, run, "failed", kept, actual_micros=_cost(run, plan, base, tuned))
 
 
-def _all_asked(desk: Desk, run: Run, arm: Arm) -> Asked:
-    answers = desk.store.runs.answers(run.id, arm)
-    return Asked(sum(one.prompt_tokens for one in answers), sum(one.completion_tokens for one in answers))
+def _all_asked(desk: Desk, run: Run, model: str) -> Asked:
+    """Of another run that asks the same base model meanwhile too."""
+    heard = desk.store.replies.heard_of(f"{run.provider}/{model}", since=run.state_since)
+    return Asked(heard.prompt_tokens, heard.completion_tokens)
 
 
 def _spent(desk: Desk, run: Run, plan: Plan) -> int:
-    holdout = _holdout(desk, plan)
-    base, tuned = (_asked(desk, run, arm, _questions(desk, run, plan, arm, holdout)) for arm in ARMS)
-    return _cost(run, plan, base, tuned)
+    keys = {arm: _keys(desk, run, plan, arm) for arm in ARMS}
+    return _Measuring(run, plan, keys, _heard(desk, run, keys)).cost
 
 
 def _cost(run: Run, plan: Plan, base: Asked, tuned: Asked) -> int:
     progress = Progress.from_json(run.progress)
     prices = PriceList.from_json(plan.prices)
     return actual_micros(prices, progress.train_seconds, progress.trained_tokens, base, tuned)
-
-
-def _asked(desk: Desk, run: Run, arm: Arm, questions: Sequence[Question]) -> Asked:
-    """What this run has paid for, each question once: answers that were known before it asked are free."""
-    found = desk.store.replies.found([one.key for one in questions])
-    known = {
-        row for row, one in enumerate(questions) if one.key in found and found[one.key].at < run.state_since
-    }
-    answers = desk.store.runs.answers(run.id, arm)
-    paid = {questions[one.row].key: one for one in answers if one.row not in known}.values()
-    return Asked(sum(one.prompt_tokens for one in paid), sum(one.completion_tokens for one in paid))
 
 
 def _owner(run: Run) -> str:

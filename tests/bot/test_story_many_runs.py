@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from bot.demo.cast import BEN
-from bot.workflows import evidence, proving, runs
+from bot.results import Progress
+from bot.work import climbing
+from bot.workflows import proving, runs
 from tests.bot.many import finished_runs
 from tests.bot.world import START, World
 from trainers.dataset import Reading, read
@@ -26,7 +28,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         files.append(LOCKED if world.store.database.utils.conn.in_transaction else path)
         return read(path, *rest)
 
-    for place in (evidence, proving):
+    for place in (climbing, proving):
         monkeypatch.setattr(place, "read", reading)
     return files
 
@@ -71,3 +73,18 @@ def statements(world: World, ask: Callable[[], object]) -> int:
     ask()
     connection.set_trace_callback(None)
     return len(ran)
+
+
+def test_while_answers_come_a_tick_reads_no_held_out_rows(world: World, reads: list[Path]) -> None:
+    def answered() -> int:
+        return Progress.from_json(world.run().progress).evaluated
+
+    world.company.slow_s = 0.3  # the rows' questions go out in three waves
+    world.start_approved()
+    world.until(answered, "the first answers")
+    reads.clear()
+    world.tick(3)
+    assert answered() < 36 and world.run().state == "evaluating"
+    assert not reads
+    world.company.slow_s = 0.0
+    world.until_state("done")

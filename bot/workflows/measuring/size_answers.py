@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from bot.asking.askers import Declined, Question
@@ -14,7 +15,6 @@ from bot.workflows import evidence
 from bot.workflows.desk import Desk
 from bot.workflows.measuring.counting import SURELY_DECLINED
 from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over
-from storage.records import KeptReply
 
 
 def questions_of(desk: Desk, plan: TunedCurvePlan, model: str) -> Sequence[Question]:
@@ -32,11 +32,13 @@ def texts_of(desk: Desk, plan: TunedCurvePlan, model: str) -> list[str]:
 
 def evaluate(step: CurveStep) -> None:
     """What is missing is asked for. Questions under way have to be paid: they are waited for, whatever happens."""
-    desk, questions = step.desk, questions_of(step.desk, step.plan, str(step.size.model))
+    desk, plan, model = step.desk, step.plan, str(step.size.model)
+    keys = evidence.tuned_keys(desk, plan.provider, model, plan.labels, plan.holdout_sha256)
     declined = desk.askers.collect(step.owner)
-    found = desk.store.replies.found([one.key for one in questions])
-    step = step.with_size(_counted(step, questions, found, declined))
-    missing = [one for one in questions if one.key not in found and one.key not in step.size.declined]
+    idle = desk.askers.idle(plan.provider, frozenset(keys))  # before the answers are looked at
+    answered = desk.store.replies.answered(keys)
+    step = step.with_size(_counted(step, keys, answered, declined))
+    missing = set(keys) - answered - set(step.size.declined)
     hopeless = _hopeless(step.size, declined)
     if step.is_stopped:
         if not desk.askers.drop(step.owner):
@@ -45,37 +47,34 @@ def evaluate(step: CurveStep) -> None:
         desk.askers.drop(step.owner)
         fail(step, f"Measuring failed: {escape(hopeless)}")
     elif missing:
-        _ask(step, missing)
+        _ask(step, model, missing & idle)
     else:
         keep(step.with_size(step.size.to("done", desk.clock())).noted(None))
 
 
-def _ask(step: CurveStep, missing: Sequence[Question]) -> None:
+def _ask(step: CurveStep, model: str, keys: AbstractSet[str]) -> None:
+    """`keys`: of what is not on its way yet."""
     askers, provider = step.desk.askers, step.plan.provider
     trouble = askers.trouble(provider)
     keep(step.noted(f"{trouble} Measuring goes on by itself." if trouble else None))
-    if len({one.key for one in missing}) > askers.waiting(step.owner):
-        askers.ask(step.owner, provider, missing)
-    else:
-        askers.wake()
+    if keys:
+        questions = questions_of(step.desk, step.plan, model)
+        askers.ask(step.owner, provider, [one for one in questions if one.key in keys])
+    askers.wake()
 
 
 def _counted(
-    step: CurveStep,
-    questions: Sequence[Question],
-    found: Mapping[str, KeptReply],
-    declined: Sequence[Declined],
+    step: CurveStep, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
 ) -> SizeProgress:
     """Answers that were there before this measurement began are free."""
-    size, keys = step.size, {one.key for one in questions}
-    refused = {one.key for one in declined if not one.of_model} & keys
-    paid = [one for one in found.values() if one.at >= step.progress.started_at]
-    asked = Asked(sum(one.prompt_tokens for one in paid), sum(one.completion_tokens for one in paid))
+    size = step.size
+    refused = {one.key for one in declined if not one.of_model} & set(keys)
+    heard = step.desk.store.replies.heard(keys, since=step.progress.started_at)
     return replace(
         size,
-        answered=sum(one.key in found for one in questions),
-        declined=(*size.declined, *sorted(refused - found.keys() - set(size.declined))),
-        spent_micros=step.spent(size.training, asked),
+        answered=sum(key in answered for key in keys),
+        declined=(*size.declined, *sorted(refused - answered - set(size.declined))),
+        spent_micros=step.spent(size.training, Asked(heard.prompt_tokens, heard.completion_tokens)),
     )
 
 
