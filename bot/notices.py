@@ -1,17 +1,20 @@
 """Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
 
-Every error of Slack is one of four: try later, post the card anew, send it elsewhere, or give up and say so
-in the log. A failed send never fails the work that it tells of.
+Every error of Slack is one of five: try later, wait until a person has mended it (an invitation, a scope), post the
+card anew, send it elsewhere, or give up. What waits for a person or is given up is told to somebody by another way.
+A failed send never fails the work that it tells of, and holds up no other message for long.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -21,25 +24,38 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from bot import heartbeat
 from bot.settings import Blocks
 from bot.traces import PASSING, UNCLEAR, Traces, trace
-from storage.records import OutboxItem
+from bot.views import general
+from storage.outbox import AGAIN_S, PATIENT_TRIES
+from storage.records import Draft, OutboxItem
 from storage.store import Store
 
 SECONDS_BETWEEN_POSTS = 1.05
-SECONDS_BETWEEN_EDITS = 2.5
+SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack takes about 50 a minute from an app
+LEAST_BETWEEN_EDITS = 0.5  # so that ticks of a second don't halve that
 SETTLE_S = 5.0  # after which Slack has shown, or never will, what a post sent to it
 MAX_TRIES = 320  # about a day of Slack being away
+ALONE_TRIES = 10  # of a message that fails while others get through: about half an hour
 
 CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
 CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
-APP_IS_LOCKED_OUT = frozenset(
-    {"account_inactive", "token_revoked", "invalid_auth", "not_authed", "missing_scope"}
-)
+APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
 NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
 BLOCKS_REFUSED = frozenset(
     {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
 )
 
 log = logging.getLogger(__name__)
+
+
+PRIVATE_AND_CLOSED = "its private channel is closed"
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """How often a message failed though others got through since its try before; when it was tried last."""
+
+    tries: int
+    at: float
 
 
 class MayStillStand(Exception):
@@ -66,29 +82,44 @@ class Notices:
     settle_s: float = SETTLE_S
     locked_out: str | None = None
     _next_allowed: dict[str, float] = field(default_factory=dict)
+    _next_edit: float = 0.0
+    _edited_at: dict[str, float] = field(default_factory=dict)
     _uncertain_at: dict[int, float] = field(default_factory=dict)
+    _sent_at: float = 0.0
+    _alone: dict[int, _Alone] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._traces, self._started = Traces(self.slack), self.clock()
 
     def send_due(self) -> int:
-        """Send what may be sent now; how many messages left."""
-        sent = 0
-        for item in self.store.outbox.due(self.clock()):
-            if self._may_go(item):
-                sent += self._send(item)
-        return sent
+        """Send what may be sent now; how many messages left.
+
+        Edits share one budget: those that tell of a decision first, then the channel that waits longest.
+        """
+        heads = self.store.outbox.due(self.clock())
+        posts = [item for item in heads if item.kind != "edit"]
+        edits = [item for item in heads if item.kind == "edit"]
+        edits.sort(key=lambda item: (item.progress, self._edited_at.get(item.lane, 0.0)))
+        return sum(self._send(item) for item in (*posts, *edits) if self._may_go(item))
 
     def _may_go(self, item: OutboxItem) -> bool:
-        return self.clock() >= self._next_allowed.get(_lane(item), 0.0)
+        now = self.clock()
+        return now >= self._next_allowed.get(item.lane, 0.0) and (
+            item.kind != "edit" or now >= self._next_edit
+        )
 
     def _send(self, item: OutboxItem) -> bool:
         heartbeat.step()
         if item.private and self._place(item.channel, item)[0] != item.channel:
-            self._give_up_private(item)
+            self._give_up(item, PRIVATE_AND_CLOSED)
             return False
-        pause = SECONDS_BETWEEN_EDITS if item.kind == "edit" else SECONDS_BETWEEN_POSTS
-        self._next_allowed[_lane(item)] = self.clock() + pause * self.pace
+        now = self.clock()
+        if item.kind == "edit":
+            least = now + LEAST_BETWEEN_EDITS * self.pace
+            self._next_edit = max(self._next_edit + SECONDS_BETWEEN_EDITS * self.pace, least)
+            self._edited_at[item.lane] = now
+        else:
+            self._next_allowed[item.lane] = now + SECONDS_BETWEEN_POSTS * self.pace
         try:
             channel, ts = self._deliver_as_it_can_be_shown(item)
         except MayStillStand as soon:
@@ -98,14 +129,14 @@ class Notices:
             self._answer(item, error)
             return False
         except FileNotFoundError as error:
-            log.error("message %s to %s needs a file that is gone: %s", item.id, item.channel, error.filename)
-            self.store.outbox.give_up(item, error=str(error))
+            self._give_up(item, f"its file is gone: {Path(os.fsdecode(error.filename)).name}")
             return False
         except NO_ANSWER as error:
             self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
             return False
         self.locked_out = None
-        self._uncertain_at.pop(item.id, None)
+        self._sent_at = self.clock()
+        self._forget(item)
         self.store.outbox.sent(item, channel=channel, ts=ts)
         return True
 
@@ -203,44 +234,104 @@ class Notices:
 
     def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
-        if error.response.status_code == 429 or code in PASSING or error.response.status_code >= 500:
+        if error.response.status_code == 429:
+            self._slow_down(item, code, _retry_after(error) or _backoff(item.tries))
+        elif code in PASSING or error.response.status_code >= 500:
             self._later(item, code, _retry_after(error) or _backoff(item.tries))
         elif item.kind == "edit" and code in CARD_IS_GONE:
             self.store.outbox.repost(item, now=self.clock())
         elif code in APP_IS_LOCKED_OUT:
             self.locked_out = code
             self._later(item, code, 60.0, counts=False)
+        elif code == "missing_scope":
+            self._wait_for_a_person(item, code, needed=str(error.response.get("needed")))
         elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
             self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # to its person directly
         elif item.private and code in CHANNEL_IS_CLOSED:
-            self._give_up_private(item)
+            self._give_up(item, PRIVATE_AND_CLOSED)
         elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
             log.warning(
                 "message %s cannot go to %s (%s): sent to the fallback channel", item.id, item.channel, code
             )
             self.store.outbox.reroute(item, channel=str(self.fallback_channel), now=self.clock())
+        elif code in CHANNEL_IS_CLOSED:
+            self._wait_for_a_person(item, code)
         else:
-            log.error(
-                "message %s of kind %s to %s was refused by Slack: %s", item.id, item.kind, item.channel, code
-            )
-            self.store.outbox.give_up(item, error=code)
+            self._give_up(item, code)
 
-    def _give_up_private(self, item: OutboxItem) -> None:
-        log.warning("message %s is for %s alone, which is closed to us: not sent", item.id, item.channel)
-        self.store.outbox.give_up(item, error="its private channel is closed")
+    def _slow_down(self, item: OutboxItem, error: str, seconds: float) -> None:
+        """A limit is the lane's; of edits, the app's."""
+        if item.kind == "edit":
+            self._next_edit = self.clock() + seconds
+        else:
+            self._next_allowed[item.lane] = self.clock() + seconds
+        self._later(item, error, seconds)
 
     def _later(self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True) -> None:
-        if counts and item.tries + 1 >= MAX_TRIES:
-            log.error("message %s given up after %s tries: %s", item.id, MAX_TRIES, error)
-            self.store.outbox.give_up(item, error=error)
+        tries = item.tries + int(counts)
+        if counts and (tries >= MAX_TRIES or self._fails_alone(item)):
+            self._give_up(item, f"{error}, after {tries} tries")
             return
-        self._next_allowed[_lane(item)] = self.clock() + seconds
+        if not counts or tries < PATIENT_TRIES:
+            self._next_allowed[item.lane] = self.clock() + seconds
         self.store.outbox.later(item, due_at=self.clock() + seconds, error=error, counts=counts)
 
+    def _fails_alone(self, item: OutboxItem) -> bool:
+        """Whether Slack took other messages between its last tries: then the fault is this message's."""
+        before = self._alone.get(item.id, _Alone(0, self.clock()))
+        tries = before.tries + int(self._sent_at > before.at)
+        self._alone[item.id] = _Alone(tries, self.clock())
+        return tries >= ALONE_TRIES
 
-def _lane(item: OutboxItem) -> str:
-    """Slack limits posts by channel and edits by card."""
-    return f"edit {item.card}" if item.kind == "edit" else f"post {item.channel or item.person}"
+    def _wait_for_a_person(self, item: OutboxItem, code: str, *, needed: str | None = None) -> None:
+        """Tried again and again for a day; its lane goes on meanwhile."""
+        if item.tries + 1 >= MAX_TRIES:
+            self._give_up(item, code)
+            return
+        with self.store.transaction():
+            if needed:
+                self._tell_of_scope(item, needed)
+            else:
+                self._tell(item, code)
+            self.store.outbox.later(item, due_at=self.clock() + AGAIN_S, error=code)
+
+    def _give_up(self, item: OutboxItem, error: str) -> None:
+        log.error("message %s of kind %s to %s is given up: %s", item.id, item.kind, item.channel, error)
+        self._forget(item)
+        with self.store.transaction():
+            self.store.outbox.give_up(item, error=error)
+            self._tell(item, error)
+
+    def _tell(self, item: OutboxItem, error: str) -> None:
+        """Once, and by another way: in the fallback channel; else to the person whom a channel's message concerns, or
+        in the channel that a person's message is about."""
+        is_for_a_person = item.lane.startswith("person ")
+        once = f"undelivered {item.card or f'{item.id} {item.created_at}'}"
+        words = None if item.private or is_for_a_person else str(item.body.get("text") or "")
+        place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
+        body = general.undelivered(place, error, words).body()
+        if self.fallback_channel not in (None, item.channel):
+            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
+        elif is_for_a_person:
+            self._put(Draft("post", item.channel, body, dedupe=once))
+        elif item.concerns:
+            self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
+
+    def _tell_of_scope(self, item: OutboxItem, needed: str) -> None:
+        """Once a day: Slack refuses the app this method everywhere, so no channel and no person is at fault."""
+        log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
+        channel = self.fallback_channel or item.channel
+        body = general.missing_scope(needed).body()
+        self._put(
+            Draft("post", channel, body, dedupe=f"missing scope {needed} {int(self.clock() // 86_400)}")
+        )
+
+    def _put(self, draft: Draft) -> None:
+        self.store.outbox.put(draft, now=self.clock())
+
+    def _forget(self, item: OutboxItem) -> None:
+        self._uncertain_at.pop(item.id, None)
+        self._alone.pop(item.id, None)
 
 
 def _backoff(tries: int) -> float:

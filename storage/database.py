@@ -18,6 +18,7 @@ from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 30_000
+LEAST_FREED = 8_000_000
 
 
 class StorageError(Exception):
@@ -77,6 +78,17 @@ class Database:
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """How many rows the statement changed."""
         return int(self.utils.conn.execute(sql, parameters).rowcount)
+
+    def shrink(self) -> bool:
+        """Give free pages back to the disk, where they are a quarter of the file and more than 8 MB."""
+        pages, free, size = (
+            int(self.value(f"PRAGMA {name}")) for name in ("page_count", "freelist_count", "page_size")
+        )
+        if free * size < LEAST_FREED or free * 4 < pages:
+            return False
+        self.change("VACUUM")
+        self.change("PRAGMA wal_checkpoint(TRUNCATE)")  # in WAL the file itself shrinks only then
+        return True
 
     def leave(self) -> None:
         """Close this thread's connection, which the thread's end does too."""

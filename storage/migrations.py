@@ -9,6 +9,7 @@ from storage.schemas import (
     FIRST_SCHEMA,
     IDS_USED_ONCE,
     MONEY,
+    OUTBOX_THAT_EMPTIES,
     OWNERS,
     POLICY,
     PROMOTIONS,
@@ -91,6 +92,12 @@ def _use_ids_once(db: SqliteUtils, table: str) -> None:
 @migrations()
 def m010_owners(db: SqliteUtils) -> None:
     for statement in _statements(OWNERS):
+        db.execute(statement)
+
+
+@migrations()
+def m011_outbox_that_empties(db: SqliteUtils) -> None:
+    for statement in _statements(OUTBOX_THAT_EMPTIES):
         db.execute(statement)
 
 

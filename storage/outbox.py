@@ -11,21 +11,35 @@ import json
 from storage.database import Database
 from storage.records import Card, Draft, OutboxItem
 
+PATIENT_TRIES = 3
+"""So often a lane waits for a message that fails, which keeps the order through a hiccup of Slack's."""
+AGAIN_S = 300.0
+"""Between two tries of what Slack refuses until somebody mends it."""
+LANE = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
+    WHEN kind = 'direct' OR (kind = 'file' AND person IS NOT NULL) THEN 'person ' || person
+    ELSE 'posts ' || channel END"""
+
 
 class Outbox:
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def put(self, draft: Draft, *, now: float) -> None:
+        """A card whose post was given up is posted again by its next draft."""
         body = json.dumps(dict(draft.body))
         with self._db.immediate():
-            if draft.kind == "edit" and self._replace_waiting(draft.card, body):
+            if draft.kind == "edit" and self._replace_waiting(draft, body):
+                return
+            if draft.dedupe and self._was_sent(draft.dedupe):
                 return
             never_stood = draft.kind == "edit" and self.card(draft.card or "") is None
             self._db.change(
                 "INSERT INTO outbox (kind, channel, person, card, thread, private, body, dedupe,"
-                " due_at, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO NOTHING",
+                " concerns, progress, due_at, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO UPDATE SET state = 'due',"
+                " tries = 0, channel = excluded.channel, thread = excluded.thread, body = excluded.body,"
+                " created_at = excluded.created_at, due_at = max(excluded.due_at, due_at + ?)"
+                " WHERE state = 'dead' AND card IS NOT NULL",
                 (
                     "post" if never_stood else draft.kind,
                     draft.channel,
@@ -35,34 +49,57 @@ class Outbox:
                     draft.private,
                     body,
                     draft.dedupe,
+                    draft.concerns,
+                    draft.progress,
                     now,
                     now,
+                    AGAIN_S,
                 ),
             )
 
-    def due(self, now: float, limit: int = 50) -> list[OutboxItem]:
-        """Oldest first; what belongs to a thread or a card comes after the card's own post."""
+    def due(self, now: float) -> list[OutboxItem]:
+        """The head of each lane, oldest first.
+
+        A lane is what goes to one place: the posts of a channel, what one person alone gets, the edits in a channel.
+        What failed PATIENT_TRIES times goes behind the others of its lane, and an edit that tells of progress behind
+        the other edits. What belongs to a thread or a card comes after the card's own post.
+        """
         rows = self._db.rows(
-            """
-            SELECT id, kind, channel, person, card, thread, private, body, tries, due_at, created_at
-            FROM outbox item
-            WHERE state = 'due' AND due_at <= ?
-              AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
-              AND NOT (thread IS NOT NULL
-                       AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.thread)
-                       AND EXISTS (SELECT 1 FROM outbox post
-                                   WHERE post.card = item.thread AND post.state = 'due'))
-            ORDER BY id LIMIT ?
-            """,
-            (now, limit),
+            f"""
+            SELECT id, kind, channel, person, card, thread, private, body, tries, due_at, created_at,
+                   concerns, progress, {LANE} AS lane
+            FROM outbox WHERE id IN (
+                SELECT id FROM (
+                    SELECT id, row_number() OVER (
+                        PARTITION BY {LANE}
+                        ORDER BY tries >= {PATIENT_TRIES}, kind = 'edit' AND progress, id) AS place
+                    FROM outbox item
+                    WHERE state = 'due' AND due_at <= ?
+                      AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
+                      AND NOT (thread IS NOT NULL
+                               AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.thread)
+                               AND EXISTS (SELECT 1 FROM outbox post
+                                           WHERE post.card = item.thread AND post.state = 'due')))
+                WHERE place = 1)
+            ORDER BY id
+            """,  # noqa: S608  constants
+            (now,),
         )
         return [
-            OutboxItem(**{**row, "private": bool(row["private"]), "body": json.loads(row["body"])})
+            OutboxItem(
+                **{
+                    **row,
+                    "private": bool(row["private"]),
+                    "progress": bool(row["progress"]),
+                    "body": json.loads(row["body"]),
+                }
+            )
             for row in rows
         ]
 
     def was_put(self, dedupe: str) -> bool:
-        return self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
+        waits = self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
+        return waits or self._was_sent(dedupe)
 
     def files(self) -> set[str]:
         """Paths of the files that wait to be sent."""
@@ -75,12 +112,16 @@ class Outbox:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 
     def sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
-        """Done, and its words are kept no longer; a post that is a card is remembered by its name for later edits and
+        """Done, and only its dedupe is kept; a post that is a card is remembered by its name for later edits and
         replies."""
         with self._db.immediate():
+            self._db.change(
+                "INSERT OR IGNORE INTO sent_once SELECT dedupe FROM outbox WHERE id = ? AND dedupe IS NOT NULL",
+                (item.id,),
+            )
             # An edit replaced while it was under way stays due with its newer body.
             self._db.change(
-                "UPDATE outbox SET state = 'sent', body = '{}' WHERE id = ? AND body = ?",
+                "DELETE FROM outbox WHERE id = ? AND body = ?",
                 (item.id, json.dumps(item.body)),
             )
             if item.kind == "post" and item.card and ts:
@@ -102,9 +143,9 @@ class Outbox:
         )
 
     def give_up(self, item: OutboxItem, *, error: str) -> None:
-        """Only this body: a newer one that has replaced it meanwhile stays due."""
+        """Only this body: a newer one that has replaced it meanwhile stays due. Its words are kept no longer."""
         self._db.change(
-            "UPDATE outbox SET state = 'dead', error = ? WHERE id = ? AND body = ?",
+            "UPDATE outbox SET state = 'dead', body = '{}', error = ? WHERE id = ? AND body = ?",
             (error, item.id, json.dumps(item.body)),
         )
 
@@ -133,9 +174,14 @@ class Outbox:
         """Whether the card's first post is still to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
 
-    def _replace_waiting(self, card: str | None, body: str) -> bool:
+    def _was_sent(self, dedupe: str) -> bool:
+        return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None
+
+    def _replace_waiting(self, draft: Draft, body: str) -> bool:
+        """A decision that waits is not held up by the progress that replaces its words."""
         changed = self._db.change(
-            "UPDATE outbox SET body = ? WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
-            (body, card),
+            "UPDATE outbox SET body = ?, progress = progress AND ?"
+            " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
+            (body, draft.progress, draft.card),
         )
         return changed > 0

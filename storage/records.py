@@ -286,7 +286,8 @@ class Draft:
     `card` names a message that is edited in place; `thread` names the card to reply under. `person` is set for
     ephemeral and direct messages, and for a file that goes to one person alone. `dedupe` makes a second identical
     draft do nothing. A `private` one is for the members of its channel, or that person, alone: it is lost before
-    it goes elsewhere.
+    it goes elsewhere. `concerns`: the person who hears of it where it can't be delivered. `progress`: an edit that
+    only shows how far something is, before which decisions go.
     """
 
     kind: OutboxKind
@@ -297,6 +298,8 @@ class Draft:
     thread: str | None = None
     person: str | None = None
     private: bool = False
+    concerns: str | None = None
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -312,6 +315,9 @@ class OutboxItem:
     tries: int
     due_at: float
     created_at: float
+    concerns: str | None
+    progress: bool
+    lane: str
 
 
 @dataclass(frozen=True)

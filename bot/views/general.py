@@ -41,6 +41,28 @@ def refusal(refused: Refusal) -> Message:
     return sentence(refused.text)
 
 
+CURES = {
+    "not_in_channel": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
+    "channel_not_found": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
+    "is_archived": "Unarchive the channel, and it is posted within five minutes.",
+    "restricted_action": "Let apps post in that channel, and it is posted within five minutes.",
+}
+
+
+def undelivered(place: str, error: str, words: str | None) -> Message:
+    """`place` and `words`, what the message's notification would have said, are mrkdwn."""
+    cure = CURES.get(error, "It is not tried again. `/finetune status` shows what it was about.")
+    quoted = f"\n>{words.replace(chr(10), chr(10) + '>')}" if words else ""
+    return sentence(f"A message for {place} could not be delivered: {code(error)}. {cure}{quoted}")
+
+
+def missing_scope(needed: str) -> Message:
+    return sentence(
+        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Whoever looks after"
+        " it: reinstall the app from manifest.yml, and they follow within five minutes."
+    )
+
+
 def help_text() -> Message:
     lines = "\n".join(f"`{USAGE[command]}`\n      {what}" for command, what in HELP)
     return Message(

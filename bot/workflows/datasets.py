@@ -159,7 +159,8 @@ def needs_waiver(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow)
     card, now = waiver_views.card_name(dataset), desk.clock()
     body = waiver_views.asked(dataset, row.title, report.findings).body()
     once = f"{card} {int(now // ASK_AGAIN_S)}"
-    draft = Draft(kind="post", channel=dataset.channel, body=body, card=card, dedupe=once)
+    who = dataset.uploaded_by
+    draft = Draft(kind="post", channel=dataset.channel, body=body, card=card, dedupe=once, concerns=who)
     desk.store.outbox.put(draft, now=now)
     return Refusal(waiver_views.refusal(dataset, row.title))
 
@@ -285,6 +286,7 @@ def _put_diff(desk: Desk, dataset: Dataset, message: Message) -> None:
         body=message.body(),
         thread=card,
         dedupe=f"what changed in {card}",
+        concerns=dataset.uploaded_by,
     )
     desk.store.outbox.put(draft, now=desk.clock())
 
@@ -296,6 +298,7 @@ def _put_file(desk: Desk, dataset: Dataset, path: Path, title: str) -> None:
         body={"file": str(path), "filename": path.name, "title": title, "alt_txt": title},
         thread=f"dataset {dataset.id}",
         dedupe=f"{path.name} of dataset {dataset.id}",
+        concerns=dataset.uploaded_by,
     )
     desk.store.outbox.put(draft, now=desk.clock())
 
@@ -331,6 +334,7 @@ def _show(desk: Desk, dataset: Dataset, message: Message, *, kind_is_post: bool 
             body=message.body(),
             card=card,
             dedupe=card if kind_is_post else None,
+            concerns=dataset.uploaded_by,
         ),
         now=desk.clock(),
     )

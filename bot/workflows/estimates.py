@@ -103,7 +103,8 @@ def step(desk: Desk, kept: KeptEstimate) -> None:
     with desk.store.transaction():
         if not desk.store.estimates.shared(kept.id):
             return
-        post = Draft(kind="post", channel=kept.channel, body=message.letter(), card=card, dedupe=card)
+        body, to, who = message.letter(), kept.channel, kept.person
+        post = Draft(kind="post", channel=to, body=body, card=card, dedupe=card, concerns=who)
         desk.store.outbox.put(post, now=desk.clock())
         put_plots(desk, kept.channel, card, plots, kept.dataset)
 

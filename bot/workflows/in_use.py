@@ -54,7 +54,8 @@ def look(desk: Desk, promotion: Promotion, proof: Proof) -> InUse:
 def show(desk: Desk, promotion: Promotion, proof: Proof) -> None:
     """Its card as it is now."""
     body = views.card(look(desk, promotion, proof)).letter()
-    draft = Draft(kind="edit", channel=promotion.channel, body=body, card=card_name(promotion))
+    to, who = promotion.channel, promotion.person
+    draft = Draft(kind="edit", channel=to, body=body, card=card_name(promotion), concerns=who)
     desk.store.outbox.put(draft, now=desk.clock())
 
 

@@ -1,4 +1,5 @@
-"""The backup of every night: made at the first look after 3 o'clock (UTC), also where the bot was down then."""
+"""What keeps the database well: the backup of every night, made at the first look after 3 o'clock (UTC), also where
+the bot was down then; and free pages given back to the disk."""
 
 from __future__ import annotations
 
@@ -27,3 +28,8 @@ def back_up(desk: Desk) -> None:
         log.error("the audit log was altered, `finetune audit verify` says where: %s", made.audit.why)
     backups.forget_all_but(settings.backups, kept)
     log.info("the nightly backup is %s", made.path)
+
+
+def shrink(desk: Desk) -> None:
+    if desk.store.database.shrink():
+        log.info("the database gave free pages back to the disk")

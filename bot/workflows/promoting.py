@@ -145,7 +145,8 @@ def _told(desk: Desk, made: Promotion, proof: Proof, ended: Proof | None) -> InU
     if before and ended:
         in_use.show(desk, before, ended)
     card = in_use.card_name(made)
-    draft = Draft(kind="post", channel=made.channel, body=views.card(seen).letter(), card=card, dedupe=card)
+    body, to, who = views.card(seen).letter(), made.channel, made.person
+    draft = Draft(kind="post", channel=to, body=body, card=card, dedupe=card, concerns=who)
     desk.store.outbox.put(draft, now=desk.clock())
     return seen
 

@@ -68,6 +68,7 @@ def reconcile(desk: Desk) -> None:
 def look_after(desk: Desk) -> None:
     """What may take long and can wait: every few minutes."""
     _guarded(partial(nightly.back_up, desk), "the backup")
+    _guarded(partial(nightly.shrink, desk), "shrinking the database")
     _guarded(partial(strays.sweep, desk), "stray jobs")
     _guarded(partial(uploads.tidy, desk), "uploaded files")
     _guarded(partial(carrying.sweep, desk), "models in use")

@@ -69,7 +69,8 @@ def progress(desk: Desk, run: Run) -> None:
     message = freezing.held(message, freeze) if freeze else message
     known = desk.store.outbox.card(f"run {run.id}") or desk.store.outbox.is_waiting(f"run {run.id}")
     once = None if known else f"run {run.id}"
-    _put(desk, run, "edit" if known else "post", message, card=f"run {run.id}", once=once)
+    kind: OutboxKind = "edit" if known else "post"
+    _put(desk, run, kind, message, card=f"run {run.id}", once=once, progress=True)
 
 
 def can_pause(desk: Desk, run: Run) -> bool:
@@ -138,7 +139,15 @@ def result(
         body = result_views.changed(changed).letter()
         once = f"changed {run.id}"
         desk.store.outbox.put(
-            Draft(kind="post", channel=run.channel, body=body, thread=card, dedupe=once, private=True),
+            Draft(
+                kind="post",
+                channel=run.channel,
+                body=body,
+                thread=card,
+                dedupe=once,
+                private=True,
+                concerns=run.requester,
+            ),
             now=desk.clock(),
         )
 
@@ -158,16 +167,25 @@ def _put(
     card: str | None = None,
     thread: str | None = None,
     once: str | None = None,
+    progress: bool = False,
 ) -> None:
     desk.store.outbox.put(
-        Draft(kind=kind, channel=run.channel, body=message.letter(), card=card, thread=thread, dedupe=once),
+        Draft(
+            kind=kind,
+            channel=run.channel,
+            body=message.letter(),
+            card=card,
+            thread=thread,
+            dedupe=once,
+            concerns=run.requester,
+            progress=progress,
+        ),
         now=desk.clock(),
     )
 
 
 def _put_file(desk: Desk, run: Run, thread: str, path: Path, alt: str) -> None:
     body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
-    draft = Draft(
-        kind="file", channel=run.channel, body=body, thread=thread, dedupe=f"{path.stem} of run {run.id}"
-    )
+    once = f"{path.stem} of run {run.id}"
+    draft = Draft("file", run.channel, body, dedupe=once, thread=thread, concerns=run.requester)
     desk.store.outbox.put(draft, now=desk.clock())

@@ -11,6 +11,7 @@ from slack_sdk import WebClient
 
 from bot.demo.cast import ANA, BEN, BOT, TICKETS
 from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, slow, too_many
+from bot.demo.stand_in.state import ALL_SCOPES
 from bot.demo.workspace import Channel, PostedMessage, wait_until
 from bot.notices import MAX_TRIES, Notices
 from storage.records import Draft, OutboxKind
@@ -88,7 +89,7 @@ def test_edits_that_come_fast_are_sent_as_one(desk: Desk) -> None:
         desk.later(0.01)
     desk.later(5)
     card = only(desk.slack.messages(TICKETS.id))
-    assert (card.text, card.edits) == ("99%", 2)
+    assert (card.text, card.edits) == ("99%", 3)
 
 
 def test_posts_into_one_channel_keep_their_pace_and_order(desk: Desk) -> None:
@@ -188,17 +189,33 @@ def test_a_reply_follows_its_card_to_where_it_stands(desk: Desk) -> None:
     assert desk.texts() == []
 
 
-def test_without_a_fallback_a_closed_channel_s_message_is_given_up_and_logged(
-    tmp_path: Path, slack: StandIn, caplog: pytest.LogCaptureFixture
+def test_without_a_fallback_a_closed_channel_s_message_is_told_to_its_person_and_waits(
+    tmp_path: Path, slack: StandIn
 ) -> None:
     store = Store(tmp_path / "finetune.db")
     desk = Desk(store, slack, fallback=None)
-    slack.archive(TICKETS.id)
-    desk.put(text="a")
-    desk.later(0)
+    slack.remove_bot(TICKETS.id)
+    desk.put(text="Run 7 asks for approval", card="plan 7", dedupe="plan 7", concerns=ANA.id)
+    for _ in range(5):
+        desk.later(60)
+    told = only(slack.messages(slack.dm(ANA.id))).text
+    assert f"<#{TICKETS.id}>" in told and "not_in_channel" in told and "/invite @Finetune" in told
+    assert "Run 7 asks for approval" in told
+    slack.add_bot(TICKETS.id)
+    desk.later(300)
+    assert desk.texts() == ["Run 7 asks for approval"]
     assert store.outbox.waiting() == 0
-    assert f"to {TICKETS.id} was refused by Slack: is_archived" in caplog.text
     store.close()
+
+
+def test_a_closed_channel_s_message_is_given_up_after_a_day(desk: Desk) -> None:
+    desk.notices.fallback_channel = None
+    desk.slack.archive(TICKETS.id)
+    desk.put(text="a")
+    for _ in range(MAX_TRIES):
+        desk.later(301)
+    assert desk.store.outbox.waiting() == 0
+    assert desk.store.database.value("SELECT error FROM outbox WHERE state = 'dead'") == "is_archived"
 
 
 def test_a_revoked_token_loses_nothing_and_is_shown(desk: Desk) -> None:
@@ -226,7 +243,121 @@ def test_a_message_that_slack_refuses_for_good_is_given_up_and_the_rest_goes_on(
     desk.later(2)
     assert desk.texts() == ["b"]
     assert desk.store.outbox.waiting() == 0
-    assert "was refused by Slack: invalid_blocks" in caplog.text
+    assert "is given up: invalid_blocks" in caplog.text
+    assert "invalid_blocks" in only(desk.slack.messages(OTHERS.id)).text, "and somebody hears of it"
+
+
+def test_a_message_that_always_fails_holds_up_no_other_and_is_told(desk: Desk) -> None:
+    desk.slack.fail("chat.postMessage", refused("internal_error"), times=None, text='"text": "cursed"')
+    desk.put(text="cursed", card="result 1")
+    desk.put(text="the rows", thread="result 1")
+    for number in range(60):
+        desk.put(text=f"text {number}")
+    for _ in range(80):
+        desk.later(1.1)
+    assert len(desk.texts()) == 60, "within the time that they take anyway, and a few seconds"
+    for _ in range(60):
+        desk.put(text="more")
+        desk.later(2)
+        desk.later(58)
+    told = only(desk.slack.messages(OTHERS.id)).text
+    assert f"<#{TICKETS.id}>" in told and "internal_error" in told
+    assert "the rows" in desk.texts(), "what belonged under it is shown without it"
+    assert desk.store.outbox.waiting() == 0
+
+
+def test_a_thread_never_overtakes_its_card(desk: Desk) -> None:
+    desk.slack.fail("chat.postMessage", broken(500), times=5, text="the result")
+    desk.put(text="the result", card="result 1")
+    desk.put(text="the rows", thread="result 1")
+    for _ in range(60):
+        desk.later(2)
+    card, reply = desk.slack.messages(TICKETS.id)
+    assert (card.text, reply.text, reply.thread_ts) == ("the result", "the rows", card.ts)
+
+
+def test_without_im_write_channels_go_on_and_it_is_said_once_a_day(tmp_path: Path) -> None:
+    store = Store(tmp_path / "finetune.db")
+    with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"im:write"}) as slack:
+        desk = Desk(store, slack, fallback=None)
+        for number in range(60):
+            desk.put("direct", f"for you {number}", person=ANA.id)
+        desk.put(text="the result")
+        desk.put(text="elsewhere", channel=OTHERS.id)
+        for _ in range(200):
+            desk.later(2)
+        assert desk.texts(OTHERS.id) == ["elsewhere"]
+        result, told = desk.texts()
+        assert result == "the result" and "im:write" in told and "manifest.yml" in told
+        assert desk.notices.locked_out is None, "the token is good"
+        slack.grant("im:write")
+        for _ in range(400):
+            desk.later(2)
+        assert len(desk.texts(slack.dm(ANA.id))) == 60
+    store.close()
+
+
+def test_sixty_plots_without_files_write_mute_no_channel(tmp_path: Path) -> None:
+    plot = tmp_path / "loss.png"
+    plot.write_bytes(PNG)
+    store = Store(tmp_path / "finetune.db")
+    with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"files:write"}) as slack:
+        desk = Desk(store, slack)
+        for _ in range(60):
+            desk.put("file", body={"file": str(plot), "filename": "loss.png"})
+        desk.put(text="a")
+        desk.put(text="b", channel=OTHERS.id)
+        for _ in range(70):
+            desk.later(2)
+        assert desk.texts() == ["a"]
+        assert desk.texts(OTHERS.id)[0] == "b" and "files:write" in desk.texts(OTHERS.id)[1]
+        assert len(desk.texts(OTHERS.id)) == 2, "said once, not for each plot"
+    store.close()
+
+
+def test_what_a_person_alone_was_to_get_is_told_elsewhere_without_its_words(desk: Desk) -> None:
+    desk.slack.fail("conversations.open", refused("user_disabled"), times=None)
+    desk.put("direct", "their words", person=ANA.id)
+    for _ in range(3):
+        desk.later(2)
+    told = only(desk.slack.messages(OTHERS.id)).text
+    assert f"<@{ANA.id}>" in told and "user_disabled" in told and "their words" not in told
+
+
+def test_all_edits_together_keep_slack_s_limit_and_are_fair_by_channel(desk: Desk) -> None:
+    for number in range(100):
+        desk.put(text="queued", card=f"run {number}")
+    desk.put(text="asked", card="plan")
+    desk.put(text="queued", card="elsewhere", channel=OTHERS.id)
+    for _ in range(110):
+        desk.later(1.1)
+    for second in range(120):
+        for number in range(100):
+            desk.put("edit", f"{second}", card=f"run {number}", progress=True)
+        desk.put("edit", f"{second}", card="elsewhere", channel=OTHERS.id, progress=True)
+        if second == 60:
+            desk.put("edit", "approved", card="plan")
+        desk.later(1.0)
+        if second == 63:
+            assert "approved" in desk.texts()
+    assert 78 <= len(desk.slack.calls("chat.update")) <= 82
+    assert int(desk.texts(OTHERS.id)[0]) >= 115, "the only card of its channel is as fresh as any"
+    assert desk.store.database.value("SELECT count(*) FROM outbox") <= 101
+
+
+def test_a_limit_on_edits_pauses_those_of_all_cards(desk: Desk) -> None:
+    for card in ("run 1", "run 2"):
+        desk.put(text="queued", card=card)
+        desk.later(2)
+    for card in ("run 1", "run 2"):
+        desk.put("edit", "10%", card=card)
+    desk.slack.fail("chat.update", too_many(30))
+    for _ in range(14):
+        desk.later(2)
+    assert len(desk.slack.calls("chat.update")) == 1
+    for _ in range(3):
+        desk.later(2)
+    assert desk.texts() == ["10%", "10%"]
 
 
 def test_a_message_that_always_fails_is_given_up_in_the_end(
@@ -236,9 +367,10 @@ def test_a_message_that_always_fails_is_given_up_in_the_end(
     desk.put(text="a")
     for _ in range(MAX_TRIES + 1):
         desk.later(301)
-    assert len(desk.slack.calls("chat.postMessage")) == MAX_TRIES
-    assert desk.store.outbox.waiting() == 0
-    assert f"given up after {MAX_TRIES} tries" in caplog.text
+    tried = [call for call in desk.slack.calls("chat.postMessage") if call.args["text"] == "a"]
+    assert len(tried) == MAX_TRIES
+    assert desk.store.outbox.waiting() == 1, "what tells of it"
+    assert f"after {MAX_TRIES} tries" in caplog.text
 
 
 def test_an_ephemeral_is_seen_by_its_person_only(desk: Desk) -> None:
@@ -307,7 +439,9 @@ def test_customers_words_never_follow_a_card_into_the_fallback_channel(desk: Des
     for _ in range(5):
         desk.later(60)
 
-    assert desk.texts(OTHERS.id) == ["result"]
+    result, *told = desk.texts(OTHERS.id)
+    assert result == "result" and len(told) == 2
+    assert not [text for text in told if "rows that changed" in text or "customers' words" in text]
     assert desk.store.outbox.waiting() == 0
 
 

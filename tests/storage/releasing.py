@@ -90,6 +90,7 @@ INSERT INTO promotions (id, dataset, model, person, channel, at, instead_of, ret
 INSERT INTO datasets (id, name, version, state, channel, uploaded_by, filename, source, created_at, updated_at, owner,
     sources) VALUES (2, 'faq', 1, 'received', 'C2', 'U2', 'faq.csv', 'F3', 700.0, 700.0, 'C2', 'C2');
 """,
+    "m011_outbox_that_empties": "INSERT INTO sent_once (dedupe) VALUES ('plan 1');",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

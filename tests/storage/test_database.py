@@ -210,6 +210,21 @@ def test_a_commit_that_fails_leaves_no_transaction_open(store: Store) -> None:
     assert store.models() == []
 
 
+def test_the_file_shrinks_once_much_of_it_is_free(store: Store) -> None:
+    database = store.database
+    for number in range(12):
+        database.change(
+            "INSERT INTO asks (person, channel, model, text, created_at) VALUES ('U1', 'C1', 'm', ?, ?)",
+            ("x" * 1_000_000, number),
+        )
+    assert not database.shrink()
+    database.change("PRAGMA wal_checkpoint(TRUNCATE)")
+    full = database.path.stat().st_size
+    database.change("DELETE FROM asks")
+    assert database.shrink() and database.path.stat().st_size < full / 5
+    assert database.value("PRAGMA integrity_check") == "ok"
+
+
 def test_a_row_cannot_point_at_nothing(store: Store) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         store.database.change("INSERT INTO models VALUES ('m', 99, 'local', 'x', 'candidate', 0, NULL)")

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from storage.outbox import AGAIN_S, PATIENT_TRIES
 from storage.records import Card, Draft, OutboxItem, OutboxKind
 from storage.store import Store
 from tests.storage.test_database import at_once
 
 
 def put(store: Store, kind: OutboxKind = "post", text: str = "x", *, now: float = 1.0, **rest: Any) -> None:
-    store.outbox.put(Draft(kind=kind, channel="C1", body={"text": text}, **rest), now=now)
+    store.outbox.put(Draft(**{"kind": kind, "channel": "C1", "body": {"text": text}, **rest}), now=now)
 
 
 def due(store: Store, now: float = 10.0) -> list[tuple[str, str]]:
     return [(item.kind, item.body["text"]) for item in store.outbox.due(now)]
+
+
+def in_order(store: Store, now: float = 10.0) -> list[str]:
+    """Everything that is due, each sent when it is the head of its lane."""
+    texts = []
+    while heads := store.outbox.due(now):
+        texts += [item.body["text"] for item in heads]
+        for item in heads:
+            store.outbox.sent(item, channel=item.channel, ts="1.1")
+    return texts
 
 
 def only(store: Store, now: float = 10.0) -> OutboxItem:
@@ -32,10 +43,36 @@ def test_messages_go_in_their_order_when_their_time_has_come(store: Store) -> No
     put(store, text="a", now=5.0)
     put(store, text="b", now=3.0)
     put(store, text="later", now=11.0)
-    assert due(store) == [("post", "a"), ("post", "b")]
-    assert due(store, 11.0)[-1] == ("post", "later")
-    assert len(store.outbox.due(11.0, limit=2)) == 2
     assert store.outbox.waiting() == 3
+    assert in_order(store) == ["a", "b"]
+    assert in_order(store, 11.0) == ["later"]
+
+
+def test_one_busy_channel_hides_no_other(store: Store) -> None:
+    for number in range(120):
+        put(store, text=f"busy {number}")
+    put(store, text="elsewhere", channel="C2")
+    put(store, "direct", "alone", person="U1")
+    assert due(store) == [("post", "busy 0"), ("post", "elsewhere"), ("direct", "alone")]
+
+
+def test_what_failed_again_and_again_goes_behind_the_others_of_its_lane(store: Store) -> None:
+    for text in ("cursed", "a", "b"):
+        put(store, text=text)
+    for _ in range(PATIENT_TRIES):
+        assert due(store) == [("post", "cursed")]
+        store.outbox.later(only(store), due_at=5.0, error="internal_error")
+    assert in_order(store) == ["a", "b", "cursed"]
+
+
+def test_a_decision_s_edit_goes_before_those_that_tell_of_progress(store: Store) -> None:
+    for card in ("run 1", "run 2", "plan 3"):
+        posted(store, card)
+    put(store, "edit", "10%", card="run 1", progress=True)
+    put(store, "edit", "20%", card="run 2", progress=True)
+    put(store, "edit", "approved", card="plan 3")
+    put(store, "edit", "cancelled", card="run 2")
+    assert in_order(store) == ["cancelled", "approved", "10%"]
 
 
 def test_a_second_draft_of_the_same_message_does_nothing(store: Store) -> None:
@@ -49,7 +86,7 @@ def test_a_second_draft_of_the_same_message_does_nothing(store: Store) -> None:
 def test_drafts_without_a_dedupe_are_each_a_message(store: Store) -> None:
     put(store)
     put(store)
-    assert len(due(store)) == 2
+    assert len(in_order(store)) == 2
 
 
 def test_a_card_is_remembered_by_its_name(store: Store) -> None:
@@ -73,7 +110,7 @@ def test_edits_of_two_cards_do_not_meet(store: Store) -> None:
     posted(store, "run 2")
     put(store, "edit", "one", card="run 1")
     put(store, "edit", "two", card="run 2")
-    assert due(store) == [("edit", "one"), ("edit", "two")]
+    assert in_order(store) == ["one", "two"]
 
 
 def test_an_edit_of_a_card_not_yet_posted_is_posted_in_its_place(store: Store) -> None:
@@ -180,8 +217,10 @@ def test_a_closed_channel_s_message_goes_elsewhere_and_into_no_thread(store: Sto
     for item in store.outbox.due(10.0):
         store.outbox.reroute(item, channel="C9", now=12.0)
     assert due(store, 11.0) == []
-    edit, reply = store.outbox.due(12.0)
+    edit = only(store, 12.0)
     assert (edit.kind, edit.channel, edit.card) == ("post", "C9", "run 1")
+    store.outbox.sent(edit, channel="C9", ts="2.1")
+    reply = only(store, 12.0)
     assert (reply.kind, reply.channel, reply.thread) == ("post", "C9", None)
 
 
@@ -209,10 +248,26 @@ def test_a_draft_goes_with_the_transaction_that_makes_it_true(store: Store) -> N
     assert store.outbox.waiting() == 0
 
 
-def test_the_words_of_what_was_sent_are_kept_no_longer(store: Store) -> None:
+def test_of_what_was_sent_only_its_dedupe_is_kept(store: Store) -> None:
     put(store, text="a customer's words", dedupe="once")
-    store.outbox.sent(only(store), channel="C1", ts="1.1")
-    (row,) = store.database.rows("SELECT state, body FROM outbox")
-    assert row == {"state": "sent", "body": "{}"}
+    assert in_order(store) == ["a customer's words"]
+    assert store.database.rows("SELECT * FROM outbox") == []
+    assert store.outbox.was_put("once")
     put(store, text="a customer's words", dedupe="once")
     assert due(store) == []
+
+
+def test_a_card_that_was_given_up_is_posted_again_by_its_next_draft(store: Store) -> None:
+    put(store, text="queued", card="run 1", dedupe="run 1")
+    store.outbox.give_up(only(store), error="not_in_channel")
+    put(store, text="training", card="run 1", dedupe="run 1", now=2.0)
+    put(store, text="training", card="run 1", dedupe="run 1", now=3.0)
+    assert due(store, AGAIN_S) == [], "what Slack refused is not asked of it each second"
+    assert due(store, AGAIN_S + 3.0) == [("post", "training")]
+
+
+def test_a_message_that_was_given_up_and_is_no_card_stays_so(store: Store) -> None:
+    put(store, text="end", dedupe="end 1")
+    store.outbox.give_up(only(store), error="invalid_blocks")
+    put(store, text="end", dedupe="end 1", now=2.0)
+    assert due(store, 1_000.0) == []

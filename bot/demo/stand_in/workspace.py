@@ -152,6 +152,19 @@ class StandIn:
         members = tuple(user for user in self._state.channels[channel].members if user != BOT.id)
         self._change(channel, members=members)
 
+    def add_bot(self, channel: str) -> None:
+        """As `/invite` does."""
+        self._change(channel, members=(*self._state.channels[channel].members, BOT.id))
+
+    def grant(self, *scopes: str) -> None:
+        """As a reinstallation of the app does."""
+        with self._state.lock:
+            self._state.scopes = self._state.scopes | frozenset(scopes)
+
+    def revoke(self, *scopes: str) -> None:
+        with self._state.lock:
+            self._state.scopes = self._state.scopes - frozenset(scopes)
+
     # What people do.
 
     def command(self, user: str, channel: str, line: str) -> None:

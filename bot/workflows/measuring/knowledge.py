@@ -124,5 +124,6 @@ def _show(desk: Desk, document: Document, message: Message) -> None:
         body=message.letter(),
         card=card,
         dedupe=card if is_first else None,
+        concerns=document.uploaded_by,
     )
     desk.store.outbox.put(draft, now=desk.clock())

@@ -43,6 +43,8 @@ def show(desk: Desk, measurement: Measurement, why: str = "") -> None:
             body=_message(desk, measurement, why).letter(),
             card=card,
             dedupe=None if known else card,
+            concerns=measurement.requested_by,
+            progress=True,
         ),
         now=desk.clock(),
     )
@@ -64,12 +66,13 @@ def folder_of(desk: Desk, measurement: Measurement) -> Path:
 def result(desk: Desk, measurement: Measurement, message: Message, details: Message | None) -> str:
     """A message of its own, since an edit notifies nobody, and the details in its thread. The card's name."""
     card, now = result_card_of(measurement), desk.clock()
-    post = Draft(kind="post", channel=measurement.channel, body=message.letter(), card=card, dedupe=card)
+    to, who = measurement.channel, measurement.requested_by
+    post = Draft(kind="post", channel=to, body=message.letter(), card=card, dedupe=card, concerns=who)
     desk.store.outbox.put(post, now=now)
     if details:
         once = f"details of measurement {measurement.id}"
         body = details.letter()
-        more = Draft(kind="post", channel=measurement.channel, body=body, thread=card, dedupe=once)
+        more = Draft(kind="post", channel=to, body=body, thread=card, dedupe=once, concerns=who)
         desk.store.outbox.put(more, now=now)
     return card
 
@@ -79,7 +82,8 @@ def plot(desk: Desk, measurement: Measurement, card: str, path: Path | None, alt
     if path:
         body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
         once = f"{path.stem} of measurement {measurement.id}"
-        file = Draft(kind="file", channel=measurement.channel, body=body, thread=card, dedupe=once)
+        to, who = measurement.channel, measurement.requested_by
+        file = Draft(kind="file", channel=to, body=body, thread=card, dedupe=once, concerns=who)
         desk.store.outbox.put(file, now=desk.clock())
 
 
@@ -147,7 +151,8 @@ def end(
         if state == "failed":
             message = _message(desk, moved, why)
             once = f"end of {subject}"
-            draft = Draft(kind="post", channel=moved.channel, body=message.letter(), dedupe=once)
+            body, who = message.letter(), moved.requested_by
+            draft = Draft(kind="post", channel=moved.channel, body=body, dedupe=once, concerns=who)
             desk.store.outbox.put(draft, now=now)
 
 
