@@ -19,6 +19,7 @@ from trainers.environment import TRAINER_KEYS, child_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
 GRACE_S = 10
+READ_S = 2.0  # a grandchild may hold the pipe open for longer
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class EmbeddedTrainer:
-    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its
-    command line. Its output goes to `data`/trainer.log. `environment`: as it was when this was made."""
+    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its command line. What it
+    writes goes to `data`/trainer.log, which is rotated. `environment`: as it was when this was made."""
 
     data: Path
     models: Mapping[str, str]
@@ -38,6 +39,9 @@ class EmbeddedTrainer:
         default_factory=lambda: child_environment(*TRAINER_KEYS), repr=False
     )
     _child: subprocess.Popen[bytes] | None = None
+    _log: logging.Handler = field(default_factory=logging.NullHandler)
+    _reader: threading.Thread | None = None
+    _last_line: str = ""
     _stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -60,6 +64,8 @@ class EmbeddedTrainer:
         return path.read_text(encoding="utf-8").strip()
 
     def start(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._log = logs.rotating(self.data / "trainer.log")
         self._child = self._spawn()
         threading.Thread(target=self._keep_alive, name="embedded-trainer", daemon=True).start()
 
@@ -75,6 +81,9 @@ class EmbeddedTrainer:
             self._child.kill()
             self._child.wait()
         _close_input(self._child)
+        if self._reader is not None:
+            self._reader.join(GRACE_S)
+        self._log.close()
 
     def _keep_alive(self) -> None:
         deaths = 0
@@ -92,26 +101,37 @@ class EmbeddedTrainer:
                     self._child = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        self.data.mkdir(parents=True, exist_ok=True)
         models = [part for name, where in self.models.items() for part in ("--model", f"{name}={where}")]
-        with (self.data / "trainer.log").open("ab") as output:
-            return subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "trainers.local"),
-                    *("--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)),
-                    *models,
-                    *self.arguments,
-                    "--exit-with-parent",
-                ],
-                stdin=subprocess.PIPE,  # closed by our death, which ends the child
-                stdout=output,
-                stderr=output,
-                env={**self.environment, KEY_VARIABLE: self.key},
-            )
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "trainers.local"),
+                *("--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)),
+                *models,
+                *self.arguments,
+                "--exit-with-parent",
+            ],
+            stdin=subprocess.PIPE,  # closed by our death, which ends the child
+            stdout=subprocess.PIPE,  # not the file itself: nobody can rotate what a child holds open
+            stderr=subprocess.STDOUT,
+            env={**self.environment, KEY_VARIABLE: self.key},
+        )
+        self._reader = threading.Thread(target=self._write_down, args=(child,), daemon=True)
+        self._reader.start()
+        return child
+
+    def _write_down(self, child: subprocess.Popen[bytes]) -> None:
+        """Until the child has ended. On a full disk lines are lost (`handle` raises nothing) and the child goes on."""
+        assert child.stdout is not None  # noqa: S101 - a pipe
+        with child.stdout:
+            for line in child.stdout:
+                text = line.decode(errors="replace").rstrip("\n")
+                self._last_line = text.strip() or self._last_line
+                self._log.handle(logging.makeLogRecord({"msg": text}))
 
     def _last_words(self) -> str:
-        lines = (self.data / "trainer.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return logs.words(lines[-1]) if lines else "it said nothing"
+        if self._reader is not None:
+            self._reader.join(READ_S)
+        return logs.words(self._last_line) if self._last_line else "it said nothing"
 
 
 def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:

@@ -62,13 +62,18 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
     to_stderr = logging.StreamHandler()
     is_text = form == "text" if form else sys.stderr.isatty()
     to_stderr.setFormatter(TextLines(blot) if is_text else JsonLines(blot))
-    to_file = RotatingFileHandler(folder / FILE, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
+    to_file = rotating(folder / FILE)
     to_file.setFormatter(JsonLines(blot))
     logging.getLogger().setLevel(logging.INFO)
     quieten()
     for handler in (to_stderr, to_file):
         handler.addFilter(_add_reference)
         logging.getLogger().addHandler(handler)
+
+
+def rotating(path: Path) -> RotatingFileHandler:
+    """A log file that never takes more than FILES times FILE_BYTES."""
+    return RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
 
 
 def quieten() -> None:
@@ -80,8 +85,11 @@ def quieten() -> None:
 def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
     """The lines of a reference, oldest first, our trainer's after ours. A line that is no JSON was cut off by a kill
     or comes from a program that the trainer started, and is left out."""
-    files = [folder / TRAINERS_FILE, folder / FILE]
-    files += [folder / f"{FILE}.{number}" for number in range(1, FILES)]
+    files = [
+        folder / f"{name}{end}"
+        for name in (TRAINERS_FILE, FILE)
+        for end in ("", *(f".{number}" for number in range(1, FILES)))
+    ]
     for file in reversed([one for one in files if one.exists()]):
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
+from bot import logs
 from bot.demo.workspace import wait_until
 from bot.embedded import EmbeddedTrainer
 
@@ -147,3 +149,29 @@ def test_the_key_is_made_once_and_for_us_alone(tmp_path: Path) -> None:
 def test_a_port_that_was_named_is_kept_and_else_a_free_one_is_taken(tmp_path: Path) -> None:
     assert EmbeddedTrainer(tmp_path, {}, port=8021).base_url == "http://127.0.0.1:8021/v1"
     assert EmbeddedTrainer(tmp_path, {}).port > 1024
+
+
+def test_its_log_is_rotated_however_much_it_writes(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "FILE_BYTES", 1_000)
+    trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(base)})
+    trainer.start()
+    try:
+        wait_for(trainer)
+        for _ in range(40):
+            with socket.create_connection(("127.0.0.1", trainer.port)) as client:
+                client.sendall(b"no request\r\n\r\n")  # costs a line
+                client.recv(1000)
+    finally:
+        trainer.stop()
+    files = list(trainer.data.glob("trainer.log*"))
+    assert len(files) == logs.FILES
+    assert all(file.stat().st_size <= 1_000 for file in files)
+
+
+def test_lines_of_its_older_logs_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "trainer"
+    folder.mkdir()
+    (folder / "trainer.log.2").write_text('{"ref": "ABCDEFGH", "message": "long ago"}\n')
+    assert [line["message"] for line in logs.find(tmp_path, "ABCDEFGH")] == ["long ago"]

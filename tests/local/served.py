@@ -29,6 +29,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openai.types.fine_tuning import FineTuningJob
 
 from trainers.local.__main__ import listen
+from trainers.local.api.connections import server_config
 from trainers.local.api.server import Config, build_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,9 +108,7 @@ def served_here(
     """In a thread of this process; jobs are 'trained' by stub_train.py. `more` are Config's fields."""
     listener = listen("127.0.0.1", port)
     app = build_app(Config(data, KEY, models, train_command=command, **more))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-    )
+    server = uvicorn.Server(server_config(app, 2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import click
 import uvicorn
 
+from trainers.local.api.connections import OnceAMinute, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
 from trainers.local.cluster import Unusable, Wishes, ray_options
 from trainers.local.gpus import visible_gpus
@@ -95,6 +96,7 @@ def main(
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
     os.umask(0o077)
+    allow_more_files()
     bases = parse_models(models)
     _hold = lock_data(data)
     listener = listen(host, port)
@@ -127,9 +129,7 @@ def main(
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{port}/v1"
     ready = f"trainer ready on {address} · models: {', '.join(bases) or 'none'} · key in {whence}"
-    server = Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_S), ready
-    )
+    server = Server(server_config(app, SHUTDOWN_S), ready)
     if exit_with_parent:
         threading.Thread(target=server.end_at_end_of_input, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is ended: exit 0 then
@@ -142,6 +142,7 @@ def write_log(key: str) -> None:
     blot = Blotting([key])
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
+    handler.addFilter(OnceAMinute())
     handler.setFormatter(TextLines(blot) if sys.stderr.isatty() else JsonLines(blot))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every question to a cluster

@@ -1,0 +1,125 @@
+"""Connections that say nothing, or too slowly, cost the trainer neither its ears nor its disk."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.local.served import KEY, ROOT, Served, close, ready_url, served_here
+from trainers.local.api import connections
+from trainers.local.api.connections import OnceAMinute
+
+FILES, SILENT = 500, 700
+UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
+
+
+@pytest.fixture
+def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A trainer that waits half a second for a head."""
+    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    with served_here(tmp_path / "data", {}) as served:
+        yield served
+
+
+def connect(served: Served) -> socket.socket:
+    parts = urlsplit(served.url)
+    client = socket.create_connection((parts.hostname, parts.port))
+    client.settimeout(30)
+    return client
+
+
+@pytest.mark.parametrize("sent", [b"", UNFINISHED], ids=["nothing", "half a head"])
+def test_a_connection_without_a_whole_head_is_closed(hasty: Served, sent: bytes) -> None:
+    with connect(hasty) as client:
+        client.sendall(sent)
+        assert ended(client) == b""
+
+
+@pytest.mark.parametrize("sent", [UNFINISHED, UNFINISHED + b"\r\n"], ids=["a head", "the body of a refusal"])
+def test_one_that_trickles_in_is_closed_too(hasty: Served, sent: bytes) -> None:
+    with connect(hasty) as client:
+        client.sendall(sent)
+        closed = threading.Event()
+
+        def trickle() -> None:
+            while not closed.wait(0.05):
+                try:
+                    client.send(b"x")
+                except OSError:
+                    return
+
+        writer = threading.Thread(target=trickle)
+        writer.start()
+        try:
+            answer = ended(client)
+        finally:
+            closed.set()
+            writer.join()
+    assert (b" 401 " in answer) == sent.endswith(b"\r\n\r\n")
+
+
+def test_who_has_the_key_may_take_longer_over_a_body(hasty: Served) -> None:
+    head = f"Authorization: Bearer {KEY}\r\nContent-Type: multipart/form-data; boundary=x\r\nConnection: close\r\n\r\n"
+    with connect(hasty) as client:
+        client.sendall(UNFINISHED + head.encode())
+        client.settimeout(3 * connections.HEAD_S)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(30)
+        client.sendall(b"-" * 100_000)
+        assert b" 400 " in ended(client)
+
+
+def test_with_more_silent_connections_than_files_it_still_answers(tmp_path: Path) -> None:
+    with ExitStack() as stack, (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainers.local", "--port", "0", "--data", str(tmp_path / "data")],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES)),
+        )
+        stack.callback(close, process)
+        stack.callback(process.wait, 20)
+        stack.callback(process.terminate)
+        served = Served(ready_url(process), process)
+        key = (tmp_path / "data" / "trainer.key").read_text().strip()
+        for _ in range(SILENT):
+            stack.enter_context(connect(served))
+        with served.client(key) as client:
+            assert client.models.list().data == []
+    assert (tmp_path / "log").stat().st_size < 10_000
+
+
+def test_that_no_file_is_left_is_logged_once_a_minute() -> None:
+    def record(error: OSError) -> logging.LogRecord:
+        return logging.makeLogRecord({"exc_info": (OSError, error, None)})
+
+    news = OnceAMinute()
+    assert [bool(news.filter(record(OSError(errno.EMFILE, "")))) for _ in range(3)] == [True, False, False]
+    assert news.filter(record(OSError(errno.ENOSPC, "")))
+
+
+def ended(client: socket.socket) -> bytes:
+    """All that came until the other side closed; fails after 30 s."""
+    answer = b""
+    while True:
+        try:
+            part = client.recv(65536)
+        except ConnectionError:
+            return answer
+        if not part:
+            return answer
+        answer += part
