@@ -213,17 +213,10 @@ class _SocketDoor(_Door):
 
 class _HttpDoor(_Door):
     def __init__(self, app: App, slack: SlackSettings, heartbeat: Heartbeat) -> None:
-        from waitress.server import create_server
+        from bot.listeners.http import checked_wsgi, make_room, new_server
 
-        from bot.listeners.http import checked_wsgi
-
-        self._server = create_server(
-            checked_wsgi(app, slack.signing_secret),
-            host="127.0.0.1",
-            port=slack.port,
-            threads=16,
-            asyncore_use_poll=True,  # select() raises once the process has 1,024 files open
-        )
+        self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.port)
+        self._make_room = make_room
         self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()
         self._look = heartbeat.watched(DOOR, self._look_once)
@@ -243,6 +236,7 @@ class _HttpDoor(_Door):
             self._look()
 
     def _look_once(self) -> None:
+        self._make_room(self._server)
         settings = self._server.adj
         self._server.asyncore.loop(
             timeout=settings.asyncore_loop_timeout,

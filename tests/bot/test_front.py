@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import resource
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -14,7 +16,7 @@ import pytest
 
 from bot.app import DOOR, _SocketDoor
 from bot.demo.stand_in.delivery import Courier, signature
-from bot.listeners.http import MAX_BODY
+from bot.listeners.http import CONNECTIONS, MAX_BODY
 from bot.listeners.replay import replay
 from bot.watcher import RECONCILE, SEND
 from tests.bot.world import GUS, Rules, World
@@ -80,9 +82,70 @@ def test_headers_that_no_slack_sends_are_turned_away(world: World, stamp: str, s
     assert status(world, HELP, {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signed}) == 401
 
 
-def test_a_body_beyond_a_megabyte_is_turned_away(world: World) -> None:
-    body = b"x" * (MAX_BODY + 1)
-    assert status(world, body, signature(world.slack.door.signing_secret, body)) == 401
+@pytest.mark.parametrize(
+    ("announced", "signed", "answered"),
+    [(MAX_BODY + 1, True, b" 413 "), (900_000_000, False, b" 413 "), (MAX_BODY, False, b" 401 ")],
+)
+def test_a_body_that_will_not_do_is_refused_by_its_head(
+    world: World, announced: int, signed: bool, answered: bytes
+) -> None:
+    headers = signature(world.slack.door.signing_secret, HELP) if signed else {}
+    with connection(world) as client:
+        client.sendall(head(world, {**headers, "Content-Length": str(announced)}))
+        assert answered in ended(client).splitlines()[0]
+
+
+def test_a_body_without_a_length_is_cut_off(world: World) -> None:
+    signed = signature(world.slack.door.signing_secret, HELP)
+    part = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    with connection(world) as client:
+        client.sendall(head(world, {**signed, "Transfer-Encoding": "chunked"}) + part * 16)
+        assert b" 413 " in ended(client).splitlines()[0]
+
+
+def test_a_request_that_trickles_in_is_given_up(make_world: Callable[[Rules], World]) -> None:
+    world = make_world(Rules())
+    world.service.door._server.adj.channel_timeout = 0.5
+    signed = signature(world.slack.door.signing_secret, HELP)
+    with connection(world) as client:
+        client.sendall(head(world, {**signed, "Content-Length": "100000"}))
+        client.settimeout(0.05)
+        for _ in range(600):
+            try:
+                client.send(b"x")
+                if client.recv(1000) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    pytest.fail("still open after 30 s")
+
+
+def test_among_many_silent_connections_slack_is_heard(world: World) -> None:
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS + 130):
+            stack.enter_context(connection(world))
+        assert "/finetune start" in world.type("/finetune help")
+
+
+def connection(world: World) -> socket.socket:
+    parts = urlsplit(world.service.address)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+
+def head(world: World, headers: Mapping[str, str]) -> bytes:
+    lines = [f"POST {urlsplit(world.service.address).path} HTTP/1.1", "Host: x", f"Content-Type: {FORM}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def ended(client: socket.socket) -> bytes:
+    """All that came until the other side closed; fails after 30 s."""
+    answer = b""
+    while part := client.recv(65536):
+        answer += part
+    return answer
 
 
 def test_a_delivery_that_bolt_cannot_handle_stops_no_later_start(world: World) -> None:
