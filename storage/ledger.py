@@ -1,4 +1,4 @@
-"""What a month's money is held by: each run and each measurement with what it reserves or has spent."""
+"""What a month's money is held by: runs, measurements and questions, with what each reserves or has spent."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ SELECT 'measurement', m.id, datasets.name, m.requested_by, m.channel, m.created_
        CASE WHEN m.state IN ('asked', 'running') THEN 0 ELSE coalesce(m.actual_micros, 0) END
 FROM measurements m JOIN datasets ON datasets.id = m.dataset_id
 WHERE m.month = ?
+UNION ALL
+SELECT 'questions', count(*), q.dataset, q.person, q.channel, max(q.at),
+       sum(CASE WHEN q.actual_micros IS NULL THEN q.reserved_micros ELSE 0 END), sum(coalesce(q.actual_micros, 0))
+FROM questions q WHERE q.month = ? AND q.reserved_micros > 0 GROUP BY q.dataset, q.person, q.channel
 """
 
 
@@ -29,9 +33,10 @@ NEWEST_FIRST = "ORDER BY at DESC, number DESC"
 
 @dataclass(frozen=True)
 class Held:
-    """One run or measurement in a month. Money in micro-dollars: reserved while it is open, spent once it is not."""
+    """One run or measurement in a month, or a person's questions to the models of a dataset: then `number` is how many.
+    Money in micro-dollars: reserved while it is open, spent once it is not."""
 
-    kind: Literal["run", "measurement"]
+    kind: Literal["run", "measurement", "questions"]
     number: int
     dataset: str
     person: str
@@ -51,15 +56,17 @@ class Ledger:
 
     def held(self, month: str) -> list[Held]:
         """Newest first, without what neither reserves nor spent anything. `month` is 'YYYY-MM'."""
-        found = [Held(**row) for row in self._db.rows(f"{HELD.strip()} {NEWEST_FIRST}", (month, month))]
+        found = [
+            Held(**row) for row in self._db.rows(f"{HELD.strip()} {NEWEST_FIRST}", (month, month, month))
+        ]
         return [one for one in found if one.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
-        """Micro-dollars of the month that a channel's or a person's runs and measurements reserve and spent."""
+        """Micro-dollars of the month that a channel or a person reserves and has spent."""
         whose = "channel" if kind == "channel" else "person"
         total = self._db.value(
             f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({HELD}) WHERE {whose} = ?",  # noqa: S608
-            (month, month, name),
+            (month, month, month, name),
         )
         return int(total)
 

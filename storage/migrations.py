@@ -13,6 +13,7 @@ from storage.schemas import (
     OWNERS,
     POLICY,
     PROMOTIONS,
+    QUESTIONS,
     UPLOADS,
 )
 
@@ -98,6 +99,12 @@ def m010_owners(db: SqliteUtils) -> None:
 @migrations()
 def m011_outbox_that_empties(db: SqliteUtils) -> None:
     for statement in _statements(OUTBOX_THAT_EMPTIES):
+        db.execute(statement)
+
+
+@migrations()
+def m012_questions(db: SqliteUtils) -> None:
+    for statement in _statements(QUESTIONS):
         db.execute(statement)
 
 

@@ -255,7 +255,8 @@ class KeptEstimate:
 
 @dataclass(frozen=True)
 class Ask:
-    """A person's `try MODEL text`, answered by the next tick."""
+    """A person's `try MODEL text`. `sent_at`: when it was handed on to be asked; `most_micros`: what it may cost;
+    `is_priced` False: it is from a time when that was not written down."""
 
     id: int
     person: str
@@ -263,6 +264,9 @@ class Ask:
     model: str
     text: str
     created_at: float
+    sent_at: float | None = None
+    most_micros: int = 0
+    is_priced: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ class Replies:
                     astuple(reply),
                 )
 
+    def forget(self, key: str) -> None:
+        self._db.change("DELETE FROM replies WHERE key = ?", (key,))
+
     def found(self, keys: Sequence[str]) -> Mapping[str, KeptReply]:
         """Those that are there, by key."""
         found: dict[str, KeptReply] = {}

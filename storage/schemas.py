@@ -393,3 +393,18 @@ INSERT INTO sent_once SELECT dedupe FROM outbox WHERE state = 'sent' AND dedupe 
 DELETE FROM outbox WHERE state = 'sent';
 CREATE INDEX outbox_card ON outbox (card, state);
 """
+
+QUESTIONS = """
+CREATE TABLE questions (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    month TEXT NOT NULL,
+    reserved_micros INTEGER NOT NULL,
+    actual_micros INTEGER,
+    at REAL NOT NULL
+);
+CREATE INDEX questions_by_month ON questions (month);
+ALTER TABLE asks ADD COLUMN sent_at REAL;
+"""

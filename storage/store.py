@@ -21,7 +21,8 @@ from storage.measurements import Measurements
 from storage.outbox import Outbox
 from storage.preferences import Preferences
 from storage.promotions import Promotions
-from storage.records import Ask, Model
+from storage.questions import Questions
+from storage.records import Model
 from storage.replacements import Replacements
 from storage.replies import Replies
 from storage.runs import Runs
@@ -46,6 +47,7 @@ class Store:
         self.cleanings = Cleanings(self.database)
         self.estimates = Estimates(self.database)
         self.freezes = Freezes(self.database)
+        self.questions = Questions(self.database)
         self.ledger = Ledger(self.database)
         self.doubts = Doubts(self.database)
         self.replacements = Replacements(self.database)
@@ -60,21 +62,9 @@ class Store:
             self.inbox.done_here()
 
     def committed(self, month: str) -> int:
-        """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs and by measurements together."""
-        return self.runs.committed(month) + self.measurements.committed(month)
-
-    def add_ask(self, *, person: str, channel: str, model: str, text: str, now: float) -> Ask:
-        (row,) = self.database.rows(
-            "INSERT INTO asks (person, channel, model, text, created_at) VALUES (?, ?, ?, ?, ?) RETURNING *",
-            (person, channel, model, text, now),
-        )
-        return Ask(**row)
-
-    def asks(self) -> list[Ask]:
-        return [Ask(**row) for row in self.database.rows("SELECT * FROM asks ORDER BY id")]
-
-    def answered(self, ask: Ask) -> bool:
-        return self.database.change("DELETE FROM asks WHERE id = ?", (ask.id,)) == 1
+        """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs, measurements and questions together."""
+        held_by = (self.runs, self.measurements, self.questions)
+        return sum(one.committed(month) for one in held_by)
 
     def add_model(self, model: Model) -> None:
         self.database.change(

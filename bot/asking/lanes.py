@@ -36,23 +36,28 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Question:
     """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store. `max_tokens`
-    counts what the model thinks before it answers."""
+    counts what the model thinks before it answers. `is_first`: a person waits for it. `is_once`: where no clear answer
+    came it is not put a second time, for it may have been paid."""
 
     key: str
     model: str
     at_provider: str
     messages: tuple[Message, ...]
     max_tokens: int
+    is_first: bool = False
+    is_once: bool = False
 
 
 @dataclass(frozen=True)
 class Declined:
-    """A question that gets no answer. `of_model`: nor will any other to this model."""
+    """A question that gets no answer. `of_model`: nor will any other to this model. `is_unclear`: it was put, and may
+    have to be paid."""
 
     key: str
     model: str
     why: str
     of_model: bool
+    is_unclear: bool = False
 
 
 @dataclass(eq=False)
@@ -127,7 +132,8 @@ class Lane:
             for question in questions:
                 if question.key not in known:
                     known.add(question.key)
-                    self._queue.append(_Waiting(owner, question))
+                    put = self._queue.appendleft if question.is_first else self._queue.append
+                    put(_Waiting(owner, question))
             wanted = min(self._row.callers, len(self._queue) + len(self._under_way))
             for _ in range(wanted - self._threads if not self._is_closed else 0):
                 self._threads += 1
@@ -232,7 +238,7 @@ class Lane:
             with logs.referenced():
                 log.exception("asking %s", asked.model)
                 why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
-            self._end(one, why, of_model=True)
+            self._end(one, why, of_model=True, is_unclear=True)
         else:
             self._came(one)
 
@@ -249,16 +255,24 @@ class Lane:
                 self._pauses, self._trouble = 0, None
                 self._failing.clear()
 
-    def _end(self, one: _Waiting, why: str, *, of_model: bool) -> None:
+    def _end(self, one: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
+        """Who asked hears of it before it is under way no longer. Of other questions to the model, only those of
+        measurements are dropped, which ask again for what they miss."""
+        model = one.question.model
+        self._decline(one.owner, Declined(one.question.key, model, why, of_model, is_unclear))
         with self._changed:
             self._under_way.pop(one.question.key, None)
             if of_model:
-                model = one.question.model
-                self._queue = deque(other for other in self._queue if other.question.model != model)
-        self._decline(one.owner, Declined(one.question.key, one.question.model, why, of_model))
+                kept = (
+                    other for other in self._queue if other.question.model != model or other.question.is_first
+                )
+                self._queue = deque(kept)
 
     def _again(self, one: _Waiting, trouble: Uncertain) -> None:
         """A limit, or trouble with question after question, is the provider's: all wait. Else this one does."""
+        if one.question.is_once and not trouble.is_rate_limit:
+            self._end(one, str(trouble), of_model=False, is_unclear=True)
+            return
         with self._changed:
             now = self._clock()
             self._failing.add(one.question.key)
@@ -280,6 +294,9 @@ class Lane:
 
     def _once_more(self, one: _Waiting, why: str) -> None:
         """Where a model gives nothing else, all wait, and after many in a row it is the model's fault."""
+        if one.question.is_once:
+            self._end(one, why, of_model=False, is_unclear=True)
+            return
         model = one.question.model
         with self._changed:
             now, self._trouble = self._clock(), why

@@ -77,6 +77,11 @@ def spent_on_judge(price: PriceRow, asked: Asked, answers: Mapping[str, Answered
     return to_micros(_spent(price, asked, answers, since, set()))
 
 
+def question_micros(price: PriceRow, sent: int, answered: int) -> int:
+    """One question, in tokens that are sent and that come back. Where a machine is paid by the hour it is free."""
+    return 0 if price.usd_per_hour is not None else to_micros(_usd(price, sent, answered))
+
+
 def _most(price: PriceRow, asked: Asked, counted: set[str], max_tokens: int) -> Decimal:
     dollars = Decimal(0)
     for key, tokens in zip(asked.keys, asked.tokens, strict=True):

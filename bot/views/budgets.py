@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.decisions.budget import Budget
 from bot.views.blocks import Block, Message, context, escape, fields, header, listed, section
-from bot.views.words import money, short
+from bot.views.words import counted, money, short
 from storage.ledger import Held
 
 SHOWN, SHOWN_TOTALS = 12, 8
@@ -87,7 +87,13 @@ def _details(month: Month) -> list[Block]:
 
 
 def _line(one: Held) -> str:
-    name = f"Run {one.number}" if one.kind == "run" else f"Measurement m{one.number}"
+    match one.kind:
+        case "run":
+            name = f"Run {one.number}"
+        case "measurement":
+            name = f"Measurement m{one.number}"
+        case "questions":
+            name = counted(one.number, "question to a model", "questions to models")
     amount = (
         f"{money(one.reserved_micros)} reserved"
         if one.reserved_micros
@@ -108,4 +114,4 @@ def _totals(held: Sequence[Held], whose: Callable[[Held], str]) -> list[str]:
 
 
 def _how() -> str:
-    return "The most that a run or a measurement may cost is reserved; what it did cost counts once it ends."
+    return "The most that each may cost is reserved; what it did cost counts once it is over."

@@ -10,7 +10,7 @@ from bot.measured import LadderProgress
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.workflows.desk import Desk
 from storage.freezes import Freeze
-from storage.records import Measurement, Model, Run
+from storage.records import Measurement, Run
 
 HOLD_S = 10.0
 
@@ -43,10 +43,9 @@ def _holds_curve(measurement: Measurement) -> bool:
     return known.sizes[known.at].state in held
 
 
-def on_model(desk: Desk, model: Model) -> Freeze | None:
-    """Asking it something. Our own trainer is asked for nothing."""
-    row = desk.settings.provider(model.provider)
-    return None if row is not None and row.is_started_by_us else desk.store.freezes.current()
+def on_question(desk: Desk, most_micros: int) -> Freeze | None:
+    """Asking a model something that may cost so much. What is free goes on."""
+    return desk.store.freezes.current() if most_micros else None
 
 
 def on_promotion(desk: Desk) -> Freeze | None:

@@ -1,25 +1,33 @@
-"""Tuned models by the names that people use, and what they answer to `try`."""
+"""Tuned models by the names that people use, and what they answer to `try`.
+
+A question is put by the askers as those of measurements are, before them, since a person waits. What it may cost is
+reserved before; where no clear answer comes, that counts as spent and nothing is sent a second time.
+"""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 
+from bot.asking.askers import Question, key_of
 from bot.commands import Try
-from bot.decisions.planning import plan_from_json
+from bot.decisions.planning import Plan, plan_from_json
+from bot.decisions.spending import question_micros
 from bot.results import Refusal
 from bot.views import freezing
 from bot.views import models as views
 from bot.views.blocks import Message as Card
-from bot.workflows import holding, permits
+from bot.workflows import holding, money, permits, telling
 from bot.workflows.desk import Desk
-from storage.records import Ask, Draft, Model
+from storage.questions import NewAsk
+from storage.records import Ask, Draft, KeptReply, Model
 from trainers.chatting import room
-from trainers.client import Trainer
-from trainers.errors import Refused, TrainerError
+from trainers.money import usd_micros
+from trainers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
 
 MAX_TOKENS = 300
+TEMPLATE_TOKENS = 16  # that a chat template may put around a message
 PATIENCE_S = 15 * 60
 
 
@@ -32,19 +40,32 @@ class Tried:
 
 
 def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
-    """Recorded now, answered by a tick."""
+    """Recorded now, with the most that it may cost, and answered by later ticks."""
     refused = permits.may(desk, person, "try", channel)
     if refused:
         return refused
     model = asked_for(desk, command.model)
     if isinstance(model, Refusal):
         return model
-    freeze = holding.on_model(desk, model)
+    price = _price(desk, model)
+    if isinstance(price, Refusal):
+        return price
+    most = _most(desk, model, price, command.text)
+    freeze = holding.on_question(desk, most)
     if freeze:
         return Refusal(freezing.refused(freeze, "No model that costs money is asked now"))
-    return desk.store.add_ask(
-        person=person, channel=channel, model=model.name, text=command.text, now=desk.clock()
-    )
+    now = desk.clock()
+    with desk.store.transaction():
+        too_dear = money.refusal(desk, channel, person, most)
+        if too_dear:
+            return Refusal(too_dear.replace("This run", "This question"))
+        new = NewAsk(
+            person, channel, model.name, _plan(desk, model).dataset, command.text, telling.month(now), most
+        )
+        asked = desk.store.questions.add(new, now=now)
+        detail = f"up to {usd_micros(most)}" if most else ""
+        desk.store.audit.add(at=now, who=person, action="try", subject=f"model {model.name}", detail=detail)
+    return asked
 
 
 def asked_for(desk: Desk, name: str) -> Model | Refusal:
@@ -77,49 +98,132 @@ def find(desk: Desk, name: str) -> Model | Refusal:
     return Refusal(f"There is no model of that name. {hint}")
 
 
-def answer(desk: Desk, ask: Ask) -> None:
-    """Ask the model and tell the person; where the trainer is unwell, a later tick tries again."""
+def step(desk: Desk, ask: Ask) -> None:
+    """Hand the question on to be asked, once; at a later tick tell the person what came of it."""
     model = find(desk, ask.model)
+    may_be_owed = ask.most_micros if ask.sent_at else 0
     if isinstance(model, Refusal):
-        _tell(desk, ask, views.failed(ask, model.text))
+        _fail(desk, ask, model.text, may_be_owed)
         return
-    if holding.on_model(desk, model):
-        _tell(desk, ask, views.failed(ask, "it costs money, and everything new is frozen. Ask again later."))
+    price = _price(desk, model)
+    if isinstance(price, Refusal):
+        _fail(desk, ask, price.text, may_be_owed)
         return
-    trainer = desk.trainers.get(model.provider)
-    if trainer is None:
-        _tell(desk, ask, views.failed(ask, f"there is no key for {model.provider} where the bot runs."))
-        return
-    try:
-        said = _said(desk, trainer, model, ask.text)
-    except Refused as refused:
-        _tell(desk, ask, views.failed(ask, str(refused)))
-    except TrainerError as trouble:
-        if desk.clock() - ask.created_at > PATIENCE_S:
-            _tell(desk, ask, views.failed(ask, str(trouble)))
+    question = _question(desk, model, ask)
+    reply = desk.store.replies.found([question.key]).get(question.key)
+    if reply:
+        _answered(desk, ask, price, reply)
+    elif not ask.is_priced:
+        _fail(desk, ask, "the bot was updated before it was asked. Ask again.", 0)
+    elif ask.sent_at is None:
+        _send(desk, ask, question)
     else:
-        _tell(desk, ask, views.answered(Tried(ask, said)))
+        _wait(desk, ask, question)
 
 
-def _said(desk: Desk, trainer: Trainer, model: Model, text: str) -> Answer:
+def _send(desk: Desk, ask: Ask, question: Question) -> None:
+    provider = question.model.partition("/")[0]
+    if holding.on_question(desk, ask.most_micros):
+        _fail(desk, ask, "it costs money, and everything new is frozen. Ask again later.", 0)
+    elif provider not in desk.trainers:
+        _fail(desk, ask, f"there is no key for {provider} where the bot runs.", 0)
+    else:
+        desk.store.questions.sent(ask, now=desk.clock())
+        desk.askers.ask(_owner(ask), provider, [question])
+
+
+def _wait(desk: Desk, ask: Ask, question: Question) -> None:
+    """It was handed on: to this process, else to one that has ended since."""
+    owner, is_waiting = _owner(ask), desk.askers.waiting(_owner(ask)) > 0
+    declined = next(iter(desk.askers.collect(owner)), None)
+    if declined:
+        _fail(desk, ask, declined.why, ask.most_micros if declined.is_unclear else 0)
+    elif is_waiting and desk.clock() - ask.created_at > PATIENCE_S and not desk.askers.drop(owner):
+        why = desk.askers.trouble(question.model.partition("/")[0]) or "others are asked before it."
+        _fail(desk, ask, f"{why} It was not asked within 15 minutes. Ask again later.", 0)
+    elif is_waiting or desk.store.replies.found([question.key]):
+        desk.askers.wake()
+    elif ask.most_micros:
+        _fail(desk, ask, "the bot was stopped meanwhile.", ask.most_micros)
+    else:
+        _send(desk, ask, question)
+
+
+def _question(desk: Desk, model: Model, ask: Ask) -> Question:
+    """Its key is its own: what another asked, or what was asked before, answers nobody else."""
+    name, messages = f"{model.provider}/{model.provider_model}", _messages(desk, model, ask.text)
+    most = _cap(desk, model)
+    key = key_of(f"ask {ask.id} {name}", messages, most)
+    return Question(
+        key, name, model.provider_model, messages, most, is_first=True, is_once=ask.most_micros > 0
+    )
+
+
+def _cap(desk: Desk, model: Model) -> int:
     row = desk.settings.provider(model.provider)
-    thinks = row is not None and row.thinks(model.provider_model)
-    most = MAX_TOKENS + room(thinks)
-    return trainer.chat(model.provider_model, _messages(desk, model, text), max_tokens=most, thinks=thinks)
+    return MAX_TOKENS + room(row is not None and row.thinks(model.provider_model))
 
 
-def _messages(desk: Desk, model: Model, text: str) -> list[Message]:
+def _messages(desk: Desk, model: Model, text: str) -> tuple[Message, ...]:
     """The instructions that the model was trained with, then the person's text."""
+    plan = _plan(desk, model)
+    instructions = [Message("system", plan.system)] if plan.system else []
+    return (*instructions, Message("user", text))
+
+
+def _plan(desk: Desk, model: Model) -> Plan:
     run = desk.store.runs.get(model.run_id)
-    system = plan_from_json(run.plan).system if run else None
-    instructions = [Message("system", system)] if system else []
-    return [*instructions, Message("user", text)]
+    if run is None:
+        raise ValueError(f"{model.name} is of no run")
+    return plan_from_json(run.plan)
 
 
-def _tell(desk: Desk, ask: Ask, message: Card) -> None:
+def _most(desk: Desk, model: Model, price: PriceRow, text: str) -> int:
+    """A token is a byte at least, and a template adds a few to each message."""
+    messages = _messages(desk, model, text)
+    sent = sum(len(one.content.encode()) + TEMPLATE_TOKENS for one in messages)
+    return question_micros(price, sent, _cap(desk, model))
+
+
+def _price(desk: Desk, model: Model) -> PriceRow | Refusal:
+    """As the provider's row says it now; where that is gone, as the plan had it."""
+    plan, row = _plan(desk, model), desk.settings.provider(model.provider)
+    base = row.model(plan.base_model) if row else None
+    price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
+    if price.usd_per_hour is None and None in (price.price.input, price.price.output):
+        return Refusal(
+            f"What a question to {model.name} costs is not known: whoever runs the bot sets `input` and `output` of "
+            f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
+        )
+    return price
+
+
+def _answered(desk: Desk, ask: Ask, price: PriceRow, reply: KeptReply) -> None:
+    said = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
+    micros = question_micros(price, said.prompt_tokens, said.completion_tokens)
     with desk.store.transaction():
-        if desk.store.answered(ask):
-            desk.store.outbox.put(
-                Draft(kind="ephemeral", channel=ask.channel, person=ask.person, body=message.body()),
-                now=desk.clock(),
-            )
+        desk.store.replies.forget(reply.key)
+        _tell(desk, ask, views.answered(Tried(ask, said)), micros)
+
+
+def _fail(desk: Desk, ask: Ask, why: str, micros: int) -> None:
+    """`micros`: what counts as spent, since it may have been asked and answered all the same."""
+    if micros:
+        why = (
+            f"{why} Whether it was answered there is not known, so the most that it can have cost counts as spent "
+            f"({usd_micros(micros)}). It is not asked a second time by itself."
+        )
+    with desk.store.transaction():
+        _tell(desk, ask, views.failed(ask, why), micros)
+
+
+def _tell(desk: Desk, ask: Ask, message: Card, micros: int) -> None:
+    if desk.store.questions.end(ask, micros):
+        desk.store.outbox.put(
+            Draft(kind="ephemeral", channel=ask.channel, person=ask.person, body=message.body()),
+            now=desk.clock(),
+        )
+
+
+def _owner(ask: Ask) -> str:
+    return f"ask {ask.id}"

@@ -61,8 +61,8 @@ def reconcile(desk: Desk) -> None:
     for promotion in desk.store.promotions.to_carry(now):
         after_trouble = partial(carrying.after_trouble, desk, promotion)
         _guarded(partial(carrying.step, desk, promotion), f"promotion {promotion.id}", after_trouble)
-    for ask in desk.store.asks():
-        _guarded(partial(models.answer, desk, ask), f"ask {ask.id}")
+    for ask in desk.store.questions.waiting():
+        _guarded(partial(models.step, desk, ask), f"ask {ask.id}")
 
 
 def look_after(desk: Desk) -> None:

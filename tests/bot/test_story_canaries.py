@@ -149,7 +149,7 @@ def play(world: World, told: dict[str, str]) -> None:
     world.until(lambda: world.run(run.id).state in ("done", "failed"), "the training", seconds=60)
     assert world.run(run.id).state == "done", world.run(run.id).error
     world.type(f"/finetune try tickets-1 {TYPED}")
-    world.until(lambda: not world.store.asks(), "the answer")
+    world.until(lambda: not world.store.questions.waiting(), "the answer")
     other = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}")
     world.click(BEN, "approve_plan")
     world.until(lambda: world.run(other.id).state == "training", "the other training")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
+from bot.demo.cast import BEN
 from bot.workflows.training import MAX_CREATES, SETTLE_S
-from tests.bot.world import JOBS, START, Rules, World, words_of
+from tests.bot.world import JOBS, START, Rules, World
 from tests.peers.hosted import (
     BUSY,
     COMMIT_THEN_500,
@@ -253,5 +253,4 @@ def test_try_says_when_the_company_refuses(world: World) -> None:
     refusal = Fault(commit=False, status=404, code="model_not_found")
     world.company.fail("POST /chat/completions", refusal)
     world.type("/finetune try tickets-1 where is my refund?")
-    world.tick()
-    assert "could not be asked" in words_of(world.slack.ephemerals(ANA.id)[-1])
+    assert "could not be asked" in world.until_told()

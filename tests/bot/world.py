@@ -150,6 +150,12 @@ class World:
         self.send()
         return self.run(number)
 
+    def until_told(self, user: Person = ANA) -> str:
+        """Tick until no question to a model waits; the newest that the person alone reads."""
+        self.until(lambda: not self.store.questions.waiting(), "what came of the question")
+        self.send()
+        return words_of(self.slack.ephemerals(user.id)[-1])
+
     # People.
 
     def type(self, line: str, *, user: Person = ANA, channel: Channel = PRIVATE) -> str:

@@ -44,6 +44,7 @@ TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.p
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
+TRYING = "tests/bot/test_story_try_budget.py"
 BOUND = "tests/bot/test_story_bound.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
@@ -332,6 +333,20 @@ GUARDS = (
         "    if too_dear := money.refusal_in_a_new_month(desk, run):",
         "    if too_dear := None:",
         f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
+    ),
+    Guard(
+        "questions within budgets",
+        "bot/workflows/models.py",
+        "        if too_dear:",
+        "        if False:",
+        f"{TRYING}::test_without_a_budget_no_model_of_a_company_is_asked",
+    ),
+    Guard(
+        "an unclear question is not sent again",
+        "bot/asking/lanes.py",
+        "        if one.question.is_once and not trouble.is_rate_limit:",
+        "        if False:",
+        f"{TRYING}::test_without_a_clear_answer_the_most_counts_as_spent_and_nothing_is_sent_again",
     ),
     Guard(
         "only the approved bytes are sent",

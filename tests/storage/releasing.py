@@ -91,6 +91,11 @@ INSERT INTO datasets (id, name, version, state, channel, uploaded_by, filename, 
     sources) VALUES (2, 'faq', 1, 'received', 'C2', 'U2', 'faq.csv', 'F3', 700.0, 700.0, 'C2', 'C2');
 """,
     "m011_outbox_that_empties": "INSERT INTO sent_once (dedupe) VALUES ('plan 1');",
+    "m012_questions": """
+INSERT INTO questions (id, dataset, person, channel, month, reserved_micros, at)
+    VALUES (1, 'tickets', 'U1', 'C1', '2026-11', 700, 900.0);
+UPDATE asks SET sent_at = 901.0 WHERE id = 1;
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

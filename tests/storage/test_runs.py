@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.driver import sqlite3
+from storage.questions import NewAsk
 from storage.records import OPEN_RUN_STATES, AnswerRow, LedgerKind, Model, Run, RunState
 from storage.runs import NewRun
 from storage.store import Store
@@ -183,10 +184,11 @@ def test_answers_come_in_the_holdout_s_order_and_once(store: Store) -> None:
 
 
 def test_an_ask_is_answered_once(store: Store) -> None:
-    ask = store.add_ask(person="U1", channel="C1", model="tickets-1", text="hello", now=5.0)
-    assert store.asks() == [ask]
-    assert [store.answered(ask), store.answered(ask)] == [True, False]
-    assert store.asks() == []
+    new = NewAsk("U1", "C1", "tickets-1", "tickets", "hello", "2026-11", most_micros=900)
+    ask = store.questions.add(new, now=5.0)
+    assert store.questions.waiting() == [ask] and store.committed("2026-11") == 900
+    assert [store.questions.end(ask, 200), store.questions.end(ask, 300)] == [True, False]
+    assert store.questions.waiting() == [] and store.committed("2026-11") == 200
 
 
 def test_a_model_keeps_its_first_run(store: Store) -> None:

@@ -63,6 +63,7 @@ HELD = (
     Held("run", 8, "tickets", BEN, "C1", NOW, 7_000_000, 0),
     Held("measurement", 3, "<odd> *names*", "U2", "C1", NOW, 0, 1_250_000),
     Held("run", 7, "tickets", "U2", "C2", NOW, 0, 2_750_000),
+    Held("questions", 12, "tickets", BEN, "C2", NOW, 0, 1_800),
 )
 MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), HELD)
 FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
