@@ -23,6 +23,7 @@ from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.listeners.downloads import SlackFiles
 from bot.listeners.replay import replay
 from bot.notices import Notices
+from bot.provider_threads import ProviderThreads
 from bot.settings import Settings, SlackSettings
 from bot.watcher import RECONCILE, SEND, Watcher
 from bot.workers import Workers
@@ -46,7 +47,12 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, *, clock: Callable[[], float] = time.time, workers: Workers | None = None
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        workers: Workers | None = None,
+        threads: type[ProviderThreads] = ProviderThreads,
     ) -> None:
         self.store = Store(settings.database)  # first: from here on what is made is for its owner alone
         settings.files.mkdir(parents=True, exist_ok=True)
@@ -58,12 +64,17 @@ class Service:
         team = str(posting.auth_test()["team_id"])
         trainers = build_trainers(self.settings, self.embedded)
         self.askers = Askers(self.store, trainers, self.settings.providers, clock)
+        service = settings.service
+        steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
+        self.heartbeat = Heartbeat(settings.data, steps, service.watchdog_s)
+        self.threads = threads(self.store, self.heartbeat)
         self.desk = Desk(
             settings=self.settings,
             store=self.store,
             trainers=trainers,
             workers=self.workers,
             askers=self.askers,
+            threads=self.threads,
             files=SlackFiles(
                 posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
             ),
@@ -71,9 +82,6 @@ class Service:
             clock=clock,
         )
         self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
-        service = settings.service
-        steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
-        self.heartbeat = Heartbeat(settings.data, steps, service.watchdog_s)
         self.watcher = Watcher(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
@@ -116,6 +124,7 @@ class Service:
         self.heartbeat.stop()
         if self.health:
             self.health.stop()
+        self.threads.close(GRACE_S)
         self.askers.close()
         for trainer in self.desk.trainers.values():
             trainer.close()

@@ -65,6 +65,13 @@ class Heartbeat:
 
         return run
 
+    def while_it_runs(self, name: str, work: Callable[[], None]) -> None:
+        """Watched too, but not missed once it is over."""
+        try:
+            self.watched(name, work)()
+        finally:
+            self._last.pop(name, None)
+
     def beat(self, name: str) -> None:
         self._last[name] = now = self._clock()
         if now - self._touched >= TOUCHED_EVERY_S:
@@ -77,7 +84,7 @@ class Heartbeat:
     def ages(self) -> dict[str, float]:
         """Seconds since each tick's last mark."""
         now = self._clock()
-        return {name: now - last for name, last in self._last.items()}
+        return {name: now - last for name, last in list(self._last.items())}
 
     @property
     def is_well(self) -> bool:

@@ -38,11 +38,16 @@ class Database:
         self.path = path
         self._lock = lock_or_refuse(path)
         self._local = threading.local()
+        self._is_closed = False
         migrations.apply(self.utils)
 
     @property
     def utils(self) -> SqliteUtils:
         """This thread's own connection."""
+        if (
+            self._is_closed
+        ):  # a thread that was left behind must not write into what another process has opened
+            raise StorageError(f"{self.path} was closed here.")
         if not hasattr(self._local, "own"):
             self._local.own = _ThreadsOwn(_connect(self.path))
         own: _ThreadsOwn = self._local.own
@@ -98,6 +103,7 @@ class Database:
     def close(self) -> None:
         """Close this thread's connection and let another process open the database."""
         self.leave()
+        self._is_closed = True
         os.close(self._lock)
 
     def _returned(self, sql: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:

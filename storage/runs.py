@@ -80,9 +80,14 @@ class Runs:
         """Every run whose state is not final, oldest first."""
         return self._in_states(OPEN_RUN_STATES, float("inf"))
 
-    def due(self, now: float) -> list[Run]:
-        """Open runs whose next step's time has come."""
-        return self._in_states(OPEN_RUN_STATES, now)
+    def due(self, now: float, states: tuple[RunState, ...] = OPEN_RUN_STATES) -> list[Run]:
+        """Runs in one of these states whose next step's time has come."""
+        return self._in_states(states, now)
+
+    def providers_due(self, now: float, states: tuple[RunState, ...]) -> set[str]:
+        """Of the runs that are `due`."""
+        sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND next_at <= ?"  # noqa: S608
+        return {str(row["provider"]) for row in self._db.rows(sql, (*states, now))}
 
     def move(self, run: Run, to: RunState, *, now: float, **changes: Any) -> Run | None:
         """One guarded UPDATE on (id, state); None where another hand moved the run meanwhile."""
@@ -201,9 +206,12 @@ class Runs:
         return int(self._db.value(sql, (run_id,)))
 
     def _in_states(self, states: tuple[RunState, ...], until: float) -> list[Run]:
-        marks = ", ".join("?" * len(states))
         rows = self._db.rows(
-            f"SELECT * FROM runs WHERE state IN ({marks}) AND next_at <= ? ORDER BY id",  # noqa: S608
+            f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND next_at <= ? ORDER BY id",  # noqa: S608
             (*states, until),
         )
         return [Run(**row) for row in rows]
+
+
+def _marks(values: tuple[object, ...]) -> str:
+    return ", ".join("?" * len(values))

@@ -27,9 +27,7 @@ log = logging.getLogger(__name__)
 
 def step(desk: Desk, promotion: Promotion) -> None:
     """One try for a promotion that its trainer does not know of."""
-    model = desk.store.model(promotion.model)
-    if model is None:
-        raise KeyError(promotion.model)
+    model = _model(desk, promotion)
     trainer = desk.trainers.get(model.provider)
     if trainer is None:
         _put_off(desk, promotion, MAX_PAUSE_S, f"there is no key for {model.provider} where the bot runs.")
@@ -42,6 +40,10 @@ def step(desk: Desk, promotion: Promotion) -> None:
         _put_off(desk, promotion, min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S), str(trouble))
     else:
         _carried(desk, promotion, model)
+
+
+def provider_of(desk: Desk, promotion: Promotion) -> str:
+    return _model(desk, promotion).provider
 
 
 def after_trouble(desk: Desk, promotion: Promotion) -> None:
@@ -60,6 +62,13 @@ def sweep(desk: Desk) -> None:
                 _look_at_aliases(desk, trainer, models)
         except TrainerError as trouble:
             log.info("looking after models in use: %s", trouble)
+
+
+def _model(desk: Desk, promotion: Promotion) -> Model:
+    model = desk.store.model(promotion.model)
+    if model is None:
+        raise KeyError(promotion.model)
+    return model
 
 
 def _carried(desk: Desk, promotion: Promotion, model: Model) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from bot.asking.askers import Askers
 from bot.decisions.approval import Person
+from bot.provider_threads import ProviderThreads
 from bot.results import Refusal
 from bot.settings import Settings
 from bot.workers import Workers
@@ -55,6 +56,7 @@ class Desk:
     trainers: Mapping[str, Trainer]
     workers: Workers
     askers: Askers
+    threads: ProviderThreads
     files: Files
     directory: Directory
     clock: Callable[[], float]

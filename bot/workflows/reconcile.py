@@ -1,13 +1,19 @@
-"""One tick: reads what is not final and moves each one step. A kill at any line loses nothing."""
+"""One tick: reads what is not final and moves each one step. A kill at any line loses nothing.
+
+Whatever may speak to a provider is done in that provider's own thread (bot/provider_threads.py); the tick itself waits
+for none.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import assert_never
 
 from bot import heartbeat, logs
+from bot.tuned_curves import TunedCurvePlan, plan_of
 from bot.views.runs import UNDER_WAY
 from bot.workflows import (
     approving,
@@ -27,9 +33,13 @@ from bot.workflows import (
 )
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
-from storage.records import Run
+from storage.promotions import Promotion
+from storage.records import OPEN_RUN_STATES, Measurement, Run, RunState
 
 TROUBLE_PAUSE_S = 30.0
+LONGEST_S = 10.0  # of a provider's thread, step under way apart
+WITHOUT_A_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
+AT_A_PROVIDER: tuple[RunState, ...] = tuple(one for one in OPEN_RUN_STATES if one not in WITHOUT_A_PROVIDER)
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +54,11 @@ def reconcile(desk: Desk) -> None:
         after_trouble = partial(knowledge.after_trouble, desk, document)
         _guarded(partial(knowledge.step, desk, document), f"document {document.id}", after_trouble)
     for measurement in desk.store.measurements.due(now):
-        kind = curves if measurement.kind == "curve" else ladder
-        after_trouble = partial(kind.after_trouble, desk, measurement)
-        _guarded(partial(kind.step, desk, measurement), f"measurement {measurement.id}", after_trouble)
-    for run in desk.store.runs.due(now):
-        _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
-    for number in desk.store.doubts.runs_with_words():
-        _guarded(partial(doubts.step, desk, number), f"the doubt of run {number}")
+        if _provider_of(measurement) is None:
+            _measure(desk, measurement)
+    for run in desk.store.runs.due(now, WITHOUT_A_PROVIDER):
+        _step(desk, run)
+    _guarded(partial(_begin_at_providers, desk, now), "what is due at providers")
     _guarded(partial(linking.link, desk), "links between plans")
     _guarded(partial(budgets.warn, desk), "the budget's warning")
     for wish in desk.store.cleanings.waiting():
@@ -58,11 +66,82 @@ def reconcile(desk: Desk) -> None:
     _guarded(partial(cleaning.tidy, desk), "cleaned files")
     for kept in desk.store.estimates.wanted():
         _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
-    for promotion in desk.store.promotions.to_carry(now):
-        after_trouble = partial(carrying.after_trouble, desk, promotion)
-        _guarded(partial(carrying.step, desk, promotion), f"promotion {promotion.id}", after_trouble)
     for ask in desk.store.questions.waiting():
         _guarded(partial(models.step, desk, ask), f"ask {ask.id}")
+
+
+def _begin_at_providers(desk: Desk, now: float) -> None:
+    for provider in _with_something_due(desk, now):
+        desk.threads.begin(provider, partial(at_provider, desk, provider))
+
+
+def at_provider(desk: Desk, provider: str) -> None:
+    """What is due at one provider, in its thread. Wishes come first, and what is left over is due at the next tick:
+    so nobody's cancel waits for all else, however long it takes."""
+    until = time.monotonic() + LONGEST_S
+    for work in _due_at(desk, provider, desk.clock()):
+        if desk.threads.is_closing or time.monotonic() > until:
+            return
+        work()
+
+
+def _due_at(desk: Desk, provider: str, now: float) -> Iterator[Callable[[], None]]:
+    runs = [run for run in desk.store.runs.due(now, AT_A_PROVIDER) if run.provider == provider]
+    for run in sorted(runs, key=lambda run: not (run.cancel_asked_by or run.wish)):
+        yield partial(_step_if_unmoved, desk, run)
+    for measurement in desk.store.measurements.due(now):
+        if _provider_of(measurement) == provider:
+            yield partial(_measure, desk, measurement)
+    for number in desk.store.doubts.runs_with_words():
+        if _provider_of_run(desk, number) == provider:
+            yield partial(_guarded, partial(doubts.step, desk, number), f"the doubt of run {number}")
+    for promotion in desk.store.promotions.to_carry(now):
+        if carrying.provider_of(desk, promotion) == provider:
+            yield partial(_carry, desk, promotion)
+
+
+def _with_something_due(desk: Desk, now: float) -> list[str]:
+    """Names of providers, those too whose key has gone."""
+    names = desk.store.runs.providers_due(now, AT_A_PROVIDER)
+    names |= {_provider_of_run(desk, number) for number in desk.store.doubts.runs_with_words()}
+    names |= {carrying.provider_of(desk, promotion) for promotion in desk.store.promotions.to_carry(now)}
+    curves_due = (_provider_of(measurement) for measurement in desk.store.measurements.due(now))
+    return sorted(names | {name for name in curves_due if name is not None})
+
+
+def _provider_of(measurement: Measurement) -> str | None:
+    """None where its step speaks to no provider: a ladder's questions have threads of their own."""
+    plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
+    return plan.provider if isinstance(plan, TunedCurvePlan) else None
+
+
+def _provider_of_run(desk: Desk, number: int) -> str:
+    run = desk.store.runs.get(number)
+    if run is None:
+        raise KeyError(number)
+    return run.provider
+
+
+def _measure(desk: Desk, measurement: Measurement) -> None:
+    kind = curves if measurement.kind == "curve" else ladder
+    after_trouble = partial(kind.after_trouble, desk, measurement)
+    _guarded(partial(kind.step, desk, measurement), f"measurement {measurement.id}", after_trouble)
+
+
+def _step_if_unmoved(desk: Desk, run: Run) -> None:
+    """Steps before it may have taken long: what somebody has wished meanwhile counts."""
+    now = desk.store.runs.get(run.id)
+    if now is not None and now.state == run.state:
+        _step(desk, now)
+
+
+def _step(desk: Desk, run: Run) -> None:
+    _guarded(partial(step, desk, run), f"run {run.id}", partial(_postpone, desk, run))
+
+
+def _carry(desk: Desk, promotion: Promotion) -> None:
+    after_trouble = partial(carrying.after_trouble, desk, promotion)
+    _guarded(partial(carrying.step, desk, promotion), f"promotion {promotion.id}", after_trouble)
 
 
 def look_after(desk: Desk) -> None:

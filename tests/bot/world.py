@@ -18,6 +18,7 @@ from bot.app import Service
 from bot.demo.cast import ANA, BEN, BOT, TICKETS
 from bot.demo.stand_in import StandIn
 from bot.demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
+from bot.provider_threads import ProviderThreads
 from bot.settings import Settings, load_settings
 from bot.workers import Workers
 from bot.workflows.reconcile import reconcile
@@ -60,6 +61,13 @@ class KeptWorkers(Workers):
         super().close()
 
 
+class NoThreads(ProviderThreads):
+    """What is due at a provider is done before the tick goes on, so that a test knows when it is done."""
+
+    def begin(self, provider: str, work: Callable[[], None]) -> None:
+        work()
+
+
 @dataclass
 class Rules:
     """What finetune.toml says about people and money.
@@ -91,6 +99,7 @@ class World:
     rules: Rules
     clock: float = field(default_factory=time.time)
     abilities: str = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"'
+    threads: type[ProviderThreads] = NoThreads
     killed_at: int = 0
     """Deliveries that their bot was killed over: they were never acked."""
     _service: Service | None = None
@@ -105,7 +114,9 @@ class World:
         return self.service.store
 
     def boot(self) -> None:
-        self._service = Service(self._settings(), clock=lambda: self.clock, workers=self.workers)
+        self._service = Service(
+            self._settings(), clock=lambda: self.clock, workers=self.workers, threads=self.threads
+        )
         self._service.door.open()
         self.slack.deliver_to(self._service.address)
 

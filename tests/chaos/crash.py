@@ -20,6 +20,7 @@ from bot.demo.cast import ANA, BEN
 from bot.settings import load_settings
 from bot.workflows import approving, promoting, runs
 from bot.workflows.reconcile import reconcile
+from tests.bot.world import NoThreads
 from tests.chaos.life import InTheTick
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ ACTS: dict[str, Act] = {"tick": tick, "approve": _approve, "cancel": _cancel, "p
 def _service(config: str, environment: dict[str, str], now: float | list[float]) -> Service:
     os.environ.update(environment)
     clock = (lambda: now[0]) if isinstance(now, list) else (lambda: now)
-    return Service(load_settings(environment, Path(config)), clock=clock, workers=AtOnce())
+    return Service(load_settings(environment, Path(config)), clock=clock, workers=AtOnce(), threads=NoThreads)
 
 
 def _wait_for_answers(service: Service) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tests.peers.service import Reply, Service, refusal
 
 KEY = "sk-test-0123456789"
+HANGS_S = 60.0  # longer than any caller in the tests waits
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,12 @@ class Hosted:
     def next_fault(self, route: str) -> Fault | None:
         return self._faults[route].popleft() if self._faults[route] else None
 
+    def let_go(self) -> None:
+        """Whoever hangs, and would, hangs no longer: their connections are closed without an answer."""
+        self._closing.set()
+
     def wait_for_the_end(self) -> None:
-        self._closing.wait(20)
+        self._closing.wait(HANGS_S)
 
 
 class _Server(ThreadingHTTPServer):

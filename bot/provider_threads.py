@@ -1,0 +1,59 @@
+"""One thread a provider: what is due there is done beside the tick, so that one that hangs holds up nothing else.
+
+At most one at a time for a provider, which keeps two threads from working on one run. Nothing is remembered here: what
+a thread leaves undone is due again at a later tick.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from bot.heartbeat import Heartbeat
+from storage.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class ProviderThreads:
+    def __init__(self, store: Store, heartbeat: Heartbeat) -> None:
+        self._store = store
+        self._heartbeat = heartbeat
+        self._busy: dict[str, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing new is to be begun: asked between two steps."""
+        return self._closing.is_set()
+
+    def begin(self, provider: str, work: Callable[[], None]) -> None:
+        """Do `work` in the provider's thread; not at all while what was begun for it before goes on."""
+        with self._lock:
+            if provider in self._busy or self.is_closing:
+                return
+            # a daemon: the end of the process does not wait for a provider
+            thread = threading.Thread(target=self._run, args=(provider, work), name=provider, daemon=True)
+            self._busy[provider] = thread
+            thread.start()
+
+    def close(self, grace_s: float) -> None:
+        """Steps under way get `grace_s` to end. One that waits for a provider longer is left to itself: it can write
+        nothing once the store is closed, which is as if the process had been killed at that line."""
+        self._closing.set()
+        until = time.monotonic() + grace_s
+        for thread in list(self._busy.values()):
+            thread.join(max(until - time.monotonic(), 0.0))
+
+    def _run(self, provider: str, work: Callable[[], None]) -> None:
+        try:
+            self._heartbeat.while_it_runs(f"provider {provider}", work)
+        except Exception:
+            log.exception("what is due at %s", provider)
+        finally:
+            self._store.database.leave()
+            with self._lock:
+                del self._busy[provider]

@@ -1,0 +1,97 @@
+"""A provider that answers late or never holds up its own runs, and nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.provider_threads import ProviderThreads
+from storage.records import Run
+from tests.bot.props import answer
+from tests.bot.world import JOBS, MODEL, Rules, World
+from tests.peers.hosted import COMMIT_THEN_HANG, HANG, Hosted
+from tests.peers.service import Service as Company
+
+NEVER_S = 300.0
+BETA = """
+[providers.beta]
+base_url = "{url}"
+key_env = "ACME_KEY"
+abilities = ["metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"]
+[providers.beta.models."{model}"]
+training = "8.00"
+input = "0.80"
+cached_input = "0.20"
+output = "3.20"
+"""
+
+
+@pytest.fixture
+def beta() -> Iterator[Hosted]:
+    with Hosted(Company(models=(MODEL,), answer=answer)) as company:
+        yield company
+
+
+@pytest.fixture
+def world(make_world: Callable[[Rules], World], beta: Hosted) -> Iterator[World]:
+    """With a second provider, and in threads as `finetune run` has them."""
+    more = BETA.format(url=beta.url, model=MODEL)
+    world = make_world(Rules(more=more, trainer_timeout_s=NEVER_S, budget="1000"))
+    world.threads = ProviderThreads
+    world.restart()
+    yield world
+    world.company.let_go()
+
+
+def approved(world: World, target: str) -> Run:
+    run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={target}/{MODEL}")
+    world.click(BEN, "approve_plan")
+    return run
+
+
+def test_runs_of_one_provider_go_on_while_another_hangs(world: World, beta: Hosted) -> None:
+    world.company.service.stages = ("running",)
+    stuck = approved(world, "acme")
+    world.until_state("training", stuck.id)
+    look = f"GET {JOBS}/{world.run(stuck.id).job_id}"
+    world.company.fail(look, HANG)
+    seen = world.company.count(look)
+    world.until(lambda: world.company.count(look) > seen, "a look at the job")
+    run = approved(world, "beta")
+    world.until_state("done", run.id)
+    assert world.company.count(look) == seen + 1, "the look that hangs is the only one"
+    assert world.run(stuck.id).state == "training"
+    world.company.service.stages = ("succeeded",)
+    world.company.let_go()
+    world.until_state("done", stuck.id)
+
+
+def test_a_create_that_hangs_is_the_only_one(world: World, beta: Hosted) -> None:
+    create = f"POST {JOBS}"
+    world.company.fail(create, COMMIT_THEN_HANG)
+    approved(world, "acme")
+    world.until(lambda: world.company.count(create), "the create")
+    other = approved(world, "beta")
+    world.until_state("done", other.id)
+    assert world.company.count(create) == 1
+    world.company.let_go()
+    world.until(lambda: world.run(1).state == "training", "the job to be found")
+    assert world.jobs() == world.company.count(create) == 1
+
+
+def test_the_bot_stops_while_a_provider_hangs_and_goes_on_afterwards(world: World) -> None:
+    world.company.service.stages = ("running",)
+    run = approved(world, "acme")
+    world.until_state("training", run.id)
+    look = f"GET {JOBS}/{world.run(run.id).job_id}"
+    world.company.fail(look, HANG)
+    seen = world.company.count(look)
+    world.until(lambda: world.company.count(look) > seen, "a look at the job")
+    before = world.run(run.id)
+    world.stop()
+    world.boot()
+    assert world.run(run.id) == before
+    world.company.service.stages = ("succeeded",)
+    world.until_state("done", run.id)
