@@ -1,7 +1,8 @@
 """One life of the bot, from its start to SIGKILL: the real Service on real SQLite over real HTTP.
 
-What differs from `finetune run`: the clock runs faster, so that the twelve minutes of SETTLE pass in seconds; ticks
-come twenty times a second instead of once; and what a worker process would do is done in the tick itself.
+What differs from `finetune run`: the clock runs faster, so that the twelve minutes of SETTLE and the five between two
+looks at everything (strays, uploaded files, the backup, models in use) pass in seconds; ticks come twenty times a
+second instead of once; and what a worker process would do is done in the tick itself.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bot.app import Service
+from bot.listeners.replay import replay
 from bot.settings import load_settings
+from bot.watcher import LOOK_AFTER_S
 from bot.workers import Workers
-from bot.workflows.reconcile import reconcile
+from bot.workflows.reconcile import look_after, reconcile
 
 TICK_S = 0.05
 SHOWN_S = 1.0  # real ones, for what a killed life's post takes to stand
@@ -35,18 +38,24 @@ def live(config: str, environment: dict[str, str], born: float, speed: float, la
         workers=InTheTick(),
     )
     service.notices.settle_s = SHOWN_S * speed
-    threading.Thread(target=again_and_again, args=(service.notices.send_due,), daemon=True).start()
+    replay(service.app, service.desk)
+    _in_a_thread(service.notices.send_due, TICK_S)
+    _in_a_thread(lambda: look_after(service.desk), LOOK_AFTER_S / speed)
     service.door.open()
-    again_and_again(lambda: reconcile(service.desk))
+    again_and_again(lambda: reconcile(service.desk), TICK_S)
 
 
-def again_and_again(work: Callable[[], Any]) -> None:
+def _in_a_thread(work: Callable[[], Any], pause_s: float) -> None:
+    threading.Thread(target=again_and_again, args=(work, pause_s), daemon=True).start()
+
+
+def again_and_again(work: Callable[[], Any], pause_s: float) -> None:
     while True:
         try:
             work()
         except Exception:  # as the scheduler does: logged, and the next tick comes
             logging.exception("a tick failed")
-        time.sleep(TICK_S)
+        time.sleep(pause_s)
 
 
 class InTheTick(Workers):

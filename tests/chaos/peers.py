@@ -137,10 +137,20 @@ class RecordedService(Service):
 @dataclass
 class StormyHosted(Hosted):
     weather: Weather | None = None
-    last_asked: float = 0.0
+    _last_changed: float = 0.0
+
+    @property
+    def last_asked(self) -> float:
+        """When something was asked for that changes something: now, as long as a job has not ended. Looks come for as
+        long as the bot lives."""
+        with self.service._lock:
+            jobs = self.service.jobs.values()
+            is_busy = any(self.service._status(job) not in ("succeeded", "cancelled") for job in jobs)
+        return time.monotonic() if is_busy else self._last_changed
 
     def next_fault(self, route: str) -> Fault | None:
-        self.last_asked = time.monotonic()
+        if not route.startswith("GET"):
+            self._last_changed = time.monotonic()
         return super().next_fault(route) or (self.weather.of_provider(route) if self.weather else None)
 
     def wait_for_the_end(self) -> None:
@@ -163,7 +173,8 @@ class _StormyFaults(slack_faults.Faults):
 
 
 class StormySlack(StandIn):
-    """Every call that did its work is in the record with its answer; every delivery with whether it was acked."""
+    """Every call that did its work is in the record with its answer; every click with whether it was acked, and what
+    the person alone then read (`whispered`, by the click's `answer_at`)."""
 
     def __init__(self, record: Record, weather: Weather, passing: Passing, **more: Any) -> None:
         super().__init__(**more)
@@ -178,6 +189,7 @@ class StormySlack(StandIn):
             "user": payload["user"]["id"],
             "action": action.get("action_id"),
             "value": action.get("value"),
+            "answer_at": payload.get("response_url", "").rpartition("/")[2],
         }
         try:
             sent = super()._interact(payload)
@@ -200,6 +212,10 @@ def _recording(slack: StormySlack) -> type[Handler]:
                 )
             slack.passing(f"{method} done")
             return answer
+
+        def _respond(self, name: str, body: bytes) -> None:
+            slack.record.add("whispered", answer_at=name, args=self._args(body))
+            super()._respond(name, body)
 
     return Recording
 

@@ -17,11 +17,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in.state import ALL_SCOPES
-from bot.demo.workspace import WorkspaceError, find_element
+from bot.demo.workspace import WorkspaceError
 from bot.workflows.datasets import SEED
 from storage.datasets import NewDataset
 from storage.store import Store
@@ -45,9 +45,9 @@ HUNTED, HUNT_S = (
     1.5,
 )  # the share of lives that end where a peer holds a request, if they come there in time
 PEOPLE_AT_ONCE = 6
-NO_MONEY = "are left. Raise"
 A_DAY_S = 86_400.0  # behind Slack's clock, a bot that runs fast takes no message for older than its draft
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
+Seen = TypeVar("Seen")
 POINTS = (
     *4 * ("POST /fine_tuning/jobs arrived", "POST /fine_tuning/jobs done"),  # rare, and where money is
     "GET /fine_tuning/jobs done",
@@ -84,7 +84,6 @@ class Storm:
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
     _deadly: str | None = None
-    _refused: set[str] = field(default_factory=set)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -158,21 +157,21 @@ class Storm:
     # The people.
 
     def _ask_and_approve(self, number: int) -> None:
-        """Spread over the whole storm, so that there is always work to be killed at."""
+        """Spread over the whole storm, so that there is always work to be killed at. People do a thing until Slack
+        shows no error, and believe from then on that it is done."""
         while sum(self.kills.values()) < self.orders.kills * number // self.orders.runs:
             time.sleep(0.05)
-        plan = self._insist(partial(self._ask, number))
-        clicks = [
-            threading.Thread(target=self._insist, args=(partial(self._approve, one.id, plan),))
-            for one in (BEN, CLEO)
-        ]
-        for click in clicks:
-            click.start()
-        for click in clicks:
-            click.join()
+        name = f"tickets{number:03d}"
+        self._insist(lambda: self._was_acked(ANA.id, f"/finetune start {name} {self.wanted}"))
+        card = self._insist(partial(self._card_of, name))
+        with ThreadPoolExecutor(2) as approvers:
+            list(
+                approvers.map(
+                    lambda person: self._insist(partial(self._approve, person.id, card)), (BEN, CLEO)
+                )
+            )
 
-    def _insist(self, act: Callable[[], str | None]) -> str:
-        """As people do: again, until they see that it worked."""
+    def _insist(self, act: Callable[[], Seen | None]) -> Seen:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             with suppress(WorkspaceError):
@@ -182,34 +181,25 @@ class Storm:
             time.sleep(0.05)
         raise TimeoutError("the bot never came back to what a person wanted")
 
-    def _ask(self, number: int) -> str | None:
-        """The plan's hash, once its card stands."""
-        name = f"tickets{number:03d}"
-        found = self._plan_of(name)
-        if found is None:
-            self.slack.command(ANA.id, PRIVATE.id, f"/finetune start {name} {self.wanted}")
-            time.sleep(0.2)
-        return found
+    def _was_acked(self, person: str, line: str) -> bool:
+        self.slack.command(person, PRIVATE.id, line)
+        return True
 
-    def _approve(self, person: str, plan: str) -> str | None:
-        """Done where a card of the plan names them. One that was posted twice may be clicked on either."""
-        blocks = {one.ts: str(one.blocks) for one in self.slack.messages(PRIVATE.id)}
-        cards = {ts: said for ts, said in blocks.items() if f"Plan {plan[:12]}" in said}
-        if plan in self._refused or any(f"<@{person}>" in said for said in cards.values()):
-            return plan
-        before = len(self.slack.ephemerals(person))
-        with_button = [ts for ts, said in cards.items() if plan in said]
-        if with_button:
-            self.slack.click(person, PRIVATE.id, with_button[-1], "approve_plan")
-        time.sleep(0.1)
-        if NO_MONEY in str([whisper.blocks for whisper in self.slack.ephemerals(person)[before:]]):
-            self._refused.add(plan)
-        return None
+    def _approve(self, person: str, card: str) -> bool:
+        """A card that asks no more, since an earlier click counted though it was not acked, is left alone."""
+        if self._asks(card):
+            self.slack.click(person, PRIVATE.id, card, "approve_plan")
+        return True
 
-    def _plan_of(self, dataset: str) -> str | None:
-        for one in self.slack.messages(PRIVATE.id):
-            if '"approve_plan"' in (said := json.dumps(list(one.blocks))) and dataset in said:
-                return str(find_element(one.blocks, "approve_plan")["value"])
+    def _asks(self, card: str) -> bool:
+        said = next(one.blocks for one in self.slack.messages(PRIVATE.id) if one.ts == card)
+        return '"approve_plan"' in json.dumps(list(said))
+
+    def _card_of(self, dataset: str) -> str | None:
+        """The newest one that asks for approval of a plan of this dataset."""
+        for one in reversed(self.slack.messages(PRIVATE.id)):
+            if dataset in str(one.blocks) and self._asks(one.ts):
+                return one.ts
         return None
 
     # The stage.

@@ -1,15 +1,16 @@
-"""What became of everything that was approved, by the records of provider and Slack alone.
+"""What became of everything that was approved, by the records of provider, people and Slack alone.
 
-A plan is *due* once its card says that it was approved. *lost*: due, and no job. *duplicates*: jobs beyond a plan's
-first. *unposted*: a trained model without its result in the channel. *over budget*: what the provider bills beyond
-the month's limit. *twice*: messages and files that stand twice; none may where the bot has the right to look.
+A plan is *due* once two approvers' clicks on it were acked and nobody was told a no. *lost*: due, and no job.
+*duplicates*: jobs beyond a plan's first. *unposted*: a trained model without its result in the channel. *over budget*:
+what the provider bills beyond the month's limit. *twice*: messages and files that stand twice; none may where the bot
+has the right to look.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from tests.chaos.records import Line, read
 RESULT = re.compile(
     "Rows that changed|is trained and kept as"
 )  # the second: it could not be measured, and that is said
-APPROVED = "Approved by"
+QUORUM = 2
+NO = re.compile("are left. Raise|was replaced by")  # no money; or another plan has taken its place
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
 
@@ -49,7 +51,7 @@ class Verdict:
 def judge(provider: Path, slack: Path, budget_usd: float, *, may_read: bool = False) -> Verdict:
     created = read(provider, "created")
     calls = [line for line in read(slack, "called") if not line["error"]]
-    due = _due(calls)
+    due = _due(slack)
     started = Counter(line["plan"] for line in created)
     billed = _billed(read(provider))
     return Verdict(
@@ -70,10 +72,16 @@ def results(slack: Path) -> set[str]:
     return {name for text in posts if RESULT.search(text) for name in re.findall(r"\btickets\w+-\d+\b", text)}
 
 
-def _due(calls: Sequence[Line]) -> set[str]:
-    """Plans whose card says that they were approved, by the twelve characters of their hash that a job carries."""
-    cards = [words for line in calls if APPROVED in (words := _words(line))]
-    return {plan for words in cards for plan in re.findall(r"Plan ([0-9a-f]{12}):", words)}
+def _due(slack: Path) -> set[str]:
+    """By the people's own record: the twelve characters of a plan's hash that a job carries."""
+    clicks = [line for line in read(slack, "delivered") if line["action"] == "approve_plan"]
+    refused_at = {line["answer_at"] for line in read(slack, "whispered") if NO.search(_words(line))}
+    refused = {click["value"] for click in clicks if click["answer_at"] in refused_at}
+    approvers = defaultdict[str, set[str]](set)
+    for click in clicks:
+        if click["acked"]:
+            approvers[click["value"]].add(click["user"])
+    return {plan[:12] for plan, people in approvers.items() if len(people) >= QUORUM and plan not in refused}
 
 
 def _trained(provider: Path, created: Sequence[Line]) -> set[str]:

@@ -1,0 +1,70 @@
+"""The verdict on records written by hand: what people were shown counts, not what the bot's cards say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bot.demo.cast import BEN
+from tests.bot.world import CLEO
+from tests.chaos.peers import recorded_at
+from tests.chaos.records import Record
+from tests.chaos.verdict import Verdict, judge
+
+PLAN = "0123456789abcdef"
+NO_MONEY = {
+    "text": "This run may cost up to $0.06, and $0.04 of this month's $0.56 are left. Raise `monthly_usd`"
+}
+
+
+@dataclass
+class Records:
+    folder: Path
+    provider: Record
+    slack: Record
+
+    def click(self, user: str, *, acked: bool = True, whispered: object = None) -> None:
+        self.slack.add(
+            "delivered", acked=acked, user=user, action="approve_plan", value=PLAN, answer_at=f"R{user}"
+        )
+        if whispered:
+            self.slack.add("whispered", answer_at=f"R{user}", args=whispered)
+
+    def create(self) -> None:
+        self.provider.add("created", job="ftjob-1", key="k", plan=PLAN[:12], model="tickets000-1")
+
+    def verdict(self) -> Verdict:
+        return judge(*recorded_at(self.folder), 20.0)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    provider, slack = (Record(path) for path in recorded_at(tmp_path))
+    yield Records(tmp_path, provider, slack)
+    provider.close()
+    slack.close()
+
+
+def test_a_plan_whose_two_clicks_were_acked_and_that_never_started_is_lost(records: Records) -> None:
+    records.click(BEN.id)
+    records.click(CLEO.id)
+    assert (records.verdict().due, records.verdict().lost) == (1, 1)
+    assert not records.verdict().is_clean
+    records.create()
+    assert (records.verdict().due, records.verdict().lost) == (1, 0)
+
+
+def test_a_plan_is_not_due_by_one_person_s_clicks_nor_by_those_that_met_an_error(records: Records) -> None:
+    records.click(BEN.id)
+    records.click(BEN.id)
+    records.click(CLEO.id, acked=False)
+    assert (records.verdict().due, records.verdict().lost) == (0, 0)
+
+
+def test_a_plan_whose_approver_was_told_that_there_is_no_money_is_not_due(records: Records) -> None:
+    records.click(BEN.id)
+    records.click(CLEO.id, whispered=NO_MONEY)
+    assert (records.verdict().due, records.verdict().lost) == (0, 0)
