@@ -101,6 +101,8 @@ def dataset(**other: Any) -> Dataset:
         next_at=0.0,
         created_at=NOW,
         updated_at=NOW,
+        owner="C0TICKETS",
+        sources="C0TICKETS",
     )
     return replace(made, **other)
 
