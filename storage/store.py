@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,6 +77,15 @@ class Store:
         """Newest first."""
         rows = self.database.rows("SELECT * FROM models ORDER BY created_at DESC, name")
         return [Model(**row) for row in rows]
+
+    def models_of(self, datasets: Collection[str]) -> list[Model]:
+        """Those that were trained on these datasets, newest first."""
+        rows = self.database.rows(
+            "SELECT models.name AS model, datasets.name AS dataset FROM models"
+            " JOIN runs ON runs.id = models.run_id JOIN datasets ON datasets.id = runs.dataset_id"
+        )
+        names = {row["model"] for row in rows if row["dataset"] in datasets}
+        return [model for model in self.models() if model.name in names]
 
     def model(self, name: str) -> Model | None:
         row = self.database.row("SELECT * FROM models WHERE name = ?", (name,))

@@ -99,7 +99,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     def details(ack: Ack, body: Click, respond: Respond) -> None:
         channel = str((body.get("channel") or {}).get("id") or "") or None
         refused = overview.may_read(desk, _person(body), channel)
-        result = refused or run_work.look(desk, int(_value(body)))
+        result = refused or run_work.look(desk, int(_value(body)), _person(body), channel)
         ack()
         message = general.refusal(result) if isinstance(result, Refusal) else runs.look(result)
         respond(**message.body(), response_type="ephemeral", replace_original=False)
@@ -115,7 +115,12 @@ def _waive(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
 
 
 def _estimate(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
-    return estimate_form.form(str(body["channel"]["id"]), estimate_work.choices(desk), _value(body))
+    channel, person = str(body["channel"]["id"]), _person(body)
+    refused = overview.may_read(desk, person, channel)
+    if refused:
+        return refused
+    choices, dataset = estimate_work.choices(desk, person, channel), _value(body)
+    return estimate_form.form(channel, choices, dataset if dataset in choices.datasets else None)
 
 
 FORMS: Mapping[str, Callable[[Desk, Click], dict[str, Any] | Refusal]] = {

@@ -47,28 +47,14 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         if refused:
             ack(response_type="ephemeral", **general.refusal(refused).body())
             return
-        command = _understood(desk, typed)
-        modal = _modal(desk, command, channel)
-        if modal:
-            client.views_open(trigger_id=str(body["trigger_id"]), view=modal)
+        form = _form(desk, typed, person, channel)
+        if isinstance(form, dict):
+            client.views_open(trigger_id=str(body["trigger_id"]), view=form)
             ack()
             return
-        answer = answer_to(desk, command, person, channel)
+        answer = general.sentence(form.text) if form else answer_to(desk, typed, person, channel)
         ack(response_type="ephemeral", **answer.body()) if answer else ack()
         wake()
-
-
-def _understood(desk: Desk, command: commands.Command | parsing.Answer) -> commands.Command | parsing.Answer:
-    """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
-    if isinstance(command, commands.AskBaseline) and not baselines.choices(desk).datasets:
-        return parsing.Answer(
-            "There is no dataset to measure on yet: `/finetune upload` makes the first one."
-        )
-    if isinstance(command, commands.Knowledge) and (refusal := knowledge.may_give(desk, command.dataset)):
-        return parsing.Answer(refusal.text)
-    if isinstance(command, commands.AskEstimate) and not estimates.choices(desk).datasets:
-        return parsing.Answer("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
-    return command
 
 
 def answer_to(
@@ -81,7 +67,7 @@ def answer_to(
         case commands.Help():
             return general.help_text()
         case commands.Datasets():
-            return dataset_views.listing(overview.listing(desk))
+            return dataset_views.listing(overview.listing(desk, person, channel))
         case commands.Estimate():
             return _said(estimates.ask(desk, command, person, channel), lambda message: message)
         case commands.Baseline():
@@ -93,17 +79,17 @@ def answer_to(
         case commands.CancelMeasurement(number):
             return _said(measurements.ask_cancel(desk, number, person), general.sentence)
         case commands.ShowMeasurement(number):
-            return _said(measurements.look(desk, number), lambda message: message)
+            return _said(measurements.look(desk, number, person, channel), lambda message: message)
         case commands.Start():
             return _said(plans.start(desk, command, person, channel), lambda _run: None)
         case commands.Status(None):
-            return status.card(overview.status(desk))
+            return status.card(overview.status(desk, person, channel))
         case commands.Status(number) | commands.Results(number):
-            return _said(run_work.look(desk, number or 0), runs.look)
+            return _said(run_work.look(desk, number or 0, person, channel), runs.look)
         case commands.Audit(number):
-            return _said(auditing.look(desk, number, person), audits.card)
+            return _said(auditing.look(desk, number, person, channel), audits.card)
         case commands.Runs():
-            return runs.listing(run_work.latest(desk))
+            return runs.listing(run_work.listing(desk, person, channel))
         case commands.Cancel(number):
             return _said(run_work.ask_cancel(desk, number, person), general.sentence)
         case commands.Pause(number):
@@ -117,12 +103,13 @@ def answer_to(
         case commands.Unfreeze():
             return _said(freezing.unfreeze(desk, person, channel), lambda _freeze: None)
         case commands.Models():
-            return models.listing(in_use.listing(desk))
+            return models.listing(in_use.listing(desk, person, channel))
         case commands.Promote():
             result = promoting.promote(desk, command, person, channel)
             return _said(result, lambda seen: _where(seen, channel))
         case commands.Rollback():
-            return _said(promoting.roll_back(desk, command, person), lambda seen: _where(seen, channel))
+            result = promoting.roll_back(desk, command, person, channel)
+            return _said(result, lambda seen: _where(seen, channel))
         case commands.Try():
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
         case commands.Upload() | commands.AskEstimate() | commands.AskBaseline() | commands.Knowledge():
@@ -131,16 +118,27 @@ def answer_to(
             assert_never(command)
 
 
-def _modal(desk: Desk, command: commands.Command | parsing.Answer, channel: str) -> dict[str, Any] | None:
+def _form(
+    desk: Desk, command: commands.Command | parsing.Answer, person: str, channel: str
+) -> dict[str, Any] | Refusal | None:
+    """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
     match command:
         case commands.Upload():
             return dataset_views.upload_modal(channel)
         case commands.AskEstimate():
-            return estimate_form.form(channel, estimates.choices(desk))
+            to_estimate = estimates.choices(desk, person, channel)
+            if not to_estimate.datasets:
+                return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
+            return estimate_form.form(channel, to_estimate)
         case commands.AskBaseline():
-            return measuring.form(channel, baselines.choices(desk))
+            to_measure = baselines.choices(desk, person, channel)
+            if not to_measure.datasets:
+                return Refusal(
+                    "There is no dataset to measure on yet: `/finetune upload` makes the first one."
+                )
+            return measuring.form(channel, to_measure)
         case commands.Knowledge(dataset):
-            return document_views.form(channel, dataset)
+            return knowledge.may_give(desk, dataset, person, channel) or document_views.form(channel, dataset)
         case _:
             return None
 

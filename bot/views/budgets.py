@@ -99,7 +99,8 @@ def _line(one: Held) -> str:
         if one.reserved_micros
         else f"{money(one.spent_micros)} spent"
     )
-    return f"• *{name}* on {escape(short(one.dataset))}: {amount}, for <@{one.person}> in <#{one.channel}>"
+    what = f" on {escape(short(one.dataset))}" if one.dataset else ""
+    return f"• *{name}*{what}: {amount}, for <@{one.person}> in <#{one.channel}>"
 
 
 def _totals(held: Sequence[Held], whose: Callable[[Held], str]) -> list[str]:

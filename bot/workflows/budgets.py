@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from bot.decisions.budget import Budget
 from bot.views import budgets as views
 from bot.views.blocks import Message
-from bot.workflows import money, telling
+from bot.workflows import money, sharing, telling
 from bot.workflows.desk import Desk
 from storage.records import Draft
 
 
 def look(desk: Desk, person: str, channel: str) -> views.Month:
-    """This month, UTC, with the limits that concern who asks where."""
+    """This month, UTC, with the limits that concern who asks where. All amounts are shown, and no name of a dataset
+    that the person may not know of."""
     _, *own = money.budgets(desk, channel, person)
-    return _month(desk, tuple(own))
+    month, known = _month(desk, tuple(own)), sharing.visible(desk, person, channel)
+    held = [one if one.dataset in known else replace(one, dataset="") for one in month.held]
+    return replace(month, held=held)
 
 
 def warn(desk: Desk) -> None:

@@ -19,7 +19,7 @@ from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, code, escape
 from bot.work.checking import Inspected, inspect
 from bot.workers import Stopped
-from bot.workflows import permits
+from bot.workflows import permits, sharing
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from bot.workflows.row_limits import usual_limit
 from storage.datasets import NewDataset
@@ -125,16 +125,24 @@ def after_trouble(desk: Desk, dataset: Dataset) -> None:
     _again_or_refuse(desk, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
-def listing(desk: Desk) -> Sequence[Checked]:
-    """Newest first."""
-    return [Checked(dataset, report_of(dataset)) for dataset in desk.store.datasets.all()]
+def listing(desk: Desk, person: str, here: str | None) -> Sequence[Checked]:
+    """Those that a person may know of, newest first."""
+    known = sharing.visible(desk, person, here)
+    return [Checked(one, report_of(one)) for one in desk.store.datasets.all() if one.name in known]
 
 
-def ready(desk: Desk, name: str) -> Checked | Refusal:
-    """The newest usable version under a name, or why there is none."""
+def names(desk: Desk, person: str, here: str) -> list[str]:
+    """Of those that a person may use, newest first: what a form offers."""
+    return list(dict.fromkeys(one.dataset.name for one in listing(desk, person, here) if one.report))
+
+
+def ready(desk: Desk, name: str, person: str, here: str, *, is_posted: bool = False) -> Checked | Refusal:
+    """The newest usable version under a name for a person who asks in the channel `here`, or why there is none.
+    `is_posted`: what comes of it is posted in that channel."""
+    refused = sharing.refused(desk, name, person, here, is_posted=is_posted)
     dataset = desk.store.datasets.newest(name)
-    if dataset is None:
-        return Refusal(views.no_such_dataset(name, [d.name for d in desk.store.datasets.all()]))
+    if refused or dataset is None:
+        return refused or Refusal(views.no_such_dataset(name, ()))
     if dataset.state == "refused":
         return Refusal(
             f"`{dataset.name}` can't be used: {escape(dataset.refusal or '')} "

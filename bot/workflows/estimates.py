@@ -23,7 +23,7 @@ from bot.views import estimates as views
 from bot.views.blocks import Message
 from bot.views.estimate_form import Choices
 from bot.views.general import sentence
-from bot.workflows import datasets, estimating, permits, telling
+from bot.workflows import datasets, estimating, permits, sharing, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question
@@ -41,7 +41,7 @@ def ask(desk: Desk, command: Estimate, person: str, channel: str) -> Message | R
     refused = permits.may(desk, person, "estimate", channel)
     if refused:
         return refused
-    checked = datasets.ready(desk, command.dataset)
+    checked = datasets.ready(desk, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
     says_more = (command.bar, command.task) != (None, None)
@@ -66,17 +66,18 @@ def post(desk: Desk, message: Message, channel: str, person: str) -> None:
     desk.store.outbox.put(draft, now=desk.clock())
 
 
-def choices(desk: Desk) -> Choices:
+def choices(desk: Desk, person: str, channel: str) -> Choices:
     """What the form offers."""
-    names = [one.dataset.name for one in datasets.listing(desk) if one.report]
     targets = [f"{row.name}/{model.name}" for row in desk.settings.providers for model in row.models]
-    return Choices(list(dict.fromkeys(names)), targets)
+    return Choices(datasets.names(desk, person, channel), targets)
 
 
 def share(desk: Desk, number: int, person: str) -> str | Refusal:
     """What the person who clicked reads."""
     kept = desk.store.estimates.get(number)
     refused = permits.may(desk, person, "estimate", kept.channel if kept else None)
+    if kept and not refused:
+        refused = sharing.refused(desk, kept.dataset, person, kept.channel, is_posted=True)
     if refused:
         return refused
     with desk.store.transaction():
@@ -183,7 +184,7 @@ def _estimated(
 
 
 def _again(desk: Desk, kept: KeptEstimate) -> Estimated | Refusal:
-    checked = datasets.ready(desk, kept.dataset)
+    checked = datasets.ready(desk, kept.dataset, kept.person, kept.channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
     command = parsing.parse(f"estimate {kept.dataset} {kept.asked}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bot.decisions.planning import plan_from_json
 from bot.decisions.promoting import Proof, doubts
 from bot.views import promoting as views
 from bot.views.models import Shelved
 from bot.views.promoting import InUse
-from bot.workflows import proving
+from bot.workflows import proving, sharing
 from bot.workflows.desk import Desk
 from storage.promotions import Promotion
 from storage.records import Draft, Model, Run
@@ -17,16 +17,17 @@ from storage.records import Draft, Model, Run
 SHOWN = 40  # more lines no card has room for
 
 
-def listing(desk: Desk) -> Sequence[Shelved]:
-    """All tuned models: those in use first, then newest first."""
+def listing(desk: Desk, person: str, channel: str) -> Sequence[Shelved]:
+    """The tuned models that a person may know of: those in use first, then newest first."""
     standing = {one.model: one for one in desk.store.promotions.all_standing()}
-    models = sorted(desk.store.models(), key=lambda one: one.name not in standing)
+    known = desk.store.models_of(sharing.visible(desk, person, channel))
+    models = sorted(known, key=lambda one: one.name not in standing)
     return [_shelved(desk, one, standing.get(one.name), at < SHOWN) for at, one in enumerate(models)]
 
 
-def all_in_use(desk: Desk) -> Sequence[Shelved]:
-    """By dataset."""
-    promotions = desk.store.promotions.all_standing()
+def all_in_use(desk: Desk, known: Collection[str]) -> Sequence[Shelved]:
+    """For the datasets that are known to who asks, by dataset."""
+    promotions = [one for one in desk.store.promotions.all_standing() if one.dataset in known]
     return [_shelved(desk, _model(desk, one), one, at < SHOWN) for at, one in enumerate(promotions)]
 
 

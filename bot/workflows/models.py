@@ -7,6 +7,7 @@ reserved before; where no clear answer comes, that counts as spent and nothing i
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bot.asking.askers import Question, key_of
@@ -17,7 +18,7 @@ from bot.results import Refusal
 from bot.views import freezing
 from bot.views import models as views
 from bot.views.blocks import Message as Card
-from bot.workflows import holding, money, permits, telling
+from bot.workflows import holding, money, permits, sharing, telling
 from bot.workflows.desk import Desk
 from storage.questions import NewAsk
 from storage.records import Ask, Draft, KeptReply, Model
@@ -44,7 +45,7 @@ def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     refused = permits.may(desk, person, "try", channel)
     if refused:
         return refused
-    model = asked_for(desk, command.model)
+    model = asked_for(desk, command.model, sharing.visible(desk, person, channel))
     if isinstance(model, Refusal):
         return model
     price = _price(desk, model)
@@ -68,23 +69,24 @@ def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     return asked
 
 
-def asked_for(desk: Desk, name: str) -> Model | Refusal:
-    """By its name, else the one in use for the dataset of this name."""
-    standing = desk.store.promotions.standing(name)
+def asked_for(desk: Desk, name: str, known: Collection[str]) -> Model | Refusal:
+    """By its name, else the one in use for the dataset of this name, among the datasets `known` to who asks."""
+    standing = desk.store.promotions.standing(name) if name in known else None
     if standing is None or desk.store.model(name):
-        return find(desk, name)
-    return find(desk, standing.model)
+        return find(desk, name, known)
+    return find(desk, standing.model, known)
 
 
-def find(desk: Desk, name: str) -> Model | Refusal:
-    models = desk.store.models()
+def find(desk: Desk, name: str, known: Collection[str]) -> Model | Refusal:
+    """Of the datasets `known` to who asks: others' models are answered as if they didn't exist."""
+    models = desk.store.models_of(known)
     found = next((model for model in models if name in (model.name, model.provider_model)), None)
     if found:
         return found
     names = [model.name for model in models]
     if not names:
         return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
-    if desk.store.datasets.newest(name):
+    if name in known:
         return Refusal(
             f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` puts one to work: there "
             "are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
@@ -100,10 +102,10 @@ def find(desk: Desk, name: str) -> Model | Refusal:
 
 def step(desk: Desk, ask: Ask) -> None:
     """Hand the question on to be asked, once; at a later tick tell the person what came of it."""
-    model = find(desk, ask.model)
+    model = desk.store.model(ask.model)
     may_be_owed = ask.most_micros if ask.sent_at else 0
-    if isinstance(model, Refusal):
-        _fail(desk, ask, model.text, may_be_owed)
+    if model is None:
+        _fail(desk, ask, "there is no model of that name any more.", may_be_owed)
         return
     price = _price(desk, model)
     if isinstance(price, Refusal):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 
 from bot.measured import CurvePlan, LadderPlan, LadderProgress
 from bot.results import Refusal
@@ -12,7 +13,7 @@ from bot.views.home import Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.runs import Look
 from bot.views.status import Status
-from bot.workflows import datasets, in_use, money, permits, runs
+from bot.workflows import datasets, in_use, money, permits, runs, sharing
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import gathered
@@ -29,11 +30,12 @@ def may_read(desk: Desk, person: str, channel: str | None = None) -> Refusal | N
     return permits.may(desk, person, "read", channel)
 
 
-def status(desk: Desk) -> Status:
+def status(desk: Desk, person: str, channel: str) -> Status:
+    known = sharing.visible(desk, person, channel)
     freeze = desk.store.freezes.current()
     against = desk.store.freezes.against(freeze) if freeze else ()
-    latest, used = _latest(desk)[:LATEST_RESULTS], in_use.all_in_use(desk)
-    return Status(runs.open_runs(desk), _open(desk), latest, freeze, against, used)
+    latest, used = _latest(desk, known)[:LATEST_RESULTS], in_use.all_in_use(desk, known)
+    return Status(runs.open_runs(desk, known), _open(desk, known), latest, freeze, against, used)
 
 
 def home(desk: Desk, person: str) -> Overview | Refusal:
@@ -41,25 +43,27 @@ def home(desk: Desk, person: str) -> Overview | Refusal:
     refused = may_read(desk, person)
     if refused:
         return refused
-    looks = runs.open_runs(desk)
+    known = sharing.visible(desk, person, None)
+    looks = runs.open_runs(desk, known)
     waiting = [one for one in looks if one.run.state == "awaiting_approval"]
     may_approve = bool(permits.rules(desk, "approve").entitled("approve", [person]))
     return Overview(
         mine=[
             one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)
         ],
-        open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(desk)],
-        recent=_latest(desk),
+        open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(desk, known)],
+        recent=_latest(desk, known),
         budget=money.team(desk),
-        in_use=in_use.all_in_use(desk),
+        in_use=in_use.all_in_use(desk, known),
     )
 
 
-def listing(desk: Desk) -> Sequence[Listed]:
-    """Every version, newest first; what was measured stands with the newest usable one of a name."""
+def listing(desk: Desk, person: str, channel: str) -> Sequence[Listed]:
+    """Every version that a person may know of, newest first. What was measured stands with the newest usable one of a
+    name."""
     seen: set[str] = set()
     listed: list[Listed] = []
-    for one in datasets.listing(desk):
+    for one in datasets.listing(desk, person, channel):
         is_newest = one.report is not None and one.dataset.name not in seen
         seen |= {one.dataset.name} if is_newest else set()
         best = _best(desk, one) if is_newest and len(listed) < SHOWN_DATASETS else None
@@ -74,15 +78,17 @@ def _best(desk: Desk, checked: Checked) -> Best | None:
     return Best(gathered.best_rung(evidence), evidence.bar)
 
 
-def _open(desk: Desk) -> list[MeasurementLook]:
-    return [_look(desk, one) for one in desk.store.measurements.open()]
+def _open(desk: Desk, known: Collection[str]) -> list[MeasurementLook]:
+    looks = [_look(desk, one) for one in desk.store.measurements.open()]
+    return [one for one in looks if one.plan.dataset in known]
 
 
-def _latest(desk: Desk) -> list[Look | MeasurementLook]:
+def _latest(desk: Desk, known: Collection[str]) -> list[Look | MeasurementLook]:
     """Runs and measurements that have a result, newest first."""
-    done = [one for one in desk.store.measurements.newest(LATEST_MEASUREMENTS) if one.result]
-    looks: list[Look | MeasurementLook] = [one for one in runs.latest(desk) if one.result]
-    return sorted([*looks, *(_look(desk, one) for one in done)], key=_changed_at, reverse=True)
+    done = (_look(desk, one) for one in desk.store.measurements.newest(runs.SEARCHED) if one.result)
+    seen = islice((one for one in done if one.plan.dataset in known), LATEST_MEASUREMENTS)
+    looks: list[Look | MeasurementLook] = [one for one in runs.latest(desk, known) if one.result]
+    return sorted([*looks, *seen], key=_changed_at, reverse=True)
 
 
 def _changed_at(one: Look | MeasurementLook) -> float:

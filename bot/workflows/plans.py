@@ -36,7 +36,7 @@ def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusa
     refused = permits.refused(asked, "start")
     if refused:
         return refused
-    checked = datasets.ready(desk, command.dataset)
+    checked = datasets.ready(desk, command.dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
     estimated = estimates.of_question(desk, checked, command.question)

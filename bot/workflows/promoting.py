@@ -13,9 +13,8 @@ from bot.results import Refusal
 from bot.views import freezing
 from bot.views import promoting as views
 from bot.views.blocks import code, escape
-from bot.views.datasets import no_such_dataset
 from bot.views.promoting import InUse
-from bot.workflows import holding, in_use, models, permits, proving
+from bot.workflows import holding, in_use, models, permits, proving, runs, sharing
 from bot.workflows.desk import Desk
 from storage.promotions import NewPromotion, Promotion
 from storage.records import Draft, Model
@@ -27,7 +26,7 @@ def promote(desk: Desk, command: Promote, person: str, channel: str) -> InUse | 
     refused = permits.may(desk, person, "promote", channel)
     if refused:
         return refused
-    model = models.find(desk, command.model)
+    model = models.find(desk, command.model, sharing.visible(desk, person, channel))
     return model if isinstance(model, Refusal) else _promote(desk, model, person, command.because)
 
 
@@ -38,16 +37,22 @@ def promote_run(desk: Desk, number: int, person: str) -> InUse | Refusal:
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all.")
     refused = permits.may(desk, person, "promote", run.channel)
+    if not refused and not runs.may_look(desk, run, person, run.channel):
+        refused = runs.no_such_run(number)
     return refused or _promote(desk, model, person, None)
 
 
-def roll_back(desk: Desk, command: Rollback, person: str) -> InUse | Refusal:
+def roll_back(desk: Desk, command: Rollback, person: str, channel: str) -> InUse | Refusal:
     refused = permits.may(desk, person, "rollback")
+    refused = refused or sharing.refused(desk, command.dataset, person, channel)
     if refused:
         return refused
     standing = desk.store.promotions.standing(command.dataset)
     if standing is None:
-        return Refusal(_nothing_in_use(desk, command.dataset))
+        return Refusal(
+            f"No model is in use for {code(command.dataset)}, so there is none to roll back. `/finetune models` lists "
+            "all."
+        )
     return _roll_back(desk, standing, person, command.because)
 
 
@@ -172,10 +177,3 @@ def _audit(desk: Desk, seen: InUse, before: Promotion | None) -> None:
 
 def _model(desk: Desk, promotion: Promotion | None) -> Model | None:
     return desk.store.model(promotion.model) if promotion else None
-
-
-def _nothing_in_use(desk: Desk, dataset: str) -> str:
-    known = [one.name for one in desk.store.datasets.all()]
-    if dataset not in known:
-        return no_such_dataset(dataset, known)
-    return f"No model is in use for {code(dataset)}, so there is none to roll back. `/finetune models` lists all."

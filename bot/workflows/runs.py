@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from itertools import islice
 
 from bot.decisions.approval import Request
 from bot.decisions.planning import plan_from_json
@@ -10,25 +12,32 @@ from bot.results import Progress, Refusal, RunResult
 from bot.views import freezing
 from bot.views.blocks import escape
 from bot.views.runs import SAID, Look
-from bot.workflows import calibrating, holding, in_use, permits, telling
+from bot.workflows import calibrating, holding, in_use, permits, sharing, telling
 from bot.workflows.desk import Desk
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
-LATEST = 15
+LATEST, SEARCHED = 15, 200
 
 
-def open_runs(desk: Desk) -> list[Look]:
-    return [_look(desk, run) for run in desk.store.runs.open()]
+def open_runs(desk: Desk, known: Collection[str]) -> list[Look]:
+    """Of the datasets that are `known` to who asks, as below."""
+    looks = (_look(desk, run) for run in desk.store.runs.open())
+    return [one for one in looks if one.plan.dataset in known]
 
 
-def latest(desk: Desk) -> list[Look]:
-    return [_look(desk, run) for run in desk.store.runs.newest(LATEST)]
+def latest(desk: Desk, known: Collection[str]) -> list[Look]:
+    looks = (_look(desk, run) for run in desk.store.runs.newest(SEARCHED))
+    return list(islice((one for one in looks if one.plan.dataset in known), LATEST))
 
 
-def look(desk: Desk, number: int) -> Look | Refusal:
+def listing(desk: Desk, person: str, channel: str) -> list[Look]:
+    return latest(desk, sharing.visible(desk, person, channel))
+
+
+def look(desk: Desk, number: int, person: str, channel: str | None) -> Look | Refusal:
     run = desk.store.runs.get(number)
-    if run is None:
-        return _no_such_run(number)
+    if run is None or not may_look(desk, run, person, channel):
+        return no_such_run(number)
     if run.result is None:
         return _look(desk, run)
     may_be_used = in_use.may_be_offered(desk, run)
@@ -39,7 +48,7 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
     """Note the wish; the next tick carries it out at the trainer."""
     run = desk.store.runs.get(number)
     if run is None:
-        return _no_such_run(number)
+        return no_such_run(number)
     if run.state not in OPEN_RUN_STATES:
         return Refusal(f"Run {number} is over already: it {SAID[run.state]}.")
     plan = plan_from_json(run.plan)
@@ -59,7 +68,7 @@ def ask_pause(desk: Desk, number: int, person: str) -> str | Refusal:
     """Note the wish; the next look at the job carries it out."""
     run = desk.store.runs.get(number)
     if run is None:
-        return _no_such_run(number)
+        return no_such_run(number)
     if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
         return Refusal(f"Run {number} is paused already. `/finetune resume {number}` lets it go on.")
     denied = _may_not_pause(desk, run, person)
@@ -69,7 +78,7 @@ def ask_pause(desk: Desk, number: int, person: str) -> str | Refusal:
 def ask_resume(desk: Desk, number: int, person: str) -> str | Refusal:
     run = desk.store.runs.get(number)
     if run is None:
-        return _no_such_run(number)
+        return no_such_run(number)
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
         return Refusal(f"Run {number} is not paused: it {SAID[run.state]}.")
     denied = _may_not_pause(desk, run, person)
@@ -117,5 +126,9 @@ def _look(desk: Desk, run: Run) -> Look:
     )
 
 
-def _no_such_run(number: int) -> Refusal:
+def may_look(desk: Desk, run: Run, person: str, channel: str | None) -> bool:
+    return sharing.may_use(desk, plan_from_json(run.plan).dataset, person, channel)
+
+
+def no_such_run(number: int) -> Refusal:
     return Refusal(f"There is no run {number}. `/finetune runs` lists them.")

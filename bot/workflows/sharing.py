@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from bot.decisions import sharing as rules
 from bot.decisions.sharing import Home
+from bot.results import Refusal
+from bot.views.blocks import code
+from bot.views.datasets import no_such_dataset
 from bot.workflows.desk import Desk
 from storage.records import Dataset
 
@@ -28,6 +31,25 @@ def may_use(desk: Desk, dataset: str, person: str, here: str | None) -> bool:
     """Whether there is a dataset of this name as far as this person may know."""
     owner = desk.store.datasets.owners().get(dataset)
     return owner is not None and rules.may_use(home(desk, owner, person, here))
+
+
+def refused(desk: Desk, dataset: str, person: str, here: str, *, is_posted: bool = False) -> Refusal | None:
+    """Why a person can't use a dataset in the channel `here`; the same words where they may not know of it and where
+    there is none. `is_posted`: what comes of it is posted in that channel."""
+    owners = desk.store.datasets.owners()
+    owner = owners.get(dataset)
+    if owner == here:
+        return None
+    found = homes(desk, set(owners.values()), person, here)
+    if owner is None or not rules.may_use(found[owner]):
+        known = [name for name, other in owners.items() if rules.may_use(found[other])]
+        return Refusal(no_such_dataset(dataset, known))
+    if is_posted and not rules.may_post(found[owner], here):
+        return Refusal(
+            f"{code(dataset)} belongs to <#{owner}>, which is private: ask there, so that what comes of it stays among "
+            "its members."
+        )
+    return None
 
 
 def home(desk: Desk, owner: str, person: str, here: str | None) -> Home:

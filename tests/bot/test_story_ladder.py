@@ -406,7 +406,7 @@ def test_a_base_model_that_the_ladder_asked_is_not_asked_again_for_a_run(priced:
 def test_an_estimate_rests_on_what_was_measured(priced: World) -> None:
     world = priced
     _climbed(world)
-    checked = datasets.ready(world.service.desk, "tickets")
+    checked = datasets.ready(world.service.desk, "tickets", ANA.id, PRIVATE.id)
     assert isinstance(checked, Checked) and checked.report
     found = evidence_of(world.service.desk, checked.dataset, checked.report, None)
     assert found.ladder == ladder_of(world) and found.tuned is None and found.bar == 0.85

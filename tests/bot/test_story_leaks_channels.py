@@ -9,8 +9,11 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import refused
+from bot.demo.workspace import Channel, Person, wait_until
+from bot.views import estimates, ladder, preferences
 from tests.bot.props import tickets_csv
-from tests.bot.world import DORA, HR, OWN, PUBLIC, TARGET, Rules, World
+from tests.bot.test_story_judge import judged, with_faq
+from tests.bot.world import CLEO, DORA, EVE, GUS, HR, OWN, PUBLIC, TARGET, Rules, World, words_of
 
 MakeWorld = Callable[[Rules], World]
 HR_STAYS = f"""
@@ -102,7 +105,9 @@ def test_rows_of_two_channels_go_where_the_strictest_rule_lets_them(make_world: 
     assert world.run().state != "training" and world.company.count("POST /files") == 0
 
 
-@pytest.mark.parametrize(("first", "second"), [("客户 2024.csv", "订单 2024.csv"), ("a.csv", "b.csv")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("客户 2024.csv", "订单 2024.csv"), ("naïve.csv", "na-ve.csv")]
+)
 def test_names_of_any_script_stay_apart(world: World, first: str, second: str) -> None:
     for file in (first, second):
         assert world.upload(file, tickets_csv(), called="").accepted
@@ -153,3 +158,125 @@ def test_rows_of_a_private_channel_are_not_shown_in_another_one(world: World) ->
     world.said("Tuned model", channel=OWN)
     texts = [one for one in world.texts(OWN) if "a question about" in one]
     assert dataset.channel == OWN.id and texts == []
+
+
+def seen_by(world: World, user: Person, channel: Channel, *lines: str) -> str:
+    """All that a person reads in answer to these commands, and on the App Home."""
+    answers = [world.type(line, user=user, channel=channel) for line in lines]
+    before = len(world.slack.calls("views.publish"))
+    world.slack.open_home(user.id)
+    wait_until(lambda: len(world.slack.calls("views.publish")) > before, "the App Home")
+    home = world.slack.home(user.id)
+    assert home is not None
+    return "\n".join([*answers, json.dumps(list(home.blocks), ensure_ascii=False)])
+
+
+LOOKS = (
+    *("datasets", "status", "runs", "models", "budget", "results 1", "status 1", "audit 1", "results m1"),
+    *("try tickets-1 hello", "try tickets hello", "promote tickets-1", "rollback tickets", "rollback ticket"),
+    *(f"estimate tickets target={TARGET} volume=10M", f"start tickets target={TARGET}", "knowledge tickets"),
+    *(
+        "baseline tickets rungs=classical",
+        "curve tickets",
+        "estimate ticket",
+        "promote ticket",
+        "try ticket x",
+    ),
+)
+
+
+def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: World) -> None:
+    """attack 8: from another channel any member read results, runs and audit of #hr's run, and asked its model."""
+    world.seed_dataset(channel=HR)
+    assert world.type("/finetune baseline tickets rungs=classical", user=DORA, channel=HR) == ""
+    world.start(user=DORA, channel=HR)
+    world.click(BEN, "approve_plan", channel=HR)
+    world.until_state("done")
+    lines = [f"/finetune {look}" for look in LOOKS]
+    calls = world.company.count("POST /chat/completions")
+    inside = seen_by(world, BEN, PUBLIC, *lines[:9])
+    assert inside.count("tickets") > 8 and "60 rows" in inside and "There is no" not in inside
+    for channel in (PUBLIC, OWN):
+        texts = world.texts(channel)
+        outside = "\n".join(
+            line for line in seen_by(world, ANA, channel, *lines).splitlines() if "There is no" not in line
+        )
+        assert "tickets" not in outside and "acme-small" not in outside, outside
+        world.tick(2)
+        assert world.texts(channel) == texts
+    assert world.company.count("POST /chat/completions") == calls
+    assert [run.id for run in world.store.runs.newest(9)] == [1]
+    for door in ("/finetune estimate", "/finetune baseline"):
+        assert "There is no dataset" in world.type(door, user=ANA, channel=OWN)
+
+
+def test_where_slack_does_not_tell_who_is_in_a_channel_nobody_outside_sees_it(world: World) -> None:
+    world.seed_dataset(channel=HR)
+    assert "tickets" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
+    world.slack.fail("conversations.members", refused("internal_error"), times=None)
+    assert "No datasets yet" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
+    assert "tickets" in world.type("/finetune datasets", user=BEN, channel=HR), "who types in it is in it"
+
+
+def test_a_member_who_is_on_a_later_page_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.listeners.directory.MEMBERS_A_PAGE", 1)
+    world.seed_dataset(channel=HR)
+    assert "tickets" in world.type("/finetune datasets", user=CLEO, channel=PUBLIC)
+    assert "No datasets yet" in world.type("/finetune datasets", user=ANA, channel=PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        START,
+        "/finetune baseline tickets rungs=classical",
+        "/finetune curve tickets",
+        "/finetune knowledge tickets",
+    ],
+)
+def test_a_member_is_sent_to_the_channel_where_its_cards_belong(world: World, line: str) -> None:
+    world.seed_dataset(channel=HR)
+    texts = world.texts(OWN)
+    assert f"belongs to <#{HR.id}>, which is private: ask there" in world.type(line, user=BEN, channel=OWN)
+    world.tick(2)
+    assert world.texts(OWN) == texts and world.store.runs.newest(1) == []
+
+
+def test_an_estimate_of_a_private_channel_is_not_shared_in_another(world: World) -> None:
+    world.seed_dataset(channel=HR)
+    assert "tickets" in world.type(
+        f"/finetune estimate tickets target={TARGET} volume=10M", user=BEN, channel=OWN
+    )
+    card = world.slack.ephemerals(BEN.id)[-1]
+    world.slack.click(BEN.id, OWN.id, card.ts, estimates.SHARE)
+    wait_until(lambda: "ask there" in words_of(world.slack.ephemerals(BEN.id)[-1]), "the answer")
+    world.tick(3)
+    assert not any("tickets" in text for text in world.texts(OWN))
+
+
+def test_the_estimate_button_asks_who_clicks_and_offers_what_they_may_see(world: World) -> None:
+    world.seed_dataset(channel=HR, called="acquisition-of-globex")
+    world.seed_dataset()
+    assert world.type("/finetune baseline tickets rungs=classical") == ""
+    world.until(lambda: world.has_button(ladder.ESTIMATE), "the result")
+    world.send()
+    for outsider in (GUS, EVE):
+        assert "Only full members" in world.answer_to_click(outsider, ladder.ESTIMATE)
+        assert world.slack.view(outsider.id) is None
+    world.click(ANA, ladder.ESTIMATE)
+    form = world.slack.view(ANA.id)
+    assert form is not None and "globex" not in json.dumps(list(form.blocks))
+    world.click(DORA, ladder.ESTIMATE)
+    form = world.slack.view(DORA.id)
+    assert form is not None and "globex" in json.dumps(list(form.blocks))
+
+
+def test_pairs_of_a_private_channel_are_not_shown_in_another_one(make_world: MakeWorld) -> None:
+    world = with_faq(make_world)
+    judged(world)
+    world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (HR.id, HR.id))
+    said = world.answer_to_click(ANA, preferences.JUDGE_SOME)
+    assert "only in the channel that the dataset belongs to" in said
+    world.tick(2)
+    assert not any("Which answer is better?" in text for text in world.texts())
+    assert preferences.JUDGE_SOME_WORDS not in world.type("/finetune results m1", user=BEN)

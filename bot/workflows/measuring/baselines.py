@@ -24,7 +24,7 @@ def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement
     refused = permits.may(desk, person, "measure", channel)
     if refused:
         return refused
-    checked = datasets.ready(desk, command.dataset)
+    checked = datasets.ready(desk, command.dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
     made = _plan(desk, checked, command)
@@ -53,9 +53,8 @@ def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement
     return measurement
 
 
-def choices(desk: Desk) -> Choices:
+def choices(desk: Desk, person: str, channel: str) -> Choices:
     """What the form offers: models whose key is there."""
-    names = [one.dataset.name for one in datasets.listing(desk) if one.report]
     models = [
         f"{row.name}/{model.name}"
         for row in desk.settings.providers
@@ -63,7 +62,7 @@ def choices(desk: Desk) -> Choices:
         for model in row.models
     ]
     may_overrule = any(rule.level == "soft" for rule in desk.settings.policy.data)
-    return Choices(list(dict.fromkeys(names)), models, may_overrule=may_overrule)
+    return Choices(datasets.names(desk, person, channel), models, may_overrule=may_overrule)
 
 
 def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:

@@ -28,7 +28,7 @@ def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | 
     refused = permits.may(desk, person, "measure", channel)
     if refused:
         return refused
-    checked = datasets.ready(desk, command.dataset)
+    checked = datasets.ready(desk, command.dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
     plan = _plan(desk, checked, command)

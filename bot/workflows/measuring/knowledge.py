@@ -34,14 +34,15 @@ class Handed:
     filename: str
 
 
-def may_give(desk: Desk, dataset: str) -> Refusal | None:
-    """Before the form opens: is there such a dataset?"""
-    checked = datasets.ready(desk, dataset)
+def may_give(desk: Desk, dataset: str, person: str, channel: str) -> Refusal | None:
+    """Before the form opens, and when it is sent: is there such a dataset?"""
+    checked = datasets.ready(desk, dataset, person, channel, is_posted=True)
     return checked if isinstance(checked, Refusal) else None
 
 
 def receive(desk: Desk, handed: Handed) -> Document | Refusal:
     refused = permits.may(desk, handed.person, "upload", handed.channel)
+    refused = refused or may_give(desk, handed.dataset, handed.person, handed.channel)
     if refused:
         return refused
     if not handed.filename.lower().endswith(KINDS):

@@ -168,11 +168,13 @@ def again_or_fail(desk: Desk, measurement: Measurement, spent_micros: int) -> No
     )
 
 
-def look(desk: Desk, number: int) -> Message | Refusal:
+def look(desk: Desk, number: int, person: str, channel: str) -> Message | Refusal:
     """How far it is; what came of it."""
     measurement = desk.store.measurements.get(number)
     if measurement is None:
-        return too_late(number, measurement)
+        return too_late(number, None)
+    if not sharing.may_use(desk, desk.store.datasets.get(measurement.dataset_id).name, person, channel):
+        return too_late(number, None)
     if measurement.result is None:
         return _message(desk, measurement, measurement.error or "")
     return result_card(desk, measurement, measurement.result)
