@@ -62,7 +62,20 @@ def job(raw: Json, doing: str) -> Job:
         error_code=_text(details, "code"),
         error_message=_text(details, "message"),
         metadata=metadata(raw),
+        suffix=_text(raw, "suffix"),
+        training_file=_text(raw, "training_file"),
+        hyperparameters=_hyperparameters(raw),
     )
+
+
+def _hyperparameters(raw: Json) -> Mapping[str, object]:
+    """Where a method is named they stand under it; some say them at the top alone."""
+    method = raw.get("method")
+    of_method = method.get("supervised") if isinstance(method, dict) else None
+    told = (of_method.get("hyperparameters") if isinstance(of_method, dict) else None) or raw.get(
+        "hyperparameters"
+    )
+    return told if isinstance(told, dict) else {}
 
 
 def metadata(raw: Json) -> Mapping[str, str]:

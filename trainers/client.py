@@ -140,6 +140,13 @@ class Trainer(AliasCalls):
         doing = self._doing(f"downloading the file {file_id!r}")
         return self._get(doing, lambda: self._client.files.with_raw_response.content(file_id).content)
 
+    def has_content(self, file_id: str, sha256: str) -> bool:
+        """False also where the provider hands no content out."""
+        try:
+            return hashlib.sha256(self.file_bytes(file_id)).hexdigest() == sha256
+        except (Refused, Nonsense):
+            return False
+
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """The jobs that carry our key, oldest first. An empty answer is no proof: a list may lag behind."""
         doing = self._doing(f"looking for the job with key {key!r}")
@@ -273,17 +280,10 @@ class Trainer(AliasCalls):
         for row in self._files(doing):
             if uploaded.is_usable(row, name, size):
                 file_id = answers.required(row, "id", doing)
-                if self._sent.get(file_id) == sha256 or self._has_content(file_id, sha256):
+                if self._sent.get(file_id) == sha256 or self.has_content(file_id, sha256):
                     self._sent[file_id] = sha256
                     return file_id
         return None
-
-    def _has_content(self, file_id: str, sha256: str) -> bool:
-        """False also where the provider hands no content out."""
-        try:
-            return hashlib.sha256(self.file_bytes(file_id)).hexdigest() == sha256
-        except (Refused, Nonsense):
-            return False
 
     def _files(self, doing: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response

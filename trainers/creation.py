@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from trainers import answers
 from trainers.answers import Json
 from trainers.sweeps import as_lists
-from trainers.types import Hyperparameter, JobSpec, Provider
+from trainers.types import Hyperparameter, Job, JobSpec, Provider
 
 KEY = "finetune_key"
 PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier"})
@@ -65,5 +65,13 @@ def key_reader(keys: Collection[str]) -> Callable[[Json], str | None]:
 
 def carries(row: Json, key: str) -> bool:
     suffix = row.get("suffix")
-    marked = isinstance(suffix, str) and suffix.endswith("-" + _mark(key))
-    return marked or answers.metadata(row).get(KEY) == key
+    return _carry(answers.metadata(row), suffix if isinstance(suffix, str) else None, key)
+
+
+def job_carries(job: Job, key: str) -> bool:
+    return _carry(job.metadata, job.suffix, key)
+
+
+def _carry(metadata: Mapping[str, str], suffix: str | None, key: str) -> bool:
+    is_marked = suffix is not None and suffix.endswith("-" + _mark(key))
+    return is_marked or metadata.get(KEY) == key

@@ -82,6 +82,9 @@ class Job:
     error_code: str | None = None
     error_message: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    suffix: str | None = None
+    training_file: str | None = None
+    hyperparameters: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:

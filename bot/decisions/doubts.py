@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from storage.doubts import Choice, Word
 
 # What creates again may pay twice, what frees the money may let it be spent twice: four eyes. A job that is named is
-# looked at where it runs, so one person's word is enough.
+# compared with the plan where it runs, so one person's word is enough. Who asked for the run has none (permission.py).
 WORDS_NEEDED: dict[Choice, int] = {"retry": 2, "adopt": 1, "give_up": 2}
 
 

@@ -91,7 +91,7 @@ def verdicts(asking: Asking, action: Action, request: Request = NO_REQUEST) -> I
     yield _membership(asking.person)
     if asking.channel is not None:
         yield _ours(asking.channel)
-    if action in ("approve", "waive") and asking.person:
+    if action in ("approve", "waive", "resolve") and asking.person:
         yield _four_eyes(asking.person, action, request)
     if asking.person:
         yield _named(asking.person, action, request, asking.rules)
@@ -140,12 +140,13 @@ def _ours(channel: Channel) -> Verdict:
 
 def _four_eyes(person: Person, action: Action, request: Request) -> Verdict:
     said = None
+    to_do = "decide what becomes of it" if action == "resolve" else "approve it"
     if action == "waive" and person.id == request.uploader:
         said = "You uploaded this data, so an approver other than you has to say why it may leave."
     elif person.id == request.requester:
-        said = "You asked for this run, so somebody else has to approve it."
+        said = f"You asked for this run, so somebody else has to {to_do}."
     elif person.id == request.uploader:
-        said = "You uploaded this data, so somebody else has to approve it."
+        said = f"You uploaded this data, so somebody else has to {to_do}."
     return Verdict(said is None, FOUR_EYES, said or "somebody else asked for it and brought the data")
 
 

@@ -38,8 +38,8 @@ SAYS: dict[Choice, str] = {
 MEANS: dict[Choice, str] = {
     "retry": "The bot looks for the job once more, and for twelve minutes; only then it creates one. The money stays "
     "reserved for that. A job that you overlooked would be paid twice, so two approvers have to say it.",
-    "adopt": "The job is looked at there: it has to train this plan's model and to belong to no other run. Then the "
-    "run goes on with it.",
+    "adopt": "The job is looked at there: it has to carry our key, or to have this plan's model, settings and file, "
+    "and to belong to no other run. Then the run goes on with it.",
     "give_up": "A job that the bot finds there is cancelled and what it has cost is settled; without one all of the "
     "reserved money is free again. Two approvers have to say it.",
 }
@@ -62,7 +62,10 @@ def card(run: Run, plan: Plan, words: Sequence[Word], note: str | None = None) -
             *said,
             *([context(escape(note))] if note else []),
             actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
-            context("Approvers decide; each says why. The decision is kept in the audit log."),
+            context(
+                "Approvers decide who neither asked for the run nor uploaded its data; each says why. The decision is "
+                "kept in the audit log."
+            ),
         ),
     )
 

@@ -12,10 +12,11 @@ from bot.views.blocks import escape
 from bot.views.runs import SAID
 from bot.workflows import permits, plans, telling, training
 from bot.workflows.desk import Desk
+from bot.workflows.specs import limits_of
 from storage.doubts import Choice, Word
 from storage.records import Run
 from trainers.client import Trainer
-from trainers.creation import KEY
+from trainers.creation import KEY, job_carries, sent_hyperparameters
 from trainers.errors import Refused, TrainerError
 from trainers.types import Job
 
@@ -78,7 +79,10 @@ def step(desk: Desk, number: int) -> None:
 
 def _enough(desk: Desk, run: Run) -> list[Word]:
     """Slack is asked who may still decide only where enough have spoken; a no is asked again later."""
-    said = [word for word in desk.store.doubts.of(run) if word.outcome is None]
+    plan = plan_from_json(run.plan)
+    its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
+    waiting = (word for word in desk.store.doubts.of(run) if word.outcome is None)
+    said = [word for word in waiting if word.person not in its_own]
     people = [word.person for word in said]
     if not carried(said, people):
         return []
@@ -113,12 +117,17 @@ def _adopt(desk: Desk, run: Run, trainer: Trainer, word: Word) -> None:
     except Refused as refused:
         _void(desk, run, escape(str(refused)))
         return
-    problem = _not_its(desk, run, plan_from_json(run.plan), job)
+    plan, has_key = plan_from_json(run.plan), job_carries(job, run.key)
+    problem = _not_its(desk, run, plan, job) or (None if has_key else _unlike(trainer, run, plan, job))
     if problem:
         _void(desk, run, problem)
         return
-    known = " It carries our key." if job.metadata.get(KEY) == run.key else " It doesn't carry our key."
-    _over(desk, run, f"Job {escape(job.id)} is taken over.{known}", job)
+    known = (
+        "It carries our key."
+        if has_key
+        else "It doesn't carry our key; its settings and its file are the plan's."
+    )
+    _over(desk, run, f"Job {escape(job.id)} is taken over. {known}", job)
 
 
 def _not_its(desk: Desk, run: Run, plan: Plan, job: Job) -> str | None:
@@ -133,6 +142,21 @@ def _not_its(desk: Desk, run: Run, plan: Plan, job: Job) -> str | None:
         return f"{name} trains {escape(job.model)}, and the plan says {escape(plan.base_model)}."
     if job.created_at < run.created_at - CLOCKS_DIFFER_S:
         return f"{name} was created before this run was asked for."
+    return None
+
+
+def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
+    """In what a job without our key differs from the plan that was approved. TrainerError: it can't be seen now."""
+    name = f"job {escape(job.id)} doesn't carry our key, and"
+    planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | limits_of(plan))
+    for setting, value in planned.items():
+        if job.hyperparameters.get(setting) != value:
+            theirs = escape(str(job.hyperparameters.get(setting, "not said")))
+            return f"{name} its {escape(setting)} is {theirs}, where the plan says {escape(str(value))}."
+    sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
+    file = job.training_file
+    if file is None or (file != run.file_id and not trainer.has_content(file, sha256)):
+        return f"{name} it can't be seen to train on the plan's rows."
     return None
 
 

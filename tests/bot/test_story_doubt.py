@@ -8,11 +8,13 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import Person
-from bot.workflows import training
+from bot.results import Refusal
+from bot.workflows import doubts, training
 from bot.workflows.specs import spec_of
 from bot.workflows.training import MAX_CREATES, SETTLE_S
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, JOBS, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
+from tests.peers.service import StoredFile
 
 MakeWorld = Callable[[Rules], World]
 CREATE, LIST = f"POST {JOBS}", f"GET {JOBS}"
@@ -208,14 +210,47 @@ def test_a_company_that_is_away_is_looked_at_again_before_anything_is_given_up(w
     world.until_state("cancelled")
 
 
-@pytest.mark.parametrize("person", [ANA, EVE, GUS], ids=lambda person: person.name)
+@pytest.mark.parametrize("person", [EVE, GUS], ids=lambda person: person.name)
 def test_only_approvers_decide(world: World, person: Person) -> None:
     in_doubt(world)
     assert "Only" in world.answer_to_click(person, "doubt_give_up")
     assert world.store.doubts.of(world.run()) == []
 
 
+def test_who_asked_for_a_run_or_brought_its_data_does_not_resolve_its_doubt(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=(ANA.id, BEN.id, CLEO.id, DORA.id)))
+    in_doubt(world)
+    for button in ("doubt_adopt", "doubt_retry", "doubt_give_up"):
+        assert "You asked for this run, so somebody else" in world.answer_to_click(ANA, button)
+        assert "You uploaded this data, so somebody else" in world.answer_to_click(DORA, button)
+    job = hidden_job(world)
+    reply = doubts.decide(world.service.desk, 1, "adopt", ANA.id, "it is mine", job)
+    assert isinstance(reply, Refusal) and world.run().state == "needs_human"
+
+
+def test_a_job_without_our_key_is_taken_over_where_it_is_what_was_approved_and_else_not(world: World) -> None:
+    in_doubt(world)
+    job = hidden_job(world)
+    stored = world.company.service.jobs[job]
+    stored.request["metadata"].clear()
+    settings = stored.request["method"]["supervised"]["hyperparameters"]
+    planned, settings["n_epochs"] = settings["n_epochs"], 50
+    decide(world, BEN, "doubt_adopt", job=job)
+    assert world.said("Not carried out", f"its n_epochs is 50, where the plan says {planned}")
+    settings["n_epochs"] = planned
+    world.company.service.files["file-evil"] = StoredFile("file-evil", "x.jsonl", b"x", "fine-tune", 0.0)
+    ours, stored.request["training_file"] = stored.request["training_file"], "file-evil"
+    decide(world, BEN, "doubt_adopt", job=job)
+    assert world.said("Not carried out", "can't be seen to train on the plan's rows")
+    assert world.run().state == "needs_human"
+    stored.request["training_file"] = ours
+    decide(world, BEN, "doubt_adopt", job=job)
+    assert world.said(f"Job {job} is taken over", "its settings and its file are the plan's")
+    assert world.run().job_id == job
+
+
 def test_a_word_of_who_is_no_approver_any_more_does_not_count(world: World) -> None:
+    world.seed_dataset(uploaded_by=ANA)
     in_doubt(world)
     decide(world, BEN, "doubt_give_up")
     world.rules.approvers = (CLEO.id, DORA.id)

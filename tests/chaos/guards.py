@@ -349,6 +349,20 @@ GUARDS = (
         f"{TRYING}::test_without_a_clear_answer_the_most_counts_as_spent_and_nothing_is_sent_again",
     ),
     Guard(
+        "four eyes on a doubt",
+        RULES,
+        '    if action in ("approve", "waive", "resolve") and asking.person:',
+        '    if action in ("approve", "waive") and asking.person:',
+        f"{DOUBT}::test_who_asked_for_a_run_or_brought_its_data_does_not_resolve_its_doubt",
+    ),
+    Guard(
+        "a job without our key is compared with the plan",
+        "bot/workflows/doubts.py",
+        "or (None if has_key else _unlike(trainer, run, plan, job))",
+        "",
+        f"{DOUBT}::test_a_job_without_our_key_is_taken_over_where_it_is_what_was_approved_and_else_not",
+    ),
+    Guard(
         "only the approved bytes are sent",
         CLIENT,
         "            uploaded.check(path, sha256)\n",
@@ -358,7 +372,7 @@ GUARDS = (
     Guard(
         "a file that is found is compared",
         CLIENT,
-        "if self._sent.get(file_id) == sha256 or self._has_content(file_id, sha256):",
+        "if self._sent.get(file_id) == sha256 or self.has_content(file_id, sha256):",
         "if True:",
         f"{BOUND}::test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on",
     ),
