@@ -57,9 +57,22 @@ from bot.options import (
 )
 from bot.usage import OPTIONS, USAGE
 
-__all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number"]
+__all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number", "unescaped"]
 
 LONGEST_REASON = 500
+MARKUP = re.compile(r"<(?P<kind>[@#!]?)(?P<target>[^<>|]+)(?:\|(?P<label>[^<>]*))?>")
+
+
+def unescaped(text: str) -> str:
+    """What the person typed: Slack makes `&amp;`, `<http://acme.com|acme.com>`, `<@U1|ben>`, `<#C1|general>` of it."""
+    text = MARKUP.sub(_typed, text)
+    # The ampersand comes last, or "&amp;lt;" would become "<".
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def _typed(markup: re.Match[str]) -> str:
+    kind, target, label = markup.group("kind", "target", "label")
+    return f"{kind}{label or target}" if kind in ("@", "#") else label or target
 
 
 def parse(text: str) -> Command | Answer:

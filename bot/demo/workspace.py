@@ -229,8 +229,11 @@ def offers(element: Block, value: str) -> bool:
     return "options" not in element or value in [option["value"] for option in element["options"]]
 
 
-def escape_names(text: str, people: Sequence[Person], channels: Sequence[Channel]) -> str:
-    """@name and #name as a command with `should_escape: true` gets them."""
+def escape_command(text: str, people: Sequence[Person], channels: Sequence[Channel]) -> str:
+    """What was typed after a command, as an app with `should_escape: true` gets it: entities, links, names."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"(?<!\S)https?://\S+", r"<\g<0>>", text)
+    text = re.sub(r"(?<!\S)[\w.-]+\.(?:com|org|net)\b", r"<http://\g<0>|\g<0>>", text)
     for person in people:
         text = re.sub(rf"(?<!\S)@{re.escape(person.name)}\b", f"<@{person.id}|{person.name}>", text)
     for channel in channels:

@@ -42,7 +42,7 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
     def finetune(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         person, channel = str(body["user_id"]), str(body["channel_id"])
-        typed = parsing.parse(str(body.get("text") or ""))
+        typed = parsing.parse(parsing.unescaped(str(body.get("text") or "")))
         refused = None if isinstance(typed, UNASKED) else overview.may_read(desk, person, channel)
         if refused:
             ack(response_type="ephemeral", **general.refusal(refused).body())

@@ -16,6 +16,7 @@ from slack_bolt.listener.listener_completion_handler import ListenerCompletionHa
 from slack_bolt.listener.listener_start_handler import ListenerStartHandler
 
 from bot import logs
+from bot.parsing import unescaped
 from bot.views import replays as views
 from bot.views.blocks import Message
 from bot.workflows import replaying
@@ -93,4 +94,4 @@ def _tell(desk: Desk, delivery: str, body: Mapping[str, Any], message: Message) 
 
 
 def _typed(body: Mapping[str, Any]) -> str | None:
-    return f"{body['command']} {body.get('text') or ''}".strip() if "command" in body else None
+    return f"{body['command']} {unescaped(body.get('text') or '')}".strip() if "command" in body else None

@@ -332,6 +332,28 @@ def test_what_cannot_be_measured_is_said_with_what_can(text: str, said: str) -> 
     assert isinstance(answer, Answer) and said in answer.text, answer
 
 
+@pytest.mark.parametrize(
+    ("sent", "typed"),
+    [
+        ("Is 5 &gt; 3 &amp;&amp; 2 &lt; 4?", "Is 5 > 3 && 2 < 4?"),
+        ("as &lt;label&gt; for AT&amp;T", "as <label> for AT&T"),
+        (
+            "see <http://acme.com|acme.com> and <https://acme.com/a?b=1&amp;c=2>",
+            "see acme.com and https://acme.com/a?b=1&c=2",
+        ),
+        ("<mailto:ben@example.com|ben@example.com>", "ben@example.com"),
+        (
+            "ask <@U0BEN|ben> or <@U0CLEO> in <#C1|general> or <#C2|>",
+            "ask @ben or @U0CLEO in #general or #C2",
+        ),
+        ("<!here> and <!subteam^S1|@team>", "here and @team"),
+        ("the entity &amp;lt;", "the entity &lt;"),
+    ],
+)
+def test_what_slack_escaped_is_read_as_it_was_typed(sent: str, typed: str) -> None:
+    assert parsing.unescaped(sent) == typed
+
+
 @pytest.mark.parametrize("text", ["m3", "M3", "#m3", "measurement 3", "m-3"])
 def test_a_measurement_is_named_in_many_ways(text: str) -> None:
     assert parse(f"cancel {text}") == CancelMeasurement(3)

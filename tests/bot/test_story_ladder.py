@@ -119,6 +119,18 @@ def test_another_prompt_is_another_question(priced: World) -> None:
     assert "refund" in asked[0]["content"], "the labels are listed"
 
 
+def test_a_prompt_typed_in_a_command_is_the_same_question_as_from_the_form(priced: World) -> None:
+    """Slack escapes a command's text (AT&amp;T) and leaves a form's as it was typed."""
+    world, prompt = priced, "Answer as <label> for AT&T, 3 < 4: see acme.com or ask @ben in #general"
+    _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero prompt={prompt}")
+    assert world.company.requests[-1].body["messages"][0]["content"].startswith(prompt)
+    world.type("/finetune baseline")
+    answers = {"dataset": "tickets", "rungs": "zero", "models": "acme/acme-small", "prompt": prompt}
+    assert world.slack.submit_modal(ANA.id, answers).accepted
+    until(world, "done", 2)
+    assert world.company.count(CHAT) == HELD, "nothing was left to ask"
+
+
 def test_what_was_said_once_stays_with_the_dataset(priced: World) -> None:
     world = priced
     world.type("/finetune baseline tickets rungs=classical bar=99% task=classification")

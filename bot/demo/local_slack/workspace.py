@@ -36,7 +36,7 @@ from bot.demo.workspace import (
     Submission,
     Unsupported,
     WorkspaceError,
-    escape_names,
+    escape_command,
     file_of,
     find_element,
     modal_of,
@@ -98,7 +98,7 @@ class LocalSlack:
 
     def command(self, user: str, channel: str, line: str) -> None:
         name, _, text = line.partition(" ")
-        said = escape_names(text.strip(), self._people, self._channels)
+        said = escape_command(text.strip(), self._people, self._channels)
         self._act("command", name, user=user, channel=channel, command=name, text=said)
 
     def say(self, user: str, channel: str, text: str, *, thread_ts: str | None = None) -> str:

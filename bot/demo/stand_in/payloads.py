@@ -8,7 +8,7 @@ from typing import Any
 
 from bot.demo.cast import BOT
 from bot.demo.stand_in.state import APP, TEAM, Json, State, Stored
-from bot.demo.workspace import Channel, escape_names
+from bot.demo.workspace import Channel, escape_command
 
 _DOMAIN = "stand-in"
 
@@ -24,7 +24,7 @@ def slash_command(state: State, user: str, channel: Channel, line: str) -> dict[
         "user_id": user,
         "user_name": state.person(user).name,
         "command": name,
-        "text": escape_names(text.strip(), state.people, tuple(state.channels.values())),
+        "text": escape_command(text.strip(), state.people, tuple(state.channels.values())),
         "api_app_id": APP,
         "is_enterprise_install": "false",
         "response_url": state.new_response_url(user, channel.id, None),
