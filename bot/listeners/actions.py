@@ -15,6 +15,7 @@ from bot.views import (
     estimate_form,
     estimates,
     general,
+    home,
     measuring,
     plans,
     preferences,
@@ -78,19 +79,22 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
     @app.action(_one_of(SHOWN))
-    def show(ack: Ack, body: Click, respond: Respond) -> None:
-        result = SHOWN[_action(body)](desk, _value(body), _person(body))
+    def show(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
+        person = _person(body)
+        result = SHOWN[_action(body)](desk, _value(body), person)
         ack()
         wake()
         if isinstance(result, Refusal):
-            _whisper(respond, result)
+            _whisper(body, respond, client, result)
+        if _is_on_home(body):
+            client.views_publish(user_id=person, view=home.page(overview.home(desk, person)))
 
     @app.action(_one_of(FORMS))
     def open_form(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
         form = FORMS[_action(body)](desk, body)
         if isinstance(form, Refusal):
             ack()
-            _whisper(respond, form)
+            _whisper(body, respond, client, form)
             return
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
@@ -130,13 +134,23 @@ FORMS: Mapping[str, Callable[[Desk, Click], dict[str, Any] | Refusal]] = {
 }
 
 
-def _whisper(respond: Respond, refusal: Refusal) -> None:
+def _whisper(body: Click, respond: Respond, client: WebClient, refusal: Refusal) -> None:
+    """To who clicked alone. The App Home has no place for it, so there it is a form with nothing to fill in."""
+    if _is_on_home(body):
+        client.views_open(
+            trigger_id=str(body["trigger_id"]), view=general.notice_modal("Not done", refusal.text)
+        )
+        return
     respond(**general.refusal(refusal).body(), response_type="ephemeral", replace_original=False)
 
 
 def _one_of(names: Iterable[str]) -> re.Pattern[str]:
     """Bolt searches for a pattern anywhere in a button's name: "measure" is in "cancel_measurement"."""
     return re.compile(f"^({'|'.join(names)})$")
+
+
+def _is_on_home(body: Click) -> bool:
+    return (body.get("view") or {}).get("type") == "home"
 
 
 def _action(body: Click) -> str:

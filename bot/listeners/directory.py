@@ -51,6 +51,17 @@ class SlackDirectory:
             return None
         return bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
 
+    def takes_posts(self, channel: str) -> bool | None:
+        """Whether the bot is in a channel; None where that can't be known."""
+        try:
+            info: Any = self._slack.conversations_info(channel=channel)["channel"]
+        except SlackApiError as error:
+            # a private channel, or other people's direct messages, without the bot
+            return False if error.response.get("error") == "channel_not_found" else None
+        except (URLError, OSError):
+            return None
+        return True if info.get("is_im") else info.get("is_member")
+
     def is_member(self, person: str, channel: str) -> bool | None:
         """Whether a person is in a channel; None where that can't be known."""
         cursor = ""

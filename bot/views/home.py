@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bot.decisions.budget import Budget
 from bot.results import Refusal
-from bot.views import measurements, models
+from bot.views import measurements, models, plans
 from bot.views.blocks import Block, context, escape, header, listed, section
 from bot.views.measurements import MeasurementLook
 from bot.views.models import Shelved
@@ -15,29 +15,47 @@ from bot.views.plans import budget_left
 from bot.views.runs import Look, line
 from bot.views.words import short
 
+WITH_BUTTONS = 10
+
 
 @dataclass(frozen=True)
 class Overview:
-    """`mine` wait for this person's approval; models `in_use`, by dataset."""
+    """`mine` wait for this person's approval, their cards stand at `links` by run; models `in_use`, by dataset."""
 
     mine: Sequence[Look]
     open: Sequence[Look | MeasurementLook]
     recent: Sequence[Look | MeasurementLook]
     budget: Budget
     in_use: Sequence[Shelved] = ()
+    links: Mapping[int, str] = field(default_factory=dict)
 
 
 def page(overview: Overview | Refusal) -> Block:
     if isinstance(overview, Refusal):
         return {"type": "home", "blocks": [section(overview.text)]}
     blocks = [
-        *_list("Waiting for you", overview.mine, "Nothing waits for your approval."),
+        *_waiting(overview.mine, overview.links),
         *_list("Running", overview.open, "Nothing is running."),
         *_in_use(overview.in_use),
         *_list("Recent results", overview.recent, "No results yet. `/finetune help` shows how to begin."),
         context(f"Budget left: {budget_left(overview.budget)}"),
     ]
     return {"type": "home", "blocks": blocks}
+
+
+def _waiting(mine: Sequence[Look], links: Mapping[int, str]) -> list[Block]:
+    """Each with its card's buttons, and where the card stands; of very many, the rest is listed."""
+    shown, rest = mine[:WITH_BUTTONS], mine[WITH_BUTTONS:]
+    blocks = [header("Waiting for you")]
+    for look in shown:
+        link = links.get(look.run.id)
+        where = f" <{link}|The plan in full>" if link else ""
+        blocks += [section(_line(look) + where), plans.buttons(look.run, look.plan)]
+    if rest or not shown:
+        blocks.append(
+            listed([_line(look) for look in rest]) if rest else section("Nothing waits for your approval.")
+        )
+    return blocks
 
 
 def _in_use(in_use: Sequence[Shelved]) -> list[Block]:

@@ -122,10 +122,14 @@ def _asking(
             fields(_facts(run, plan, budget)),
             *so_far,
             *_warnings(plan),
-            actions(_approve_button(run, plan), _reject_button(run)),
+            buttons(run, plan),
             context(f"{rules} {_exactly(run)}"),
         ),
     )
+
+
+def buttons(run: Run, plan: Plan) -> Block:
+    return actions(_approve_button(run, plan), _reject_button(run))
 
 
 def _warnings(plan: Plan) -> list[Block]:

@@ -83,10 +83,26 @@ def expire_or_wait(desk: Desk, run: Run) -> None:
         _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {refused}")
     elif run.tries == 0:
         desk.store.runs.move(run, run.state, now=now, tries=1)
+    elif _is_enough_by_now(desk, run, plan):
+        _carry_on(desk, run, plan)
     else:
         _remind(desk, run, plan)
         if run.tries > 1 or _has_plots(desk, run, plan):
             desk.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _is_enough_by_now(desk: Desk, run: Run, plan: Plan) -> bool:
+    """The rules may ask for fewer approvers than when the last one approved, and nobody can approve twice."""
+    approvers = [one.person for one in _approvals(desk, run)]
+    return bool(approvers) and has_quorum(approvers, permits.rules(desk, "approve"), plan.maximum_micros)
+
+
+def _carry_on(desk: Desk, run: Run, plan: Plan) -> None:
+    """As with the last approver's click. Where the money or the data's rules say no, it waits until it expires."""
+    with desk.store.transaction():
+        refused = leaving.still(desk, plan)
+        if not refused and not money.refusal(desk, run.channel, run.requester, plan.maximum_micros):
+            _hand_over(desk, run, plan)
 
 
 def _remind(desk: Desk, run: Run, plan: Plan) -> None:
@@ -127,7 +143,7 @@ def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
 
 
 def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> Run | Refusal:
-    now, month = desk.clock(), telling.month(desk.clock())
+    now = desk.clock()
     decided = [one.person for one in _approvals(desk, run)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if not is_last and len({*decided, person}) >= plans.needed(desk, plan) and rules.unknown("approve"):
@@ -147,12 +163,17 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> 
     if not is_last:
         telling.decided(desk, run, so_far(desk, run, plan))
         return run
+    return _hand_over(desk, run, plan) or Refusal(_too_late(desk, desk.store.runs.get(run.id)))
+
+
+def _hand_over(desk: Desk, run: Run, plan: Plan) -> Run | None:
+    """Approved, and its money reserved. None where it has moved on."""
+    now = desk.clock()
     moved = desk.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
-    if moved is None:
-        return Refusal(_too_late(desk, desk.store.runs.get(run.id)))
-    desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=month, now=now)
-    show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
-    telling.progress(desk, moved)
+    if moved:
+        desk.store.runs.book(moved, "reserve", plan.maximum_micros, month=telling.month(now), now=now)
+        show_decision(desk, moved, views.approved_by(_approvals(desk, run)))
+        telling.progress(desk, moved)
     return moved
 
 

@@ -9,7 +9,7 @@ from bot.measured import CurvePlan, LadderPlan, LadderProgress
 from bot.results import Refusal
 from bot.tuned_curves import TunedCurveProgress, plan_of
 from bot.views.datasets import Best, Listed
-from bot.views.home import Overview
+from bot.views.home import WITH_BUTTONS, Overview
 from bot.views.measurements import CurveLook, LadderLook, MeasurementLook, TunedCurveLook
 from bot.views.runs import Look
 from bot.views.status import Status
@@ -47,15 +47,24 @@ def home(desk: Desk, person: str) -> Overview | Refusal:
     looks = runs.open_runs(desk, known)
     waiting = [one for one in looks if one.run.state == "awaiting_approval"]
     may_approve = bool(permits.rules(desk, "approve").entitled("approve", [person]))
+    mine = [one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)]
     return Overview(
-        mine=[
-            one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)
-        ],
+        mine=mine,
         open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(desk, known)],
         recent=_latest(desk, known),
         budget=money.team(desk),
         in_use=in_use.all_in_use(desk, known),
+        links=_links(desk, mine[:WITH_BUTTONS]),
     )
+
+
+def _links(desk: Desk, looks: Sequence[Look]) -> dict[int, str]:
+    """Where the plans' cards stand, as far as Slack tells."""
+    cards = {one.run.id: desk.store.outbox.card(f"plan {one.run.id}") for one in looks}
+    links = {
+        number: desk.directory.permalink(card.channel, card.ts) for number, card in cards.items() if card
+    }
+    return {number: link for number, link in links.items() if link}
 
 
 def listing(desk: Desk, person: str, channel: str) -> Sequence[Listed]:

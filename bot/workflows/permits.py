@@ -49,6 +49,18 @@ def asking(desk: Desk, person: str, action: Action, channel: str | None = None) 
         return Asking(who.result(), Rules(policy, members), where.result() if where else None)
 
 
+def unreachable(desk: Desk, channel: str, *, by_others: bool = False) -> Refusal | None:
+    """Why cards can't be shown in a channel. `by_others`: people besides the one who asks must see them."""
+    if by_others and channel.startswith("D"):
+        return Refusal(
+            "Type this in a channel where approvers are, with me in it (`/invite @Finetune`): here nobody else would "
+            "see the plan."
+        )
+    if desk.settings.slack.fallback_channel or desk.directory.takes_posts(channel) is not False:
+        return None
+    return Refusal("I'm not in this channel, so I can't post here: `/invite @Finetune`, then type it again.")
+
+
 def rules(desk: Desk, action: Action) -> Rules:
     """With the members of its groups as they are now."""
     groups = _wanted(desk.settings.policy, action)

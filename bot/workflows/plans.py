@@ -33,7 +33,7 @@ LEAST_MAXIMUM_USD = Decimal("0.10")
 def start(desk: Desk, command: Start, person: str, channel: str) -> Run | Refusal:
     """Freeze a plan and ask the channel to approve it."""
     asked = permits.asking(desk, person, "start", channel)
-    refused = permits.refused(asked, "start")
+    refused = permits.refused(asked, "start") or permits.unreachable(desk, channel, by_others=True)
     if refused:
         return refused
     checked = datasets.ready(desk, command.dataset, person, channel, is_posted=True)

@@ -21,7 +21,7 @@ from trainers.pricing import PriceList
 
 def ask(desk: Desk, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
     """Record what is to be measured and say so in the channel; the rest is the ticks' work."""
-    refused = permits.may(desk, person, "measure", channel)
+    refused = permits.may(desk, person, "measure", channel) or permits.unreachable(desk, channel)
     if refused:
         return refused
     checked = datasets.ready(desk, command.dataset, person, channel, is_posted=True)

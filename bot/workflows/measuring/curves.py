@@ -25,7 +25,7 @@ FEWEST_ROWS = 12
 
 
 def ask(desk: Desk, command: Curve, person: str, channel: str) -> Measurement | Refusal:
-    refused = permits.may(desk, person, "measure", channel)
+    refused = permits.may(desk, person, "measure", channel) or permits.unreachable(desk, channel)
     if refused:
         return refused
     checked = datasets.ready(desk, command.dataset, person, channel, is_posted=True)
