@@ -143,7 +143,7 @@ class World:
     def send(self) -> None:
         """The outbox, until nothing more may go within the next seconds."""
         while self.service.notices.send_due():
-            self.clock += 1.1
+            self.clock += 1.6  # when the next edit may go, too
 
     def until(self, look: Callable[[], Found | None], what: str, *, seconds: float = PATIENCE_S) -> Found:
         """Tick until there is something."""
