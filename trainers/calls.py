@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-
-import openai
+from typing import TYPE_CHECKING
 
 from trainers import faults
 from trainers.types import Provider
+
+if TYPE_CHECKING:  # as in client.py
+    import openai
 
 _PAUSES_S = (0.2, 0.8)
 
@@ -20,12 +22,17 @@ class Calls:
     """
 
     provider: Provider
-    _client: openai.OpenAI
+
+    @property
+    def _client(self) -> openai.OpenAI:
+        raise NotImplementedError
 
     def _doing(self, what: str) -> str:
         return f"{what} on {self.provider.name}"
 
     def _get(self, doing: str, ask: Callable[[], bytes]) -> bytes:
+        import openai
+
         for pause in _PAUSES_S:
             try:
                 return ask()
@@ -36,6 +43,8 @@ class Calls:
         return self._once(doing, ask)
 
     def _once(self, doing: str, ask: Callable[[], bytes]) -> bytes:
+        import openai
+
         try:
             return ask()
         except openai.OpenAIError as error:

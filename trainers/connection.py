@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import openai
+from typing import TYPE_CHECKING
 
 from trainers.addresses import is_loopback
 from trainers.errors import TrainerError
 from trainers.types import Provider
+
+if TYPE_CHECKING:  # as in client.py
+    import openai
 
 
 def checked_key(provider: Provider, key: str) -> str:
@@ -24,4 +27,6 @@ def checked_key(provider: Provider, key: str) -> str:
 
 def http_for(base_url: str) -> openai.DefaultHttpxClient:
     """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
+    import openai
+
     return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))

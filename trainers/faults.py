@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-
-import openai
+from typing import TYPE_CHECKING
 
 from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.types import Provider
+
+if TYPE_CHECKING:  # as in client.py
+    import openai
 
 _UNCLEAR = frozenset({408, 409, 429})
 
 
 def as_fault(error: openai.OpenAIError, doing: str, provider: Provider) -> TrainerError:
+    import openai
+
     if isinstance(error, openai.APIStatusError):
         return _from_status(error, doing, provider)
     if isinstance(error, openai.APITimeoutError):
@@ -27,6 +31,8 @@ def as_fault(error: openai.OpenAIError, doing: str, provider: Provider) -> Train
 
 def is_hiccup(error: openai.OpenAIError) -> bool:
     """It failed at once and names no time to wait: asking again in a moment may do."""
+    import openai
+
     if isinstance(error, openai.APIStatusError):
         return error.status_code >= 500 and _retry_after(error) is None
     return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
