@@ -14,6 +14,7 @@ from storage.schemas import (
     POLICY,
     PROMOTIONS,
     QUESTIONS,
+    SCANS,
     UPLOADS,
 )
 
@@ -105,6 +106,12 @@ def m011_outbox_that_empties(db: SqliteUtils) -> None:
 @migrations()
 def m012_questions(db: SqliteUtils) -> None:
     for statement in _statements(QUESTIONS):
+        db.execute(statement)
+
+
+@migrations()
+def m013_scans(db: SqliteUtils) -> None:
+    for statement in _statements(SCANS):
         db.execute(statement)
 
 

@@ -356,6 +356,17 @@ UPDATE outbox SET state = 'dead', error = 'it may have held the rows of another 
     WHERE state = 'due' AND kind = 'file' AND body LIKE '%/files/cleaned-%';
 """
 
+# What was found in files as they are written. `found` NULL: to be looked through before they leave.
+SCANS = """
+CREATE TABLE scans (
+    sha256 TEXT NOT NULL,
+    scanner TEXT NOT NULL,
+    found TEXT,
+    at REAL NOT NULL,
+    PRIMARY KEY (sha256, scanner)
+);
+"""
+
 # Every file that a run or a curve before this release may have left at its trainer is looked for once.
 UPLOADS = """
 CREATE TABLE uploads (

@@ -26,6 +26,7 @@ from storage.records import Model
 from storage.replacements import Replacements
 from storage.replies import Replies
 from storage.runs import Runs
+from storage.scans import Scans
 from storage.uploads import Uploads
 from storage.waivers import Waivers
 
@@ -53,6 +54,7 @@ class Store:
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
         self.uploads = Uploads(self.database)
+        self.scans = Scans(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -6,7 +6,10 @@ from collections.abc import Collection
 
 from bot.decisions.approval import Denied
 
-PERSONAL_DATA = "personal_data"  # the finding's code, as in trainers/dataset/rules/sensitive.py
+PERSONAL_DATA, SECRET = (
+    "personal_data",
+    "secret",
+)  # codes of findings, as in trainers/dataset/rules/sensitive.py
 LEAST_WORDS = 3
 
 

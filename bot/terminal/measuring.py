@@ -27,7 +27,8 @@ from bot.workflows.estimating import Estimated, Question, make_estimate
 from bot.workflows.measuring import counting
 from bot.workflows.measuring.contestants import Contestant, arms_of, contestants, judge_of
 from storage.records import KeptReply
-from trainers.dataset import Columns, Report
+from trainers.dataset import Columns
+from trainers.dataset.rules.written import scan
 from trainers.measuring.values import DEFAULT_BAR, NO_ANSWER, Arm, Curve, Ladder, Reply, RungName
 from trainers.money import to_micros, usd_micros
 from trainers.pricing import PriceList
@@ -141,7 +142,7 @@ def _plan(reached: Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
     if isinstance(judge, Refusal):
         return judge
     everybody = models if judge is None or judge in models else (*models, judge)
-    refusal = _must_stay(reached, wanted, report, everybody)
+    refusal = _must_stay(reached, wanted, rows, everybody)
     if refusal:
         return refusal
     return LadderPlan(
@@ -162,9 +163,13 @@ def _plan(reached: Reach, wanted: Wanted, rows: Rows) -> LadderPlan | Refusal:
     )
 
 
-def _must_stay(reached: Reach, wanted: Wanted, report: Report, asked: Sequence[Contestant]) -> Refusal | None:
+def _must_stay(reached: Reach, wanted: Wanted, rows: Rows, asked: Sequence[Contestant]) -> Refusal | None:
     """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
-    codes = {finding.code for finding in report.findings}
+    report = rows.report
+    parts = [rows.files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
+    codes = {finding.code for finding in report.findings}.union(
+        *(scan(part, presidio=False).codes for part in parts)
+    )
     vendors = [one.row.title for one in asked if needs_waiver(codes, stays_here=one.row.stays_here)]
     if not vendors:
         return None

@@ -128,6 +128,11 @@ def diff_text(diff: Diff) -> str:
         f"{diff.held_out_relabelled:,} of its rows have a new label, "
         f"{diff.held_out_missing:,} are no longer in the file and stay in it",
     ]
+    if diff.held_out_dropped:
+        lines.append(
+            f"Dropped from the test, for personal data or a secret: {diff.held_out_dropped:,} rows that are no longer "
+            "in the file, so results of both versions can't be compared"
+        )
     return lines[0] if diff.is_empty else "\n".join(lines)
 
 

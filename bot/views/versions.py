@@ -53,10 +53,17 @@ def _label(label: str, before: int, now: int) -> str:
 
 
 def _why_it_compares(diff: Diff) -> str:
-    said = [
-        "What was held out stays held out, so results of both versions can be compared; new questions join it by "
-        "the same rule."
-    ]
+    if diff.held_out_dropped:
+        said = [
+            f"{counted(diff.held_out_dropped, 'held-out row')} with personal data or a secret, which the new file no "
+            "longer has, dropped out of the test; new questions take their place. So results of both versions can't "
+            "be compared: measure again."
+        ]
+    else:
+        said = [
+            "What was held out stays held out, so results of both versions can be compared; new questions join it by "
+            "the same rule."
+        ]
     if diff.held_out_missing:
         gone = counted(diff.held_out_missing, "held-out row")
         said.append(

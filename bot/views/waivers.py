@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from bot.decisions.waiving import PERSONAL_DATA
@@ -20,8 +21,10 @@ from bot.views.blocks import (
     section,
 )
 from bot.views.findings import groups, sentence
+from bot.views.words import counted
 from storage.records import Dataset, Waiver
 from trainers.dataset import Finding
+from trainers.dataset.rules.written import Scan
 
 WAIVE, WAIVER_FORM = "record_waiver", "waiver_form"
 MOST_REASON = 500
@@ -36,11 +39,26 @@ def refusal(dataset: Dataset, vendor: str) -> str:
     )
 
 
+def not_looked_through(dataset: Dataset) -> str:
+    return (
+        f"All rows of {code(dataset.name)} are looked through for secrets and personal data before they first leave "
+        "this machine. That is being done now: try again in a minute."
+    )
+
+
+def has_secret(dataset: Dataset, vendor: str, scans: Sequence[Scan]) -> str:
+    kinds = " and ".join(dict.fromkeys(kind for scan in scans for kind, _ in scan.secret))
+    return (
+        f"{code(dataset.name)} doesn't leave for {escape(vendor)}: it holds {kinds}. Withdraw that secret where it was "
+        "issued, take it out of the file and upload the file again under the same name."
+    )
+
+
 def card_name(dataset: Dataset) -> str:
     return f"waiver {dataset.id}"
 
 
-def asked(dataset: Dataset, vendor: str, findings: Sequence[Finding]) -> Message:
+def asked(dataset: Dataset, vendor: str, findings: Sequence[Finding], scans: Sequence[Scan] = ()) -> Message:
     headline = f"{dataset.title} holds personal data"
     why = (
         f"Somebody wants to send it to {escape(vendor)}. Take the data out and upload the file again, choose a "
@@ -50,7 +68,7 @@ def asked(dataset: Dataset, vendor: str, findings: Sequence[Finding]) -> Message
         f"{escape(headline)}. {why}",
         (
             header(headline),
-            listed(_found(findings)),
+            listed(_found(findings) or _found_as_written(scans)),
             section(why),
             actions(button("Record a waiver…", WAIVE, str(dataset.id))),
             context(
@@ -94,3 +112,14 @@ def _found(findings: Sequence[Finding]) -> list[str]:
     parts = [part for group in groups(personal) for part in group.parts]
     said = [sentence(part) for part in parts]
     return [f"• {escape(one[:1].upper() + one[1:])}" for one in said]
+
+
+def _found_as_written(scans: Sequence[Scan]) -> list[str]:
+    """Of rows that are not in the newest file: what is held out since an earlier version."""
+    rows = Counter[str]()
+    for scan in scans:
+        rows.update(dict(scan.personal))
+    return [
+        f"• {counted(many, 'row')} of what would leave {'holds' if many == 1 else 'hold'} {escape(kind)}"
+        for kind, many in rows.items()
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from bot.drawings import labels, lengths
 from trainers.dataset import Columns, Limits, Report, check_file
 from trainers.dataset.holdout.versions import Previous
+from trainers.dataset.rules.written import Scan, scan
 from trainers.tokens import Encoding
 
 LISTED = Limits(listed=500)
@@ -18,6 +19,7 @@ LISTED = Limits(listed=500)
 class Inspected:
     report: Report
     plots: tuple[Path, ...]
+    scans: tuple[Scan, ...] = ()
 
 
 def inspect(
@@ -34,9 +36,9 @@ def inspect(
     presidio: bool,
     local_models: Mapping[str, Path],
 ) -> Inspected:
-    """`check_file` into `files`, with its second stage; of a file that can be used, DRAWINGS/lengths.png and
-    labels.png. `longest`: tokens of the longest row that the model takes; longer ones are found. `lengths_by`: that
-    model's own tokenizer, where it lies here."""
+    """`check_file` into `files`, with its second stage; of a file that can be used, both parts are looked through as
+    they are written, and DRAWINGS/lengths.png and labels.png drawn. `longest`: tokens of the longest row that the model
+    takes; longer ones are found. `lengths_by`: that model's own tokenizer, where it lies here."""
     limits = LISTED if longest is None else replace(LISTED, max_row_tokens=longest)
     report = check_file(
         path,
@@ -51,7 +53,11 @@ def inspect(
         lengths_by=lengths_by,
         presidio=presidio,
     )
-    return Inspected(report, () if report.blocked else _drawn(report, longest, drawings))
+    if report.blocked:
+        return Inspected(report, ())
+    written = [files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
+    scans = tuple(scan(part, presidio=presidio) for part in written)
+    return Inspected(report, _drawn(report, longest, drawings), scans)
 
 
 def _drawn(report: Report, longest: int | None, folder: Path) -> tuple[Path, ...]:

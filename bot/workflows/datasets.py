@@ -19,7 +19,7 @@ from bot.views import waivers as waiver_views
 from bot.views.blocks import Message, code, escape
 from bot.work.checking import Inspected, inspect
 from bot.workers import Stopped
-from bot.workflows import permits, sharing
+from bot.workflows import permits, scanning, sharing
 from bot.workflows.desk import Desk, FetchedFile, FetchLater
 from bot.workflows.row_limits import usual_limit
 from storage.datasets import NewDataset
@@ -159,18 +159,29 @@ def ready(desk: Desk, name: str, person: str, here: str, *, is_posted: bool = Fa
 def needs_waiver(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:
     """Why this data may not leave for this trainer yet. The card that asks an approver for their word is posted
     with it, in the dataset's channel, once an hour at most."""
-    codes = {finding.code for finding in report.findings}
-    if not waiving.needs_waiver(codes, stays_here=row.stays_here):
+    if row.stays_here:
         return None
-    if desk.store.waivers.of(dataset.id):
+    scans = scanning.of(desk, report)
+    if scans is None:
+        return Refusal(waiver_views.not_looked_through(dataset))
+    codes = codes_of(desk, report)
+    if waiving.SECRET in codes:
+        return Refusal(waiver_views.has_secret(dataset, row.title, scans))
+    if not waiving.needs_waiver(codes, stays_here=False) or desk.store.waivers.of(dataset.id):
         return None
     card, now = waiver_views.card_name(dataset), desk.clock()
-    body = waiver_views.asked(dataset, row.title, report.findings).body()
+    body = waiver_views.asked(dataset, row.title, report.findings, scans).body()
     once = f"{card} {int(now // ASK_AGAIN_S)}"
     who = dataset.uploaded_by
     draft = Draft(kind="post", channel=dataset.channel, body=body, card=card, dedupe=once, concerns=who)
     desk.store.outbox.put(draft, now=now)
     return Refusal(waiver_views.refusal(dataset, row.title))
+
+
+def codes_of(desk: Desk, report: Report) -> frozenset[str]:
+    """Of what was found in the file, and in the two parts as they are written, as far as they were looked through."""
+    found = frozenset(finding.code for finding in report.findings)
+    return found.union(*(one.codes for one in scanning.of(desk, report) or ()))
 
 
 def report_of(dataset: Dataset) -> Report | None:
@@ -260,6 +271,7 @@ def _finish(desk: Desk, dataset: Dataset, inspected: Inspected) -> None:
         )
         if moved is None:
             return
+        scanning.keep(desk, inspected.scans)
         desk.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
         _show(desk, moved, views.checked(moved, report))
         if report.diff and not report.blocked:

@@ -20,7 +20,7 @@ from bot.views.blocks import code, escape
 from bot.work import climbing
 from bot.work.climbing import max_tokens
 from bot.work.judging import ArmAnswers, Judged, judge
-from bot.workflows import calibrating, in_use, outcomes, sharing, telling, training
+from bot.workflows import calibrating, in_use, leaving, outcomes, sharing, telling, training
 from bot.workflows.desk import Desk
 from storage.records import AnswerRow, Arm, KeptReply, Run
 from storage.replies import Heard
@@ -105,13 +105,27 @@ def _evaluate(desk: Desk, run: Run, plan: Plan) -> None:
             _end(desk, run, plan, "failed", too_dear)
     elif missing > 0:
         if len(idle) > known.wanted - missing:  # some neither have an answer nor are on their way to one
+            if not _may_leave(desk, run, plan):
+                return
             desk.askers.ask(_owner(run), run.provider, _write_down(desk, run, plan, ()))
         desk.askers.wake()
         _count(desk, known, missing)
     elif unanswered := _write_down(desk, run, plan, ()):
-        desk.askers.ask(_owner(run), run.provider, unanswered)
+        if _may_leave(desk, run, plan):
+            desk.askers.ask(_owner(run), run.provider, unanswered)
     else:
         _judge(desk, run, plan)
+
+
+def _may_leave(desk: Desk, run: Run, plan: Plan) -> bool:
+    """A run from before an update waits until its held-out rows were looked through as they are written."""
+    waits = leaving.not_looked_through(desk, run.dataset_id, [run.provider])
+    unwaived = None if waits else leaving.unwaived(desk, run.dataset_id, [run.provider])
+    if waits:
+        training.wait(desk, run, 5.0, note=waits)
+    elif unwaived:
+        _end(desk, run, plan, "failed", unwaived)
+    return not (waits or unwaived)
 
 
 def _heard(desk: Desk, run: Run, keys: Mapping[Arm, Sequence[str]]) -> Mapping[Arm, Heard]:

@@ -11,8 +11,9 @@ from bot.decisions.planning import Plan
 from bot.decisions.policy import Data
 from bot.decisions.waiving import PERSONAL_DATA, is_no_reason
 from bot.results import Refusal
+from bot.views import waivers as views
 from bot.views.blocks import sentence
-from bot.workflows import datasets
+from bot.workflows import datasets, scanning
 from bot.workflows.desk import Desk
 from storage.records import Dataset
 from trainers.dataset import Report
@@ -54,10 +55,32 @@ def still(desk: Desk, plan: Plan) -> str | None:
     return forbidden(desk, plan.dataset_id, [plan.provider], plan.overridden)
 
 
+def not_looked_through(desk: Desk, dataset_id: int, providers: Collection[str]) -> str | None:
+    """Why it has to wait for a look at the bytes that would leave; None once there was one."""
+    dataset = desk.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    leaves = any(row.name in providers and not row.stays_here for row in desk.settings.providers)
+    if report is None or not leaves or scanning.of(desk, report):
+        return None
+    return views.not_looked_through(dataset)
+
+
+def unwaived(desk: Desk, dataset_id: int, providers: Collection[str]) -> str | None:
+    """Why the bytes may not go by what was found in them; None where they may."""
+    dataset = desk.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    rows = [row for row in desk.settings.providers if row.name in providers]
+    refusals = [report and datasets.needs_waiver(desk, dataset, report, row) for row in rows]
+    return next((refusal.text for refusal in refusals if refusal), None)
+
+
 def forbidden(
     desk: Desk, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> str | None:
     """As `still`, of a dataset and the providers that it goes to."""
+    found = unwaived(desk, dataset_id, providers)
+    if found:
+        return found
     dataset = desk.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     for row in desk.settings.providers:
@@ -85,7 +108,7 @@ def record(desk: Desk, leave: Leave, person: str, subject: str) -> None:
 
 
 def _ruling(desk: Desk, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None) -> Ruling:
-    is_personal = PERSONAL_DATA in {finding.code for finding in report.findings}
+    is_personal = PERSONAL_DATA in datasets.codes_of(desk, report)
     data = Data(dataset.name, dataset.source_channels, is_personal)
     here = row.stays_here
     return rules.ruling(desk.settings.policy, data, row.name, stays_here=here, reason=reason)

@@ -42,6 +42,9 @@ class Lapsed:
 def look(desk: Desk, run: Run) -> Unsure | Lapsed | Forbidden | None:
     """None: the approvals carry it, as things are now."""
     plan = plan_from_json(run.plan)
+    waits = leaving.not_looked_through(desk, plan.dataset_id, [plan.provider])
+    if waits:
+        return Unsure(waits)
     forbidden = leaving.still(desk, plan)
     if forbidden:
         return Forbidden(f"{forbidden} Its approval is void, and nothing was started.")

@@ -27,6 +27,7 @@ from bot.workflows import (
     linking,
     models,
     nightly,
+    scanning,
     strays,
     training,
     uploads,
@@ -53,6 +54,8 @@ def reconcile(desk: Desk) -> None:
     for document in desk.store.documents.due(now):
         after_trouble = partial(knowledge.after_trouble, desk, document)
         _guarded(partial(knowledge.step, desk, document), f"document {document.id}", after_trouble)
+    for sha256, scanner in desk.store.scans.wanted():
+        _guarded(partial(scanning.step, desk, sha256, scanner), f"the scan of {sha256}")
     for measurement in desk.store.measurements.due(now):
         if _provider_of(measurement) is None:
             _measure(desk, measurement)

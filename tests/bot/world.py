@@ -21,12 +21,14 @@ from bot.demo.workspace import Channel, Person, PostedMessage, Submission, Works
 from bot.provider_threads import ProviderThreads
 from bot.settings import Settings, load_settings
 from bot.workers import Workers
+from bot.workflows import scanning
 from bot.workflows.reconcile import reconcile
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
 from tests.bot.props import answer, checked_tickets
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
+from trainers.dataset.rules.written import scan
 
 CLEO = Person("U0CLEO", "cleo", "Cleo Marin", "cleo@example.com")
 DORA = Person("U0DORA", "dora", "Dora Lind", "dora@example.com")
@@ -315,6 +317,8 @@ class World:
         changes = {"sha256": report.source_sha256, "report": report.to_json()}
         ready: Dataset | None = store.datasets.move(received, "ready", now=self.clock, **changes)
         assert ready is not None
+        parts = [files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
+        scanning.keep(self.service.desk, [scan(part, presidio=False) for part in parts])
         return ready
 
     def _settings(self) -> Settings:

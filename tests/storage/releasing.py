@@ -96,6 +96,10 @@ INSERT INTO questions (id, dataset, person, channel, month, reserved_micros, at)
     VALUES (1, 'tickets', 'U1', 'C1', '2026-11', 700, 900.0);
 UPDATE asks SET sent_at = 901.0 WHERE id = 1;
 """,
+    "m013_scans": """
+INSERT INTO scans (sha256, scanner, found, at) VALUES ('ab12', '1', '{"sha256": "ab12"}', 1000.0);
+INSERT INTO scans (sha256, scanner, found, at) VALUES ('cd34', '1', NULL, 1001.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -156,7 +156,7 @@ def check_file(
         clock.stage("near copies and doubted labels")
         found = Findings(limits.listed)
         with _collector_paused():
-            parts = _parts(taken, seed, frozen, previous, looked.groups, found)
+            parts = _parts(taken, seed, frozen, previous, looked.groups, found, presidio=presidio)
         every = (*taken.findings(lengths, lengths_by or encoding), found, *looked.found)
         findings = in_order([finding for each in every for finding in each.sorted()])
         checked = _Checked(taken, lengths, parts, findings)
@@ -335,10 +335,12 @@ def _parts(
     previous: Previous | None,
     groups: Sequence[int] | None,
     found: Findings,
+    *,
+    presidio: bool,
 ) -> Parts:
     facts = taken.rows.facts
     if holdout is not None:
         return against(holdout, facts, found)
     if previous is not None:
-        return continued(previous, taken.rows, facts.keys, taken.task, seed, groups)
+        return continued(previous, taken.rows, facts.keys, taken.task, seed, groups, presidio=presidio)
     return drawn(facts, taken.labels, seed, groups, found)

@@ -11,6 +11,9 @@ from bot.workflows.rechecking import Forbidden, Unsure
 def look(step: CurveStep) -> Unsure | Forbidden | None:
     """None: it counts, of who agreed to the cost, or where it was free of who asked for it."""
     desk, measurement = step.desk, step.measurement
+    waits = leaving.not_looked_through(desk, measurement.dataset_id, [step.plan.provider])
+    if waits:
+        return Unsure(waits)
     aside = leaving.recorded(desk, f"measurement {measurement.id}")
     forbidden = leaving.forbidden(desk, measurement.dataset_id, [step.plan.provider], aside)
     if forbidden:

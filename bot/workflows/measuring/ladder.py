@@ -22,7 +22,7 @@ from bot.views.blocks import escape
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.work.verdicts import Concluded
-from bot.workflows import holding, money, telling
+from bot.workflows import holding, leaving, money, telling
 from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
@@ -181,6 +181,25 @@ def _measure(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: L
     else:
         climb.keep(desk, measurement, now_known, progress)
         _answer_classical(desk, measurement, plan, keys, found)
+        _ask_if_it_may_leave(desk, measurement, plan, missing, now_known)
+
+
+def _ask_if_it_may_leave(
+    desk: Desk,
+    measurement: Measurement,
+    plan: LadderPlan,
+    missing: Mapping[Arm, frozenset[str]],
+    progress: LadderProgress,
+) -> None:
+    """What was begun before its rows were looked through as they are written waits for that."""
+    providers = measurements.providers(measurement)
+    if leaving.not_looked_through(desk, measurement.dataset_id, providers):
+        return
+    unwaived = leaving.unwaived(desk, measurement.dataset_id, providers)
+    if unwaived:
+        measurements.end(desk, measurement, "failed", unwaived, actual_micros=progress.spent_micros)
+        desk.askers.drop(climb.owner(measurement))
+    else:
         _ask_models(desk, measurement, plan, missing)
 
 

@@ -275,11 +275,11 @@ def may_agree(desk: Desk, number: int, person: str) -> Refusal | None:
     if refused or measurement is None:
         return refused
     aside = leaving.recorded(desk, f"measurement {number}")
-    said = leaving.forbidden(desk, measurement.dataset_id, _providers(measurement), aside)
+    said = leaving.forbidden(desk, measurement.dataset_id, providers(measurement), aside)
     return Refusal(said) if said else None
 
 
-def _providers(measurement: Measurement) -> set[str]:
+def providers(measurement: Measurement) -> set[str]:
     """Where its data goes."""
     if measurement.kind == "ladder":
         return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}

@@ -10,6 +10,7 @@ from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.holdout.splitting import choose
 from trainers.dataset.holdout.versions import Before, Diff, Previous, diff, held_rows, rows_of, written
 from trainers.dataset.rules.checks import MINIMUM
+from trainers.dataset.rules.written import sensitive_rows
 from trainers.dataset.scan.facts import Facts
 from trainers.dataset.scan.stored import ChatFile, StoredRows
 from trainers.dataset.values import Example, Task, question_keys
@@ -66,9 +67,11 @@ def continued(
     task: Task,
     seed: int,
     groups: Sequence[int] | None = None,
+    *,
+    presidio: bool = False,
 ) -> Parts:
     """The holdout of the version before stays held out; a share of the new questions joins it. `keys` are the rows'
-    question_keys.
+    question_keys. A held-out row that the file no longer has is dropped where it holds a secret or personal data.
 
     ValueError where a file of it is not what was written.
     """
@@ -76,10 +79,14 @@ def continued(
     train, holdout = rows_of(written(previous.train, doing), task), written(previous.holdout, doing)
     before = Before(train, rows_of(holdout, task))
     now = rows_of(rows, task, keys)
-    held = held_rows(now, before, seed, groups)
     asked = set(keys)
-    kept = tuple(e for e, row in zip(holdout, before.holdout, strict=True) if row.key not in asked)
-    return Parts(held, kept, diff(now, before, held, task))
+    missing = [place for place, row in enumerate(before.holdout) if row.key not in asked]
+    sensitive = sensitive_rows([holdout[place] for place in missing], presidio=presidio)
+    dropped = {missing[place] for place in sensitive}
+    rest = Before(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))
+    held = held_rows(now, rest, seed, groups, instead_of=len(dropped))
+    kept = tuple(holdout[place] for place in missing if place not in dropped)
+    return Parts(held, kept, diff(now, before, held, task, len(dropped)))
 
 
 def store_without(folder: Path, sha256: str, keys: Collection[bytes]) -> str:

@@ -1,7 +1,8 @@
 """A later version of a dataset: the holdout of the version before stays the holdout, so results compare.
 
 Only questions that are new are drawn, by the rule of splitting.py. A held-out question that the new file no
-longer has stays held out; one with another answer is held out with its new answer. Nothing is written here.
+longer has stays held out, unless it holds a secret or personal data: it was taken out for that. One with another
+answer is held out with its new answer. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class Diff:
     """Rows, from the version before to this one. `relabelled` have the same question and another answer.
 
     `held_out_missing`: held-out rows whose question the new file no longer has; they stay held out and are
-    in `removed` too. `held_out_added` are the new questions' rows that joined the holdout. `by_label`: label,
-    rows before, rows in the new file; empty for free text.
+    in `removed` too. So are those `held_out_dropped`, which held a secret or personal data and don't stay.
+    `held_out_added` are the new questions' rows that joined the holdout. `by_label`: label, rows before, rows in the
+    new file; empty for free text.
     """
 
     added: int
@@ -44,6 +46,7 @@ class Diff:
     held_out_relabelled: int
     held_out_missing: int
     by_label: tuple[tuple[str, int, int], ...]
+    held_out_dropped: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -95,9 +98,15 @@ def rows_of(examples: Sequence[Example], task: Task, keys: Sequence[bytes] | Non
 
 
 def held_rows(
-    rows: Sequence[Row], before: Before, seed: int, groups: Sequence[int] | None = None
+    rows: Sequence[Row],
+    before: Before,
+    seed: int,
+    groups: Sequence[int] | None = None,
+    *,
+    instead_of: int = 0,
 ) -> frozenset[int]:
-    """Which of the rows to hold out, by their place: those of held-out questions, and the share of the new ones.
+    """Which of the rows to hold out, by their place: those of held-out questions, and the share of the new ones, or
+    as many of them as were dropped, which they are drawn `instead_of`.
 
     In all at most MOST rows, or as many as were held out before, and one of each label that is new. A new
     question that nearly asks an old one goes where that one is; near both sides it is for training.
@@ -117,7 +126,7 @@ def held_rows(
         seed,
         groups=[groups[i] for i in fresh] if groups else None,
         share=SHARE,
-        at_least=0,
+        at_least=instead_of,
         at_most=max(room, 0),
         served={row.label for row in before.holdout},
     )
@@ -146,8 +155,8 @@ def _missing_rows(rows: Iterable[Row], before: Before) -> int:
     return sum(row.key in missing for row in before.holdout)
 
 
-def diff(rows: Sequence[Row], before: Before, held: frozenset[int], task: Task) -> Diff:
-    """`held` as `held_rows` said."""
+def diff(rows: Sequence[Row], before: Before, held: frozenset[int], task: Task, dropped: int = 0) -> Diff:
+    """`held` as `held_rows` said. `dropped` rows that were held out are no longer."""
     old, new = _answers((*before.train, *before.holdout)), _answers(rows)
     asked_before = before.held | before.trained
     changes = {key: _change(old[key], new[key]) for key in old.keys() | new.keys()}
@@ -157,8 +166,9 @@ def diff(rows: Sequence[Row], before: Before, held: frozenset[int], task: Task) 
         relabelled=sum(change.relabelled for change in changes.values()),
         held_out_added=sum(rows[i].key not in asked_before for i in held),
         held_out_relabelled=sum(changes[key].relabelled for key in before.held),
-        held_out_missing=_missing_rows(rows, before),
+        held_out_missing=_missing_rows(rows, before) - dropped,
         by_label=_by_label((*before.train, *before.holdout), rows) if task == "labels" else (),
+        held_out_dropped=dropped,
     )
 
 

@@ -1,0 +1,169 @@
+"""All bytes that leave are looked through as they are written; what the vendor got is read from its own record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bot.demo.cast import BEN
+from bot.views.measuring import MEASURE
+from storage.records import Dataset
+from tests.bot.props import answer, checked_tickets, tickets_csv
+from tests.bot.world import START, TARGET, Rules, World
+from trainers.dataset import Example, store_chat
+from trainers.types import Message
+
+MASK = "<address>"
+KEY = "AKIA" + "IOSFODNN7EXAMPLX"
+
+
+EMPTY = '{"sha256": "", "personal": [], "secret": []}'
+PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
+
+
+@pytest.fixture
+def far(make_world: Callable[[Rules], World]) -> World:
+    return make_world(Rules(company_is_far=True, more=PRICES))
+
+
+@pytest.fixture
+def prompts(far: World) -> list[str]:
+    """What the vendor was asked, by its own record."""
+    asked: list[str] = []
+
+    def recording(model: str, messages: list[dict[str, Any]]) -> str:
+        asked.append(" ".join(str(message["content"]) for message in messages))
+        return answer(model, messages)
+
+    far.company.service.answer = recording
+    return asked
+
+
+def with_an_address_in_each_row(mask: str | None = None) -> str:
+    lines = tickets_csv().splitlines()
+    rows = [line.replace("Order", f"{mask or f'jo{i}@example.com'} order") for i, line in enumerate(lines)]
+    return "\n".join(rows)
+
+
+def from_before(world: World, *texts: str) -> Dataset:
+    """A version as an older release left it: nothing in its report, and `texts` among the held-out rows."""
+    files = world.service.settings.files
+    report = checked_tickets(files)
+    held = [
+        Example(i, (Message("user", text), Message("assistant", "refund"))) for i, text in enumerate(texts)
+    ]
+    written = replace(report, holdout_sha256=store_chat(files, held), n_holdout=len(held), findings=())
+    seeded = world.seed_dataset()
+    world.store.database.change("UPDATE datasets SET report = ? WHERE id = ?", (written.to_json(), seeded.id))
+    forget_scans(world)
+    dataset: Dataset = world.store.datasets.get(seeded.id)
+    return dataset
+
+
+def forget_scans(world: World) -> None:
+    world.store.database.change("DELETE FROM scans", ())
+
+
+def looked_through(world: World) -> None:
+    assert world.store.scans.wanted()
+    world.until(lambda: not world.store.scans.wanted(), "the scans")
+
+
+def uploaded(world: World) -> list[str]:
+    return [file.content.decode() for file in world.company.service.files.values()]
+
+
+def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts: list[str]) -> None:
+    assert far.upload_and_check(with_an_address_in_each_row()).state == "ready"
+    assert "personal data" in far.type(START)
+
+    assert far.upload_and_check(with_an_address_in_each_row(MASK)).version == 2
+    far.send()
+    assert "with personal data or a secret" in far.said("dropped out of the test")
+    far.start()
+    far.click(BEN, "approve_plan")
+    far.until_state("done")
+
+    assert len(prompts) >= 24 and not [one for one in prompts if "@" in one]
+    assert not [one for one in uploaded(far) if "@" in one]
+    assert far.store.waivers.of(far.dataset().id) is None
+
+
+def test_a_measurement_that_was_agreed_to_before_asks_nothing_unseen(far: World, prompts: list[str]) -> None:
+    from_before(far, "write to jo@example.com")
+    line = f"/finetune baseline tickets models={TARGET} rungs=zero"
+    assert far.type(line)
+    far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
+    assert far.type(line) == ""
+    far.until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
+    far.send()
+    far.click(BEN, MEASURE)
+    forget_scans(far)
+
+    far.until(lambda: far.store.measurements.get(1).state == "failed", "its end")
+
+    assert "personal data" in far.store.measurements.get(1).error and prompts == []
+
+
+def test_a_version_from_before_is_looked_through_at_its_next_use(far: World) -> None:
+    dataset = from_before(far, "write to jo@example.com", "where is it")
+
+    assert "looked through" in far.type(START)
+    looked_through(far)
+
+    assert "personal data" in far.type(START)
+    far.send()
+    assert "1 row of what would leave holds an e-mail address" in far.said("holds personal data")
+    assert far.store.runs.newest() == [] and far.store.waivers.of(dataset.id) is None
+
+
+def test_a_clean_version_from_before_leaves_once_it_was_looked_through(far: World) -> None:
+    from_before(far, "where is it", "what now")
+
+    assert "try again" in far.type(START)
+    looked_through(far)
+
+    assert far.type(START) == ""
+
+
+def test_a_secret_that_older_patterns_did_not_know_goes_nowhere(far: World) -> None:
+    from_before(far, f"the key is {KEY}")
+    far.type(START)
+    looked_through(far)
+
+    said = far.type(START)
+
+    assert "AWS key" in said and "Withdraw that secret" in said and KEY not in said
+
+
+def test_what_was_approved_before_is_looked_through_before_it_is_sent(far: World) -> None:
+    from_before(far, "write to jo@example.com")
+    assert far.type(START)
+    far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
+    assert far.type(START) == ""
+    far.send()
+    far.click(BEN, "approve_plan")
+    forget_scans(far)
+
+    run = far.until_state("cancelled", far.newest_run().id)
+
+    assert "personal data" in str(run.error)
+    assert (far.jobs(), uploaded(far)) == (0, [])
+
+
+def test_what_trained_before_is_looked_through_before_it_is_measured(far: World, prompts: list[str]) -> None:
+    from_before(far, "write to jo@example.com")
+    assert far.type(START)
+    far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
+    assert far.type(START) == ""
+    far.send()
+    far.click(BEN, "approve_plan")
+    far.until_state("training")
+    forget_scans(far)
+
+    run = far.until_state("failed", far.newest_run().id)
+
+    assert "personal data" in str(run.error) and prompts == []
