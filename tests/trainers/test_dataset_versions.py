@@ -207,3 +207,34 @@ def test_a_part_is_written_again_without_the_rows_of_a_question(tmp_path: Path) 
     assert store_without(tmp_path, smaller, {question_key(twice[0])}) == smaller, (
         "nothing is left to take out"
     )
+
+
+def test_held_out_rows_with_an_address_that_are_gone_are_dropped_and_replaced(tmp_path: Path) -> None:
+    examples = [
+        row(i, f"mail user{i}@example.com about question {i}", f"label {i % 2}") for i in range(1, 901)
+    ]
+    first = split(examples, 7)
+    masked = [row(e.line, f"mail <address> about question {e.line}", e.answer) for e in examples]
+
+    second = continue_split(masked, stored(tmp_path, first), 7)
+
+    assert not any("@" in e.messages[0].content for e in (*second.split.train, *second.split.holdout))
+    assert len(second.split.holdout) == len(first.holdout), "as many new questions take their place"
+    assert (second.diff.held_out_dropped, second.diff.held_out_missing) == (len(first.holdout), 0)
+    assert Counter(e.answer for e in second.split.holdout).keys() == {"label 0", "label 1"}
+
+
+def test_a_held_out_row_that_is_gone_for_another_reason_stays(tmp_path: Path) -> None:
+    examples = [
+        *even(60),
+        row(61, "mail jo@example.com", "label 0"),
+        row(62, "mail kim@example.com", "label 1"),
+    ]
+    held = (examples[0], examples[60])
+    first = Split(tuple(e for e in examples if e not in held), held)
+
+    second = continue_split(examples[1:60], stored(tmp_path, first), 7)
+
+    assert keys_of(second.split.holdout) >= keys_of([examples[0]])
+    assert not keys_of(second.split.holdout) & keys_of([examples[60]])
+    assert (second.diff.held_out_dropped, second.diff.held_out_missing) == (1, 1)

@@ -222,6 +222,9 @@ def _learning() -> dict[str, Message]:
     flat = measured.curve(points_per_100=0.004, needs=(), predicted=())
     tuned = measured.curve(arm=Arm("tuned", measured.MODEL), points_per_100=2.4)
     return {
+        "dataset-dropped": versions.changed(
+            made.dataset(version=2), replace(measured.DIFF, held_out_dropped=18), 121
+        ),
         "dataset-changed": versions.changed(made.dataset(version=2), measured.DIFF, 121),
         "dataset-unchanged": versions.changed(made.dataset(version=3), measured.SAME, 77),
         "curve-working": curves.working("tickets"),
