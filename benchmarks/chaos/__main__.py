@@ -32,8 +32,8 @@ LOG = 5_000  # characters of a part's log
 
 
 def hosted() -> bool:
-    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6", may_read=True)
-    return _blow("a hosted provider, bad weather", lambda folder: Storm(folder, orders))
+    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
+    return _blow("a hosted provider, bad weather, lasting faults", lambda folder: Storm(folder, orders))
 
 
 def own() -> bool:

@@ -203,10 +203,10 @@ class StormySlack(StandIn):
 def _recording(slack: StormySlack) -> type[Handler]:
     class Recording(Handler):
         def _answer(self, method: str, args: Json) -> Json:
-            slack.last_called = time.monotonic()
             slack.passing(f"{method} arrived")
             answer = super()._answer(method, args)
             if method.startswith(("chat.", "files.complete")):
+                slack.last_called = time.monotonic()
                 slack.record.add(
                     "called", method=method, args=args, ts=answer.get("ts"), error=answer.get("error")
                 )

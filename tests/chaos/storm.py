@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.demo.cast import ANA, BEN
+from bot.demo.stand_in import refused
 from bot.demo.stand_in.state import ALL_SCOPES
-from bot.demo.workspace import WorkspaceError
+from bot.demo.workspace import Channel, Person, WorkspaceError
 from bot.workflows.datasets import SEED
 from storage.datasets import NewDataset
 from storage.store import Store
 from tests.bot.props import answer, tickets_csv
-from tests.bot.world import CLEO, DORA, MODEL, PEOPLE, PRIVATE, TARGET
+from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET
 from tests.chaos.nursery import Nursery
 from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
 from tests.chaos.records import Record
@@ -47,6 +48,8 @@ HUNTED, HUNT_S = (
 PEOPLE_AT_ONCE = 6
 A_DAY_S = 86_400.0  # behind Slack's clock, a bot that runs fast takes no message for older than its draft
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
+CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
+LOSS = "Loss by training step"
 Seen = TypeVar("Seen")
 POINTS = (
     *4 * ("POST /fine_tuning/jobs arrived", "POST /fine_tuning/jobs done"),  # rare, and where money is
@@ -62,7 +65,9 @@ POINTS = (
 @dataclass(frozen=True)
 class Orders:
     """`runs` are asked for one after the other, each on a dataset of its own. `bad_weather`: the share of posts that
-    go wrong. `may_read`: the team lets the bot look where a message may stand already."""
+    go wrong. `may_read`: the team lets the bot look where a message may stand already. `lasting`: to the storm's end
+    Slack refuses one message, every message to a person (a scope is missing), and what goes to the channel of the first
+    run once that is approved."""
 
     kills: int
     runs: int
@@ -72,6 +77,7 @@ class Orders:
     late_s: float = 0.8
     budget_usd: str = "20"
     may_read: bool = False
+    lasting: bool = False
 
 
 @dataclass
@@ -110,8 +116,12 @@ class Storm:
             self._wait_for_quiet()
             self._end_life()
             self._look_back(provider)
+        return self._judged()
+
+    def _judged(self) -> Verdict:
+        excused = (f"{LOSS} on {name_of(1)}", name_of(IN_CLOSED)) if self.orders.lasting else ()
         budget, may_read = float(self.orders.budget_usd), self.orders.may_read
-        return judge(*recorded_at(self.folder), budget, may_read=may_read)
+        return judge(*recorded_at(self.folder), budget, may_read=may_read, excused=excused)
 
     # The killer.
 
@@ -161,15 +171,18 @@ class Storm:
         shows no error, and believe from then on that it is done."""
         while sum(self.kills.values()) < self.orders.kills * number // self.orders.runs:
             time.sleep(0.05)
-        name = f"tickets{number:03d}"
-        self._insist(lambda: self._was_acked(ANA.id, f"/finetune start {name} {self.wanted}"))
-        card = self._insist(partial(self._card_of, name))
+        name, place = name_of(number), place_of(number)
+        self._insist(partial(self._type, ANA, place, f"/finetune start {name} {self.wanted}"))
+        card = self._insist(partial(self._card_of, name, place))
         with ThreadPoolExecutor(2) as approvers:
-            list(
-                approvers.map(
-                    lambda person: self._insist(partial(self._approve, person.id, card)), (BEN, CLEO)
-                )
-            )
+            for click in [
+                approvers.submit(self._insist, partial(self._approve, person, place, card))
+                for person in (BEN, CLEO)
+            ]:
+                click.result()
+        if place == CLOSED and self.orders.lasting:
+            for method in ("chat.postMessage", "chat.update", "files.completeUploadExternal"):
+                self.slack.fail(method, refused("is_archived"), times=None, channel=CLOSED.id)
 
     def _insist(self, act: Callable[[], Seen | None]) -> Seen:
         deadline = time.monotonic() + PATIENCE_S
@@ -181,24 +194,24 @@ class Storm:
             time.sleep(0.05)
         raise TimeoutError("the bot never came back to what a person wanted")
 
-    def _was_acked(self, person: str, line: str) -> bool:
-        self.slack.command(person, PRIVATE.id, line)
+    def _type(self, person: Person, place: Channel, line: str) -> bool:
+        self.slack.command(person.id, place.id, line)
         return True
 
-    def _approve(self, person: str, card: str) -> bool:
+    def _approve(self, person: Person, place: Channel, card: str) -> bool:
         """A card that asks no more, since an earlier click counted though it was not acked, is left alone."""
-        if self._asks(card):
-            self.slack.click(person, PRIVATE.id, card, "approve_plan")
+        if self._asks(place, card):
+            self.slack.click(person.id, place.id, card, "approve_plan")
         return True
 
-    def _asks(self, card: str) -> bool:
-        said = next(one.blocks for one in self.slack.messages(PRIVATE.id) if one.ts == card)
-        return '"approve_plan"' in json.dumps(list(said))
+    def _asks(self, place: Channel, card: str) -> bool:
+        blocks = next(one.blocks for one in self.slack.messages(place.id) if one.ts == card)
+        return '"approve_plan"' in json.dumps(list(blocks))
 
-    def _card_of(self, dataset: str) -> str | None:
+    def _card_of(self, dataset: str, place: Channel) -> str | None:
         """The newest one that asks for approval of a plan of this dataset."""
-        for one in reversed(self.slack.messages(PRIVATE.id)):
-            if dataset in str(one.blocks) and self._asks(one.ts):
+        for one in reversed(self.slack.messages(place.id)):
+            if dataset in str(one.blocks) and self._asks(place, one.ts):
                 return one.ts
         return None
 
@@ -224,7 +237,7 @@ class Storm:
         silent_s = time.monotonic() - max(self.company.last_asked, self.slack.last_called)
         if silent_s < QUIET_S:
             return False
-        return silent_s > SURELY_QUIET_S or not judge(*recorded_at(self.folder), 0.0).unposted
+        return silent_s > SURELY_QUIET_S or not self._judged().unposted
 
     def _hosted(self, record: Record) -> Any:
         service = RecordedService(
@@ -240,8 +253,14 @@ class Storm:
 
     def _slack(self, record: Record) -> StormySlack:
         scopes = ALL_SCOPES | READING_SCOPES if self.orders.may_read else ALL_SCOPES
-        cast = {"people": PEOPLE, "channels": (PRIVATE,), "scopes": scopes}
-        return StormySlack(record, self._weather, self._passing, **cast)
+        if self.orders.lasting:
+            scopes -= {"im:write"}
+        cast = {"people": PEOPLE, "channels": (PRIVATE, CLOSED), "scopes": scopes}
+        slack = StormySlack(record, self._weather, self._passing, **cast)
+        if self.orders.lasting:
+            plot = f"{LOSS}, {MODEL} on {name_of(1)}"
+            slack.fail("files.completeUploadExternal", refused("internal_error"), times=None, text=plot)
+        return slack
 
     def _settle_in(self) -> None:
         port, door = free_port(), self.slack.door
@@ -264,6 +283,14 @@ class Storm:
         seed_datasets(self.folder / "data", self.orders.runs)
 
 
+def name_of(number: int) -> str:
+    return f"tickets{number:03d}"
+
+
+def place_of(number: int) -> Channel:
+    return CLOSED if number == IN_CLOSED else PRIVATE
+
+
 def seed_datasets(data: Path, count: int) -> None:
     """As uploads leave them, without the fetching and the workers."""
     files = data / "files"
@@ -273,7 +300,7 @@ def seed_datasets(data: Path, count: int) -> None:
     report = check_file(source, source.name, Columns(None, None), files, SEED)
     store = Store(data / "finetune.db")
     for number in range(count):
-        new = NewDataset(f"tickets{number:03d}", PRIVATE.id, DORA.id, source.name, f"F{number}")
+        new = NewDataset(name_of(number), place_of(number).id, DORA.id, source.name, f"F{number}")
         received = store.datasets.receive(new, now=time.time())
         changes = {"sha256": report.source_sha256, "report": report.to_json()}
         assert store.datasets.move(received, "ready", now=time.time(), **changes)

@@ -9,10 +9,10 @@ from tests.chaos.storm import Orders, Storm
 
 
 def test_thirty_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Path) -> None:
-    storm = Storm(tmp_path, Orders(kills=30, runs=12, budget_usd="0.56", may_read=True))
+    storm = Storm(tmp_path, Orders(kills=30, runs=12, budget_usd="0.56", may_read=True, lasting=True))
     verdict = storm.blow()
     assert sum(storm.kills.values()) == 30
-    assert verdict.due >= 8, "the budget has room for ten"
+    assert verdict.due >= 6, "the budget has room for ten, and some clicks count that were not acked"
     assert verdict.is_clean, verdict
 
 

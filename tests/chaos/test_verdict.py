@@ -36,8 +36,15 @@ class Records:
     def create(self) -> None:
         self.provider.add("created", job="ftjob-1", key="k", plan=PLAN[:12], model="tickets000-1")
 
-    def verdict(self) -> Verdict:
-        return judge(*recorded_at(self.folder), 20.0)
+    def train(self) -> None:
+        self.create()
+        self.provider.add("succeeded", job="ftjob-1", tokens=0)
+
+    def post(self, text: str) -> None:
+        self.slack.add("called", method="chat.postMessage", args={"text": text}, ts="1.0", error=None)
+
+    def verdict(self, *excused: str) -> Verdict:
+        return judge(*recorded_at(self.folder), 20.0, excused=excused)
 
 
 @pytest.fixture
@@ -68,3 +75,16 @@ def test_a_plan_whose_approver_was_told_that_there_is_no_money_is_not_due(record
     records.click(BEN.id)
     records.click(CLEO.id, whispered=NO_MONEY)
     assert (records.verdict().due, records.verdict().lost) == (0, 0)
+
+
+def test_each_message_that_is_missing_of_a_trained_model_is_unposted_unless_slack_refused_it(
+    records: Records,
+) -> None:
+    records.train()
+    assert records.verdict().unposted == 1, "its result"
+    records.post("Rows that changed … tickets000-1")
+    assert records.verdict().unposted == 3, "the end of its card, and two plots"
+    records.post("Run 1 is done: acme-small on tickets000")
+    records.post("Expected labels against the tuned model's answers, acme-small on tickets000")
+    assert records.verdict().unposted == 1
+    assert records.verdict("Loss by training step on tickets000").unposted == 0

@@ -1,9 +1,9 @@
 """What became of everything that was approved, by the records of provider, people and Slack alone.
 
 A plan is *due* once two approvers' clicks on it were acked and nobody was told a no. *lost*: due, and no job.
-*duplicates*: jobs beyond a plan's first. *unposted*: a trained model without its result in the channel. *over budget*:
-what the provider bills beyond the month's limit. *twice*: messages and files that stand twice; none may where the bot
-has the right to look.
+*duplicates*: jobs beyond a plan's first. *unposted*: messages that are missing of a trained model: its result in the
+channel, its card's end, its plots. *over budget*: what the provider bills beyond the month's limit. *twice*: messages
+and files that stand twice; none may where the bot has the right to look.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from pathlib import Path
 
 from tests.chaos.records import Line, read
 
-RESULT = re.compile(
-    "Rows that changed|is trained and kept as"
-)  # the second: it could not be measured, and that is said
+MEASURED, NOT_MEASURED = "Rows that changed", "is trained and kept as"
+OF_MEASURED = ("is done:", "Loss by training step", "Expected labels against")
 QUORUM = 2
 NO = re.compile("are left. Raise|was replaced by")  # no money; or another plan has taken its place
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
@@ -48,7 +47,15 @@ class Verdict:
         return not any(wrong)
 
 
-def judge(provider: Path, slack: Path, budget_usd: float, *, may_read: bool = False) -> Verdict:
+def judge(
+    provider: Path,
+    slack: Path,
+    budget_usd: float,
+    *,
+    may_read: bool = False,
+    excused: Sequence[str] = (),
+) -> Verdict:
+    """`excused`: what Slack refused to the end, in the words of `_unposted`."""
     created = read(provider, "created")
     calls = [line for line in read(slack, "called") if not line["error"]]
     due = _due(slack)
@@ -58,7 +65,10 @@ def judge(provider: Path, slack: Path, budget_usd: float, *, may_read: bool = Fa
         due=len(due),
         duplicates=sum(count - 1 for count in started.values()),
         lost=sum(plan not in started for plan in due),
-        unposted=len(_trained(provider, created) - results(slack)),
+        unposted=sum(
+            not any(one in missing for one in excused)
+            for missing in _unposted(_trained(provider, created), calls)
+        ),
         over_budget_usd=max(0.0, billed - budget_usd),
         billed_usd=billed,
         twice=sum(count - 1 for count in _posted(calls).values()),
@@ -68,8 +78,27 @@ def judge(provider: Path, slack: Path, budget_usd: float, *, may_read: bool = Fa
 
 def results(slack: Path) -> set[str]:
     """Names of the models whose result was posted, or that it could not be had."""
-    posts = [_words(line) for line in read(slack, "called") if line["method"] == "chat.postMessage"]
-    return {name for text in posts if RESULT.search(text) for name in re.findall(r"\btickets\w+-\d+\b", text)}
+    posts = [_words(line) for line in read(slack, "called")]
+    return _named(posts, MEASURED) | _named(posts, NOT_MEASURED)
+
+
+def _named(posts: Sequence[str], words: str) -> set[str]:
+    return {name for text in posts if words in text for name in re.findall(r"\btickets\w+-\d+\b", text)}
+
+
+def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
+    """What is missing: the result of a model, or why there is none; its card's end and its plots where there is one."""
+    posts = [_words(line) for line in calls]
+    measured = _named(posts, MEASURED)
+    missing = [f"the result of {model}" for model in models - measured - _named(posts, NOT_MEASURED)]
+    for model in models & measured:
+        place = f" on {model.rpartition('-')[0]}"
+        missing += [
+            f"{part}{place}"
+            for part in OF_MEASURED
+            if not any(part in post and place in post for post in posts)
+        ]
+    return missing
 
 
 def _due(slack: Path) -> set[str]:
