@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from slack_bolt import App
 from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web import SlackResponse
 
 from bot.asking.askers import Askers
 from bot.embedded import EmbeddedTrainer, with_address
@@ -22,9 +24,10 @@ from bot.listeners import register
 from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.listeners.downloads import SlackFiles
 from bot.listeners.replay import replay
-from bot.notices import Notices
+from bot.notices import NO_ANSWER, Notices
 from bot.provider_threads import ProviderThreads
 from bot.settings import Settings, SlackSettings
+from bot.traces import PASSING
 from bot.watcher import RECONCILE, SEND, Watcher
 from bot.workers import Workers
 from bot.workflows.desk import Desk
@@ -33,6 +36,8 @@ from storage.store import Store
 from trainers.client import Trainer
 
 GRACE_S = 5.0
+OLD_TASK_S = 3600.0  # of a worker's task, which is ended after half of that
+CONNECT_AGAIN_S = 10.0
 DOOR = "door"
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
@@ -61,7 +66,7 @@ class Service:
         self.workers = workers or Workers()
         slack = settings.slack
         posting = _client(slack)
-        team = str(posting.auth_test()["team_id"])
+        signed_in = _signed_in(posting)
         trainers = build_trainers(self.settings, self.embedded)
         self.askers = Askers(self.store, trainers, self.settings.providers, clock)
         service = settings.service
@@ -78,22 +83,26 @@ class Service:
             files=SlackFiles(
                 posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
             ),
-            directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
+            directory=SlackDirectory(
+                _client(slack, LOOK_UP_TIMEOUT_S), str(signed_in["team_id"]) if signed_in else None
+            ),
             clock=clock,
         )
         self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
+        if signed_in:
+            self.notices.note_scopes(signed_in.headers)
         self.watcher = Watcher(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
             lambda: look_after(self.desk),
         )
         self.health = (
-            Health(settings, self.store, self.heartbeat, lambda: self.door.hears, clock)
+            Health(settings, self.store, self.heartbeat, lambda: self.door.hears, clock, self._troubles)
             if service.health_port
             else None
         )
         self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
-        self.app = _bolt(slack, self._listening)
+        self.app = _bolt(slack, self._listening, is_known=signed_in is not None)
         register(self.app, self.desk, self.watcher.wake)
         self.door: _Door = (
             _SocketDoor(self.app, slack)
@@ -105,6 +114,17 @@ class Service:
     def address(self) -> str:
         """Where Slack reaches us, in words."""
         return self.door.address
+
+    def _troubles(self) -> Mapping[str, str]:
+        """What is wrong and shows in no tick."""
+        troubles = dict(self.desk.troubles)
+        if self.notices.locked_out:
+            troubles["token"] = self.notices.locked_out
+        if self.notices.lacks:
+            troubles["scopes"] = f"missing: {', '.join(sorted(self.notices.lacks))}"
+        if self.workers.oldest_s > OLD_TASK_S:
+            troubles["workers"] = f"the oldest task is {self.workers.oldest_s:.0f} s old"
+        return troubles
 
     def start(self) -> None:
         if self.embedded:
@@ -160,13 +180,33 @@ def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
     return WebClient(token=slack.bot_token, base_url=slack.api_url, timeout=timeout_s, retry_handlers=[])
 
 
-def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor) -> App:
+def _signed_in(slack: WebClient) -> SlackResponse | None:
+    """None where Slack doesn't answer: what runs is followed all the same, and Slack is asked again when it is needed.
+    Raises SlackApiError where it refuses the token."""
+    try:
+        return slack.auth_test()
+    except SlackApiError as error:
+        if not _is_away(error):
+            raise
+    except NO_ANSWER:
+        pass
+    log.error("signing in to Slack: no answer; going on without, and asking again when it is needed")
+    return None
+
+
+def _is_away(error: SlackApiError) -> bool:
+    """Rather than that it refuses us."""
+    return error.response.status_code >= 500 or error.response.get("error") in PASSING
+
+
+def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, *, is_known: bool) -> App:
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
     bolts.addFilter(_is_news)
     return App(
         logger=bolts,  # without it Bolt's loggers take the root's level
         client=_client(slack),
+        token_verification_enabled=is_known,  # else at the first delivery: Bolt would end the bot
         signing_secret=slack.signing_secret or "unused in socket mode",
         request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed
         ignoring_self_events_enabled=True,
@@ -208,15 +248,36 @@ class _SocketDoor(_Door):
 
         self.address = "Slack over Socket Mode"
         self._handler = SocketModeHandler(app, slack.app_token, web_client=_client(slack))
+        self._closing = threading.Event()
 
     @property
     def hears(self) -> bool:
         return bool(self._handler.client.is_connected())
 
     def open(self) -> None:
-        self._handler.connect()
+        """Where Slack is away it is tried again, while all else goes on: /healthz says that nothing arrives."""
+        if not self._connects():
+            threading.Thread(target=self._connect_later, name="socket", daemon=True).start()
+
+    def _connect_later(self) -> None:
+        while not self._closing.wait(CONNECT_AGAIN_S) and not self._connects():
+            pass
+
+    def _connects(self) -> bool:
+        try:
+            self._handler.connect()
+        except SlackApiError as error:
+            if not _is_away(error):
+                raise
+        except NO_ANSWER:
+            pass
+        else:
+            return True
+        log.error("connecting to Slack: no answer; trying again in %.0f s", CONNECT_AGAIN_S)
+        return False
 
     def close(self) -> None:
+        self._closing.set()
         self._handler.close()
 
 

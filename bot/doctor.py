@@ -19,8 +19,10 @@ from slack_sdk.errors import SlackApiError
 from bot.decisions.policy import Policy
 from bot.heartbeat import seen
 from bot.listeners.directory import SlackDirectory
+from bot.notices import SCOPES, granted_scopes
 from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
-from storage.database import sqlite_version, wal_is_safe
+from storage.backups import check_integrity
+from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.client import Trainer
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
@@ -28,20 +30,6 @@ from trainers.providers import ProviderRow
 
 LEAST_FREE_GB = 5
 MOST_SKEW_S = 30
-SCOPES = frozenset(
-    {
-        "app_mentions:read",
-        "channels:read",
-        "chat:write",
-        "commands",
-        "files:read",
-        "files:write",
-        "groups:read",
-        "im:write",
-        "usergroups:read",
-        "users:read",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -83,6 +71,11 @@ def _database(settings: Settings | None) -> Finding:
     if settings and _is_in_wal(settings.database) and not is_safe:
         cure = "the bot changes that at its next start; keep other programs off the file until then"
         return Finding(False, "SQLite", f"{version} can corrupt a database in WAL, and this one is: {cure}")
+    if settings and settings.database.exists():
+        try:
+            check_integrity(settings.database)
+        except StorageError as error:
+            return Finding(False, "SQLite", str(error))
     return Finding(True, "SQLite", f"{version}, journal {journal}")
 
 
@@ -120,7 +113,7 @@ def _slack(settings: Settings) -> Iterator[Finding]:
     yield Finding(True, "Slack", f"signed in to {answer.get('team')} as {answer.get('user')}")
     headers = {name.lower(): value for name, value in answer.headers.items()}
     yield _clock(str(headers.get("date", "")), asked_at, time.time())
-    yield _scopes(str(headers.get("x-oauth-scopes", "")))
+    yield _scopes(granted_scopes(answer.headers))
     yield from _named(settings.policy, SlackDirectory(client, str(answer.get("team_id"))))
 
 
@@ -156,10 +149,9 @@ def _clock(told: str, asked_at: float, answered_at: float) -> Finding:
     return Finding(False, "clock", f"is {skew:.0f} s {way} Slack's: {cure}")
 
 
-def _scopes(granted: str) -> Finding:
-    if not granted:
+def _scopes(given: frozenset[str]) -> Finding:
+    if not given:
         return Finding(True, "scopes", "not told by this workspace")
-    given = {scope.strip() for scope in granted.split(",")}
     missing = SCOPES - given
     if missing:
         return Finding(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from bot.heartbeat import Heartbeat
@@ -19,6 +22,15 @@ from trainers.money import from_micros
 
 HOST = "127.0.0.1"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+PROBE = 1 << 18
+WELL: Mapping[str, Any] = {
+    "ticks": "come",
+    "slack": "reaches us",
+    "database": "answers",
+    "messages": "get through",
+    "disk": "takes writes",
+    "troubles": {},
+}
 NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost")
 
 Labels = Mapping[str, str]
@@ -35,9 +47,10 @@ class Health:
         heartbeat: Heartbeat,
         hears: Callable[[], bool],
         clock: Callable[[], float],
+        troubles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
-        self._hears = hears
+        self._hears, self._troubles = hears, troubles
         port = settings.service.health_port
         try:
             self._server = ThreadingHTTPServer((HOST, port), _handler(self))
@@ -53,16 +66,21 @@ class Health:
         self._server.server_close()
 
     def healthz(self) -> tuple[int, str]:
-        """200 while the ticks come, Slack reaches us and the database answers, else 503; which of them it is."""
+        """200 while the ticks come, Slack reaches us, the database answers, its disk takes writes, messages get through
+        and nothing else is in trouble; else 503. Which of them it is."""
         said: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
         said["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         said["slack"] = "reaches us" if self._hears() else "doesn't reach us"
         try:
-            self._store.database.value("SELECT count(*) FROM cards")
+            found = figures(self._store.database, self._clock())
             said["database"] = "answers"
+            said["messages"] = f"{found.stuck} fail again and again" if found.stuck else "get through"
+            said["given_up"] = found.given_up
         except sqlite3.Error as error:
             said["database"] = str(error)
-        is_well = (said["ticks"], said["slack"], said["database"]) == ("come", "reaches us", "answers")
+        said["disk"] = _disk(self._settings.data)
+        said["troubles"] = dict(self._troubles())
+        is_well = WELL.items() <= said.items()
         return (200 if is_well else 503), json.dumps({"status": "ok" if is_well else "unwell", **said}) + "\n"
 
     def metrics(self) -> str:
@@ -113,6 +131,18 @@ class Health:
             return 503, TEXT, f"The database does not answer: {error}\n"
         finally:
             self._store.database.leave()
+
+
+def _disk(folder: Path) -> str:
+    """Written for real: a quota or a file system that turned read-only shows in no figure of free space."""
+    try:
+        with NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(bytes(PROBE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return f"takes no writes: {error.strerror}"
+    return "takes writes"
 
 
 def _gauge(name: str, told: str, values: Iterable[tuple[Labels, str]]) -> str:

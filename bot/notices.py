@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
@@ -47,6 +47,20 @@ BLOCKS_REFUSED = frozenset(
 log = logging.getLogger(__name__)
 
 
+SCOPES = frozenset(
+    {
+        "app_mentions:read",
+        "channels:read",
+        "chat:write",
+        "commands",
+        "files:read",
+        "files:write",
+        "groups:read",
+        "im:write",
+        "usergroups:read",
+        "users:read",
+    }
+)
 PRIVATE_AND_CLOSED = "its private channel is closed"
 
 
@@ -70,7 +84,8 @@ class MayStillStand(Exception):
 class Notices:
     """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of our own.
 
-    `blocks` "newest" sends a message's newest form where it has one, until Slack refuses it once.
+    `lacks`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest form where it
+    has one, until Slack refuses it once.
     """
 
     store: Store
@@ -81,6 +96,7 @@ class Notices:
     clock: Callable[[], float] = time.time
     settle_s: float = SETTLE_S
     locked_out: str | None = None
+    lacks: frozenset[str] = frozenset()
     _next_allowed: dict[str, float] = field(default_factory=dict)
     _next_edit: float = 0.0
     _edited_at: dict[str, float] = field(default_factory=dict)
@@ -90,6 +106,14 @@ class Notices:
 
     def __post_init__(self) -> None:
         self._traces, self._started = Traces(self.slack), self.clock()
+
+    def note_scopes(self, headers: Mapping[str, str]) -> None:
+        """Slack tells the app's scopes with each answer."""
+        given = granted_scopes(headers)
+        lacks = SCOPES - given if given else frozenset[str]()
+        if lacks - self.lacks:
+            log.error("the app lacks the scopes %s: reinstall it from manifest.yml", ", ".join(sorted(lacks)))
+        self.lacks = lacks
 
     def send_due(self) -> int:
         """Send what may be sent now; how many messages left.
@@ -188,8 +212,9 @@ class Notices:
             return channel, ts
         with self._noting_what_is_unclear(item):
             posted = self.slack.chat_postMessage(
-                channel=channel, thread_ts=thread, metadata=trace(item), **item.body
+                **{**item.body, "channel": channel, "thread_ts": thread, "metadata": trace(item)}
             )
+        self.note_scopes(posted.headers)
         return str(posted["channel"]), str(posted["ts"])
 
     def _upload(self, channel: str, item: OutboxItem) -> tuple[str, None]:
@@ -230,7 +255,7 @@ class Notices:
     def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Channel and thread: a reply follows its card, which may stand in the fallback channel."""
         card = self.store.outbox.card(item.thread) if item.thread else None
-        return (card.channel, card.ts) if card else (channel, None)
+        return (card.channel, card.ts) if card else (channel, item.body.get("thread_ts"))
 
     def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
@@ -332,6 +357,12 @@ class Notices:
     def _forget(self, item: OutboxItem) -> None:
         self._uncertain_at.pop(item.id, None)
         self._alone.pop(item.id, None)
+
+
+def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:
+    """Empty where Slack doesn't tell."""
+    named = {name.lower(): str(value) for name, value in headers.items()}.get("x-oauth-scopes", "")
+    return frozenset(scope.strip() for scope in named.split(",") if scope.strip())
 
 
 def _backoff(tries: int) -> float:

@@ -96,7 +96,10 @@ def check_integrity(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         said = str(error)
     if said != "ok":
-        raise StorageError(f"{path} is damaged: {said}. Take an older backup.")
+        raise StorageError(
+            f"{path} is damaged: {said}. Take an older backup: `finetune restore BACKUP` puts it in the place of the "
+            "database, and keeps that."
+        )
 
 
 def sync(path: Path) -> None:

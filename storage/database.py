@@ -39,7 +39,15 @@ class Database:
         self._lock = lock_or_refuse(path)
         self._local = threading.local()
         self._is_closed = False
-        migrations.apply(self.utils)
+        try:
+            migrations.apply(self.utils)
+        except sqlite3.OperationalError:
+            raise  # a full disk, a lock: the file itself may be whole
+        except sqlite3.DatabaseError as error:
+            os.close(self._lock)
+            raise StorageError(
+                f"{path} is damaged: {error}. `finetune restore BACKUP` puts a backup in its place and keeps this one."
+            ) from error
 
     @property
     def utils(self) -> SqliteUtils:
@@ -147,7 +155,9 @@ def _connect(path: Path) -> SqliteUtils:
 
 
 def lock_or_refuse(path: Path) -> int:
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    """By the file's true place: the same database may be reached by a link. A copy is another database."""
+    real = path.resolve()
+    descriptor = os.open(real.with_name(real.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from dotenv import load_dotenv
 
 from bot.cli.auditing import audit
 from bot.cli.backing import backup, restore
 from bot.cli.checking import check
+from bot.cli.common import load_dot_env
 from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
 from bot.cli.exporting import export
@@ -25,7 +25,7 @@ from bot.cli.using import current
 @click.version_option(package_name="finetune-bot")
 def main() -> None:
     """From labelled examples to a better model, decided on evidence by a team in Slack."""
-    load_dotenv(Path(".env"))
+    load_dot_env(Path(".env"))
 
 
 for command in (

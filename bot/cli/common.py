@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,13 +11,33 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+from dotenv import dotenv_values
 
 from bot.settings import Settings, SettingsProblems, load_settings
+from trainers.environment import TRAINER_KEYS
 
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 A_LINE_EVERY_S = 30.0
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def load_dot_env(path: Path) -> None:
+    """Only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
+    values = {name: value for name, value in dotenv_values(path).items() if value is not None}
+    for name, value in values.items():
+        if name.startswith(("SLACK_", "FINETUNE_")) or name in TRAINER_KEYS:
+            os.environ.setdefault(name, value)
+    others = [name for name in values if name not in os.environ]
+    if not others:
+        return
+    try:
+        keys = {row.provider.key_env for row in load_settings(need_slack=False).providers}
+    except SettingsProblems:
+        return  # said by the command itself, where it needs them
+    os.environ.update({name: values[name] for name in others if name in keys})
+    if ignored := sorted(set(others) - keys):
+        click.echo(f"{path}: ignored {', '.join(ignored)}: no setting of ours has that name.", err=True)
 
 
 def load(*, need_slack: bool = False) -> Settings:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from slack_bolt import Ack, App, BoltRequest, BoltResponse
+from slack_bolt import Ack, App, BoltRequest, BoltResponse, Respond
 
 from bot import logs
 from bot.listeners.replay import DELIVERY, REFERENCE
@@ -31,7 +31,7 @@ def register(app: App, desk: Desk) -> None:
         return next()
 
     @app.error
-    def say_sorry(error: Exception, ack: Ack, body: dict[str, Any]) -> BoltResponse:
+    def say_sorry(error: Exception, ack: Ack, body: dict[str, Any], respond: Respond) -> BoltResponse:
         """A sentence and a reference for the person, the traceback for the log."""
         log.error("a listener failed", exc_info=error)
         sentence = (
@@ -40,6 +40,10 @@ def register(app: App, desk: Desk) -> None:
         )
         if body.get("type") == "view_submission":
             return ack(response_action="errors", errors={_first_input(body): sentence})
+        if body.get("type") == "block_actions":  # of which Slack shows no text in an ack
+            if body.get("response_url"):
+                respond(text=sentence, response_type="ephemeral", replace_original=False)
+            return ack()
         return ack(text=sentence, response_type="ephemeral")
 
 

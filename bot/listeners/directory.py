@@ -17,13 +17,16 @@ MEMBERS_A_PAGE, MOST_PAGES = 999, 20
 class SlackDirectory:
     """Looks people and groups up through one client, whose timeout must fit into an ack's three seconds."""
 
-    def __init__(self, slack: WebClient, team_id: str) -> None:
+    def __init__(self, slack: WebClient, team_id: str | None) -> None:
+        """`team_id` None: Slack was away when it was asked."""
         self._slack = slack
         self._team_id = team_id
 
     def person(self, user_id: str) -> Person | None:
         """None where Slack doesn't know, doesn't say or doesn't answer."""
         try:
+            if self._team_id is None:
+                self._team_id = str(self._slack.auth_test()["team_id"])
             user: Any = self._slack.users_info(user=user_id)["user"]
         except (SlackApiError, URLError, OSError):
             return None

@@ -37,7 +37,10 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
-        desk.say(str(event["channel"]), general.help_text().body(), dedupe=f"mention {event['ts']}")
+        body = general.help_text().body()
+        if thread := event.get("thread_ts"):
+            body["thread_ts"] = str(thread)
+        desk.say(str(event["channel"]), body, dedupe=f"mention {event['ts']}")
         wake()
 
     @app.event("file_shared")

@@ -80,7 +80,7 @@ def expire_or_wait(desk: Desk, run: Run) -> None:
         hours = counted(round(desk.settings.policy.expires_s / 3600), "hour")
         _close(desk, run, "expired", f"Nobody decided within {hours}, so the plan has expired.")
     elif run.tries == 0 and (refused := _refused_by_trainer(desk, run)):
-        _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {refused}")
+        _close(desk, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refused)}")
     elif run.tries == 0:
         desk.store.runs.move(run, run.state, now=now, tries=1)
     elif _is_enough_by_now(desk, run, plan):

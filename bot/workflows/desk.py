@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,7 +51,8 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class Desk:
-    """`trainers` by provider name, only those that can be reached with what is configured."""
+    """`trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
+    with the installation now, by what it is about; /healthz tells it."""
 
     settings: Settings
     store: Store
@@ -62,6 +63,7 @@ class Desk:
     files: Files
     directory: Directory
     clock: Callable[[], float]
+    troubles: dict[str, str] = field(default_factory=dict)
 
     def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
         """Put a plain message into the outbox."""

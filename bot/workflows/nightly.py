@@ -23,7 +23,9 @@ def back_up(desk: Desk) -> None:
         made = backups.back_up(settings.database, settings.backups, now=now)
     except StorageError as error:
         log.error("the nightly backup was not made: %s", error)
+        desk.troubles["backup"] = str(error)
         return
+    desk.troubles.pop("backup", None)
     if isinstance(made.audit, Broken):
         log.error("the audit log was altered, `finetune audit verify` says where: %s", made.audit.why)
     backups.forget_all_but(settings.backups, kept)

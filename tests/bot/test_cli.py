@@ -428,6 +428,24 @@ def test_a_run_without_tokens_names_them_all() -> None:
     assert "finetune doctor checks everything" in result.stderr
 
 
+def test_of_a_dot_env_only_names_that_are_ours_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {"SLACK_BOT_TOKEN": "xoxb-1", "ACME_KEY": "sk-1", "HF_TOKEN": "hf-1"}
+    others = {"PYTHONPATH": str(tmp_path), "LD_PRELOAD": "x.so", "HTTPS_PROXY": "http://127.0.0.1:1"}
+    for name in {**ours, **others}:
+        monkeypatch.setenv(name, "for monkeypatch to take back")
+        monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in {**ours, **others}.items()))
+    (tmp_path / "finetune.toml").write_text(
+        '[providers.acme]\ntitle = "Acme"\nbase_url = "https://acme.example/v1"\nkey_env = "ACME_KEY"\n'
+    )
+    result = finetune("prices")
+    assert {name: os.environ.get(name) for name in (*ours, *others)} == {**ours, **dict.fromkeys(others)}
+    assert "ignored HTTPS_PROXY, LD_PRELOAD, PYTHONPATH" in result.stderr
+    assert str(tmp_path) not in result.stderr, "names, no values"
+
+
 def test_tokens_may_stand_in_a_dot_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("SLACK_BOT_TOKEN=xoxb-from-dot-env\n")
     monkeypatch.setenv("SLACK_BOT_TOKEN", "for monkeypatch to take back")

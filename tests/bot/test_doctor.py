@@ -106,6 +106,20 @@ def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
     assert said == "all granted; a message whose answer gets lost is looked for, not sent again"
 
 
+def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> None:
+    path = here.folder / "data" / "finetune.db"
+    store = Store(path)
+    for number in range(200):
+        store.audit.add(at=1.0, who="U1", action="ask", subject=f"run {number}", detail="x" * 200)
+    store.database.change("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    assert here["SQLite"].is_well
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 6 * 4096)
+        file.write(os.urandom(4 * 4096))
+    assert not here["SQLite"].is_well and "finetune restore" in here["SQLite"].said
+
+
 def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
     assert here["policy"].said == "users named: 1, groups: 1, all known to Slack"
     here.slack.become("U0BEN", "guest")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,14 +13,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot import heartbeat
+from bot.app import OLD_TASK_S
+from bot.demo.stand_in import refused
 from bot.embedded import free_port
 from bot.heartbeat import EXIT_HUNG, Heartbeat, seen
 from bot.settings import SettingsProblems, load_settings
-from bot.workflows.reconcile import reconcile
+from bot.workflows.reconcile import look_after, reconcile
 from tests.bot.world import Rules, World
 
 HANGS = """
@@ -35,6 +39,8 @@ beat.start()
 watcher.start()
 time.sleep(60)
 """
+
+MakeWorld = Callable[[Rules], World]
 
 
 class Hands:
@@ -158,6 +164,67 @@ def test_health_is_200_while_ticks_come_and_503_when_they_hang(make_world: Calla
         assert (status, json.loads(told)["ticks"]) == (503, "hang")
         assert get(port, "/nothing")[0] == 404
         assert get(port, "/metrics", host="evil.example")[0] == 403
+
+
+def unwell(port: int) -> dict[str, Any]:
+    status, told = get(port, "/healthz")
+    assert status == 503
+    found: dict[str, Any] = json.loads(told)
+    assert found["status"] == "unwell"
+    return found
+
+
+def test_health_is_503_on_a_full_disk_and_200_when_there_is_room_again(make_world: MakeWorld) -> None:
+    with answering(make_world) as (_, port):
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, most))  # nothing longer can be written
+        try:
+            assert "takes no writes" in unwell(port)["disk"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        assert get(port, "/healthz")[0] == 200
+
+
+def test_health_is_503_while_messages_fail_and_tells_what_was_given_up(make_world: MakeWorld) -> None:
+    with answering(make_world) as (world, port):
+        world.slack.fail("chat.postMessage", refused("not_in_channel"), times=None)
+        world.start()
+        for _ in range(2):
+            assert get(port, "/healthz")[0] == 200
+            world.pass_time(301)
+            world.send()
+        assert unwell(port)["messages"] == "1 fail again and again"
+        world.slack.heal()
+        world.slack.fail("chat.postMessage", refused("msg_too_long"))
+        world.pass_time(301)
+        world.send()
+        status, told = get(port, "/healthz")
+        assert (status, json.loads(told)["given_up"]) == (200, 1)
+
+
+def test_health_names_a_missing_scope_from_the_start_until_it_is_given(make_world: MakeWorld) -> None:
+    with answering(make_world) as (world, port):
+        world.slack.revoke("im:write", "files:write")
+        world.service.notices.note_scopes(world.service.notices.slack.auth_test().headers)
+        assert unwell(port)["troubles"] == {"scopes": "missing: files:write, im:write"}
+        world.slack.grant("im:write", "files:write")
+        world.start()
+        assert get(port, "/healthz")[0] == 200
+
+
+def test_health_is_503_while_no_backup_can_be_made_or_a_worker_s_task_is_old(make_world: MakeWorld) -> None:
+    with answering(make_world) as (world, port):
+        folder = world.service.settings.backups
+        folder.write_text("in the way")
+        look_after(world.service.desk)
+        assert "backups" in unwell(port)["troubles"]["backup"]
+        folder.unlink()
+        look_after(world.service.desk)
+        assert get(port, "/healthz")[0] == 200
+        world.workers.poll("old", time.sleep, 0)
+        next(iter(world.workers._tasks.values())).asked -= OLD_TASK_S + 1
+        world.workers._tasks["old"].future = None
+        assert "s old" in unwell(port)["troubles"]["workers"]
 
 
 def test_a_port_that_is_taken_is_said_with_the_setting(make_world: Callable[[Rules], World]) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from bot import logs
 from bot.cli import main
+from bot.demo.cast import BEN
 from bot.workflows import overview
 from tests.bot.test_story_inbox import environment
 from tests.bot.world import World
@@ -107,6 +108,13 @@ def test_a_command_that_fails_tells_the_reference_under_which_the_log_has_the_ca
     assert found and "nothing was changed" in said
     (line,) = logs.find(folder, found[1])
     assert line["message"] == "a listener failed" and "no such luck" in str(line["error"])
+
+
+def test_a_button_that_fails_tells_it_to_who_clicked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.start()
+    monkeypatch.setattr("bot.workflows.permits.asking", _broken)
+    said = world.answer_to_click(BEN, "approve_plan")
+    assert REFERENCE.search(said) and "nothing was changed" in said
 
 
 def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_mended(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.stand_in import broken, cut_off
 from bot.demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, World, words_of
@@ -75,6 +76,29 @@ def test_a_mention_is_answered_with_the_help(world: World) -> None:
     world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> what can you do?")
     world.until(lambda: len(world.texts()) > 1, "the answer")
     assert world.said("/finetune upload")
+
+
+def test_a_mention_in_a_thread_is_answered_there(world: World) -> None:
+    first = world.slack.say(ANA.id, TICKETS.id, "look at this")
+    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> what can you do?", thread_ts=first)
+    world.until(lambda: len(world.texts()) > 2, "the answer")
+    assert world.slack.messages(TICKETS.id)[-1].thread_ts == first and world.said("/finetune upload")
+
+
+def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_once_slack_is_back(
+    world: World,
+) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.stop()
+    world.slack.fail("auth.test", broken(503), times=None)
+    world.slack.fail("chat.postMessage", cut_off(), times=None)
+    world.boot()
+    world.until(lambda: world.run().state == "done", "the run to be done")
+    world.slack.heal()
+    assert "Run 1" in world.type("/finetune status")
+    world.pass_time(301)
+    world.until(lambda: any("Tuned model" in text for text in world.texts()), "the result")
 
 
 def test_a_file_sent_to_the_bot_is_answered_with_the_way(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,17 @@ from tests.peers.hosted import (
 
 CREATE, LIST, JOB = f"POST {JOBS}", f"GET {JOBS}", f"GET {JOBS}/ftjob-1"
 MakeWorld = Callable[[Rules], World]
+
+
+def test_a_provider_s_words_on_the_card_are_no_markup(world: World) -> None:
+    words = "<!channel> <https://evil.example|open the card>"
+    body = json.dumps({"error": {"message": words, "type": "x", "code": "nope", "param": None}}).encode()
+    world.company.fail("GET /fine_tuning/jobs", Fault(commit=False, status=403, body=body))
+    world.start()
+    world.tick(2)
+    assert world.run().state == "cancelled"
+    for text in (world.said("Withdrawn before anybody"), *world.dms()):
+        assert "open the card" in text and "<!channel>" not in text and "<https" not in text
 
 
 def test_a_closed_company_is_said_with_the_way_out_and_nothing_stays_there(world: World) -> None:

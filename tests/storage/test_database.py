@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.database import Database, DatabaseInUse, sqlite_version, wal_is_safe
+from storage.database import Database, DatabaseInUse, StorageError, sqlite_version, wal_is_safe
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 from storage.store import Store
@@ -81,6 +81,24 @@ def test_the_lock_also_holds_within_one_process(tmp_path: Path) -> None:
     with pytest.raises(DatabaseInUse):
         Database(tmp_path / "finetune.db")
     database.close()
+    Database(tmp_path / "finetune.db").close()
+
+
+def test_the_lock_holds_whatever_the_path_says(tmp_path: Path) -> None:
+    database = Database(tmp_path / "data" / "finetune.db")
+    (tmp_path / "folder").symlink_to(tmp_path / "data")
+    (tmp_path / "other.db").symlink_to(tmp_path / "data" / "finetune.db")
+    for path in (tmp_path / "folder" / "finetune.db", tmp_path / "other.db"):
+        with pytest.raises(DatabaseInUse):
+            Database(path)
+    database.close()
+
+
+def test_a_damaged_database_is_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "finetune.db").write_bytes(b"SQLite format 3" + bytes(10_000))
+    with pytest.raises(StorageError, match=r"is damaged.*finetune restore"):
+        Database(tmp_path / "finetune.db")
+    (tmp_path / "finetune.db").unlink()
     Database(tmp_path / "finetune.db").close()
 
 
