@@ -1,11 +1,12 @@
 """How long does a person wait for an ack, alone and while a file of 100,000 rows is checked?
 
-`python benchmarks/acks.py [REQUESTS]`: 20 callers send `/finetune status` to the real `finetune run` over HTTP,
-signed as Slack signs; first alone, then while the check runs in its worker process.
+`python benchmarks/acks.py [REQUESTS] [ROWS] [--model FOLDER]`: 20 callers send `/finetune status` to the real
+`finetune run` over HTTP, signed as Slack signs; first alone, then while the check runs in its worker process.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import sys
@@ -16,22 +17,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.checking import LABELS, sentence
+from benchmarks.checking import LABELS, ROOT, said, sentences_of
 from bot.demo.cast import ANA, TICKETS
 from bot.demo.service import RunningBot
 from bot.demo.stand_in import StandIn
 from bot.demo.workspace import wait_until
 
 CALLERS = 20
-ROWS = 100_000
+MODEL = ROOT / ".cache" / "smollm2-135m"
 
 
-def main(requests: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Seconds until an ack, alone and beside a check.")
+    parser.add_argument("requests", type=int, nargs="?", default=400)
+    parser.add_argument("rows", type=int, nargs="?", default=100_000)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    asked = parser.parse_args()
+    measure_acks(asked.requests, asked.rows, asked.model)
+
+
+def measure_acks(requests: int, count: int, model: Path) -> None:
     with tempfile.TemporaryDirectory() as name, StandIn() as slack:
         folder = Path(name)
         rows = folder / "rows.jsonl"
-        write_short_rows(rows)
-        with RunningBot(folder, slack.door, Path(".cache/smollm2-135m")) as bot:
+        write_short_rows(rows, count)
+        with RunningBot(folder, slack.door, model) as bot:
             slack.deliver_to(bot.request_url)
             measure(slack, CALLERS)  # warm
             tell("alone", measure(slack, requests))
@@ -39,19 +49,19 @@ def main(requests: int) -> None:
             time.sleep(0.5)
             waits = measure(slack, requests)
             done = is_checked(slack)
-            tell(f"while {ROWS:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
+            tell(f"while {count:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
             print(
                 "  the check was over before the last request" if done else "  the check went on all the time"
             )
             wait_until(lambda: is_checked(slack), "the check", seconds=120)
 
 
-def write_short_rows(path: Path) -> None:
+def write_short_rows(path: Path, count: int) -> None:
     """About 330 bytes a row: an upload may have 50 MB."""
-    chance = random.Random(7)
+    chance, sentences = random.Random(7), sentences_of(ROOT / "examples" / "support_tickets.csv")
     with path.open("w", encoding="utf-8") as file:
-        for number in range(ROWS):
-            question = {"role": "user", "content": f"Ticket {number}: {sentence(chance, 35)}"}
+        for number in range(count):
+            question = {"role": "user", "content": f"Ticket {number}: {said(chance, sentences, 180)}"}
             answer = {"role": "assistant", "content": chance.choice(LABELS)}
             file.write(json.dumps({"messages": [question, answer]}) + "\n")
 
@@ -72,7 +82,7 @@ def hand_over(slack: StandIn, rows: Path) -> None:
     (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
     slack.message_shortcut(ANA.id, TICKETS.id, message.ts, "use_as_training_data")
     wait_until(lambda: slack.view(ANA.id), "the form")
-    sent = slack.submit_modal(ANA.id, {"name": "big", "text": "", "label": "", "channel": TICKETS.id})
+    sent = slack.submit_modal(ANA.id, {"name": "big", "text": "", "label": ""})
     assert sent.accepted, sent.errors
 
 
@@ -91,4 +101,4 @@ def tell(when: str, waits: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    main()

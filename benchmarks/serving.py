@@ -1,7 +1,7 @@
 """How many answers a second does our server give, beside `generate` called row by row?
 
-`python benchmarks/serving.py [--rows N] [--callers N] [--dtype bf16|fp32] [--arms …]`: SmolLM2-135M with a LoRA adapter
-that the server itself trains once (a minute or two; kept in .cache/serving), and held-out rows of
+`python benchmarks/serving.py [--rows N] [--callers N] [--dtype bf16|fp32] [--arms …] [--learn N]`: SmolLM2-135M with a
+LoRA adapter that the server itself trains once (a minute or two; kept in .cache/serving), and held-out rows of
 examples/support_tickets.csv under the prompts that a measurement really sends:
 
     tuned      the adapter, asked as it was trained
@@ -87,7 +87,7 @@ def main() -> int:
     train, holdout = rows(asked.data, asked.rows)
     labels = sorted({row.answer for row in train})
     with served(asked.model, asked.cache, asked.dtype) as client:
-        tuned, adapter = trained(client, train, asked.cache)
+        tuned, adapter = trained(client, train[: asked.learn], asked.cache)
         alone = Alone(asked.model, adapter, DTYPES[asked.dtype])
         print(
             f"{len(holdout)} held-out rows, {len(labels)} labels, {asked.callers} callers, {asked.dtype}, "
@@ -108,6 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--callers", type=int, default=OWN_CALLERS, help="questions under way at a time")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("--learn", type=int, help="rows that the adapter is trained on; all where not said")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     return parser.parse_args()
 

