@@ -52,7 +52,8 @@ class ProviderThreads:
         try:
             self._heartbeat.while_it_runs(f"provider {provider}", work)
         except Exception:
-            log.exception("what is due at %s", provider)
+            if not self.is_closing:  # left behind: what it would have written is done by the next process
+                log.exception("what is due at %s", provider)
         finally:
             self._store.database.leave()
             with self._lock:

@@ -23,7 +23,8 @@ class Refusal:
 class Progress:
     """How far a run is. Losses in nats per supervised token; times in unix seconds.
 
-    `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup.
+    `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
+    trainer's word when it was last seen; `shown_at`: when the card last got these numbers.
     """
 
     step: int = 0
@@ -38,6 +39,8 @@ class Progress:
     to_evaluate: int = 0
     note: str | None = None
     is_paused: bool = False
+    status: str = ""
+    shown_at: float = 0.0
 
     @property
     def train_seconds(self) -> float:
@@ -65,10 +68,12 @@ class Progress:
             estimated_finish=job.estimated_finish or self.estimated_finish,
             note=note,
             is_paused=job.status == "paused",
+            status=job.status,
         )
 
-    def with_note(self, note: str | None) -> Progress:
-        return replace(self, note=note)
+    def unseen(self, note: str | None) -> Progress:
+        """It could not be looked at: whatever the trainer says next is news."""
+        return replace(self, note=note, status="")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

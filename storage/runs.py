@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -88,6 +89,18 @@ class Runs:
         """Of the runs that are `due`."""
         sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND next_at <= ?"  # noqa: S608
         return {str(row["provider"]) for row in self._db.rows(sql, (*states, now))}
+
+    def put_off(self, run_ids: Sequence[int], next_at: float) -> None:
+        """Those of these runs that still train, and of which nobody has wished anything meanwhile."""
+        self._db.change(
+            "UPDATE runs SET next_at = ? WHERE state = 'training' AND cancel_asked_by IS NULL AND wish IS NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (next_at, json.dumps(run_ids)),
+        )
+
+    def training(self) -> int:
+        """How many train now."""
+        return int(self._db.value("SELECT count(*) FROM runs WHERE state = 'training'"))
 
     def move(self, run: Run, to: RunState, *, now: float, **changes: Any) -> Run | None:
         """One guarded UPDATE on (id, state); None where another hand moved the run meanwhile."""

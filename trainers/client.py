@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -176,6 +177,18 @@ class Trainer(AliasCalls):
             if (key := read_key(row)) is not None:
                 found[key].append(job)
         return {key: _oldest_first(jobs) for key, jobs in found.items()}
+
+    def newest_jobs(self, wanted: Collection[str], since: float, pages: int) -> dict[str, Job]:
+        """The jobs of these ids, as far as they stand on the first `pages` of the list, the newest first. Looks back
+        until `since` (unix seconds), and no further than for the last of them. A list may lag, and show less."""
+        doing, found = self._doing("listing the jobs"), dict[str, Job]()
+        for row in islice(self._jobs(doing, None), pages * _PAGE):
+            job = answers.job(row, doing)
+            if job.id in wanted:
+                found[job.id] = job
+            if len(found) == len(wanted) or job.created_at < since:
+                break
+        return found
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""

@@ -20,6 +20,8 @@ from trainers.types import QUEUED_STATUSES, Event, Job, JobSpec
 SETTLE_S = 12 * 60.0
 LOOK_AGAIN_S = 10.0
 POLL_S = 2.0
+INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # up to an age in seconds, a look every so many
+OLD_S = 20.0
 MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
 
@@ -122,14 +124,27 @@ def look_for(trainer: Trainer, attempt: Attempt, now: float) -> Started | Later 
     return None if is_settled else Later(LOOK_AGAIN_S)
 
 
+def next_look(now: float, since: float) -> float:
+    """When to look again at a job that began at `since`: at the same moments for all jobs of its age, so that one list
+    of them is enough."""
+    every = next((every for age, every in INTERVALS if now - since < age), OLD_S)
+    return (now // every + 1) * every
+
+
 def followed(
-    trainer: Trainer, job_id: str, known: Progress, now: float, wish: Wish | None
+    trainer: Trainer, job_id: str, known: Progress, now: float, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress]:
-    """One look at a job, after what is wished for it was done: it, and how far it is. TrainerError's family."""
+    """One look at a job, after what is wished for it was done: it, and how far it is. TrainerError's family.
+
+    `is_shown`: somebody will see it, so its newest events are worth a call; they are where it has moved, too.
+    """
     job = trainer.job(job_id)
     if wish is not None and not job.is_final:
         job = _moved(trainer, job, wish)
-    events = trainer.events(job.id, 20) if job.status in ("running", "paused") or job.is_final else ()
+    has_news = job.is_final or (
+        job.status in ("running", "paused") and (is_shown or job.status != known.status)
+    )
+    events = trainer.events(job.id, 20) if has_news else ()
     return job, _progress(known, job, events, now)
 
 
@@ -179,6 +194,8 @@ def _progress(known: Progress, job: Job, events: tuple[Event, ...], now: float) 
     note = None
     if not job.has_known_status:
         note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
+    elif job.status == "paused" and known.is_paused and not events:
+        note = known.note
     elif job.status == "paused":
         why = next(
             (event.message for event in events if "paused" in event.message), "It was paused on the trainer."

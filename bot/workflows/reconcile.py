@@ -24,6 +24,7 @@ from bot.workflows import (
     doubts,
     estimates,
     evidence,
+    following,
     linking,
     models,
     nightly,
@@ -90,7 +91,12 @@ def at_provider(desk: Desk, provider: str) -> None:
 
 def _due_at(desk: Desk, provider: str, now: float) -> Iterator[Callable[[], None]]:
     runs = [run for run in desk.store.runs.due(now, AT_A_PROVIDER) if run.provider == provider]
-    for run in sorted(runs, key=lambda run: not (run.cancel_asked_by or run.wish)):
+    wished = [run for run in runs if run.cancel_asked_by or run.wish]
+    train = [run for run in runs if run.state == "training" and run not in wished]
+    others = [run for run in runs if run.state != "training" and run not in wished]
+    for run in (*wished, *others):
+        yield partial(_step_if_unmoved, desk, run)
+    for run in following.to_look_at(desk, train):
         yield partial(_step_if_unmoved, desk, run)
     for measurement in desk.store.measurements.due(now):
         if _provider_of(measurement) == provider:

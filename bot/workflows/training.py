@@ -24,6 +24,8 @@ __all__ = ["MAX_CREATES", "SETTLE_S"]
 
 NO_ROOM_S = 60.0
 
+SECONDS_A_CARD = 2.0  # thirty edits a minute for all cards of runs that train
+
 log = logging.getLogger(__name__)
 
 
@@ -68,21 +70,34 @@ def follow(desk: Desk, run: Run) -> None:
         return
     if run.wish == "resume" and holding.on_resume(desk):
         run = replace(run, wish=None)  # the wish stays in the store until it may come true
+    known, now = Progress.from_json(run.progress), desk.clock()
+    is_shown = now - known.shown_at >= shown_every(desk)
     try:
         job, progress = jobs.followed(
             trainer,
             str(run.job_id),
-            Progress.from_json(run.progress),
-            desk.clock(),
+            known,
+            now,
             "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
+            is_shown=is_shown,
         )
     except Refused as refused:
         needs_human(desk, run, f"{escape(str(refused))} The job may still cost money: look there.")
         return
     except TrainerError as trouble:
-        wait(desk, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
+        unseen(desk, run, trouble)
         return
-    _take(desk, run, job, progress)
+    _take(desk, run, job, progress, is_shown)
+
+
+def unseen(desk: Desk, run: Run, trouble: TrainerError) -> None:
+    """It could not be looked at."""
+    wait(desk, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
+
+
+def shown_every(desk: Desk) -> float:
+    """Seconds between two edits of a run's card for its numbers alone: Slack takes about 50 edits a minute in all."""
+    return max(POLL_S, SECONDS_A_CARD * desk.store.runs.training())
 
 
 def overrun(run: Run) -> str | None:
@@ -142,11 +157,19 @@ def needs_human(desk: Desk, run: Run, why: str) -> None:
 
 
 def wait(desk: Desk, run: Run, seconds: float, *, note: str | None = None) -> None:
-    now = desk.clock()
-    progress = Progress.from_json(run.progress).with_note(note)
-    moved = desk.store.runs.move(run, run.state, now=now, next_at=now + seconds, progress=progress.to_json())
-    if moved and note:
-        telling.progress(desk, moved)
+    before = Progress.from_json(run.progress)
+    now, progress = desk.clock(), before.unseen(note).to_json()
+    with desk.store.transaction():
+        next_at = _unless_wished(desk, run, now + seconds)
+        moved = desk.store.runs.move(run, run.state, now=now, next_at=next_at, progress=progress)
+        if moved and note and note != before.note:
+            telling.progress(desk, moved)
+
+
+def _unless_wished(desk: Desk, run: Run, next_at: float) -> float:
+    """What somebody wished while the provider was asked is due at once, as they were told."""
+    latest = desk.store.runs.get(run.id)
+    return next_at if latest is None or latest.next_at == run.next_at else latest.next_at
 
 
 def _no_key(desk: Desk, run: Run) -> None:
@@ -264,7 +287,7 @@ def _refused(desk: Desk, run: Run, trainer: Trainer, refused: Refused | Changed)
     fail(desk, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
 
 
-def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
+def _take(desk: Desk, run: Run, job: Job, progress: Progress, is_shown: bool) -> None:
     if job.is_final:
         uploads.after_the_job(desk, desk.trainers[run.provider], run)
     match job.status:
@@ -285,7 +308,7 @@ def _take(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
                 actual_micros=_spent_in_the_end(run, progress),
             )
         case _:
-            _goes_on(desk, run, job, progress)
+            _goes_on(desk, run, progress, is_shown)
 
 
 def _spent_in_the_end(run: Run, progress: Progress) -> int:
@@ -309,19 +332,26 @@ def _trained_elsewhere(desk: Desk, run: Run, progress: Progress) -> None:
     fail(desk, run, why, actual_micros=telling.training_cost(plan_from_json(run.plan), progress))
 
 
-def _goes_on(desk: Desk, run: Run, job: Job, progress: Progress) -> None:
-    now = desk.clock()
+def _goes_on(desk: Desk, run: Run, progress: Progress, is_shown: bool) -> None:
+    """Written and shown where somebody has to see it, or its card is due; else it is only put off."""
+    now, before = desk.clock(), Progress.from_json(run.progress)
+    progress = replace(progress, shown_at=now)
+    too_dear = overrun(replace(run, progress=progress.to_json()))
+    is_urgent = bool(too_dear or run.cancel_asked_by or run.wish)
+    if not (is_shown or is_urgent or (progress.status, progress.note) != (before.status, before.note)):
+        desk.store.runs.put_off([run.id], jobs.next_look(now, run.state_since))
+        return
     with desk.store.transaction():
         if run.wish:
             desk.store.runs.grant(run, now=now)
-        moved = desk.store.runs.move(
-            run, "training", now=now, progress=progress.to_json(), next_at=now + POLL_S
-        )
-        if moved and (too_dear := overrun(moved)) and not overrun(run):  # the next look cancels its job
+        soon = now + POLL_S if is_urgent else jobs.next_look(now, run.state_since)
+        next_at = _unless_wished(desk, run, soon)
+        moved = desk.store.runs.move(run, "training", now=now, progress=progress.to_json(), next_at=next_at)
+        if moved and too_dear and not overrun(run):  # the next look cancels its job
             desk.store.audit.add(
                 at=now, who="finetune", action="over maximum", subject=f"run {run.id}", detail=too_dear
             )
-        if moved and moved.progress != run.progress:
+        if moved:
             telling.progress(desk, moved)
 
 

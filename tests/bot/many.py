@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 from typing import Any
 
 from bot.decisions.planning import plan_from_json, plan_hash
 from tests.bot.world import World
+from tests.peers.service import StoredJob
 
 ANSWERS = (
     "INSERT INTO answers SELECT ?, arm, row, text, correct, prompt_tokens, completion_tokens, seconds, came_at"
@@ -27,6 +29,28 @@ def finished_runs(world: World, more: int, *, after: int = 1) -> None:
             _insert(world, {**first, **changes, "plan_hash": plan_hash(plan_from_json(text))})
             world.store.database.change(ANSWERS, (number,))
             world.store.add_model(replace(model, name=f"tickets-{number}", run_id=number))
+
+
+def training_runs(world: World, count: int, *, since: float | None = None) -> None:
+    """So many more runs that train at the company, as run 1 does, since a moment (unix seconds)."""
+    first, now = asdict(world.run()), since or world.clock
+    company = world.company.service
+    request = company.jobs[first["job_id"]].request
+    known = len(company.jobs)
+    with world.store.transaction():
+        for number in range(known + 1, known + count + 1):
+            job = StoredJob(f"ftjob-{number}", request, {}, min(now, time.time()))
+            company.jobs[job.id] = job
+            plan = json.dumps(json.loads(first["plan"]) | {"seed": 1_000 + number})
+            changes = {
+                "id": number,
+                "plan": plan,
+                "key": f"key-{number}",
+                "job_id": job.id,
+                "next_at": world.clock,
+            }
+            times = {"state_since": now, "created_at": now}
+            _insert(world, {**first, **changes, **times, "plan_hash": plan_hash(plan_from_json(plan))})
 
 
 def _insert(world: World, row: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from bot.views.blocks import escape
 from bot.views.words import counted
 from bot.workflows import holding, jobs, rechecking, uploads
 from bot.workflows.holding import HOLD_S
-from bot.workflows.jobs import MAX_PAUSE_S, POLL_S
+from bot.workflows.jobs import MAX_PAUSE_S
 from bot.workflows.measuring import consent, size_answers
 from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over, wait_in_doubt
 from trainers.client import Trainer
@@ -173,7 +173,8 @@ def _follow(step: CurveStep, trainer: Trainer) -> None:
 def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
     """A model of a curve is only measured, so its file is deleted as soon as its job is through."""
     if not job.is_final:
-        keep(step, seconds=POLL_S)
+        now = step.desk.clock()
+        keep(step, seconds=jobs.next_look(now, step.size.since) - now)
         return
     uploads.take_back(step.desk, trainer, {step.size.sha256}, step.owner)
     trained = f"Training on {counted(step.size.rows, 'row')}"
