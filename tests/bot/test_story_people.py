@@ -103,6 +103,7 @@ def test_a_pair_is_judged_once_and_by_whom_it_is_for(world: World) -> None:
 
 
 def test_no_customer_s_words_are_shown_in_a_public_channel(world: World) -> None:
+    world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (PUBLIC.id, PUBLIC.id))
     assert world.type(LINE, channel=PUBLIC) == ""
     until_asked(world)
     world.click(BEN, measuring.MEASURE, channel=PUBLIC)
