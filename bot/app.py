@@ -28,6 +28,7 @@ from bot.notices import NO_ANSWER, Notices
 from bot.provider_threads import ProviderThreads
 from bot.settings import Settings, SlackSettings
 from bot.traces import PASSING
+from bot.waits import Waits
 from bot.watcher import RECONCILE, SEND, Watcher
 from bot.workers import Workers
 from bot.workflows.desk import Desk
@@ -48,7 +49,7 @@ class Service:
     """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app.
 
     Whoever opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.desk)`,
-    `service.notices.send_due()`.
+    `service.notices.send_due()`. `steady` counts seconds that pass, whatever becomes of `clock`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Service:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] | None = None,
         workers: Workers | None = None,
         threads: type[ProviderThreads] = ProviderThreads,
     ) -> None:
@@ -68,7 +70,8 @@ class Service:
         posting = _client(slack)
         signed_in = _signed_in(posting)
         trainers = build_trainers(self.settings, self.embedded)
-        self.askers = Askers(self.store, trainers, self.settings.providers, clock)
+        steady = steady or (time.monotonic if clock is time.time else clock)
+        self.askers = Askers(self.store, trainers, self.settings.providers, clock, steady)
         service = settings.service
         steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
         self.heartbeat = Heartbeat(settings.data, steps, service.watchdog_s)
@@ -87,6 +90,7 @@ class Service:
                 _client(slack, LOOK_UP_TIMEOUT_S), str(signed_in["team_id"]) if signed_in else None
             ),
             clock=clock,
+            waits=Waits(clock, steady),
         )
         self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
         if signed_in:

@@ -26,7 +26,7 @@ from bot.settings import Blocks
 from bot.traces import PASSING, UNCLEAR, Traces, trace
 from bot.views import general
 from storage.outbox import AGAIN_S, PATIENT_TRIES
-from storage.records import Draft, OutboxItem
+from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
 
 SECONDS_BETWEEN_POSTS = 1.05
@@ -128,8 +128,8 @@ class Notices:
 
     def _may_go(self, item: OutboxItem) -> bool:
         now = self.clock()
-        return now >= self._next_allowed.get(item.lane, 0.0) and (
-            item.kind != "edit" or now >= self._next_edit
+        return is_due(self._next_allowed.get(item.lane, 0.0), now) and (
+            item.kind != "edit" or is_due(self._next_edit, now)
         )
 
     def _send(self, item: OutboxItem) -> bool:
@@ -140,7 +140,8 @@ class Notices:
         now = self.clock()
         if item.kind == "edit":
             least = now + LEAST_BETWEEN_EDITS * self.pace
-            self._next_edit = max(self._next_edit + SECONDS_BETWEEN_EDITS * self.pace, least)
+            after_the_last = min(self._next_edit, now) + SECONDS_BETWEEN_EDITS * self.pace
+            self._next_edit = max(after_the_last, least)
             self._edited_at[item.lane] = now
         else:
             self._next_allowed[item.lane] = now + SECONDS_BETWEEN_POSTS * self.pace

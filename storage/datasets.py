@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import Dataset, DatasetState
+from storage.records import Dataset, DatasetState, due_sql
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Datasets:
     def due(self, now: float) -> list[Dataset]:
         """Those that still have to be fetched or checked."""
         rows = self._db.rows(
-            "SELECT * FROM datasets WHERE state IN ('received', 'checking') AND next_at <= ? ORDER BY id",
-            (now,),
+            f"SELECT * FROM datasets WHERE state IN ('received', 'checking') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
+            (now, now),
         )
         return [Dataset(**row) for row in rows]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import Document, DocumentState
+from storage.records import Document, DocumentState, due_sql
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Documents:
     def due(self, now: float) -> list[Document]:
         """Those that still have to be fetched and read."""
         rows = self._db.rows(
-            "SELECT * FROM documents WHERE state = 'received' AND next_at <= ? ORDER BY id", (now,)
+            f"SELECT * FROM documents WHERE state = 'received' AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
+            (now, now),
         )
         return [Document(**row) for row in rows]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import Measurement, MeasurementKind, MeasurementState
+from storage.records import Measurement, MeasurementKind, MeasurementState, due_sql
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Measurements:
     def due(self, now: float) -> list[Measurement]:
         """Open ones whose next step's time has come."""
         rows = self._db.rows(
-            "SELECT * FROM measurements WHERE state IN ('asked', 'running') AND next_at <= ? ORDER BY id",
-            (now,),
+            f"SELECT * FROM measurements WHERE state IN ('asked', 'running') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
+            (now, now),
         )
         return [Measurement(**row) for row in rows]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from storage.database import Database
-from storage.records import Card, Draft, OutboxItem
+from storage.records import Card, Draft, OutboxItem, due_sql
 
 PATIENT_TRIES = 3
 """So often a lane waits for a message that fails, which keeps the order through a hiccup of Slack's."""
@@ -74,7 +74,7 @@ class Outbox:
                         PARTITION BY {LANE}
                         ORDER BY tries >= {PATIENT_TRIES}, kind = 'edit' AND progress, id) AS place
                     FROM outbox item
-                    WHERE state = 'due' AND due_at <= ?
+                    WHERE state = 'due' AND {due_sql("due_at")}
                       AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
                       AND NOT (thread IS NOT NULL
                                AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.thread)
@@ -83,7 +83,7 @@ class Outbox:
                 WHERE place = 1)
             ORDER BY id
             """,  # noqa: S608  constants
-            (now,),
+            (now, now),
         )
         return [
             OutboxItem(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from storage.database import Database
+from storage.records import is_due
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Promotions:
 
     def to_carry(self, now: float) -> list[Promotion]:
         """Those that stand and that their trainer is still to be told, where the time has come."""
-        return [one for one in self.all_standing() if one.carried_at is None and one.next_at <= now]
+        return [one for one in self.all_standing() if one.carried_at is None and is_due(one.next_at, now)]
 
     def carried(self, promotion: Promotion, *, now: float) -> Promotion | None:
         """None where it stands no more, or another hand noted it."""

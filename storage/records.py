@@ -38,6 +38,20 @@ OPEN_RUN_STATES: tuple[RunState, ...] = (
 )
 
 
+# No wait is longer. One that seems to be was written down before the machine's clock was put back.
+LONGEST_WAIT_S = 900.0
+
+
+def is_due(at: float, now: float) -> bool:
+    """As the SQL below says it of columns."""
+    return at <= now or at > now + LONGEST_WAIT_S
+
+
+def due_sql(column: str) -> str:
+    """With two parameters, both of them now."""
+    return f"({column} <= ? OR {column} > ? + {LONGEST_WAIT_S})"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine.

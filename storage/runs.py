@@ -8,7 +8,17 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import OPEN_RUN_STATES, AnswerRow, Approval, Arm, Decision, LedgerKind, Run, RunState
+from storage.records import (
+    OPEN_RUN_STATES,
+    AnswerRow,
+    Approval,
+    Arm,
+    Decision,
+    LedgerKind,
+    Run,
+    RunState,
+    due_sql,
+)
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,8 @@ class Runs:
 
     def providers_due(self, now: float, states: tuple[RunState, ...]) -> set[str]:
         """Of the runs that are `due`."""
-        sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND next_at <= ?"  # noqa: S608
-        return {str(row["provider"]) for row in self._db.rows(sql, (*states, now))}
+        sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')}"  # noqa: S608
+        return {str(row["provider"]) for row in self._db.rows(sql, (*states, now, now))}
 
     def put_off(self, run_ids: Sequence[int], next_at: float) -> None:
         """Those of these runs that still train, and of which nobody has wished anything meanwhile."""
@@ -220,8 +230,8 @@ class Runs:
 
     def _in_states(self, states: tuple[RunState, ...], until: float) -> list[Run]:
         rows = self._db.rows(
-            f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND next_at <= ? ORDER BY id",  # noqa: S608
-            (*states, until),
+            f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
+            (*states, until, until),
         )
         return [Run(**row) for row in rows]
 

@@ -31,7 +31,7 @@ def key_of(model: str, messages: Sequence[Message], max_tokens: int) -> str:
 
 
 class Askers:
-    """`clock` gives unix seconds: pauses and rates are kept by it."""
+    """`clock` gives unix seconds, for answers to be dated by; `steady` seconds that pass, for pauses and rates."""
 
     def __init__(
         self,
@@ -39,10 +39,11 @@ class Askers:
         trainers: Mapping[str, Trainer],
         providers: Sequence[ProviderRow],
         clock: Callable[[], float],
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._declined: dict[str, list[Declined]] = {}
         self._lanes = {
-            row.name: Lane(store, trainers[row.name], row, clock, self._note_declined)
+            row.name: Lane(store, trainers[row.name], row, clock, steady, self._note_declined)
             for row in providers
             if row.name in trainers
         }

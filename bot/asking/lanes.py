@@ -107,16 +107,18 @@ class Lane:
         trainer: Trainer,
         row: ProviderRow,
         clock: Callable[[], float],
+        steady: Callable[[], float],
         decline: Callable[[str, Declined], None],
     ) -> None:
         self._store = store
         self._trainer = trainer
         self._row = row
         self._clock = clock
+        self._steady = steady
         self._decline = decline
         self._queue: deque[_Waiting] = deque()
         self._under_way: dict[str, _Waiting] = {}
-        self._bucket = _Bucket(row.requests_per_minute, clock())
+        self._bucket = _Bucket(row.requests_per_minute, steady())
         self._paused_until = 0.0
         self._trouble: str | None = None
         self._failing: set[str] = set()
@@ -194,7 +196,7 @@ class Lane:
             return None
 
     def _due(self) -> _Waiting | None:
-        now = self._clock()
+        now = self._steady()
         if now < self._paused_until:
             return None
         one = next((one for one in self._queue if one.next_at <= now), None)
@@ -205,7 +207,7 @@ class Lane:
 
     def _look_again_in_s(self) -> float:
         """Asking again wakes all threads, and a step that misses answers asks at every tick."""
-        now = self._clock()
+        now = self._steady()
         due = max(self._paused_until, min(one.next_at for one in self._queue)) - now
         return min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S)
 
@@ -251,7 +253,7 @@ class Lane:
         with self._changed:
             self._under_way.pop(one.question.key, None)
             self._in_vain.pop(one.question.model, None)
-            if self._clock() >= self._paused_until:
+            if self._steady() >= self._paused_until:
                 self._pauses, self._trouble = 0, None
                 self._failing.clear()
 
@@ -274,7 +276,7 @@ class Lane:
             self._end(one, str(trouble), of_model=False, is_unclear=True)
             return
         with self._changed:
-            now = self._clock()
+            now = self._steady()
             self._failing.add(one.question.key)
             self._trouble = str(trouble)
             pause = trouble.retry_after
@@ -299,7 +301,7 @@ class Lane:
             return
         model = one.question.model
         with self._changed:
-            now, self._trouble = self._clock(), why
+            now, self._trouble = self._steady(), why
             self._in_vain[model] += 1
             if self._in_vain[model] >= MOST_IN_VAIN:
                 self._in_vain.pop(model)

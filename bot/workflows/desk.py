@@ -12,6 +12,7 @@ from bot.decisions.approval import Person
 from bot.provider_threads import ProviderThreads
 from bot.results import Refusal
 from bot.settings import Settings
+from bot.waits import Waits
 from bot.workers import Workers
 from storage.records import Draft
 from storage.store import Store
@@ -63,6 +64,7 @@ class Desk:
     files: Files
     directory: Directory
     clock: Callable[[], float]
+    waits: Waits
     troubles: dict[str, str] = field(default_factory=dict)
 
     def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:

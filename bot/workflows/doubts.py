@@ -14,7 +14,7 @@ from bot.workflows import permits, plans, telling, training
 from bot.workflows.desk import Desk
 from bot.workflows.specs import limits_of
 from storage.doubts import Choice, Word
-from storage.records import Run
+from storage.records import Run, is_due
 from trainers.client import Trainer
 from trainers.creation import KEY, job_carries, sent_hyperparameters
 from trainers.errors import Refused, TrainerError
@@ -65,7 +65,7 @@ def decide(
 def step(desk: Desk, number: int) -> None:
     """Carry out what enough people have said."""
     run = desk.store.runs.get(number)
-    if run is None or run.state != "needs_human" or run.next_at > desk.clock():
+    if run is None or run.state != "needs_human" or not is_due(run.next_at, desk.clock()):
         return
     words = _enough(desk, run)
     if not words:
@@ -170,8 +170,10 @@ def _retry(desk: Desk, run: Run, trainer: Trainer, words: list[Word]) -> None:
         _over(desk, run, f"Job {escape(job.id)} was found there and is taken over, not created again.", job)
         return
     said = f"It is tried again, as {_people(words)} decided: looked for during twelve minutes, then created."
+    now = desk.clock()
+    desk.waits.since(now)
     with desk.store.transaction():
-        moved = desk.store.runs.move(run, "creating", now=desk.clock(), error=None, job_id=None)
+        moved = desk.store.runs.move(run, "creating", now=now, error=None, job_id=None)
         if moved:
             _conclude(desk, run, moved, "tried again", said)
 

@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Attempt:
-    """How far a create is. `is_sent`: one was, at `since` (unix seconds), the `tries`-th."""
+    """How far a create is. `is_sent`: one was, `waited_s` seconds ago, the `tries`-th."""
 
     key: str
     is_sent: bool
-    since: float
+    waited_s: float
     tries: int
 
 
@@ -80,7 +80,6 @@ def prepare(
     attempt: Attempt,
     path: Path,
     sha256: str,
-    now: float,
     validation: tuple[Path, str] | None = None,
 ) -> Ready | Started | Later | Turned | Stuck:
     """Look for the job; where there is none and may be one, see that its file is there."""
@@ -88,7 +87,7 @@ def prepare(
         found = trainer.find_jobs(attempt.key)
         if found:
             return Started(_adopted(trainer, attempt.key, found))
-        if not _may_create(trainer, attempt, now):
+        if not _may_create(trainer, attempt):
             return Later(LOOK_AGAIN_S)
         if attempt.tries >= MAX_CREATES:
             return Stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
@@ -112,7 +111,7 @@ def send(trainer: Trainer, spec: JobSpec) -> Started | Later | Turned:
         return Later(LOOK_AGAIN_S / 2, str(doubt))
 
 
-def look_for(trainer: Trainer, attempt: Attempt, now: float) -> Started | Later | None:
+def look_for(trainer: Trainer, attempt: Attempt) -> Started | Later | None:
     """The job of a create in doubt; None where there surely is none."""
     try:
         found = trainer.find_jobs(attempt.key)
@@ -120,7 +119,7 @@ def look_for(trainer: Trainer, attempt: Attempt, now: float) -> Started | Later 
             return Started(_adopted(trainer, attempt.key, found))
     except TrainerError as trouble:
         return Later(_pause(attempt, trouble), str(trouble))
-    is_settled = now - attempt.since >= SETTLE_S
+    is_settled = attempt.waited_s >= SETTLE_S
     return None if is_settled else Later(LOOK_AGAIN_S)
 
 
@@ -165,11 +164,11 @@ def _cancel_extra(trainer: Trainer, extra: Job) -> None:
         log.warning("job %s: %s", extra.id, refused)
 
 
-def _may_create(trainer: Trainer, attempt: Attempt, now: float) -> bool:
+def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
     """At once where the trainer knows our key again; else only when an earlier create must have shown."""
     if not attempt.is_sent or trainer.provider.can("idempotency"):
         return True
-    return now - attempt.since >= SETTLE_S
+    return attempt.waited_s >= SETTLE_S
 
 
 def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:

@@ -49,7 +49,7 @@ def create(desk: Desk, run: Run) -> None:
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     validation = _file(desk, plan.kept_back.validation_sha256) if plan.kept_back else None
     uploads.intend(desk, run.provider, uploads.of_run(run))
-    match jobs.prepare(trainer, _attempt(run), *_file(desk, sha256), desk.clock(), validation):
+    match jobs.prepare(trainer, _attempt(desk, run), *_file(desk, sha256), validation):
         case jobs.Ready() as ready:
             _create(desk, run, trainer, plan, ready)
         case jobs.Started(job):
@@ -181,7 +181,7 @@ def _no_key(desk: Desk, run: Run) -> None:
 
 def _hold(desk: Desk, run: Run, trainer: Trainer, note: str | None = None, seconds: float = HOLD_S) -> None:
     """Frozen, or no room in the budget: nothing is created, and a job whose create got lost is still looked for."""
-    match jobs.look_for(trainer, _attempt(run), desk.clock()):
+    match jobs.look_for(trainer, _attempt(desk, run)):
         case jobs.Started(job):
             _started(desk, run, job)
         case _:
@@ -194,7 +194,7 @@ def _is_surely_absent(desk: Desk, run: Run) -> bool:
     if trainer is None:
         wait_for_key(desk, run)
         return False
-    match jobs.look_for(trainer, _attempt(run), desk.clock()):
+    match jobs.look_for(trainer, _attempt(desk, run)):
         case jobs.Started(job):
             _started(desk, run, job)
         case jobs.Later(seconds, note):
@@ -204,8 +204,8 @@ def _is_surely_absent(desk: Desk, run: Run) -> bool:
     return False
 
 
-def _attempt(run: Run) -> jobs.Attempt:
-    return jobs.Attempt(run.key, run.state == "creating", run.state_since, run.tries)
+def _attempt(desk: Desk, run: Run) -> jobs.Attempt:
+    return jobs.Attempt(run.key, run.state == "creating", desk.waits.since(run.state_since), run.tries)
 
 
 def _file(desk: Desk, sha256: str) -> tuple[Path, str]:
@@ -259,6 +259,7 @@ def _may_intend(desk: Desk, run: Run) -> bool:
 def _intend(desk: Desk, run: Run, file_id: str) -> Run | None:
     """From here on a job may exist. Its money counts in the month in which it is created."""
     now = desk.clock()
+    desk.waits.since(now)
     desk.store.runs.reserve_in(run, telling.month(now))
     changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": file_id}
     return desk.store.runs.move(run, "creating", now=now, **changes)

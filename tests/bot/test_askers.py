@@ -45,7 +45,7 @@ class Bench:
 
     def restart(self) -> None:
         trainer = Trainer(self.row.provider, KEY)
-        self.askers = Askers(self.store, {"acme": trainer}, (self.row,), lambda: self.now)
+        self.askers = Askers(self.store, {"acme": trainer}, (self.row,), lambda: self.now, lambda: self.now)
 
     def ask(self, questions: list[Question], owner: str = "m1") -> None:
         self.askers.ask(owner, "acme", questions)

@@ -117,7 +117,7 @@ def test_a_question_to_a_model_survives_a_stop(world: World) -> None:
     world.until_state("evaluating")
     world.type("/finetune try tickets-1 where is my refund?")
     world.restart()
-    world.tick(2)
+    world.until_told()
     answers = [one for one in world.slack.ephemerals(ANA.id) if "It answers" in str(one.blocks)]
     assert len(answers) == 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import datetime
 import threading
 import time
 
@@ -51,7 +51,6 @@ def test_a_wake_does_not_wait_for_the_next_tick() -> None:
 
 
 def test_a_tick_never_runs_twice_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR, "apscheduler")
     slow, send = Ticks(takes=0.2), Ticks()
     watcher = Watcher(slow, send, seconds=0.02)
     watcher.start()
@@ -87,3 +86,28 @@ def test_a_stop_waits_for_the_tick_under_way_and_starts_no_other() -> None:
     assert (slow.count, slow.ended) == (1, 1)
     time.sleep(0.15)
     assert slow.count == 1
+
+
+def test_ticks_go_on_where_the_machines_clock_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = Ticks()
+    watcher = Watcher(ticks, Ticks(), seconds=0.05)
+    watcher.start()
+    wait_until(lambda: ticks.count >= 1, "the first tick")
+    put_back(monkeypatch, 3600)
+    seen = ticks.count
+    wait_until(lambda: ticks.count >= seen + 3, "three more ticks")
+    watcher.stop()
+
+
+def put_back(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Python's own clocks; the machine's is left alone."""
+    real, wall = datetime.datetime, time.time
+
+    class Earlier(real):  # type: ignore[misc, valid-type]
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return real.now(tz) - datetime.timedelta(seconds=seconds)
+
+    monkeypatch.setattr(time, "time", lambda: wall() - seconds)
+    monkeypatch.setattr(datetime, "datetime", Earlier)
+    monkeypatch.setattr("bot.watcher.datetime", Earlier, raising=False)

@@ -102,6 +102,8 @@ class World:
     clock: float = field(default_factory=time.time)
     abilities: str = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"'
     threads: type[ProviderThreads] = NoThreads
+    put_by: float = 0.0
+    """Seconds by which somebody put the machine's clock forward, while none passed."""
     killed_at: int = 0
     """Deliveries that their bot was killed over: they were never acked."""
     _service: Service | None = None
@@ -117,7 +119,11 @@ class World:
 
     def boot(self) -> None:
         self._service = Service(
-            self._settings(), clock=lambda: self.clock, workers=self.workers, threads=self.threads
+            self._settings(),
+            clock=lambda: self.clock + self.put_by,
+            steady=lambda: self.clock,
+            workers=self.workers,
+            threads=self.threads,
         )
         self._service.door.open()
         self.slack.deliver_to(self._service.address)

@@ -61,14 +61,14 @@ GUARDS = (
     Guard(
         "SETTLE before a second create",
         JOBS,
-        "        return True\n    return now - attempt.since >= SETTLE_S",
+        "        return True\n    return attempt.waited_s >= SETTLE_S",
         "        return True\n    return True",
         f"{PROVIDER}::test_a_create_that_got_lost_is_repeated_once_it_must_have_shown",
     ),
     Guard(
         "SETTLE before a cancelled run is free",
         JOBS,
-        "    is_settled = now - attempt.since >= SETTLE_S",
+        "    is_settled = attempt.waited_s >= SETTLE_S",
         "    is_settled = True",
         "tests/bot/test_story_cancel.py::test_a_create_that_got_lost_is_not_repeated_for_a_cancelled_run",
     ),
@@ -347,6 +347,13 @@ GUARDS = (
         "        if one.question.is_once and not trouble.is_rate_limit:",
         "        if False:",
         f"{TRYING}::test_without_a_clear_answer_the_most_counts_as_spent_and_nothing_is_sent_again",
+    ),
+    Guard(
+        "SETTLE by a clock that nobody sets",
+        "bot/waits.py",
+        "        return before + now - known_at",
+        "        return self._clock() - at",
+        "tests/bot/test_story_clock.py::test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job",
     ),
     Guard(
         "four eyes on a doubt",

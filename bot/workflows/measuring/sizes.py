@@ -53,7 +53,7 @@ def move_on(step: CurveStep) -> None:
 
 def _hold(step: CurveStep, trainer: Trainer) -> None:
     """Frozen: nothing is created, and a job whose create got lost is still looked for."""
-    match jobs.look_for(trainer, _attempt(step), step.desk.clock()):
+    match jobs.look_for(trainer, _attempt(step)):
         case jobs.Started(job):
             _started(step, job)
         case _:
@@ -67,7 +67,7 @@ def _create(step: CurveStep, trainer: Trainer) -> None:
     sha256 = step.size.sha256
     path = step.desk.settings.files / f"{sha256}.jsonl"
     uploads.intend(step.desk, step.plan.provider, {sha256})
-    match jobs.prepare(trainer, _attempt(step), path, sha256, step.desk.clock()):
+    match jobs.prepare(trainer, _attempt(step), path, sha256):
         case jobs.Ready(file_id):
             if _is_agreed(step, trainer):  # sending the file may have taken long
                 _send(step, trainer, file_id)
@@ -98,7 +98,9 @@ def _is_agreed(step: CurveStep, trainer: Trainer) -> bool:
 
 
 def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:
-    size = step.size.to("creating", step.desk.clock(), tries=step.size.tries + 1, file_id=file_id)
+    now = step.desk.clock()
+    size = step.size.to("creating", now, tries=step.size.tries + 1, file_id=file_id)
+    step.desk.waits.since(now)
     with step.desk.store.transaction():  # a freeze or a cancel comes before the intent or after it
         latest = step.desk.store.measurements.get(step.measurement.id)
         is_cancelled = latest is None or latest.cancel_asked_by is not None
@@ -137,7 +139,7 @@ def _started(step: CurveStep, job: Job) -> None:
 
 def _look_for(step: CurveStep, trainer: Trainer) -> None:
     """Stopped while a create was in doubt: a job that is found is cancelled by the next step."""
-    match jobs.look_for(trainer, _attempt(step), step.desk.clock()):
+    match jobs.look_for(trainer, _attempt(step)):
         case jobs.Started(job):
             _started(step, job)
         case jobs.Later(_, note) if note and step.desk.clock() - step.size.since > GIVE_UP_UNSEEN_S:
@@ -150,7 +152,7 @@ def _look_for(step: CurveStep, trainer: Trainer) -> None:
 
 def _attempt(step: CurveStep) -> jobs.Attempt:
     size = step.size
-    return jobs.Attempt(size.key, size.state == "creating", size.since, size.tries)
+    return jobs.Attempt(size.key, size.state == "creating", step.desk.waits.since(size.since), size.tries)
 
 
 def _follow(step: CurveStep, trainer: Trainer) -> None:

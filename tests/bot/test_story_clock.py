@@ -1,0 +1,72 @@
+"""Somebody puts the machine's clock forward or back: no second job is made, and nothing stands still."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.demo.cast import ANA
+from bot.workflows.training import MAX_CREATES, SETTLE_S
+from tests.bot.test_story_doubt import decide, in_doubt
+from tests.bot.world import BEN, CLEO, JOBS, World, words_of
+from tests.peers.hosted import BUSY, COMMIT_THEN_500, NOTHING_BUT_500
+
+HOUR = 3600.0
+CREATE, CHAT = f"POST {JOBS}", "POST /chat/completions"
+
+
+def test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job(world: World) -> None:
+    world.company.service.list_lag_s = 3600.0
+    world.company.fail(CREATE, COMMIT_THEN_500)
+    world.start_approved()
+    world.tick()
+    assert (world.run().state, world.jobs()) == ("creating", 1)
+    world.put_by = SETTLE_S + 60
+    world.tick(5)
+    assert (world.run().state, world.jobs()) == ("creating", 1)
+    world.company.service.list_lag_s = 0.0
+    world.pass_time(60)
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
+def test_nor_does_one_put_forward_where_two_people_let_it_be_tried_again(world: World) -> None:
+    in_doubt(world)
+    creates = world.company.count(CREATE)
+    decide(world, BEN, "doubt_retry")
+    decide(world, CLEO, "doubt_retry")
+    world.put_by = SETTLE_S + 60
+    world.tick(5)
+    assert world.company.count(CREATE) == creates == MAX_CREATES
+
+
+@pytest.mark.parametrize("back", [HOUR, 6 * HOUR])
+def test_a_clock_put_back_while_a_create_is_in_doubt_holds_nothing_up(world: World, back: float) -> None:
+    world.company.fail(CREATE, NOTHING_BUT_500)
+    world.start_approved()
+    world.tick()
+    assert world.run().state == "creating"
+    world.put_by = -back
+    world.pass_time(SETTLE_S)
+    world.until_state("done")
+    assert world.jobs() == 1 and world.said("Tuned model")
+
+
+def test_a_clock_put_back_while_a_provider_is_busy_holds_up_no_question(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+    world.company.fail(CHAT, BUSY)
+    asked = world.company.count(CHAT)
+    world.type("/finetune try tickets-1 where is my refund?")
+    world.until(lambda: world.company.count(CHAT) > asked, "the first try")
+    world.put_by = -6 * HOUR
+    assert "It answers" in world.until_told()
+    assert "It answers" in words_of(world.slack.ephemerals(ANA.id)[-1])
+
+
+def test_a_clock_put_back_lets_messages_go_on(world: World) -> None:
+    world.start_approved()
+    world.tick(3)
+    world.put_by = -6 * HOUR
+    world.type("/finetune freeze the clock looks odd", user=BEN)
+    world.send()
+    assert world.said("Frozen by")
