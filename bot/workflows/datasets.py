@@ -92,7 +92,7 @@ def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
 
 
 def _not_in_it(desk: Desk, upload: Upload) -> Refusal | None:
-    """A file goes to a channel by the word of one of its members."""
+    """Only its members hand files over to a channel."""
     is_in = upload.channel == upload.here or desk.directory.is_member(upload.person, upload.channel)
     if is_in:
         return None

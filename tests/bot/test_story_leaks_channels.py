@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import refused
+from bot.demo.stand_in import refused, slow
 from bot.demo.workspace import Channel, Person, wait_until
 from bot.views import estimates, ladder, preferences
 from tests.bot.props import tickets_csv
@@ -216,6 +217,16 @@ def test_where_slack_does_not_tell_who_is_in_a_channel_nobody_outside_sees_it(wo
     world.slack.fail("conversations.members", refused("internal_error"), times=None)
     assert "No datasets yet" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
     assert "tickets" in world.type("/finetune datasets", user=BEN, channel=HR), "who types in it is in it"
+
+
+def test_forty_channels_that_slack_is_slow_about_hold_up_no_answer(world: World) -> None:
+    """That each request is acked in time is looked at when the world ends."""
+    for number in range(40):
+        world.seed_dataset(channel=replace(HR, id=f"C0SLOW{number}"), called=f"slow-{number}")
+    world.seed_dataset(channel=PUBLIC)
+    world.slack.fail("conversations.members", slow(5.0), times=None)
+    answer = world.type("/finetune datasets", user=ANA, channel=PUBLIC)
+    assert "tickets" in answer and "slow" not in answer
 
 
 def test_a_member_who_is_on_a_later_page_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
