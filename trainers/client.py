@@ -147,6 +147,16 @@ class Trainer(AliasCalls):
             self.delete_file(answers.required(row, "id", doing))
         return len(ours)
 
+    def delete_model(self, name: str) -> None:
+        """A tuned model; one that is gone already is no error."""
+        doing = self._doing(f"deleting the model {name!r}")
+        self._gone(doing, lambda: self._client.models.with_raw_response.delete(name).content)
+
+    def delete_job(self, job_id: str) -> None:
+        """With its rows and its model, where the trainer has the ability `job_deletion`."""
+        doing = self._doing(f"deleting job {job_id!r}")
+        self._gone(doing, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes))
+
     def file_bytes(self, file_id: str) -> bytes:
         doing = self._doing(f"downloading the file {file_id!r}")
         return self._get(doing, lambda: self._client.files.with_raw_response.content(file_id).content)
@@ -268,6 +278,13 @@ class Trainer(AliasCalls):
                 if more is None:
                     raise
                 self._refused[model] = more
+
+    def _gone(self, doing: str, delete: Callable[[], bytes]) -> None:
+        try:
+            self._once(doing, delete)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
 
     def _chat(self, model: str, messages: Sequence[Message], asked: Parameters, timeout_s: float) -> Answer:
         doing = self._doing(f"asking the model {model!r}")

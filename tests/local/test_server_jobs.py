@@ -286,6 +286,29 @@ def test_a_deleted_model_is_gone_from_lists_and_disk(tmp_path: Path) -> None:
             client.models.delete("local/toy")
 
 
+def test_a_deleted_job_is_gone_with_its_rows_and_its_model(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client)
+        with pytest.raises(openai.BadRequestError, match="under way"):
+            client.delete(f"/fine_tuning/jobs/{job.id}", cast_to=bytes)
+        name = wait_for_status(client, job.id, "succeeded").fine_tuned_model
+        client.files.delete(job.training_file)
+        wait_for(lambda: _deleted(client, job.id), bool)
+        left = [path for path in (tmp_path / "jobs").rglob("*") if path.is_file()]
+        assert left == [] and name not in [model.id for model in client.models.list()]
+        with pytest.raises(openai.NotFoundError):
+            client.fine_tuning.jobs.retrieve(job.id)
+
+
+def _deleted(client: openai.OpenAI, job_id: str) -> bool:
+    """False while its process is still being let go."""
+    try:
+        client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes)
+    except openai.BadRequestError:
+        return False
+    return True
+
+
 def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

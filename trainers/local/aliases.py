@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.local.jobs import JobRecord, Jobs
 from trainers.local.models import Models
 from trainers.local.problems import Problem, invalid, missing
 from trainers.local.serving.values import Target
@@ -83,14 +84,23 @@ class Aliases:
     def delete_model(self, model: str) -> None:
         """Raises Problem (400 in use, and what Models.delete does)."""
         with self._lock:
-            names = [one.name for one in self._read().values() if _is_of(one.model, model)]
-            if names:
-                text = (
-                    f"'{model}' is in use: {' and '.join(sorted(names))} stands for it. Put another model in its "
-                    "place first, or take the name away with DELETE /v1/aliases/NAME."
-                )
-                raise invalid(text, "model", "model_in_use")
+            self._refuse_in_use(model)
             self._models.delete(model)
+
+    def delete_job(self, jobs: Jobs, record: JobRecord) -> None:
+        """With its model. Raises Problem (400 in use)."""
+        with self._lock:
+            self._refuse_in_use(record.model_name)
+            jobs.delete(record.job.id)
+
+    def _refuse_in_use(self, model: str) -> None:
+        names = [one.name for one in self._read().values() if _is_of(one.model, model)]
+        if names:
+            text = (
+                f"'{model}' is in use: {' and '.join(sorted(names))} stands for it. Put another model in its "
+                "place first, or take the name away with DELETE /v1/aliases/NAME."
+            )
+            raise invalid(text, "model", "model_in_use")
 
     def _check(self, name: str) -> None:
         if not NAME.fullmatch(name):

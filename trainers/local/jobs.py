@@ -132,6 +132,8 @@ class Jobs:
         self._final: dict[str, JobRecord] = {}
         self._folders = Folders(root)
         root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(".ftjob-*"):  # half a deletion before a kill
+            shutil.rmtree(leftover)
 
     def same(self, key: str, fingerprint: str) -> JobRecord | None:
         """The job created under this Idempotency-Key. Raises Problem (409) where the body differed."""
@@ -200,6 +202,16 @@ class Jobs:
         record = self.get(f"ftjob-{match[1]}") if match else None
         files = record.result_files if record else ()
         return next((file for file in files if file.id == file_id), None)
+
+    def delete(self, job_id: str) -> None:
+        """All of it that lies here: rows, events, checkpoints, curves and model. Call it for one that has ended."""
+        grave = self._root / f".{job_id}-{secrets.token_hex(4)}"
+        try:
+            (self._root / job_id).rename(grave)
+        except FileNotFoundError:  # somebody else deleted it between our look and now
+            return
+        self._final.pop(job_id, None)
+        shutil.rmtree(grave)
 
     def _known(self, job_id: str) -> JobRecord:
         """A job that ended once is not read again: no end mark is ever taken back."""

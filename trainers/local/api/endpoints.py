@@ -100,6 +100,7 @@ class JobEndpoints:
     jobs: Jobs
     models: Models
     executor: Executor
+    aliases: Aliases
     engines: Path
 
     def routes(self) -> list[Route]:
@@ -108,6 +109,7 @@ class JobEndpoints:
             Route(root, self.create, methods=["POST"]),
             Route(root, self.index),
             Route(root + "/{id}", self.retrieve),
+            Route(root + "/{id}", self.delete, methods=["DELETE"]),
             Route(root + "/{id}/cancel", self.cancel, methods=["POST"]),
             Route(root + "/{id}/pause", self.pause, methods=["POST"]),
             Route(root + "/{id}/resume", self.resume, methods=["POST"]),
@@ -159,6 +161,15 @@ class JobEndpoints:
 
     def retrieve(self, request: Request) -> Response:
         return self._answer(self._record(request))
+
+    def delete(self, request: Request) -> Response:
+        """An extension of OpenAI's API: with its rows, events, checkpoints and model."""
+        record = self._record(request)
+        if not record.is_final or self.executor.is_running(record.job.id):
+            text = f"{record.job.id} is under way, so it can't be deleted. Cancel it, or wait until it has ended."
+            raise Problem(400, text, "job_not_final")
+        self.aliases.delete_job(self.jobs, record)
+        return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 
     def cancel(self, request: Request) -> Response:
         """A cancelled job stays cancelled, and is answered like one: a second click hurts nobody."""

@@ -83,7 +83,7 @@ def build_app(config: Config) -> Starlette:
     app = Starlette(
         routes=[
             *FileEndpoints(files, jobs).routes(),
-            *JobEndpoints(files, jobs, models, executor, config.data / ENGINES).routes(),
+            *JobEndpoints(files, jobs, models, executor, aliases, config.data / ENGINES).routes(),
             *ModelEndpoints(models, aliases, generator).routes(),
             *AliasEndpoints(aliases).routes(),
             *(RelayEndpoints(jobs).routes() if config.has_relay else ()),
