@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
 
 from bot.decisions.verdict.tasks import TaskKind
@@ -208,10 +209,18 @@ class Rollback:
     because: str | None = None
 
 
+@dataclass(frozen=True)
+class Delete:
+    """All versions, or those that were uploaded before a day (UTC)."""
+
+    dataset: str
+    before: date | None = None
+
+
 # Commands that ask for a right of their own where they are carried out.
 ACTS = (
     *(Upload, Estimate, Baseline, Curve, Start, Cancel, CancelMeasurement, Pause, Resume),
-    *(Freeze, Unfreeze, Try, Audit, Promote, Rollback),
+    *(Freeze, Unfreeze, Try, Audit, Promote, Rollback, Delete),
 )
 
 Command = (
@@ -242,4 +251,5 @@ Command = (
     | Models
     | Promote
     | Rollback
+    | Delete
 )

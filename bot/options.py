@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from decimal import Decimal
 
 from bot.decisions.amounts import Misread, parse_volume
@@ -117,6 +118,13 @@ def typed(question: Question) -> str:
 
 def _plainly(value: Decimal | int | str) -> str:
     return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+
+
+def read_day(said: str | None) -> date | Answer | None:
+    try:
+        return date.fromisoformat(said) if said else None
+    except ValueError:
+        return Answer(f"`before={shown(said or '')}` should be a day, like `before=2026-01-31`.")
 
 
 def read_engine(text: str | None) -> str | Answer | None:

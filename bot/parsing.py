@@ -16,6 +16,7 @@ from bot.commands import (
     Command,
     Curve,
     Datasets,
+    Delete,
     Estimate,
     Freeze,
     Help,
@@ -43,6 +44,7 @@ from bot.options import (
     first_word,
     measurement_number,
     read_bar,
+    read_day,
     read_engine,
     read_figures,
     read_options,
@@ -227,6 +229,14 @@ def _parse_curve(rest: str) -> Command | Answer:
     return Curve(read.dataset, read.text("target"), predict, figures.label_usd, _reason(because))
 
 
+def _parse_delete(rest: str) -> Command | Answer:
+    read = _options("delete", rest)
+    if isinstance(read, Answer):
+        return read
+    before = read_day(read.text("before"))
+    return before if isinstance(before, Answer) else Delete(read.dataset, before)
+
+
 def _parse_knowledge(rest: str) -> Command | Answer:
     read = _options("knowledge", rest)
     return read if isinstance(read, Answer) else Knowledge(read.dataset)
@@ -264,6 +274,7 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "try": _parse_try,
     "promote": _parse_promote,
     "rollback": _parse_rollback,
+    "delete": _parse_delete,
 }
 
 

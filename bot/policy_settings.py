@@ -66,8 +66,8 @@ def _named(reader: Reader, rule: Rule, approvers: Named) -> Named:
             near = difflib.get_close_matches(one.lower(), WORDS, n=1)
             cure = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(WORDS)}, U… and S…."
             reader.wrong("", rule, f"names {one!r}, which is no id of a user or group and no word; {cure}")
-    if rule != "cancel" and "requester" in said:
-        reader.wrong("", rule, "names 'requester', whom only `cancel` knows; take it out.")
+    if rule not in ("cancel", "delete") and "requester" in said:
+        reader.wrong("", rule, "names 'requester', whom only `cancel` and `delete` know; take it out.")
     named = Named(
         users=frozenset(one for one in said if USER.fullmatch(one)),
         groups=frozenset(one for one in said if GROUP.fullmatch(one)),

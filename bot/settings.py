@@ -112,6 +112,14 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True)
+class RetentionSettings:
+    """Days; 0 keeps it. `refused`: a file that its check refused. `scratch`: what a measurement left to look at."""
+
+    refused: int = 1
+    scratch: int = 7
+
+
+@dataclass(frozen=True)
 class Settings:
     """`measurement_usd`: the most that one measurement of models may cost. `presidio`: checks ask it, too."""
 
@@ -125,6 +133,7 @@ class Settings:
     measurement_usd: Decimal = MEASUREMENT_USD
     presidio: bool = False
     service: ServiceSettings = ServiceSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @property
     def monthly_budget_usd(self) -> Decimal:
@@ -148,12 +157,25 @@ class Settings:
 
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("data", "slack", "people", "policy", "budget", "check", "trainer", "providers", "prices", "service"),
+    "": (
+        "data",
+        "slack",
+        "people",
+        "policy",
+        "budget",
+        "check",
+        "trainer",
+        "providers",
+        "prices",
+        "service",
+        "retention",
+    ),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
     "people": ("approvers", "approver_groups", "quorum"),
     "policy": POLICY_KEYS,
     "budget": ("monthly_usd", "measurement_usd", "per_channel_usd", "per_person_usd", "channels", "people"),
     "check": ("presidio",),
+    "retention": ("refused_days", "scratch_days"),
     "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "nodes_per_job"),
@@ -189,6 +211,10 @@ def load_settings(
         measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
         presidio=_presidio(reader),
         service=_service(reader),
+        retention=RetentionSettings(
+            reader.whole("retention", "refused_days", 1, lowest=0, highest=3650),
+            reader.whole("retention", "scratch_days", 7, lowest=0, highest=3650),
+        ),
     )
     reader.check_keys(KNOWN_KEYS)
     if problems:

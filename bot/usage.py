@@ -33,9 +33,11 @@ USAGE: Mapping[str, str] = {
     "try": "/finetune try MODEL your text",
     "promote": "/finetune promote MODEL [because=why it shall be used all the same]",
     "rollback": "/finetune rollback DATASET [because=why]",
+    "delete": "/finetune delete DATASET [before=2026-01-31]",
 }
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("models", "rungs", "judge", "bar", "task", "prompt"),
+    "delete": ("before",),
     "curve": ("target", "predict", "label_usd"),
     "estimate": ("current", "volume", "target", *FIGURES, "quantization", "sweep", "bar", "task"),
     "start": (

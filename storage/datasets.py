@@ -69,7 +69,8 @@ class Datasets:
     def newest(self, name: str) -> Dataset | None:
         """The newest usable version under this name; where there is none, the newest of any state."""
         row = self._db.row(
-            "SELECT * FROM datasets WHERE name = ? ORDER BY state = 'ready' DESC, version DESC LIMIT 1",
+            "SELECT * FROM datasets WHERE name = ? AND forgotten_at IS NULL"
+            " ORDER BY state = 'ready' DESC, version DESC LIMIT 1",
             (name,),
         )
         return Dataset(**row) if row else None
@@ -80,8 +81,9 @@ class Datasets:
         return {row["name"]: row["owner"] for row in rows}
 
     def all(self) -> list[Dataset]:
-        """Newest first."""
-        return [Dataset(**row) for row in self._db.rows("SELECT * FROM datasets ORDER BY id DESC")]
+        """Newest first, but for those that were deleted."""
+        rows = self._db.rows("SELECT * FROM datasets WHERE forgotten_at IS NULL ORDER BY id DESC")
+        return [Dataset(**row) for row in rows]
 
     def due(self, now: float) -> list[Dataset]:
         """Those that still have to be fetched or checked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,12 @@ class Measurements:
     def newest(self, limit: int = 20) -> list[Measurement]:
         rows = self._db.rows("SELECT * FROM measurements ORDER BY id DESC LIMIT ?", (limit,))
         return [Measurement(**row) for row in rows]
+
+    def on(self, datasets: Collection[int]) -> list[Measurement]:
+        """Every one on one of these versions, newest first."""
+        marks = ", ".join("?" * len(datasets))
+        sql = f"SELECT * FROM measurements WHERE dataset_id IN ({marks}) ORDER BY id DESC"  # noqa: S608
+        return [Measurement(**row) for row in self._db.rows(sql, tuple(datasets))]
 
     def done(self, dataset_ids: tuple[int, ...], kind: MeasurementKind) -> list[Measurement]:
         """Those of these datasets that have a result, newest first."""

@@ -7,6 +7,7 @@ from storage.schemas import (
     CERTAINTY,
     EVIDENCE,
     FIRST_SCHEMA,
+    FORGETTINGS,
     IDS_USED_ONCE,
     MONEY,
     OUTBOX_THAT_EMPTIES,
@@ -112,6 +113,12 @@ def m012_questions(db: SqliteUtils) -> None:
 @migrations()
 def m013_scans(db: SqliteUtils) -> None:
     for statement in _statements(SCANS):
+        db.execute(statement)
+
+
+@migrations()
+def m014_forgettings(db: SqliteUtils) -> None:
+    for statement in _statements(FORGETTINGS):
         db.execute(statement)
 
 

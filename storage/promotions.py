@@ -83,6 +83,10 @@ class Promotions:
         self._db.change("UPDATE models SET state = 'promoted' WHERE name = ?", (new.model,))
         return _promotion(row)
 
+    def end(self, promotion: Promotion, *, now: float) -> None:
+        """Nothing takes its place: its dataset is being deleted."""
+        self._end(promotion, now)
+
     def get(self, number: int) -> Promotion | None:
         row = self._db.row("SELECT * FROM promotions WHERE id = ?", (number,))
         return _promotion(row) if row else None

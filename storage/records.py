@@ -79,6 +79,7 @@ class Dataset:
     updated_at: float
     owner: str
     sources: str
+    forgotten_at: float | None = None
 
     @property
     def source_channels(self) -> frozenset[str]:

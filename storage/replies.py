@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 from storage.database import Database
 from storage.records import KeptReply
 
+COLUMNS = "key, model, text, prompt_tokens, completion_tokens, seconds, at"
 KEYS_A_LOOK = 500  # SQLite takes 999 parameters in its older builds
 
 
@@ -25,14 +26,14 @@ class Replies:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def keep(self, replies: Iterable[KeptReply]) -> None:
-        """The first answer to a question stays."""
+    def keep(self, replies: Iterable[KeptReply], owner: str | None = None) -> None:
+        """The first answer to a question stays. `owner` is what asked, 'run 3' or 'm3': with its dataset they go."""
         with self._db.immediate():
             for reply in replies:
                 self._db.change(
-                    "INSERT INTO replies (key, model, text, prompt_tokens, completion_tokens, seconds, at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                    astuple(reply),
+                    "INSERT INTO replies (key, model, text, prompt_tokens, completion_tokens, seconds, at, owner)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                    (*astuple(reply), owner),
                 )
 
     def forget(self, key: str) -> None:
@@ -44,7 +45,7 @@ class Replies:
         for start in range(0, len(keys), KEYS_A_LOOK):
             part = keys[start : start + KEYS_A_LOOK]
             marks = ", ".join("?" * len(part))
-            rows = self._db.rows(f"SELECT * FROM replies WHERE key IN ({marks})", part)  # noqa: S608
+            rows = self._db.rows(f"SELECT {COLUMNS} FROM replies WHERE key IN ({marks})", part)  # noqa: S608
             found.update((row["key"], KeptReply(**row)) for row in rows)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -76,6 +76,12 @@ class Runs:
 
     def newest(self, limit: int = 20) -> list[Run]:
         return [Run(**row) for row in self._db.rows("SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,))]
+
+    def on(self, datasets: Collection[int]) -> list[Run]:
+        """Every run on one of these versions, newest first."""
+        marks = ", ".join("?" * len(datasets))
+        sql = f"SELECT * FROM runs WHERE dataset_id IN ({marks}) ORDER BY id DESC"  # noqa: S608
+        return [Run(**row) for row in self._db.rows(sql, tuple(datasets))]
 
     def done(self, dataset_ids: tuple[int, ...] | None = None, *, limit: int = -1) -> list[Run]:
         """Those with a result, newest first; on one of these datasets, where they are named. At most `limit`."""

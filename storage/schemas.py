@@ -419,3 +419,23 @@ CREATE TABLE questions (
 CREATE INDEX questions_by_month ON questions (month);
 ALTER TABLE asks ADD COLUMN sent_at REAL;
 """
+
+FORGETTINGS = """
+ALTER TABLE datasets ADD COLUMN forgotten_at REAL;
+ALTER TABLE replies ADD COLUMN owner TEXT;
+CREATE TABLE forgettings (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    datasets TEXT NOT NULL,
+    person TEXT NOT NULL,
+    channel TEXT,
+    state TEXT NOT NULL DEFAULT 'asked' CHECK (state IN ('asked', 'deleting', 'done')),
+    paths TEXT NOT NULL DEFAULT '[]',
+    files TEXT NOT NULL DEFAULT '[]',
+    elsewhere TEXT NOT NULL DEFAULT '[]',
+    at REAL NOT NULL,
+    next_at REAL NOT NULL DEFAULT 0
+);
+UPDATE outbox SET body = '{}' WHERE state = 'dead';
+CREATE UNIQUE INDEX one_forgetting_a_dataset ON forgettings (dataset) WHERE state <> 'done';
+"""

@@ -14,6 +14,7 @@ from storage.datasets import Datasets
 from storage.documents import Documents
 from storage.doubts import Doubts
 from storage.estimates import Estimates
+from storage.forgettings import Forgettings
 from storage.freezes import Freezes
 from storage.inbox import Inbox
 from storage.ledger import Ledger
@@ -55,6 +56,7 @@ class Store:
         self.promotions = Promotions(self.database)
         self.uploads = Uploads(self.database)
         self.scans = Scans(self.database)
+        self.forgettings = Forgettings(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

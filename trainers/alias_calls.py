@@ -24,3 +24,8 @@ class AliasCalls(Calls):
         body = {"model": model}
         content = self._once(doing, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
         answers.read_object(content, doing)
+
+    def unpoint(self, alias: str) -> None:
+        """The name answers no more; one that is gone already is no error."""
+        doing = self._doing(f"taking the name {alias!r} away")
+        self._gone(doing, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainers import faults
+from trainers.errors import Refused
 from trainers.types import Provider
 
 if TYPE_CHECKING:  # as in client.py
@@ -49,3 +50,10 @@ class Calls:
             return ask()
         except openai.OpenAIError as error:
             raise faults.as_fault(error, doing, self.provider) from error
+
+    def _gone(self, doing: str, delete: Callable[[], bytes]) -> None:
+        try:
+            self._once(doing, delete)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise

@@ -279,13 +279,6 @@ class Trainer(AliasCalls):
                     raise
                 self._refused[model] = more
 
-    def _gone(self, doing: str, delete: Callable[[], bytes]) -> None:
-        try:
-            self._once(doing, delete)
-        except Refused as refusal:
-            if not refusal.is_missing:
-                raise
-
     def _chat(self, model: str, messages: Sequence[Message], asked: Parameters, timeout_s: float) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
         completions = self._client.chat.completions.with_raw_response

@@ -226,7 +226,7 @@ class Lane:
                 thinks=self._row.thinks(asked.at_provider),
                 timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
             )
-            self._store.replies.keep([_kept(asked, answer, self._clock())])
+            self._store.replies.keep([_kept(asked, answer, self._clock())], one.owner)
         except Refused as refused:
             self._end(one, str(refused), of_model=refused.status not in ROW_STATUSES)
         except Uncertain as trouble:

@@ -13,6 +13,7 @@ from bot.cli.common import load_dot_env
 from bot.cli.engines import engines
 from bot.cli.estimating import estimate, prices
 from bot.cli.exporting import export
+from bot.cli.forgetting import forget
 from bot.cli.logged import log
 from bot.cli.measuring import baseline, curve
 from bot.cli.policy import policy
@@ -45,6 +46,7 @@ for command in (
     log,
     backup,
     restore,
+    forget,
     policy,
     doctor,
     demo,

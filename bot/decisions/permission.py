@@ -153,7 +153,7 @@ def _four_eyes(person: Person, action: Action, request: Request) -> Verdict:
 def _named(person: Person, action: Action, request: Request, rules: Rules) -> Verdict:
     named = rules.policy.named(action)
     if named.requester and person.id == request.requester:
-        return Verdict(True, named.where, "asked for it")
+        return Verdict(True, named.where, "uploaded it" if action == "delete" else "asked for it")
     if named.anyone:
         return Verdict(True, named.where, "any full member")
     if person.id in rules.named(action):
@@ -174,9 +174,9 @@ def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
         return _nobody(action, named, but)
     names = ", ".join(f"<@{one}>" for one in others[:SHOWN_NAMES])
     more = len(others) - SHOWN_NAMES
-    is_approvers = rule_of(action) in ("approve", "freeze", "waive", "cancel", "promote")
+    is_approvers = rule_of(action) in ("approve", "freeze", "waive", "cancel", "promote", "delete")
     kind = "an approver" if is_approvers else "who is named"
-    asked = " or who asked for it" if named.requester else ""
+    asked = f" or {_requester(action)}" if named.requester else ""
     return f"Only {kind}{asked} may do that: {names}{f' and {more} more' if more > 0 else ''}."
 
 
@@ -184,13 +184,17 @@ def _nobody(action: Action, named: Named, but: Collection[str]) -> str:
     if named.users and but:
         return f"Nobody else may {DOING[action]}: whoever runs the bot names more approvers in finetune.toml, [people]."
     if named.requester:
-        return f"Only who asked for it may {DOING[action]}."
+        return f"Only {_requester(action)} may {DOING[action]}."
     if named.where == BUILT_IN and rule_of(action) in ("approve", "freeze", "waive", "promote"):
         return f"Nobody may {DOING[action]} yet: whoever runs the bot names approvers in finetune.toml, [people]."
     return (
         f"Nobody may {DOING[action]}: whoever runs the bot names people in finetune.toml, [policy.who] "
         f"{rule_of(action)}."
     )
+
+
+def _requester(action: Action) -> str:
+    return "who uploaded all of it" if action == "delete" else "who asked for it"
 
 
 def _affordable(policy: Policy, maximum_micros: int) -> Verdict:

@@ -22,6 +22,7 @@ Rule = Literal[
     "waive",
     "promote",
     "try",
+    "delete",
 ]
 Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze", "rollback"]
 Level = Literal["advisory", "soft", "hard"]
@@ -53,6 +54,7 @@ DOING: Mapping[Action, str] = {
     "promote": "promote a model",
     "rollback": "roll a model back",
     "try": "try a model",
+    "delete": "delete data",
 }
 BUILT_IN = "built in"
 USUAL_EXPIRY_S = 24 * 3600.0
@@ -62,7 +64,7 @@ USUAL_REMINDERS_S = (4 * 3600.0,)
 @dataclass(frozen=True)
 class Named:
     """Whom a rule names: ids of users and of user groups; `anyone` is every full member, `requester` who asked for
-    the run or measurement that it is about. `where` is the rule's place in the file."""
+    the run or measurement that it is about, or uploaded the data. `where` is the rule's place in the file."""
 
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -129,7 +131,7 @@ def usual_rules(approvers: Named) -> Mapping[Rule, Named]:
     return {
         **dict.fromkeys(("read", "upload", "estimate", "measure", "start", "try"), ANYONE),
         **dict.fromkeys(("approve", "freeze", "waive", "promote"), approvers),
-        "cancel": requester_too,
+        **dict.fromkeys(("cancel", "delete"), requester_too),
     }
 
 

@@ -14,12 +14,14 @@ from bot.views import audits, estimate_form, general, measuring, models, prices,
 from bot.views import budgets as budget_views
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
+from bot.views import forgetting as forgetting_views
 from bot.views import promoting as promoting_views
 from bot.views.blocks import Message
 from bot.workflows import (
     auditing,
     budgets,
     estimates,
+    forgetting,
     freezing,
     in_use,
     overview,
@@ -114,6 +116,8 @@ def answer_to(
             return _said(model_work.ask(desk, command, person, channel), models.thinking)
         case commands.Upload() | commands.AskEstimate() | commands.AskBaseline() | commands.Knowledge():
             return None
+        case commands.Delete():  # its form was opened, or refused
+            return None
         case _:
             assert_never(command)
 
@@ -139,6 +143,11 @@ def _form(
             return measuring.form(channel, to_measure)
         case commands.Knowledge(dataset):
             return knowledge.may_give(desk, dataset, person, channel) or document_views.form(channel, dataset)
+        case commands.Delete():
+            doomed = forgetting.may_ask(desk, command, person, channel)
+            if isinstance(doomed, Refusal):
+                return doomed
+            return forgetting_views.form(doomed, forgetting_views.private(command, channel))
         case _:
             return None
 

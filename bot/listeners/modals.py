@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any
 
 from slack_bolt import Ack, App
@@ -13,10 +14,11 @@ from bot.results import Refusal
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
 from bot.views import estimate_form
+from bot.views import forgetting as forgetting_views
 from bot.views import measuring as measuring_views
 from bot.views import plans as plan_views
 from bot.views import waivers as waiver_views
-from bot.workflows import approving, datasets, estimates, waivers
+from bot.workflows import approving, datasets, estimates, forgetting, waivers
 from bot.workflows.datasets import Upload
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, knowledge
@@ -88,6 +90,14 @@ def _waive(desk: Desk, body: dict[str, Any]) -> Errors:
     return _errors(waivers.record(desk, int(_metadata(body)[0]), _person(body), reason), "reason")
 
 
+def _delete(desk: Desk, body: dict[str, Any]) -> Errors:
+    channel, dataset, *before = _metadata(body)
+    if (_values(body).get("name") or "").strip().lower() != dataset:
+        return {"name": f"Type {dataset} to delete it, or close this form."}
+    command = commands.Delete(dataset, date.fromisoformat(before[0]) if before else None)
+    return _errors(forgetting.ask(desk, command, _person(body), channel), "name")
+
+
 # What a form's answer asks for is recorded before the form closes; what is wrong stands under its field.
 FORMS: Mapping[str, Callable[[Desk, dict[str, Any]], Errors]] = {
     dataset_views.UPLOAD: _receive,
@@ -96,6 +106,7 @@ FORMS: Mapping[str, Callable[[Desk, dict[str, Any]], Errors]] = {
     document_views.FORM: _add_knowledge,
     plan_views.REJECT_FORM: _reject,
     waiver_views.WAIVER_FORM: _waive,
+    forgetting_views.FORM: _delete,
 }
 
 

@@ -29,6 +29,7 @@ HELP = (
     ("try", "ask a tuned model something; with a dataset's name, the one in use for it"),
     ("promote", "put a tuned model to work for its dataset; the one before it is kept"),
     ("rollback", "put the one before it back to work"),
+    ("delete", "delete a dataset with all that was made of it"),
 )
 
 

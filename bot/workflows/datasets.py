@@ -143,6 +143,8 @@ def ready(desk: Desk, name: str, person: str, here: str, *, is_posted: bool = Fa
     dataset = desk.store.datasets.newest(name)
     if refused or dataset is None:
         return refused or Refusal(views.no_such_dataset(name, ()))
+    if desk.store.forgettings.of(name):
+        return Refusal(f"`{name}` is being deleted.")
     if dataset.state == "refused":
         return Refusal(
             f"`{dataset.name}` can't be used: {escape(dataset.refusal or '')} "

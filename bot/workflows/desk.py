@@ -50,6 +50,22 @@ class Directory(Protocol):
     def permalink(self, channel: str, ts: str) -> str | None: ...
 
 
+class Backroom(Protocol):
+    """The part of a desk that needs no Slack: the terminal has it too."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def trainers(self) -> Mapping[str, Trainer]: ...
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
+
+
 @dataclass(frozen=True)
 class Desk:
     """`trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong

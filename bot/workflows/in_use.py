@@ -10,7 +10,7 @@ from bot.views import promoting as views
 from bot.views.models import Shelved
 from bot.views.promoting import InUse
 from bot.workflows import proving, sharing
-from bot.workflows.desk import Desk
+from bot.workflows.desk import Backroom, Desk
 from storage.promotions import Promotion
 from storage.records import Draft, Model, Run
 
@@ -74,7 +74,7 @@ def may_be_offered(desk: Desk, run: Run) -> bool:
     return not doubts(proving.prove(desk, model, used, run))
 
 
-def has_alias(desk: Desk, model: Model) -> bool:
+def has_alias(desk: Backroom, model: Model) -> bool:
     """Does its provider have names that move?"""
     row = desk.settings.provider(model.provider)
     return row is not None and row.provider.can("aliases")

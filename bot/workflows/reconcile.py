@@ -25,9 +25,11 @@ from bot.workflows import (
     estimates,
     evidence,
     following,
+    forgetting,
     linking,
     models,
     nightly,
+    retention,
     scanning,
     strays,
     training,
@@ -70,8 +72,16 @@ def reconcile(desk: Desk) -> None:
     _guarded(partial(cleaning.tidy, desk), "cleaned files")
     for kept in desk.store.estimates.wanted():
         _guarded(partial(estimates.step, desk, kept), f"estimate {kept.id}")
+    if desk.store.forgettings.open(now):  # trainers that don't answer hold up nothing else
+        desk.threads.begin("deletions", partial(_forget, desk, now))
     for ask in desk.store.questions.waiting():
         _guarded(partial(models.step, desk, ask), f"ask {ask.id}")
+
+
+def _forget(desk: Desk, now: float) -> None:
+    for forgotten in desk.store.forgettings.open(now):
+        after_trouble = partial(forgetting.after_trouble, desk, forgotten)
+        _guarded(partial(forgetting.step, desk, forgotten), f"forgetting {forgotten.id}", after_trouble)
 
 
 def _begin_at_providers(desk: Desk, now: float) -> None:
@@ -157,6 +167,7 @@ def look_after(desk: Desk) -> None:
     """What may take long and can wait: every few minutes."""
     _guarded(partial(nightly.back_up, desk), "the backup")
     _guarded(partial(nightly.shrink, desk), "shrinking the database")
+    _guarded(partial(retention.sweep, desk), "what is kept no longer")
     _guarded(partial(strays.sweep, desk), "stray jobs")
     _guarded(partial(uploads.tidy, desk), "uploaded files")
     _guarded(partial(carrying.sweep, desk), "models in use")

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from bot.decisions.planning import Plan, plan_from_json
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
-from bot.workflows.desk import Desk
+from bot.workflows.desk import Backroom, Desk
 from storage.records import Measurement, Run
 from trainers.client import Trainer
 from trainers.errors import TrainerError
@@ -26,7 +26,7 @@ def intend(desk: Desk, provider: str, hashes: Collection[str]) -> None:
     desk.store.uploads.intend(provider, hashes, now=desk.clock())
 
 
-def take_back(desk: Desk, trainer: Trainer, hashes: set[str], owner: str) -> str:
+def take_back(desk: Backroom, trainer: Trainer, hashes: set[str], owner: str) -> str:
     """Delete what was sent of these files, unless another run or curve still needs it; what became of it, as a sentence
     after a space. `owner` is 'run 3' or 'm3'."""
     sent = hashes & desk.store.uploads.at(trainer.provider.name)
@@ -52,7 +52,7 @@ def of_run(run: Run) -> set[str]:
     return _of_plan(plan_from_json(run.plan))
 
 
-def _forget(desk: Desk, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
+def _forget(desk: Backroom, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
     """How many there were; None where the trainer could not be asked."""
     unneeded, now = hashes - _needed(desk, trainer.provider.name, owner), desk.clock()
     if not unneeded:
@@ -68,7 +68,7 @@ def _forget(desk: Desk, trainer: Trainer, hashes: set[str], owner: str) -> int |
     return deleted
 
 
-def _needed(desk: Desk, provider: str, but: str) -> set[str]:
+def _needed(desk: Backroom, provider: str, but: str) -> set[str]:
     """What a job that isn't through may still read there."""
     needed: set[str] = set()
     for run in desk.store.runs.at(provider):

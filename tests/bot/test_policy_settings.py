@@ -78,7 +78,7 @@ def test_all_that_can_be_said_is_read_with_its_line(tmp_path: Path) -> None:
 def test_what_who_does_not_name_nobody_may(tmp_path: Path) -> None:
     policy = read(tmp_path, WHOLE).policy
     assert {rule for rule in RULES if policy.named(rule).is_nobody} == {
-        *("read", "estimate", "measure", "freeze", "waive", "promote", "try")
+        *("read", "estimate", "measure", "freeze", "waive", "promote", "try", "delete")
     }
 
 
@@ -87,7 +87,7 @@ def test_without_a_policy_it_is_as_ever(tmp_path: Path) -> None:
     assert policy.named("upload").anyone and policy.named("try").anyone
     for rule in ("approve", "freeze", "waive", "promote"):
         assert policy.named(rule).users == {"U0BEN"}
-    assert policy.named("cancel").requester
+    assert policy.named("cancel").requester and policy.named("delete").requester
     assert [(one.up_to_micros, one.approvers) for one in policy.tiers] == [(None, 2)]
     assert (policy.expires_s, policy.remind_s, policy.data) == (24 * HOUR, (4 * HOUR,), ())
     assert read(tmp_path, "").policy.named("approve") == Named()
@@ -131,7 +131,7 @@ personal = "yes"
         "line 7: [policy] expire is not a setting; did you mean expires_h?",
         "line 9: [policy.who] uplod is not a setting; did you mean upload?",
         "line 10: [policy.who] start names 'everyone', which is no id",
-        "line 10: [policy.who] start names 'requester', whom only `cancel` knows; take it out.",
+        "line 10: [policy.who] start names 'requester', whom only `cancel` and `delete` know; take it out.",
         "line 11: [policy.who] approve names 'ancyone', which is no id of a user or group and no word; "
         "did you mean 'anyone'?",
         "line 12: [policy.tiers] lacks up_to_usd",

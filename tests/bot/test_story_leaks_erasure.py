@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.commands import Delete
+from bot.demo.cast import BEN
 from bot.demo.stand_in import too_many
+from bot.demo.workspace import Person, Submission
+from bot.results import Refusal
+from bot.terminal.forgetting import forget
+from bot.views import measuring
+from bot.workflows.reconcile import look_after
+from storage.database import DatabaseInUse
+from tests.bot import canaries
+from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_cleaning import flawed_csv
-from tests.bot.world import CLEO, DORA, HR, World
+from tests.bot.test_story_ladder import ACME, until, until_asked
+from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
+from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, START, Rules, World
+from tests.peers.hosted import NOTHING_BUT_500
+
+MakeWorld = Callable[[Rules], World]
+PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
+ROWS = {"a row's word": "quuxnightjar", "a model's word": "quuxosprey", "a prompt's word": "quuxkestrel"}
 
 
 def test_two_cleaned_files_that_wait_go_each_into_its_own_channel(world: World) -> None:
@@ -26,3 +52,192 @@ def test_two_cleaned_files_that_wait_go_each_into_its_own_channel(world: World) 
     assert "Order" not in world.posted("hr-cleaned.csv", HR.id)
     world.tick()
     assert list((world.service.settings.data / "cleaned").iterdir()) == [], "they were sent, so they are gone"
+
+
+@pytest.fixture
+def used(make_world: MakeWorld) -> World:
+    """A dataset with all that can be made of it: measured, trained on twice, in use, cleaned, asked about."""
+    world = make_world(Rules(approvers=(BEN.id,), more=PRICES))
+    world.abilities = WITH_ALIASES
+    world.company.service.answer = _answer
+    world.restart()
+    world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
+    world.type(f"/finetune baseline tickets {ACME} prompt=Sort it quuxkestrel.")
+    until_asked(world)
+    world.click(BEN, measuring.MEASURE)
+    until(world, "done")
+    world.start(START)
+    world.click(BEN, "approve_plan")
+    world.until_state("done")
+    promote(world, why="because=the demo is today")
+    world.tick(2)
+    world.type("/finetune try tickets-1 where is my quuxnightjar?")
+    world.until(lambda: not world.store.questions.waiting(), "the answer")
+    return world
+
+
+def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: World) -> None:
+    data, model = used.service.settings.data, used.store.model("tickets-1").provider_model
+    assert {name for _, name in canaries.in_files(data.rglob("*"), ROWS)} == set(ROWS), (
+        "they are there before"
+    )
+    assert behind_the_alias(used) == model
+    assert delete(used, DORA, approver=BEN).accepted
+    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    used.send()
+    assert canaries.in_files(data.rglob("*"), ROWS) == set()
+    assert canaries.in_database(used.service.settings.database, ROWS) == set()
+    assert used.left_at_company() == [] and behind_the_alias(used) is None
+    assert used.company.service.deleted_models == {model}
+    said = used.said("was deleted", "1 run", "1 measurement")
+    assert "What was posted in Slack stays" in said and "7 nights" in said
+    assert "the record of the job stays there" in said
+    actions = [(one.who, one.action) for one in used.store.audit.entries("dataset 1")]
+    assert actions[-2:] == [(BEN.id, "delete"), ("finetune", "deleted")]
+    assert used.store.audit.first_broken() is None
+
+
+def test_rows_lie_only_where_the_documentation_says(used: World) -> None:
+    """A file or a column that is new here belongs into docs/security.md, and into storage/erasing.py."""
+    document = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in document.splitlines() if line.startswith("| `")]
+    documented = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    data = used.service.settings.data
+    found = {str(Path(path).relative_to(data)) for path, _ in canaries.in_files(data.rglob("*"), ROWS)}
+    assert {"files", "measurements"} <= {path.split("/")[0] for path in found}
+    assert {path for path in found if not any(fnmatch(path, one) for one in documented)} == set()
+    columns = {column for column, _ in canaries.in_database(used.service.settings.database, ROWS)}
+    assert {"answers.text", "replies.text", "dataset_settings.prompt"} <= columns <= documented
+
+
+def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
+    month = used.store.database.value("SELECT month FROM ledger")
+    committed = used.store.committed(month)
+    assert delete(used, BEN).accepted
+    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    assert used.store.committed(month) == committed > 0
+    for line in (
+        "runs",
+        "results 1",
+        "status 1",
+        "models",
+        "status",
+        "datasets",
+        "audit 1",
+        "results m1",
+        "budget",
+    ):
+        said = used.type(f"/finetune {line}")
+        assert said and "reference" not in said, line
+    assert "no dataset" in used.type(START)
+    second = used.upload_and_check(tickets_csv(), file="again.csv")
+    assert (second.version, second.state) == (2, "ready"), "the name stays its channel's"
+    run = used.start(START)
+    used.click(BEN, "approve_plan")
+    used.until_state("done", run.id)
+
+
+def test_a_kill_at_any_step_of_a_deletion_is_made_good(used: World) -> None:
+    model = used.store.model("tickets-1").provider_model
+    used.company.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
+    assert delete(used, BEN).accepted
+    used.restart()
+    used.tick()
+    assert used.store.forgettings.open()[0].state == "deleting"
+    used.restart()
+    used.tick()
+    assert used.company.service.deleted_models == set(), "not yet"
+    used.pass_time(301)
+    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    assert canaries.in_files(used.service.settings.data.rglob("*"), ROWS) == set()
+
+
+def test_the_terminal_deletes_it_while_the_bot_is_stopped(used: World) -> None:
+    used.abilities += ', "job_deletion"'
+    used.restart()
+    settings = used.service.settings
+    with pytest.raises(DatabaseInUse):
+        forget(settings, Delete("tickets"), lambda asked: True)
+    used.stop()
+    kept = forget(settings, Delete("tickets"), lambda asked: False)
+    assert isinstance(kept, Refusal) and "Nothing was deleted" in kept.text
+    assert "tickets is gone" in str(forget(settings, Delete("tickets"), lambda asked: True))
+    assert canaries.in_files(settings.data.rglob("*"), ROWS) == set() and used.jobs() == 0
+    used.boot()
+    used.send()
+    assert "somebody in the terminal" in used.said("was deleted")
+
+
+def test_what_stands_in_the_way_is_named_with_its_cure(world: World) -> None:
+    world.start()
+    said = world.type("/finetune delete tickets", user=BEN)
+    assert "run 1 waits for approval" in said and "/finetune cancel 1" in said
+    assert "no dataset" in world.type("/finetune delete nothing", user=BEN)
+    assert "should be a day" in world.type("/finetune delete tickets before=yesterday", user=BEN)
+
+
+def test_only_an_approver_or_who_uploaded_all_of_it_deletes(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=(BEN.id,)))
+    world.seed_dataset()
+    assert "who uploaded all of it" in world.type("/finetune delete tickets")
+    assert "Only full members" in world.type("/finetune delete tickets", user=GUS)
+    assert world.store.forgettings.open() == []
+    assert delete(world, DORA).accepted
+
+
+def test_the_name_is_typed_before_anything_is_deleted(world: World) -> None:
+    world.seed_dataset()
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
+    assert not world.slack.submit_modal(BEN.id, {"name": "ticket"}).accepted
+    assert world.store.forgettings.open() == []
+
+
+def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
+    world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
+    world.pass_time(3 * 24 * 3600)
+    world.upload_and_check(tickets_csv(90))
+    old, new = reversed(world.store.datasets.all())
+    day = datetime.fromtimestamp(new.created_at, UTC).date()
+    assert delete(world, BEN, f"before={day}").accepted
+    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    assert [one.version for one in world.store.datasets.all()] == [2]
+    assert not (world.service.settings.files / old.sha256).exists()
+    assert (world.service.settings.files / new.sha256).exists()
+
+
+def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
+    secret = "AKIA" + "QUUXNIGHTJARABCD"
+    refused = world.upload_and_check(tickets_csv() + f"my key is {secret},billing\n")
+    assert refused.state == "refused"
+    look_after(world.service.desk)
+    assert world.store.datasets.get(1).sha256, "not before its time"
+    world.pass_time(24 * 3600 + 1)
+    look_after(world.service.desk)
+    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    found = canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": secret})
+    assert found == set() and world.store.datasets.all() == []
+
+
+def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used: World) -> None:
+    folder = used.service.settings.data / "measurements" / "m1"
+    look_after(used.service.desk)
+    assert folder.exists() and canaries.in_files(folder.rglob("*"), ROWS) == set()
+    used.pass_time(7 * 24 * 3600 + 1)
+    look_after(used.service.desk)
+    assert not folder.exists()
+
+
+def delete(world: World, user: Person, options: str = "", *, approver: Person | None = None) -> Submission:
+    """`approver`: who has to ask, because a model is in use, after `user` was told so."""
+    line = f"/finetune delete tickets {options}".strip()
+    if approver:
+        assert "approver" in world.type(line, user=user)
+    person = approver or user
+    world.slack.command(person.id, PRIVATE.id, line)
+    return world.slack.submit_modal(person.id, {"name": "tickets"})
+
+
+def _answer(model: str, messages: list[dict[str, Any]]) -> str:
+    if not model.startswith("ft:"):
+        return "billing quuxosprey"
+    return next((label for label in LABELS if label in messages[-1]["content"]), "quuxosprey")

@@ -82,6 +82,7 @@ class Service:
     base64_results: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
     """As our own trainer has them."""
+    deleted_models: set[str] = field(default_factory=set)
     results_csv: str | None = None
     files: dict[str, StoredFile] = field(default_factory=dict)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
@@ -105,6 +106,12 @@ class Service:
                 case ("PUT", "aliases", *name) if body.get("model") in self._served():
                     self.aliases["/".join(name)] = body["model"]
                     return 200, _alias("/".join(name), body["model"])
+                case ("DELETE", "aliases", *name) if "/".join(name) in self.aliases:
+                    del self.aliases["/".join(name)]
+                    return 200, {"id": "/".join(name), "object": "alias", "deleted": True}
+                case ("DELETE", "models", name) if name in self._served():
+                    self.deleted_models.add(name)
+                    return 200, {"id": name, "object": "model", "deleted": True}
                 case ("POST", "files"):
                     return self._upload(body)
                 case ("GET", "files"):
@@ -141,6 +148,9 @@ class Service:
             case ("GET", job_id):
                 self.jobs[job_id].polls += not self.jobs[job_id].is_paused
                 return 200, self._job_body(self.jobs[job_id])
+            case ("DELETE", job_id):
+                self.deleted_models.add(_tuned_name(self.jobs.pop(job_id)))
+                return 200, {"id": job_id, "object": "fine_tuning.job", "deleted": True}
             case ("POST", job_id, "cancel"):
                 return self._cancel(self.jobs[job_id])
             case ("POST", job_id, "pause" | "resume" as verb):
@@ -298,7 +308,8 @@ class Service:
 
     def _served(self) -> list[str]:
         done = [job for job in self.jobs.values() if self._status(job) == "succeeded"]
-        return [*self.models, *(_tuned_name(job) for job in done if self.shape == "openai")]
+        tuned = (_tuned_name(job) for job in done if self.shape == "openai")
+        return [*self.models, *(name for name in tuned if name not in self.deleted_models)]
 
     def _model_body(self, model: str) -> dict[str, Any]:
         end = {"shutdown_date": self.shutdown_date} if self.shutdown_date else {}

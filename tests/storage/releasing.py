@@ -100,6 +100,10 @@ UPDATE asks SET sent_at = 901.0 WHERE id = 1;
 INSERT INTO scans (sha256, scanner, found, at) VALUES ('ab12', '1', '{"sha256": "ab12"}', 1000.0);
 INSERT INTO scans (sha256, scanner, found, at) VALUES ('cd34', '1', NULL, 1001.0);
 """,
+    "m014_forgettings": """
+UPDATE replies SET owner = 'm1';
+INSERT INTO forgettings (dataset, datasets, person, channel, at) VALUES ('tickets', '[1]', 'U1', 'C1', 900.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

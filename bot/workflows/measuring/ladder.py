@@ -219,10 +219,11 @@ def _answer_classical(
     )
     if said is not None:
         now = desk.clock()
-        desk.store.replies.keep(
+        kept = [
             KeptReply(key, "classical", one.text, one.prompt_tokens, one.completion_tokens, one.seconds, now)
             for key, one in zip(wanted.keys, said, strict=True)
-        )
+        ]
+        desk.store.replies.keep(kept, climb.owner(measurement))
 
 
 def _ask_models(

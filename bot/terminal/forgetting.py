@@ -1,0 +1,77 @@
+"""`finetune forget`: a dataset deleted in the terminal, while the bot is stopped, which tells its channel later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bot.app import build_trainers
+from bot.commands import Delete
+from bot.embedded import EmbeddedTrainer, with_address
+from bot.results import Refusal
+from bot.settings import Settings
+from bot.workflows import forgetting
+from storage.store import Store
+from trainers.client import Trainer
+
+PERSON = "terminal"
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Backroom:
+    settings: Settings
+    store: Store
+    trainers: Mapping[str, Trainer]
+    clock: Callable[[], float] = time.time
+
+
+def forget(settings: Settings, command: Delete, confirm: Callable[[str], bool]) -> str | Refusal:
+    """What became of it. Raises StorageError, as where the bot runs."""
+    if not settings.database.exists():
+        return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
+    with _room(settings) as room:
+        doomed = forgetting.would_go(room, command)
+        if isinstance(doomed, Refusal):
+            return doomed
+        if not confirm(f"Delete {doomed.title} for good: {doomed.with_it}, with all that was made of it?"):
+            return Refusal("Nothing was deleted.")
+        asked = forgetting.record(room, command, PERSON, None)
+        if isinstance(asked, Refusal):
+            return asked
+        return _carried_out(room, asked.id, doomed.title)
+
+
+def _carried_out(room: Backroom, number: int, title: str) -> str:
+    until = time.monotonic() + PATIENCE_S
+    while waiting := [one for one in room.store.forgettings.open() if one.id == number]:
+        if time.monotonic() > until:
+            return (
+                f"{title} is gone from the data folder. A trainer does not answer: the bot asks it again once it "
+                "runs, and says in the channel what is left there."
+            )
+        forgetting.step(room, waiting[0])
+        time.sleep(0.2)
+    return f"{title} is gone. Once the bot runs it says so in its channel, with what is left elsewhere."
+
+
+@contextmanager
+def _room(settings: Settings) -> Iterator[Backroom]:
+    store = Store(settings.database)
+    trainer = settings.trainer
+    has_jobs = any(row.is_started_by_us and store.runs.at(row.name) for row in settings.providers)
+    embedded = None
+    if has_jobs:
+        data = settings.data / "trainer"
+        embedded = EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
+        settings = with_address(settings, embedded)
+    try:
+        if embedded:
+            embedded.start()
+        yield Backroom(settings, store, build_trainers(settings, embedded))
+    finally:
+        if embedded:
+            embedded.stop()
+        store.close()

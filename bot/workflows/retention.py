@@ -1,0 +1,40 @@
+"""What is kept no longer than needed: refused files, prompts, scratch of measurements, what a kill left."""
+
+from __future__ import annotations
+
+import shutil
+
+from bot.workflows import forgetting
+from bot.workflows.desk import Desk
+
+DAY_S = 24 * 3600.0
+
+
+def sweep(desk: Desk) -> None:
+    """Every few minutes."""
+    now, kept = desk.clock(), desk.settings.retention
+    for version in desk.store.datasets.all():
+        is_old = version.updated_at < now - kept.refused * DAY_S
+        if kept.refused and is_old and version.state == "refused" and version.sha256:
+            forgetting.expire(desk, version)
+    _tidy_measurements(desk)
+    for path in desk.settings.files.glob("cleaned-*"):  # as versions before 0.2 named them
+        if str(path) not in desk.store.outbox.files():
+            path.unlink(missing_ok=True)
+    for path in (*desk.settings.files.glob("incoming-*"), *desk.settings.files.glob("*.tmp")):
+        if path.stat().st_mtime < now - DAY_S:  # a kill left them half written
+            path.unlink(missing_ok=True)
+
+
+def _tidy_measurements(desk: Desk) -> None:
+    """Prompts, which hold rows in full, go when a measurement is over; what people still look at, later."""
+    open_ones = {one.id for one in desk.store.measurements.open()}
+    for folder in (desk.settings.data / "measurements").glob("m*"):
+        measurement = desk.store.measurements.get(int(folder.name[1:]))
+        if measurement is None or measurement.id in open_ones:
+            continue
+        for prompts in folder.glob("*.jsonl*"):
+            prompts.unlink(missing_ok=True)
+        days = desk.settings.retention.scratch
+        if days and measurement.updated_at < desk.clock() - days * DAY_S:
+            shutil.rmtree(folder)
