@@ -62,6 +62,12 @@ class Trainer(AliasCalls):
         self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
         self._sent: dict[str, str] = {}  # the sha256 of files whose content is known, by their id
 
+    @property
+    def account(self) -> str:
+        """Whose jobs and bills these are, as a fingerprint that gives no key away."""
+        whose = (self._client.api_key, self._client.organization or "", self._client.project or "")
+        return hashlib.sha256("\n".join(whose).encode()).hexdigest()[:12]
+
     def __enter__(self) -> Trainer:
         return self
 

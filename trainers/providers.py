@@ -58,7 +58,8 @@ class ProviderRow:
 
     `stays_here`: what is sent to it stays with those who run the bot. So it is with the trainer that we start, unless
     its jobs run on a cluster which nobody says is theirs; with another one only where its row says so, because behind a
-    loopback address there may be a proxy. `cluster`: the address of the Ray cluster on which its jobs run.
+    loopback address there may be a proxy. `cluster`: the address of the Ray cluster on which its jobs run. `is_child`:
+    the bot has started it, and `at` told its address.
 
     `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
     while models are measured.
@@ -73,6 +74,7 @@ class ProviderRow:
     requests_per_minute: int | None = REQUESTS_PER_MINUTE
     stays_here: bool = False
     cluster: str | None = None
+    is_child: bool = False
 
     @property
     def name(self) -> str:
@@ -89,7 +91,7 @@ class ProviderRow:
         return self.is_started_by_us or is_loopback(self.provider.base_url)
 
     def at(self, base_url: str) -> ProviderRow:
-        return replace(self, provider=replace(self.provider, base_url=base_url))
+        return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
 
     def model(self, name: str) -> ModelRow | None:
         """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""

@@ -72,13 +72,24 @@ class Swept:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """`base_url`: where its data goes, of a trainer that the bot starts the cluster, or ''. `account`: a fingerprint of
+    the key. `weights`: of the base model's files, None where they lie elsewhere."""
+
+    base_url: str
+    account: str | None
+    weights: str | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
     and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
     `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
     not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
-    hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`."""
+    hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`.
+    `destination` None: from a time when it was not written down."""
 
     dataset: str
     dataset_version: int
@@ -114,6 +125,7 @@ class Plan:
     stopping: Stopping | None = None
     swept: Swept | None = None
     overridden: tuple[str, ...] = ()
+    destination: Destination | None = None
 
     @property
     def kept_back(self) -> Stopping | Swept | None:
@@ -133,7 +145,7 @@ def canonical_json(plan: Plan) -> str:
 
     What an older plan lacks is left out, so that it keeps its hash."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping", "swept"):
+    for name in ("predicted", "stopping", "swept", "destination"):
         if fields[name] is None:
             del fields[name]
     if not plan.overridden:
@@ -161,6 +173,8 @@ def plan_from_json(text: str) -> Plan:
     raw["predicted"] = _predicted(predicted) if predicted else None
     raw["stopping"] = Stopping(**stopping) if stopping else None
     raw["swept"] = Swept(**{**swept, "sweep": from_lists(swept["sweep"])}) if swept else None
+    destination = raw.get("destination")
+    raw["destination"] = Destination(**destination) if destination else None
     return Plan(**raw)
 
 

@@ -13,7 +13,18 @@ from bot.views import replacing as replacing_views
 from bot.views.blocks import Message, escape
 from bot.views.runs import SAID
 from bot.views.words import counted
-from bot.workflows import datasets, estimates, leaving, money, permits, plans, replacing, telling, uploads
+from bot.workflows import (
+    datasets,
+    destination,
+    estimates,
+    leaving,
+    money,
+    permits,
+    plans,
+    replacing,
+    telling,
+    uploads,
+)
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
 from storage.records import Approval, Run
@@ -44,6 +55,9 @@ def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
         forbidden = leaving.still(desk, plan)
         if forbidden:
             return Refusal(forbidden)
+        other = destination.changed(desk, plan)
+        if other:
+            return Refusal(f"{other} `/finetune cancel {run.id}` and `/finetune start` make a new plan.")
         return _record_yes(desk, run, plan, person, asked.rules)
 
 

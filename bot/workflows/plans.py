@@ -13,7 +13,7 @@ from bot.decisions.planning import Plan, ascii_name, canonical_json, plan_from_j
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.views import plans as views
-from bot.workflows import datasets, estimates, leaving, money, permits, replacing, telling
+from bot.workflows import datasets, destination, estimates, leaving, money, permits, replacing, telling
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.efforts import RunCost
@@ -153,6 +153,7 @@ def _plan(
         channel=channel,
         asked_at=desk.clock(),
         predicted=estimates.predicted(estimated),
+        destination=destination.of(desk, estimated.target.row, estimated.target.model.name),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Progress
 from bot.views.blocks import escape
-from bot.workflows import holding, jobs, money, rechecking, telling, uploads
+from bot.workflows import destination, holding, jobs, money, rechecking, telling, uploads
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_CREATES, MAX_PAUSE_S, POLL_S, SETTLE_S
@@ -37,6 +37,9 @@ def create(desk: Desk, run: Run) -> None:
         return
     if plan_hash(plan) != run.plan_hash:
         needs_human(desk, run, "The plan was changed after it was approved, so it is not carried out.")
+        return
+    if other := destination.changed(desk, plan):
+        _stop_elsewhere(desk, run, other)
         return
     if holding.on_run(desk, run):
         _hold(desk, run, trainer)
@@ -228,6 +231,14 @@ def _is_entitled(desk: Desk, run: Run, trainer: Trainer) -> bool:
         case rechecking.Unsure(said):
             wait(desk, run, HOLD_S, note=said)
     return False
+
+
+def _stop_elsewhere(desk: Desk, run: Run, why: str) -> None:
+    """It would run elsewhere than was approved, or another model. A create in doubt can't be looked for from here."""
+    if run.state == "creating":
+        needs_human(desk, run, f"{why} A job may have been created before that: look there.")
+        return
+    end(desk, run, "cancelled", f"{why} So its approval is void, and nothing was started. Start a new plan.")
 
 
 def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:

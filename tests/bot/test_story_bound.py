@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from bot.decisions.planning import canonical_json
 from bot.demo.cast import ANA, BEN
-from bot.workflows import training
+from bot.workflows import destination, training
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.world import CLEO, START, Rules, World
+from tests.bot.world import CLEO, JOBS, START, Rules, World
+from tests.peers.hosted import COMMIT_THEN_500
 from tests.peers.service import StoredFile
 from trainers.money import from_micros
 
@@ -117,3 +120,54 @@ def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: Worl
     world.until_state("failed")
     assert world.said("was not judged", path.name, "is not the file that was approved")
     assert not world.company.count("POST /chat/completions") and world.ledger()["settle"] > 0
+
+
+def test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job(world: World) -> None:
+    world.start_approved()
+    world.rules.company_is_far = True  # the same company, by another address
+    world.restart()
+    world.tick(3)
+    assert world.run().state == "cancelled" and (world.jobs(), world.left_at_company()) == (0, [])
+    assert world.said("What trains for Acme Tuning was", "its approval is void", "Start a new plan")
+    assert world.ledger()["settle"] == 0
+
+
+def test_a_plan_whose_key_changed_is_not_approved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.start()
+    world.company.key = "sk-of-another-account"
+    monkeypatch.setenv("ACME_KEY", world.company.key)
+    world.restart()
+    assert "The key for Acme Tuning is another" in world.answer_to_click(BEN, "approve_plan")
+    assert world.run().state == "awaiting_approval" and world.jobs() == 0
+
+
+def test_a_create_in_doubt_is_not_looked_for_at_another_address(world: World) -> None:
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    world.start_approved()
+    world.tick()
+    assert world.run().state == "creating"
+    world.rules.company_is_far = True
+    world.restart()
+    world.until_state("needs_human")
+    assert world.said("A job may have been created before that") and world.jobs() == 1
+
+
+def test_a_plan_of_an_older_release_is_compared_by_what_it_has(world: World) -> None:
+    plan = replace(training.plan_from_json(world.start().plan), destination=None)
+    assert destination.changed(world.service.desk, plan) is None
+    assert "destination" not in canonical_json(plan)
+
+
+def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(3_000_000))
+    world = make_world(Rules(more=f'[trainer.models]\ntiny = "{folder}"'))
+    desk = world.service.desk
+    made = destination.of(desk, desk.settings.provider("local"), "tiny")
+    plan = replace(
+        training.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
+    )
+    assert destination.changed(desk, plan) is None and made.base_url == ""
+    (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
+    assert "The files of `tiny` are not those" in str(destination.changed(desk, plan))

@@ -356,6 +356,13 @@ GUARDS = (
         "tests/bot/test_story_clock.py::test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job",
     ),
     Guard(
+        "it goes where it was approved to go",
+        TRAINING,
+        "    if other := destination.changed(desk, plan):",
+        "    if other := None:",
+        f"{BOUND}::test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job",
+    ),
+    Guard(
         "four eyes on a doubt",
         RULES,
         '    if action in ("approve", "waive", "resolve") and asking.person:',

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.decisions.planning import (
+    Destination,
     Plan,
     Predicted,
     Stopping,
@@ -69,7 +70,13 @@ STOPPING = Stopping(2, "f" * 64, "e" * 64, 540, 60)
 SWEPT = Swept(
     (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001))), "f" * 64, "e" * 64, 540, 60, 136, "0.1"
 )
-LATER = {"predicted": PREDICTED, "stopping": STOPPING, "swept": SWEPT, "overridden": ("support stays here",)}
+LATER = {
+    "predicted": PREDICTED,
+    "stopping": STOPPING,
+    "swept": SWEPT,
+    "overridden": ("support stays here",),
+    "destination": Destination("", "ab12", None),
+}
 # Of PLAN, by the release that knew no predictions.
 OLD_HASH = "3a79070f5fb8ed40bbb7718cc627298031dca2cd047c28c13b2a2754f332297b"
 
