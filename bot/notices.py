@@ -270,7 +270,7 @@ class Notices:
             self.locked_out = code
             self._later(item, code, 60.0, counts=False)
         elif code == "missing_scope":
-            self._wait_for_a_person(item, code, needed=str(error.response.get("needed")))
+            self._wait_for_a_person(item, code, needed=error.response.get("needed"))
         elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
             self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # to its person directly
         elif item.private and code in CHANNEL_IS_CLOSED:
@@ -291,11 +291,13 @@ class Notices:
             self._next_edit = self.clock() + seconds
         else:
             self._next_allowed[item.lane] = self.clock() + seconds
-        self._later(item, error, seconds)
+        self._later(item, error, seconds, limited=True)
 
-    def _later(self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True) -> None:
+    def _later(
+        self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True, limited: bool = False
+    ) -> None:
         tries = item.tries + int(counts)
-        if counts and (tries >= MAX_TRIES or self._fails_alone(item)):
+        if counts and (tries >= MAX_TRIES or (not limited and self._fails_alone(item))):
             self._give_up(item, f"{error}, after {tries} tries")
             return
         if not counts or tries < PATIENT_TRIES:

@@ -113,6 +113,18 @@ def test_a_limit_puts_it_back_for_as_long_as_slack_says(desk: Desk) -> None:
     assert desk.texts() == ["a", "b"]
 
 
+def test_a_channel_that_is_limited_for_long_loses_nothing_though_others_get_through(desk: Desk) -> None:
+    desk.slack.fail("chat.postMessage", too_many(30), times=40, channel=TICKETS.id)
+    desk.put(text="a")
+    for _ in range(45):
+        desk.put(text="elsewhere", channel=OTHERS.id)
+        desk.later(31)
+    for _ in range(60):
+        desk.later(31)
+    assert desk.texts() == ["a"]
+    assert desk.texts(OTHERS.id) == ["elsewhere"] * 45
+
+
 @pytest.mark.parametrize(
     "fault",
     [broken(500), broken(503), cut_off(), refused("internal_error"), refused("service_unavailable")],
