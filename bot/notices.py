@@ -347,7 +347,8 @@ class Notices:
 
     def _tell_of_scope(self, item: OutboxItem, needed: str) -> None:
         """Once a day: Slack refuses the app this method everywhere, so no channel and no person is at fault."""
-        log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
+        if item.tries == 0:
+            log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
         channel = self.fallback_channel or item.channel
         body = general.missing_scope(needed).body()
         self._put(

@@ -56,14 +56,18 @@ SENTENCES = frozenset(
 
 @dataclass(frozen=True)
 class History:
+    """`entries`, oldest first."""
+
     run: int
     entries: Sequence[AuditEntry]
 
 
 def card(history: History) -> Message:
     title = f"Run {history.run}: {counted(len(history.entries), 'entry', 'entries')} in the audit log"
-    checked = "Oldest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
-    return Message(title, (header(title), listed([_line(one) for one in history.entries]), context(checked)))
+    checked = "Newest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
+    return Message(
+        title, (header(title), listed([_line(one) for one in reversed(history.entries)]), context(checked))
+    )
 
 
 def _line(entry: AuditEntry) -> str:

@@ -24,7 +24,7 @@ from bot.workflows import holding
 from bot.workflows.calibrating import pairs
 from bot.workflows.desk import Desk
 from storage.doubts import Word
-from storage.records import Draft, OutboxKind, Run
+from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
 from trainers.pricing import PriceList
 
 EndState = Literal["failed", "cancelled"]
@@ -70,7 +70,8 @@ def progress(desk: Desk, run: Run) -> None:
     known = desk.store.outbox.card(f"run {run.id}") or desk.store.outbox.is_waiting(f"run {run.id}")
     once = None if known else f"run {run.id}"
     kind: OutboxKind = "edit" if known else "post"
-    _put(desk, run, kind, message, card=f"run {run.id}", once=once, progress=True)
+    is_open = run.state in OPEN_RUN_STATES
+    _put(desk, run, kind, message, card=f"run {run.id}", once=once, progress=is_open)
 
 
 def can_pause(desk: Desk, run: Run) -> bool:

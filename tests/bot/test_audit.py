@@ -50,10 +50,20 @@ def test_members_read_who_did_what_and_nobody_else_does(world: World) -> None:
         said.index(part)
         for part in (f"<@{ANA.id}> asked", f"<@{BEN.id}> approved", "started its job", "posted")
     ]
-    assert order == sorted(order)
+    assert order == sorted(order, reverse=True)
     for stranger in (GUS, EVE):
         assert "Only full members" in world.type("/finetune audit 1", user=stranger)
     assert "There is no run 9" in world.type("/finetune audit 9")
+
+
+def test_of_very_many_entries_the_newest_are_shown(world: World) -> None:
+    world.start()
+    for number in range(300):
+        world.store.audit.add(
+            at=world.clock, who="finetune", action="failed", subject="run 1", detail=f"no. {number}"
+        )
+    said = world.type("/finetune audit 1")
+    assert "no. 299" in said and "no. 0\n" not in said and "more" in said
 
 
 def test_every_act_on_a_run_has_words() -> None:

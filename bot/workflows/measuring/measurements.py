@@ -44,7 +44,7 @@ def show(desk: Desk, measurement: Measurement, why: str = "") -> None:
             card=card,
             dedupe=None if known else card,
             concerns=measurement.requested_by,
-            progress=True,
+            progress=measurement.state in OPEN,
         ),
         now=desk.clock(),
     )
