@@ -397,6 +397,9 @@ def _views() -> dict[str, Json]:
                 [*looks["training"], *_looks()[:2]],
                 [*looks["done"], *_looks()[7:]],
                 made.BUDGET,
+                links={
+                    look.run.id: "https://x.slack.com/archives/C0/p1" for look in looks["awaiting_approval"]
+                },
             )
         ),
         "home-in-use": home.page(Overview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())),
