@@ -53,6 +53,16 @@ class Documents:
         )
         return [Document(**row) for row in rows]
 
+    def refused(self, before: float) -> list[Document]:
+        """Those whose file still lies here, and that nothing else has the same file as."""
+        rows = self._db.rows(
+            "SELECT * FROM documents gone WHERE state = 'refused' AND sha256 IS NOT NULL AND updated_at < ?"
+            " AND NOT EXISTS (SELECT 1 FROM documents WHERE sha256 = gone.sha256 AND state <> 'refused')"
+            " AND NOT EXISTS (SELECT 1 FROM datasets WHERE sha256 = gone.sha256)",
+            (before,),
+        )
+        return [Document(**row) for row in rows]
+
     def move(self, document: Document, to: DocumentState, *, now: float, **changes: Any) -> Document | None:
         """One guarded UPDATE; None where another hand has moved this document meanwhile."""
         changes = {**changes, "state": to, "updated_at": now}

@@ -8,7 +8,9 @@ FILES = """
 SELECT id IN (SELECT value FROM json_each(?)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
     FROM datasets
 UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan FROM runs
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
 UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan || coalesce(progress, '') FROM measurements
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
 UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
 """.strip()
 
@@ -16,7 +18,9 @@ UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
 OF_VERSIONS = """
 UPDATE answers SET text = '' WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
-DELETE FROM replies WHERE owner IS NULL
+DELETE FROM replies WHERE owner IS NULL AND EXISTS
+    (SELECT 1 FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids))
+    UNION ALL SELECT 1 FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
     OR owner IN (SELECT 'run ' || id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
     OR owner IN (SELECT 'm' || id FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
     OR model IN (SELECT models.provider || '/' || provider_model FROM models JOIN runs ON runs.id = run_id
@@ -44,4 +48,11 @@ OF_NAME = """
 DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
 DELETE FROM dataset_settings WHERE name = :name;
+"""
+
+LATE_ANSWERS = """
+DELETE FROM replies WHERE owner IN
+    (SELECT 'run ' || runs.id FROM runs JOIN datasets ON datasets.id = dataset_id WHERE forgotten_at IS NOT NULL
+    UNION ALL SELECT 'm' || measurements.id FROM measurements JOIN datasets ON datasets.id = dataset_id
+        WHERE forgotten_at IS NOT NULL)
 """

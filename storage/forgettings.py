@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.database import Database
-from storage.erasing import FILES, OF_NAME, OF_VERSIONS
+from storage.erasing import FILES, LATE_ANSWERS, OF_NAME, OF_VERSIONS
 
 FILE_NAME = re.compile(r"\b[0-9a-f]{64}\b")
 
@@ -131,6 +131,10 @@ class Forgettings:
         script = OF_VERSIONS + (OF_NAME if is_whole else "")
         for sql in script.strip().removesuffix(";").split(";\n"):
             self._db.change(sql, values)
+
+    def erase_late_answers(self) -> None:
+        """Those that were under way when their dataset was deleted."""
+        self._db.change(LATE_ANSWERS)
 
     def wipe(self) -> bool:
         """Bytes that deleting has freed leave the database's files. False while somebody reads: try again later."""

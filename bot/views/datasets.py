@@ -63,11 +63,13 @@ def received(dataset: Dataset) -> Message:
     return Message(text, (section(f"{text}, handed over by <@{dataset.uploaded_by}> …"),))
 
 
-def checked(dataset: Dataset, report: Report) -> Message:
-    """Ready or refused, with what was found."""
+def checked(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
+    """Ready or refused, with what was found. `days`: after which a refused file is deleted; 0: it is kept."""
     headline = _headline(dataset, report)
     blocks = [header(headline), fields(_numbers(dataset, report)), *_findings(report)]
     blocks += [section(f"*Next*: {_next_step(dataset, report)}"), *offer(dataset, report.findings)]
+    if report.blocked and days:
+        blocks.append(context(f"The file is deleted here after {counted(days, 'day')}."))
     return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
 
 

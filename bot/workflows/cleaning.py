@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 def ask(desk: Desk, dataset_id: int, person: str) -> str | Refusal:
     """What the person who clicked reads."""
     dataset = desk.store.datasets.get(dataset_id)
+    if dataset.sha256 is None:
+        return Refusal("The file was deleted, so it can't be cleaned any more. Upload it again.")
     place = _place(desk, dataset, person)
     if isinstance(place, Denied):
         return Refusal(place.reason)

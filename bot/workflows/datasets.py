@@ -275,7 +275,7 @@ def _finish(desk: Desk, dataset: Dataset, inspected: Inspected) -> None:
             return
         scanning.keep(desk, inspected.scans)
         desk.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
-        _show(desk, moved, views.checked(moved, report))
+        _show(desk, moved, views.checked(moved, report, days=desk.settings.retention.refused))
         if report.diff and not report.blocked:
             _put_diff(desk, moved, versions.changed(moved, report.diff, report.n_holdout))
         for file in (*listed, *inspected.plots):

@@ -6,6 +6,7 @@ import shutil
 
 from bot.workflows import forgetting
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import measurements
 
 DAY_S = 24 * 3600.0
 
@@ -17,6 +18,10 @@ def sweep(desk: Desk) -> None:
         is_old = version.updated_at < now - kept.refused * DAY_S
         if kept.refused and is_old and version.state == "refused" and version.sha256:
             forgetting.expire(desk, version)
+    for document in desk.store.documents.refused(now - kept.refused * DAY_S) if kept.refused else ():
+        (desk.settings.files / str(document.sha256)).unlink(missing_ok=True)
+        desk.store.documents.move(document, "refused", now=now, sha256=None)
+    desk.store.forgettings.erase_late_answers()
     _tidy_measurements(desk)
     for path in desk.settings.files.glob("cleaned-*"):  # as versions before 0.2 named them
         if str(path) not in desk.store.outbox.files():
@@ -28,10 +33,9 @@ def sweep(desk: Desk) -> None:
 
 def _tidy_measurements(desk: Desk) -> None:
     """Prompts, which hold rows in full, go when a measurement is over; what people still look at, later."""
-    open_ones = {one.id for one in desk.store.measurements.open()}
     for folder in (desk.settings.data / "measurements").glob("m*"):
         measurement = desk.store.measurements.get(int(folder.name[1:]))
-        if measurement is None or measurement.id in open_ones:
+        if measurement is None or measurement.state in measurements.OPEN:
             continue
         for prompts in folder.glob("*.jsonl*"):
             prompts.unlink(missing_ok=True)

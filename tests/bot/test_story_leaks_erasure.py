@@ -20,6 +20,7 @@ from bot.terminal.forgetting import forget
 from bot.views import measuring
 from bot.workflows.reconcile import look_after
 from storage.database import DatabaseInUse
+from storage.records import KeptReply
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_cleaning import flawed_csv
@@ -205,10 +206,23 @@ def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
     assert (world.service.settings.files / new.sha256).exists()
 
 
+def test_the_same_file_uploaded_and_deleted_again_leaves_nothing(world: World) -> None:
+    """Plans of runs keep the hashes of their files, also where those are gone."""
+    for number in (1, 2):
+        world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
+        world.start()
+        world.type(f"/finetune cancel {number}", user=BEN)
+        world.until_state("cancelled", number)
+        assert delete(world, BEN).accepted
+        world.until(lambda: not world.store.forgettings.open(), "the end of it")
+        assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
+
+
 def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
     secret = "AKIA" + "QUUXNIGHTJARABCD"
     refused = world.upload_and_check(tickets_csv() + f"my key is {secret},billing\n")
     assert refused.state == "refused"
+    assert "deleted here after 1 day" in world.said("Line 62")
     look_after(world.service.desk)
     assert world.store.datasets.get(1).sha256, "not before its time"
     world.pass_time(24 * 3600 + 1)
@@ -216,6 +230,22 @@ def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
     world.until(lambda: not world.store.forgettings.open(), "the end of it")
     found = canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": secret})
     assert found == set() and world.store.datasets.all() == []
+    assert "was deleted" in world.answer_to_click(DORA, "post_cleaned")
+
+
+def test_a_refused_document_is_deleted_after_a_day(world: World) -> None:
+    world.seed_dataset()
+    secret = "AKIA" + "QUUXNIGHTJARABCD"
+    file = world.put_file("terms.md", f"Our key is {secret}.")
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
+    assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
+    world.until(lambda: world.store.documents.get(1).state == "refused", "the look at it")
+    kept = world.service.settings.files / world.store.documents.get(1).sha256
+    look_after(world.service.desk)
+    assert kept.exists(), "not before its time"
+    world.pass_time(24 * 3600 + 1)
+    look_after(world.service.desk)
+    assert not kept.exists()
 
 
 def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used: World) -> None:
@@ -225,6 +255,15 @@ def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used
     used.pass_time(7 * 24 * 3600 + 1)
     look_after(used.service.desk)
     assert not folder.exists()
+
+
+def test_an_answer_that_comes_after_its_dataset_was_deleted_is_deleted_too(used: World) -> None:
+    assert delete(used, BEN).accepted
+    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    used.store.replies.keep([KeptReply("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
+    used.store.replies.keep([KeptReply("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
+    look_after(used.service.desk)
+    assert used.store.replies.found(["k", "l"]).keys() == {"l"}
 
 
 def delete(world: World, user: Person, options: str = "", *, approver: Person | None = None) -> Submission:
