@@ -71,7 +71,8 @@ def test_all_that_can_be_said_is_read_with_its_line(tmp_path: Path) -> None:
     here, personal = policy.data
     assert (here.level, personal.level) == ("hard", "soft")
     assert here.where == "finetune.toml, line 24: [policy.data]"
-    assert here.covers(Data("faq", "C0SUPPORT", False)) and not here.covers(Data("faq", "C0ELSE", True))
+    assert here.covers(Data("faq", frozenset({"C0ELSE", "C0SUPPORT"}), False))
+    assert not here.covers(Data("faq", frozenset({"C0ELSE"}), True))
     assert personal.allows("openai") and not here.allows("openai")
 
 
