@@ -88,14 +88,13 @@ def _best(desk: Desk, checked: Checked) -> Best | None:
 
 
 def _open(desk: Desk, known: Collection[str]) -> list[MeasurementLook]:
-    looks = [_look(desk, one) for one in desk.store.measurements.open()]
-    return [one for one in looks if one.plan.dataset in known]
+    return [_look(desk, one) for one in sharing.of_known(desk, desk.store.measurements.open(), known)]
 
 
 def _latest(desk: Desk, known: Collection[str]) -> list[Look | MeasurementLook]:
     """Runs and measurements that have a result, newest first."""
-    done = (_look(desk, one) for one in desk.store.measurements.newest(runs.SEARCHED) if one.result)
-    seen = islice((one for one in done if one.plan.dataset in known), LATEST_MEASUREMENTS)
+    done = (one for one in desk.store.measurements.newest(runs.SEARCHED) if one.result)
+    seen = (_look(desk, one) for one in islice(sharing.of_known(desk, done, known), LATEST_MEASUREMENTS))
     looks: list[Look | MeasurementLook] = [one for one in runs.latest(desk, known) if one.result]
     return sorted([*looks, *seen], key=_changed_at, reverse=True)
 

@@ -21,13 +21,12 @@ LATEST, SEARCHED = 15, 200
 
 def open_runs(desk: Desk, known: Collection[str]) -> list[Look]:
     """Of the datasets that are `known` to who asks, as below."""
-    looks = (_look(desk, run) for run in desk.store.runs.open())
-    return [one for one in looks if one.plan.dataset in known]
+    return [_look(desk, run) for run in sharing.of_known(desk, desk.store.runs.open(), known)]
 
 
 def latest(desk: Desk, known: Collection[str]) -> list[Look]:
-    looks = (_look(desk, run) for run in desk.store.runs.newest(SEARCHED))
-    return list(islice((one for one in looks if one.plan.dataset in known), LATEST))
+    runs = sharing.of_known(desk, desk.store.runs.newest(SEARCHED), known)
+    return [_look(desk, run) for run in islice(runs, LATEST)]
 
 
 def listing(desk: Desk, person: str, channel: str) -> list[Look]:

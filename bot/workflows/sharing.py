@@ -5,8 +5,9 @@ Somebody who acts in a channel is in it, so nothing is asked of Slack for the da
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from bot.decisions import sharing as rules
 from bot.decisions.sharing import Home
@@ -14,7 +15,9 @@ from bot.results import Refusal
 from bot.views.blocks import code
 from bot.views.datasets import no_such_dataset
 from bot.workflows.desk import Desk
-from storage.records import Dataset
+from storage.records import Dataset, Measurement, Run
+
+Row = TypeVar("Row", Run, Measurement)
 
 AT_ONCE = 16
 LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
@@ -31,6 +34,11 @@ def may_use(desk: Desk, dataset: str, person: str, here: str | None) -> bool:
     """Whether there is a dataset of this name as far as this person may know."""
     owner = desk.store.datasets.owners().get(dataset)
     return owner is not None and rules.may_use(home(desk, owner, person, here))
+
+
+def of_known(desk: Desk, rows: Iterable[Row], known: Collection[str]) -> Iterator[Row]:
+    """Those of the datasets that are `known` to who asks."""
+    return (row for row in rows if desk.store.datasets.get(row.dataset_id).name in known)
 
 
 def refused(desk: Desk, dataset: str, person: str, here: str, *, is_posted: bool = False) -> Refusal | None:
@@ -58,14 +66,13 @@ def home(desk: Desk, owner: str, person: str, here: str | None) -> Home:
 
 def homes(desk: Desk, owners: Collection[str], person: str, here: str | None) -> Mapping[str, Home]:
     """All look-ups at once. What Slack doesn't tell in time is not known."""
+    unasked = {owner: Home(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(AT_ONCE)
-    asked = {owner: pool.submit(_looked_up, desk, owner, person, here) for owner in owners}
+    wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
+    asked = {owner: pool.submit(_looked_up, desk, owner, person) for owner in wanted}
     done, _ = wait(asked.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
-    return {
-        owner: future.result() if future in done else Home(owner, None, None)
-        for owner, future in asked.items()
-    }
+    return unasked | {owner: future.result() for owner, future in asked.items() if future in done}
 
 
 def may_show_rows(desk: Desk, dataset: Dataset, channel: str) -> bool:
@@ -80,11 +87,7 @@ def may_show_rows(desk: Desk, dataset: Dataset, channel: str) -> bool:
     )
 
 
-def _looked_up(desk: Desk, owner: str, person: str, here: str | None) -> Home:
-    if owner == here:
-        return Home(owner, None, True)
-    if _is_direct(owner):
-        return Home(owner, True, None)
+def _looked_up(desk: Desk, owner: str, person: str) -> Home:
     is_private = desk.directory.is_private(owner)
     return Home(owner, is_private, None if is_private is False else desk.directory.is_member(person, owner))
 
