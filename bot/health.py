@@ -72,10 +72,10 @@ class Health:
         said["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         said["slack"] = "reaches us" if self._hears() else "doesn't reach us"
         try:
-            found = figures(self._store.database, self._clock())
+            counts = figures(self._store.database, self._clock())
             said["database"] = "answers"
-            said["messages"] = f"{found.stuck} fail again and again" if found.stuck else "get through"
-            said["given_up"] = found.given_up
+            said["messages"] = f"{counts.stuck} fail again and again" if counts.stuck else "get through"
+            said["given_up"] = counts.given_up
         except sqlite3.Error as error:
             said["database"] = str(error)
         said["disk"] = _disk(self._settings.data)

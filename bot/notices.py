@@ -1,7 +1,7 @@
 """Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
 
 Every error of Slack is one of five: try later, wait until a person has mended it (an invitation, a scope), post the
-card anew, send it elsewhere, or give up. What waits for a person or is given up is told to somebody by another way.
+card again, send it elsewhere, or give up. What waits for a person or is given up is told to somebody by another way.
 A failed send never fails the work that it tells of, and holds up no other message for long.
 """
 

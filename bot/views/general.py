@@ -59,8 +59,8 @@ def undelivered(place: str, error: str, words: str | None) -> Message:
 
 def missing_scope(needed: str) -> Message:
     return sentence(
-        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Whoever looks after"
-        " it: reinstall the app from manifest.yml, and they follow within five minutes."
+        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Once the app is"
+        " reinstalled from manifest.yml, they follow within five minutes."
     )
 
 

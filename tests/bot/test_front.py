@@ -13,8 +13,10 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
+from slack_sdk.errors import SlackApiError
 
 from bot.app import DOOR, _SocketDoor
+from bot.demo.stand_in import broken, refused
 from bot.demo.stand_in.delivery import Courier, signature
 from bot.listeners.http import CONNECTIONS, MAX_BODY
 from bot.listeners.replay import replay
@@ -182,6 +184,20 @@ def test_a_door_that_breaks_is_a_tick_that_hangs(make_world: Callable[[Rules], W
     for name in (RECONCILE, SEND):
         beat.beat(name)
     assert not beat.is_well and max(beat.ages(), key=beat.ages().__getitem__) == DOOR
+
+
+def test_a_socket_is_connected_later_where_slack_is_away_and_refused_where_slack_says_no(
+    world: World,
+) -> None:
+    slack = replace(world.service.settings.slack, mode="socket", app_token="xapp-1-A-1-x")
+    door = _SocketDoor(world.service.app, slack)
+    world.slack.fail("apps.connections.open", broken(503))
+    door.open()
+    assert not door.hears
+    door.close()
+    world.slack.fail("apps.connections.open", refused("invalid_auth"))
+    with pytest.raises(SlackApiError, match="invalid_auth"):
+        _SocketDoor(world.service.app, slack).open()
 
 
 def test_a_socket_that_is_not_connected_hears_nothing(world: World) -> None:
