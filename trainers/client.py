@@ -109,6 +109,13 @@ class Trainer(AliasCalls):
             return refusal
         return None
 
+    def has_jobs(self, timeout_s: float) -> bool:
+        """Whether this account ever trained here, whatever came of it: one short look."""
+        doing = self._doing("asking whether we ever trained here")
+        content = self._get(doing, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
+        rows, _ = answers.read_list(content, doing)
+        return bool(rows)
+
     def models(self) -> tuple[ModelInfo, ...]:
         doing = self._doing("listing the models")
         rows, _ = answers.read_list(

@@ -59,7 +59,8 @@ class ProviderRow:
     `stays_here`: what is sent to it stays with those who run the bot. So it is with the trainer that we start, unless
     its jobs run on a cluster which nobody says is theirs; with another one only where its row says so, because behind a
     loopback address there may be a proxy. `cluster`: the address of the Ray cluster on which its jobs run. `is_child`:
-    the bot has started it, and `at` told its address.
+    the bot has started it, and `at` told its address. `closed_to_new`: the first day on which it trained only for
+    accounts that had trained there before.
 
     `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
     while models are measured.
@@ -75,6 +76,7 @@ class ProviderRow:
     stays_here: bool = False
     cluster: str | None = None
     is_child: bool = False
+    closed_to_new: date | None = None
 
     @property
     def name(self) -> str:
@@ -228,7 +230,7 @@ def _provider_row(name: str, table: Mapping[str, object], problems: list[str]) -
         timeout_s=float(row.positive("timeout_s") or 30),
     )
     title = row.text("title") or name
-    closes = row.day("closes")
+    closes, closed_to_new = row.day("closes"), row.day("closed_to_new")
     defaults = row.hyperparameters("defaults")
     is_ours = name == "local" or not provider.base_url
     callers = row.whole("callers") or (OWN_CALLERS if is_ours else CALLERS)
@@ -250,6 +252,7 @@ def _provider_row(name: str, table: Mapping[str, object], problems: list[str]) -
         callers,
         a_minute,
         stays_here if stays_here is not None else not provider.base_url,
+        closed_to_new=closed_to_new,
     )
 
 

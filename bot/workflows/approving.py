@@ -16,6 +16,7 @@ from bot.views.words import counted
 from bot.workflows import (
     datasets,
     destination,
+    eligibility,
     estimates,
     leaving,
     money,
@@ -148,12 +149,15 @@ def _has_plots(desk: Desk, run: Run, plan: Plan) -> bool:
 
 def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
     """A no that can be had for free, asked once. A trainer that is down now may be up when it is needed."""
+    row = desk.settings.provider(run.provider)
     try:
         refused = desk.trainers[run.provider].probe()
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None
-    return str(refused) if refused else None
+    if refused or row is None:
+        return str(refused) if refused else None
+    return eligibility.closed_to_us(desk, row)
 
 
 def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> Run | Refusal:

@@ -13,7 +13,17 @@ from bot.decisions.planning import Plan, ascii_name, canonical_json, plan_from_j
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.views import plans as views
-from bot.workflows import datasets, destination, estimates, leaving, money, permits, replacing, telling
+from bot.workflows import (
+    datasets,
+    destination,
+    eligibility,
+    estimates,
+    leaving,
+    money,
+    permits,
+    replacing,
+    telling,
+)
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.efforts import RunCost
@@ -93,7 +103,8 @@ def _cannot_start(desk: Desk, estimated: Estimated) -> Refusal | None:
         )
     if row.name not in desk.trainers:
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
-    return None
+    closed = eligibility.closed_to_us(desk, row)
+    return Refusal(closed) if closed else None
 
 
 def _nobody_to_approve(desk: Desk, plan: Plan) -> Refusal | None:

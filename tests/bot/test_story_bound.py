@@ -15,7 +15,7 @@ from bot.demo.cast import ANA, BEN
 from bot.workflows import destination, training
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.world import CLEO, JOBS, START, Rules, World
-from tests.peers.hosted import COMMIT_THEN_500
+from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 from tests.peers.service import StoredFile
 from trainers.money import from_micros
 
@@ -171,3 +171,31 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     assert destination.changed(desk, plan) is None and made.base_url == ""
     (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
     assert "The files of `tiny` are not those" in str(destination.changed(desk, plan))
+
+
+def test_an_account_that_never_trained_where_that_is_closed_gets_no_plan(make_world: MakeWorld) -> None:
+    world = make_world(Rules(company="closed_to_new = 2026-05-07"))
+    world.seed_dataset()
+    said = world.type(START)
+    assert "Since 2026-05-07 Acme Tuning trains only for organisations that had trained there" in said
+    assert "`local/`" in said and world.store.runs.newest(1) == []
+    assert "trains only for organisations" in world.type("/finetune curve tickets target=acme/acme-small")
+    assert world.left_at_company() == [] and world.cards() == []
+
+
+def test_one_that_trained_there_or_a_provider_that_does_not_answer_gets_its_plan(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules())
+    world.start_approved()
+    world.until_state("done")
+    world.rules.company = "closed_to_new = 2026-05-07"
+    world.restart()
+    assert world.start(START + " epochs=2").id == 2
+    world.company.service.jobs.clear()
+    world.company.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
+    world.start(START + " epochs=4")
+    world.company.forgive(f"GET {JOBS}")
+    world.tick(2)
+    assert world.run(3).state == "cancelled"
+    assert world.said("Withdrawn before anybody spent time on it", "has no job there")

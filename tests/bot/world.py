@@ -75,7 +75,8 @@ class Rules:
     """What finetune.toml says about people and money.
 
     `company_is_far`: the provider's address is no loopback one, though it answers from here.
-    `measurement`: the most that one may cost; `more`: other lines of the file; `training`: USD a million tokens.
+    `measurement`: the most that one may cost; `more`: other lines of the file; `company`: of the provider's row;
+    `training`: USD a million tokens.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -88,6 +89,7 @@ class Rules:
     measurement: str = "5"
     more: str = ""
     training: str = "8.00"
+    company: str = ""
 
 
 @dataclass
@@ -361,6 +363,7 @@ stays_here = {str(not self.rules.company_is_far).lower()}
 key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]
+{rules.company}
 [providers.acme.models."{MODEL}"]
 training = "{rules.training}"
 input = "0.80"

@@ -363,6 +363,13 @@ GUARDS = (
         f"{BOUND}::test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job",
     ),
     Guard(
+        "no plan where training is closed to us",
+        "bot/workflows/eligibility.py",
+        "        if trainer.has_jobs(LOOK_S):",
+        "        if True:",
+        f"{BOUND}::test_an_account_that_never_trained_where_that_is_closed_gets_no_plan",
+    ),
+    Guard(
         "four eyes on a doubt",
         RULES,
         '    if action in ("approve", "waive", "resolve") and asking.person:',

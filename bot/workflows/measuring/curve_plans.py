@@ -10,7 +10,7 @@ from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.tuned_curves import FEWEST_ROWS, PlannedSize, TunedCurvePlan, sizes_of
 from bot.work.climbing import max_tokens
-from bot.workflows import datasets, estimating, plans
+from bot.workflows import datasets, eligibility, estimating, plans
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question
@@ -83,6 +83,8 @@ def _cannot_train(desk: Desk, checked: Checked, report: Report, target: Target) 
     verdict = model_verdict(row, target.model, plans.today(desk))
     if not verdict.may_train:
         return Refusal(" ".join(filter(None, (*verdict.reasons, verdict.way_out))))
+    if closed := eligibility.closed_to_us(desk, row):
+        return Refusal(closed)
     return datasets.needs_waiver(desk, checked.dataset, report, row)
 
 

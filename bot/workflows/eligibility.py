@@ -1,0 +1,36 @@
+"""Whether a provider trains for this account at all, asked before anybody spends time on a plan.
+
+A service that has closed training to those who never used it lists jobs and takes uploads as ever, and says no only to
+a create: after the approvals. That the list of jobs is empty tells it before.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bot.workflows import telling
+from bot.workflows.desk import Desk
+from trainers.errors import TrainerError
+from trainers.providers import ProviderRow
+
+LOOK_S = 1.5  # a person waits for the answer to their command
+
+log = logging.getLogger(__name__)
+
+
+def closed_to_us(desk: Desk, row: ProviderRow) -> str | None:
+    """The sentence for an account that is too late; None where it isn't, or where that can't be seen now."""
+    trainer, since = desk.trainers.get(row.name), row.closed_to_new
+    if trainer is None or since is None or telling.day(desk.clock()) < since:
+        return None
+    try:
+        if trainer.has_jobs(LOOK_S):
+            return None
+    except TrainerError as trouble:
+        log.warning("whether %s trains for us is not known: %s", row.name, trouble)
+        return None
+    return (
+        f"Since {since} {row.title} trains only for organisations that had trained there before, and the account of "
+        f"{row.provider.key_env} has no job there. Your own machine can train instead: choose a target that starts "
+        "with `local/`."
+    )
