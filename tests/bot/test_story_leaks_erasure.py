@@ -131,11 +131,16 @@ def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
         said = used.type(f"/finetune {line}")
         assert said and "reference" not in said, line
     assert "no dataset" in used.type(START)
-    second = used.upload_and_check(tickets_csv(), file="again.csv")
+    again = tickets_csv().replace("question", "question quuxnightjar")  # the same bytes, and so the same holdout
+    second = used.upload_and_check(again)
     assert (second.version, second.state) == (2, "ready"), "the name stays its channel's"
+    used.type("/finetune baseline tickets rungs=classical")
+    until(used, "done", 2)
     run = used.start(START)
     used.click(BEN, "approve_plan")
     used.until_state("done", run.id)
+    promote(used, f"tickets-{run.id}", why="because=it is the same data")
+    assert "gone" in used.type("/finetune models")
 
 
 def test_a_kill_at_any_step_of_a_deletion_is_made_good(used: World) -> None:

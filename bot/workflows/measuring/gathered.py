@@ -119,8 +119,8 @@ def _spread(rung: Rung) -> float | None:
 
 
 def tuned_rung(desk: Desk, run: Run, plan: Plan, bar: float = DEFAULT_BAR) -> Rung | None:
-    """What a run measured of its model; None where it has no result."""
-    if run.result is None:
+    """What a run measured of its model; None where it has no result, or its dataset was deleted."""
+    if run.result is None or desk.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).ladder
     return beside.rung("tuned")[0] if beside else _rung(desk, run, plan, bar)
