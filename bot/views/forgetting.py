@@ -60,9 +60,7 @@ def private(command: Delete, channel: str) -> str:
 
 
 def deleted(doomed: Doomed, by: str, left: Sequence[str], nights: int) -> Message:
-    backups = (
-        f" Nightly backups of before hold it for up to {counted(nights, 'night')} more." if nights else ""
-    )
+    backups = f" Older nightly backups hold it for up to {counted(nights, 'night')} more." if nights else ""
     rest = "".join(f"\n• {escape(one)}" for one in left)
     there = f"\nThis is left:{rest}" if left else ""
     return sentence(

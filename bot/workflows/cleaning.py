@@ -82,8 +82,7 @@ def tidy(desk: Desk) -> None:
     if desk.store.cleanings.waiting():
         return
     still_to_send = desk.store.outbox.files()
-    numbered = desk.settings.files.glob("cleaned-*")  # as versions before 0.2 named them
-    for path in (*_folder(desk).glob("*"), *numbered):
+    for path in _folder(desk).glob("*"):
         if str(path) not in still_to_send:
             path.unlink(missing_ok=True)
 

@@ -23,9 +23,8 @@ def sweep(desk: Desk) -> None:
         desk.store.documents.move(document, "refused", now=now, sha256=None)
     desk.store.forgettings.erase_late_answers()
     _tidy_measurements(desk)
-    for path in desk.settings.files.glob("cleaned-*"):  # as versions before 0.2 named them
-        if str(path) not in desk.store.outbox.files():
-            path.unlink(missing_ok=True)
+    for path in desk.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none of them is sent any more
+        path.unlink(missing_ok=True)
     for path in (*desk.settings.files.glob("incoming-*"), *desk.settings.files.glob("*.tmp")):
         if path.stat().st_mtime < now - DAY_S:  # a kill left them half written
             path.unlink(missing_ok=True)

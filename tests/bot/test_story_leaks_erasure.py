@@ -131,7 +131,9 @@ def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
         said = used.type(f"/finetune {line}")
         assert said and "reference" not in said, line
     assert "no dataset" in used.type(START)
-    again = tickets_csv().replace("question", "question quuxnightjar")  # the same bytes, and so the same holdout
+    again = tickets_csv().replace(
+        "question", "question quuxnightjar"
+    )  # the same bytes, and so the same holdout
     second = used.upload_and_check(again)
     assert (second.version, second.state) == (2, "ready"), "the name stays its channel's"
     used.type("/finetune baseline tickets rungs=classical")
