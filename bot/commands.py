@@ -220,7 +220,7 @@ class Delete:
 # Commands that ask for a right of their own where they are carried out.
 ACTS = (
     *(Upload, Estimate, Baseline, Curve, Start, Cancel, CancelMeasurement, Pause, Resume),
-    *(Freeze, Unfreeze, Try, Audit, Promote, Rollback, Delete),
+    *(Freeze, Unfreeze, Try, Audit, Promote, Rollback),
 )
 
 Command = (

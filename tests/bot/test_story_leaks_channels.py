@@ -282,6 +282,14 @@ def test_the_estimate_button_asks_who_clicks_and_offers_what_they_may_see(world:
     assert form is not None and "globex" in json.dumps(list(form.blocks))
 
 
+@pytest.mark.parametrize(
+    "command", ["delete", "rollback", "estimate", "start", "promote", "knowledge", "baseline"]
+)
+def test_a_guest_who_names_a_dataset_is_told_of_no_other(world: World, command: str) -> None:
+    world.seed_dataset()
+    assert "is a guest" in world.type(f"/finetune {command} ticket", user=GUS)
+
+
 def test_pairs_of_a_private_channel_are_not_shown_in_another_one(make_world: MakeWorld) -> None:
     world = with_faq(make_world)
     judged(world)
