@@ -10,7 +10,8 @@ from typing import Any
 from slack_bolt import Ack, App, BoltRequest, BoltResponse, Respond
 
 from bot import logs
-from bot.listeners.replay import DELIVERY, REFERENCE
+from bot.listeners.replay import DELIVERY, REFERENCE, tell
+from bot.views import general
 from bot.workflows.desk import Desk
 
 log = logging.getLogger(__name__)
@@ -38,12 +39,15 @@ def register(app: App, desk: Desk) -> None:
             "Something in the bot went wrong, and nothing was changed. Whoever runs it finds the cause with "
             f"`finetune log`. {logs.sorry()}"
         )
-        if body.get("type") == "view_submission":
+        if body.get("type") == "view_submission" and ack.response is None:
             return ack(response_action="errors", errors={_first_input(body): sentence})
         if body.get("type") == "block_actions":  # of which Slack shows no text in an ack
             if body.get("response_url"):
                 respond(text=sentence, response_type="ephemeral", replace_original=False)
             return ack()
+        if ack.response is not None:  # it was acked before it failed, and a second ack says nothing
+            tell(desk, f"failed {delivery_id(body)}", body, general.sentence(sentence))
+            return ack.response
         return ack(text=sentence, response_type="ephemeral")
 
 

@@ -56,6 +56,8 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
             return
         answer = general.sentence(form.text) if form else answer_to(desk, typed, person, channel)
         ack(response_type="ephemeral", **answer.body()) if answer else ack()
+        if isinstance(typed, commands.Estimate) and not answer:
+            estimates.answer(desk, typed, person, channel)
         wake()
 
 
@@ -71,7 +73,8 @@ def answer_to(
         case commands.Datasets():
             return dataset_views.listing(overview.listing(desk, person, channel))
         case commands.Estimate():
-            return _said(estimates.ask(desk, command, person, channel), lambda message: message)
+            refusal = estimates.may_ask(desk, command, person, channel)
+            return general.refusal(refusal) if refusal else None  # its answer comes after the ack
         case commands.Baseline():
             return _said(baselines.ask(desk, command, person, channel), lambda _measurement: None)
         case commands.Curve():

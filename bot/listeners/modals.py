@@ -29,11 +29,14 @@ Errors = dict[str, str]
 
 def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
     for form, record in FORMS.items():
-        app.view(form)(_listener(record, desk, wake))
+        app.view(form)(_listener(record, AFTER.get(form), desk, wake))
 
 
 def _listener(
-    record: Callable[[Desk, dict[str, Any]], Errors], desk: Desk, wake: Callable[[], None]
+    record: Callable[[Desk, dict[str, Any]], Errors],
+    after: Callable[[Desk, dict[str, Any]], None] | None,
+    desk: Desk,
+    wake: Callable[[], None],
 ) -> Callable[..., None]:
     def listen(ack: Ack, body: dict[str, Any]) -> None:
         errors = record(desk, body)
@@ -41,6 +44,8 @@ def _listener(
             ack(response_action="errors", errors=errors)
             return
         ack()
+        if after:
+            after(desk, body)
         wake()
 
     return listen
@@ -55,12 +60,14 @@ def _estimate(desk: Desk, body: dict[str, Any]) -> Errors:
     command = parsing.parse(estimate_form.typed(_values(body)))
     if not isinstance(command, commands.Estimate):
         return {estimate_form.field_of(command): _why(command)}
-    channel, person = _metadata(body)[0], _person(body)
-    result = estimates.ask(desk, command, person, channel)
-    if isinstance(result, Refusal):
-        return {estimate_form.field_of(result): result.text}
-    estimates.post(desk, result, channel, person)
-    return {}
+    refusal = estimates.may_ask(desk, command, _person(body), _metadata(body)[0])
+    return {estimate_form.field_of(refusal): refusal.text} if refusal else {}
+
+
+def _answer_estimate(desk: Desk, body: dict[str, Any]) -> None:
+    command = parsing.parse(estimate_form.typed(_values(body)))
+    if isinstance(command, commands.Estimate):
+        estimates.answer(desk, command, _person(body), _metadata(body)[0])
 
 
 def _measure(desk: Desk, body: dict[str, Any]) -> Errors:
@@ -108,6 +115,9 @@ FORMS: Mapping[str, Callable[[Desk, dict[str, Any]], Errors]] = {
     waiver_views.WAIVER_FORM: _waive,
     forgetting_views.FORM: _delete,
 }
+
+# What takes longer than Slack waits comes once the form is closed.
+AFTER: Mapping[str, Callable[[Desk, dict[str, Any]], None]] = {estimate_form.ESTIMATE: _answer_estimate}
 
 
 def _errors(result: object, field: str) -> Errors:

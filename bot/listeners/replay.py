@@ -41,7 +41,7 @@ def replay(app: App, desk: Desk) -> None:
         is_stale = desk.clock() - delivery.at > STALE_S
         if is_stale or delivery.tries >= MOST_TRIES:
             log.warning("%s was cut off and is not carried out any more", delivery.id)
-            _tell(desk, delivery.id, delivery.body, views.too_late(_typed(delivery.body)))
+            tell(desk, delivery.id, delivery.body, views.too_late(_typed(delivery.body)))
             desk.store.inbox.end(delivery.id)
             continue
         desk.store.inbox.tried(delivery.id)
@@ -50,7 +50,7 @@ def replay(app: App, desk: Desk) -> None:
         if response.status == 404:  # nobody listens to such a thing
             desk.store.inbox.end(delivery.id)
         elif said := _said(response):
-            _tell(desk, delivery.id, delivery.body, said)
+            tell(desk, delivery.id, delivery.body, said)
 
 
 class _Begins(ListenerStartHandler):
@@ -84,7 +84,7 @@ def _said(response: BoltResponse) -> Message | None:
     return Message(text, tuple(body.get("blocks") or ())) if text else None
 
 
-def _tell(desk: Desk, delivery: str, body: Mapping[str, Any], message: Message) -> None:
+def tell(desk: Desk, delivery: str, body: Mapping[str, Any], message: Message) -> None:
     user = body.get("user")
     person = str(body.get("user_id") or (user.get("id") if isinstance(user, Mapping) else "") or "")
     channel = body.get("channel")

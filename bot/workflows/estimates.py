@@ -1,4 +1,5 @@
-"""Estimates that people ask for: answered at once, kept so that they can be shared, shared by a later tick.
+"""Estimates that people ask for: what is wrong is said at once, the answer is a message for them alone that follows. It
+is kept so that it can be shared, and shared by a later tick.
 
 An ephemeral answer can't carry files, so its plots come with the message in the channel. What is kept is the
 question: the estimate is worked out again from what is known when it is shared.
@@ -20,6 +21,7 @@ from bot.drawings import outlook as drawing
 from bot.options import typed
 from bot.results import Refusal
 from bot.views import estimates as views
+from bot.views import general
 from bot.views.blocks import Message
 from bot.views.estimate_form import Choices
 from bot.views.general import sentence
@@ -36,19 +38,31 @@ from trainers.money import to_micros
 log = logging.getLogger(__name__)
 
 
-def ask(desk: Desk, command: Estimate, person: str, channel: str) -> Message | Refusal:
-    """What training would cost and save, from what is known now. A bar or a kind of task stays with the dataset."""
+def may_ask(desk: Desk, command: Estimate, person: str, channel: str) -> Refusal | None:
+    """What can be said before Slack's three seconds are over."""
     refused = permits.may(desk, person, "estimate", channel)
     if refused:
         return refused
     checked = datasets.ready(desk, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    says_more = (command.bar, command.task) != (None, None)
+    return estimating.refusal(desk.settings, command.question, telling.day(desk.clock()))
+
+
+def answer(desk: Desk, command: Estimate, person: str, channel: str) -> None:
+    """What training would cost and save, from what is known now. A bar or a kind of task stays with the dataset.
+
+    Its thousands of draws take over a second at a cold start, so it is called once Slack has its acknowledgement.
+    """
+    checked = datasets.ready(desk, command.dataset, person, channel)
+    if isinstance(checked, Refusal):  # it has changed since it was asked
+        _post(desk, general.refusal(checked), channel, person)
+        return
     made = _estimated(desk, checked, command.question, command.bar, command.task)
     if isinstance(made, Refusal):
-        return made
-    now = desk.clock()
+        _post(desk, general.refusal(made), channel, person)
+        return
+    says_more, now = (command.bar, command.task) != (None, None), desk.clock()
     with desk.store.transaction():
         if says_more:
             desk.store.dataset_settings.set(
@@ -57,11 +71,10 @@ def ask(desk: Desk, command: Estimate, person: str, channel: str) -> Message | R
         kept = desk.store.estimates.keep(
             checked.dataset.name, typed(command.question), channel=channel, person=person, now=now
         )
-    return views.card(made, made.target.name, number=kept.id)
+        _post(desk, views.card(made, made.target.name, number=kept.id), channel, person)
 
 
-def post(desk: Desk, message: Message, channel: str, person: str) -> None:
-    """The form has no place for an answer: the estimate comes as a message for this person."""
+def _post(desk: Desk, message: Message, channel: str, person: str) -> None:
     draft = Draft(kind="ephemeral", channel=channel, person=person, body=message.letter())
     desk.store.outbox.put(draft, now=desk.clock())
 

@@ -107,7 +107,7 @@ def make_estimate(
     *,
     is_trained: bool = False,
 ) -> Estimated | Refusal:
-    """Takes a few hundredths of a second: it may run while Slack waits for an answer.
+    """Takes a few hundredths of a second, and over a second at a cold start.
 
     `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
     """
@@ -141,6 +141,15 @@ def make_estimate(
         assumptions=assumptions(sums.known) if sums.known else (),
         verdict=advise(facts),
     )
+
+
+def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
+    """Why `make_estimate` would say no, without its sums."""
+    target = _target(settings, question)
+    if isinstance(target, Refusal):
+        return target
+    price = _price_today(settings, question, today)
+    return price if isinstance(price, Refusal) else None
 
 
 def _target(settings: Settings, question: Question) -> Target | Refusal:

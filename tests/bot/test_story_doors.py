@@ -171,7 +171,7 @@ def test_the_estimate_form_answers_its_sender_alone(world: World) -> None:
         ANA.id, {"current": "gpt-4o", "volume": "10 million", "target": TARGET, "dataset": "tickets"}
     )
     assert sent.closed, sent.errors
-    world.send()
+    world.hears(ANA, 0)
     assert "a month" in words_of(world.slack.ephemerals(ANA.id)[-1])
     assert world.texts() == []
 

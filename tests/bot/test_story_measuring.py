@@ -206,7 +206,7 @@ def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
         },
     )
     assert sent.accepted, sent
-    world.send()
+    world.hears(ANA, 0)
     assert "tickets" in words_of(world.slack.ephemerals(ANA.id)[-1])
 
 

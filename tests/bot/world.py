@@ -183,7 +183,18 @@ class World:
         """Type a command; gives what the person alone reads in answer, '' where nothing."""
         before = len(self.slack.ephemerals(user.id))
         self.slack.command(user.id, channel.id, line)
+        if line.startswith("/finetune estimate "):  # its answer comes after the ack
+            self.hears(user, before)
         return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
+
+    def hears(self, user: Person, before: int) -> None:
+        """Wait until a person has more than `before` messages for them alone."""
+
+        def sent() -> bool:
+            self.send()
+            return len(self.slack.ephemerals(user.id)) > before
+
+        wait_until(sent, f"an answer to {user.name}", seconds=PATIENCE_S)
 
     def upload(
         self,
