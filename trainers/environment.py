@@ -12,43 +12,21 @@ HUB_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TRACKER_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, "FINETUNE_RAY_TOKEN")
 
+# fmt: off
 _NAMES = (
-    *(
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "PWD",
-        "TZ",
-        "TERM",
-        "LANG",
-        "LANGUAGE",
-        "COLUMNS",
-        "NO_COLOR",
-    ),
-    *("TMPDIR", "TEMP", "TMP", "NETRC", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-    *("TOKENIZERS_PARALLELISM", "MASTER_ADDR", "MASTER_PORT"),
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "TZ", "TERM", "LANG", "LANGUAGE", "COLUMNS", "NO_COLOR",
+    "TMPDIR", "TEMP", "TMP", "NETRC", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "TOKENIZERS_PARALLELISM", "MASTER_ADDR", "MASTER_PORT",
 )
 _BEGINNINGS = (
-    *("LC_", "XDG_", "PYTHON", "SSL_CERT_", "FINETUNE_"),
-    *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "WANDB_", "MLFLOW_"),
-    *(
-        "TORCH",
-        "PYTORCH_",
-        "TRITON_",
-        "ACCELERATE_",
-        "BNB_",
-        "CUDA_",
-        "CUBLAS_",
-        "CUDNN_",
-        "NVIDIA_",
-        "NCCL_",
-    ),
-    *("GLOO_", "UCX_", "ROCR_", "HIP_", "ROCM_", "HSA_"),
-    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_"),
+    "LC_", "XDG_", "PYTHON", "SSL_CERT_", "FINETUNE_",
+    "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "WANDB_", "MLFLOW_",
+    "TORCH", "PYTORCH_", "TRITON_", "ACCELERATE_", "BNB_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_",
+    "GLOO_", "UCX_", "ROCR_", "HIP_", "ROCM_", "HSA_",
+    "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
 )
+# fmt: on
 _IS_KEY = re.compile(r"(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|CREDENTIALS)$", re.IGNORECASE)
 
 

@@ -49,9 +49,9 @@ class Patient(H11Protocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._look = self.loop.call_later(HEAD_S, self._look_at_it)
-        others = [one for one in self.connections if isinstance(one, Patient) and one.is_waiting]
-        if len(self.connections) > most_connections() and others:
-            min(others, key=lambda one: one._since).transport.abort()
+        if len(self.connections) > most_connections():
+            waiting = [one for one in self.connections if isinstance(one, Patient) and one.is_waiting]
+            min(waiting, key=lambda one: one._since).transport.abort()  # this one is among them
 
     def on_response_complete(self) -> None:
         self._since = self.loop.time()
