@@ -75,7 +75,7 @@ def _patterns_of(hints: Sequence[_Hint]) -> list[_Pattern]:
     return [pattern for pattern in _PATTERNS if pattern.hint in hints]
 
 
-def _anything(_: str) -> bool:
+def _anything(_: re.Match[str]) -> bool:
     return True
 
 
@@ -110,10 +110,10 @@ class _Pattern:
     hint: _Hint
     fixed: str
     shape: re.Pattern[str]
-    is_real: Callable[[str], bool] = _anything
+    is_real: Callable[[re.Match[str]], bool] = _anything
 
     def is_in(self, text: str) -> bool:
-        return self.fixed in text and any(self.is_real(m.group()) for m in self.shape.finditer(text))
+        return self.fixed in text and any(map(self.is_real, self.shape.finditer(text)))
 
 
 # Registered lengths (ISO 13616 registry) of the countries whose accounts support desks in Europe meet.
@@ -126,18 +126,29 @@ _IBAN_LENGTHS = {
 _CARD = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6011\d{12}|65\d{14}")
 
 
-def _is_card(match: str) -> bool:
+def _is_card(match: re.Match[str]) -> bool:
     """A network's prefix and length, and the Luhn check of ISO/IEC 7812-1."""
-    digits = match.replace(" ", "").replace("-", "")
+    digits = match[0].replace(" ", "").replace("-", "")
     if not _CARD.fullmatch(digits):
         return False
     doubled = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0
 
 
-def _is_iban(match: str) -> bool:
+def _is_password(match: re.Match[str]) -> bool:
+    """Not a word of a sentence, nor a mask."""
+    value = match[1].strip(".!?)]}")
+    return len(value) >= 6 and not value.isalpha() and len(set(value)) > 3 and value[0] not in "{[<$%*("
+
+
+def _is_credential(match: re.Match[str]) -> bool:
+    value = match[1]
+    return any(map(str.isalpha, value)) and any(map(str.isdigit, value)) and len(set(value)) > 6
+
+
+def _is_iban(match: re.Match[str]) -> bool:
     """The country's length, and the check digits: mod 97 is 1 (ISO 13616)."""
-    compact = match.replace(" ", "")
+    compact = match[0].replace(" ", "")
     length = _IBAN_LENGTHS.get(compact[:2])
     if length is None or len(compact) < length:
         return False
@@ -148,21 +159,53 @@ def _is_iban(match: str) -> bool:
 _EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}\b"
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
 _PHONE = r"(?<![\w+])\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![0-9])"  # E.164: 8 to 15 digits after the plus
+# Forms that their issuers document and gitleaks lists. detect-secrets looks line by line with some twenty plugins, in
+# Python: a check would take many times as long.
+_ASSIGNED = r"[\"'`]?[ \t]{0,3}(?:=|:)[=>]?[ \t]{0,3}[\"'`]?"
+_PASSWORD = rf"(?i)(?<![a-z])(?:passw(?:or)?d|passphrase|pwd){_ASSIGNED}([^\s\"'`,;<>]{{6,200}})"
+_CREDENTIAL = (
+    r"(?i)(?<![a-z])(?:(?:api|access|secret|private|auth|account)[ _-]?key|(?:client|app|api)[ _-]?secret|secret|"
+    rf"(?:access|auth|api|refresh|bearer)[ _-]?token|token){_ASSIGNED}([\w+/=.~-]{{16,200}})"
+)
+_JSON_WEB = r"(?<![\w-])eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10}"
 _API_KEY = r"\bsk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20}"
 _KINDS = bytes(
     48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
     for b in range(256)
 )
 _CAPITAL = _Hint("as it is", (b"A",), re.compile(rb"A(?:KIA|SIA|Iza)"))
-_DASH = _Hint("as it is", (b"-",), re.compile(rb"-(?:(?<=sk-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=-----))"))
-_UNDERSCORE = _Hint("as it is", (b"_",), re.compile(rb"_(?:(?<=k_)live_|(?<=gh[opusr]_)|(?<=github_)pat_)"))
+_DASH = _Hint(
+    "as it is",
+    (b"-",),
+    re.compile(
+        rb"-(?:(?<=sk-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=-----)|(?<=gl[a-z]{2}-)|(?<=gl[a-z]{3}-)|(?<=gl[a-z]{4}-)"
+        rb"|(?<=GOCSPX-)|(?<=pypi-)AgE)"
+    ),
+)
+_UNDERSCORE = _Hint(
+    "as it is",
+    (b"_",),
+    re.compile(rb"_(?:(?<=k_)(?:live|test)_|(?<=gh[opusr]_)|(?<=github_)pat_|(?<=hf_)|(?<=npm_))"),
+)
+_JWT = _Hint("as it is", (b"J",), re.compile(rb"J(?<=eyJ)"))
+_COLON = _Hint(
+    "as it is",
+    (b":",),
+    re.compile(
+        rb":(?<=[DENTYdentys\"'` \t]:)(?:(?<=[Oo][Rr][Dd]:)|(?<=[SsPp][Ww][Dd]:)|(?<=[Aa][Ss][Ee]:)|(?<=[Kk][Ee][Yy]:)"
+        rb"|(?<=[Rr][Ee][Tt]:)|(?<=[Kk][Ee][Nn]:)|(?<=https:)|(?<=[\"'` \t]:))"
+    ),
+)
+_EQUALS = _Hint("as it is", (b"=",), re.compile(rb"="))
 _ANGLE = _Hint("as it is", (b"<",), re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
 _BRACKET = _Hint("as it is", (b"[",), re.compile(rb"\[/?INST\]"))
 _AT = _Hint("as it is", (b"@",), re.compile(rb"@"))
 _PLUS = _Hint("as it is", (b"+",), re.compile(rb"\+[1-9][0-9 ().-]"))
 _ACCOUNT = _Hint("kinds", (b"AA00",), re.compile(rb"AA00(?:-?[A0]{4}){2}"))
 _DIGITS = _Hint("kinds", (b"0" * 13, b"0-0"), re.compile(rb"0" + rb"-?0" * 12))
-_HINTS = (_CAPITAL, _DASH, _UNDERSCORE, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _DIGITS)
+_HINTS = (
+    _CAPITAL, _DASH, _UNDERSCORE, _JWT, _COLON, _EQUALS, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _DIGITS,
+)  # fmt: skip
 
 _AWS, _SLACK, _GITHUB = (
     "what looks like an AWS key",
@@ -170,6 +213,9 @@ _AWS, _SLACK, _GITHUB = (
     "what looks like a GitHub token",
 )
 _STRIPE, _GOOGLE = "what looks like a Stripe key", "what looks like a Google API key"
+_HUB, _GITLAB = "what looks like a Hugging Face token", "what looks like a GitLab token"
+_PACKAGES, _TOKEN = "what looks like a package registry's token", "what looks like a JSON web token"
+_WORD, _KEY = "what looks like a password", "what looks like a key or token"
 _OPENAI, _MARK = "what looks like an API key (sk-…)", "the text of a special token"
 _CARD_NUMBER, _BANK = "what looks like a payment card", "what looks like a bank account (IBAN)"
 _PATTERNS = (
@@ -179,11 +225,26 @@ _PATTERNS = (
         SECRET, "a private key", _DASH, "-----BEGIN ", re.compile(r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY")
     ),
     _Pattern(SECRET, _OPENAI, _DASH, "sk-", re.compile(_API_KEY)),
-    _Pattern(SECRET, _STRIPE, _UNDERSCORE, "k_live_", re.compile(r"\b[rs]k_live_[0-9A-Za-z]{16}")),
+    _Pattern(SECRET, _STRIPE, _UNDERSCORE, "k_", re.compile(r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16}")),
     _Pattern(SECRET, _SLACK, _DASH, "xox", re.compile(r"\bxox[abeoprs]-[0-9A-Za-z-]{10}")),
     _Pattern(SECRET, _SLACK, _DASH, "xapp-", re.compile(r"\bxapp-[0-9]-[0-9A-Za-z-]{10}")),
     _Pattern(SECRET, _GITHUB, _UNDERSCORE, "gh", re.compile(r"gh[opusr]_[0-9A-Za-z]{36}")),
     _Pattern(SECRET, _GITHUB, _UNDERSCORE, "github_pat_", re.compile(r"\bgithub_pat_\w{22}")),
+    _Pattern(
+        SECRET, _SLACK, _COLON, "hooks.slack.com", re.compile(r"https://hooks\.slack\.com/services/T\w{6}")
+    ),
+    _Pattern(SECRET, _HUB, _UNDERSCORE, "hf_", re.compile(r"\bhf_[0-9A-Za-z]{30}")),
+    _Pattern(
+        SECRET, _GITLAB, _DASH, "gl", re.compile(r"\bgl(?:pat|dt|rt|ptt|cbt|ft|imt|oas|soat)-[\w-]{20}")
+    ),
+    _Pattern(SECRET, _PACKAGES, _UNDERSCORE, "npm_", re.compile(r"\bnpm_[0-9A-Za-z]{36}")),
+    _Pattern(SECRET, _PACKAGES, _DASH, "pypi-AgE", re.compile(r"\bpypi-AgE[\w-]{40}")),
+    _Pattern(SECRET, _TOKEN, _JWT, "eyJ", re.compile(_JSON_WEB)),
+    _Pattern(SECRET, _GOOGLE, _DASH, "GOCSPX-", re.compile(r"\bGOCSPX-[\w-]{24}")),
+    _Pattern(SECRET, _WORD, _COLON, ":", re.compile(_PASSWORD), _is_password),
+    _Pattern(SECRET, _WORD, _EQUALS, "=", re.compile(_PASSWORD), _is_password),
+    _Pattern(SECRET, _KEY, _COLON, ":", re.compile(_CREDENTIAL), _is_credential),
+    _Pattern(SECRET, _KEY, _EQUALS, "=", re.compile(_CREDENTIAL), _is_credential),
     _Pattern(SECRET, _GOOGLE, _CAPITAL, "AIza", re.compile(r"\bAIza[0-9A-Za-z_-]{35}")),
     _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<|", re.compile(r"<\|[a-z0-9_]{2,40}\|>")),
     _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<", re.compile(r"<(?:<SYS>>|(?:start|end)_of_turn>)")),

@@ -22,7 +22,7 @@ from trainers.dataset.scan.batches import Joined
 from trainers.dataset.values import Example
 from trainers.types import Message
 
-_PATTERNS = 1  # one more with each change of the patterns: what older ones looked at is looked at again
+_PATTERNS = 2  # one more with each change of the patterns: what older ones looked at is looked at again
 _ROWS_AT_ONCE = 200
 _SEED = 20261124  # which rows presidio looks at, where there are too many for it
 
@@ -100,8 +100,8 @@ def _by_presidio(texts: Sequence[str]) -> dict[int, list[Fault]]:
 
 
 def _text(row: bytes) -> str:
-    """The row as it stands; where characters of it may be escaped, its texts."""
-    return "\n".join(_strings(orjson.loads(row))) if b"\\" in row else row.decode()
+    """All texts of the row, since characters may be escaped in it."""
+    return "\n".join(_strings(orjson.loads(row)))
 
 
 def _strings(value: Any) -> Iterator[str]:
