@@ -206,10 +206,14 @@ def _prompts(
 
 
 def _shown(arm: Arm, plan: LadderPlan, passages: Sequence[str]) -> Sequence[str]:
-    """Personal data does not leave for a vendor without a person's word."""
-    if arm.model not in plan.withheld_from:
-        return passages
-    return [passage for passage in passages if not faults_in(passage)]
+    """Personal data does not leave for a vendor without a person's word, and a secret that patterns have come to know
+    since the document was given goes nowhere."""
+    withheld = arm.model in plan.withheld_from
+    return [
+        passage
+        for passage in passages
+        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
+    ]
 
 
 def _keys(

@@ -121,6 +121,23 @@ def test_personal_data_in_a_document_stays_on_this_machine(make_world: MakeWorld
     assert "were kept from acme/acme-small" in world.said("personal data")
 
 
+def test_a_secret_in_a_document_from_before_is_in_no_prompt_whatever_was_waived(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    ready = add_knowledge(world)
+    token = "gl" + "pat-aB3dE5gH7jK9mN1pQ2rS"
+    path = world.service.settings.files / str(ready.sha256)
+    path.write_text(f"{FAQ}\n\nA question about refund, and more words: use {token}", encoding="utf-8")
+    world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
+    until_asked(world)
+    world.click(ANA, measuring.MEASURE)
+    until(world, "done")
+    sent = [json.dumps(seen.body) for seen in world.company.requests if seen.route == CHAT]
+    assert len(sent) == HELD and not any(token in one for one in sent)
+
+
 def test_another_document_makes_other_questions(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
