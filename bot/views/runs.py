@@ -279,4 +279,6 @@ def _where_next(run: Run) -> str:
 
 
 def _next_step(run: Run) -> str:
-    return "The reserved budget is free again. `/finetune start` makes a new plan."
+    spent = run.actual_micros or 0
+    free = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
+    return f"{free} reserved budget is free again. `/finetune start` makes a new plan."

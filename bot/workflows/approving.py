@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from bot.decisions.approval import is_expired, reminder_due
+from bot.decisions.approval import Request, is_expired, reminder_due
 from bot.decisions.permission import Rules, has_quorum, who_may
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Refusal
@@ -45,7 +46,7 @@ def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
         if run is None or run.state != "awaiting_approval":
             return Refusal(_too_late(desk, run))
         plan = plan_from_json(run.plan)
-        request = plans.request_of(plan)
+        request = _request(run, plan)
         refused = permits.refused(asked, "approve", request)
         if refused:
             return refused
@@ -66,7 +67,7 @@ def may_reject(desk: Desk, hash_in_button: str, person: str) -> Refusal | None:
     run = desk.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
         return Refusal(_too_late(desk, run))
-    return permits.may(desk, person, "reject", request=plans.request_of(plan_from_json(run.plan)))
+    return permits.may(desk, person, "reject", request=_request(run, plan_from_json(run.plan)))
 
 
 def reject(desk: Desk, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
@@ -91,7 +92,7 @@ def expire_or_wait(desk: Desk, run: Run) -> None:
     plan = plan_from_json(run.plan)
     if run.cancel_asked_by:
         _close(desk, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
-    elif is_expired(plans.request_of(plan), now, desk.settings.policy):
+    elif is_expired(_request(run, plan), now, desk.settings.policy):
         hours = counted(round(desk.settings.policy.expires_s / 3600), "hour")
         _close(desk, run, "expired", f"Nobody decided within {hours}, so the plan has expired.")
     elif run.tries == 0 and (refused := _refused_by_trainer(desk, run)):
@@ -120,9 +121,14 @@ def _carry_on(desk: Desk, run: Run, plan: Plan) -> None:
             _hand_over(desk, run, plan)
 
 
+def _request(run: Run, plan: Plan) -> Request:
+    """Its time to be approved begins anew where its approvals were voided."""
+    return replace(plans.request_of(plan), asked_at=run.state_since)
+
+
 def _remind(desk: Desk, run: Run, plan: Plan) -> None:
     """In the channel, some hours before it expires; each reminder once, whatever is restarted meanwhile."""
-    request, policy = plans.request_of(plan), desk.settings.policy
+    request, policy = _request(run, plan), desk.settings.policy
     due = reminder_due(request, desk.clock(), policy)
     if due is None or desk.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
         return

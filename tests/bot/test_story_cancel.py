@@ -64,6 +64,7 @@ def test_while_measuring_the_model_is_kept_and_the_training_paid(world: World) -
     world.type("/finetune cancel 1", user=BEN)
     world.until_state("cancelled")
     assert "kept as `tickets-1`" in world.said("Measuring was cancelled")
+    assert world.said("It has cost", "the rest of the reserved budget is free again")
     assert world.run().actual_micros == world.ledger()["settle"] > 0
     assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
 

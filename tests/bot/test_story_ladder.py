@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import wait_until
+from bot.measured import LadderProgress
 from bot.views import measuring
 from bot.work import climbing
 from bot.workflows import datasets, telling
@@ -295,6 +297,31 @@ def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) ->
     assert "was cancelled" in world.type("/finetune cancel m1")
     _climbed(world, number=2)
     assert world.company.count(CHAT) == 3 * HELD, "the same again asks only the rest"
+
+
+def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_can_cost(
+    priced: World,
+) -> None:
+    world = priced
+    world.company.fail(CHAT, HANG, times=1)
+    _agreed(world)
+    world.until(lambda: world.company.count(CHAT) >= 8, "some questions, one of which hangs")
+    running = measurement(world)
+    known = LadderProgress.from_json(running.progress)
+    agreed = replace(known, most_micros=1).to_json()
+    world.store.measurements.move(running, "running", now=world.clock, progress=agreed)
+    failed = until(world, "failed")
+    assert world.said("The answers cost more than")
+    key_count = world.store.database.value("SELECT count(*) FROM replies")
+    answered = sum(
+        round(0.8 * one["prompt_tokens"] + 3.2 * one["completion_tokens"], 6) for one in _replies(world)
+    )
+    assert key_count and (failed.actual_micros or 0) > answered + 1
+
+
+def _replies(world: World) -> list[dict[str, int]]:
+    rows: list[dict[str, int]] = world.store.database.rows("SELECT * FROM replies")
+    return rows
 
 
 def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:

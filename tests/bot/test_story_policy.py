@@ -132,6 +132,19 @@ def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_cre
     assert world.run().state == "awaiting_approval" and world.company.count(CREATE) == 0
 
 
+def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None:
+    world = make_world(BY_GROUP)
+    world.start()
+    world.click(CLEO, "approve_plan")
+    world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
+    world.pass_time(25 * 3600)
+    world.tick(4)
+    assert world.run().state == "awaiting_approval" and world.said("is void")
+    world.click(BEN, "approve_plan")
+    world.until_state("training")
+    assert world.jobs() == 1
+
+
 def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(world: World) -> None:
     world.start()
     freeze(world)

@@ -174,8 +174,9 @@ def _measure(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: L
     )
     if now_known.spent_micros > now_known.most_micros:
         why = f"The answers cost more than the {usd_micros(now_known.most_micros)} that were agreed, so it was stopped."
-        measurements.end(desk, measurement, "failed", why, actual_micros=now_known.spent_micros)
-        desk.askers.drop(climb.owner(measurement))
+        under_way = desk.askers.drop(climb.owner(measurement))  # they will be answered and paid
+        spent = climb.spent(desk, measurement, plan, now_known, under_way)
+        measurements.end(desk, measurement, "failed", why, actual_micros=spent)
     elif all(one.is_whole for one in arms):
         _measured(desk, measurement, plan, now_known)
     else:
