@@ -32,6 +32,7 @@ REMEMBERED = {
     "approvals": "run_id, person, decision",
     "ledger": "run_id, kind, micros",
     "outbox": "id, kind, card, thread, dedupe, state, tries",
+    "sent_once": "dedupe",
     "cards": "name",
     "audit": "who, action, subject",
     "models": "name, state",
