@@ -103,6 +103,11 @@ class Database:
         self.change("PRAGMA wal_checkpoint(TRUNCATE)")  # in WAL the file itself shrinks only then
         return True
 
+    @property
+    def changes(self) -> int:
+        """How many rows this thread's connection has changed so far."""
+        return int(self.utils.conn.total_changes)
+
     def leave(self) -> None:
         """Close this thread's connection, which the thread's end does too."""
         if hasattr(self._local, "own"):

@@ -60,10 +60,15 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, holding the write lock from the start; with it, the delivery that this thread handles."""
+        """All or nothing, holding the write lock from the start; with it, the delivery that this thread handles.
+
+        One that changed nothing was refused: it ends once the person was told so, and not before.
+        """
         with self.database.immediate():
+            before = self.database.changes
             yield
-            self.inbox.done_here()
+            if self.database.changes > before:
+                self.inbox.done_here()
 
     def committed(self, month: str) -> int:
         """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs, measurements and questions together."""

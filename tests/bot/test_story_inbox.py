@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from bot.demo.cast import ANA, BEN, TICKETS
 from bot.demo.stand_in.workspace import NotAnswered
 from bot.listeners.replay import MOST_TRIES, STALE_S, replay
 from tests.bot.props import tickets_csv
-from tests.bot.world import DORA, World, words_of
+from tests.bot.world import DORA, Rules, World, words_of
 from tests.peers.hosted import KEY
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +124,20 @@ def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: Wo
     replay(world.service.app, world.service.desk)
     world.tick()
     assert helps(world) == 1
+
+
+def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
+    make_world: Callable[[Rules], World],
+) -> None:
+    world = make_world(Rules(budget="0.01"))
+    world.start()
+    with doomed(world, ("bot.listeners.actions", "_whisper"), "after the ack"):
+        world.click(BEN, "approve_plan")
+    assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
+    boot_again(world)
+    world.until(lambda: world.slack.ephemerals(BEN.id), "the refusal")
+    assert "are left" in words_of(world.slack.ephemerals(BEN.id)[-1])
+    assert world.run().state == "awaiting_approval" and world.store.inbox.waiting() == []
 
 
 def helps(world: World) -> int:
