@@ -44,6 +44,9 @@ TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.p
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
+CHANNELS, SCANNING = "tests/bot/test_story_leaks_channels.py", "tests/bot/test_story_leaks_scanning.py"
+ERASURE = "tests/bot/test_story_leaks_erasure.py"
+SHARING, SLOW = "bot/decisions/sharing.py", "tests/bot/test_story_slow_provider.py"
 TRYING = "tests/bot/test_story_try_budget.py"
 BOUND = "tests/bot/test_story_bound.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
@@ -543,5 +546,206 @@ GUARDS = (
         "        freeze = holding.on_promotion(desk)\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
+    ),
+    # What belongs to a channel stays with its members.
+    Guard(
+        "another channel's file is no version of a dataset",
+        "storage/datasets.py",
+        'if last and (last["owner"] != new.channel or not new.may_add):',
+        "if last and not new.may_add:",
+        f"{CHANNELS}::test_a_stranger_s_file_of_the_same_name_is_no_version_of_another_channel_s_dataset",
+    ),
+    Guard(
+        "who puts a file into a channel is in it",
+        "bot/workflows/datasets.py",
+        "    if is_in:\n        return None\n    if is_in is None:",
+        "    if True:\n        return None\n    if is_in is None:",
+        f"{CHANNELS}::test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone",
+    ),
+    Guard(
+        "a rule for each channel that rows came from",
+        "bot/decisions/leaving.py",
+        "    return all(any(rule.covers(one) for rule in policy.data) for one in each)",
+        "    return True",
+        "tests/decisions/test_leaving.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
+    ),
+    Guard(
+        "a private channel's datasets are its members'",
+        SHARING,
+        "    return home.is_private is False or home.is_member is True",
+        "    return True",
+        f"{CHANNELS}::test_what_belongs_to_a_private_channel_does_not_exist_for_others",
+    ),
+    Guard(
+        "what Slack doesn't tell of members is a no",
+        SHARING,
+        "    return home.is_private is False or home.is_member is True",
+        "    return home.is_private is False or home.is_member is not False",
+        f"{CHANNELS}::test_where_slack_does_not_tell_who_is_in_a_channel_nobody_outside_sees_it",
+    ),
+    Guard(
+        "rows are shown in their own channel alone",
+        SHARING,
+        "    return channel == owner and set(sources) == {owner} and",
+        "    return",
+        f"{CHANNELS}::test_rows_of_a_private_channel_are_not_shown_in_another_one",
+    ),
+    Guard(
+        "keys stay out of children's environment",
+        "trainers/environment.py",
+        "    return not _IS_KEY.search(name) and (",
+        "    return bool(name) or (",
+        "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment",
+    ),
+    # What leaves was looked through.
+    Guard(
+        "both parts are looked through as written",
+        "bot/workflows/datasets.py",
+        "    return found.union(*(one.codes for one in scanning.of(desk, report) or ()))",
+        "    return found",
+        f"{SCANNING}::test_a_version_from_before_is_looked_through_at_its_next_use",
+    ),
+    Guard(
+        "held-out rows that were taken out for their words",
+        "trainers/dataset/holdout/parts.py",
+        "    dropped = {missing[place] for place in sensitive}",
+        "    dropped = set[int]()",
+        f"{SCANNING}::test_after_masking_and_uploading_again_no_address_leaves",
+    ),
+    Guard(
+        "a secret goes nowhere",
+        "bot/workflows/datasets.py",
+        "    if waiving.SECRET in codes:",
+        "    if False:",
+        f"{SCANNING}::test_a_secret_that_older_patterns_did_not_know_goes_nowhere",
+    ),
+    Guard(
+        "looked through before the file is sent",
+        "bot/workflows/leaving.py",
+        "    found = unwaived(desk, dataset_id, providers)\n",
+        "    found = None\n",
+        f"{SCANNING}::test_what_was_approved_before_is_looked_through_before_it_is_sent",
+    ),
+    Guard(
+        "looked through before questions are asked",
+        "bot/workflows/evidence.py",
+        "    return not (waits or unwaived)",
+        "    return True",
+        f"{SCANNING}::test_what_trained_before_is_looked_through_before_it_is_measured",
+    ),
+    Guard(
+        "another machine is not this one",
+        "trainers/providers.py",
+        "        stays_here if stays_here is not None else not provider.base_url,",
+        "        stays_here if stays_here is not None else is_loopback(provider.base_url or 'http://127.0.0.1'),",
+        "tests/trainers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",
+    ),
+    # What is deleted is gone.
+    Guard(
+        "who deletes uploaded all of it, or approves",
+        "bot/workflows/forgetting.py",
+        "    is_theirs = all(one.uploaded_by == person for one in versions)",
+        "    is_theirs = True",
+        f"{ERASURE}::test_only_an_approver_or_who_uploaded_all_of_it_deletes",
+    ),
+    Guard(
+        "refused files go",
+        "bot/workflows/retention.py",
+        "            forgetting.expire(desk, version)",
+        "            pass",
+        f"{ERASURE}::test_a_refused_file_is_deleted_after_a_day",
+    ),
+    # Nothing goes silent.
+    Guard(
+        "a refusal is said before its delivery ends",
+        "storage/store.py",
+        "            if self.database.changes > before:",
+        "            if True:",
+        "tests/bot/test_story_inbox.py::test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked",
+    ),
+    Guard(
+        "a head of each lane",
+        OUTBOX,
+        "                        PARTITION BY {LANE}\n",
+        "",
+        "tests/storage/test_outbox.py::test_one_busy_channel_hides_no_other",
+    ),
+    Guard(
+        "what fails goes behind its lane's others",
+        OUTBOX,
+        "ORDER BY tries >= {PATIENT_TRIES}, kind",
+        "ORDER BY kind",
+        "tests/storage/test_outbox.py::test_what_failed_again_and_again_goes_behind_the_others_of_its_lane",
+    ),
+    Guard(
+        "a missing scope is one method's",
+        "bot/notices.py",
+        '"invalid_auth", "not_authed"})',
+        '"invalid_auth", "not_authed", "missing_scope"})',
+        "tests/bot/test_story_undeliverable.py::"
+        "test_without_im_write_results_and_approval_cards_appear_and_the_scope_is_named",
+    ),
+    Guard(
+        "what is given up is told",
+        "bot/notices.py",
+        "            self.store.outbox.give_up(item, error=error)\n            self._tell(item, error)\n",
+        "            self.store.outbox.give_up(item, error=error)\n",
+        f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_told",
+    ),
+    Guard(
+        "no plan where its cards can't stand",
+        "bot/workflows/permits.py",
+        "desk.directory.takes_posts(channel) is not False:",
+        "True:",
+        "tests/bot/test_story_unreachable.py::test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure",
+    ),
+    Guard(
+        "a hung provider holds up no other",
+        "bot/workflows/reconcile.py",
+        "        desk.threads.begin(provider, partial(at_provider, desk, provider))",
+        "        at_provider(desk, provider)",
+        f"{SLOW}::test_runs_of_one_provider_go_on_while_another_hangs",
+    ),
+    Guard(
+        "one thread a provider",
+        "bot/provider_threads.py",
+        "            if provider in self._busy or self.is_closing:",
+        "            if self.is_closing:",
+        f"{SLOW}::test_a_create_that_hangs_is_the_only_one",
+    ),
+    Guard(
+        "a task's memory has a limit",
+        "bot/workers.py",
+        ", initializer=limit_memory, initargs=(self.memory,))",
+        ")",
+        "tests/bot/test_workers.py::test_a_task_that_takes_too_much_memory_fails_alone_and_its_process_goes",
+    ),
+    Guard(
+        "a task's time has a limit",
+        "bot/workers.py",
+        "now - child.task.begun > self._deadline_s:",
+        "False:",
+        "tests/bot/test_workers.py::test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it",
+    ),
+    Guard(
+        "Parquet is measured before it is unpacked",
+        "trainers/dataset/formats/parquet.py",
+        "            if size > 2 * limits.max_bytes:",
+        "            if False:",
+        "tests/trainers/test_dataset_formats.py::test_a_parquet_footer_that_lies_is_not_believed",
+    ),
+    Guard(
+        "an unsigned body is refused by its head",
+        "bot/listeners/http.py",
+        "        max_request_body_size=MAX_BODY + 1,\n",
+        "",
+        "tests/bot/test_front.py::test_a_body_that_will_not_do_is_refused_by_its_head",
+    ),
+    Guard(
+        "the trainer closes connections that say nothing",
+        "trainers/local/api/connections.py",
+        "        if waited >= HEAD_S:",
+        "        if False:",
+        "tests/local/test_connections.py::test_a_connection_without_a_whole_head_is_closed",
     ),
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 from bot.demo.stand_in import StandIn
 from bot.demo.stand_in import faults as slack_faults
+from bot.demo.stand_in import payloads
 from bot.demo.stand_in.server import Handler
 from bot.demo.stand_in.state import Json
 from tests.chaos.records import Record
@@ -182,6 +183,12 @@ class StormySlack(StandIn):
         self.last_called = 0.0
         self._faults = self._server.faults = _StormyFaults(weather)
         self._server.RequestHandlerClass = _recording(self)
+
+    def answer_to(self, user: str, channel: str, line: str) -> Json:
+        """What who typed a command reads in its ack; {} where nothing."""
+        with self._state.lock:
+            form = payloads.slash_command(self._state, user, self._state.channel(channel), line)
+        return self._acked(self._out().form(form["command"], form)).ack
 
     def _interact(self, payload: Json) -> Any:
         action = (payload.get("actions") or [{}])[0]

@@ -195,8 +195,8 @@ class Storm:
         raise TimeoutError("the bot never came back to what a person wanted")
 
     def _type(self, person: Person, place: Channel, line: str) -> bool:
-        self.slack.command(person.id, place.id, line)
-        return True
+        """Again where the answer is a no: that Slack did not say in time who the person is, for instance."""
+        return not self.slack.answer_to(person.id, place.id, line)
 
     def _approve(self, person: Person, place: Channel, card: str) -> bool:
         """A card that asks no more, since an earlier click counted though it was not acked, is left alone."""

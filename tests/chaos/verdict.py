@@ -20,7 +20,9 @@ from tests.chaos.records import Line, read
 MEASURED, NOT_MEASURED = "Rows that changed", "is trained and kept as"
 OF_MEASURED = ("is done:", "Loss by training step", "Expected labels against")
 QUORUM = 2
-NO = re.compile("are left. Raise|was replaced by")  # no money; or another plan has taken its place
+NO_NO = re.compile(
+    "approved this plan already|has moved on"
+)  # to a click that counted before, and was not acked
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
 
@@ -104,7 +106,7 @@ def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
 def _due(slack: Path) -> set[str]:
     """By the people's own record: the twelve characters of a plan's hash that a job carries."""
     clicks = [line for line in read(slack, "delivered") if line["action"] == "approve_plan"]
-    refused_at = {line["answer_at"] for line in read(slack, "whispered") if NO.search(_words(line))}
+    refused_at = {line["answer_at"] for line in read(slack, "whispered") if not NO_NO.search(_words(line))}
     refused = {click["value"] for click in clicks if click["answer_at"] in refused_at}
     approvers = defaultdict[str, set[str]](set)
     for click in clicks:
