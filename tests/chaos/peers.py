@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot.demo.stand_in import StandIn
+from bot.demo.stand_in import StandIn, payloads
 from bot.demo.stand_in import faults as slack_faults
-from bot.demo.stand_in import payloads
 from bot.demo.stand_in.server import Handler
 from bot.demo.stand_in.state import Json
 from tests.chaos.records import Record

@@ -90,6 +90,7 @@ class Storm:
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
     _deadly: str | None = None
+    _asked: set[str] = field(default_factory=set)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -172,8 +173,7 @@ class Storm:
         while sum(self.kills.values()) < self.orders.kills * number // self.orders.runs:
             time.sleep(0.05)
         name, place = name_of(number), place_of(number)
-        self._insist(partial(self._type, ANA, place, f"/finetune start {name} {self.wanted}"))
-        card = self._insist(partial(self._card_of, name, place))
+        card = self._insist(partial(self._ask, name, place))
         with ThreadPoolExecutor(2) as approvers:
             for click in [
                 approvers.submit(self._insist, partial(self._approve, person, place, card))
@@ -194,9 +194,15 @@ class Storm:
             time.sleep(0.05)
         raise TimeoutError("the bot never came back to what a person wanted")
 
-    def _type(self, person: Person, place: Channel, line: str) -> bool:
-        """Again where the answer is a no: that Slack did not say in time who the person is, for instance."""
-        return not self.slack.answer_to(person.id, place.id, line)
+    def _ask(self, name: str, place: Channel) -> str | None:
+        """The plan's card, once it stands. Typed again where the answer is a no: Slack did not say in time who the
+        person is, for instance."""
+        card = self._card_of(name, place)
+        if card is None and name not in self._asked:
+            line = f"/finetune start {name} {self.wanted}"
+            if not self.slack.answer_to(ANA.id, place.id, line):
+                self._asked.add(name)
+        return card
 
     def _approve(self, person: Person, place: Channel, card: str) -> bool:
         """A card that asks no more, since an earlier click counted though it was not acked, is left alone."""
