@@ -69,7 +69,7 @@ class Timed:
 
 def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
     """None: it trains elsewhere, or its dimensions lie nowhere here."""
-    if row.cluster or not row.stays_here:
+    if row.cluster or not row.keeps_models_here:
         return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     found = find_base(place or model.base_name or model.name, ask_the_hub=False)
