@@ -20,9 +20,8 @@ from tests.chaos.records import Line, read
 MEASURED, NOT_MEASURED = "Rows that changed", "is trained and kept as"
 OF_MEASURED = ("is done:", "Loss by training step", "Expected labels against")
 QUORUM = 2
-NO_NO = re.compile(
-    "approved this plan already|has moved on"
-)  # to a click that counted before, and was not acked
+# What answers a second click where the first one counted but was not acked. Every other whisper is a no.
+COUNTED_BEFORE = re.compile("approved this plan already|has moved on")
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
 
@@ -106,7 +105,9 @@ def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
 def _due(slack: Path) -> set[str]:
     """By the people's own record: the twelve characters of a plan's hash that a job carries."""
     clicks = [line for line in read(slack, "delivered") if line["action"] == "approve_plan"]
-    refused_at = {line["answer_at"] for line in read(slack, "whispered") if not NO_NO.search(_words(line))}
+    refused_at = {
+        line["answer_at"] for line in read(slack, "whispered") if not COUNTED_BEFORE.search(_words(line))
+    }
     refused = {click["value"] for click in clicks if click["answer_at"] in refused_at}
     approvers = defaultdict[str, set[str]](set)
     for click in clicks:
