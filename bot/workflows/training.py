@@ -351,7 +351,8 @@ def _goes_on(desk: Desk, run: Run, progress: Progress, is_shown: bool) -> None:
     too_dear = overrun(replace(run, progress=progress.to_json()))
     is_urgent = bool(too_dear or run.cancel_asked_by or run.wish)
     if not (is_shown or is_urgent or (progress.status, progress.note) != (before.status, before.note)):
-        desk.store.runs.put_off([run.id], jobs.next_look(now, run.state_since))
+        next_at = _unless_wished(desk, run, jobs.next_look(now, run.state_since))
+        desk.store.runs.move(run, "training", now=now, next_at=next_at)
         return
     with desk.store.transaction():
         if run.wish:

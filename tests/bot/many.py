@@ -10,6 +10,7 @@ from typing import Any
 from bot.decisions.planning import plan_from_json, plan_hash
 from tests.bot.world import World
 from tests.peers.service import StoredJob
+from trainers.creation import KEY
 
 ANSWERS = (
     "INSERT INTO answers SELECT ?, arm, row, text, correct, prompt_tokens, completion_tokens, seconds, came_at"
@@ -39,7 +40,8 @@ def training_runs(world: World, count: int, *, since: float | None = None) -> No
     known = len(company.jobs)
     with world.store.transaction():
         for number in range(known + 1, known + count + 1):
-            job = StoredJob(f"ftjob-{number}", request, {}, min(now, time.time()))
+            metadata = {**request["metadata"], KEY: f"key-{number}"}
+            job = StoredJob(f"ftjob-{number}", {**request, "metadata": metadata}, {}, min(now, time.time()))
             company.jobs[job.id] = job
             plan = json.dumps(json.loads(first["plan"]) | {"seed": 1_000 + number})
             changes = {

@@ -1,0 +1,137 @@
+"""A bot with 1,000 open jobs, as it runs: `python benchmarks/soak.py [--seconds 300] [--jobs 1000]`
+
+Real ticks, real time, the company and Slack of the tests. It tells how often the company is asked in a second (a tick),
+edits a minute, how fast the database grows, and how long it takes until the end of a job is seen. Ends with 1 where one
+of them is above what docs/scale.md promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bot.demo.cast import TICKETS
+from bot.provider_threads import ProviderThreads
+from tests.bot.many import training_runs
+from tests.bot.world import KeptWorkers, Rules, World
+from tests.bot.world import world as running_world
+from tests.peers.hosted import KEY
+
+MOST_CALLS, MOST_EDITS, MOST_SEEN_S, MOST_MB_A_DAY = 12, 40, 20.0, 5.0
+OLD_S = 7_200.0
+ENDED_EVERY_S = 15.0
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """`calls`: of the company, second by second; `seen_s`: until each end of a job was known."""
+
+    seconds: float
+    calls: tuple[int, ...]
+    edits: int
+    grown_bytes: int
+    seen_s: tuple[float, ...]
+
+    @property
+    def edits_a_minute(self) -> float:
+        return 60 * self.edits / self.seconds
+
+    @property
+    def mb_a_day(self) -> float:
+        return 86_400 * self.grown_bytes / self.seconds / 1e6
+
+    def lines(self) -> tuple[tuple[str, float, float], ...]:
+        """What, how much, and the most that it may be."""
+        return (
+            ("calls of the company a tick, at most", max(self.calls), MOST_CALLS),
+            ("edits a minute", self.edits_a_minute, MOST_EDITS),
+            ("seconds until an end is seen, at most", max(self.seen_s, default=0.0), MOST_SEEN_S),
+            ("MB a day of database", self.mb_a_day, MOST_MB_A_DAY),
+        )
+
+
+def soak(folder: Path, jobs: int, seconds: float) -> Soaked:
+    os.environ["ACME_KEY"] = KEY
+    workers = KeptWorkers()
+    with running_world(folder, workers, Rules(budget="100000")) as world:
+        fill(world, jobs)
+        world.clock = time.time()
+        world.service.watcher.start()
+        soaked = watch(world, seconds)
+        world.stop()
+    workers.really_close()
+    return soaked
+
+
+def fill(world: World, jobs: int) -> None:
+    """All of them two hours old, each with its card."""
+    world.company.service.stages = ("running",)
+    world.start_approved()
+    world.until_state("training")
+    world.tick()
+    world.threads = ProviderThreads
+    world.restart()
+    training_runs(world, jobs - 1, since=time.time() - OLD_S)
+    slack, store = world.service.notices.slack, world.store
+    for number in range(2, jobs + 1):
+        ts = slack.chat_postMessage(channel=TICKETS.id, text=f"Run {number}")["ts"]
+        shown = time.time() - number * 7_919 % (2 * jobs)  # as if each had its turn
+        sql = "UPDATE runs SET progress = json_set(progress, '$.shown_at', ?) WHERE id = ?"
+        store.database.change(sql, (shown, number))
+        store.database.change("INSERT INTO cards VALUES (?, ?, ?)", (f"run {number}", TICKETS.id, str(ts)))
+
+
+def watch(world: World, seconds: float) -> Soaked:
+    company, began, size = world.company, time.monotonic(), size_of(world)
+    edits, calls, seen = edits_of(world), [], list[float]()
+    ended: dict[int, float] = {}
+    asked, number = len(company.requests), 2
+    while (now := time.monotonic() - began) < seconds:
+        if now >= ENDED_EVERY_S * (len(seen) + len(ended)):
+            company.service.jobs[f"ftjob-{number}"].is_cancelled = True
+            ended[number], number = now, number + 1
+        for run in [one for one in ended if world.run(one).state == "cancelled"]:
+            seen.append(now - ended.pop(run))
+        time.sleep(1.0)
+        calls.append(len(company.requests) - asked)
+        asked += calls[-1]
+        world.clock = time.time()
+    took = time.monotonic() - began
+    seen += [took - since for since in ended.values()]
+    return Soaked(took, tuple(calls), edits_of(world) - edits, size_of(world) - size, tuple(seen))
+
+
+def edits_of(world: World) -> int:
+    return sum(call.method == "chat.update" for call in world.slack.calls())
+
+
+def size_of(world: World) -> int:
+    """Of what is in use: the log beside it is emptied again and again."""
+    database = world.store.database
+    pages = database.value("PRAGMA page_count") - database.value("PRAGMA freelist_count")
+    return int(pages * database.value("PRAGMA page_size"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--jobs", type=int, default=1_000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        soaked = soak(Path(name), asked.jobs, asked.seconds)
+    print(f"{asked.jobs:,} open jobs, {soaked.seconds:.0f} s:")
+    for what, much, most in soaked.lines():
+        print(f"  {what}: {much:.1f} (up to {most:g})")
+    print(f"  calls of the company a tick, mean: {sum(soaked.calls) / len(soaked.calls):.1f}")
+    return int(any(much > most for _, much, most in soaked.lines()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
