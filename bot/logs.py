@@ -22,7 +22,7 @@ from trainers.log_lines import Blotting, JsonLines, TextLines, new_reference
 FILE = "finetune.log"
 TRAINERS_FILE = Path("trainer") / "trainer.log"
 FILE_BYTES, FILES = 10_000_000, 5
-CHATTY = ("httpx", "httpx2", "slack_sdk", "slack_bolt")
+CHATTY = ("apscheduler", "httpx", "httpx2", "slack_sdk", "slack_bolt")
 
 Form = Literal["json", "text"]
 FORMS: tuple[Form, ...] = ("json", "text")

@@ -1,22 +1,24 @@
 """The clock: a tick that moves every open thing a step, one that empties the outbox. State lives in SQLite.
 
-Waits are counted by a clock that nobody sets, so that ticks come whatever becomes of the machine's time: a scheduler
-that plans by the time of day stood still for as long as the clock was put back.
+APScheduler's own persistent store lost a job that was killed, so the scheduler remembers nothing. It plans by the time
+of day: where the machine's clock is put back, it would make no tick until it is as late again, so it is woken then.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
 LOOK_AFTER_S = 300
 RECONCILE = "reconcile"
 SEND = "send"
 LOOK_AFTER = "look after"
-
-log = logging.getLogger(__name__)
+STEP_S = 1.0  # a clock that is slewed moves by less within a look
 
 
 class Watcher:
@@ -33,50 +35,60 @@ class Watcher:
         *,
         seconds: float = 1.0,
     ) -> None:
-        self._woken = (_Loop(RECONCILE, reconcile, seconds), _Loop(SEND, send, seconds))
-        self._loops = (*self._woken, _Loop(LOOK_AFTER, look_after, LOOK_AFTER_S))
+        self._scheduler = BackgroundScheduler(timezone=UTC)
+        for name, work, every in (
+            (RECONCILE, reconcile, seconds),
+            (SEND, send, seconds),
+            (LOOK_AFTER, look_after, LOOK_AFTER_S),
+        ):
+            self._scheduler.add_job(
+                work,
+                _FromNow(seconds=every, timezone=UTC),
+                id=name,
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
+                next_run_time=datetime.now(UTC),
+            )
+        self._ends = threading.Event()
+        self._steps = threading.Thread(target=self._watch_clock, name="clock steps", daemon=True)
 
     def start(self) -> None:
-        for loop in self._loops:
-            loop.start()
+        self._scheduler.start()
+        self._steps.start()
 
     def wake(self) -> None:
-        for loop in self._woken:
-            loop.wake()
+        self._run_now(RECONCILE, SEND)
 
     def stop(self) -> None:
         """Waits for the ticks under way."""
-        for loop in self._loops:
-            loop.end()
-        for loop in self._loops:
-            if loop.is_alive():
-                loop.join()
+        self._ends.set()
+        if self._scheduler.running:
+            self._steps.join()
+            self._scheduler.shutdown(wait=True)
+
+    def _run_now(self, *names: str) -> None:
+        for name in names:
+            self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+
+    def _watch_clock(self) -> None:
+        before = _offset()
+        while not self._ends.wait(STEP_S):
+            now = _offset()
+            if now < before - STEP_S:
+                self._run_now(RECONCILE, SEND, LOOK_AFTER)
+            before = now
 
 
-class _Loop(threading.Thread):
-    """Work every so many seconds, counted from its beginnings; what raises is logged, and the next one comes."""
+class _FromNow(IntervalTrigger):  # type: ignore[misc]
+    """Counts from the present: APScheduler's own lists every tick that was missed, which is millions of them where a
+    machine without a clock of its own is told the date."""
 
-    def __init__(self, name: str, work: Callable[[], None], every_s: float) -> None:
-        super().__init__(name=name, daemon=True)
-        self._work = work
-        self._every_s = every_s
-        self._wakes = threading.Event()
-        self._is_ending = False
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        interval: timedelta = self.interval
+        return now + interval
 
-    def wake(self) -> None:
-        self._wakes.set()
 
-    def end(self) -> None:
-        self._is_ending = True
-        self._wakes.set()
-
-    def run(self) -> None:
-        while not self._is_ending:
-            self._wakes.clear()  # before the work: what wakes it meanwhile has it begin once more
-            due = time.monotonic() + self._every_s
-            try:
-                self._work()
-            except Exception:
-                log.exception("the tick %s failed", self.name)
-            if not self._is_ending:
-                self._wakes.wait(max(due - time.monotonic(), 0.0))
+def _offset() -> float:
+    """Constant, but where somebody sets the machine's clock."""
+    return time.time() - time.monotonic()

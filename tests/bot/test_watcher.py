@@ -88,19 +88,22 @@ def test_a_stop_waits_for_the_tick_under_way_and_starts_no_other() -> None:
     assert slow.count == 1
 
 
-def test_ticks_go_on_where_the_machines_clock_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [3600.0, -50 * 365 * 24 * 3600.0])
+def test_ticks_go_on_where_the_machines_clock_is_put_back_or_forward(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
     ticks = Ticks()
     watcher = Watcher(ticks, Ticks(), seconds=0.05)
     watcher.start()
     wait_until(lambda: ticks.count >= 1, "the first tick")
-    put_back(monkeypatch, 3600)
+    put_back(monkeypatch, seconds)
     seen = ticks.count
-    wait_until(lambda: ticks.count >= seen + 3, "three more ticks")
+    wait_until(lambda: ticks.count >= seen + 10, "ten more ticks")
     watcher.stop()
 
 
 def put_back(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Python's own clocks; the machine's is left alone."""
+    """The clocks that the watcher and its scheduler read; the machine's is left alone."""
     real, wall = datetime.datetime, time.time
 
     class Earlier(real):  # type: ignore[misc, valid-type]
@@ -109,5 +112,5 @@ def put_back(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
             return real.now(tz) - datetime.timedelta(seconds=seconds)
 
     monkeypatch.setattr(time, "time", lambda: wall() - seconds)
-    monkeypatch.setattr(datetime, "datetime", Earlier)
-    monkeypatch.setattr("bot.watcher.datetime", Earlier, raising=False)
+    for module in ("bot.watcher", "apscheduler.schedulers.base", "apscheduler.executors.base"):
+        monkeypatch.setattr(f"{module}.datetime", Earlier)
