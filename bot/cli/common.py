@@ -14,7 +14,7 @@ import click
 from dotenv import dotenv_values
 
 from bot.settings import Settings, SettingsProblems, load_settings
-from trainers.environment import TRAINER_KEYS
+from trainers.environment import TRAINER_KEYS, TRAINER_PLACES
 
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 A_LINE_EVERY_S = 30.0
@@ -26,7 +26,7 @@ def load_dot_env(path: Path) -> None:
     """Only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
     values = {name: value for name, value in dotenv_values(path).items() if value is not None}
     for name, value in values.items():
-        if name.startswith(("SLACK_", "FINETUNE_")) or name in TRAINER_KEYS:
+        if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_PLACES):
             os.environ.setdefault(name, value)
     others = [name for name in values if name not in os.environ]
     if not others:

@@ -431,7 +431,12 @@ def test_a_run_without_tokens_names_them_all() -> None:
 def test_of_a_dot_env_only_names_that_are_ours_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = {"SLACK_BOT_TOKEN": "xoxb-1", "ACME_KEY": "sk-1", "HF_TOKEN": "hf-1"}
+    ours = {
+        "SLACK_BOT_TOKEN": "xoxb-1",
+        "ACME_KEY": "sk-1",
+        "HF_TOKEN": "hf-1",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:2",
+    }
     others = {"PYTHONPATH": str(tmp_path), "LD_PRELOAD": "x.so", "HTTPS_PROXY": "http://127.0.0.1:1"}
     for name in {**ours, **others}:
         monkeypatch.setenv(name, "for monkeypatch to take back")
