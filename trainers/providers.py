@@ -84,8 +84,8 @@ class ProviderRow:
 
     @property
     def is_started_by_us(self) -> bool:
-        """The trainer runs as our child: its address is known only once it is up."""
-        return not self.provider.base_url
+        """The trainer runs as our child: its address is known only once it is up, and told by `at`."""
+        return self.is_child or not self.provider.base_url
 
     @property
     def keeps_models_here(self) -> bool:

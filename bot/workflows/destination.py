@@ -12,9 +12,9 @@ from trainers.weights import fingerprint
 def of(desk: Desk, row: ProviderRow, base_model: str) -> Destination:
     """The trainer that we start gets another port each time; what counts is the machine or cluster that trains."""
     trainer = desk.trainers.get(row.name)
-    place = desk.settings.trainer.models.get(base_model) if row.is_child else None
+    place = desk.settings.trainer.models.get(base_model) if row.is_started_by_us else None
     return Destination(
-        base_url=(row.cluster or "") if row.is_child else row.provider.base_url,
+        base_url=(row.cluster or "") if row.is_started_by_us else row.provider.base_url,
         account=trainer.account if trainer else None,
         weights=fingerprint(place) if place else None,
     )

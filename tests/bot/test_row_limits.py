@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_our_own_trainer_leaves_rows_out_beyond_its_bound_and_counts_by_the_mode
     folder: Path, tmp_path: Path
 ) -> None:
     assert usual_limit(settings(tmp_path)) == RowLimit(1024, Encoding("small", folder=folder))
+
+
+def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path) -> None:
+    asked = settings(tmp_path)
+    up = replace(asked, providers=tuple(
+        row.at("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in asked.providers
+    ))  # fmt: skip
+    assert usual_limit(up) == usual_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))
 
 
 @pytest.mark.parametrize(("longest", "tokens"), [(2048, 2048), (100_000, 100_000), (512, 512)])
