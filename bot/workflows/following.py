@@ -40,8 +40,8 @@ def to_look_at(desk: Desk, runs: Sequence[Run]) -> Sequence[Run]:
     looks = [run for run in runs if _needs_a_look(run, listed.get(str(run.job_id)), every, now)]
     alone = {run.id for run in looks}
     _put_off(desk, [run for run in runs if run.id not in alone], now)
-    at_once = 1 if len(runs) <= MANY else 0  # the list of many took a tick's calls
-    for number, later in enumerate(_parts(looks[at_once:], ALONE), start=2):
+    at_once, a_second = (1, ALONE) if len(runs) <= MANY else (0, 1)  # the list of many took a tick's calls
+    for number, later in enumerate(_parts(looks[at_once:], a_second), start=2):
         desk.store.runs.put_off([run.id for run in later], now + number)
     return looks[:at_once]
 
