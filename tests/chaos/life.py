@@ -59,10 +59,18 @@ def again_and_again(work: Callable[[], Any], pause_s: float) -> None:
 
 
 class InTheTick(Workers):
-    def _submit(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(work(*args, **kwargs))
-        except Exception as error:
-            done.set_exception(error)
-        return done
+    """Starts no process: those of a life that is killed would go on without it."""
+
+    def _go_on(self) -> None:
+        for task in self._tasks.values():
+            if task.future is None:
+                task.future = _done(task.work)
+
+
+def _done(work: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
+    return future
