@@ -25,7 +25,6 @@ from bot.workflows import (
     plans,
     replacing,
     telling,
-    uploads,
 )
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
@@ -155,9 +154,11 @@ def _has_plots(desk: Desk, run: Run, plan: Plan) -> bool:
 
 def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
     """A no that can be had for free, asked once. A trainer that is down now may be up when it is needed."""
-    row = desk.settings.provider(run.provider)
+    row, trainer = desk.settings.provider(run.provider), desk.trainers.get(run.provider)
+    if trainer is None:  # its key has gone since: said once the plan is approved
+        return None
     try:
-        refused = desk.trainers[run.provider].probe()
+        refused = trainer.probe()
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None
@@ -230,9 +231,6 @@ def _close(desk: Desk, run: Run, state: telling.ClosedState, said: str) -> None:
         if moved:
             desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
             show_decision(desk, moved, said)
-    trainer = desk.trainers.get(run.provider)
-    if moved and trainer:  # a create may have been begun once, and its approval voided
-        uploads.take_back(desk, trainer, uploads.of_run(run), f"run {run.id}")
 
 
 def _approvals(desk: Desk, run: Run) -> list[Approval]:

@@ -33,9 +33,9 @@ def to_look_at(desk: Desk, runs: Sequence[Run]) -> Sequence[Run]:
         listed = trainer.newest_jobs({str(run.job_id) for run in runs}, oldest, PAGES)
     except Refused:
         return runs[:ALONE]  # a look of its own says what is refused
-    except TrainerError as trouble:
-        _wait(desk, runs, trouble)
-        return ()
+    except TrainerError as trouble:  # the jobs themselves may answer: so each has its turn
+        _wait(desk, runs[ALONE:], trouble)
+        return runs[:ALONE]
     every, now = training.shown_every(desk), desk.clock()
     looks = [run for run in runs if _needs_a_look(run, listed.get(str(run.job_id)), every, now)]
     alone = {run.id for run in looks}

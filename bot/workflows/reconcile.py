@@ -63,7 +63,8 @@ def reconcile(desk: Desk) -> None:
         if _provider_of(measurement) is None:
             _measure(desk, measurement)
     for run in desk.store.runs.due(now, WITHOUT_A_PROVIDER):
-        _step(desk, run)
+        if not _is_at_its_provider(run):
+            _step(desk, run)
     _guarded(partial(_begin_at_providers, desk, now), "what is due at providers")
     _guarded(partial(linking.link, desk), "links between plans")
     _guarded(partial(budgets.warn, desk), "the budget's warning")
@@ -100,7 +101,8 @@ def at_provider(desk: Desk, provider: str) -> None:
 
 
 def _due_at(desk: Desk, provider: str, now: float) -> Iterator[Callable[[], None]]:
-    runs = [run for run in desk.store.runs.due(now, AT_A_PROVIDER) if run.provider == provider]
+    due = desk.store.runs.due(now, OPEN_RUN_STATES)
+    runs = [run for run in due if run.provider == provider and _is_at_its_provider(run)]
     wished = [run for run in runs if run.cancel_asked_by or run.wish]
     train = [run for run in runs if run.state == "training" and run not in wished]
     others = [run for run in runs if run.state != "training" and run not in wished]
@@ -122,10 +124,18 @@ def _due_at(desk: Desk, provider: str, now: float) -> Iterator[Callable[[], None
 def _with_something_due(desk: Desk, now: float) -> list[str]:
     """Names of providers, those too whose key has gone."""
     names = desk.store.runs.providers_due(now, AT_A_PROVIDER)
+    names |= {
+        run.provider for run in desk.store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)
+    }
     names |= {_provider_of_run(desk, number) for number in desk.store.doubts.runs_with_words()}
     names |= {carrying.provider_of(desk, promotion) for promotion in desk.store.promotions.to_carry(now)}
     curves_due = (_provider_of(measurement) for measurement in desk.store.measurements.due(now))
     return sorted(names | {name for name in curves_due if name is not None})
+
+
+def _is_at_its_provider(run: Run) -> bool:
+    """A plan that waits for people is, once: its provider is asked whether it may train at all."""
+    return run.state != "awaiting_approval" or run.tries == 0
 
 
 def _provider_of(measurement: Measurement) -> str | None:

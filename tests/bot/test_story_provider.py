@@ -249,6 +249,17 @@ def test_a_key_that_is_taken_away_stops_nothing_for_good(
     assert world.jobs() == 1
 
 
+def test_a_plan_whose_key_is_taken_away_before_its_provider_was_asked_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = world.start()
+    monkeypatch.delenv("ACME_KEY")
+    world.restart()
+    world.tick(2)
+    assert world.run(run.id).tries > 0
+    assert "failed" not in caplog.text
+
+
 def test_a_company_that_gives_the_model_no_name_is_told_so_and_paid(world: World) -> None:
     world.abilities = '"metadata", "metadata_filter", "method", "suffix"'
     world.company.service.shape = "openai"

@@ -95,3 +95,13 @@ def test_the_bot_stops_while_a_provider_hangs_and_goes_on_afterwards(world: Worl
     assert world.run(run.id) == before
     world.company.service.stages = ("succeeded",)
     world.until_state("done", run.id)
+
+
+def test_a_plan_at_a_provider_that_hangs_holds_up_no_tick(world: World) -> None:
+    world.company.fail(f"GET {JOBS}", HANG)
+    run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target=acme/{MODEL}")
+    other = approved(world, "beta")
+    world.until_state("done", other.id)
+    assert world.run(run.id).tries == 0, "its provider was not heard yet"
+    world.company.let_go()
+    world.until(lambda: world.run(run.id).tries, "the provider's word on the plan")
