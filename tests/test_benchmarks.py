@@ -24,6 +24,7 @@ SHORT = {
         *("--model", MODEL, "--cache", f"{MODEL}-cache"),
         *("--rows", "4", "--callers", "2", "--learn", "16", "--arms", "tuned"),
     ),
+    "soak": ("--seconds", "6", "--jobs", "20"),
     "startup": ("1", "--model", MODEL),
     "training": ("--model", MODEL, "--steps", "4"),
 }
