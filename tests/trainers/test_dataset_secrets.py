@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from trainers.dataset.rules.sensitive import SECRET, faults_in
+from trainers.dataset.rules.sensitive import PERSONAL, SECRET, faults_in
 
 ROOT = Path(__file__).resolve().parents[2]
 BANKING = ROOT.parent / "shared" / "data" / "banking77"
@@ -28,6 +28,7 @@ PLANTED = {
     "Google client secret": "GOC" + "SPX-" + LETTERS[:28],
     "Stripe key": "sk" + "_live_" + LETTERS[:24],
     "Stripe test key": "rk" + "_test_" + LETTERS[:24],
+    "Stripe webhook secret": "wh" + "sec_" + LETTERS[:32],
     "Slack token": "xox" + "b-1234567890-" + LETTERS[:24],
     "Slack webhook": "https://hooks.slack.com/" + "services/T0ABCDEF1/B0ABCDEF2/" + LETTERS[:24],
     "OpenAI key": "sk" + "-proj-" + LETTERS[:40],
@@ -38,6 +39,7 @@ PLANTED = {
     "password": "password: hunter2!",
     "quoted password": 'DB_PASSWORD="' + 'tr0ub4dor&3"',
     "password in JSON": '{"passwd": "' + 'correct-horse-9"}',
+    "password in JSON in a string": '{\\"password\\": \\"' + 'correct-horse-9\\"}',
     "API key": "API key: " + LETTERS[:32],
     "client secret": "client_secret=" + LETTERS[:40],
     "bearer token": "auth-token: " + LETTERS[:40],
@@ -62,6 +64,26 @@ def test_each_kind_of_secret_is_found(kind: str) -> None:
     said = [fault.said for fault in faults_in(f"Hello, this is it: {PLANTED[kind]} and thanks.")]
 
     assert [fault.rule for fault in faults_in(f"x {PLANTED[kind]}")] == [SECRET] * len(said) and said
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("密钥是", "，谢谢"), ("キーは", "です"), ("x = 1\\n", "\\nprint(x)"), ("?k=", "&z=1")],
+)
+def test_it_is_found_whatever_it_is_written_against(kind: str, before: str, after: str) -> None:
+    """Between signs of a script without spaces, in code with its line ends escaped, in an address."""
+    assert SECRET in {fault.rule for fault in faults_in(f"{before}{PLANTED[kind]}{after}")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["邮箱jo@example.com谢谢", "电话+8613800138000谢谢", "to: jo@example.com\\ntel\\n+49 170 1234567\\n"],
+)
+def test_addresses_and_numbers_too(text: str) -> None:
+    kinds = {fault.said for fault in faults_in(text) if fault.rule == PERSONAL}
+
+    assert len(kinds) == ("@" in text) + ("+" in text)
 
 
 def test_a_check_names_the_line_of_each_and_no_other(tmp_path: Path) -> None:

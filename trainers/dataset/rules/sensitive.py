@@ -156,19 +156,25 @@ def _is_iban(match: re.Match[str]) -> bool:
     return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
 
 
-_EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}\b"
+# Where a token starts: not within a word of ASCII letters (\b finds no edge between the signs of a script without
+# spaces), nor is the n of a "\\n" in pasted code such a letter.
+_ESCAPED = r"(?<=\\[nrt])"
+_STARTS = rf"(?:(?<![0-9A-Za-z])|{_ESCAPED})"
+_WORD_STARTS = rf"(?:(?<![a-z])|{_ESCAPED})"
+_EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}(?![0-9A-Za-z_])"
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
-_PHONE = r"(?<![\w+])\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![0-9])"  # E.164: 8 to 15 digits after the plus
+# E.164: 8 to 15 digits after the plus
+_PHONE = rf"(?:(?<![0-9A-Za-z_+])|{_ESCAPED})\+[1-9](?:[ ().-]{{0,2}}[0-9]){{7,14}}(?![0-9])"
 # Forms that their issuers document and gitleaks lists. detect-secrets looks line by line with some twenty plugins, in
 # Python: a check would take many times as long.
-_ASSIGNED = r"[\"'`]?[ \t]{0,3}(?:=|:)[=>]?[ \t]{0,3}[\"'`]?"
-_PASSWORD = rf"(?i)(?<![a-z])(?:passw(?:or)?d|passphrase|pwd){_ASSIGNED}([^\s\"'`,;<>]{{6,200}})"
+_ASSIGNED = r"\\{0,2}[\"'`]?[ \t]{0,3}(?:=|:)[=>]?[ \t]{0,3}\\{0,2}[\"'`]?"
+_PASSWORD = rf"(?i){_WORD_STARTS}(?:passw(?:or)?d|passphrase|pwd){_ASSIGNED}([^\s\"'`,;<>]{{6,200}})"
 _CREDENTIAL = (
-    r"(?i)(?<![a-z])(?:(?:api|access|secret|private|auth|account)[ _-]?key|(?:client|app|api)[ _-]?secret|secret|"
+    rf"(?i){_WORD_STARTS}(?:(?:api|access|secret|private|auth|account)[ _-]?key|(?:client|app|api)[ _-]?secret|secret|"
     rf"(?:access|auth|api|refresh|bearer)[ _-]?token|token){_ASSIGNED}([\w+/=.~-]{{16,200}})"
 )
-_JSON_WEB = r"(?<![\w-])eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10}"
-_API_KEY = r"\bsk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20}"
+_JSON_WEB = rf"(?:(?<![0-9A-Za-z_-])|{_ESCAPED})eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,4000}}\.[\w-]{{10}}"
+_API_KEY = rf"{_STARTS}sk-(?=[A-Za-z_-]{{0,40}}[0-9])[A-Za-z0-9_-]{{20}}"
 _KINDS = bytes(
     48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
     for b in range(256)
@@ -185,7 +191,9 @@ _DASH = _Hint(
 _UNDERSCORE = _Hint(
     "as it is",
     (b"_",),
-    re.compile(rb"_(?:(?<=k_)(?:live|test)_|(?<=gh[opusr]_)|(?<=github_)pat_|(?<=hf_)|(?<=npm_))"),
+    re.compile(
+        rb"_(?:(?<=k_)(?:live|test)_|(?<=whsec_)|(?<=gh[opusr]_)|(?<=github_)pat_|(?<=hf_)|(?<=npm_))"
+    ),
 )
 _JWT = _Hint("as it is", (b"J",), re.compile(rb"J(?<=eyJ)"))
 _COLON = _Hint(
@@ -219,33 +227,40 @@ _WORD, _KEY = "what looks like a password", "what looks like a key or token"
 _OPENAI, _MARK = "what looks like an API key (sk-…)", "the text of a special token"
 _CARD_NUMBER, _BANK = "what looks like a payment card", "what looks like a bank account (IBAN)"
 _PATTERNS = (
-    _Pattern(SECRET, _AWS, _CAPITAL, "AKIA", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
-    _Pattern(SECRET, _AWS, _CAPITAL, "ASIA", re.compile(r"\bASIA[0-9A-Z]{16}\b")),
+    _Pattern(SECRET, _AWS, _CAPITAL, "AKIA", re.compile(rf"{_STARTS}AKIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
+    _Pattern(SECRET, _AWS, _CAPITAL, "ASIA", re.compile(rf"{_STARTS}ASIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
     _Pattern(
         SECRET, "a private key", _DASH, "-----BEGIN ", re.compile(r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY")
     ),
     _Pattern(SECRET, _OPENAI, _DASH, "sk-", re.compile(_API_KEY)),
-    _Pattern(SECRET, _STRIPE, _UNDERSCORE, "k_", re.compile(r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16}")),
-    _Pattern(SECRET, _SLACK, _DASH, "xox", re.compile(r"\bxox[abeoprs]-[0-9A-Za-z-]{10}")),
-    _Pattern(SECRET, _SLACK, _DASH, "xapp-", re.compile(r"\bxapp-[0-9]-[0-9A-Za-z-]{10}")),
+    _Pattern(
+        SECRET, _STRIPE, _UNDERSCORE, "k_", re.compile(rf"{_STARTS}[rs]k_(?:live|test)_[0-9A-Za-z]{{16}}")
+    ),
+    _Pattern(SECRET, _STRIPE, _UNDERSCORE, "whsec_", re.compile(rf"{_STARTS}whsec_[0-9A-Za-z]{{24}}")),
+    _Pattern(SECRET, _SLACK, _DASH, "xox", re.compile(rf"{_STARTS}xox[abeoprs]-[0-9A-Za-z-]{{10}}")),
+    _Pattern(SECRET, _SLACK, _DASH, "xapp-", re.compile(rf"{_STARTS}xapp-[0-9]-[0-9A-Za-z-]{{10}}")),
     _Pattern(SECRET, _GITHUB, _UNDERSCORE, "gh", re.compile(r"gh[opusr]_[0-9A-Za-z]{36}")),
-    _Pattern(SECRET, _GITHUB, _UNDERSCORE, "github_pat_", re.compile(r"\bgithub_pat_\w{22}")),
+    _Pattern(SECRET, _GITHUB, _UNDERSCORE, "github_pat_", re.compile(rf"{_STARTS}github_pat_\w{{22}}")),
     _Pattern(
         SECRET, _SLACK, _COLON, "hooks.slack.com", re.compile(r"https://hooks\.slack\.com/services/T\w{6}")
     ),
-    _Pattern(SECRET, _HUB, _UNDERSCORE, "hf_", re.compile(r"\bhf_[0-9A-Za-z]{30}")),
+    _Pattern(SECRET, _HUB, _UNDERSCORE, "hf_", re.compile(rf"{_STARTS}hf_[0-9A-Za-z]{{30}}")),
     _Pattern(
-        SECRET, _GITLAB, _DASH, "gl", re.compile(r"\bgl(?:pat|dt|rt|ptt|cbt|ft|imt|oas|soat)-[\w-]{20}")
+        SECRET,
+        _GITLAB,
+        _DASH,
+        "gl",
+        re.compile(rf"{_STARTS}gl(?:pat|dt|rt|ptt|cbt|ft|imt|oas|soat)-[\w-]{{20}}"),
     ),
-    _Pattern(SECRET, _PACKAGES, _UNDERSCORE, "npm_", re.compile(r"\bnpm_[0-9A-Za-z]{36}")),
-    _Pattern(SECRET, _PACKAGES, _DASH, "pypi-AgE", re.compile(r"\bpypi-AgE[\w-]{40}")),
+    _Pattern(SECRET, _PACKAGES, _UNDERSCORE, "npm_", re.compile(rf"{_STARTS}npm_[0-9A-Za-z]{{36}}")),
+    _Pattern(SECRET, _PACKAGES, _DASH, "pypi-AgE", re.compile(rf"{_STARTS}pypi-AgE[\w-]{{40}}")),
     _Pattern(SECRET, _TOKEN, _JWT, "eyJ", re.compile(_JSON_WEB)),
-    _Pattern(SECRET, _GOOGLE, _DASH, "GOCSPX-", re.compile(r"\bGOCSPX-[\w-]{24}")),
+    _Pattern(SECRET, _GOOGLE, _DASH, "GOCSPX-", re.compile(rf"{_STARTS}GOCSPX-[\w-]{{24}}")),
     _Pattern(SECRET, _WORD, _COLON, ":", re.compile(_PASSWORD), _is_password),
     _Pattern(SECRET, _WORD, _EQUALS, "=", re.compile(_PASSWORD), _is_password),
     _Pattern(SECRET, _KEY, _COLON, ":", re.compile(_CREDENTIAL), _is_credential),
     _Pattern(SECRET, _KEY, _EQUALS, "=", re.compile(_CREDENTIAL), _is_credential),
-    _Pattern(SECRET, _GOOGLE, _CAPITAL, "AIza", re.compile(r"\bAIza[0-9A-Za-z_-]{35}")),
+    _Pattern(SECRET, _GOOGLE, _CAPITAL, "AIza", re.compile(rf"{_STARTS}AIza[0-9A-Za-z_-]{{35}}")),
     _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<|", re.compile(r"<\|[a-z0-9_]{2,40}\|>")),
     _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<", re.compile(r"<(?:<SYS>>|(?:start|end)_of_turn>)")),
     _Pattern(SPECIAL_TOKEN, _MARK, _BRACKET, "INST]", re.compile(r"\[/?INST\]")),

@@ -22,7 +22,7 @@ from trainers.dataset.scan.batches import Joined
 from trainers.dataset.values import Example
 from trainers.types import Message
 
-_PATTERNS = 2  # one more with each change of the patterns: what older ones looked at is looked at again
+_PATTERNS = 3  # one more with each change of the patterns: what older ones looked at is looked at again
 _ROWS_AT_ONCE = 200
 _SEED = 20261124  # which rows presidio looks at, where there are too many for it
 
