@@ -106,6 +106,7 @@ class Notices:
 
     def __post_init__(self) -> None:
         self._traces, self._started = Traces(self.slack), self.clock()
+        self._inherited = self.store.outbox.waiting_ids()
 
     def note_scopes(self, headers: Mapping[str, str]) -> None:
         """Slack tells the app's scopes with each answer."""
@@ -248,9 +249,9 @@ class Notices:
         return look.ts
 
     def _uncertain_since(self, item: OutboxItem) -> float | None:
-        """Since when it may stand: its answer got lost, or it is older than this process, whose predecessor may have
-        been killed before it noted one."""
-        before = self._started if item.created_at < self._started else None
+        """Since when it may stand: its answer got lost, or it waited before this process began, whose predecessor may
+        have been killed before it noted one."""
+        before = self._started if item.id in self._inherited else None
         return self._uncertain_at.get(item.id, before)
 
     def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
@@ -361,6 +362,7 @@ class Notices:
     def _forget(self, item: OutboxItem) -> None:
         self._uncertain_at.pop(item.id, None)
         self._alone.pop(item.id, None)
+        self._inherited.discard(item.id)
 
 
 def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:

@@ -33,6 +33,7 @@ class Outbox:
             if draft.dedupe and self._was_sent(draft.dedupe):
                 return
             never_stood = draft.kind == "edit" and self.card(draft.card or "") is None
+            dedupe = self._given_up(draft.card) if never_stood else draft.dedupe
             self._db.change(
                 "INSERT INTO outbox (kind, channel, person, card, thread, private, body, dedupe,"
                 " concerns, progress, due_at, created_at)"
@@ -48,7 +49,7 @@ class Outbox:
                     draft.thread,
                     draft.private,
                     body,
-                    draft.dedupe,
+                    dedupe,
                     draft.concerns,
                     draft.progress,
                     now,
@@ -107,6 +108,9 @@ class Outbox:
             "SELECT json_extract(body, '$.file') AS path FROM outbox WHERE state = 'due' AND kind = 'file'"
         )
         return {row["path"] for row in rows}
+
+    def waiting_ids(self) -> set[int]:
+        return {row["id"] for row in self._db.rows("SELECT id FROM outbox WHERE state = 'due'")}
 
     def waiting(self) -> int:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
@@ -173,6 +177,11 @@ class Outbox:
     def is_waiting(self, card: str) -> bool:
         """Whether the card's first post is still to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
+
+    def _given_up(self, card: str | None) -> str | None:
+        """The dedupe of the card's post that was given up: an edit of it takes that post's place."""
+        found = self._db.value("SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'", (card,))
+        return None if found is None else str(found)
 
     def _was_sent(self, dedupe: str) -> bool:
         return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None

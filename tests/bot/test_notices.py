@@ -472,3 +472,20 @@ def test_a_file_for_one_person_reaches_them_alone(desk: Desk, tmp_path: Path) ->
     got = only(desk.slack.messages(desk.slack.dm(ANA.id)))
     assert (got.files[0].name, got.text) == ("cleaned.csv", "2 rows left out")
     assert desk.slack.messages(desk.slack.dm(BEN.id)) == ()
+
+
+def test_what_stands_already_is_not_posted_again_though_the_clock_was_put_back(tmp_path: Path) -> None:
+    scopes = ALL_SCOPES | {"channels:history", "groups:history"}
+    with StandIn(channels=(TICKETS, OTHERS), scopes=scopes) as slack:
+        store = Store(tmp_path / "finetune.db")
+        killed = Desk(store, slack)
+        killed.put(text="the result")
+        (item,) = store.outbox.due(killed.now)
+        killed.notices._deliver(item)  # and before it is noted the process is killed
+        begun = Desk(store, slack)
+        begun.now = killed.now - 600
+        begun.notices = Notices(store, begun.notices.slack, clock=lambda: begun.now)
+        assert begun.later(1_000) == 1
+        assert begun.texts() == ["the result"]
+        assert store.outbox.waiting() == 0
+        store.close()
