@@ -335,7 +335,8 @@ class Notices:
         """Once, and by another way: in the fallback channel; else to the person whom a channel's message concerns, or
         in the channel that a person's message is about."""
         is_for_a_person = item.lane.startswith("person ")
-        once = f"undelivered {item.card or f'{item.id} {item.created_at}'}"
+        about = item.dedupe or item.thread or ""  # by which it goes where its dataset is deleted
+        once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
         words = None if item.private or is_for_a_person else str(item.body.get("text") or "")
         place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
         body = general.undelivered(place, error, words).body()

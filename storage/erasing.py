@@ -1,5 +1,5 @@
 """The SQL that takes a dataset's words out of the database. `:ids` are its versions, `:files` the
-sha256 of their files, `:cards` the messages about them.
+sha256 of their files, `:about` what the names of messages about them hold, as 'plan 7'.
 
 Whoever adds a column that holds what customers said adds it here and to the table in docs/security.md.
 """
@@ -31,7 +31,9 @@ DELETE FROM asks WHERE model = :name OR model IN
 UPDATE models SET gone_at = coalesce(gone_at, :now) WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE runs SET plan = json_replace(plan, '$.labels', json('[]'), '$.system', NULL, '$.warnings', json('[]')),
-    result = json_replace(result, '$.beside', NULL, '$.advice', NULL)
+    result = json_replace(result, '$.beside', NULL, '$.advice', NULL),
+    progress = json_replace(progress, '$.note', NULL),
+    error = iif(state = 'failed', 'Its dataset was deleted.', error)
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 UPDATE measurements SET state = 'cancelled', error = 'Its dataset was deleted.', result = NULL, progress = NULL,
     plan = json_replace(plan, '$.labels', json('[]'), '$.prompt', NULL)
@@ -41,8 +43,9 @@ DELETE FROM cleanings WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 UPDATE datasets SET forgotten_at = :now, state = 'refused', refusal = 'It was deleted.', sha256 = NULL, report = NULL,
     filename = '', source = '', text_column = NULL, label_column = NULL
     WHERE id IN (SELECT value FROM json_each(:ids));
-DELETE FROM outbox WHERE card IN (SELECT value FROM json_each(:cards))
-    OR thread IN (SELECT value FROM json_each(:cards));
+DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM json_each(:about) WHERE
+    ' ' || coalesce(card, '') || ' | ' || coalesce(thread, '') || ' | ' || coalesce(dedupe, '') || ' '
+    LIKE '% ' || value || ' %');
 """
 OF_NAME = """
 DELETE FROM documents WHERE dataset = :name;

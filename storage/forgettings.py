@@ -115,17 +115,17 @@ class Forgettings:
         dataset: str,
         *,
         files: Collection[str],
-        cards: Collection[str],
+        about: Collection[str],
         is_whole: bool,
         now: float,
     ) -> None:
-        """What the database has of these versions; call it in a transaction. `files` as `files_of` gave them; `cards`
-        are those that show them; `is_whole`: no version is left."""
+        """What the database has of these versions; call it in a transaction. `files` as `files_of` gave them;
+        `about` as in erasing.py; `is_whole`: no version is left."""
         values = {
             "ids": json.dumps(list(datasets)),
             "name": dataset,
             "files": json.dumps(list(files)),
-            "cards": json.dumps(list(cards)),
+            "about": json.dumps(list(about)),
             "now": now,
         }
         script = OF_VERSIONS + (OF_NAME if is_whole else "")

@@ -67,7 +67,7 @@ class Outbox:
         """
         rows = self._db.rows(
             f"""
-            SELECT id, kind, channel, person, card, thread, private, body, tries, due_at, created_at,
+            SELECT id, kind, channel, person, dedupe, card, thread, private, body, tries, due_at, created_at,
                    concerns, progress, {LANE} AS lane
             FROM outbox WHERE id IN (
                 SELECT id FROM (

@@ -327,6 +327,7 @@ class OutboxItem:
     kind: OutboxKind
     channel: str
     person: str | None
+    dedupe: str | None
     card: str | None
     thread: str | None
     private: bool

@@ -116,6 +116,7 @@ def _post(desk: Desk, cleaning: Cleaning, dataset: Dataset, cleaned: Cleaned, pl
         kind="file",
         channel=dataset.channel,
         body=body,
+        dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
         thread=f"dataset {dataset.id}" if to_thread else None,
         person=None if to_thread else cleaning.person,
         private=True,

@@ -174,9 +174,9 @@ def _erase(desk: Backroom, forgetting: Forgetting) -> None:
         store.forgettings.begin(forgetting, paths, files, elsewhere)
         if standing:
             store.promotions.end(standing, now=desk.clock())
-        cards = _cards(ids, runs, measurements, estimates)
+        about = _about(ids, runs, measurements, estimates)
         store.forgettings.erase(
-            ids, forgetting.dataset, files=files, cards=cards, is_whole=is_whole, now=desk.clock()
+            ids, forgetting.dataset, files=files, about=about, is_whole=is_whole, now=desk.clock()
         )
 
 
@@ -297,10 +297,13 @@ def _curves(measurements: Sequence[Measurement]) -> list[Elsewhere]:
     return found
 
 
-def _cards(
+def _about(
     ids: set[int], runs: Sequence[Run], measurements: Sequence[Measurement], estimates: Sequence[int]
 ) -> list[str]:
-    of_runs = [f"{kind} {run.id}" for run in runs for kind in ("run", "plan", "result")]
-    of_measurements = [f"{kind} {one.id}" for one in measurements for kind in ("measurement", "measured")]
+    """What the names of messages about them hold: of their cards, threads, or by which they are put once."""
+    a_run_s = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
+    of_runs = [f"{kind} {run.id}" for run in runs for kind in a_run_s]
+    a_measurement_s = ("measurement", "measured", "pair", "agreement")
+    of_measurements = [f"{kind} {one.id}" for one in measurements for kind in a_measurement_s]
     of_versions = [f"{kind} {one}" for one in ids for kind in ("dataset", "waiver")]
     return [*of_versions, *of_runs, *of_measurements, *(f"estimate {one}" for one in estimates)]

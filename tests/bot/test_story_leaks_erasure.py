@@ -13,7 +13,7 @@ import pytest
 
 from bot.commands import Delete
 from bot.demo.cast import BEN
-from bot.demo.stand_in import too_many
+from bot.demo.stand_in import refused, too_many
 from bot.demo.workspace import Person, Submission
 from bot.results import Refusal
 from bot.terminal.forgetting import forget
@@ -26,7 +26,7 @@ from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_cleaning import flawed_csv
 from tests.bot.test_story_ladder import ACME, until, until_asked
 from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
-from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, START, Rules, World
+from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 
 MakeWorld = Callable[[Rules], World]
@@ -96,6 +96,44 @@ def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: W
     actions = [(one.who, one.action) for one in used.store.audit.entries("dataset 1")]
     assert actions[-2:] == [(BEN.id, "delete"), ("finetune", "deleted")]
     assert used.store.audit.first_broken() is None
+
+
+def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: World) -> None:
+    world.company.service.failure = {"code": "bad_row", "message": "quuxnightjar is not allowed"}
+    world.company.service.stages = ("queued", "running", "failed")
+    world.start_approved()
+    world.until_state("training")
+    world.send()
+    world.slack.fail("chat.postMessage", refused("not_in_channel"), times=None)
+    world.slack.fail("chat.update", refused("not_in_channel"), times=None)
+    world.until_state("failed")
+    for _ in range(3):
+        world.send()
+        world.pass_time(2)
+    assert waiting(world, "quuxnightjar") and waiting(world, "could not be delivered")
+    assert delete(world, BEN).accepted
+    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    assert not waiting(world, "could not be delivered")
+    assert world.run().error == "Its dataset was deleted."
+
+
+def test_a_cleaned_file_that_waits_to_be_sent_goes_with_its_dataset(world: World) -> None:
+    world.upload("support.csv", flawed_csv(), user=DORA, channel=PUBLIC, called="tickets")
+    world.until(lambda: world.dataset().state == "refused", "the check")
+    world.send()
+    world.slack.fail("conversations.open", too_many(60), times=None)
+    world.answer_to_click(DORA, "post_cleaned", channel=PUBLIC)
+    world.until(lambda: world.store.outbox.files(), "the cleaned file")
+    assert delete(world, BEN).accepted
+    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    look_after(world.service.desk)
+    world.tick()
+    assert not list((world.service.settings.data / "cleaned").iterdir())
+
+
+def waiting(world: World, word: str) -> list[dict[str, Any]]:
+    """What the outbox holds with this word."""
+    return [row for row in world.store.database.rows("SELECT * FROM outbox") if word in str(row)]
 
 
 def test_rows_lie_only_where_the_documentation_says(used: World) -> None:

@@ -655,6 +655,13 @@ GUARDS = (
         "            pass",
         f"{ERASURE}::test_a_refused_file_is_deleted_after_a_day",
     ),
+    Guard(
+        "notices about it go with a dataset",
+        "storage/erasing.py",
+        "coalesce(dedupe, '')",
+        "''",
+        f"{ERASURE}::test_messages_that_wait_and_notices_about_them_go_with_their_dataset",
+    ),
     # Nothing goes silent.
     Guard(
         "a refusal is said before its delivery ends",
