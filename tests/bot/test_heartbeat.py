@@ -21,7 +21,7 @@ from bot import heartbeat
 from bot.app import OLD_TASK_S
 from bot.demo.stand_in import refused
 from bot.embedded import free_port
-from bot.heartbeat import EXIT_HUNG, Heartbeat, seen
+from bot.heartbeat import EXIT_HUNG, PATIENCE, Heartbeat, seen
 from bot.settings import SettingsProblems, load_settings
 from bot.workflows.reconcile import look_after, reconcile
 from tests.bot.world import Rules, World
@@ -77,6 +77,22 @@ def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
     assert beat.ages() == {"reconcile": 0, "send": 200}
     assert not beat.is_well, "the other one took none"
     heartbeat.step()  # outside of a tick it is nobody's
+
+
+def test_a_provider_s_thread_may_send_for_long_but_not_for_ever(tmp_path: Path) -> None:
+    clock = Hands()
+    beat = Heartbeat(tmp_path, ("reconcile",), 60, clock=clock)
+    seen: list[bool] = []
+
+    def long_upload() -> None:
+        for _ in range(2):
+            clock.now += 60 * PATIENCE
+            beat.beat("reconcile")
+            seen.append(beat.is_well)
+
+    beat.while_it_runs("provider acme", long_upload)
+    assert seen == [True, False]
+    assert beat.is_well
 
 
 def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:
