@@ -82,7 +82,7 @@ def answer_to(
         case commands.Prices(names):
             return prices.listing(pricing.look(desk, names), plans.today(desk))
         case commands.CancelMeasurement(number):
-            return _said(measurements.ask_cancel(desk, number, person), general.sentence)
+            return _said(measurements.ask_cancel(desk, number, person, channel), general.sentence)
         case commands.ShowMeasurement(number):
             return _said(measurements.look(desk, number, person, channel), lambda message: message)
         case commands.Start():
@@ -96,11 +96,11 @@ def answer_to(
         case commands.Runs():
             return runs.listing(run_work.listing(desk, person, channel))
         case commands.Cancel(number):
-            return _said(run_work.ask_cancel(desk, number, person), general.sentence)
+            return _said(run_work.ask_cancel(desk, number, person, channel), general.sentence)
         case commands.Pause(number):
-            return _said(run_work.ask_pause(desk, number, person), general.sentence)
+            return _said(run_work.ask_pause(desk, number, person, channel), general.sentence)
         case commands.Resume(number):
-            return _said(run_work.ask_resume(desk, number, person), general.sentence)
+            return _said(run_work.ask_resume(desk, number, person, channel), general.sentence)
         case commands.Budget():
             return budget_views.card(budgets.look(desk, person, channel))
         case commands.Freeze(reason):

@@ -43,9 +43,9 @@ def look(desk: Desk, number: int, person: str, channel: str | None) -> Look | Re
     return replace(_look(desk, run), running=calibrating.running(desk), may_be_used=may_be_used)
 
 
-def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
-    """Note the wish; the next tick carries it out at the trainer."""
-    run = desk.store.runs.get(number)
+def ask_cancel(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Note the wish; the next tick carries it out at the trainer. `here` as in `_seen`."""
+    run = _seen(desk, number, person, here)
     if run is None:
         return no_such_run(number)
     if run.state not in OPEN_RUN_STATES:
@@ -63,9 +63,9 @@ def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
     return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
 
 
-def ask_pause(desk: Desk, number: int, person: str) -> str | Refusal:
+def ask_pause(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Note the wish; the next look at the job carries it out."""
-    run = desk.store.runs.get(number)
+    run = _seen(desk, number, person, here)
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
@@ -74,8 +74,8 @@ def ask_pause(desk: Desk, number: int, person: str) -> str | Refusal:
     return denied or _wish(desk, run, "pause", person, f"Pausing run {number} …")
 
 
-def ask_resume(desk: Desk, number: int, person: str) -> str | Refusal:
-    run = desk.store.runs.get(number)
+def ask_resume(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
+    run = _seen(desk, number, person, here)
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
@@ -127,6 +127,15 @@ def _look(desk: Desk, run: Run) -> Look:
 
 def may_look(desk: Desk, run: Run, person: str, channel: str | None) -> bool:
     return sharing.may_use(desk, plan_from_json(run.plan).dataset, person, channel)
+
+
+def _seen(desk: Desk, number: int, person: str, here: str | None) -> Run | None:
+    """The run, if the person may know of it. `here`: the channel where they typed its number; None: they pressed a
+    button on its card."""
+    run = desk.store.runs.get(number)
+    if run is None or here in (None, run.channel) or may_look(desk, run, person, here):
+        return run
+    return None
 
 
 def no_such_run(number: int) -> Refusal:

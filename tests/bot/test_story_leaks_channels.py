@@ -299,3 +299,30 @@ def test_pairs_of_a_private_channel_are_not_shown_in_another_one(make_world: Mak
     world.tick(2)
     assert not any("Which answer is better?" in text for text in world.texts())
     assert preferences.JUDGE_SOME_WORDS not in world.type("/finetune results m1", user=BEN)
+
+
+def test_a_number_tells_nothing_of_a_private_channel(world: World) -> None:
+    """What ended is answered with why it ended, which names its dataset."""
+    world.seed_dataset(channel=HR, called="globex")
+    assert world.type("/finetune baseline globex rungs=classical", user=DORA, channel=HR) == ""
+    world.type(START.replace("tickets", "globex"), user=DORA, channel=HR)
+    lines = [f"/finetune {line}" for line in ("cancel m1", "cancel 1", "pause 1", "resume 1")]
+    open_ones = [world.type(line, user=ANA, channel=PUBLIC) for line in lines]
+    world.store.database.change(
+        "UPDATE measurements SET state = 'failed', error = '`globex` is too small'", ()
+    )
+    world.store.database.change("UPDATE runs SET state = 'failed'", ())
+    ended = [world.type(line, user=ANA, channel=PUBLIC) for line in lines]
+    assert [one.split(".")[0] for one in open_ones] == [one.split(".")[0] for one in ended]
+    assert all(one.startswith("There is no") for one in ended), ended
+    assert "globex" in world.type("/finetune cancel m1", user=BEN, channel=PUBLIC)
+    assert "over already" in world.type("/finetune cancel 1", user=BEN, channel=PUBLIC)
+
+
+def test_documents_come_from_the_dataset_s_own_channel(world: World) -> None:
+    """Rules about data go by the dataset's channels: a document of #hr would have left by a rule about #general."""
+    world.seed_dataset(channel=PUBLIC)
+    assert "give documents for it there" in world.type("/finetune knowledge tickets", user=DORA, channel=HR)
+    assert world.slack.view(DORA.id) is None
+    world.slack.command(DORA.id, PUBLIC.id, "/finetune knowledge tickets")
+    assert world.fill_upload(DORA, {"file": world.put_file("faq.md", "A refund takes five days.")}).closed

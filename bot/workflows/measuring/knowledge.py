@@ -9,7 +9,7 @@ from pathlib import Path
 from bot import logs
 from bot.results import Refusal
 from bot.views import documents as views
-from bot.views.blocks import Message
+from bot.views.blocks import Message, code
 from bot.work import climbing
 from bot.workflows import datasets, permits
 from bot.workflows.desk import Desk, FetchLater
@@ -35,9 +35,15 @@ class Handed:
 
 
 def may_give(desk: Desk, dataset: str, person: str, channel: str) -> Refusal | None:
-    """Before the form opens, and when it is sent: is there such a dataset?"""
+    """Before the form opens, and when it is sent. Documents come from the dataset's own channel, as its rows do: rules
+    about data go by that channel, and nobody else puts words into its prompts."""
     checked = datasets.ready(desk, dataset, person, channel, is_posted=True)
-    return checked if isinstance(checked, Refusal) else None
+    if isinstance(checked, Refusal):
+        return checked
+    owner = checked.dataset.owner
+    if owner != channel:
+        return Refusal(f"{code(dataset)} belongs to <#{owner}>: give documents for it there.")
+    return None
 
 
 def receive(desk: Desk, handed: Handed) -> Document | Refusal:

@@ -239,12 +239,17 @@ def _about_knowledge(plan: LadderPlan) -> list[str]:
     ]
 
 
-def ask_cancel(desk: Desk, number: int, person: str) -> str | Refusal:
-    """Note the wish; the next tick carries it out."""
+def ask_cancel(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Note the wish; the next tick carries it out. `here`: the channel where they typed its number; None: they pressed
+    a button on its card."""
     measurement = desk.store.measurements.get(number)
-    if measurement is None or measurement.state not in OPEN:
-        return too_late(number, measurement)
+    if measurement is None:
+        return too_late(number, None)
     dataset = desk.store.datasets.get(measurement.dataset_id)
+    if here not in (None, measurement.channel) and not sharing.may_use(desk, dataset.name, person, here):
+        return too_late(number, None)
+    if measurement.state not in OPEN:
+        return too_late(number, measurement)
     request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
     refused = permits.may(desk, person, "cancel", request=request)
     if refused:
