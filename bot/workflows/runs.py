@@ -8,6 +8,7 @@ from itertools import islice
 
 from bot.decisions.approval import Request
 from bot.decisions.planning import plan_from_json
+from bot.decisions.policy import Action
 from bot.results import Progress, Refusal, RunResult
 from bot.views import freezing
 from bot.views.blocks import escape
@@ -44,8 +45,8 @@ def look(desk: Desk, number: int, person: str, channel: str | None) -> Look | Re
 
 
 def ask_cancel(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Note the wish; the next tick carries it out at the trainer. `here` as in `_seen`."""
-    run = _seen(desk, number, person, here)
+    """Note the wish; the next tick carries it out at the trainer. `here` as in `_known`."""
+    run = _known(desk, number, person, here, "cancel")
     if run is None:
         return no_such_run(number)
     if run.state not in OPEN_RUN_STATES:
@@ -65,7 +66,7 @@ def ask_cancel(desk: Desk, number: int, person: str, here: str | None = None) ->
 
 def ask_pause(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Note the wish; the next look at the job carries it out."""
-    run = _seen(desk, number, person, here)
+    run = _known(desk, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
@@ -75,7 +76,7 @@ def ask_pause(desk: Desk, number: int, person: str, here: str | None = None) -> 
 
 
 def ask_resume(desk: Desk, number: int, person: str, here: str | None = None) -> str | Refusal:
-    run = _seen(desk, number, person, here)
+    run = _known(desk, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
@@ -129,13 +130,15 @@ def may_look(desk: Desk, run: Run, person: str, channel: str | None) -> bool:
     return sharing.may_use(desk, plan_from_json(run.plan).dataset, person, channel)
 
 
-def _seen(desk: Desk, number: int, person: str, here: str | None) -> Run | None:
-    """The run, if the person may know of it. `here`: the channel where they typed its number; None: they pressed a
-    button on its card."""
+def _known(desk: Desk, number: int, person: str, here: str | None, action: Action) -> Run | None:
+    """The run, if the person may know of it, or it is open and they may stop it, wherever they are. `here`: the channel
+    where they typed its number; None: they pressed a button on its card."""
     run = desk.store.runs.get(number)
     if run is None or here in (None, run.channel) or may_look(desk, run, person, here):
         return run
-    return None
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    may_stop = run.state in OPEN_RUN_STATES and permits.may(desk, person, action, request=request) is None
+    return run if may_stop else None
 
 
 def no_such_run(number: int) -> Refusal:

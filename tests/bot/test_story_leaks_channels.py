@@ -319,6 +319,14 @@ def test_a_number_tells_nothing_of_a_private_channel(world: World) -> None:
     assert "over already" in world.type("/finetune cancel 1", user=BEN, channel=PUBLIC)
 
 
+def test_an_approver_outside_stops_what_is_open_by_its_number(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=(ANA.id, BEN.id)))
+    world.seed_dataset(channel=HR)
+    world.type(START, user=DORA, channel=HR)
+    assert "There is no run 1" in world.type("/finetune results 1", user=ANA, channel=PUBLIC)
+    assert "Cancelling run 1" in world.type("/finetune cancel 1", user=ANA, channel=PUBLIC)
+
+
 def test_documents_come_from_the_dataset_s_own_channel(world: World) -> None:
     """Rules about data go by the dataset's channels: a document of #hr would have left by a rule about #general."""
     world.seed_dataset(channel=PUBLIC)

@@ -246,14 +246,13 @@ def ask_cancel(desk: Desk, number: int, person: str, here: str | None = None) ->
     if measurement is None:
         return too_late(number, None)
     dataset = desk.store.datasets.get(measurement.dataset_id)
-    if here not in (None, measurement.channel) and not sharing.may_use(desk, dataset.name, person, here):
-        return too_late(number, None)
+    is_known = here in (None, measurement.channel) or sharing.may_use(desk, dataset.name, person, here)
     if measurement.state not in OPEN:
-        return too_late(number, measurement)
+        return too_late(number, measurement if is_known else None)
     request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
     refused = permits.may(desk, person, "cancel", request=request)
     if refused:
-        return refused
+        return refused if is_known else too_late(number, None)
     now = desk.clock()
     with desk.store.transaction():
         moved = desk.store.measurements.move(
