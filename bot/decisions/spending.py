@@ -28,14 +28,13 @@ class Asked(Protocol):
 
 
 class Answered(Protocol):
+    """The tokens of some answers, all in all."""
+
     @property
     def prompt_tokens(self) -> int: ...
 
     @property
     def completion_tokens(self) -> int: ...
-
-    @property
-    def at(self) -> float: ...
 
 
 def most_micros(
@@ -55,26 +54,26 @@ def most_micros(
     return to_micros(dollars)
 
 
-def spent_micros(
-    prices: Mapping[str, PriceRow], arms: Mapping[Arm, Asked], answers: Mapping[str, Answered], since: float
-) -> int:
-    """What the answers that came from `since` on have cost. One that was there before is free."""
-    dollars, counted = Decimal(0), set[str]()
+def paid_questions(prices: Mapping[str, PriceRow], arms: Mapping[Arm, Asked]) -> Mapping[str, frozenset[str]]:
+    """The keys of what each model is asked, of those that have a price. A question that two arms share is one."""
+    keys: dict[str, frozenset[str]] = {}
     for arm, asked in arms.items():
-        price = prices.get(arm.model or "")
-        if price is not None:
-            dollars += _spent(price, asked, answers, since, counted)
-    return to_micros(dollars)
+        if arm.model is not None and arm.model in prices:
+            keys[arm.model] = keys.get(arm.model, frozenset()).union(asked.keys)
+    return keys
+
+
+def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, Answered]) -> int:
+    """What the answers of each model have cost."""
+    dollars = (
+        _usd(prices[model], one.prompt_tokens, one.completion_tokens) for model, one in answers.items()
+    )
+    return to_micros(sum(dollars, Decimal(0)))
 
 
 def most_of_judge(price: PriceRow, asked: Asked, known: Collection[str], max_tokens: int) -> int:
     """As `most_micros`, of the one model that judges answers."""
     return to_micros(_most(price, asked, set(known), max_tokens))
-
-
-def spent_on_judge(price: PriceRow, asked: Asked, answers: Mapping[str, Answered], since: float) -> int:
-    """As `spent_micros`, of the one model that judges answers."""
-    return to_micros(_spent(price, asked, answers, since, set()))
 
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
@@ -88,18 +87,6 @@ def _most(price: PriceRow, asked: Asked, counted: set[str], max_tokens: int) -> 
         if key not in counted:
             counted.add(key)
             dollars += _usd(price, tokens, max_tokens)
-    return dollars
-
-
-def _spent(
-    price: PriceRow, asked: Asked, answers: Mapping[str, Answered], since: float, counted: set[str]
-) -> Decimal:
-    dollars = Decimal(0)
-    for key in asked.keys:
-        answer = answers.get(key)
-        if answer is not None and answer.at >= since and key not in counted:
-            counted.add(key)
-            dollars += _usd(price, answer.prompt_tokens, answer.completion_tokens)
     return dollars
 
 

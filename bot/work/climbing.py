@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from bot.asking.askers import Question, key_of
@@ -67,9 +68,14 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[A
 
 def read_keys(folder: Path) -> Mapping[Arm, ArmKeys] | None:
     """What `prepare` has written; None where it was not through."""
-    if not (folder / KEYS).exists():
-        return None
-    lines = [json.loads(line) for line in (folder / KEYS).read_text(encoding="utf-8").splitlines()]
+    path = folder / KEYS
+    return _read_keys(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@lru_cache(maxsize=16)
+def _read_keys(path: Path, _written_at: int) -> Mapping[Arm, ArmKeys]:
+    """Once a process: an open ladder asks for them at each tick."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {Arm(**one["arm"]): ArmKeys(tuple(one["keys"]), tuple(one["tokens"])) for one in lines}
 
 

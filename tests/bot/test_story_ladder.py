@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,34 @@ def test_a_repeat_asks_nobody_and_costs_nothing(priced: World) -> None:
     assert world.company.count(CHAT) == before
     assert again.actual_micros == again.reserved_micros == 0 and paid
     assert ladder_of(world, 2).rungs == ladder_of(world, 1).rungs
+
+
+def test_while_answers_come_a_tick_reads_neither_keys_nor_answers(
+    priced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered() -> int:
+        return LadderProgress.from_json(measurement(world).progress).answered
+
+    world, files, statements = priced, list[str](), list[str]()
+    world.company.slow_s = 0.3  # the questions go out in waves
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero,kshot,retrieval")
+    until_asked(world)
+    world.click(BEN, measuring.MEASURE)
+    world.until(answered, "the first answers")
+    read_text, connection = Path.read_text, world.store.database.utils.conn
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda path, *rest, **more: files.append(path.name) or read_text(path, *rest, **more),
+    )
+    connection.set_trace_callback(statements.append)
+    world.tick(3)
+    connection.set_trace_callback(None)
+    assert answered() < 3 * HELD and climbing.KEYS not in files
+    looks = [one for one in statements if "FROM replies" in one]
+    assert looks and not [one for one in looks if "text" in one]
+    world.company.slow_s = 0.0
+    until(world, "done")
 
 
 def test_another_prompt_is_another_question(priced: World) -> None:

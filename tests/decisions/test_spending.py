@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bot.decisions.spending import most_micros, spent_micros
+from bot.decisions.spending import most_micros, paid_questions, spent_micros
 from trainers.measuring.values import Arm
 from trainers.pricing import PriceRow
 from trainers.types import Price
@@ -23,7 +23,6 @@ class Asked:
 class Answered:
     prompt_tokens: int
     completion_tokens: int
-    at: float
 
 
 def price(sent: str, said: str) -> PriceRow:
@@ -45,17 +44,18 @@ def test_each_unanswered_question_counts_with_the_longest_answer() -> None:
 def test_a_question_that_two_arms_share_is_paid_once() -> None:
     arms = {SMALL: Asked(("a",), (100,)), Arm("kshot", "acme/small"): Asked(("a",), (100,))}
     assert most_micros(PRICES, arms, (), 0, ()) == 80
-    assert spent_micros(PRICES, arms, {"a": Answered(100, 0, 5.0)}, 1.0) == 80
+    assert paid_questions(PRICES, arms) == {"acme/small": {"a"}}
 
 
 def test_own_machines_and_the_classical_rung_charge_nothing() -> None:
     arms = {OWN: Asked(("a",), (10_000,)), CLASSICAL: Asked(("b",), (0,))}
     assert most_micros(PRICES, arms, (), 256, ()) == 0
-    assert spent_micros(PRICES, arms, {"a": Answered(10_000, 256, 5.0)}, 1.0) == 0
+    assert paid_questions(PRICES, arms) == {"local/tiny": {"a"}}
+    assert spent_micros(PRICES, {"local/tiny": Answered(10_000, 256)}) == 0
 
 
-def test_only_answers_of_this_measurement_are_paid_by_it() -> None:
-    arms = {SMALL: Asked(("a", "b", "c"), (100, 100, 100))}
-    answers = {"a": Answered(100, 2, 4.9), "b": Answered(100, 2, 5.0)}
-    assert spent_micros(PRICES, arms, answers, 5.0) == 87  # $0.80 x 100 + $3.20 x 2 = 86.4
-    assert spent_micros(PRICES, arms, answers, 4.0) == 173
+def test_answers_cost_what_their_tokens_do_rounded_up_once() -> None:
+    answers = {"acme/small": Answered(100, 2), "local/tiny": Answered(5, 5)}
+    assert spent_micros(PRICES, answers) == 87  # $0.80 x 100 + $3.20 x 2 = 86.4
+    assert spent_micros(PRICES, {"acme/small": Answered(200, 4)}) == 173
+    assert spent_micros(PRICES, {}) == 0

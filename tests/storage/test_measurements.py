@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from storage.documents import NewDocument
 from storage.measurements import NewMeasurement
 from storage.records import KeptReply, Measurement
+from storage.replies import Heard
 from storage.store import Store
 from tests.storage.conftest import TICKETS, add_run
 from tests.storage.test_database import at_once
@@ -88,6 +91,12 @@ def test_thousands_of_answers_are_looked_up_at_once(store: Store) -> None:
     keys = [f"key {number}" for number in range(2_500)]
     store.replies.keep(map(reply, keys))
     assert len(store.replies.found(keys)) == 2_500 and store.replies.found([]) == {}
+
+
+def test_only_answers_from_a_moment_on_count_as_paid_each_once(store: Store) -> None:
+    store.replies.keep([replace(reply("a"), at=4.9), reply("b"), reply("c")])
+    assert store.replies.heard(["a", "b", "b", "d"], since=5.0) == Heard(2, 10, 2)
+    assert store.replies.heard(["a", "b", "b", "d"], since=4.0) == Heard(2, 20, 4)
 
 
 def test_threads_keep_answers_beside_each_other(store: Store) -> None:

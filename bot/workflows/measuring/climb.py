@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bot.decisions.spending import most_micros, most_of_judge, spent_micros, spent_on_judge
+from bot.decisions.spending import most_micros, most_of_judge, paid_questions, spent_micros
 from bot.measured import LadderPlan, LadderProgress
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
@@ -25,6 +25,11 @@ def keys_of(desk: Desk, measurement: Measurement, plan: LadderPlan) -> Mapping[A
     folder, work = measurements.folder_of(desk, measurement), f"prepare m{measurement.id}"
     keys = None if desk.workers.has(work) else climbing.read_keys(folder)
     return keys or desk.workers.poll(work, climbing.prepare, plan, desk.settings.files, folder, SEED)
+
+
+def answered(desk: Desk, keys: Mapping[Arm, ArmKeys]) -> frozenset[str]:
+    """Which questions have their answer, by one statement; the answers are not read."""
+    return desk.store.replies.answered([key for one in keys.values() for key in one.keys])
 
 
 def answers(desk: Desk, keys: Mapping[Arm, ArmKeys]) -> Mapping[str, KeptReply]:
@@ -61,11 +66,19 @@ def spent(
     keys = climbing.read_keys(measurements.folder_of(desk, measurement))
     if keys is None or progress.started_at is None:
         return 0
-    found = answers(desk, keys)
-    known = frozenset(key for one in keys.values() for key in one.keys) - (under_way - found.keys())
-    by_arms = spent_micros(plan.price_of, keys, found, progress.started_at)
+    known = frozenset(key for one in keys.values() for key in one.keys) - (under_way - answered(desk, keys))
+    by_arms = spent_by_arms(desk, plan, keys, progress.started_at)
     by_arms += most_micros(plan.price_of, keys, known, climbing.max_tokens(plan.labels), plan.thinking)
     return by_arms + _spent_on_judge(desk, measurement, plan, progress.started_at, under_way)
+
+
+def spent_by_arms(desk: Desk, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], since: float) -> int:
+    """What the answers that came `since` then have cost. One that was there before is free."""
+    prices, heard = plan.price_of, desk.store.replies.heard
+    asked = paid_questions(prices, keys)
+    return spent_micros(
+        prices, {model: heard(sorted(theirs), since=since) for model, theirs in asked.items()}
+    )
 
 
 def _spent_on_judge(
@@ -73,11 +86,11 @@ def _spent_on_judge(
 ) -> int:
     if plan.judge is None:
         return 0
-    price, total = plan.price_of[plan.judge], 0
+    price, total, replies = plan.price_of[plan.judge], 0, desk.store.replies
     for asked in judged_questions(desk, measurement):
-        found = desk.store.replies.found(asked.priced.keys)
-        known = asked.wanted - (under_way - found.keys())
-        total += spent_on_judge(price, asked.priced, found, since)
+        known = asked.wanted - (under_way - replies.answered(asked.priced.keys))
+        heard = replies.heard(asked.priced.keys, since=since)
+        total += spent_micros(plan.price_of, {plan.judge: heard})
         total += most_of_judge(price, asked.priced, known, verdicts.cap(plan))
     return total
 

@@ -8,14 +8,13 @@ from dataclasses import replace
 from bot.asking.askers import Declined
 from bot.measured import ArmProgress, JudgeProgress
 from bot.work.climbing import ArmKeys
-from storage.records import KeptReply
 from trainers.measuring.values import Arm
 
 SURELY_DECLINED = 5  # so many refusals and not one answer: the model itself can't be asked
 
 
 def counted(
-    one: ArmProgress, keys: ArmKeys, found: Mapping[str, KeptReply], declined: Sequence[Declined]
+    one: ArmProgress, keys: ArmKeys, found: Collection[str], declined: Sequence[Declined]
 ) -> ArmProgress:
     """An arm as it is now: what was answered, what was declined, and whether it can go on at all."""
     if one.failed is not None or one.is_whole:
@@ -33,12 +32,12 @@ def counted(
     return replace(one, answered=there, declined=known, failed=failed, why_declined=why)
 
 
-def answered(keys: ArmKeys, found: Mapping[str, KeptReply]) -> int:
+def answered(keys: ArmKeys, found: Collection[str]) -> int:
     return sum(key in found for key in keys.keys)
 
 
 def missing(
-    keys: Mapping[Arm, ArmKeys], arms: tuple[ArmProgress, ...], found: Mapping[str, KeptReply]
+    keys: Mapping[Arm, ArmKeys], arms: tuple[ArmProgress, ...], found: Collection[str]
 ) -> Mapping[Arm, frozenset[str]]:
     return {
         one.arm: frozenset(key for key in keys[one.arm].keys if key not in found and key not in one.declined)

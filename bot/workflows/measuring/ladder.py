@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bot.decisions.approval import VALID_FOR_S
-from bot.decisions.spending import most_micros, spent_micros
+from bot.decisions.spending import most_micros
 from bot.measured import ArmProgress, LadderPlan, LadderProgress, Stage
 from bot.views import ladder as views
 from bot.views.blocks import escape
@@ -74,9 +74,9 @@ def _prepare(desk: Desk, measurement: Measurement, plan: LadderPlan) -> None:
     keys = climb.keys_of(desk, measurement, plan)
     if keys is None:
         return
-    found = climb.answers(desk, keys)
+    found = climb.answered(desk, keys)
     arms = tuple(ArmProgress(arm, len(one.keys), counting.answered(one, found)) for arm, one in keys.items())
-    most = most_micros(plan.price_of, keys, frozenset(found), climbing.max_tokens(plan.labels), plan.thinking)
+    most = most_micros(plan.price_of, keys, found, climbing.max_tokens(plan.labels), plan.thinking)
     progress = LadderProgress("asking", arms, most)
     if plan.judge:
         climb.keep(desk, measurement, replace(progress, stage="pricing"), None)
@@ -158,18 +158,19 @@ def _expire_or_wait(desk: Desk, measurement: Measurement) -> None:
 
 
 def _measure(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
-    """What is missing is asked for; once every arm is whole, or has failed, it is judged."""
+    """What is missing is asked for; once every arm is whole, or has failed, it is judged. Answers are counted, not
+    read: with a thousand rows that took most of a tick."""
     keys = climb.keys_of(desk, measurement, plan)
     if keys is None:
         return
-    found = climb.answers(desk, keys)
+    found = climb.answered(desk, keys)
     declined = desk.askers.collect(climb.owner(measurement))
     arms = tuple(counting.counted(one, keys[one.arm], found, declined) for one in progress.arms)
     missing = counting.missing(keys, arms, found)
     now_known = replace(
         progress,
         arms=arms,
-        spent_micros=spent_micros(plan.price_of, keys, found, progress.started_at or 0.0),
+        spent_micros=climb.spent_by_arms(desk, plan, keys, progress.started_at or 0.0),
         note=_note(desk, arms),
     )
     if now_known.spent_micros > now_known.most_micros:
@@ -209,7 +210,7 @@ def _answer_classical(
     measurement: Measurement,
     plan: LadderPlan,
     keys: Mapping[Arm, ArmKeys],
-    found: Mapping[str, KeptReply],
+    found: frozenset[str],
 ) -> None:
     """Rung 0 asks nobody; its answers are kept beside the models'."""
     wanted = keys.get(Arm("classical"))
