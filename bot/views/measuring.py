@@ -33,7 +33,7 @@ from bot.views.words import at_most, bar, charge, counted, left, short
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
-ANSWERED_BELOW = ("judge", "because")  # fields of the form with refusals of their own
+ANSWERED_BELOW = ("judge", "because", "prompt")  # fields of the form with refusals of their own
 STAGES: dict[Stage, str] = {
     "preparing": "is getting its questions ready",
     "pricing": "is getting its questions ready",

@@ -17,6 +17,7 @@ from bot.workflows import datasets, scanning
 from bot.workflows.desk import Desk
 from storage.records import Dataset
 from trainers.dataset import Report
+from trainers.dataset.rules.sensitive import PERSONAL, SECRET, faults_in
 from trainers.providers import ProviderRow
 
 
@@ -46,6 +47,31 @@ def ask(
         overridden += ruled.overridden
     return Leave(
         tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
+    )
+
+
+def with_secret(text: str, name: str) -> Refusal | None:
+    """Why words that a person typed are sent to no model, or None. `name`: what they are."""
+    secret = next((fault.said for fault in faults_in(text) if fault.rule == SECRET), None)
+    if secret is None:
+        return None
+    return Refusal(
+        f"{name} {secret}, so it is sent to no model. Take it out, and withdraw it where it was issued: it is in Slack "
+        "by now."
+    )
+
+
+def question(desk: Desk, text: str, dataset_id: int, row: ProviderRow | None) -> Refusal | None:
+    """Why a question that a person typed doesn't go to the provider of a model that was trained on that dataset."""
+    refused = with_secret(text, "Your question")
+    personal = next((fault.said for fault in faults_in(text) if fault.rule == PERSONAL), None)
+    stays_here = row is not None and row.stays_here
+    if refused or personal is None or stays_here or desk.store.waivers.of(dataset_id):
+        return refused
+    vendor = row.title if row else "this provider"
+    return Refusal(
+        f"Your question {personal}, and nobody has waived that personal data of this dataset may leave for {vendor}. "
+        "Write a placeholder in its place."
     )
 
 

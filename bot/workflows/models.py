@@ -18,7 +18,7 @@ from bot.results import Refusal
 from bot.views import freezing
 from bot.views import models as views
 from bot.views.blocks import Message as Card
-from bot.workflows import holding, money, permits, sharing, telling
+from bot.workflows import holding, leaving, money, permits, sharing, telling
 from bot.workflows.desk import Desk
 from storage.questions import NewAsk
 from storage.records import Ask, Draft, KeptReply, Model
@@ -51,6 +51,9 @@ def ask(desk: Desk, command: Try, person: str, channel: str) -> Ask | Refusal:
     price = _price(desk, model)
     if isinstance(price, Refusal):
         return price
+    refused = _must_stay(desk, model, command.text)
+    if refused:
+        return refused
     most = _most(desk, model, price, command.text)
     freeze = holding.on_question(desk, most)
     if freeze:
@@ -98,6 +101,11 @@ def find(desk: Desk, name: str, known: Collection[str]) -> Model | Refusal:
         else "There are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
     )
     return Refusal(f"There is no model of that name. {hint}")
+
+
+def _must_stay(desk: Desk, model: Model, text: str) -> Refusal | None:
+    run, row = desk.store.runs.get(model.run_id), desk.settings.provider(model.provider)
+    return leaving.question(desk, text, run.dataset_id, row) if run else None
 
 
 def step(desk: Desk, ask: Ask) -> None:

@@ -167,3 +167,29 @@ def test_what_trained_before_is_looked_through_before_it_is_measured(far: World,
     run = far.until_state("failed", far.newest_run().id)
 
     assert "personal data" in str(run.error) and prompts == []
+
+
+def test_a_question_with_personal_data_or_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
+    far.start_approved()
+    far.until_state("done")
+    sent = len(prompts)
+
+    for text, named in (("jo@example.com wants a refund", "an e-mail address"), (f"key {KEY}", "AWS key")):
+        assert named in far.type(f"/finetune try tickets-1 {text}")
+    far.tick(3)
+
+    assert len(prompts) == sent and far.store.questions.waiting() == []
+    far.store.waivers.add(far.dataset().id, BEN.id, "the customers agreed to it", now=far.clock)
+    assert "Asking" in far.type("/finetune try tickets-1 jo@example.com wants a refund")
+    assert "AWS key" in far.type(f"/finetune try tickets-1 key {KEY}"), "whatever was waived"
+
+
+def test_a_prompt_with_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
+    far.seed_dataset()
+    line = f"/finetune baseline tickets models={TARGET} rungs=zero prompt=Sort it."
+
+    said = far.type(f"{line} The password: hunter2!")
+
+    assert "The prompt holds what looks like a password" in said and "hunter2" not in said
+    assert far.store.measurements.newest(1) == [] and prompts == []
+    assert far.type(line) == ""

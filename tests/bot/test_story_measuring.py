@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bot.demo.cast import ANA
+from bot.demo.cast import ANA, BEN
 from bot.results import Refusal
 from bot.views import measuring
 from bot.workflows.measuring import knowledge
@@ -106,9 +106,16 @@ def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeW
     assert "1 document" in world.said("Measurement m1", "document")
 
 
-def test_personal_data_in_a_document_stays_on_this_machine(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("was_waived_before", [False, True])
+def test_personal_data_in_a_document_stays_on_this_machine(
+    make_world: MakeWorld, was_waived_before: bool
+) -> None:
+    """A waiver is of what was there when it was given."""
     world = make_world(Rules(more=PRICES, company_is_far=True))
-    world.seed_dataset()
+    dataset = world.seed_dataset()
+    if was_waived_before:
+        world.store.waivers.add(dataset.id, BEN.id, "the customers agreed to it", now=world.clock)
+        world.pass_time(60)
     add_knowledge(
         world, content=f"{FAQ}\n\nAbout refund: write to ana.silva@example.com about any refund policy."
     )

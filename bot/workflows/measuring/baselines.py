@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bot.commands import Baseline
 from bot.measured import LadderPlan, LadderProgress
 from bot.results import Refusal
@@ -116,8 +118,14 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> tuple[LadderPlan, 
     if isinstance(leave, Refusal):
         return leave
     wanted = desk.store.dataset_settings.get(dataset.name)
-    documents = tuple(str(one.sha256) for one in desk.store.documents.ready(dataset.name))
-    may_leave = desk.store.waivers.of(dataset.id) is not None or not documents
+    prompt = command.prompt or (wanted.prompt if wanted else None)
+    refused = leaving.with_secret(prompt or "", "The prompt")
+    if refused:
+        return replace(refused, about="prompt")
+    given, waiver = desk.store.documents.ready(dataset.name), desk.store.waivers.of(dataset.id)
+    documents = tuple(str(one.sha256) for one in given)
+    # who waived it could not know of documents that were given later
+    may_leave = not given or (waiver is not None and all(one.created_at <= waiver.at for one in given))
     plan = LadderPlan(
         dataset=dataset.name,
         version=dataset.version,
@@ -127,7 +135,7 @@ def _plan(desk: Desk, checked: Checked, command: Baseline) -> tuple[LadderPlan, 
         n_holdout=report.n_holdout,
         labels=tuple(sorted(count.label for count in report.labels)),
         arms=arms,
-        prompt=command.prompt or (wanted.prompt if wanted else None),
+        prompt=prompt,
         bar=command.bar or (wanted.bar if wanted else None) or DEFAULT_BAR,
         documents=documents,
         prices=PriceList(tuple(model.price for model in everybody), plans.today(desk)).to_json(),

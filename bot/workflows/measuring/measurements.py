@@ -235,7 +235,8 @@ def _about_knowledge(plan: LadderPlan) -> list[str]:
     whom = ", ".join(plan.withheld_from)
     return [
         read,
-        f"Passages with personal data were kept from {whom}: nobody has waived it for this dataset.",
+        f"Passages with personal data were kept from {whom}: nobody has waived it for this dataset since "
+        "its documents were given.",
     ]
 
 
