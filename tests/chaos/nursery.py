@@ -40,7 +40,7 @@ class Nursery:
             self.kill(pid)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def bear(self, work: str, **arguments: Any) -> int:
