@@ -432,7 +432,7 @@ GUARDS = (
     Guard(
         "a message goes into the outbox once",
         OUTBOX,
-        "                    draft.dedupe,\n",
+        "                    dedupe,\n",
         "                    None,\n",
         "tests/storage/test_outbox.py::test_a_second_draft_of_the_same_message_does_nothing",
     ),
@@ -719,13 +719,6 @@ GUARDS = (
         "            if provider in self._busy or self.is_closing:",
         "            if self.is_closing:",
         f"{SLOW}::test_a_create_that_hangs_is_the_only_one",
-    ),
-    Guard(
-        "a task's memory has a limit",
-        "bot/workers.py",
-        ", initializer=limit_memory, initargs=(self.memory,))",
-        ")",
-        "tests/bot/test_workers.py::test_a_task_that_takes_too_much_memory_fails_alone_and_its_process_goes",
     ),
     Guard(
         "a task's time has a limit",
