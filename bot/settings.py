@@ -155,6 +155,13 @@ class Settings:
     def provider(self, name: str) -> ProviderRow | None:
         return next((row for row in self.providers if row.name == name), None)
 
+    def beside(self, name: str) -> tuple[str, ...]:
+        """The providers at this one's address, itself among them: they may share an account, its files and jobs."""
+        row = self.provider(name)
+        if row is None:
+            return (name,)
+        return tuple(one.name for one in self.providers if one.provider.base_url == row.provider.base_url)
+
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "": (

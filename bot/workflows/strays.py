@@ -45,7 +45,7 @@ def sweep(desk: Desk) -> None:
 
 
 def _sweep(desk: Desk, provider: str, trainer: Trainer) -> None:
-    runs = {run.key: run for run in desk.store.runs.at(provider)}
+    runs = {run.key: run for name in desk.settings.beside(provider) for run in desk.store.runs.at(name)}
     sizes = _sizes(desk)
     listed = trainer.jobs_by_key([*runs, *sizes], desk.clock() - LOOK_BACK_S)
     for key, jobs in listed.items():

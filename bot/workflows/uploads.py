@@ -71,12 +71,13 @@ def _forget(desk: Backroom, trainer: Trainer, hashes: set[str], owner: str) -> i
 def _needed(desk: Backroom, provider: str, but: str) -> set[str]:
     """What a job that isn't through may still read there."""
     needed: set[str] = set()
-    for run in desk.store.runs.at(provider):
-        if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != but:
-            needed |= of_run(run)
-    for measurement in desk.store.measurements.open():
-        if f"m{measurement.id}" != but:
-            needed |= _of_curve(measurement, provider)
+    for name in desk.settings.beside(provider):
+        for run in desk.store.runs.at(name):
+            if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != but:
+                needed |= of_run(run)
+        for measurement in desk.store.measurements.open():
+            if f"m{measurement.id}" != but:
+                needed |= _of_curve(measurement, name)
     return needed
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from bot.demo.cast import BEN
-from bot.workflows import strays
+from bot.workflows import strays, uploads
+from bot.workflows.reconcile import look_after
 from storage.backups import back_up
 from storage.restoring import restore
 from tests.bot.test_story_doubt import hidden_job, in_doubt
-from tests.bot.world import JOBS, PRIVATE, PUBLIC, Rules, World
+from tests.bot.test_story_slow_provider import BETA
+from tests.bot.world import JOBS, MODEL, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 
 
@@ -136,3 +139,24 @@ def test_a_size_of_a_curve_has_one_job_too(make_world: object) -> None:
     copy_of_job(world)
     sweep(world)
     assert live(world) == ["ftjob-1"] and world.said("Measurement m1 had a second job", channel=PRIVATE)
+
+
+def test_two_providers_of_one_account_leave_each_other_s_jobs_and_files_alone(
+    make_world: Callable[[Rules], World],
+) -> None:
+    world = make_world(Rules(budget="1000"))
+    world.rules.more = BETA.format(url=world.company.url, model=MODEL)
+    world.restart()
+    first = world.start_approved()
+    world.until_state("done", first.id)
+    second = world.start(START.replace("acme/", "beta/"))
+    world.click(BEN, "approve_plan")
+    world.until_state("training", second.id)
+    uploads.intend(
+        world.service.desk, "acme", uploads.of_run(world.run(first.id))
+    )  # its file was sent there, too
+    before = world.texts()
+    look_after(world.service.desk)
+    world.send()
+    assert len(world.left_at_company()) == 1, "the second run trains on it"
+    assert world.texts() == before
