@@ -68,7 +68,7 @@ def asked(dataset: Dataset, vendor: str, findings: Sequence[Finding], scans: Seq
         f"{escape(headline)}. {why}",
         (
             header(headline),
-            listed(_found(findings) or _found_as_written(scans)),
+            listed([*_found(findings), *_found_as_written(scans, findings)]),
             section(why),
             actions(button("Record a waiver…", WAIVE, str(dataset.id))),
             context(
@@ -114,12 +114,15 @@ def _found(findings: Sequence[Finding]) -> list[str]:
     return [f"• {escape(one[:1].upper() + one[1:])}" for one in said]
 
 
-def _found_as_written(scans: Sequence[Scan]) -> list[str]:
-    """Of rows that are not in the newest file: what is held out since an earlier version."""
-    rows = Counter[str]()
+def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:
+    """Of each kind that more rows hold than the newest file's findings say: some are held out since an earlier one."""
+    rows, listed_rows = Counter[str](), Counter[str]()
     for scan in scans:
         rows.update(dict(scan.personal))
+    for finding in findings:
+        listed_rows.update({kind: finding.count for kind in rows if kind in finding.message})
     return [
         f"• {counted(many, 'row')} of what would leave {'holds' if many == 1 else 'hold'} {escape(kind)}"
         for kind, many in rows.items()
+        if many > listed_rows[kind]
     ]

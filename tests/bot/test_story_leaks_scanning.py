@@ -13,7 +13,7 @@ from bot.views.measuring import MEASURE
 from storage.records import Dataset
 from tests.bot.props import answer, checked_tickets, tickets_csv
 from tests.bot.world import START, TARGET, Rules, World
-from trainers.dataset import Example, store_chat
+from trainers.dataset import Example, Finding, Report, store_chat
 from trainers.types import Message
 
 MASK = "<address>"
@@ -118,6 +118,22 @@ def test_a_version_from_before_is_looked_through_at_its_next_use(far: World) -> 
     far.send()
     assert "1 row of what would leave holds an e-mail address" in far.said("holds personal data")
     assert far.store.runs.newest() == [] and far.store.waivers.of(dataset.id) is None
+
+
+def test_who_waives_sees_what_is_held_out_beside_what_the_file_holds(far: World) -> None:
+    dataset = from_before(far, "my account is DE89370400440532013000", "where is it")
+    in_the_file = Finding(3, "warns", "personal_data", "holds an e-mail address.", "Replace it.")
+    written = replace(Report.from_json(str(dataset.report)), findings=(in_the_file,))
+    far.store.database.change("UPDATE datasets SET report = ?", (written.to_json(),))
+
+    far.type(START)
+    looked_through(far)
+    far.type(START)
+    far.send()
+
+    card = far.said("holds personal data")
+    assert "line 3 holds an e-mail address" in card.lower()
+    assert "1 row of what would leave holds what looks like a bank account" in card
 
 
 def test_a_clean_version_from_before_leaves_once_it_was_looked_through(far: World) -> None:
