@@ -334,7 +334,7 @@ class Notices:
     def _tell(self, item: OutboxItem, error: str) -> None:
         """Once, and by another way: in the fallback channel; else to the person whom a channel's message concerns, or
         in the channel that a person's message is about."""
-        is_for_a_person = item.lane.startswith("person ")
+        is_for_a_person = item.person is not None
         about = item.dedupe or item.thread or ""  # by which it goes where its dataset is deleted
         once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
         words = None if item.private or is_for_a_person else str(item.body.get("text") or "")

@@ -37,8 +37,8 @@ class ProviderThreads:
                 return
             # a daemon: the end of the process does not wait for a provider
             thread = threading.Thread(target=self._run, args=(provider, work), name=provider, daemon=True)
+            thread.start()  # first: where the system gives no thread, the next tick tries again
             self._busy[provider] = thread
-            thread.start()
 
     def close(self, grace_s: float) -> None:
         """Steps under way get `grace_s` to end. One that waits for a provider longer is left to itself: it can write

@@ -336,6 +336,21 @@ def test_what_a_person_alone_was_to_get_is_told_elsewhere_without_its_words(desk
     assert f"<@{ANA.id}>" in told and "user_disabled" in told and "their words" not in told
 
 
+@pytest.mark.parametrize("fallback", [OTHERS.id, None])
+def test_an_answer_to_one_person_that_is_given_up_is_told_without_its_words(
+    slack: StandIn, tmp_path: Path, fallback: str | None
+) -> None:
+    desk = Desk(Store(tmp_path / "finetune.db"), slack, fallback)
+    desk.put("ephemeral", "90% right on acquisition-of-globex", person=ANA.id)
+    slack.fail("chat.postEphemeral", refused("user_not_found"))
+    for _ in range(5):
+        desk.later(2)
+    said = desk.texts(fallback or TICKETS.id)
+    assert len(said) == 1 and f"<@{ANA.id}>" in said[0] and "user_not_found" in said[0]
+    assert "globex" not in said[0]
+    desk.store.close()
+
+
 def test_all_edits_together_keep_slack_s_limit_and_are_fair_by_channel(desk: Desk) -> None:
     for number in range(100):
         desk.put(text="queued", card=f"run {number}")

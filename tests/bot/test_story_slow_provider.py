@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from bot.demo.cast import BEN
 from bot.provider_threads import ProviderThreads
+from bot.workflows.reconcile import reconcile
 from storage.records import Run
 from tests.bot.props import answer
 from tests.bot.world import JOBS, MODEL, Rules, World
@@ -105,3 +107,17 @@ def test_a_plan_at_a_provider_that_hangs_holds_up_no_tick(world: World) -> None:
     assert world.run(run.id).tries == 0, "its provider was not heard yet"
     world.company.let_go()
     world.until(lambda: world.run(run.id).tries, "the provider's word on the plan")
+
+
+def test_a_provider_is_asked_again_where_the_system_gave_no_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = approved(world, "beta")
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", no_thread)
+        reconcile(world.service.desk)
+    world.until_state("done", run.id)
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
