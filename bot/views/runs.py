@@ -25,7 +25,7 @@ from bot.views.blocks import (
     tasks,
 )
 from bot.views.plans import what
-from bot.views.words import at_most, bar, charge, counted, duration, left
+from bot.views.words import at_most, bar, charge, counted, duration, left, time_of_day
 from storage.doubts import Word
 from storage.records import Run, RunState
 
@@ -66,6 +66,7 @@ SAID: dict[RunState, str] = {
 }
 UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
 TRAINING_SHARE = 0.8
+FRESH_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,16 @@ def card(
     *,
     spent_micros: int | None = None,
     can_pause: bool = False,
+    as_of: float | None = None,
 ) -> Message:
-    """Stages, step, loss, time left, cost so far."""
+    """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where it is to be said."""
     headline = f"Run {run.id} is paused: {what(plan)}" if progress.is_paused else _headline(run, plan)
     below: list[Block] = []
     if run.state in ("training", "evaluating"):
         below.append(section(f"{bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
         below.append(fields(_numbers(plan, progress, spent_micros)))
+    if as_of is not None:
+        below.append(context(f"Numbers as of {time_of_day(as_of)}."))
     if progress.is_paused and run.wished_by:
         below.append(context(f"Paused by <@{run.wished_by}>."))
     if progress.note:
@@ -144,7 +148,14 @@ def look(seen: Look) -> Message:
         return doubts.card(seen.run, seen.plan, seen.words)
     if seen.run.error:
         return ended(seen.run, seen.plan, _why(seen.run))
-    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause)
+    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause, as_of=_as_of(seen))
+
+
+def _as_of(seen: Look) -> float | None:
+    """When its numbers were read, where that is a while ago: of many jobs each is asked for them in its turn."""
+    read_at = seen.progress.shown_at
+    is_old = seen.run.state == "training" and 0 < read_at < seen.now - FRESH_S
+    return read_at if is_old else None
 
 
 def line(look: Look) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from bot.results import ArmScore
@@ -110,3 +111,8 @@ def charge(micros: int | None) -> str:
 def at_most(micros: int) -> str:
     """The most that something may cost: 'up to $0.12', 'no charge'."""
     return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"
+
+
+def time_of_day(at: float) -> str:
+    """As the clock of the person who reads it shows it: Slack fills it in."""
+    return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"

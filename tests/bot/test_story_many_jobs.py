@@ -100,3 +100,10 @@ def test_where_the_list_never_answers_each_job_is_still_followed(world: World) -
         job.is_cancelled = True
     world.tick(40)
     assert {world.run(number).state for number in range(1, 10)} == {"cancelled"}
+
+
+def test_a_status_says_when_its_numbers_were_read_where_that_is_a_while_ago(world: World) -> None:
+    assert "as of" not in world.type("/finetune status 1")
+    read_at = Progress.from_json(world.run().progress).shown_at
+    world.pass_time(1_800)  # among many jobs its turn comes so late
+    assert f"Numbers as of <!date^{read_at:.0f}^" in world.type("/finetune status 1")
