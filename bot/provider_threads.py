@@ -1,7 +1,7 @@
-"""One thread a provider: what is due there is done beside the tick, so that one that hangs holds up nothing else.
+"""One thread a provider, and one a file that comes from Slack: what may hang is done beside the tick.
 
-At most one at a time for a provider, which keeps two threads from working on one run. Nothing is remembered here: what
-a thread leaves undone is due again at a later tick.
+At most one at a time for a provider or a file, which keeps two threads from working on one run. Nothing is remembered
+here: what a thread leaves undone is due again at a later tick.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class ProviderThreads:
         return self._closing.is_set()
 
     def begin(self, provider: str, work: Callable[[], None]) -> None:
-        """Do `work` in the provider's thread; not at all while what was begun for it before goes on."""
+        """Do `work` in the thread of a provider (or of a file, by a name of its own); not at all while what was begun
+        for it before goes on."""
         with self._lock:
             if provider in self._busy or self.is_closing:
                 return

@@ -1,7 +1,7 @@
 """One tick: reads what is not final and moves each one step. A kill at any line loses nothing.
 
-Whatever may speak to a provider is done in that provider's own thread (bot/provider_threads.py); the tick itself waits
-for none.
+Whatever may speak to a provider is done in that provider's own thread (bot/provider_threads.py), and each file comes
+from Slack in a thread of its own; the tick itself waits for none.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bot.workflows import (
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import curves, knowledge, ladder
 from storage.promotions import Promotion
-from storage.records import OPEN_RUN_STATES, Measurement, Run, RunState
+from storage.records import OPEN_RUN_STATES, Dataset, Document, Measurement, Run, RunState
 
 TROUBLE_PAUSE_S = 30.0
 LONGEST_S = 10.0  # of a provider's thread, step under way apart
@@ -52,11 +52,15 @@ def reconcile(desk: Desk) -> None:
     """Everything that is due, each behind its own guard: one broken thing holds up no other."""
     now = desk.clock()
     for dataset in desk.store.datasets.due(now):
-        after_trouble = partial(datasets.after_trouble, desk, dataset)
-        _guarded(partial(datasets.step, desk, dataset), f"dataset {dataset.id}", after_trouble)
+        if dataset.state == "received":
+            desk.threads.begin(f"dataset {dataset.id}", partial(_fetch_dataset, desk, dataset))
+        else:
+            _step_dataset(desk, dataset)
     for document in desk.store.documents.due(now):
-        after_trouble = partial(knowledge.after_trouble, desk, document)
-        _guarded(partial(knowledge.step, desk, document), f"document {document.id}", after_trouble)
+        if document.sha256 is None:
+            desk.threads.begin(f"document {document.id}", partial(_fetch_document, desk, document))
+        else:
+            _step_document(desk, document)
     for sha256, scanner in desk.store.scans.wanted():
         _guarded(partial(scanning.step, desk, sha256, scanner), f"the scan of {sha256}")
     for measurement in desk.store.measurements.due(now):
@@ -77,6 +81,26 @@ def reconcile(desk: Desk) -> None:
         desk.threads.begin("deletions", partial(_forget, desk, now))
     for ask in desk.store.questions.waiting():
         _guarded(partial(models.step, desk, ask), f"ask {ask.id}")
+
+
+def _fetch_dataset(desk: Desk, dataset: Dataset) -> None:
+    if desk.store.datasets.get(dataset.id) == dataset:  # no thread before this one has fetched it meanwhile
+        _step_dataset(desk, dataset)
+
+
+def _step_dataset(desk: Desk, dataset: Dataset) -> None:
+    after_trouble = partial(datasets.after_trouble, desk, dataset)
+    _guarded(partial(datasets.step, desk, dataset), f"dataset {dataset.id}", after_trouble)
+
+
+def _fetch_document(desk: Desk, document: Document) -> None:
+    if desk.store.documents.get(document.id) == document:
+        _step_document(desk, document)
+
+
+def _step_document(desk: Desk, document: Document) -> None:
+    after_trouble = partial(knowledge.after_trouble, desk, document)
+    _guarded(partial(knowledge.step, desk, document), f"document {document.id}", after_trouble)
 
 
 def _forget(desk: Desk, now: float) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bot.demo.cast import BEN
+from bot.demo.stand_in import slow
 from bot.provider_threads import ProviderThreads
 from bot.workflows.reconcile import reconcile
 from storage.records import Run
-from tests.bot.props import answer
-from tests.bot.world import JOBS, MODEL, Rules, World
+from tests.bot.props import answer, tickets_csv
+from tests.bot.world import DORA, JOBS, MODEL, PRIVATE, Rules, World
 from tests.peers.hosted import COMMIT_THEN_HANG, HANG, Hosted
 from tests.peers.service import Service as Company
 
@@ -81,6 +82,29 @@ def test_a_create_that_hangs_is_the_only_one(world: World, beta: Hosted) -> None
     world.company.let_go()
     world.until(lambda: world.run(1).state == "training", "the job to be found")
     assert world.jobs() == world.company.count(create) == 1
+
+
+def test_a_file_that_hangs_at_slack_holds_up_no_run_and_no_other_file(world: World) -> None:
+    run = approved(world, "acme")
+    world.slack.fail("download", slow(NEVER_S), times=1)
+    world.upload("other.csv", tickets_csv(), called="stuck")
+    stuck = world.dataset().id
+    world.until_state("done", run.id)
+    world.upload("more.csv", tickets_csv(), called="more")
+    more = world.dataset().id
+    world.until(lambda: world.store.datasets.get(more).state == "ready", "the other file")
+    assert world.store.datasets.get(stuck).state == "received", "it is still waited for"
+
+
+def test_a_document_that_hangs_at_slack_holds_up_no_run(world: World) -> None:
+    run = approved(world, "acme")
+    world.slack.fail("download", slow(NEVER_S), times=1)
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
+    assert world.slack.submit_modal(
+        DORA.id, {"file": world.put_file("faq.md", "Refunds take a week.")}
+    ).accepted
+    world.until_state("done", run.id)
+    assert world.store.documents.due(world.clock), "it is still waited for"
 
 
 def test_the_bot_stops_while_a_provider_hangs_and_goes_on_afterwards(world: World) -> None:
