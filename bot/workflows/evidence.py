@@ -118,14 +118,15 @@ def _evaluate(desk: Desk, run: Run, plan: Plan) -> None:
 
 
 def _may_leave(desk: Desk, run: Run, plan: Plan) -> bool:
-    """A run from before an update waits until its held-out rows were looked through as they are written."""
+    """By what was found in its held-out rows and the rules as they are. A run from before an update waits until they
+    were looked through as they are written."""
     waits = leaving.not_looked_through(desk, run.dataset_id, [run.provider])
-    unwaived = None if waits else leaving.unwaived(desk, run.dataset_id, [run.provider])
+    forbidden = None if waits else leaving.still(desk, plan)
     if waits:
         training.wait(desk, run, 5.0, note=waits)
-    elif unwaived:
-        _end(desk, run, plan, "failed", unwaived)
-    return not (waits or unwaived)
+    elif forbidden:
+        _end(desk, run, plan, "failed", forbidden)
+    return not (waits or forbidden)
 
 
 def _heard(desk: Desk, run: Run, keys: Mapping[Arm, Sequence[str]]) -> Mapping[Arm, Heard]:

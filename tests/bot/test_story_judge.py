@@ -330,3 +330,15 @@ def test_what_a_model_here_says_out_of_a_document_does_not_reach_a_judge_elsewhe
     assert world.type(near) == "" and world.type(f"{near} judge=far/sage-1") == ""
     plans = [LadderPlan.from_json(measurement(world, number).plan) for number in (1, 2)]
     assert [plan.withheld_from for plan in plans] == [(), ("acme/acme-small",)]
+
+
+def test_a_rule_that_came_after_the_yes_keeps_rows_from_the_judge(make_world: MakeWorld) -> None:
+    world = with_faq(make_world)
+    agreed(world)
+    world.until(lambda: progress_of(world).stage == "consulting", "the judge's turn")
+    heard = len(asked_of_judge(world))
+    world.rules.more += '[[policy.data]]\nname = "stays here"\nproviders = ["local"]\n'
+    world.restart()
+    until(world, "done")
+    assert len(asked_of_judge(world)) == heard
+    assert "stays here" in world.said("stays here")

@@ -20,6 +20,7 @@ MASK = "<address>"
 KEY = "AKIA" + "IOSFODNN7EXAMPLX"
 
 
+STAYS = '[[policy.data]]\nname = "stays here"\nproviders = ["local"]\n'
 EMPTY = '{"sha256": "", "personal": [], "secret": []}'
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 
@@ -209,3 +210,36 @@ def test_a_prompt_with_a_secret_is_not_sent(far: World, prompts: list[str]) -> N
     assert "The prompt holds what looks like a password" in said and "hunter2" not in said
     assert far.store.measurements.newest(1) == [] and prompts == []
     assert far.type(line) == ""
+
+
+def a_rule_comes(world: World) -> None:
+    """As when somebody writes it into finetune.toml, and starts the bot again."""
+    world.rules.more += STAYS
+    world.restart()
+
+
+def test_a_rule_that_came_after_the_yes_holds_for_what_is_not_asked_yet(
+    far: World, prompts: list[str]
+) -> None:
+    far.seed_dataset()
+    assert far.type(f"/finetune baseline tickets models={TARGET} rungs=zero") == ""
+    far.until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
+    far.send()
+    far.click(BEN, MEASURE)
+    a_rule_comes(far)
+
+    far.until(lambda: far.store.measurements.get(1).state == "failed", "its end")
+
+    assert "stays here" in far.store.measurements.get(1).error and prompts == []
+
+
+def test_a_rule_that_came_while_it_trained_holds_for_its_held_out_rows(
+    far: World, prompts: list[str]
+) -> None:
+    far.start_approved()
+    far.until_state("training")
+    a_rule_comes(far)
+
+    run = far.until_state("failed")
+
+    assert "stays here" in str(run.error) and prompts == []

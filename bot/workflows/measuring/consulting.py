@@ -15,7 +15,8 @@ from bot.measured import JudgeProgress, LadderPlan, LadderProgress
 from bot.work import climbing, verdicts
 from bot.work.verdicts import Heard, Questions, Texts
 from bot.workflows.desk import Desk
-from bot.workflows.measuring import climb, counting, measurements
+from bot.workflows.measuring import climb, consent, counting, measurements
+from bot.workflows.rechecking import Forbidden
 from storage.records import Measurement
 from trainers.money import usd_micros
 
@@ -50,6 +51,9 @@ def step(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: Ladde
     missing = questions.wanted - found.keys() - set(judge.declined)
     spent = climb.spent(desk, measurement, plan, progress)
     trouble = trouble or _too_dear(plan, progress, questions, missing, spent)
+    against = consent.of_rows(desk, measurement) if missing else None
+    if isinstance(against, Forbidden):
+        trouble = against.said
     now_known = replace(
         progress,
         judge=_how_far(judge, plan, progress, asked),
@@ -62,7 +66,8 @@ def step(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: Ladde
         climb.keep(desk, measurement, replace(now_known, stage="judging"), progress)
     else:
         climb.keep(desk, measurement, now_known, progress)
-        _ask(desk, measurement, plan, missing)
+        if against is None:
+            _ask(desk, measurement, plan, missing)
 
 
 def heard(desk: Desk, measurement: Measurement, plan: LadderPlan, judge: JudgeProgress) -> Heard:

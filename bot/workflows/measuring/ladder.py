@@ -22,11 +22,12 @@ from bot.views.blocks import escape
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.work.verdicts import Concluded
-from bot.workflows import holding, leaving, money, telling
+from bot.workflows import holding, money, telling
 from bot.workflows.datasets import SEED
 from bot.workflows.desk import Desk
 from bot.workflows.holding import HOLD_S
-from bot.workflows.measuring import climb, consulting, counting, measurements
+from bot.workflows.measuring import climb, consent, consulting, counting, measurements
+from bot.workflows.rechecking import Forbidden
 from storage.records import KeptReply, Measurement
 from trainers.measuring.values import Arm
 from trainers.money import to_micros, usd_micros
@@ -194,15 +195,12 @@ def _ask_if_it_may_leave(
     progress: LadderProgress,
 ) -> None:
     """What was begun before its rows were looked through as they are written waits for that."""
-    providers = measurements.providers(measurement)
-    if leaving.not_looked_through(desk, measurement.dataset_id, providers):
-        return
-    unwaived = leaving.unwaived(desk, measurement.dataset_id, providers)
-    if unwaived:
-        measurements.end(desk, measurement, "failed", unwaived, actual_micros=progress.spent_micros)
-        desk.askers.drop(climb.owner(measurement))
-    else:
-        _ask_models(desk, measurement, plan, missing)
+    match consent.of_rows(desk, measurement):
+        case None:
+            _ask_models(desk, measurement, plan, missing)
+        case Forbidden(said):
+            measurements.end(desk, measurement, "failed", said, actual_micros=progress.spent_micros)
+            desk.askers.drop(climb.owner(measurement))
 
 
 def _answer_classical(

@@ -13,8 +13,10 @@ from bot.views.blocks import escape
 from bot.work import climbing
 from bot.workflows import evidence
 from bot.workflows.desk import Desk
+from bot.workflows.measuring import consent
 from bot.workflows.measuring.counting import SURELY_DECLINED
 from bot.workflows.measuring.curve_step import CurveStep, fail, keep, over
+from bot.workflows.rechecking import Forbidden
 
 
 def questions_of(desk: Desk, plan: TunedCurvePlan, model: str) -> Sequence[Question]:
@@ -46,8 +48,11 @@ def evaluate(step: CurveStep) -> None:
     elif hopeless:
         desk.askers.drop(step.owner)
         fail(step, f"Measuring failed: {escape(hopeless)}")
+    elif missing and isinstance(against := consent.of_rows(desk, step.measurement), Forbidden):
+        desk.askers.drop(step.owner)
+        fail(step, against.said)
     elif missing:
-        _ask(step, model, missing & idle)
+        _ask(step, model, missing & idle if against is None else frozenset())
     else:
         keep(step.with_size(step.size.to("done", desk.clock())).noted(None))
 
