@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,9 @@ from bot.commands import Delete
 from bot.embedded import EmbeddedTrainer, with_address
 from bot.results import Refusal
 from bot.settings import Settings
-from bot.workflows import forgetting
+from bot.views import forgetting as views
+from bot.views.forgetting import Doomed
+from bot.workflows import forgetting, rewriting
 from storage.store import Store
 from trainers.client import Trainer
 
@@ -42,6 +44,41 @@ def forget(settings: Settings, command: Delete, confirm: Callable[[str], bool]) 
         if isinstance(asked, Refusal):
             return asked
         return _carried_out(room, asked.id, doomed.title)
+
+
+def forget_rows(
+    settings: Settings, dataset: str, lines: Collection[int], confirm: Callable[[str], bool]
+) -> str | Refusal:
+    """The rows at these lines of the newest usable version's file, and all that ask the same. Raises StorageError."""
+    if not settings.database.exists():
+        return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
+    with _room(settings) as room:
+        doomed = forgetting.would_go(room, Delete(dataset))
+        if isinstance(doomed, Refusal):
+            return doomed
+        if room.store.forgettings.of(dataset):  # its line numbers are those of a version that goes
+            return Refusal(
+                f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
+            )
+        try:
+            return _without_rows(room, doomed, lines, confirm)
+        finally:
+            if not room.store.forgettings.of(dataset):
+                rewriting.discard(room, dataset)
+
+
+def _without_rows(
+    room: Backroom, doomed: Doomed, lines: Collection[int], confirm: Callable[[str], bool]
+) -> str | Refusal:
+    new = rewriting.without_rows(room, doomed.dataset, lines)
+    if isinstance(new, Refusal):
+        return new
+    if not confirm(views.rows_question(doomed, new.before.version, new.rows, new.held)):
+        return Refusal("Nothing was deleted.")
+    asked = forgetting.take_out(room, new, PERSON)
+    if isinstance(asked, Refusal):
+        return asked
+    return _carried_out(room, asked.id, f"Each earlier version of {doomed.dataset}")
 
 
 def _carried_out(room: Backroom, number: int, title: str) -> str:

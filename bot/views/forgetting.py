@@ -54,6 +54,37 @@ def form(doomed: Doomed, private: str) -> Block:
     return modal("Delete data", FORM, blocks, submit="Delete for good", private=private)
 
 
+def rows_question(doomed: Doomed, newest: int, rows: int, held: int) -> str:
+    """For the terminal. A next version is made of the `newest`, without the rows."""
+    said = (
+        f"Take {counted(rows, 'row')} out of {doomed.dataset} for good (those that ask the same are counted)? Version "
+        f"{newest} without them becomes the next version. All from before goes: {doomed.with_it}, with files, answers "
+        "and tuned models."
+    )
+    if doomed.in_use:
+        said += (
+            f" {doomed.in_use} is in use and goes too: programs that ask for it get an error from then on."
+        )
+    if held:
+        said += f" {_held(held)}"
+    return said
+
+
+def taken_out(before: int, rows: int, held: int) -> Message:
+    said = (
+        f"{counted(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the terminal: this "
+        "version has the others, in lines of its own."
+    )
+    return sentence(f"{said} {_held(held)}" if held else f"{said} The test is the same.")
+
+
+def _held(held: int) -> str:
+    return (
+        f"{counted(held, 'row')} of the test {'is' if held == 1 else 'are'} among them: figures from before don't "
+        "compare with new ones."
+    )
+
+
 def private(command: Delete, channel: str) -> str:
     """What the form has to hand back."""
     return f"{channel} {command.dataset} {command.before or ''}".strip()

@@ -20,7 +20,7 @@ from bot.views.blocks import Message, code, escape
 from bot.work.checking import Inspected, inspect
 from bot.workers import Stopped
 from bot.workflows import permits, scanning, sharing
-from bot.workflows.desk import Desk, FetchedFile, FetchLater
+from bot.workflows.desk import Backroom, Desk, FetchedFile, FetchLater
 from bot.workflows.row_limits import usual_limit
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
@@ -87,7 +87,7 @@ def receive(desk: Desk, upload: Upload) -> Dataset | Refusal:
         if dataset is None:
             return Refusal(_taken(desk, name, upload.channel))
         desk.store.audit.add(at=now, who=upload.person, action="upload", subject=f"dataset {dataset.id}")
-        _show(desk, dataset, views.received(dataset), kind_is_post=True)
+        show(desk, dataset, views.received(dataset), kind_is_post=True)
     return dataset
 
 
@@ -275,14 +275,20 @@ def _finish(desk: Desk, dataset: Dataset, inspected: Inspected) -> None:
             return
         scanning.keep(desk, inspected.scans)
         desk.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
-        _show(desk, moved, views.checked(moved, report, days=desk.settings.retention.refused))
+        show(desk, moved, views.checked(moved, report, days=desk.settings.retention.refused))
         if report.diff and not report.blocked:
-            _put_diff(desk, moved, versions.changed(moved, report.diff, report.n_holdout))
+            put_beside(desk, moved, versions.changed(moved, report.diff, report.n_holdout))
         for file in (*listed, *inspected.plots):
             _put_file(desk, moved, file, findings.title_of(file.stem, moved.title))
 
 
-def _listed(desk: Desk, dataset: Dataset, report: Report) -> tuple[Path, ...]:
+def put_findings(desk: Backroom, dataset: Dataset, report: Report) -> None:
+    """The list that the card of a version speaks of, into its thread."""
+    for file in _listed(desk, dataset, report):
+        _put_file(desk, dataset, file, findings.title_of(file.stem, dataset.title))
+
+
+def _listed(desk: Backroom, dataset: Dataset, report: Report) -> tuple[Path, ...]:
     """Every finding in a file, where there is more than the card says: lines and cures, no word of a customer."""
     if not findings.fill_a_file(report.findings):
         return ()
@@ -295,12 +301,13 @@ def _listed(desk: Desk, dataset: Dataset, report: Report) -> tuple[Path, ...]:
     return (path,)
 
 
-def _folder(desk: Desk, dataset: Dataset) -> Path:
+def _folder(desk: Backroom, dataset: Dataset) -> Path:
     """What is made of a dataset to be looked at."""
     return desk.settings.data / "plots" / f"dataset-{dataset.id}"
 
 
-def _put_diff(desk: Desk, dataset: Dataset, message: Message) -> None:
+def put_beside(desk: Backroom, dataset: Dataset, message: Message) -> None:
+    """What became of the version before, in the card's thread."""
     card = f"dataset {dataset.id}"
     draft = Draft(
         kind="post",
@@ -313,7 +320,7 @@ def _put_diff(desk: Desk, dataset: Dataset, message: Message) -> None:
     desk.store.outbox.put(draft, now=desk.clock())
 
 
-def _put_file(desk: Desk, dataset: Dataset, path: Path, title: str) -> None:
+def _put_file(desk: Backroom, dataset: Dataset, path: Path, title: str) -> None:
     draft = Draft(
         kind="file",
         channel=dataset.channel,
@@ -344,10 +351,10 @@ def _refuse(desk: Desk, dataset: Dataset, why: str) -> None:
             desk.store.audit.add(
                 at=now, who="finetune", action="refused", subject=f"dataset {moved.id}", detail=why
             )
-            _show(desk, moved, views.refused(moved, why))
+            show(desk, moved, views.refused(moved, why))
 
 
-def _show(desk: Desk, dataset: Dataset, message: Message, *, kind_is_post: bool = False) -> None:
+def show(desk: Backroom, dataset: Dataset, message: Message, *, kind_is_post: bool = False) -> None:
     card = f"dataset {dataset.id}"
     desk.store.outbox.put(
         Draft(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from bot.commands import Delete
@@ -20,7 +21,7 @@ from bot.views.blocks import Message, code
 from bot.views.datasets import no_such_dataset
 from bot.views.forgetting import Doomed
 from bot.views.runs import SAID
-from bot.workflows import in_use, permits, sharing, uploads
+from bot.workflows import in_use, permits, rewriting, sharing, uploads
 from bot.workflows.desk import Backroom, Desk
 from storage.forgettings import Elsewhere, Forgetting
 from storage.promotions import Promotion
@@ -67,6 +68,23 @@ def record(desk: Backroom, command: Delete, person: str, channel: str | None) ->
         )
 
 
+def take_out(desk: Backroom, new: rewriting.Rewritten, person: str) -> Forgetting | Refusal:
+    """The version without the rows, and the end of those before it: all of it or nothing. A model in use that was
+    trained on one of them ends too, since no newer one can be trained before the rows are gone."""
+    name = new.before.name
+    with desk.store.transaction():
+        versions = [one for one in desk.store.datasets.all() if one.name == name]
+        doomed = look(desk, name, versions)
+        if isinstance(doomed, Refusal):
+            return doomed
+        forgetting = _recorded(desk, replace(doomed, is_whole=False), versions, person, None)
+        if forgetting is None:
+            return Refusal(f"{code(name)} is being deleted already.")
+        rewriting.add(desk, new, person)
+        _erase(desk, forgetting, takes_used=True)
+    return forgetting
+
+
 def expire(desk: Backroom, version: Dataset) -> None:
     """A refused file whose time is over."""
     with desk.store.transaction():
@@ -92,13 +110,16 @@ def chosen(desk: Backroom, command: Delete) -> Sequence[Dataset] | Refusal:
     return old or Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
 
 
-def look(desk: Backroom, dataset: str, versions: Sequence[Dataset]) -> Doomed | Refusal:
-    """What goes with these versions, or the reason why they can't go now, with its cure."""
+def look(
+    desk: Backroom, dataset: str, versions: Sequence[Dataset], *, takes_used: bool = False
+) -> Doomed | Refusal:
+    """What goes with these versions, or the reason why they can't go now, with its cure. `takes_used`: a model in use
+    goes too, though newer versions stay."""
     ids, standing = {one.id for one in versions}, _standing(desk, versions)
     is_whole = not [one for one in desk.store.datasets.all() if one.name == dataset and one.id not in ids]
     runs, measurements = desk.store.runs.on(ids), desk.store.measurements.on(ids)
     why = _in_the_way(versions, runs, measurements)
-    if standing and not is_whole:
+    if standing and not is_whole and not takes_used:
         why = f"{code(standing.model)}, which is in use, was trained on it. Put a newer model to work first."
     if why:
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
@@ -148,12 +169,12 @@ def _in_the_way(
     return None
 
 
-def _erase(desk: Backroom, forgetting: Forgetting) -> None:
+def _erase(desk: Backroom, forgetting: Forgetting, *, takes_used: bool = False) -> None:
     """All that the database has, and the list of all that lies elsewhere."""
     store, ids = desk.store, set(forgetting.datasets)
     with store.transaction():
         versions = [store.datasets.get(one) for one in forgetting.datasets]
-        doomed = look(desk, forgetting.dataset, versions)
+        doomed = look(desk, forgetting.dataset, versions, takes_used=takes_used)
         if isinstance(doomed, Refusal):  # something began since it was asked for
             store.forgettings.end(forgetting)
             _say(desk, forgetting, versions, views.not_deleted(forgetting.dataset, doomed.text))
@@ -181,6 +202,7 @@ def _erase(desk: Backroom, forgetting: Forgetting) -> None:
 
 
 def _delete(desk: Backroom, forgetting: Forgetting) -> None:
+    rewriting.settle(desk, forgetting.dataset)
     for path in forgetting.paths:
         _remove(desk, path)
     is_late = desk.clock() - forgetting.at > GIVE_UP_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from bot.workflows import forgetting
+from bot.workflows import forgetting, rewriting
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import measurements
 
@@ -22,6 +22,7 @@ def sweep(desk: Desk) -> None:
         (desk.settings.files / str(document.sha256)).unlink(missing_ok=True)
         desk.store.documents.move(document, "refused", now=now, sha256=None)
     desk.store.forgettings.erase_late_answers()
+    rewriting.tidy(desk)
     _tidy_measurements(desk)
     for path in desk.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none of them is sent any more
         path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from bot.workers import Stopped
-from bot.workflows.desk import Desk
+from bot.workflows.desk import Backroom, Desk
 from trainers.dataset import Report
 from trainers.dataset.rules.written import Scan, scan, scanner
 
@@ -31,7 +31,7 @@ def of(desk: Desk, report: Report) -> tuple[Scan, ...] | None:
     return known if len(known) == len(parts) else None
 
 
-def keep(desk: Desk, scans: Iterable[Scan]) -> None:
+def keep(desk: Backroom, scans: Iterable[Scan]) -> None:
     by = scanner(presidio=desk.settings.presidio)
     for one in scans:
         desk.store.scans.keep(one.sha256, by, one.to_json(), now=desk.clock())
