@@ -40,8 +40,8 @@ class Doomed:
 
 def form(doomed: Doomed, private: str) -> Block:
     said = (
-        f"This deletes {code(doomed.title)} for good: {doomed.with_it}, with all files, answers, tuned models and what "
-        "lies of them at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
+        f"This deletes {code(doomed.title)} for good: {doomed.with_it}, with all files, answers and tuned models, "
+        "here and at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
     )
     used = f"\n*{escape(doomed.in_use or '')} is in use*: programs that ask for it get an error from then on."
     name = {
@@ -93,7 +93,7 @@ def private(command: Delete, channel: str) -> str:
 def deleted(doomed: Doomed, by: str, left: Sequence[str], nights: int) -> Message:
     backups = f" Older nightly backups hold it for up to {counted(nights, 'night')} more." if nights else ""
     rest = "".join(f"\n• {escape(one)}" for one in left)
-    there = f"\nThis is left:{rest}" if left else ""
+    there = f"\nWhat is left:{rest}" if left else ""
     return sentence(
         f"{code(doomed.title)} was deleted, as {by} asked: {doomed.with_it}. What was posted in Slack stays "
         f"until somebody deletes it there, and so do copies that were made of backups.{backups}{there}"

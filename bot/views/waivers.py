@@ -35,7 +35,7 @@ def refusal(dataset: Dataset, vendor: str) -> str:
     return (
         f"{code(dataset.name)} holds personal data, so it leaves for {escape(vendor)} only once an approver has "
         f"recorded why it may: the card in <#{dataset.channel}> has the button. A trainer on this machine "
-        "needs no such word."
+        "needs no such reason."
     )
 
 
@@ -49,7 +49,7 @@ def not_looked_through(dataset: Dataset) -> str:
 def has_secret(dataset: Dataset, vendor: str, scans: Sequence[Scan]) -> str:
     kinds = " and ".join(dict.fromkeys(kind for scan in scans for kind, _ in scan.secret))
     return (
-        f"{code(dataset.name)} doesn't leave for {escape(vendor)}: it holds {kinds}. Withdraw that secret where it was "
+        f"{code(dataset.name)} can't be sent to {escape(vendor)}: it holds {kinds}. Withdraw that secret where it was "
         "issued, take it out of the file and upload the file again under the same name."
     )
 

@@ -238,7 +238,7 @@ def _stop_elsewhere(desk: Desk, run: Run, why: str) -> None:
     if run.state == "creating":
         needs_human(desk, run, f"{why} A job may have been created before that: look there.")
         return
-    end(desk, run, "cancelled", f"{why} So its approval is void, and nothing was started. Start a new plan.")
+    end(desk, run, "cancelled", f"{why} So its approval is void, and nothing was started.")
 
 
 def _create(desk: Desk, run: Run, trainer: Trainer, plan: Plan, ready: jobs.Ready) -> None:

@@ -128,7 +128,7 @@ def test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job(wo
     world.restart()
     world.tick(3)
     assert world.run().state == "cancelled" and (world.jobs(), world.left_at_company()) == (0, [])
-    assert world.said("What trains for Acme Tuning was", "its approval is void", "Start a new plan")
+    assert world.said("What trains for Acme Tuning was", "its approval is void", "makes a new plan")
     assert world.ledger()["settle"] == 0
 
 
