@@ -12,7 +12,7 @@ from bot.decisions.policy import Data
 from bot.decisions.waiving import PERSONAL_DATA, is_no_reason
 from bot.results import Refusal
 from bot.views import waivers as views
-from bot.views.blocks import sentence
+from bot.views.blocks import escape, sentence
 from bot.workflows import datasets, scanning
 from bot.workflows.desk import Desk
 from storage.records import Dataset
@@ -68,10 +68,10 @@ def question(desk: Desk, text: str, dataset_id: int, row: ProviderRow | None) ->
     stays_here = row is not None and row.stays_here
     if refused or personal is None or stays_here or desk.store.waivers.of(dataset_id):
         return refused
-    vendor = row.title if row else "this provider"
+    vendor = escape(row.title) if row else "this provider"
     return Refusal(
-        f"Your question {personal}, and nobody has waived that personal data of this dataset may leave for {vendor}. "
-        "Write a placeholder in its place."
+        f"Your question {personal}, and no approver has recorded why personal data of this dataset may leave for "
+        f"{vendor}. Write a placeholder in its place."
     )
 
 
