@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from bot.decisions.planning import Destination
 from bot.measured import CurvePlan
 from bot.results import Progress
 from trainers.measuring.values import Arm, Curve
@@ -40,7 +41,7 @@ class PlannedSize:
 @dataclass(frozen=True)
 class TunedCurvePlan:
     """`sizes` grow, and the last one is all rows. `prices`: a PriceList as JSON, of the tuned model alone.
-    `label_usd` is what one labelled row costs, as text, where somebody has said so."""
+    `label_usd` is what one labelled row costs, as text, where somebody has said so. `destination` None: as in Plan."""
 
     dataset: str
     version: int
@@ -55,6 +56,7 @@ class TunedCurvePlan:
     prices: str
     predict: tuple[int, ...]
     label_usd: str | None = None
+    destination: Destination | None = None
 
     @property
     def title(self) -> str:
@@ -69,13 +71,18 @@ class TunedCurvePlan:
         return Arm("tuned", self.target)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """Of an older plan as it was, so that its jobs keep their keys."""
+        fields = asdict(self)
+        if self.destination is None:
+            del fields["destination"]
+        return json.dumps(fields)
 
     @staticmethod
     def from_raw(raw: dict[str, Any]) -> TunedCurvePlan:
         sizes = tuple(PlannedSize.from_raw(one) for one in raw["sizes"])
         lists = {name: tuple(raw[name]) for name in ("labels", "predict")}
-        return TunedCurvePlan(**{**raw, **lists, "sizes": sizes})
+        destination = Destination(**raw["destination"]) if raw.get("destination") else None
+        return TunedCurvePlan(**{**raw, **lists, "sizes": sizes, "destination": destination})
 
 
 def plan_of(text: str) -> CurvePlan | TunedCurvePlan:

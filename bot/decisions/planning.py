@@ -74,11 +74,13 @@ class Swept:
 @dataclass(frozen=True)
 class Destination:
     """`base_url`: where its data goes, of a trainer that the bot starts the cluster, or ''. `account`: a fingerprint of
-    the key. `weights`: of the base model's files, None where they lie elsewhere."""
+    the key. `weights`: of the base model's files, None where they lie elsewhere. `engine`: which one trains and its
+    version, as 'builtin 0.1.0', None where that is the trainer's business."""
 
     base_url: str
     account: str | None
     weights: str | None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def canonical_json(plan: Plan) -> str:
         del fields["overridden"]
     if plan.predicted and plan.predicted.memory is None:
         del fields["predicted"]["memory"]
+    if plan.destination and plan.destination.engine is None:
+        del fields["destination"]["engine"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

@@ -164,7 +164,12 @@ def _plan(
         channel=channel,
         asked_at=desk.clock(),
         predicted=estimates.predicted(estimated),
-        destination=destination.of(desk, estimated.target.row, estimated.target.model.name),
+        destination=destination.of(
+            desk,
+            estimated.target.row,
+            estimated.target.model.name,
+            estimated.question.engine or destination.BUILTIN,
+        ),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,32 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     assert destination.changed(desk, plan) is None and made.base_url == ""
     (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
     assert "The files of `tiny` are not those" in str(destination.changed(desk, plan))
+
+
+def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more='[trainer.models]\ntiny = "nowhere"'))
+    desk = world.service.desk
+    local, plan = desk.settings.provider("local"), training.plan_from_json(world.start().plan)
+    assert plan.destination.engine is None, "a company's engine is not known"
+    packages = (
+        desk.settings.data
+        / "trainer"
+        / "engines"
+        / "unsloth"
+        / "env"
+        / "lib"
+        / "python3.11"
+        / "site-packages"
+    )
+    (packages / "unsloth-2026.10.9.dist-info").mkdir(parents=True)
+    made = destination.of(desk, local, "tiny", "unsloth")
+    plan = replace(plan, provider="local", base_model="tiny", destination=made)
+    assert made.engine == "unsloth 2026.10.9" and destination.changed(desk, plan) is None
+    (packages / "unsloth-2026.10.9.dist-info").rename(packages / "unsloth-2026.11.1.dist-info")
+    assert "was `unsloth 2026.10.9` when the plan was made, and is `unsloth 2026.11.1` now" in str(
+        destination.changed(desk, plan)
+    )
+    assert destination.of(desk, local, "tiny").engine == f"builtin {version('finetune-bot')}"
 
 
 def test_an_account_that_never_trained_where_that_is_closed_gets_no_plan(make_world: MakeWorld) -> None:

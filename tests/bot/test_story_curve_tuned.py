@@ -313,6 +313,42 @@ def test_a_size_is_not_trained_once_who_agreed_may_no_more(world: World) -> None
     assert world.left_at_company() == []
 
 
+def test_a_size_is_not_trained_at_another_address_than_was_agreed(world: World) -> None:
+    world.seed_dataset()
+    agreed(world)
+    until_size(world, 0, "evaluating")
+    world.rules.company_is_far = True  # the same company, by another address
+    world.restart()
+    failed = until(world, "failed")
+    said = world.said("Learning curve m1 failed")
+    assert "What trains for Acme Tuning was" in said and "No job was started for 21 rows" in said
+    assert world.jobs() == 1 and 0 < (failed.actual_micros or 0) < failed.reserved_micros
+
+
+def test_a_create_in_doubt_is_not_over_because_the_address_changed(world: World) -> None:
+    world.seed_dataset()
+    world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)
+    agreed(world)
+    until_size(world, 0, "creating")
+    world.rules.company_is_far = True
+    world.restart()
+    world.until(lambda: "look there" in (progress(world).note or ""), "the doubt")
+    assert measurement(world).state == "running"
+    world.rules.company_is_far = False
+    world.restart()
+    world.pass_time(SETTLE_S)
+    until(world, "done")
+    only_three_jobs(world)
+
+
+def test_a_curve_of_an_older_release_keeps_the_keys_of_its_jobs(world: World) -> None:
+    world.seed_dataset()
+    plan = plan_of(agreed(world).plan)
+    assert isinstance(plan, TunedCurvePlan) and plan.destination
+    older = replace(plan, destination=None)
+    assert "destination" not in older.to_json() and plan_of(older.to_json()) == older
+
+
 def test_a_create_in_doubt_is_looked_for_before_who_agreed_is(world: World) -> None:
     world.seed_dataset()
     world.company.fail(f"POST {JOBS}", COMMIT_THEN_500)

@@ -366,6 +366,20 @@ GUARDS = (
         f"{BOUND}::test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job",
     ),
     Guard(
+        "the engine that was approved",
+        "bot/workflows/destination.py",
+        "    if before.engine is not None and before.engine != now.engine:",
+        "    if False:",
+        f"{BOUND}::test_another_version_of_the_engine_than_was_approved_is_noticed",
+    ),
+    Guard(
+        "a curve trains where it was agreed to",
+        "bot/workflows/measuring/sizes.py",
+        '        case "waiting" | "creating" if other := destination.changed(step.desk, step.plan):',
+        '        case "waiting" | "creating" if other := None:',
+        "tests/bot/test_story_curve_tuned.py::test_a_size_is_not_trained_at_another_address_than_was_agreed",
+    ),
+    Guard(
         "no plan where training is closed to us",
         "bot/workflows/eligibility.py",
         "        if trainer.has_jobs(LOOK_S):",

@@ -75,7 +75,7 @@ LATER = {
     "stopping": STOPPING,
     "swept": SWEPT,
     "overridden": ("support stays here",),
-    "destination": Destination("", "ab12", None),
+    "destination": Destination("", "ab12", None, "builtin 0.1.0"),
 }
 # Of PLAN, by the release that knew no predictions.
 OLD_HASH = "3a79070f5fb8ed40bbb7718cc627298031dca2cd047c28c13b2a2754f332297b"

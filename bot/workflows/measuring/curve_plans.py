@@ -10,7 +10,7 @@ from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.tuned_curves import FEWEST_ROWS, PlannedSize, TunedCurvePlan, sizes_of
 from bot.work.climbing import max_tokens
-from bot.workflows import datasets, eligibility, estimating, plans
+from bot.workflows import datasets, destination, eligibility, estimating, plans
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
 from bot.workflows.estimating import Estimated, Question
@@ -63,6 +63,7 @@ def make(
         prices=PriceList((tuned_price(target.row, target.model),), plans.today(desk)).to_json(),
         predict=predict,
         label_usd=None if label_usd is None else f"{label_usd:f}",
+        destination=destination.of(desk, target.row, target.model.name),
     )
 
 

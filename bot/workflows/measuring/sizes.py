@@ -11,7 +11,7 @@ from dataclasses import replace
 from bot.decisions.planning import ascii_name
 from bot.views.blocks import escape
 from bot.views.words import counted
-from bot.workflows import holding, jobs, rechecking, uploads
+from bot.workflows import destination, holding, jobs, rechecking, uploads
 from bot.workflows.holding import HOLD_S
 from bot.workflows.jobs import MAX_PAUSE_S
 from bot.workflows.measuring import consent, size_answers
@@ -32,6 +32,8 @@ def move_on(step: CurveStep) -> None:
     match step.size.state:
         case "waiting" if step.is_stopped:
             over(step)
+        case "waiting" | "creating" if other := destination.changed(step.desk, step.plan):
+            _stop_elsewhere(step, trainer, other)
         case "creating" if step.is_stopped:
             _look_for(step, trainer)
         case "evaluating" if step.is_stopped:
@@ -49,6 +51,15 @@ def move_on(step: CurveStep) -> None:
             size_answers.evaluate(step)
         case "done":
             pass
+
+
+def _stop_elsewhere(step: CurveStep, trainer: Trainer, why: str) -> None:
+    """It would train elsewhere than was agreed, or another model. A create in doubt can't be looked for from here."""
+    if step.size.state == "creating":
+        wait_in_doubt(step, f"{why} A job may have been created before that: look there.")
+        return
+    file = uploads.take_back(step.desk, trainer, {step.size.sha256}, step.owner)
+    fail(step, f"{why}{file} No job was started for {counted(step.size.rows, 'row')}. Ask for a new curve.")
 
 
 def _hold(step: CurveStep, trainer: Trainer) -> None:

@@ -19,13 +19,13 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from trainers.engines import FOLDER as ENGINES
 from trainers.local.aliases import FILE as ALIASES
 from trainers.local.aliases import Aliases
 from trainers.local.api.aliases import AliasEndpoints
 from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
 from trainers.local.api.relay import RelayEndpoints
-from trainers.local.engines.environments import FOLDER as ENGINES
 from trainers.local.executors import Executor
 from trainers.local.files import Files
 from trainers.local.jobs import Jobs

@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import click
 
+from trainers.engines import FOLDER
 from trainers.local.engines.catalog import ENGINES, Engine
-from trainers.local.engines.environments import FOLDER, Installed, installed
+from trainers.local.engines.environments import Installed, installed
 from trainers.local.engines.installing import NotInstalled, install, remove
 
 NAME = click.Choice(list(ENGINES))

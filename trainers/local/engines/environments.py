@@ -6,16 +6,14 @@ Installs nothing and starts nothing.
 from __future__ import annotations
 
 import fcntl
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.engines import FOLDER, found_version
 from trainers.local.engines.catalog import Engine
 from trainers.local.spool import read_json
-
-FOLDER = "engines"
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,6 @@ def installed(root: Path, engine: Engine) -> Installed | None:
         seconds=raw["seconds"],
         keys={name: frozenset(keys) for name, keys in raw["keys"].items()},
     )
-
-
-def found_version(env: Path, package: str) -> str | None:
-    """By the name of the folder that pip writes last."""
-    folders = env.glob(f"lib/python3*/site-packages/{package}-*.dist-info")
-    names = [re.fullmatch(rf"{package}-(.+)\.dist-info", folder.name) for folder in folders]
-    return next((name[1] for name in names if name), None)
 
 
 @contextmanager
