@@ -61,8 +61,12 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
 
 def is_due(folder: Path, now: float) -> bool:
     """Whether the newest backup there is from before the last 3 o'clock, UTC."""
-    newest = max((_time_of(path) for path in folder.glob("finetune-*.db")), default=0.0)
-    return newest < (now - AT_S) // DAY_S * DAY_S + AT_S
+    return is_night_over(max((_time_of(path) for path in folder.glob("finetune-*.db")), default=0.0), now)
+
+
+def is_night_over(since: float, now: float) -> bool:
+    """Whether it was 3 o'clock, UTC, after `since`."""
+    return since < (now - AT_S) // DAY_S * DAY_S + AT_S
 
 
 def forget_all_but(folder: Path, count: int) -> None:

@@ -161,8 +161,14 @@ def _connect(path: Path) -> SqliteUtils:
 
 
 def lock_or_refuse(path: Path) -> int:
-    """By the file's true place: the same database may be reached by a link. A copy is another database."""
+    """By the file's true place: the same database may be reached by a link. A copy is another database. A hard link has
+    another place of its own, with another lock and another journal, so it is refused."""
     real = path.resolve()
+    if real.exists() and _names_elsewhere(real):
+        raise StorageError(
+            f"{path} has another name as well (a hard link), by which a second bot could open it unseen. Delete that "
+            f"one, or make this a file of its own while no bot runs: `cp {path} {path}.own && mv {path}.own {path}`."
+        )
     descriptor = os.open(real.with_name(real.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,3 +183,9 @@ def lock_or_refuse(path: Path) -> int:
 
 def _reads(sql: str) -> bool:
     return sql.lstrip()[:6].upper() == "SELECT"
+
+
+def _names_elsewhere(real: Path) -> int:
+    """A restore that was killed leaves the name beside it under which it kept the database."""
+    kept = sum(other.samefile(real) for other in real.parent.glob(f"{real.name}.replaced-*"))
+    return real.stat().st_nlink - 1 - kept

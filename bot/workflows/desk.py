@@ -69,7 +69,7 @@ class Backroom(Protocol):
 @dataclass(frozen=True)
 class Desk:
     """`trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
-    with the installation now, by what it is about; /healthz tells it."""
+    with the installation now, by what it is about; /healthz tells it. `checked_at`: when that was looked at last."""
 
     settings: Settings
     store: Store
@@ -82,6 +82,7 @@ class Desk:
     clock: Callable[[], float]
     waits: Waits
     troubles: dict[str, str] = field(default_factory=dict)
+    checked_at: dict[str, float] = field(default_factory=dict)
 
     def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
         """Put a plain message into the outbox."""

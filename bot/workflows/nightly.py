@@ -1,5 +1,5 @@
-"""What keeps the database well: the backup of every night, made at the first look after 3 o'clock (UTC), also where
-the bot was down then; and free pages given back to the disk."""
+"""What keeps the database well: each night's check of the whole file and its backup, at the first look after 3 o'clock
+(UTC), also where the bot was down then; and free pages given back to the disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from storage.chain import Broken
 from storage.database import StorageError
 
 log = logging.getLogger(__name__)
+
+
+def check(desk: Desk) -> None:
+    """Each night, and at each look while it is damaged: a backup reads the tables, not their indexes."""
+    now = desk.clock()
+    if "database" not in desk.troubles and not backups.is_night_over(
+        desk.checked_at.get("database", 0.0), now
+    ):
+        return
+    desk.checked_at["database"] = now
+    try:
+        backups.check_integrity(desk.settings.database)
+    except StorageError as error:
+        log.error("%s", error)
+        desk.troubles["database"] = str(error)
+        return
+    desk.troubles.pop("database", None)
 
 
 def back_up(desk: Desk) -> None:

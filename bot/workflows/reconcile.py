@@ -199,6 +199,7 @@ def _carry(desk: Desk, promotion: Promotion) -> None:
 
 def look_after(desk: Desk) -> None:
     """What may take long and can wait: every few minutes."""
+    _guarded(partial(nightly.check, desk), "the check of the database")
     _guarded(partial(nightly.back_up, desk), "the backup")
     _guarded(partial(nightly.shrink, desk), "shrinking the database")
     _guarded(partial(retention.sweep, desk), "what is kept no longer")

@@ -134,9 +134,9 @@ def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
 
 
 @contextmanager
-def answering(make_world: Callable[[Rules], World]) -> Iterator[tuple[World, int]]:
+def answering(make_world: Callable[[Rules], World], more: str = "") -> Iterator[tuple[World, int]]:
     port = free_port()
-    world = make_world(Rules(more=f"[service]\nhealth_port = {port}\n"))
+    world = make_world(Rules(more=f"[service]\nhealth_port = {port}\n{more}\n"))
     health = world.service.health
     assert health is not None
     health.start()
@@ -241,6 +241,33 @@ def test_health_is_503_while_no_backup_can_be_made_or_a_worker_s_task_is_old(mak
         next(iter(world.workers._tasks.values())).asked -= OLD_TASK_S + 1
         world.workers._tasks["old"].future = None
         assert "s old" in unwell(port)["troubles"]["workers"]
+
+
+def test_health_is_503_from_a_night_s_check_that_finds_damage_until_a_clean_one(
+    make_world: MakeWorld,
+) -> None:
+    with answering(make_world, "backups_kept = 0") as (world, port):
+        desk, database = world.service.desk, world.store.database
+        look_after(desk)
+        assert get(port, "/healthz")[0] == 200
+        database.change("CREATE TABLE probe (word TEXT)")
+        database.change("CREATE INDEX probe_word ON probe (word)")
+        database.change("PRAGMA writable_schema = ON")
+        definition = database.value("SELECT sql FROM sqlite_schema WHERE name = 'probe_word'")
+        database.change("UPDATE sqlite_schema SET sql = sql || ' WHERE 0' WHERE name = 'probe_word'")
+        database.change("PRAGMA writable_schema = RESET")
+        database.change("INSERT INTO probe VALUES ('a')")
+        database.change("PRAGMA writable_schema = ON")
+        database.change("UPDATE sqlite_schema SET sql = ? WHERE name = 'probe_word'", (definition,))
+        database.change("PRAGMA writable_schema = RESET")
+        look_after(desk)
+        assert get(port, "/healthz")[0] == 200, "it was checked this night"
+        world.pass_time(24 * 3600)
+        look_after(desk)
+        assert "damaged" in unwell(port)["troubles"]["database"]
+        database.change("REINDEX")
+        look_after(desk)
+        assert get(port, "/healthz")[0] == 200
 
 
 def test_a_port_that_is_taken_is_said_with_the_setting(make_world: Callable[[Rules], World]) -> None:

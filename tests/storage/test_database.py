@@ -94,6 +94,18 @@ def test_the_lock_holds_whatever_the_path_says(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_database_with_a_hard_link_elsewhere_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "finetune.db", tmp_path / "other.db"
+    Database(path).close()
+    other.hardlink_to(path)
+    for name in (path, other):
+        with pytest.raises(StorageError, match="a hard link"):
+            Database(name)
+    other.unlink()
+    path.with_name("finetune.db.replaced-20261125T030007Z").hardlink_to(path)  # by a restore that was killed
+    Database(path).close()
+
+
 def test_a_damaged_database_is_refused_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "finetune.db").write_bytes(b"SQLite format 3" + bytes(10_000))
     with pytest.raises(StorageError, match=r"is damaged.*finetune restore"):
