@@ -143,7 +143,9 @@ def end(desk: Desk, run: Run, state: telling.EndState, why: str, *, actual_micro
         if moved is None:
             return
         desk.store.runs.book(moved, "settle", actual_micros, month=telling.month(now), now=now)
-        desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}", detail=why)
+        # a trainer's own words about a failure may quote a row: the log can't be deleted, `runs.error` can
+        detail = "" if state == "failed" else why
+        desk.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}", detail=detail)
         telling.ended(desk, moved, why)
 
 
@@ -153,9 +155,7 @@ def needs_human(desk: Desk, run: Run, why: str) -> None:
     with desk.store.transaction():
         moved = desk.store.runs.move(run, "needs_human", now=now, error=why)
         if moved:
-            desk.store.audit.add(
-                at=now, who="finetune", action="needs human", subject=f"run {run.id}", detail=why
-            )
+            desk.store.audit.add(at=now, who="finetune", action="needs human", subject=f"run {run.id}")
             telling.in_doubt(desk, moved, why)
 
 

@@ -107,6 +107,7 @@ def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: 
     world.slack.fail("chat.postMessage", refused("not_in_channel"), times=None)
     world.slack.fail("chat.update", refused("not_in_channel"), times=None)
     world.until_state("failed")
+    assert "quuxnightjar" not in str(world.store.audit.entries("run 1")), "the log can't be deleted"
     for _ in range(3):
         world.send()
         world.pass_time(2)

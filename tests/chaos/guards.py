@@ -643,7 +643,7 @@ GUARDS = (
     Guard(
         "looked through before questions are asked",
         "bot/workflows/evidence.py",
-        "    return not (waits or unwaived)",
+        "    return not (waits or forbidden)",
         "    return True",
         f"{SCANNING}::test_what_trained_before_is_looked_through_before_it_is_measured",
     ),
