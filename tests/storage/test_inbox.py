@@ -48,10 +48,13 @@ def test_it_is_done_with_the_first_transaction_of_its_thread_or_not_at_all(store
     other.start()
     other.join()
     assert [one.id for one in store.inbox.waiting()] == ["Ev1"], "another thread's transaction is none of its"
+    with store.transaction():
+        pass
+    assert [one.id for one in store.inbox.waiting()] == ["Ev1"], "one that changed nothing told nobody"
     _commit(store)
     assert store.inbox.waiting() == []
 
 
 def _commit(store: Store) -> None:
     with store.transaction():
-        pass
+        store.audit.add(at=5.0, who="U1", action="freeze", subject="everything")
