@@ -19,6 +19,7 @@ SHORT = {
     "checking": ("1000", "1"),
     "evidence": ("--short",),
     "fuzz": ("20",),
+    "measured": ("3", "12"),
     "scale": ("20",),
     "serving": (
         *("--model", MODEL, "--cache", f"{MODEL}-cache"),

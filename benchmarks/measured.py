@@ -1,0 +1,158 @@
+"""Many runs measured on many held-out rows: `python benchmarks/measured.py [RUNS] [ROWS]`
+
+How long `/finetune results` takes to its ack beside so many earlier runs, from the real `finetune run`: the first
+request of a process that has come to rest, later ones, and one in the second in which it starts, while it loads
+OpenAI's SDK. And a tick while the answers of five runs come, all that is due at the provider included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bot.demo.cast import ANA, BEN, TICKETS
+from bot.results import Progress
+from bot.workflows.reconcile import reconcile
+from tests.bot.many import finished_runs
+from tests.bot.props import tickets_csv
+from tests.bot.world import START, KeptWorkers, Rules, World, words_of
+from tests.bot.world import world as running_world
+from tests.peers.hosted import KEY
+
+HELD_OUT = 5  # one row of so many
+PATIENCE_S, SETTLE_S = 300.0, 5.0
+MOST_ACK_MS, MOST_TICK_MS = 100.0, 50.0
+EVALUATED, TICKS, LATER = 5, 30, 20
+A_TICK_S = 0.5
+SLOW_S = 0.2  # of each answer: with a thousand rows they come for two minutes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=int, nargs="?", default=300)
+    parser.add_argument("rows", type=int, nargs="?", default=1_000)
+    asked = parser.parse_args()
+    os.environ["ACME_KEY"] = KEY
+    workers = KeptWorkers()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running_world(Path(name), workers, Rules(budget="100000")) as world,
+    ):
+        fill(world, asked.runs, asked.rows)
+        print(f"{asked.runs:,} runs, each measured on {asked.rows:,} rows:")
+        first, *later = acks(world, asked.runs, SETTLE_S)
+        tell("ack of the first /finetune results of a process at rest", [first], MOST_ACK_MS)
+        tell("of later ones", later, MOST_ACK_MS)
+        tell("of one as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
+        tell(f"a tick while the answers of {EVALUATED} runs come", ticks(world), MOST_TICK_MS)
+    workers.really_close()
+
+
+def fill(world: World, runs: int, rows: int) -> None:
+    world.upload("tickets.csv", tickets_csv(HELD_OUT * rows))
+    world.until(lambda: world.dataset().state == "ready", "the check", seconds=PATIENCE_S)
+    world.start_approved()
+    world.until(lambda: world.run().state == "done", "the first run", seconds=PATIENCE_S)
+    finished_runs(world, runs - 1)
+
+
+def acks(world: World, number: int, settle_s: float) -> list[float]:
+    """Seconds, by Slack's watch, of requests to a new process that has had so many seconds."""
+    world.stop()
+    with running_bot(world) as address:
+        world.slack.deliver_to(address)
+        time.sleep(settle_s)
+        waits = [ask(world, number) for _ in range(1 + LATER)]
+    world.boot()
+    return waits
+
+
+def ask(world: World, number: int) -> float:
+    before, started = len(world.slack.ephemerals(ANA.id)), time.perf_counter()
+    world.slack.command(ANA.id, TICKETS.id, f"/finetune results {number}")
+    took = time.perf_counter() - started
+    words = words_of(world.slack.ephemerals(ANA.id)[before])
+    assert f"Run {number}" in words, words
+    return took
+
+
+@contextmanager
+def running_bot(world: World) -> Iterator[str]:
+    """`finetune run` on what the world has left; its address."""
+    door = world.slack.door
+    environment = {
+        **os.environ,
+        "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
+        "SLACK_BOT_TOKEN": door.bot_token,
+        "SLACK_SIGNING_SECRET": door.signing_secret,
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (
+        (world.folder / "log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "bot", "run"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+        ) as bot,
+    ):
+        assert bot.stdout
+        try:
+            yield bot.stdout.readline().split(" · ")[1]
+        finally:
+            bot.terminate()
+
+
+def ticks(world: World) -> list[float]:
+    """Seconds of each, after those in which the questions are written and until the first run has its answers."""
+    numbers = [started(world, epochs) for epochs in range(4, 4 + EVALUATED)]
+    world.company.slow_s = SLOW_S
+    world.until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
+    world.tick(2)
+    took = [tick(world)]
+    while len(took) < TICKS and all(world.run(one).state == "evaluating" for one in numbers):
+        took.append(tick(world))
+    world.company.slow_s = 0.0
+    return took
+
+
+def started(world: World, epochs: int) -> int:
+    run = world.start(f"{START} epochs={epochs}")
+    world.click(BEN, "approve_plan")
+    world.until_state("training", run.id)  # a plan that waits would be replaced by the next one
+    return run.id
+
+
+def is_asked(world: World, number: int) -> bool:
+    run = world.run(number)
+    return run.state == "done" or Progress.from_json(run.progress).to_evaluate > 0
+
+
+def tick(world: World) -> float:
+    started = time.perf_counter()
+    reconcile(world.service.desk)
+    took = time.perf_counter() - started
+    world.send()
+    world.clock += 1.0
+    time.sleep(A_TICK_S)
+    return took
+
+
+def tell(what: str, seconds: list[float], most: float) -> None:
+    ordered = sorted(1000 * one for one in seconds)
+    middle, longest = ordered[len(ordered) // 2], ordered[-1]
+    print(f"  {what}: p50 {middle:.0f} ms, max {longest:.0f} ms (up to {most:.0f})")
+
+
+if __name__ == "__main__":
+    main()
