@@ -159,6 +159,9 @@ def upload(client: openai.OpenAI, content: bytes | None = None, name: str = "tic
     return client.files.create(file=(name, content or examples()), purpose="fine-tune").id
 
 
+OUR_OWN = ("DELETE /fine_tuning/jobs/{fine_tuning_job_id}",)  # requests that OpenAI's description hasn't
+
+
 def check_answer(response: Any, checked: Checked) -> None:
     """Raises where a body departs from OpenAI's description; does nothing where that isn't at hand."""
     response.read()
@@ -168,7 +171,7 @@ def check_answer(response: Any, checked: Checked) -> None:
         return
     if response.status_code >= 400:
         _validator("ErrorResponse").validate(response.json())
-    elif not template.endswith("/content"):
+    elif not template.endswith("/content") and checked.seen[-1] not in OUR_OWN:
         body = _without_departures(response.json())
         _path_validator(template, response.request.method.lower()).validate(body)
 
