@@ -1,6 +1,6 @@
 """`python -m benchmarks.chaos [PART]`: kills, crash sweep, syncs, mutants; every figure from the peers' own records.
 
-Without PART all of them, side by side, in five to six minutes on two cores. Ends with 1 where anything was doubled,
+Without PART all of them, side by side, in about nine minutes on two cores. Ends with 1 where anything was doubled,
 lost, unposted or overspent, or a mutant is alive.
 """
 
