@@ -1,0 +1,217 @@
+"""Tool calls: as templates take them, and as models of each family write them."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from trainers.local.tool_calls import ToolCall, for_template, parse_tool_calls, render_chat
+
+PARIS = ToolCall("get_weather", '{"city": "Paris"}')
+SEND = ToolCall("send", '{"to": "O\'Brien, \\"Jo\\"", "count": 3, "urgent": true, "tags": ["a", "b"]}')
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": "Does it.",
+            "parameters": {"type": "object", "properties": properties},
+        },
+    }
+    for name, properties in (
+        ("get_weather", {"city": {"type": "string", "description": "Where."}}),
+        (
+            "send",
+            {
+                "to": {"type": "string", "description": "Who."},
+                "count": {"type": "integer", "description": "How many."},
+                "urgent": {"type": "boolean", "description": "Whether."},
+                "tags": {"type": "array", "items": {"type": "string"}, "description": "Which."},
+            },
+        ),
+    )
+]
+JSON_CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+DEEPSEEK = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+HARMONY = "<|channel|> commentary"
+
+WRITTEN: dict[str, tuple[str, str]] = {
+    "hermes": ("<tool_call>", f"<tool_call>\n{JSON_CALL}\n</tool_call>"),
+    "hermes, cut at its end": ("<tool_call>", f"<tool_call>\n{JSON_CALL}\n"),
+    "xml": (
+        "<tool_call> <function=",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>",
+    ),
+    "glm": (
+        "<tool_call> <arg_key>",
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n</tool_call>",
+    ),
+    "gemma": ("<|tool_call>call:", '<|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|>'),
+    "lfm2": ("<|tool_call_start|>", '<|tool_call_start|>[get_weather(city="Paris")]<|tool_call_end|>'),
+    "olmo": ("<function_calls>", '<function_calls>get_weather(city="Paris")</function_calls>'),
+    "mistral, a list": ("[TOOL_CALLS]", f"[TOOL_CALLS] [{JSON_CALL}]"),
+    "mistral, by name": ("[TOOL_CALLS]", '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}'),
+    "mistral, with an id": ("[TOOL_CALLS]", '[TOOL_CALLS]get_weather[CALL_ID]a1[ARGS]{"city": "Paris"}'),
+    "command": (
+        "<|START_ACTION|>",
+        '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "Paris"}}]'
+        "<|END_ACTION|>",
+    ),
+    "granite and phi": ("<|tool_call|>", f"<|tool_call|>[{JSON_CALL}]"),
+    "llama's interpreter": (
+        "<|python_tag|>",
+        '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}',
+    ),
+    "llama's built-in": ("<|python_tag|>", '<|python_tag|>get_weather.call(city="Paris")'),
+    "llama": ("<|python_tag|>", '{"name": "get_weather", "parameters": {"city": "Paris"}}'),
+    "bare JSON of any family": ("{{ messages }}", f"```json\n{JSON_CALL}\n```"),
+    "deepseek v3": (
+        "<｜tool▁calls▁begin｜>",
+        DEEPSEEK.format('function<｜tool▁sep｜>get_weather\n```json\n{"city": "Paris"}\n```'),
+    ),
+    "deepseek v3.1": (
+        "<｜tool▁calls▁begin｜>",
+        DEEPSEEK.format('get_weather<｜tool▁sep｜>{"city": "Paris"}'),
+    ),
+    "harmony": (
+        "<|channel|>commentary",
+        "<|channel|>analysis<|message|>Weather.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather "
+        '<|constrain|>json<|message|>{"city": "Paris"}',
+    ),
+}
+
+
+@pytest.mark.parametrize(("template", "text"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_each_familys_call_is_read(template: str, text: str) -> None:
+    assert parse_tool_calls(text, template, TOOLS) == (None, (PARIS,))
+
+
+def test_text_beside_calls_stays_and_calls_keep_their_order() -> None:
+    rome = JSON_CALL.replace("Paris", "Rome")
+    text = f"Let me look.\n<tool_call>\n{JSON_CALL}\n</tool_call>\n<tool_call>{rome}</tool_call>"
+    content, calls = parse_tool_calls(text, "<tool_call>", TOOLS)
+    assert content == "Let me look."
+    assert [json.loads(call.arguments)["city"] for call in calls] == ["Paris", "Rome"]
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("<tool_call>", "It rains in Paris.\n"),
+        ("<tool_call>", '<tool_call>{"name": "get_weather", "argum</tool_call>'),
+        ("<tool_call>", '<tool_call>{"name": 3, "arguments": {}}</tool_call>'),
+        ("<tool_call> <function=", "<tool_call>no function</tool_call>"),
+        ("<|tool_call_start|>", "<|tool_call_start|>[__import__('os').system('true')]<|tool_call_end|>"),
+        ("<|tool_call_start|>", "<|tool_call_start|>[f(a=open('x'))]<|tool_call_end|>"),
+        ("<|tool_call_start|>", f"<|tool_call_start|>[f(a={'[' * 5000})]<|tool_call_end|>"),
+        ("<|tool_call>call:", "<|tool_call>call:f{a:}<tool_call|>"),
+        ("[TOOL_CALLS]", "[TOOL_CALLS]f[ARGS]{"),
+        ("<｜tool▁calls▁begin｜>", DEEPSEEK.format("f<｜tool▁sep｜>{")),
+        (None, '{"name": "Paris", "arguments": {}}'),
+        (None, '["a", "b"]'),
+        (None, '{"name": "get_weather"'),
+        (None, ""),
+    ],
+)
+def test_what_is_no_call_stays_text(template: str | None, text: str) -> None:
+    assert parse_tool_calls(text, template, TOOLS) == (text, ())
+
+
+def test_of_harmony_only_what_is_said_aloud_stays() -> None:
+    text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>It rains."
+    assert parse_tool_calls(text, "<|channel|>commentary", TOOLS) == ("It rains.", ())
+    assert parse_tool_calls("plain", "<|channel|>commentary", TOOLS) == ("plain", ())
+
+
+def test_a_value_without_a_type_takes_the_tools() -> None:
+    text = "<tool_call><function={}><parameter=zip>\n75001\n</parameter></function></tool_call>"
+    tools = [
+        {"function": {"name": "a", "parameters": {"properties": {"zip": {"type": "string"}}}}},
+        {"function": {"name": "b", "parameters": {"properties": {"zip": {"type": "integer"}}}}},
+    ]
+    read = [parse_tool_calls(text.format(name), "<tool_call> <function=", tools)[1] for name in "ab"]
+    assert [calls[0].arguments for calls in read] == ['{"zip": "75001"}', '{"zip": 75001}']
+
+
+def test_a_tokenizers_own_response_template_goes_first() -> None:
+    own = {
+        "fields": {
+            "tool_calls": {
+                "open": "<call>",
+                "close": "</call>",
+                "content": "json",
+                "repeats": True,
+                "transform": {"type": "function", "function": "{content}"},
+            },
+            "content": {"content": "text"},
+        },
+        "start_anchor": "<a>",
+    }
+    assert parse_tool_calls(f"Yes.<call>{JSON_CALL}</call>", None, TOOLS, own) == ("Yes.", (PARIS,))
+    assert parse_tool_calls("<call>{</call>", None, TOOLS, own) == ("<call>{</call>", ())
+
+
+def test_a_message_is_written_as_templates_take_it() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    raw = {"role": "assistant", "content": None, "refusal": None, "weight": 1, "tool_calls": [call]}
+    assert for_template(raw) == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{**call, "function": {"name": "f", "arguments": {"a": 1}}}],
+    }
+    parts = [{"type": "text", "text": "Sort "}, {"type": "text", "text": "this."}]
+    assert for_template({"role": "developer", "content": parts, "tool_calls": []}) == {
+        "role": "system",
+        "content": "Sort this.",
+    }
+    assert call["function"] == {"name": "f", "arguments": '{"a": 1}'}  # its own is not touched
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", "3", [1]])
+def test_arguments_that_are_no_object_are_refused(arguments: object) -> None:
+    call = {"function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(ValueError, match=r"arguments|Expecting"):
+        for_template({"role": "assistant", "tool_calls": [call]})
+
+
+CALLING = (
+    *("qwen2_5", "qwen3", "qwen3_vl", "qwen3_5_nothink", "qwen3_6", "qwen3_8", "nemotron_3_nano"),
+    *("glm4moe", "gemma4", "gemma4_v5", "lfm2_v2", "llama3_1", "llama3_2", "gptoss"),
+    "deepseekv3",
+)
+
+
+@pytest.mark.parametrize("call", [PARIS, SEND], ids=["a text", "several kinds"])
+@pytest.mark.parametrize("family", CALLING)
+def test_what_a_published_template_writes_of_a_call_is_read_back(family: str, call: ToolCall) -> None:
+    template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
+    asked = [{"role": "user", "content": "Do it."}]
+    function = {"name": call.name, "arguments": call.arguments}
+    answer = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "abc123def", "type": "function", "function": function}],
+    }
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel()), chat_template=template)
+    before, after = (
+        render_chat(tokenizer, [*map(for_template, messages)], tools=TOOLS, add_generation_prompt=asks)
+        for messages, asks in ((asked, True), ([*asked, answer], False))
+    )
+    text = after.removeprefix(before) if after.startswith(before) else after.split("Do it.")[1]
+    _, calls = parse_tool_calls(_without_ends(text), template, TOOLS)
+    assert [(each.name, json.loads(each.arguments)) for each in calls] == [
+        (call.name, json.loads(call.arguments))
+    ]
+
+
+def _without_ends(text: str) -> str:
+    """As the answer alone would be decoded."""
+    for start in ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", "<|im_end|>"):
+        text = text.replace(start, "")
+    return text

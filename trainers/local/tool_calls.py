@@ -1,0 +1,348 @@
+"""Tool calls: messages in OpenAI's form as templates take them, and a model's text as calls. Pure.
+
+Each family writes calls in a form of its own, which its chat template shows: the form is told by the template's text,
+never by a model's name. What looks like a call and can't be read as one stays text.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ROLES = ("system", "user", "assistant", "tool")
+
+Tools = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """`arguments`: a JSON object as text, as OpenAI's API gives it."""
+
+    name: str
+    arguments: str
+
+
+def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A message in OpenAI's form as templates take it: 'developer' is 'system', text parts are one text, nothing is
+    "", arguments are a mapping; fields without a value and `weight` are gone. Raises ValueError, KeyError, TypeError.
+    """
+    message = {key: value for key, value in raw.items() if key != "weight" and value is not None}
+    message["role"] = "system" if raw["role"] == "developer" else raw["role"]
+    content = message.get("content", "")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content)
+    message["content"] = content
+    if message["role"] not in ROLES or not isinstance(content, str):
+        raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
+    # Templates ask whether the key is there, not whether anything is in it.
+    calls = message.pop("tool_calls", None)
+    return {**message, "tool_calls": [_call_for_template(call) for call in calls]} if calls else message
+
+
+def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(arguments, dict):
+        raise ValueError(f"a call of {function['name']!r} whose arguments are no JSON object")
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+    """What the tokenizer's chat template makes of messages that `for_template` gave. Raises jinja2's TemplateError, and
+    TypeError where the template can't take a message's shape."""
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+    except TypeError:
+        if not any("tool_calls" in message for message in messages):
+            raise
+        # DeepSeek's template joins the arguments to other text, as they are in OpenAI's form.
+        text = tokenizer.apply_chat_template([*map(_in_text, messages)], tokenize=False, **options)
+    return str(text)
+
+
+def _in_text(message: dict[str, Any]) -> dict[str, Any]:
+    if "tool_calls" not in message:
+        return message
+    functions = [(call, call["function"]) for call in message["tool_calls"]]
+    calls = [
+        {**call, "function": {**function, "arguments": _json(function["arguments"])}}
+        for call, function in functions
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def parse_tool_calls(
+    text: str,
+    template: str | None,
+    tools: Tools = (),
+    response_template: Mapping[str, Any] | None = None,
+) -> tuple[str | None, tuple[ToolCall, ...]]:
+    """What an answer says, None where it only calls, and its calls in their order.
+
+    `text`: decoded with its special tokens, which mark the calls in many families, without the one that ended it.
+    `tools`, as the request gave them: where a form writes no types, theirs count; and a call in bare JSON must name
+    one. `response_template`: the tokenizer's own, which goes before the forms here.
+    """
+    if response_template is not None:
+        parsed = _by_own_template(text, response_template, tools)
+        if parsed is not None:
+            return parsed
+    form = next((form for form in FORMS if form.is_of(template or "")), None)
+    if form is HARMONY:
+        return _harmony(text)
+    rest, calls = _taken_out(text, form, tools) if form else (text, ())
+    if not calls:
+        calls = tuple(_bare(text, tools))
+        rest = "" if calls else text
+    return (rest.strip() or None if calls else rest), calls
+
+
+def _by_own_template(
+    text: str, response_template: Mapping[str, Any], tools: Tools
+) -> tuple[str | None, tuple[ToolCall, ...]] | None:
+    """None where the answer isn't written as the template says."""
+    from transformers.utils.chat_parsing import parse_response
+
+    try:
+        message = parse_response(
+            text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
+        )
+        calls = tuple(_call(each["function"]) for each in message.get("tool_calls") or ())
+    except (ValueError, KeyError, TypeError):
+        return None
+    return message.get("content") or None, calls
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a family writes calls. All `marks` stand in its templates; `block` finds a stretch of calls, `read` makes
+    calls of its first group and raises ValueError where it can't."""
+
+    marks: tuple[str, ...]
+    block: re.Pattern[str]
+    read: Callable[[str, Tools], Iterator[ToolCall]]
+
+    def is_of(self, template: str) -> bool:
+        return all(mark in template for mark in self.marks)
+
+
+def _taken_out(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
+    """The text without its calls, and these."""
+    calls: list[ToolCall] = []
+
+    def take(match: re.Match[str]) -> str:
+        try:
+            found = list(form.read(match[1], tools))
+        except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return match[0]
+        calls.extend(found)
+        return "" if found else match[0]
+
+    return form.block.sub(take, text), tuple(calls)
+
+
+def _call(function: Any) -> ToolCall:
+    """Of {"name", "arguments"}, or "parameters" as Llama and Command say. Raises ValueError, KeyError, TypeError."""
+    name = function.get("name") or function["tool_name"]
+    arguments = function.get("arguments", function.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise ValueError(f"no call: {function!r}")
+    return ToolCall(name, _json(arguments))
+
+
+def _objects(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """JSON objects or lists of them, one after the other: ';' stands between Llama's, nothing between others'."""
+    place, decoder = 0, json.JSONDecoder()
+    text = text.strip()
+    while place < len(text):
+        value, place = decoder.raw_decode(text, place)
+        for one in value if isinstance(value, list) else [value]:
+            if not isinstance(one, dict):
+                raise ValueError("no call")
+            yield _call(one)
+        place += len(text[place:]) - len(text[place:].lstrip("; \n\t,"))
+
+
+def _bare(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """The whole answer is a call in JSON, of a tool that there is: so small models write, whatever their family."""
+    names = {tool.get("function", tool).get("name") for tool in tools}
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
+    try:
+        calls = list(_objects(fenced[1] if fenced else text, tools))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if all(call.name in names for call in calls):
+        yield from calls
+
+
+def _llama(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """JSON, or name.call(argument="text") of a built-in tool."""
+    built_in = re.fullmatch(r"\s*([\w.-]+?)\.call(\(.*\))\s*", text, re.DOTALL)
+    yield from _python(f"{built_in[1]}{built_in[2]}", tools) if built_in else _objects(text, tools)
+
+
+def _mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """A list in JSON, or since 2025 name[ARGS]{…}."""
+    if "[ARGS]" not in text:
+        yield from _objects(text, tools)
+        return
+    head, arguments = text.split("[ARGS]", 1)
+    yield _call({"name": head.split("[CALL_ID]")[0].strip(), "arguments": json.loads(arguments)})
+
+
+def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]]:
+    """A name, and values that are written without their types."""
+
+    def read(text: str, tools: Tools) -> Iterator[ToolCall]:
+        match = re.fullmatch(call, text.strip(), re.DOTALL)
+        if match is None:
+            raise ValueError("no call")
+        types = _types(match[1], tools)
+        found = re.findall(parameter, match[2], re.DOTALL)
+        arguments = {key.strip(): _typed(value, types.get(key.strip())) for key, value in found}
+        yield ToolCall(match[1].strip(), _json(arguments))
+
+    return read
+
+
+def _types(name: str, tools: Tools) -> dict[str, Any]:
+    """Of the tool's parameters, each as its JSON schema says."""
+    for tool in tools:
+        function = tool.get("function", tool)
+        if function.get("name") == name.strip():
+            properties = (function.get("parameters") or {}).get("properties") or {}
+            return {key: each.get("type") for key, each in properties.items() if isinstance(each, dict)}
+    return {}
+
+
+def _typed(value: str, kind: object) -> Any:
+    if kind == "string":
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def _gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """call:name{key:<|"|>text<|"|>,other:3}"""
+    match = re.fullmatch(r"\s*call:([\w.-]+)(\{.*\})\s*", text, re.DOTALL)
+    if match is None:
+        raise ValueError("no call")
+    # Odd parts are texts. Only outside of them a word before a colon is a key.
+    parts = match[2].split('<|"|>')
+    quoted = [_json(part) if number % 2 else _with_keys(part) for number, part in enumerate(parts)]
+    yield _call({"name": match[1], "arguments": json.loads("".join(quoted))})
+
+
+def _with_keys(text: str) -> str:
+    return re.sub(r"([{,]\s*)([^\s{}\[\],:\"]+)(\s*:)", r'\1"\2"\3', text)
+
+
+def _python(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """[name(key="text"), other()], or each in a line of its own."""
+    listed = text.strip()
+    if not listed.startswith("["):
+        listed = "[" + re.sub(r"\)\s*\n\s*", "), ", listed) + "]"
+    body = ast.parse(listed, mode="eval").body
+    for each in body.elts if isinstance(body, ast.List) else ():
+        if not isinstance(each, ast.Call) or each.args:
+            raise ValueError("no call with named arguments")
+        arguments = {str(word.arg): _literal(word.value) for word in each.keywords}
+        yield ToolCall(ast.unparse(each.func), _json(arguments))
+
+
+def _literal(node: ast.expr) -> Any:
+    """Python's literals, and JSON's."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.List):
+            each.elts = [_constant(one) for one in each.elts]
+        elif isinstance(each, ast.Dict):
+            each.values = [_constant(one) for one in each.values]
+    return ast.literal_eval(_constant(node))
+
+
+def _constant(node: ast.expr) -> ast.expr:
+    said = {"true": True, "false": False, "null": None}
+    return ast.Constant(said[node.id]) if isinstance(node, ast.Name) and node.id in said else node
+
+
+def _deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
+    """Since V3.1 name and JSON; before it the type, the name, and JSON between ```."""
+    for head, body in re.findall(
+        r"<｜tool▁call▁begin｜>(.*?)<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", text, re.DOTALL
+    ):
+        older = re.fullmatch(r"\s*(\S+)\s*```json\s*(.*?)\s*```\s*", body, re.DOTALL)
+        name, arguments = older.groups() if older else (head.strip(), body)
+        yield _call({"name": name, "arguments": json.loads(arguments)})
+
+
+def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
+    """Messages, each with a recipient or a channel: what was thought is left out."""
+    messages = re.findall(r"(.*?)<\|message\|>(.*?)(?:<\|(?:end|call|return)\|>|\Z)", text, re.DOTALL)
+    if not messages:
+        return text, ()
+    said: list[str] = []
+    calls: list[ToolCall] = []
+    for head, body in messages:
+        recipient = re.search(r"to=(?:functions\.)?([\w.-]+)", head)
+        if recipient:
+            try:
+                calls.append(_call({"name": recipient[1], "arguments": json.loads(body)}))
+            except ValueError:
+                said.append(body)
+        elif "<|channel|>analysis" not in head:
+            said.append(body)
+    return "\n".join(said).strip() or None, tuple(calls)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _between(start: str, end: str) -> re.Pattern[str]:
+    """A last block may lack its end, where that token ended the answer."""
+    return re.compile(rf"{start}(.*?)(?:{end}|\Z)", re.DOTALL)
+
+
+_TOOL_CALL = _between(r"\s*<tool_call>", "</tool_call>")
+HARMONY = Form(("<|channel|>", "commentary"), re.compile(r"(?!)()"), _objects)
+# In this order: marks of later ones stand in templates of earlier ones too.
+FORMS = (
+    HARMONY,
+    Form(("<|tool_call>call:",), _between(r"\s*<\|tool_call>", r"<tool_call\|>"), _gemma),
+    Form(
+        ("<tool_call>", "<function="),
+        _TOOL_CALL,
+        _xml(
+            r"<function=([^\n>]+)>(.*?)(?:</function>)?",
+            r"<parameter=([^\n>]+)>\n?(.*?)\n?</parameter>",
+        ),
+    ),
+    Form(
+        ("<tool_call>", "<arg_key>"),
+        _TOOL_CALL,
+        _xml(r"([^\n<]+)(.*)", r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>"),
+    ),
+    Form(("<tool_call>",), _TOOL_CALL, _objects),
+    Form(("<|tool_call_start|>",), _between(r"\s*<\|tool_call_start\|>", r"<\|tool_call_end\|>"), _python),
+    Form(("<function_calls>",), _between(r"\s*<function_calls>", "</function_calls>"), _python),
+    Form(
+        ("<｜tool▁calls▁begin｜>",),
+        _between(r"\s*<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        _deepseek,
+    ),
+    Form(("[TOOL_CALLS]",), _between(r"\s*\[TOOL_CALLS\]", r"(?=\[TOOL_CALLS\])"), _mistral),
+    Form(("<|START_ACTION|>",), _between(r"\s*<\|START_ACTION\|>", r"<\|END_ACTION\|>"), _objects),
+    Form(("<|tool_call|>",), _between(r"\s*<\|tool_call\|>", r"<\|/tool_call\|>"), _objects),
+    # Llama marks only what goes to its interpreter; other calls are JSON alone, which is read from any family.
+    Form(("<|python_tag|>",), _between(r"\s*<\|python_tag\|>", r"<\|eom_id\|>"), _llama),
+)
