@@ -55,6 +55,7 @@ OPEN = {
     "bar": "whether the bar is met is not known",
     "undecided": "the held-out rows can't tell yet",
     "holdout": "there are too few held-out rows",
+    "unread": "no prompt's answers could be read",
     "tuned": "the tuned model is not measured well enough",
     "rows": "there are few rows",
     "today's model": "today's model is not measured",

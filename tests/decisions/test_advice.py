@@ -698,6 +698,31 @@ def test_answers_that_could_not_be_read_are_said_where_they_decide() -> None:
     assert not any(one.rule == "unread" for one in advise(seen(few)).reasons)
 
 
+def test_answers_that_could_not_be_read_are_no_evidence_for_training() -> None:
+    babble = [rung(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval")]
+    verdict = advise(seen(ALL_MISS[0], *babble))
+    assert (verdict.kind, rules(verdict, "unknown")) == ("unknown", ["unread"])
+    assert "own classes" not in [one.rule for one in verdict.reasons]
+    assert reason(verdict, "alternatives").text.startswith(
+        "1 of 4 measured ways surely misses the bar of 85%. The best of those is the classical model"
+    )
+    alone = advise(seen(*babble, smallest_label=None))
+    assert alone.kind == "unknown" and "alternatives" not in rules(alone, "go")
+    assert alone.next_step == "Measure a clearer prompt (prompt=) or another model (models=)."
+
+
+def test_a_prompt_that_was_read_and_misses_is_evidence_beside_one_that_was_not() -> None:
+    verdict = advise(seen(*ALL_MISS[:2], rung("kshot", "misses", 2, unread=190), ALL_MISS[3]))
+    assert verdict.kind == "go"
+    assert reason(verdict, "alternatives").text.startswith("3 of 4 measured ways surely miss the bar")
+    assert "(78% at best)" in reason(verdict, "own classes").text
+
+
+def test_retrieval_that_could_not_be_read_was_not_tried() -> None:
+    unread = rung("retrieval", "misses", 2, unread=190)
+    assert reason(advise(seen(*ALL_MISS[:3], unread, task_kind="knowledge")), "knowledge").kind == "no_go"
+
+
 def test_a_tuned_model_that_is_no_better_is_said_to_be() -> None:
     close = rung("tuned", "undecided", 160, rows_to_decide=50)
     text = reason(advise(seen(*ALL_MISS, tuned=close)), "not better").text

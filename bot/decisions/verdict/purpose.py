@@ -12,6 +12,7 @@ from bot.decisions.verdict.facts import (
     Step,
     baseline,
 )
+from bot.decisions.verdict.readable import as_evidence, might_meet
 from bot.decisions.verdict.rungs import percent, scored, seconds
 from trainers.measuring.values import Rung
 
@@ -37,7 +38,9 @@ def _about_knowledge(facts: Facts) -> Reason:
     changing = "facts change, and each change would need another run"
     retrieval = [rung for rung in facts.evidence.alternatives if rung.arm.rung == "retrieval"]
     best = max(retrieval, key=lambda rung: rung.score, default=None)
-    missed = best is not None and all(rung.standing == "misses" for rung in retrieval)
+    missed = best is not None and all(
+        rung.standing == "misses" and not might_meet(rung, facts.evidence.bar) for rung in retrieval
+    )
     if best and missed and facts.rows >= ENOUGH_ROWS and not facts.evidence.is_stale:
         text = f"Retrieval was tried and misses: {scored(best)}. Training is defensible, but {changing}."
         return Reason("knowledge", "unknown", text, weighs=False)
@@ -73,7 +76,8 @@ def _about_style(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _about_own_classes(facts: Facts) -> tuple[Reason, ...]:
-    best = _best_prompted(facts.evidence)
+    prompted = as_evidence(_prompted(facts.evidence), facts.evidence.bar)
+    best = max(prompted, key=lambda rung: rung.score, default=None)
     if best is None or best.standing != "misses":
         return ()
     text = (
@@ -105,5 +109,8 @@ def _about_speed(evidence: Evidence) -> tuple[Reason, ...]:
 
 
 def _best_prompted(evidence: Evidence) -> Rung | None:
-    asked = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
-    return max(asked, key=lambda rung: rung.score, default=None)
+    return max(_prompted(evidence), key=lambda rung: rung.score, default=None)
+
+
+def _prompted(evidence: Evidence) -> list[Rung]:
+    return [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]

@@ -16,6 +16,7 @@ from bot.decisions.verdict.facts import (
     labelling,
     saying,
 )
+from bot.decisions.verdict.readable import as_evidence, might_meet
 from bot.decisions.verdict.rungs import (
     NAMES,
     asking,
@@ -210,13 +211,20 @@ def _hold_out(undecided: list[Rung]) -> Step:
 
 
 def _missed(evidence: Evidence) -> tuple[Reason, ...]:
-    if not evidence.alternatives or any(rung.standing != "misses" for rung in evidence.alternatives):
+    told = as_evidence(evidence.alternatives, evidence.bar)
+    if not told or any(rung.standing != "misses" for rung in evidence.alternatives):
         return ()
-    best = max(evidence.alternatives, key=lambda rung: rung.score)
-    count, bar = len(evidence.alternatives), percent(evidence.bar)
-    which = f"All {count} measured ways miss" if count > 1 else "The one measured way misses"
-    text = f"{which} the bar of {bar}. The best is {name(best.arm)}: {scored(best)}, {charged(best)}."
-    return (Reason("alternatives", "go", text),)
+    best = max(told, key=lambda rung: rung.score)
+    figures = f"{name(best.arm)}: {scored(best)}, {charged(best)}."
+    text = f"{_which_miss(len(told), len(evidence.alternatives))} the bar of {percent(evidence.bar)}."
+    best_of = "The best" if len(told) == len(evidence.alternatives) else "The best of those"
+    return (Reason("alternatives", "go", f"{text} {best_of} is {figures}"),)
+
+
+def _which_miss(missing: int, measured: int) -> str:
+    if missing < measured:
+        return f"{missing} of {measured} measured ways surely {'misses' if missing == 1 else 'miss'}"
+    return f"All {missing} measured ways miss" if missing > 1 else "The one measured way misses"
 
 
 def _standing(tuned: Rung, evidence: Evidence) -> Reason:
@@ -272,17 +280,19 @@ def _no_answer(rung: Rung) -> str:
 
 def _unread(evidence: Evidence) -> tuple[Reason, ...]:
     """Rungs that would reach the bar if what could not be read were right."""
-    hopeful = [
-        rung
-        for rung in evidence.alternatives
-        if rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= evidence.bar
-    ]
+    hopeful = [rung for rung in evidence.alternatives if might_meet(rung, evidence.bar)]
     if not hopeful:
         return ()
+    asked = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
+    no_prompt_was_read = len(hopeful) == len(asked)
     shown = "; ".join(f"{name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in hopeful[:SHOWN])
     more = f"; and {len(hopeful) - SHOWN} more" if len(hopeful) > SHOWN else ""
-    text = f"Answers that could not be read: {shown}{more}. A clearer prompt (prompt=) may help more than training."
-    return (Reason("unread", "unknown", text, weighs=False),)
+    text = f"Answers that could not be read: {shown}{more}."
+    if no_prompt_was_read and not evidence.is_good:
+        other = Step("Measure a clearer prompt (prompt=) or another model (models=).", usd=None)
+        return (Reason("unread", "unknown", text, step=other),)
+    help_more = f"{text} A clearer prompt (prompt=) may help more than training."
+    return (Reason("unread", "unknown", help_more, weighs=False),)
 
 
 def _never_answered(ladder: Ladder) -> tuple[Reason, ...]:
