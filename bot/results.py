@@ -48,13 +48,19 @@ class Progress:
             return 0.0
         return max(self.ran_until - self.running_since, 0.0)
 
-    def with_job(self, job: Job, events: tuple[Event, ...], note: str | None, now: float) -> Progress:
-        """What the trainer says now, on top of what was known."""
+    def with_job(
+        self, job: Job, events: tuple[Event, ...], note: str | None, now: float, busy: float | None = None
+    ) -> Progress:
+        """What the trainer says now, on top of what was known. `busy`: seconds on the machine since it was last seen,
+        where nobody watched."""
         newest = next((event.data for event in events if "train_loss" in event.data), {})
         validated = next((event.data for event in events if "valid_loss" in event.data), {})
         runs = job.status == "running" or job.is_final
+        ran_until = float(job.finished_at) if job.finished_at else now
         since = self.running_since or (now if runs else None)
-        if self.is_paused and since is not None and self.ran_until is not None:
+        if busy is not None:
+            since = ran_until - self.train_seconds - busy
+        elif self.is_paused and since is not None and self.ran_until is not None:
             since += now - self.ran_until  # a pause is no time on the machine
         return replace(
             self,
@@ -64,7 +70,7 @@ class Progress:
             valid_loss=_number(validated.get("valid_loss"), self.valid_loss),
             trained_tokens=job.trained_tokens or self.trained_tokens,
             running_since=since,
-            ran_until=float(job.finished_at) if job.finished_at else now,
+            ran_until=ran_until,
             estimated_finish=job.estimated_finish or self.estimated_finish,
             note=note,
             is_paused=job.status == "paused",

@@ -250,6 +250,27 @@ class Trainer(AliasCalls):
         rows, _ = answers.read_list(content, doing)
         return tuple(answers.event(row, doing) for row in rows[:limit])
 
+    def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
+        """Those from `since` on (unix seconds), newest first, and whether these are all: at most so many pages are
+        read, and of a vendor whose ids change between calls only the first."""
+        doing, most = self._doing(f"asking for the events of job {job_id!r}"), pages * _PAGE
+        found: list[Event] = []
+        try:
+            for row in islice(self._event_rows(job_id, doing), most):
+                event = answers.event(row, doing)
+                if event.created_at < since:
+                    return tuple(found), True
+                found.append(event)
+        except (Refused, Nonsense):
+            return tuple(found), False
+        return tuple(found), len(found) < most
+
+    def _event_rows(self, job_id: str, doing: str) -> Iterator[Json]:
+        return self._rows(
+            doing,
+            lambda after: self._raw_jobs.list_events(job_id, limit=_PAGE, after=_or_omit(after)).content,
+        )
+
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         doing = self._doing(f"asking for the checkpoints of job {job_id!r}")
         points = self._client.fine_tuning.jobs.checkpoints.with_raw_response

@@ -262,7 +262,9 @@ def _training(estimated: Estimated) -> str:
     if training is None:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
-    said, made = f"{cost} for {tokens(training.billed_tokens)} tokens{estimated.of_arms}", estimated.estimate
+    in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
+    said = f"{cost} for {tokens(training.billed_tokens)} tokens{estimated.of_arms}{in_runs}"
+    made = estimated.estimate
     work = made.people_usd + made.labels_usd if made else ZERO
     return f"{said}; people and labels {usd(work)}" if work else said
 

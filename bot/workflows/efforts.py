@@ -51,6 +51,7 @@ class Effort:
 def effort_for(settings: Settings, target: Target, report: Report, question: Question, today: date) -> Effort:
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
+    tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
     chosen, tokens = _hyperparameters(target, report, question), _trained_tokens(report, target)
     room, minutes, measured_on = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)

@@ -73,7 +73,10 @@ class Estimated:
 
     @property
     def training(self) -> Training | None:
-        return None if isinstance(self.cost, Gap) else self.cost.training
+        """Of all runs that are expected; `cost` is one run's."""
+        if isinstance(self.cost, Gap):
+            return None
+        return replace(self.cost.training, runs=self.question.runs or 1)
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,7 @@ def _sums(
 ) -> _Sums:
     rung = measured(evidence).cheapest
     listed = rung_price(settings, rung, today)
-    batched = replace(effort.tuned, batch_discount=effort.base.batch_discount)
-    priced = _priced(question, effort.cost, now, batched, rung_rates(rung, listed))
+    priced = _priced(question, effort.cost, now, effort.tuned, rung_rates(rung, listed))
     if isinstance(priced, Gap):
         return _Sums(priced, listed)
     inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)

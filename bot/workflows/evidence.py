@@ -124,7 +124,9 @@ def _may_leave(desk: Desk, run: Run, plan: Plan) -> bool:
     forbidden = None if waits else leaving.still(desk, plan)
     if waits:
         training.wait(desk, run, 5.0, note=waits)
-    elif forbidden:
+    elif forbidden and not desk.askers.drop(
+        _owner(run)
+    ):  # what is under way has to be paid: it is waited for
         _end(desk, run, plan, "failed", forbidden)
     return not (waits or forbidden)
 

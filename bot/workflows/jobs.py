@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bot.decisions import machine_hours
 from bot.results import Progress
 from trainers.client import Trainer
 from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
@@ -24,6 +25,8 @@ INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # up to an age in se
 OLD_S = 20.0
 MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
+UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # from then on the trainer is asked what it did meanwhile
+EVENT_PAGES = 10
 
 Wish = Literal["cancel", "pause", "resume"]
 
@@ -143,8 +146,24 @@ def followed(
     has_news = job.is_final or (
         job.status in ("running", "paused") and (is_shown or job.status != known.status)
     )
-    events = trainer.events(job.id, 20) if has_news else ()
-    return job, _progress(known, job, events, now)
+    if not has_news:
+        return job, _progress(known, job, (), now)
+    busy = _unwatched(trainer, job, known, now)
+    return job, _progress(known, job, trainer.events(job.id, 20), now, busy)
+
+
+def _unwatched(trainer: Trainer, job: Job, known: Progress, now: float) -> float | None:
+    """Seconds that it had on the machine since it was last seen, where that is long ago: the bot was away."""
+    looked = known.ran_until
+    if looked is None or known.running_since is None:
+        if now - (looked or job.created_at) < UNSEEN_START_S:
+            return None
+        events, are_all = trainer.events_since(job.id, job.created_at, EVENT_PAGES)
+        return machine_hours.since_creation(job, events, are_all=are_all)
+    if now - looked < UNSEEN_S or not (known.is_paused or job.is_final):
+        return None
+    events, _ = trainer.events_since(job.id, looked, EVENT_PAGES)
+    return machine_hours.since_look(job, events, looked, now, was_paused=known.is_paused)
 
 
 def _adopted(trainer: Trainer, key: str, found: tuple[Job, ...]) -> Job:
@@ -188,8 +207,10 @@ def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
         return now
 
 
-def _progress(known: Progress, job: Job, events: tuple[Event, ...], now: float) -> Progress:
-    """What the trainer says, on top of what we knew."""
+def _progress(
+    known: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
+) -> Progress:
+    """What the trainer says, on top of what we knew. `busy`: as `_unwatched` has it."""
     note = None
     if not job.has_known_status:
         note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
@@ -202,7 +223,7 @@ def _progress(known: Progress, job: Job, events: tuple[Event, ...], now: float) 
         note = f"{why} It goes on from there once somebody resumes it."
     elif job.status in QUEUED_STATUSES:
         note = "Waiting for a free place on the trainer."
-    return known.with_job(job, events, note, now)
+    return known.with_job(job, events, note, now, busy)
 
 
 def _pause(attempt: Attempt, trouble: TrainerError) -> float:

@@ -258,3 +258,18 @@ def test_an_unknown_name_gets_the_nearest_and_exit_code_1() -> None:
     assert result.exit_code == 1
     assert "I know no price for “gpt-4oo”. Did you mean gpt-4o" in result.stdout
     assert "gpt-4o: input $2.50" in result.stdout
+
+
+def test_expected_runs_count_in_tokens_dollars_and_evaluation() -> None:
+    once, thrice = (estimated("--volume", "1B", "--target", "gpt-4.1", "--runs", runs) for runs in ("1", "3"))
+    assert thrice["training_tokens"] == 3 * once["training_tokens"]
+    for name in ("training_usd", "evaluation_usd"):
+        assert once[name] and thrice[name] == pytest.approx(3 * once[name])
+    assert thrice["one_off_usd"] == pytest.approx(3 * once["one_off_usd"])
+
+
+def test_a_batch_discount_is_shown_with_each_price_that_it_is_taken_off() -> None:
+    answer = estimated("--volume", "1B", "--target", "gpt-4.1", "--batch", "30%")
+    assert [row["batch_discount"] for row in answer["prices"]] == [0.5, 0.5, 0.5]
+    batches = next(one["value"] for one in answer["assumptions"] if one["name"] == "batches")
+    assert batches.count("50% off") == 2, batches

@@ -16,7 +16,9 @@ from bot.views import measuring
 from bot.work import climbing
 from bot.workflows import datasets, telling
 from bot.workflows.datasets import Checked
+from bot.workflows.measuring import consent
 from bot.workflows.measuring.gathered import evidence_of
+from bot.workflows.rechecking import Forbidden
 from storage.records import Measurement, MeasurementState
 from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World
 from tests.peers.hosted import HANG, Fault
@@ -344,6 +346,25 @@ def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_
     replies = world.store.database.rows("SELECT * FROM replies")
     answered = sum(0.8 * one["prompt_tokens"] + 3.2 * one["completion_tokens"] for one in replies)
     assert replies and (failed.actual_micros or 0) > answered + 1
+
+
+@pytest.mark.parametrize("stopped_by", ["a rule about its data", "a fault of ours"])
+def test_whatever_stops_a_ladder_questions_under_way_count(
+    priced: World, monkeypatch: pytest.MonkeyPatch, stopped_by: str
+) -> None:
+    world = priced
+    world.company.fail(CHAT, HANG, times=8)
+    _agreed(world)
+    world.until(lambda: world.company.count(CHAT) >= 8, "questions, all of which hang")
+
+    def of_rows(*_: object) -> Forbidden:
+        if stopped_by == "a fault of ours":
+            raise RuntimeError("a fault")
+        return Forbidden("Not any more.")
+
+    monkeypatch.setattr(consent, "of_rows", of_rows)
+    failed = until(world, "failed")
+    assert (failed.actual_micros or 0) > 0
 
 
 def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:

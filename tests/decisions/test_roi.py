@@ -159,6 +159,13 @@ def test_expected_runs_multiply_tokens_and_money() -> None:
     assert (made.training_tokens, made.training_usd) == (3_000_000, 75)
 
 
+def test_each_expected_run_is_measured() -> None:
+    three = replace(ARTICLE, training=replace(TRAINING_25, runs=3), evaluation_usd=Decimal(10))
+    assert estimate(three).evaluation_usd == 30
+    assert estimate(three).one_off_usd == 105
+    assert estimate(replace(three, retrain_months=5)).monthly_after.upkeep == 21
+
+
 def test_evaluation_counts_both_arms_with_their_own_prompts() -> None:
     holdout = Usage(requests=200, prompt_before=100_000, prompt_after=20_000, output=1_000)
     assert evaluation_usd(holdout, NANO, TUNED_NANO) == Decimal("0.0152")

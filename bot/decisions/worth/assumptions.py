@@ -8,7 +8,7 @@ from decimal import Decimal
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.rungs import sentence
 from bot.decisions.worth.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached
-from bot.decisions.worth.roi import Inputs
+from bot.decisions.worth.roi import Inputs, evaluations_usd
 from trainers.money import rate, usd
 
 
@@ -167,9 +167,10 @@ def _batch(inputs: Inputs) -> Assumption:
     )
     if not share:
         return Assumption("batches", "none", why)
-    off = (rates for rates in (inputs.now, inputs.tuned) if rates.batch_discount)
+    other = [inputs.alternative.rates] if inputs.alternative else []
+    off = {rates.model: rates.batch_discount for rates in (inputs.now, *other, inputs.tuned)}
     said = (
-        ", ".join(f"{rates.model} {rates.batch_discount:.0%} off" for rates in off)
+        ", ".join(f"{model} {discount:.0%} off" for model, discount in off.items() if discount)
         or "no list has a discount"
     )
     return Assumption("batches", f"{share:.0%} of the requests: {said}", why)
@@ -262,8 +263,8 @@ def _clock(minutes: Decimal) -> str:
 def _evaluation(inputs: Inputs) -> Assumption:
     return Assumption(
         "evaluation",
-        usd(inputs.evaluation_usd),
-        "Asking the model before and after training every held-out example once.",
+        usd(evaluations_usd(inputs)),
+        "Asking the model before and after training every held-out example, once a run.",
     )
 
 

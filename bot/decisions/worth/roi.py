@@ -133,7 +133,8 @@ class Inputs:
     """Everything that an estimate depends on; what has a default is listed by assumptions.py.
 
     `ends`: the first day on which the tuned model is gone. `alternative` None: today's model. `tuned_tokens`
-    where the tuned model was measured. `people_hours` None: nobody said. `labels` are those still to be made.
+    where the tuned model was measured. `evaluation_usd` is one run's. `people_hours` None: nobody said. `labels` are
+    those still to be made.
     Each `retrain_months` the training is paid again. `price_fall` is the share by which the alternative's tokens
     get cheaper a year, `run_fails` that of runs which must be done again (the outlook reckons with it),
     `discount` a year. `volume_spread` 0.25 means ±25%.
@@ -234,7 +235,7 @@ def estimate(inputs: Inputs) -> Estimate:
         training_minutes=inputs.training.minutes,
         training_usd=inputs.training.usd.expected,
         training_usd_range=inputs.training.usd,
-        evaluation_usd=inputs.evaluation_usd,
+        evaluation_usd=evaluations_usd(inputs),
         people_usd=people_usd(inputs),
         labels_usd=inputs.labels * inputs.usd_per_label,
         one_off_usd=one_off,
@@ -257,7 +258,12 @@ def estimate(inputs: Inputs) -> Estimate:
 def one_off_usd(inputs: Inputs) -> Decimal:
     """C₀."""
     labels = inputs.labels * inputs.usd_per_label
-    return inputs.training.usd.expected + inputs.evaluation_usd + labels + people_usd(inputs)
+    return inputs.training.usd.expected + evaluations_usd(inputs) + labels + people_usd(inputs)
+
+
+def evaluations_usd(inputs: Inputs) -> Decimal:
+    """Each run is measured."""
+    return inputs.evaluation_usd * inputs.training.runs
 
 
 def people_usd(inputs: Inputs) -> Decimal:
@@ -314,7 +320,7 @@ def _after(inputs: Inputs) -> MonthlyCost:
 def retraining_usd(inputs: Inputs) -> Decimal:
     if inputs.retrain_months is None:
         return ZERO
-    return (inputs.training.usd.expected + inputs.evaluation_usd) / inputs.retrain_months
+    return (inputs.training.usd.expected + evaluations_usd(inputs)) / inputs.retrain_months
 
 
 def _errors(inputs: Inputs) -> Decimal:

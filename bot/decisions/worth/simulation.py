@@ -17,6 +17,7 @@ from bot.decisions.worth.roi import (
     Inputs,
     Quality,
     Range,
+    evaluations_usd,
     flow,
     net_value,
     people_usd,
@@ -115,7 +116,7 @@ def _gap(
 
 def _one_off(inputs: Inputs, drawn: Drawn) -> Draws:
     """A run that must be done again is paid and evaluated again."""
-    planned = float(inputs.labels * inputs.usd_per_label + inputs.evaluation_usd) + drawn.training
+    planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
     again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
     return planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
 

@@ -87,11 +87,7 @@ def _runs(inputs: Inputs) -> Swing:
     """The 95% point of how many are done again."""
     planned = inputs.training.runs
     more = runs_again(planned, min(inputs.run_fails, Decimal("0.99")), HIGH)
-    again = replace(
-        inputs,
-        training=replace(inputs.training, runs=planned + more),
-        evaluation_usd=inputs.evaluation_usd * (1 + more),
-    )
+    again = replace(inputs, training=replace(inputs.training, runs=planned + more))
     return _swing("training runs", _runs_said(planned), _runs_said(planned + more), inputs, again)
 
 

@@ -72,6 +72,11 @@ def spent(
     return by_arms + _spent_on_judge(desk, measurement, plan, progress.started_at, under_way)
 
 
+def stopped(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> int:
+    """Nothing more is asked; what it has cost, with the questions under way, which will be answered and paid."""
+    return spent(desk, measurement, plan, progress, desk.askers.drop(owner(measurement)))
+
+
 def spent_by_arms(desk: Desk, plan: LadderPlan, keys: Mapping[Arm, ArmKeys], since: float) -> int:
     """What the answers that came `since` then have cost. One that was there before is free."""
     prices, heard = plan.price_of, desk.store.replies.heard

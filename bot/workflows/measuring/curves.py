@@ -76,7 +76,7 @@ def after_trouble(desk: Desk, measurement: Measurement) -> None:
     if isinstance(plan_of(measurement.plan), TunedCurvePlan):
         tuned_curves.after_trouble(desk, measurement)
     else:
-        measurements.again_or_fail(desk, measurement, 0)
+        measurements.again_or_fail(desk, measurement, lambda: 0)
 
 
 def _plan(desk: Desk, checked: Checked, command: Curve) -> CurvePlan | TunedCurvePlan | Refusal:

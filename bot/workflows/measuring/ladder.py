@@ -67,7 +67,7 @@ def step(desk: Desk, measurement: Measurement) -> None:
 def after_trouble(desk: Desk, measurement: Measurement) -> None:
     """A step stopped with a fault of ours: a few times more, then people are told."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    measurements.again_or_fail(desk, measurement, climb.spent(desk, measurement, plan, progress))
+    measurements.again_or_fail(desk, measurement, lambda: climb.stopped(desk, measurement, plan, progress))
 
 
 def _prepare(desk: Desk, measurement: Measurement, plan: LadderPlan) -> None:
@@ -176,8 +176,7 @@ def _measure(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: L
     )
     if now_known.spent_micros > now_known.most_micros:
         why = f"The answers cost more than the {usd_micros(now_known.most_micros)} that were agreed, so it was stopped."
-        under_way = desk.askers.drop(climb.owner(measurement))  # they will be answered and paid
-        spent = climb.spent(desk, measurement, plan, now_known, under_way)
+        spent = climb.stopped(desk, measurement, plan, now_known)
         measurements.end(desk, measurement, "failed", why, actual_micros=spent)
     elif all(one.is_whole for one in arms):
         _measured(desk, measurement, plan, now_known)
@@ -199,8 +198,8 @@ def _ask_if_it_may_leave(
         case None:
             _ask_models(desk, measurement, plan, missing)
         case Forbidden(said):
-            measurements.end(desk, measurement, "failed", said, actual_micros=progress.spent_micros)
-            desk.askers.drop(climb.owner(measurement))
+            spent = climb.stopped(desk, measurement, plan, progress)
+            measurements.end(desk, measurement, "failed", said, actual_micros=spent)
 
 
 def _answer_classical(
@@ -250,7 +249,8 @@ def _note(desk: Desk, arms: tuple[ArmProgress, ...]) -> str | None:
 def _measured(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
     if all(one.failed is not None for one in progress.arms):
         why = " ".join(dict.fromkeys(escape(str(one.failed)) for one in progress.arms))
-        measurements.end(desk, measurement, "failed", why, actual_micros=progress.spent_micros)
+        spent = climb.stopped(desk, measurement, plan, progress)
+        measurements.end(desk, measurement, "failed", why, actual_micros=spent)
         return
     stage: Stage = "consulting" if plan.judge else "judging"
     climb.keep(desk, measurement, replace(progress, stage=stage, note=None), None)
@@ -309,8 +309,6 @@ def _with_judge(progress: LadderProgress, concluded: Concluded) -> LadderProgres
 
 
 def _cancel(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
-    """Questions that are under way will be answered and paid."""
-    under_way = desk.askers.drop(climb.owner(measurement))
-    spent = climb.spent(desk, measurement, plan, progress, under_way)
+    spent = climb.stopped(desk, measurement, plan, progress)
     by = f"Cancelled by <@{measurement.cancel_asked_by}>."
     measurements.end(desk, measurement, "cancelled", by, actual_micros=spent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -156,12 +157,12 @@ def end(
             desk.store.outbox.put(draft, now=now)
 
 
-def again_or_fail(desk: Desk, measurement: Measurement, spent_micros: int) -> None:
-    """A step stopped with a fault of ours: a few times more, then it is over."""
+def again_or_fail(desk: Desk, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
+    """A step stopped with a fault of ours: a few times more, then it is over, and has cost `spent_micros`."""
     now = desk.clock()
     if measurement.tries + 1 >= FAULTS:
         why = f"Something in the bot went wrong while measuring, several times. {logs.sorry()}"
-        end(desk, measurement, "failed", why, actual_micros=spent_micros)
+        end(desk, measurement, "failed", why, actual_micros=spent_micros())
         return
     desk.store.measurements.move(
         measurement, measurement.state, now=now, tries=measurement.tries + 1, next_at=now + 5

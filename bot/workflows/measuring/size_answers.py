@@ -49,8 +49,8 @@ def evaluate(step: CurveStep) -> None:
         desk.askers.drop(step.owner)
         fail(step, f"Measuring failed: {escape(hopeless)}")
     elif missing and isinstance(against := consent.of_rows(desk, step.measurement), Forbidden):
-        desk.askers.drop(step.owner)
-        fail(step, against.said)
+        if not desk.askers.drop(step.owner):
+            fail(step, against.said)
     elif missing:
         _ask(step, model, missing & idle if against is None else frozenset())
     else:

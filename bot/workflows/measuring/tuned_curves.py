@@ -80,7 +80,7 @@ def agree(desk: Desk, number: int, person: str) -> Measurement | Refusal:
 def after_trouble(desk: Desk, measurement: Measurement) -> None:
     """A step stopped with a fault of ours: a few times more, then people are told."""
     progress = TunedCurveProgress.from_json(measurement.progress)
-    measurements.again_or_fail(desk, measurement, progress.spent_micros)
+    measurements.again_or_fail(desk, measurement, lambda: progress.spent_micros)
 
 
 def _prepare(desk: Desk, measurement: Measurement, plan: TunedCurvePlan) -> None:

@@ -125,3 +125,17 @@ def test_a_chat_answer_without_text_or_tokens_is_nonsense(
 def test_a_models_end_is_read(server: Hosted, trainer: Trainer) -> None:
     server.service.shutdown_date = "2027-01-14"
     assert str(trainer.models()[0].shutdown_date) == "2027-01-14"
+
+
+def test_events_whose_ids_change_between_calls_are_read_as_far_as_they_go(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    job = trainer.create(spec(trainer, data))
+    server.service.stages = ("running",) * 200
+    server.service.jobs[job.id].polls = 150
+    assert trainer.events_since(job.id, 0, pages=10)[1]
+    first = trainer.events_since(job.id, 0, pages=1)
+    assert (len(first[0]), first[1]) == (100, False)
+    gone = Fault(commit=False, status=404, code="not_found")
+    server.fail(f"GET /fine_tuning/jobs/{job.id}/events", gone)
+    assert trainer.events_since(job.id, 0, pages=10) == ((), False)

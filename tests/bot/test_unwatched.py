@@ -1,0 +1,26 @@
+"""A job that trained while the bot was away: its hours are paid all the same."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from bot.results import Progress
+from bot.workflows.jobs import followed
+from tests.peers.hosted import Hosted
+from tests.trainers.client.conftest import data, provider, spec  # noqa: F401 - a fixture
+from trainers.client import Trainer
+
+
+@pytest.mark.parametrize("hours", [3, 30])
+def test_a_job_that_nobody_watched_had_the_time_that_its_own_events_tell(data: Path, hours: int) -> None:  # noqa: F811
+    with Hosted() as server, Trainer(provider(server), server.key) as trainer:
+        job = trainer.create(spec(trainer, data))
+        server.service.jobs[job.id].created -= hours * 3600
+        server.service.jobs[job.id].polls = 4
+        now = time.time() + 24 * 3600  # the bot was away for another day
+        ended, progress = followed(trainer, job.id, Progress(), now, None)
+    assert ended.status == "succeeded"
+    assert progress.train_seconds == pytest.approx(hours * 3600, abs=10)

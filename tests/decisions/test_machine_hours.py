@@ -1,0 +1,62 @@
+"""Time on the machine that nobody watched: the trainer's own span, without queue and pauses, never 0."""
+
+from __future__ import annotations
+
+from bot.decisions.machine_hours import since_creation, since_look
+from bot.results import Progress
+from trainers.types import Event, Job
+
+HOUR = 3600.0
+
+
+def job(status: str = "succeeded", finished: float | None = 4 * HOUR) -> Job:
+    return Job("j", status, "m", created_at=0, finished_at=None if finished is None else int(finished))
+
+
+def said(*events: tuple[float, str]) -> tuple[Event, ...]:
+    """In the order in which they happened; a trainer answers the newest first."""
+    return tuple(Event("", int(at), "info", message) for at, message in events)[::-1]
+
+
+BEGUN = (
+    (0, "Created fine-tuning job: j"),
+    (1, "Files validated, moving job to queued state"),
+    (HOUR, "Training tiny on cuda in bfloat16"),
+)
+
+
+def test_what_began_and_ended_unseen_had_its_time_without_the_queue() -> None:
+    assert since_creation(job(), said(*BEGUN), are_all=True) == 3 * HOUR
+
+
+def test_a_pause_within_is_no_time_on_the_machine() -> None:
+    events = said(
+        *BEGUN, (2 * HOUR, "The job was paused; its place is free."), (3 * HOUR, "The job was resumed.")
+    )
+    assert since_creation(job(), events, are_all=True) == 2 * HOUR
+
+
+def test_an_end_whose_beginning_nobody_tells_counts_from_its_creation() -> None:
+    assert since_creation(job(), said((3 * HOUR, "Step 90/100")), are_all=False) == 4 * HOUR
+    assert since_creation(job(), (), are_all=True) == 4 * HOUR
+
+
+def test_one_that_goes_on_counts_what_is_known_alone() -> None:
+    events = said((3 * HOUR, "Step 90/100"), (3.5 * HOUR, "Step 95/100"))
+    assert since_creation(job("running", None), events, are_all=False) == HOUR / 2
+
+
+def test_what_was_cancelled_in_the_queue_had_none() -> None:
+    assert since_creation(job("cancelled"), said(*BEGUN[:2]), are_all=True) == 0
+
+
+def test_a_pause_that_ended_unseen_is_over_when_it_was_resumed() -> None:
+    resumed = said((3 * HOUR, "The job was resumed."))
+    assert since_look(job(), resumed, HOUR, 9 * HOUR, was_paused=True) == HOUR
+    assert since_look(job(), (), HOUR, 9 * HOUR, was_paused=True) == 3 * HOUR, "more rather than less"
+    assert since_look(job("paused", None), (), HOUR, 9 * HOUR, was_paused=True) == 0
+
+
+def test_unwatched_time_comes_on_top_of_what_was_seen() -> None:
+    seen = Progress(running_since=0.0, ran_until=HOUR, is_paused=True)
+    assert seen.with_job(job(), (), None, 9 * HOUR, busy=HOUR).train_seconds == 2 * HOUR
