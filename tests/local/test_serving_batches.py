@@ -206,6 +206,34 @@ def small_machine(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(LlamaForCausalLM, "forward", limited)
 
 
+def test_a_fault_outside_any_request_is_told_to_all_and_the_next_one_is_answered(
+    generator: Generator, babbling_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(str(babbling_model_dir), None)
+    assert ask(generator, target, TICKETS[0]).answer()
+    for fault in (ValueError("Expected a torch.device with a specified index"), SystemExit(3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "keep_to_share", lambda *_, fault=fault: fail_with(fault))
+            with pytest.raises(Problem) as caught:
+                ask(generator, target, TICKETS[1]).answer()
+        assert (caught.value.status, caught.value.code) == (500, "generation_failed")
+        assert ask(generator, target, TICKETS[1]).answer()
+
+
+def test_a_thread_that_has_died_is_started_by_the_next_request(
+    generator: Generator, babbling_model_dir: Path
+) -> None:
+    target = Target(str(babbling_model_dir), None)
+    assert ask(generator, target, TICKETS[0]).answer()
+    generator.stop()
+    generator._stopping = False
+    assert ask(generator, target, TICKETS[1]).answer()
+
+
+def fail_with(error: BaseException) -> bool:
+    raise error
+
+
 def test_a_full_queue_refuses_with_a_time_to_come_back(
     generator: Generator, babbling_model_dir: Path
 ) -> None:

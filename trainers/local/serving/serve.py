@@ -67,7 +67,7 @@ class Generator:
         with self._lock:
             self._refuse_if_full(asked.rows)
             self._in_inbox += asked.rows
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
                 self._thread.start()
         self._inbox.put(asked)
@@ -91,11 +91,21 @@ class Generator:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._prepare_all(self._gather(len(self._waiting)))
-            self._make_way()
-            self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
-            if self._waiting:
-                self._answer_some()
+            with self._boundary(self._give_up):
+                self._take_turn()
+
+    def _take_turn(self) -> None:
+        self._prepare_all(self._gather(len(self._waiting)))
+        self._make_way()
+        self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
+        if self._waiting:
+            self._answer_some()
+
+    def _give_up(self) -> Sequence[Asked]:
+        """Whoever waits, after a fault that is no request's own. The models are loaded again for the next one."""
+        owners = [row.request for row in (*self._waiting, *self._batch) if not row.is_done]
+        self._waiting, self._batch, self._shelf = [], [], None
+        return owners
 
     def _gather(self, waiting: int) -> list[Asked]:
         """What lies in the inbox, and while the batch isn't full, what comes in quick succession."""
@@ -268,13 +278,13 @@ class Generator:
             return
         except Problem as problem:
             outcome = problem
-        except Exception as error:
+        except BaseException as error:  # a library's SystemExit too: all callers would wait for a dead thread
             outcome = self._explained(error)
         for owner in {id(owner): owner for owner in owners()}.values():
             owner.emit(outcome)
             owner.ticket.abandon()
 
-    def _explained(self, error: Exception) -> Problem:
+    def _explained(self, error: BaseException) -> Problem:
         from trainers.local.training.memory import is_out_of_memory
 
         if is_out_of_memory(error):

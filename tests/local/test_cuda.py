@@ -1,0 +1,72 @@
+"""What is asked of CUDA, with its start-up and its driver stubbed and PyTorch's own checks of arguments left on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.local.test_serving_batches import TICKETS, ask, reference
+from trainers.local.serving import memory, weights
+from trainers.local.serving.serve import Generator
+from trainers.local.serving.values import Target
+from trainers.local.training.devices import best_device
+
+GB = 10**9
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+@dataclass
+class Gpu:
+    """A card of 24 GB, of which 20 are free. `fractions`: what it was told that this process may have."""
+
+    fractions: list[tuple[float, int]] = field(default_factory=list)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    card = Gpu()
+    for module in (torch.cuda, torch.cuda.memory):
+        monkeypatch.setattr(module, "_lazy_init", lambda: None)
+    runtime = SimpleNamespace(cudaMemGetInfo=lambda device: (20 * GB, 24 * GB))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=24 * GB)
+    )
+    monkeypatch.setattr(torch.cuda.memory, "memory_stats", lambda device: {"reserved_bytes.all.current": GB})
+    monkeypatch.setattr(
+        torch._C, "_cuda_setMemoryFraction", lambda *told: card.fractions.append(told), raising=False
+    )
+    monkeypatch.setattr(
+        torch._C, "_cuda_getMemoryFraction", lambda device: card.fractions[-1][0], raising=False
+    )
+    return card
+
+
+def test_a_share_of_a_gpu_is_asked_for_by_its_number(gpu: Gpu) -> None:
+    device = best_device()
+    assert memory.keep_to_share(device, is_training=False)
+    assert memory.keep_to_share(device, is_training=True)
+    assert gpu.fractions == [(0.9, 0), (0.3, 0)]
+    assert memory.free_bytes(device) == 7_200_000_000
+
+
+def test_a_server_with_a_gpu_answers(
+    gpu: Gpu, babbling_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model itself is on the CPU."""
+    monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
+    load = weights._load
+    monkeypatch.setattr(weights, "_load", lambda named, device: load(named, torch.device("cpu")))
+    generator = Generator()
+    try:
+        said = ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
+    finally:
+        generator.stop()
+    assert said == reference(babbling_model_dir, None).answer(TICKETS[0])
+    assert (0.9, 0) in gpu.fractions
