@@ -29,13 +29,15 @@ _BEGINNINGS = (
     "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
 )
 # fmt: on
+ORDER, PCI = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"  # nvidia-smi's numbers; CUDA's own order is by speed
 _IS_KEY = re.compile(r"(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|CREDENTIALS)$", re.IGNORECASE)
 
 
 def child_environment(*more: str) -> dict[str, str]:
     """What of our own environment a child gets. `more`: names that it needs besides, or their beginnings if they
-    end in an underscore; keys among them."""
-    return {name: value for name, value in os.environ.items() if _is_allowed(name) or _is_named(name, more)}
+    end in an underscore; keys among them. GPUs are counted as nvidia-smi counts them, if we say nothing else."""
+    own = {name: value for name, value in os.environ.items() if _is_allowed(name) or _is_named(name, more)}
+    return {ORDER: PCI, **own}
 
 
 def keep_only(environment: dict[str, str]) -> None:

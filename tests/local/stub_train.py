@@ -3,6 +3,7 @@
 (nothing)   succeeds at once                stubborn   ignores SIGTERM, runs on
 slow        runs on until it is ended       crash      exits 3 with a traceback, every time
 crash_once  crashes, then succeeds          refuse     writes FAILED
+short       has too little memory 4 times, then succeeds
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from trainers.local.launch import SHORT
 from trainers.local.spool import append_event, exclusive, read_job, replace_json
 
 
@@ -35,6 +37,8 @@ def act(folder: Path, how: str) -> None:
         time.sleep(600)
     if how == "crash" or (how == "crash_once" and first):
         raise RuntimeError("the disk of the toy is full")
+    if how == "short" and len((folder / "starts").read_text()) < 5:
+        sys.exit(SHORT)
     if how == "refuse":
         replace_json(folder / "FAILED", {"code": "too_long", "message": "Line 3 is too long.", "param": None})
         return

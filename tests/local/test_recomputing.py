@@ -18,6 +18,10 @@ from tests.local.test_life import _exact_numbers as _exact_numbers
 from tests.local.test_life import rows_file as rows_file
 from trainers.local.train import work
 from trainers.local.training.base import add_lora, load_model, recompute_activations
+from trainers.local.training.data import Row
+from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.memory import Room, is_out_of_memory
+from trainers.local.training.packing import fill_packs, width
 
 
 def test_a_row_that_alone_is_too_much_is_computed_twice_instead_of_kept(
@@ -29,9 +33,52 @@ def test_a_row_that_alone_is_too_much_is_computed_twice_instead_of_kept(
     narrow = make_job(tmp_path / "narrow", tiny_model_dir, rows_file, settings, validation=rows_file)
     with memory_for_layers_that_keep_nothing():
         assert work(narrow) == 0
-    (told,) = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1 with one row")]
+    (told,) = [said for said in warnings(narrow) if said.startswith("Memory was full at step 1")]
     assert "computed again on the way back" in told
     assert losses(narrow) == pytest.approx(losses(roomy), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("length", "tried"),
+    [
+        (64, [128, 64, 32, "again", 32, 16, 8, 4, 2, 1]),  # a quarter keeps a GPU as busy
+        (1024, [8, 4, 2, "again", 2, 1]),
+        (3000, [2, "again", 2, 1]),
+        (9000, [1, "again", 1]),
+    ],
+)
+def test_activations_are_computed_again_before_parts_are_single_rows(length: int, tried: list[Any]) -> None:
+    """Rows of the largest part, in a memory in which nothing fits."""
+    rows = [Row(line, [line] * length, [False] + [True] * (length - 1)) for line in range(128)]
+    found: list[Any] = []
+
+    def again() -> bool:
+        found.append("again")
+        return True
+
+    def compute(parts: list[list[Row]]) -> None:
+        found.append(max(len(part) for part in parts))
+        raise RuntimeError("CUDA error: out of memory")
+
+    room = Room(8192, None, packs=True, fill=fill_packs, width=width, tell=str, recompute=again)
+    with pytest.raises(TrainingFailed, match=f"one row of {length} tokens"):
+        room.try_out(rows, compute, "in a test")
+    assert found == tried
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`", False),
+        ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", False),
+    ],
+)
+def test_what_cudas_libraries_say_of_full_memory_is_understood(said: str, is_memory: bool) -> None:
+    assert is_out_of_memory(RuntimeError(said)) is is_memory
 
 
 def test_a_model_that_computes_activations_again_keeps_far_less_and_has_the_same_gradients(

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import openai
 import pytest
@@ -19,6 +20,8 @@ from tests.local.served import Served, examples, served_here, upload, wait_for, 
 from trainers.auto import batch_for, epochs_for, rate_for
 from trainers.local.executors import TICK_S
 from trainers.local.gpus import pick_gpus, visible_gpus
+from trainers.local.jobs import JobRecord
+from trainers.local.places.processes import Processes, environment
 
 MODELS = {"local/toy": "/nowhere"}
 WHERE_ITS_GPU_IS = (
@@ -80,6 +83,15 @@ def test_a_paused_job_frees_its_slot_and_a_resumed_one_goes_on(client: openai.Op
     assert "The job was resumed." in told
     assert not any("again" in said for said in told)  # a pause is no crash
     assert client.fine_tuning.jobs.cancel(first.id).status == "cancelled"
+
+
+def test_a_job_short_of_memory_starts_again_as_often_as_it_takes_less(
+    client: openai.OpenAI, data: Path
+) -> None:
+    job = create(client, metadata={"stub": "short"})
+    wait_for_status(client, job.id, "succeeded")
+    assert (data / "jobs" / job.id / "starts").read_text() == "xxxxx"
+    assert not any("training process" in said for said in messages(client, job.id))
 
 
 def test_a_second_pause_and_a_second_resume_change_nothing(client: openai.OpenAI) -> None:
@@ -188,6 +200,32 @@ def test_more_slots_than_gpus_share_them_evenly() -> None:
     assert pick_gpus(("0", "1"), ["0", "1", "1"], 1) == ("0",)
     assert pick_gpus((), [], 1) == ()
     assert pick_gpus(("0", "1", "2"), ["0"], 2) == ("1", "2")
+
+
+def test_jobs_leave_the_gpu_that_answers_alone_while_there_is_another(tmp_path: Path) -> None:
+    assert pick_gpus(("0", "1"), [], 1) == ("1",)
+    assert pick_gpus(("0", "1"), ["1"], 1) == ("0",)
+    assert pick_gpus(("3", "5", "7"), [], 2) == ("5", "7")
+    assert pick_gpus(("0",), [], 1) == ("0",)
+    command = (sys.executable, "-c", WHERE_ITS_GPU_IS)
+    place = Processes(command, ("0", "3"))
+    jobs = [SimpleNamespace(folder=tmp_path / name) for name in ("first", "second")]
+    for job in jobs:
+        job.folder.mkdir()
+    attempts = [place.start(cast(JobRecord, job)) for job in jobs]
+    assert [attempt.is_beside_serving for attempt in attempts] == [False, True]
+    for attempt in attempts:
+        attempt.let_go()
+    alone = Processes(command).start(cast(JobRecord, jobs[0]))
+    assert alone.is_beside_serving
+    alone.let_go()
+
+
+def test_children_count_gpus_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert environment(("1",)).items() >= {("CUDA_VISIBLE_DEVICES", "1"), ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert environment(())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_a_full_disk_is_a_sentence_and_ends_no_thread(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.preferences import write_pairs
-from tests.local.runs import adapter_bytes, make_job, steps_told
+from tests.local.runs import adapter_bytes, make_job, run_to_end, steps_told
 from tests.local.served import (
     Served,
     close,
@@ -25,8 +25,9 @@ from tests.local.served import (
 )
 from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import write_rows
-from trainers.local.launch import train_command
-from trainers.local.spool import LoraSettings, read_events
+from tests.local.test_team import furthest
+from trainers.local.launch import SHORT, train_command
+from trainers.local.spool import LoraSettings, read_events, read_json
 from trainers.local.train import PAUSED
 from trainers.sweeps import Sweep
 
@@ -187,3 +188,46 @@ def test_python_without_a_launcher_is_told_so(tmp_path: Path, tiny_model_dir: Pa
     )
     assert done.returncode == 1
     assert "its launcher started 1. Check the launcher." in done.stderr
+
+
+def short_job(root: Path, base: Path, settings: LoraSettings) -> Path:
+    root.mkdir()
+    (root / "rows.jsonl").write_bytes(examples(9))
+    return make_job(root / "job", base, root / "rows.jsonl", settings)
+
+
+def start_short_of_memory(folder: Path, rows: int) -> int:
+    """By the launcher, with two processes. The exit code."""
+    script = (
+        "import sys; from trainers.local import launch; "
+        "launch.TRAIN = (sys.executable, '-m', 'tests.local.short_of_memory'); "
+        "sys.exit(launch.launch(2, None, sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    environment = {**ENVIRONMENT, "ROWS": str(rows)}
+    return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, timeout=120).returncode
+
+
+def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_less(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    folder = short_job(tmp_path / "divided", tiny_model_dir, LoraSettings(batch_size=4, sharding="fsdp"))
+    alone = short_job(tmp_path / "alone", tiny_model_dir, LoraSettings(batch_size=4))
+    assert run_to_end(alone) == 0
+    codes = [start_short_of_memory(folder, rows=1) for _ in range(3)]
+    assert codes == [SHORT, SHORT, 0]
+    told = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
+    assert ["activations are computed again" in said for said in told] == [True, False]
+    assert "gradients added up" in told[1]
+    assert furthest(alone, folder) < 1e-4
+
+
+def test_where_one_row_is_too_much_for_one_process_of_a_divided_base_the_job_fails(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    folder = short_job(tmp_path / "divided", tiny_model_dir, LoraSettings(batch_size=2, sharding="fsdp"))
+    assert [start_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT, 1]
+    failed = read_json(folder / "FAILED")
+    assert failed is not None
+    assert failed["code"] == "out_of_memory"
+    assert "CUBLAS_STATUS_ALLOC_FAILED" in failed["message"]

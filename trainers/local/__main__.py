@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import click
 import uvicorn
 
+from trainers.environment import ORDER, PCI
 from trainers.local.api.connections import OnceAMinute, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
 from trainers.local.cluster import Unusable, Wishes, ray_options
@@ -96,6 +97,7 @@ def main(
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
     os.umask(0o077)
+    os.environ.setdefault(ORDER, PCI)
     allow_more_files()
     bases = parse_models(models)
     _hold = lock_data(data)

@@ -13,6 +13,7 @@ from trainers.local.crashes import Crashes
 from trainers.local.inspecting import file_failure
 from trainers.local.jobs import JobRecord, Jobs, fail, has_ended, mark
 from trainers.local.kept import pause_sentence, shed
+from trainers.local.launch import SHORT
 from trainers.local.places.place import Attempt, Place, exits_within
 from trainers.local.spool import append_event
 from trainers.local.train import BUSY, PAUSED
@@ -69,8 +70,8 @@ class Executor:
 
     @property
     def is_busy(self) -> bool:
-        """Whether any job is being trained on this machine."""
-        return self.place.is_here and bool(self._attempts)
+        """Whether any job is being trained where answers are computed too."""
+        return any(attempt.is_beside_serving for attempt in list(self._attempts.values()))
 
     def cancel(self, record: JobRecord) -> bool:
         """Returns when the process is gone and the mark is written, up to 10 s.
@@ -177,8 +178,8 @@ class Executor:
             return shed(folder)
         if ended is None or ended.why is None or (folder / "PAUSED").exists():
             return
-        if ended.code == PAUSED or self._adopt(attempt.record) or ended.code == BUSY:
-            return  # paused and resumed at once; or another process trains it
+        if ended.code in (PAUSED, SHORT) or self._adopt(attempt.record) or ended.code == BUSY:
+            return  # paused and resumed at once; short of memory, with a note; or another process trains it
         failure = self._crashes.add(job_id, folder, ended.why)
         if failure is not None:
             fail(folder, failure)

@@ -25,7 +25,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
 
 
 def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:
-    """The `count` that fewest jobs have, the first of several; () where there are no GPUs."""
+    """The `count` that fewest jobs have; of several the first ones behind serving's, which is the very first.
+    () where there are no GPUs."""
     jobs = Counter(taken)
-    fewest = sorted(gpus, key=lambda gpu: jobs[gpu])[:count]
+    fewest = sorted(gpus, key=lambda gpu: (jobs[gpu], gpu == gpus[0]))[:count]
     return tuple(sorted(fewest, key=gpus.index))

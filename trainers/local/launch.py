@@ -18,6 +18,7 @@ TRAIN = (sys.executable, "-m", "trainers.local.train")
 VARIABLE = "FINETUNE_PROCESSES"  # how many the training process is to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
+SHORT = 77  # a member had too little memory: the job starts again, with less at a time (training/shortage.py)
 MEET_S = 12 * 3600  # another machine may have a large base to fetch; one that is lost is noticed otherwise
 
 
@@ -94,6 +95,8 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     try:
         launch_agent(config, python, [*arguments, folder])
     except ChildFailedError as error:
+        if any(failure.exitcode == SHORT for failure in error.failures.values()):
+            return SHORT  # the others may have failed for want of it in the same moment
         return as_shells_tell(int(error.get_first_failure()[1].exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)

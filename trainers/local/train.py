@@ -1,6 +1,7 @@
 """`python -m trainers.local.train JOB_DIR`: train the job in that folder (see spool.py), and go on after a kill.
 
-Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused.
+Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused, 77 it is
+to start again with less at a time.
 The training itself is in lora.py, of preference pairs in dpo.py, of a sweep in sweep.py, by another engine in
 engines/driver.py; each is imported when needed.
 """
@@ -17,8 +18,8 @@ from trainers.local.engines.catalog import BUILTIN, ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import end_leftover
 from trainers.local.launch import die_with_parent
-from trainers.local.spool import TrainingJob, append_event, exclusive, read_job, replace_json
-from trainers.local.training.failures import TrainingFailed
+from trainers.local.spool import TrainingJob, exclusive, read_job
+from trainers.local.training.failures import TrainingFailed, write_failure
 from trainers.local.training.pauses import MARK, TrainingPaused
 
 BUSY = 75  # EX_TEMPFAIL
@@ -70,9 +71,7 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
         return _say_paused(folder)
     except TrainingFailed as error:
         print(f"{folder}: {error.message}", file=sys.stderr)
-        append_event(folder, f"The job failed: {error.message}", level="error")
-        failed = {"code": error.code, "message": error.message, "param": error.param}
-        replace_json(folder / "FAILED", failed)
+        write_failure(folder, error)
         return 1
     return 0
 

@@ -22,6 +22,7 @@ class Exit:
 class Attempt(Protocol):
     record: JobRecord
     is_being_cancelled: bool
+    is_beside_serving: bool  # on the GPU that answers, or on a machine without any
 
     @property
     def has_begun(self) -> bool:

@@ -30,6 +30,7 @@ class Child:
     process: subprocess.Popen[bytes] | None
     pid: int | None
     gpus: tuple[str, ...] = ()
+    is_beside_serving: bool = True
     is_being_cancelled: bool = False
     has_begun: bool = field(default=True, init=False)
 
@@ -79,18 +80,23 @@ class Processes:
             )
         (record.folder / "gpu").write_text(",".join(gpus), encoding="ascii")
         (record.folder / "pid").write_text(str(process.pid), encoding="ascii")
-        return self._remembered(Child(record, process, process.pid, gpus))
+        return self._remembered(Child(record, process, process.pid, gpus, self._serves_on(gpus)))
 
     def adopt(self, record: JobRecord) -> Child | None:
         if not is_locked(record.folder):
             return None
         gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
-        return self._remembered(Child(record, None, _read_pid(record.folder), gpus))
+        pid = _read_pid(record.folder)
+        return self._remembered(Child(record, None, pid, gpus, self._serves_on(gpus)))
 
     def shortage(self) -> None:
         return None
 
     def close(self) -> None: ...
+
+    def _serves_on(self, gpus: Sequence[str]) -> bool:
+        """The server computes on the first GPU that it sees."""
+        return not gpus or not self._gpus or self._gpus[0] in gpus
 
     def _taken(self) -> list[str]:
         self._children = [child for child in self._children if child.exit is None]

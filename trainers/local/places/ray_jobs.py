@@ -120,7 +120,7 @@ class RayAttempt:
         self, record: JobRecord, ticket: Ticket, head: RayHead, options: RayOptions, package: Package
     ) -> None:
         self.record = record
-        self.is_being_cancelled = False
+        self.is_being_cancelled = self.is_beside_serving = False
         self.exit: Exit | None = None
         self.has_begun = False
         self._ticket = ticket

@@ -44,7 +44,7 @@ Asked = Request | EmbeddingRequest
 
 
 class Generator:
-    """`is_training`: whether a job has a process on this machine."""
+    """`is_training`: whether a job has a process on the GPU that answers, or on a machine without any."""
 
     def __init__(self, is_training: Callable[[], bool] = lambda: False) -> None:
         self._is_training = is_training

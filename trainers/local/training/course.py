@@ -27,7 +27,8 @@ class Validation:
 class Position:
     """Steps done, tokens of rows trained on (an epoch counts each row's once), seconds spent.
 
-    `room`: tokens computed at a time, once memory was too small for what is usual.
+    `room`: tokens computed at a time, once memory was too small for what is usual; `recomputes`: activations are
+    computed again instead of kept.
     """
 
     step: int
@@ -35,6 +36,7 @@ class Position:
     seconds: float
     validations: tuple[Validation, ...] = ()
     room: int | None = None
+    recomputes: bool = False
 
 
 START = Position(0, 0, 0.0)

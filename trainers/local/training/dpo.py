@@ -132,7 +132,8 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
         width=width,
         tell=journal.warn,
         recompute=lambda: recompute_activations(trainer.adapted),
-        recomputes=recompute_if_packed(trainer.adapted),
+        recomputes=recompute_if_packed(trainer.adapted)
+        or (position.recomputes and recompute_activations(trainer.adapted)),
     )
     trainer.look, trainer.cores = team.look_in_step(pauses), Cores()
     settle_rates(trainer, optimizer, position.step, lambda step: rate_share(step, course.total))
@@ -298,6 +299,7 @@ class PairCourse(TrainerCallback):
             trained_tokens=self.position.trained_tokens + tokens,
             seconds=self.seconds,
             room=self.trainer.room.remembered,
+            recomputes=self.trainer.room.recomputes,
         )
         taken = time.monotonic() - self.begun
         guess = self.validation.tokens / tokens * taken / 2 if self.validation else 0.0  # without backward
@@ -319,7 +321,13 @@ class PairCourse(TrainerCallback):
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
         self.journal.record_validation(self._told(), scores)
         found = Validation(at.step, scores.loss, scores.accuracy)
-        self.position = replace(at, validations=(*at.validations, found), room=self.trainer.room.remembered)
+        room = self.trainer.room
+        self.position = replace(
+            at,
+            validations=(*at.validations, found),
+            room=room.remembered,
+            recomputes=room.recomputes,
+        )
         self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
 
     def _keep_if_due(self) -> None:

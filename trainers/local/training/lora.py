@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ from trainers.local.training.packing import fill_packs, pack_tokens, width
 from trainers.local.training.pauses import Pauses, TrainingPaused
 from trainers.local.training.result import finish
 from trainers.local.training.sharding import shard_rest
+from trainers.local.training.shortage import end_team, room_left
 from trainers.local.training.silence import journal_of
 from trainers.local.training.steps import Trainee, evaluate, learn
 
@@ -127,6 +129,7 @@ class Course:
             trained_tokens=self.position.trained_tokens + tokens,
             seconds=self.seconds,
             room=self.trainee.room.remembered,
+            recomputes=self.trainee.room.recomputes,
         )
         guess_s = validation.tokens / tokens * took / 3 if validation else 0.0  # without backward
         self.pace = replace(self.pace, step_s=took, validation_guess_s=guess_s)
@@ -148,7 +151,10 @@ class Course:
         self.journal.record_validation(step, scores)
         found = Validation(position.step, scores.loss, scores.accuracy)
         validations = (*position.validations, found)
-        self.position = replace(position, validations=validations, room=self.trainee.room.remembered)
+        room = self.trainee.room
+        self.position = replace(
+            position, validations=validations, room=room.remembered, recomputes=room.recomputes
+        )
         self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
 
     def keep(self, checkpoint_s: float) -> None:
@@ -192,7 +198,13 @@ def begin(folder: Path, job: TrainingJob, ground: Ground, journal: Journal, paus
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     team.alike(learnt)
     position = restore_checkpoint(folder, model, optimizer)
-    recomputes = recompute_if_packed(model)
+    left = room_left(folder) if ground.is_sharded else None
+    if left is not None:
+        tokens, again = left
+        tokens = min(tokens, position.room or tokens)
+        position = replace(position, room=tokens, recomputes=again or position.recomputes)
+    is_packed = recompute_if_packed(model)
+    recomputes = is_packed or (position.recomputes and recompute_activations(model))
     usual = min(pack_tokens(ground.device), able.widest)
     room = Room(
         usual,
@@ -203,11 +215,12 @@ def begin(folder: Path, job: TrainingJob, ground: Ground, journal: Journal, paus
         tell=journal.warn,
         recompute=lambda: recompute_activations(model),
         recomputes=recomputes,
+        end_team=partial(end_team, folder) if ground.is_sharded else None,
     )
     trainee = Trainee(model, optimizer, able, room, team.look_in_step(pauses))
     course = Course(folder, settings, job.seed, ground, trainee, journal, position, pauses)
     journal.begin(after=position.step)
-    if recomputes:
+    if is_packed:
         journal.say(
             "The experts are in 4 bits, so activations are computed again on the way back instead of kept"
         )

@@ -1,5 +1,5 @@
-"""How many tokens are computed at a time: half as many each time that memory proves too small, down to one row; then
-activations are computed again instead of kept.
+"""How many tokens are computed at a time: half as many each time that memory proves too small. Activations are computed
+again instead of kept before parts shrink to single rows, or to less than a quarter of what is usual.
 
 The gradients of the parts are added up, so the batch that a step learns from stays the same.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 
 from trainers.local.training import team
 from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.shortage import Shortage
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -21,14 +22,18 @@ SAID_BY_ALLOCATORS = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
-)  # MPS, CPU, CPU on Windows
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)  # MPS and CUDA's driver, CPU, CPU on Windows, CUDA's libraries
+KEEPS_BUSY = 4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
 
 
 class Room(Generic[R]):
     """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row.
 
     `fill` makes groups of at most so many tokens, `width` says how many a group takes. `recompute` makes the model
-    keep less, for more time; False where it can't. `recomputes`: it does so already.
+    keep less, for more time; False where it can't. `recomputes`: it does so already. `end_team`: where the base is
+    divided, the others wait in a layer for what a process without memory can't give: all end, and start again.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Room(Generic[R]):
         tell: Callable[[str], None],
         recompute: Callable[[], bool] = lambda: False,
         recomputes: bool = False,
+        end_team: Callable[[Shortage], NoReturn] | None = None,
     ) -> None:
         self.tokens = remembered or usual
         self._usual = usual
@@ -50,7 +56,8 @@ class Room(Generic[R]):
         self._width = width
         self._tell = tell
         self._recompute = recompute
-        self._recomputes = recomputes
+        self.recomputes = recomputes
+        self._end_team = end_team
 
     @property
     def remembered(self) -> int | None:
@@ -63,7 +70,8 @@ class Room(Generic[R]):
     def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], doing: str) -> T:
         """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts anew.
 
-        In a team all do so where one has to. Raises TrainingFailed where one row alone is too much.
+        In a team all do so where one has to. Raises TrainingFailed where one row alone is too much. Does not return
+        where memory is full and the base is divided.
         """
         while True:
             said = ""
@@ -73,38 +81,46 @@ class Room(Generic[R]):
                 if not is_out_of_memory(error):
                     raise
                 said = str(error).partition("\n")[0]
+            if said and self._end_team is not None:
+                self._end_team(self._shortage(rows, doing, said))
             if not team.any_of(bool(said)):
                 return result
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._take_less(rows, doing, said)
+            self._tell(self._take_less(rows, doing, said or "in another process", team.most))
 
-    def _take_less(self, rows: Sequence[R], doing: str, said: str) -> None:
-        several = [self._width(part) for part in self.parts(rows) if len(part) > 1]
-        before = team.most(max(several, default=0))
-        if not before:
-            longest = team.most(max((self._width([row]) for row in rows), default=0))
-            self._keep_less(longest, doing, said or "in another process")
-            return
-        self.tokens = before // 2
-        self._tell(
-            f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {self.tokens:,}, their "
-            f"gradients added up. A step still learns from as many rows."
-        )
+    def _shortage(self, rows: Sequence[R], doing: str, said: str) -> Shortage:
+        """By this process alone: the others can't be asked."""
+        try:
+            text = self._take_less(rows, doing, said, int)
+        except TrainingFailed as failed:
+            return Shortage(failed.message, failed)
+        return Shortage(text, None, self.tokens, self.recomputes)
 
-    def _keep_less(self, longest: int, doing: str, said: str) -> None:
-        if self._recomputes or not self._recompute():
-            text = (
-                f"Memory is too small for one row of {longest} tokens at a time ({said}). "
-                "Set max_length or lora_r lower, or take a smaller model."
+    def _take_less(self, rows: Sequence[R], doing: str, said: str, most: Callable[[int], int]) -> str:
+        """What is told of it. `most`: the highest of all processes. Raises TrainingFailed."""
+        before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
+        longest = most(max((self._width([row]) for row in rows), default=0))
+        half = before // 2
+        is_small = half < max(self._usual // KEEPS_BUSY, 2 * longest)
+        if is_small and not self.recomputes and self._recompute():
+            self.recomputes = True
+            return (
+                f"Memory was full {doing} with {before or longest:,} tokens at a time: from now on activations are "
+                "computed again on the way back instead of kept, which takes about a third longer."
             )
-            raise TrainingFailed("out_of_memory", text, "max_length")
-        self._recomputes = True
-        self._tell(
-            f"Memory was full {doing} with one row of {longest:,} tokens: from now on activations are computed again "
-            "on the way back instead of kept, which takes about a third longer."
+        if before:
+            self.tokens = half
+            return (
+                f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {half:,}, their "
+                "gradients added up. A step still learns from as many rows."
+            )
+        text = (
+            f"Memory is too small for one row of {longest} tokens at a time ({said}). "
+            "Set max_length or lora_r lower, or take a smaller model."
         )
+        raise TrainingFailed("out_of_memory", text, "max_length")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

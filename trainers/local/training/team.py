@@ -20,15 +20,15 @@ from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pauses import Pauses, TrainingPaused
 
 T = TypeVar("T")
-TIMEOUT = timedelta(
-    hours=12
-)  # the first process may have a large model to download; the dead are noticed otherwise
+PATIENCE = timedelta(hours=12)  # the first process may have a large model to download
+TIMEOUT = timedelta(minutes=30)  # in a step, where all do as much; then one hangs, and the others end
 _seed = 0
+_patient: distributed.ProcessGroup | None = None
 
 
 def join(seed: int) -> None:
     """Meet the others. `seed` is the job's. Raises TrainingFailed where they are not as many as were wanted."""
-    global _seed
+    global _seed, _patient
     _seed = seed
     wanted, found = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
     if wanted != found:
@@ -41,6 +41,7 @@ def join(seed: int) -> None:
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT
     )
+    _patient = distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def leave() -> None:
@@ -135,10 +136,10 @@ def reseed(step: int) -> None:
 def first_goes_first() -> Iterator[None]:
     """The others do it once the first has: what it leaves on the disk is theirs too."""
     if not is_first():
-        distributed.barrier()
+        distributed.barrier(_patient)
     yield
     if is_first() and not is_alone():
-        distributed.barrier()
+        distributed.barrier(_patient)
 
 
 @contextmanager
@@ -149,7 +150,7 @@ def one_after_the_other() -> Iterator[None]:
         if turn == rank() % turns:
             yield
         if not is_alone():
-            distributed.barrier()
+            distributed.barrier(_patient)
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
