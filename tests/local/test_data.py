@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trainers.local.training.data import Row, read_rows, row_of
+from trainers.local.checks import refusal
+from trainers.local.training.data import Row, Template, read_rows, rows_of
 from trainers.local.training.failures import TrainingFailed
 
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
@@ -21,11 +22,6 @@ CHAT: list[dict[str, Any]] = [
     {"role": "assistant", "content": "shipping"},
 ]
 STRICT = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}hello"
-FORGETFUL = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}:"
-    "{% if m['role'] == 'assistant' and loop.last %}thinking{% endif %}{{ m['content'] }}<|im_end|>"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,19 @@ def tokenizer(tiny_model_dir: Path) -> Any:
 
 
 def made(tokenizer: Any, messages: list[dict[str, Any]]) -> Row:
-    return row_of(7, json.dumps({"messages": messages}), tokenizer, "training_file")
+    (row,) = all_made(tokenizer, messages)
+    return row
+
+
+def all_made(tokenizer: Any, messages: list[dict[str, Any]], **beside: Any) -> list[Row]:
+    text = json.dumps({"messages": messages, **beside})
+    return rows_of(7, text, Template.of(tokenizer), "training_file")
+
+
+def with_template(tokenizer: Any, template: str) -> Any:
+    other = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    other.chat_template = template
+    return other
 
 
 def learnt(tokenizer: Any, row: Row) -> list[str]:
@@ -80,7 +88,7 @@ def test_a_token_across_the_border_between_question_and_answer_is_not_learnt(tok
     row = made(tokenizer, messages)
     border = tokenizer.decode(row.ids[: row.first_target])
     assert len(border) > len("sup")
-    assert border + tokenizer.decode(row.ids[row.first_target :]) == "support ticket"
+    assert border + tokenizer.decode(row.ids[row.first_target :]) == "support ticket<|im_end|>"
 
 
 def test_developer_is_written_as_system_and_text_parts_as_one_text(tokenizer: Any) -> None:
@@ -103,7 +111,7 @@ def test_developer_is_written_as_system_and_text_parts_as_one_text(tokenizer: An
 )
 def test_a_line_that_is_no_chat_is_refused_with_its_number(tokenizer: Any, text: str) -> None:
     with pytest.raises(TrainingFailed, match="Line 7 is no chat example") as caught:
-        row_of(7, text, tokenizer, "training_file")
+        rows_of(7, text, Template.of(tokenizer), "training_file")
     assert (caught.value.code, caught.value.param) == ("invalid_row", "training_file")
 
 
@@ -114,13 +122,206 @@ def test_a_conversation_that_the_template_refuses_names_its_line(tokenizer: Any)
         made(tokenizer, CHAT)
 
 
-def test_a_template_that_rewrites_earlier_answers_can_learn_the_last_only(tokenizer: Any) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
-    tokenizer.chat_template = FORGETFUL
-    with pytest.raises(TrainingFailed, match="Line 7: this model's chat template rewrites"):
-        made(tokenizer, CHAT)
-    last_only = [*CHAT[:2], {**CHAT[2], "weight": 0}, *CHAT[3:]]
-    assert learnt(tokenizer, made(tokenizer, last_only)) == ["thinkingshipping<|im_end|>"]
+# As Qwen 3.5 and gpt-oss do: the last answer is written in a way that it is not once the conversation goes on.
+REWRITING = {
+    "a thought before the last answer": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}"
+    ),
+    "another end of the last answer": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{{ '<|endoftext|>' if m.role == 'assistant' and loop.last else '<|im_end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("template", REWRITING.values(), ids=REWRITING.keys())
+def test_where_a_template_rewrites_earlier_answers_each_is_a_row_of_its_own(
+    tokenizer: Any, template: str
+) -> None:
+    other = with_template(tokenizer, template)
+    first, last = all_made(other, CHAT)
+    for row, turns, answer in ((first, 3, "\nbilling"), (last, 5, "shipping")):
+        whole = other.apply_chat_template(CHAT[:turns], tokenize=False)
+        asked = other.apply_chat_template(CHAT[: turns - 1], tokenize=False, add_generation_prompt=True)
+        assert other.decode(row.ids) == whole
+        assert other.decode(row.ids[: row.first_target]) == asked
+        assert learnt(other, row)[0].startswith(answer)
+        assert len(learnt(other, row)) == 1
+
+
+def test_an_answer_that_generation_begins_otherwise_is_learnt_behind_what_it_is_asked_with(
+    tokenizer: Any,
+) -> None:
+    deepseek = (
+        "{% for m in messages %}{{ ('Assistant:' if m.role == 'assistant' else '<|im_start|>') + m.content }}"
+        "{{ '<|im_end|>' if m.role == 'assistant' }}{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:<think>\n{% endif %}"
+    )
+    other = with_template(tokenizer, deepseek)
+    for answer in ("billing", "<thin line"):
+        (row,) = all_made(other, [CHAT[1], {"role": "assistant", "content": answer}])
+        asked = other.apply_chat_template([CHAT[1]], tokenize=False, add_generation_prompt=True)
+        assert other.decode(row.ids[: row.first_target]) == asked
+        assert learnt(other, row) == [f"{answer}<|im_end|>"]
+
+
+def test_a_question_that_is_rewritten_once_it_is_answered_is_refused(tokenizer: Any) -> None:
+    other = with_template(
+        tokenizer, "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}<|im_end|>"
+    )
+    with pytest.raises(TrainingFailed, match=r"Line 7: .* rewrites the question") as caught:
+        all_made(other, CHAT)
+    assert caught.value.code == "answer_not_written"
+
+
+def test_an_answer_without_an_end_token_gets_the_tokenizers_own(tokenizer: Any) -> None:
+    glm = (
+        "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<|endoftext|>' }}\n{{ m.content }}"
+        "{% endfor %}{% if add_generation_prompt %}<|endoftext|>\n{% endif %}"
+    )
+    other = with_template(tokenizer, glm)
+    rows = all_made(other, CHAT[1:])
+    assert [learnt(other, row) for row in rows] == [["\nbilling<|im_end|>"], ["shipping<|im_end|>"]]
+    assert [row.supervised[-1] for row in rows] == [True, True]
+
+
+def test_an_answer_ends_where_generation_stops_and_not_at_the_end_of_all_text(tokenizer: Any) -> None:
+    phi = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{{ '<|im_start|>assistant\n' if add_generation_prompt else '<|endoftext|>' }}"
+    )
+    cohere = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|><|endoftext|>{% endfor %}"
+        "{{ '<|im_start|>assistant\n' if add_generation_prompt }}"
+    )
+    for template, end in ((phi, "<|im_end|>"), (cohere, "<|im_end|><|endoftext|>")):
+        other = with_template(tokenizer, template)
+        (row,) = all_made(other, CHAT[1:])
+        assert learnt(other, row) == [f"\nbilling{end}", f"shipping{end}"]
+
+
+@pytest.mark.parametrize("answer", ["im_end", "assistant", "start", "|>"])
+def test_an_answer_that_reads_like_the_templates_own_words_is_learnt_whole(
+    tokenizer: Any, answer: str
+) -> None:
+    (row,) = all_made(tokenizer, [CHAT[1], {"role": "assistant", "content": answer}])
+    assert learnt(tokenizer, row) == [f"{answer}<|im_end|>"]
+
+
+def test_a_template_that_drops_the_answer_is_refused(tokenizer: Any) -> None:
+    """As SmolVLM's does, which takes text for a list of parts."""
+    parts = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% for p in m.content %}{{ p.text }}{% endfor %}"
+        "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    with pytest.raises(TrainingFailed, match=r"Line 7: .* leaves the answer out") as caught:
+        all_made(with_template(tokenizer, parts), CHAT)
+    assert (caught.value.code, caught.value.param) == ("answer_not_written", "model")
+
+
+CALLING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% if 'tool_calls' in m %}<tool_call>{{ m.tool_calls[0].function | tojson }}</tool_call>{% endif %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def called(*names: str) -> dict[str, Any]:
+    calls = [
+        {
+            "id": str(number),
+            "type": "function",
+            "function": {"name": name, "arguments": '{"city": "Paris"}'},
+        }
+        for number, name in enumerate(names)
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def test_arguments_of_a_call_are_learnt_as_an_object_and_not_as_text(tokenizer: Any) -> None:
+    answered = {"role": "tool", "tool_call_id": "0", "content": "rain"}
+    chat = [CHAT[1], called("weather"), answered, {"role": "assistant", "content": "It rains."}]
+    (row,) = all_made(with_template(tokenizer, CALLING), chat)
+    assert learnt(tokenizer, row) == [
+        '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><|im_end|>',
+        "It rains.<|im_end|>",
+    ]
+
+
+def test_a_template_that_takes_arguments_as_text_gets_text(tokenizer: Any) -> None:
+    deepseek = CALLING.replace(
+        "m.tool_calls[0].function | tojson", "'f' + m.tool_calls[0].function.arguments"
+    )
+    with pytest.raises(TrainingFailed, match="leaves the call of 'weather' out"):
+        all_made(with_template(tokenizer, deepseek), [CHAT[1], called("weather")])
+    (row,) = all_made(with_template(tokenizer, deepseek), [CHAT[1], called("f")])
+    assert learnt(tokenizer, row) == ['<tool_call>f{"city": "Paris"}</tool_call><|im_end|>']
+
+
+def test_a_template_that_drops_a_second_call_is_refused_with_the_way_out(tokenizer: Any) -> None:
+    """As gpt-oss's does."""
+    with pytest.raises(TrainingFailed, match=r"call of 'time' out.* each call into a message of its own"):
+        all_made(with_template(tokenizer, CALLING), [CHAT[1], called("weather", "time")])
+
+
+def test_a_template_that_breaks_on_a_message_names_the_line(tokenizer: Any) -> None:
+    broken = "{% for m in messages %}{{ 'a' + m.tool_calls }}{% endfor %}"
+    with pytest.raises(TrainingFailed, match="Line 7 does not suit this model's chat template"):
+        all_made(with_template(tokenizer, broken), [CHAT[1], called("weather")])
+
+
+def test_a_chat_is_tokenized_once_however_many_answers_it_has(tokenizer: Any) -> None:
+    read: list[str] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def __call__(self, text: str, **options: Any) -> Any:
+            read.append(text)
+            return tokenizer(text, **options)
+
+    counting: Any = Counting()
+    all_made(counting, CHAT[1:] * 8)
+    assert len(read) == 1
+
+
+def test_rows_are_kept_until_the_file_or_the_template_changes(tokenizer: Any, tmp_path: Path) -> None:
+    path, kept = tmp_path / "train.jsonl", tmp_path / "rows"
+    path.write_text(json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
+
+    def read(by: Any) -> Any:
+        return read_rows(path, by, 200, "training_file", cache=kept).rows
+
+    first = read(tokenizer)
+    (file,) = kept.iterdir()
+    written = file.stat().st_mtime_ns
+    assert read(tokenizer) == first == read_rows(path, tokenizer, 200, "training_file").rows
+    assert file.stat().st_mtime_ns == written
+    other = with_template(tokenizer, next(iter(REWRITING.values())))
+    assert len(read(other)) == 2
+    path.write_text(json.dumps({"messages": CHAT[1:]}) + "\n", encoding="utf-8")
+    assert len(read(tokenizer)[0].ids) < len(first[0].ids)
+
+
+def test_chats_count_lines_and_rows_count_answers_where_a_template_rewrites(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
+    rows = read_rows(path, with_template(tokenizer, next(iter(REWRITING.values()))), 200, "training_file")
+    assert (rows.chats, len(rows.rows)) == (1, 2)
+    assert rows.tokens == sum(len(row.ids) for row in rows.rows)
+
+
+def test_a_byte_order_mark_is_read(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("\ufeff" + json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
+    assert refusal(path, 1) is None
+    assert len(read_rows(path, tokenizer, 200, "training_file").rows) == 1
 
 
 def test_lines_are_numbered_as_an_editor_does_and_what_cannot_be_learnt_is_counted(

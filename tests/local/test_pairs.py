@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from tests.local.preferences import pair
 from trainers.local.checks import refusal
 from trainers.local.spool import TooLong
+from trainers.local.training.data import Template
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.pairs import PairRow, Pairs, fill_parts, pair_of, read_pairs, sort_out, width
 
@@ -24,7 +25,7 @@ def tokenizer(tiny_model_dir: Path) -> Any:
 
 
 def made(tokenizer: Any, raw: dict[str, Any]) -> PairRow:
-    return pair_of(7, json.dumps(raw), tokenizer, "training_file")
+    return pair_of(7, json.dumps(raw), Template.of(tokenizer), "training_file")
 
 
 def test_an_answer_is_what_the_model_would_generate_up_to_its_end_token(tokenizer: Any) -> None:

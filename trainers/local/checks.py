@@ -18,6 +18,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 CHAT = '{"messages": [...]}'
 PAIR = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
 ANSWERS = ("preferred_output", "non_preferred_output")
+UTF8_MARK = b"\xef\xbb\xbf"  # Excel's and PowerShell's files begin with it
 PICTURES = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -35,6 +36,7 @@ def refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         for number, line in enumerate(lines, start=1):
+            line = line.removeprefix(UTF8_MARK) if number == 1 else line
             if not line.strip():
                 continue
             complaint = _line_complaint(line, pairs)

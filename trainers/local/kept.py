@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+from trainers.local.spool import KEPT_ROWS
 
 STATE = "state.pt"
 CHECKPOINTS = ("checkpoints/step-*", "arms/*/checkpoints/step-*")
@@ -21,7 +24,9 @@ def steps_kept(folder: Path) -> int:
 
 
 def shed(folder: Path) -> None:
-    """Of a job that has ended: optimizer and random states, two thirds of a checkpoint, are for going on only."""
+    """Of a job that has ended: optimizer and random states, two thirds of a checkpoint, and rows as tokens are for
+    going on only."""
+    shutil.rmtree(folder / KEPT_ROWS, ignore_errors=True)
     for checkpoint in _checkpoints(folder):
         (checkpoint / STATE).unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
   tuned/            the adapter that the training goes on from, where the job names a tuned model; by the server
   base.json         {"fingerprint"} of the base model's weights
+  rows/             the files' chats as tokens, until the job has ended: a start after a kill need not make them again
   kernels.json      {"kernels", "why"} on CUDA: "liger 0.8.0", or "PyTorch" and why not Liger's
   lock              flock'ed by the training process for its life
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
@@ -38,6 +39,7 @@ from typing import IO, Any, Literal
 from trainers.sweeps import Sweep, from_lists
 from trainers.tokens import OUR_ROW_TOKENS
 
+KEPT_ROWS = "rows"
 TooLong = Literal["leave_out", "truncate", "refuse"]
 Quantization = Literal["none", "nf4", "int8"]
 Method = Literal["supervised", "dpo"]

@@ -77,6 +77,10 @@ def _rows(file: str, tokenizer: object, job: TrainingJob, home: Path, name: str)
 
 def _tell(what: str, rows: Rows, journal: Journal) -> None:
     journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    if rows.chats < len(rows.rows):
+        journal.say(
+            f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
+        )
     if rows.too_long:
         journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
     if rows.cut:

@@ -1,30 +1,40 @@
 """Chat JSONL → rows of token ids, each marked whether the model is to learn it. Knows no model, only a tokenizer.
 
 A conversation is written out with the model's own chat template. Learnt are the assistant's turns whose
-`weight` is not 0: from where generation would begin up to the token that ends the turn.
+`weight` is not 0: from where generation would begin up to the token that ends the turn. An answer that the template
+writes otherwise once the conversation goes on (Qwen 3, gpt-oss) is a row of its own, which ends with it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
 from trainers.local.spool import TooLong
+from trainers.local.tool_calls import for_template, render_chat
 from trainers.local.training.failures import TrainingFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-ROLES = ("system", "user", "assistant", "tool")
 # For training and answering alike. Models that may think first (Qwen 3, SmolLM3) are trained and asked without: the
 # trained answers have no thoughts. Llama 3's templates write today's date unless they are given one.
 TEMPLATE_OPTIONS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+
+ROW_FEATURES = Features(
+    {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
+)
+VERSION = 1  # of what is read off a chat: rows that were kept by another one are made again
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """`rows` can be learnt from. Left out are lines with nothing to learn, and `too_long` lines whose last answer
-    ends beyond `max_length` tokens; `cut` lines end there, because the job says so."""
+    """`rows` can be learnt from. Left out are lines with nothing to learn, and `too_long` rows whose last answer
+    ends beyond `max_length` tokens; `cut` rows end there, because the job says so."""
 
     rows: Sequence[Row]
     nothing_to_learn: int
     too_long: int
     cut: int = 0
+
+    @property
+    def chats(self) -> int:
+        """Lines of the file that they come from: fewer where answers of a chat are rows of their own."""
+        return len({row.line for row in self.rows})
 
     @property
     def tokens(self) -> int:
@@ -69,28 +84,53 @@ def read_rows(
     max_length: int,
     param: str,
     too_long: TooLong = "leave_out",
+    cache: Path | None = None,
 ) -> Rows:
-    """Raises TrainingFailed with the line's number, and where no row is left. `param` names the file to the user."""
-    if not tokenizer.chat_template:
-        text = "This model has no chat template, so it cannot learn chats. Choose an instruct or chat model."
-        raise TrainingFailed("no_chat_template", text, "model")
+    """Raises TrainingFailed with the line's number, and where no row is left. `param` names the file to the user.
+    `cache`: a folder that keeps the tokens, so that a start after a kill need not make them again."""
+    check_tokenizer(tokenizer)
     disable_progress_bars()
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        content = path.read_bytes()
+        lines = content.decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingFailed(
             "unreadable_file", f"Reading {path.name}: {error}. Upload it again.", param
         ) from error
     written = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     table = Dataset.from_dict({"line": [n for n, _ in written], "text": [text for _, text in written]})
+    template = Template.of(tokenizer)
 
-    def tokenize(one: dict[str, Any]) -> dict[str, Any]:
-        row = row_of(one["line"], one["text"], tokenizer, param)
-        return {"ids": row.ids, "supervised": row.supervised}
+    def tokenize(some: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        lines = zip(some["line"], some["text"], strict=True)
+        rows = [row for line, text in lines for row in rows_of(line, text, template, param)]
+        return {name: [getattr(row, name) for row in rows] for name in ("line", "ids", "supervised")}
 
-    table = table.map(tokenize, remove_columns=["text"], keep_in_memory=True, new_fingerprint="rows")
+    kept = "rows" if cache is None else template.fingerprint(content)
+    if cache is not None:
+        cache.mkdir(exist_ok=True)
+    table = table.map(
+        tokenize,
+        batched=True,
+        remove_columns=["text"],
+        features=ROW_FEATURES,
+        keep_in_memory=cache is None,
+        cache_file_name=None if cache is None else str(cache / f"{kept}.arrow"),
+        load_from_cache_file=True,
+        new_fingerprint=kept,
+    )
     rows = (Row(one["line"], one["ids"], one["supervised"]) for one in table)
     return sort_out(rows, max_length, param, too_long)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raises TrainingFailed."""
+    if not tokenizer.chat_template:
+        text = "This model has no chat template, so it cannot learn chats. Choose an instruct or chat model."
+        raise TrainingFailed("no_chat_template", text, "model")
+    if not tokenizer.is_fast:
+        text = "This model's tokenizer has no fast form, a tokenizer.json, so it can't learn. Choose another model."
+        raise TrainingFailed("no_fast_tokenizer", text, "model")
 
 
 def sort_out(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
@@ -135,89 +175,181 @@ def _refusal(long: Sequence[Row], max_length: int) -> str:
     )
 
 
-def row_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str) -> Row:
-    """One line of the file. Raises TrainingFailed."""
+def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
+    """Of one line of the file: one, or where the template rewrites earlier answers one for each of these too. Raises
+    TrainingFailed."""
     try:
         raw = json.loads(text)
-        messages = [message_of(each) for each in raw["messages"]]
-        weights = [each.get("weight", 1) for each in raw["messages"]]
-        tools = raw.get("tools")
+        messages = [for_template(each) for each in raw["messages"]]
+        learnt = [
+            number
+            for number, each in enumerate(raw["messages"])
+            if messages[number]["role"] == "assistant" and each.get("weight", 1) != 0
+        ]
+        chat = Chat(template, messages, raw.get("tools"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         sentence = f'Line {line} is no chat example: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
-    template = Template(tokenizer, tools)
+    with refusals(line, param):
+        whole = chat.text(len(messages))
+        answers = [chat.answer(turn) for turn in learnt]
+    inside = [each for each in answers if each.stands_in(whole)]
+    rows = [template.row(line, each.text, [each]) for each in answers if not each.stands_in(whole)]
+    return rows if rows and not inside else [*rows, template.row(line, whole, inside)]
+
+
+@contextmanager
+def refusals(line: int, param: str) -> Iterator[None]:
+    """What a template can't do with a line, as TrainingFailed."""
     try:
-        ids = template.ids(template.render(messages))
-        supervised = [False] * len(ids)
-        for number, message in enumerate(messages):
-            if message["role"] == "assistant" and weights[number] != 0:
-                start, end = template.span(messages, number, ids)
-                supervised[start:end] = [True] * (end - start)
-    except TemplateError as error:
-        sentence = f"Line {line} does not suit this model's chat template: {error}. Change the row's roles."
-        raise TrainingFailed("invalid_row", sentence, param) from error
-    except Rewritten as error:
-        sentence = (
-            f"Line {line}: this model's chat template rewrites an earlier answer once the conversation goes on. "
-            "Give earlier answers weight 0, keep one answer a row, or choose another model."
-        )
-        raise TrainingFailed("rewriting_template", sentence, param) from error
-    return Row(line, ids, supervised)
+        yield
+    except (TemplateError, TypeError) as error:
+        text = f"Line {line} does not suit this model's chat template: {error}. Change it, or choose another model."
+        raise TrainingFailed("invalid_row", text, param) from error
+    except AnswerLost as error:
+        text = f"Line {line}: {error}"
+        raise TrainingFailed("answer_not_written", text, "model") from error
 
 
-class Rewritten(Exception):
-    """A turn's text is not where it stood when the conversation ended with it."""
+class AnswerLost(Exception):
+    """The template doesn't write what is to be learnt, or not where it would be generated. The message says which."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text[start:end]` is to be learnt, behind the very text that the model is asked with. `has_end`: a token that
+    ends the turn is its last."""
+
+    text: str
+    start: int
+    end: int
+    has_end: bool
+    is_as_asked: bool
+
+    def stands_in(self, whole: str) -> bool:
+        """The conversation that goes on has it at the same place."""
+        return self.has_end and self.is_as_asked and whole.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer's chat template, for one row."""
+    """A tokenizer's chat template. `ends`: one special token or more without a break."""
 
     tokenizer: PreTrainedTokenizerFast
+    ends: re.Pattern[str]
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast) -> Template:
+        added = tokenizer.added_tokens_decoder.values()
+        special = [re.escape(token.content) for token in added if token.special]
+        return cls(tokenizer, re.compile(f"(?:{'|'.join(special)})+" if special else "(?!)"))
+
+    def fingerprint(self, content: bytes) -> str:
+        """Of all that a file's rows depend on."""
+        backend = self.tokenizer.backend_tokenizer.to_str()
+        beside = json.dumps(
+            [VERSION, TEMPLATE_OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id]
+        )
+        parts = (content, backend.encode(), beside.encode(), self.ends.pattern.encode())
+        return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+
+    def row(self, line: int, text: str, answers: Sequence[Answer]) -> Row:
+        """`answers` stand in `text`, one behind the other. One without an end gets the tokenizer's own."""
+        ids, starts = self._tokens(text)
+        supervised = [False] * len(ids)
+        for answer in answers:
+            start = max(
+                1, bisect_left(starts, answer.start)
+            )  # nothing is before the first token to predict it
+            end = bisect_left(starts, answer.end)
+            supervised[start:end] = [True] * (end - start)
+            if not answer.has_end and self.tokenizer.eos_token_id is not None:
+                ids, supervised = [*ids[:end], self.tokenizer.eos_token_id], [*supervised[:end], True]
+        return Row(line, ids, supervised)
+
+    def _tokens(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids, and where the text of each begins: one that also writes what is before a place is no part of what
+        follows. White space that a tokenizer counts to no token belongs to the next."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = found["offset_mapping"]
+        before = [0, *(end for _, end in offsets[:-1])]
+        return list(found["input_ids"]), [
+            min(start, end) for (start, _), end in zip(offsets, before, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One conversation, in its messages as templates take them."""
+
+    template: Template
+    messages: Sequence[dict[str, Any]]
     tools: Any
 
-    def render(self, messages: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
-        """`asks`: up to where the model would begin to answer."""
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tools=self.tools, tokenize=False, add_generation_prompt=asks, **TEMPLATE_OPTIONS
-        )
-        assert isinstance(text, str)  # noqa: S101  tokenize=False promises it, the signature does not
-        return text
+    def text(self, turns: int, *, asks: bool = False) -> str:
+        """Of its first `turns`. `asks`: up to where the model would begin to answer."""
+        some, tokenizer = self.messages[:turns], self.template.tokenizer
+        return render_chat(tokenizer, some, tools=self.tools, add_generation_prompt=asks, **TEMPLATE_OPTIONS)
 
-    def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+    def answer(self, turn: int) -> Answer:
+        """The assistant's message `turn`, as the last of its conversation. Raises AnswerLost."""
+        message, asked, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
+        if after.startswith(asked):
+            end, has_end = self._end(message, after, len(asked))
+            return Answer(after, len(asked), end, has_end, is_as_asked=True)
+        # DeepSeek's template opens a thought where it asks, and none where the answer is known.
+        same, question = common(asked, after), common(self.text(turn), asked)
+        if same < question:
+            raise AnswerLost("this model's chat template rewrites the question once it is answered.")
+        said = _said(message)
+        if said and after.rfind(said) >= question:  # the answer may begin as the thought does
+            same = min(same, after.rfind(said))
+        end, has_end = self._end(message, after, same)
+        moved = len(asked) - same
+        return Answer(asked + after[same:], len(asked), end + moved, has_end, is_as_asked=False)
 
-    def span(self, messages: Sequence[dict[str, Any]], turn: int, ids: Sequence[int]) -> tuple[int, int]:
-        """First token of the assistant's `turn` in `ids`, and the token after its last."""
-        whole = self.render(messages)
-        before, after = self.render(messages[:turn], asks=True), self.render(messages[: turn + 1])
-        if not whole.startswith(after) or not after.startswith(before):
-            raise Rewritten
-        start = max(1, self._boundary(before, ids))  # nothing comes before the first token to predict it
-        return start, max(start, self._boundary(self._up_to_end_token(after), ids))
-
-    def _up_to_end_token(self, text: str) -> str:
-        """Without the white space that ChatML puts behind <|im_end|>: generation has stopped by then."""
+    def _end(self, message: dict[str, Any], text: str, start: int) -> tuple[int, bool]:
+        """Behind the token that ends the turn; without one behind the last letter. Generation stops there: ChatML puts
+        a line break behind <|im_end|>, Phi-3 the end of all text. Raises AnswerLost."""
+        said = _said(message)
+        _check_written(message, text[start:])
+        if not message.get("tool_calls"):
+            place = self._last_place(said, text, start)
+            found = None if place is None else self.template.ends.search(text, place + len(said))
+            if found:
+                return found.end(), True
         stripped = text.rstrip()
-        added = self.tokenizer.added_tokens_decoder.values()
-        ends = tuple(token.content for token in added if token.special)
-        return stripped if ends and stripped.endswith(ends) else text
+        endings = [match.end() for match in self.template.ends.finditer(stripped, start)]
+        return len(stripped), endings[-1:] == [len(stripped)]
 
-    def _boundary(self, text: str, ids: Sequence[int]) -> int:
-        """How many of `ids` write `text`. A token that also writes what follows counts as part of `text`."""
-        own = self.ids(text)
-        same = next((i for i, (a, b) in enumerate(zip(own, ids, strict=False)) if a != b), len(own))
-        return same if same == len(own) else same + 1
+    def _last_place(self, said: str, text: str, start: int) -> int | None:
+        """Not within a special token: an answer may be "end", and harmony writes the channel "final" before it."""
+        ends = [match.span() for match in self.template.ends.finditer(text, start)]
+        starts = [start, *(end for _, end in ends)]
+        stops = [*(begin for begin, _ in ends), len(text)]
+        places = [text.find(said, a, b) for a, b in zip(starts, stops, strict=True)]
+        return next((place for place in reversed(places) if place >= 0), None)
 
 
-def message_of(raw: dict[str, Any]) -> dict[str, Any]:
-    """As templates want it: 'developer' is written as 'system', a list of text parts as one text."""
-    message = {key: value for key, value in raw.items() if key != "weight"}
-    message["role"] = "system" if raw["role"] == "developer" else raw["role"]
-    content = raw.get("content")
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content)
-    message["content"] = "" if content is None else content
-    if message["role"] not in ROLES or not isinstance(message["content"], str):
-        raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
-    return message
+def common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many first letters, or tokens, are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _said(message: dict[str, Any]) -> str:
+    """Without a thought before it, which templates write in their own way, and leave out later."""
+    return str(message["content"]).rpartition("</think>")[2].strip()
+
+
+def _check_written(message: dict[str, Any], text: str) -> None:
+    """Raises AnswerLost. White space may differ."""
+    missing = "".join(_said(message).split()) not in "".join(text.split())
+    names = [call["function"]["name"] for call in message.get("tool_calls", ())]
+    lost = next((name for name in names if text.count(name) < names.count(name)), None)
+    if missing or lost:
+        what = "answer" if missing else f"call of {lost!r}"
+        raise AnswerLost(
+            f"this model's chat template leaves the {what} out, so that it can't be learnt. Choose another model"
+            + ("." if missing or len(names) == 1 else ", or put each call into a message of its own.")
+        )

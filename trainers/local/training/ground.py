@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trainers.local.configs import context_of_base
-from trainers.local.spool import LoraSettings, TrainingJob
+from trainers.local.spool import KEPT_ROWS, LoraSettings, TrainingJob
 from trainers.local.training import team
 from trainers.local.training.base import load_model, load_tokenizer
 from trainers.local.training.data import Rows, read_rows
@@ -51,14 +51,14 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses)
         remember_base(folder, source, job.base_name)
     tokenizer = load_tokenizer(job.base)
     settings = within_context(job.settings, job.base, journal)
-    training = read_rows(
-        Path(job.training_file), tokenizer, settings.max_length, "training_file", settings.too_long
-    )
+    length, too_long, kept = settings.max_length, settings.too_long, folder / KEPT_ROWS
     validation = None
-    if job.validation_file is not None:
-        validation = read_rows(
-            Path(job.validation_file), tokenizer, settings.max_length, "validation_file", settings.too_long
-        )
+    with team.first_goes_first():
+        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, kept)
+        if job.validation_file is not None:
+            validation = read_rows(
+                Path(job.validation_file), tokenizer, length, "validation_file", too_long, kept
+            )
     team.look(pauses)
     longest = max(training.longest, validation.longest if validation else 0)
     is_sharded = is_divided(settings, source, device)
@@ -111,6 +111,10 @@ def within_context(settings: LoraSettings, base: str, journal: Journal) -> LoraS
 
 def tell_rows(journal: Journal, what: str, rows: Rows, settings: LoraSettings) -> None:
     journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    if rows.chats < len(rows.rows):
+        journal.say(
+            f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
+        )
     if rows.too_long:
         journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
     if rows.cut:

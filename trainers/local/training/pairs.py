@@ -10,12 +10,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import TemplateError
+from typing import TYPE_CHECKING
 
 from trainers.local.spool import TooLong
-from trainers.local.training.data import Rewritten, Template, message_of
+from trainers.local.tool_calls import for_template
+from trainers.local.training.data import Chat, Row, Template, check_tokenizer, common, refusals
 from trainers.local.training.failures import TrainingFailed
 
 if TYPE_CHECKING:
@@ -60,17 +59,16 @@ def read_pairs(
     path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str, too_long: TooLong
 ) -> Pairs:
     """Raises TrainingFailed with the line's number, and where no pair is left. `param` names the file to the user."""
-    if not tokenizer.chat_template:
-        text = "This model has no chat template, so it cannot learn chats. Choose an instruct or chat model."
-        raise TrainingFailed("no_chat_template", text, "model")
+    check_tokenizer(tokenizer)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         text = f"Reading {path.name}: {error}. Upload it again."
         raise TrainingFailed("unreadable_file", text, param) from error
+    template = Template.of(tokenizer)
     written = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     return sort_out(
-        (pair_of(number, line, tokenizer, param) for number, line in written), max_length, param, too_long
+        (pair_of(number, line, template, param) for number, line in written), max_length, param, too_long
     )
 
 
@@ -119,51 +117,37 @@ def cut_to(pair: PairRow, max_length: int) -> PairRow:
     return PairRow(pair.line, pair.asked, pair.chosen[:room], pair.rejected[:room])
 
 
-def pair_of(line: int, text: str, tokenizer: PreTrainedTokenizerFast, param: str) -> PairRow:
+def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
     """One line of the file. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
-        asked = [message_of(each) for each in raw["input"]["messages"]]
-        answers = [message_of(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
-        template = Template(tokenizer, raw["input"].get("tools"))
+        asked = [for_template(each) for each in raw["input"]["messages"]]
+        answers = [for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
+        tools = raw["input"].get("tools")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
-    try:
-        chosen, rejected = (_written(template, [*asked, answer]) for answer in answers)
-    except TemplateError as error:
-        sentence = f"Line {line} does not suit this model's chat template: {error}. Change the row's roles."
-        raise TrainingFailed("invalid_row", sentence, param) from error
-    except Rewritten as error:
-        sentence = (
-            f"Line {line}: this model's chat template rewrites what was asked once it is answered. "
-            "Choose another model."
-        )
-        raise TrainingFailed("rewriting_template", sentence, param) from error
-    shared = _common(chosen.ids[: chosen.start], rejected.ids[: rejected.start])
-    return PairRow(
-        line, chosen.ids[:shared], chosen.ids[shared : chosen.end], rejected.ids[shared : rejected.end]
-    )
+    with refusals(line, param):
+        chats = [Chat(template, [*asked, answer], tools) for answer in answers]
+        written = [chat.answer(len(asked)) for chat in chats]
+    chosen, rejected = (_answer(template.row(line, each.text, [each])) for each in written)
+    # The last token of the question may also write an answer's beginning.
+    shared = common(chosen.asked, rejected.asked)
+    return PairRow(line, chosen.asked[:shared], chosen.ids[shared:], rejected.ids[shared:])
 
 
 @dataclass(frozen=True)
 class Written:
-    """A conversation's token ids; its last answer is ids[start:end]."""
+    """Token ids up to the end of the answer, and those before it."""
 
     ids: Sequence[int]
-    start: int
-    end: int
+    asked: Sequence[int]
 
 
-def _written(template: Template, messages: Sequence[dict[str, Any]]) -> Written:
-    ids = template.ids(template.render(messages))
-    return Written(ids, *template.span(messages, len(messages) - 1, ids))
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many first tokens are the same: the last of the question may also write an answer's beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _answer(row: Row) -> Written:
+    if not any(row.supervised):
+        return Written(row.ids, row.ids)
+    return Written(row.ids[: row.last_target + 1], row.ids[: row.first_target])
 
 
 def _refusal(long: Sequence[PairRow], max_length: int) -> str:
