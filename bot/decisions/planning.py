@@ -187,10 +187,16 @@ def _predicted(raw: dict[str, Any]) -> Predicted:
 
 
 def hyperparameters_for(
-    n_train: int, epochs: int | None, *, takes_lora: bool, defaults: Mapping[str, Hyperparameter]
+    n_train: int,
+    epochs: int | None,
+    *,
+    takes_lora: bool,
+    defaults: Mapping[str, Hyperparameter],
+    rate: float | None = None,
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     """What a plan starts with, resolved by trainers/auto.py; a hosted service is told the epochs alone.
 
+    `rate`: the learning rate by the base's size; None leaves it to the trainer, who goes by the base that it has.
     `defaults` are the provider's row's and win over ours; `epochs`, where a person said them, win over all.
     """
     chosen: dict[str, Hyperparameter] = {"n_epochs": hosted_epochs_for(n_train)}
@@ -198,11 +204,11 @@ def hyperparameters_for(
         chosen |= {
             "n_epochs": epochs_for(n_train),
             "batch_size": batch_for(n_train),
-            "learning_rate": 1e-3,
             "lora_r": 16,
             "lora_alpha": 32,
             "lora_dropout": 0.0,
         }
+        chosen |= {} if rate is None else {"learning_rate": rate}
     chosen |= defaults
     if epochs is not None:
         chosen["n_epochs"] = epochs

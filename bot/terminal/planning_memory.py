@@ -8,7 +8,7 @@ from typing import Any
 from bot.results import Refusal
 from trainers.bases import Base, find_base
 from trainers.sizing.configs import Unsized
-from trainers.sizing.fitting import Fit, fit, smallest_gpu
+from trainers.sizing.fitting import Fit, as_computed, fit, smallest_gpu
 from trainers.sizing.machines import GPUS, read_gpu, this_machine
 from trainers.sizing.memory import (
     Work,
@@ -26,9 +26,20 @@ METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "ful
 
 @dataclass(frozen=True)
 class Planned:
+    """`work` is what the trainer will do of what was `asked`, and `fit` is of that."""
+
     base: Base
+    asked: Work
     work: Work
     fit: Fit
+
+    @property
+    def turned_on(self) -> str:
+        """What the trainer does by itself so that it fits; '' where nothing."""
+        said = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
+        if self.work.batch < self.asked.batch:
+            said.append(f"{self.work.batch} of a step's {self.asked.batch} rows at a time")
+        return " and ".join(said)
 
 
 def plan(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
@@ -52,19 +63,25 @@ def plan(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
     if machine is None:
         known = ", ".join(GPUS)
         return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {known}.")
-    work = as_trained(base.architecture, work)
-    return Planned(base, work, fit(base.architecture, work, machine))
+    asked = as_trained(base.architecture, work)
+    work = as_computed(base.architecture, asked, machine)
+    return Planned(base, asked, work, fit(base.architecture, work, machine))
 
 
 def headline(planned: Planned) -> str:
     """Whether it fits, in a sentence."""
     found = planned.fit
     has, needs = _gb(found.machine.memory), _gb(found.needed)
+    by_itself = (
+        f", with {planned.turned_on}, which the trainer turns on by itself" if planned.turned_on else ""
+    )
     if found.standing == "fits":
-        return f"It fits on {found.machine.name}: about {needs} of {has} GB."
+        return f"It fits on {found.machine.name}: about {needs} of {has} GB{by_itself}."
     if found.standing == "tight":
-        return f"It may just fit on {found.machine.name}: about {needs} of {has} GB, and that can be 15% too low."
-    return f"It does not fit on {found.machine.name}: it takes about {needs} GB, and there are {has}."
+        could_be = "That can be 15% too low."
+        return f"It may just fit on {found.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
+    even = f"even with {planned.turned_on} " if planned.turned_on else ""
+    return f"It does not fit on {found.machine.name}: {even}it takes about {needs} GB, and there are {has}."
 
 
 def text(planned: Planned) -> str:
@@ -86,6 +103,7 @@ def as_json(planned: Planned) -> dict[str, Any]:
         "class": preset.model_class if preset else None,
         "licence": preset.licence if preset else None,
         "gated": preset.is_gated if preset else None,
+        "asked": asdict(planned.asked),
         "work": asdict(planned.work),
         "machine": {"name": found.machine.name, "bytes": found.machine.memory, **asdict(found.machine.place)},
         "parameters": {
@@ -110,7 +128,7 @@ def as_json(planned: Planned) -> dict[str, Any]:
 
 
 def subject(planned: Planned) -> str:
-    work = planned.work
+    work = planned.asked
     rank = "" if work.method == "full" else f" of rank {work.rank}"
     checkpoints = ", gradient checkpointing" if work.checkpoints else ""
     rows = "preference pairs" if work.pairs else "rows"
@@ -231,6 +249,11 @@ def _notes(planned: Planned) -> list[str]:
     if model.experts and planned.work.method == "qlora":
         notes.append(
             "Its experts are unpacked a layer at a time; activations are always computed again on the way back."
+        )
+    elif planned.turned_on:
+        notes.append(
+            f"As asked, without that, it would take {_gb(_needs(planned, planned.asked))} GB. Computing activations "
+            "again takes about a third longer; a step learns from as many rows."
         )
     elif planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
         notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")

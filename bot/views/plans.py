@@ -161,9 +161,13 @@ def _model(plan: Plan) -> str:
 
 
 def _otherwise(plan: Plan) -> str:
-    """Than by our own engine over the base in full."""
+    """Than by our own engine over the base in full; and the learning rate."""
     chosen = dict(plan.hyperparameters)
     said = [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
+    if "learning_rate" in chosen:
+        said.append(f"learning rate {chosen['learning_rate']:g}")
+    elif "lora_r" in chosen and plan.swept is None:
+        said.append("learning rate by the trainer's own rule")
     if chosen.get("quantization", "none") != "none":
         said.append(f"the base in {chosen['quantization']}")
     return escape("".join(f", {one}" for one in said))

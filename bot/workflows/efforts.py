@@ -14,9 +14,10 @@ from bot.decisions.worth.roi import Range, Training
 from bot.settings import Settings
 from bot.work.climbing import max_tokens
 from bot.workflows.inputs import holdout_usage, longest_holdout_usage
-from bot.workflows.machine import Room, base_of, room_for, time_for
+from bot.workflows.machine import Room, base_of, known_base, room_for, time_for
 from bot.workflows.targets import Target
 from trainers import chatting
+from trainers.auto import rate_for
 from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
@@ -52,7 +53,7 @@ def effort_for(settings: Settings, target: Target, report: Report, question: Que
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
     tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
-    chosen, tokens = _hyperparameters(target, report, question), _trained_tokens(report, target)
+    chosen, tokens = _hyperparameters(settings, target, report, question), _trained_tokens(report, target)
     room, minutes, measured_on = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
     answer = max_tokens([one.label for one in report.labels]) + chatting.room(thinks)
@@ -63,8 +64,15 @@ def effort_for(settings: Settings, target: Target, report: Report, question: Que
     return Effort(chosen, tuned, base, room, minutes, cost)
 
 
+def _rate(settings: Settings, target: Target) -> float | None:
+    """None: the base isn't known here, or a hosted service has a rate of its own."""
+    is_ours = target.row.provider.can("sweep")
+    base = known_base(settings, target.row, target.model) if is_ours else None
+    return rate_for(base.architecture.hidden, base.architecture.model_type) if base else None
+
+
 def _hyperparameters(
-    target: Target, report: Report, question: Question
+    settings: Settings, target: Target, report: Report, question: Question
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     provider = target.row.provider
     chosen = hyperparameters_for(
@@ -72,6 +80,7 @@ def _hyperparameters(
         question.epochs,
         takes_lora=provider.can("extra_hyperparameters"),
         defaults=target.row.defaults,
+        rate=_rate(settings, target),
     )
     single = sweeping.without_swept(dict(chosen), question.sweep, target.row.defaults)
     ways = {"engine": question.engine, "quantization": question.quantization}

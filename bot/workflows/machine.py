@@ -22,7 +22,7 @@ from trainers.dataset.pairs import PairsReport
 from trainers.dataset.validation import rows_kept_back
 from trainers.providers import ModelRow, ProviderRow
 from trainers.sizing.configs import Unsized
-from trainers.sizing.fitting import Fit, fit
+from trainers.sizing.fitting import Fit, as_computed, fit
 from trainers.sizing.halving import at_most, rungs
 from trainers.sizing.machines import this_machine
 from trainers.sizing.memory import Method, Work, loaded_parameters, trainable_parameters
@@ -69,8 +69,11 @@ class Timed:
 
 def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
     """None: it trains elsewhere, or its dimensions lie nowhere here."""
-    if row.cluster or not row.keeps_models_here:
-        return None
+    return None if row.cluster or not row.keeps_models_here else known_base(settings, row, model)
+
+
+def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
+    """By its folder or as a preset, wherever it trains."""
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     found = find_base(place or model.base_name or model.name, ask_the_hub=False)
     return None if isinstance(found, Unsized) else found
@@ -84,10 +87,12 @@ def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], s
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
     rank = _whole(chosen, "lora_r", Work.rank)
     work = Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
-    found = fit(base.architecture, work, this_machine())
+    done = as_computed(base.architecture, work, this_machine())
+    found = fit(base.architecture, done, this_machine())
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
-    return Room(f"{_memory(found)}; {sizes}", _warning(found, _in_4_bits(base, work)))
+    by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
+    return Room(f"{_memory(found, by_itself)}; {sizes}", _warning(found, _in_4_bits(base, work)))
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
@@ -97,7 +102,8 @@ def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
 
 def _in_4_bits(base: Base, work: Work) -> str:
     """A cure, where it is one and isn't taken yet."""
-    packed = fit(base.architecture, replace(work, method="qlora"), this_machine())
+    in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), this_machine())
+    packed = fit(base.architecture, in_4_bits, this_machine())
     if work.method == "qlora" or packed.standing != "fits":
         return ""
     return f" With `quantization=nf4` it takes about {packed.needed / 1e9:.1f} GB, which fits."
@@ -192,10 +198,10 @@ def _calibration(settings: Settings) -> Calibration | None:
         return None
 
 
-def _memory(found: Fit) -> str:
+def _memory(found: Fit, by_itself: str = "") -> str:
     about = f"about {found.needed / 1e9:.1f} of {found.machine.memory / 1e9:.0f} GB"
     if found.standing == "fits":
-        return f"fits, {about}"
+        return f"fits{by_itself}, {about}"
     return f"may just fit, {about}" if found.standing == "tight" else f"does not fit, {about}"
 
 

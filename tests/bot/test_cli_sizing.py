@@ -20,9 +20,11 @@ def plan(*arguments: str) -> Result:
 def test_scout_in_4_bits_names_its_parts_and_why_they_are_large() -> None:
     done = plan("meta-llama/Llama-4-Scout-17B-16E-Instruct", "--method", "qlora", "--gpu", "h100")
     assert done.exit_code == 0, done.output
-    assert "It may just fit on the NVIDIA H100 80 GB" in done.output
+    assert (
+        "It fits on the NVIDIA H100 80 GB: about 74.0 of 85.5 GB, with 4 of a step's 8 rows at a time"
+        in done.output
+    )
     assert "58.67 GB  linear layers and experts at 4.13 bits each" in done.output
-    assert "4 a step (--batch 4): about 74.0 GB" in done.output
     assert "experts are unpacked a layer at a time; activations are always computed again" in done.output
     assert "once memory proves too small for one row" not in done.output
 
@@ -35,23 +37,32 @@ def test_scout_in_8_bits_keeps_its_experts_and_hears_of_4() -> None:
 
 
 def test_a_plan_says_what_would_fit() -> None:
-    done = plan("mistral-7b", "--gpu", "24")
+    done = plan("mistral-7b", "--gpu", "16")
+    even = "even with checkpointing and 1 of a step's 8 rows at a time it takes about 16.9 GB, and there are 16.0."
+    assert f"It does not fit on a GPU of 16 GB: {even}" in done.output
     assert "What would fit" in done.output
-    assert "QLoRA (--method qlora), gradient checkpointing (--checkpointing): about 10.6 GB" in done.output
-    fewer = plan("phi-4", "--gpu", "h100").output
-    assert "4 a step (--batch 4): about 70.3 GB" in fewer
-    assert "computes fewer rows at a time by itself" in fewer
+    assert "QLoRA (--method qlora): about 6.7 GB" in done.output
+
+
+def test_the_first_thing_said_is_what_the_trainer_will_do() -> None:
+    done = plan("mistral-7b", "--gpu", "24", "--method", "qlora").output.splitlines()
+    assert done[0].endswith("8 a step")
+    assert done[2] == (
+        "It fits on a GPU of 24 GB: about 10.6 of 24.0 GB, with checkpointing, which the trainer turns on by itself."
+    )
+    assert any("As asked, without that, it would take 55.3 GB" in line for line in done)
     assert plan("mistral-7b", "--gpu", "24", "--method", "qlora", "--checkpointing").output.splitlines()[
         2
     ] == ("It fits on a GPU of 24 GB: about 10.6 of 24.0 GB.")
 
 
 def test_json_holds_bytes_that_add_up() -> None:
-    told = json.loads(plan("phi-4", "--gpu", "h100", "--json").output)
+    told = json.loads(plan("phi-4", "--gpu", "24", "--json").output)
     parts = {name: size for name, size in told["bytes"].items() if name != "total"}
     assert sum(parts.values()) == told["bytes"]["total"]
     assert told["parameters"]["total"] == 14_659_507_200
     assert (told["fits"], told["class"], told["gated"]) == ("too large", "Phi3ForCausalLM", False)
+    assert (told["asked"]["batch"], told["work"]["batch"], told["work"]["checkpoints"]) == (8, 1, True)
     assert {one["method"] for one in told["what_would_fit"]} <= {"lora", "qlora"}
 
 

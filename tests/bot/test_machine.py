@@ -84,6 +84,27 @@ def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
     assert _warnings(packed) == ()
 
 
+@pytest.mark.parametrize(
+    ("model", "rate"),
+    [("HuggingFaceTB/SmolLM2-135M-Instruct", 1e-3), (MISTRAL, 2.9e-4), ("org/unheard-of", None)],
+)
+def test_the_learning_rate_goes_by_the_size_of_the_base(
+    tmp_path: Path, report: Report, model: str, rate: float | None
+) -> None:
+    found = dict(estimated(settings(tmp_path, model), report).hyperparameters)
+    assert found.get("learning_rate") == rate, "unknown here: the trainer finds it"
+    assert "learning_rate" not in dict(estimated(settings(tmp_path), report, "gpt-4.1").hyperparameters)
+
+
+def test_memory_is_that_of_what_the_trainer_does_by_itself(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("24"))
+    found = estimated(settings(tmp_path, MISTRAL), report)
+    assert str(found.memory).startswith("fits with checkpointing, about "), found.memory
+    assert _warnings(found) == ()
+
+
 def test_bits_that_are_left_to_the_trainer_are_those_of_the_base(tmp_path: Path, report: Report) -> None:
     base = find_base("smollm2-135m", ask_the_hub=False)
     assert isinstance(base, Base)

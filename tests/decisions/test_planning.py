@@ -214,15 +214,16 @@ def test_a_small_set_is_seen_more_often(rows: int, epochs: int) -> None:
 
 
 def test_our_own_trainer_is_told_everything_and_a_hosted_one_the_epochs() -> None:
-    ours = dict(hyperparameters_for(800, None, takes_lora=True, defaults={}))
+    ours = dict(hyperparameters_for(800, None, takes_lora=True, defaults={}, rate=2e-4))
     assert ours == {
         "n_epochs": 3,
         "batch_size": 8,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-4,
         "lora_r": 16,
         "lora_alpha": 32,
         "lora_dropout": 0.0,
     }
+    assert "learning_rate" not in dict(hyperparameters_for(800, None, takes_lora=True, defaults={}))
     assert hyperparameters_for(800, None, takes_lora=False, defaults={}) == (("n_epochs", 3),)
 
 

@@ -46,6 +46,17 @@ def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
     return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MOST_CURES], least)
 
 
+def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
+    """What the builtin engine comes to by itself on a GPU whose memory proves too small: activations computed again,
+    then fewer rows at a time, from which a step learns all the same. Where nothing fits, the least of these."""
+    if machine.place.kind != "gpu" or work.pairs or work.method == "full":
+        return work
+    again = replace(work, checkpoints=True)
+    tried = [work, again, *(replace(again, batch=batch) for batch in _halves(work.batch, 1))]
+    fitting = (one for one in tried if _needed(model, one, machine.place) * ROOM <= machine.memory)
+    return next(fitting, tried[-1])
+
+
 def smallest_gpu(needed: int) -> str | None:
     """Of those that we know, one that takes so many bytes with room to spare."""
     large = [(mebibytes, name) for name, mebibytes in GPUS.values() if needed * ROOM <= mebibytes * MIB]
