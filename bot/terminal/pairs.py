@@ -30,6 +30,8 @@ OF_CHATS = {
         "few_rows_of_label",
         "null_label",
         "label_doubted",
+        "label_errors",
+        "label_errors_unknown",
         "labels_not_judged",
         "labels_sampled",
     ),

@@ -14,10 +14,10 @@ from trainers.dataset.findings import Findings
 from trainers.dataset.rules.doubts import FEWEST, check_doubts, doubts, judged
 
 NAMES = ("cancel", "order", "refund")
-Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+Scores = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
-def told(truth: list[int], wrong: int = 0) -> Probabilities:
+def told(truth: list[int], wrong: int = 0) -> Scores:
     """What a classifier says that is right, now more and now less sure, and sure of the first `wrong` rows."""
     chance = np.random.default_rng(1)
     sure = chance.uniform(0.5, 0.95, len(truth))
@@ -27,7 +27,7 @@ def told(truth: list[int], wrong: int = 0) -> Probabilities:
     return said
 
 
-def planted(rows: int = 300, wrong: int = 6) -> tuple[list[str], Probabilities]:
+def planted(rows: int = 300, wrong: int = 6) -> tuple[list[str], Scores]:
     truth = [i % 3 for i in range(rows)]
     labels = [NAMES[(t + (i < wrong)) % 3] for i, t in enumerate(truth)]
     return labels, told(truth, wrong)
@@ -38,39 +38,47 @@ def keys(count: int) -> list[bytes]:
 
 
 def test_exactly_the_planted_errors_are_doubted_the_least_believed_first() -> None:
-    labels, probabilities = planted()
+    labels, scores = planted()
 
-    found = doubts(labels, NAMES, probabilities)
+    found, errors = doubts(labels, NAMES, scores)
 
     assert [doubt.row for doubt in found] == [5, 4, 3, 2, 1, 0]
-    assert [d.confidence for d in found] == sorted(d.confidence for d in found)
+    assert min(d.chance for d in found) > 0.9
+    assert (errors.judged, errors.listed, errors.is_told) == (300, 6, True)
+    assert errors.wrong == pytest.approx(6 / 300, abs=0.002)
     assert all(d.given == labels[d.row] and d.likely == NAMES[d.row % 3] for d in found)
 
 
 def test_a_doubt_names_the_line_and_both_labels_and_the_rest_is_counted() -> None:
-    labels, probabilities = planted()
+    labels, scores = planted()
     found = Findings(2)
 
-    check_doubts(range(100, 400), labels, judged(labels, keys(300), 7), NAMES, probabilities, found)
+    check_doubts(range(100, 400), labels, judged(labels, keys(300), 7), NAMES, scores, found)
 
     said = found.sorted()
-    assert [f.code for f in said] == ["label_doubted"] * 3
-    assert [f.message for f in said[:2]] == [
+    assert [f.code for f in said] == ["label_errors"] + ["label_doubted"] * 3
+    assert said[0].message == (
+        "About 6 of the 6 labels below are really wrong; of all 300 labels judged it is about 2.0%."
+    )
+    assert [f.message for f in said[1:3]] == [
         "Line 104 is labelled 'refund', but rows like it are 'order'.",
         "Line 105 is labelled 'cancel', but rows like it are 'refund'.",
     ]
-    assert (said[2].line, said[2].count) == (None, 4)
+    assert (said[3].line, said[3].count) == (None, 4)
     assert {f.severity for f in said} == {"warns"}
 
 
 def test_right_labels_are_not_doubted() -> None:
-    labels, probabilities = planted(wrong=0)
+    labels, scores = planted(wrong=0)
 
-    assert doubts(labels, NAMES, probabilities) == ()
+    found, errors = doubts(labels, NAMES, scores)
+    assert found == ()
+    assert errors.wrong < 0.001 and errors.is_told
 
 
 def test_one_label_leaves_nothing_to_doubt() -> None:
-    assert doubts(["refund"] * 9, ("refund",), np.ones((9, 1))) == ()
+    found, errors = doubts(["refund"] * 9, ("refund",), np.ones((9, 1)))
+    assert (found, errors.wrong) == ((), 0.0)
 
 
 def test_labels_with_fewer_than_five_rows_are_left_out_and_it_is_said() -> None:
@@ -99,14 +107,27 @@ def test_of_too_many_rows_a_sample_is_judged_and_it_is_said() -> None:
     assert said.message == "The labels of 90 of 300 rows were judged, a fixed sample."
 
 
-def test_a_label_that_is_only_half_believed_is_not_doubted() -> None:
-    """A weak rung 0 mistakes many right labels, and is not sure of it."""
-    labels, probabilities = planted(wrong=6)
-    probabilities[:6] = [0.04, 0.04, 0.92]
+def test_a_classifier_that_can_not_tell_the_labels_apart_says_so() -> None:
+    chance = np.random.default_rng(2)
+    labels = [NAMES[i % 3] for i in range(300)]
+    found = Findings(2)
 
-    doubted = doubts(labels, NAMES, probabilities)
+    errors = check_doubts(
+        range(300), labels, judged(labels, keys(300), 7), NAMES, chance.normal(size=(300, 3)), found
+    )
 
-    assert not {doubt.row for doubt in doubted} & set(range(6))
+    assert not errors.is_told
+    (said,) = [one for one in found.sorted() if one.code == "label_errors_unknown"]
+    assert said.severity == "tells"
+    assert "How many labels are wrong can't be told from these texts" in said.message
+
+
+def test_a_row_that_nobody_can_judge_is_not_doubted() -> None:
+    labels, scores = planted()
+    scores[:6, :] = -1
+    scores[range(6), [NAMES.index(label) for label in labels[:6]]] = np.inf
+
+    assert doubts(labels, NAMES, scores)[0] == ()
 
 
 @settings(max_examples=50, deadline=None)
@@ -134,6 +155,6 @@ def test_the_sample_is_the_same_in_any_order_and_has_no_rare_label(
 
 @pytest.mark.parametrize("wrong", [1, 30])
 def test_errors_are_found_in_few_and_in_many_rows(wrong: int) -> None:
-    labels, probabilities = planted(wrong=wrong)
+    labels, scores = planted(wrong=wrong)
 
-    assert {doubt.row for doubt in doubts(labels, NAMES, probabilities)} == set(range(wrong))
+    assert {doubt.row for doubt in doubts(labels, NAMES, scores)[0]} == set(range(wrong))

@@ -30,6 +30,7 @@ from trainers.dataset.rules.checks import (
     in_order_of_rows,
 )
 from trainers.dataset.rules.deep import NOT_LOOKED, look_deep
+from trainers.dataset.rules.doubts import LabelErrors
 from trainers.dataset.scan.facts import Facts, histogram
 from trainers.dataset.scan.intake import take_in
 from trainers.dataset.scan.stored import StoredRows, store_split
@@ -62,7 +63,8 @@ class Report:
 
     `duplicate_tokens` are those of the rows that repeat another, one epoch. `token_lengths` is a histogram of
     600 bars at most: (tokens of the longest row in the bar, rows). `stages`: seconds of each part of the check, by
-    name. `diff` is from the version before, where there is one.
+    name. `diff` is from the version before, where there is one. `label_errors` is None where nobody looked for them, or
+    there are no labels.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Report:
     token_lengths: tuple[tuple[int, int], ...] = ()
     stages: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     diff: Diff | None = None
+    label_errors: LabelErrors | None = None
 
     @property
     def blocked(self) -> bool:
@@ -106,6 +109,7 @@ class Report:
         raw["token_lengths"] = tuple((tokens, rows) for tokens, rows in raw.get("token_lengths", ()))
         raw["stages"] = tuple((name, seconds) for name, seconds in raw.get("stages", ()))
         raw["diff"] = _diff(raw["diff"]) if raw.get("diff") else None
+        raw["label_errors"] = LabelErrors(**raw["label_errors"]) if raw.get("label_errors") else None
         raw["choices"] = Choices(tuple(raw["choices"]["text"]), tuple(raw["choices"]["label"]))
         return Report(**raw)
 
@@ -159,7 +163,7 @@ def check_file(
             parts = _parts(taken, seed, frozen, previous, looked.groups, found, presidio=presidio)
         every = (*taken.findings(lengths, lengths_by or encoding), found, *looked.found)
         findings = in_order([finding for each in every for finding in each.sorted()])
-        checked = _Checked(taken, lengths, parts, findings)
+        checked = _Checked(taken, lengths, parts, findings, looked.label_errors)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
         known = checked.tokens_to_train(lengths_by.folder) if lengths_by and lengths_by.folder else {}
@@ -218,6 +222,7 @@ class _Checked:
     lengths: Sequence[int]
     parts: Parts
     findings: tuple[Finding, ...]
+    label_errors: LabelErrors | None
 
     @property
     def is_blocked(self) -> bool:
@@ -267,6 +272,7 @@ class _Checked:
             token_lengths=histogram(self.lengths),
             stages=clock.stages,
             diff=parts.diff,
+            label_errors=self.label_errors,
             seconds=clock.seconds,
         )
 

@@ -6,14 +6,13 @@ processes and the terminal: scikit-learn is imported at use, it takes about a se
 
 from __future__ import annotations
 
-import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainers.dataset.values import Example, question_keys
+from trainers.dataset.values import Example
 from trainers.measuring.values import Reply
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ MOST_IN_PIECES = (
     4_000_000  # characters in all: about ten seconds and 400 MB; four times as many take that in words
 )
 MOST_FEATURES = 100_000  # of words, and again of pieces
-_WORDS = r"(?u)\w+|[^\w\s]"
+WORDS = r"(?u)\w+|[^\w\s]"
 
 
 @dataclass(frozen=True)
@@ -88,36 +87,6 @@ def margins(classifier: Classifier, asked: Sequence[Example]) -> Numbers:
     return np.column_stack([-distances, distances]) if distances.ndim == 1 else distances
 
 
-def out_of_fold(examples: Sequence[Example], seed: int, folds: int = 5) -> tuple[tuple[str, ...], Numbers]:
-    """What each row is by those who never saw it: labels by name, and probabilities, rows x labels.
-
-    Copies of a question are in one fold. A row whose label is in its own fold only can't be judged by others:
-    its own label gets probability 1, so that nobody doubts it. The margins become probabilities by softmax
-    with one temperature for all, the one of the least log loss (Guo and others, On calibration of modern
-    neural networks, 2017). ValueError without rows.
-    """
-    import numpy as np
-
-    if not examples:
-        raise ValueError("judging rows by the others: there are no rows")
-    given = [label_of(example) for example in examples]
-    labels = tuple(sorted(set(given)))
-    column = {label: place for place, label in enumerate(labels)}
-    own = np.array([column[label] for label in given], dtype=np.intp)
-    fold = _folds(examples, seed, folds)
-    in_pieces = is_short(text_of(example) for example in examples)
-    distances = np.full((len(examples), len(labels)), -np.inf)
-    for number in sorted(set(fold)):
-        train = [example for example, at in zip(examples, fold, strict=True) if at != number]
-        if not train:
-            continue
-        classifier = fit(train, seed, in_pieces=in_pieces)
-        inside = [row for row, at in enumerate(fold) if at == number]
-        places = np.array([column[label] for label in classifier.labels])
-        distances[np.array(inside)[:, None], places] = margins(classifier, [examples[i] for i in inside])
-    return labels, _probabilities(distances, own)
-
-
 def label_of(example: Example) -> str:
     return example.answer.strip()
 
@@ -139,7 +108,7 @@ def features(in_pieces: bool) -> Any:
     from sklearn.pipeline import FeatureUnion
 
     words = TfidfVectorizer(
-        token_pattern=_WORDS, ngram_range=(1, 2), sublinear_tf=True, max_features=MOST_FEATURES
+        token_pattern=WORDS, ngram_range=(1, 2), sublinear_tf=True, max_features=MOST_FEATURES
     )
     if not in_pieces:
         return words
@@ -154,51 +123,3 @@ def _machine(seed: int) -> Any:
 
     # converges in about 30 rounds on banking77; the default of 1,000 is at times too few for hard rows
     return LinearSVC(C=1.0, max_iter=20_000, random_state=seed % 2**32)
-
-
-def _folds(examples: Sequence[Example], seed: int, folds: int) -> list[int]:
-    """Each row's fold: dealt out label by label, shuffled, so that all folds have their share of each."""
-    same: dict[bytes, list[int]] = defaultdict(list)
-    for place, key in enumerate(question_keys(examples)):
-        same[key].append(place)
-    groups = list(same.values())
-    random.Random(seed).shuffle(groups)  # noqa: S311
-    groups.sort(key=lambda rows: label_of(examples[rows[0]]))
-    fold = [0] * len(examples)
-    for number, rows in enumerate(groups):
-        for row in rows:
-            fold[row] = number % folds
-    return fold
-
-
-def _probabilities(distances: Numbers, own: NDArray[np.intp]) -> Numbers:
-    import numpy as np
-
-    rows = np.arange(len(own))
-    unjudged = np.isinf(distances[rows, own])
-    distances[unjudged] = -np.inf
-    distances[rows[unjudged], own[unjudged]] = 0.0
-    return _softmax(distances / _temperature(distances[~unjudged], own[~unjudged]))
-
-
-def _temperature(distances: Numbers, own: NDArray[np.intp]) -> float:
-    import numpy as np
-    from scipy.optimize import minimize_scalar
-
-    if len(own) == 0:
-        return 1.0
-    rows = np.arange(len(own))
-
-    def loss(logarithm: float) -> float:
-        likely = _softmax(distances / np.exp(logarithm))[rows, own]
-        return float(-np.log(np.maximum(likely, 1e-12)).mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 2.0), method="bounded").x))
-
-
-def _softmax(scores: Numbers) -> Numbers:
-    import numpy as np
-
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    softened: Numbers = raised / raised.sum(axis=1, keepdims=True)
-    return softened

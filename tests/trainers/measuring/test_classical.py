@@ -11,7 +11,7 @@ import pytest
 from tests.trainers.measuring.made import banking, example, needs_banking, rows
 from trainers.dataset import Example
 from trainers.measuring import classical
-from trainers.measuring.classical import answer, out_of_fold
+from trainers.measuring.classical import answer
 from trainers.types import Message
 
 
@@ -97,47 +97,3 @@ def test_nobody_asked_is_nobody_answered_and_no_rows_are_refused() -> None:
     assert texts(rows(9), ()) == []
     with pytest.raises(ValueError, match="no rows to train on"):
         answer((), rows(1), seed=7)
-
-
-def test_rows_judged_by_the_others_get_their_label_and_a_wrong_one_is_doubted() -> None:
-    train = list(rows(120))
-    train[0] = replace(train[0], messages=(train[0].messages[0], Message("assistant", "login")))
-
-    labels, chances = out_of_fold(train, seed=7)
-
-    assert labels == ("card", "login", "refund")
-    assert chances.shape == (120, 3)
-    assert chances.sum(axis=1) == pytest.approx(1.0)
-    assert [labels[i] for i in chances.argmax(axis=1)] == [e.answer for e in rows(120)]
-    assert chances[0, labels.index("login")] < 0.1
-    assert chances.max(axis=1)[1:].min() > 0.5
-
-
-def test_copies_of_a_question_do_not_vouch_for_each_other() -> None:
-    wrong = example("my card was stolen, a new card", "login")
-
-    labels, chances = out_of_fold((*rows(120), wrong, replace(wrong, line=200)), seed=7)
-
-    assert chances[-2:, labels.index("login")].max() < 0.3
-
-
-def test_labels_with_fewer_rows_than_folds_are_judged_where_they_can_be() -> None:
-    lonely = (example("llamas eat grass", "zoo"), example("pay tax", "tax"), example("how much tax", "tax"))
-
-    labels, chances = out_of_fold((*rows(60), *lonely), seed=7)
-
-    assert chances[60, labels.index("zoo")] == 1.0
-    assert 0 < chances[61, labels.index("tax")] < 1
-
-
-@pytest.mark.parametrize("few", [rows(1), rows(5, ["refund"]), rows(10, "abcdefghij"), rows(2, ["a", "b"])])
-def test_out_of_fold_takes_whatever_there_is(few: tuple[Example, ...]) -> None:
-    labels, chances = out_of_fold(few, seed=7)
-
-    assert chances.shape == (len(few), len(labels))
-    assert chances.sum(axis=1) == pytest.approx(1.0)
-
-
-def test_out_of_fold_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="there are no rows"):
-        out_of_fold((), seed=7)

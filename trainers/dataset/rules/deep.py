@@ -1,6 +1,6 @@
 """The second stage of a check, which takes longer: near copies, labels that are probably wrong, presidio if asked for.
 
-Rows are read again by their places. numpy, scikit-learn and cleanlab are imported at use.
+Rows are read again by their places. numpy and scikit-learn are imported at use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from trainers.dataset.findings import Findings
-from trainers.dataset.rules.doubts import check_doubts, judged, tell_unjudged
+from trainers.dataset.rules.doubts import LabelErrors, check_doubts, judged, tell_unjudged
 from trainers.dataset.rules.near import check_near, near_copies, question_text
 from trainers.dataset.rules.presidio import check_presidio
 from trainers.dataset.scan.stored import StoredRows
@@ -19,10 +19,12 @@ from trainers.dataset.values import Example, question_keys
 
 @dataclass(frozen=True)
 class Looked:
-    """`groups[i]` is the first row that row i nearly repeats, itself where there is none; None: nobody looked."""
+    """`groups[i]` is the first row that row i nearly repeats, itself where there is none; None: nobody looked.
+    `label_errors` is None where there are no labels to judge."""
 
     found: tuple[Findings, ...] = ()
     groups: tuple[int, ...] | None = None
+    label_errors: LabelErrors | None = None
 
 
 NOT_LOOKED = Looked()
@@ -43,11 +45,10 @@ def look_deep(
         return NOT_LOOKED
     near, doubted, personal = Findings(listed), Findings(listed), Findings(listed)
     groups = _near(rows, labels, holdout, near)
-    if len(set(labels)) > 1:
-        _doubt(rows, labels, seed, doubted)
+    errors = _doubt(rows, labels, seed, doubted) if len(set(labels)) > 1 else None
     if presidio:
         check_presidio(rows, rows.facts.lines, seed, personal)
-    return Looked((near, doubted, personal), groups)
+    return Looked((near, doubted, personal), groups, errors)
 
 
 def _near(
@@ -60,17 +61,17 @@ def _near(
     return tuple(group - len(held) for group in near.groups[len(held) :])
 
 
-def _doubt(rows: StoredRows, labels: Sequence[str], seed: int, found: Findings) -> None:
-    """What the rest of the rows, by the classical rung, say of each row's label."""
-    from trainers.measuring.classical import out_of_fold
+def _doubt(rows: StoredRows, labels: Sequence[str], seed: int, found: Findings) -> LabelErrors | None:
+    """What the rest of the rows say of each row's label."""
+    from trainers.measuring.out_of_fold import out_of_fold
 
     asked = judged(labels, rows.facts.keys, seed)
     if len({labels[row] for row in asked.rows}) < 2:
         tell_unjudged(asked, found)
-        return
-    names, probabilities = out_of_fold([rows[row] for row in asked.rows], seed)
+        return None
+    names, scores = out_of_fold([rows[row] for row in asked.rows], seed)
     lines = [rows.facts.lines[row] for row in asked.rows]
-    check_doubts(lines, [labels[row] for row in asked.rows], asked, names, probabilities, found)
+    return check_doubts(lines, [labels[row] for row in asked.rows], asked, names, scores, found)
 
 
 class _Questions(Sequence[str]):

@@ -1,0 +1,79 @@
+"""Rows with errors that are known: synthetic texts of any number of labels, and labels made wrong on purpose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from trainers.dataset import Example
+from trainers.types import Message
+
+OWN_WORDS, COMMON_WORDS = 40, 2_000
+
+
+def texts(labels: int, of_each: int, seed: int, own: float = 0.25) -> list[Example]:
+    """Twelve words each: the share `own` of them is the label's own, a tenth that of a label like it, the rest are
+    anybody's. Rare words are rare."""
+    chance = random.Random(seed)
+    like = [chance.randrange(labels) for _ in range(labels)]
+
+    def word(label: int) -> str:
+        drawn = chance.random()
+        if drawn < own + 0.1:
+            of = label if drawn < own else like[label]
+            return f"own{of}word{int(OWN_WORDS * chance.random() ** 2)}"
+        return f"word{int(COMMON_WORDS ** chance.random())}"
+
+    made = [
+        (" ".join(word(label) for _ in range(12)), f"label {label}")
+        for label in range(labels)
+        for _ in range(of_each)
+    ]
+    chance.shuffle(made)
+    return [row(text, label, line) for line, (text, label) in enumerate(made, 1)]
+
+
+def row(text: str, label: str, line: int) -> Example:
+    return Example(line, (Message("user", text), Message("assistant", label)))
+
+
+def mislabelled(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], set[int]]:
+    """Some get any other label; which."""
+    chance = random.Random(seed)
+    names = sorted({one.answer for one in rows})
+    wrong = set(chance.sample(range(len(rows)), round(share * len(rows))))
+    made = [
+        row(one.prompt[-1].content, chance.choice([n for n in names if n != one.answer]), one.line)
+        if place in wrong
+        else one
+        for place, one in enumerate(rows)
+    ]
+    return made, wrong
+
+
+def plainly(rows: Sequence[Example]) -> list[int]:
+    """What anybody would do first: a logistic regression on words, out of fold, the worst margin first."""
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    names = sorted({one.answer for one in rows})
+    given = np.array([names.index(one.answer) for one in rows])
+    words = TfidfVectorizer().fit_transform([one.prompt[-1].content for one in rows])
+    scores = np.zeros((len(rows), len(names)))
+    for train, asked in StratifiedKFold(5, shuffle=True, random_state=0).split(words, given):
+        machine = LogisticRegression(max_iter=1_000).fit(words[train], given[train])
+        scores[np.ix_(asked, machine.classes_)] = machine.predict_proba(words[asked])
+    return [int(place) for place in margins_of(scores, given).argsort(kind="stable")]
+
+
+def margins_of(scores: Any, given: Sequence[int]) -> Any:
+    """How far each row's own label is ahead of the best other one."""
+    import numpy as np
+
+    places = np.arange(len(given))
+    own, others = scores[places, given], np.array(scores)
+    others[places, given] = -np.inf
+    return own - others.max(axis=1)
