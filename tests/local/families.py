@@ -212,6 +212,96 @@ FAMILIES = {
 }
 
 
+LINEAR_ATTENTION: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+STATE_SPACE: dict[str, Any] = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 16,
+    "mamba_n_groups": 1,
+}
+
+
+def qwen3_5() -> Any:
+    from transformers import AutoConfig
+
+    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
+    return AutoConfig.for_model("qwen3_5", text_config={**TEXT, **LINEAR_ATTENTION}, vision_config=sight)
+
+
+def gemma4() -> Any:
+    """Its layers differ in the size of their heads, so that the whole has no head_dim."""
+    return config(
+        "gemma4_text", sliding_window=64, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCABULARY
+    )
+
+
+def granite4() -> Any:
+    from transformers import GraniteMoeHybridConfig
+
+    text = {key: value for key, value in TEXT.items() if key != "head_dim"}
+    return GraniteMoeHybridConfig(
+        **text,
+        **STATE_SPACE,
+        layer_types=["mamba", "attention"],
+        num_local_experts=0,
+        shared_intermediate_size=64,
+    )
+
+
+def mamba2() -> Any:
+    from transformers import Mamba2Config
+
+    text = {key: TEXT[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers", "initializer_range")}
+    ids = {key: TEXT[key] for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return Mamba2Config(**text, **ids, num_heads=8, head_dim=16, state_size=16, n_groups=1)
+
+
+LINEAR = frozenset({"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"})
+GEMMA4_LAYERS = frozenset({"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"})
+# Layers of unlike kinds, and states that every token passes through: rows are neither packed nor padded.
+HYBRIDS = {
+    "qwen-3.5": Family(qwen3_5, "Qwen3_5ForCausalLM", QWEN3, CHATML_TOKENS, STANDARD | LINEAR),
+    "gemma-4": Family(gemma4, "Gemma4ForCausalLM", CHATML, CHATML_TOKENS, STANDARD | GEMMA4_LAYERS, "model."),
+    "granite-4": Family(
+        granite4,
+        "GraniteMoeHybridForCausalLM",
+        CHATML,
+        CHATML_TOKENS,
+        ATTENTION | {"in_proj", "input_linear", "output_linear"},
+    ),
+    "falcon-h1": Family(
+        lambda: config("falcon_h1", **STATE_SPACE, mamba_d_ssm=128),
+        "FalconH1ForCausalLM",
+        CHATML,
+        CHATML_TOKENS,
+        STANDARD | {"in_proj"},
+    ),
+    "nemotron-h": Family(
+        lambda: config(
+            "nemotron_h",
+            layers_block_type=["mamba", "attention"],
+            mamba_num_heads=4,
+            mamba_head_dim=16,
+            ssm_state_size=16,
+            n_groups=1,
+        ),
+        "NemotronHForCausalLM",
+        CHATML,
+        CHATML_TOKENS,
+        ATTENTION | {"in_proj"},
+    ),
+    "mamba-2": Family(
+        mamba2, "Mamba2ForCausalLM", CHATML, CHATML_TOKENS, frozenset({"in_proj"}), "backbone.layers."
+    ),
+}
+
+
 def make_family(folder: Path, family: Family) -> Path:
     """The whole model, with the parts that see, as its authors publish it: safetensors, tokenizer, template."""
     import torch

@@ -6,7 +6,7 @@ import json
 import queue
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
-from tests.local.families import FAMILIES, make_family
+from tests.local.families import FAMILIES, HYBRIDS, make_family
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import Generator
 from trainers.local.serving.values import Answered, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.spool import LoraSettings, Quantization, TrainingJob, read_events, read_json, write_job
 from trainers.local.train import work
 from trainers.local.training.base import add_lora, load_model
+from trainers.local.training.data import TEMPLATE_OPTIONS
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.targets import find_targets
 
@@ -71,7 +72,7 @@ def conversation(label: str) -> dict[str, Any]:
 
 def base_of(bases: Path, name: str) -> Path:
     folder = bases / name
-    return folder if folder.exists() else make_family(folder, FAMILIES[name])
+    return folder if folder.exists() else make_family(folder, (FAMILIES | HYBRIDS)[name])
 
 
 def make_job(folder: Path, base: Path, rows: Path, settings: LoraSettings) -> Path:
@@ -95,6 +96,10 @@ def ask(generator: Generator, target: Target, label: str) -> str:
     said: queue.Queue[Any] = queue.Queue()
     messages = [ChatMessage(m["role"], m["content"]) for m in conversation(label)["messages"][:2]]
     generator.submit(Request(target, messages, GREEDY, streams=False, emit=said.put))
+    return answered(said)
+
+
+def answered(said: queue.Queue[Any]) -> str:
     text = ""
     while isinstance(piece := said.get(timeout=60), Piece):
         text += piece.text
@@ -113,11 +118,13 @@ def adapted(folder: Path) -> set[str]:
     return {re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in names}
 
 
-def greedy(model: Any, base: Path) -> str:
-    """What transformers itself generates for the first question."""
+def greedy(model: Any, base: Path, messages: Sequence[dict[str, str]] | None = None) -> str:
+    """What transformers itself generates, for the first question where there are no `messages`."""
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    messages = conversation("billing")["messages"][:2]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    messages = messages or conversation("billing")["messages"][:2]
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+    )
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     made = model.generate(
         input_ids=ids,
@@ -151,6 +158,44 @@ def test_a_family_learns_is_saved_and_answers(
     assert [ask(generator, target, label).strip() for label in QUESTIONS] == list(QUESTIONS)
     told = [event["message"] for event in read_events(folder)]
     assert not any(message.startswith("Rows are computed one by one") for message in told)
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_a_hybrid_learns_is_saved_and_answers(
+    name: str, bases: Path, rows_file: Path, tmp_path: Path, generator: Generator
+) -> None:
+    family, base = HYBRIDS[name], base_of(bases, name)
+    folder = make_job(tmp_path, base, rows_file, SETTINGS)
+    assert work(folder) == 0, read_json(folder / "FAILED")
+    assert losses(folder)[-1] < 0.3 * losses(folder)[0]
+    assert type(cpu_model(base)).__name__ == family.model_class
+    layers = adapted(folder)
+    assert all(layer.startswith(family.part) for layer in layers)
+    assert {layer.rpartition(".")[2] for layer in layers} == family.layers
+    target = Target(str(base), folder / "adapter")
+    assert [ask(generator, target, label).strip() for label in QUESTIONS] == list(QUESTIONS)
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_a_hybrid_answers_many_questions_of_unlike_lengths_as_transformers_does_each(
+    name: str, bases: Path, generator: Generator
+) -> None:
+    base = base_of(bases, name)
+    model = cpu_model(base)  # before the generator's thread loads it: transformers can't do both at once
+    questions = ["a", "my card was charged twice", "the parcel has not arrived " * 4]
+    waiting: list[queue.Queue[Any]] = [queue.Queue() for _ in questions]
+    for question, said in zip(questions, waiting, strict=True):
+        message = ChatMessage("user", question)
+        generator.submit(Request(Target(str(base), None), [message], GREEDY, streams=False, emit=said.put))
+    alone = [greedy(model, base, [{"role": "user", "content": question}]) for question in questions]
+    assert [answered(said) for said in waiting] == alone
+
+
+def test_a_layer_that_a_model_does_not_let_adapt_is_refused_with_a_sentence(bases: Path) -> None:
+    model = cpu_model(base_of(bases, "mamba-2"))
+    with pytest.raises(TrainingFailed, match=r"no linear layer 'out_proj' to adapt.* in_proj") as caught:
+        find_targets(model, "out_proj")
+    assert caught.value.param == "target_modules"
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
@@ -237,27 +282,27 @@ def test_experts_take_no_dropout(bases: Path) -> None:
         (
             "phi-4",
             "q_proj",
-            "The base model has no linear layer 'q_proj'. Its qkv_proj holds q_proj. Set target_modules to all-linear, "
-            "or to some of down_proj, gate_up_proj, o_proj, qkv_proj.",
+            "The base model has no linear layer 'q_proj' to adapt. Its qkv_proj holds q_proj. Set target_modules to "
+            "all-linear, or to some of down_proj, gate_up_proj, o_proj, qkv_proj.",
         ),
         (
             "mistral-small-24b",
             "q_proj,patch_conv",
-            "The base model has no linear layer 'patch_conv' in the part that reads and writes text. Set "
+            "The base model has no linear layer 'patch_conv' to adapt in the part that reads and writes text. Set "
             "target_modules to all-linear, or to some of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, "
             "v_proj.",
         ),
         (
             "llama-4-scout",
             "router",
-            "The base model has no linear layer 'router'. Set target_modules to all-linear, or to some of down_proj, "
-            "gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, experts.down_proj, experts.gate_up_proj.",
+            "The base model has no linear layer 'router' to adapt. Set target_modules to all-linear, or to some of "
+            "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, experts.down_proj, experts.gate_up_proj.",
         ),
         (
             "llama-3",
             "lm_head",
-            "The base model has no linear layer 'lm_head'. Set target_modules to all-linear, or to some of down_proj, "
-            "gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj.",
+            "The base model has no linear layer 'lm_head' to adapt. Set target_modules to all-linear, or to some of "
+            "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj.",
         ),
     ],
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.granitemoehybrid.modeling_granitemoehybrid import GraniteMoeHybridRMSNormGated
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5RMSNormGated
 
 from trainers.local.training.fused_norm import fuse_norms
 
@@ -54,6 +59,17 @@ def test_a_norm_that_is_another_function_keeps_its_own_way() -> None:
     gemmas.variance_epsilon = 1e-5  # named as Llama's are
     fuse_norms(gemmas)
     assert "forward" not in vars(gemmas)
+
+
+@pytest.mark.parametrize(
+    "kind", [Qwen3_5RMSNormGated, partial(GraniteMoeHybridRMSNormGated, group_size=WIDTH)]
+)
+def test_a_norm_that_is_gated_keeps_its_own_way(kind: Any) -> None:
+    gated = kind(WIDTH, eps=1e-5)
+    fuse_norms(gated)
+    assert "forward" not in vars(gated)
+    x = torch.ones(1, 2, WIDTH)
+    assert gated(x, x).shape == x.shape
 
 
 def test_a_norm_that_learns_keeps_its_own_way() -> None:

@@ -28,6 +28,10 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
     After a fault rows know what they have written, and another call goes on where this one broke off.
     """
     alive = [row for row in rows if not row.is_done]
+    if base.keeps_state and len(alive) > 1:
+        for row in alive:
+            decode(base, [row], newcomers)
+        return
     alive.sort(key=lambda row: str(row.request.target.adapter))  # neighbours with one adapter are one product
     read = read_rows(base, alive)
     steps = 0

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 SHARE_ALONE = 0.9
 SHARE_WHILE_TRAINING = 0.3
@@ -21,11 +23,18 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def bytes_a_token(config: Any, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers."""
+    """Keys and values of one token in all layers that keep them: what linear attention and state spaces keep does not
+    grow. Layers may differ (Gemma 4)."""
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
+    kept = zip(text.per_layer_config, DynamicCache(config=text).layers, strict=True)
+    numbers = (_numbers_a_token(layer) for layer, cache in kept if isinstance(cache, DynamicLayer))
+    return max(1, sum(numbers) * dtype.itemsize)
+
+
+def _numbers_a_token(layer: Any) -> int:
+    heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+    size = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    return int(2 * heads * size)
 
 
 def tokens_that_fit(free: int, a_token: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 if TYPE_CHECKING:
     from trainers.local.serving.rows import Row
@@ -127,6 +127,12 @@ def _last(device: torch.device) -> Tensor:
 def can_be_joined(model: Any) -> bool:
     """Caches of parts can be joined where every layer keeps every token."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def keeps_state(model: Any) -> bool:
+    """Linear attention, convolutions and state spaces among its layers."""
+    layers = DynamicCache(config=model.config).layers
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
 def _parts(prompts: Sequence[Ids], beginning: Beginning | None, base: Base) -> list[list[Ids]]:

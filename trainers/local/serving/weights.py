@@ -22,7 +22,7 @@ from trainers.local.serving.batching import MAX_ADAPTERS
 from trainers.local.serving.drafts import Drafts
 from trainers.local.serving.embedding import Embedder
 from trainers.local.serving.memory import bytes_a_token, let_go
-from trainers.local.serving.reading import can_be_joined
+from trainers.local.serving.reading import can_be_joined, keeps_state
 from trainers.local.serving.values import Weights
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.spool import Quantization
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trainers.local.serving.reading import Beginnings
 
 MAX_BASES = 2
+NO_LIMIT = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ def _load(weights: Weights, device: torch.device) -> Base:
 
 class Base:
     """`context` in tokens, prompt and answer together. `beginnings`: what the last batch's prompts began with.
-    `joins`: caches of rows that were read apart can be put together. `mixes`: so can rows with different adapters."""
+    `joins`: caches of rows that were read apart can be put together. `mixes`: so can rows with different adapters.
+    `keeps_state`: it goes over every token in turn, padding too, so that rows are answered one by one."""
 
     def __init__(self, source: str, quantization: Quantization, device: torch.device) -> None:
         self._source = source
@@ -99,9 +101,11 @@ class Base:
         tokenizer = load_tokenizer(source)
         model = load_model(source, device, dtype, quantization)
         config = model.config.get_text_config()
-        self.context = int(config.max_position_embeddings)
+        # Bloom, MPT and pure state spaces name no limit under this name, if any.
+        self.context = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
         self.bytes_a_token = bytes_a_token(config, dtype)
         self.joins = self.mixes = can_be_joined(model)
+        self.keeps_state = keeps_state(model)
         self.vocabulary = Vocabulary(tokenizer, end_tokens(model, tokenizer), int(config.vocab_size))
         self.beginnings: Beginnings = {}
         self._drafts: dict[Path | None, Drafts] = {}

@@ -130,7 +130,12 @@ def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
     """Float32 matrices on frozen weights. Raises TrainingFailed where a named module is not there."""
     config = lora_config(model, settings)
     with calm_peft():
-        adapted: PeftModel = get_peft_model(model, config)
+        try:
+            adapted: PeftModel = get_peft_model(model, config)
+        except ValueError as error:
+            said = " ".join(str(error).split())[:300]
+            text = f"These target_modules can't be adapted in this model: {said} Set target_modules to all-linear."
+            raise TrainingFailed("target_modules_not_trainable", text, "target_modules") from error
     return adapted
 
 

@@ -12,6 +12,7 @@ module computes something else, as Gemma's does with 1 + w, it keeps its own way
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,8 @@ def fuse_norms(model: nn.Module) -> None:
 def is_plain_norm(module: Any) -> bool:
     """Whether it gives w · (x / rms) for a few made-up tokens."""
     weight: Tensor = module.weight
-    if weight.is_meta:
+    # Hybrids have norms that are gated besides, and take the gate.
+    if weight.is_meta or len(inspect.signature(type(module).forward).parameters) > len(("self", "x")):
         return False
     tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
     with torch.no_grad():

@@ -48,14 +48,22 @@ def find_targets(model: Any, asked: str) -> Targets:
 
 
 def linear_layers(model: Any) -> list[str]:
-    """Whole names. A layer that is linear and more, such as Llama 4's router, is none."""
+    """Whole names. A layer that is linear and more, such as Llama 4's router, is none; nor are those of a state
+    space (Mamba) whose bare weights its kernels take, so that an adapter there would do nothing."""
     head, part = model.get_output_embeddings(), text_part(model)
+    spaces = [name for name, module in model.named_modules() if _is_state_space(module)]
+    bare = {f"{name}.{layer}" for name in spaces for layer in ("out_proj", "x_proj", "dt_proj")}
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and name not in bare
         if not type(module).__module__.startswith("transformers.models.") and _is_in(name, part)
     ]
+
+
+def _is_state_space(module: Any) -> bool:
+    """Its own decay and its own skip: linear attention (Qwen 3.5) has no skip."""
+    return hasattr(module, "A_log") and hasattr(module, "D")
 
 
 def fused_experts(model: Any) -> list[str]:
@@ -82,7 +90,9 @@ def _is_in(name: str, part: str) -> bool:
 
 
 def _last(name: str) -> str:
-    return name.rpartition(".")[2]
+    """Of a layer that only has a number, its list's name before it: a bare "0" would be every first layer too."""
+    before, _, last = name.rpartition(".")
+    return f"{_last(before)}.{last}" if last.isdigit() and before else last
 
 
 def _is_end_of_one(end: str, names: Iterable[str]) -> bool:
@@ -115,7 +125,7 @@ def _not_there(
     fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
     where = " in the part that reads and writes text" if sees_too(model) else ""
     parts = [
-        f"The base model has no linear layer '{absent[0]}'{where}."
+        f"The base model has no linear layer '{absent[0]}' to adapt{where}."
         if absent
         else "There is nothing to adapt."
     ]
