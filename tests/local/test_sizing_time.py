@@ -24,8 +24,13 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"
 ROWS, WITHIN = 128, 0.20
 
 
-def test_times_that_a_machine_would_take_give_back_its_speed() -> None:
-    from trainers.local.calibrate import CPU_PACKS, RANK, Lengths, _fitted
+@pytest.mark.parametrize(
+    ("packs", "by_rows"), [("CPU_PACKS", True), ("GPU_PACKS", True), ("GPU_PACKS", False)]
+)
+def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows: bool) -> None:
+    """A GPU's packs have several rows too: what is timed is what keeps them apart."""
+    from trainers.local import calibrate
+    from trainers.local.calibrate import RANK, Lengths, _fitted
     from trainers.sizing.timing import operations
 
     base = find_base("smollm2-135m")
@@ -37,10 +42,13 @@ def test_times_that_a_machine_would_take_give_back_its_speed() -> None:
         return (
             shape.layers * 0.002
             + pack * operations(shape, RANK) / 1e11
-            + shape.layers * 9 * pack * row * 1e-8
+            + shape.layers * 9 * pack * (row if by_rows else pack) * 1e-8
         )
 
-    layer_s, an_operation, pair_s = _fitted(shape, {lengths: taken(lengths) for lengths in CPU_PACKS})
+    measured: tuple[Lengths, ...] = getattr(calibrate, packs)
+    assert any(pack > row for pack, row in measured)
+    times = {lengths: taken(lengths) for lengths in measured}
+    layer_s, an_operation, pair_s = _fitted(shape, times, by_rows=by_rows)
     assert (layer_s, 1 / an_operation, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
 
 

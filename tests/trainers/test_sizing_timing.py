@@ -52,6 +52,21 @@ def test_a_token_takes_four_operations_a_frozen_weight_and_six_a_trained_one() -
     assert operations(smol, 16) == 4 * smol.in_matrices + 6 * smol.lora_parameters(16)
 
 
+@pytest.mark.parametrize(
+    ("by_rows", "pairs", "pair_s"),
+    [(True, 4096 * 512, 1e-8), (False, 4096**2, 1e-8), (None, 4096**2, 3e-9)],
+)
+def test_a_pack_on_a_gpu_goes_by_blocks_or_pays_for_all_pairs_under_its_mask(
+    by_rows: bool | None, pairs: int, pair_s: float
+) -> None:
+    """None: measured before packs were."""
+    smol = model("smollm2-135m")
+    machine = replace(MACHINE, device="cuda", by_rows=by_rows)
+    work = 4096 * operations(smol, 16) / machine.speed
+    wanted = smol.layers * (machine.layer_s + smol.heads * pairs * pair_s) + work
+    assert pack_seconds(smol, 4096, 512, 0, 16, machine) == pytest.approx(wanted)
+
+
 def test_llama_4_computes_all_experts_for_every_token() -> None:
     scout = model("llama-4-scout")
     assert operations(scout, 16) > 4 * (scout.in_experts - scout.layers * scout.hidden * 16)

@@ -27,11 +27,11 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 from trainers.local.cores import Cores  # noqa: E402
 from trainers.local.spool import LoraSettings  # noqa: E402
 from trainers.local.training.base import add_lora, best_attention  # noqa: E402
+from trainers.local.training.block_attention import choose_attention  # noqa: E402
 from trainers.local.training.data import Row  # noqa: E402
 from trainers.local.training.devices import best_device, best_dtype  # noqa: E402
 from trainers.local.training.liger import choose_kernels  # noqa: E402
-from trainers.local.training.packing import Abilities, measure, pack_rows  # noqa: E402
-from trainers.local.training.row_attention import BY_ROWS  # noqa: E402
+from trainers.local.training.packing import Abilities, abilities, measure, pack_rows  # noqa: E402
 from trainers.sizing.architecture import Architecture  # noqa: E402
 from trainers.sizing.configs import Unsized, read_config  # noqa: E402
 from trainers.sizing.pairs import TILE_WORDS  # noqa: E402
@@ -41,9 +41,10 @@ Clock = Callable[[], float]
 LAYERS, RANK, LEARNT = 6, 16, 2
 Lengths = tuple[int, int]  # tokens of a pack and of each of its rows
 CPU_PACKS: tuple[Lengths, ...] = ((128, 64), (256, 64), (448, 64), (704, 64), (704, 352))
-GPU_PACKS: tuple[Lengths, ...] = ((512, 512), (2048, 2048), (8192, 8192))
+GPU_PACKS: tuple[Lengths, ...] = ((512, 64), (2048, 256), (4096, 2048), (8192, 256), (8192, 2048))
 CPU_LONG, GPU_LONG = 1280, 16384  # one row
 PEAK_SIDE = 1024
+NUMBERS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD_PLACES, HEAD_WIDTH = 256, 576
 TOLD = ("log_probs", "entropy", "mean_logits", "is_top1")  # what DPOTrainer asks its head for
 
@@ -66,7 +67,8 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     torch.manual_seed(0)
     peaks = {
         name: _peak(device, kind, clock)
-        for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        for name, kind in NUMBERS.items()
+        if kind in (torch.float32, torch.bfloat16, dtype)
     }
     packs, long = (CPU_PACKS, CPU_LONG) if device.type == "cpu" else (GPU_PACKS, GPU_LONG)
     began = clock()
@@ -74,7 +76,8 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     built_s = (clock() - began) / len(trainees)
     times, updates, warm_up_s = _take_turns(trainees, deadline, device, clock)
     shape = trainees[packs[0]].shape
-    layer_s, an_operation, pair_s = _fitted(shape, {each: times[each] for each in packs})
+    by_rows = all(trainees[each].goes_by_rows for each in packs)
+    layer_s, an_operation, pair_s = _fitted(shape, {each: times[each] for each in packs}, by_rows=by_rows)
     rest = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
     found = Calibration(
         device=device.type,
@@ -89,6 +92,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         load=os.getloadavg()[0] / (os.cpu_count() or 1),
         peaks=peaks,
         measured_at=time.time(),
+        by_rows=by_rows,
     )
     trl_s = _timed(_import_trl, device, clock)  # before the head, which imports much of it
     head_s = _head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
@@ -117,8 +121,12 @@ class _Trainee:
         self._model = add_lora(base, LoraSettings(lora_r=RANK))
         learnt = [one for one in self._model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
-        by_rows = base.config._attn_implementation == BY_ROWS
-        self._pack = pack_rows(_rows(lengths, 8192), device, dtype, by_rows=by_rows)
+        if device.type == "cuda" and lengths[0] > lengths[1]:
+            choose_attention(base, device)
+        able = abilities(base, lengths[1])
+        self.goes_by_rows = able.by_rows or able.by_blocks
+        ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
+        self._pack = pack_rows(_rows(lengths, 8192), device, dtype, **ways)
         self._dtype = dtype
         shape = read_config(config.to_dict(), "the model that is measured")
         assert not isinstance(shape, Unsized)  # noqa: S101 - it is ours
@@ -162,10 +170,16 @@ def _take_turns(
     return found, statistics.median(updates), max(0.0, times[first][0] - found[first])
 
 
-def _fitted(shape: Architecture, times: dict[Lengths, float]) -> tuple[float, float, float]:
+def _fitted(
+    shape: Architecture, times: dict[Lengths, float], *, by_rows: bool = True
+) -> tuple[float, float, float]:
     """Seconds a layer and pack, an operation, a head and pair of tokens: none below 0, relative errors squared."""
     rows: Sequence[Any] = [
-        (shape.layers, pack * operations(shape, RANK), shape.layers * shape.heads * pack * row)
+        (
+            shape.layers,
+            pack * operations(shape, RANK),
+            shape.layers * shape.heads * pack * (row if by_rows else pack),
+        )
         for pack, row in times
     ]
     system = np.array(rows, dtype=float) / np.array(list(times.values()))[:, None]

@@ -4,7 +4,8 @@ A pack of T tokens in rows of L goes through a layer, forward and backward, in
 
     c + T·4·P / speed + T·L·H·pair      c: seconds a layer; P: weights in its matrices; H: heads
 
-A row that is alone, and all of a pack on a GPU, takes T²·H·pair with another pair: attention doesn't go by rows there.
+A row that is alone takes T²·H·pair with another pair, and so does a pack on a GPU that has only a mask to keep its rows
+apart: attention doesn't go by rows there.
 4·P operations a token: two forward, two for the gradient of what comes in; frozen weights have none of their own
 (Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) a matrix. The three
 are fitted to times measured on this machine, so they hold what a formula leaves out: memory traffic, Python.
@@ -34,7 +35,7 @@ from trainers.sizing.architecture import Architecture
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 FILE = "calibration.json"
-LATER = ("word_s", "trl_s")  # not in a file from before
+LATER = ("word_s", "trl_s", "by_rows")  # not in a file from before
 FORWARD = 0.5  # of forward and backward, where weights are frozen
 MASKED = 2.0  # pairs of tokens under a mask, for each before one another
 
@@ -44,6 +45,7 @@ class Calibration:
     """`speed` in operations a second; `layer_s` a layer and pack; `pair_s` a head and pair of tokens where attention
     goes by rows, `long_pair_s` elsewhere (fused); `parameter_s` of the optimizer; `startup_s` from the start of
     the process to a model that can learn. `peaks`: products of square matrices, operations a second by number format.
+    `by_rows`: attention in packs went by rows, or by blocks; else `pair_s` is of two tokens of a pack under its mask.
     `load`: processes that were at work beside, a core, while it was measured. `word_s` a place and word of TRL's head
     beyond its products, `trl_s` for importing TRL; None in a file from before these were measured."""
 
@@ -61,6 +63,7 @@ class Calibration:
     measured_at: float
     word_s: float | None = None
     trl_s: float | None = None
+    by_rows: bool | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -170,8 +173,11 @@ def pack_seconds(
     model: Architecture, tokens: float, row: float, learnt: float, rank: int, machine: Calibration
 ) -> float:
     """One pack of so many tokens, in rows that see `row` tokens each, forward and backward."""
-    goes_by_rows = machine.device == "cpu" and row < tokens
-    pairs = tokens * row * machine.pair_s if goes_by_rows else tokens**2 * machine.long_pair_s
+    pairs = tokens**2 * machine.long_pair_s
+    if row < tokens and (machine.by_rows or machine.device == "cpu"):
+        pairs = tokens * row * machine.pair_s
+    elif row < tokens and machine.by_rows is False:  # None in a file that measured single rows only
+        pairs = tokens**2 * machine.pair_s
     head = 4 * learnt * model.vocab * model.hidden
     work = (tokens * operations(model, rank) + head) / machine.speed
     return model.layers * (machine.layer_s + model.heads * pairs) + work

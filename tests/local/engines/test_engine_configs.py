@@ -170,6 +170,14 @@ def test_on_a_gpu_nothing_is_held_to_the_cpu() -> None:
     assert config("unsloth", on_gpu)["model"]["dtype"] == "bfloat16"
 
 
+def test_a_gpu_without_bfloat16_trains_in_float16() -> None:
+    on_t4 = replace(PLAN, device="cuda", is_fp16=True)
+    for engine in ("llamafactory", "axolotl"):
+        assert (config(engine, on_t4)["fp16"], config(engine, on_t4)["bf16"]) == (True, False)
+    unsloth = config("unsloth", on_t4)
+    assert (unsloth["arguments"]["fp16"], unsloth["model"]["dtype"]) == (True, "float16")
+
+
 def test_a_long_epoch_has_checkpoints_within() -> None:
     plan = replace(PLAN, rows=4_000)
     assert (plan.steps_an_epoch, plan.save_steps, plan.total_steps) == (1000, 100, 3000)

@@ -54,6 +54,7 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "optimizer": "adamw_torch",
         "seed": plan.seed,
         "bf16": plan.is_bf16,
+        "fp16": plan.is_fp16,
         "attn_implementation": "sdpa",
         "gradient_checkpointing": plan.device == "cuda",
         "dataloader_num_workers": 0,

@@ -156,7 +156,7 @@ class Run:
 
     def _say_how(self, done: int) -> None:
         plan = self.prepared.plan
-        number = "bf16" if plan.is_bf16 else "fp32"
+        number = "bf16" if plan.is_bf16 else "fp16" if plan.is_fp16 else "fp32"
         kind = plan.settings.quantization
         base = "" if kind == "none" else f", the base in {kind}"
         what = f"Training {self.job.base_name} by {self.engine.name} {self.there.version}"

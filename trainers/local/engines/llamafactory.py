@@ -56,6 +56,7 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "optim": "adamw_torch",
         "seed": plan.seed,
         "bf16": plan.is_bf16,
+        "fp16": plan.is_fp16,
         "use_cpu": is_on_cpu,
         "disable_gradient_checkpointing": is_on_cpu,
         "flash_attn": "sdpa",

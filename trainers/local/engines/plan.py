@@ -31,6 +31,7 @@ class EnginePlan:
     has_validation: bool
     device: Literal["cpu", "cuda"]
     is_bf16: bool
+    is_fp16: bool = False
 
     @property
     def steps_an_epoch(self) -> int:

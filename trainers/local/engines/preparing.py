@@ -11,7 +11,7 @@ from trainers.local.engines.plan import ROWS, EnginePlan
 from trainers.local.engines.rows import write_rows
 from trainers.local.engines.targets import target_names
 from trainers.local.spool import TrainingJob
-from trainers.local.training.base import load_tokenizer
+from trainers.local.training.base import load_config, load_tokenizer
 from trainers.local.training.data import Rows, read_rows
 from trainers.local.training.devices import best_dtype
 from trainers.local.training.hub import fetch
@@ -52,6 +52,7 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
         _tell("Validation", validation, journal)
     is_on_gpu = has_cuda and torch.cuda.is_available()
     device = torch.device("cuda" if is_on_gpu else "cpu")
+    dtype = best_dtype(device, load_config(str(base)).model_type) if is_on_gpu else torch.float32
     plan = EnginePlan(
         base=str(base.absolute()),
         settings=job.settings,
@@ -60,7 +61,8 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: Journal) -> P
         rows=len(training.rows),
         has_validation=job.validation_file is not None,
         device="cuda" if is_on_gpu else "cpu",
-        is_bf16=is_on_gpu and best_dtype(device) == torch.bfloat16,
+        is_bf16=dtype == torch.bfloat16,
+        is_fp16=dtype == torch.float16,
     )
     if torch.cuda.is_available() and not has_cuda:
         journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")

@@ -34,7 +34,7 @@ def _model(plan: EnginePlan) -> dict[str, Any]:
     return {
         "model_name": plan.base,
         "max_seq_length": plan.settings.max_length,
-        "dtype": "bfloat16" if plan.is_bf16 else "float32",
+        "dtype": "bfloat16" if plan.is_bf16 else "float16" if plan.is_fp16 else "float32",
         "load_in_4bit": plan.settings.quantization == "nf4",
         "load_in_8bit": plan.settings.quantization == "int8",
         "trust_remote_code": False,
@@ -68,6 +68,7 @@ def _arguments(plan: EnginePlan) -> dict[str, Any]:
         "optim": "adamw_torch",
         "seed": plan.seed,
         "bf16": plan.is_bf16,
+        "fp16": plan.is_fp16,
         "max_length": plan.settings.max_length,
         "packing": False,
         "logging_steps": 1,

@@ -36,7 +36,7 @@ class Embedder:
             model: Any = AutoModel.from_pretrained(
                 source,
                 config=config,
-                dtype=best_dtype(device),
+                dtype=best_dtype(device, config.model_type),
                 use_safetensors=True,
                 trust_remote_code=False,
             )

@@ -26,7 +26,7 @@ from trainers.local.serving.reading import can_be_joined, keeps_state
 from trainers.local.serving.values import Weights
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.spool import Quantization
-from trainers.local.training.base import calm_peft, load_model, load_tokenizer
+from trainers.local.training.base import calm_peft, load_config, load_model, load_tokenizer
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.hub import fetch
@@ -97,7 +97,7 @@ class Base:
         self._source = source
         self._fingerprint = fingerprint(fetch(source))
         self.device = device
-        dtype = best_dtype(device)
+        dtype = best_dtype(device, load_config(source).model_type)
         tokenizer = load_tokenizer(source)
         model = load_model(source, device, dtype, quantization)
         config = model.config.get_text_config()

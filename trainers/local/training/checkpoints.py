@@ -1,6 +1,6 @@
 """The adapter and all that a run needs to go on after a kill, in folders that are complete once they have a name.
 
-A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, random numbers) and
+A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random numbers) and
 checkpoint.json (Position). The order of the rows and the learning rate follow from seed and step.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from trainers.local.spool import read_json, replace_json
@@ -28,7 +29,9 @@ KEPT = 3
 WEIGHTS = "adapter_model.safetensors"
 
 
-def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, position: Position) -> None:
+def save_checkpoint(
+    folder: Path, model: PeftModel, optimizer: Optimizer, position: Position, scaler: GradScaler
+) -> None:
     """`folder` is the job's. Leaves the newest three and the one with the lowest validation loss.
 
     Where the step was saved before it was validated, only what is known of it changes. Of a team the first saves.
@@ -43,7 +46,12 @@ def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, positi
     with renamed_when_complete(target) as temporary:
         write_adapter(temporary, model)
         buffer = io.BytesIO()  # torch.save into a file hides what the disk answered
-        torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, buffer)
+        state = {
+            "optimizer": optimizer.state_dict(),
+            "random": random_states(),
+            "scaler": scaler.state_dict(),
+        }
+        torch.save(state, buffer)
         (temporary / "state.pt").write_bytes(buffer.getbuffer())
         replace_json(temporary / "checkpoint.json", asdict(position))
     lowest = best(position.validations)
@@ -52,7 +60,7 @@ def save_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, positi
             shutil.rmtree(old)
 
 
-def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> Position:
+def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
     """Put the newest checkpoint's state into place; START where there is none. Of a team the first reads it for all:
     the others may be on machines that don't have it."""
     kept = team.ask_first(lambda: read_newest(folder))
@@ -62,6 +70,8 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer) -> 
     set_peft_model_state_dict(model, load(weights))
     state: dict[str, Any] = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
+    if state.get("scaler"):  # empty where the loss isn't scaled
+        scaler.load_state_dict(state["scaler"])
     restore_random(state["random"])
     return position
 

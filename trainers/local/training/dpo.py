@@ -27,6 +27,7 @@ from trainers.local.spool import LoraSettings, TrainingJob
 from trainers.local.training import team
 from trainers.local.training.base import (
     count_parameters,
+    load_config,
     load_model,
     load_tokenizer,
     lora_config,
@@ -57,6 +58,7 @@ from trainers.local.training.identity import remember_base
 from trainers.local.training.journal import Journal, Progress, Step
 from trainers.local.training.liger import choose_kernels, tell_kernels
 from trainers.local.training.lora import CHECKPOINT_S
+from trainers.local.training.loss_scale import new_scaler
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import pack_tokens
 from trainers.local.training.pairs import Pairs, fill_parts, read_pairs, width
@@ -93,10 +95,10 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     started, pauses = time.monotonic(), Pauses(folder)
     torch.manual_seed(job.seed)
     device = best_device()
-    dtype = team.decide(best_dtype(device))
     with team.first_goes_first():
         source = fetch(job.base, journal.say)
         remember_base(folder, source, job.base_name)
+    dtype = team.decide(best_dtype(device, load_config(job.base).model_type))
     tokenizer = load_tokenizer(job.base)
     settings = within_context(job.settings, job.base, journal)
     training = read_file(job.training_file, tokenizer, settings, "training_file")
@@ -123,7 +125,8 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: Journal) -
     learnt = [parameter for parameter in trainer.adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     team.alike(learnt)
-    position = restore_checkpoint(folder, trainer.adapted, optimizer)
+    trainer.scaler = new_scaler(device, dtype)
+    position = restore_checkpoint(folder, trainer.adapted, optimizer, trainer.scaler)
     trainer.room = Room(
         pack_tokens(device),
         position.room,
@@ -286,7 +289,7 @@ class PairCourse(TrainerCallback):
         """Where the run stands, for the one that goes on."""
         self.position = replace(self.position, seconds=self.seconds)
         if self.position.step:
-            save_checkpoint(self.folder, self.trainer.adapted, self.optimizer, self.position)
+            self._save()
         at = self.position
         progress = Progress(at.step, self.total, at.trained_tokens, at.seconds, self.journal.step_s)
         self.journal.place(progress, is_paused=True)
@@ -340,9 +343,13 @@ class PairCourse(TrainerCallback):
             )
         is_best = lowest is not None and lowest.step == step
         if ends_epoch or is_best or time.monotonic() - self.saved_at >= self.checkpoint_s:
-            save_checkpoint(self.folder, self.trainer.adapted, self.optimizer, self.position)
+            self._save()
             self.journal.say(f"Checkpoint of step {step}/{self.total} saved")
             self.saved_at = time.monotonic()
+
+    def _save(self) -> None:
+        trainer = self.trainer
+        save_checkpoint(self.folder, trainer.adapted, self.optimizer, self.position, trainer.scaler)
 
     def _look_at_ceilings(self) -> None:
         if self.position.step < self.total:

@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
@@ -27,6 +28,7 @@ from trainers.local.cores import Cores
 from trainers.local.training import team
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.journal import Scores
+from trainers.local.training.loss_scale import is_learnable
 from trainers.local.training.memory import Room
 from trainers.local.training.pairs import PairRow
 
@@ -51,7 +53,7 @@ class Part:
 
 
 class PairTrainer(DPOTrainer):
-    """`room` and `look` are set before it trains; `look` raises TrainingPaused where somebody wants a pause.
+    """`room`, `look` and `scaler` are set before it trains; `look` raises TrainingPaused where somebody wants a pause.
 
     `scores` and `batch` are the last step's; None and empty before the first.
     """
@@ -59,6 +61,7 @@ class PairTrainer(DPOTrainer):
     room: Room[PairRow]
     look: Callable[[], None]
     cores: Cores
+    scaler: GradScaler
     scores: Scores | None = None
     batch: Sequence[PairRow] = ()
 
@@ -106,9 +109,12 @@ class PairTrainer(DPOTrainer):
             team.reseed(step)
             return [self._add_gradients(part, len(pairs)) for part in parts]
 
-        scores = mean(self.room.try_out(team.share(pairs), add_up, f"at step {step}"))
         assert self.optimizer is not None  # noqa: S101
-        team.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
+        while True:
+            scores = mean(self.room.try_out(team.share(pairs), add_up, f"at step {step}"))
+            team.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
+            if not math.isfinite(scores.loss) or is_learnable(self.scaler, self.optimizer):
+                break
         self._check_numbers(step, scores.loss)
         self.scores, self.batch = scores, pairs
         return torch.tensor(scores.loss, device=self.args.device)
@@ -125,7 +131,7 @@ class PairTrainer(DPOTrainer):
 
     def _add_gradients(self, rows: Sequence[PairRow], of: int) -> Part:
         loss, part = self._measure(rows)
-        self.accelerator.backward(loss * (len(rows) / of))
+        self.accelerator.backward(self.scaler.scale(loss * (len(rows) / of)))
         return part
 
     def _measure(self, rows: Sequence[PairRow]) -> tuple[Tensor, Part]:

@@ -5,6 +5,8 @@ The arms of a sweep share it. Trains nothing.
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +17,9 @@ import torch
 from trainers.local.configs import context_of_base
 from trainers.local.spool import KEPT_ROWS, LoraSettings, TrainingJob
 from trainers.local.training import team
-from trainers.local.training.base import load_model, load_tokenizer
-from trainers.local.training.data import Rows, read_rows
+from trainers.local.training.base import load_config, load_model, load_tokenizer
+from trainers.local.training.block_attention import DENSE, choose_attention
+from trainers.local.training.data import Row, Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.hub import fetch
@@ -45,10 +48,11 @@ class Ground:
 def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses) -> Ground:
     """Raises TrainingFailed, TrainingPaused."""
     device = best_device()
-    dtype = team.decide(best_dtype(device))  # machines of a cluster may differ
     with team.first_goes_first():
         source = fetch(job.base, journal.say)
         remember_base(folder, source, job.base_name)
+    family = load_config(job.base).model_type
+    dtype = team.decide(best_dtype(device, family))  # machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)
     settings = within_context(job.settings, job.base, journal)
     length, too_long, kept = settings.max_length, settings.too_long, folder / KEPT_ROWS
@@ -70,6 +74,11 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses)
         if is_sharded:
             shard_layers(base, device)
     able = abilities(base, longest)
+    if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > DENSE:
+        why = choose_attention(base, device)
+        able = abilities(base, longest)
+        how = f"by a mask, since flex_attention was not taken: {why}" if why else "by blocks (flex_attention)"
+        journal.say(f"Attention in packs: {how}")
     if able.packs and able.selects:
         able = replace(able, kept=trim_last_layer(base))
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
@@ -80,6 +89,12 @@ def lay_ground(folder: Path, job: TrainingJob, journal: Journal, pauses: Pauses)
     tell_abilities(journal, able)
     tell_team(journal, is_sharded)
     return Ground(base, training, validation, able, device, dtype, is_sharded)
+
+
+def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
+    """Tokens of the longest rows that a step of the job, or of an arm, may have."""
+    count = max(settings.batch_size for settings in (job.settings, *job.arms))
+    return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
 
 
 def is_divided(settings: LoraSettings, base: Path, device: torch.device) -> bool:

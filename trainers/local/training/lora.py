@@ -41,6 +41,7 @@ from trainers.local.training.endings import known_endings
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.ground import Ground, lay_ground
 from trainers.local.training.journal import Journal, Progress, Step
+from trainers.local.training.loss_scale import new_scaler
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import fill_packs, pack_tokens, width
 from trainers.local.training.pauses import Pauses, TrainingPaused
@@ -180,7 +181,8 @@ class Course:
         self.journal.place(progress, is_paused=True)
 
     def save(self) -> None:
-        save_checkpoint(self.folder, self.trainee.model, self.trainee.optimizer, self.position)
+        trainee = self.trainee
+        save_checkpoint(self.folder, trainee.model, trainee.optimizer, self.position, trainee.scaler)
 
 
 def steps_an_epoch(ground: Ground, settings: LoraSettings) -> int:
@@ -197,7 +199,8 @@ def begin(folder: Path, job: TrainingJob, ground: Ground, journal: Journal, paus
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     team.alike(learnt)
-    position = restore_checkpoint(folder, model, optimizer)
+    scaler = new_scaler(ground.device, ground.dtype)
+    position = restore_checkpoint(folder, model, optimizer, scaler)
     left = room_left(folder) if ground.is_sharded else None
     if left is not None:
         tokens, again = left
@@ -217,7 +220,7 @@ def begin(folder: Path, job: TrainingJob, ground: Ground, journal: Journal, paus
         recomputes=recomputes,
         end_team=partial(end_team, folder) if ground.is_sharded else None,
     )
-    trainee = Trainee(model, optimizer, able, room, team.look_in_step(pauses))
+    trainee = Trainee(model, optimizer, able, room, team.look_in_step(pauses), scaler=scaler)
     course = Course(folder, settings, job.seed, ground, trainee, journal, position, pauses)
     journal.begin(after=position.step)
     if is_packed:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainers.local.training.block_attention import BY_BLOCKS, DENSE, Blocks, lay_blocks
 from trainers.local.training.data import Row
 from trainers.local.training.last_layer import KeptPlaces
 from trainers.local.training.row_attention import BY_ROWS, Layout, lay_out
@@ -40,7 +41,7 @@ PACKED_FAMILIES = (
 class Model(Protocol):
     """A causal language model of transformers, with or without an adapter."""
 
-    def __call__(self, **inputs: Tensor | Layout | bool | None) -> Output: ...
+    def __call__(self, **inputs: Tensor | Layout | Blocks | bool | None) -> Output: ...
 
 
 class Output(Protocol):
@@ -52,8 +53,8 @@ class Pack:
     """T tokens in one sequence, of which K predict a supervised token.
 
     `input_ids`, `positions`: (1, T). `mask`: (1, 1, T, T), added to the attention scores; None is the plain
-    causal one. `layout` stands for it where attention goes by rows. `kept`: (K,) places in the sequence. `targets`:
-    (K,) token ids.
+    causal one. `layout` stands for it where attention goes by rows or by blocks. `kept`: (K,) places in the sequence.
+    `targets`: (K,) token ids.
     """
 
     input_ids: Tensor
@@ -61,19 +62,20 @@ class Pack:
     mask: Tensor | None
     kept: Tensor
     targets: Tensor
-    layout: Layout | None = None
+    layout: Layout | Blocks | None = None
 
 
 @dataclass(frozen=True)
 class Abilities:
     """`packs`: rows in one sequence do not see each other, in a sequence of at most `widest` tokens. `selects`: the
-    head can be applied at some places. `by_rows`: attention takes a layout. `kept`: the last layer's part that
-    computes at those places alone."""
+    head can be applied at some places. `by_rows`, `by_blocks`: attention takes a layout. `kept`: the last layer's part
+    that computes at those places alone."""
 
     packs: bool
     selects: bool
     widest: int = sys.maxsize
     by_rows: bool = False
+    by_blocks: bool = False
     kept: KeptPlaces | None = None
 
 
@@ -91,7 +93,8 @@ def abilities(model: PreTrainedModel, longest: int) -> Abilities:
     text = model.config.get_text_config().to_dict()
     packs = model.config.model_type in PACKED_FAMILIES and longest <= reach(text)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return Abilities(packs, selects, _widest(text), model.config._attn_implementation == BY_ROWS)
+    attention = model.config._attn_implementation
+    return Abilities(packs, selects, _widest(text), attention == BY_ROWS, attention == BY_BLOCKS)
 
 
 def reach(text: Mapping[str, Any]) -> int:
@@ -145,7 +148,12 @@ def width(rows: Sequence[Row]) -> int:
 
 
 def pack_rows(
-    rows: Sequence[Row], device: torch.device, dtype: torch.dtype, *, by_rows: bool = False
+    rows: Sequence[Row],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    by_rows: bool = False,
+    by_blocks: bool = False,
 ) -> Pack:
     shared = common_beginning(rows)
     ids = list(rows[0].ids[:shared])
@@ -161,9 +169,11 @@ def pack_rows(
         ids += row.ids[shared:end]
         positions += range(shared, end)
         owners += [owner] * (end - shared)
-    layout = None
+    layout: Layout | Blocks | None = None
     if by_rows and len(rows) > 1:
         layout = lay_out(shared, [row.last_target - shared for row in rows], device, dtype)
+    elif by_blocks and len(rows) > 1 and len(ids) > DENSE:
+        layout = lay_blocks(owners, device)
     return Pack(
         input_ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
@@ -201,7 +211,8 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     )
     if pack.layout is not None:
         # A mask of its own, so that none is made; not a number, so that a family that hands no layout on is seen.
-        nowhere = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=pack.layout.mask.dtype)
+        kind = pack.layout.mask.dtype if isinstance(pack.layout, Layout) else torch.float32
+        nowhere = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=kind)
         placed = {**placed, "attention_mask": nowhere, "row_layout": pack.layout}
     selected = {"logits_to_keep": pack.kept} if able.selects else {}
     if able.kept is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
+from torch.amp.grad_scaler import GradScaler
 
 from trainers.local.cores import Cores
 from trainers.local.training import team
@@ -15,6 +16,7 @@ from trainers.local.training.checkpoints import random_states, restore_random
 from trainers.local.training.data import Row
 from trainers.local.training.failures import TrainingFailed
 from trainers.local.training.journal import Scores
+from trainers.local.training.loss_scale import is_learnable
 from trainers.local.training.memory import Room
 from trainers.local.training.packing import Abilities, Loss, measure, pack_rows
 from trainers.local.training.sharding import in_step
@@ -33,6 +35,7 @@ class Trainee:
     room: Room[Row]
     look: Callable[[], None]
     cores: Cores = field(default_factory=Cores)
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
 
 def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Scores:
@@ -56,15 +59,23 @@ def learn(trainee: Trainee, batch: Sequence[Row], rate: float, step: int) -> Sco
             forget()
             raise
 
-    mine = trainee.room.try_out(team.share(batch), add_all, f"at step {step}")
     learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    team.add_gradients(learnt)
-    loss, accuracy = team.add_up(mine.loss, mine.accuracy or 0.0)
+    while True:
+        mine = trainee.room.try_out(team.share(batch), add_all, f"at step {step}")
+        team.add_gradients(learnt)
+        loss, accuracy = team.add_up(mine.loss, mine.accuracy or 0.0)
+        if not math.isfinite(loss) or is_learnable(trainee.scaler, optimizer):
+            break
+        forget()
     scores = Scores(loss, accuracy)
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
     if not math.isfinite(scores.loss) or not math.isfinite(norm):
+        wider = (
+            " In float32 numbers may be larger: FINETUNE_DTYPE=fp32." if trainee.scaler.is_enabled() else ""
+        )
         text = (
             f"At step {step} the loss became {scores.loss} and its gradient {norm}. Set learning_rate lower."
+            f"{wider}"
         )
         raise TrainingFailed("loss_not_finite", text, "learning_rate")
     for group in optimizer.param_groups:
@@ -81,7 +92,7 @@ def add_gradients(trainee: Trainee, parts: Sequence[Sequence[Row]], targets: int
         trainee.look()
         with trainee.cores.shared():
             part = measure_rows(trainee.model, rows, trainee.able)
-            (part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
+            trainee.scaler.scale(part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
         loss, right = loss + counts * part.total.item() / targets, right + counts * part.right
     return Scores(loss, right / targets)
 
@@ -111,6 +122,7 @@ def evaluate(trainee: Trainee, rows: Sequence[Row]) -> Scores:
 def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:
     """Frozen weights in bfloat16 meet LoRA's in float32: autocast multiplies both in bfloat16."""
     weight = next(model.parameters())
-    pack = pack_rows(rows, weight.device, weight.dtype, by_rows=able.by_rows)
+    ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
+    pack = pack_rows(rows, weight.device, weight.dtype, **ways)
     with torch.autocast(weight.device.type, weight.dtype, enabled=weight.dtype != torch.float32):
         return measure(model, pack, able)

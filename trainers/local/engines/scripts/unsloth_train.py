@@ -36,7 +36,9 @@ def rows(path: str) -> Dataset:
 
 def main(config: dict[str, Any]) -> None:
     output = config["arguments"]["output_dir"]
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config["model"]["dtype"]]
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+        config["model"]["dtype"]
+    ]
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(**{**config["model"], "dtype": dtype})
     model = unsloth.FastLanguageModel.get_peft_model(model, **config["lora"])
     trainer = SFTTrainer(

@@ -1,0 +1,149 @@
+"""Attention in packs on a GPU: only blocks of tokens that may see each other are computed, by torch's flex_attention.
+
+A mask over all T tokens of a pack has T² numbers and keeps torch's flash kernels away: of 8 rows of 1,024 tokens seven
+eighths of what is computed under it is thrown away. Known to transformers as "blocks". It is tried out beside a mask
+when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU row_attention.py serves instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+BY_BLOCKS: Final[Literal["blocks"]] = "blocks"
+SIDE = 128  # tokens of a block
+DENSE = 1024  # up to so many tokens a mask does: attention is a twentieth of the work there, and nothing is compiled
+OLDEST = 8  # NVIDIA's compute capability: Triton's kernels are made for Ampere and later
+ROWS = (60, 700, 420, 300)  # a beginning and three rows, to try it on
+WITHIN = {torch.float32: 1e-3}
+WITHIN_NARROW = 0.02  # of bfloat16 and float16
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """`mask` over `tokens`: a pack's, filled up to a power of two, since a kernel is compiled for each length."""
+
+    mask: BlockMask
+    tokens: int
+
+
+def lay_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
+    """`owners`: the row of each token, from the first on; 0 is everybody's beginning."""
+    last_row, tokens = owners[-1], max(SIDE, 1 << (len(owners) - 1).bit_length())
+    owner = torch.full((tokens,), last_row + 1)
+    owner[: len(owners)] = torch.tensor(owners)
+    owner = owner.to(device)
+    first, last = owner.view(-1, SIDE)[:, 0], owner.view(-1, SIDE)[:, -1]
+    place = torch.arange(len(first), device=device)
+    below = (place[:, None] > place) & (first <= last_row)[:, None]  # what only fills up sees its own block
+    sees = below & ((last >= first[:, None]) | (first == 0))
+    is_one = first == last
+    whole = below & ((last == 0) | (is_one[:, None] & is_one & (first[:, None] == first)))
+    part = (sees & ~whole) | (place[:, None] == place)
+
+    def may_see(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & ((owner[query] == owner[key]) | (owner[key] == 0))
+
+    mask = BlockMask.from_kv_blocks(*_listed(part), *_listed(whole), SIDE, may_see, (tokens, tokens))
+    return Blocks(mask, tokens)
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many are set in each line, and where, these first."""
+    order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
+
+
+def attend_by_blocks(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    row_layout: Blocks | None = None,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """`query`: (1, heads, T, D); `key`, `value`: (1, groups, T, D). Returns (1, T, heads, D), as transformers asks."""
+    if row_layout is None:
+        found, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
+        return found, None
+    length = query.shape[2]
+    queries, keys, values = (
+        functional.pad(each.to(value.dtype), (0, 0, 0, row_layout.tokens - length))
+        for each in (query, key, value)
+    )
+    attend = _kernel(query.device.type)
+    found = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
+    return found[:, :, :length].transpose(1, 2).contiguous(), None
+
+
+@cache
+def _kernel(device: str) -> Any:
+    return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+
+
+def choose_attention(model: Any, device: torch.device) -> str | None:
+    """Sets it in `model` where it computes here what a mask does. Why it does not; None where it is set."""
+    if torch.cuda.get_device_capability(device)[0] < OLDEST:
+        return "this GPU is older than its kernels"
+    text = model.config.get_text_config()
+    if getattr(text, "attention_dropout", 0):
+        return "this model drops out in its attention"
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    try:
+        apart = apart_from_a_mask((text.num_attention_heads, groups, size), device, model.dtype)
+    except Exception as raised:  # Triton's compiler has errors of many kinds
+        said = str(raised).strip().partition("\n")[0][:200]
+        return f"it did not run here: {type(raised).__name__} {said}".strip()
+    if not apart <= WITHIN.get(model.dtype, WITHIN_NARROW):  # it may be no number
+        return f"it gave other numbers here ({apart:.1g} apart)"
+    model.set_attn_implementation(BY_BLOCKS)
+    return None
+
+
+def apart_from_a_mask(heads: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
+    """Of `heads`, groups and size: how far results and gradients of rows in a pack are apart, the furthest of them."""
+    owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
+    blocks, total = lay_blocks(owners, device), len(owners)
+    seen = _dense(owners, device)
+    made = torch.Generator(device).manual_seed(0)
+    count, groups, size = heads
+    query, key, value = states = [
+        torch.randn(1, each, total, size, device=device, generator=made).to(dtype).requires_grad_()
+        for each in (count, groups, groups)
+    ]
+    slopes = torch.linspace(-1, 1, total * count * size, device=device).view(1, total, count, size)
+    with torch.enable_grad():
+        ours, _ = attend_by_blocks(torch.nn.Module(), query, key, value, None, row_layout=blocks)
+        theirs = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, enable_gqa=True)
+        theirs = theirs.transpose(1, 2)
+        found = [ours, *torch.autograd.grad((ours.float() * slopes).sum(), states)]
+        wanted = [theirs, *torch.autograd.grad((theirs.float() * slopes).sum(), states)]
+    return max(_distance(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+def _dense(owners: Sequence[int], device: torch.device) -> Tensor:
+    owner = torch.tensor(owners, device=device)
+    return ((owner[:, None] == owner) | (owner == 0)).tril()
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    one, other = one.detach().float(), other.detach().float()
+    return float((one - other).norm() / other.norm().clamp_min(1e-12))
+
+
+AttentionInterface.register(BY_BLOCKS, attend_by_blocks)
+AttentionMaskInterface.register(BY_BLOCKS, sdpa_mask)
