@@ -20,6 +20,11 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Ended(Refusal):
+    """The model that was named does not answer any more."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a run is. Losses in nats per supervised token; times in unix seconds.
 

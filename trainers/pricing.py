@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
+from trainers.ends import RELEASE, end_of
 from trainers.money import is_payable
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.types import Price
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "genai-prices"
 
-_OWN_KEYS = ("input", "cached_input", "output", "source", "as_of")
-# The part of a name that tells one release of a model from the next.
-_RELEASE = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
+_OWN_KEYS = ("input", "cached_input", "output", "source", "as_of", "ends", "successor")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class PriceRow:
 
     `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not.
     `note` is something that a buyer should know, as a sentence. `batch_discount` 0.5 halves what can wait for a
-    batch, None where the list has no such price.
+    batch, None where the list has no such price. `ends`: the first day without an answer, None where nobody said
+    one; `successor`: what its maker names instead.
     """
 
     model: str
@@ -47,10 +46,25 @@ class PriceRow:
     usd_per_hour: Decimal | None = None
     note: str | None = None
     batch_discount: Decimal | None = None
+    ends: date | None = None
+    successor: str | None = None
 
     @property
     def said_by(self) -> str:
         return f"{self.source}, {self.as_of}" if self.as_of else self.source
+
+    def has_ended(self, today: date) -> bool:
+        return self.ends is not None and today >= self.ends
+
+    def end_sentence(self, today: date) -> str | None:
+        """None where nobody said that it ends."""
+        if self.ends is None:
+            return None
+        if self.has_ended(today):
+            instead = f" Its maker names {self.successor} instead." if self.successor else ""
+            return f"{self.model} ended on {self.ends}: it does not answer any more.{instead}"
+        then = f"; its maker names {self.successor} as successor" if self.successor else ""
+        return f"{self.model} ends on {self.ends}{then}."
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,8 @@ def prompted_price(
     name = name.strip()
     mine = next((row for row in own if row.model.lower() == name.lower()), None)
     known = (*(row.model for row in own), *_own_machines(providers))
-    return mine or _from_rows(name, providers) or _listed(name, known, today)
+    found = mine or _from_rows(name, providers) or _listed(name, known, today)
+    return found if isinstance(found, UnknownPrice) else _with_end(found, name, providers)
 
 
 def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
@@ -107,6 +122,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         source=model.source or "your settings",
         as_of=model.as_of,
         usd_per_hour=model.usd_per_hour,
+        ends=model.ends,
     )
 
 
@@ -120,6 +136,14 @@ def own_prices(tables: Mapping[str, Mapping[str, object]]) -> tuple[PriceRow, ..
     if problems:
         raise ProviderProblems(problems)
     return rows
+
+
+def _with_end(row: PriceRow, name: str, providers: Sequence[ProviderRow]) -> PriceRow:
+    """What a user said of it wins."""
+    end = end_of(name, providers)
+    if end is None:
+        return row
+    return replace(row, ends=row.ends or end.day, successor=row.successor or end.successor)
 
 
 def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
@@ -168,9 +192,9 @@ def _is_named(match: MatchLogic, name: str) -> bool:
     if isinstance(match, types.ClauseRegex):
         return match.regex.startswith("^") and match.regex.endswith("$") and match.is_match(name)
     if isinstance(match, types.ClauseStartsWith):
-        return match.starts_with.lower() in (name, _RELEASE.sub("", name))
+        return match.starts_with.lower() in (name, RELEASE.sub("", name))
     if isinstance(match, types.ClauseContains):
-        return match.contains.lower() in (name, _RELEASE.sub("", name))
+        return match.contains.lower() in (name, RELEASE.sub("", name))
     return False
 
 
@@ -189,7 +213,7 @@ def _listed_row(name: str, found: PriceCalculation, today: date) -> PriceRow | U
             output=_base(listed.output_mtok),
         ),
         source=f"{LIBRARY} {metadata.version(LIBRARY)} ({found.provider.name})",
-        note=_tier_note(listed.input_mtok),
+        note=_note(found),
         batch_discount=_batch_discount(found, today),
     )
 
@@ -212,8 +236,18 @@ def _base(price: Decimal | TieredPrices) -> Decimal:
     return price if isinstance(price, Decimal) else price.base
 
 
-def _tier_note(price: Decimal | TieredPrices) -> str | None:
-    if isinstance(price, Decimal) or not price.tiers:
+def _note(found: PriceCalculation) -> str | None:
+    """The list says of some models that they are going, and of none when."""
+    going = (
+        f"{LIBRARY} calls it deprecated and names no day: it may end soon."
+        if found.model.deprecated
+        else None
+    )
+    return " ".join(filter(None, (going, _tier_note(found.model_price.input_mtok)))) or None
+
+
+def _tier_note(price: Decimal | TieredPrices | None) -> str | None:
+    if price is None or isinstance(price, Decimal) or not price.tiers:
         return None
     limit = price.tiers[0].start
     return f"A request of more than {limit:,} tokens costs more a token; yours are counted as shorter."
@@ -258,7 +292,20 @@ def _own_price(name: str, table: Mapping[str, object], problems: list[str]) -> P
         cached_input=_own_usd(where, "cached_input", table, problems) if "cached_input" in table else None,
         output=_own_usd(where, "output", table, problems),
     )
-    return PriceRow(name, "prompted", price, str(source), as_of if isinstance(as_of, date) else None)
+    ends, successor = table.get("ends"), table.get("successor")
+    if ends is not None and (not isinstance(ends, date) or isinstance(ends, datetime)):
+        problems.append(f"{where}.ends: should be a day without quotes, like 2027-01-14, not {ends!r}.")
+    if successor is not None and not isinstance(successor, str):
+        problems.append(f"{where}.successor: should be a model's name in quotes, not {successor!r}.")
+    return PriceRow(
+        name,
+        "prompted",
+        price,
+        str(source),
+        as_of if isinstance(as_of, date) else None,
+        ends=ends if isinstance(ends, date) else None,
+        successor=successor if isinstance(successor, str) else None,
+    )
 
 
 def _own_usd(where: str, key: str, table: Mapping[str, object], problems: list[str]) -> Decimal:
@@ -286,6 +333,8 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
         "as_of": row.as_of.isoformat() if row.as_of else None,
         "note": row.note,
         "batch_discount": _text(row.batch_discount),
+        "ends": row.ends.isoformat() if row.ends else None,
+        "successor": row.successor,
     }
 
 
@@ -300,6 +349,8 @@ def _row_from_json(raw: Mapping[str, str | None]) -> PriceRow:
         usd_per_hour=_money(raw["usd_per_hour"]),
         note=raw["note"],
         batch_discount=_money(raw.get("batch_discount")),
+        ends=date.fromisoformat(ends) if (ends := raw.get("ends")) else None,
+        successor=raw.get("successor"),
     )
 
 

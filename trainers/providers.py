@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from importlib import resources
@@ -51,6 +51,9 @@ class ModelRow:
     usd_per_hour: Decimal | None = None
     reasoning: bool | None = None
 
+    def has_ended(self, today: date) -> bool:
+        return self.ends is not None and today >= self.ends
+
 
 @dataclass(frozen=True)
 class ProviderRow:
@@ -63,7 +66,7 @@ class ProviderRow:
     accounts that had trained there before.
 
     `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
-    while models are measured.
+    while models are measured. `shutdowns`: the first day without an answer of each model of which it said one.
     """
 
     provider: Provider
@@ -77,6 +80,7 @@ class ProviderRow:
     cluster: str | None = None
     is_child: bool = False
     closed_to_new: date | None = None
+    shutdowns: Mapping[str, date] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -149,7 +153,7 @@ def _refusals(row: ProviderRow, model: ModelRow, today: date) -> tuple[str, ...]
     refusals = []
     if row.closes and today > row.closes:
         refusals.append(f"{row.title} has taken no new fine-tuning job since {row.closes}.")
-    if model.ends and today >= model.ends:
+    if model.has_ended(today):
         refusals.append(
             f"{model.name} ended on {model.ends}: neither it nor a fine-tune of it answers any more."
         )

@@ -59,10 +59,10 @@ def load_if_sound(without: str = "copies have no price") -> Settings | None:
         return None
 
 
-def refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
     """Backticks are Slack's."""
     click.echo(sentence.replace("`", ""), err=True)
-    sys.exit(EXIT_UNUSABLE)
+    sys.exit(code)
 
 
 @contextmanager

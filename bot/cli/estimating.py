@@ -49,7 +49,7 @@ def estimate(
     """What training would cost and save, how likely it pays back, and what is still unknown."""
     from bot.decisions.amounts import Misread, parse_volume
     from bot.decisions.sweeping import read_sweep
-    from bot.results import Refusal
+    from bot.results import Ended, Refusal
     from bot.terminal import checking, estimating
     from bot.workflows.estimating import Question
 
@@ -69,8 +69,10 @@ def estimate(
         refuse(f"{dataset} must be mended before it can be estimated.")
     question = Question(current, read, target, epochs, sweep=swept, **said)
     estimated = estimating.estimate(settings, dataset.stem, report, question, evidence)
+    if isinstance(estimated, Ended):
+        refuse(estimated.text, EXIT_BLOCKED)
     if isinstance(estimated, Refusal):
-        refuse(estimated.text.replace("`", ""))
+        refuse(estimated.text)
     if as_json:
         click.echo(json.dumps(estimating.as_json(estimated, dataset), indent=2))
     else:

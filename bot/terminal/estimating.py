@@ -102,11 +102,13 @@ def text(estimated: Estimated, file: Path) -> str:
 def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
     made, training = estimated.estimate, estimated.training
-    minutes = estimated.minutes
+    minutes, current = estimated.minutes, estimated.current
     return {
         "dataset": estimated.name,
         "target": estimated.target.name,
         "current": estimated.question.current,
+        "current_ends": current.ends.isoformat() if current and current.ends else None,
+        "successor": current.successor if current else None,
         "rows": estimated.report.rows,
         "sweep": as_lists(estimated.question.sweep) or None,
         "training_tokens": training.billed_tokens if training else None,
@@ -171,6 +173,7 @@ def _sums(made: Estimate | None) -> dict[str, Any]:
         "npv_usd": _number(made.npv_usd) if made else None,
         "horizon_months": _number(made.horizon_months) if made else None,
         "months_left": _or_none(made.months_left) if made else None,
+        "saving_then_month_usd": _or_none(made.succession.saving_month) if made and made.succession else None,
     }
 
 
@@ -264,9 +267,16 @@ def _price_line(row: PriceRow) -> str:
         said.append(f"{row.batch_discount:.0%} off in a batch")
     kind = ", tuned" if row.kind == "tuned" else ""
     if not said:
-        return f"{row.model}{kind}: nobody told me, {where_to_put(row)}"
+        return f"{row.model}{kind}: nobody told me, {where_to_put(row)}{_end(row)}"
     hole = f". Not all of it: {where_to_put(row)}" if holes(row) else ""
-    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by}){hole}"
+    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by}){hole}{_end(row)}"
+
+
+def _end(row: PriceRow) -> str:
+    if row.ends is None:
+        return ""
+    then = f", then {row.successor}" if row.successor else ""
+    return f". {'Ended on' if row.has_ended(_today()) else 'Ends on'} {row.ends}{then}"
 
 
 def _price(row: PriceRow) -> dict[str, Any]:
@@ -283,6 +293,9 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "source": row.source,
         "as_of": row.as_of.isoformat() if row.as_of else None,
         "note": row.note,
+        "ends": row.ends.isoformat() if row.ends else None,
+        "has_ended": row.has_ended(_today()),
+        "successor": row.successor,
     }
 
 

@@ -64,6 +64,7 @@ OPEN = {
     "payback": "whether it pays back in time is uncertain",
     "net value": "it pays back, and loses later",
     "people's time": "people's time is not counted",
+    "successor": "the successor of today's model is not measured",
 }
 
 
@@ -140,6 +141,7 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
         return [("Each month today", monthly(made.monthly_before))]
     return [
         _saving(made, estimated.outlook),
+        *_succession(made),
         ("Each month today", monthly(made.monthly_before)),
         *_other(estimated),
         ("Each month tuned", monthly(made.monthly_after)),
@@ -250,7 +252,7 @@ def _months(estimated: Estimated, target: str) -> list[Block]:
         ("Total", *(usd(bill.total) for _, bill in bills)),
     ]
     shown = [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
-    below = [*_wrong_answers(made), _saving(made, estimated.outlook)]
+    below = [*_wrong_answers(made), _saving(made, estimated.outlook), *_succession(made)]
     return [
         data_table(f"Cost a month: {short(estimated.name)} on {short(target, 60)}", shown),
         section("\n".join(f"*{name}*: {value}" for name, value in below)),
@@ -277,6 +279,26 @@ def _saving(made: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     if made.saving_month >= 0:
         return "Saves a month", _range(a_month) if a_month.high else "nothing"
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def _succession(made: Estimate) -> list[tuple[str, str]]:
+    """From the day on which what the saving is held against is gone."""
+    one = made.succession
+    if one is None:
+        return []
+    if one.saving_month is None:
+        known = (
+            f"the price of its successor {one.successor} is not known"
+            if one.successor
+            else "no successor is known"
+        )
+        return [(f"From {one.ends} on", f"not known: {one.model} ends, and {known}")]
+    difference = (
+        f"saves {usd(one.saving_month)}" if one.saving_month >= 0 else f"costs {usd(-one.saving_month)} more"
+    )
+    return [
+        (f"From {one.ends} on", f"{difference} a month against {one.successor}, the successor of {one.model}")
+    ]
 
 
 def _chances(estimated: Estimated) -> list[tuple[str, str]]:

@@ -14,8 +14,8 @@ from trainers.money import usd
 from trainers.pricing import PriceRow, UnknownPrice
 
 SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
-HEADING = ("USD per 1M tokens", "input", "cached", "output", "training")
-Row = tuple[str, str, str, str, str]
+HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
+Row = tuple[str, str, str, str, str, str]
 
 
 def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
@@ -27,14 +27,14 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
         return Message(text, (section(text),))
     title = f"Prices of {counted(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
     missing = [listed([f"• {escape(cut(one.sentence, 300))}" for one in unknown])] if unknown else []
-    notes = [listed([f"• {note}" for note in _notes(priced)])] if _notes(priced) else []
+    notes = [listed([f"• {note}" for note in _notes(priced, read_on)])] if _notes(priced, read_on) else []
     end = (*notes, *missing, context(_sources(priced)))
     if not priced:
         return Message(escape(title), (header(title), *end))
-    shown = [HEADING, *(_row(row, 34) for row in priced[:SHOWN_ROWS])]
+    shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
     hidden = len(priced) - SHOWN_ROWS
     more = [context(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
-    every = [HEADING, *(_row(row, 60) for row in priced[:TABLE_ROWS])]
+    every = [HEADING, *(_row(row, 60, read_on) for row in priced[:TABLE_ROWS])]
     return Message(
         escape(title),
         (header(title), monospaced(shown), *more, *end),
@@ -42,13 +42,19 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
     )
 
 
-def _row(row: PriceRow, longest: int) -> Row:
+def _row(row: PriceRow, longest: int, today: date) -> Row:
     price = row.price
     kind = ", tuned" if row.kind == "tuned" else ""
     amounts = (price.input, price.cached_input, price.output)
     said = [_amount(amount) for amount in amounts]
     training = _amount(price.training) if price.training is not None else _hourly(row)
-    return (f"{short(row.model, longest)}{kind}", said[0], said[1], said[2], training)
+    return (f"{short(row.model, longest)}{kind}", said[0], said[1], said[2], training, _end(row, today))
+
+
+def _end(row: PriceRow, today: date) -> str:
+    if row.ends is None:
+        return "–"
+    return f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
 
 
 def _amount(amount: Decimal | None) -> str:
@@ -65,8 +71,13 @@ def _hourly(row: PriceRow) -> str:
     return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
 
 
-def _notes(rows: Sequence[PriceRow]) -> list[str]:
+def _notes(rows: Sequence[PriceRow], today: date) -> list[str]:
     told = [(row, row.note) for row in rows if row.note]
+    told += [
+        (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}, then {row.successor}")
+        for row in rows
+        if row.successor
+    ]
     lacking = [(row, f"nobody told me all of it, {where_to_put(row)}") for row in rows if holes(row)]
     shown = [f"{escape(short(row.model))}: {escape(cut(said, 300))}" for row, said in (*told, *lacking)]
     more = [f"and {len(shown) - SHOWN_NOTES:,} more notes"] if len(shown) > SHOWN_NOTES else []

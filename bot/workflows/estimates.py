@@ -34,6 +34,7 @@ from bot.workflows.targets import find_target
 from storage.records import Draft, KeptEstimate
 from trainers.measuring.values import Rung
 from trainers.money import to_micros
+from trainers.providers import model_verdict
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,13 @@ def _post(desk: Desk, message: Message, channel: str, person: str) -> None:
 
 def choices(desk: Desk, person: str, channel: str) -> Choices:
     """What the form offers."""
-    targets = [f"{row.name}/{model.name}" for row in desk.settings.providers for model in row.models]
+    day = telling.day(desk.clock())
+    targets = [
+        f"{row.name}/{model.name}"
+        for row in desk.settings.providers
+        for model in row.models
+        if model_verdict(row, model, day).may_train
+    ]
     return Choices(datasets.names(desk, person, channel), targets)
 
 

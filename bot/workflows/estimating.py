@@ -28,8 +28,8 @@ from bot.settings import Settings
 from bot.workflows.efforts import Effort, RunCost, effort_for
 from bot.workflows.inputs import Priced, inputs_of, measured, once_trained
 from bot.workflows.machine import Room
-from bot.workflows.measuring.contestants import full_name, with_a_cheap_one
-from bot.workflows.rung_prices import rung_price, rung_rates
+from bot.workflows.measuring.contestants import ended, full_name, with_a_cheap_one
+from bot.workflows.rung_prices import followed, rung_price, rung_rates, still_asked
 from bot.workflows.targets import Target, find_target
 from trainers.dataset import Report
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
@@ -39,7 +39,8 @@ from trainers.types import Hyperparameter
 
 @dataclass(frozen=True)
 class Estimated:
-    """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's.
+    """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's, which is
+    `current` by itself.
 
     `cost` is a Gap where nobody told us a price; `estimate`, `outlook` and `alternative` are None there, and where
     today's bill is not known. `room`: in this machine's memory, for a model that trains here.
@@ -51,6 +52,7 @@ class Estimated:
     target: Target
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     prices: tuple[PriceRow, ...]
+    current: PriceRow | None
     cost: RunCost | Gap
     minutes: Range
     room: Room | None
@@ -120,6 +122,7 @@ def make_estimate(
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
+    evidence = still_asked(settings, evidence, today)
     effort = effort_for(settings, target, report, question, today)
     sums = _sums(settings, target, report, question, effort, now, evidence, today, is_trained=is_trained)
     facts = replace(
@@ -134,6 +137,7 @@ def make_estimate(
         target=target,
         hyperparameters=effort.hyperparameters,
         prices=tuple(row for row in (effort.tuned, effort.base, now, sums.listed) if row),
+        current=now,
         cost=effort.cost,
         minutes=effort.minutes,
         room=effort.room,
@@ -202,6 +206,9 @@ def _sums(
     rung = measured(evidence).cheapest
     listed = rung_price(settings, rung, today)
     priced = _priced(question, effort.cost, now, effort.tuned, rung_rates(rung, listed))
+    if isinstance(priced, Priced):
+        other = followed(settings, priced.cheapest, today) if priced.cheapest else None
+        priced = replace(priced, now=followed(settings, priced.now, today), cheapest=other)
     if isinstance(priced, Gap):
         return _Sums(priced, listed)
     inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
@@ -239,7 +246,9 @@ def _price_today(settings: Settings, question: Question, today: date) -> PriceRo
     if question.current is None:
         return None
     found = prompted_price(question.current, settings.providers, settings.prices, today)
-    return Refusal(found.sentence, "current") if isinstance(found, UnknownPrice) else found
+    if isinstance(found, UnknownPrice):
+        return Refusal(found.sentence, "current")
+    return ended(found, question.current, "current") if found.has_ended(today) else found
 
 
 def _priced(

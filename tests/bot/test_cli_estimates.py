@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
+from bot.terminal import estimating
 from bot.terminal.words import in_terminal
 from trainers.measuring.values import Arm, Ladder, Rung, Standing
 
@@ -22,6 +24,7 @@ TICKETS = ROOT / "examples" / "support_tickets.csv"
 def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
+    monkeypatch.setattr(estimating, "_today", lambda: date(2026, 11, 27))
 
 
 def finetune(*arguments: str | Path) -> Result:
@@ -251,6 +254,48 @@ def test_a_named_model_shows_its_prompted_and_its_tuned_price() -> None:
         ("prompted", 0.15, None),
         ("tuned", 0.3, 3.0),
     ]
+
+
+def test_today_s_model_saves_only_until_it_ends() -> None:
+    answer = estimated("--target", "local/smollm2-135m", "--volume", "10B")
+    assert (answer["current_ends"], answer["successor"]) == ("2027-01-14", "gpt-6-luna")
+    assert answer["verdict"]["kind"] != "go"
+    assert answer["saving_month_usd"] > 26_000 and answer["npv_usd"] < 55_000
+    assert any(reason["rule"] == "successor" and reason["weighs"] for reason in answer["verdict"]["reasons"])
+    text = finetune(
+        "estimate",
+        "--dataset",
+        TICKETS,
+        "--current",
+        "gpt-4o",
+        "--target",
+        "local/smollm2-135m",
+        "--volume",
+        "10B",
+    ).stdout
+    assert "From 2027-01-14 on:  saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
+
+
+def test_a_model_that_has_ended_is_nobody_s_today_s_model() -> None:
+    result = finetune("estimate", "--dataset", TICKETS, "--current", "o4-mini", "--volume", "10B", "--json")
+    assert result.exit_code == 1 and not result.stdout
+    assert result.stderr == (
+        "o4-mini ended on 2026-10-23: it does not answer any more. Its maker names gpt-5.6-terra instead.\n"
+    )
+
+
+def test_a_rung_whose_model_has_ended_since_is_no_alternative(tmp_path: Path) -> None:
+    gone = measured(Arm("zero", "openai/o4-mini"), "meets", 190, 20_000)
+    answer = estimated("--volume", "1B", "--baseline", baseline(tmp_path, "misses", gone))
+    assert answer["alternative"]["model"] == "gpt-4o"
+    assert "o4-mini" not in str(answer["verdict"])
+
+
+def test_ends_are_marked_in_prices() -> None:
+    said = finetune("prices", "gpt-4o", "o4-mini").stdout
+    assert "Ends on 2027-01-14, then gpt-6-luna" in said and "Ended on 2026-10-23, then gpt-5.6-terra" in said
+    rows = {row["model"]: row for row in json.loads(finetune("prices", "o4-mini", "--json").stdout)}
+    assert rows["o4-mini"]["has_ended"] is True and rows["o4-mini"]["ends"] == "2026-10-23"
 
 
 def test_an_unknown_name_gets_the_nearest_and_exit_code_1() -> None:

@@ -303,8 +303,12 @@ def price(model: str, **other: Any) -> PriceRow:
 
 
 PRICES: tuple[PriceRow | UnknownPrice, ...] = (
-    price("gpt-4o"),
-    price("gpt-4.1-nano", price=Price(None, Decimal("0.10"), Decimal("0.025"), Decimal("0.40"))),
+    price("gpt-4o", ends=date(2027, 1, 14), successor="gpt-6-luna"),
+    price(
+        "gpt-4.1-nano",
+        price=Price(None, Decimal("0.10"), Decimal("0.025"), Decimal("0.40")),
+        ends=date(2026, 10, 23),
+    ),
     price(
         "openai/gpt-4.1-mini-2025-04-14",
         kind="tuned",

@@ -15,6 +15,7 @@ from bot.decisions.verdict.paying import about_money
 from bot.decisions.verdict.purpose import about_task
 from bot.decisions.verdict.quality import about_alternatives, about_tuned
 from bot.decisions.verdict.rungs import held_out
+from bot.decisions.verdict.successor import about_successor
 from trainers.money import usd
 
 __all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]
@@ -40,6 +41,7 @@ def advise(facts: Facts) -> Verdict:
         *about_labels(facts),
         *about_holdout(facts),
         *about_more_rows(facts),
+        *about_successor(facts),
         *about_money(facts),
     )
     against = _weighing(reasons, "no_go")

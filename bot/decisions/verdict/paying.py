@@ -115,9 +115,19 @@ def _by_the_expected(made: Estimate) -> Reason:
 
 
 def _expected(made: Estimate) -> str:
+    if made.payback_months is None and made.saving_month > 0 and made.succession:
+        return f"It saves {usd(made.saving_month)} a month, too little to pay back {_before_the_end(made)}"
     if made.payback_months is None:
         return _a_loss(made)
     return f"It saves {usd(made.saving_month)} a month and pays back {in_time(made.payback_months)}."
+
+
+def _before_the_end(made: Estimate) -> str:
+    one = made.succession
+    assert one is not None  # noqa: S101 - asked before
+    if one.saving_month is None:
+        return f"before {one.model} ends on {one.ends}."
+    return f"before {one.model} ends on {one.ends} and {one.successor} takes its place."
 
 
 def _chance(made: Estimate, outlook: Outlook) -> str:

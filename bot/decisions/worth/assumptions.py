@@ -30,6 +30,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _price("price today", inputs.now),
         _price("price once tuned", inputs.tuned),
         _alternative(inputs),
+        _successor(inputs),
         _falling_price(inputs),
         _horizon(inputs),
         _caching(inputs),
@@ -112,6 +113,31 @@ def _alternative(inputs: Inputs) -> Assumption:
         )
     why = sentence(f"{inputs.alternative.why}.")
     return Assumption("held against", inputs.alternative.name, why)
+
+
+def _successor(inputs: Inputs) -> Assumption | None:
+    rates = inputs.held_against
+    if rates.ends is None:
+        return None
+    name = f"once {rates.model} has ended"
+    if rates.then is None:
+        unknown = (
+            f"its successor {rates.successor} has no known price"
+            if rates.successor
+            else "no successor is known"
+        )
+        return Assumption(
+            name,
+            f"nothing is counted from {rates.ends} on: {unknown}",
+            'Say `successor`, and the price of that model, in finetune.toml under [prices."MODEL"].',
+        )
+    then = rates.then
+    return Assumption(
+        name,
+        f"{then.model} from {rates.ends} on: input {rate(then.input)}, output {rate(then.output)}",
+        "Its maker names it as successor. Counted with as many tokens; how well it does nobody has counted. "
+        'Another one goes into finetune.toml (`successor` under [prices."MODEL"]).',
+    )
 
 
 def _falling_price(inputs: Inputs) -> Assumption:

@@ -6,7 +6,9 @@ measured requests and the sums run in fractions, so a bill is rounded once, at i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
@@ -37,10 +39,21 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """What one machine can answer: tokens a second that it reads and writes, while it is `busy` (0 to 1)."""
+
+    reads: Decimal
+    writes: Decimal
+    busy: Decimal
+
+
+@dataclass(frozen=True)
 class Rates:
     """What a model costs to ask: USD per 1M tokens, per request beside them, and per hour for a machine of ours.
 
-    `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day.
+    `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day. `ends` is
+    the first day without an answer; from then on `then` is asked, None where its `successor` or its price is unknown.
+    `on_own_machine`: no vendor charges for it; `capacity` of that machine, where it was measured.
     """
 
     model: str
@@ -52,6 +65,11 @@ class Rates:
     cached_input: Decimal | None = None
     batch_discount: Decimal = ZERO
     usd_per_request: Decimal = ZERO
+    ends: date | None = None
+    successor: str | None = None
+    then: Rates | None = None
+    on_own_machine: bool = False
+    capacity: Capacity | None = None
 
     def __post_init__(self) -> None:
         amounts = (
@@ -116,7 +134,7 @@ def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Asking) -> Mo
     return MonthlyCost(
         input=_usd(measured * sent / 1_000_000),
         output=_usd(measured * answered / 1_000_000),
-        hosting=_hosting(rates, measured * (tokens.prompt + tokens.output), asking),
+        hosting=_hosting(tokens, rates, requests, asking),
         requests=_usd(asked * Fraction(rates.usd_per_request)),
     )
 
@@ -133,9 +151,25 @@ def _sent(tokens: Tokens, rates: Rates) -> Fraction:
     return (tokens.prompt - tokens.shared) * full + tokens.shared * cached
 
 
-def _hosting(rates: Rates, made: Fraction, asking: Asking) -> Decimal:
+def machines(tokens: Tokens, rates: Rates, requests: Fraction, asking: Asking) -> int | None:
+    """How many of ours answer so many `requests` a month. None: a vendor serves it, or its speed is not known."""
+    capacity, hours = rates.capacity, asking.hosting_hours
+    if asking.speed:
+        each, busy = asking.speed.tokens_per_second, asking.speed.busy
+        capacity, hours = Capacity(each, each, busy), HOURS_PER_MONTH
+    if not rates.on_own_machine or capacity is None or not hours:
+        return None
+    asked = requests * (1 + Fraction(asking.retries)) / tokens.requests
+    work_s = asked * (tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes))
+    return max(1, math.ceil(work_s / (Fraction(hours) * 3600 * Fraction(capacity.busy))))
+
+
+def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Asking) -> Decimal:
+    """By use where somebody said the speed of the machine, else for as many as it takes, kept up."""
     if asking.speed is None or not rates.usd_per_hour:
-        return rates.usd_per_hour * asking.hosting_hours
+        count = machines(tokens, rates, requests, asking) or 1
+        return rates.usd_per_hour * asking.hosting_hours * count
+    made = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
     return _usd(made * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
 
 

@@ -34,16 +34,53 @@ class Flow:
         return self.by_volume * factor + self.fixed
 
 
+@dataclass(frozen=True)
+class Phase:
+    """Months `start` to `end` from today, None: on and on. In each of them `flow` is saved."""
+
+    start: Decimal
+    end: Decimal | None
+    flow: Flow
+
+    def within(self, begin: Decimal, end: Decimal) -> Decimal:
+        """Months of it between `begin` and `end`."""
+        last = end if self.end is None else min(end, self.end)
+        return max(Decimal(0), last - max(begin, self.start))
+
+
 def month_weights(horizon: Decimal) -> tuple[Decimal, ...]:
     """1 for each whole month of the horizon, and what is left for its last one: 2.4 gives 1, 1, 0.4."""
     count = int(horizon.to_integral_value(ROUND_CEILING))
     return tuple(min(ONE, horizon - month) for month in range(count))
 
 
-def monthly_savings(flow: Flow, fall_a_year: Decimal, horizon: Decimal) -> tuple[Decimal, ...]:
+def months_to(horizon: Decimal) -> tuple[tuple[Decimal, Decimal], ...]:
+    """Beginning and end of each: 2.4 gives (0, 1), (1, 2), (2, 2.4)."""
+    return tuple((Decimal(i), i + weight) for i, weight in enumerate(month_weights(horizon)))
+
+
+def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Decimal) -> tuple[Decimal, ...]:
     """Of month 1, 2, …: the alternative's price falls by `fall_a_year` (0 to 1) every twelve months."""
-    weights = enumerate(month_weights(horizon), start=1)
-    return tuple(weight * flow.saving(after(1 - fall_a_year, month)) for month, weight in weights)
+    return tuple(
+        sum(
+            (one.within(begin, end) * one.flow.saving(after(1 - fall_a_year, month)) for one in phases),
+            Decimal(0),
+        )
+        for month, (begin, end) in enumerate(months_to(horizon), start=1)
+    )
+
+
+def payback(one_off: Decimal, phases: Sequence[Phase]) -> Decimal | None:
+    """Months until `one_off` has come back; None where it never does while it is known what is saved."""
+    left = one_off
+    for phase in phases:
+        saving = phase.flow.saving()
+        if saving > 0 and (phase.end is None or left <= saving * (phase.end - phase.start)):
+            return phase.start + left / saving
+        if phase.end is None:
+            return None
+        left -= saving * (phase.end - phase.start)
+    return None
 
 
 def net_present_value(one_off: Decimal, savings: Sequence[Decimal], a_year: Decimal) -> Decimal:

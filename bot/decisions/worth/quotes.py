@@ -30,6 +30,9 @@ def rates_of(row: PriceRow) -> Rates | Gap:
         note=row.note,
         cached_input=price.cached_input,
         batch_discount=row.batch_discount or ZERO,
+        ends=row.ends,
+        successor=row.successor,
+        on_own_machine=row.usd_per_hour is not None,
     )
 
 

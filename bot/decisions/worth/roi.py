@@ -7,6 +7,7 @@ Knows no price list (quotes.py) and gives no verdict (advice.py). Money in USD, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
@@ -14,10 +15,10 @@ from fractions import Fraction
 
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.worth.alternatives import Alternative
-from bot.decisions.worth.bills import MILLION, ZERO, Asking, Tokens, bill
+from bot.decisions.worth.bills import MILLION, ZERO, Asking, Tokens, bill, machines
 from bot.decisions.worth.bills import MonthlyCost as MonthlyCost
 from bot.decisions.worth.bills import Rates as Rates
-from bot.decisions.worth.flows import Flow, monthly_savings, net_present_value
+from bot.decisions.worth.flows import Flow, Phase, monthly_savings, net_present_value, payback
 
 USD_PER_HOUR = Decimal(75)
 ONE_BY_ONE = Asking()
@@ -138,6 +139,9 @@ class Inputs:
     Each `retrain_months` the training is paid again. `price_fall` is the share by which the alternative's tokens
     get cheaper a year, `run_fails` that of runs which must be done again (the outlook reckons with it),
     `discount` a year. `volume_spread` 0.25 means ±25%.
+
+    Where the model that the saving is held against ends, its successor takes its place, with as many tokens and at its
+    own price. Where that is not known nothing is counted from then on.
     """
 
     monthly_input_tokens: int
@@ -178,14 +182,39 @@ class Inputs:
     @property
     def months_left(self) -> Decimal | None:
         """Until the tuned model is gone; None: nobody has said that it will be."""
-        if self.ends is None:
-            return None
-        return Decimal(max(0, (self.ends - self.today).days) * 24) / HOURS_PER_MONTH
+        return None if self.ends is None else self.months_to(self.ends)
+
+    def months_to(self, day: date) -> Decimal:
+        return Decimal(max(0, (day - self.today).days) * 24) / HOURS_PER_MONTH
+
+    @property
+    def held_against(self) -> Rates:
+        return self.alternative.rates if self.alternative else self.now
+
+    @property
+    def months_known(self) -> Decimal | None:
+        """Until the tuned model is gone, or nobody knows any more what it is to be held against; None: no end."""
+        rates = self.held_against
+        while rates.ends and rates.then:
+            rates = rates.then
+        ends = (self.months_left, None if rates.ends is None else self.months_to(rates.ends))
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def horizon(self) -> Decimal:
-        ahead, left = Decimal(self.horizon_months), self.months_left
-        return ahead if left is None else min(ahead, left)
+        ahead, known = Decimal(self.horizon_months), self.months_known
+        return ahead if known is None else min(ahead, known)
+
+
+@dataclass(frozen=True)
+class Succession:
+    """`model`, which the saving is held against, `ends` before the horizon does. Against its `successor` it is
+    `saving_month` a month; None where its price, or even its name, is not known."""
+
+    model: str
+    ends: date
+    successor: str | None
+    saving_month: Decimal | None
 
 
 @dataclass(frozen=True)
@@ -194,10 +223,10 @@ class Estimate:
 
     `monthly_before` is today's bill, `monthly_alternative` what the saving is held against, and
     `errors_avoided_usd` what better answers are worth a month: saving = alternative - after + errors avoided.
-    `payback_months` is None where nothing is saved, or by a model that is gone. `break_even_tokens_per_month` is the
+    `payback_months` is None where it never comes back, as far as is known. `break_even_tokens_per_month` is the
     volume that pays back within `payback_target_months` (less where the model ends before); None where no volume does.
     `bearable_hours` of people's time are the most that still do, None where the hours were said.
-    `npv_usd` is over `horizon_months`.
+    `npv_usd` is over `horizon_months`. `machines` of ours serve the volume: None where a vendor does, or nobody knows.
     """
 
     monthly_input_tokens: int
@@ -222,13 +251,15 @@ class Estimate:
     npv_usd: Decimal
     horizon_months: Decimal
     bearable_hours: Decimal | None = None
+    succession: Succession | None = None
+    machines: int | None = None
 
 
 def estimate(inputs: Inputs) -> Estimate:
     """The article's sum, done right: 10M tokens at $2.50 per 1M are $25."""
     monthly, one_off = flow(inputs), one_off_usd(inputs)
     target = target_months(inputs)
-    saving = monthly.saving()
+    saving, stages = monthly.saving(), phases(inputs)
     return Estimate(
         monthly_input_tokens=inputs.monthly_input_tokens,
         training_tokens=inputs.training.billed_tokens,
@@ -240,18 +271,20 @@ def estimate(inputs: Inputs) -> Estimate:
         labels_usd=inputs.labels * inputs.usd_per_label,
         one_off_usd=one_off,
         monthly_before=bill(inputs.usage.today, inputs.now, inputs.requests, inputs.asking),
-        monthly_alternative=_alternative(inputs),
+        monthly_alternative=_alternative(inputs, inputs.held_against),
         monthly_after=_after(inputs),
         errors_avoided_usd=_errors(inputs),
         saving_month=saving,
         saving_month_range=_savings(inputs, monthly),
-        payback_months=one_off / saving if saving > 0 and inputs.months_left != 0 else None,
+        payback_months=payback(one_off, stages) if inputs.months_left != 0 else None,
         payback_target_months=target,
         break_even_tokens_per_month=_break_even(inputs, one_off, target),
         months_left=inputs.months_left,
         npv_usd=net_value(inputs),
         horizon_months=inputs.horizon,
-        bearable_hours=_bearable_hours(inputs, target * saving - one_off),
+        bearable_hours=_bearable_hours(inputs, _saved_by(target, stages) - one_off),
+        succession=_succession(inputs, stages),
+        machines=machines(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking),
     )
 
 
@@ -277,23 +310,41 @@ def _bearable_hours(inputs: Inputs, left: Decimal) -> Decimal | None:
 
 
 def target_months(inputs: Inputs) -> Decimal:
-    """It must pay back by then, and before the model is gone."""
-    left, target = inputs.months_left, inputs.payback_target_months
-    return target if left is None else min(target, left)
+    """It must pay back by then, before the model is gone, and while it is known what is saved."""
+    known, target = inputs.months_known, inputs.payback_target_months
+    return target if known is None else min(target, known)
 
 
 def net_value(inputs: Inputs) -> Decimal:
     """The net present value over the horizon."""
-    savings = monthly_savings(flow(inputs), inputs.price_fall.expected, inputs.horizon)
+    savings = monthly_savings(phases(inputs), inputs.price_fall.expected, inputs.horizon)
     return net_present_value(one_off_usd(inputs), savings, inputs.discount)
 
 
-def flow(inputs: Inputs) -> Flow:
-    """Bills are straight lines over volume: what is left at none is fixed."""
+def phases(inputs: Inputs) -> tuple[Phase, ...]:
+    """One after the other: held against a model until it ends, then against its successor. What a successor gets right
+    nobody has measured: better answers count no longer, worse ones do."""
+    found: list[Phase] = []
+    start, rates = ZERO, inputs.held_against
+    while True:
+        saved = flow(inputs, rates)
+        if found:
+            saved = replace(saved, errors=min(saved.errors, ZERO))
+        end = None if rates.ends is None else max(start, inputs.months_to(rates.ends))
+        found.append(Phase(start, end, saved))
+        if end is None or rates.then is None:
+            return tuple(found)
+        start, rates = end, rates.then
+
+
+def flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
+    """Bills are straight lines over volume: what is left at none is fixed. Machines come one by one: between none and
+    this volume their cost is taken to rise evenly. `rates`: held against these."""
+    rates = rates or inputs.held_against
     idle = replace(inputs, monthly_input_tokens=0)
-    other, other_idle = _alternative(inputs), _alternative(idle)
+    other, other_idle = _alternative(inputs, rates), _alternative(idle, rates)
     tuned, tuned_idle = _after(inputs), _after(idle)
-    falling = ZERO if _rates(inputs).usd_per_hour else other.input + other.output
+    falling = ZERO if rates.usd_per_hour else other.input + other.output
     return Flow(
         falling=falling,
         steady=other.total - other_idle.total - falling - (tuned.total - tuned_idle.total),
@@ -302,18 +353,18 @@ def flow(inputs: Inputs) -> Flow:
     )
 
 
-def _rates(inputs: Inputs) -> Rates:
-    return inputs.alternative.rates if inputs.alternative else inputs.now
-
-
-def _alternative(inputs: Inputs) -> MonthlyCost:
+def _alternative(inputs: Inputs, rates: Rates) -> MonthlyCost:
     tokens = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
-    return bill(tokens, _rates(inputs), inputs.requests, inputs.asking)
+    return bill(tokens, rates, inputs.requests, inputs.asking)
+
+
+def _tuned_tokens(inputs: Inputs) -> Tokens:
+    return inputs.tuned_tokens or inputs.usage.tuned
 
 
 def _after(inputs: Inputs) -> MonthlyCost:
     """The same requests with the tuned model's prompt, and its upkeep."""
-    asked = bill(inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned, inputs.requests, inputs.asking)
+    asked = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
     return replace(asked, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
 
 
@@ -336,6 +387,21 @@ def wrong_answers_usd(inputs: Inputs) -> Decimal:
     return inputs.quality.usd_per_wrong * requests
 
 
+def _saved_by(months: Decimal, stages: Sequence[Phase]) -> Decimal:
+    """In all, at today's prices."""
+    return sum((one.within(ZERO, months) * one.flow.saving() for one in stages), ZERO)
+
+
+def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
+    rates, left = inputs.held_against, inputs.months_left
+    ahead = Decimal(inputs.horizon_months)
+    ahead = ahead if left is None else min(ahead, left)
+    if rates.ends is None or inputs.months_to(rates.ends) >= ahead:
+        return None
+    later = stages[1].flow.saving() if len(stages) > 1 else None
+    return Succession(rates.model, rates.ends, rates.successor, later)
+
+
 def _savings(inputs: Inputs, monthly: Flow) -> Range:
     """Saving is a straight line over volume: its ends are at the ends of the volume."""
     low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
@@ -343,9 +409,14 @@ def _savings(inputs: Inputs, monthly: Flow) -> Range:
 
 
 def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
-    """(C₀/T + what hosting and upkeep add) / Δp a token, with T = `within_months`."""
-    a_million = flow(replace(inputs, monthly_input_tokens=int(MILLION)))
-    if a_million.by_volume <= 0 or within_months <= 0:
+    """(C₀ + what hosting and upkeep add in T) / (T·Δp) a token, with T = `within_months`."""
+    volume = max(inputs.monthly_input_tokens, int(MILLION))
+    spans = [
+        (one.within(ZERO, within_months), one.flow)
+        for one in phases(replace(inputs, monthly_input_tokens=volume))
+    ]
+    by_volume = sum((months * saved.by_volume for months, saved in spans), ZERO)
+    if by_volume <= 0:
         return None
-    needed = max(ZERO, one_off / within_months - a_million.fixed)
-    return int((needed * MILLION / a_million.by_volume).to_integral_value(ROUND_CEILING))
+    needed = max(ZERO, one_off - sum((months * saved.fixed for months, saved in spans), ZERO))
+    return int((needed * volume / by_volume).to_integral_value(ROUND_CEILING))

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot.decisions.worth.flows import month_weights
+from bot.decisions.worth.flows import months_to
 from bot.decisions.worth.outlook import Month, Outlook, Quantiles
 from bot.decisions.worth.roi import (
     Inputs,
     Quality,
     Range,
     evaluations_usd,
-    flow,
     net_value,
     people_usd,
+    phases,
     target_months,
     wrong_answers_usd,
 )
@@ -55,11 +55,11 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     import numpy as np
 
     drawn, target = _draw(inputs, seed, draws), target_months(inputs)
-    spent, savings = _one_off(inputs, drawn), _savings(inputs, drawn)
-    payback = _payback(spent, savings, inputs.months_left)
-    weights = np.array([float(weight) for weight in month_weights(inputs.horizon)])
-    counted = savings[:, : len(weights)] * weights
-    discount = (1 + float(inputs.discount)) ** (np.arange(1, len(weights) + 1) / 12)
+    ahead = Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months))
+    spent, savings = _one_off(inputs, drawn), _savings(inputs, drawn, ahead)
+    payback = _payback(spent, savings, inputs.months_known)
+    counted = _savings(inputs, drawn, inputs.horizon)
+    discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
     return Outlook(
         draws=draws,
         seed=seed,
@@ -121,25 +121,35 @@ def _one_off(inputs: Inputs, drawn: Drawn) -> Draws:
     return planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
 
 
-def _savings(inputs: Inputs, drawn: Drawn) -> Draws:
+def _savings(inputs: Inputs, drawn: Drawn, horizon: Decimal) -> Draws:
     """A row a draw, a column a month, each month at the price that the alternative has by then."""
     import numpy as np
 
-    monthly, months = flow(inputs), np.arange(1, max(LOOKS_AHEAD_MONTHS, inputs.horizon_months) + 1)
-    kept = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (months / 12))
-    rest = float(monthly.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
-    by_volume = float(monthly.falling) * kept + rest[:, None]
-    return drawn.volume[:, None] * by_volume + float(monthly.fixed)
+    spans = months_to(horizon)
+    kept = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (np.arange(1, len(spans) + 1) / 12))
+    saved = np.zeros_like(kept)
+    for place, phase in enumerate(phases(inputs)):
+        share = np.array([float(phase.within(begin, end)) for begin, end in spans])
+        errors = drawn.gap * float(wrong_answers_usd(inputs)) if _counts_errors(inputs, place) else 0.0
+        rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
+        by_volume = float(phase.flow.falling) * kept + rest[:, None]
+        saved += share * (drawn.volume[:, None] * by_volume + float(phase.flow.fixed))
+    return saved
+
+
+def _counts_errors(inputs: Inputs, place: int) -> bool:
+    """As in roi.py: against a successor, which nobody measured, only where they cost."""
+    return inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
 
 
 def _first_month(inputs: Inputs, drawn: Drawn) -> Draws:
     """What is saved a month at today's prices."""
-    monthly = flow(inputs)
+    monthly = phases(inputs)[0].flow
     by_volume = float(monthly.falling + monthly.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
     return drawn.volume * by_volume + float(monthly.fixed)
 
 
-def _payback(spent: Draws, savings: Draws, months_left: Decimal | None) -> Draws:
+def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
     """Months until what was spent has come back, inf for never: not before the model is gone, nor in our sight."""
     import numpy as np
 
@@ -151,7 +161,7 @@ def _payback(spent: Draws, savings: Draws, months_left: Decimal | None) -> Draws
     found = is_back.any(axis=1) & (rising > 0)
     share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=found)
     payback = np.where(found, month + np.clip(share, 0.0, 1.0), np.inf)
-    return payback if months_left is None else np.where(payback <= float(months_left), payback, np.inf)
+    return payback if months_known is None else np.where(payback <= float(months_known), payback, np.inf)
 
 
 def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:

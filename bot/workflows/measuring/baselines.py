@@ -62,6 +62,7 @@ def choices(desk: Desk, person: str, channel: str) -> Choices:
         for row in desk.settings.providers
         if row.name in desk.trainers
         for model in row.models
+        if not model.has_ended(plans.today(desk))
     ]
     may_overrule = any(rule.level == "soft" for rule in desk.settings.policy.data)
     return Choices(datasets.names(desk, person, channel), models, may_overrule=may_overrule)

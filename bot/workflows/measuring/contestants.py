@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from bot.commands import Baseline
 from bot.options import ASKED_RUNGS
-from bot.results import Refusal
+from bot.results import Ended, Refusal
 from bot.settings import Settings
 from bot.views.blocks import code
 from trainers.dataset import Report
@@ -66,6 +66,12 @@ def judge_of(
     return replace(found, about="judge") if isinstance(found, Refusal) else found
 
 
+def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
+    """`price` is that of a model that has ended."""
+    instead = f"Its maker names {code(price.successor)} instead." if price.successor else "Choose another."
+    return Ended(f"{code(wanted[:80])} ended on {price.ends}: it does not answer any more. {instead}", about)
+
+
 def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
     row = settings.provider(OWN)
     return tuple(f"{OWN}/{model.name}" for model in row.models) if row and OWN in reachable else ()
@@ -85,8 +91,10 @@ def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tu
         return ()
     row = place[0]
     todays = current.removeprefix(f"{row.name}/")
-    there = [model for model in row.models if model.ends is None or today < model.ends]
-    names = [model.aliases[0] if model.aliases else model.name for model in there]
+    names = [model.aliases[0] if model.aliases else model.name for model in row.models]
+    paid = price_of(settings, row, todays, today)
+    if isinstance(paid, PriceRow) and paid.successor:
+        names = [paid.successor, *names]
     most = _input_usd(settings, row, todays, today)
     priced = [(_input_usd(settings, row, name, today), name) for name in names]
     cheaper = sorted(
@@ -96,9 +104,9 @@ def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tu
 
 
 def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> Decimal | None:
-    """Of 1M tokens."""
+    """Of 1M tokens. None as well for a model that has ended."""
     found = price_of(settings, row, name, today)
-    return None if isinstance(found, UnknownPrice) else found.price.input
+    return None if isinstance(found, UnknownPrice) or found.has_ended(today) else found.price.input
 
 
 def arms_of(command: Baseline, report: Report, models: Sequence[Contestant]) -> tuple[Arm, ...] | Refusal:
@@ -150,12 +158,9 @@ def _contestant(
             f"set {row.provider.key_env} where the bot runs" if row.provider.key_env else "name its key_env"
         )
         return Refusal(f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: {where}.")
-    model = row.model(name)
-    if model and model.ends and today >= model.ends:
-        return Refusal(
-            f"{code(wanted[:80])} ended on {model.ends}: it does not answer any more. Choose another."
-        )
     price = price_of(settings, row, name, today)
+    if isinstance(price, PriceRow) and price.has_ended(today):
+        return ended(price, wanted)
     if isinstance(price, UnknownPrice):
         return Refusal(
             f"I know no price for {code(wanted[:80])}, and nothing is asked whose cost is unknown.{_near(price)} "

@@ -1,0 +1,85 @@
+"""When models stop answering: our rows, the dated list, what a provider said, and what a user says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from trainers.ends import End, end_of
+from trainers.pricing import PriceList, PriceRow, own_prices, prompted_price
+from trainers.providers import ProviderProblems, load_providers
+from trainers.types import Price
+
+TODAY = date(2026, 11, 27)
+PROVIDERS = load_providers()
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("gpt-4o", End(date(2027, 1, 14), "gpt-6-luna")),
+        ("openai/gpt-4o", End(date(2027, 1, 14), "gpt-6-luna")),
+        ("GPT-4o", End(date(2027, 1, 14), "gpt-6-luna")),
+        ("gpt-4o-2024-11-20", End(date(2027, 1, 14), "gpt-6-luna")),
+        ("gpt-4o-2024-05-13", End(date(2026, 10, 23), "gpt-5.6-sol")),
+        ("ft:gpt-4o-2024-08-06:acme::x", End(date(2027, 1, 14), "gpt-6-luna")),
+        ("o4-mini", End(date(2026, 10, 23), "gpt-5.6-terra")),
+        ("google/gemini-2.5-flash", End(date(2026, 12, 1), "gemini-3.5-flash-lite")),
+        ("deepseek-chat", End(date(2026, 7, 24))),
+        ("gpt-6-luna", None),
+        ("azure/gpt-4o", None),
+        ("local/smollm2-135m", None),
+    ],
+)
+def test_the_end_of_a_model_and_its_successor(name: str, end: End | None) -> None:
+    assert end_of(name, PROVIDERS) == end
+
+
+def test_what_a_provider_answers_wins_over_our_lists() -> None:
+    rows = tuple(
+        replace(row, shutdowns={"gpt-4o": date(2027, 3, 1), "gpt-6-luna": date(2029, 1, 1)})
+        if row.name == "openai"
+        else row
+        for row in PROVIDERS
+    )
+    assert end_of("gpt-4o", rows) == End(date(2027, 3, 1), "gpt-6-luna")
+    assert end_of("openai/gpt-6-luna", rows) == End(date(2029, 1, 1))
+    assert end_of("groq/gpt-6-luna", rows) is None
+
+
+def test_a_price_knows_when_its_model_ends() -> None:
+    row = prompted_price("gpt-4o", PROVIDERS, (), TODAY)
+    assert isinstance(row, PriceRow)
+    assert (row.ends, row.successor, row.has_ended(TODAY)) == (date(2027, 1, 14), "gpt-6-luna", False)
+    assert row.has_ended(date(2027, 1, 14))
+    again = PriceList.from_json(PriceList((row,), TODAY).to_json())
+    assert again.rows == (row,)
+
+
+def test_a_user_s_own_end_wins() -> None:
+    table = {"gpt-4o": {"input": "1", "output": "2", "ends": date(2028, 1, 1), "successor": "ours"}}
+    row = prompted_price("gpt-4o", PROVIDERS, own_prices(table), TODAY)
+    assert isinstance(row, PriceRow) and (row.ends, row.successor) == (date(2028, 1, 1), "ours")
+
+
+@pytest.mark.parametrize(("key", "value"), [("ends", "2028-01-01"), ("successor", 5)])
+def test_an_end_that_is_no_day_is_a_problem(key: str, value: object) -> None:
+    with pytest.raises(ProviderProblems, match=rf'prices."m".{key}: should be'):
+        own_prices({"m": {"input": "1", "output": "2", key: value}})
+
+
+def test_a_model_that_a_list_calls_deprecated_has_a_note() -> None:
+    row = prompted_price("grok-2-1212", PROVIDERS, (), TODAY)
+    assert isinstance(row, PriceRow) and row.note is not None
+    assert row.note.startswith("genai-prices calls it deprecated and names no day")
+
+
+def test_a_price_list_of_an_older_plan_says_no_end() -> None:
+    text = PriceList(
+        (PriceRow("m", "prompted", Price(None, Decimal(1), None, Decimal(2)), "a list"),), TODAY
+    ).to_json()
+    older = text.replace('"ends":null,', "").replace(',"successor":null', "")
+    assert older != text and PriceList.from_json(older).rows[0].ends is None
