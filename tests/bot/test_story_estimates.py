@@ -20,6 +20,7 @@ from bot.results import RunResult
 from bot.views import measuring
 from bot.views.estimates import SHARE
 from bot.workflows import estimates, estimating
+from bot.workflows.measuring import baselines
 from storage.estimates import KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
@@ -195,6 +196,20 @@ def test_a_target_that_has_ended_is_a_no_and_cannot_be_started(make_world: MakeW
     assert "the model to train is at its end" in said and "2020-01-31" in said
     assert "2020-01-31" in world.type("/finetune start tickets target=acme/acme-old")
     assert world.store.runs.newest() == []
+
+
+def test_a_model_that_has_ended_is_offered_by_no_form_and_asked_by_no_ladder(make_world: MakeWorld) -> None:
+    ended = (
+        '[providers.acme.models."acme-old"]\ntraining = "8"\ninput = "1"\noutput = "2"\nends = 2020-01-31\n'
+    )
+    world = make_world(Rules(more=ended))
+    world.seed_dataset()
+    gone = "ended on 2026-10-23: it does not answer any more. Its maker names `gpt-5.6-terra` instead."
+    assert gone in world.type("/finetune estimate tickets current=o4-mini volume=100M")
+    assert "ended on 2020-01-31" in world.type("/finetune baseline tickets models=acme/acme-old")
+    assert "acme-old" not in str(estimates.choices(world.service.desk, ANA.id, PRIVATE.id))
+    assert "acme-old" not in str(baselines.choices(world.service.desk, ANA.id, PRIVATE.id))
+    assert "ended 2020-01-31" in world.type("/finetune prices")
 
 
 def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> None:

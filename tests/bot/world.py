@@ -367,6 +367,11 @@ approver_groups = {json.dumps(list(rules.groups))}
 [budget]
 monthly_usd = "{rules.budget}"
 measurement_usd = "{rules.measurement}"
+[prices."gpt-4o"]
+input = "2.50"
+cached_input = "1.25"
+output = "10.00"
+ends = 2999-12-31
 [providers.acme]
 title = "Acme Tuning"
 base_url = "{self._company_url()}"
