@@ -158,7 +158,9 @@ def _contestant(
             f"set {row.provider.key_env} where the bot runs" if row.provider.key_env else "name its key_env"
         )
         return Refusal(f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: {where}.")
-    price = price_of(settings, row, name, today)
+    price, model = price_of(settings, row, name, today), row.model(name)
+    if model and model.has_ended(today) and isinstance(price, UnknownPrice):
+        price = tuned_price(row, model)
     if isinstance(price, PriceRow) and price.has_ended(today):
         return ended(price, wanted)
     if isinstance(price, UnknownPrice):
