@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 from bot.decisions.amounts import duration
 from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
-from bot.decisions.verdict.rungs import cheapest
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.outlook import Outlook, Quantiles
 from bot.decisions.worth.quotes import holes, where_to_put
@@ -24,6 +22,7 @@ from bot.terminal.words import in_terminal, verdict_json
 from bot.views.estimates import MARKS, numbers
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from trainers.dataset import Report
+from trainers.measuring.bar import judged_by
 from trainers.measuring.values import DEFAULT_BAR, Ladder
 from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
@@ -48,20 +47,8 @@ def evidence(baseline: Path | None, bar: str | None, task: str | None) -> Eviden
     if isinstance(kind, Answer):
         return Refusal(kind.text)
     if ladder and wanted and wanted != ladder.bar:
-        ladder = _by_bar(ladder, wanted)
+        ladder = judged_by(ladder, wanted)
     return Evidence(wanted or (ladder.bar if ladder else DEFAULT_BAR), kind, ladder)
-
-
-def _by_bar(ladder: Ladder, bar: float) -> Ladder:
-    """The same answers, judged by another bar."""
-    from trainers.measuring.bar import standing_of
-
-    rungs = []
-    for rung in ladder.rungs:
-        standing, more = standing_of(rung.scores, bar)
-        rungs.append(replace(rung, standing=standing, rows_to_decide=more))
-    best = cheapest([rung for rung in rungs if rung.standing == "meets"])
-    return replace(ladder, bar=bar, rungs=tuple(rungs), cheapest=best.arm if best else None)
 
 
 def _read_baseline(file: Path) -> Ladder | Refusal:

@@ -26,6 +26,7 @@ from storage.records import AnswerRow, Arm, KeptReply, Run
 from storage.replies import Heard
 from trainers.chatting import room
 from trainers.dataset import Example
+from trainers.dataset.values import at, without_copies
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
 from trainers.evaluation import exact_match
 from trainers.measuring.prompts import zero_shot
@@ -305,12 +306,14 @@ def _judge(desk: Desk, run: Run, plan: Plan) -> None:
 
 
 def _begin_judging(desk: Desk, run: Run, plan: Plan, metrics: Sequence[Metric]) -> Judged | None:
+    holdout = _holdout(desk, plan)
+    places = without_copies(holdout)
     return desk.workers.poll(
         _judging(run),
         judge,
-        _arm(desk, run, plan, "base"),
-        _arm(desk, run, plan, "tuned"),
-        [example.answer for example in _holdout(desk, plan)],
+        _arm(desk, run, plan, "base", places),
+        _arm(desk, run, plan, "tuned", places),
+        [holdout[place].answer for place in places],
         metrics,
         labelled=bool(plan.labels),
         title=run.model or "",
@@ -324,9 +327,9 @@ def _judging(run: Run) -> str:
     return f"judge {run.id}"
 
 
-def _arm(desk: Desk, run: Run, plan: Plan, arm: Arm) -> ArmAnswers:
-    """Answers as the labels that they mean, where there are labels."""
-    rows = desk.store.runs.answers(run.id, arm)
+def _arm(desk: Desk, run: Run, plan: Plan, arm: Arm, places: Sequence[int]) -> ArmAnswers:
+    """Answers to the rows in these places, as the labels that they mean where there are labels."""
+    rows = at(places, desk.store.runs.answers(run.id, arm))
     return ArmAnswers(
         texts=tuple(as_label(row.text, plan.labels) if plan.labels else row.text for row in rows),
         correct=tuple(row.correct for row in rows),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from bot.views.rungs import arm_name
 from bot.workflows import datasets
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import gathered
-from storage.records import Model, Run
+from storage.records import AnswerRow, Model, Run
 from trainers.dataset import read
+from trainers.dataset.values import at, without_copies
 from trainers.measuring.values import Rung
 
 SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
@@ -54,7 +56,9 @@ def _run(desk: Desk, model: Model) -> tuple[Run, Plan]:
 
 def _others(desk: Desk, run: Run, plan: Plan, tuned: Rung) -> Iterator[Against]:
     """What else answered the same rows, counted in the same way, without tuning."""
-    base = desk.store.runs.answers(run.id, "base")
+    base: Sequence[AnswerRow] = desk.store.runs.answers(run.id, "base")
+    if len(base) != tuned.n:
+        base = at((place for place in _judged_rows(desk, plan).places if place < len(base)), base)
     if tuned.scoring == "label" and len(base) == tuned.n:
         scores = [float(one.correct) for one in base]
         yield against(f"the untuned base, {plan.base_model}", tuned.scores, scores)
@@ -94,13 +98,28 @@ def _against(desk: Desk, plan: Plan, rung: Rung, used: Model) -> Against | None:
 
 def _questions(desk: Desk, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
     """What tells each held-out row from others, in the order of the scores; empty where its file is gone."""
-    path = desk.settings.files / f"{plan.holdout_sha256}.jsonl"
-    keys = _keys(path) if path.is_file() else ()
+    keys = _judged_rows(desk, plan).keys
     return keys if len(keys) == rung.n else ()
 
 
+@dataclass(frozen=True)
+class _JudgedRows:
+    """The held-out rows without copies: their places in the file, and a hash of each question and answer."""
+
+    places: tuple[int, ...] = ()
+    keys: tuple[bytes, ...] = ()
+
+
+def _judged_rows(desk: Desk, plan: Plan) -> _JudgedRows:
+    path = desk.settings.files / f"{plan.holdout_sha256}.jsonl"
+    return _read(path) if path.is_file() else _JudgedRows()
+
+
 @lru_cache(maxsize=16)
-def _keys(holdout: Path) -> tuple[bytes, ...]:
+def _read(holdout: Path) -> _JudgedRows:
     """Read once: the file's name is its content's hash. Hashes, so that no customer's words stay in memory."""
-    asked = (f"{row.prompt[-1].content}\0{row.answer}" for row in read(holdout, holdout.name).examples)
-    return tuple(hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in asked)
+    rows = read(holdout, holdout.name).examples
+    places = tuple(without_copies(rows))
+    asked = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
+    keys = tuple(hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in asked)
+    return _JudgedRows(places, keys)

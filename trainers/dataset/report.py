@@ -232,11 +232,13 @@ class _Checked:
         """Both parts, unless something blocks."""
         if self.is_blocked:
             return None
-        return _Written(*store_split(folder, self.taken.rows, self.parts.held, self.parts.kept))
+        return _Written(
+            *store_split(folder, self.taken.rows, self.parts.held, self.parts.kept, self.parts.copies)
+        )
 
     def tokens_to_train(self, folder: Path) -> dict[Path, int]:
         """By the tokenizer of the model in `folder`, which has counted the lengths."""
-        return {folder: sum(self.lengths) - sum(self.lengths[row] for row in self.parts.held)}
+        return {folder: sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)}
 
     def report(
         self,
@@ -256,7 +258,7 @@ class _Checked:
             rows=len(facts),
             task=taken.task,
             labels=taken.label_counts,
-            tokens=token_report(taken.rows, labels, parts.held, encoding),
+            tokens=token_report(taken.rows, labels, parts.not_trained, encoding),
             findings=self.findings,
             columns=taken.progress.columns,
             choices=taken.progress.choices,
@@ -264,7 +266,7 @@ class _Checked:
             source_sha256=source_sha256,
             train_sha256=files.train if files else None,
             holdout_sha256=files.holdout if files else None,
-            n_train=0 if self.is_blocked else len(facts) - len(parts.held),
+            n_train=0 if self.is_blocked else len(facts) - len(parts.not_trained),
             n_holdout=0 if self.is_blocked else len(parts.held) + len(parts.kept),
             seed=seed,
             trained_tokens=trained_tokens,

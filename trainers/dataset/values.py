@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from trainers.dataset.scan.batches import Joined
 from trainers.types import Message
 
 Format = Literal["chat", "completion", "csv", "xlsx", "parquet", "preference"]
 Task = Literal["labels", "free_text"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,25 @@ def question_key(example: Example) -> bytes:
 
 def question_keys(examples: Iterable[Example]) -> list[bytes]:
     return [question_key(example) for example in examples]
+
+
+def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
+    """Rows without their copies, by their place: the first of each question (`keys` are question_keys) and answer."""
+    if len(set(keys)) == len(keys):
+        return list(range(len(keys)))
+    first: dict[tuple[bytes, str], int] = {}
+    for place, (key, answer) in enumerate(zip(keys, answers, strict=True)):
+        first.setdefault((key, answer.strip()), place)
+    return list(first.values())
+
+
+def without_copies(examples: Sequence[Example]) -> list[int]:
+    """As `distinct_places`. A holdout of 0.1.0 has copies, and so may one that a person hands over."""
+    return distinct_places(question_keys(examples), [example.answer for example in examples])
+
+
+def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
+    return tuple(values[place] for place in places)
 
 
 def shown(text: str, longest: int = 80) -> str:

@@ -1,4 +1,4 @@
-"""One arm: how sure is a share of so many rows? scipy is imported where it is used: it takes about half a second."""
+"""One arm: how sure is a share of so many rows? Standard library alone, so that the bot's own process can ask."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ class Interval:
 
 def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
     """Two-sided score interval (Wilson 1927), without continuity correction. ValueError for n = 0."""
-    from scipy.stats import binomtest
-
-    if n == 0:
-        raise ValueError("an interval for a share of 0 rows: there is nothing to say")
-    interval = binomtest(correct, n).proportion_ci(level, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
+    return wilson_of_share(correct / n if n else 0.0, n, level)
 
 
 def reaches(bar: float, correct: int, n: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from trainers.dataset.values import Example
+from trainers.dataset.values import Example, at, without_copies
 from trainers.evaluation import (
     Interval,
     compare,
@@ -21,7 +21,7 @@ from trainers.evaluation import (
     paired_means,
     wilson,
 )
-from trainers.measuring.bar import standing_of
+from trainers.measuring.bar import by_bar, cheapest
 from trainers.measuring.scoring import as_label, is_unread, score, scoring_of
 from trainers.measuring.values import NO_ANSWER, RUNG_NAMES, Arm, Ladder, Pair, Reply, Rung, Scoring
 from trainers.pricing import PriceRow, UnknownPrice
@@ -46,13 +46,22 @@ def judge(
     """`replies[arm][i]` is what that arm said to `examples[i]`. `labels` is empty for free text. `prices` by model
     name, 'provider/model'. `verdicts[arm][i]` is a judge's, between 0 and 1, and decides where it is given.
 
-    The same answers give the same ladder. ValueError without rows, or where an arm hasn't answered all of them.
+    Copies of a question are one question: with 200 rows of 20 questions, 190 right are 19 of 20. The same answers
+    give the same ladder. ValueError without rows, or where an arm hasn't answered all of them.
     """
     _check(replies, examples)
+    places = without_copies(examples)
+    if len(places) < len(examples):
+        examples = at(places, examples)
+        replies = {arm: at(places, said) for arm, said in replies.items()}
+        verdicts = {arm: at(places, said) for arm, said in verdicts.items()} if verdicts else None
     scoring = "judge" if verdicts else scoring_of(examples, "labels" if labels else "free_text")
-    rungs = tuple(
-        _rung(arm, said, examples, labels, bar, prices, scoring, (verdicts or {}).get(arm))
-        for arm, said in sorted(replies.items(), key=lambda item: RUNG_NAMES.index(item[0].rung))
+    rungs = by_bar(
+        [
+            _rung(arm, said, examples, labels, prices, scoring, (verdicts or {}).get(arm))
+            for arm, said in sorted(replies.items(), key=lambda item: RUNG_NAMES.index(item[0].rung))
+        ],
+        bar,
     )
     best = max(rungs, key=lambda rung: rung.score, default=None)
     others = [rung for rung in rungs if rung is not best]
@@ -62,7 +71,7 @@ def judge(
         holdout_sha256=holdout_sha256,
         bar=bar,
         rungs=rungs,
-        cheapest=_cheapest(rungs),
+        cheapest=cheapest(rungs),
         pairs=_pairs(best, others) if best else (),
         detectable_gap=_gap(best, others) if best else None,
         never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
@@ -118,7 +127,6 @@ def _rung(
     replies: Sequence[Reply],
     examples: Sequence[Example],
     labels: Sequence[str],
-    bar: float,
     prices: Prices,
     scoring: Scoring,
     verdicts: Sequence[float] | None,
@@ -126,7 +134,6 @@ def _rung(
     texts = [reply.text for reply in replies]
     scores = _scores(arm, texts, examples, labels, scoring, verdicts)
     interval = _interval(scores)
-    standing, rows_to_decide = standing_of(scores, bar)
     answered = [reply for reply in replies if reply != NO_ANSWER]
     p50, p95 = _percentiles([reply.seconds for reply in answered or replies])
     return Rung(
@@ -136,8 +143,8 @@ def _rung(
         score=sum(scores) / len(scores),
         low=interval.low,
         high=interval.high,
-        standing=standing,
-        rows_to_decide=rows_to_decide,
+        standing="undecided",  # until it is held against the bar, beside the others
+        rows_to_decide=None,
         macro_f1=_macro_f1(texts, examples, labels) if scoring == "label" else None,
         unread=sum(is_unread(scoring, text, labels) for text in texts),
         empty=sum(not text.strip() for text in texts),
@@ -187,14 +194,6 @@ def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
 def _macro_f1(texts: Sequence[str], examples: Sequence[Example], labels: Sequence[str]) -> float:
     expected = [example.answer for example in examples]
     return macro_f1(confusion(expected, [as_label(text, labels) for text in texts]))
-
-
-def _cheapest(rungs: Sequence[Rung]) -> Arm | None:
-    """Of those that meet the bar; one without a price only where none has one; of equals the lower rung."""
-    met = [rung for rung in rungs if rung.standing == "meets"]
-    unknown = Decimal("Infinity")
-    found = min(met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None)
-    return found.arm if found else None
 
 
 def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:

@@ -3,10 +3,8 @@ stand on the same holdout as the dataset does now."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 from bot.decisions.planning import Plan, plan_from_json
 from bot.decisions.verdict.facts import Evidence
@@ -16,13 +14,12 @@ from bot.workflows.desk import Desk
 from bot.workflows.targets import Target
 from storage.records import AnswerRow, Dataset, Run
 from trainers.dataset import Report
+from trainers.evaluation import wilson
+from trainers.measuring.bar import by_bar, judge_one, judged_by
 from trainers.measuring.ladder import usd_per_1000
 from trainers.measuring.scoring import is_unread
-from trainers.measuring.values import DEFAULT_BAR, Arm, Curve, Ladder, Reply, Rung, Scoring, Standing
+from trainers.measuring.values import DEFAULT_BAR, Arm, Curve, Ladder, Reply, Rung, Scoring
 from trainers.pricing import PriceList
-
-ONE_SIDED_95 = NormalDist().inv_cdf(0.95)
-TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
 
 
 def evidence_of(
@@ -52,15 +49,15 @@ def joined(evidence: Evidence, beside: Ladder) -> Evidence:
     """A run's own result put beside the ladder. The test of the two counts where that rung is still the same."""
     ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
     others = [rung for rung in beside.rungs if rung is not tuned]
-    if ladder and others and others[0] in ladder.rungs:
+    same = [(rung.arm, rung.scores) for rung in ladder.rungs] if ladder else []
+    if ladder and others and (others[0].arm, others[0].scores) in same:
         ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
-    return replace(evidence, ladder=ladder, tuned=_by_bar(tuned, beside.bar, evidence.bar))
+    return replace(evidence, ladder=ladder, tuned=_judged(tuned, beside.bar, evidence.bar))
 
 
 def best_rung(evidence: Evidence) -> Rung | None:
     """Of the ladder and the tuned model, by the bar as it is now."""
-    ladder = evidence.ladder
-    rungs = [_by_bar(rung, ladder.bar, evidence.bar) for rung in ladder.rungs] if ladder else []
+    rungs = judged_by(evidence.ladder, evidence.bar).rungs if evidence.ladder else ()
     tuned = [evidence.tuned] if evidence.tuned else []
     return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
 
@@ -71,7 +68,8 @@ def _ladder(desk: Desk, versions: tuple[int, ...], holdout: str) -> Ladder | Non
     ladders = [Ladder.from_json(one.result) for one in done if one.result]
     fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
     asked = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
-    return next(asked, fitting[0] if fitting else None)
+    newest = next(asked, fitting[0] if fitting else None)
+    return judged_by(newest, newest.bar) if newest else None
 
 
 def _curve(desk: Desk, versions: tuple[int, ...], holdout: str) -> Curve | None:
@@ -104,18 +102,9 @@ def _with_tuned(desk: Desk, evidence: Evidence, found: tuple[Run, Plan] | None) 
     return joined(evidence, beside)
 
 
-def _by_bar(rung: Rung, judged_by: float, bar: float) -> Rung:
-    """By another bar its rows stay what they are; how many more would decide is not known."""
-    if judged_by == bar:
-        return rung
-    return replace(rung, standing=_standing(rung.score, _spread(rung), rung.n, bar), rows_to_decide=None)
-
-
-def _spread(rung: Rung) -> float | None:
-    """The standard deviation where rows are right in part."""
-    if set(rung.scores) <= {0.0, 1.0}:
-        return None
-    return math.sqrt(sum((one - rung.score) ** 2 for one in rung.scores) / max(rung.n - 1, 1))
+def _judged(rung: Rung, judged_by: float, bar: float) -> Rung:
+    """A tuned model by the bar as it is now: it was chosen before it was measured, so it stands alone."""
+    return rung if judged_by == bar else by_bar((rung,), bar)[0]
 
 
 def tuned_rung(desk: Desk, run: Run, plan: Plan, bar: float = DEFAULT_BAR) -> Rung | None:
@@ -133,17 +122,17 @@ def _rung(desk: Desk, run: Run, plan: Plan, bar: float) -> Rung | None:
         return None
     arm = Arm("tuned", f"{plan.provider}/{run.model}")
     right, n = sum(one.correct for one in answers), len(answers)
-    low, high = _wilson(right / n, n, TWO_SIDED_95)
+    likely, scores = wilson(right, n), tuple(float(one.correct) for one in answers)
     seconds = sorted(one.seconds for one in answers)
     scoring: Scoring = "label" if plan.labels else "f1"
     return Rung(
         arm=arm,
         scoring=scoring,
-        scores=tuple(float(one.correct) for one in answers),
+        scores=scores,
         score=right / n,
-        low=low,
-        high=high,
-        standing=_standing(right / n, None, n, bar),
+        low=likely.low,
+        high=likely.high,
+        standing=judge_one(scores, bar).standing,
         rows_to_decide=None,
         macro_f1=None,
         unread=sum(is_unread(scoring, one.text, plan.labels) for one in answers),
@@ -162,21 +151,3 @@ def replies(answers: Sequence[AnswerRow]) -> tuple[Reply, ...]:
     return tuple(
         Reply(one.text, one.prompt_tokens, one.completion_tokens, one.seconds, one.came_at) for one in answers
     )
-
-
-def _standing(share: float, spread: float | None, n: int, bar: float) -> Standing:
-    if spread is None:
-        low, high = _wilson(share, n, ONE_SIDED_95)
-    else:
-        reach = ONE_SIDED_95 * spread / math.sqrt(n)
-        low, high = share - reach, share + reach
-    return "meets" if low >= bar else "misses" if high < bar else "undecided"
-
-
-def _wilson(share: float, n: int, z: float) -> tuple[float, float]:
-    """Wilson's score interval (1927), as trainers.evaluation's, which brings in scipy: half a second and 60 MB that
-    this process need not have."""
-    wide = z * z / n
-    middle = (share + wide / 2) / (1 + wide)
-    half = z * math.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
-    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -62,6 +62,34 @@ def test_a_rung_has_its_score_interval_standing_tokens_times_and_price() -> None
     assert rung.macro_f1 is not None and 0.85 < rung.macro_f1 < 1
 
 
+def test_190_right_of_200_rows_of_20_questions_are_19_of_20() -> None:
+    held = [one for one in rows(20) for _ in range(10)]
+    said = [*right_on(held, 190)]
+
+    copied, plain = (
+        ladder({ZERO: said}, held).rungs[0],
+        ladder({ZERO: right_on(rows(20), 19)}, rows(20)).rungs[0],
+    )
+
+    assert (
+        (copied.n, copied.score, copied.standing)
+        == (plain.n, plain.score, plain.standing)
+        == (20, 0.95, "undecided")
+    )
+    assert (copied.low, copied.high) == (plain.low, plain.high)
+    assert copied.usd_per_1000 == plain.usd_per_1000
+
+
+def test_each_alternative_more_makes_the_bar_harder_to_claim() -> None:
+    held = rows(500)
+    said = {ZERO: right_on(held, 439)}
+
+    assert ladder(said, held).cheapest == ZERO
+    beside = ladder(said | {arm: right_on(held, 300) for arm in (CLASSICAL, SHOTS, NEAR, BIG)}, held)
+    assert beside.cheapest is None
+    assert {rung.standing for rung in beside.rungs} == {"undecided", "misses"}
+
+
 def test_rungs_stand_in_the_order_in_which_they_are_climbed() -> None:
     held = rows(30)
     said = {arm: right_on(held, 15) for arm in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}

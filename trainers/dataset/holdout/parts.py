@@ -13,7 +13,7 @@ from trainers.dataset.rules.checks import MINIMUM
 from trainers.dataset.rules.written import sensitive_rows
 from trainers.dataset.scan.facts import Facts
 from trainers.dataset.scan.stored import ChatFile, StoredRows
-from trainers.dataset.values import Example, Task, question_keys
+from trainers.dataset.values import Example, Task, at, distinct_places, question_keys
 
 OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
 NO_HOLDOUT = Rule(
@@ -25,12 +25,18 @@ NO_HOLDOUT = Rule(
 
 @dataclass(frozen=True)
 class Parts:
-    """`held` are places of rows. `kept` are rows of an earlier holdout that the file doesn't have, to be held out
-    after them."""
+    """`held` are places of rows, no two of them copies. `kept` are rows of an earlier holdout that the file
+    doesn't have, to be held out after them. `copies` are places of rows that ask what a held-out row asks: as
+    further held-out rows they would be evidence counted twice, and for training they would give the answer away."""
 
     held: frozenset[int]
     kept: tuple[Example, ...] = ()
     diff: Diff | None = None
+    copies: frozenset[int] = frozenset()
+
+    @property
+    def not_trained(self) -> frozenset[int]:
+        return self.held | self.copies
 
 
 def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
@@ -48,7 +54,12 @@ def drawn(
     held = choose(facts.keys, labels, seed, groups=groups)
     if len(facts.keys) >= MINIMUM and not held:
         found.about_file(NO_HOLDOUT, "No row can be set aside as the test.")
-    return Parts(held)
+    return Parts(held, copies=_copies(held, facts.keys))
+
+
+def _copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
+    asked = {keys[place] for place in held}
+    return frozenset(place for place, key in enumerate(keys) if key in asked and place not in held)
 
 
 def against(frozen: Sequence[Example], facts: Facts, found: Findings) -> Parts:
@@ -85,8 +96,12 @@ def continued(
     dropped = {missing[place] for place in sensitive}
     rest = Before(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))
     held = held_rows(now, rest, seed, groups, instead_of=len(dropped))
-    kept = tuple(holdout[place] for place in missing if place not in dropped)
-    return Parts(held, kept, diff(now, before, held, task, len(dropped)))
+    stay = [place for place in missing if place not in dropped]
+    one_each = distinct_places(
+        [before.holdout[place].key for place in stay], [before.holdout[place].answer for place in stay]
+    )
+    kept = at(at(one_each, stay), holdout)
+    return Parts(held, kept, diff(now, before, held, task, len(dropped)), _copies(held, keys))
 
 
 def store_without(folder: Path, sha256: str, keys: Collection[bytes]) -> str:

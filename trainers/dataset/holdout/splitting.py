@@ -1,4 +1,4 @@
-"""Reserves the holdout: stratified, copies of a question on one side, the same for the same rows and seed.
+"""Reserves the holdout: stratified, without copies, near copies on one side, the same for the same rows and seed.
 
 A question's place in the order comes from a hash of seed and question alone, so it doesn't move when other
 rows come or go, and a later version of a dataset can follow the same rule.
@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 
 from trainers.dataset.rules.sets import Sets
-from trainers.dataset.values import Example, Task, question_key, question_keys
+from trainers.dataset.values import Example, Task, at, distinct_places, question_key, question_keys
 from trainers.types import Message
 
 _64_BITS = (1 << 64) - 1
@@ -70,8 +70,9 @@ def split(
     at_most: int = 1000,
 ) -> Split:
     """`choose` for rows that are at hand. `keys`: the examples' question_keys, where they are known."""
+    keys = keys or question_keys(examples)
     held = choose(
-        keys or question_keys(examples),
+        keys,
         strata_labels(examples, task),
         seed,
         groups=groups,
@@ -79,8 +80,9 @@ def split(
         at_least=at_least,
         at_most=at_most,
     )
+    asked = {keys[place] for place in held}
     return Split(
-        train=tuple(e for i, e in enumerate(examples) if i not in held),
+        train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in asked),
         holdout=tuple(e for i, e in enumerate(examples) if i in held),
     )
 
@@ -106,15 +108,35 @@ def choose(
     `share` of the rows, within `at_least` and `at_most`, and never more than a third of all or of a label.
     A label with three different questions or more has one held out at least, even where that makes more than
     `at_most`, unless it is `served`: it has some held out elsewhere. Rows with one key, or with one number in
-    `groups` (near copies), stay on one side.
+    `groups` (near copies), stay on one side; of those with one key and one label, copies, only the first is drawn:
+    the others are no further evidence, and must not be trained on either.
     """
+    places = distinct_places(keys, labels)
+    if len(places) < len(keys):
+        keys, labels = at(places, keys), at(places, labels)
+        groups = at(places, groups) if groups is not None else None
+    drawn = _choose(keys, labels, seed, groups, share, at_least, at_most, served)
+    return frozenset(places[place] for place in drawn)
+
+
+def _choose(
+    keys: Sequence[bytes],
+    labels: Sequence[str],
+    seed: int,
+    groups: Sequence[int] | None,
+    share: float,
+    at_least: int,
+    at_most: int,
+    served: Collection[str],
+) -> Iterable[int]:
+    """Of rows without copies."""
     together = _groups(keys if groups is None else _together(keys, groups))
     strata = _strata(together, keys, labels, seed)
     sizes = {label: together.count(firsts) for label, firsts in strata.items()}
     wanted = min(max(round(share * len(keys)), at_least), at_most)  # a third of each label at most, below
     quotas = _quotas(sizes, wanted, served)
     drawn = [_drawn(together, firsts, quotas[label], label not in served) for label, firsts in strata.items()]
-    return frozenset(chain.from_iterable(drawn))
+    return chain.from_iterable(drawn)
 
 
 def _groups(marks: Sequence[bytes | int]) -> _Groups:

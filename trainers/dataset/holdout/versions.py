@@ -15,7 +15,14 @@ from pathlib import Path
 
 from trainers.dataset.holdout.splitting import choose, strata_labels
 from trainers.dataset.reading import read
-from trainers.dataset.values import Example, Limits, Task, normalised, question_keys
+from trainers.dataset.values import (
+    Example,
+    Limits,
+    Task,
+    distinct_places,
+    normalised,
+    question_keys,
+)
 
 SHARE, MOST = 0.2, 1000
 _OUR_OWN = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
@@ -108,17 +115,14 @@ def held_rows(
     """Which of the rows to hold out, by their place: those of held-out questions, and the share of the new ones, or
     as many of them as were dropped, which they are drawn `instead_of`.
 
-    In all at most MOST rows, or as many as were held out before, and one of each label that is new. A new
-    question that nearly asks an old one goes where that one is; near both sides it is for training.
+    One row a question, and in all at most MOST rows, or as many as were held out before, and one of each label that
+    is new. A new question that nearly asks an old one goes where that one is; near both sides it is for training.
     """
     old = _old_groups(rows, before, groups)
     marks = groups or [0] * len(rows)
-    held = {i for i, row in enumerate(rows) if row.key in before.held or _follows(row, marks[i], before, old)}
-    fresh = [
-        i
-        for i, row in enumerate(rows)
-        if i not in held and row.key not in before.trained and marks[i] not in old
-    ]
+    places = distinct_places([row.key for row in rows], [row.answer for row in rows])
+    held = {i for i in places if rows[i].key in before.held or _follows(rows[i], marks[i], before, old)}
+    fresh = [i for i in places if i not in held and rows[i].key not in before.trained and marks[i] not in old]
     room = max(MOST, len(before.holdout)) - len(held) - _missing_rows(rows, before)
     drawn = choose(
         [rows[i].key for i in fresh],
@@ -157,7 +161,10 @@ def _missing_rows(rows: Iterable[Row], before: Before) -> int:
 
 def diff(rows: Sequence[Row], before: Before, held: frozenset[int], task: Task, dropped: int = 0) -> Diff:
     """`held` as `held_rows` said. `dropped` rows that were held out are no longer."""
-    old, new = _answers((*before.train, *before.holdout)), _answers(rows)
+    in_use = [
+        row for place, row in enumerate(rows) if place in held or row.key not in before.held
+    ]  # no copies
+    old, new = _answers((*before.train, *before.holdout)), _answers(in_use)
     asked_before = before.held | before.trained
     changes = {key: _change(old[key], new[key]) for key in old.keys() | new.keys()}
     return Diff(
@@ -167,7 +174,7 @@ def diff(rows: Sequence[Row], before: Before, held: frozenset[int], task: Task, 
         held_out_added=sum(rows[i].key not in asked_before for i in held),
         held_out_relabelled=sum(changes[key].relabelled for key in before.held),
         held_out_missing=_missing_rows(rows, before) - dropped,
-        by_label=_by_label((*before.train, *before.holdout), rows) if task == "labels" else (),
+        by_label=_by_label((*before.train, *before.holdout), in_use) if task == "labels" else (),
         held_out_dropped=dropped,
     )
 

@@ -71,13 +71,19 @@ class _Span:
 
 
 def store_split(
-    folder: Path, rows: StoredRows, held: Collection[int], kept: Sequence[Example] = ()
+    folder: Path,
+    rows: StoredRows,
+    held: Collection[int],
+    kept: Sequence[Example] = (),
+    left_out: Collection[int] = (),
 ) -> tuple[str, str]:
-    """Write FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `kept`. Returns both
-    sha256."""
+    """Write FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `kept`. Rows that are
+    `left_out` are in neither. Returns both sha256."""
     facts = rows.facts
     with ChatFile(folder) as train, ChatFile(folder) as holdout:
-        for span in _spans(facts, held, whole=rows.system is None):
+        for span in _spans(facts, held, left_out, whole=rows.system is None):
+            if span.first in left_out:
+                continue
             file = holdout if span.held else train
             if span.end - span.first > 1:
                 start = facts.starts[span.first]
@@ -100,21 +106,21 @@ def _copy(rows: StoredRows, start: int, end: int, file: ChatFile) -> None:
 _PIECE = 1 << 20
 
 
-def _spans(facts: Facts, held: Collection[int], *, whole: bool) -> Iterator[_Span]:
+def _spans(facts: Facts, held: Collection[int], left_out: Collection[int], *, whole: bool) -> Iterator[_Span]:
     """In the rows' order."""
     first = 0
-    for end in (*_ends(facts, held, whole), len(facts)):
+    for end in (*_ends(facts, (*held, *left_out), whole), len(facts)):
         if end > first:
             yield _Span(first in held, first, end)
         first = end
 
 
-def _ends(facts: Facts, held: Collection[int], whole: bool) -> Sequence[int]:
+def _ends(facts: Facts, apart_from_training: Collection[int], whole: bool) -> Sequence[int]:
     """Rows that can't be copied together with the one before."""
     if not whole:
         return range(len(facts))
     alone = [row for row, plain in enumerate(facts.plain) if not plain]
-    sides = {row for each in (*held, *alone) for row in (each, each + 1)}
+    sides = {row for each in (*apart_from_training, *alone) for row in (each, each + 1)}
     following = zip(facts.starts[1:], map(add, facts.starts, facts.sizes), strict=False)
     apart = [row for row, (start, end) in enumerate(following, 1) if start != end + 1]
     return sorted(sides.union(apart))
