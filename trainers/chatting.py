@@ -16,10 +16,13 @@ ROOM_TO_THINK = 1_024  # tokens on top of the longest answer; hidden, and paid l
 CAPS = frozenset({"max_tokens", "max_completion_tokens"})
 
 _THINKS = re.compile(r"gpt-5(?!-chat)|gpt-6|o[134](?![a-z0-9])")
-# These think, but not at every effort: the pro models only hard, the chat ones as they like, the two oldest take
-# no word about it. All others take "low": https://platform.openai.com/docs/guides/reasoning. "minimal" is left
-# aside: of the gpt-5 family only the first release takes it, see https://github.com/anomalyco/opencode/issues/4451
+# No question here needs thought that is billed, so each model is asked for the least that it takes; a table of what
+# each took in a trial: https://community.openai.com/t/1371738. The pro models think hard, the chat ones as they like,
+# and the two oldest take no word about it.
 _OWN_EFFORT = re.compile(r"-pro\b|-chat\b|^o1-(mini|preview)")
+_TAKES_NONE = re.compile(r"gpt-5\.\d|gpt-6")  # the codex ones don't
+_TAKES_MINIMAL = re.compile(r"gpt-5(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$")
+Effort = Literal["none", "minimal", "low"]
 _REFUSAL_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _REFUSAL_WORDS = re.compile(r"unsupported|not support|unknown|unrecogni[sz]ed|not permitted|extra inputs")
 
@@ -31,7 +34,7 @@ class Parameters:
     max_tokens: int | None
     max_completion_tokens: int | None
     temperature: float | None
-    reasoning_effort: Literal["low"] | None
+    reasoning_effort: Effort | None
 
     @property
     def sent(self) -> tuple[str, ...]:
@@ -39,8 +42,9 @@ class Parameters:
 
 
 def thinks(model: str) -> bool:
-    """By its name, with or without a vendor before it, tuned or not: does it think before it answers?"""
-    return _THINKS.match(_base(model)) is not None
+    """By its name, with or without a vendor before it, tuned or not: does it think before it answers, as it is asked
+    here? One that can be asked not to does not."""
+    return _THINKS.match(_base(model)) is not None and not _takes_none(model)
 
 
 def room(is_thinking: bool) -> int:
@@ -52,18 +56,40 @@ def parameters(
 ) -> Parameters:
     """`most` tokens come back at most, hidden ones counted. `refused`: parameters that it has said no to.
 
-    OpenAI's thinking models refuse `max_tokens` and every temperature but their own:
+    OpenAI's thinking models refuse `max_tokens` and, while they think, every temperature but their own:
     https://github.com/langgenius/dify/issues/24307, https://github.com/tmc/langchaingo/issues/1355
     """
-    is_new = "max_tokens" in refused or (is_thinking and "max_completion_tokens" not in refused)
+    is_newer = is_thinking or _takes_none(model)
+    is_new = "max_tokens" in refused or (is_newer and "max_completion_tokens" not in refused)
     keeps_temperature = is_thinking or "temperature" in refused
-    has_effort = is_thinking and thinks(model) and not _OWN_EFFORT.search(_base(model))
     return Parameters(
         max_tokens=None if is_new else most,
         max_completion_tokens=most if is_new else None,
         temperature=None if keeps_temperature else temperature,
-        reasoning_effort="low" if has_effort and "reasoning_effort" not in refused else None,
+        reasoning_effort=_effort(model, is_thinking, refused),
     )
+
+
+def _effort(model: str, is_thinking: bool, refused: Collection[str]) -> Effort | None:
+    """The least that the model takes. `is_thinking` of one that need not is a person's word (`reasoning = true`)."""
+    name = _base(model)
+    if "reasoning_effort" in refused or not _THINKS.match(name) or _OWN_EFFORT.search(name):
+        return None
+    if not is_thinking:
+        least: Effort | None = "none" if _takes_none(model) else None
+    else:
+        least = "minimal" if _TAKES_MINIMAL.match(name) else "low"
+    return "low" if least and _value("reasoning_effort", least) in refused else least
+
+
+def _takes_none(model: str) -> bool:
+    name = _base(model)
+    return bool(_TAKES_NONE.match(name)) and not _OWN_EFFORT.search(name) and "codex" not in name
+
+
+def _value(name: str, value: str) -> str:
+    """What is kept of a refusal that was about the value: another one may be taken."""
+    return f"{name}={value}"
 
 
 def refused_in(asked: Parameters, refused: frozenset[str], refusal: Refused) -> frozenset[str] | None:
@@ -74,6 +100,9 @@ def refused_in(asked: Parameters, refused: frozenset[str], refusal: Refused) -> 
     named = next((name for name in asked.sent if _is_about(name, refusal)), None)
     if named is None or refused | {named} >= CAPS:
         return None
+    is_its_value = refusal.code == "unsupported_value" and named == "reasoning_effort"
+    if is_its_value and asked.reasoning_effort not in (None, "low"):
+        return refused | {_value(named, asked.reasoning_effort)}
     return refused | {named}
 
 

@@ -15,8 +15,9 @@ NONE: frozenset[str] = frozenset()
     [
         ("gpt-5", True),
         ("gpt-5-mini-2025-08-07", True),
-        ("gpt-5.4-nano", True),
-        ("GPT-6.1-sol", True),
+        ("gpt-5.4-nano", False),
+        ("GPT-6.1-sol", False),
+        ("gpt-5.1-codex-mini", True),
         ("openai/gpt-5-mini", True),
         ("o1", True),
         ("o3-mini", True),
@@ -44,7 +45,28 @@ def test_a_model_that_does_not_think_is_asked_as_ever() -> None:
 
 
 def test_a_model_that_thinks_gets_the_newer_cap_little_effort_and_no_temperature() -> None:
-    assert parameters("gpt-5-mini", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+    assert parameters("o4-mini", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+    assert parameters("gpt-5-mini", True, 1_048, 0) == Parameters(None, 1_048, None, "minimal")
+    assert parameters("gpt-5.1-codex", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+
+
+@pytest.mark.parametrize("model", ["gpt-6-luna", "openai/gpt-5.4-nano", "gpt-5.1-2025-11-13"])
+def test_a_model_that_need_not_think_is_asked_not_to_and_gets_no_room_to(model: str) -> None:
+    assert parameters(model, thinks(model), 24, 0) == Parameters(None, 24, 0, "none")
+
+
+def test_a_person_may_say_that_it_shall_think() -> None:
+    assert parameters("gpt-6-luna", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+
+
+def test_where_the_least_effort_is_refused_it_is_low_and_then_left_out() -> None:
+    refusal = refused("Unsupported value: 'none'", code="unsupported_value", param="reasoning_effort")
+    once = refused_in(parameters("gpt-6-x", False, 24, 0), NONE, refusal)
+    assert once is not None
+    assert parameters("gpt-6-x", False, 24, 0, once).reasoning_effort == "low"
+    twice = refused_in(parameters("gpt-6-x", False, 24, 0, once), once, refusal)
+    assert twice is not None
+    assert parameters("gpt-6-x", False, 24, 0, twice).reasoning_effort is None
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_a_model_known_to_think_is_asked_its_way_at_once(server: Hosted, trainer
     answer = ask(trainer, "gpt-5-mini", 24 + 1_024)
     assert (answer.text, answer.completion_tokens) == ("gpt-5-mini heard you", 603)
     assert server.count(CHAT) == 1
-    assert sent(server) == {"max_completion_tokens": 1_048, "reasoning_effort": "low"}
+    assert sent(server) == {"max_completion_tokens": 1_048, "reasoning_effort": "minimal"}
 
 
 def test_a_model_that_thinks_its_whole_cap_away_says_nothing_and_is_paid(
@@ -72,7 +72,7 @@ def test_it_is_learnt_by_callers_side_by_side(server: Hosted) -> None:
 def test_an_effort_that_is_not_taken_is_left_out(server: Hosted, trainer: Trainer) -> None:
     server.service.models, server.service.refuses = ("gpt-6-x",), {"gpt-6-x": ("reasoning_effort",)}
     assert ask(trainer, "gpt-6-x").text
-    assert sent(server) == {"max_completion_tokens": 24} and server.count(CHAT) == 2
+    assert sent(server) == {"max_completion_tokens": 24, "temperature": 0} and server.count(CHAT) == 2
 
 
 def test_a_server_that_knows_only_the_older_cap_gets_it(server: Hosted, trainer: Trainer) -> None:
