@@ -27,6 +27,12 @@ OTHER_NAMES: Mapping[str, RungName] = {
 MOST_PREDICTED = 10
 ENGINES = ("builtin", "unsloth", "axolotl", "llamafactory")  # of our own trainer
 LONGEST_NAME = 40
+# "volume=10 million tokens a month", as parse_volume reads it in a form
+_SPACED_VOLUME = re.compile(
+    r"(\bvolume=[\d.,_]+)\s+(thousand|mio|million|bn|billion|trillion|[kmbt])(?=\s|$)"
+    r"(?:\s+tokens?)?(?:\s*(?:/|\ba\b|\bper\b)\s*mo(?:nth)?)?(?=\s|$)",
+    re.IGNORECASE,
+)
 # What only a person can know for an estimate: the option, the field of Question, how it is read.
 FIGURES: Mapping[str, tuple[str, Figure]] = {
     "hours": ("people_hours", question.PEOPLE_HOURS),
@@ -65,7 +71,8 @@ class Options:
 
 def read_options(command: str, rest: str, keys: Sequence[str], usage: str) -> Options | Answer:
     """`DATASET key=value …`, in any order; a list is `key=a,b`."""
-    words = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", rest)).split()
+    joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", rest))
+    words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
     names = [word for word in words if "=" not in word]
     pairs = [word.split("=", 1) for word in words if "=" in word]
     values = dict(pairs)
@@ -147,14 +154,12 @@ def read_quantization(text: str | None) -> str | Answer | None:
 
 
 def read_bar(text: str | None) -> float | Answer | None:
-    """A share: '90%', '90' and '0.9' are the same."""
+    """A share: '90%', '90' and '0.9' are the same; '0.5%' is half a percent."""
     if text is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,2})?)\s*%?", text) or re.fullmatch(
-        r"(0?\.[0-9]{1,4})", text
-    )
-    share = float(found[1]) if found else 0.0
-    share = share / 100 if share > 1 else share
+    found = re.fullmatch(r"([0-9]{0,2}(?:\.[0-9]{1,4})?)\s*(%?)", text)
+    number = float(found[1] or 0) if found and found[1] != "" else 0.0
+    share = number / 100 if found and (found[2] or number > 1) else number
     if 0 < share < 1:
         return round(share, 6)
     return Answer(

@@ -246,15 +246,37 @@ def _parse_prices(rest: str) -> Command:
     return Prices(tuple(dict.fromkeys(re.split(r"[\s,]+", rest)))[:20] if rest else ())
 
 
-def _alone(command: Command) -> Callable[[str], Command | Answer]:
-    return lambda _rest: command
+def _alone(word: str, command: Command) -> Callable[[str], Command | Answer]:
+    """A command that takes nothing: what follows it was meant for something, so it is not passed over."""
+
+    def read(rest: str) -> Command | Answer:
+        if not rest:
+            return command
+        return Answer(f"`{word}` takes nothing more, and I read `{shown(rest)}` after it. {_INSTEAD[word]}")
+
+    return read
+
+
+_INSTEAD: Mapping[str, str] = {
+    "upload": "The form asks for the file and its name.",
+    "datasets": "`/finetune estimate DATASET` and `/finetune baseline DATASET` are about a single dataset.",
+    "runs": "`/finetune status RUN` is about a single run.",
+    "budget": "It shows the budgets of all channels that you are in.",
+    "unfreeze": "Two approvers type it alone.",
+    "models": "`/finetune try MODEL TEXT` asks a single model.",
+}
+
+
+def _parse_help(rest: str) -> Command | Answer:
+    word = rest.lower()
+    return Answer(f"Like this: `{USAGE[word]}`.") if word in USAGE else Help()
 
 
 _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
-    "help": _alone(Help()),
-    "upload": _alone(Upload()),
-    "datasets": _alone(Datasets()),
-    "runs": _alone(Runs()),
+    "help": _parse_help,
+    "upload": _alone("upload", Upload()),
+    "datasets": _alone("datasets", Datasets()),
+    "runs": _alone("runs", Runs()),
     "baseline": _parse_baseline,
     "curve": _parse_curve,
     "knowledge": _parse_knowledge,
@@ -266,11 +288,11 @@ _PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
     "resume": _parse_resume,
     "cancel": _parse_cancel,
     "results": _parse_results,
-    "budget": _alone(Budget()),
+    "budget": _alone("budget", Budget()),
     "freeze": lambda rest: Freeze(rest[:LONGEST_REASON]),
-    "unfreeze": _alone(Unfreeze()),
+    "unfreeze": _alone("unfreeze", Unfreeze()),
     "audit": _parse_audit,
-    "models": _alone(Models()),
+    "models": _alone("models", Models()),
     "try": _parse_try,
     "promote": _parse_promote,
     "rollback": _parse_rollback,

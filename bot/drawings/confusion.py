@@ -1,19 +1,22 @@
-"""Expected labels, by row, against the tuned model's answers, by column."""
+"""Expected labels, by row, against the tuned model's answers, by column; of many labels the worst."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from bot.drawings.canvas import BLUE, GRID, INK, RED, Axes, figure, name, saved
-from trainers.evaluation import Comparison, Confusion
+from bot.drawings.canvas import BLUE, GRID, INK, RED, Axes, figure, name, percent_axis, saved
+from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 
 MOST_LABELS = 40
+LISTED = 20
 
 
-def draw(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path | None:
-    """Right blue, wrong red. None where there are more labels than can be told apart."""
+def draw(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+    """Right blue, wrong red. With more labels than can be told apart in a square, what is confused most and the labels
+    that are found least."""
     if len(matrix.labels) > MOST_LABELS:
-        return None
+        return _draw_worst(matrix, compared, title, path)
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
@@ -31,6 +34,38 @@ def draw(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Pat
                 ink = "white" if shares[y][x] > 0.55 else INK
                 axes.text(x, y, f"{count:,}", ha="center", va="center", color=ink, fontsize=9)
     return saved(drawn, path)
+
+
+def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+    pairs = mistakes(matrix)[:LISTED]
+    found = sorted(label_scores(matrix), key=lambda one: (one.recall or 0.0, -one.expected, one.label))[
+        :LISTED
+    ]
+    said = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    height = 1.6 + 0.28 * max(len(pairs), len(found), 3)
+    drawn, left = figure(said, "held-out rows", "expected → answered, most frequent first", size=(13, height))
+    halves = drawn.add_gridspec(1, 2)
+    left.set_subplotspec(halves[0])
+    _bars(
+        left,
+        [f"{name(one.expected)} → {name(one.answered)}" for one in pairs],
+        [one.rows for one in pairs],
+        RED,
+    )
+    right = drawn.add_subplot(halves[1], xlabel="of its rows right", ylabel="labels that are found least")
+    names = [f"{name(one.label)} ({one.correct:,} of {one.expected:,})" for one in found]
+    _bars(right, names, [one.recall or 0.0 for one in found], BLUE)
+    percent_axis(right.xaxis)
+    right.set_xlim(0, 1)
+    return saved(drawn, path)
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str) -> None:
+    axes.barh(range(len(values)), values, color=colour)
+    axes.set_yticks(range(len(values)), names, color=INK, fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.spines[:].set_visible(False)
 
 
 def _shade(is_right: bool, share: float) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ Block = dict[str, Any]
 
 MRKDWN = 3000
 TABLE_ROWS, TABLE_CELL = 100, 200
+_NUMBER = re.compile(r"(?P<minus>[-−])?\$?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)%?")
 CHART_POINTS = 20
 NOTHING = "–"
 
@@ -158,8 +159,25 @@ def actions(*buttons: Block) -> Block:
 
 def data_table(caption: str, rows: Sequence[Sequence[str]]) -> Block:
     """Slack's newest table: the first row is the heading, the first column names the rows."""
-    cells = [[{"type": "raw_text", "text": plain(cell, TABLE_CELL)["text"]} for cell in row] for row in rows]
-    return {"type": "data_table", "caption": plain(caption, 150)["text"], "rows": cells[: TABLE_ROWS + 1]}
+    head, *body = rows[: TABLE_ROWS + 1]
+    cells = [[_text_cell(cell) for cell in head], *[[_cell(cell) for cell in row] for row in body]]
+    size = max(
+        len(body), 1
+    )  # Slack shows five rows where nothing is said: a total in the sixth would be hidden
+    return {"type": "data_table", "caption": plain(caption, 150)["text"], "rows": cells, "page_size": size}
+
+
+def _text_cell(cell: str) -> Block:
+    return {"type": "raw_text", "text": plain(cell, TABLE_CELL)["text"]}
+
+
+def _cell(cell: str) -> Block:
+    """What is a number without a unit, and money, is sorted as one."""
+    found = _NUMBER.fullmatch(cell)
+    if found is None:
+        return _text_cell(cell)
+    value = float(found["number"].replace(",", "")) * (-1 if found["minus"] else 1)
+    return {"type": "raw_number", "value": value, "text": cell}
 
 
 def line_chart(title: str, name: str, points: Sequence[tuple[str, float]], *, x: str, y: str) -> Block:

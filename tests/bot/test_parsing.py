@@ -354,6 +354,38 @@ def test_what_slack_escaped_is_read_as_it_was_typed(sent: str, typed: str) -> No
     assert parsing.unescaped(sent) == typed
 
 
+@pytest.mark.parametrize(
+    ("bar", "share"),
+    [("0.5%", 0.005), ("1%", 0.01), ("0.5", 0.5), (".9", 0.9), ("90", 0.9), ("87.5 %", 0.875)],
+)
+def test_a_bar_in_percent_is_percent_however_small(bar: str, share: float) -> None:
+    assert options.read_bar(bar) == share
+
+
+@pytest.mark.parametrize(
+    ("typed", "volume"),
+    [
+        ("volume=10 million target=local/tiny", 10_000_000),
+        ("volume=2.5 Billion tokens a month target=local/tiny", 2_500_000_000),
+        ("volume=300 k tokens/month target=local/tiny", 300_000),
+    ],
+)
+def test_a_volume_may_be_written_with_spaces(typed: str, volume: int) -> None:
+    read = parse(f"estimate tickets current=gpt-4o {typed}")
+    assert isinstance(read, Estimate) and (read.volume, read.target) == (volume, "local/tiny")
+
+
+@pytest.mark.parametrize("command", ["datasets", "runs", "budget", "unfreeze", "models", "upload"])
+def test_what_follows_a_command_that_takes_nothing_is_not_passed_over(command: str) -> None:
+    said = parse(f"{command} tickets")
+    assert isinstance(said, Answer) and "`tickets`" in said.text
+    assert not isinstance(parse(command), Answer)
+
+
+def test_help_about_a_command_says_how_it_is_typed() -> None:
+    assert parse("help cancel") == Answer("Like this: `/finetune cancel RUN`.")
+
+
 @pytest.mark.parametrize("text", ["m3", "M3", "#m3", "measurement 3", "m-3"])
 def test_a_measurement_is_named_in_many_ways(text: str) -> None:
     assert parse(f"cancel {text}") == CancelMeasurement(3)

@@ -44,10 +44,15 @@ def test_the_confusion_is_drawn_with_odd_labels(tmp_path: Path) -> None:
     assert is_png(confusion_plot.draw(matrix, compare([False] * 3, RIGHT), "tickets-7", tmp_path / "a.png"))
 
 
-def test_too_many_labels_are_not_drawn(tmp_path: Path) -> None:
-    names = [str(number) for number in range(41)]
-    verdict = compare([False] * 41, [True] * 41)
-    assert confusion_plot.draw(confusion(names, names), verdict, "t", tmp_path / "a.png") is None
+@pytest.mark.parametrize("wrong", [0, 1, 60])
+def test_of_many_labels_the_worst_pairs_and_the_labels_found_least_are_drawn(
+    tmp_path: Path, wrong: int
+) -> None:
+    names = [f"label {number}" for number in range(77)] * 3
+    answers = [*reversed(names[:wrong]), *names[wrong:]]
+    right = [one == other for one, other in zip(names, answers, strict=True)]
+    verdict = compare([False] * len(names), right)
+    assert is_png(confusion_plot.draw(confusion(names, answers), verdict, "t", tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize(("steps", "points"), [(0, 0), (1, 1), (20, 20), (21, 11), (150, 19), (4_000, 20)])

@@ -10,10 +10,12 @@ from trainers.evaluation.labels import (
     OTHER,
     Confusion,
     LabelScore,
+    Mistake,
     confusion,
     exact_match,
     label_scores,
     macro_f1,
+    mistakes,
     normalise,
 )
 from trainers.evaluation.pairs import (
@@ -41,6 +43,7 @@ __all__ = [
     "Difference",
     "Interval",
     "LabelScore",
+    "Mistake",
     "compare",
     "confusion",
     "detectable_gap",
@@ -51,6 +54,7 @@ __all__ = [
     "macro_f1",
     "mcnemar_exact",
     "mean_interval",
+    "mistakes",
     "normalise",
     "paired_interval",
     "paired_macro_f1",

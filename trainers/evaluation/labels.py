@@ -81,6 +81,27 @@ def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """`rows` whose right label is `expected` were answered `answered`, of `of` that are so labelled."""
+
+    expected: str
+    answered: str
+    rows: int
+    of: int
+
+
+def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
+    """What is taken for what, the most frequent first, then by name."""
+    found = [
+        Mistake(label, matrix.columns[j], count, sum(matrix.counts[i]))
+        for i, label in enumerate(matrix.labels)
+        for j, count in enumerate(matrix.counts[i])
+        if count and i != j
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.rows, one.expected, one.answered)))
+
+
 def macro_f1(matrix: Confusion) -> float:
     """The plain mean of the labels' F1: a rare label counts as much as a frequent one. ValueError if none."""
     scores = label_scores(matrix)
