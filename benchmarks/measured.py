@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bot.demo.cast import ANA, BEN, TICKETS
+from bot.demo.cast import ANA, TICKETS
 from bot.results import Progress
 from bot.workflows.reconcile import reconcile
 from tests.bot.many import finished_runs
@@ -128,7 +128,7 @@ def ticks(world: World) -> list[float]:
 
 def started(world: World, epochs: int) -> int:
     run = world.start(f"{START} epochs={epochs}")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training", run.id)  # a plan that waits would be replaced by the next one
     return run.id
 

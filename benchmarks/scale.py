@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx2
 
-from bot.demo.cast import BEN
 from bot.workflows.reconcile import reconcile
 from storage.database import Database
 from tests.bot.world import KeptWorkers, Rules, World
@@ -115,7 +114,7 @@ def measure_bot() -> None:
 def measure_reconcile(world: World) -> None:
     for _ in range(RUNS):
         world.start()
-        world.click(BEN, "approve_plan")
+        world.approve()
     world.tick(2)
     took, _ = timed(lambda: reconcile(world.service.desk))
     tell(f"one look at {RUNS} runs in training: {1000 * took:.0f} ms, {1000 * took / RUNS:.1f} ms a run")

@@ -12,6 +12,7 @@ from bot.decisions.policy import Policy
 # How long a measurement waits for a yes to its cost.
 VALID_FOR_S = 24 * 3600.0
 UNFREEZERS = 2
+LEAST_WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,22 @@ NO_REQUEST = Request("", "", 0.0)
 @dataclass(frozen=True)
 class Denied:
     reason: str
+
+
+def is_no_reason(reason: str) -> Denied | None:
+    """None where `reason` says why a plan is approved whose verdict is not go."""
+    if says_something(reason):
+        return None
+    return Denied(
+        f"Its verdict is not go: say in at least {LEAST_WORDS} words why it should be trained all the same, like: "
+        "quality counts here, not cost."
+    )
+
+
+def says_something(reason: str) -> bool:
+    """A few words that have letters in them."""
+    words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
+    return len(words) >= LEAST_WORDS
 
 
 def is_expired(request: Request, now: float, policy: Policy) -> bool:

@@ -12,9 +12,39 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bot.decisions.verdict.facts import Kind
 from trainers.auto import batch_for, epochs_for, hosted_epochs_for
+from trainers.measuring.values import Standing
 from trainers.sweeps import Sweep, combinations, from_lists
 from trainers.types import Hyperparameter
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best that was measured without this training, on the held-out rows: a share from 0 to 1 with its 95% bounds.
+    `standing` None: it was judged by another bar than the plan's."""
+
+    name: str
+    score: float
+    low: float
+    high: float
+    standing: Standing | None
+
+
+@dataclass(frozen=True)
+class Advised:
+    """The verdict that approvers read: `rule` decided it, `reason` is that rule's sentence. `best` None: nothing was
+    measured. `people_micros` and `labels_micros` come on top of what the run costs. `bearable_hours` of people's time
+    are the most with which it is still likely to pay back in time, '' where they were said or no time would do."""
+
+    kind: Kind
+    rule: str
+    reason: str
+    bar: float
+    best: Best | None = None
+    people_micros: int = 0
+    labels_micros: int = 0
+    bearable_hours: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +55,7 @@ class Predicted:
     tuned alike was measured before; `p_payback` the chance of paying back within `target_months`. `alternative`
     is what the saving is held against and its bill in micro-dollars a month. `seconds` of training are those
     expected. `measured`: what each rung of the ladder scored, by its name. `memory`: whether
-    it fits into the machine that trains it, with the figures.
+    it fits into the machine that trains it, with the figures. `advised` None: the plan is of a time before it was kept.
     """
 
     asked: str
@@ -38,6 +68,12 @@ class Predicted:
     seconds: int | None = None
     measured: tuple[tuple[str, float], ...] = ()
     memory: str | None = None
+    advised: Advised | None = None
+
+    @property
+    def is_time_said(self) -> bool:
+        """Of people, in hours."""
+        return any(word.startswith("hours=") for word in self.asked.split())
 
 
 @dataclass(frozen=True)
@@ -134,6 +170,15 @@ class Plan:
         """What says which training rows are not trained on but validated with."""
         return self.stopping or self.swept
 
+    @property
+    def advised(self) -> Advised | None:
+        return self.predicted.advised if self.predicted else None
+
+    @property
+    def is_advised(self) -> bool:
+        """Its verdict is go; else whoever approves it says why. False where no verdict was kept."""
+        return self.advised is not None and self.advised.kind == "go"
+
     def __post_init__(self) -> None:
         chosen = dict(self.hyperparameters)
         if list(self.hyperparameters) != sorted(chosen.items()):
@@ -152,8 +197,9 @@ def canonical_json(plan: Plan) -> str:
             del fields[name]
     if not plan.overridden:
         del fields["overridden"]
-    if plan.predicted and plan.predicted.memory is None:
-        del fields["predicted"]["memory"]
+    for name in ("memory", "advised"):
+        if plan.predicted and fields["predicted"][name] is None:
+            del fields["predicted"][name]
     if plan.destination and plan.destination.engine is None:
         del fields["destination"]["engine"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -183,7 +229,13 @@ def plan_from_json(text: str) -> Plan:
 
 
 def _predicted(raw: dict[str, Any]) -> Predicted:
-    return Predicted(**{**raw, "measured": tuple((name, score) for name, score in raw["measured"])})
+    measured = tuple((name, score) for name, score in raw["measured"])
+    advised = raw.get("advised")
+    return Predicted(**{**raw, "measured": measured, "advised": _advised(advised) if advised else None})
+
+
+def _advised(raw: dict[str, Any]) -> Advised:
+    return Advised(**{**raw, "best": Best(**raw["best"]) if raw["best"] else None})
 
 
 def hyperparameters_for(

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
-from bot.decisions.approval import Denied
+from bot.decisions.approval import LEAST_WORDS, Denied, says_something
 from bot.decisions.planning import ascii_name
-from bot.decisions.waiving import LEAST_WORDS, says_something
 from trainers.evaluation import Interval, paired_interval
 from trainers.measuring.values import Rung
 

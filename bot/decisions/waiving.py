@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bot.decisions.approval import Denied
+from bot.decisions.approval import LEAST_WORDS, Denied, says_something
 
 PERSONAL_DATA, SECRET = (
     "personal_data",
     "secret",
 )  # codes of findings, as in trainers/dataset/rules/sensitive.py
-LEAST_WORDS = 3
 
 
 def needs_waiver(codes: Collection[str], *, stays_here: bool) -> bool:
@@ -26,9 +25,3 @@ def is_no_reason(reason: str) -> Denied | None:
         f"Say in at least {LEAST_WORDS} words why this data may leave, "
         f"like: the customers agreed, ticket LEGAL-12."
     )
-
-
-def says_something(reason: str) -> bool:
-    """A few words that have letters in them."""
-    words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
-    return len(words) >= LEAST_WORDS

@@ -25,7 +25,7 @@ from bot.demo.service import RunningBot
 from bot.demo.stand_in import StandIn
 from bot.demo.summary import Summary, has_labels, summary
 from bot.demo.transcript import Transcript, names_in
-from bot.demo.workspace import PostedMessage, Workspace, WorkspaceError
+from bot.demo.workspace import Modal, PostedMessage, Workspace, WorkspaceError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 MARKER = ".finetune-demo"
@@ -208,8 +208,15 @@ def _approve(workspace: Workspace, transcript: Transcript) -> None:
     card = _with_button(workspace, "approve_plan")
     if card is None:
         raise WorkspaceError("the approval card has lost its buttons")
-    transcript.did(BEN.id, "clicks Approve and confirms the amount")
+    transcript.did(BEN.id, "clicks Approve")
     workspace.click(BEN.id, TICKETS.id, card.ts, "approve_plan")
+    answered = lambda: workspace.view(BEN.id) or _find(workspace, " approved: ")  # noqa: E731
+    form = transcript.until(answered, "an answer to Approve", seconds=15)
+    if isinstance(form, Modal):  # its verdict is not go
+        transcript.filled(BEN.id, form, {"reason": REASON})
+        sent = workspace.submit_modal(BEN.id, {"reason": REASON})
+        if not sent.accepted:
+            raise WorkspaceError(f"the approval was not accepted: {'; '.join(sent.errors.values())}")
 
 
 def _wait_for_result(

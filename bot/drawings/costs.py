@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bot.decisions.amounts import duration
+from bot.decisions.verdict.conditions import condition
 from bot.decisions.verdict.paying import chance
 from bot.decisions.worth.outlook import Month, Outlook
 from bot.drawings.canvas import BLUE, INK, RED, SOFT, Axes, apart, dollar_axis, dollars, figure, saved
@@ -37,7 +38,8 @@ def title(outlook: Outlook) -> str:
     begun = outlook.months[0]
     is_free = not (begun.p5 or begun.p95)
     does = "Saves money" if is_free else f"Pays back within {duration(outlook.target_months)}"
-    return f"{does} in {chance(outlook.p_payback)} of {outlook.draws:,} draws"
+    timed = condition(is_good=True, is_time_said=outlook.is_time_said)
+    return f"{does} in {chance(outlook.p_payback)} of {outlook.draws:,} draws{timed}"
 
 
 def break_even(months: Sequence[Month]) -> float | None:

@@ -78,7 +78,6 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         wake()
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
-    @app.action(_one_of(SHOWN))
     def show(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
         person = _person(body)
         result = SHOWN[_action(body)](desk, _value(body), person)
@@ -89,15 +88,22 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         if _is_on_home(body):
             client.views_publish(user_id=person, view=home.page(overview.home(desk, person)))
 
-    @app.action(_one_of(FORMS))
     def open_form(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
         form = FORMS[_action(body)](desk, body)
+        if form is None:
+            show(ack, body, respond, client)
+            return
         if isinstance(form, Refusal):
             ack()
             _whisper(body, respond, client, form)
             return
+        if _is_on_home(body):
+            form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
+
+    app.action(_one_of(SHOWN.keys() - FORMS.keys()))(show)
+    app.action(_one_of(FORMS))(open_form)
 
     @app.action(runs.DETAILS)
     def details(ack: Ack, body: Click, respond: Respond) -> None:
@@ -107,6 +113,11 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
         ack()
         message = general.refusal(result) if isinstance(result, Refusal) else runs.look(result)
         respond(**message.body(), response_type="ephemeral", replace_original=False)
+
+
+def _approve(desk: Desk, body: Click) -> dict[str, Any] | Refusal | None:
+    waiting = approving.to_be_explained(desk, _value(body), _person(body))
+    return plans.approve_modal(*waiting) if isinstance(waiting, tuple) else waiting
 
 
 def _reject(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
@@ -127,7 +138,9 @@ def _estimate(desk: Desk, body: Click) -> dict[str, Any] | Refusal:
     return estimate_form.form(channel, choices, dataset if dataset in choices.datasets else None)
 
 
-FORMS: Mapping[str, Callable[[Desk, Click], dict[str, Any] | Refusal]] = {
+# None: it takes no form, and what the click does is shown.
+FORMS: Mapping[str, Callable[[Desk, Click], dict[str, Any] | Refusal | None]] = {
+    plans.APPROVE: _approve,
     plans.REJECT: _reject,
     waivers.WAIVE: _waive,
     ladder_views.ESTIMATE: _estimate,

@@ -7,18 +7,19 @@ from datetime import date
 from typing import Any
 
 from slack_bolt import Ack, App
+from slack_sdk import WebClient
 
 from bot import commands, parsing
 from bot.options import read_bar, read_rungs, read_task
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
 from bot.views import documents as document_views
-from bot.views import estimate_form
+from bot.views import estimate_form, home
 from bot.views import forgetting as forgetting_views
 from bot.views import measuring as measuring_views
 from bot.views import plans as plan_views
 from bot.views import waivers as waiver_views
-from bot.workflows import approving, datasets, estimates, forgetting, waivers
+from bot.workflows import approving, datasets, estimates, forgetting, overview, waivers
 from bot.workflows.datasets import Upload
 from bot.workflows.desk import Desk
 from bot.workflows.measuring import baselines, knowledge
@@ -38,7 +39,7 @@ def _listener(
     desk: Desk,
     wake: Callable[[], None],
 ) -> Callable[..., None]:
-    def listen(ack: Ack, body: dict[str, Any]) -> None:
+    def listen(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         errors = record(desk, body)
         if errors:
             ack(response_action="errors", errors=errors)
@@ -47,6 +48,9 @@ def _listener(
         if after:
             after(desk, body)
         wake()
+        if home.FORM in _metadata(body):
+            person = _person(body)
+            client.views_publish(user_id=person, view=home.page(overview.home(desk, person)))
 
     return listen
 
@@ -87,6 +91,11 @@ def _add_knowledge(desk: Desk, body: dict[str, Any]) -> Errors:
     return _errors(knowledge.receive(desk, handed), "file")
 
 
+def _approve(desk: Desk, body: dict[str, Any]) -> Errors:
+    reason = _values(body).get("reason") or ""
+    return _errors(approving.approve(desk, _metadata(body)[0], _person(body), reason), "reason")
+
+
 def _reject(desk: Desk, body: dict[str, Any]) -> Errors:
     reason = _values(body).get("reason") or ""
     return _errors(approving.reject(desk, _metadata(body)[0], _person(body), reason), "reason")
@@ -111,6 +120,7 @@ FORMS: Mapping[str, Callable[[Desk, dict[str, Any]], Errors]] = {
     estimate_form.ESTIMATE: _estimate,
     measuring_views.FORM: _measure,
     document_views.FORM: _add_knowledge,
+    plan_views.APPROVE_FORM: _approve,
     plan_views.REJECT_FORM: _reject,
     waiver_views.WAIVER_FORM: _waive,
     forgetting_views.FORM: _delete,

@@ -189,6 +189,8 @@ def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
         "target_months": _number(outlook.target_months),
         "horizon_months": _number(outlook.horizon_months),
         "p_payback": outlook.p_payback,
+        "people_time_said": outlook.is_time_said,
+        "bearable_hours": _or_none(outlook.bearable_hours),
         "payback_months": _quantiles(outlook.payback_months),
         "saving_month_usd": _quantiles(outlook.saving_month),
         "npv_usd": _quantiles(outlook.npv),

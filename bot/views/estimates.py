@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Protocol
 
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
-from bot.decisions.verdict.advice import Evidence, Verdict
+from bot.decisions.verdict.advice import Evidence, Kind, Verdict
+from bot.decisions.verdict.conditions import beyond, condition
 from bot.decisions.verdict.paying import chance
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption
@@ -167,22 +168,34 @@ def monthly(bill: MonthlyCost) -> str:
 
 def _headline(estimated: Estimated) -> str:
     verdict, made = estimated.verdict, estimated.estimate
-    rule = next((one.rule for one in verdict.reasons if one.weighs and one.kind == verdict.kind), "")
+    rule = verdict.main.rule if verdict.main else ""
     if verdict.kind == "no_go":
-        return NOT_NOW.get(rule, "Not now")
+        return in_short("no_go", rule)
     saves = f"it would save {usd(made.saving_month)} a month" if made else "what it saves is not known yet"
     if verdict.kind == "go":
         return f"Go: {saves}{_in_time(made, estimated.outlook) if made else ''}"
     if estimated.evidence.ladder is None and estimated.evidence.trained is None:
         return f"Worth measuring: {saves}" if made else f"Worth measuring; {saves}"
-    return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
+    return in_short("unknown", rule)
+
+
+def in_short(kind: Kind, rule: str) -> str:
+    """The verdict and the rule that decided it, without a sum."""
+    match kind:
+        case "go":
+            return "Go"
+        case "no_go":
+            return NOT_NOW.get(rule, "Not now")
+        case "unknown":
+            return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
 
 
 def _in_time(made: Estimate, outlook: Outlook | None) -> str:
     if outlook is None:
         return ""
     back = f" back within {_target(outlook)}" if made.one_off_usd else ""
-    return f",{back} in {chance(outlook.p_payback)} of cases"
+    timed = condition(is_good=True, is_time_said=outlook.is_time_said)
+    return f",{back} in {chance(outlook.p_payback)} of draws{timed}"
 
 
 def _target(outlook: Outlook) -> str:
@@ -306,8 +319,10 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
     outlook = estimated.outlook
     if outlook is None:
         return []
-    within = f"in {chance(outlook.p_payback)} of {outlook.draws:,} draws"
+    rests_on = condition(is_good=estimated.evidence.is_good, is_time_said=outlook.is_time_said)
     is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
+    end = beyond(outlook.bearable_hours, f"back within {_target(outlook)} " if is_free else "")
+    within = f"in {chance(outlook.p_payback)} of {outlook.draws:,} draws{rests_on}{end}"
     pairs = [("Saves money" if is_free else f"Back within {_target(outlook)}", within)]
     npv = outlook.npv
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:

@@ -16,6 +16,7 @@ from bot.views.runs import Look, line
 from bot.views.words import short
 
 WITH_BUTTONS = 10
+FORM = "home"  # in the private metadata of a form that was opened there
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def _waiting(mine: Sequence[Look], links: Mapping[int, str]) -> list[Block]:
     for look in shown:
         link = links.get(look.run.id)
         where = f" <{link}|The plan in full>" if link else ""
-        blocks += [section(_line(look) + where), plans.buttons(look.run, look.plan)]
+        said = f"{_line(look)}. {plans.in_short_of(look.plan)}{where}"
+        blocks += [section(said), plans.buttons(look.run, look.plan)]
     if rest or not shown:
         blocks.append(
             listed([_line(look) for look in rest]) if rest else section("Nothing waits for your approval.")

@@ -1,4 +1,4 @@
-"""The approval card, before and after the decision, and the form for a reason."""
+"""The approval card, before and after the decision, and the forms for a reason."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from decimal import Decimal
 
 from bot.decisions.amounts import duration
 from bot.decisions.budget import Budget
-from bot.decisions.planning import Plan
+from bot.decisions.planning import Advised, Best, Plan
 from bot.decisions.sweeping import in_words
+from bot.decisions.verdict.conditions import beyond, condition
 from bot.decisions.verdict.paying import chance
+from bot.decisions.verdict.rungs import percent
 from bot.views.actuals import other_bill
 from bot.views.blocks import (
     Block,
@@ -25,11 +27,15 @@ from bot.views.blocks import (
     modal,
     plain,
     section,
+    sentence,
 )
+from bot.views.estimates import in_short
 from bot.views.words import at_most, charge, counted, duration_range, money, short
 from storage.records import Approval, Run, RunState
 
-APPROVE, REJECT, REJECT_FORM = "approve_plan", "reject_plan", "reject_form"
+APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
+REJECT, REJECT_FORM = "reject_plan", "reject_form"
+SHOWN_REASONS = 3
 DECIDED: dict[RunState, str] = {
     "rejected": "rejected",
     "expired": "expired",
@@ -74,12 +80,24 @@ def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
     )
     return Message(
         f"{escape(headline)}. {said}",
-        (header(headline), section(said), fields(_facts(run, plan, budget)), context(_exactly(run))),
+        (
+            header(headline),
+            section(said),
+            section(verdict(plan)),
+            fields(_facts(run, plan, budget)),
+            context(_exactly(run)),
+        ),
     )
 
 
 def approved_by(decisions: Sequence[Approval]) -> str:
-    return f"Approved by {_people(decisions)}."
+    return f"Approved by {_people(decisions)}.{_why(decisions)}"
+
+
+def _why(decisions: Sequence[Approval]) -> str:
+    """What approvers said, of the first few; the audit log has all."""
+    said = [(one.person, one.reason) for one in decisions if one.decision == "approve" and one.reason]
+    return "".join(f" <@{person}>: “{escape(cut(why, 300))}”" for person, why in said[:SHOWN_REASONS])
 
 
 def rejected_by(person: str, reason: str) -> str:
@@ -87,13 +105,54 @@ def rejected_by(person: str, reason: str) -> str:
 
 
 def reject_modal(plan_hash: str) -> Block:
-    reason = {
+    reason = _reason("What should change?")
+    return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
+
+
+def approve_modal(run: Run, plan: Plan) -> Block:
+    """For a plan whose verdict is not go: what it says, what is spent, and why all the same."""
+    said = section(f"{verdict(plan)}\n\nThis starts the training of {escape(what(plan))}. {_spends(plan)}")
+    hint = "Like: quality counts here, not cost. It is shown to the team and kept in the audit log."
+    reason = {**_reason("Why should it be trained all the same?"), "hint": plain(hint, 150)}
+    submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
+    return modal("Approve this plan", APPROVE_FORM, [said, reason], submit=submit, private=run.plan_hash)
+
+
+def verdict(plan: Plan) -> str:
+    """As it was when the plan was frozen: what it says and why, then the best that was measured beside the bar."""
+    advised = plan.advised
+    if advised is None:
+        return "*No verdict was kept*: this plan is from an older version of the bot."
+    return f"*{in_short(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
+
+
+def _best(advised: Advised) -> str:
+    best, bar = advised.best, percent(advised.bar)
+    if best is None:
+        return f"Nothing was measured on these rows; the bar is {bar}."
+    between = f"{percent(best.score)} ({percent(best.low)} to {percent(best.high)})"
+    return f"Best that was measured: {escape(short(best.name, 80))}, {between}; {_standing(best, bar)}."
+
+
+def _standing(best: Best, bar: str) -> str:
+    match best.standing:
+        case "meets":
+            return f"it meets the bar of {bar}"
+        case "misses":
+            return f"below the bar of {bar}"
+        case "undecided":
+            return f"too close to the bar of {bar} to tell"
+        case None:
+            return f"the bar is {bar} by now, and it was not judged by that"
+
+
+def _reason(label: str) -> Block:
+    return {
         "type": "input",
         "block_id": "reason",
-        "label": plain("What should change?", 75),
+        "label": plain(label, 75),
         "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 500},
     }
-    return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
 
 
 def what(plan: Plan) -> str:
@@ -112,13 +171,17 @@ def _asking(
 ) -> Message:
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {what(plan)} {price}?"
-    so_far = [section(f"Approved so far by {_people(decisions)}.")] if _people(decisions) else []
+    so_far = (
+        [section(f"Approved so far by {_people(decisions)}.{_why(decisions)}")] if _people(decisions) else []
+    )
     until = counted(round(hours), "hour")
-    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked. The plan expires after {until}."
+    why = "" if plan.is_advised else " Whoever approves says why."
+    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked.{why} The plan expires after {until}."
     return Message(
-        escape(headline),
+        f"{escape(headline)} {in_short_of(plan)}",
         (
             header(headline),
+            section(verdict(plan)),
             fields(_facts(run, plan, budget)),
             *so_far,
             *_warnings(plan),
@@ -126,6 +189,11 @@ def _asking(
             context(f"{rules} {_exactly(run)}"),
         ),
     )
+
+
+def in_short_of(plan: Plan) -> str:
+    advised = plan.advised
+    return f"{in_short(advised.kind, advised.rule)}." if advised else "No verdict was kept."
 
 
 def buttons(run: Run, plan: Plan) -> Block:
@@ -201,35 +269,61 @@ def _foreseen(plan: Plan) -> list[tuple[str, str]]:
     foreseen = plan.predicted
     if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
         return []
-    within = duration(Decimal(foreseen.target_months))
-    return [(f"Back within {within}", f"in {chance(foreseen.p_payback)} of cases"), *other_bill(plan)]
+    months = Decimal(foreseen.target_months)
+    rests_on = condition(is_good=False, is_time_said=foreseen.is_time_said)
+    hours = foreseen.advised.bearable_hours if foreseen.advised else ""
+    end = beyond(Decimal(hours)) if hours else ""
+    likely = f"in {chance(foreseen.p_payback)} of draws{rests_on}{end}"
+    return [(f"Back within {duration(months)}", likely), *other_bill(plan)]
 
 
 def _cost_now(plan: Plan) -> str:
     expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
-    return expected if expected == most else f"{expected} expected, at most {most}"
+    run = expected if expected == most else f"{expected} expected, at most {most}"
+    return f"{run}{_work(plan)}"
+
+
+def _work(plan: Plan) -> str:
+    """What people and labels cost, on top of the run."""
+    advised = plan.advised
+    if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
+        return ""
+    parts = [f"people {money(advised.people_micros)}"] if advised.people_micros else []
+    parts += [f"labels {money(advised.labels_micros)}"] if advised.labels_micros else []
+    unsaid = "" if plan.predicted.is_time_said else "; people's time was not said"
+    return f"; {' and '.join(parts)} on top{unsaid}" if parts else unsaid
 
 
 def _monthly(plan: Plan) -> str:
     if plan.monthly_before_micros is None:
         return "not said: `current=` and `volume=` at the start would show it"
-    return f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+    bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+    saved = plan.predicted.saving_micros if plan.predicted else None
+    if saved is None:
+        return f"{bills}, if it is good enough"
+    if saved <= 0:
+        return f"{bills}; costs {money(-saved)} more" if saved else f"{bills}; saves nothing"
+    return f"{bills}; saves {money(saved)} if it is good enough"
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:
+    """Where the verdict is not go, a form asks for a reason instead."""
+    if not plan.is_advised:
+        return button("Approve", APPROVE, run.plan_hash, style="primary")
     most = at_most(plan.maximum_micros)
-    spends = (
-        f"It reserves {charge(plan.maximum_micros)} of this month's budget."
-        if plan.maximum_micros
-        else "It costs nothing but the machine's time."
-    )
     asked = confirm(
         f"Spend {most}?" if plan.maximum_micros else "Start this training?",
-        f"This starts the training of {what(plan)}. {spends}",
+        f"This starts the training of {what(plan)}. {_spends(plan)}",
         f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
         "Not now",
     )
     return button("Approve", APPROVE, run.plan_hash, style="primary", confirm=asked)
+
+
+def _spends(plan: Plan) -> str:
+    if not plan.maximum_micros:
+        return "It costs nothing but the machine's time."
+    return f"It reserves {charge(plan.maximum_micros)} of this month's budget."
 
 
 def _reject_button(run: Run) -> Block:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from bot.decisions.approval import Request, is_expired, reminder_due
-from bot.decisions.permission import Rules, has_quorum, who_may
+from bot.decisions.approval import Request, is_expired, is_no_reason, reminder_due
+from bot.decisions.permission import Asking, Rules, has_quorum, who_may
 from bot.decisions.planning import Plan, plan_from_json, plan_hash
 from bot.results import Refusal
 from bot.views import plans as views
@@ -36,30 +36,60 @@ LOOK_FOR_EXPIRY_S = 60.0
 log = logging.getLogger(__name__)
 
 
-def approve(desk: Desk, hash_in_button: str, person: str) -> Run | Refusal:
+def approve(desk: Desk, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
     """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
-    known, now = desk.store.runs.by_plan(hash_in_button), desk.clock()
-    asked = permits.asking(desk, person, "approve", known.channel if known else None)
+    asked = _asking(desk, hash_in_button, person)
     with desk.store.transaction():
-        run = desk.store.runs.by_plan(hash_in_button)
-        if run is None or run.state != "awaiting_approval":
-            return Refusal(_too_late(desk, run))
-        plan = plan_from_json(run.plan)
-        request = _request(run, plan)
-        refused = permits.refused(asked, "approve", request)
-        if refused:
-            return refused
-        if is_expired(request, now, desk.settings.policy):
-            return Refusal("This plan has expired. `/finetune start` makes a new one.")
-        if plan_hash(plan) != hash_in_button:
-            return Refusal("This plan was changed after it was posted, so it can't be approved.")
-        forbidden = leaving.still(desk, plan)
-        if forbidden:
-            return Refusal(forbidden)
-        other = destination.changed(desk, plan)
-        if other:
-            return Refusal(f"{other} `/finetune cancel {run.id}` and `/finetune start` make a new plan.")
-        return _record_yes(desk, run, plan, person, asked.rules)
+        waiting = _waiting(desk, hash_in_button, asked)
+        if isinstance(waiting, Refusal):
+            return waiting
+        run, plan = waiting
+        why = " ".join(reason.split())
+        nothing_said = None if plan.is_advised else is_no_reason(why)
+        if nothing_said:
+            return Refusal(nothing_said.reason)
+        return _record_yes(desk, run, plan, person, asked.rules, why)
+
+
+def to_be_explained(desk: Desk, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
+    """The plan that this person may approve by saying why; None where its verdict is go, so that a click is enough."""
+    asked = _asking(desk, hash_in_button, person)
+    waiting = _waiting(desk, hash_in_button, asked)
+    if isinstance(waiting, Refusal):
+        return waiting
+    run, plan = waiting
+    if plan.is_advised:
+        return None
+    return _not_counted(desk, run, plan, person, asked.rules) or waiting
+
+
+def _asking(desk: Desk, hash_in_button: str, person: str) -> Asking:
+    """Asks Slack, so it stands before a transaction."""
+    known = desk.store.runs.by_plan(hash_in_button)
+    return permits.asking(desk, person, "approve", known.channel if known else None)
+
+
+def _waiting(desk: Desk, hash_in_button: str, asked: Asking) -> tuple[Run, Plan] | Refusal:
+    """The plan, where it may be approved by who asks, as things are now."""
+    now, run = desk.clock(), desk.store.runs.by_plan(hash_in_button)
+    if run is None or run.state != "awaiting_approval":
+        return Refusal(_too_late(desk, run))
+    plan = plan_from_json(run.plan)
+    request = _request(run, plan)
+    refused = permits.refused(asked, "approve", request)
+    if refused:
+        return refused
+    if is_expired(request, now, desk.settings.policy):
+        return Refusal("This plan has expired. `/finetune start` makes a new one.")
+    if plan_hash(plan) != hash_in_button:
+        return Refusal("This plan was changed after it was posted, so it can't be approved.")
+    forbidden = leaving.still(desk, plan)
+    if forbidden:
+        return Refusal(forbidden)
+    other = destination.changed(desk, plan)
+    if other:
+        return Refusal(f"{other} `/finetune cancel {run.id}` and `/finetune start` make a new plan.")
+    return run, plan
 
 
 def may_reject(desk: Desk, hash_in_button: str, person: str) -> Refusal | None:
@@ -167,8 +197,24 @@ def _refused_by_trainer(desk: Desk, run: Run) -> str | None:
     return eligibility.closed_to_us(desk, row)
 
 
-def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> Run | Refusal:
+def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules, why: str) -> Run | Refusal:
     now = desk.clock()
+    decided = [one.person for one in _approvals(desk, run)]
+    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
+    refusal = _not_counted(desk, run, plan, person, rules)
+    if refusal:
+        return refusal
+    desk.store.runs.decide(run, person, "approve", reason=why or None, now=now)
+    detail = f"{run.plan_hash} {why}".strip()
+    desk.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=detail)
+    if not is_last:
+        telling.decided(desk, run, so_far(desk, run, plan))
+        return run
+    return _hand_over(desk, run, plan) or Refusal(_too_late(desk, desk.store.runs.get(run.id)))
+
+
+def _not_counted(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> Refusal | None:
+    """Why this person's yes would not count, or not start it."""
     decided = [one.person for one in _approvals(desk, run)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if not is_last and len({*decided, person}) >= plans.needed(desk, plan) and rules.unknown("approve"):
@@ -177,18 +223,14 @@ def _record_yes(desk: Desk, run: Run, plan: Plan, person: str, rules: Rules) -> 
     refusal = money.refusal(desk, run.channel, run.requester, most) if is_last else None
     if refusal:
         return Refusal(refusal)
-    if not desk.store.runs.decide(run, person, "approve", now=now):
-        if person in decided:
-            return Refusal("You have approved this plan already; it waits for somebody else.")
+    if person in decided:
+        return Refusal("You have approved this plan already; it waits for somebody else.")
+    if person in [one.person for one in desk.store.runs.decisions(run.id)]:
         return Refusal(
             "Your approval of this plan was voided, for good: somebody else approves it, or "
             f"`/finetune cancel {run.id}` and `/finetune start` make a new plan."
         )
-    desk.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=run.plan_hash)
-    if not is_last:
-        telling.decided(desk, run, so_far(desk, run, plan))
-        return run
-    return _hand_over(desk, run, plan) or Refusal(_too_late(desk, desk.store.runs.get(run.id)))
+    return None
 
 
 def _hand_over(desk: Desk, run: Run, plan: Plan) -> Run | None:

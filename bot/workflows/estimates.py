@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bot import commands, parsing
 from bot.commands import Estimate
-from bot.decisions.planning import Plan, Predicted
+from bot.decisions.planning import Advised, Best, Plan, Predicted
+from bot.decisions.verdict.facts import Evidence
 from bot.decisions.verdict.rungs import name as rung_name
 from bot.decisions.verdict.tasks import TaskKind
 from bot.decisions.worth.outlook import Outlook
@@ -180,7 +181,32 @@ def predicted(made: Estimated) -> Predicted:
         seconds=round(made.minutes.expected * 60),
         memory=made.memory,
         measured=tuple(_score(rung) for rung in made.evidence.rungs),
+        advised=_advised(made),
     )
+
+
+def _advised(made: Estimated) -> Advised:
+    """The verdict, to be frozen with the plan: what approvers read can't change unseen."""
+    verdict, sums, outlook = made.verdict, made.estimate, made.outlook
+    return Advised(
+        kind=verdict.kind,
+        rule=verdict.main.rule if verdict.main else "",
+        reason=verdict.main.text if verdict.main else verdict.headline,
+        bar=made.evidence.bar,
+        best=_best(made.evidence),
+        people_micros=to_micros(sums.people_usd) if sums else 0,
+        labels_micros=to_micros(sums.labels_usd) if sums else 0,
+        bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
+    )
+
+
+def _best(evidence: Evidence) -> Best | None:
+    best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
+    if best is None:
+        return None
+    standing = None if evidence.is_stale else best.standing
+    score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))
+    return Best(rung_name(best.arm), score, low, high, standing)
 
 
 def _score(rung: Rung) -> tuple[str, float]:

@@ -37,8 +37,7 @@ def advice(desk: Desk, run: Run, plan: Plan, beside: Ladder) -> Advice | None:
     if isinstance(made, Refusal):
         return None
     verdict = made.verdict
-    decided = [one.rule for one in verdict.reasons if one.weighs and one.kind == verdict.kind]
-    rule = decided[0] if decided and verdict.kind != "go" else ""
+    rule = verdict.main.rule if verdict.main and verdict.kind != "go" else ""
     return Advice(verdict.kind, rule, verdict.headline, verdict.next_step)
 
 

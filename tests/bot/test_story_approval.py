@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from bot.decisions.planning import canonical_json, plan_from_json, plan_hash
+from bot.decisions.verdict.facts import Kind
 from bot.demo.cast import ANA, BEN
 from bot.demo.stand_in import cut_off, refused
 from bot.demo.workspace import Person
+from bot.results import Refusal
+from bot.workflows import approving, telling
 from tests.bot.props import tickets_csv
 from tests.bot.world import (
     APPROVERS_GROUP,
@@ -20,6 +25,7 @@ from tests.bot.world import (
     ROBO,
     START,
     TARGET,
+    WHY,
     Rules,
     World,
 )
@@ -53,7 +59,7 @@ def test_who_may_not_decide_cannot_reject_either(world: World, person: Person) -
 
 def test_two_clicks_approve_once(world: World) -> None:
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     assert "has moved on" in world.answer_to_click(BEN, "approve_plan")  # the card still shows its buttons
     world.until_state("training")
     assert world.jobs() == 1 and len(world.store.runs.decisions(1)) == 1
@@ -62,14 +68,14 @@ def test_two_clicks_approve_once(world: World) -> None:
 def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.send()
     assert f"Approved so far by <@{BEN.id}>" in world.said("2 approvers are needed")
     assert "You have approved this plan already" in world.answer_to_click(BEN, "approve_plan")
     assert "uploaded this data" in world.answer_to_click(DORA, "approve_plan")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.send()
     assert f"<@{BEN.id}>, <@{CLEO.id}>" in world.said("Approved by")
     world.until_state("training")
@@ -101,7 +107,7 @@ def test_two_plans_cannot_spend_the_same_money(make_world: MakeWorld) -> None:
     world.start()
     world.seed_dataset(called="letters")
     world.start(START.replace("tickets", "letters"))
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.send()
     assert "are left" in world.answer_to_click(BEN, "approve_plan")
     assert [world.run(number).state for number in (1, 2)] == ["awaiting_approval", "approved"]
@@ -146,7 +152,7 @@ def test_approvers_come_from_the_user_group(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(), groups=(APPROVERS_GROUP,)))
     world.start()
     assert f"Only an approver may do that: <@{CLEO.id}>" in world.answer_to_click(BEN, "approve_plan")
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     assert world.run().state == "approved"
 
 
@@ -159,7 +165,7 @@ def test_a_look_up_that_fails_is_a_no(make_world: MakeWorld, method: str) -> Non
         assert "Slack didn't tell" in world.answer_to_click(CLEO, "approve_plan")
         assert world.run().state == "awaiting_approval"
     world.slack.heal()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
 
 
 def test_nobody_may_approve_until_somebody_is_named(make_world: MakeWorld) -> None:
@@ -240,3 +246,82 @@ def test_an_engine_is_refused_for_a_service_that_trains_by_its_own_means(world: 
     world.seed_dataset()
     assert "trains by its own means: leave `engine=` out" in world.type(f"{START} engine=unsloth")
     assert world.jobs() == 0
+
+
+def test_the_card_leads_with_the_verdict_and_what_was_measured(world: World) -> None:
+    world.start()
+    card = world.said("Run 1: train")
+    assert "*Not now: too few rows*. 60 rows are too few" in card
+    assert "Nothing was measured on these rows; the bar is 85%." in card
+    assert "if it is good enough and takes no one's time" in card and "people's time was not said" in card
+    assert "of cases" not in card
+
+
+def test_approving_against_the_verdict_takes_a_reason_that_the_audit_keeps(world: World) -> None:
+    run = world.start()
+    world.click(BEN, "approve_plan")
+    assert world.run().state == "awaiting_approval", "a click alone decides nothing"
+    form = world.slack.view(BEN.id)
+    assert form and "Not now: too few rows" in json.dumps(list(form.blocks))
+    assert not world.slack.submit_modal(BEN.id, {"reason": ""}).accepted
+    assert "at least 3 words" in world.slack.submit_modal(BEN.id, {"reason": "why not"}).errors["reason"]
+    assert world.run().state == "awaiting_approval"
+    assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
+    world.send()
+    assert f"“{WHY}”" in world.said("Approved by")
+    assert [one.reason for one in world.store.runs.decisions(1)] == [WHY]
+    (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "approve"]
+    assert entry.detail == f"{run.plan_hash} {WHY}"
+    world.until_state("training")
+
+
+def test_no_reason_is_no_approval_however_it_is_sent(world: World) -> None:
+    run, desk = world.start(), world.service.desk
+    for reason in ("", " ", "ok", "1 2 3"):
+        refused = approving.approve(desk, run.plan_hash, BEN.id, reason)
+        assert isinstance(refused, Refusal) and "Its verdict is not go" in refused.text
+    assert world.store.runs.decisions(1) == []
+
+
+def test_each_approver_says_why(make_world: MakeWorld) -> None:
+    world = make_world(Rules(quorum=2))
+    run = world.start()
+    world.approve()
+    world.click(CLEO, "approve_plan")
+    assert world.slack.submit_modal(CLEO.id, {"reason": "we want to learn"}).closed
+    assert [one.reason for one in world.store.runs.decisions(run.id)] == [WHY, "we want to learn"]
+    assert world.run().state == "approved"
+
+
+def test_a_plan_whose_verdict_is_go_takes_one_click(world: World) -> None:
+    advised_as(world, "go")
+    assert "Go." in world.said("Run 1: train")
+    world.click(BEN, "approve_plan")
+    assert world.slack.view(BEN.id) is None and world.run().state == "approved"
+    assert [one.reason for one in world.store.runs.decisions(1)] == [None]
+
+
+def test_a_plan_of_before_verdicts_were_kept_says_so_and_takes_a_reason(world: World) -> None:
+    advised_as(world, None)
+    assert "No verdict was kept" in world.said("Run 1: train")
+    world.click(BEN, "approve_plan")
+    assert world.run().state == "awaiting_approval"
+    assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
+    assert world.run().state == "approved"
+
+
+def advised_as(world: World, kind: Kind | None) -> None:
+    """The plan that waits, as if that verdict had been frozen with it, and its card."""
+    run = world.start()
+    plan = plan_from_json(run.plan)
+    assert plan.predicted and plan.advised
+    advised = replace(plan.advised, kind=kind) if kind else None
+    other = replace(plan, predicted=replace(plan.predicted, advised=advised))
+    world.store.database.change(
+        "UPDATE runs SET plan = ?, plan_hash = ? WHERE id = 1", (canonical_json(other), plan_hash(other))
+    )
+    with world.store.transaction():
+        telling.decided(
+            world.service.desk, world.run(), approving.so_far(world.service.desk, world.run(), other)
+        )
+    world.send()

@@ -50,7 +50,7 @@ def in_november(make_world: MakeWorld) -> tuple[World, int]:
     world.rules.budget = str(from_micros(most * 7 // 4))
     world.restart()
     freeze(world)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.pass_time(3 * DAYS)
     return world, most
 
@@ -63,7 +63,7 @@ def test_what_was_approved_in_november_does_not_spend_decembers_budget_twice(mak
     world, most = in_november(make_world)
     world.seed_dataset(called="orders")
     world.start(START.replace("tickets", "orders"))
-    world.click(BEN, "approve_plan")
+    world.approve()
     unfreeze(world, BEN, CLEO)
     world.until(lambda: world.run(2).state == "training", "run 2's job")
     world.tick(3)

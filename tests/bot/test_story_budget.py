@@ -29,7 +29,7 @@ def with_budget_of(make_world: MakeWorld, percent: int, **more: str) -> World:
     world.rules.budget = str(from_micros(most * 100 // percent))
     world.rules.fallback = more.get("fallback", "")
     world.restart()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.tick()
     return world
 
@@ -123,7 +123,7 @@ def test_the_tightest_of_team_channel_and_person_decides_and_is_named(world: Wor
     said = world.answer_to_click(BEN, "approve_plan")
     assert f"of this month's $0.02 for <#{PRIVATE.id}> are left" in said and "[budget.channels]" in said
     limits(world, channel="1", person="1")
-    world.click(BEN, "approve_plan")
+    world.approve()
     assert world.run().state == "approved"
 
 
@@ -140,7 +140,7 @@ def test_who_asks_sees_the_limits_that_concern_them_there(world: World) -> None:
 def test_each_limit_warns_once_those_whose_it_is(world: World) -> None:
     world.start()
     limits(world, channel="0.09", person="0.07")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.tick(2)
     world.restart()
     world.tick(2)

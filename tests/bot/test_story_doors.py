@@ -66,7 +66,7 @@ def test_the_home_shows_what_waits_for_whom(world: World) -> None:
     assert "acme-small" in _home(world, BEN.id).split("Running")[0]
     for other in (ANA, DORA):
         assert "Nothing waits for your approval" in _home(world, other.id)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     home = _home(world, BEN.id)
     assert "Nothing waits" in home and "training" in home and "$20" in home

@@ -361,7 +361,7 @@ def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None
     world.start(f"{START} epochs=2")
     plan = plan_from_json(world.newest_run().plan)
     assert plan.predicted and plan.predicted.quality == 1.0
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done", 2)
     assert "Quality: 100.0%, as estimated" in world.said("Estimate and actual", "Quality: 100.0%, as")
     assert "(2 runs, so far)" in world.type("/finetune results 2")

@@ -120,7 +120,7 @@ def test_a_slack_that_is_unwell_loses_no_message_and_doubles_none(world: World, 
         world.slack.fail(method, fault, times=3)
     world.start()
     world.until(lambda: world.has_button("approve_plan"), "the approval card")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     world.pass_time(60)
     world.until(lambda: any("approved" in text for text in world.dms()), "the message to the requester")
@@ -145,7 +145,7 @@ def test_what_slack_delivers_twice_is_done_once(world: World) -> None:
     world.type(START)
     assert world.slack.repeat(world.slack.deliveries[-1]).acked  # the command
     world.send()
-    world.click(BEN, "approve_plan")
+    world.approve()
     assert world.slack.repeat(world.slack.deliveries[-1], retry=2).acked  # the click
     world.until_state("training")
     assert len(world.store.datasets.all()) == len(world.store.runs.newest()) == 1

@@ -132,7 +132,7 @@ def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
     world = make_world(Rules(budget="0.01"))
     world.start()
     with doomed(world, ("bot.listeners.actions", "_whisper"), "after the ack"):
-        world.click(BEN, "approve_plan")
+        world.approve()
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
     boot_again(world)
     world.until(lambda: world.slack.ephemerals(BEN.id), "the refusal")

@@ -222,7 +222,7 @@ def test_money_that_a_measurement_holds_is_not_there_for_a_run(make_world: MakeW
     assert "monthly_usd" in world.answer_to_click(BEN, "approve_plan")
     world.answer_to_click(ANA, measuring.CANCEL)
     until(world, "cancelled")
-    world.click(BEN, "approve_plan")
+    world.approve()
     assert world.ledger()["reserve"] > 0
 
 

@@ -101,7 +101,7 @@ def test_rows_of_two_channels_go_where_the_strictest_rule_lets_them(make_world: 
     world.store.database.change("UPDATE datasets SET sources = ? WHERE id = ?", (both, dataset.id))
     assert "hr stays here" in world.type(START, channel=PUBLIC)
     world.send()
-    world.slack.click(BEN.id, PUBLIC.id, world.with_button("approve_plan", PUBLIC).ts, "approve_plan")
+    world.approve(channel=PUBLIC)
     world.tick(3)
     assert world.run().state != "training" and world.company.count("POST /files") == 0
 
@@ -142,7 +142,7 @@ def test_a_name_in_another_script_is_ascii_where_a_trainer_wants_that(world: Wor
     world.seed_dataset(called="客户-2024")
     assert world.type(START.replace("tickets", "客户-2024")) == ""
     world.send()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done")
     (job,) = world.company.service.jobs.values()
     suffix = job.request["suffix"]
@@ -154,7 +154,7 @@ def test_rows_of_a_private_channel_are_not_shown_in_another_one(world: World) ->
     world.start(channel=OWN)
     dataset = world.dataset()
     world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (HR.id, HR.id))
-    world.click(BEN, "approve_plan", channel=OWN)
+    world.approve(BEN, channel=OWN)
     world.until_state("done")
     world.said("Tuned model", channel=OWN)
     texts = [one for one in world.texts(OWN) if "a question about" in one]
@@ -191,7 +191,7 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
     world.seed_dataset(channel=HR)
     assert world.type("/finetune baseline tickets rungs=classical", user=DORA, channel=HR) == ""
     world.start(user=DORA, channel=HR)
-    world.click(BEN, "approve_plan", channel=HR)
+    world.approve(BEN, channel=HR)
     world.until_state("done")
     lines = [f"/finetune {look}" for look in LOOKS]
     calls = world.company.count("POST /chat/completions")

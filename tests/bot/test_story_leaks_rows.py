@@ -94,7 +94,7 @@ def test_the_model_in_use_goes_where_it_learnt_from_the_row(make_world: MakeWorl
     world.restart()
     world.upload_and_check(BILLING)
     world.start(START)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done")
     promote(world, why="because=the demo is today")
     world.tick(2)

@@ -85,7 +85,7 @@ def test_after_masking_and_uploading_again_no_address_leaves(far: World, prompts
     far.send()
     assert "with personal data or a secret" in far.said("dropped out of the test")
     far.start()
-    far.click(BEN, "approve_plan")
+    far.approve()
     far.until_state("done")
 
     assert len(prompts) >= 24 and not [one for one in prompts if "@" in one]
@@ -162,7 +162,7 @@ def test_what_was_approved_before_is_looked_through_before_it_is_sent(far: World
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
     assert far.type(START) == ""
     far.send()
-    far.click(BEN, "approve_plan")
+    far.approve()
     forget_scans(far)
 
     run = far.until_state("cancelled", far.newest_run().id)
@@ -177,7 +177,7 @@ def test_what_trained_before_is_looked_through_before_it_is_measured(far: World,
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
     assert far.type(START) == ""
     far.send()
-    far.click(BEN, "approve_plan")
+    far.approve()
     far.until_state("training")
     forget_scans(far)
 

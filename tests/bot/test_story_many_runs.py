@@ -59,7 +59,7 @@ def test_the_end_of_a_run_reads_no_file_while_it_holds_the_write_lock(
 ) -> None:
     finished_runs(done(world), 15)
     world.start(f"{START} epochs=7")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("evaluating", 17)
     reads.clear()
     world.until_state("done", 17)

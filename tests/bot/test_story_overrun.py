@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import ANA, BEN
+from bot.demo.cast import ANA
 from bot.results import Progress
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweep import own
@@ -27,7 +27,7 @@ def training(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         world = make_world(Rules(more=own(served.url, "2")))
         world.seed_dataset()
         world.start(LOCAL)
-        world.click(BEN, "approve_plan")
+        world.approve()
         world.until_state("training")
         world.until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
         yield world

@@ -77,7 +77,7 @@ def test_what_cannot_be_paused_or_resumed_says_why(world: World) -> None:
     world.start(user=CLEO)
     assert "Only training can be paused, and run 1 waits for approval" in world.type("/finetune pause 1")
     assert "Run 1 is not paused: it waits for approval" in world.type("/finetune resume 1")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     assert "Acme Tuning can't pause a training. `/finetune cancel 1` would end it." in world.type(
         "/finetune pause 1", user=CLEO
@@ -91,7 +91,7 @@ def test_only_the_requester_and_approvers_pause_and_nobody_twice(world: World) -
     world.restart()
     world.company.service.stages = ("running",)
     world.start(START, user=CLEO)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     assert "Only an approver" in world.type("/finetune pause 1", user=ANA)
     assert "Pausing" in world.type("/finetune pause 1", user=CLEO)

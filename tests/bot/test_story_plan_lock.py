@@ -10,14 +10,14 @@ from bot.workflows import approving
 from storage.records import Run
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.world import CLEO, DORA, START, Rules, World
+from tests.bot.world import CLEO, DORA, START, WHY, Rules, World
 
 AGAIN = f"{START} epochs=2"
 LETTERS = START.replace("tickets", "letters")
 
 
 def approve(world: World, run: Run) -> str:
-    answer = approving.approve(world.service.desk, run.plan_hash, BEN.id)
+    answer = approving.approve(world.service.desk, run.plan_hash, BEN.id, WHY)
     return "" if isinstance(answer, Run) else answer.text
 
 
@@ -38,13 +38,13 @@ def test_a_new_plan_takes_the_place_of_the_one_that_waits_and_is_linked_from_its
 def test_a_quorum_counts_only_those_who_approved_the_new_plan(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.start(AGAIN)
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.send()
     assert world.run(2).state == "awaiting_approval"
     assert world.said("Approved so far", "It replaces run 1")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training", 2)
     assert world.jobs() == 1
 

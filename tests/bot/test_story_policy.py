@@ -59,7 +59,7 @@ def test_a_channel_that_slack_says_nothing_of_is_a_no_with_the_cure(world: World
     assert "/invite @Finetune" in world.answer_to_click(BEN, "approve_plan")
     assert "/invite @Finetune" in world.type("/finetune status")
     world.slack.heal()
-    world.click(BEN, "approve_plan")
+    world.approve()
     assert world.run().state == "approved"
 
 
@@ -76,10 +76,10 @@ def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None
     without_quorum(world, tiers(("0.01", 1), ("1", 2)))
     world.start()
     assert world.said("2 approvers are needed")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.ledger() == {}
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.until_state("training")
     without_quorum(world, tiers(("0.01", 1)))
     assert "no run may cost more than $0.01" in world.type(f"{START} epochs=2")
@@ -88,7 +88,7 @@ def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None
 def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
     world.start()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     assert world.run().state == "approved" and "reserve" in world.ledger()
     world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
     world.tick(2)
@@ -100,7 +100,7 @@ def test_an_approver_who_left_the_group_before_the_create_voids_the_approval(mak
     assert "voided its approval" in world.type("/finetune audit 1")
     world.slack.regroup(APPROVERS_GROUP, (BEN.id, CLEO.id))
     assert "was voided, for good" in world.answer_to_click(CLEO, "approve_plan")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     assert world.jobs() == 1 and world.company.count(CREATE) == 1
     world.until_state("done")
@@ -124,7 +124,7 @@ def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_cre
 ) -> None:
     world = make_world(BY_GROUP)
     world.start()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     desk = world.service.desk
     assert isinstance(desk.directory, SlackDirectory)
     training.create(replace(desk, directory=LeftAfter(desk.directory, 1)), world.run())
@@ -135,12 +135,12 @@ def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_cre
 def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None:
     world = make_world(BY_GROUP)
     world.start()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
     world.pass_time(25 * 3600)
     world.tick(4)
     assert world.run().state == "awaiting_approval" and world.said("is void")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     assert world.jobs() == 1
 
@@ -148,7 +148,7 @@ def test_a_voided_plan_waits_as_long_as_a_new_one(make_world: MakeWorld) -> None
 def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(world: World) -> None:
     world.start()
     freeze(world)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.rules.quorum = 2
     world.restart()
     for person in (BEN, CLEO):
@@ -156,14 +156,14 @@ def test_a_config_that_asks_for_more_approvers_meanwhile_voids_nobody_but_waits(
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0 and world.ledger() == {}
     assert world.said("The approval of run 1 is void", "it takes 2 approvers by now, and 1 approved")
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.until_state("training")
     assert world.jobs() == 1
 
 
 def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -> None:
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.rules.approvers = (CLEO.id,)
     world.restart()
     world.tick(2)
@@ -173,7 +173,7 @@ def test_a_config_that_names_others_meanwhile_voids_the_approval(world: World) -
 
 def test_an_approver_who_was_deactivated_counts_no_longer(world: World) -> None:
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.slack.become(BEN.id, "deleted")
     world.tick(2)
     assert world.run().state == "awaiting_approval" and world.jobs() == 0
@@ -185,7 +185,7 @@ def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
 ) -> None:
     world = make_world(BY_GROUP)
     world.start()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.slack.fail(method, refused("internal_error"), times=None)
     world.tick(5)
     assert world.run().state == "approved" and world.jobs() == 0 and "reserve" in world.ledger()
@@ -199,7 +199,7 @@ def test_a_job_whose_answer_got_lost_is_adopted_though_its_approval_lapsed(make_
     world = make_world(BY_GROUP)
     world.company.fail(CREATE, COMMIT_THEN_500)
     world.start()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.tick()
     assert world.run().state == "creating"
     world.slack.regroup(APPROVERS_GROUP, ())
@@ -211,7 +211,7 @@ def test_a_create_that_got_lost_is_not_repeated_once_its_approval_lapsed(make_wo
     world = make_world(BY_GROUP)
     world.company.fail(CREATE, NOTHING_BUT_500)
     world.start()
-    world.click(CLEO, "approve_plan")
+    world.approve(CLEO)
     world.tick()
     world.slack.regroup(APPROVERS_GROUP, (BEN.id,))
     world.tick(5)
@@ -289,7 +289,7 @@ def test_a_soft_rule_is_set_aside_by_a_reason_that_is_recorded_and_shown(make_wo
     assert "<!channel>" not in card
     assert "set a rule about data aside" in world.type("/finetune audit 1")
     world.restart()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
 
 
@@ -297,13 +297,13 @@ def test_an_advisory_rule_is_said_on_the_card_and_stops_nothing(make_world: Make
     world = make_world(Rules(more=rule("advisory", "local")))
     world.start()
     assert world.said("Run 1: train", "The rule is advisory")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
 
 
 def test_a_rule_that_came_after_the_approval_ends_the_run_before_anything_is_sent(world: World) -> None:
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.rules.more = rule("soft", "local")
     world.restart()
     world.tick(2)

@@ -30,7 +30,7 @@ def trained(world: World, runs: int = 1) -> None:
     """`runs` models that have all right, one after the other."""
     for number in range(1, runs + 1):
         world.start(f"{START} epochs={4 + number}")
-        world.click(BEN, "approve_plan")
+        world.approve()
         world.until_state("done", number)
 
 
@@ -402,7 +402,7 @@ def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_
     assert "in use for `tickets` already" in world.answer_to_click(BEN, "put_to_work")
     trained_again = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     world.start(f"{START} epochs=9")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done", 2)
     after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     assert after == trained_again, "a model no better than the one in use is not offered"
@@ -414,7 +414,7 @@ def test_a_model_of_a_later_version_is_held_against_the_one_in_use_on_the_rows_o
     promote(world)
     second = world.upload_and_check(second_csv())
     world.start(f"{START} epochs=9")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done", 2)
     said = world.type("/finetune promote tickets-2", user=BEN)
     assert "worse than tickets-1" in said or "not shown to be better than tickets-1" in said

@@ -42,7 +42,7 @@ def test_a_name_is_set_once_the_trainer_is_up_again(
         own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
         world = make_world(Rules(more=own))
         world.start("/finetune start tickets current=gpt-4o volume=100M target=local/tiny epochs=1")
-        world.click(BEN, "approve_plan")
+        world.approve()
         world.until(lambda: world.run().state == "done", "the run to be done", seconds=180)
         stopped(served)
         assert world.type("/finetune promote tickets-1 because=it shows how this works", user=BEN) == ""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import BEN
 from bot.workflows.training import MAX_CREATES, SETTLE_S
 from tests.bot.world import JOBS, START, Rules, World
 from tests.peers.hosted import (
@@ -66,7 +65,7 @@ def test_a_file_that_another_run_needs_is_not_taken_back(world: World) -> None:
     world.until_state("training")
     world.start(f"{START} epochs=2")
     world.company.fail(CREATE, NOT_AVAILABLE)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("failed", 2)
     assert len(world.left_at_company()) == 1
     assert world.run(1).state == "training"

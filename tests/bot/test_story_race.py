@@ -19,7 +19,7 @@ from storage.measurements import NewMeasurement
 from storage.records import Run
 from storage.runs import NewRun
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
-from tests.bot.world import CLEO, PRIVATE, Rules, World
+from tests.bot.world import CLEO, PRIVATE, WHY, Rules, World
 from tests.storage.test_database import at_once
 from trainers.money import from_micros
 
@@ -75,7 +75,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
     desk, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id))
+        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id, WHY))
         world.store.database.leave()
 
     at_once(THREADS, approve)
@@ -102,7 +102,7 @@ def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
     desk, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id))
+        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id, WHY))
         world.store.database.leave()
 
     at_once(THREADS, approve)
@@ -120,7 +120,7 @@ def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
     desk, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(approving.approve(desk, run.plan_hash, (BEN, CLEO)[number % 2].id))
+        answers.append(approving.approve(desk, run.plan_hash, (BEN, CLEO)[number % 2].id, WHY))
         world.store.database.leave()
 
     at_once(THREADS, approve)

@@ -6,7 +6,7 @@ import pytest
 
 from bot.app import Service
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import ANA, BEN
+from bot.demo.cast import ANA
 from bot.demo.workspace import wait_until
 from bot.workflows.reconcile import reconcile
 from bot.workflows.training import SETTLE_S
@@ -41,14 +41,14 @@ def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, 
     """`sent`: whether the outbox was emptied before the stop."""
     world.start()
     if state != "awaiting_approval":
-        world.click(BEN, "approve_plan")
+        world.approve()
         _without_sending(world, state)
     if sent:
         world.send()
     world.restart()
     world.send()
     if state == "awaiting_approval":
-        world.click(BEN, "approve_plan")
+        world.approve()
     world.until_state("done")
     world.tick(5)
     _only_one_end(world)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bot.demo.cast import BEN
 from bot.demo.stand_in import slow
 from bot.provider_threads import ProviderThreads
 from bot.workflows.reconcile import reconcile
@@ -50,7 +49,7 @@ def world(make_world: Callable[[Rules], World], beta: Hosted) -> Iterator[World]
 
 def approved(world: World, target: str) -> Run:
     run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={target}/{MODEL}")
-    world.click(BEN, "approve_plan")
+    world.approve()
     return run
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import BEN
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import START, Rules, World
@@ -37,7 +36,7 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
         stop = plan_from_json(world.run().plan).stopping
         assert stop is not None
         assert f"{stop.n_fitted} to train on, {stop.n_validation} to tell when to stop (after 2 looks" in card
-        world.click(BEN, "approve_plan")
+        world.approve()
         world.until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         assert (job.hyperparameters.model_extra or {})["patience"] == 2

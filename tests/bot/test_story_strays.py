@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from bot.demo.cast import BEN
 from bot.workflows import strays, uploads
 from bot.workflows.reconcile import look_after
 from storage.backups import back_up
@@ -82,7 +81,7 @@ def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(wor
     world.start()
     settings = world.service.settings
     backup = back_up(settings.database, world.folder / "backup", now=world.clock, files=settings.files).path
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
     world.stop()
     restore(backup, settings.database, settings.files, now=world.clock)
@@ -150,7 +149,7 @@ def test_two_providers_of_one_account_leave_each_other_s_jobs_and_files_alone(
     first = world.start_approved()
     world.until_state("done", first.id)
     second = world.start(START.replace("acme/", "beta/"))
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training", second.id)
     uploads.intend(
         world.service.desk, "acme", uploads.of_run(world.run(first.id))

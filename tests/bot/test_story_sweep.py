@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import BEN
 from bot.results import RunResult
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
@@ -51,7 +50,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         )
         assert swept.steps == most_steps([-(-swept.n_fitted // 8)] * 4)
         assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))
-        world.click(BEN, "approve_plan")
+        world.approve()
         world.until_state("training")
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         told = job.hyperparameters.model_extra or {}
@@ -108,7 +107,7 @@ def test_a_real_sweep_ends_with_its_table_in_the_thread_of_the_result(
         world.upload_and_check(tickets_csv(400))
         assert world.type(LOCAL) == ""
         world.send()
-        world.click(BEN, "approve_plan")
+        world.approve()
         world.until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
         world.send()
         assert world.run().state == "done", world.run().error

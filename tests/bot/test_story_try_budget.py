@@ -129,6 +129,6 @@ def test_a_provider_that_hangs_holds_up_no_tick(make_world: MakeWorld) -> None:
     world.tick(3)
     world.seed_dataset(called="orders")
     world.start("/finetune start orders current=gpt-4o volume=100M target=acme/acme-small")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until(lambda: world.run(2).state == "training", "another run, meanwhile")
     assert world.company.count(CHAT) > before

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
+from bot.demo.cast import ANA
 from bot.demo.stand_in import refused
 from tests.bot.world import PRIVATE, START, Rules, World
 
@@ -53,7 +53,7 @@ def test_without_files_write_results_and_approval_cards_appear_and_plots_follow_
 def test_a_progress_card_that_slack_always_refuses_mutes_nothing(world: World, code: str) -> None:
     world.start()
     world.slack.fail("chat.postMessage", refused(code), times=None, text='"text": "Run 1 ')
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done")
     minutes(world, 1)
     assert world.said("Tuned model") and len(world.files()) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from bot.demo.cast import ANA, BEN
 from bot.demo.workspace import Channel, Person, wait_until
-from tests.bot.world import CLEO, PRIVATE, PUBLIC, START, WITHOUT_BOT, Rules, World
+from tests.bot.world import CLEO, PRIVATE, PUBLIC, START, WHY, WITHOUT_BOT, Rules, World
 
 MakeWorld = Callable[[Rules], World]
 
@@ -39,7 +39,7 @@ def test_with_a_fallback_channel_the_card_stands_there(make_world: MakeWorld) ->
     world.seed_dataset(channel=WITHOUT_BOT)
     assert world.type(START, channel=WITHOUT_BOT) == ""
     world.tick(2)
-    world.click(BEN, "approve_plan", channel=PUBLIC)
+    world.approve(BEN, channel=PUBLIC)
     world.until_state("training")
 
 
@@ -61,7 +61,7 @@ def test_a_card_that_lost_its_channel_is_told_and_stands_there_once_the_bot_is_i
     world.slack.add_bot(PRIVATE.id)
     world.pass_time(300)
     world.tick(2)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training")
 
 
@@ -71,7 +71,9 @@ def test_the_app_home_of_an_approver_has_the_buttons_and_the_link(world: World) 
     assert "approve_plan" in shown and "reject_plan" in shown
     assert world.with_button("approve_plan").ts.replace(".", "") in shown, "the card's address"
     assert "approve_plan" not in home(world, ANA), "who asked can't approve"
+    assert "Not now: too few rows" in shown
     world.slack.press(BEN.id, "approve_plan", home=True)
+    assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
     assert world.run(run.id).state != "awaiting_approval"
     world.until_state("training")
     assert world.jobs() == 1
@@ -93,7 +95,7 @@ def test_a_no_to_a_click_on_the_app_home_is_read_there(world: World) -> None:
 def test_a_run_that_has_enough_approvers_by_a_lowered_number_goes_on(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.tick(3)
     assert world.run().state == "awaiting_approval"
     world.rules.quorum = 1
@@ -107,7 +109,7 @@ def test_a_run_that_has_enough_approvers_by_a_lowered_number_goes_on(make_world:
 def test_a_run_whose_only_approver_was_taken_off_the_list_does_not(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.rules.quorum, world.rules.approvers = 1, (CLEO.id,)
     world.restart()
     for _ in range(4):

@@ -45,7 +45,7 @@ def test_a_file_that_another_run_trains_on_stays_until_that_one_is_through(world
     world.start_approved()
     world.until_state("training")
     world.start(f"{START} epochs=2")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("training", 2)
     world.until_state("evaluating", 1)
     if world.run(2).state == "training":
@@ -62,7 +62,7 @@ def test_what_could_not_be_deleted_is_tidied_up_later_and_what_is_needed_is_left
     world.company.forgive("DELETE /files/file-1")
     world.start(f"{START} epochs=2")
     world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.tick(2)
     uploads.tidy(world.service.desk)
     assert len(world.left_at_company()) == 1, "run 2 is about to train on it"
@@ -114,7 +114,7 @@ def test_the_rows_that_a_job_was_validated_on_are_taken_back_too(world: World) -
     world.restart()
     world.upload_and_check(tickets_csv(300))
     world.start(f"{START} patience=2")
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
     world.until_state("creating")
     assert len(world.left_at_company()) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bot.demo.cast import ANA, BEN
+from bot.demo.cast import ANA
 from storage.records import Dataset
 from tests.bot.props import tickets_csv
 from tests.bot.world import START, World
@@ -56,7 +56,7 @@ def test_a_run_on_the_second_version_is_measured_on_its_test(world: World) -> No
     second = world.upload_and_check(second_csv())
     assert world.type(START, user=ANA) == ""
     world.send()
-    world.click(BEN, "approve_plan")
+    world.approve()
     run = world.until_state("done")
     plan, report = json.loads(run.plan), _report(second)
     assert (plan["dataset_version"], plan["holdout_sha256"]) == (2, report.holdout_sha256)

@@ -94,7 +94,7 @@ def test_a_waived_dataset_is_trained_there(far: World) -> None:
     _waive(far)
     assert far.type(START) == ""
     far.send()
-    far.click(BEN, "approve_plan")
+    far.approve()
     far.until_state("training")
     assert far.jobs() == 1
 

@@ -30,7 +30,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     assert "You asked for this run" in world.answer_to_click(ANA, "approve_plan")
     assert world.jobs() == 0 and world.ledger() == {}
 
-    world.click(BEN, "approve_plan")
+    world.approve()
     reserved = world.ledger()["reserve"]
     assert reserved == world.run().reserved_micros > 0
     world.send()
@@ -64,7 +64,7 @@ def _check_the_end(world: World, reserved: int) -> None:
 
 def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
     world.start(channel=PUBLIC)
-    world.click(BEN, "approve_plan", channel=PUBLIC)
+    world.approve(BEN, channel=PUBLIC)
     world.until_state("done")
     assert world.said("held-out rows", channel=PUBLIC)
     everything = "\n".join(world.texts(PUBLIC))

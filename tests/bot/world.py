@@ -47,6 +47,7 @@ APPROVERS_GROUP = "S0APPROVE"
 MODEL, TARGET = "acme-small", "acme/acme-small"
 START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
 JOBS = "/fine_tuning/jobs"
+WHY = "quality counts here, not cost"
 SECONDS_A_TICK = 3.0
 PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))  # less where in vain is what is expected
 
@@ -234,6 +235,12 @@ class World:
         """Press the newest such button of the channel."""
         self.slack.click(user.id, channel.id, self.with_button(action, channel).ts, action)
 
+    def approve(self, user: Person = BEN, *, channel: Channel = PRIVATE) -> None:
+        """Press Approve, and say why where the form asks for it."""
+        self.click(user, "approve_plan", channel=channel)
+        if self.slack.view(user.id) is not None:
+            assert self.slack.submit_modal(user.id, {"reason": WHY}).closed
+
     def answer_to_click(self, user: Person, action: str, *, channel: Channel = PRIVATE) -> str:
         """The same, where it is answered: what the person alone reads, which comes after the ack."""
         before = len(self.slack.ephemerals(user.id))
@@ -253,7 +260,7 @@ class World:
 
     def start_approved(self) -> Run:
         run = self.start()
-        self.click(BEN, "approve_plan")
+        self.approve()
         return self.run(run.id)
 
     # What is seen.

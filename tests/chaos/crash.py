@@ -20,7 +20,7 @@ from bot.demo.cast import ANA, BEN
 from bot.settings import load_settings
 from bot.workflows import approving, promoting, runs
 from bot.workflows.reconcile import reconcile
-from tests.bot.world import NoThreads
+from tests.bot.world import WHY, NoThreads
 from tests.chaos.life import InTheTick
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def tick(service: Service) -> None:
 
 
 def _approve(service: Service) -> None:
-    approving.approve(service.desk, service.store.runs.newest(1)[0].plan_hash, BEN.id)
+    approving.approve(service.desk, service.store.runs.newest(1)[0].plan_hash, BEN.id, WHY)
 
 
 def _cancel(service: Service) -> None:

@@ -212,8 +212,8 @@ GUARDS = (
     Guard(
         "the hash at the click",
         APPROVING,
-        "        if plan_hash(plan) != hash_in_button:",
-        "        if False:",
+        "    if plan_hash(plan) != hash_in_button:",
+        "    if False:",
         f"{APPROVAL}::test_a_plan_whose_row_was_edited_is_refused_by_its_hash",
     ),
     Guard(
@@ -247,9 +247,16 @@ GUARDS = (
     Guard(
         "expiry at the click",
         APPROVING,
-        "        if is_expired(request, now, desk.settings.policy):",
-        "        if False:",
+        "    if is_expired(request, now, desk.settings.policy):",
+        "    if False:",
         f"{HERE}::test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved",
+    ),
+    Guard(
+        "a reason where the verdict is not go",
+        APPROVING,
+        "        nothing_said = None if plan.is_advised else is_no_reason(why)",
+        "        nothing_said = None",
+        f"{APPROVAL}::test_no_reason_is_no_approval_however_it_is_sent",
     ),
     Guard(
         "one live plan",
@@ -269,8 +276,8 @@ GUARDS = (
     Guard(
         "one transaction for look and reservation",
         APPROVING,
-        "    with desk.store.transaction():\n        run = desk.store.runs.by_plan(hash_in_button)",
-        "    if True:\n        run = desk.store.runs.by_plan(hash_in_button)",
+        "    with desk.store.transaction():\n        waiting = _waiting(desk, hash_in_button, asked)",
+        "    if True:\n        waiting = _waiting(desk, hash_in_button, asked)",
         "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
     ),
     Guard(

@@ -191,10 +191,11 @@ class StormySlack(StandIn):
 
     def _interact(self, payload: Json) -> Any:
         action = (payload.get("actions") or [{}])[0]
+        form = payload["view"] if payload["type"] == "view_submission" else {}
         facts = {
             "user": payload["user"]["id"],
-            "action": action.get("action_id"),
-            "value": action.get("value"),
+            "action": action.get("action_id") or form.get("callback_id"),
+            "value": action.get("value") or form.get("private_metadata"),
             "answer_at": payload.get("response_url", "").rpartition("/")[2],
         }
         try:
@@ -202,7 +203,7 @@ class StormySlack(StandIn):
         except Exception:
             self.record.add("delivered", acked=False, **facts)
             raise
-        self.record.add("delivered", acked=True, **facts)
+        self.record.add("delivered", acked=not sent.ack.get("errors"), **facts)
         return sent
 
 

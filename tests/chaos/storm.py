@@ -27,7 +27,7 @@ from bot.workflows.datasets import SEED
 from storage.datasets import NewDataset
 from storage.store import Store
 from tests.bot.props import answer, tickets_csv
-from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET
+from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET, WHY
 from tests.chaos.nursery import Nursery
 from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
 from tests.chaos.records import Record
@@ -93,6 +93,9 @@ class Storm:
     _asked: set[str] = field(default_factory=set)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _forms: dict[str, threading.Lock] = field(
+        default_factory=lambda: {person.id: threading.Lock() for person in (BEN, CLEO)}
+    )
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.orders.seed)
@@ -206,8 +209,13 @@ class Storm:
 
     def _approve(self, person: Person, place: Channel, card: str) -> bool:
         """A card that asks no more, since an earlier click counted though it was not acked, is left alone."""
-        if self._asks(place, card):
-            self.slack.click(person.id, place.id, card, "approve_plan")
+        with self._forms[person.id]:
+            while self.slack.view(person.id) is not None:  # of a click that met an error
+                self.slack.close_modal(person.id)
+            if self._asks(place, card):
+                self.slack.click(person.id, place.id, card, "approve_plan")
+            if self.slack.view(person.id) is not None:
+                self.slack.submit_modal(person.id, {"reason": WHY})
         return True
 
     def _asks(self, place: Channel, card: str) -> bool:

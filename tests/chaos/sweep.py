@@ -17,7 +17,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bot.demo.cast import BEN
 from bot.workflows.training import SETTLE_S
 from storage.chain import Whole, verify
 from storage.driver import sqlite3
@@ -89,7 +88,7 @@ def _asked(world: World) -> None:
 
 def _approved(world: World) -> None:
     _asked(world)
-    world.click(BEN, "approve_plan")
+    world.approve()
 
 
 def _in_doubt(world: World, fault: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
+from bot.demo.cast import ANA
 from bot.demo.stand_in import refused, too_many
 from bot.workflows.training import SETTLE_S
 from tests.bot.world import JOBS, PRIVATE, PUBLIC, Rules, World, words_of
@@ -76,7 +76,7 @@ def test_a_token_revoked_over_the_end_of_a_run_delays_its_result(world: World) -
 def test_a_slack_that_limits_every_message_once_posts_each_once(world: World) -> None:
     world.start()
     world.slack.fail("chat.postMessage", too_many(1), times=6)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.until_state("done")
     for _ in range(10):
         world.pass_time(2)

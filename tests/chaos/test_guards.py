@@ -83,7 +83,7 @@ def test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved(world: Wo
 def test_in_a_freeze_no_file_leaves_for_the_provider(world: World) -> None:
     world.start()
     world.type("/finetune freeze", user=BEN)
-    world.click(BEN, "approve_plan")
+    world.approve()
     world.tick(5)
     assert world.run().state == "approved" and world.left_at_company() == []
 

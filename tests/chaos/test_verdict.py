@@ -26,12 +26,15 @@ class Records:
     provider: Record
     slack: Record
 
-    def click(self, user: str, *, acked: bool = True, whispered: object = None) -> None:
-        self.slack.add(
-            "delivered", acked=acked, user=user, action="approve_plan", value=PLAN, answer_at=f"R{user}"
-        )
+    def approve(self, user: str, *, acked: bool = True, whispered: object = None) -> None:
+        """The click, and the form that it opened unless it was answered."""
+        click = {"user": user, "action": "approve_plan", "value": PLAN, "answer_at": f"R{user}"}
+        self.slack.add("delivered", acked=True, **click)
         if whispered:
             self.slack.add("whispered", answer_at=f"R{user}", args=whispered)
+        else:
+            form = {"user": user, "action": "approve_form", "value": PLAN, "answer_at": ""}
+            self.slack.add("delivered", acked=acked, **form)
 
     def create(self) -> None:
         self.provider.add("created", job="ftjob-1", key="k", plan=PLAN[:12], model="tickets000-1")
@@ -55,25 +58,32 @@ def records(tmp_path: Path) -> Iterator[Records]:
     slack.close()
 
 
-def test_a_plan_whose_two_clicks_were_acked_and_that_never_started_is_lost(records: Records) -> None:
-    records.click(BEN.id)
-    records.click(CLEO.id)
+def test_a_plan_whose_two_forms_were_acked_and_that_never_started_is_lost(records: Records) -> None:
+    records.approve(BEN.id)
+    records.approve(CLEO.id)
     assert (records.verdict().due, records.verdict().lost) == (1, 1)
     assert not records.verdict().is_clean
     records.create()
     assert (records.verdict().due, records.verdict().lost) == (1, 0)
 
 
-def test_a_plan_is_not_due_by_one_person_s_clicks_nor_by_those_that_met_an_error(records: Records) -> None:
-    records.click(BEN.id)
-    records.click(BEN.id)
-    records.click(CLEO.id, acked=False)
+def test_a_plan_is_not_due_by_one_person_s_forms_nor_by_those_that_met_an_error(records: Records) -> None:
+    records.approve(BEN.id)
+    records.approve(BEN.id)
+    records.approve(CLEO.id, acked=False)
     assert (records.verdict().due, records.verdict().lost) == (0, 0)
 
 
+def test_a_form_that_counted_though_it_met_an_error_counts_once_that_is_said(records: Records) -> None:
+    records.approve(BEN.id)
+    records.approve(CLEO.id, acked=False)
+    records.approve(CLEO.id, whispered={"text": "Run 1 has moved on: it was approved."})
+    assert (records.verdict().due, records.verdict().lost) == (1, 1)
+
+
 def test_a_plan_whose_approver_was_told_that_there_is_no_money_is_not_due(records: Records) -> None:
-    records.click(BEN.id)
-    records.click(CLEO.id, whispered=NO_MONEY)
+    records.approve(BEN.id)
+    records.approve(CLEO.id, whispered=NO_MONEY)
     assert (records.verdict().due, records.verdict().lost) == (0, 0)
 
 

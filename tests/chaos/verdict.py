@@ -1,6 +1,6 @@
 """What became of everything that was approved, by the records of provider, people and Slack alone.
 
-A plan is *due* once two approvers' clicks on it were acked and nobody was told a no. *lost*: due, and no job.
+A plan is *due* once two approvers' forms for it were taken and nobody was told a no. *lost*: due, and no job.
 *duplicates*: jobs beyond a plan's first. *unposted*: messages that are missing of a trained model: its result in the
 channel, its card's end, its plots. *over budget*: what the provider bills beyond the month's limit. *twice*: messages
 and files that stand twice; none may where the bot has the right to look.
@@ -20,7 +20,7 @@ from tests.chaos.records import Line, read
 MEASURED, NOT_MEASURED = "Rows that changed", "is trained and kept as"
 OF_MEASURED = ("is done:", "Loss by training step", "Expected labels against")
 QUORUM = 2
-# What answers a second click where the first one counted but was not acked. Every other whisper is a no.
+# What answers a second click where the first form counted but was not acked. Every other whisper is a no.
 COUNTED_BEFORE = re.compile("approved this plan already|has moved on")
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
@@ -104,15 +104,16 @@ def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
 
 def _due(slack: Path) -> set[str]:
     """By the people's own record: the twelve characters of a plan's hash that a job carries."""
-    clicks = [line for line in read(slack, "delivered") if line["action"] == "approve_plan"]
-    refused_at = {
-        line["answer_at"] for line in read(slack, "whispered") if not COUNTED_BEFORE.search(_words(line))
-    }
+    delivered, whispered = read(slack, "delivered"), read(slack, "whispered")
+    clicks = [line for line in delivered if line["action"] == "approve_plan"]
+    counted_at = {line["answer_at"] for line in whispered if COUNTED_BEFORE.search(_words(line))}
+    refused_at = {line["answer_at"] for line in whispered} - counted_at
     refused = {click["value"] for click in clicks if click["answer_at"] in refused_at}
+    counted = [click for click in clicks if click["answer_at"] in counted_at]
     approvers = defaultdict[str, set[str]](set)
-    for click in clicks:
-        if click["acked"]:
-            approvers[click["value"]].add(click["user"])
+    for approval in [*counted, *(line for line in delivered if line["action"] == "approve_form")]:
+        if approval["acked"]:
+            approvers[approval["value"]].add(approval["user"])
     return {plan[:12] for plan, people in approvers.items() if len(people) >= QUORUM and plan not in refused}
 
 

@@ -511,7 +511,14 @@ def test_the_chance_is_said_with_its_spread() -> None:
     text = reason(advise(seen(*ALL_MISS)), "payback").text
     assert text == (
         "It saves $23.00 a month and pays back in 33 days. In 93% of 10,000 draws over what is uncertain it pays back "
-        "within 3 months; 9 in 10 lie between 15 days and 2.5 months."
+        "within 3 months, if it is good enough; 9 in 10 lie between 15 days and 2.5 months."
+    )
+    unsaid = replace(LIKELY, is_time_said=False)
+    assert "within 3 months, if it is good enough and takes no one's time; 9 in 10" in (
+        reason(advise(seen(*ALL_MISS, outlook=unsaid)), "payback").text
+    )
+    assert "within 3 months, if it takes no one's time; 9 in 10" in (
+        reason(advise(seen(*ALL_MISS, tuned=TUNED_MEETS, outlook=unsaid)), "payback").text
     )
     never = reason(advise(seen(*ALL_MISS, outlook=outlook(0.05, never=True))), "payback").text
     assert "9 in 10" not in never
@@ -548,10 +555,18 @@ def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -
     """$23 a month for three months and $25 of training leave $44: 35 minutes at $75 an hour."""
     verdict = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))))
     assert reason(verdict, "people's time").text.endswith(
-        "People's time is not in that: with more than 35 minutes of it, which nobody has said, it would not pay "
-        "back within 3 months."
+        "People's time is not in that: with more than 35 minutes of it, which nobody has said, it would no longer be "
+        "likely to pay back within 3 months."
     )
     assert verdict.next_step == "Say the hours of people's time that it takes (hours=)."
+    by_draws = replace(LIKELY, is_time_said=False, bearable_hours=Decimal("0.4"))
+    drawn = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None)), outlook=by_draws))
+    assert "with more than 24 minutes of it" in reason(drawn, "people's time").text
+
+
+def test_a_verdict_tells_its_main_reason() -> None:
+    main = advise(seen(*ALL_MISS, outlook=UNLIKELY)).main
+    assert main and (main.rule, main.kind) == ("payback", "no_go")
 
 
 def test_a_saving_that_the_falling_price_eats_is_no_go_ahead() -> None:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.decisions.planning import (
+    Advised,
+    Best,
     Destination,
     Plan,
     Predicted,
@@ -66,6 +68,8 @@ PREDICTED = Predicted(
     seconds=120,
     measured=(("the classical model", 0.912), ("retrieval on openai/gpt-4o-mini", 0.9)),
 )
+BEST = Best("the classical model", 0.912, 0.88, 0.94, "meets")
+ADVISED = Advised("no_go", "cheaper rung", "The classical model meets the bar.", 0.85, BEST, 1_500_000_000)
 STOPPING = Stopping(2, "f" * 64, "e" * 64, 540, 60)
 SWEPT = Swept(
     (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001))), "f" * 64, "e" * 64, 540, 60, 136, "0.1"
@@ -107,6 +111,37 @@ def changes() -> list[tuple[str, Any]]:
         else:
             found.append((field.name, value + 1))
     return found
+
+
+def test_the_verdict_is_part_of_what_is_approved() -> None:
+    told = replace(PLAN, predicted=replace(PREDICTED, advised=ADVISED))
+    assert plan_from_json(canonical_json(told)) == told
+    unmeasured = replace(ADVISED, best=None)
+    for other in (
+        None,
+        unmeasured,
+        replace(ADVISED, kind="go"),
+        replace(ADVISED, reason="Nothing speaks against it."),
+    ):
+        another = replace(told, predicted=replace(PREDICTED, advised=other))
+        assert plan_hash(another) != plan_hash(told)
+        assert plan_from_json(canonical_json(another)) == another
+
+
+def test_a_plan_of_before_verdicts_were_kept_keeps_its_hash_and_is_not_advised() -> None:
+    old = replace(PLAN, predicted=PREDICTED)
+    assert "advised" not in canonical_json(old)
+    assert old.advised is None and not old.is_advised and not PLAN.is_advised
+    assert replace(PLAN, predicted=replace(PREDICTED, advised=replace(ADVISED, kind="go"))).is_advised
+    assert not replace(PLAN, predicted=replace(PREDICTED, advised=ADVISED)).is_advised
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_said"),
+    [("hours=20 volume=10M", True), ("volume=10M", False), ("hosting_hours=730", False), ("", False)],
+)
+def test_whether_peoples_time_was_said(asked: str, is_said: bool) -> None:
+    assert replace(PREDICTED, asked=asked).is_time_said == is_said
 
 
 def test_every_field_is_tried() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.decisions.worth.bills import Rates
-from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.outlook import LIKELY, Outlook
 from bot.decisions.worth.roi import Inputs, Quality, Range, Training, estimate, net_value
 from bot.decisions.worth.simulation import simulate
 from bot.decisions.worth.tornado import LABOUR, quantile, runs_again
@@ -236,6 +236,27 @@ def test_a_worse_tuned_score_never_helps(right: int, other: int, usd: str) -> No
     )
     assert worse.p_payback <= better.p_payback + 0.03
     assert _middle(worse) <= _middle(better) + abs(_middle(better)) * Decimal("0.03") + 100
+
+
+@pytest.mark.parametrize(
+    ("volume", "ends"), [(10_000_000, None), (1_000_000_000, None), (1_000_000_000, date(2027, 1, 10))]
+)
+def test_with_more_than_the_bearable_hours_it_is_likely_no_longer(volume: int, ends: date | None) -> None:
+    unsaid = replace(ARTICLE, monthly_input_tokens=volume, people_hours=None, ends=ends)
+    outlook = simulate(unsaid)
+    hours = outlook.bearable_hours
+    assert not outlook.is_time_said and hours is not None
+    less, more = (
+        simulate(replace(unsaid, people_hours=hours * factor))
+        for factor in (Decimal("0.97"), Decimal("1.03"))
+    )
+    assert less.p_payback >= LIKELY > more.p_payback
+    assert less.is_time_said and less.bearable_hours is None
+
+
+def test_what_is_unlikely_without_anybodys_time_bears_none() -> None:
+    outlook = simulate(replace(ARTICLE, monthly_input_tokens=1_000_000, people_hours=None))
+    assert outlook.p_payback < LIKELY and outlook.bearable_hours is None
 
 
 def _chance(inputs: Inputs) -> float:

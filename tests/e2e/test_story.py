@@ -159,10 +159,6 @@ def ask_for_approval(scene: Scene) -> None:
 def refuse_own_approval(scene: Scene) -> None:
     page = scene.page
     page.click("Approve", inside="One approver is needed")
-    assert "budget" in page.confirm("Not now")
-    page.click("Approve", inside="One approver is needed")
-    scene.shot("approval-confirm")
-    page.confirm_yes()
     page.wait_for("You asked for this run, so somebody else has to approve it.")
     scene.shot("own-approval-refused")
     page.act_as(BEN.real_name)
@@ -174,8 +170,13 @@ def approve(scene: Scene) -> None:
     page.show("One approver is needed")
     scene.shot("approval-card-as-ben")
     page.click("Approve", inside="One approver is needed")
-    page.confirm_yes()
+    page.wait_for_modal("Approve this plan")
+    page.fill({"Why should it be trained all the same?": "It is a test, and costs nothing"})
+    scene.shot("approval-form")
+    page.submit()
+    page.wait_for_no_modal()
     page.wait_for("Approved by @Ben Okafor")
+    assert "It is a test, and costs nothing" in page.read("Approved by @Ben Okafor")
     scene.shot("approved")
 
 

@@ -262,7 +262,22 @@ def _plans() -> dict[str, Message]:
         "plan-asked-beside-a-rung": plans.approval_card(
             waiting, made.plan(predicted=made.PREDICTED), made.BUDGET, 1
         ),
+        "plan-asked-not-decided": plans.approval_card(waiting, made.advised_plan(), made.BUDGET, 1),
+        "plan-asked-unmeasured": plans.approval_card(
+            waiting, made.advised_plan(replace(made.NOT_DECIDED, best=None)), made.BUDGET, 1
+        ),
+        "plan-asked-go": plans.approval_card(
+            waiting, made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"), made.BUDGET, 1
+        ),
         "plan-partly-approved": plans.partly_approved(*asked, made.APPROVALS, 2),
+        "plan-approved-because": plans.decided_card(
+            made.run("approved"),
+            made.advised_plan(),
+            made.BUDGET,
+            plans.approved_by(
+                [replace(one, reason="quality counts here, *not* <@U1> cost") for one in made.APPROVALS]
+            ),
+        ),
         "plan-approved": plans.decided_card(
             made.run("approved"), made.plan(), made.BUDGET, plans.approved_by(made.APPROVALS)
         ),
@@ -420,6 +435,8 @@ def _views() -> dict[str, Json]:
         "form-knowledge": documents.form("C0TICKETS", "tickets"),
         "form-waiver": waivers.form(made.dataset()),
         "form-reject": plans.reject_modal(made.HASH),
+        "form-approve": plans.approve_modal(made.run("awaiting_approval"), made.advised_plan()),
+        "form-approve-free": plans.approve_modal(made.run("awaiting_approval"), made.free_plan()),
         **doubt_cards.forms(),
         "form-notice": general.notice_modal("Use as training data", "This message has no file."),
     }

@@ -28,6 +28,11 @@ class Verdict:
     reasons: tuple[Reason, ...]
     next_step: str
 
+    @property
+    def main(self) -> Reason | None:
+        """The first that weighs and says the same."""
+        return next((one for one in self.reasons if one.weighs and one.kind == self.kind), None)
+
 
 def advise(facts: Facts) -> Verdict:
     """No where one reason that weighs says no, open where one is open, else go."""

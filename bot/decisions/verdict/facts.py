@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.decisions.verdict.tasks import TaskKind
+from bot.decisions.worth.outlook import LIKELY as LIKELY
 from bot.decisions.worth.outlook import Outlook
 from bot.decisions.worth.roi import USD_PER_HOUR, Estimate
 from trainers.measuring.values import DEFAULT_BAR, Curve, Ladder, Rung, RungName
@@ -17,8 +18,8 @@ from trainers.providers import ModelVerdict
 NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
 # The article: a style or format that prompting reaches 80% of the time is a good reason.
 STYLE_PROMPTED = 0.80
-# economics.md: go from P(payback in time) of 0.8 on, no-go up to 0.2.
-LIKELY, UNLIKELY = 0.8, 0.2
+# economics.md: no-go up to a P(payback in time) of 0.2.
+UNLIKELY = 0.2
 # On banking77 10 rows a label gave 73% right, all rows (39 to 187 a label) 91%: 10 are few, fewer hopeless.
 FEW_PER_LABEL = 10
 # 91 of 100 is the least that claims 85%, and McNemar's test sees only gaps of 10 points and more.

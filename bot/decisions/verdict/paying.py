@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
+from bot.decisions.amounts import duration, tokens
+from bot.decisions.verdict.conditions import condition, spent
 from bot.decisions.verdict.facts import (
     LIKELY,
     LONGEST_PAYBACK_MONTHS,
@@ -51,7 +52,7 @@ def about_money(facts: Facts) -> tuple[Reason, ...]:
             ),
         )
     if facts.outlook is not None:
-        return (_by_chance(made, facts.outlook, facts.dataset),)
+        return (_by_chance(made, facts.outlook, facts),)
     return (_by_the_expected(made),)
 
 
@@ -64,9 +65,10 @@ def _gap(gap: str, training_usd: Decimal | None) -> Reason:
     return Reason("cost", "unknown", f"{free}{gap}", step=saying(gap))
 
 
-def _by_chance(made: Estimate, outlook: Outlook, dataset: str) -> Reason:
-    p, rule = outlook.p_payback, "cost" if made.payback_months is None else "payback"
-    text = f"{_expected(made)} {_chance(made, outlook)}"
+def _by_chance(made: Estimate, outlook: Outlook, facts: Facts) -> Reason:
+    p, rule, dataset = outlook.p_payback, "cost" if made.payback_months is None else "payback", facts.dataset
+    rests_on = condition(is_good=facts.evidence.is_good, is_time_said=outlook.is_time_said)
+    text = f"{_expected(made)} {_chance(made, outlook, rests_on)}"
     if p >= LIKELY:
         return _likely(made, outlook, dataset, Reason(rule, "go", text))
     if p <= UNLIKELY:
@@ -77,7 +79,8 @@ def _by_chance(made: Estimate, outlook: Outlook, dataset: str) -> Reason:
 def _likely(made: Estimate, outlook: Outlook, dataset: str, likely: Reason) -> Reason:
     """It pays back in time. That is not yet worth it where the saving is gone soon after, as the alternative's price
     falls, nor where a week of work that nobody counted would change the answer."""
-    net, hours = outlook.npv.p50, made.bearable_hours
+    net = outlook.npv.p50
+    hours = made.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
     if net is not None and net < 0:
         over = duration(outlook.horizon_months)
         text = f"{likely.text} Yet over {over} it loses {usd(-net)} at the median, as the alternative gets cheaper."
@@ -86,16 +89,11 @@ def _likely(made: Estimate, outlook: Outlook, dataset: str, likely: Reason) -> R
     if hours is not None and hours < UNSAID_HOURS:
         text = (
             f"{likely.text} People's time is not in that: with more than {spent(hours)} of it, which nobody has said, "
-            f"it would not pay back within {_target(made)}."
+            f"it would no longer be likely to pay back within {_target(made)}."
         )
         say = saying("Say the hours of people's time that it takes (hours=).")
         return Reason("people's time", "unknown", text, step=say)
     return likely
-
-
-def spent(hours: Decimal) -> str:
-    """'4.2 hours', '35 minutes'."""
-    return f"{hours:.2g} hours" if hours >= 2 else duration(hours / HOURS_PER_MONTH)
 
 
 def _by_the_expected(made: Estimate) -> Reason:
@@ -130,12 +128,12 @@ def _before_the_end(made: Estimate) -> str:
     return f"before {one.model} ends on {one.ends} and {one.successor} takes its place."
 
 
-def _chance(made: Estimate, outlook: Outlook) -> str:
+def _chance(made: Estimate, outlook: Outlook, rests_on: str) -> str:
     """What costs nothing has nothing to pay back: there the draws say whether it saves at all."""
     drawn = f"In {chance(outlook.p_payback)} of {outlook.draws:,} draws over what is uncertain it"
     if not made.one_off_usd:
-        return f"{drawn} saves money."
-    return f"{drawn} pays back within {duration(outlook.target_months)}{_spread(outlook)}."
+        return f"{drawn} saves money{rests_on}."
+    return f"{drawn} pays back within {duration(outlook.target_months)}{rests_on}{_spread(outlook)}."
 
 
 def chance(p: float) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+# economics.md: go from P(payback in time) of 0.8 on.
+LIKELY = 0.8
+
 
 @dataclass(frozen=True)
 class Quantiles:
@@ -48,6 +51,9 @@ class Outlook:
     `p_payback` is the share of draws that pay back within `target_months`. `npv` is over `horizon_months`,
     which the provider's end date cuts. `tornado` has the widest swing first, around `expected`: the net value with
     every input as expected, which is not the median draw where inputs lean to one side. USD throughout.
+
+    `is_time_said`: people's time is counted; else it is taken to be none, and `bearable_hours` of it are the most with
+    which LIKELY of the draws still pay back in time (None where even without any fewer do, and where it is said).
     """
 
     draws: int
@@ -61,3 +67,5 @@ class Outlook:
     tornado: tuple[Swing, ...]
     months: tuple[Month, ...]
     expected: Decimal | None = None
+    is_time_said: bool = True
+    bearable_hours: Decimal | None = None

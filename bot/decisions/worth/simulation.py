@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot.decisions.worth.flows import months_to
-from bot.decisions.worth.outlook import Month, Outlook, Quantiles
+from bot.decisions.worth.outlook import LIKELY, Month, Outlook, Quantiles
 from bot.decisions.worth.roi import (
     Inputs,
     Quality,
@@ -72,6 +72,8 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         tornado=tornado(inputs, _gaps(inputs, drawn)) if inputs.horizon else (),
         months=_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),
+        is_time_said=inputs.people_hours is not None,
+        bearable_hours=_bearable_hours(inputs, drawn, spent, savings, target),
     )
 
 
@@ -162,6 +164,33 @@ def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draw
     share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=found)
     payback = np.where(found, month + np.clip(share, 0.0, 1.0), np.inf)
     return payback if months_known is None else np.where(payback <= float(months_known), payback, np.inf)
+
+
+def _bearable_hours(
+    inputs: Inputs, drawn: Drawn, spent: Draws, savings: Draws, target: Decimal
+) -> Decimal | None:
+    """The hours with which LIKELY of the draws have their money back by `target`: what each draw has left by then pays
+    for so many of its own hours."""
+    import numpy as np
+
+    if inputs.people_hours is not None or not inputs.people_usd_per_hour or not target:
+        return None
+    left = _back_by(savings, float(target)) - spent
+    hours = left / (float(inputs.people_usd_per_hour) * drawn.labour)
+    found = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
+    return _decimal(found, 2) if found > 0 else None
+
+
+def _back_by(savings: Draws, months: float) -> Draws:
+    """The most that has come back at any time until then."""
+    import numpy as np
+
+    whole = int(months)
+    so_far = np.concatenate([np.zeros((len(savings), 1)), np.cumsum(savings, axis=1)], axis=1)
+    most: Draws = so_far[:, : whole + 1].max(axis=1)
+    if whole >= savings.shape[1]:
+        return most
+    return np.maximum(most, so_far[:, whole] + (months - whole) * savings[:, whole])
 
 
 def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:

@@ -65,6 +65,8 @@ def publish(state: State, args: Json) -> Json:
 def submitted(state: State, user: str, ack: Json) -> Mapping[str, str]:
     """What the ack to a view_submission does: no body closes the modal; `errors` are by block_id."""
     stack = state.modals[user]
+    if not stack:  # sent twice at once: the first one closed it
+        return dict(ack.get("errors") or {})
     match ack.get("response_action"):
         case None:
             stack.pop()
