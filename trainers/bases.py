@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
+from trainers.chat_templates import drops_answers, template_of
 from trainers.presets import Preset, find_preset, preset_names
 from trainers.sizing.architecture import Architecture
 from trainers.sizing.configs import Unsized, read_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+WRITERS = (
+    "ForCausalLM",
+    "ForConditionalGeneration",
+    "LMHeadModel",
+)  # ends of the names of classes that write
 HUB_TIMEOUT_S = 10
 MOST_BYTES = 2**20
 
@@ -45,6 +51,45 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
         return Unsized(f"{name} is none of the presets, and its config.json does not lie here.")
     raw = _on_the_hub(name)
     return raw if isinstance(raw, Unsized) else _base(name, raw, None)
+
+
+def untrainable(source: str) -> str | None:
+    """Why our trainer can't train this base, by what lies on this machine: its folder, or its files from the hub. None
+    where nothing is known against it."""
+    folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(source, "config.json") if HUB_ID.fullmatch(source) else None
+        if not isinstance(cached, str):
+            return None
+        folder = Path(cached).parent
+    raw = _read(folder / "config.json", source)
+    return None if isinstance(raw, Unsized) else _against(source, raw, folder)
+
+
+def _against(source: str, raw: Mapping[str, Any], folder: Path) -> str | None:
+    stored = (raw.get("quantization_config") or {}).get("quant_method")
+    if stored and stored != "bitsandbytes":
+        return (
+            f"The base model {source} is stored in the format {stored}, which LoRA is not trained on here. Name a copy "
+            "in bfloat16; with quantization nf4 it takes a quarter of the memory."
+        )
+    names = raw.get("architectures") or ()
+    if raw.get("is_encoder_decoder") or (names and not any(name.endswith(WRITERS) for name in names)):
+        called = ", ".join(names) or raw.get("model_type")
+        return f"The base model {source} is a {called}, which does not go on writing a text. Choose a chat model."
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    template = template_of(folder)
+    if not template:
+        return f"The base model {source} has no chat template, so it can't learn. Choose an instruct or chat model."
+    if drops_answers(template):
+        return (
+            f"The chat template of the base model {source} leaves the text of answers out, so that they can't be "
+            "learnt. Choose another model."
+        )
+    return None
 
 
 def _base(name: str, raw: Mapping[str, Any], preset: Preset | None) -> Base | Unsized:

@@ -6,12 +6,12 @@ downloads its ranks at run time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainers.chat_templates import rewrites_answers, template_of
 from trainers.types import Message, Role
 
 if TYPE_CHECKING:
@@ -101,6 +101,30 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
         answer.append(next(counts))
     total = [p + a + _PER_MESSAGE + roles["assistant"] for p, a in zip(prompt, answer, strict=True)]
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
+
+
+def splits_chats(encoding: Encoding) -> bool:
+    """Whether our trainer makes of a chat a row for each answer: its model's template rewrites earlier ones."""
+    return encoding.folder is not None and rewrites_answers(template_of(encoding.folder))
+
+
+def count_split(
+    rows: Iterable[Sequence[Message]], encoding: Encoding, before: Sequence[int]
+) -> tuple[int, ...]:
+    """Of each chat all that is trained where `splits_chats`: up to each learnt answer, from its first message on, with
+    the `before` that stands in front of them."""
+    assert encoding.folder is not None  # noqa: S101
+    counter, rows = _LocalCounter.load(encoding.folder), list(rows)
+    wrapped = iter(counter.wrapped([message for row in rows for message in row]))
+    totals: list[int] = []
+    for row, standing in zip(rows, before, strict=True):
+        reached, total = standing, 0
+        for message in row:
+            reached += next(wrapped)
+            if message.role == "assistant" and message.weight != 0:
+                total += reached
+        totals.append(total)
+    return tuple(totals)
 
 
 class RowCounter:
@@ -199,7 +223,7 @@ class _LocalCounter:
         from tokenizers import Tokenizer
 
         return _LocalCounter(
-            Tokenizer.from_file(str(folder / "tokenizer.json")), "<|im_start|>" in _template(folder)
+            Tokenizer.from_file(str(folder / "tokenizer.json")), "<|im_start|>" in template_of(folder)
         )
 
     def texts(self, texts: Sequence[str]) -> list[int]:
@@ -219,18 +243,6 @@ class _LocalCounter:
     @property
     def reply(self) -> int:
         return self.texts(["<|im_start|>assistant\n"])[0] if self.chatml else 4
-
-
-def _template(folder: Path) -> str:
-    beside = folder / "chat_template.jinja"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    return (
-        str(json.loads(config.read_text(encoding="utf-8")).get("chat_template", ""))
-        if config.is_file()
-        else ""
-    )
 
 
 def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> ChatTokens:

@@ -103,7 +103,7 @@ def _cannot_start(desk: Desk, estimated: Estimated) -> Refusal | None:
         )
     if row.name not in desk.trainers:
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
-    closed = eligibility.closed_to_us(desk, row)
+    closed = eligibility.closed_to_us(desk, row) or eligibility.untrainable(desk.settings, estimated.target)
     return Refusal(closed) if closed else None
 
 

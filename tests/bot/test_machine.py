@@ -16,6 +16,7 @@ from bot.settings import Settings, load_settings
 from bot.terminal import checking
 from bot.views import plans
 from bot.workflows import estimating, machine
+from bot.workflows.eligibility import untrainable
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from bot.workflows.plans import _warnings
 from tests.trainers.test_sizing_timing import MACHINE
@@ -59,6 +60,21 @@ def test_an_estimate_for_this_machine_says_parameters_and_memory(tmp_path: Path,
 def test_what_trains_elsewhere_or_is_not_known_says_nothing_of_memory(tmp_path: Path, report: Report) -> None:
     assert estimated(settings(tmp_path), report, "gpt-4.1").memory is None
     assert estimated(settings(tmp_path, "org/unheard-of"), report).memory is None
+
+
+def test_a_base_that_cannot_be_trained_is_refused_before_there_is_a_plan(
+    tmp_path: Path, report: Report
+) -> None:
+    base = tmp_path / "gpt-oss"
+    base.mkdir()
+    (base / "config.json").write_text('{"quantization_config": {"quant_method": "mxfp4"}}')
+    found = settings(tmp_path, str(base))
+    said = untrainable(found, estimated(found, report).target)
+    assert said is not None
+    assert "stored in the format mxfp4" in said
+    assert untrainable(settings(tmp_path), estimated(settings(tmp_path), report).target) is None
+    hosted = estimated(found, report, "gpt-4.1").target
+    assert untrainable(found, hosted) is None
 
 
 def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, report: Report) -> None:

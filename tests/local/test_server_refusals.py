@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,8 +23,17 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served_here(tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere"}) as served:
+    with served_here(
+        tmp_path_factory.mktemp("trainer"), {"toy": "/nowhere", "mute": mute(tmp_path_factory.mktemp("base"))}
+    ) as served:
         yield served
+
+
+def mute(folder: Path) -> str:
+    """A base without a chat template."""
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer_config.json").write_text("{}")
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +64,15 @@ class Case:
 
 def job(**fields: Any) -> dict[str, Any]:
     return {"model": "toy", "training_file": "FILE", **fields}
+
+
+def test_a_base_that_cannot_be_trained_is_refused_before_there_is_a_job(
+    client: openai.OpenAI, file_id: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="has no chat template") as caught:
+        client.fine_tuning.jobs.create(model="mute", training_file=file_id)
+    assert (caught.value.code, caught.value.param) == ("base_not_trainable", "model")
+    assert all(job.model != "mute" for job in client.fine_tuning.jobs.list())
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -116,7 +135,7 @@ CASES = [
     ),
     Case(
         *("unknown model", "POST", JOBS, 404, "model_not_found", "model"),
-        "There is no model 'gpt-9' here to be fine-tuned. This trainer has: toy; and what was tuned here.",
+        "There is no model 'gpt-9' here to be fine-tuned. This trainer has: toy, mute; and what was tuned here.",
         body=job(model="gpt-9"),
     ),
     Case(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from trainers.bases import Base, find_base
+from trainers.bases import Base, find_base, untrainable
 from trainers.presets import find_preset
 from trainers.sizing.configs import Unsized
 
@@ -139,3 +139,36 @@ def test_an_empty_folder_and_a_wrong_name_are_sentences(tmp_path: Path) -> None:
     assert "holds no config.json" in sentence(str(tmp_path))
     assert sentence("mistral7b").endswith("Did you mean mistral-7b?")
     assert sentence("no such model!").startswith("I know no base model")
+
+
+WRITES = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+DROPS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
+
+
+def base(folder: Path, template: str = WRITES, **config: Any) -> str:
+    (folder / "config.json").write_text(json.dumps({**LLAMA, **config}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "config", "why"),
+    [
+        (WRITES, {"quantization_config": {"quant_method": "mxfp4"}}, "stored in the format mxfp4"),
+        (WRITES, {"architectures": ["BertForMaskedLM"]}, "a BertForMaskedLM, which does not go on writing"),
+        (WRITES, {"is_encoder_decoder": True}, "does not go on writing"),
+        ("", {}, "has no chat template"),
+        (DROPS, {}, "leaves the text of answers out"),
+    ],
+)
+def test_a_base_that_cannot_be_trained_is_told_by_its_files(
+    tmp_path: Path, template: str, config: dict[str, Any], why: str
+) -> None:
+    assert why in str(untrainable(base(tmp_path, template, **config)))
+
+
+@pytest.mark.parametrize("config", [{}, {"architectures": ["LlamaForCausalLM"]}])
+def test_nothing_is_held_against_other_bases(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert untrainable(base(tmp_path, **config)) is None
+    assert untrainable("/nowhere") is None
+    assert untrainable("org/never-fetched") is None

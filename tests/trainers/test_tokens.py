@@ -14,9 +14,11 @@ from trainers.tokens import (
     Spread,
     count_chat,
     count_prompts,
+    count_split,
     count_texts,
     encoding_of,
     local_encoding,
+    splits_chats,
     spread,
 )
 from trainers.types import Message
@@ -142,6 +144,22 @@ def test_another_local_template_is_taken_as_four_tokens_a_message(folder: Path, 
     counts = count_chat([ROW], local_encoding(folder))
 
     assert counts.total == (sum(len(tokenizer.encode(m.content).ids) + 4 for m in ROW),)
+
+
+def test_a_chat_whose_template_rewrites_answers_counts_once_for_each_answer(folder: Path) -> None:
+    qwen = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{{ '<think></think>' if m.role == 'assistant' and loop.last }}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{{ '<|im_start|>assistant\n<think></think>' if add_generation_prompt }}"
+    )
+    (folder / "chat_template.jinja").write_text(qwen)
+    encoding = local_encoding(folder)
+    assert splits_chats(encoding)
+    first, second = ROW, [*ROW, Message("user", "and mine"), Message("assistant", "hardware_fault")]
+    alone = count_chat([first, second], encoding).total
+    assert count_split([first, second], encoding, [0, 5]) == (alone[0], 5 + alone[0] + 5 + alone[1])
+    unlearnt = [*ROW[:-1], Message("assistant", "hardware_fault", weight=0), *second[3:]]
+    assert count_split([unlearnt], encoding, [0]) == (alone[1],)
 
 
 def test_a_folder_without_a_tokenizer_is_assumed_to_count_like_openai(tmp_path: Path) -> None:

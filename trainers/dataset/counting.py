@@ -14,7 +14,17 @@ from trainers.dataset.prompting import prompted
 from trainers.dataset.reading import Progress, stream
 from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Columns, Example, Limits
-from trainers.tokens import Encoding, Spread, count_chat, count_prompts, count_texts, local_encoding, spread
+from trainers.tokens import (
+    Encoding,
+    Spread,
+    count_chat,
+    count_prompts,
+    count_split,
+    count_texts,
+    local_encoding,
+    splits_chats,
+    spread,
+)
 from trainers.types import Message
 
 
@@ -95,7 +105,12 @@ def local_counts(
     """By the models' own tokenizers; a folder without one is left out. `known` are counted already, by folder."""
     with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
     return tuple(
-        (name, known[encoding.folder] if encoding.folder in known else sum(_counted(train, encoding)))
+        (
+            name,
+            known[encoding.folder]
+            if encoding.folder in known and not splits_chats(encoding)
+            else sum(_counted(train, encoding)),
+        )
         for name, encoding in with_tokenizer.items()
         if encoding.folder is not None
     )
@@ -106,7 +121,15 @@ def _counted(train: Path, encoding: Encoding) -> Iterator[int]:
     with train.open("rb") as file:
         rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
         while some := list(islice(rows, _ROWS_AT_ONCE)):
-            yield sum(_lengths(some, encoding))
+            yield sum(_trained(some, encoding))
+
+
+def _trained(examples: Sequence[Example], encoding: Encoding) -> Sequence[int]:
+    """Tokens of each row that an epoch trains on."""
+    if not splits_chats(encoding):
+        return _lengths(examples, encoding)
+    tools = count_texts([definitions_text(e.row) if e.row else "" for e in examples], encoding)
+    return count_split([example.messages for example in examples], encoding, tools)
 
 
 _ROWS_AT_ONCE = 2000

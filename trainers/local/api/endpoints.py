@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from trainers.bases import untrainable
 from trainers.local.aliases import Alias, Aliases
 from trainers.local.api import answers, bodies, chat, completions, embeddings
 from trainers.local.checks import method_refusal, quantization_refusal
@@ -137,6 +138,9 @@ class JobEndpoints:
         if complaint is not None:
             raise invalid(complaint, "method.type", "method_unavailable")
         start = self.models.start(order.model)
+        complaint = untrainable(start.base)
+        if complaint is not None:
+            raise invalid(complaint, "model", "base_not_trainable")
         training = self._known_file(order.training_file, "training_file")
         sources = Sources(training, self._validation_file(order))
         examples = self.files.get(order.training_file).lines

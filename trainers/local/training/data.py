@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
+from trainers.chat_templates import OPTIONS
 from trainers.local.spool import TooLong
 from trainers.local.tool_calls import for_template, render_chat
 from trainers.local.training.failures import TrainingFailed
@@ -27,9 +28,7 @@ from trainers.local.training.failures import TrainingFailed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# For training and answering alike. Models that may think first (Qwen 3, SmolLM3) are trained and asked without: the
-# trained answers have no thoughts. Llama 3's templates write today's date unless they are given one.
-TEMPLATE_OPTIONS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+TEMPLATE_OPTIONS = OPTIONS  # for training and answering alike
 
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}

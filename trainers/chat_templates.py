@@ -1,0 +1,88 @@
+"""What a model's chat template does with answers, found by writing two of them with it. Loads no model.
+
+Templates are programs in Jinja. Where jinja2 is not installed (it comes with the trainer), or where one can't be read
+without a tokenizer, nothing is known of it, and it is taken for one that writes every answer once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+# Models that may think first (Qwen 3, SmolLM3) are trained and asked without: the trained answers have no thoughts.
+# Llama 3's templates write today's date unless they are given one.
+OPTIONS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+FIRST, SECOND = "Anna sings.", "Otto swims."
+CHAT = (
+    {"role": "user", "content": "Who sings?"},
+    {"role": "assistant", "content": FIRST},
+    {"role": "user", "content": "Who swims?"},
+    {"role": "assistant", "content": SECOND},
+)
+END = re.compile(r"\s*(?:<[^<>\s]+>)+")
+
+
+def template_of(folder: Path) -> str:
+    """Of a model's folder; empty without one."""
+    beside = folder / "chat_template.jinja"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
+            if found:
+                return _default(found)
+    return ""
+
+
+def _default(found: object) -> str:
+    """Of several by name, the one that is used where none is named."""
+    if isinstance(found, list):
+        return next((str(one["template"]) for one in found if one["name"] == "default"), "")
+    return str(found)
+
+
+@lru_cache(maxsize=32)
+def rewrites_answers(template: str) -> bool:
+    """Whether a chat of several answers is trained as a row an answer: an earlier one is written otherwise once the
+    chat goes on, or begins otherwise than it is asked, or has no end. As the trainer finds it with the tokenizer."""
+    asked, after = written(template, CHAT[:1], asks=True), written(template, CHAT[:2])
+    whole = written(template, CHAT)
+    if asked is None or after is None or whole is None or FIRST not in after:
+        return False
+    end = END.match(after, after.rindex(FIRST) + len(FIRST))
+    return end is None or not after.startswith(asked) or not whole.startswith(after[: end.end()])
+
+
+@lru_cache(maxsize=32)
+def drops_answers(template: str) -> bool:
+    """It takes text for something else, and writes none of it (SmolVLM)."""
+    after = written(template, CHAT[:2])
+    return after is not None and FIRST not in after
+
+
+def written(template: str, messages: Sequence[Mapping[str, str]], *, asks: bool = False) -> str | None:
+    """None where it isn't known."""
+    try:
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        return None
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    room = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    room.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    room.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
+    names = {"bos_token": "", "eos_token": "<eos>", "messages": messages, "tools": None}
+    try:
+        return room.from_string(template).render(**names, add_generation_prompt=asks, **OPTIONS)
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        return None
