@@ -194,7 +194,7 @@ def test_three_thousand_rows_of_one_template_take_bounded_work_and_memory() -> N
     keys = [question_key(row(1, text)) for text in texts]
     tracemalloc.start()
 
-    near = near_copies(texts, keys, sketched)
+    near = near_copies(texts, keys, [sketched])
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -150,7 +150,7 @@ def check_file(
     frozen = written(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with path.open("rb") as file, tempfile.TemporaryFile() as spool:
         with _collector_paused():
-            taken = _taken(path, name, file, spool, columns, system, encoding, limits)
+            taken = _taken(path, name, file, spool, columns, system, encoding, limits, sketched=deep)
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
         looked = NOT_LOOKED
@@ -319,8 +319,10 @@ def _taken(
     system: str | None,
     encoding: Encoding,
     limits: Limits,
+    *,
+    sketched: bool,
 ) -> _Taken:
-    found, progress, facts = Findings(limits.listed), Progress(), Facts(encoding, limits)
+    found, progress, facts = Findings(limits.listed), Progress(), Facts(encoding, limits, sketched=sketched)
     sniffed = accepted(file, path.stat().st_size, name, found, limits)
     if sniffed:
         take_in(facts, file, spool, sniffed, columns, found, limits, progress)

@@ -13,6 +13,7 @@ from trainers.dataset.findings import Findings
 from trainers.dataset.rules.doubts import LabelErrors, check_doubts, judged, tell_unjudged
 from trainers.dataset.rules.near import check_near, near_copies, question_text
 from trainers.dataset.rules.presidio import check_presidio
+from trainers.dataset.rules.shingles import sketches
 from trainers.dataset.scan.stored import StoredRows
 from trainers.dataset.values import Example, question_keys
 
@@ -55,7 +56,9 @@ def _near(
     rows: StoredRows, labels: Sequence[str], held: Sequence[Example], found: Findings
 ) -> tuple[int, ...]:
     texts = _Questions(held, rows)
-    near = near_copies(texts, [*question_keys(held), *rows.facts.keys])
+    sketched = [sketches(map(question_text, held))] if held else []
+    sketched.append(rows.facts.take_sketches())
+    near = near_copies(texts, [*question_keys(held), *rows.facts.keys], sketched)
     answers = [*(example.answer.strip() for example in held), *labels] if any(labels) else None
     check_near(near, [*(example.line for example in held), *rows.facts.lines], answers, found, held=len(held))
     return tuple(group - len(held) for group in near.groups[len(held) :])

@@ -31,6 +31,7 @@ _NEIGHBOURS = 4  # that a row is compared with in each band, beside the band's f
 _LIKELY = 62  # equal places of 96: near copies have fewer once in 10,000
 _COMPARED_PER_ROW, _COMPARED_AT_LEAST = 2, 20_000  # of 200 rows all pairs, in a tenth of a second
 _TRIED = 8
+_AT_ONCE = 4_096
 
 NEAR_DUPLICATE = Rule(
     "near_duplicate", "warns", "Keep one of them, or reword: nearly equal rows teach little and cost tokens."
@@ -71,19 +72,20 @@ def question_text(example: Example) -> str:
     return "\n".join(m.content for m in example.prompt if m.role not in ("system", "developer"))
 
 
-def near_copies(texts: Sequence[str], keys: Sequence[bytes], sketched: Sketches | None = None) -> Near:
+def near_copies(
+    texts: Sequence[str], keys: Sequence[bytes], sketched: Sequence[Sketches] | None = None
+) -> Near:
     """`keys` are the rows' question_keys; rows that share one are copies, and only the first is looked at.
 
-    `texts` may be lazy: it is read once in order, unless `sketched` has all rows' sketches already, and then
-    row by row for those that look alike. The groups are the same in whatever order the rows are.
+    `texts` may be lazy: it is read once in order, unless `sketched` has all rows' sketches already, one part after
+    the other, and then row by row for those that look alike. The groups are the same in whatever order the rows are.
     """
     first: dict[bytes, int] = {}
     for row, key in enumerate(keys):
         first.setdefault(key, row)
     rows = [first[key] for key in sorted(first)]
-    whole = sketches(texts[row] for row in range(len(texts))) if sketched is None else sketched
-    search = _Search(texts, rows)
-    for pairs in _candidates(whole[rows]):
+    search, bands = _Search(texts, rows), _bands(texts, rows, sketched)
+    for pairs in _candidates(bands):
         search.compare(pairs)
     groups = search.groups()
     firsts = {row: group[0] for group in groups for row in group}
@@ -121,20 +123,55 @@ def _fault(pair: NearPair, line: int, answers: Sequence[str | bytes] | None, hel
     return Fault(NEAR_DUPLICATE, f"says nearly the same as line {line}")
 
 
-def _candidates(sketched: Sketches) -> Iterator[Numbers]:
+@dataclass(frozen=True)
+class _Bands:
+    """Of each row: a number for each of its _BANDS bands, and the low bits of its sketch, which are enough to count
+    equal places by. `some` are the rows that have a run of letters at all."""
+
+    numbers: NDArray[np.uint64]
+    low: NDArray[np.uint8]
+    some: Numbers
+
+
+def _bands(texts: Sequence[str], rows: Sequence[int], sketched: Sequence[Sketches] | None) -> _Bands:
+    """Worked out some thousand rows at a time: the sketches of all are four times as large."""
+    import numpy as np
+
+    parts = [sketches(texts[row] for row in range(len(texts)))] if sketched is None else sketched
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    wanted = np.array(rows, dtype=np.int64)
+    numbers = np.empty((len(rows), _BANDS), dtype=np.uint64)
+    low, has_runs = np.empty((len(rows), SKETCH), dtype=np.uint8), np.empty(len(rows), dtype=bool)
+    for begin in range(0, len(rows), _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        of = whole[wanted[part]]
+        numbers[part], low[part], has_runs[part] = _numbered(of), of, (of != NO_RUN).any(axis=1)
+    return _Bands(numbers, low, np.flatnonzero(has_runs))
+
+
+def _candidates(bands: _Bands) -> Iterator[Numbers]:
     """Two columns of places that are equal in a band and in at least _LIKELY places; band after band."""
     import numpy as np
 
-    some = np.flatnonzero((sketched != NO_RUN).any(axis=1))
-    bands = _bands(sketched[some])
-    low = sketched.astype(np.uint8)  # enough to count equal places by, in a quarter of the bytes
     for number in range(_BANDS):
-        order = np.lexsort((bands[:, (number + 1) % _BANDS], bands[:, number]))
-        for pairs in _neighbours(some[order], bands[order, number]):
-            yield _likely(low, np.sort(pairs, axis=1))
+        rows = _with_others(bands.some, bands.numbers[bands.some, number])
+        band, beside = bands.numbers[rows, number], bands.numbers[rows, (number + 1) % _BANDS]
+        order = np.lexsort((beside, band))
+        for pairs in _neighbours(rows[order], band[order]):
+            yield _likely(bands.low, np.sort(pairs, axis=1))
 
 
-def _bands(sketched: Sketches) -> NDArray[np.uint64]:
+def _with_others(rows: Numbers, band: NDArray[np.uint64]) -> Numbers:
+    """Those that have their number in common with another row: few, where rows are not alike."""
+    import numpy as np
+
+    ordered = np.sort(band)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    found: Numbers = rows[np.isin(band, several)] if len(several) else rows[:0]
+    return found
+
+
+def _numbered(sketched: Sketches) -> NDArray[np.uint64]:
     """A number for each of a row's _BANDS bands. Two bands hardly ever share one, and that costs a look only."""
     import numpy as np
 
