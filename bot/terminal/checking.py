@@ -19,17 +19,19 @@ from bot.workflows.row_limits import USUAL, RowLimit, limit_of, limit_of_folder
 from trainers.dataset import NO_MODELS, Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.cleaning import NotCleaned, clean
 from trainers.dataset.holdout.versions import Previous
-from trainers.dataset.values import question_keys
+from trainers.dataset.values import question_keys, unheard
 
 
 @dataclass(frozen=True)
 class How:
     """`deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
-    `rows`: what the model takes that is to be trained."""
+    `rows`: what the model takes that is to be trained.
+    `tell` hears how far it is."""
 
     deep: bool = False
     presidio: bool = False
     rows: RowLimit = USUAL
+    tell: Callable[[str], None] = unheard
 
     @property
     def limits(self) -> Limits:
@@ -65,6 +67,7 @@ def check(
             encoding=how.rows.encoding,
             deep=how.deep,
             presidio=how.presidio,
+            tell=how.tell,
             local_models=local_models,
         )
 
@@ -90,6 +93,7 @@ def check_against(
             encoding=how.rows.encoding,
             deep=how.deep,
             presidio=how.presidio,
+            tell=how.tell,
             previous=Previous(train, holdout),
         )
 
@@ -112,6 +116,7 @@ def check_beside(
         encoding=how.rows.encoding,
         deep=how.deep,
         presidio=how.presidio,
+        tell=how.tell,
         holdout=held,
     )
 

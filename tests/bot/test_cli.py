@@ -19,6 +19,7 @@ from bot.cli import main
 from bot.demo.cast import BEN
 from bot.demo.stand_in import StandIn, refused
 from bot.embedded import free_port
+from bot.terminal import checking
 from storage.database import Database
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,13 @@ def test_near_copies_and_wrong_labels_are_found_unless_it_must_be_quick() -> Non
     ]
     assert {"near_duplicate", "label_doubted"} <= codes[0]
     assert not {"near_duplicate", "label_doubted"} & codes[1]
+
+
+def test_a_check_says_how_far_it_is() -> None:
+    said: list[str] = []
+    checking.check(NOISY, None, None, how=checking.How(deep=True, tell=said.append))
+    assert said[-3].endswith(" rows read") and said[-2].startswith("Looking for near copies among")
+    assert said[-1] == "Looking for labels that are probably wrong"
 
 
 def test_every_near_copy_of_the_example_is_found() -> None:

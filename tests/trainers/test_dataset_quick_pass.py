@@ -16,7 +16,9 @@ from trainers.dataset.formats.sniffing import Sniffed
 from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.reading import Progress, conclude, stream
 from trainers.dataset.rules.checks import Repeats, is_short
+from trainers.dataset.rules.near import question_text
 from trainers.dataset.rules.sensitive import faults_in, faults_of_texts
+from trainers.dataset.rules.shingles import sketches
 from trainers.dataset.scan.batches import Joined
 from trainers.dataset.scan.facts import Facts
 from trainers.dataset.scan.intake import take_in
@@ -29,7 +31,7 @@ USUAL = Limits()
 
 
 def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRows]:
-    found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits)
+    found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits, sketched=True)
     file = path.open("rb")
     take_in(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
     conclude(found, progress)
@@ -51,6 +53,8 @@ def same_as_row_by_row(path: Path, limits: Limits = USUAL) -> None:
             counts.prompt,
             counts.answer,
         )
+        asked = sketches(question_text(example) for example in examples)
+        assert facts.take_sketches().tolist() == asked.tolist()
         assert facts.sensitive.sorted() == sensitive(examples, limits)
         assert facts.repeats.sorted() == repeats(examples, limits)
         assert list(facts.given_labels()) == [

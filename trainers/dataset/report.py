@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -43,6 +43,7 @@ from trainers.dataset.values import (
     Limits,
     Task,
     shown,
+    unheard,
 )
 from trainers.tokens import (
     O200K,
@@ -135,6 +136,7 @@ def check_file(
     presidio: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
     lengths_by: Encoding | None = None,
+    tell: Callable[[str], None] = unheard,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task. Without an
     `out_dir` nothing is written, and nothing counted for `local_models`.
@@ -143,20 +145,21 @@ def check_file(
     training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
     of the new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it
     takes longer, and with `presidio`, which must be installed, looks for more kinds of personal data. `lengths_by`
-    counts how long rows are, where that is another encoding than the one that counts what vendors are paid for. Nothing
-    in the file raises; OSError where the disk does, ValueError where `holdout` or `previous` is not what we wrote.
+    counts how long rows are, where that is another encoding than the one that counts what vendors are paid for. `tell`
+    hears how far it is. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or
+    `previous` is not what we wrote.
     """
     clock = _Clock()
     frozen = written(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with path.open("rb") as file, tempfile.TemporaryFile() as spool:
         with _collector_paused():
-            taken = _taken(path, name, file, spool, columns, system, encoding, limits, sketched=deep)
+            taken = _taken(path, name, file, spool, columns, system, encoding, limits, tell, sketched=deep)
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
         looked = NOT_LOOKED
         if deep:
             of = taken.rows, taken.labels, frozen or (), seed, limits.listed
-            looked = look_deep(*of, presidio=presidio)
+            looked = look_deep(*of, tell, presidio=presidio)
         clock.stage("near copies and doubted labels")
         found = Findings(limits.listed)
         with _collector_paused():
@@ -319,13 +322,14 @@ def _taken(
     system: str | None,
     encoding: Encoding,
     limits: Limits,
+    tell: Callable[[str], None],
     *,
     sketched: bool,
 ) -> _Taken:
     found, progress, facts = Findings(limits.listed), Progress(), Facts(encoding, limits, sketched=sketched)
     sniffed = accepted(file, path.stat().st_size, name, found, limits)
     if sniffed:
-        take_in(facts, file, spool, sniffed, columns, found, limits, progress)
+        take_in(facts, file, spool, sniffed, columns, found, limits, progress, tell)
     facts.close()
     conclude(found, progress)
     task = facts.task

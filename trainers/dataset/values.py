@@ -200,3 +200,7 @@ def shown(text: str, longest: int = 80) -> str:
 
 
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def unheard(said: str) -> None:
+    """Takes what nobody wants to hear of how far something is."""

@@ -5,7 +5,7 @@ Rows are read again by their places. numpy and scikit-learn are imported at use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -37,6 +37,7 @@ def look_deep(
     holdout: Sequence[Example],
     seed: int,
     listed: int,
+    tell: Callable[[str], None],
     *,
     presidio: bool,
 ) -> Looked:
@@ -45,9 +46,12 @@ def look_deep(
     if not len(rows):
         return NOT_LOOKED
     near, doubted, personal = Findings(listed), Findings(listed), Findings(listed)
+    tell(f"Looking for near copies among {len(rows):,} rows")
     groups = _near(rows, labels, holdout, near)
+    tell("Looking for labels that are probably wrong")
     errors = _doubt(rows, labels, seed, doubted) if len(set(labels)) > 1 else None
     if presidio:
+        tell("Presidio looks for personal data")
         check_presidio(rows, rows.facts.lines, seed, personal)
     return Looked((near, doubted, personal), groups, errors)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from trainers.dataset.findings import Findings
@@ -11,7 +11,7 @@ from trainers.dataset.holdout.splitting import chat_row
 from trainers.dataset.reading import Progress, capped, stream, too_many
 from trainers.dataset.scan.facts import Facts
 from trainers.dataset.scan.scanning import Chunk, scan
-from trainers.dataset.values import Columns, Example, Limits
+from trainers.dataset.values import Columns, Example, Limits, unheard
 
 _ROWS_AT_ONCE = 500
 
@@ -25,6 +25,7 @@ def take_in(
     found: Findings,
     limits: Limits,
     progress: Progress,
+    tell: Callable[[str], None] = unheard,
 ) -> None:
     """JSONL stays where it is: `facts` says where in `file` a row stands, and for other formats where in `spool`."""
     if sniffed.kind == "jsonl":
@@ -40,6 +41,7 @@ def take_in(
             facts.add(chunk)
             return
         facts.add(chunk)
+        tell(f"{len(facts):,} rows read")
 
 
 def _spooled(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:
