@@ -43,6 +43,9 @@ def calls(file_id: str, job_id: str, answering: str) -> st.SearchStrategy[Call]:
         _posted("/v1/fine_tuning/jobs", _sweep(file_id)),
         _posted("/v1/chat/completions", {**CHAT, "model": answering}),
         _posted("/v1/chat/completions", {**CONSTRAINED, "model": answering}),
+        _posted("/v1/chat/completions", {**CALLING, "model": answering}),
+        _posted("/v1/responses", {**RESPONSE, "model": answering}),
+        _posted("/v1/completions", {**TEXT, "model": answering}),
         _posted("/v1/embeddings", {"model": answering, "input": ["a"], "encoding_format": "float"}),
         _uploads(),
         _looks(file_id, job_id),
@@ -90,6 +93,36 @@ _SCHEMA = {
 _FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": _SCHEMA, "strict": True}}
 CONSTRAINED: Json = {"messages": _MESSAGES, "max_tokens": 1, "response_format": _FORMAT}
 CONSTRAINED = {**CONSTRAINED, "guided_choice": ["a", "b"]}
+_FUNCTION = {"name": "f", "description": "d", "parameters": _SCHEMA, "strict": True}
+_TOOLS = [{"type": "function", "function": _FUNCTION}]
+_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}}
+_CALLED = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [_CALL]}
+CALLING: Json = {
+    "messages": [*_MESSAGES, _CALLED, {"role": "tool", "tool_call_id": "c", "content": "x"}],
+    "tools": _TOOLS,
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+    "max_tokens": 1,
+    "frequency_penalty": 1,
+    "presence_penalty": 0.5,
+    "logit_bias": {"1": 2},
+    "structured_outputs": {"regex": "a"},
+}
+RESPONSE: Json = {
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "u"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "x"},
+    ],
+    "instructions": "s",
+    "tools": [{"type": "function", **_FUNCTION}],
+    "tool_choice": "required",
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": _SCHEMA}},
+    "reasoning": {"effort": "low"},
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 1,
+    "max_output_tokens": 1,
+}
+TEXT: Json = {"prompt": ["a", "b"], "max_tokens": 1, "n": 2, "logprobs": 1, "echo": False, "best_of": 1}
 
 
 def _posted(path: str, base: Json) -> st.SearchStrategy[Call]:
@@ -108,8 +141,10 @@ JSON = {"Content-Type": "application/json"}
 
 
 def _capped(body: Json) -> Json:
-    """A chat that lost its cap would be answered at length: right, and slow."""
-    return {**body, "max_completion_tokens": 1} if "messages" in body and not body.get("max_tokens") else body
+    """A question that lost its cap would be answered at length: right, and slow."""
+    if "messages" in body and not body.get("max_tokens"):
+        return {**body, "max_completion_tokens": 1}
+    return {**body, "max_output_tokens": 1} if "instructions" in body else body
 
 
 @st.composite

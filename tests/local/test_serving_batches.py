@@ -7,6 +7,7 @@ import queue
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,26 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_says_the_same(
         callers = [ask(generator, target, ticket) for ticket in TICKETS]
         assert [caller.answer() for caller in callers] == expected
     assert "out of memory with 9 answers at a time; going on with 4" in caplog.text
+
+
+def test_answers_without_a_limit_go_on_fewer_at_a_time_before_memory_ends(
+    generator: Generator,
+    babbling_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    target = Target(str(babbling_model_dir), None)
+    endless = Sampling(0, 1, None, (), None, logit_bias={2: -100})  # it can't end its turn: the context does
+    callers, looks = [Caller() for _ in range(2)], count()
+    rooms = lambda self, _: Room(self._most_rows, 0 if next(looks) == 1 else 100_000)  # noqa: E731
+    monkeypatch.setattr(Generator, "_room", rooms)
+    with caplog.at_level(logging.WARNING):
+        for caller in callers:
+            messages = (ChatMessage("user", "x" * 1_950),)
+            generator.submit(Request(target, messages, endless, False, caller.heard.put))
+        first, second = (caller.answer() for caller in callers)
+    assert first == second
+    assert "out of memory with 2 answers at a time; going on with 1" in caplog.text
 
 
 def test_an_answer_for_which_there_is_no_memory_at_all_is_refused_for_now(

@@ -83,7 +83,7 @@ def rows_of(
         messages = (ChatMessage("system", SYSTEM), ChatMessage("user", ticket))
         sampling = Sampling(0, 1, limit, stop, None)
         asked = Request(Target(base._source, None), messages, sampling, False, caller.heard.put)
-        rows.append(Row(asked, 0, base.vocabulary.encode(messages), limit, base.vocabulary, None))
+        rows.append(Row(asked, 0, base.vocabulary.encode(asked), limit, base.vocabulary, None))
     return rows, callers
 
 

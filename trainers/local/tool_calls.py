@@ -54,8 +54,13 @@ def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    """What the tokenizer's chat template makes of messages that `for_template` gave. Raises jinja2's TemplateError, and
-    TypeError where the template can't take a message's shape."""
+    """What the tokenizer's chat template makes of messages that `for_template` gave. Where it has no place for tools,
+    they are described in words. Raises jinja2's TemplateError, and TypeError where the template can't take a message's
+    shape."""
+    tools = options.get("tools") or ()
+    template = template_of(tokenizer, tools) if tools else ""
+    if tools and "tools" not in template:
+        messages, options = _described(messages, tools, template), {**options, "tools": None}
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:
@@ -64,6 +69,53 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
         # DeepSeek's template joins the arguments to other text, as they are in OpenAI's form.
         text = tokenizer.apply_chat_template([*map(_in_text, messages)], tokenize=False, **options)
     return str(text)
+
+
+def template_of(tokenizer: Any, tools: Tools) -> str:
+    """The chat template's text, which tells how it writes calls; IN_WORDS where it knows none."""
+    template = str(tokenizer.get_chat_template(tools=[*tools] or None))
+    return template if "tool" in template else IN_WORDS
+
+
+# Qwen 2.5's own words, which many models have seen: https://huggingface.co/Qwen/Qwen2.5-7B-Instruct
+_TOOLS = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{}
+</tools>"""
+IN_WORDS = """
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"""
+
+
+def _described(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
+    """For a template that lists no tools: they stand in the system message. Where it knows no calls either, these are
+    written as text, and what they gave is said by the user."""
+    described = _TOOLS.format("\n".join(map(_json, tools)))
+    if template == IN_WORDS:
+        described += IN_WORDS
+        messages = [*map(_message_in_words, messages)]
+    first = messages[0] if messages and messages[0]["role"] == "system" else None
+    system = {"role": "system", "content": f"{first['content']}\n\n{described}" if first else described}
+    return [system, *(messages[1:] if first else messages)]
+
+
+def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    calls = [
+        f"<tool_call>\n{_json({'name': each['name'], 'arguments': each['arguments']})}\n</tool_call>"
+        for each in functions
+    ]
+    said = [message["content"]] if message["content"] else []
+    return {"role": message["role"], "content": "\n".join([*said, *calls])}
 
 
 def _in_text(message: dict[str, Any]) -> dict[str, Any]:

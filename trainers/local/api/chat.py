@@ -1,40 +1,40 @@
 """Parses a request for a chat completion. Pure, but for the grammar's check, which takes a second at worst.
 
 A parameter that would change the answer and isn't supported is refused; one that is given at its neutral
-value, or that only labels the request, is accepted. `guided_choice: [text, …]` is an extension: the answer is one of
-these texts.
+value, or that only labels the request, is accepted. So is `reasoning_effort`, since models answer here without
+thinking first: `usage` says 0 reasoning tokens. `guided_choice: [text, …]` and vLLM's `structured_outputs` are
+extensions: the answer is one of these texts, JSON of a schema, or matches a regular expression.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainers.local.api.tools import parse_calls, parse_tools
 from trainers.local.problems import invalid
 from trainers.local.serving import constraints
-from trainers.local.serving.values import ChatMessage, Sampling
+from trainers.local.serving.values import ChatMessage, Sampling, Tools
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
+    "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "modalities": (["text"],),
 }
 OWN = frozenset(
     {
         *("model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
         *("stop", "seed", "stream", "stream_options", "n", "logprobs", "top_logprobs"),
-        *("response_format", "guided_choice"),
+        *("frequency_penalty", "presence_penalty", "logit_bias"),
+        *("response_format", "guided_choice", "structured_outputs", "tools", "tool_choice"),
     }
 )
 MAX_N, MAX_TOP_LOGPROBS = 128, 20
+TOKEN_ID = re.compile(r"\d{1,7}", re.ASCII)
 SCHEMA_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
@@ -43,6 +43,7 @@ class ChatOrder:
     model: str
     messages: tuple[ChatMessage, ...]
     sampling: Sampling
+    tools: Tools
     streams: bool
     includes_usage: bool
 
@@ -50,30 +51,41 @@ class ChatOrder:
 def parse_chat(body: Mapping[str, Any]) -> ChatOrder:
     """Raises Problem (400) that names the field."""
     for name, value in body.items():
-        _check_known(name, value)
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise invalid("'stream_options' must be an object.", "stream_options", "invalid_type")
+        check_known(name, value, OWN | LABELS, NEUTRAL)
     return ChatOrder(
-        model=model,
+        model=model_name(body),
         messages=_messages(body.get("messages")),
-        sampling=_sampling(body),
-        streams=_flag(body, "stream"),
-        includes_usage=_flag(options, "include_usage"),
+        sampling=parse_sampling(body),
+        tools=parse_tools(body),
+        streams=flag(body, "stream"),
+        includes_usage=flag(stream_options(body), "include_usage"),
     )
 
 
-def _check_known(name: str, value: object) -> None:
-    if name in OWN or name in LABELS or value is None:
+def check_known(
+    name: str, value: object, own: Collection[str], neutral: Mapping[str, Sequence[object]]
+) -> None:
+    if name in own or value is None:
         return
-    if name not in NEUTRAL:
+    if name not in neutral:
         raise invalid(f"This trainer does not know the parameter '{name}'.", name, "unknown_parameter")
-    if value not in NEUTRAL[name]:
+    if value not in neutral[name]:
         text = f"This trainer does not support '{name}' at {value!r}. Leave it out."
         raise invalid(text, name, "unsupported_value")
+
+
+def model_name(body: Mapping[str, Any]) -> str:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+    return model
+
+
+def stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise invalid("'stream_options' must be an object.", "stream_options", "invalid_type")
+    return options
 
 
 def _messages(messages: object) -> tuple[ChatMessage, ...]:
@@ -88,34 +100,51 @@ def _message(message: object, path: str) -> ChatMessage:
     role = message.get("role")
     if role not in ROLES:
         raise invalid(f"'{path}.role' is {role!r}; allowed are {', '.join(ROLES)}.", f"{path}.role")
-    return ChatMessage(str(role), _content(message.get("content"), f"{path}.content"))
+    is_answer = role == "assistant"
+    calls = parse_calls(message.get("tool_calls") if is_answer else None, f"{path}.tool_calls")
+    content = message.get("content")
+    if content is None and is_answer:
+        content = "" if calls else message.get("refusal")
+    call_id, name = message.get("tool_call_id"), message.get("name")
+    return ChatMessage(
+        str(role),
+        _content(content, f"{path}.content"),
+        calls,
+        call_id if isinstance(call_id, str) else None,
+        name if isinstance(name, str) else None,
+    )
 
 
 def _content(content: object, path: str) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(_is_text_part(part) for part in content):
-        return "".join(part["text"] for part in content)
-    raise invalid(f"'{path}' must be text, or a list of parts of type 'text'.", path, "invalid_type")
+    parts = [_text_of(part) for part in content] if isinstance(content, list) else [None]
+    texts = [part for part in parts if part is not None]
+    if len(texts) < len(parts):
+        raise invalid(f"'{path}' must be text, or a list of parts of type 'text'.", path, "invalid_type")
+    return "".join(texts)
 
 
-def _is_text_part(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _text_of(part: object) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if isinstance(part, dict) and kind in ("text", "refusal") else None
+    return text if isinstance(text, str) else None
 
 
-def _flag(body: Mapping[str, Any], name: str) -> bool:
+def flag(body: Mapping[str, Any], name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise invalid(f"'{name}' must be true or false.", name, "invalid_type")
     return bool(value)
 
 
-def _sampling(body: Mapping[str, Any]) -> Sampling:
-    most = _number(body, "max_completion_tokens", 1, 1_000_000, whole=True)
-    older = _number(body, "max_tokens", 1, 1_000_000, whole=True)
-    temperature = _number(body, "temperature", 0, 2)
-    top_p = _number(body, "top_p", 0, 1)
-    seed = _number(body, "seed", -(2**63), 2**63 - 1, whole=True)
+def parse_sampling(body: Mapping[str, Any]) -> Sampling:
+    """Raises Problem (400) that names the field."""
+    most = number(body, "max_completion_tokens", 1, 1_000_000, whole=True)
+    older = number(body, "max_tokens", 1, 1_000_000, whole=True)
+    temperature = number(body, "temperature", 0, 2)
+    top_p = number(body, "top_p", 0, 1)
+    seed = number(body, "seed", -(2**63), 2**63 - 1, whole=True)
     limit = most if most is not None else older
     return Sampling(
         temperature=1.0 if temperature is None else float(temperature),
@@ -123,15 +152,30 @@ def _sampling(body: Mapping[str, Any]) -> Sampling:
         max_tokens=None if limit is None else int(limit),
         stop=_stop(body.get("stop")),
         seed=None if seed is None else int(seed),
-        n=int(_number(body, "n", 1, MAX_N, whole=True) or 1),
+        n=int(number(body, "n", 1, MAX_N, whole=True) or 1),
         top_logprobs=_top_logprobs(body),
         grammar=_grammar(body),
+        frequency_penalty=float(number(body, "frequency_penalty", -2, 2) or 0),
+        presence_penalty=float(number(body, "presence_penalty", -2, 2) or 0),
+        logit_bias=_logit_bias(body.get("logit_bias")),
     )
 
 
+def _logit_bias(given: object) -> Mapping[int, float]:
+    if given is None:
+        return {}
+    text = "'logit_bias' must be an object of token ids, each with a number from -100 to 100."
+    if not isinstance(given, dict) or not all(TOKEN_ID.fullmatch(token) for token in given):
+        raise invalid(text, "logit_bias")
+    biases = given.values()
+    if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in biases):
+        raise invalid(text, "logit_bias")
+    return {int(token): float(bias) for token, bias in given.items()}
+
+
 def _top_logprobs(body: Mapping[str, Any]) -> int | None:
-    others = _number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, whole=True)
-    if not _flag(body, "logprobs"):
+    others = number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, whole=True)
+    if not flag(body, "logprobs"):
         if others:
             raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
         return None
@@ -139,13 +183,38 @@ def _top_logprobs(body: Mapping[str, Any]) -> int | None:
 
 
 def _grammar(body: Mapping[str, Any]) -> str | None:
+    """What the answer is held to, by the one parameter that says so."""
     form, choices = body.get("response_format"), body.get("guided_choice")
-    by_form = None if form is None else _grammar_of_form(form)
-    if choices is None:
-        return by_form
-    if by_form is not None:
-        raise invalid("Give 'guided_choice' or 'response_format', not both.", "guided_choice")
-    return _checked(constraints.grammar_of_choices(choices, "guided_choice"), "guided_choice")
+    found = {
+        "response_format": None if form is None else _grammar_of_form(form),
+        "guided_choice": None if choices is None else _grammar_of_choices(choices, "guided_choice"),
+        "structured_outputs": _grammar_of_outputs(body.get("structured_outputs")),
+    }
+    given = [name for name, grammar in found.items() if grammar is not None]
+    if len(given) > 1:
+        raise invalid(f"Give '{given[1]}' or '{given[0]}', not both.", given[1])
+    return found[given[0]] if given else None
+
+
+def _grammar_of_choices(choices: object, param: str) -> str:
+    return _checked(constraints.grammar_of_choices(choices, param), param)
+
+
+def _grammar_of_outputs(outputs: object) -> str | None:
+    """https://docs.vllm.ai/en/latest/features/structured_outputs.html"""
+    param = "structured_outputs"
+    if outputs is None:
+        return None
+    given = {k: v for k, v in outputs.items() if v is not None} if isinstance(outputs, dict) else {}
+    match given:
+        case {"choice": choices} if len(given) == 1:
+            return _grammar_of_choices(choices, f"{param}.choice")
+        case {"regex": str(pattern)} if len(given) == 1:
+            return _checked(constraints.grammar_of_regex(pattern), f"{param}.regex")
+        case {"json": dict(schema)} if len(given) == 1:
+            return _checked(constraints.grammar_of_schema(schema), f"{param}.json")
+    text = f"'{param}' must be an object with one of 'choice' (texts), 'regex' (text) and 'json' (a schema)."
+    raise invalid(text, param)
 
 
 def _grammar_of_form(form: object) -> str | None:
@@ -180,7 +249,7 @@ def _checked(grammar: str, param: str) -> str:
     return grammar
 
 
-def _number(
+def number(
     body: Mapping[str, Any], name: str, low: int, high: int, *, whole: bool = False
 ) -> int | float | None:
     value = body.get(name)

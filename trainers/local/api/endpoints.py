@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from trainers.bases import untrainable
 from trainers.local.aliases import Alias, Aliases
-from trainers.local.api import answers, bodies, chat, completions, embeddings
+from trainers.local.api import answers, bodies, chat, completions, continuations, embeddings, responses
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.configs import rate_of_base
 from trainers.local.engines.refusing import refusal
@@ -255,6 +255,8 @@ class ModelEndpoints:
             Route("/v1/models/{name:path}", self.retrieve),
             Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/responses", self.respond, methods=["POST"]),
+            Route("/v1/completions", self.continue_text, methods=["POST"]),
             Route("/v1/embeddings", self.embeddings, methods=["POST"]),
         ]
 
@@ -278,6 +280,17 @@ class ModelEndpoints:
         order = await run_in_threadpool(chat.parse_chat, await bodies.json_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
         return await completions.complete(request, self.generator, target, replace(order, model=model))
+
+    async def respond(self, request: Request) -> Response:
+        order = await run_in_threadpool(responses.parse_response, await bodies.json_object(request))
+        model, target = await run_in_threadpool(self.aliases.find, order.chat.model)
+        order = replace(order, chat=replace(order.chat, model=model))
+        return await responses.respond(request, self.generator, target, order)
+
+    async def continue_text(self, request: Request) -> Response:
+        order = await run_in_threadpool(continuations.parse_text, await bodies.json_object(request))
+        model, target = await run_in_threadpool(self.aliases.find, order.model)
+        return await continuations.continue_text(request, self.generator, target, replace(order, model=model))
 
     async def embeddings(self, request: Request) -> Response:
         order = embeddings.parse_embedding(await bodies.json_object(request))

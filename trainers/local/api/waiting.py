@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from trainers.local.problems import Problem
-from trainers.local.serving.values import Outcome, Ticket
+from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Ticket
+from trainers.local.tool_calls import ToolCall
 
 DISCONNECT_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer from its beginning to its `end`."""
+
+    text: str
+    tokens: Sequence[Likelihood]
+    calls: Sequence[ToolCall]
+    end: Answered
 
 
 class Inbox:
@@ -41,9 +54,38 @@ class Inbox:
             self.abandon()
             raise
 
+    async def answers(self, count: int) -> list[Answer]:
+        """All of a request, in their order. Raises Problem."""
+        outcomes: list[Outcome] = []
+        while sum(isinstance(each, Answered) for each in outcomes) < count:
+            outcomes.append(await self.next_or_hung_up())
+        return [_answer(index, outcomes) for index in range(count)]
+
+    async def parts(self, first: Outcome, count: int) -> AsyncIterator[Outcome]:
+        """What is said of all answers of a request, from `first` to the last one's end. Raises Problem."""
+        outcome = first
+        yield outcome
+        ends = int(isinstance(outcome, Answered))
+        while ends < count:
+            outcome = await self.next()
+            yield outcome
+            ends += isinstance(outcome, Answered)
+
     async def next(self) -> Outcome:
         """Raises what went wrong."""
         outcome = await self._outcomes.get()
         if isinstance(outcome, Problem):
             raise outcome
         return outcome
+
+
+def _answer(index: int, outcomes: Sequence[Outcome]) -> Answer:
+    pieces = [each for each in outcomes if isinstance(each, Piece) and each.index == index]
+    return Answer(
+        text="".join(piece.text for piece in pieces),
+        tokens=[token for piece in pieces for token in piece.tokens],
+        calls=[
+            c for each in outcomes if isinstance(each, Called) and each.index == index for c in each.calls
+        ],
+        end=next(each for each in outcomes if isinstance(each, Answered) and each.index == index),
+    )

@@ -7,6 +7,7 @@ passing over it. (xgrammar brings triton and pydantic; outlines-core builds its 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,20 @@ def grammar_of_choices(choices: object, param: str) -> str:
 
 def grammar_of_schema(schema: Mapping[str, Any]) -> str:
     """A grammar for JSON of this schema. `check` tells whether it can be kept."""
+    return f"start: {json_rule(schema)}"
+
+
+def json_rule(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
+    """JSON of this schema, as a part of a grammar. What can't be kept is passed over where it isn't strict."""
+    options = {"whitespace_pattern": WHITESPACE, "lenient": not is_strict}
+    return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
+
+
+def grammar_of_regex(pattern: str) -> str:
+    """A grammar for text that this regular expression matches from its beginning to its end."""
     from llguidance import LLMatcher
 
-    return str(LLMatcher.grammar_from_json_schema(dict(schema), overrides={"whitespace_pattern": WHITESPACE}))
+    return str(json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"])
 
 
 def check(grammar: str, param: str) -> None:
@@ -106,7 +118,11 @@ class Guide:
 
 def _not_kept(said: str, param: str) -> Problem:
     """llguidance's own words, on one line: they name the keyword or the place."""
-    why = " ".join(said.partition("<state>")[0].split()).removeprefix("Error: ")[:300].rstrip(".")
+    told = re.split(r"<state>|\n +\d+ \| ", said)[0]  # then comes the grammar itself
+    why = re.sub(
+        r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", " ".join(told.split())
+    )
+    why = why[:300].rstrip(".")
     if why.startswith("NoExtension"):
         why = "no text satisfies it"
     text = f"Answers cannot be held to '{param}': {why}. Change or leave out that part."

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trainers.local.problems import Problem
+from trainers.local.serving.call_syntax import CallSyntax
 from trainers.local.serving.constraints import Guide
-from trainers.local.serving.values import Answered, Likelihood, Piece, Request
+from trainers.local.serving.values import Answered, Called, EndReason, Likelihood, Piece, Request
 from trainers.local.serving.vocabulary import Vocabulary
+from trainers.local.tool_calls import ToolCall
 
 GREEDY_BELOW = 1e-3
 HALF = "\ufffd"  # stands for a character whose last bytes are still to come
+EXPECTED_TOKENS = 512  # of an answer whose caller set no limit: the context may have room for 100,000
 
 
 class Row:
     """Answer number `index` to a request's prompt. `limit` in tokens. `is_plain`: its next token is the likeliest one.
-    `tokens`: what it has said."""
+    `tokens`: what it has said. `syntax` where it may call tools."""
 
     def __init__(
         self,
@@ -30,19 +32,27 @@ class Row:
         limit: int,
         vocabulary: Vocabulary,
         guide: Guide | None,
+        syntax: CallSyntax | None = None,
     ) -> None:
         self.request = request
         self.prompt = prompt
         self.limit = limit
         self.is_done = False
         sampling = request.sampling
+        self._is_weighed = bool(
+            sampling.frequency_penalty or sampling.presence_penalty or sampling.logit_bias
+        )
         self.is_plain = (
-            sampling.temperature < GREEDY_BELOW and guide is None and sampling.top_logprobs is None
+            sampling.temperature < GREEDY_BELOW
+            and guide is None
+            and sampling.top_logprobs is None
+            and not self._is_weighed
         )
         self._index = index
         self._sampling = sampling
         self._vocabulary = vocabulary
         self._guide = guide.copy() if guide else None
+        self._syntax = syntax
         self.tokens: list[int] = []
         self._likelihoods: list[tuple[int, Likelihood]] = []  # where each token's text begins
         self._sent = 0
@@ -56,8 +66,10 @@ class Row:
 
     @property
     def size(self) -> int:
-        """Tokens that it may come to."""
-        return len(self.prompt) + self.limit
+        """Tokens that it may come to; where its caller set no limit, those that it is expected to come to."""
+        if self._sampling.max_tokens is not None:
+            return len(self.prompt) + self.limit
+        return len(self.prompt) + min(self.limit, len(self.tokens) + EXPECTED_TOKENS)
 
     @property
     def newest(self) -> int:
@@ -78,11 +90,22 @@ class Row:
 
     def _choose(self, logits: Tensor) -> int:
         logits = logits.float().cpu()
-        allowed = logits.masked_fill(~self._guide.allowed(), -torch.inf) if self._guide else logits
+        weighed = self._weigh(logits) if self._is_weighed else logits
+        allowed = weighed.masked_fill(~self._guide.allowed(), -torch.inf) if self._guide else weighed
         token = self._draw(allowed)
         if self._sampling.top_logprobs is not None and token not in self._vocabulary.ends:
             self._note(token, torch.log_softmax(logits, -1), self._sampling.top_logprobs)
         return token
+
+    def _weigh(self, logits: Tensor) -> Tensor:
+        """https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties"""
+        said = torch.bincount(torch.tensor(self.tokens, dtype=torch.long), minlength=len(logits))
+        weighed = (
+            logits - said * self._sampling.frequency_penalty - (said > 0) * self._sampling.presence_penalty
+        )
+        for token, bias in self._sampling.logit_bias.items():
+            weighed[token] += bias
+        return weighed
 
     def _accept(self, token: int) -> None:
         if token in self._vocabulary.ends:
@@ -135,10 +158,22 @@ class Row:
             self._finish("length", self._text())
         elif self.request.streams:
             certain = text[: len(text) - _uncertain(text, stops)]
+            if self._syntax is not None:
+                certain = certain[: self._syntax.held_back(certain)]
             self._send(certain, len(certain))
 
-    def _finish(self, reason: Literal["stop", "length"], text: str) -> None:
-        self._send(text, len(text) + 1)
+    def _finish(self, reason: EndReason, text: str) -> None:
+        """Calls are told whole: a part of one is no JSON that a program could read."""
+        calls: Sequence[ToolCall] = ()
+        end = len(text) + 1
+        if self._syntax is not None:
+            sent = text[: self._sent]
+            text, calls = self._vocabulary.calls_in(text, self.request.tools)
+            text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]
+        self._send(text, end)
+        if calls:
+            self.request.emit(Called(self._index, calls))
+            reason = "tool_calls" if reason == "stop" else reason
         self.request.emit(Answered(self._index, reason, len(self.prompt), len(self.tokens)))
         self.is_done = True
 
@@ -151,7 +186,8 @@ class Row:
             self._sent = len(text)
 
     def _text(self) -> str:
-        return self._vocabulary.text(self.tokens)
+        """With the special tokens where some of them may mark a call."""
+        return self._vocabulary.text(self.tokens, with_specials=self._syntax is not None)
 
 
 def _uncertain(text: str, stops: Sequence[str]) -> int:

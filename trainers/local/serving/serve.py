@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from trainers.local.problems import Problem
 from trainers.local.serving.batching import MAX_BATCH_ROWS, Room, choose_batch, fill
-from trainers.local.serving.values import DEFAULT_MAX_TOKENS, EmbeddingRequest, Request, Ticket, Weights
+from trainers.local.serving.values import EmbeddingRequest, Request, Ticket, Weights
 from trainers.log_lines import new_reference
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class Generator:
         from trainers.local.serving.rows import Row
 
         base = self._open_shelf().base(request.target.weights)
-        prompt = base.vocabulary.encode(request.messages)
+        vocabulary, sampling = base.vocabulary, request.sampling
+        vocabulary.check_bias(sampling.logit_bias)
+        prompt = vocabulary.encode(request)
         room = base.context - len(prompt)
         if room < 1:
             text = (
@@ -152,10 +154,11 @@ class Generator:
                 "Shorten them."
             )
             raise Problem(400, text, "context_length_exceeded", "messages")
-        sampling = request.sampling
-        limit = min(room, sampling.max_tokens or DEFAULT_MAX_TOKENS)
-        guide = base.vocabulary.guide(sampling.grammar) if sampling.grammar else None
-        return [Row(request, index, prompt, limit, base.vocabulary, guide) for index in range(sampling.n)]
+        syntax = vocabulary.call_syntax(request) if request.tools.definitions else None
+        grammar = vocabulary.grammar(request, syntax) if syntax else sampling.grammar
+        guide = vocabulary.guide(grammar) if grammar else None
+        limit = min(room, sampling.max_tokens or room)
+        return [Row(request, index, prompt, limit, vocabulary, guide, syntax) for index in range(sampling.n)]
 
     def _embed(self, asked: EmbeddingRequest) -> None:
         if asked.target.adapter is not None:
@@ -232,7 +235,13 @@ class Generator:
         self._batch = []
 
     def _newcomers(self, base: Base, alive: Sequence[Row]) -> Sequence[Row]:
-        """Who joins a batch that runs: over the same base, as far as there is room."""
+        """Who joins a batch that runs: over the same base, as far as there is room. Raises MemoryError before answers
+        without a limit have taken all of it."""
+        from trainers.local.serving.decoding import STEPS_BETWEEN_LOOKS
+
+        grows = any(row.request.sampling.max_tokens is None for row in alive)
+        if grows and self._room(base).tokens < len(alive) * STEPS_BETWEEN_LOOKS:
+            raise MemoryError("out of memory for the next tokens of this batch")
         weights = alive[0].request.target.weights
         self._prepare_all(self._arrived(weights))
         same = [row for row in self._waiting if row.request.target.weights == weights]

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trainers.local.problems import Problem
 from trainers.local.spool import Quantization
-
-DEFAULT_MAX_TOKENS = 512
+from trainers.local.tool_calls import ToolCall
 
 Weights = tuple[str, Quantization]
 
 
 @dataclass(frozen=True)
 class ChatMessage:
+    """`calls` by their ids, in an assistant's message; `call_id` and `name` say what a tool's message answers."""
+
     role: str
     content: str
+    calls: Mapping[str, ToolCall] = field(default_factory=dict)
+    call_id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a model may call: `definitions` as OpenAI writes them, which is how chat templates take them. One of
+    `required` must be called; where it is empty the model decides."""
+
+    definitions: Sequence[Mapping[str, Any]] = ()
+    required: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """`max_tokens` None: 512. Greedy below a temperature of 0.001. The answer ends before a `stop`.
+    """`max_tokens` None: as far as the context goes. Greedy below a temperature of 0.001. The answer ends before a
+    `stop`. Penalties and `logit_bias` (by token id) are OpenAI's: taken from, and added to, a token's logit.
 
     `n` answers to the same prompt, the second with the seed after the first's. `top_logprobs`: how many other
     tokens are named at each place, None for no log-probabilities at all. `grammar` as constraints.py writes it.
@@ -37,6 +51,9 @@ class Sampling:
     n: int = 1
     top_logprobs: int | None = None
     grammar: str | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,11 +91,22 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Called:
+    """The tool calls of answer number `index`, all at once, before its end."""
+
+    index: int
+    calls: Sequence[ToolCall]
+
+
+EndReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True)
 class Answered:
     """The end of answer number `index`. `completion_tokens` leaves the token out that ends the turn."""
 
     index: int
-    reason: Literal["stop", "length"]
+    reason: EndReason
     prompt_tokens: int
     completion_tokens: int
 
@@ -91,7 +119,7 @@ class Embedded:
     tokens: int
 
 
-Outcome = Piece | Answered | Embedded | Problem
+Outcome = Piece | Called | Answered | Embedded | Problem
 Emit = Callable[[Outcome], object]
 
 
@@ -108,7 +136,8 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Request:
-    """`emit` hears Pieces and one Answered for each of `sampling.n`, or a Problem, from the generator's thread."""
+    """`emit` hears Pieces, Called and one Answered for each of `sampling.n`, or a Problem, from the generator's thread.
+    `prompt`: text or token ids that are continued as they are, in the place of messages."""
 
     target: Target
     messages: Sequence[ChatMessage]
@@ -116,6 +145,8 @@ class Request:
     streams: bool
     emit: Emit
     ticket: Ticket = field(default_factory=Ticket)
+    tools: Tools = Tools()
+    prompt: str | Sequence[int] | None = None
 
     @property
     def rows(self) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from trainers.local.problems import Problem
+from trainers.local.problems import Problem, invalid
+from trainers.local.serving.call_syntax import CallSyntax, grammar_of_calls, syntax_of
 from trainers.local.serving.constraints import Guide
-from trainers.local.serving.values import ChatMessage
+from trainers.local.serving.values import ChatMessage, Request, Tools
+from trainers.local.tool_calls import ToolCall, for_template, parse_tool_calls, render_chat, template_of
 from trainers.local.training.data import TEMPLATE_OPTIONS
 
 if TYPE_CHECKING:
@@ -25,27 +27,48 @@ class Vocabulary:
         self._width = width
         self._bytes: LLTokenizer | None = None
 
-    def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """Token ids up to where the answer begins. A 'developer' message is written as 'system'."""
-        if not self._tokenizer.chat_template:
-            text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
-            raise Problem(400, text, "no_chat_template", "model")
-        turns = [
-            {"role": "system" if each.role == "developer" else each.role, "content": each.content}
-            for each in messages
-        ]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
-            )
-        except TemplateError as error:
-            text = f"This model's chat template refuses these messages: {error}"
-            raise Problem(400, text, "invalid_value", "messages") from error
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+    def encode(self, request: Request) -> list[int]:
+        """Token ids up to where the answer begins. Raises Problem (400)."""
+        if request.prompt is None:
+            text = self._written(request, _turns(request.messages))
+            return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        if isinstance(request.prompt, str):
+            return list(self._tokenizer(request.prompt).input_ids)
+        if any(token >= self._width for token in request.prompt):
+            raise invalid(f"'prompt' has a token id beyond this model's {self._width:,} tokens.", "prompt")
+        return list(request.prompt)
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def check_bias(self, biases: Mapping[int, float]) -> None:
+        """Raises Problem (400)."""
+        if any(token >= self._width for token in biases):
+            text = f"'logit_bias' has a token id beyond this model's {self._width:,} tokens."
+            raise invalid(text, "logit_bias")
+
+    def call_syntax(self, request: Request) -> CallSyntax:
+        """How this model would write a call as its answer."""
+        turns = _turns(request.messages)
+        prompt = self._written(request, turns)
+        ends = [str(self._tokenizer.convert_ids_to_tokens(end)) for end in self.ends]
+        return syntax_of(turns, prompt, lambda each: self._rendered(request, each), ends)
+
+    def grammar(self, request: Request, syntax: CallSyntax) -> str | None:
+        """What an answer to this chat is held to."""
+        return grammar_of_calls(request.tools, syntax, self._specials(), request.sampling.grammar)
+
+    def calls_in(self, text: str, tools: Tools) -> tuple[str, Sequence[ToolCall]]:
+        """What an answer says beside its calls, and these."""
+        own = getattr(self._tokenizer, "response_template", None)
+        template = template_of(self._tokenizer, tools.definitions)
+        said, calls = parse_tool_calls(text, template, tools.definitions, own)
+        for special in self._specials():
+            said = said and said.replace(special, "")
+        return said or "", calls
+
+    def text(self, tokens: Sequence[int], *, with_specials: bool = False) -> str:
         return str(
-            self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            self._tokenizer.decode(
+                list(tokens), skip_special_tokens=not with_specials, clean_up_tokenization_spaces=False
+            )
         )
 
     def bytes_of(self, token: int) -> bytes:
@@ -60,6 +83,26 @@ class Vocabulary:
 
         return Guide(LLMatcher(self._by_bytes(), grammar, log_level=0), self._width, sorted(self.ends))
 
+    def _specials(self) -> dict[str, int]:
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {token.content: number for number, token in added if token.special}
+
+    def _written(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
+        if not self._tokenizer.chat_template:
+            text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
+            raise Problem(400, text, "no_chat_template", "model")
+        try:
+            return self._rendered(request, turns, asks=True)
+        except (TemplateError, TypeError) as error:
+            text = f"This model's chat template refuses these messages: {error}"
+            raise Problem(400, text, "invalid_value", "messages") from error
+
+    def _rendered(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
+        tools = list(request.tools.definitions) or None
+        return render_chat(
+            self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **TEMPLATE_OPTIONS
+        )
+
     def _by_bytes(self) -> LLTokenizer:
         """Made at first use: it takes a second for 49,000 tokens."""
         if self._bytes is None:
@@ -71,6 +114,22 @@ class Vocabulary:
                 text = f"This model's tokenizer hides its tokens' bytes ({error}): no constraints and no logprobs."
                 raise Problem(400, text, "unsupported_value", "model") from error
         return self._bytes
+
+
+def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """As templates take them; a tool's message also says the name of the call that it answers."""
+    names: dict[str | None, str] = {}
+    turns = []
+    for each in messages:
+        names |= {call_id: call.name for call_id, call in each.calls.items()}
+        calls = [
+            {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call_id, call in each.calls.items()
+        ]
+        said = {"role": each.role, "content": each.content, "tool_calls": calls or None}
+        name = names.get(each.call_id, each.name)
+        turns.append(for_template({**said, "tool_call_id": each.call_id, "name": name}))
+    return turns
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

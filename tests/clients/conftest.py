@@ -1,0 +1,31 @@
+"""A trainer with the scripted model, as a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.clients import scripted
+from tests.local.served import Served, served_process
+
+
+@pytest.fixture(scope="session")
+def scripted_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "scripted"
+    scripted.make(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory, scripted_dir: Path) -> Iterator[Served]:
+    with served_process(tmp_path_factory.mktemp("trainer"), f"scripted={scripted_dir}") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def client(trainer: Served) -> Iterator[openai.OpenAI]:
+    with trainer.client() as client:
+        yield client

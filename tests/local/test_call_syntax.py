@@ -1,0 +1,115 @@
+"""How published chat templates write a call is found by rendering one; what is held to it is read back as that call."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from llguidance import LLMatcher
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from tests.local.conftest import CHATML
+from trainers.local.serving.call_syntax import CallSyntax, grammar_of_calls, syntax_of
+from trainers.local.serving.values import Tools
+from trainers.local.tool_calls import ToolCall, parse_tool_calls, render_chat, template_of
+from trainers.local.training.data import TEMPLATE_OPTIONS
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": name, "description": "", "parameters": CITY}}
+    for name in ("get_weather", "book")
+]
+ASKED = [{"role": "user", "content": "Do it."}]
+FAMILIES = {  # what a call begins with, and whether its arguments are JSON there
+    "qwen2_5": ("<tool_call>", True),
+    "qwen3": ("<tool_call>", True),
+    "llama3_1": ("", True),
+    "gptoss": ("to=functions.", True),
+    "gemma3": ("<tool_call>", True),  # its template knows no tools
+    "qwen3_5_nothink": ("<tool_call>\n<function=", False),
+    "glm4moe": ("<tool_call>", False),
+    "lfm2_v2": ("<|tool_call_start|>[", False),
+    "gemma4": ("<|tool_call>call:", False),
+}
+ENDS = ["<|im_end|>", "<|eot_id|>", "<|call|>", "<end_of_turn>", "<turn|>"]
+
+
+def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel()), chat_template=template)
+
+
+def syntax_in(template: str) -> CallSyntax:
+    tokenizer = tokenizer_of(template)
+    prompt = render_chat(tokenizer, ASKED, tools=TOOLS, add_generation_prompt=True, **TEMPLATE_OPTIONS)
+    return syntax_of(
+        ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS, **TEMPLATE_OPTIONS), ENDS
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_call_in_a_familys_own_syntax_is_read_back(family: str) -> None:
+    template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
+    mark, is_json = FAMILIES[family]
+    syntax = syntax_in(template)
+    before, after = syntax.around("book")
+    text = f'{before}{{"city": "Paris"}}{after}'
+    _, calls = parse_tool_calls(text, template_of(tokenizer_of(template), TOOLS), TOOLS)
+    assert [(call.name, json.loads(call.arguments)) for call in calls] == [("book", {"city": "Paris"})]
+    assert (syntax.mark, syntax.arguments is not None) == (mark, is_json)
+    assert not any(end in after for end in ENDS)
+
+
+def test_a_template_without_tools_has_them_described_and_calls_as_text() -> None:
+    tokenizer = tokenizer_of(CHATML)
+    call = {"function": {"name": "book", "arguments": {"city": "Paris"}}}
+    talk = [
+        {"role": "system", "content": "Be kind."},
+        *ASKED,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "done"},
+    ]
+    written = render_chat(tokenizer, talk, tools=TOOLS, add_generation_prompt=True, **TEMPLATE_OPTIONS)
+    assert written.startswith("<|im_start|>system\nBe kind.\n\n# Tools\n")
+    assert json.dumps(TOOLS[0]) in written
+    made = '<tool_call>\n{"name": "book", "arguments": {"city": "Paris"}}\n</tool_call>'
+    assert f"<|im_start|>assistant\n{made}<|im_end|>" in written
+    assert "<|im_start|>user\n<tool_response>\ndone\n</tool_response><|im_end|>" in written
+    assert syntax_in(CHATML).around("book") == tuple(made.split('{"city": "Paris"}'))
+    read = parse_tool_calls(f"Yes.{made}", template_of(tokenizer, TOOLS), TOOLS)
+    assert read == ("Yes.", (ToolCall("book", '{"city": "Paris"}'),))
+
+
+def test_what_may_be_the_beginning_of_a_call_is_held_back() -> None:
+    syntax = CallSyntax('<tool_call>\n{"name": "', None)
+    for text, certain in (
+        ("Well", "Well"),
+        ("Well <too", "Well "),
+        ("Well <tool_call>\n{", "Well "),
+        ("", ""),
+        ('{"name"', ""),
+        ("```json", ""),
+        ("a < b", "a < b"),
+    ):
+        assert text[: syntax.held_back(text)] == certain
+    assert CallSyntax(None, None).held_back("Well") == 0
+    llama = CallSyntax('{"name": "', None)
+    assert (llama.held_back("Well"), llama.held_back('{"na')) == (4, 0)
+
+
+def test_special_tokens_of_a_syntax_are_asked_for_by_their_ids() -> None:
+    syntax = CallSyntax("[TOOL_CALLS]", ('[TOOL_CALLS][{"name": "a_tool", "arguments": ', "}]"))
+    tools = Tools(TOOLS, ("book",))
+    grammar = grammar_of_calls(tools, syntax, {"[TOOL_CALLS]": 5}, None)
+    assert grammar
+    assert 'call0: <[5]> "[{\\"name\\": \\"book\\", \\"arguments\\": " arguments0 "}]"' in grammar
+    assert "get_weather" not in grammar
+    assert grammar_of_calls(Tools(TOOLS), syntax, {}, None) is None
+    either = grammar_of_calls(Tools(TOOLS), syntax, {}, 'start: "yes"')
+    assert either
+    assert either.startswith("start: call0 | call1 | otherwise\n")
+    is_wrong, said = LLMatcher.validate_grammar_with_warnings(either)
+    assert not is_wrong, said

@@ -1,0 +1,318 @@
+"""POST /v1/responses: the same chats in the form of OpenAI's newer API: text and function calls, whole or streamed.
+
+A request becomes one for a chat completion, so that each rule has one place. Nothing is kept here: a conversation is
+sent whole each time, so `previous_response_id`, `conversation` and `background` are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from trainers.local.api.chat import ChatOrder, check_known, parse_chat
+from trainers.local.api.completions import Body, ask, likelihood_body, new_call_id, usage_of
+from trainers.local.api.waiting import Answer, Inbox
+from trainers.local.problems import Problem, invalid
+from trainers.local.serving.serve import Generator
+from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Target
+from trainers.local.tool_calls import ToolCall
+
+SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier")
+OWN = frozenset(
+    {
+        *SAME,
+        *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "top_logprobs"),
+        *("reasoning", "include", "store", "stream_options", "safety_identifier", "prompt_cache_key"),
+    }
+)
+NEUTRAL: Mapping[str, tuple[object, ...]] = {"background": (False,), "truncation": ("disabled",)}
+LOGPROBS = "message.output_text.logprobs"
+# How a chat's field is called here, so that a refusal names what was sent.
+NAMES = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+
+
+@dataclass(frozen=True)
+class ResponseOrder:
+    """`said`: what an answer repeats of the request."""
+
+    chat: ChatOrder
+    said: Body
+
+
+def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
+    """Raises Problem (400) that names the field."""
+    for name, value in body.items():
+        check_known(name, value, OWN, NEUTRAL)
+    try:
+        chat = parse_chat(_as_chat(body))
+    except Problem as problem:
+        found = next((name for name in NAMES if (problem.param or "").startswith(name)), None)
+        if found is None:
+            raise
+        message = re.sub(rf"'{re.escape(found)}\b", f"'{NAMES[found]}", problem.message)
+        param = NAMES[found] + (problem.param or "").removeprefix(found)
+        raise replace(problem, message=message, param=param) from problem
+    return ResponseOrder(chat, _said(body, chat))
+
+
+def _as_chat(body: Mapping[str, Any]) -> Body:
+    form = _object(body, "text").get("format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
+    wants_logprobs = LOGPROBS in (body.get("include") or ()) or bool(body.get("top_logprobs"))
+    chat = {
+        **{name: body.get(name) for name in SAME},
+        "messages": _messages(body),
+        "max_completion_tokens": body.get("max_output_tokens"),
+        "response_format": form,
+        "reasoning_effort": _object(body, "reasoning").get("effort"),
+        "tools": _tools(body.get("tools")),
+        "tool_choice": _choice(body.get("tool_choice")),
+        "logprobs": wants_logprobs or None,
+        "top_logprobs": body.get("top_logprobs"),
+    }
+    return {name: value for name, value in chat.items() if value is not None}
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name) or {}
+    if not isinstance(value, dict):
+        raise invalid(f"'{name}' must be an object.", name, "invalid_type")
+    return value
+
+
+def _messages(body: Mapping[str, Any]) -> list[Body]:
+    given, instructions = body.get("input"), body.get("instructions")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(items, list) or not items:
+        raise invalid("'input' must be text, or a list with at least one item.", "input")
+    messages: list[Body] = []
+    if instructions is not None:
+        if not isinstance(instructions, str):
+            raise invalid("'instructions' must be text.", "instructions", "invalid_type")
+        messages.append({"role": "system", "content": instructions})
+    for number, item in enumerate(items):
+        _add(item, f"input[{number}]", messages)
+    return messages
+
+
+def _add(item: object, path: str, messages: list[Body]) -> None:
+    """A call joins the message before it where that is the assistant's, since a chat has both in one."""
+    match item:
+        case {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}:
+            if not messages or messages[-1]["role"] != "assistant":
+                messages.append({"role": "assistant", "content": ""})
+            function = {"name": name, "arguments": arguments}
+            calls = messages[-1].setdefault("tool_calls", [])
+            calls.append({"id": call_id, "type": "function", "function": function})
+        case {"type": "function_call_output", "call_id": call_id, "output": output}:
+            messages.append({"role": "tool", "tool_call_id": call_id, "content": _content(output)})
+        case {"type": "reasoning"}:
+            pass  # another model's thoughts, sent back with its answer
+        case {"type": "message", "role": role, "content": content} | {"role": role, "content": content}:
+            messages.append({"role": role, "content": _content(content)})
+        case _:
+            text = f"'{path}' must be a message, a function_call or a function_call_output."
+            raise invalid(text, path)
+
+
+def _content(content: object) -> object:
+    """The kinds of text have names of their own here."""
+    if not isinstance(content, list):
+        return content
+    kinds = ("input_text", "output_text")
+    return [
+        {**part, "type": "text"} if isinstance(part, dict) and part.get("type") in kinds else part
+        for part in content
+    ]
+
+
+def _tools(tools: object) -> object:
+    """{"type": "function", "name": …} → {"type": "function", "function": {"name": …}}"""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {"type": "function", "function": {key: tool[key] for key in tool if key != "type"}}
+        if isinstance(tool, dict) and tool.get("type") == "function"
+        else tool
+        for tool in tools
+    ]
+
+
+def _choice(choice: object) -> object:
+    match choice:
+        case {"type": "function", "name": name}:
+            return {"type": "function", "function": {"name": name}}
+    return choice
+
+
+def _said(body: Mapping[str, Any], chat: ChatOrder) -> Body:
+    return {
+        "instructions": body.get("instructions"),
+        "max_output_tokens": chat.sampling.max_tokens,
+        "metadata": body.get("metadata") or {},
+        "parallel_tool_calls": body.get("parallel_tool_calls", True),
+        "previous_response_id": None,
+        "reasoning": {"effort": "none", "summary": None},  # models answer here without thinking first
+        "store": False,
+        "temperature": chat.sampling.temperature,
+        "text": {"format": {"type": "text"}, **_object(body, "text")},
+        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": body.get("tools") or [],
+        "top_logprobs": chat.sampling.top_logprobs or 0,
+        "top_p": chat.sampling.top_p,
+        "truncation": "disabled",
+    }
+
+
+async def respond(request: Request, generator: Generator, target: Target, order: ResponseOrder) -> Response:
+    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
+    inbox = ask(request, generator, target, order.chat)
+    response_id = f"resp_{secrets.token_hex(16)}"
+    head = {
+        "id": response_id,
+        "object": "response",
+        "created_at": int(time.time()),
+        "model": order.chat.model,
+    }
+    head |= {"error": None, "incomplete_details": None, "usage": None, **order.said}
+    if not order.chat.streams:
+        (answer,) = await inbox.answers(1)
+        return JSONResponse(_ended(head, _output(answer, _new_id("msg")), answer.end))
+    first = await inbox.next_or_hung_up()
+    return StreamingResponse(_events(first, inbox, head), media_type="text/event-stream")
+
+
+def _ended(head: Body, output: Sequence[Body], end: Answered) -> Body:
+    usage = usage_of([end])
+    is_cut = end.reason == "length"
+    return {
+        **head,
+        "status": "incomplete" if is_cut else "completed",
+        "completed_at": None if is_cut else int(time.time()),
+        "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+        "output": output,
+        "usage": {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage["total_tokens"],
+        },
+    }
+
+
+def _output(answer: Answer, message_id: str) -> list[Body]:
+    status = "incomplete" if answer.end.reason == "length" else "completed"
+    calls = [_call_item(call.name, call.arguments) for call in answer.calls]
+    if calls and not answer.text:
+        return calls
+    part = _part(answer.text, answer.tokens)
+    return [_message_item(message_id, status, [part]), *calls]
+
+
+def _message_item(item_id: str, status: str, parts: Sequence[Body]) -> Body:
+    return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": parts}
+
+
+def _part(text: str, tokens: Sequence[Likelihood] = ()) -> Body:
+    logprobs = [likelihood_body(token) for token in tokens]
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _call_item(name: str, arguments: str) -> Body:
+    call = {"call_id": new_call_id(), "name": name, "arguments": arguments}
+    return {"id": _new_id("fc"), "type": "function_call", "status": "completed", **call}
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(16)}"
+
+
+async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[bytes]:
+    number = 0
+    try:
+        async for kind, more in _told(first, inbox, head):
+            yield _event(kind, number, more)
+            number += 1
+    except Problem as problem:
+        yield _event("error", number, {**problem.body(), "type": "error"})
+    finally:
+        inbox.abandon()
+
+
+def _event(kind: str, number: int, more: Body) -> bytes:
+    body = {**more, "type": kind, "sequence_number": number}
+    return f"event: {kind}\ndata: ".encode() + orjson.dumps(body) + b"\n\n"
+
+
+async def _told(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tuple[str, Body]]:
+    """In OpenAI's order: each item and each part is added, told, and done before the next one."""
+    begun = {**head, "status": "in_progress", "output": []}
+    yield "response.created", {"response": begun}
+    yield "response.in_progress", {"response": begun}
+    item_id = _new_id("msg")
+    place: Body = {"item_id": item_id, "output_index": 0, "content_index": 0}
+    pieces: list[Piece] = []
+    calls: Sequence[ToolCall] = ()
+    async for outcome in inbox.parts(first, 1):
+        if isinstance(outcome, Piece):
+            if not pieces:
+                for event in _message_begins(item_id, place):
+                    yield event
+            pieces.append(outcome)
+            logprobs = [likelihood_body(token) for token in outcome.tokens]
+            yield "response.output_text.delta", {**place, "delta": outcome.text, "logprobs": logprobs}
+        elif isinstance(outcome, Called):
+            calls = outcome.calls
+        elif isinstance(outcome, Answered):
+            answer = Answer(
+                "".join(p.text for p in pieces), [t for p in pieces for t in p.tokens], calls, outcome
+            )
+    items = _output(answer, item_id)
+    if not pieces and items[0]["type"] == "message":  # an empty answer
+        for event in _message_begins(item_id, place):
+            yield event
+    for number, item in enumerate(items):
+        for event in _message_ends(item, place) if item["type"] == "message" else _call_events(item, number):
+            yield event
+    ended = _ended(head, items, answer.end)
+    yield f"response.{ended['status']}", {"response": ended}
+
+
+def _message_begins(item_id: str, place: Body) -> Iterator[tuple[str, Body]]:
+    item = _message_item(item_id, "in_progress", [])
+    yield "response.output_item.added", {"output_index": 0, "item": item}
+    yield "response.content_part.added", {**place, "part": _part("")}
+
+
+def _message_ends(item: Body, place: Body) -> Iterator[tuple[str, Body]]:
+    (part,) = item["content"]
+    yield "response.output_text.done", {**place, "text": part["text"], "logprobs": part["logprobs"]}
+    yield "response.content_part.done", {**place, "part": part}
+    yield "response.output_item.done", {"output_index": 0, "item": item}
+
+
+def _call_events(item: Body, number: int) -> Iterator[tuple[str, Body]]:
+    """A call is known whole, so its arguments come at once."""
+    place = {"item_id": item["id"], "output_index": number}
+    begun = {**item, "status": "in_progress", "arguments": ""}
+    yield "response.output_item.added", {"output_index": number, "item": begun}
+    yield "response.function_call_arguments.delta", {**place, "delta": item["arguments"]}
+    told = {"name": item["name"], "arguments": item["arguments"]}
+    yield "response.function_call_arguments.done", {**place, **told}
+    yield "response.output_item.done", {"output_index": number, "item": item}
