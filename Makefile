@@ -2,6 +2,7 @@
 #   make demo [DATA=file.csv LABEL=column TEXT=column EPOCHS=1 STAY=1 TERMINAL=1]   the whole story on this machine
 #   make test                                                              the tests
 #   make check                                                             style, types, walls, dependencies
+#   make clients                                                           other people's clients, for tests/clients
 #   make bench                                                             the benchmarks
 #   make chaos                                                             what is proven of money, at full length
 #   make fuzz                                                              10,000 things that nobody would send
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test check chaos fuzz audit bench bench-serving bench-training e2e screenshots lock clean
+.PHONY: setup demo test clients check chaos fuzz audit bench bench-serving bench-training e2e screenshots lock clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +45,21 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e and not slow"
+
+# In an environment of its own (500 MB): they want an older openai than ours. Its tests skip without it.
+CLIENTS := .cache/clients
+clients: setup $(CLIENTS)/.ready $(CLIENTS)/node_modules/.ready
+
+$(CLIENTS)/.ready: tests/clients/requirements.txt
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+$(CLIENTS)/node_modules/.ready:
+	@mkdir -p $(CLIENTS)
+	@if command -v npm >/dev/null; then \
+	  npm install --silent --no-save --no-audit --no-fund --prefix $(CLIENTS) openai@6.49.0 && touch $@; \
+	else echo "No Node: openai-node is not tried."; fi
 
 # Fails, not skips, without Chromium and local-slack.
 e2e: setup

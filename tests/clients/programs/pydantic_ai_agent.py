@@ -1,0 +1,33 @@
+"""pydantic-ai: an agent with a tool, and structured output by its default, a tool that must be called."""
+
+import json
+import sys
+
+from pydantic import BaseModel
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+
+class Ticket(BaseModel):
+    urgent: bool
+    level: int
+
+
+def talk(model: OpenAIChatModel | OpenAIResponsesModel) -> dict[str, object]:
+    asked: list[str] = []
+    agent = Agent(model)
+
+    @agent.tool_plain
+    def get_weather(city: str) -> str:
+        asked.append(city)
+        return "sunny"
+
+    text = agent.run_sync("What is the weather in Paris?").output
+    ticket = Agent(model, output_type=Ticket).run_sync("My card was charged twice.").output
+    return {"text": text, "asked": asked, "ticket": ticket.model_dump()}
+
+
+provider = OpenAIProvider(base_url=sys.argv[1], api_key=sys.argv[2])
+kinds = (OpenAIChatModel, OpenAIResponsesModel)
+print(json.dumps([talk(kind("scripted", provider=provider)) for kind in kinds]))
