@@ -35,6 +35,7 @@ from bot.workflows.desk import Desk
 from bot.workflows.reconcile import look_after, reconcile
 from storage.store import Store
 from trainers.client import Trainer
+from trainers.connection import key_in
 
 GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # of a worker's task, which is ended after half of that
@@ -159,10 +160,10 @@ class Service:
 
 
 def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapping[str, Trainer]:
-    """A client for every provider whose key is there."""
+    """A client for every provider whose key is there, or that needs none."""
     trainers = {}
     for row in settings.providers:
-        key = os.environ.get(row.provider.key_env or "", "")
+        key = key_in(os.environ, row.provider)
         if embedded and row.provider.base_url == embedded.base_url:
             key = embedded.key
         if key and row.provider.base_url:

@@ -24,6 +24,7 @@ from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_sett
 from storage.backups import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.client import Trainer
+from trainers.connection import key_in
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
 from trainers.providers import ProviderRow
@@ -185,8 +186,8 @@ def _trainers(settings: Settings) -> Iterator[Finding]:
     for row in settings.providers:
         if row.is_started_by_us:
             yield _own_trainer(settings)
-        elif os.environ.get(row.provider.key_env or ""):
-            yield _provider(row)
+        elif key := key_in(os.environ, row.provider):
+            yield _provider(row, key)
 
 
 def _own_trainer(settings: Settings) -> Finding:
@@ -206,9 +207,9 @@ def _own_trainer(settings: Settings) -> Finding:
     return Finding(True, "own trainer", f"starts with {', '.join(settings.trainer.models)}")
 
 
-def _provider(row: ProviderRow) -> Finding:
+def _provider(row: ProviderRow, key: str) -> Finding:
     try:
-        with Trainer(row.provider, os.environ[str(row.provider.key_env)]) as trainer:
+        with Trainer(row.provider, key) as trainer:
             refused = trainer.probe()
     except TrainerError as error:
         return Finding(False, row.title, str(error))

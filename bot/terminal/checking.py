@@ -16,6 +16,7 @@ from bot.views import cleaning, findings
 from bot.work.checking import LISTED
 from bot.workflows.datasets import SEED
 from bot.workflows.row_limits import USUAL, RowLimit, limit_of, limit_of_folder
+from trainers.connection import key_in
 from trainers.dataset import NO_MODELS, Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.cleaning import NotCleaned, clean
 from trainers.dataset.holdout.versions import Previous
@@ -131,11 +132,7 @@ def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal
 
 def report_text(report: Report, settings: Settings | None = None) -> str:
     """With `settings`, what copies cost is said in dollars where a trainer by the token has its key here."""
-    rows = [
-        row
-        for row in (settings.providers if settings else ())
-        if row.provider.key_env and os.environ.get(row.provider.key_env)
-    ]
+    rows = [row for row in (settings.providers if settings else ()) if key_in(os.environ, row.provider)]
     waste = waste_of(report.duplicate_tokens, rows, datetime.now(UTC).date())
     return findings.terminal_text(report, waste)
 

@@ -103,6 +103,18 @@ def test_models_of_a_provider_are_asked_once_and_a_repeat_is_free(tmp_path: Path
     assert [rung["score"] for rung in again["rungs"]] == [1.0, 1.0]
 
 
+def test_a_provider_that_asks_for_no_key_is_asked_without_one(tmp_path: Path) -> None:
+    """As Ollama and vLLM at a loopback address."""
+    file = rows(tmp_path / "rows.csv", 60)
+    service = Service(models=("large",), answer=lambda _, said: said[-1]["content"].split()[1])
+    with Hosted(service, key="none") as company:
+        settings(company)
+        keyless = Path("finetune.toml").read_text().replace('key_env = "ACME_KEY"\n', "")
+        Path("finetune.toml").write_text(keyless)
+        found = measured(file, "--model", "acme/large", "--rungs", "zero")
+    assert [(rung["name"], rung["score"]) for rung in found["rungs"]] == [("zero", 1.0)]
+
+
 def test_the_estimate_reads_what_the_baseline_printed(tmp_path: Path) -> None:
     file = rows(tmp_path / "rows.csv", 300)
     kept = tmp_path / "baseline.json"

@@ -154,10 +154,10 @@ def _contestant(
         return place
     row, name = place
     if row.name not in reachable:
-        where = (
-            f"set {row.provider.key_env} where the bot runs" if row.provider.key_env else "name its key_env"
+        return Refusal(
+            f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: "
+            f"set {row.provider.key_env} where the bot runs."
         )
-        return Refusal(f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: {where}.")
     price, model = price_of(settings, row, name, today), row.model(name)
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):
         price = tuned_price(row, model)
