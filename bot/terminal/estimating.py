@@ -11,6 +11,7 @@ from typing import Any
 
 from bot.decisions.amounts import duration
 from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
+from bot.decisions.verdict.paying import enough_volume
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.outlook import Outlook, Quantiles
 from bot.decisions.worth.quotes import holes, where_to_put
@@ -104,6 +105,7 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
         "memory": estimated.memory,
         "monthly_input_tokens": estimated.question.volume,
         **_sums(made),
+        **_savings(estimated),
         "verdict": verdict_json(estimated.verdict, str(file)),
         "bar": estimated.evidence.bar,
         "alternative": _alternative(estimated.alternative, made),
@@ -149,18 +151,27 @@ def _sums(made: Estimate | None) -> dict[str, Any]:
         "monthly_after_hosting_usd": _number(made.monthly_after.hosting) if made else None,
         "monthly_after_upkeep_usd": _number(made.monthly_after.upkeep) if made else None,
         "monthly_after_total_usd": _number(made.monthly_after.total) if made else None,
-        "errors_avoided_month_usd": _number(made.errors_avoided_usd) if made else None,
-        "saving_month_usd": _number(made.saving_month) if made else None,
         "people_usd": _number(made.people_usd) if made else None,
         "labels_usd": _number(made.labels_usd) if made else None,
         "evaluation_usd": _number(made.evaluation_usd) if made else None,
         "one_off_usd": _number(made.one_off_usd) if made else None,
-        "payback_months": _or_none(made.payback_months) if made else None,
-        "break_even_tokens_per_month": made.break_even_tokens_per_month if made else None,
-        "npv_usd": _number(made.npv_usd) if made else None,
         "horizon_months": _number(made.horizon_months) if made else None,
         "months_left": _or_none(made.months_left) if made else None,
         "saving_then_month_usd": _or_none(made.succession.saving_month) if made and made.succession else None,
+    }
+
+
+def _savings(estimated: Estimated) -> dict[str, Any]:
+    """`savings_withheld` says why they are null where the verdict is against the model whatever it would save."""
+    withheld = estimated.verdict.withheld
+    made = None if withheld else estimated.estimate
+    return {
+        "savings_withheld": withheld,
+        "errors_avoided_month_usd": _number(made.errors_avoided_usd) if made else None,
+        "saving_month_usd": _number(made.saving_month) if made else None,
+        "payback_months": _or_none(made.payback_months) if made else None,
+        "break_even_tokens_per_month": enough_volume(made, estimated.outlook) if made else None,
+        "npv_usd": _number(made.npv_usd) if made else None,
     }
 
 
@@ -222,7 +233,7 @@ def _quantiles(found: Quantiles) -> dict[str, float | None]:
 
 def _held_against(estimated: Estimated) -> list[tuple[str, str]]:
     made, other = estimated.estimate, estimated.alternative
-    if made is None or other is None or made.months_left == 0:
+    if made is None or other is None or made.months_left == 0 or estimated.verdict.withheld:
         return []
     return [("Held against", f"{other.name}, {usd(made.monthly_alternative.total)} a month")]
 

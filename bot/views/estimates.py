@@ -9,10 +9,10 @@ from typing import Protocol
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.advice import Evidence, Kind, Verdict
 from bot.decisions.verdict.conditions import beyond, condition
-from bot.decisions.verdict.paying import chance
+from bot.decisions.verdict.paying import chance, enough_volume
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption
-from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.outlook import LIKELY, Outlook
 from bot.decisions.worth.roi import Estimate, MonthlyCost, Range, Training
 from bot.views.blocks import (
     Block,
@@ -43,9 +43,11 @@ WITH_VALUE = frozenset({"volume", "prompt", "price today", "price once tuned", "
 NOT_NOW = {
     "rows": "Not now: too few rows",
     "one label": "Not now: there is nothing to tell apart",
+    "wrong labels": "Not now: too many labels are wrong",
     "end date": "Not now: the model to train is at its end",
     "cheaper rung": "Not now: something cheaper is good enough",
     "tuned": "Not now: the tuned model is not good enough",
+    "worse": "Not now: the tuned model is worse and costs as much",
     "knowledge": "Not now: facts are looked up, not learnt",
     "reasoning": "Not now: thinking calls for a better model",
     "cost": "Not now: it would cost more than it saves",
@@ -59,6 +61,7 @@ OPEN = {
     "unread": "no prompt's answers could be read",
     "tuned": "the tuned model is not measured well enough",
     "rows": "there are few rows",
+    "wrong labels": "too many labels may be wrong",
     "today's model": "today's model is not measured",
     "cheaper rung": "what a tuned model costs is not known",
     "cost": "what it saves is not known",
@@ -66,6 +69,8 @@ OPEN = {
     "net value": "it pays back, and loses later",
     "people's time": "people's time is not counted",
     "successor": "the successor of today's model is not measured",
+    "only way": "nobody said what better answers are worth",
+    "latency": "how fast a tuned model answers is not known",
 }
 
 
@@ -121,7 +126,7 @@ def card(
         f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
         (*top, *_in_fields(numbers(estimated)), *end),
         newest=(*top, *_months(estimated, target), fields([*_chances(estimated), *_once(estimated)]), *end)
-        if estimated.estimate and estimated.estimate.months_left != 0
+        if estimated.estimate and not _hides_savings(estimated)
         else (),
     )
 
@@ -138,8 +143,8 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
     made = estimated.estimate
     if made is None:
         return _once(estimated)
-    if made.months_left == 0:
-        return [("Each month today", monthly(made.monthly_before))]
+    if _hides_savings(estimated):
+        return [("Each month today", monthly(made.monthly_before)), *_other(estimated), *_once(estimated)]
     return [
         _saving(made, estimated.outlook),
         *_succession(made),
@@ -150,6 +155,12 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
         *_chances(estimated),
         *_once(estimated),
     ]
+
+
+def _hides_savings(estimated: Estimated) -> bool:
+    """A saving by a model that may not, or need not, be used is none."""
+    made = estimated.estimate
+    return estimated.verdict.withheld is not None or (made is not None and made.months_left == 0)
 
 
 def monthly(bill: MonthlyCost) -> str:
@@ -218,10 +229,12 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
     made = estimated.estimate
-    if made:
-        pairs.append(("Pays back", pays_back(made.payback_months) + _paid_between(estimated.outlook)))
-    if made and made.break_even_tokens_per_month != 0:
-        pairs.append(("Pays from", _break_even(made)))
+    if made is None or _hides_savings(estimated):
+        return pairs
+    pairs.append(("Pays back", pays_back(made.payback_months) + _paid_between(estimated.outlook)))
+    enough = enough_volume(made, estimated.outlook)
+    if enough != 0:
+        pairs.append(("Pays from", _pays_from(enough, estimated.outlook)))
     return pairs
 
 
@@ -364,7 +377,9 @@ def _sharing(number: int | None, shared_by: str | None) -> list[Block]:
 
 
 def _held_against(estimated: Estimated) -> list[Block]:
-    return [section(escape(cut(estimated.alternative.sentence, 900)))] if estimated.alternative else []
+    if estimated.alternative is None or _hides_savings(estimated):
+        return []
+    return [section(escape(cut(estimated.alternative.sentence, 900)))]
 
 
 def _sources(prices: Sequence[PriceRow]) -> str:
@@ -377,10 +392,11 @@ def _range(amounts: Range) -> str:
     return expected if low == high else f"{expected} ({low} to {high})"
 
 
-def _break_even(made: Estimate) -> str:
-    if made.break_even_tokens_per_month is None:
+def _pays_from(enough: int | None, outlook: Outlook | None) -> str:
+    if enough is None:
         return "no volume: a token costs as much or more"
-    return f"{tokens(made.break_even_tokens_per_month)} input tokens a month"
+    likely = f" (in {LIKELY:.0%} of draws)" if outlook else ""
+    return f"{tokens(enough)} input tokens a month{likely}"
 
 
 def _rests_on(assumed: Sequence[Assumption]) -> str:

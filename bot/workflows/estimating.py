@@ -14,6 +14,7 @@ from bot.decisions import sweeping
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.verdict.advice import Facts, Verdict, advise
 from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
+from bot.decisions.verdict.faults import faults_of
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption, assumptions
 from bot.decisions.worth.bills import Rates
@@ -43,7 +44,8 @@ class Estimated:
     `current` by itself.
 
     `cost` is a Gap where nobody told us a price; `estimate`, `outlook` and `alternative` are None there, and where
-    today's bill is not known. `room`: in this machine's memory, for a model that trains here.
+    today's bill is not known. `outlook` is None as well where the verdict withholds what would be saved.
+    `room`: in this machine's memory, for a model that trains here.
     """
 
     name: str
@@ -130,6 +132,7 @@ def make_estimate(
         full_current=full_name(settings, question.current),
         to_measure=with_a_cheap_one(settings, question.current, today),
     )
+    verdict = advise(facts)
     return Estimated(
         name=name,
         report=report,
@@ -142,11 +145,11 @@ def make_estimate(
         minutes=effort.minutes,
         room=effort.room,
         estimate=sums.estimate,
-        outlook=sums.outlook,
+        outlook=None if verdict.withheld else sums.outlook,
         alternative=sums.known.alternative if sums.known else None,
         evidence=evidence,
         assumptions=assumptions(sums.known) if sums.known else (),
-        verdict=advise(facts),
+        verdict=verdict,
     )
 
 
@@ -239,6 +242,7 @@ def _facts(
         few_labels=tuple((one.label, one.rows) for one in report.labels if one.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
         current=question.current,
+        faults=faults_of(report),
     )
 
 

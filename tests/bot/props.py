@@ -31,18 +31,18 @@ def tickets_csv(rows: int = 60) -> str:
     return sheet.getvalue()
 
 
-_known: list[tuple[Report, Path]] = []
+_known: dict[int, tuple[Report, Path]] = {}
 
 
-def checked_tickets(files: Path) -> Report:
+def checked_tickets(files: Path, rows: int = 60) -> Report:
     """The report of `tickets_csv`, made once; its files are copied to where the bot keeps them."""
-    if not _known:
-        folder = files.parents[3] / "checked"
+    if rows not in _known:
+        folder = files.parents[3] / f"checked-{rows}"
         folder.mkdir(exist_ok=True)
         source = folder / "tickets.csv"
-        source.write_text(tickets_csv(), encoding="utf-8")
-        _known.append((check_file(source, source.name, Columns(None, None), folder, SEED), folder))
-    report, folder = _known[0]
+        source.write_text(tickets_csv(rows), encoding="utf-8")
+        _known[rows] = check_file(source, source.name, Columns(None, None), folder, SEED), folder
+    report, folder = _known[rows]
     for digest in (report.train_sha256, report.holdout_sha256):
         shutil.copy(folder / f"{digest}.jsonl", files)
     return report

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from bot.terminal import estimating
 from bot.terminal.words import in_terminal
-from trainers.measuring.values import Arm, Ladder, Rung, Standing
+from trainers.measuring.values import Arm, Ladder, Pair, Rung, Standing
 
 ROOT = Path(__file__).parents[2]
 TICKETS = ROOT / "examples" / "support_tickets.csv"
@@ -48,10 +48,10 @@ def measured(arm: Arm, standing: Standing, right: int, tokens: int = 0) -> Rung:
     )
 
 
-def baseline(folder: Path, standing: Standing, *others: Rung) -> Path:
+def baseline(folder: Path, standing: Standing, *others: Rung, pairs: tuple[Pair, ...] = ()) -> Path:
     classical, bar = measured(Arm("classical"), standing, 184), 0.85
     cheapest = classical.arm if standing == "meets" else None
-    ladder = Ladder("tickets", 1, "0" * 64, bar, (classical, *others), cheapest, (), 0.08, (), (), 1.0)
+    ladder = Ladder("tickets", 1, "0" * 64, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0)
     file = folder / "baseline.json"
     file.write_text(json.dumps({"rungs": [], "ladder": json.loads(ladder.to_json())}), encoding="utf-8")
     return file
@@ -87,9 +87,11 @@ def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -
     assert answer["alternative"]["rung"] == "classical"
     assert (answer["alternative"]["score"], answer["alternative"]["n"]) == (0.92, 200)
     assert answer["monthly_before_usd"] == 25.0
-    assert (answer["monthly_alternative_total_usd"], answer["saving_month_usd"]) == (0, 0)
-    assert answer["outlook"]["p_payback"] == 0
     assert answer["verdict"]["kind"] == "no_go"
+    assert answer["monthly_alternative_total_usd"] == 0
+    for saving in ("saving_month_usd", "payback_months", "npv_usd", "break_even_tokens_per_month", "outlook"):
+        assert answer[saving] is None
+    assert answer["savings_withheld"].endswith("whatever it would save.")
 
 
 def test_a_rung_that_misses_the_bar_is_no_alternative(tmp_path: Path) -> None:
@@ -109,14 +111,17 @@ def test_another_bar_judges_the_same_answers_again(tmp_path: Path) -> None:
 
 
 def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:
-    """8 of 200 rows more are right: at 50 cents each, 2 cents a request."""
-    file = baseline(tmp_path, "meets", measured(Arm("tuned", "local/ft"), "meets", 192, tokens=200 * 30))
+    """8 of 200 rows more are right: at 50 cents each, 2 cents a request. Without a price the free model is enough."""
+    tuned = measured(Arm("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
+    better = Pair(tuned.arm, Arm("classical"), 0.04, 0.01, 0.08, 0.008)
+    file = baseline(tmp_path, "meets", tuned, pairs=(better,))
     answer = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file, "--wrong-usd", "0.5")
     assert answer["errors_avoided_month_usd"] == pytest.approx(100_000 * 0.02)
     assert answer["saving_month_usd"] == pytest.approx(2000)
     assert answer["outlook"]["tornado"][0]["name"] == "quality"
     unsaid = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file)
-    assert unsaid["errors_avoided_month_usd"] == 0
+    assert unsaid["errors_avoided_month_usd"] is None
+    assert unsaid["verdict"]["headline"].startswith("Not now. The classical model meets the bar")
 
 
 def test_the_verdict_comes_first_for_people() -> None:
@@ -174,8 +179,7 @@ def test_a_baseline_that_is_none_is_said(tmp_path: Path, content: str) -> None:
 def test_a_model_that_has_ended_is_no_go() -> None:
     answer = estimated("--volume", "10B", "--target", "gpt-4.1-nano")
     assert answer["verdict"]["kind"] == "no_go"
-    assert answer["outlook"]["p_payback"] == 0
-    assert answer["payback_months"] is None
+    assert answer["outlook"] is answer["payback_months"] is None
     said = finetune(
         "estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "1M", "--target", "gpt-4.1-nano"
     )

@@ -30,12 +30,13 @@ MakeWorld = Callable[[Rules], World]
 PRICED = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 ASKED = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"
 MISSED: tuple[tuple[RungName, int], ...] = (("zero", 6), ("kshot", 7), ("retrieval", 9))
+ENOUGH = 240  # rows: of fewer than 200 no saving is shown
 PLOTS = {"cumulative-cost.png", "tornado.png"}
 
 
 @pytest.fixture
 def seeded(world: World) -> World:
-    world.seed_dataset()
+    world.seed_dataset(rows=ENOUGH)
     return world
 
 
@@ -115,8 +116,9 @@ def test_an_estimate_rests_on_the_ladder_and_its_sums_add_up(seeded: World) -> N
     measured(seeded)
     after = seeded.type(ASKED)
     assert "The classical model meets the bar of 85%" in after
-    assert "Today\nthe classical model" in after and "no charge" in after
-    assert "the cheapest way that is good enough costs nothing a month" in after
+    assert "Each month, the classical model" in after and "no charge" in after
+    for saving in ("Saves a month", "Net over", "Back within", "A month"):
+        assert saving in before and saving not in after
 
 
 def test_a_bar_and_a_kind_of_task_stay_with_the_dataset(seeded: World) -> None:
@@ -215,7 +217,7 @@ def test_a_model_that_has_ended_is_offered_by_no_form_and_asked_by_no_ladder(mak
 def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> None:
     hole = '[providers.acme.models."acme-hole"]\ninput = "1"\noutput = "2"\n'
     world = make_world(Rules(more=hole))
-    world.seed_dataset()
+    world.seed_dataset(rows=ENOUGH)
     said = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-hole")
     assert "acme-hole" in said and "finetune.toml" in said, said
     assert "can't be approved" in world.type("/finetune start tickets target=acme/acme-hole")
@@ -306,12 +308,18 @@ def test_what_cannot_be_estimated_any_more_is_told_to_who_shares_it(seeded: Worl
     assert any("could not be shared" in text for text in seeded.dms()) and seeded.cards() == []
 
 
-def test_the_approval_card_has_both_plots_in_its_thread(world: World) -> None:
-    run = world.start()
-    world.until(lambda: set(world.files()) >= PLOTS, "the plots", seconds=30)
-    assert in_thread_of(world, "Run 1: train") == PLOTS
-    world.tick(3)
-    assert len(world.files()) == 2 and world.run(run.id).state == "awaiting_approval"
+def test_the_approval_card_has_both_plots_in_its_thread(seeded: World) -> None:
+    run = seeded.start()
+    seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
+    assert in_thread_of(seeded, "Run 1: train") == PLOTS
+    seeded.tick(3)
+    assert len(seeded.files()) == 2 and seeded.run(run.id).state == "awaiting_approval"
+
+
+def test_a_plan_against_the_verdict_has_no_plots_of_savings(world: World) -> None:
+    world.start()
+    world.tick(4)
+    assert world.files() == []
 
 
 def test_a_plan_without_a_sum_has_none(world: World) -> None:
@@ -330,7 +338,8 @@ def test_the_plan_holds_what_the_estimate_said(seeded: World) -> None:
     assert plan.predicted is not None
     assert plan.predicted.alternative == "the classical model" and plan.predicted.alternative_micros == 0
     assert plan.predicted.measured == (("the classical model", 1.0),)
-    assert plan.predicted.p_payback == 0 and plan.predicted.quality is None
+    assert plan.predicted.p_payback is None, "the classical model is enough"
+    assert plan.predicted.quality is None
     assert plan_hash(plan) == run.plan_hash
     question = estimates.question_of(plan)
     command = parse(f"start tickets current=gpt-4o volume=100M target={TARGET} hours=10 epochs=2")

@@ -104,6 +104,36 @@ def test_planned_work_takes_three_quarters_to_twice_as_long() -> None:
     assert float(-month_0.p5 - 25) == pytest.approx(8_750, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        PEOPLE_5000,
+        replace(BILLION, ends=date(2027, 1, 20)),
+        replace(BILLION, tuned=replace(ARTICLE.tuned, usd_per_hour=Decimal(2))),
+        replace(PEOPLE_5000, quality=BETTER),
+    ],
+)
+def test_the_volume_that_is_enough_is_the_least_at_which_80_percent_of_the_draws_pay_back(
+    inputs: Inputs,
+) -> None:
+    enough = simulate(inputs).likely_from
+    assert enough is not None
+    expected = estimate(inputs).break_even_tokens_per_month
+    assert expected is not None and enough > expected, "the expected sum alone pays back in half of the draws"
+    below, at = (
+        simulate(replace(inputs, monthly_input_tokens=volume)) for volume in (int(enough * 0.999), enough)
+    )
+    assert below.p_payback < 0.8 <= at.p_payback
+    assert at.likely_from == pytest.approx(enough, rel=1e-6)
+
+
+def test_no_volume_is_enough_for_a_dearer_model_and_any_for_what_costs_nothing() -> None:
+    assert simulate(replace(ARTICLE, now=NANO)).likely_from is None
+    assert simulate(replace(ARTICLE, ends=ARTICLE.today)).likely_from is None
+    free = replace(CERTAIN, training=Training(100, 1, usd_per_hour=Decimal(0)))
+    assert simulate(free).likely_from == 0
+
+
 def test_a_model_that_has_ended_pays_back_in_no_draw() -> None:
     outlook = simulate(replace(ARTICLE, ends=date(2026, 10, 23)))
     assert (outlook.p_payback, outlook.horizon_months, len(outlook.months)) == (0, 0, 1)

@@ -16,29 +16,43 @@ from bot.decisions.verdict.purpose import about_task
 from bot.decisions.verdict.quality import about_alternatives, about_tuned
 from bot.decisions.verdict.rungs import held_out
 from bot.decisions.verdict.successor import about_successor
+from bot.decisions.verdict.wrong_labels import about_wrong_labels
 from trainers.money import usd
 
 __all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]
 
 
+NO_SAVING = "No saving is shown: this verdict is against the tuned model, whatever it would save."
+
+
 @dataclass(frozen=True)
 class Verdict:
+    """`rule` is that of the reason which decides. `withheld` says why no saving may stand beside the verdict."""
+
     kind: Kind
     headline: str
     reasons: tuple[Reason, ...]
     next_step: str
+    rule: str = ""
+    withheld: str | None = None
 
     @property
     def main(self) -> Reason | None:
-        """The first that weighs and says the same."""
-        return next((one for one in self.reasons if one.weighs and one.kind == self.kind), None)
+        """The reason that decides."""
+        weighing = [one for one in self.reasons if one.weighs and one.kind == self.kind]
+        return next((one for one in weighing if one.rule == self.rule), weighing[0] if weighing else None)
 
 
 def advise(facts: Facts) -> Verdict:
-    """No where one reason that weighs says no, open where one is open, else go."""
+    """No where one reason that weighs says no, open where one is open, else go.
+
+    Money comes last, and only where nothing else says no: what a model would save counts for nothing where it may
+    not, or need not, be used.
+    """
     reasons = (
         *_about_target(facts),
         *_about_one_label(facts),
+        *about_wrong_labels(facts),
         *about_alternatives(facts),
         *about_tuned(facts),
         *about_task(facts),
@@ -46,30 +60,36 @@ def advise(facts: Facts) -> Verdict:
         *about_labels(facts),
         *about_holdout(facts),
         *about_more_rows(facts),
-        *about_successor(facts),
-        *about_money(facts),
     )
     against = _weighing(reasons, "no_go")
     if against:
-        return _verdict("no_go", f"Not now. {against[0].text}", reasons, against[0])
+        return replace(_no(against[0], reasons), withheld=NO_SAVING)  # nor is one weighed
+    reasons = (*reasons, *about_successor(facts), *about_money(facts))
+    against = _weighing(reasons, "no_go")
+    if against:
+        return _no(against[0], reasons)
     undecided = _weighing(reasons, "unknown")
     if undecided:
         settle = min(undecided, key=lambda reason: reason.step.cost if reason.step else Decimal("Infinity"))
-        return _verdict("unknown", _open(facts, undecided[0]), reasons, settle)
-    return _verdict("go", _go(facts), reasons, None, _start(facts))
+        return _verdict("unknown", _open(facts, settle), reasons, settle)
+    return _verdict("go", _go(facts), reasons, _weighing(reasons, "go")[0], _start(facts))
 
 
 def _weighing(reasons: tuple[Reason, ...], kind: Kind) -> list[Reason]:
     return [reason for reason in reasons if reason.weighs and reason.kind == kind]
 
 
+def _no(first: Reason, reasons: tuple[Reason, ...]) -> Verdict:
+    return _verdict("no_go", f"Not now. {first.text}", reasons, first)
+
+
 def _verdict(
-    kind: Kind, headline: str, reasons: tuple[Reason, ...], chosen: Reason | None, otherwise: str = ""
+    kind: Kind, headline: str, reasons: tuple[Reason, ...], deciding: Reason, otherwise: str = ""
 ) -> Verdict:
-    """The step of the chosen reason comes next; the other reasons say theirs themselves."""
-    told = tuple(reason if reason is chosen else _with_step(reason) for reason in reasons)
-    step = chosen.step.text if chosen and chosen.step else otherwise
-    return Verdict(kind, headline, told, step)
+    """The step of the deciding reason comes next; the other reasons say theirs themselves."""
+    told = tuple(reason if reason is deciding else _with_step(reason) for reason in reasons)
+    step = deciding.step.text if deciding.step else otherwise
+    return Verdict(kind, headline, told, step, deciding.rule)
 
 
 def _with_step(reason: Reason) -> Reason:

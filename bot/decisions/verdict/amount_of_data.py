@@ -23,29 +23,38 @@ Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sid
 
 
 def about_rows(facts: Facts) -> tuple[Reason, ...]:
-    rows = facts.rows
-    if rows >= ENOUGH_ROWS:
-        return (Reason("rows", "go", f"{rows:,} rows are enough to fine-tune with."),)
+    """Counted are different questions: copies of a row are no more data."""
+    count, rows = facts.questions, _counted(facts)
+    if count >= ENOUGH_ROWS:
+        return (Reason("rows", "go", f"{rows} are enough to fine-tune with."),)
     if facts.evidence.is_good:
-        text = f"{rows} rows are few, yet the tuned model was measured to be good enough."
+        text = f"{rows} are few, yet the tuned model was measured to be good enough."
         return (Reason("rows", "unknown", text, weighs=False),)
-    if rows < NOT_YET_ROWS:
+    if count < NOT_YET_ROWS:
         return (_too_few(facts),)
     if _few_suffice(facts):
-        text = f"{rows} rows do for this kind of task: {NOT_YET_ROWS} and a good reason are enough."
+        text = f"{rows} do for this kind of task: {NOT_YET_ROWS} and a good reason are enough."
         return (Reason("rows", "go", text),)
-    text = f"{rows} rows are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune."
-    if facts.task_kind == "classification" and facts.has_few_of_a_label:
+    text = f"{rows} are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune."
+    if facts.has_own_classes and facts.has_few_of_a_label:
         text += f" For own categories fewer do, if each has {FEW_PER_LABEL}."
     return (Reason("rows", "unknown", text, step=_more_rows(facts)),)
 
 
+def _counted(facts: Facts) -> str:
+    """'945 rows', '120 different questions in 1,200 rows'."""
+    if facts.questions == facts.rows:
+        return f"{facts.rows:,} rows"
+    asked = "1 question" if facts.questions == 1 else f"{facts.questions:,} different questions"
+    return f"{asked} in {facts.rows:,} rows"
+
+
 def _too_few(facts: Facts) -> Reason:
     collect = labelling(
-        NOT_YET_ROWS - facts.rows,
+        NOT_YET_ROWS - facts.questions,
         "Collect labelled rows and upload again; until then put ten good examples into the prompt.",
     )
-    text = f"{facts.rows} rows are too few: below {NOT_YET_ROWS} a better prompt with examples gains more."
+    text = f"{_counted(facts)} are too few: below {NOT_YET_ROWS} a better prompt with examples gains more."
     if facts.task_kind in ("style", "format"):
         text += " What is inconsistent on a few examples needs clearer instructions first."
     return Reason("rows", "no_go", text, step=collect)
@@ -55,7 +64,7 @@ def _few_suffice(facts: Facts) -> bool:
     """A style or format that prompting nearly reaches; own classes, each with rows, that prompting misses."""
     reasons = about_task(facts)
     is_good_reason = any(one.kind == "go" and one.rule in ("style", "own classes") for one in reasons)
-    return is_good_reason and not (facts.task_kind == "classification" and facts.has_few_of_a_label)
+    return is_good_reason and not (facts.has_own_classes and facts.has_few_of_a_label)
 
 
 def _more_rows(facts: Facts) -> Step:
@@ -63,9 +72,9 @@ def _more_rows(facts: Facts) -> Step:
         return saying(
             "Say what kind of task it is (task=): for a style, a format or own categories fewer rows do."
         )
-    if facts.task_kind == "classification" and facts.has_few_of_a_label:
+    if facts.has_own_classes and facts.has_few_of_a_label:
         return _label_more(facts)
-    lacking = ENOUGH_ROWS - facts.rows
+    lacking = ENOUGH_ROWS - facts.questions
     said = "1 more row" if lacking == 1 else f"{lacking} more rows"
     return labelling(lacking, f"Label {said}, or start a run all the same if it costs little.")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from bot.decisions.verdict.faults import NO_FAULTS, RowFaults
 from bot.decisions.verdict.tasks import TaskKind
-from bot.decisions.worth.outlook import LIKELY as LIKELY
 from bot.decisions.worth.outlook import Outlook
 from bot.decisions.worth.roi import USD_PER_HOUR, Estimate
 from trainers.measuring.values import DEFAULT_BAR, Curve, Ladder, Rung, RungName
@@ -18,8 +18,6 @@ from trainers.providers import ModelVerdict
 NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
 # The article: a style or format that prompting reaches 80% of the time is a good reason.
 STYLE_PROMPTED = 0.80
-# economics.md: no-go up to a P(payback in time) of 0.2.
-UNLIKELY = 0.2
 # On banking77 10 rows a label gave 73% right, all rows (39 to 187 a label) 91%: 10 are few, fewer hopeless.
 FEW_PER_LABEL = 10
 # 91 of 100 is the least that claims 85%, and McNemar's test sees only gaps of 10 points and more.
@@ -103,12 +101,43 @@ class Facts:
     current: str | None = None
     full_current: str | None = None
     to_measure: tuple[str, ...] = ()
+    faults: RowFaults = NO_FAULTS
+
+    @property
+    def questions(self) -> int:
+        """That differ: a copy teaches nothing that its row has not taught."""
+        return self.rows - self.faults.repeated
+
+    @property
+    def wrong_share(self) -> float:
+        """Of labels that look wrong, or of which one of two must be. Free text may well be put in two ways."""
+        if self.smallest_label is None or not self.rows:
+            return 0.0
+        return self.faults.wrong / self.rows
 
     @property
     def task_kind(self) -> TaskKind | None:
         """As the team said; where it said nothing, labelled rows are for sorting into own categories."""
         said = self.evidence.task_kind
         return "classification" if said is None and self.smallest_label is not None else said
+
+    @property
+    def has_own_classes(self) -> bool:
+        return self.task_kind == "classification" or (
+            self.task_kind == "quality" and self.smallest_label is not None
+        )
+
+    @property
+    def is_for_money(self) -> bool:
+        """False where better or faster answers are the aim: then what they cost is a price, and no reason."""
+        return self.task_kind not in ("quality", "latency")
+
+    @property
+    def is_today_measured(self) -> bool:
+        """True as well where nobody said what is asked today. 'gpt-4o' is 'openai/gpt-4o'."""
+        asked = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
+        names = asked | {model.partition("/")[2] for model in asked}
+        return self.current is None or self.current in names or self.full_current in asked
 
     @property
     def lacking(self) -> tuple[tuple[str, int], ...]:

@@ -8,22 +8,22 @@ from decimal import Decimal
 from bot.decisions.amounts import duration, tokens
 from bot.decisions.verdict.conditions import condition, spent
 from bot.decisions.verdict.facts import (
-    LIKELY,
     LONGEST_PAYBACK_MONTHS,
-    UNLIKELY,
     Facts,
     Reason,
     Step,
     baseline,
     saying,
 )
-from bot.decisions.worth.outlook import Outlook, Swing
+from bot.decisions.verdict.rungs import percent
+from bot.decisions.worth.outlook import LIKELY, UNLIKELY, Outlook, Swing
 from bot.decisions.worth.roi import Estimate
 from bot.decisions.worth.tornado import UNSAID_HOURS
 from trainers.money import usd
 
-STAY = Step("Stay with today's model, or start all the same if quality, not cost, is the reason.")
-CHEAPER = Step("Use what is cheaper, or start all the same if quality, not cost, is the reason.")
+QUALITY = "If better answers, not savings, are the aim, say so (task=quality)."
+STAY = Step(f"Stay with today's model. {QUALITY}")
+CHEAPER = Step(f"Use what is cheaper. {QUALITY}")
 SAY = "What it saves is not known: say current= (today's model) and volume=."
 
 # How an input of the tornado is pinned down, by its name there.
@@ -38,8 +38,11 @@ PINNED_DOWN: Mapping[str, str] = {
 
 
 def about_money(facts: Facts) -> tuple[Reason, ...]:
-    """Silent only of a model that has ended: a saving that is not known is an open question."""
+    """A saving that is not known is an open question. Silent of a model that has ended, and where money is not the
+    aim and what it costs is not known either."""
     made = facts.estimate
+    if not facts.is_for_money:
+        return _as_a_price(facts)
     if made is None:
         return tuple(_gap(gap, facts.training_usd) for gap in facts.gaps or (SAY,))
     if made.months_left == 0:
@@ -52,8 +55,8 @@ def about_money(facts: Facts) -> tuple[Reason, ...]:
             ),
         )
     if facts.outlook is not None:
-        return (_by_chance(made, facts.outlook, facts),)
-    return (_by_the_expected(made),)
+        return (_unless_only_way(_by_chance(made, facts.outlook, facts), facts),)
+    return (_unless_only_way(_by_the_expected(made), facts),)
 
 
 def in_time(months: Decimal) -> str:
@@ -65,14 +68,43 @@ def _gap(gap: str, training_usd: Decimal | None) -> Reason:
     return Reason("cost", "unknown", f"{free}{gap}", step=saying(gap))
 
 
+def _as_a_price(facts: Facts) -> tuple[Reason, ...]:
+    """What better or faster answers cost: said, and left to those who want them."""
+    made = facts.estimate
+    if made is None or made.months_left == 0:
+        return ()
+    aim = "faster answers" if facts.task_kind == "latency" else "better answers"
+    does = "saves" if made.saving_month >= 0 else "costs another"
+    text = (
+        f"Against {_against(made)}, the tuned model {does} {usd(abs(made.saving_month))} a month. Your aim is {aim}, "
+        "so this decides nothing."
+    )
+    return (Reason("price", "unknown", text, weighs=False),)
+
+
+def _unless_only_way(by_money: Reason, facts: Facts) -> Reason:
+    """Where nothing else is shown to meet the bar, what it costs is no reason against the one way that does, until
+    somebody has said what a wrong answer costs."""
+    evidence, made = facts.evidence, facts.estimate
+    others_meet = any(rung.standing == "meets" for rung in evidence.alternatives)
+    is_priced = made is not None and made.errors_avoided_usd != 0
+    if by_money.kind != "no_go" or not evidence.is_good or others_meet or is_priced:
+        return by_money
+    text = f"{by_money.text} Yet only the tuned model is shown to meet the bar of {percent(evidence.bar)}."
+    say = saying(f"Say what a wrong answer costs (wrong_usd=). {QUALITY}")
+    if not facts.is_today_measured:
+        say = Step(f"Measure today's model: {baseline(facts.dataset, models=facts.to_measure)}.", usd=None)
+    return Reason("only way", "unknown", text, step=say)
+
+
 def _by_chance(made: Estimate, outlook: Outlook, facts: Facts) -> Reason:
     p, rule, dataset = outlook.p_payback, "cost" if made.payback_months is None else "payback", facts.dataset
     rests_on = condition(is_good=facts.evidence.is_good, is_time_said=outlook.is_time_said)
-    text = f"{_expected(made)} {_chance(made, outlook, rests_on)}"
+    text = f"{_expected(made, outlook)} {_chance(made, outlook, rests_on)}"
     if p >= LIKELY:
         return _likely(made, outlook, dataset, Reason(rule, "go", text))
     if p <= UNLIKELY:
-        return Reason(rule, "no_go", text + _needed_more(made), step=_stay(made))
+        return Reason(rule, "no_go", text + _needed_more(made, outlook), step=_stay(made))
     return Reason(rule, "unknown", text, step=_pin_down(outlook, dataset))
 
 
@@ -98,25 +130,27 @@ def _likely(made: Estimate, outlook: Outlook, dataset: str, likely: Reason) -> R
 
 def _by_the_expected(made: Estimate) -> Reason:
     """Where nothing was simulated: one sum, and how long it takes."""
-    text, months = _expected(made), made.payback_months
+    text, months = _expected(made, None), made.payback_months
     if months is None:
         return Reason("cost", "no_go", text, step=_stay(made))
     if made.months_left is not None and months > made.months_left:
         gone = f"{text} The model is gone before that, in {duration(made.months_left)}."
         return Reason("payback", "no_go", gone, step=STAY)
     if months > LONGEST_PAYBACK_MONTHS:
-        return Reason("payback", "no_go", f"{text} That is longer than a year. {_needed(made)}", step=STAY)
+        return Reason(
+            "payback", "no_go", f"{text} That is longer than a year. {_needed(made, None)}", step=STAY
+        )
     if months > made.payback_target_months:
         longer = f"{text} That is longer than {_target(made)}."
         return Reason("payback", "unknown", longer, step=saying(f"{PINNED_DOWN['volume']}."))
     return Reason("payback", "go", text)
 
 
-def _expected(made: Estimate) -> str:
+def _expected(made: Estimate, outlook: Outlook | None) -> str:
     if made.payback_months is None and made.saving_month > 0 and made.succession:
         return f"It saves {usd(made.saving_month)} a month, too little to pay back {_before_the_end(made)}"
     if made.payback_months is None:
-        return _a_loss(made)
+        return _a_loss(made, outlook)
     return f"It saves {usd(made.saving_month)} a month and pays back {in_time(made.payback_months)}."
 
 
@@ -162,16 +196,20 @@ def _is_today(made: Estimate) -> bool:
     return made.monthly_alternative == made.monthly_before
 
 
-def _a_loss(made: Estimate) -> str:
+def _against(made: Estimate) -> str:
+    return "today's model" if _is_today(made) else "the cheapest way that is good enough"
+
+
+def _a_loss(made: Estimate, outlook: Outlook | None) -> str:
     """Held against the same as the saving is."""
-    which = "today's model" if _is_today(made) else "the cheapest way that is good enough"
+    which = _against(made)
     if made.monthly_alternative.total == made.monthly_after.total and not made.errors_avoided_usd:
         both = _amount(made.monthly_after.total)
         return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."
     worse = f" and {usd(-made.errors_avoided_usd)} in wrong answers" if made.errors_avoided_usd < 0 else ""
     return (
         f"On cost it is a loss: {which} costs {_amount(made.monthly_alternative.total)} a month, "
-        f"the tuned one would cost {usd(made.monthly_after.total)}{worse}. {_needed(made)}"
+        f"the tuned one would cost {usd(made.monthly_after.total)}{worse}. {_needed(made, outlook)}"
     )
 
 
@@ -179,18 +217,24 @@ def _amount(amount: Decimal) -> str:
     return usd(amount) if amount else "nothing"
 
 
-def _needed(made: Estimate) -> str:
-    if made.break_even_tokens_per_month is None:
+def enough_volume(made: Estimate, outlook: Outlook | None) -> int | None:
+    """Input tokens a month that make it likely to pay back in time; without draws, those that are expected to."""
+    return outlook.likely_from if outlook else made.break_even_tokens_per_month
+
+
+def _needed(made: Estimate, outlook: Outlook | None) -> str:
+    enough = enough_volume(made, outlook)
+    if enough is None:
         return "No volume changes that."
-    volume = tokens(made.break_even_tokens_per_month)
-    return f"It would pay back within {_target(made)} from {volume} input tokens a month on."
+    likely = f" in {LIKELY:.0%} of draws" if outlook else ""
+    return f"It would pay back within {_target(made)}{likely} from {tokens(enough)} input tokens a month on."
 
 
-def _needed_more(made: Estimate) -> str:
+def _needed_more(made: Estimate, outlook: Outlook) -> str:
     """Where a larger volume would do; a loss has said so already."""
-    enough = made.break_even_tokens_per_month
+    enough = enough_volume(made, outlook)
     is_more = enough is not None and enough > made.monthly_input_tokens
-    return f" {_needed(made)}" if is_more and made.payback_months is not None else ""
+    return f" {_needed(made, outlook)}" if is_more and made.payback_months is not None else ""
 
 
 def _target(made: Estimate) -> str:

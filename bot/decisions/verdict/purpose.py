@@ -26,11 +26,11 @@ def about_task(facts: Facts) -> tuple[Reason, ...]:
             return (_about_reasoning(facts),)
         case "style" | "format":
             return _about_style(facts)
-        case "classification":
+        case "classification" | "quality" if facts.has_own_classes:
             return _about_own_classes(facts)
         case "latency":
             return _about_speed(facts.evidence)
-        case "extraction" | "cost" | None:
+        case "classification" | "extraction" | "quality" | "cost" | None:
             return ()  # a narrow task, to be distilled: said where a dearer model meets the bar
 
 
@@ -41,7 +41,7 @@ def _about_knowledge(facts: Facts) -> Reason:
     missed = best is not None and all(
         rung.standing == "misses" and not might_meet(rung, facts.evidence.bar) for rung in retrieval
     )
-    if best and missed and facts.rows >= ENOUGH_ROWS and not facts.evidence.is_stale:
+    if best and missed and facts.questions >= ENOUGH_ROWS and not facts.evidence.is_stale:
         text = f"Retrieval was tried and misses: {scored(best)}. Training is defensible, but {changing}."
         return Reason("knowledge", "unknown", text, weighs=False)
     if facts.evidence.is_good:

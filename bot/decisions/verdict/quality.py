@@ -32,6 +32,7 @@ from bot.decisions.verdict.rungs import (
     sentence,
 )
 from trainers.measuring.values import Ladder, Rung, RungName
+from trainers.money import usd
 
 SHOTS = 10  # examples in a k-shot prompt, and rows that retrieval puts in
 SHOWN, SHOWN_LABELS = 3, 5
@@ -80,13 +81,24 @@ def replaces(rung: Rung, facts: Facts) -> bool | None:
     tuned, kind, made = facts.evidence.trained, facts.task_kind, facts.estimate
     if kind == "latency":
         return tuned.p95_s * FASTER <= rung.p95_s if tuned else None
-    if rung.usd_per_1000 == 0:
+    if rung.usd_per_1000 == 0 or kind == "quality":
         return False
     if tuned and tuned.usd_per_1000 is not None and rung.usd_per_1000 is not None:
         return is_cheaper(tuned, rung)
-    if made is not None:
-        return made.saving_month > 0
-    return None if kind == "cost" else False
+    if made is None:
+        return None if kind == "cost" else False
+    return None if rung.usd_per_1000 is None else made.saving_month > 0
+
+
+def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
+    """Is the tuned model shown to be right more often than `rung`, which is good enough, and does that count: as the
+    aim, or as what wrong answers cost?"""
+    tuned, made = facts.evidence.trained, facts.estimate
+    if tuned is None or not facts.evidence.is_good or not _is_better(tuned, rung, facts.evidence.ladder):
+        return False
+    return facts.task_kind == "quality" or bool(
+        made and made.errors_avoided_usd > 0 and made.saving_month > 0
+    )
 
 
 def _nothing_measured(facts: Facts) -> Reason:
@@ -104,7 +116,7 @@ def _other_bar(ladder: Ladder, facts: Facts) -> Reason:
     bar = percent(facts.evidence.bar)
     text = f"The measurement was judged by a bar of {percent(ladder.bar)}; now it is {bar}."
     asked = dict.fromkeys(rung.arm.model for rung in ladder.rungs if rung.arm.model)
-    measure = baseline(facts.dataset, models=list(asked)[:MOST_NAMED])
+    measure = baseline(facts.dataset, None if asked else "classical", list(asked)[:MOST_NAMED])
     again = Step(f"Measure again ({measure}): the answers are kept, so it costs nothing.")
     return Reason("bar", "unknown", text, step=again)
 
@@ -112,6 +124,8 @@ def _other_bar(ladder: Ladder, facts: Facts) -> Reason:
 def _met(rung: Rung, facts: Facts) -> Reason:
     bar = percent(facts.evidence.bar)
     text = f"{sentence(name(rung.arm))} meets the bar of {bar}: {scored(rung)}, {charged(rung)}."
+    if is_worth_being_better(rung, facts):
+        return Reason("fewer errors", "go", f"{text} {_fewer_errors(facts)}")
     match replaces(rung, facts):
         case True:
             why = "answers faster" if facts.task_kind == "latency" else "costs less"
@@ -123,17 +137,29 @@ def _met(rung: Rung, facts: Facts) -> Reason:
             )
             return Reason("cheaper rung", "no_go", f"{text} It needs no training.", step=use)
         case None:
-            return _not_compared(text, facts)
+            return _not_compared(text, facts, rung)
 
 
-def _not_compared(text: str, facts: Facts) -> Reason:
+def _fewer_errors(facts: Facts) -> str:
+    """What the better answers of the tuned model count for."""
+    better = "The tuned model is shown to be right more often"
+    if facts.task_kind == "quality" or facts.estimate is None:
+        return f"{better}, which is the aim."
+    worth = usd(facts.estimate.errors_avoided_usd)
+    return f"{better}: {worth} a month, by what you say that a wrong answer costs."
+
+
+def _not_compared(text: str, facts: Facts, rung: Rung) -> Reason:
     if facts.task_kind == "latency":
         start = Step("Start a run: it measures how fast the tuned model answers.", facts.training_usd)
         return Reason(
             "latency", "unknown", f"{text} Whether a tuned model is faster is not known.", step=start
         )
-    say = saying("Say current= (today's model) and volume=: then the two can be compared.")
-    return Reason("cheaper rung", "unknown", f"{text} Whether a tuned one costs less is not known.", step=say)
+    say = "Say current= (today's model) and volume=: then the two can be compared."
+    if rung.usd_per_1000 is None:
+        say = f'Write its price into finetune.toml ([prices."{rung.arm.model}"]) and ask again.'
+    text += " Whether a tuned one costs less is not known."
+    return Reason("cheaper rung", "unknown", text, step=saying(say))
 
 
 def _missing(facts: Facts) -> tuple[Reason, ...]:
@@ -155,10 +181,8 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _todays(facts: Facts) -> tuple[Reason, ...]:
-    """What is to be replaced is an alternative too. 'gpt-4o' is 'openai/gpt-4o'."""
-    asked = {rung.arm.model for rung in facts.evidence.alternatives if rung.arm.model}
-    names = asked | {model.partition("/")[2] for model in asked}
-    if facts.current is None or facts.current in names or facts.full_current in asked:
+    """What is to be replaced is an alternative too."""
+    if facts.is_today_measured:
         return ()
     text = f"{facts.current}, today's model, was not measured on these rows: it, or a cheaper one, may be good enough."
     beside = " and a cheap model beside it" if len(facts.to_measure) != 1 else ""
@@ -249,23 +273,32 @@ def _after_a_miss(evidence: Evidence) -> Step:
 
 def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
-    if best is None or best.n != tuned.n or _is_told_apart(tuned, best, evidence.ladder):
+    if best is None or best.n != tuned.n or _is_better(tuned, best, evidence.ladder):
         return ()
+    scores = f"{percent(tuned.score)} against {percent(best.score)}"
+    if _is_better(best, tuned, evidence.ladder):
+        return (_worse(tuned, best, scores),)
     gap = evidence.ladder.detectable_gap if evidence.ladder else None
     shows = f" This holdout shows differences from {100 * gap:.1f} points on." if gap else ""
-    text = (
-        f"The tuned model is not shown to be better than {name(best.arm)}: {percent(tuned.score)} against "
-        f"{percent(best.score)}.{shows}"
-    )
+    text = f"The tuned model is not shown to be better than {name(best.arm)}: {scores}.{shows}"
     return (Reason("not better", "unknown", text, weighs=False),)
 
 
-def _is_told_apart(tuned: Rung, best: Rung, ladder: Ladder | None) -> bool:
-    """In the tuned model's favour: by the paired test where it was made, else by intervals that don't overlap."""
+def _worse(tuned: Rung, best: Rung, scores: str) -> Reason:
+    """A no where the better one costs no more, nor keeps anybody waiting."""
+    text = f"The tuned model is worse than {name(best.arm)}: {scores}"
+    if is_no_dearer(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
+        use = Step(f"Use {name(best.arm)}, and look at the rows that the tuned model got wrong.")
+        return Reason("worse", "no_go", f"{text}, and that costs no more.", step=use)
+    return Reason("not better", "unknown", f"{text}.", weighs=False)
+
+
+def _is_better(one: Rung, other: Rung, ladder: Ladder | None) -> bool:
+    """Shown to be: by the paired test where it was made, else by intervals that don't overlap."""
     for pair in ladder.pairs if ladder else ():
-        if (pair.better, pair.worse) == (tuned.arm, best.arm):
-            return pair.is_told_apart
-    return tuned.low > best.high
+        if {pair.better, pair.worse} == {one.arm, other.arm}:
+            return pair.is_told_apart and pair.better == one.arm
+    return one.low > other.high
 
 
 def _silent(evidence: Evidence) -> tuple[Reason, ...]:

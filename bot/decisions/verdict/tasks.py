@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 TaskKind = Literal[
-    "style", "format", "classification", "extraction", "knowledge", "reasoning", "latency", "cost"
+    "style", "format", "classification", "extraction", "knowledge", "reasoning", "quality", "latency", "cost"
 ]
 
 TASK_KINDS: Mapping[TaskKind, str] = {
@@ -16,6 +16,7 @@ TASK_KINDS: Mapping[TaskKind, str] = {
     "extraction": "Pull fields out of texts",
     "knowledge": "Know facts about our company",
     "reasoning": "Think better than today's model",
+    "quality": "Get more answers right, even if it costs more",
     "latency": "Answer faster",
     "cost": "Do the same for less money",
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-# economics.md: go from P(payback in time) of 0.8 on.
-LIKELY = 0.8
+# economics.md: go from P(payback in time) of 0.8 on, no-go up to 0.2.
+LIKELY, UNLIKELY = 0.8, 0.2
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Outlook:
 
     `is_time_said`: people's time is counted; else it is taken to be none, and `bearable_hours` of it are the most with
     which LIKELY of the draws still pay back in time (None where even without any fewer do, and where it is said).
+    `likely_from` is the volume, in input tokens a month, from which on the share that pays back in time is `LIKELY` or
+    more; None where no volume does that.
     """
 
     draws: int
@@ -69,3 +71,4 @@ class Outlook:
     expected: Decimal | None = None
     is_time_said: bool = True
     bearable_hours: Decimal | None = None
+    likely_from: int | None = None

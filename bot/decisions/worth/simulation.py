@@ -7,11 +7,11 @@ numbers of its own, so that changing one input changes no other's draws. Takes a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot.decisions.worth.flows import months_to
+from bot.decisions.worth.flows import month_weights, months_to
 from bot.decisions.worth.outlook import LIKELY, Month, Outlook, Quantiles
 from bot.decisions.worth.roi import (
     Inputs,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SEED, DRAWS = 20261124, 10_000
 # A payback that takes longer counts as never.
 LOOKS_AHEAD_MONTHS = 60
+A_MILLION = 1_000_000  # tokens a month
 Z95 = 1.6448536269514722  # of a normal distribution 5% lie above
 
 
@@ -74,6 +75,7 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         expected=round(net_value(inputs), 2),
         is_time_said=inputs.people_hours is not None,
         bearable_hours=_bearable_hours(inputs, drawn, spent, savings, target),
+        likely_from=_likely_from(inputs, drawn, spent, target),
     )
 
 
@@ -191,6 +193,33 @@ def _back_by(savings: Draws, months: float) -> Draws:
     if whole >= savings.shape[1]:
         return most
     return np.maximum(most, so_far[:, whole] + (months - whole) * savings[:, whole])
+
+
+def _likely_from(inputs: Inputs, drawn: Drawn, spent: Draws, target: Decimal) -> int | None:
+    """Each draw pays back in time from a volume of its own on: what is saved so far is a straight line over volume.
+    Asked for is the volume at which enough of them do."""
+    import numpy as np
+
+    if not target:
+        return None
+    volume, weights = max(inputs.monthly_input_tokens, A_MILLION), month_weights(target)
+    some = replace(inputs, monthly_input_tokens=volume)
+    last = np.array([float(weight) for weight in weights])
+    fixed = np.array([float(amount) for amount in _fixed(some, Decimal(len(weights)))])
+    by_volume = ((_savings(some, drawn, Decimal(len(weights))) - fixed) * last).cumsum(axis=1)
+    needed = np.maximum(spent[:, None] - (fixed * last).cumsum(), 0.0)
+    times = np.divide(needed, by_volume, out=np.full_like(needed, np.inf), where=by_volume > 0).min(axis=1)
+    enough = float(np.quantile(times, LIKELY, method="inverted_cdf"))
+    return math.ceil(enough * volume) if math.isfinite(enough) else None
+
+
+def _fixed(inputs: Inputs, horizon: Decimal) -> list[Decimal]:
+    """What each month saves at any volume."""
+    stages = phases(inputs)
+    return [
+        sum((one.within(begin, end) * one.flow.fixed for one in stages), Decimal(0))
+        for begin, end in months_to(horizon)
+    ]
 
 
 def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
