@@ -48,6 +48,8 @@ SIGNIFICANT = 0.05
 NOT_WORTH = {
     "cheaper rung": "something cheaper is good enough",
     "tuned": "not good enough",
+    "worse": "worse than what costs no more",
+    "wrong labels": "too many labels are wrong",
     "cost": "it would cost more than it saves",
     "payback": "it would cost more than it saves",
     "end date": "it will soon be gone",
@@ -74,7 +76,7 @@ def card(
     ]
     end = (
         divider(),
-        fields([*_monthly(plan), *_actuals(plan, result)]),
+        fields([*_monthly(plan, result), *_actuals(plan, result)]),
         *over_latest_runs(running),
         *_not_shown(plan, result),
         *_verdict(result),
@@ -193,8 +195,11 @@ def _loss(result: RunResult) -> list[Block]:
     return [line_chart("Training loss", "training", curve, x="step", y="nats per answer token")]
 
 
-def _monthly(plan: Plan) -> list[tuple[str, str]]:
-    if plan.monthly_before_micros is None:
+def _monthly(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    """Not beside a verdict that is against the model, whatever it would save."""
+    advice = result.advice
+    is_refused = advice is not None and advice.kind == "no_go" and advice.rule not in ("cost", "payback")
+    if plan.monthly_before_micros is None or is_refused:
         return []
     bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
     return [("Each month, as planned", bill), *other_bill(plan)]

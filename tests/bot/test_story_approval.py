@@ -253,8 +253,15 @@ def test_the_card_leads_with_the_verdict_and_what_was_measured(world: World) -> 
     card = world.said("Run 1: train")
     assert "*Not now: too few rows*. 60 rows are too few" in card
     assert "Nothing was measured on these rows; the bar is 85%." in card
-    assert "if it is good enough and takes no one's time" in card and "people's time was not said" in card
+    assert "takes no one's time" not in card, "no chance stands beside a verdict that is against it"
     assert "of cases" not in card
+
+
+def test_a_chance_on_the_card_is_said_with_its_condition(world: World) -> None:
+    world.seed_dataset(rows=240)
+    world.start()
+    card = world.said("Run 1: train")
+    assert "if it is good enough and takes no one's time" in card and "people's time was not said" in card
 
 
 def test_approving_against_the_verdict_takes_a_reason_that_the_audit_keeps(world: World) -> None:

@@ -15,6 +15,7 @@ import pytest
 from bot import parsing
 from bot.decisions.verdict.advice import Evidence, Facts, Kind, Verdict, advise
 from bot.decisions.verdict.faults import RowFaults
+from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.roi import Inputs, Quality, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.options import Answer
@@ -49,6 +50,7 @@ HELD_OUT_FEW = (
     FEW,
     *(replace(one, scores=FEW.scores, standing="undecided", rows_to_decide=200) for one in ALL_MISS[1:]),
 )
+SUCCESSOR = Rates("gpt-5-nano", Decimal("0.05"), Decimal("0.40"), "a list")
 ENDED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.",))
 ENDING = ModelVerdict("warn", ("gpt-4.1-nano ends on 2027-01-14.",))
 
@@ -62,6 +64,12 @@ def team(*rungs: Rung, sums: Inputs | None = HIGH, pairs: tuple[Pair, ...] = (),
     facts = replace(FACTS, **other)
     made, drawn = (estimate(sums), simulate(sums, draws=1000)) if sums else (None, None)
     return replace(facts, estimate=made, outlook=drawn)
+
+
+def ending(successor: Rates | None) -> Rates:
+    """Today's model, which ends in seven weeks."""
+    named = "gpt-5-nano" if successor else None
+    return replace(ARTICLE.now, ends=date(2027, 1, 14), successor=named, then=successor)
 
 
 def instead(one: Rung) -> tuple[Rung, ...]:
@@ -199,6 +207,21 @@ TABLE: dict[str, tuple[Facts, Kind, str]] = {
         team(*ALL_MISS, target=ENDING, sums=replace(HIGH, ends=date(2027, 1, 14))),
         "go",
         "alternatives",
+    ),
+    "all others miss it, today's model ends, its successor is not measured": (
+        team(*ALL_MISS, sums=replace(HIGH, now=ending(SUCCESSOR))),
+        "unknown",
+        "successor",
+    ),
+    "all others miss it, today's model ends, no successor is known, it saves enough until then": (
+        team(*ALL_MISS, sums=replace(HIGH, now=ending(None))),
+        "go",
+        "alternatives",
+    ),
+    "all others miss it, today's model ends, no successor is known, it saves too little until then": (
+        team(*ALL_MISS, sums=replace(LOW, now=ending(None))),
+        "no_go",
+        "cost",
     ),
     "all others miss it, better answers are the aim": (
         team(*ALL_MISS, task_kind="quality", sums=DEAR),
