@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.local.preferences import write_pairs
-from tests.local.runs import adapter_bytes, make_job, run_to_end, steps_told
+from tests.local.runs import CONTEXT, adapter_bytes, enter_team, make_job, run_to_end, steps_told
 from tests.local.served import (
     Served,
     close,
     examples,
+    free_port,
     ready_url,
     start_process,
     upload,
@@ -188,6 +191,34 @@ def test_python_without_a_launcher_is_told_so(tmp_path: Path, tiny_model_dir: Pa
     )
     assert done.returncode == 1
     assert "its launcher started 1. Check the launcher." in done.stderr
+
+
+def wait_for_one_that_hangs(rank: int, port: int) -> None:
+    """First the others wait longer than a step may take, since process 0 downloads; then process 1 hangs."""
+    from trainers.local.training import team
+
+    enter_team(rank, 2, port)
+    team.TIMEOUT = timedelta(seconds=10)
+    team.join(seed=7)
+    with team.first_goes_first():
+        time.sleep(12 if rank == 0 else 0)
+    if rank == 1:
+        time.sleep(600)
+    try:
+        team.any_of(False)
+    except RuntimeError:
+        raise SystemExit(9) from None
+
+
+def test_a_process_that_hangs_in_a_step_is_not_waited_for_for_ever() -> None:
+    port = free_port()
+    first, other = (CONTEXT.Process(target=wait_for_one_that_hangs, args=(rank, port)) for rank in (0, 1))
+    for each in (first, other):
+        each.start()
+    first.join(120)
+    assert (first.exitcode, other.exitcode) == (9, None)
+    other.kill()
+    other.join(20)
 
 
 def short_job(root: Path, base: Path, settings: LoraSettings) -> Path:
