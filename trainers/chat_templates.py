@@ -16,6 +16,7 @@ from typing import Any
 # Models that may think first (Qwen 3, SmolLM3) are trained and asked without: the trained answers have no thoughts.
 # Llama 3's templates write today's date unless they are given one.
 OPTIONS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+EOS = "<eos>"
 FIRST, SECOND = "Anna sings.", "Otto swims."
 CHAT = (
     {"role": "user", "content": "Who sings?"},
@@ -81,7 +82,7 @@ def written(template: str, messages: Sequence[Mapping[str, str]], *, asks: bool 
     )
     room.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     room.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
-    names = {"bos_token": "", "eos_token": "<eos>", "messages": messages, "tools": None}
+    names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": None}
     try:
         return room.from_string(template).render(**names, add_generation_prompt=asks, **OPTIONS)
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.chat_templates import rewrites_answers, template_of
+from trainers.chat_templates import EOS, rewrites_answers, template_of, written
 from trainers.types import Message, Role
 
 if TYPE_CHECKING:
@@ -117,12 +118,13 @@ def count_split(
     counter, rows = _LocalCounter.load(encoding.folder), list(rows)
     wrapped = iter(counter.wrapped([message for row in rows for message in row]))
     totals: list[int] = []
+    added = cache(counter.added)
     for row, standing in zip(rows, before, strict=True):
-        reached, total = standing, 0
-        for message in row:
+        reached, total, roles = standing, 0, tuple([message.role for message in row])
+        for place, message in enumerate(row, 1):
             reached += next(wrapped)
             if message.role == "assistant" and message.weight != 0:
-                total += reached
+                total += reached + added(roles[:place])[0]
         totals.append(total)
     return tuple(totals)
 
@@ -211,20 +213,20 @@ def _role_tokens(encoding: Encoding) -> dict[str, int]:
 @dataclass(frozen=True)
 class _LocalCounter:
     """ChatML templates (`<|im_start|>role\\ntext<|im_end|>\\n`) are counted as they are rendered. For others
-    four tokens a message are assumed. What a template adds of its own, as a standard
-    system message, is missed.
+    four tokens a message are assumed. What a template adds to that, as a standard system message, is found by writing
+    a chat of the same roles with it; where it can't be written here, it is missed.
     """
 
     tokenizer: Tokenizer
     chatml: bool
+    template: str = ""
 
     @staticmethod
     def load(folder: Path) -> _LocalCounter:
         from tokenizers import Tokenizer
 
-        return _LocalCounter(
-            Tokenizer.from_file(str(folder / "tokenizer.json")), "<|im_start|>" in template_of(folder)
-        )
+        template, tokenizer = template_of(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return _LocalCounter(tokenizer, "<|im_start|>" in template, template)
 
     def texts(self, texts: Sequence[str]) -> list[int]:
         counts: list[int] = []
@@ -240,6 +242,19 @@ class _LocalCounter:
             return [count + 4 for count in self.texts([message.content for message in messages])]
         return self.texts([f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages])
 
+    def added(self, roles: tuple[Role, ...]) -> tuple[int, int]:
+        """Beyond `wrapped`, in a chat of these roles: by the whole template, and by it up to the answer."""
+        chat = [Message(role, "text") for role in roles]
+        said = [{"role": one.role, "content": one.content} for one in chat]
+        whole, asked = written(self.template, said), written(self.template, said[:-1], asks=True)
+        if not self.template or whole is None or asked is None:
+            return 0, 0
+        counts = self.wrapped(chat)
+        return self._rendered(whole) - sum(counts), self._rendered(asked) - sum(counts[:-1]) - self.reply
+
+    def _rendered(self, text: str) -> int:
+        return self.texts([text.replace(EOS, "")])[0] + text.count(EOS)
+
     @property
     def reply(self) -> int:
         return self.texts(["<|im_start|>assistant\n"])[0] if self.chatml else 4
@@ -251,8 +266,10 @@ def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> C
     reply = counter.reply
     prompt: list[int] = []
     total: list[int] = []
+    added = cache(counter.added)
     for row in rows:
+        in_all, asked = added(tuple([message.role for message in row]))
         before = sum([next(wrapped) for _ in row[:-1]])
-        prompt.append(before + reply)
-        total.append(before + next(wrapped))
+        prompt.append(before + reply + asked)
+        total.append(before + next(wrapped) + in_all)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))

@@ -119,11 +119,29 @@ ROW = [
 ]
 
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+STANDARD = "<|im_start|>system\nmy printer is dead<|im_end|>\n"
+
+
+def test_a_standard_system_message_counts_where_a_row_has_none(folder: Path, tokenizer: Tokenizer) -> None:
+    own = f"{{% if messages[0].role != 'system' %}}{STANDARD}{{% endif %}}"
+    (folder / "chat_template.jinja").write_text(CHATML)
+    plain = count_chat([ROW, ROW[1:]], local_encoding(folder))
+    (folder / "chat_template.jinja").write_text(own + CHATML)
+    found = count_chat([ROW, ROW[1:]], local_encoding(folder))
+    more = len(tokenizer.encode(STANDARD).ids)
+    assert (found.prompt[0], found.total[0]) == (plain.prompt[0], plain.total[0])
+    assert (found.prompt[1], found.total[1]) == (plain.prompt[1] + more, plain.total[1] + more)
+
+
 @pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja"])
 def test_a_local_chatml_model_is_counted_as_its_template_renders(
     folder: Path, tokenizer: Tokenizer, place: str
 ) -> None:
-    template = "{% for m in messages %}<|im_start|>{{ m.role }}…{% endfor %}"
+    template = CHATML
     (folder / place).write_text(
         json.dumps({"chat_template": template}) if place.endswith("json") else template
     )
