@@ -297,6 +297,8 @@ def _work(plan: Plan) -> str:
 def _monthly(plan: Plan) -> str:
     if plan.monthly_before_micros is None:
         return "not said: `current=` and `volume=` at the start would show it"
+    if plan.advised and plan.advised.kind == "no_go" and plan.advised.rule not in ("cost", "payback"):
+        return f"{money(plan.monthly_before_micros)} today; no saving is shown beside this verdict"
     bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
     saved = plan.predicted.saving_micros if plan.predicted else None
     if saved is None:

@@ -254,6 +254,7 @@ def test_the_card_leads_with_the_verdict_and_what_was_measured(world: World) -> 
     assert "*Not now: too few rows*. 60 rows are too few" in card
     assert "Nothing was measured on these rows; the bar is 85%." in card
     assert "takes no one's time" not in card, "no chance stands beside a verdict that is against it"
+    assert "no saving is shown beside this verdict" in card
     assert "of cases" not in card
 
 
