@@ -39,8 +39,7 @@ def _title(curve: Curve) -> str:
 
 
 def _fitted(curve: Curve, rows: float) -> float:
-    error = curve.a + curve.b * math.pow(rows, -curve.c)
-    return min(max(1 - error, 0.0), 1.0)
+    return 1 / (1 + curve.b * math.pow(rows, -curve.c))
 
 
 def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:

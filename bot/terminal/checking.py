@@ -80,7 +80,7 @@ def check_against(
     columns = Columns(text, label)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        before = check_file(previous, previous.name, columns, folder, SEED)
+        before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
         if before.blocked:
             return Refusal(f"{previous} can't be used, so nothing can be its next version. {_worst(before)}")
         train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))

@@ -52,7 +52,8 @@ def checked(
     """What is written for it is thrown away afterwards. A refusal is about the given holdout."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
-        report = check_file(file, file.name, columns, files, SEED, local_models=local_models)
+        # deep, as in Slack: near copies stay on one side
+        report = check_file(file, file.name, columns, files, SEED, local_models=local_models, deep=True)
         if holdout is None or report.blocked:
             yield Rows(report, files)
         else:

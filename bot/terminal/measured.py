@@ -11,8 +11,7 @@ from bot.decisions.people import People
 from bot.terminal.held import Rows, about
 from bot.terminal.measuring import Measured
 from bot.terminal.words import in_terminal, verdict_json
-from bot.views import verdicts
-from bot.views.curves import dollars_per_point
+from bot.views import curves, verdicts
 from bot.views.estimates import MARKS
 from bot.views.ladder import headline
 from bot.views.measuring import shortfalls
@@ -88,7 +87,8 @@ def baseline_json(measured: Measured, rows: Rows, file: Path) -> dict[str, Any]:
 
 def curve_text(curve: Curve, label_usd: Decimal | None = None) -> str:
     """`label_usd`: what one labelled row costs."""
-    parts = [f"The next 100 rows would bring about {curve.points_per_100:.2f} points.", ""]
+    further = curves.next_size(curve)
+    parts = [f"{curves.headline(curve)}.", *([further] if further else []), ""]
     parts += [f"  {point.rows:>8,} rows  {percent(point.score):>6}" for point in curve.points]
     parts += [
         f"  {one.rows:>8,} rows  {percent(one.score):>6}  expected, {percent(one.low)} to {percent(one.high)}"
@@ -107,7 +107,7 @@ def curve_text(curve: Curve, label_usd: Decimal | None = None) -> str:
 
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
     """`predicted` is the furthest; `predictions` are all. Money in dollars; `usd_per_point` is null where no label's
-    price was said, and where the next rows bring nothing."""
+    price was said, and where it can't be told that the next rows bring anything."""
     predictions = [
         {"n": one.rows, "score": one.score, "low": one.low, "high": one.high} for one in curve.predicted
     ]
@@ -120,6 +120,7 @@ def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]
         "predicted": predictions[-1] if predictions else None,
         "predictions": predictions,
         "points_per_100": curve.points_per_100,
+        "gain": _gain(curve),
         "usd_per_point": _usd_per_point(curve, label_usd),
         "needs": [
             {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
@@ -153,17 +154,31 @@ def _judge(measured: Measured) -> dict[str, Any] | None:
     }
 
 
+def _gain(curve: Curve) -> dict[str, Any] | None:
+    """Points beside today's score, of the furthest size; `next_useful` rows would show a gain where it isn't told."""
+    far = curve.farthest
+    if far is None:
+        return None
+    return {
+        "n": far.rows,
+        "points": far.points,
+        "low": far.low,
+        "high": far.high,
+        "told": far.is_told,
+        "next_useful": None if far.is_told else curve.next_useful,
+    }
+
+
 def _dollars(curve: Curve, label_usd: Decimal) -> str:
-    if curve.points_per_100 <= 0:
-        return "More rows like these are not predicted to bring anything, whatever a label costs."
-    a_point = usd(dollars_per_point(curve, label_usd))
-    return f"One point more costs about {a_point} in labels, at {usd(label_usd)} a row."
+    a_point = curves.dollars_per_point(curve, label_usd)
+    if a_point is None:
+        return "What a point more costs in labels can't be told: it is not clear that more rows bring any."
+    return f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."
 
 
 def _usd_per_point(curve: Curve, label_usd: Decimal | None) -> float | None:
-    if label_usd is None or curve.points_per_100 <= 0:
-        return None
-    return float(dollars_per_point(curve, label_usd))
+    a_point = None if label_usd is None else curves.dollars_per_point(curve, label_usd)
+    return None if a_point is None else float(a_point)
 
 
 def _table(ladder: Ladder) -> list[str]:

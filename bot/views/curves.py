@@ -20,12 +20,12 @@ from bot.views.blocks import (
 from bot.views.rungs import arm_name, bar_share
 from bot.views.tables import monospaced
 from bot.views.words import counted, percent, short
-from trainers.measuring.values import Curve, LabelNeed, Prediction
+from trainers.measuring.values import Curve, Gain, LabelNeed, Prediction
 from trainers.money import usd
 
 SHOWN_NEEDS, SHOWN_SIZES = 8, 20
-# Points: what the largest size that was asked about brings, or the next 100 rows where none was asked about.
-HARDLY, HARDLY_PER_100 = 1.0, 0.1
+MINUS = "\N{MINUS SIGN}"
+HARDLY_PER_100 = 0.1  # points, where no size was asked about
 
 
 def working(dataset: str, target: str | None = None, note: str | None = None) -> Message:
@@ -72,36 +72,50 @@ def alt_text(curve: Curve) -> str:
 
 def headline(curve: Curve) -> str:
     """The answer in one sentence, as plain text."""
+    far = curve.farthest
     if _is_flat(curve):
-        return f"More rows like these would hardly help: {_gain(curve)} for the next 100"
-    far = _farthest(curve)
-    if far is None or _gained(curve, far) <= 0:
-        return f"The next 100 rows would bring about {_gain(curve)}"
-    return f"100 more rows would bring about {_gain(curve)}; growing to {far.rows:,} rows, about {_points(curve, far)}"
+        size = f", with {far.rows:,} rows either" if far else ""
+        return f"More rows like these would hardly help{size}"
+    if far is None:
+        return f"The next 100 rows would bring about {_per_100(curve)}"
+    if not far.is_told:
+        return f"Can't tell yet what more rows bring: {far.rows:,} would bring {signed(far)} points"
+    return f"Growing to {far.rows:,} rows would bring about {_gain(far)} points ({signed(far)})"
+
+
+def signed(gain: Gain) -> str:
+    """Its band, with signs."""
+    ends = (f"{end:+.{gain.digits}f}".replace("-", MINUS) for end in (gain.low, gain.high))
+    return " to ".join("0" if float(end.replace(MINUS, "-")) == 0 else end for end in ends)
+
+
+def next_size(curve: Curve) -> str | None:
+    """Where it can't be told: what would tell."""
+    far = curve.farthest
+    if far is None or far.is_told or far.is_hardly_any:
+        return None
+    if curve.next_useful is None:
+        return "No number of rows like these would show a gain on this holdout: hold out more rows first."
+    return f"The next size that would show a gain is about {curve.next_useful:,} rows."
+
+
+def _gain(gain: Gain) -> str:
+    return f"{gain.points:.{gain.digits}f}"
 
 
 def _is_flat(curve: Curve) -> bool:
-    far = _farthest(curve)
-    return 100 * _gained(curve, far) < HARDLY if far else curve.points_per_100 < HARDLY_PER_100
+    far = curve.farthest
+    return far.is_hardly_any if far else curve.points_per_100 < HARDLY_PER_100
 
 
-def _farthest(curve: Curve) -> Prediction | None:
-    return max(curve.predicted, key=lambda one: one.rows, default=None) if curve.points else None
+def _is_told(curve: Curve) -> bool:
+    far = curve.farthest
+    return far is None or far.is_told
 
 
-def _gained(curve: Curve, one: Prediction) -> float:
-    return one.score - curve.points[-1].score
-
-
-def _points(curve: Curve, one: Prediction) -> str:
-    return f"{100 * _gained(curve, one):.1f} points"
-
-
-def _gain(curve: Curve) -> str:
-    gained = max(curve.points_per_100, 0.0)
-    if gained < 0.01:
-        return "under 0.01 points"
-    return f"{gained:.2f} points" if gained < 1 else f"{gained:.1f} points"
+def _per_100(curve: Curve) -> str:
+    """One digit that counts: there is no band for it."""
+    return f"{max(curve.points_per_100, 0.0):.1g} points"
 
 
 def _subject(curve: Curve) -> str:
@@ -150,18 +164,24 @@ def _list(said: Sequence[str]) -> list[Block]:
 
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
+    if _is_flat(curve) or not _is_told(curve):
+        return []
     if label_usd is None:
         typed = code(f"/finetune curve {curve.dataset}{_target(curve)} label_usd=0.5")
-        return [] if _is_flat(curve) else [f"{typed} says what a point costs, with what a label costs you."]
-    if curve.points_per_100 <= 0:
-        return []
-    a_point = usd(dollars_per_point(curve, label_usd))
-    return [f"One point more costs about {a_point} in labels, at {usd(label_usd)} a row."]
+        return [f"{typed} says what a point costs, with what a label costs you."]
+    a_point = dollars_per_point(curve, label_usd)
+    return (
+        []
+        if a_point is None
+        else [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
+    )
 
 
-def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal:
-    """Of the next 100 rows, which must bring something."""
-    return 100 * label_usd / Decimal(str(curve.points_per_100))
+def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
+    """Of the next 100 rows, to two digits; None where it can't be told that they bring something."""
+    if curve.points_per_100 <= 0 or not _is_told(curve):
+        return None
+    return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
 
 
 def _target(curve: Curve) -> str:
@@ -172,10 +192,12 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
     """The free alternative on the same rows: as high, and as steep?"""
     if beside is None or not beside.points or not curve.points:
         return []
-    last, gain = beside.points[-1], max(beside.points_per_100, 0.0)
+    last, far = beside.points[-1], beside.farthest
+    told = far and far.is_told
+    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and told else ""
     return [
         f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
-        f"{last.rows:,} rows, and {gain:.2f} points more with the next 100."
+        f"{last.rows:,} rows{more}."
     ]
 
 
@@ -207,6 +229,9 @@ def _next_step(curve: Curve) -> str:
     name = escape(short(curve.dataset))
     if _is_flat(curve):
         return "Spend the time on other things: labels that are in doubt, the prompt, or another model."
+    unclear = next_size(curve)
+    if unclear:
+        return f"Decide by something else than this curve. {unclear}"
     return f"Label more rows, those above first, and upload the file again as {code(name)}: it becomes a new version."
 
 
@@ -218,7 +243,13 @@ def _method(curve: Curve) -> str:
         " Each size was trained once: how much two trainings differ was not measured, but taken to be what "
         "chance does to each held-out row."
     )
+    how = (
+        "Too few rows are held out for a curve, so each fifth of all rows was asked by classifiers trained on parts of "
+        "the others"
+        if curve.is_crossed
+        else "Trained on parts of the rows, measured on the same held-out ones"
+    )
     return (
-        "Trained on parts of the rows, measured on the same held-out ones. The line through the points is "
-        f"a + b·n^(−c), the range a bootstrap's (95%).{other}{alone if once else ''}"
+        f"{how}. The line through the points says that the odds of being wrong fall as a power of the rows; the range "
+        f"is a bootstrap's (95%).{other}{alone if once else ''}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
+from bot.terminal import held
 from bot.terminal.words import in_terminal
 from storage.store import Store
 from tests.peers.hosted import KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
+from trainers.dataset import Columns, read
 
 ROOT = Path(__file__).parents[2]
 TICKETS = ROOT / "examples" / "support_tickets.csv"
@@ -63,13 +66,14 @@ def settings(company: Hosted, *, limit: str = "5", price: str = "2.50") -> None:
 
 
 def rows(path: Path, count: int, labels: tuple[str, ...] = LABELS, first: int = 0) -> Path:
-    """Questions that name their label, so that words alone tell them apart."""
+    """Different questions that name their label, so that words alone tell them apart."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for number in range(first, first + count):
             label = labels[number % len(labels)]
-            writer.writerow([f"my {label} trouble number {number} is back again", label])
+            case = hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()  # no near copies
+            writer.writerow([f"my {label} trouble number {number} is back again, see {case}", label])
     return path
 
 
@@ -355,14 +359,15 @@ def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next()
     result = finetune("curve", TICKETS, "--predict", "2000", "--json")
     found = json.loads(result.stdout)
     assert [point["n"] for point in found["points"]] == [186, 372, 745]
+    assert found["gain"]["low"] < found["gain"]["points"] < found["gain"]["high"]
     assert found["predicted"]["n"] == 2000
     assert found["predicted"]["low"] < found["predicted"]["score"] < found["predicted"]["high"]
-    assert found["needs"][0]["label"] == "app_bug"
+    assert found["needs"][0]["label"] in {"app_bug", "feature_request"}
 
 
 def test_the_curve_says_what_a_point_costs_in_labels() -> None:
     found = json.loads(finetune("curve", TICKETS, "--label-usd", "0.50", "--json").stdout)
-    assert found["usd_per_point"] == pytest.approx(100 * 0.50 / found["points_per_100"])
+    assert found["usd_per_point"] == pytest.approx(100 * 0.50 / found["points_per_100"], rel=0.05)
     assert "One point more costs about $" in finetune("curve", TICKETS, "--label-usd", "$0.50").stdout
     assert json.loads(finetune("curve", TICKETS, "--json").stdout)["usd_per_point"] is None
     refused = finetune("curve", TICKETS, "--label-usd", "-1")
@@ -448,3 +453,19 @@ def answer_or_judge(model: str, messages: list[dict[str, Any]]) -> str:
     if "--- answer A ---" not in asked:
         return "YES" if "--- answer ---\ngood" in asked else "NO"
     return "A" if "--- answer A ---\ngood" in asked else "B"
+
+
+def test_near_copies_stay_on_one_side_of_the_split_as_in_slack(tmp_path: Path) -> None:
+    file = rows(tmp_path / "near.csv", 300)
+    lines = file.read_text().splitlines()
+    twice = [line.replace("back again", "back once again") for line in lines[1:]]
+    file.write_text("\n".join([*lines, *twice]) + "\n")
+
+    with held.checked(file, None, Columns("text", "label"), {}) as found:
+        assert isinstance(found, held.Rows)
+        report = found.report
+        sides = [
+            {row.messages[-2].content.split("see ")[1] for row in read(part, part.name).examples}
+            for part in (found.files / f"{sha}.jsonl" for sha in (report.train_sha256, report.holdout_sha256))
+        ]
+    assert all(sides) and not sides[0] & sides[1]

@@ -7,6 +7,7 @@ processes and the terminal: scikit-learn is imported at use, it takes about a se
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,11 @@ def fit(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -
     if len(counts) == 1 or not any(texts):
         return Classifier(tuple(sorted(counts)), usual, None, None)
     numbers, machine = features(is_short(texts) if in_pieces is None else in_pieces), _machine(seed)
-    machine.fit(numbers.fit_transform(texts), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # "could be a regression": many labels with hardly any rows
+        machine.fit(numbers.fit_transform(texts), labels)
     return Classifier(tuple(map(str, machine.classes_)), usual, numbers, machine)
 
 

@@ -1,7 +1,9 @@
-"""Is more data worth it? Errors fall as a power of the rows; here it is fitted and carried on, with its band.
+"""Is more data worth it? The odds of being wrong fall as a power of the rows; here that is fitted and carried on.
 
-err = a + b·n^(-c): Hestness and others, Deep learning scaling is predictable, empirically, 2017. Pure, for worker
-processes and the terminal: scikit-learn and numpy are imported at use.
+err / (1 - err) = b·n^(-c). With many rows that is the power law of Hestness and others (Deep learning scaling is
+predictable, empirically, 2017); with few rows a label it also holds, where a power law of the error is 5 to 10 points
+too low at twice the rows. The band has both laws in it. Pure, for worker processes and the terminal: scikit-learn and
+numpy are imported at use.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.dataset.values import Example
+from trainers.dataset.rules.near import near_copies, question_text
+from trainers.dataset.values import Example, question_keys
 from trainers.evaluation import exact_match
-from trainers.measuring.classical import Classifier, classify, is_short, label_of, text_of
+from trainers.measuring.classical import classify, is_short, label_of, text_of
 from trainers.measuring.classical import fit as fit_classifier
 from trainers.measuring.values import Arm, Curve, CurvePoint, LabelNeed, Prediction
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 12
 MOST_ROWS = 20_000  # half a minute of training; what lies beyond is predicted like the rest
 SEEDS = 3
+FEW_HELD, FOLDS, CROSSED = 250, 5, 2
 FEW_ROWS = 10
 MOST_NEEDS = 10
 BOOTSTRAPS = 1_000
@@ -35,15 +39,14 @@ C_LOW, C_HIGH, C_STEPS = 0.05, 2.0, 79
 
 @dataclass(frozen=True)
 class Fit:
-    """err = a + b·n^(-c), with 0 ≤ a, 0 ≤ b and 0.05 ≤ c ≤ 2."""
+    """err / (1 - err) = b·n^(-c), with 0 < b and 0 ≤ c."""
 
-    a: float
     b: float
     c: float
     predicted: tuple[Prediction, ...]
 
     def score(self, rows: float) -> float:
-        return float(max(1 - self.a - self.b * rows**-self.c, 0.0))
+        return float(1 / (1 + self.b * rows**-self.c))
 
 
 def classical_curve(
@@ -59,6 +62,10 @@ def classical_curve(
     """Rung 0 on a quarter, half and all of the rows, three draws each, every larger one holding the smaller, all
     on the same holdout. `predict`: sizes to carry it on to. At most 20,000 rows are trained on.
 
+    A holdout of fewer than 250 rows is off by more than the next rows bring. Then each fifth of all rows, those held
+    out among them, is asked by classifiers that were trained on the others. No model is chosen by that: what the curve
+    trains is thrown away, and the holdout stays one for whatever is trained on `train`.
+
     ValueError with fewer than 12 rows, or without a holdout.
     """
     if len(train) < FEWEST_ROWS or not holdout:
@@ -66,18 +73,20 @@ def classical_curve(
             f"a curve of {len(train)} rows on {len(holdout)} held-out ones: "
             f"it needs {FEWEST_ROWS} and 1 at least"
         )
-    points, whole = _measure(train, holdout, seed)
+    is_crossed = len(holdout) < FEW_HELD
+    measured = _cross(train, holdout, seed) if is_crossed else _measure(train, holdout, seed)
     return curve_of(
         Arm("classical"),
-        points,
+        measured.points,
         predict,
         rows=len(train),
-        held=len(holdout),
+        held=len(measured.asked),
         seed=seed,
-        needs=needs_of(train, holdout, classify(whole, holdout)),
+        needs=needs_of(train, measured.asked, measured.answers),
         dataset=dataset,
         version=version,
         holdout_sha256=holdout_sha256,
+        is_crossed=is_crossed,
     )
 
 
@@ -93,6 +102,7 @@ def curve_of(
     dataset: str,
     version: int,
     holdout_sha256: str,
+    is_crossed: bool = False,
 ) -> Curve:
     """Of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
     fitted = fit(points, predict, held=held, seed=seed)
@@ -102,12 +112,13 @@ def curve_of(
         holdout_sha256=holdout_sha256,
         arm=arm,
         points=tuple(points),
-        a=fitted.a,
+        a=0.0,
         b=fitted.b,
         c=fitted.c,
         predicted=fitted.predicted,
         points_per_100=_next_points(fitted, rows, points[-1].score),
         needs=tuple(needs),
+        is_crossed=is_crossed,
     )
 
 
@@ -117,11 +128,12 @@ def _next_points(fitted: Fit, rows: int, seen: float) -> float:
 
 
 def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
-    """Least squares: for each c on a grid the best a and b are known in closed form, and the best c wins.
+    """Least squares of the logarithm of the odds.
 
     The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (pooled
     over the sizes) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
-    itself too. Where each size was drawn once, draws are taken to differ as two models do that err on rows of
+    itself too. It reaches as far as that of a + b·n^(-c), which flattens where no number of rows makes all right.
+    Where each size was drawn once, draws are taken to differ as two models do that err on rows of
     their own. ValueError with fewer than three sizes, or 0 rows to predict.
     """
     import numpy as np
@@ -133,9 +145,11 @@ def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed
     sizes = np.array([point.rows for point in points], dtype=np.float64)
     errors = 1 - np.array([point.score for point in points])
     moved = _moved(points, errors, held, seed)
-    found = _least_squares(sizes, np.vstack([errors, moved]))
-    a, b, c = (float(value) for value in found[0])
-    return Fit(a, b, c, _predictions(found, points, predict, held, seed))
+    every = np.vstack([errors, moved])
+    odds, flatter = _odds(sizes, every, held), _least_squares(sizes, every)
+    start, falls = (float(value) for value in odds[0])
+    predictions = _predictions(odds, flatter, 1 - every[:, -1], points, predict, held, seed)
+    return Fit(float(np.exp(start)), -falls, predictions)
 
 
 def needs_of(
@@ -160,10 +174,16 @@ def _worth(need: LabelNeed) -> float:
     return (need.held - need.right + 0.5) / (need.rows + 1)
 
 
-def _measure(
-    train: Sequence[Example], holdout: Sequence[Example], seed: int
-) -> tuple[tuple[CurvePoint, ...], Classifier]:
-    """The points, and the classifier of the largest size."""
+@dataclass(frozen=True)
+class _Measured:
+    """`answers` to the rows `asked`, of the largest size."""
+
+    points: tuple[CurvePoint, ...]
+    asked: Sequence[Example]
+    answers: Sequence[str]
+
+
+def _measure(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _Measured:
     most = min(len(train), MOST_ROWS)
     orders = [nested(train, seed + number) for number in range(SEEDS)]
     in_pieces = is_short(text_of(example) for example in orders[0][:most])  # all sizes are looked at alike
@@ -171,10 +191,49 @@ def _measure(
     for rows in (most // 4, most // 2, most):
         # all rows are the same rows in any order
         drawn = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
-        fitted = [fit_classifier(subset, seed, in_pieces=in_pieces) for subset in drawn]
-        scores = tuple(_share_right(classifier, holdout) for classifier in fitted)
+        answers = [classify(fit_classifier(subset, seed, in_pieces=in_pieces), holdout) for subset in drawn]
+        scores = tuple(_share_right(holdout, said) for said in answers)
         points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
-    return tuple(points), fitted[0]
+    return _Measured(tuple(points), holdout, answers[0])
+
+
+def _cross(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _Measured:
+    """Each row is asked once a draw, by a classifier that has seen neither it nor a near copy."""
+    every = [*train, *holdout]
+    in_pieces = is_short(map(text_of, every))
+    groups = near_copies([question_text(example) for example in every], question_keys(every)).groups
+    folds = [_dealt(every, groups, seed + draw) for draw in range(CROSSED)]
+    most = min(len(train), *(len(every) - max(Counter(fold).values()) for fold in folds))
+    points = []
+    for rows in (most // 4, most // 2, most):
+        answers = [
+            _asked_across(every, fold, rows, seed + draw, in_pieces) for draw, fold in enumerate(folds)
+        ]
+        scores = tuple(_share_right(every, said) for said in answers)
+        points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
+    return _Measured(tuple(points), every, answers[0])
+
+
+def _asked_across(
+    every: Sequence[Example], fold: Sequence[int], rows: int, seed: int, in_pieces: bool
+) -> list[str]:
+    said = [""] * len(every)
+    for number in set(fold):
+        asked = [place for place, at in enumerate(fold) if at == number]
+        order = nested([row for row, at in zip(every, fold, strict=True) if at != number], seed)
+        classifier = fit_classifier(order[:rows], seed, in_pieces=in_pieces)
+        for place, answer in zip(asked, classify(classifier, [every[place] for place in asked]), strict=True):
+            said[place] = answer
+    return said
+
+
+def _dealt(every: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
+    """Each row's fold: dealt out label by label, so that all folds have their share of each; near copies share one."""
+    firsts = sorted(set(groups))
+    random.Random(seed).shuffle(firsts)  # noqa: S311
+    firsts.sort(key=lambda first: label_of(every[first]))
+    dealt = {first: place % FOLDS for place, first in enumerate(firsts)}
+    return [dealt[group] for group in groups]
 
 
 def nested(train: Sequence[Example], seed: int) -> list[Example]:
@@ -191,9 +250,19 @@ def nested(train: Sequence[Example], seed: int) -> list[Example]:
     return [example for _, _, example in sorted(placed, key=lambda place: place[:2])]
 
 
-def _share_right(classifier: Classifier, holdout: Sequence[Example]) -> float:
-    said = classify(classifier, holdout)
-    return sum(exact_match(e.answer, answer) for e, answer in zip(holdout, said, strict=True)) / len(holdout)
+def _share_right(asked: Sequence[Example], said: Sequence[str]) -> float:
+    return sum(exact_match(e.answer, answer) for e, answer in zip(asked, said, strict=True)) / len(asked)
+
+
+def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
+    """Rows of the logarithm of b and of -c, one for each row of errors. No score is surer than half a held-out row."""
+    import numpy as np
+
+    inside = np.clip(errors, 0.5 / held, 1 - 0.5 / held)
+    x, y = np.log(sizes), np.log(inside / (1 - inside))
+    off = x - x.mean()
+    falls = np.minimum((y @ off) / (off @ off), 0.0)
+    return np.column_stack([y.mean(axis=1) - falls * x.mean(), falls])
 
 
 def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
@@ -238,21 +307,47 @@ def _moved(points: Sequence[CurvePoint], errors: Numbers, held: int, seed: int) 
 
 
 def _predictions(
-    found: Numbers, points: Sequence[CurvePoint], predict: Sequence[int], held: int, seed: int
+    odds: Numbers,
+    flatter: Numbers,
+    now: Numbers,
+    points: Sequence[CurvePoint],
+    predict: Sequence[int],
+    held: int,
+    seed: int,
 ) -> tuple[Prediction, ...]:
-    """`found`: the fit itself, then those of the moved points."""
+    """Both laws, fitted to the points and then to the moved ones; `now`: the last point's score in each. In a gain
+    what the holdout is off falls out, for it is the same rows."""
     import numpy as np
 
     chance = np.random.default_rng(seed + 1)
-    a, b, c = found.T
+    a, b, c = flatter.T
     predictions = []
     for rows in predict:
-        scores = np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)
-        noisy = scores[1:] + chance.standard_normal(len(scores) - 1) * _spread_of_draws(points, held)
-        low, high = np.clip(np.quantile(noisy, [0.025, 0.975]), 0.0, 1.0)
-        score = float(scores[0])
-        predictions.append(Prediction(rows, score, min(float(low), score), max(float(high), score)))
+        scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
+        laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
+        noisy = laws + (chance.standard_normal(len(laws)) * _spread_of_draws(points, held))[:, None]
+        low, high = _outer(noisy)
+        least, most = _outer(noisy - now[1:, None])
+        score, gained = float(scores[0]), float(scores[0] - now[0])
+        predictions.append(
+            Prediction(
+                rows,
+                score,
+                min(max(low, 0.0), score),
+                max(min(high, 1.0), score),
+                min(least, gained),
+                max(most, gained),
+            )
+        )
     return tuple(predictions)
+
+
+def _outer(both: Numbers) -> tuple[float, float]:
+    """From the lower law's 2.5% to the upper one's 97.5%."""
+    import numpy as np
+
+    low, high = np.quantile(both, [0.025, 0.975], axis=0)
+    return float(low.min()), float(high.max())
 
 
 def _spread_of_draws(points: Sequence[CurvePoint], held: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,9 +123,12 @@ def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: in
         if len(known) == 1:
             scores[np.ix_(inside, known)] = 1.0
             continue
-        machine = LinearSVC(C=SVM_C, max_iter=20_000, random_state=seed % 2**32).fit(
-            rows[~inside], own[~inside]
-        )
+        machine = LinearSVC(C=SVM_C, max_iter=20_000, random_state=seed % 2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # "could be a regression": labels with hardly any rows
+            machine.fit(rows[~inside], own[~inside])
         found = machine.decision_function(rows[inside])
         # of two labels scikit-learn gives one column: how far on the second one's side
         scores[np.ix_(inside, known)] = np.column_stack([-found, found]) if found.ndim == 1 else found

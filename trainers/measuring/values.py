@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -13,6 +14,7 @@ Standing = Literal["meets", "misses", "undecided"]
 
 RUNG_NAMES: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval", "tuned")
 DEFAULT_BAR = 0.85
+HARDLY = 1.0  # point: what is less is no reason to label
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,38 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Prediction:
+    """`least` and `most`: what is gained beside today's score; None in curves that were drawn before that was kept."""
+
     rows: int
     score: float
     low: float
     high: float
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Percentage points that growing to `rows` rows is predicted to bring, with its band (95%)."""
+
+    rows: int
+    points: float
+    low: float
+    high: float
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the band leaves no doubt that it is a gain."""
+        return self.low > 0
+
+    @property
+    def is_hardly_any(self) -> bool:
+        return self.high < HARDLY
+
+    @property
+    def digits(self) -> int:
+        """After the point; no more than the band bears out."""
+        return 0 if self.high - self.low >= 2 else 1
 
 
 @dataclass(frozen=True)
@@ -175,10 +205,12 @@ class LabelNeed:
 
 @dataclass(frozen=True)
 class Curve:
-    """Is more data worth it? err = a + b·n^(-c), fitted to the points, with a bootstrap band (95%).
+    """Is more data worth it? err / (1 - err) = b·n^(-c), fitted to the points, with a bootstrap band (95%).
+    `a` is 0; in curves of before, err = a + b·n^(-c).
 
     `points_per_100` are percentage points that the next 100 rows are predicted to bring. `arm` is whose curve
-    it is: the classical rung's at once, the tuned model's if asked.
+    it is: the classical rung's at once, the tuned model's if asked. `is_crossed`: measured on all rows, each asked by
+    those who had not seen it, as there are too few held-out ones.
     """
 
     dataset: str
@@ -192,6 +224,41 @@ class Curve:
     predicted: tuple[Prediction, ...]
     points_per_100: float
     needs: tuple[LabelNeed, ...]
+    is_crossed: bool = False
+
+    @property
+    def gains(self) -> tuple[Gain, ...]:
+        """What each predicted size brings, beside what was measured with the most rows."""
+        if not self.points:
+            return ()
+        now = self.points[-1].score
+        return tuple(
+            Gain(
+                one.rows,
+                100 * (one.score - now),
+                100 * (one.low - now if one.least is None else one.least),
+                100 * (one.high - now if one.most is None else one.most),
+            )
+            for one in self.predicted
+        )
+
+    @property
+    def farthest(self) -> Gain | None:
+        return max(self.gains, key=lambda gain: gain.rows, default=None)
+
+    @property
+    def next_useful(self) -> int | None:
+        """From how many rows on the line is above today's score by more than the band is wide below it, to two digits;
+        None where it never is, or from a hundred times as many."""
+        far = self.farthest
+        if far is None or self.b <= 0 or self.a > 0:
+            return None
+        wrong = 1 - self.points[-1].score - (far.points - far.low) / 100
+        rows = (self.b * (1 - wrong) / wrong) ** (1 / self.c) if wrong > 0 and self.c > 0 else math.inf
+        if rows > 100 * self.points[-1].rows:
+            return None
+        step = int(10 ** max(len(str(int(rows))) - 2, 0))
+        return math.ceil(rows / step) * step
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

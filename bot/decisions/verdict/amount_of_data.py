@@ -139,7 +139,13 @@ def about_more_rows(facts: Facts) -> tuple[Reason, ...]:
         (one for one in curve.predicted if one.score >= evidence.bar and one.rows > facts.rows), None
     )
     whose = NAMES[curve.arm.rung]
-    gain = f"100 more rows are predicted to bring {whose} {max(curve.points_per_100, 0):.1f} points."
+    far = curve.farthest
+    if far is not None and not far.is_told:
+        gain = f"Whether more rows bring {whose} anything can't be told yet."
+    else:
+        gain = (
+            f"100 more rows are predicted to bring {whose} about {max(curve.points_per_100, 0):.1g} points."
+        )
     if there is None:
         return (Reason("more rows", "unknown", gain, weighs=False),)
     between = f"{percent(there.low)} to {percent(there.high)}"

@@ -11,7 +11,7 @@ import pytest
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.measuring.curve import classical_curve, curve_of, fit, needs_of, nested
-from trainers.measuring.values import Arm, Curve, CurvePoint
+from trainers.measuring.values import Arm, Curve, CurvePoint, Prediction
 
 
 def points(a: float, b: float, c: float, spread: float = 0.002, sizes: tuple[int, ...] = (250, 500, 1000)):  # type: ignore[no-untyped-def]
@@ -22,11 +22,13 @@ def points(a: float, b: float, c: float, spread: float = 0.002, sizes: tuple[int
     return made
 
 
-def test_three_points_of_a_power_law_give_it_back() -> None:
-    found = fit(points(0.05, 5.0, 0.5), [4_000], held=1_000)
+def test_three_points_of_its_law_give_it_back() -> None:
+    made = [CurvePoint(n, 1 / (1 + 20 * n**-0.5), (1 / (1 + 20 * n**-0.5),)) for n in (250, 500, 1000)]
 
-    assert (found.a, found.b, found.c) == pytest.approx((0.05, 5.0, 0.5), rel=0.01)
-    assert found.predicted[0].score == pytest.approx(1 - 0.05 - 5 / 4_000**0.5, abs=0.001)
+    found = fit(made, [4_000], held=1_000)
+
+    assert (found.b, found.c) == pytest.approx((20, 0.5), rel=0.001)
+    assert found.predicted[0].score == pytest.approx(1 / (1 + 20 / 4_000**0.5), abs=0.001)
 
 
 def test_the_agreed_scores_of_banking77_predict_the_agreed_one() -> None:
@@ -35,8 +37,17 @@ def test_the_agreed_scores_of_banking77_predict_the_agreed_one() -> None:
 
     (found,) = fit(known, [10_003], held=3_080).predicted
 
-    assert found.score == pytest.approx(0.907, abs=0.002)
+    assert found.score == pytest.approx(0.912, abs=0.012)
     assert found.low < 0.912 < found.high
+
+
+def test_few_rows_a_label_are_carried_on_as_far_as_they_go() -> None:
+    """600 rows of banking77, 8 a label: a power law of the error says 67%, twice the rows get 70.6%."""
+    known = [CurvePoint(n, score, (score,)) for n, score in ((100, 0.362), (200, 0.481), (400, 0.603))]
+
+    (found,) = fit(known, [800], held=600).predicted
+
+    assert found.score == pytest.approx(0.706, abs=0.012)
 
 
 def test_the_band_holds_what_it_promises() -> None:
@@ -71,8 +82,8 @@ def test_points_that_are_no_curve_promise_no_gain(scores: tuple[float, ...]) -> 
 
     found = fit(made, [100, 1_000_000], held=50)
 
-    assert found.a >= 0 and found.b >= 0
-    assert all(math.isfinite(value) for value in (found.a, found.b, found.c))
+    assert found.b >= 0
+    assert all(math.isfinite(value) for value in (found.b, found.c))
     assert found.predicted[1].score >= found.predicted[0].score
     assert found.predicted[0].score <= max(scores) + 0.2
 
@@ -115,7 +126,7 @@ def noisy(n: int, seed: int) -> tuple[Example, ...]:
 
 
 def test_the_classical_curve_rises_predicts_and_travels() -> None:
-    train, held = noisy(400, 1), noisy(200, 2)
+    train, held = noisy(400, 1), noisy(250, 2)
 
     found = classical_curve(train, held, 7, [800], dataset="tickets", version=3, holdout_sha256="ab")
 
@@ -186,3 +197,55 @@ def test_at_most_ten_labels_are_named() -> None:
     labels = [f"l{i}" for i in range(30)]
 
     assert len(needs_of(rows(90, labels), rows(30, labels), ["x"] * 30)) == 10
+
+
+def test_a_small_holdout_is_joined_by_all_rows_each_asked_by_the_others() -> None:
+    train, held = noisy(400, 1), noisy(100, 2)
+
+    found = classical_curve(train, held, 7, [800])
+
+    assert found.is_crossed
+    assert [point.rows for point in found.points] == [100, 200, 400]
+    assert sum(need.held for need in found.needs) == 500
+    far = classical_curve(train, noisy(2_000, 3), 7, [800])
+    assert not far.is_crossed
+    assert found.points[-1].score == pytest.approx(far.points[-1].score, abs=0.04)
+
+
+def test_near_copies_do_not_answer_for_each_other_across_the_folds() -> None:
+    """Words that only a row and its near copy have: learnt by heart they give the label away."""
+    chance = random.Random(4)
+    made = []
+    for number in range(120):
+        said = " ".join(f"w{number}x{part}y{chance.randrange(10**6)}" for part in range(12))
+        label = chance.choice("ab")
+        made += [example(said, label, 2 * number + 1), example(f"{said} thanks", label, 2 * number + 2)]
+
+    found = classical_curve(made[:200], made[200:], 7, [400])
+
+    assert found.points[-1].score < 0.7
+
+
+def curve(*scores: float, band: tuple[float, float, float], b: float = 8.0) -> Curve:
+    low, score, high = band
+    made = tuple(CurvePoint(250 * 2**at, one, (one,)) for at, one in enumerate(scores))
+    return Curve(
+        "d", 1, "ab", Arm("classical"), made, 0.0, b, 0.5, (Prediction(2_000, score, low, high),), 0.3, ()
+    )
+
+
+def test_a_gain_is_told_only_where_the_band_has_no_loss_in_it() -> None:
+    told, not_told = (
+        curve(0.7, 0.75, 0.8, band=(0.82, 0.85, 0.88)),
+        curve(0.7, 0.75, 0.8, band=(0.71, 0.85, 0.94)),
+    )
+    assert told.farthest and told.farthest.is_told and told.farthest.digits == 0
+    assert not_told.farthest and not not_told.farthest.is_told
+    assert not_told.next_useful is not None and not_told.next_useful > 2_000
+    fine = curve(0.7, 0.75, 0.8, band=(0.8001, 0.804, 0.808)).farthest
+    assert fine and fine.is_hardly_any and fine.digits == 1
+
+
+def test_where_no_number_of_rows_would_show_a_gain_none_is_named() -> None:
+    assert curve(0.7, 0.75, 0.94, band=(0.71, 0.94, 0.99)).next_useful is None
+    assert curve(0.8, 0.8, 0.8, band=(0.7, 0.8, 0.9), b=0.0).next_useful is None
