@@ -365,11 +365,12 @@ def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next()
     assert found["needs"][0]["label"] in {"app_bug", "feature_request"}
 
 
-def test_the_curve_says_what_a_point_costs_in_labels() -> None:
+def test_a_point_has_no_price_where_the_curve_can_not_tell_whether_rows_bring_any() -> None:
     found = json.loads(finetune("curve", TICKETS, "--label-usd", "0.50", "--json").stdout)
-    assert found["usd_per_point"] == pytest.approx(100 * 0.50 / found["points_per_100"], rel=0.05)
-    assert "One point more costs about $" in finetune("curve", TICKETS, "--label-usd", "$0.50").stdout
-    assert json.loads(finetune("curve", TICKETS, "--json").stdout)["usd_per_point"] is None
+    assert (found["gain"]["told"], found["usd_per_point"]) == (False, None)
+    said = finetune("curve", TICKETS, "--label-usd", "$0.50").stdout
+    assert "Can't tell yet what more rows bring" in said
+    assert "What a point more costs in labels can't be told" in said
     refused = finetune("curve", TICKETS, "--label-usd", "-1")
     assert refused.exit_code == 2 and "dollars for one label" in refused.stderr
 
