@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from bot.decisions.amounts import HOURS_PER_MONTH
+from bot.decisions.amounts import duration as in_months
 from bot.decisions.calibration import RunningError
 from bot.decisions.planning import Plan
+from bot.decisions.verdict.conditions import condition
+from bot.decisions.verdict.facts import is_silent
 from bot.decisions.verdict.rungs import name as rung_name
+from bot.decisions.verdict.rungs import percent as bar_percent
 from bot.results import ArmScore, ChangedRow, RunResult
 from bot.views.actuals import other_bill, over_latest_runs
 from bot.views.blocks import (
@@ -43,16 +47,13 @@ from bot.views.words import (
     with_interval,
 )
 from storage.records import Run
+from trainers.measuring.values import Ladder, Rung, Standing
 
 SIGNIFICANT = 0.05
-NOT_WORTH = {
-    "cheaper rung": "something cheaper is good enough",
-    "tuned": "not good enough",
-    "worse": "worse than what costs no more",
-    "wrong labels": "too many labels are wrong",
-    "cost": "it would cost more than it saves",
-    "payback": "it would cost more than it saves",
-    "end date": "it will soon be gone",
+STANDS: Mapping[Standing, str] = {
+    "meets": "meets your {bar}",
+    "misses": "below your {bar}",
+    "undecided": "too close to your {bar} to tell",
 }
 SHOWN_CHANGES = 8
 
@@ -67,7 +68,7 @@ def card(
 ) -> Message:
     """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model
     is shown to be better than what was measured beside it."""
-    headline = _headline(plan, result)
+    headline, saves = _headline(result), _saves(plan, result)
     top = (header(headline), context(_subject(run, plan)))
     difference = [
         ("Difference", _difference(result)),
@@ -76,7 +77,7 @@ def card(
     ]
     end = (
         divider(),
-        fields([*_monthly(plan, result), *_actuals(plan, result)]),
+        fields([*_monthly(plan, saves), *_actuals(plan, result)]),
         *over_latest_runs(running),
         *_not_shown(plan, result),
         *_verdict(result),
@@ -85,7 +86,7 @@ def card(
         context(_method(plan, result)),
     )
     return Message(
-        f"{escape(headline)}: {in_short(result)}",
+        f"{escape(headline)}, on {result.tuned.n:,} held-out rows{f'. Saves {saves}' if saves else ''}",
         (*top, fields([*_arms(plan, result), *difference]), *end),
         newest=(*top, _arms_table(plan, result), fields(difference), *_loss(result), *end),
     )
@@ -113,32 +114,85 @@ def alt_text(plot: str, plan: Plan) -> str:
     return f"Expected labels against the tuned model's answers, {subject}"
 
 
-def _headline(plan: Plan, result: RunResult) -> str:
-    if result.p_value >= SIGNIFICANT:
-        return "No difference shown between base and tuned model"
-    gain = points(result.gain).lstrip("+−")
-    if result.gain <= 0:
-        return f"Tuned model is {gain} worse"
-    advice = result.advice
-    if advice and advice.kind == "no_go":
-        return f"Tuned model is {gain} better, yet {NOT_WORTH.get(advice.rule, 'not worth using')}"
-    return f"Tuned model is {gain} better{_worth(plan, result)}"
+def _headline(result: RunResult) -> str:
+    """Against the bar, then against the best that was measured without the training, on the same rows."""
+    ladder = result.ladder
+    if ladder is None or not ladder.rung("tuned"):  # of before there was a bar to judge by
+        return f"Tuned model: {percent(result.tuned.share)}; {_above_base(result)}"
+    (tuned,) = ladder.rung("tuned")
+    if is_silent(tuned):
+        return f"Tuned model: no answer to {tuned.empty:,} of {tuned.n:,} rows"
+    measured = "" if tuned.scoring == "label" else f" {MEASURED[tuned.scoring]}"
+    by_bar = STANDS[tuned.standing].format(bar=bar_percent(ladder.bar))
+    return f"Tuned model: {percent(tuned.score)}{measured}, {by_bar}; {_above_best(result, ladder, tuned)}"
 
 
-def _worth(plan: Plan, result: RunResult) -> str:
-    """What the plan promised a month, and how soon the real cost is back."""
+def _above_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
+    other = next((rung for rung in ladder.rungs if rung is not tuned), None)
+    if _is_base_best(result, other):
+        return _above_base(result)
+    if other is None:
+        return "nothing else was measured"
+    is_free = other.arm.rung == "classical" and other.usd_per_1000 == 0
+    name = "the free classical model" if is_free else short(rung_name(other.arm), 60)
+    (pair,) = ladder.pairs
+    gain = pair.difference if pair.better == tuned.arm else -pair.difference
+    return _apart(gain, name, other.score, is_told=pair.p < SIGNIFICANT)
+
+
+def _is_base_best(result: RunResult, other: Rung | None) -> bool:
+    """The prompted base answered the same rows. One that mostly said no label is no alternative, and a score by
+    another measure can't be held against it."""
+    base = result.base
+    if not result.labelled or 2 * base.unlisted > base.n:
+        return False
+    return other is None or base.share > other.score
+
+
+def _above_base(result: RunResult) -> str:
+    return _apart(result.gain, "its base, prompted", result.base.share, is_told=result.p_value < SIGNIFICANT)
+
+
+def _apart(gain: float, name: str, score: float, *, is_told: bool) -> str:
+    if not is_told:
+        return f"not told apart from {name} ({percent(score)})"
+    count = f"{100 * abs(gain):.0f}"
+    amount = "under 1 point" if count == "0" else f"{count} point{'' if count == '1' else 's'}"
+    return f"{amount} {'above' if gain > 0 else 'below'} {name}"
+
+
+def _saves(plan: Plan, result: RunResult) -> str:
+    """What the plan promised a month, and how soon what was spent is back, people and labels included; '' for a model
+    that may not be used."""
     saved = _saved_micros(plan)
-    if saved <= 0:
+    if saved <= 0 or not _is_usable(result):
         return ""
-    months = Decimal(result.actual_micros) / saved
-    hours = float(months * HOURS_PER_MONTH)
-    if not result.actual_micros:
-        back = ""
-    elif hours < 24:
-        back = ", pays back within a day"
-    else:
-        back = f", pays back in {duration(hours * 3600)}"
-    return f", would save {money(saved)} a month{back}"
+    return f"{money(saved)} a month, as planned{_back(plan, result, saved)}"
+
+
+def _is_usable(result: RunResult) -> bool:
+    """It meets the bar, nothing speaks against it, and its own base, prompted, is not as good."""
+    ladder, advice = result.ladder, result.advice
+    if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
+        return False
+    (tuned,) = ladder.rung("tuned")
+    other = next((rung for rung in ladder.rungs if rung is not tuned), None)
+    is_better = result.gain > 0 and result.p_value < SIGNIFICANT
+    return tuned.standing == "meets" and (is_better or not _is_base_best(result, other))
+
+
+def _back(plan: Plan, result: RunResult, saved: int) -> str:
+    """Not said of a plan that did not keep what people and labels cost."""
+    advised, foreseen = plan.advised, plan.predicted
+    if advised is None or foreseen is None:
+        return ""
+    spent = result.actual_micros + advised.people_micros + advised.labels_micros
+    months = Decimal(spent) / saved
+    timed = condition(is_good=True, is_time_said=foreseen.is_time_said).replace("takes", "took")
+    if not spent:
+        return f"; nothing was spent{timed}"
+    is_soon = months * HOURS_PER_MONTH < 24
+    return f"; back {'within a day' if is_soon else 'in ' + in_months(months)}{timed}"
 
 
 def _saved_micros(plan: Plan) -> int:
@@ -195,14 +249,14 @@ def _loss(result: RunResult) -> list[Block]:
     return [line_chart("Training loss", "training", curve, x="step", y="nats per answer token")]
 
 
-def _monthly(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    """Not beside a verdict that is against the model, whatever it would save."""
-    advice = result.advice
-    is_refused = advice is not None and advice.kind == "no_go" and advice.rule not in ("cost", "payback")
-    if plan.monthly_before_micros is None or is_refused:
+def _monthly(plan: Plan, saves: str) -> list[tuple[str, str]]:
+    if not saves:
         return []
-    bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-    return [("Each month, as planned", bill), *other_bill(plan)]
+    pairs = [("Saves", saves)]
+    if plan.monthly_before_micros is not None:
+        bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+        pairs.append(("Each month, as planned", bill))
+    return [*pairs, *other_bill(plan)]
 
 
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -274,7 +328,7 @@ def _not_shown(plan: Plan, result: RunResult) -> list[Block]:
             f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
             f"and count as wrong; of the tuned model's, {result.tuned.unlisted:,}."
         )
-    if plan.current and _saved_micros(plan) > 0:
+    if plan.current and _saves(plan, result):
         current = escape(short(plan.current))
         said.append(
             f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."

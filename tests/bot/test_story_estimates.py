@@ -402,7 +402,7 @@ def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(worl
     assert result.advice and result.advice.kind == "go", result.advice
     card = world.said("Rows that changed")
     assert "Go: the tuned model is good enough, and it pays" in card
-    assert "Put the tuned model to work" in card and "would save" in card
+    assert "Put the tuned model to work" in card and "a month, as planned; back" in card
     assert "Against retrieval on acme/acme-small, 50.0%" in card and "50.0 points better" in card
     again = world.type(f"{ASKED} hours=2")
     assert "The tuned model meets the bar of 85%" in again

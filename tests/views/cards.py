@@ -382,6 +382,24 @@ def _results() -> dict[str, Message]:
         "result-worse": results.card(done, plan, made.worse_result()),
         "result-with-our-error": results.card(done, plan, made.result(), measured.ERRORS),
         "result-go": results.card(done, foreseen, made.result(beside=made.beside(184, 190), advice=made.GO)),
+        "result-go-with-people": results.card(
+            done,
+            made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"),
+            made.result(beside=made.beside(140, 190), advice=made.GO),
+        ),
+        "result-go-time-unsaid": results.card(
+            done, made.advised_plan(), made.result(beside=made.beside(140, 190), advice=made.GO)
+        ),
+        "result-below-the-bar": results.card(
+            done, made.advised_plan(), made.result(beside=made.beside(111, 155), advice=made.CHEAPER)
+        ),
+        "result-nothing-read": results.card(
+            done,
+            foreseen,
+            made.result(
+                base=replace(made.result().base, unlisted=70), beside=made.alone(190), advice=made.GO
+            ),
+        ),
         "result-cheaper-rung": results.card(
             done, foreseen, made.result(beside=made.beside(190, 184), advice=made.CHEAPER)
         ),

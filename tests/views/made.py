@@ -393,6 +393,13 @@ def beside_by_words() -> str:
     return measured.ladder(rungs, pairs=(measured.pair(rungs[1], rungs[0]),)).to_json()
 
 
+def alone(tuned: int) -> str:
+    """The tuned model, where nothing else was measured."""
+    from tests.views import measured
+
+    return measured.ladder([measured.rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
+
+
 def beside(other: int, tuned: int) -> str:
     """The classical model and the tuned one, each with so many of 200 right."""
     from tests.views import measured

@@ -74,15 +74,29 @@ def test_headlines_are_answers() -> None:
     heads = {
         name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks
     }
-    assert (
-        heads["result-better"]
-        == "Tuned model is 62.3 points better, would save $208.90 a month, pays back within a day"
-    )
-    assert heads["result-equal"] == "No difference shown between base and tuned model"
+    assert heads["result-better"] == "Tuned model: 85.7%; 62 points above its base, prompted"
+    assert heads["result-equal"] == "Tuned model: 26.0%; not told apart from its base, prompted (23.4%)"
+    above = "Tuned model: 77.5%, below your 85%; 22 points above the free classical model"
+    assert heads["result-below-the-bar"] == above
+    assert heads["result-nothing-read"].endswith("; nothing else was measured")
     assert heads["plan-asked-free"] == "Run 7: train smollm2-135m on tickets at no charge?"
     assert heads["run-training"] == "Run 7 is training: smollm2-135m on tickets"
     assert heads["estimate-free-machine"] == "Worth measuring: it would save $281.92 a month"
     assert heads["dataset-ready"] == "tickets (version 2) is ready: 383 rows, 4 labels"
+
+
+def test_a_payback_has_the_plans_people_and_labels_in_it() -> None:
+    """$1,550 for people and labels at $23 a month take 5.6 years to come back, not the minutes of the bill alone."""
+    said = "\n".join(texts(messages()["result-go-with-people"].blocks))
+    assert "*Saves*\n$23.00 a month, as planned; back in 6 years" in said
+    unsaid = "\n".join(texts(messages()["result-go-time-unsaid"].blocks))
+    assert "; back within a day, if it took no one's time" in unsaid
+
+
+@pytest.mark.parametrize("name", ["result-below-the-bar", "result-cheaper-rung", "result-better"])
+def test_nothing_is_saved_by_a_model_that_may_not_be_used(name: str) -> None:
+    said = "\n".join([messages()[name].text, *texts(messages()[name].blocks)])
+    assert "a month" not in said and "Each month" not in said
 
 
 def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
