@@ -13,8 +13,9 @@ from bot.results import Refusal
 from bot.views.words import duration
 from trainers.environment import child_environment
 from trainers.presets import find_preset
+from trainers.sizing.architecture import Architecture
 from trainers.sizing.configs import Unsized, read_config
-from trainers.sizing.timing import FILE, Calibration, Rows, read_calibration, seconds
+from trainers.sizing.timing import FILE, Calibration, Rows, read_calibration, seconds, serving_speed
 
 BUSY = 0.5
 EXAMPLE = Rows(count=1000, tokens=64, batch=8, epochs=1, shared=24)
@@ -54,6 +55,12 @@ def text(found: Calibration) -> str:
         f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
         *(f"  {name:<14} {duration(_example(name, found))}" for name in EXAMPLES),
     ]
+    if speed := serving_speed(_model(EXAMPLES[0]), found):
+        parts += [
+            "",
+            f"Asked 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
+            f"{speed[1]:,.0f} tokens a second.",
+        ]
     if found.load > BUSY:
         parts += [
             "",
@@ -90,11 +97,15 @@ def _kept(data: Path, text: str) -> Calibration:
 
 
 def _example(name: str, found: Calibration) -> float:
+    return seconds(_model(name), EXAMPLE, found)
+
+
+def _model(name: str) -> Architecture:
     preset = find_preset(name)
     assert preset is not None  # noqa: S101 - of presets.toml
     model = read_config(preset.config, name)
     assert not isinstance(model, Unsized)  # noqa: S101 - tests build every preset
-    return seconds(model, EXAMPLE, found)
+    return model
 
 
 def _rate(speed: float) -> str:

@@ -106,6 +106,7 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
         "monthly_input_tokens": estimated.question.volume,
         **_sums(made),
         **_savings(estimated),
+        **_machines(estimated),
         "verdict": verdict_json(estimated.verdict, str(file)),
         "bar": estimated.evidence.bar,
         "alternative": _alternative(estimated.alternative, made),
@@ -173,6 +174,20 @@ def _savings(estimated: Estimated) -> dict[str, Any]:
         "break_even_tokens_per_month": enough_volume(made, estimated.outlook) if made else None,
         "npv_usd": _number(made.npv_usd) if made else None,
     }
+
+
+def _machines(estimated: Estimated) -> dict[str, Any]:
+    made, target = estimated.estimate, estimated.target
+    if target.model.usd_per_hour is None:
+        reason = f"{target.row.title} serves it."
+    elif made is None:
+        reason = "No volume is known: say --current and --volume."
+    elif made.machines is None:
+        reason = "The speed of this machine is not measured: run finetune calibrate, or say --serving-speed."
+    else:
+        hosting = (one.why for one in estimated.assumptions if one.name == "machines")
+        reason = next(hosting, "")
+    return {"machines_needed": made.machines if made else None, "machines_reason": reason}
 
 
 def _alternative(found: Alternative | None, made: Estimate | None) -> dict[str, Any] | None:

@@ -52,6 +52,7 @@ NOT_NOW = {
     "reasoning": "Not now: thinking calls for a better model",
     "cost": "Not now: it would cost more than it saves",
     "payback": "Not now: it pays back too late",
+    "memory": "Not now: the training does not fit your machine",
 }
 OPEN = {
     "measure": "cheaper alternatives are not measured",
@@ -71,6 +72,7 @@ OPEN = {
     "successor": "the successor of today's model is not measured",
     "only way": "nobody said what better answers are worth",
     "latency": "how fast a tuned model answers is not known",
+    "machine": "how much your own machine can do is not known",
 }
 
 
@@ -151,6 +153,7 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
         ("Each month today", monthly(made.monthly_before)),
         *_other(estimated),
         ("Each month tuned", monthly(made.monthly_after)),
+        *_machines(made),
         *_wrong_answers(made),
         *_chances(estimated),
         *_once(estimated),
@@ -278,7 +281,12 @@ def _months(estimated: Estimated, target: str) -> list[Block]:
         ("Total", *(usd(bill.total) for _, bill in bills)),
     ]
     shown = [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
-    below = [*_wrong_answers(made), _saving(made, estimated.outlook), *_succession(made)]
+    below = [
+        *_machines(made),
+        *_wrong_answers(made),
+        _saving(made, estimated.outlook),
+        *_succession(made),
+    ]
     return [
         data_table(f"Cost a month: {short(estimated.name)} on {short(target, 60)}", shown),
         section("\n".join(f"*{name}*: {value}" for name, value in below)),
@@ -305,6 +313,14 @@ def _saving(made: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     if made.saving_month >= 0:
         return "Saves a month", _range(a_month) if a_month.high else "nothing"
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def _machines(made: Estimate) -> list[tuple[str, str]]:
+    if not made.on_own_machine:
+        return []
+    if made.machines is None:
+        return [("Machines", "how many it takes is not known: the speed of yours is not measured")]
+    return [("Machines", "1 like yours is enough" if made.machines == 1 else f"{made.machines:,} like yours")]
 
 
 def _succession(made: Estimate) -> list[tuple[str, str]]:

@@ -13,14 +13,14 @@ from importlib.util import find_spec
 from bot.decisions import sweeping
 from bot.decisions.amounts import HOURS_PER_MONTH
 from bot.decisions.verdict.advice import Facts, Verdict, advise
-from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence
+from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, OwnMachine
 from bot.decisions.verdict.faults import faults_of
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption, assumptions
 from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.question import USUAL_BUSY, absurd
 from bot.decisions.worth.question import Question as Question
-from bot.decisions.worth.question import absurd
 from bot.decisions.worth.quotes import Gap, rates_of
 from bot.decisions.worth.roi import Estimate, Inputs, Range, Training, estimate
 from bot.decisions.worth.simulation import simulate
@@ -28,7 +28,7 @@ from bot.results import Refusal
 from bot.settings import Settings
 from bot.workflows.efforts import Effort, RunCost, effort_for
 from bot.workflows.inputs import Priced, inputs_of, measured, once_trained
-from bot.workflows.machine import Room
+from bot.workflows.machine import Room, capacity_of
 from bot.workflows.measuring.contestants import ended, full_name, with_a_cheap_one
 from bot.workflows.rung_prices import followed, rung_price, rung_rates, still_asked
 from bot.workflows.targets import Target, find_target
@@ -131,6 +131,7 @@ def make_estimate(
         _facts(name, question, report, target, effort.cost, sums, evidence, today),
         full_current=full_name(settings, question.current),
         to_measure=with_a_cheap_one(settings, question.current, today),
+        machine=_own_machine(settings, target, question, effort, sums),
     )
     verdict = advise(facts)
     return Estimated(
@@ -211,11 +212,38 @@ def _sums(
     priced = _priced(question, effort.cost, now, effort.tuned, rung_rates(rung, listed))
     if isinstance(priced, Priced):
         other = followed(settings, priced.cheapest, today) if priced.cheapest else None
-        priced = replace(priced, now=followed(settings, priced.now, today), cheapest=other)
+        other = _with_capacity(settings, question, other) if other else None
+        tuned = _with_capacity(settings, question, priced.tuned)
+        priced = replace(priced, now=followed(settings, priced.now, today), tuned=tuned, cheapest=other)
     if isinstance(priced, Gap):
         return _Sums(priced, listed)
     inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
     return _Sums(once_trained(inputs) if is_trained else inputs, listed)
+
+
+def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
+    if not rates.on_own_machine:
+        return rates
+    busy = question.utilisation or USUAL_BUSY
+    return replace(rates, capacity=capacity_of(settings, rates.model, busy))
+
+
+def _own_machine(
+    settings: Settings, target: Target, question: Question, effort: Effort, sums: _Sums
+) -> OwnMachine | None:
+    """None: a vendor trains and serves it."""
+    if effort.tuned.usd_per_hour is None:
+        return None
+    measured_on = None if isinstance(effort.cost, Gap) else effort.cost.training.speed_measured
+    capacity = capacity_of(settings, target.name, USUAL_BUSY)
+    made, room = sums.estimate, effort.room
+    return OwnMachine(
+        too_large=room.warning if room and room.is_too_large else None,
+        knows_training_time=measured_on is not None,
+        knows_serving_speed=question.serving_speed is not None or capacity is not None,
+        machines=made.machines if made else None,
+        has_price=effort.tuned.usd_per_hour > 0,
+    )
 
 
 def _facts(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from bot.decisions.worth.bills import Capacity
 from bot.decisions.worth.roi import Range
 from bot.settings import Settings
 from trainers.auto import batch_for, epochs_for
@@ -35,6 +36,7 @@ from trainers.sizing.timing import (
     pair_seconds,
     read_calibration,
     seconds,
+    serving_speed,
 )
 from trainers.sweeps import Sweep, combinations
 from trainers.tokens import O200K
@@ -57,6 +59,7 @@ class Room:
 
     line: str
     warning: str | None
+    is_too_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,23 @@ def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], s
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
-    return Room(f"{_memory(found, by_itself)}; {sizes}", _warning(found, _in_4_bits(base, work)))
+    warning = _warning(found, _in_4_bits(base, work))
+    return Room(f"{_memory(found, by_itself)}; {sizes}", warning, found.standing == "too large")
+
+
+def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
+    """Of this machine with the model 'provider/model'. None where its speed was not measured, or the model runs
+    elsewhere."""
+    provider, _, model = name.partition("/")
+    row = settings.provider(provider)
+    known = row.model(model) if row else None
+    base = base_of(settings, row, known) if row and known else None
+    machine = _calibration(settings) if base else None
+    speed = serving_speed(base.architecture, machine) if base and machine else None
+    if speed is None:
+        return None
+    reads, writes = (Decimal(str(round(one, 3))) for one in speed)
+    return Capacity(reads, writes, busy)
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:

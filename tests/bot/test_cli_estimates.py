@@ -157,7 +157,7 @@ def test_what_a_person_says_changes_the_sums() -> None:
         (("--rate", "abc"), "I can't read “abc” as dollars for an hour of a person"),
         (("--retrain-months", "0"), "“0” can't be months until it is trained again"),
         (("--bar", "200%"), "bar=200% should be the share of right answers"),
-        (("--utilisation", "30%"), "say --serving-speed as well"),
+        (("--utilisation", "0%"), "can't be a share of its time that the machine is busy"),
         (("--task", "cooking"), "There is no task cooking"),
         (("--volume", "-3M"), "I can't read “-3M” as a volume"),
     ],
@@ -278,6 +278,18 @@ def test_today_s_model_saves_only_until_it_ends() -> None:
         "10B",
     ).stdout
     assert "From 2027-01-14 on:  saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
+
+
+def test_an_own_machine_says_how_many_it_takes_or_why_that_is_not_known(tmp_path: Path) -> None:
+    own = ("--target", "local/smollm2-135m", "--volume", "1000B")
+    unknown = estimated(*own)
+    assert unknown["machines_needed"] is None and "finetune calibrate" in unknown["machines_reason"]
+    assert any(one["rule"] == "machine" and one["weighs"] for one in unknown["verdict"]["reasons"])
+    said = estimated(*own, "--serving-speed", "5000", "--utilisation", "50%")
+    assert said["machines_needed"] > 100
+    machines = [one["text"] for one in said["verdict"]["reasons"] if one["rule"] == "machine"]
+    assert any(f"about {said['machines_needed']:,} machines like yours" in text for text in machines)
+    assert estimated("--target", "gpt-4.1", "--volume", "1B")["machines_reason"] == "OpenAI serves it."
 
 
 def test_a_model_that_has_ended_is_nobody_s_today_s_model() -> None:

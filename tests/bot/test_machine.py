@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bot.results import Refusal
 from bot.settings import Settings, load_settings
 from bot.terminal import checking
 from bot.views import plans
+from bot.views.estimates import numbers
 from bot.workflows import estimating, machine
 from bot.workflows.eligibility import untrainable
 from bot.workflows.estimating import Estimated, Question, make_estimate
@@ -23,6 +25,7 @@ from tests.trainers.test_sizing_timing import MACHINE
 from tests.views import made
 from trainers.bases import Base, find_base
 from trainers.dataset import Report
+from trainers.providers import ProviderRow
 from trainers.sizing.machines import read_gpu
 from trainers.sizing.timing import FILE
 
@@ -189,3 +192,47 @@ def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usu
 def test_a_plan_from_before_keeps_its_hash() -> None:
     plan = replace(made.plan(), predicted=Predicted("volume=10M"))
     assert "memory" not in json.loads(canonical_json(plan))["predicted"]
+
+
+def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
+    tmp_path: Path, report: Report
+) -> None:
+    ready = settings(tmp_path)
+    ready.data.mkdir()
+    served = replace(MACHINE, reads=10_000.0, writes=1_000.0, served_weights=134_000_000.0)
+    (ready.data / FILE).write_text(served.to_json())
+    paid = replace(ready, providers=tuple(_paid(row) for row in ready.providers))
+    asked = Question(current="gpt-4o", volume=100_000_000_000)
+    found = make_estimate(paid, "tickets", report, asked, date(2026, 11, 25))
+    assert isinstance(found, Estimated) and found.estimate is not None
+    count = found.estimate.machines
+    assert count is not None and count > 10
+    assert found.estimate.monthly_after.hosting == 2 * 730 * count
+    assert ("Machines", f"{count} like yours") in numbers(found)
+    assert not [one for one in found.verdict.reasons if one.rule == "machine"], (
+        "its speed and its price are known"
+    )
+    free = make_estimate(ready, "tickets", report, asked, date(2026, 11, 25))
+    assert isinstance(free, Estimated) and free.verdict.kind != "go"
+    assert f"about {count} machines like yours" in str(free.verdict.reasons)
+    little = replace(asked, volume=1_000_000)
+    one = make_estimate(ready, "tickets", report, little, date(2026, 11, 25))
+    assert isinstance(one, Estimated) and one.estimate is not None and one.estimate.machines == 1
+
+
+def _paid(row: ProviderRow) -> ProviderRow:
+    return replace(
+        row, models=tuple(replace(one, usd_per_hour=Decimal(2)) for one in row.models if row.name == "local")
+    )
+
+
+def test_a_training_that_does_not_fit_is_a_no(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = read_gpu("1")
+    assert small is not None
+    monkeypatch.setattr(machine, "this_machine", lambda: small)
+    found = estimated(settings(tmp_path, MISTRAL), report)
+    assert found.verdict.kind == "no_go"
+    (reason,) = [one for one in found.verdict.reasons if one.rule == "memory"]
+    assert reason.weighs and "is not enough" in reason.text

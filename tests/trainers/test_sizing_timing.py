@@ -20,6 +20,8 @@ from trainers.sizing.timing import (
     pair_seconds,
     read_calibration,
     seconds,
+    serving_speed,
+    weights_at_work,
 )
 
 MACHINE = Calibration(
@@ -138,3 +140,12 @@ def test_a_file_that_cannot_be_used_says_how_to_make_it_anew(tmp_path: Path, con
     file.write_text(content)
     with pytest.raises(NoCalibration, match="measure anew with `finetune calibrate`"):
         read_calibration(file)
+
+
+def test_a_larger_model_is_served_as_much_slower_as_it_has_weights() -> None:
+    small, large = model("smollm2-135m"), model("llama-3.1-8b")
+    served = replace(MACHINE, reads=1000.0, writes=100.0, served_weights=weights_at_work(small))
+    assert serving_speed(small, served) == (1000, 100)
+    slower = serving_speed(large, served)
+    assert slower is not None and 15 < slower[0] < 20 and slower[1] == pytest.approx(slower[0] / 10)
+    assert serving_speed(small, MACHINE) is None

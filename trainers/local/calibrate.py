@@ -22,7 +22,7 @@ import click  # noqa: E402 - the clock runs before anything heavy is imported
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from scipy.optimize import nnls  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from trainers.local.cores import Cores  # noqa: E402
 from trainers.local.spool import LoraSettings  # noqa: E402
@@ -35,7 +35,7 @@ from trainers.local.training.packing import Abilities, abilities, measure, pack_
 from trainers.sizing.architecture import Architecture  # noqa: E402
 from trainers.sizing.configs import Unsized, read_config  # noqa: E402
 from trainers.sizing.pairs import TILE_WORDS  # noqa: E402
-from trainers.sizing.timing import Calibration, head_products_s, operations  # noqa: E402
+from trainers.sizing.timing import Calibration, head_products_s, operations, weights_at_work  # noqa: E402
 
 Clock = Callable[[], float]
 LAYERS, RANK, LEARNT = 6, 16, 2
@@ -46,6 +46,7 @@ CPU_LONG, GPU_LONG = 1280, 16384  # one row
 PEAK_SIDE = 1024
 NUMBERS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD_PLACES, HEAD_WIDTH = 256, 576
+SERVED_PROMPT, SERVED_ANSWER, SERVED_AT_ONCE = 64, 8, 16  # tokens, tokens, requests
 TOLD = ("log_probs", "entropy", "mean_logits", "is_top1")  # what DPOTrainer asks its head for
 
 
@@ -70,6 +71,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         for name, kind in NUMBERS.items()
         if kind in (torch.float32, torch.bfloat16, dtype)
     }
+    reads, writes, served = _serve(device, dtype, clock)
     packs, long = (CPU_PACKS, CPU_LONG) if device.type == "cpu" else (GPU_PACKS, GPU_LONG)
     began = clock()
     trainees = {each: _Trainee(device, dtype, each) for each in (*packs, (long, long))}
@@ -92,6 +94,9 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         load=os.getloadavg()[0] / (os.cpu_count() or 1),
         peaks=peaks,
         measured_at=time.time(),
+        reads=reads,
+        writes=writes,
+        served_weights=served,
         by_rows=by_rows,
     )
     trl_s = _timed(_import_trl, device, clock)  # before the head, which imports much of it
@@ -100,20 +105,25 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     return replace(found, word_s=word_s, trl_s=trl_s)
 
 
+def _config() -> LlamaConfig:
+    """A few layers as wide as SmolLM2-135M's."""
+    return LlamaConfig(
+        vocab_size=8192,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+        max_position_embeddings=32768,
+    )
+
+
 class _Trainee:
     """A model and one pack that it learns from again and again."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, lengths: Lengths) -> None:
-        config = LlamaConfig(
-            vocab_size=8192,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            tie_word_embeddings=True,
-            max_position_embeddings=32768,
-        )
+        config = _config()
         config._attn_implementation = best_attention(device)
         base: Any = LlamaForCausalLM(config)
         base.to(device, dtype)
@@ -194,6 +204,34 @@ def _peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
     a = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
     best = min(_timed(lambda: a @ a, device, clock) for _ in range(8))
     return 2 * PEAK_SIDE**3 / best
+
+
+@torch.inference_mode()
+def _serve(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[float, float, float]:
+    """Tokens a second that a few layers read and write where requests are answered side by side, and their weights at
+    work. The server's own work beside the model (text, HTTP) is not in it."""
+    config = _config()
+    shape = read_config(config.to_dict(), "the model that is measured")
+    assert not isinstance(shape, Unsized)  # noqa: S101 - it is ours
+    model: Any = LlamaForCausalLM(config)
+    model.to(device, dtype).eval()
+    prompts = torch.randint(3, shape.vocab, (SERVED_AT_ONCE, SERVED_PROMPT), device=device)
+    last = torch.tensor([-1], device=device)
+
+    def read() -> DynamicCache:
+        cache = DynamicCache(config=model.config)
+        model(input_ids=prompts, cache=cache, use_cache=True, logits_to_keep=last)
+        return cache
+
+    def write() -> None:
+        for _ in range(SERVED_ANSWER):
+            model(input_ids=prompts[:, :1], cache=cache, use_cache=True)
+
+    cache = read()  # the first pass loads kernels
+    read_s = min(_timed(read, device, clock) for _ in range(3))
+    write_s = min(_timed(write, device, clock) for _ in range(3))
+    count = SERVED_AT_ONCE
+    return count * SERVED_PROMPT / read_s, count * SERVED_ANSWER / write_s, weights_at_work(shape)
 
 
 def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:

@@ -35,7 +35,7 @@ from trainers.sizing.architecture import Architecture
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 FILE = "calibration.json"
-LATER = ("word_s", "trl_s", "by_rows")  # not in a file from before
+LATER = ("word_s", "trl_s", "by_rows", "reads", "writes", "served_weights")  # not in a file from before
 FORWARD = 0.5  # of forward and backward, where weights are frozen
 MASKED = 2.0  # pairs of tokens under a mask, for each before one another
 
@@ -47,7 +47,8 @@ class Calibration:
     the process to a model that can learn. `peaks`: products of square matrices, operations a second by number format.
     `by_rows`: attention in packs went by rows, or by blocks; else `pair_s` is of two tokens of a pack under its mask.
     `load`: processes that were at work beside, a core, while it was measured. `word_s` a place and word of TRL's head
-    beyond its products, `trl_s` for importing TRL; None in a file from before these were measured."""
+    beyond its products, `trl_s` for importing TRL; `reads` and `writes`: tokens a second of requests side by side to a
+    model of `served_weights` (weights_at_work). All of these are None in a file from before they were measured."""
 
     device: str
     number: str
@@ -64,6 +65,9 @@ class Calibration:
     word_s: float | None = None
     trl_s: float | None = None
     by_rows: bool | None = None
+    reads: float | None = None
+    writes: float | None = None
+    served_weights: float | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -120,6 +124,9 @@ def read_calibration(path: Path) -> Calibration | None:
             found.parameter_s,
             found.word_s or 0.0,
             found.trl_s or 0.0,
+            found.reads or 0.0,
+            found.writes or 0.0,
+            found.served_weights or 0.0,
         )
         if not (found.speed > 0 and all(math.isfinite(one) and one >= 0 for one in numbers)):
             raise ValueError("a speed in it is no number above 0")
@@ -130,6 +137,20 @@ def read_calibration(path: Path) -> Calibration | None:
             f"{path} can't be used ({error}): measure anew with `finetune calibrate`."
         ) from error
     return found
+
+
+def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, float] | None:
+    """Tokens a second that this machine reads and writes, many requests at a time: by the model that was measured, as
+    many times slower as there are more weights at work a token. None where it was not measured."""
+    if not (machine.reads and machine.writes and machine.served_weights):
+        return None
+    scale = machine.served_weights / weights_at_work(model)
+    return machine.reads * scale, machine.writes * scale
+
+
+def weights_at_work(model: Architecture) -> float:
+    """A token, forward, its head included."""
+    return operations(model, 0) / 4 + model.vocab * model.hidden
 
 
 def seconds(model: Architecture, rows: Rows, machine: Calibration) -> float:

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from bot.decisions.verdict.amount_of_data import about_holdout, about_labels, about_more_rows, about_rows
 from bot.decisions.verdict.facts import NOT_YET_ROWS, Evidence, Facts, Kind, Reason, Step, labelling
+from bot.decisions.verdict.machine import about_machine
 from bot.decisions.verdict.paying import about_money
 from bot.decisions.verdict.purpose import about_task
 from bot.decisions.verdict.quality import about_alternatives, about_tuned
@@ -60,6 +61,7 @@ def advise(facts: Facts) -> Verdict:
         *about_labels(facts),
         *about_holdout(facts),
         *about_more_rows(facts),
+        *about_machine(facts),
     )
     against = _weighing(reasons, "no_go")
     if against:

@@ -78,6 +78,18 @@ NOTHING_MEASURED = Evidence()
 
 
 @dataclass(frozen=True)
+class OwnMachine:
+    """What a model on a machine of one's own asks of it. `too_large`: why its training doesn't fit. `machines` serve
+    the volume; None: no volume or no speed is known."""
+
+    too_large: str | None
+    knows_training_time: bool
+    knows_serving_speed: bool
+    machines: int | None
+    has_price: bool
+
+
+@dataclass(frozen=True)
 class Facts:
     """`dataset` is its name, for commands. `smallest_label` is the rows of the rarest label, None for free text;
     `few_labels` are labels with the rows that each has, `n_labels` how many there are. `estimate` is None, and
@@ -101,6 +113,7 @@ class Facts:
     current: str | None = None
     full_current: str | None = None
     to_measure: tuple[str, ...] = ()
+    machine: OwnMachine | None = None
     faults: RowFaults = NO_FAULTS
 
     @property

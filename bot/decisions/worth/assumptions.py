@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.rungs import sentence
-from bot.decisions.worth.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached
+from bot.decisions.worth.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached, machines
 from bot.decisions.worth.roi import Inputs, evaluations_usd
 from trainers.money import rate, usd
 
@@ -37,6 +37,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _batch(inputs),
         _retries(inputs),
         _hosting(inputs),
+        _machines(inputs),
         _training(inputs),
         _failed_runs(inputs),
         _minutes(inputs),
@@ -240,6 +241,30 @@ def _hosting(inputs: Inputs) -> Assumption | None:
             "It is paid by the token: the speed of a machine, which you said, changes nothing.",
         )
     return None
+
+
+def _machines(inputs: Inputs) -> Assumption | None:
+    """Silent of a vendor's."""
+    if not inputs.tuned.on_own_machine:
+        return None
+    tokens_of, capacity = inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned.capacity
+    count = machines(tokens_of, inputs.tuned, inputs.requests, inputs.asking)
+    if count is None:
+        return Assumption(
+            "machines",
+            "how many it takes is not known",
+            "The speed of this machine is not measured: run `finetune calibrate` on it, or say --serving-speed.",
+        )
+    value = f"{count:,} of this kind"
+    if inputs.asking.speed or capacity is None:
+        return Assumption("machines", value, "By the speed that you said (--serving-speed, --utilisation).")
+    return Assumption(
+        "machines",
+        value,
+        f"Each reads {capacity.reads:,.0f} and writes {capacity.writes:,.0f} tokens a second while busy, "
+        f"{capacity.busy:.0%} of its time (--utilisation). Measured by `finetune calibrate` on prompts of 64 tokens "
+        "and answers of 8, 16 at a time, and carried over to this model by its weights; longer prompts take longer.",
+    )
 
 
 def _training(inputs: Inputs) -> Assumption:

@@ -18,7 +18,7 @@ class Question:
 
     `people_rate` USD an hour; `label_count` rows that must still be labelled, at `label_usd` each; `wrong_usd`
     what one wrong answer costs; a training every `retrain_months`; a machine is up for `hosting_hours` a month,
-    or paid by use with `serving_speed` tokens a second while busy, `utilisation` (0 to 1) of its time;
+    or paid by use with `serving_speed` tokens a second while busy; either is busy `utilisation` (0 to 1) of its time;
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
     `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
     validations without improvement; `engine`: which of our trainer's is to train; `quantization`: the bits in
@@ -119,10 +119,7 @@ def absurd(asked: Question) -> Misread | None:
         (UTILISATION, asked.utilisation),
         (RUNS, asked.runs),
     )
-    wrong = next((misread for figure, value in said if (misread := figure.refused(value))), None)
-    if wrong is None and asked.utilisation is not None and asked.serving_speed is None:
-        return Misread("How busy a machine is counts only with its speed: say --serving-speed as well.")
-    return wrong
+    return next((misread for figure, value in said if (misread := figure.refused(value))), None)
 
 
 def _plain(number: Decimal) -> str:

@@ -253,6 +253,7 @@ class Estimate:
     bearable_hours: Decimal | None = None
     succession: Succession | None = None
     machines: int | None = None
+    on_own_machine: bool = False
 
 
 def estimate(inputs: Inputs) -> Estimate:
@@ -285,6 +286,7 @@ def estimate(inputs: Inputs) -> Estimate:
         bearable_hours=_bearable_hours(inputs, _saved_by(target, stages) - one_off),
         succession=_succession(inputs, stages),
         machines=machines(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking),
+        on_own_machine=inputs.tuned.on_own_machine,
     )
 
 
