@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot.drawings.canvas import BLUE, GRID, INK, RED, Axes, figure, name, percent_axis, saved
+from bot.drawings.canvas import BLUE, GRID, INK, RED, SOFT, Axes, figure, name, percent_axis, saved
 from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 
 MOST_LABELS = 40
@@ -52,7 +52,10 @@ def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path)
         [one.rows for one in pairs],
         RED,
     )
-    right = drawn.add_subplot(halves[1], xlabel="of its rows right", ylabel="labels that are found least")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    right = drawn.add_subplot(halves[1])
+    right.set_xlabel("of its rows right", color=SOFT)
+    right.set_ylabel("labels that are found least", color=SOFT)
     names = [f"{name(one.label)} ({one.correct:,} of {one.expected:,})" for one in found]
     _bars(right, names, [one.recall or 0.0 for one in found], BLUE)
     percent_axis(right.xaxis)
@@ -65,6 +68,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str
     axes.set_yticks(range(len(values)), names, color=INK, fontsize=8)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
+    axes.tick_params(colors=INK, length=0)
     axes.spines[:].set_visible(False)
 
 
