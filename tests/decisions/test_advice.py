@@ -760,7 +760,7 @@ def test_the_paired_test_says_more_than_intervals_do() -> None:
 def test_the_curve_says_what_labelling_alone_would_bring() -> None:
     text = reason(advise(seen(*ALL_MISS, curve=CURVE)), "more rows").text
     assert text == (
-        "100 more rows are predicted to bring the classical model 0.4 points. It gets to 88% (85% to 90%) with "
+        "100 more rows are predicted to bring the classical model about 0.4 points. It gets to 88% (85% to 90%) with "
         "4,000 rows. Labelling 2,800 more rows is another way."
     )
     far = replace(CURVE, predicted=CURVE.predicted[:1])
