@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from trainers.dataset.findings import Fault
+from trainers.dataset.formats.jsonl import parse_row
+from trainers.dataset.values import Limits
 from trainers.local.checks import refusal
 from trainers.local.training.data import Row, Template, read_rows, rows_of
 from trainers.local.training.failures import TrainingFailed
@@ -265,6 +268,25 @@ def test_a_template_that_drops_a_second_call_is_refused_with_the_way_out(tokeniz
     """As gpt-oss's does."""
     with pytest.raises(TrainingFailed, match=r"call of 'time' out.* each call into a message of its own"):
         all_made(with_template(tokenizer, CALLING), [CHAT[1], called("weather", "time")])
+
+
+AS_LEARNT = '{"name": "weather", "arguments": {"city": "Paris"}}'
+WEATHER = {"name": "weather", "arguments": '{"city": "Paris"}'}
+OLDER = {"role": "assistant", "content": None, "function_call": WEATHER}
+EMPTY = {**called("weather"), "content": ""}
+
+
+@pytest.mark.parametrize("answer", [called("weather"), EMPTY, OLDER, {**OLDER, "content": ""}])
+def test_calls_that_the_check_takes_are_taken_and_learnt(
+    tokenizer: Any, tmp_path: Path, answer: dict[str, Any]
+) -> None:
+    chat = {"messages": [CHAT[1], answer], "functions": [{"name": "weather"}]}
+    assert not isinstance(parse_row(1, json.dumps(chat).encode(), Limits()), Fault)
+    (tmp_path / "rows.jsonl").write_text(json.dumps(chat))
+    assert refusal(tmp_path / "rows.jsonl", 1) is None
+    (row,) = all_made(with_template(tokenizer, CALLING), **chat)
+    assert learnt(tokenizer, row) == [f"<tool_call>{AS_LEARNT}</tool_call><|im_end|>"]
+    assert '"name": "weather"' in tokenizer.decode(row.ids[: row.first_target])
 
 
 def test_a_template_that_breaks_on_a_message_names_the_line(tokenizer: Any) -> None:

@@ -160,11 +160,12 @@ def _message_complaint(message: object) -> str | None:
 def _has_content(message: dict[str, Any]) -> bool:
     """Text, or a list of text parts; nothing only where the assistant calls tools instead."""
     content, is_assistant = message.get("content"), message["role"] == "assistant"
+    calls = is_assistant and bool(message.get("tool_calls") or message.get("function_call"))
     if content is None:
-        return is_assistant and bool(message.get("tool_calls"))
+        return calls
     if isinstance(content, list):
         texts = [
             part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
         ]
-        return len(texts) == len(content) > 0 and all(isinstance(text, str) for text in texts)
-    return isinstance(content, str) and (bool(content.strip()) or not is_assistant)
+        return len(texts) == len(content) and bool(texts or calls) and all(isinstance(t, str) for t in texts)
+    return isinstance(content, str) and (bool(content.strip()) or calls or not is_assistant)

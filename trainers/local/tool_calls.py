@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 ROLES = ("system", "user", "assistant", "tool")
 
 Tools = Sequence[Mapping[str, Any]]
+CALL = {"id": "000000000", "type": "function"}  # Mistral's templates want 9 characters
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,31 @@ def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
     if message["role"] not in ROLES or not isinstance(content, str):
         raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
     # Templates ask whether the key is there, not whether anything is in it.
-    calls = message.pop("tool_calls", None)
+    older = message.pop("function_call", None)
+    calls = message.pop("tool_calls", None) or (older and [{**CALL, "function": older}])
     return {**message, "tool_calls": [_call_for_template(call) for call in calls]} if calls else message
+
+
+def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All of a chat's, and a tool's message also says the name of the call that it answers. Raises as
+    `for_template`."""
+    names: dict[object, str] = {}
+    turns = [for_template(each) for each in messages]
+    for turn in turns:
+        names |= {call.get("id"): call["function"]["name"] for call in turn.get("tool_calls", ())}
+        if turn["role"] == "tool" and turn.get("tool_call_id") in names:
+            turn["name"] = names[turn["tool_call_id"]]
+    return turns
+
+
+def tools_for_template(said: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Of a request or a row, which may have OpenAI's older `functions`; fields without a value are gone. Raises
+    KeyError, TypeError, AttributeError."""
+    older = [{"type": "function", "function": function} for function in said.get("functions") or ()]
+    return [
+        {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
+        for tool in said.get("tools") or older
+    ] or None
 
 
 def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,13 +80,30 @@ def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    """What the tokenizer's chat template makes of messages that `for_template` gave. Where it has no place for tools,
-    they are described in words. Raises jinja2's TemplateError, and TypeError where the template can't take a message's
-    shape."""
+    """What the tokenizer's chat template makes of what `chat_for_template` and `tools_for_template` gave. Where it has
+    no place for tools, they are described in words. Raises jinja2's TemplateError, and TypeError where the template
+    can't take a message's shape."""
     tools = options.get("tools") or ()
     template = template_of(tokenizer, tools) if tools else ""
     if tools and "tools" not in template:
         messages, options = _described(messages, tools, template), {**options, "tools": None}
+    try:
+        return _applied(tokenizer, messages, options)
+    except (TemplateError, TypeError):
+        # Some (gpt-oss) read a description and properties without asking whether there are any.
+        filled = [*map(_filled, options.get("tools") or ())]
+        if filled == [*(options.get("tools") or ())]:
+            raise
+    return _applied(tokenizer, messages, {**options, "tools": filled})
+
+
+def _filled(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"description": "", **tool["function"]}
+    parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+    return {**tool, "function": {**function, "parameters": parameters}}
+
+
+def _applied(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:

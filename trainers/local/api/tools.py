@@ -12,7 +12,7 @@ from trainers.local.problems import Problem, invalid
 from trainers.local.serving import constraints
 from trainers.local.serving.call_syntax import parameters_of
 from trainers.local.serving.values import Tools
-from trainers.local.tool_calls import ToolCall
+from trainers.local.tool_calls import ToolCall, tools_for_template
 
 MAX_TOOLS = 128
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -32,7 +32,7 @@ def parse_tools(body: Mapping[str, Any]) -> Tools:
     if choice not in (None, "none", "auto") and not definitions:
         raise invalid("'tool_choice' needs 'tools'.", "tool_choice")
     required = _required(choice, names)
-    return Tools() if choice == "none" else Tools(definitions, required)
+    return Tools() if choice == "none" else Tools(tools_for_template({"tools": definitions}) or (), required)
 
 
 def _definition(tool: object, path: str) -> Mapping[str, Any]:
@@ -51,12 +51,7 @@ def _definition(tool: object, path: str) -> Mapping[str, Any]:
         raise invalid(f"'{param}' must be an object.", param, "invalid_type")
     is_strict = function.get("strict") is True
     constraints.check(f"start: {constraints.json_rule(parameters_of(function), is_strict=is_strict)}", param)
-    kept = {key: value for key, value in function.items() if value is not None}
-    # Templates loop over the properties without asking whether there are any.
-    return {
-        "type": "function",
-        "function": {**kept, "parameters": {"properties": {}, **parameters_of(function)}},
-    }
+    return {"type": "function", "function": function}
 
 
 def _required(choice: object, names: Sequence[str]) -> Sequence[str]:

@@ -11,7 +11,7 @@ from trainers.local.problems import Problem, invalid
 from trainers.local.serving.call_syntax import CallSyntax, grammar_of_calls, syntax_of
 from trainers.local.serving.constraints import Guide
 from trainers.local.serving.values import ChatMessage, Request, Tools
-from trainers.local.tool_calls import ToolCall, for_template, parse_tool_calls, render_chat, template_of
+from trainers.local.tool_calls import ToolCall, chat_for_template, parse_tool_calls, render_chat, template_of
 from trainers.local.training.data import TEMPLATE_OPTIONS
 
 if TYPE_CHECKING:
@@ -117,19 +117,16 @@ class Vocabulary:
 
 
 def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """As templates take them; a tool's message also says the name of the call that it answers."""
-    names: dict[str | None, str] = {}
-    turns = []
-    for each in messages:
-        names |= {call_id: call.name for call_id, call in each.calls.items()}
-        calls = [
-            {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call_id, call in each.calls.items()
-        ]
-        said = {"role": each.role, "content": each.content, "tool_calls": calls or None}
-        name = names.get(each.call_id, each.name)
-        turns.append(for_template({**said, "tool_call_id": each.call_id, "name": name}))
-    return turns
+    return chat_for_template([_in_openai_form(each) for each in messages])
+
+
+def _in_openai_form(message: ChatMessage) -> dict[str, Any]:
+    calls = [
+        {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call_id, call in message.calls.items()
+    ]
+    said = {"role": message.role, "content": message.content, "tool_calls": calls or None}
+    return {**said, "tool_call_id": message.call_id, "name": message.name}
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -22,7 +22,7 @@ from jinja2 import TemplateError
 
 from trainers.chat_templates import OPTIONS
 from trainers.local.spool import TooLong
-from trainers.local.tool_calls import for_template, render_chat
+from trainers.local.tool_calls import chat_for_template, render_chat, tools_for_template
 from trainers.local.training.failures import TrainingFailed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TEMPLATE_OPTIONS = OPTIONS  # for training and answering alike
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
-VERSION = 1  # of what is read off a chat: rows that were kept by another one are made again
+VERSION = 2  # of what is read off a chat: rows that were kept by another one are made again
 
 
 @dataclass(frozen=True)
@@ -179,13 +179,13 @@ def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
     TrainingFailed."""
     try:
         raw = json.loads(text)
-        messages = [for_template(each) for each in raw["messages"]]
+        messages = chat_for_template(raw["messages"])
         learnt = [
             number
             for number, each in enumerate(raw["messages"])
             if messages[number]["role"] == "assistant" and each.get("weight", 1) != 0
         ]
-        chat = Chat(template, messages, raw.get("tools"))
+        chat = Chat(template, messages, tools_for_template(raw))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         sentence = f'Line {line} is no chat example: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error

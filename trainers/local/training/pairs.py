@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.local.spool import TooLong
-from trainers.local.tool_calls import for_template
+from trainers.local.tool_calls import chat_for_template, for_template, tools_for_template
 from trainers.local.training.data import Chat, Row, Template, check_tokenizer, common, refusals
 from trainers.local.training.failures import TrainingFailed
 
@@ -121,9 +121,9 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
     """One line of the file. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
-        asked = [for_template(each) for each in raw["input"]["messages"]]
+        asked = chat_for_template(raw["input"]["messages"])
         answers = [for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
-        tools = raw["input"].get("tools")
+        tools = tools_for_template(raw["input"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error

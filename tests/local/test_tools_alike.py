@@ -1,0 +1,51 @@
+"""A chat with tools is asked just as it was learnt: one text of training rows and of served requests."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from trainers.local.api.chat import parse_chat
+from trainers.local.serving.values import Request, Target
+from trainers.local.serving.vocabulary import Vocabulary
+from trainers.local.training.data import Template, rows_of
+
+FAMILIES = (
+    *("qwen2_5", "qwen3", "qwen3_5_nothink", "qwen3_6", "nemotron_3_nano", "glm4moe"),
+    *("gemma3", "gemma4", "gemma4_v5", "lfm2_v2", "llama3_1", "llama3_2", "gptoss", "deepseekv3"),
+)
+CITY = {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}
+TOOLS: list[dict[str, Any]] = [
+    {"name": "get_weather", "description": "Of today.", "strict": None, "parameters": CITY},
+    {"name": "get_weather", "parameters": CITY},  # gpt-oss's template breaks on it
+    {"name": "now"},
+    {"name": "now", "parameters": {"type": "object"}},
+]
+ASKED = {"role": "user", "content": "Do it."}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_request_with_tools_is_written_as_its_training_row(tiny_model_dir: Path, family: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.chat_template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text("utf-8")
+    for function in TOOLS:
+        call = {
+            "id": "abc123def",
+            "type": "function",
+            "function": {"name": function["name"], "arguments": "{}"},
+        }
+        called = {"role": "assistant", "content": None, "weight": 0, "tool_calls": [call]}
+        told = {"role": "tool", "tool_call_id": "abc123def", "content": "sunny"}
+        chat = {"messages": [ASKED, called, told], "tools": [{"type": "function", "function": function}]}
+
+        answered = {**chat, "messages": [*chat["messages"], {"role": "assistant", "content": "It is sunny."}]}
+        (learnt,) = rows_of(1, json.dumps(answered), Template.of(tokenizer), "training_file")
+        order = parse_chat({"model": "m", **chat})
+        asked = Request(Target("", None), order.messages, order.sampling, False, print, tools=order.tools)
+        ids = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(asked)
+        assert learnt.ids[: learnt.first_target] == ids
