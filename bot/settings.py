@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bot.decisions.policy import Policy
+from bot.model_ends import with_told_ends
 from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
 from bot.toml_lines import Lines, lines_of
 from bot.toml_reader import Reader
@@ -206,9 +207,10 @@ def load_settings(
     )
     reader = Reader(path.name, table, problems, lines)
     trainer = _trainer(reader)
-    providers = _with_own_models(_providers(table, problems), trainer)
+    data = path.parent / reader.text("", "data", "data")
+    providers = with_told_ends(_with_own_models(_providers(table, problems), trainer), data)
     settings = Settings(
-        data=path.parent / reader.text("", "data", "data"),
+        data=data,
         slack=_slack(reader, environment, need_slack),
         policy=read_policy(reader, [row.name for row in providers]),
         trainer=trainer,

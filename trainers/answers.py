@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 from trainers.errors import Nonsense
 from trainers.types import Answer, Checkpoint, Event, Job, Metric, ModelInfo, SweepArm
@@ -113,11 +113,18 @@ def checkpoint(raw: Json, doing: str) -> Checkpoint:
 
 
 def model_info(raw: Json, doing: str) -> ModelInfo:
-    end = _text(raw, "shutdown_date")
+    return ModelInfo(required(raw, "id", doing), _shutdown(raw, doing))
+
+
+def _shutdown(raw: Json, doing: str) -> date | None:
+    """A date as text, or seconds since 1970."""
+    text, seconds = _text(raw, "shutdown_date"), _whole(raw, "shutdown_date")
     try:
-        return ModelInfo(required(raw, "id", doing), None if end is None else date.fromisoformat(end[:10]))
-    except ValueError as error:
-        raise Nonsense(f"{doing}: {end!r} is not a date. {_CURE}") from error
+        if text is not None:
+            return date.fromisoformat(text[:10])
+        return datetime.fromtimestamp(seconds, UTC).date() if seconds else None
+    except (ValueError, OverflowError, OSError) as error:
+        raise Nonsense(f"{doing}: {raw['shutdown_date']!r} is not a date. {_CURE}") from error
 
 
 def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:

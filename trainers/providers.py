@@ -51,6 +51,11 @@ class ModelRow:
     usd_per_hour: Decimal | None = None
     reasoning: bool | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In small letters."""
+        return tuple(name.lower() for name in (self.name, *self.aliases))
+
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
 
@@ -98,6 +103,15 @@ class ProviderRow:
 
     def at(self, base_url: str) -> ProviderRow:
         return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
+
+    def with_shutdowns(self, told: Mapping[str, date]) -> ProviderRow:
+        """What the provider says wins over our rows, by a model's name before its aliases."""
+        told = {name.lower(): day for name, day in told.items()}
+        models = tuple(
+            replace(model, ends=next((told[n] for n in model.names if n in told), model.ends))
+            for model in self.models
+        )
+        return replace(self, shutdowns=told, models=models)
 
     def model(self, name: str) -> ModelRow | None:
         """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""

@@ -66,9 +66,11 @@ class Backroom(Protocol):
     def clock(self) -> Callable[[], float]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Desk:
-    """`trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
+    """`settings` are replaced when a provider tells that models end (nightly.py), and by nothing else.
+
+    `trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
     with the installation now, by what it is about; /healthz tells it. `checked_at`: when that was looked at last."""
 
     settings: Settings

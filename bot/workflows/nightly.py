@@ -1,14 +1,19 @@
-"""What keeps the database well: each night's check of the whole file and its backup, at the first look after 3 o'clock
-(UTC), also where the bot was down then; and free pages given back to the disk."""
+"""Each night, at the first look after 3 o'clock (UTC), also where the bot was down then: the whole database is checked
+and backed up, free pages are given back to the disk, and providers are asked when their models end."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
+from bot import model_ends
+from bot.workflows import telling
 from bot.workflows.desk import Desk
 from storage import backups
 from storage.chain import Broken
 from storage.database import StorageError
+from trainers.client import Trainer
+from trainers.errors import TrainerError, Uncertain
 
 log = logging.getLogger(__name__)
 
@@ -52,3 +57,28 @@ def back_up(desk: Desk) -> None:
 def shrink(desk: Desk) -> None:
     if desk.store.database.shrink():
         log.info("the database gave free pages back to the disk")
+
+
+def ask_for_ends(desk: Desk) -> None:
+    """Also when the bot starts. Who doesn't answer is asked again at the next look; what was told before holds.
+    An end that is withdrawn holds until the bot's next start."""
+    for row in desk.settings.providers:
+        trainer, subject = desk.trainers.get(row.name), f"models of {row.name}"
+        asked_at = desk.checked_at.get(subject, 0.0)
+        if trainer is None or row.is_started_by_us or not backups.is_night_over(asked_at, desk.clock()):
+            continue
+        try:
+            _ask_for_ends(desk, row.name, trainer)
+        except Uncertain as trouble:
+            log.info("when models of %s end: %s", row.name, trouble)
+            continue
+        except TrainerError as trouble:
+            log.warning("%s doesn't say when its models end: %s", row.name, trouble)
+        desk.checked_at[subject] = desk.clock()
+
+
+def _ask_for_ends(desk: Desk, provider: str, trainer: Trainer) -> None:
+    settings = desk.settings
+    ends = {model.id: model.shutdown_date for model in trainer.models() if model.shutdown_date}
+    model_ends.keep(settings.data, provider, ends, telling.day(desk.clock()))
+    desk.settings = replace(settings, providers=model_ends.with_told_ends(settings.providers, settings.data))

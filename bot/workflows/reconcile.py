@@ -202,6 +202,7 @@ def look_after(desk: Desk) -> None:
     _guarded(partial(nightly.check, desk), "the check of the database")
     _guarded(partial(nightly.back_up, desk), "the backup")
     _guarded(partial(nightly.shrink, desk), "shrinking the database")
+    _guarded(partial(nightly.ask_for_ends, desk), "when models end")
     _guarded(partial(retention.sweep, desk), "what is kept no longer")
     _guarded(partial(strays.sweep, desk), "stray jobs")
     _guarded(partial(uploads.tidy, desk), "uploaded files")

@@ -66,7 +66,7 @@ class Service:
 
     shape: Literal["openai", "nebius"] = "openai"
     models: Sequence[str] = ("gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18")
-    shutdown_date: str | None = None
+    shutdowns: Mapping[str, str | int] = field(default_factory=dict)
     answer: Callable[[str, list[dict[str, Any]]], str] = lambda model, messages: f"{model} heard you"
     thinks: dict[str, int] = field(default_factory=dict)
     """Hidden tokens before each answer, by model. Such a model refuses what OpenAI's do."""
@@ -312,7 +312,7 @@ class Service:
         return [*self.models, *(name for name in tuned if name not in self.deleted_models)]
 
     def _model_body(self, model: str) -> dict[str, Any]:
-        end = {"shutdown_date": self.shutdown_date} if self.shutdown_date else {}
+        end = {"shutdown_date": self.shutdowns[model]} if model in self.shutdowns else {}
         return {"id": model, "object": "model", "created": 1_700_000_000, "owned_by": "system", **end}
 
     def _chat(self, body: dict[str, Any]) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,19 @@ def test_a_chat_answer_without_text_or_tokens_is_nonsense(
     assert server.count("POST /chat/completions") == 1
 
 
-def test_a_models_end_is_read(server: Hosted, trainer: Trainer) -> None:
-    server.service.shutdown_date = "2027-01-14"
-    assert str(trainer.models()[0].shutdown_date) == "2027-01-14"
+@pytest.mark.parametrize("told", ["2027-01-14", "2027-01-14T00:00:00Z", 1_799_884_800])
+def test_a_models_end_is_read(server: Hosted, trainer: Trainer, told: str | int) -> None:
+    server.service.shutdowns = {MODEL: told}
+    ends = {model.id: model.shutdown_date for model in trainer.models()}
+    assert ends[MODEL] == date(2027, 1, 14)
+    assert [end for end in ends.values() if end] == [ends[MODEL]]
+
+
+@pytest.mark.parametrize("told", ["next year", 10**18])
+def test_an_end_that_is_no_date_is_nonsense(server: Hosted, trainer: Trainer, told: str | int) -> None:
+    server.service.shutdowns = {MODEL: told}
+    with pytest.raises(Nonsense, match="is not a date"):
+        trainer.models()
 
 
 def test_events_whose_ids_change_between_calls_are_read_as_far_as_they_go(

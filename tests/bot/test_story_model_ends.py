@@ -1,0 +1,105 @@
+"""A provider says in its list of models when one ends: then plans know of it, whatever our lists say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot import model_ends
+from bot.settings import load_settings
+from bot.workflows.reconcile import look_after
+from tests.bot.world import MODEL, START, Rules, World
+from tests.peers.hosted import HTML, NOTHING_BUT_500
+
+MakeWorld = Callable[[Rules], World]
+
+LIST = "GET /models"
+ESTIMATE = "/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small"
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    world = make_world(Rules())
+    world.seed_dataset(rows=240)  # of fewer than 200 no saving is shown
+    return world
+
+
+def day(world: World, days: int) -> str:
+    return (datetime.fromtimestamp(world.clock, UTC).date() + timedelta(days=days)).isoformat()
+
+
+def told(world: World) -> dict[str, object]:
+    kept = json.loads((world.service.settings.data / model_ends.FILE).read_text(encoding="utf-8"))
+    models: dict[str, object] = kept["acme"]["models"]
+    return models
+
+
+def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> None:
+    world.company.service.shutdowns = {MODEL: day(world, -1)}
+    look_after(world.service.desk)
+    assert f"ended on {day(world, -1)}" in world.type(ESTIMATE)
+    assert day(world, -1) in world.type(START)
+    assert world.store.runs.newest() == []
+
+
+def test_a_target_that_its_provider_shuts_down_soon_is_cut_there(world: World) -> None:
+    world.company.service.shutdowns = {MODEL: day(world, 20)}
+    look_after(world.service.desk)
+    assert day(world, 20) in world.type(ESTIMATE)
+
+
+def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> None:
+    estimate = ESTIMATE.replace("gpt-4o", "gpt-5.6-terra")
+    assert "ends on" not in world.type(estimate)
+    service = world.company.service
+    service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
+    look_after(world.service.desk)
+    assert f"ends on {day(world, 40)}" in world.type(estimate)
+    world.pass_time(40 * 86_400)
+    assert "it does not answer any more" in world.type(estimate)
+
+
+def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) -> None:
+    world.company.service.shutdowns = {MODEL: day(world, 20)}
+    look_after(world.service.desk)
+    world.restart()
+    assert day(world, 20) in world.type(ESTIMATE)
+    row = load_settings({}, world.folder / "finetune.toml", need_slack=False).provider("acme")
+    assert row is not None and [str(model.ends) for model in row.models] == [day(world, 20)]
+
+
+def test_each_provider_is_asked_once_a_night_and_again_where_it_was_away(world: World) -> None:
+    world.company.fail(LIST, NOTHING_BUT_500, times=20)
+    look_after(world.service.desk)
+    asked = world.company.count(LIST)
+    world.company.forgive(LIST)
+    look_after(world.service.desk)
+    look_after(world.service.desk)
+    assert (world.company.count(LIST), told(world)) == (asked + 1, {})
+    world.company.service.shutdowns = {MODEL: day(world, 20)}
+    world.pass_time(86_400)
+    look_after(world.service.desk)
+    assert list(told(world)) == [MODEL]
+
+
+def test_a_list_that_can_t_be_read_leaves_what_was_told(world: World) -> None:
+    end = day(world, 20)
+    world.company.service.shutdowns = {MODEL: end}
+    look_after(world.service.desk)
+    world.company.fail(LIST, HTML)
+    world.pass_time(86_400)
+    look_after(world.service.desk)
+    assert told(world) == {MODEL: end}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"acme": {}}', '{"acme": {"models": {"m": "soon"}}}', "\xff"])
+def test_a_damaged_file_is_left_out(world: World, tmp_path: Path, text: str) -> None:
+    (tmp_path / model_ends.FILE).write_bytes(text.encode("latin-1"))
+    rows = world.service.settings.providers
+    assert model_ends.with_told_ends(rows, tmp_path) == rows
+    model_ends.keep(tmp_path, "acme", {}, datetime(2026, 11, 27, tzinfo=UTC).date())
+    assert "2026-11-27" in (tmp_path / model_ends.FILE).read_text(encoding="utf-8")
