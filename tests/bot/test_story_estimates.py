@@ -353,7 +353,7 @@ def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) 
     done = seeded.until_state("done")
     card = seeded.said("Rows that changed")
     assert "Against the classical model, 100.0%" in card and "not told apart" in card
-    assert "yet something cheaper is good enough" in card
+    assert "meets your 85%; not told apart from the free classical model" in card
     assert "Use the classical model" in card and "Our estimates over the latest runs" in card
     beside = seeded.said("Estimate and actual", "Tokens")
     assert "Quality: 100.0%; none was estimated" in beside and "the classical model 100.0%" in beside

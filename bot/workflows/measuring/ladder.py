@@ -248,9 +248,11 @@ def _note(desk: Desk, arms: tuple[ArmProgress, ...]) -> str | None:
 
 def _measured(desk: Desk, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
     if all(one.failed is not None for one in progress.arms):
+        if desk.askers.drop(climb.owner(measurement)):
+            climb.keep(desk, measurement, progress, None)
+            return  # what is under way may be refused like the rest, or be paid: it is waited for
         why = " ".join(dict.fromkeys(escape(str(one.failed)) for one in progress.arms))
-        spent = climb.stopped(desk, measurement, plan, progress)
-        measurements.end(desk, measurement, "failed", why, actual_micros=spent)
+        measurements.end(desk, measurement, "failed", why, actual_micros=progress.spent_micros)
         return
     stage: Stage = "consulting" if plan.judge else "judging"
     climb.keep(desk, measurement, replace(progress, stage=stage, note=None), None)
