@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
-from trainers.local.exporting.answers import Checked, Told, agreement, compare
+from trainers.local.exporting.answers import Checked, Told, agreement, compare, encode
 from trainers.local.exporting.card import Measured, Score
 from trainers.local.exporting.merging import load
 from trainers.local.exporting.places import filled
 from trainers.local.exporting.refusals import AnswersDiffer
+from trainers.local.exporting.rows import questions_of
+from trainers.local.exporting.sources import find
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
@@ -213,6 +215,27 @@ def test_answers_that_part_at_a_near_tie_are_told_from_different_ones(
     our: str, told: Told, expected: str
 ) -> None:
     assert agreement(our, told, Letters(), [0]) == expected
+
+
+def test_a_model_that_learnt_tools_is_compared_where_it_is_asked_with_them(
+    data: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    talk = [
+        {"role": "user", "content": "Does it rain?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "sunny"},
+        {"role": "assistant", "content": "It does not."},
+    ]
+    tool = {"type": "function", "function": {"name": "weather"}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": talk, "tools": [tool]}))
+    (asked,) = questions_of(find(MODEL, [data]), tmp_path / "rows.jsonl").asked
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    prompt = tokenizer.decode(encode(tokenizer, asked))
+    assert json.dumps(tool) in prompt
+    assert prompt.endswith("Does it rain?<|im_end|>\n<|im_start|>assistant\n")
+    _, said = made(order(data, tmp_path / "merged", "merged", rows=tmp_path / "rows.jsonl"))
+    assert "1 of 1 answers are the same" in said[-1]
 
 
 def test_of_an_export_that_goes_wrong_nothing_is_left(tmp_path: Path) -> None:

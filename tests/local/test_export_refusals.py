@@ -184,7 +184,7 @@ def test_what_vllm_loads_no_adapter_with_is_refused(job: Path, config: dict[str,
 
 def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(job: Path) -> None:
     found = questions_of(find(MODEL, [job.parents[1]]), None)
-    numbers = [int(asked[-1].content.split(":")[0].split()[1]) for asked in found.asked]
+    numbers = [int(asked.messages[-1].content.split(":")[0].split()[1]) for asked in found.asked]
     assert numbers == [0, 2, 4, 7, 9, 12, 14, 16, 19, 21]
     assert found.system == "Sort this support ticket."
 

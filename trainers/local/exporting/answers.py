@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 
 from trainers.local.exporting.refusals import AnswersDiffer, ExportRefused
+from trainers.local.exporting.rows import Question
 from trainers.local.problems import Problem
 from trainers.local.serving.serve import Generator
-from trainers.local.serving.values import Answered, ChatMessage, Outcome, Piece, Request, Sampling, Target
-from trainers.local.training.data import TEMPLATE_OPTIONS
+from trainers.local.serving.values import Answered, Outcome, Piece, Request, Sampling, Target, Tools
+from trainers.local.serving.vocabulary import Vocabulary
 
 MAX_TOKENS = 48
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=MAX_TOKENS, stop=(), seed=None)
@@ -49,25 +50,29 @@ class Checked:
         return f"{same}; {self.near_ties} part where two tokens were within {self.tolerance:g} logits of each other"
 
 
-def encode(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
-    """As our server writes a chat: token ids up to where the answer begins."""
-    turns = [
-        {"role": "system" if each.role == "developer" else each.role, "content": each.content}
-        for each in messages
-    ]
-    text = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
-    )
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def served(target: Target, asked: Sequence[Sequence[ChatMessage]]) -> list[str]:
-    """What our server answers, by the very code that serves chat. Raises ExportRefused."""
-    generator = Generator()
-    boxes: list[queue.SimpleQueue[Outcome]] = [queue.SimpleQueue() for _ in asked]
+def encode(tokenizer: Any, question: Question) -> list[int]:
+    """As our server writes a chat: token ids up to where the answer begins. Raises ExportRefused."""
+    vocabulary = Vocabulary(tokenizer, frozenset(), len(tokenizer))
+    tools = Tools(question.tools)
+    asked = Request(Target("", None), question.messages, GREEDY, streams=False, emit=_nobody, tools=tools)
     try:
-        for messages, box in zip(asked, boxes, strict=True):
-            generator.submit(Request(target, messages, GREEDY, streams=False, emit=box.put))
+        return vocabulary.encode(asked)
+    except Problem as problem:
+        raise ExportRefused(f"A question to compare the export with: {problem.message}") from problem
+
+
+def _nobody(outcome: Outcome) -> None:
+    pass
+
+
+def served(target: Target, prompts: Sequence[Sequence[int]]) -> list[str]:
+    """What our server answers, by the very code that serves chat; a call as the text that the model writes. Raises
+    ExportRefused."""
+    generator = Generator()
+    boxes: list[queue.SimpleQueue[Outcome]] = [queue.SimpleQueue() for _ in prompts]
+    try:
+        for prompt, box in zip(prompts, boxes, strict=True):
+            generator.submit(Request(target, (), GREEDY, streams=False, emit=box.put, prompt=prompt))
         return [_text(box) for box in boxes]
     finally:
         generator.stop()

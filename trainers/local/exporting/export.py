@@ -29,10 +29,10 @@ def export(order: Order, say: Say) -> Path:
     """The folder that was made. Raises ExportRefused, AnswersDiffer among them."""
     source, base, questions, dtype = _look(order)
     say(f"{source.name}: asking our server {len(questions.asked)} questions of {questions.file.name}")
-    ours = served(Target(str(base.folder), source.adapter), questions.asked)
-    free()
     tokenizer = load_tokenizer(str(base.folder))
     prompts = [encode(tokenizer, asked) for asked in questions.asked]
+    ours = served(Target(str(base.folder), source.adapter), prompts)
+    free()
     work = Work(order, source, base, questions, dtype, prompts, ours)
     with filled(order.out) as folder:
         written = write(work, folder, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,18 @@ from typing import Any
 from trainers.local.exporting.refusals import ExportRefused
 from trainers.local.exporting.sources import Source
 from trainers.local.serving.values import ChatMessage
+from trainers.local.tool_calls import tools_for_template
 
 QUESTIONS = 10
 ROLES = ("system", "developer", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Question:
+    """`tools` as the row has them."""
+
+    messages: Sequence[ChatMessage]
+    tools: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Questions:
     every row, where it is the same system message in all of them."""
 
     file: Path
-    asked: Sequence[Sequence[ChatMessage]]
+    asked: Sequence[Question]
     system: str | None
 
 
@@ -47,7 +56,7 @@ def questions_of(source: Source, given: Path | None) -> Questions:
             "Name a chat JSONL file with questions: --rows FILE."
         )
     rows = _read(path)
-    asked = list({repr(turns): turns for row in rows if (turns := _question(row))}.values())
+    asked = list({repr(found): found for row in rows if (found := _question(row))}.values())
     if not asked:
         raise ExportRefused(
             f"{path} has no plain question and answer to check the export with. Give --rows FILE."
@@ -77,17 +86,24 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _question(row: dict[str, Any]) -> tuple[ChatMessage, ...]:
-    """Empty where the row asks with tools, pictures or parts: our own chat is asked in plain text."""
+def _question(row: dict[str, Any]) -> Question | None:
+    """Up to the last answer that only plain text is before; None where there is none."""
     messages = row.get("messages") or []
-    ends = [place for place, each in enumerate(messages) if each.get("role") == "assistant"]
-    before = messages[: ends[-1]] if ends else []
-    if not all(each.get("role") in ROLES and isinstance(each.get("content"), str) for each in before):
-        return ()
-    return tuple(ChatMessage(each["role"], each["content"]) for each in before)
+    places = [place for place, each in enumerate(messages) if each.get("role") == "assistant"]
+    plain = [place for place in places if place and all(map(_is_plain, messages[:place]))]
+    if not plain:
+        return None
+    asked = [ChatMessage(each["role"], each["content"]) for each in messages[: plain[-1]]]
+    return Question(asked, tools_for_template(row) or ())
 
 
-def _spread(asked: Sequence[Sequence[ChatMessage]]) -> list[Sequence[ChatMessage]]:
+def _is_plain(message: dict[str, Any]) -> bool:
+    """No result of a tool, no call, picture or parts."""
+    calls = message.get("tool_calls") or message.get("function_call")
+    return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
+
+
+def _spread(asked: Sequence[Question]) -> list[Question]:
     wanted = min(QUESTIONS, len(asked))
     return [asked[place * len(asked) // wanted] for place in range(wanted)]
 
