@@ -66,9 +66,13 @@ def parse_text(body: Mapping[str, Any]) -> TextOrder:
     others = number(body, "logprobs", 0, MAX_LOGPROBS, whole=True)
     sampling = parse_sampling({key: value for key, value in body.items() if key != "logprobs"})
     most = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
+    prompts = _prompts(body.get("prompt"))
+    if len(prompts) * sampling.n > MAX_OPEN_ROWS:
+        text = f"'prompt' and 'n' ask for {len(prompts) * sampling.n} answers; at most {MAX_OPEN_ROWS} are given."
+        raise invalid(text, "prompt")
     return TextOrder(
         model=model_name(body),
-        prompts=_prompts(body.get("prompt")),
+        prompts=prompts,
         sampling=replace(sampling, max_tokens=most, top_logprobs=None if others is None else int(others)),
         streams=flag(body, "stream"),
         includes_usage=flag(stream_options(body), "include_usage"),
@@ -83,8 +87,6 @@ def _prompts(given: object) -> Sequence[Prompt]:
     if not found or len(found) < len(prompts):
         text = "'prompt' must be text, a list of token ids, or a list of these, none of them empty."
         raise invalid(text, "prompt", "invalid_type")
-    if len(found) > MAX_OPEN_ROWS:
-        raise invalid(f"'prompt' has {len(found)} texts; at most {MAX_OPEN_ROWS} are allowed.", "prompt")
     return found
 
 

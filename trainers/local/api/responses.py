@@ -73,7 +73,10 @@ def _as_chat(body: Mapping[str, Any]) -> Body:
     form = _object(body, "text").get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
-    wants_logprobs = LOGPROBS in (body.get("include") or ()) or bool(body.get("top_logprobs"))
+    include = body.get("include") or []
+    if not isinstance(include, list):
+        raise invalid("'include' must be a list of texts.", "include", "invalid_type")
+    wants_logprobs = LOGPROBS in include or bool(body.get("top_logprobs"))
     chat = {
         **{name: body.get(name) for name in SAME},
         "messages": _messages(body),

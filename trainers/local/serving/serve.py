@@ -149,11 +149,12 @@ class Generator:
         prompt = vocabulary.encode(request)
         room = base.context - len(prompt)
         if room < 1:
+            asked, it = ("messages have", "them") if request.prompt is None else ("prompt has", "it")
             text = (
-                f"The messages have {len(prompt)} tokens; this model reads {base.context} with its answer. "
-                "Shorten them."
+                f"The {asked} {len(prompt)} tokens; this model reads {base.context} with its answer. "
+                f"Shorten {it}."
             )
-            raise Problem(400, text, "context_length_exceeded", "messages")
+            raise Problem(400, text, "context_length_exceeded", asked.split()[0])
         syntax = vocabulary.call_syntax(request) if request.tools.definitions else None
         grammar = vocabulary.grammar(request, syntax) if syntax else sampling.grammar
         guide = vocabulary.guide(grammar) if grammar else None
