@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
+from bot.cli.common import EXIT_BLOCKED, FILE, Ticker, load, refuse
 from bot.cli.figures import figures
 from bot.decisions.worth.question import QUANTIZATIONS
 
@@ -63,7 +63,10 @@ def estimate(
     if isinstance(evidence, Refusal):
         refuse(evidence.text.replace("`", ""))
     settings = load()
-    report = checking.check(dataset, text, label, settings.trainer.folders)
+    ticker = Ticker()
+    how = checking.How(deep=True, tell=ticker)  # wrong labels weigh, and near copies move the split
+    report = checking.check(dataset, text, label, settings.trainer.folders, how)
+    ticker.done()
     if report.blocked:
         click.echo(checking.report_text(report), err=True)
         refuse(f"{dataset} must be mended before it can be estimated.")

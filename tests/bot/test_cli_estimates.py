@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import random
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -312,6 +314,25 @@ def test_ends_are_marked_in_prices() -> None:
     assert "Ends on 2027-01-14, then gpt-6-luna" in said and "Ended on 2026-10-23, then gpt-5.6-terra" in said
     rows = {row["model"]: row for row in json.loads(finetune("prices", "o4-mini", "--json").stdout)}
     assert rows["o4-mini"]["has_ended"] is True and rows["o4-mini"]["ends"] == "2026-10-23"
+
+
+def test_a_third_of_wrong_labels_is_a_no(tmp_path: Path) -> None:
+    with TICKETS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels, dice = sorted({row["label"] for row in rows}), random.Random(1)  # noqa: S311 - no secret
+    for row in rows:
+        if dice.random() < 0.33:
+            row["label"] = dice.choice([label for label in labels if label != row["label"]])
+    file_of_wrong = tmp_path / "wrong.csv"
+    with file_of_wrong.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    how = ("--current", "gpt-4o", "--target", "local/smollm2-135m", "--volume", "10B", "--json")
+    answer = json.loads(finetune("estimate", "--dataset", file_of_wrong, *how).stdout)
+    assert answer["verdict"]["kind"] == "no_go"
+    assert answer["verdict"]["reasons"][0]["rule"] == "wrong labels"
+    assert answer["saving_month_usd"] is None
 
 
 def test_an_unknown_name_gets_the_nearest_and_exit_code_1() -> None:
