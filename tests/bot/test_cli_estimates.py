@@ -319,7 +319,7 @@ def test_ends_are_marked_in_prices() -> None:
 def test_a_third_of_wrong_labels_is_a_no(tmp_path: Path) -> None:
     with TICKETS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    labels, dice = sorted({row["label"] for row in rows}), random.Random(1)  # noqa: S311 - no secret
+    labels, dice = sorted({row["label"] for row in rows}), random.Random(1)
     for row in rows:
         if dice.random() < 0.33:
             row["label"] = dice.choice([label for label in labels if label != row["label"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def test_the_number_of_rows_is_judged_by_the_thresholds(count: int, code: str, s
     assert [(finding.code, finding.severity, finding.count) for finding in found.sorted()] == [
         (code, severity, count)
     ]
+
+
+def test_copies_are_no_more_data(tmp_path: Path) -> None:
+    copied = [replace(one, line=line) for line, one in enumerate(rows(100) * 10, 1)]
+    found = by_code(checked(tmp_path, copied), "not_yet")
+    assert found[0].message.startswith("100 different questions in 1,000 rows are too few")
 
 
 def test_a_copy_is_found_whatever_its_case_and_spacing(tmp_path: Path) -> None:

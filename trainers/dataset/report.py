@@ -201,7 +201,7 @@ class _Taken:
         facts, about = self.rows.facts, Findings(self.limits.listed)
         if not len(facts) and any(finding.blocks for finding in self.found.sorted()):
             return (self.found,)
-        check_size(len(facts), about)
+        check_size(len(facts), about, sum(finding.count for finding in facts.repeats.sorted()))
         labels = Findings(self.limits.listed)
         if self.task == "labels" and self.progress.format != "preference":
             check_labels(self.label_counts, len(facts), labels)

@@ -72,17 +72,20 @@ def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
-def check_size(rows: int, found: Findings) -> None:
+def check_size(rows: int, found: Findings, repeated: int = 0) -> None:
+    """`repeated` ask what an earlier row asks: they are no more data."""
+    questions = rows - repeated
+    counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
     if rows < MINIMUM:
         found.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
-    elif rows < NOT_YET:
-        said = f"{rows} rows are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
-        found.about_file(NOT_YET_ENOUGH, said, rows)
-    elif rows < ENOUGH:
-        said = f"{rows} rows are worth a try; the usual advice is {ENOUGH:,} and more."
-        found.about_file(WORTH_A_TRY, said, rows)
+    elif questions < NOT_YET:
+        said = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
+        found.about_file(NOT_YET_ENOUGH, said, questions)
+    elif questions < ENOUGH:
+        said = f"{counted} are worth a try; the usual advice is {ENOUGH:,} and more."
+        found.about_file(WORTH_A_TRY, said, questions)
     else:
-        found.about_file(ENOUGH_ROWS, f"{rows:,} rows are enough to fine-tune with.", rows)
+        found.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
 
 
 class Repeats:

@@ -179,8 +179,11 @@ def _tell(errors: LabelErrors, found: Findings) -> None:
     """How many of those listed are really wrong, or that it can't be told."""
     listed, about = errors.listed, max(round(errors.expected), 1)
     if not errors.is_told:
+        are = "is" if about == 1 else "are"
         most = (
-            f" The {listed:,} least likely are listed; perhaps {about:,} of them are wrong." if listed else ""
+            f" The {listed:,} least likely are listed; perhaps {about:,} of them {are} wrong."
+            if listed
+            else ""
         )
         said = (
             "How many labels are wrong can't be told from these texts: a classifier that has not seen a row agrees "
