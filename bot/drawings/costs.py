@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bot.decisions.amounts import duration
 from bot.decisions.verdict.conditions import condition
-from bot.decisions.verdict.paying import chance
+from bot.decisions.verdict.paying import share_of_draws
 from bot.decisions.worth.outlook import Month, Outlook
 from bot.drawings.canvas import BLUE, INK, RED, SOFT, Axes, apart, dollar_axis, dollars, figure, saved
 
@@ -39,7 +39,7 @@ def title(outlook: Outlook) -> str:
     is_free = not (begun.p5 or begun.p95)
     does = "Saves money" if is_free else f"Pays back within {duration(outlook.target_months)}"
     timed = condition(is_good=True, is_time_said=outlook.is_time_said)
-    return f"{does} in {chance(outlook.p_payback)} of {outlook.draws:,} draws{timed}"
+    return f"{does} in {share_of_draws(outlook.p_payback, outlook.draws)}{timed}"
 
 
 def break_even(months: Sequence[Month]) -> float | None:

@@ -9,7 +9,7 @@ from bot.decisions.amounts import duration as months
 from bot.decisions.calibration import Actual, Quantity, RunningError
 from bot.decisions.planning import Plan
 from bot.decisions.verdict.conditions import condition
-from bot.decisions.verdict.paying import chance
+from bot.decisions.verdict.paying import share_of_draws
 from bot.results import RunResult
 from bot.views.blocks import Block, Message, context, escape, section
 from bot.views.rungs import MEANS
@@ -98,7 +98,7 @@ def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
     if foreseen.p_payback is not None and foreseen.target_months is not None:
         within = months(Decimal(foreseen.target_months))
         rests_on = condition(is_good=False, is_time_said=foreseen.is_time_said)
-        said.append(f"Expected: back within {within} in {chance(foreseen.p_payback)} of draws{rests_on}.")
+        said.append(f"Expected: back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}.")
     if foreseen.measured:
         scores = "; ".join(
             f"{escape(short(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]

@@ -9,7 +9,7 @@ from typing import Protocol
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.advice import Evidence, Kind, Verdict
 from bot.decisions.verdict.conditions import beyond, condition
-from bot.decisions.verdict.paying import chance, enough_volume
+from bot.decisions.verdict.paying import enough_volume, share_of_draws
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption
 from bot.decisions.worth.outlook import LIKELY, Outlook
@@ -209,7 +209,7 @@ def _in_time(made: Estimate, outlook: Outlook | None) -> str:
         return ""
     back = f" back within {_target(outlook)}" if made.one_off_usd else ""
     timed = condition(is_good=True, is_time_said=outlook.is_time_said)
-    return f",{back} in {chance(outlook.p_payback)} of draws{timed}"
+    return f",{back} in {share_of_draws(outlook.p_payback)}{timed}"
 
 
 def _target(outlook: Outlook) -> str:
@@ -351,7 +351,7 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
     rests_on = condition(is_good=estimated.evidence.is_good, is_time_said=outlook.is_time_said)
     is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
     end = beyond(outlook.bearable_hours, f"back within {_target(outlook)} " if is_free else "")
-    within = f"in {chance(outlook.p_payback)} of {outlook.draws:,} draws{rests_on}{end}"
+    within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
     pairs = [("Saves money" if is_free else f"Back within {_target(outlook)}", within)]
     npv = outlook.npv
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:

@@ -10,7 +10,7 @@ from bot.decisions.budget import Budget
 from bot.decisions.planning import Advised, Best, Plan
 from bot.decisions.sweeping import in_words
 from bot.decisions.verdict.conditions import beyond, condition
-from bot.decisions.verdict.paying import chance
+from bot.decisions.verdict.paying import share_of_draws
 from bot.decisions.verdict.rungs import percent
 from bot.views.actuals import other_bill
 from bot.views.blocks import (
@@ -273,7 +273,7 @@ def _foreseen(plan: Plan) -> list[tuple[str, str]]:
     rests_on = condition(is_good=False, is_time_said=foreseen.is_time_said)
     hours = foreseen.advised.bearable_hours if foreseen.advised else ""
     end = beyond(Decimal(hours)) if hours else ""
-    likely = f"in {chance(foreseen.p_payback)} of draws{rests_on}{end}"
+    likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}{end}"
     return [(f"Back within {duration(months)}", likely), *other_bill(plan)]
 
 

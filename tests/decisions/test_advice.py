@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bot.decisions.verdict.advice import Evidence, Facts, Kind, Reason, Verdict, advise
 from bot.decisions.verdict.amount_of_data import least_holdout
-from bot.decisions.verdict.paying import PINNED_DOWN, chance
+from bot.decisions.verdict.paying import PINNED_DOWN, share_of_draws
 from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind
 from bot.decisions.worth.outlook import Quantiles
 from bot.decisions.worth.roi import Inputs, Rates, Training, estimate
@@ -525,10 +525,17 @@ def test_the_chance_is_said_with_its_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "said"), [(0.0, "0%"), (0.001, "under 1%"), (0.93, "93%"), (0.999, "over 99%"), (1.0, "100%")]
+    ("p", "said", "of_500"),
+    [
+        (0.0, "no draw", "none of 500 draws"),
+        (0.001, "under 1% of draws", "under 1% of 500 draws"),
+        (0.93, "93% of draws", "93% of 500 draws"),
+        (0.999, "over 99% of draws", "over 99% of 500 draws"),
+        (1.0, "all draws", "all 500 draws"),
+    ],
 )
-def test_what_was_drawn_is_never_called_certain(p: float, said: str) -> None:
-    assert chance(p) == said
+def test_what_was_drawn_is_never_called_certain(p: float, said: str, of_500: str) -> None:
+    assert (share_of_draws(p), share_of_draws(p, 500)) == (said, of_500)
 
 
 def test_between_yes_and_no_the_widest_input_is_to_be_pinned_down() -> None:
@@ -554,9 +561,9 @@ def test_every_input_of_the_tornado_has_a_way_to_pin_it_down() -> None:
 def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -> None:
     """$23 a month for three months and $25 of training leave $44: 35 minutes at $75 an hour."""
     verdict = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))))
-    assert reason(verdict, "people's time").text.endswith(
-        "People's time is not in that: with more than 35 minutes of it, which nobody has said, it would no longer be "
-        "likely to pay back within 3 months."
+    assert verdict.headline.startswith(
+        "Not decided yet. Nobody has said how much of people's time it takes: with more than 35 minutes of it, it "
+        "would no longer be likely to pay back within 3 months."
     )
     assert verdict.next_step == "Say the hours of people's time that it takes (hours=)."
     by_draws = replace(LIKELY, is_time_said=False, bearable_hours=Decimal("0.4"))
@@ -578,7 +585,7 @@ def test_a_saving_that_the_falling_price_eats_is_no_go_ahead() -> None:
     assert drawn.p_payback > 0.95
     verdict = advise(seen(*ALL_MISS, estimate=estimate(inputs), outlook=drawn))
     assert verdict.kind == "unknown"
-    assert "Yet over 12 months it loses $1," in reason(verdict, "net value").text
+    assert reason(verdict, "net value").text.startswith("Over 12 months it loses $1,")
     assert "cheaper model does as well today (`/finetune baseline tickets`)" in verdict.next_step
 
 
@@ -587,6 +594,17 @@ def test_of_a_model_that_has_ended_no_saving_is_said() -> None:
     verdict = advise(seen(*ALL_MISS, estimate=gone, outlook=UNLIKELY))
     assert (verdict.kind, gone.payback_months) == ("no_go", None)
     assert not any(one.rule in ("cost", "payback") for one in verdict.reasons)
+
+
+def test_a_saving_that_ends_with_both_models_is_not_called_a_loss_a_month() -> None:
+    people, end = {"people_hours": Decimal(50), "people_usd_per_hour": Decimal(100)}, date(2027, 1, 14)
+    inputs = replace(ARTICLE, **people, ends=end, now=replace(ARTICLE.now, ends=end))  # type: ignore[arg-type]
+    verdict = advise(costing(inputs))
+    assert verdict.kind == "no_go"
+    assert verdict.headline.startswith(
+        "Not now. It saves $23.00 a month, which does not bring back the $5,025 that it takes once in the 51 days that "
+        "the model has left. It would pay back within 51 days from "
+    )
 
 
 def test_a_loss_at_any_volume_is_a_no() -> None:

@@ -16,7 +16,7 @@ from bot import parsing
 from bot.decisions.verdict.advice import Evidence, Facts, Kind, Verdict, advise
 from bot.decisions.verdict.faults import RowFaults
 from bot.decisions.worth.bills import Rates
-from bot.decisions.worth.roi import Inputs, Quality, estimate
+from bot.decisions.worth.roi import Inputs, Quality, Training, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.options import Answer
 from bot.usage import OPTIONS
@@ -37,6 +37,14 @@ DEAR = replace(
 FREE = replace(
     HIGH, now=replace(ARTICLE.now, input=Decimal(0), output=Decimal(0))
 )  # against the classical model
+
+NEXT_TO_NOTHING = replace(
+    ARTICLE,
+    monthly_input_tokens=1_000,
+    people_hours=None,
+    tuned=replace(ARTICLE.tuned, input=Decimal(0), output=Decimal(0)),
+    training=Training(1, 1, usd_per_hour=Decimal(0)),
+)
 
 CLASSICAL, KSHOT = rung("classical", "meets", 182), rung("kshot", "meets", 182)
 SLOW = replace(KSHOT, p95_s=4.0)
@@ -196,6 +204,11 @@ TABLE: dict[str, tuple[Facts, Kind, str]] = {
     ),
     "all others miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
     "all others miss it, low volume": (team(*ALL_MISS, sums=LOW), "no_go", "payback"),
+    "all others miss it, a free machine, next to no volume": (
+        team(*ALL_MISS, sums=NEXT_TO_NOTHING),
+        "no_go",
+        "people's time",
+    ),
     "all others miss it, a tuned one costs more": (team(*ALL_MISS, sums=DEAR), "no_go", "cost"),
     "all others miss it, nobody said a volume": (team(*ALL_MISS, sums=None), "unknown", "cost"),
     "all others miss it, the model ends before it has paid back": (

@@ -113,8 +113,8 @@ def about_holdout(facts: Facts) -> tuple[Reason, ...]:
             Reason("bar", "unknown", f"No number of rows can show {bar}.", not facts.evidence.is_good, lower),
         )
     if n < needed:
-        more = labelling(needed - n, f"Hold out at least {needed - n} more labelled rows.")
-        text = f"Even with all {held_out(n)} right, {bar} could not be claimed: that takes {needed}."
+        more = labelling(needed - n, f"Hold out at least {needed - n:,} more labelled rows.")
+        text = f"Even with all {held_out(n)} right, {bar} could not be claimed: that takes {needed:,}."
         return (Reason("holdout", "unknown", text, weighs=not is_measured, step=more),)
     if n < SMALL_HOLDOUT:
         text = f"With {held_out(n)} only a large difference will show."

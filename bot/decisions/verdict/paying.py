@@ -24,6 +24,8 @@ from trainers.money import usd
 QUALITY = "If better answers, not savings, are the aim, say so (task=quality)."
 STAY = Step(f"Stay with today's model. {QUALITY}")
 CHEAPER = Step(f"Use what is cheaper. {QUALITY}")
+# Our own: reading this, approving and putting to work take somebody so long at least.
+LEAST_HOURS = Decimal("0.25")
 SAY = "What it saves is not known: say current= (today's model) and volume=."
 
 # How an input of the tornado is pinned down, by its name there.
@@ -115,17 +117,23 @@ def _likely(made: Estimate, outlook: Outlook, dataset: str, likely: Reason) -> R
     hours = made.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
     if net is not None and net < 0:
         over = duration(outlook.horizon_months)
-        text = f"{likely.text} Yet over {over} it loses {usd(-net)} at the median, as the alternative gets cheaper."
+        text = (
+            f"Over {over} it loses {usd(-net)} at the median, as the alternative gets cheaper. {likely.text}"
+        )
         look = saying(f"{PINNED_DOWN['price of the alternative']} ({baseline(dataset)}).")
         return Reason("net value", "unknown", text, step=look)
-    if hours is not None and hours < UNSAID_HOURS:
-        text = (
-            f"{likely.text} People's time is not in that: with more than {spent(hours)} of it, which nobody has said, "
-            f"it would no longer be likely to pay back within {_target(made)}."
-        )
-        say = saying("Say the hours of people's time that it takes (hours=).")
-        return Reason("people's time", "unknown", text, step=say)
-    return likely
+    if hours is None or hours >= UNSAID_HOURS:
+        return likely
+    if hours < LEAST_HOURS:
+        least = f"{spent(LEAST_HOURS)} of somebody's time"
+        text = f"Too little is at stake: {least} would cost more than it saves in {_target(made)}."
+        return Reason("people's time", "no_go", text, step=_stay(made))
+    text = (
+        f"Nobody has said how much of people's time it takes: with more than {spent(hours)} of it, it would no longer "
+        f"be likely to pay back within {_target(made)}. {likely.text}"
+    )
+    say = saying("Say the hours of people's time that it takes (hours=).")
+    return Reason("people's time", "unknown", text, step=say)
 
 
 def _by_the_expected(made: Estimate) -> Reason:
@@ -149,6 +157,10 @@ def _by_the_expected(made: Estimate) -> Reason:
 def _expected(made: Estimate, outlook: Outlook | None) -> str:
     if made.payback_months is None and made.saving_month > 0 and made.succession:
         return f"It saves {usd(made.saving_month)} a month, too little to pay back {_before_the_end(made)}"
+    if made.payback_months is None and made.saving_month > 0 and made.months_left is not None:
+        once, left = usd(made.one_off_usd), duration(made.months_left)
+        text = f"It saves {usd(made.saving_month)} a month, which does not bring back the {once} that it takes once"
+        return f"{text} in the {left} that the model has left. {_needed(made, outlook)}"
     if made.payback_months is None:
         return _a_loss(made, outlook)
     return f"It saves {usd(made.saving_month)} a month and pays back {in_time(made.payback_months)}."
@@ -164,19 +176,22 @@ def _before_the_end(made: Estimate) -> str:
 
 def _chance(made: Estimate, outlook: Outlook, rests_on: str) -> str:
     """What costs nothing has nothing to pay back: there the draws say whether it saves at all."""
-    drawn = f"In {chance(outlook.p_payback)} of {outlook.draws:,} draws over what is uncertain it"
+    drawn = f"In {share_of_draws(outlook.p_payback, outlook.draws)} over what is uncertain it"
     if not made.one_off_usd:
         return f"{drawn} saves money{rests_on}."
     return f"{drawn} pays back within {duration(outlook.target_months)}{rests_on}{_spread(outlook)}."
 
 
-def chance(p: float) -> str:
-    """Never 0% or 100% of something that was drawn by chance, unless it is."""
-    if 0 < p < 0.005:
-        return "under 1%"
-    if 0.995 <= p < 1:
-        return "over 99%"
-    return f"{p:.0%}"
+def share_of_draws(p: float, draws: int | None = None) -> str:
+    """'87% of 10,000 draws', 'all draws'. Never 0% or 100%, which sound like certainty."""
+    drawn = f"{draws:,} draws" if draws else "draws"
+    if p == 1:
+        return f"all {drawn}"
+    if p == 0:
+        return f"none of {drawn}" if draws else "no draw"
+    if p < 0.005:
+        return f"under 1% of {drawn}"
+    return f"over 99% of {drawn}" if p >= 0.995 else f"{p:.0%} of {drawn}"
 
 
 def _spread(outlook: Outlook) -> str:
