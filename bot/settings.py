@@ -83,15 +83,16 @@ class BudgetSettings:
 class TrainerSettings:
     """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one.
 
-    `arguments`: what else its command line says, of GPUs and of a cluster. `cluster`: the address of Ray, if its jobs
-    run there; `is_cluster_ours`: somebody said that data may go to all of its nodes.
+    `tokens_per_second`: of a training, where a person says it. `arguments`: what else its command line says, of GPUs
+    and of a cluster. `cluster`: the address of Ray, if its jobs run there; `is_cluster_ours`: somebody said that data
+    may go to all of its nodes.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     slots: int = 1
     usd_per_hour: Decimal = Decimal(0)
-    tokens_per_second: int = 450
+    tokens_per_second: int | None = None
     arguments: tuple[str, ...] = ()
     cluster: str | None = None
     is_cluster_ours: bool = False
@@ -311,7 +312,7 @@ def _trainer(reader: Reader) -> TrainerSettings:
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
         reader.whole("trainer", "slots", usual_slots(nodes, is_on_ray), lowest=1, highest=1024),
         reader.usd("trainer", "usd_per_hour", "0"),
-        reader.whole("trainer", "tokens_per_second", 450, lowest=1, highest=10**9),
+        reader.whole_if_said("trainer", "tokens_per_second", lowest=1, highest=10**9),
         (*gpu_arguments(reader, nodes, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
         ray_address(reader) if is_on_ray else None,
         reader.flag("trainer", "ray_is_ours"),

@@ -85,6 +85,11 @@ class Reader:
             return value
         return self._wrong(section, key, f"a whole number from {lowest} to {highest}", default)
 
+    def whole_if_said(self, section: str, key: str, *, lowest: int, highest: int) -> int | None:
+        if self._get(section, key, None) is None:
+            return None
+        return self.whole(section, key, lowest, lowest=lowest, highest=highest)
+
     def flag(self, section: str, key: str) -> bool:
         value = self._get(section, key, False)
         return value if isinstance(value, bool) else self._wrong(section, key, "true or false", False)

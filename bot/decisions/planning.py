@@ -56,6 +56,7 @@ class Predicted:
     is what the saving is held against and its bill in micro-dollars a month. `seconds` of training are those
     expected. `measured`: what each rung of the ladder scored, by its name. `memory`: whether
     it fits into the machine that trains it, with the figures. `advised` None: the plan is of a time before it was kept.
+    `is_speed_guessed`: the plan's time is a guess by the model's size.
     """
 
     asked: str
@@ -69,6 +70,7 @@ class Predicted:
     measured: tuple[tuple[str, float], ...] = ()
     memory: str | None = None
     advised: Advised | None = None
+    is_speed_guessed: bool = False
 
     @property
     def is_time_said(self) -> bool:
@@ -151,8 +153,8 @@ class Plan:
     training_tokens: int
     expected_micros: int
     maximum_micros: int
-    seconds_low: int
-    seconds_high: int
+    seconds_low: int | None
+    seconds_high: int | None
     warnings: tuple[str, ...]
     monthly_before_micros: int | None
     monthly_after_micros: int | None
@@ -200,6 +202,8 @@ def canonical_json(plan: Plan) -> str:
     for name in ("memory", "advised"):
         if plan.predicted and fields["predicted"][name] is None:
             del fields["predicted"][name]
+    if plan.predicted and not plan.predicted.is_speed_guessed:
+        del fields["predicted"]["is_speed_guessed"]
     if plan.destination and plan.destination.engine is None:
         del fields["destination"]["engine"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

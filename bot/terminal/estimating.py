@@ -15,7 +15,7 @@ from bot.decisions.verdict.paying import enough_volume
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.outlook import Outlook, Quantiles
 from bot.decisions.worth.quotes import holes, where_to_put
-from bot.decisions.worth.roi import Estimate
+from bot.decisions.worth.roi import Estimate, Range
 from bot.options import Answer, read_bar, read_task
 from bot.results import Refusal
 from bot.settings import Settings
@@ -90,7 +90,7 @@ def text(estimated: Estimated, file: Path) -> str:
 def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
     made, training = estimated.estimate, estimated.training
-    minutes, current = estimated.minutes, estimated.current
+    current = estimated.current
     return {
         "dataset": estimated.name,
         "target": estimated.target.name,
@@ -101,7 +101,8 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
         "sweep": as_lists(estimated.question.sweep) or None,
         "training_tokens": training.billed_tokens if training else None,
         "training_usd": _number(training.usd.expected) if training else None,
-        "training_minutes": [float(round(m, 1)) for m in (minutes.low, minutes.expected, minutes.high)],
+        "training_minutes": _minutes(estimated.minutes),
+        "training_minutes_guessed": estimated.is_guess,
         "memory": estimated.memory,
         "monthly_input_tokens": estimated.question.volume,
         **_sums(made),
@@ -117,6 +118,10 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
             for one in estimated.assumptions
         ],
     }
+
+
+def _minutes(found: Range | None) -> list[float] | None:
+    return [float(round(one, 1)) for one in (found.low, found.expected, found.high)] if found else None
 
 
 def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:

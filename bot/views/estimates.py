@@ -29,7 +29,7 @@ from bot.views.blocks import (
     section,
     sentence,
 )
-from bot.views.words import duration_range, short
+from bot.views.words import planned_time, short
 from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
@@ -86,7 +86,9 @@ class Estimated(Protocol):
     @property
     def training(self) -> Training | None: ...
     @property
-    def minutes(self) -> Range: ...
+    def minutes(self) -> Range | None: ...
+    @property
+    def is_guess(self) -> bool: ...
     @property
     def memory(self) -> str | None: ...
     @property
@@ -224,11 +226,7 @@ def _subject(estimated: Estimated, target: str) -> str:
 
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
     """What does not come back every month."""
-    low, high = estimated.minutes.low * 60, estimated.minutes.high * 60
-    pairs = [
-        ("Training, once", _training(estimated)),
-        ("Training takes", duration_range(float(low), float(high))),
-    ]
+    pairs = [("Training, once", _training(estimated)), ("Training takes", _takes(estimated))]
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
     made = estimated.estimate
@@ -239,6 +237,14 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     if enough != 0:
         pairs.append(("Pays from", _pays_from(enough, estimated.outlook)))
     return pairs
+
+
+def _takes(estimated: Estimated) -> str:
+    minutes = estimated.minutes
+    if minutes is None:
+        return planned_time(None, None)
+    low, high = float(minutes.low) * 60, float(minutes.high) * 60
+    return planned_time(low, high, is_guess=estimated.is_guess)
 
 
 def pays_back(months: Decimal | None) -> str:

@@ -30,7 +30,7 @@ from bot.views.blocks import (
     sentence,
 )
 from bot.views.estimates import in_short
-from bot.views.words import at_most, charge, counted, duration_range, money, short
+from bot.views.words import at_most, charge, counted, money, planned_time, short
 from storage.records import Approval, Run, RunState
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
@@ -259,7 +259,8 @@ def _rows(plan: Plan) -> str:
 
 def _takes(plan: Plan) -> str:
     """Time, and memory where it trains on this machine: a section has no room for a field of its own."""
-    time = duration_range(plan.seconds_low, plan.seconds_high)
+    is_guess = plan.predicted is not None and plan.predicted.is_speed_guessed
+    time = planned_time(plan.seconds_low, plan.seconds_high, is_guess=is_guess)
     memory = plan.predicted.memory if plan.predicted else None
     return f"{time}. Memory: {escape(memory)}" if memory else time
 

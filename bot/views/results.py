@@ -260,10 +260,11 @@ def _monthly(plan: Plan, saves: str) -> list[tuple[str, str]]:
 
 
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    planned = duration_range(plan.seconds_low, plan.seconds_high)
+    low, high = plan.seconds_low, plan.seconds_high
+    planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
     pairs = [
         ("Cost", _cost(plan, result)),
-        ("Training took", f"{duration(result.train_seconds)}, estimated {planned}"),
+        ("Training took", f"{duration(result.train_seconds)}{planned}"),
     ]
     if result.trained_tokens:
         pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))

@@ -65,6 +65,14 @@ def duration_range(low: float, high: float) -> str:
     return f"{count} to {late}" if is_shared else f"{early} to {late}"
 
 
+def planned_time(low: float | None, high: float | None, *, is_guess: bool = False) -> str:
+    """Of a training, in seconds; None: nobody knows."""
+    if low is None or high is None:
+        return "not known; `tokens_per_second` in finetune.toml says it"
+    guess = ", a guess by the model's size; `finetune calibrate` measures it" if is_guess else ""
+    return f"{duration_range(low, high)}{guess}"
+
+
 def left(seconds: float) -> str:
     return "almost done" if seconds < 5 else f"about {duration(seconds)} left"
 

@@ -22,20 +22,22 @@ def running(desk: Desk, ended: Run | None = None) -> tuple[RunningError, ...]:
 
 def pairs(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
     """What this run came to beside what was estimated; quality where the plan predicted one."""
-    foreseen = plan.predicted.quality if plan.predicted else None
+    foreseen, seconds = plan.predicted.quality if plan.predicted else None, _seconds(plan)
     return of_run(
         run.id,
         tokens=(plan.training_tokens, result.trained_tokens) if result.trained_tokens else None,
         micros=(plan.expected_micros, result.actual_micros),
-        seconds=(_seconds(plan), result.train_seconds),
+        seconds=None if seconds is None else (seconds, result.train_seconds),
         quality=None if foreseen is None else (foreseen, result.quality),
     )
 
 
-def _seconds(plan: Plan) -> float:
-    """An older plan has only a range, from half to twice as long: its middle is the geometric one."""
+def _seconds(plan: Plan) -> float | None:
+    """An older plan has only a range, from half to twice as long: its middle is the geometric one. None: not known."""
     if plan.predicted and plan.predicted.seconds is not None:
         return plan.predicted.seconds
+    if plan.seconds_low is None or plan.seconds_high is None:
+        return None
     return math.sqrt(max(plan.seconds_low, 0) * max(plan.seconds_high, 0))
 
 

@@ -38,6 +38,16 @@ class RunCost:
 
 
 @dataclass(frozen=True)
+class Time:
+    """`minutes` None: nobody knows. `measured`: the day on which the machine's speed was; `is_guess`: neither was it
+    measured, nor has a person said it, so no maximum that stops a paid run rests on it."""
+
+    minutes: Range | None
+    measured: str | None = None
+    is_guess: bool = False
+
+
+@dataclass(frozen=True)
 class Effort:
     """What training this target on these rows takes, and at which prices its models are asked."""
 
@@ -45,7 +55,7 @@ class Effort:
     tuned: PriceRow
     base: PriceRow
     room: Room | None
-    minutes: Range
+    time: Time
     cost: RunCost | Gap
 
 
@@ -54,14 +64,12 @@ def effort_for(settings: Settings, target: Target, report: Report, question: Que
     base = _base_price(settings, target, tuned, today)
     tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
     chosen, tokens = _hyperparameters(settings, target, report, question), _trained_tokens(report, target)
-    room, minutes, measured_on = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
+    room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
     answer = max_tokens([one.label for one in report.labels]) + chatting.room(thinks)
     of_all = round(tokens * courses_of(question.sweep))
-    cost = _cost(report, of_all, tuned, base, _epochs(chosen), minutes, answer)
-    if measured_on and isinstance(cost, RunCost):
-        cost = replace(cost, training=replace(cost.training, speed_measured=measured_on))
-    return Effort(chosen, tuned, base, room, minutes, cost)
+    cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
+    return Effort(chosen, tuned, base, room, time, cost)
 
 
 def _rate(settings: Settings, target: Target) -> float | None:
@@ -95,23 +103,25 @@ def _on_the_machine(
     tokens: int,
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
     sweep: Sweep,
-) -> tuple[Room | None, Range, str | None]:
-    """`tokens` of one epoch. Memory, minutes, and the day on which the machine's speed was measured, where it was."""
+) -> tuple[Room | None, Time]:
+    """`tokens` of one epoch. What a person says of the speed wins over what was measured."""
     chosen = dict(hyperparameters)
     base = base_of(settings, target.row, target.model)
     room = room_for(base, report, chosen, sweep) if base else None
-    timed = time_for(settings, base, report, tokens, chosen, sweep) if base else None
-    if timed:
-        return room, timed.minutes, timed.measured
-    in_all = round(tokens * courses_of(sweep)) * _epochs(hyperparameters)
-    return room, _minutes(settings, target, in_all), None
-
-
-def _minutes(settings: Settings, target: Target, tokens: int) -> Range:
-    """By the speed of our own trainer, half to twice as long; a hosted service's queue decides otherwise."""
     if target.model.usd_per_hour is None:
-        return HOSTED_MINUTES
-    seconds = Decimal(tokens) / settings.trainer.tokens_per_second + START_UP_S
+        return room, Time(HOSTED_MINUTES)
+    if settings.trainer.tokens_per_second:
+        in_all = round(tokens * courses_of(sweep)) * _epochs(hyperparameters)
+        return room, Time(_minutes(in_all, settings.trainer.tokens_per_second))
+    timed = time_for(settings, base, report, tokens, chosen, sweep) if base else None
+    if timed is None:
+        return room, Time(None)
+    return room, Time(timed.minutes, timed.measured, is_guess=timed.measured is None)
+
+
+def _minutes(tokens: int, a_second: int) -> Range:
+    """Half to twice as long."""
+    seconds = Decimal(tokens) / a_second + START_UP_S
     return Range(seconds / 120, seconds / 60, seconds / 30)
 
 
@@ -135,14 +145,16 @@ def _trained_tokens(report: Report, target: Target) -> int:
 
 
 def _cost(
-    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, minutes: Range, answer: int
+    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, time: Time, answer: int
 ) -> RunCost | Gap:
     """`tokens` of an epoch, in all arms of a sweep; `answer`: the longest asked for. Our own machine's hours are
     in the training already; a vendor bills both models' answers."""
-    training = training_of(tuned, tokens, epochs, minutes)
+    is_open = time.is_guess and tuned.usd_per_hour
+    training = training_of(tuned, tokens, epochs, None if is_open else time.minutes)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
     if isinstance(training, Gap):
         return training
+    training = replace(training, speed_measured=time.measured, is_guess=time.is_guess)
     if isinstance(rates_tuned, Gap):
         return rates_tuned
     if isinstance(rates_base, Gap):

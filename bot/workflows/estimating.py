@@ -26,7 +26,7 @@ from bot.decisions.worth.roi import Estimate, Inputs, Range, Training, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.results import Refusal
 from bot.settings import Settings
-from bot.workflows.efforts import Effort, RunCost, effort_for
+from bot.workflows.efforts import Effort, RunCost, Time, effort_for
 from bot.workflows.inputs import Priced, inputs_of, measured, once_trained
 from bot.workflows.machine import Room, capacity_of
 from bot.workflows.measuring.contestants import ended, full_name, with_a_cheap_one
@@ -56,7 +56,7 @@ class Estimated:
     prices: tuple[PriceRow, ...]
     current: PriceRow | None
     cost: RunCost | Gap
-    minutes: Range
+    time: Time
     room: Room | None
     estimate: Estimate | None
     outlook: Outlook | None
@@ -69,6 +69,16 @@ class Estimated:
     def memory(self) -> str | None:
         """Whether it fits, in a line."""
         return self.room.line if self.room else None
+
+    @property
+    def minutes(self) -> Range | None:
+        """None: nobody knows."""
+        return self.time.minutes
+
+    @property
+    def is_guess(self) -> bool:
+        """The minutes are, by the model's size."""
+        return self.time.is_guess
 
     @property
     def of_arms(self) -> str:
@@ -143,7 +153,7 @@ def make_estimate(
         prices=tuple(row for row in (effort.tuned, effort.base, now, sums.listed) if row),
         current=now,
         cost=effort.cost,
-        minutes=effort.minutes,
+        time=effort.time,
         room=effort.room,
         estimate=sums.estimate,
         outlook=None if verdict.withheld else sums.outlook,

@@ -1,4 +1,4 @@
-"""What a training takes of this machine: memory, and time where its speed was measured (`finetune calibrate`).
+"""What a training takes of this machine: memory, and time by its measured speed (`finetune calibrate`) or a guess.
 
 Of chats for estimates and plans; of preference pairs for the terminal's check, since Slack trains chats only. Only for
 models that train here, and whose dimensions are known without asking anybody.
@@ -26,13 +26,14 @@ from trainers.sizing.configs import Unsized
 from trainers.sizing.fitting import Fit, as_computed, fit
 from trainers.sizing.halving import at_most, rungs
 from trainers.sizing.machines import this_machine
-from trainers.sizing.memory import Method, Work, loaded_parameters, trainable_parameters
+from trainers.sizing.memory import Method, Work, as_trained, loaded_parameters, trainable_parameters
 from trainers.sizing.timing import (
     FILE,
     Calibration,
     NoCalibration,
     PairRows,
     Rows,
+    guessed,
     pair_seconds,
     read_calibration,
     seconds,
@@ -49,6 +50,7 @@ LEAST, MOST = (
     Decimal("0.8"),
     Decimal(2),
 )  # what was measured is within 20%; beside another program it takes twice as long
+GUESS = 3  # a guess is within this factor, either way
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +66,10 @@ class Room:
 
 @dataclass(frozen=True)
 class Timed:
-    """`measured` is the day on which the speed was measured, like 2026-11-25."""
+    """`measured` is the day on which the speed was measured, like 2026-11-25; None: it is a guess by sizes."""
 
     minutes: Range
-    measured: str
+    measured: str | None
 
 
 def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
@@ -84,12 +86,7 @@ def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | 
 
 def room_for(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep = ()) -> Room:
     """For rows as long as the longest, and of a sweep for its largest values: one arm trains at a time."""
-    numbers = {name: [one for one in values if not isinstance(one, str)] for name, values in sweep}
-    chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
-    length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
-    answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
-    rank = _whole(chosen, "lora_r", Work.rank)
-    work = Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+    work = _work(base, report, chosen, sweep)
     done = as_computed(base.architecture, work, this_machine())
     found = fit(base.architecture, done, this_machine())
     trained = trainable_parameters(base.architecture, work)
@@ -112,6 +109,21 @@ def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None
         return None
     reads, writes = (Decimal(str(round(one, 3))) for one in speed)
     return Capacity(reads, writes, busy)
+
+
+def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:
+    numbers = {name: [one for one in values if not isinstance(one, str)] for name, values in sweep}
+    chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
+    length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
+    answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
+    rank = _whole(chosen, "lora_r", Work.rank)
+    return Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+
+
+def _recomputes(base: Base, work: Work) -> bool:
+    """Whether the trainer comes to computing activations again, for lack of memory or for experts in 4 bits."""
+    done = as_computed(base.architecture, work, this_machine())
+    return as_trained(base.architecture, done).checkpoints
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
@@ -165,22 +177,31 @@ def time_for(
     chosen: Mapping[str, Hyperparameter],
     sweep: Sweep = (),
 ) -> Timed | None:
-    """`tokens` of one epoch by the model's own tokenizer. None where this machine's speed was not measured, as with a
-    base in 4 or 8 bits.
+    """`tokens` of one epoch by the model's own tokenizer. A guess where this machine's speed was not measured, as with
+    a base in 4 or 8 bits; None where nothing is known of its speed.
 
     Of a sweep all arms together, in the rungs of sizing/halving.py, each rung's validations included.
     """
-    machine = _calibration(settings)
-    if machine is None or not report.n_train or _method(chosen) != "lora":
+    measured = _calibration(settings)
+    machine = measured or guessed(this_machine())
+    if machine is None or not report.n_train:
         return None
+    is_guess = measured is None or _method(chosen) != "lora"
+    recomputes = _recomputes(base, _work(base, report, chosen, sweep))
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
-    rows = [_rows(report, tokens / report.n_train, arm) for arm in arms]
+    rows = [replace(_rows(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms]
     courses = [seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
     in_all = sum(courses)
     if sweep:
         epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
         in_all = at_most(courses) + _validations(report, len(arms)) * epoch_s
-    return _timed(machine.startup_s + in_all, machine)
+    taken_s = machine.startup_s + in_all
+    return _guess(taken_s) if is_guess else _timed(taken_s, machine)
+
+
+def _guess(taken_s: float) -> Timed:
+    expected = Decimal(round(taken_s, 1)) / 60
+    return Timed(Range(expected / GUESS, expected, expected * GUESS), None)
 
 
 def _timed(taken_s: float, machine: Calibration) -> Timed:

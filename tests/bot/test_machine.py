@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import Predicted, canonical_json, plan_from_json
+from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.settings import Settings, load_settings
 from bot.terminal import checking
-from bot.views import plans
+from bot.terminal.estimating import as_json
+from bot.views import estimates, plans
 from bot.views.estimates import numbers
 from bot.workflows import estimating, machine
+from bot.workflows.efforts import RunCost
 from bot.workflows.eligibility import untrainable
+from bot.workflows.estimates import predicted
 from bot.workflows.estimating import Estimated, Question, make_estimate
 from bot.workflows.plans import _warnings
 from tests.trainers.test_sizing_timing import MACHINE
@@ -29,6 +33,7 @@ from trainers.providers import ProviderRow
 from trainers.sizing.machines import read_gpu
 from trainers.sizing.timing import FILE
 
+GUESS = "A guess by the model's size"
 TICKETS = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
@@ -38,9 +43,13 @@ def report() -> Report:
     return checking.check(TICKETS, None, None)
 
 
-def settings(folder: Path, model: str = "HuggingFaceTB/SmolLM2-135M-Instruct") -> Settings:
+SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def settings(folder: Path, model: str = SMOL, more: str = "") -> Settings:
+    """`more`: of [trainer]."""
     file = folder / "finetune.toml"
-    file.write_text(f'[trainer.models]\nours = "{model}"\n')
+    file.write_text(f'[trainer]\n{more}\n[trainer.models]\nours = "{model}"\n')
     return load_settings({}, file, need_slack=False)
 
 
@@ -134,9 +143,7 @@ def test_bits_that_are_left_to_the_trainer_are_those_of_the_base(tmp_path: Path,
 def test_a_measured_speed_is_not_that_of_4_bits(tmp_path: Path, report: Report) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
-    assert "From a speed measured on another machine" in why(
-        estimated(settings(tmp_path), report, quantization="nf4")
-    )
+    assert why(estimated(settings(tmp_path), report, quantization="nf4")).startswith(GUESS)
 
 
 def test_bits_without_their_package_are_a_sentence(
@@ -156,9 +163,10 @@ def test_a_measured_speed_sets_the_minutes_and_is_named_among_the_assumptions(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / FILE).write_text(replace(MACHINE, speed=1e12).to_json())
     after = estimated(settings(tmp_path), report)
+    assert before.minutes is not None and after.minutes is not None
     assert after.minutes.expected != before.minutes.expected
     assert float(after.minutes.low / after.minutes.expected) == pytest.approx(0.8)
-    assert "From a speed measured on another machine" in why(before)
+    assert why(before).startswith(GUESS)
     assert "this machine's own speed, measured on 2026-11-18" in why(after)
 
 
@@ -167,8 +175,93 @@ def test_a_speed_that_cannot_be_read_is_logged_and_the_rule_holds(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / FILE).write_text("{")
-    assert "From a speed measured on another machine" in why(estimated(settings(tmp_path), report))
+    assert why(estimated(settings(tmp_path), report)).startswith(GUESS)
     assert "measure anew with `finetune calibrate`" in caplog.text
+
+
+def expected_minutes(found: Estimated) -> float:
+    assert found.minutes is not None
+    return float(found.minutes.expected)
+
+
+def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (settings(tmp_path, name) for name in (SMOL, MISTRAL))
+    on_cpu = [expected_minutes(estimated(one, report)) for one in (small, large)]
+    assert on_cpu[1] > 10 * on_cpu[0], "of 50 times as many parameters"
+    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("h100"))
+    on_gpu = estimated(large, report)
+    assert expected_minutes(on_gpu) < on_cpu[1] / 10
+    assert on_gpu.minutes is not None
+    assert float(on_gpu.minutes.high / on_gpu.minutes.low) == pytest.approx(9)
+    said = dict(estimates._once(on_gpu))["Training takes"]
+    assert said.endswith("a guess by the model's size; `finetune calibrate` measures it")
+
+
+def test_a_time_is_not_known_where_the_base_or_the_machine_is_not(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("h100"))
+    unheard = estimated(settings(tmp_path, "org/unheard-of"), report)
+    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("24"))
+    for found in (unheard, estimated(settings(tmp_path), report)):
+        assert found.minutes is None
+        assert dict(estimates._once(found))["Training takes"].startswith("not known; `tokens_per_second`")
+        assert predicted(found).seconds is None
+        assert as_json(found, TICKETS)["training_minutes"] is None
+
+
+def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path, report: Report) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
+    slow, fast = (
+        estimated(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
+    )
+    assert expected_minutes(slow) > 20 * expected_minutes(fast)
+    assert why(fast).startswith("From `tokens_per_second` in finetune.toml")
+
+
+def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Report) -> None:
+    paid = 'usd_per_hour = "2"'
+    guessed = estimated(settings(tmp_path, more=paid), report)
+    assert isinstance(guessed.cost, Gap)
+    assert "`finetune calibrate`" in guessed.cost.sentence
+    assert "`tokens_per_second`" in guessed.cost.sentence
+    assert guessed.is_guess and guessed.minutes is not None, "the time is shown all the same"
+    assert isinstance(estimated(settings(tmp_path), report).cost, RunCost), "free: nothing is stopped by it"
+    said = estimated(settings(tmp_path, more=f"{paid}\ntokens_per_second = 900"), report)
+    assert isinstance(said.cost, RunCost)
+    assert said.cost.training.usd.high > 0
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
+    assert isinstance(estimated(settings(tmp_path, more=paid), report).cost, RunCost)
+
+
+def test_a_measured_time_has_what_computing_activations_again_takes(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_text(replace(MACHINE, device="cuda", startup_s=0).to_json())
+    mistral = settings(tmp_path, MISTRAL)
+    taken = []
+    for memory in ("80", "24"):
+        monkeypatch.setattr(machine, "this_machine", lambda memory=memory: read_gpu(memory))
+        found = estimated(mistral, report)
+        assert ("with checkpointing" in str(found.memory)) == (memory == "24")
+        taken.append(expected_minutes(found))
+    assert taken[1] / taken[0] == pytest.approx(4 / 3, rel=0.02)
+
+
+def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_bytes() -> None:
+    foreseen = replace(Predicted("current=gpt-4o"), is_speed_guessed=True)
+    plan = replace(made.plan(), predicted=foreseen)
+    assert plan_from_json(canonical_json(plan)) == plan
+    assert "a guess by the model's size" in plans._takes(plan)
+    assert "guess" not in canonical_json(replace(plan, predicted=Predicted("current=gpt-4o")))
+    unknown = replace(plan, seconds_low=None, seconds_high=None)
+    assert plan_from_json(canonical_json(unknown)) == unknown
+    assert plans._takes(unknown).startswith("not known")
 
 
 def why(found: Estimated) -> str:

@@ -18,7 +18,9 @@ from trainers.measuring.values import Arm, Curve
 
 CURVE = "/finetune curve tickets target=local/tiny"
 # by the plan's own rule a toy would be trained for minutes
-OWN = """[providers.local]
+OWN = """[trainer]
+tokens_per_second = 450
+[providers.local]
 base_url = "{url}"
 [providers.local.defaults]
 n_epochs = 2

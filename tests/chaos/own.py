@@ -29,6 +29,8 @@ STUB = (sys.executable, "-m", "tests.chaos.slow_train")
 REAL = (sys.executable, "-m", "trainers.local.train")
 VICTIMS = ("the bot", "the trainer", "the training")
 OWN = """
+[trainer]
+tokens_per_second = 450
 [providers.local]
 base_url = "{url}"
 timeout_s = 5

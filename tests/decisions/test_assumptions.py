@@ -113,7 +113,11 @@ def test_the_time_is_a_range_with_its_origin() -> None:
     ours = Training(100, 1, usd_per_hour=Decimal(0), minutes=minutes)
     found = named(replace(ARTICLE, training=ours))["training time"]
     assert found.startswith("45 minutes, between under 1 minute and 3 hours")
-    assert "another machine" in found
+    assert "`tokens_per_second`" in found
+    assert (
+        "finetune calibrate"
+        in named(replace(ARTICLE, training=replace(ours, is_guess=True)))["training time"]
+    )
     theirs = Training(100, 1, usd_per_million=Decimal(1), minutes=minutes)
     assert "queue" in named(replace(ARTICLE, training=theirs))["training time"]
 

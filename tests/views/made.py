@@ -142,7 +142,7 @@ class Estimated:
     name: str
     report: Report
     training: Training | None
-    minutes: Range
+    minutes: Range | None
     estimate: Estimate | None
     outlook: Outlook | None
     alternative: Alternative | None
@@ -152,6 +152,7 @@ class Estimated:
     verdict: Verdict
     memory: str | None = None
     of_arms: str = ""
+    is_guess: bool = False
 
 
 def estimated(

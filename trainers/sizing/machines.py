@@ -1,4 +1,4 @@
-"""How much memory a GPU or this machine has, and in which number format it trains. Changes nothing."""
+"""How much memory a GPU or this machine has, in which number format it trains, and about how fast. Changes nothing."""
 
 from __future__ import annotations
 
@@ -35,15 +35,41 @@ GPUS = {
 }
 SAME_GPU = {"a100": "a100-80gb", "3090": "rtx3090", "4090": "rtx4090", "5090": "rtx5090", "rtxa6000": "a6000"}
 MOST_GB = 10_000
+# 10^12 operations a second in 2 bytes, dense, as the makers' data sheets have them
+PEAKS = {
+    "t4": 65,
+    "v100": 125,
+    "v100-32gb": 125,
+    "l4": 121,
+    "a10g": 70,
+    "a10": 125,
+    "rtx3090": 71,
+    "rtx4090": 165,
+    "rtx5090": 210,
+    "a100-40gb": 312,
+    "a100-80gb": 312,
+    "l40s": 362,
+    "a6000": 155,
+    "h100": 989,
+    "h200": 989,
+    "b200": 2250,
+    "mi300x": 1307,
+}
+SUSTAINED = 0.3  # of a GPU's peak, a rule of thumb
+# a core, operations a second: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in bfloat16
+CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
+MOST_CORES = 32  # packs of CPU_TOKENS keep no more busy
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`name` stands in sentences; `memory` in bytes."""
+    """`name` stands in sentences; `memory` in bytes. `speed`: operations a second that a training usually sustains on
+    such hardware, for a guess; None: not known."""
 
     name: str
     memory: int
     place: Place
+    speed: float | None = None
 
 
 def read_gpu(text: str) -> Machine | None:
@@ -52,18 +78,36 @@ def read_gpu(text: str) -> Machine | None:
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
     if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
         return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Place("gpu", 2))
-    found = GPUS.get(SAME_GPU.get(word, word))
-    return Machine(f"the {found[0]}", found[1] * MIB, Place("gpu", 2)) if found else None
+    key = SAME_GPU.get(word, word)
+    found = GPUS.get(key)
+    return Machine(f"the {found[0]}", found[1] * MIB, Place("gpu", 2), _sustained(key)) if found else None
+
+
+def gpu_speed(name: str) -> float | None:
+    """By its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where none of ours is in it."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    keys = (SAME_GPU.get(word, word) for word in words)
+    return next((_sustained(key) for key in keys if key in PEAKS), None)
+
+
+def cpu_speed(cores: int, number_bytes: int) -> float:
+    return min(cores, MOST_CORES) * (CORE_BF16 if number_bytes == 2 else CORE_FLOAT32)
+
+
+def _sustained(key: str) -> float:
+    return PEAKS[key] * 1e12 * SUSTAINED
 
 
 @cache
 def this_machine() -> Machine:
     """Its first NVIDIA GPU, or else its memory and CPU."""
-    return _nvidia() or Machine(
-        f"this machine ({_ram() / 1e9:.0f} GB, no GPU)",
-        _ram(),
-        Place("cpu", 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4),
-    )
+    return _nvidia() or _without_gpu()
+
+
+def _without_gpu() -> Machine:
+    place = Place("cpu", 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4)
+    speed = cpu_speed(os.cpu_count() or 1, place.number_bytes)
+    return Machine(f"this machine ({_ram() / 1e9:.0f} GB, no GPU)", _ram(), place, speed)
 
 
 def has_fast_bf16(cpuinfo: Path) -> bool:
@@ -83,7 +127,8 @@ def _nvidia() -> Machine | None:
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
         name, _, mebibytes = answer.splitlines()[0].rpartition(",")
-        return Machine(f"this machine's {name.strip()}", int(mebibytes) * MIB, Place("gpu", 2))
+        memory = int(mebibytes) * MIB
+        return Machine(f"this machine's {name.strip()}", memory, Place("gpu", 2), gpu_speed(name))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None  # a driver that doesn't answer trains nothing either
 

@@ -1,4 +1,4 @@
-"""How long a training takes on a machine whose speed was measured (`finetune calibrate`). Pure.
+"""How long a training takes on a machine whose speed was measured (`finetune calibrate`), or is guessed. Pure.
 
 A pack of T tokens in rows of L goes through a layer, forward and backward, in
 
@@ -19,6 +19,7 @@ TRL's head (pairs.py) at N places and V words takes
 three products forward, for the reference, and again on the way back, and one in float32; `word` is what its passes over
 the logits take, measured.
 
+Where nothing was measured, `guessed` has rules of thumb for the three, from what such hardware usually sustains.
 Other work on the machine is in neither: with two busy programs on two cores a training takes twice as long.
 """
 
@@ -32,12 +33,16 @@ from pathlib import Path
 from typing import Any
 
 from trainers.sizing.architecture import Architecture
+from trainers.sizing.machines import Machine
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 FILE = "calibration.json"
 LATER = ("word_s", "trl_s", "by_rows", "reads", "writes", "served_weights")  # not in a file from before
+RECOMPUTING = 1 / 3  # more, where activations are computed again on the way back
 FORWARD = 0.5  # of forward and backward, where weights are frozen
 MASKED = 2.0  # pairs of tokens under a mask, for each before one another
+# guesses: seconds a layer and pack (launching its kernels), operations a head and pair of tokens, seconds for a start
+GUESSED_LAYER_S, GUESSED_PAIR, GUESSED_STARTUP_S = 0.002, 1000, 20
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Calibration:
 @dataclass(frozen=True)
 class Rows:
     """Of one epoch: `count` rows of `tokens` on average, the first `shared` of them common to all, the last `answer`
-    learnt; `batch` rows a step."""
+    learnt; `batch` rows a step. `recomputes`: activations are not kept for the way back."""
 
     count: int
     tokens: float
@@ -85,6 +90,7 @@ class Rows:
     shared: float = 0
     answer: float = 8
     rank: int = 16
+    recomputes: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,28 @@ def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, flo
 def weights_at_work(model: Architecture) -> float:
     """A token, forward, its head included."""
     return operations(model, 0) / 4 + model.vocab * model.hidden
+
+
+def guessed(machine: Machine) -> Calibration | None:
+    """None where nothing is known of its speed. `measured_at` is 0."""
+    if machine.speed is None:
+        return None
+    number = "bfloat16" if machine.place.number_bytes == 2 else "float32"
+    return Calibration(
+        device="cpu" if machine.place.kind == "cpu" else "cuda",
+        number=number,
+        threads=0,
+        speed=machine.speed,
+        layer_s=GUESSED_LAYER_S,
+        pair_s=GUESSED_PAIR / machine.speed,
+        long_pair_s=GUESSED_PAIR / machine.speed,
+        parameter_s=1e-9,
+        startup_s=GUESSED_STARTUP_S,
+        load=0,
+        peaks={number: machine.speed},
+        measured_at=0,
+        by_rows=True,
+    )
 
 
 def seconds(model: Architecture, rows: Rows, machine: Calibration) -> float:
@@ -220,6 +248,7 @@ def _step(model: Architecture, rows: Rows, in_a_step: float, machine: Calibratio
     in_a_pack = in_a_step / packs
     tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
     one = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
+    one *= 1 + (RECOMPUTING if rows.recomputes else 0)
     return packs * one + model.lora_parameters(rows.rank) * machine.parameter_s
 
 

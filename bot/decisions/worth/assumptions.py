@@ -289,10 +289,7 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
         return None
-    where = (
-        "From a speed measured on another machine; yours may take half or twice as long. `finetune calibrate` "
-        "measures yours."
-    )
+    where = "From `tokens_per_second` in finetune.toml; it may take half or twice as long."
     if inputs.training.speed_measured:
         where = (
             f"From this machine's own speed, measured on {inputs.training.speed_measured} (finetune calibrate); "
@@ -300,6 +297,11 @@ def _minutes(inputs: Inputs) -> Assumption | None:
         )
     elif inputs.training.usd_per_hour is None:
         where = "Our guess: a hosted service's queue decides."
+    elif inputs.training.is_guess:
+        where = (
+            "A guess by the model's size and what such hardware usually sustains, within a factor of 3. `finetune "
+            "calibrate` measures it, but for a base in 4 or 8 bits."
+        )
     return Assumption(
         "training time",
         f"{_clock(minutes.expected)}, between {_clock(minutes.low)} and {_clock(minutes.high)}",

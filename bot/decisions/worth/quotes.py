@@ -37,10 +37,14 @@ def rates_of(row: PriceRow) -> Rates | Gap:
 
 
 def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | Gap:
-    """`tokens` of one epoch; `minutes` where the speed is known."""
+    """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money."""
     if row.usd_per_hour is not None:
         if row.usd_per_hour and minutes is None:
-            return Gap(f"Training on {row.model} is paid by the hour, and its speed is not known yet.")
+            return Gap(
+                f"Training on {row.model} is paid by the hour, and nobody has measured how long it takes. `finetune "
+                "calibrate` measures this machine (without quantization); for any other put `tokens_per_second` into "
+                "finetune.toml under [trainer]."
+            )
         return Training(tokens, epochs, usd_per_hour=row.usd_per_hour, minutes=minutes)
     if row.price.training is None:
         return Gap(f"Nobody told me what training on {row.model} costs: {where_to_put(row)}")

@@ -84,7 +84,7 @@ class Training:
     """`tokens` of one epoch. Paid by the token or by the hour; exactly one of the two is set.
 
     `runs` is how many runs are expected until one is good enough. `speed_measured`: the day on which the speed of
-    the machine was measured; None where the minutes rest on a rule.
+    the machine was measured; None where a person said it, a queue decides, or it `is_guess` by sizes.
     """
 
     tokens: int
@@ -94,6 +94,7 @@ class Training:
     minutes: Range | None = None
     runs: int = 1
     speed_measured: str | None = None
+    is_guess: bool = False
 
     def __post_init__(self) -> None:
         if (self.usd_per_million is None) == (self.usd_per_hour is None):
