@@ -112,6 +112,7 @@ monthly_usd = "20"
 
 [trainer]
 usd_per_hour = "0.10"
+tokens_per_second = 450
 
 [trainer.models]
 "smollm2-135m" = "{self._model.resolve()}"

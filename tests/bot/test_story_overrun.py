@@ -91,3 +91,16 @@ def test_measuring_stops_where_its_answers_cost_more_than_the_plan_allows(
     assert asked < 2 * 18 and world.ledger()["settle"] == run.actual_micros > run.reserved_micros
     world.tick(3)
     assert world.company.count("POST /chat/completions") == asked
+
+
+def test_without_a_measured_speed_a_paid_run_cannot_be_approved(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    unmeasured = own("http://127.0.0.1:9/v1", "2").replace("tokens_per_second = 450\n", "")
+    world = make_world(Rules(more=unmeasured))
+    world.seed_dataset()
+    said = world.type(LOCAL)
+    assert "A run whose cost is unknown can't be approved." in said
+    assert "`finetune calibrate` measures this machine" in said
+    assert "Training takes" in world.type("/finetune estimate tickets target=local/tiny")
