@@ -329,3 +329,14 @@ def test_a_training_that_does_not_fit_is_a_no(
     assert found.verdict.kind == "no_go"
     (reason,) = [one for one in found.verdict.reasons if one.rule == "memory"]
     assert reason.weighs and "is not enough" in reason.text
+
+
+def test_a_guessed_training_time_is_not_called_unknown_beside_its_minutes(
+    tmp_path: Path, report: Report
+) -> None:
+    found = estimated(settings(tmp_path), report)
+    assert found.minutes is not None
+    said = next(one.text for one in found.verdict.reasons if one.rule == "machine")
+    assert said.startswith(
+        "The speed of your own machine is not measured: how long training takes is only guessed"
+    )

@@ -18,11 +18,11 @@ def about_machine(facts: Facts) -> tuple[Reason, ...]:
     if machine.too_large and not is_trained:
         found.append(Reason("memory", "no_go", machine.too_large, step=SMALLER))
     unknown = [
-        "how long training takes" if not (machine.knows_training_time or is_trained) else "",
-        "how many requests it can answer" if not machine.knows_serving_speed else "",
+        "how long training takes is only guessed" if not (machine.knows_training_time or is_trained) else "",
+        "how many requests it can answer is not known" if not machine.knows_serving_speed else "",
     ]
     if any(unknown):
-        text = f"The speed of your own machine is not measured: {' and '.join(filter(None, unknown))} is not known."
+        text = f"The speed of your own machine is not measured: {', and '.join(filter(None, unknown))}."
         found.append(Reason("machine", "unknown", text, step=CALIBRATE))
     if machine.machines is not None and machine.machines > 1 and not machine.has_price:
         text = f"This volume takes about {machine.machines:,} machines like yours, and nobody has said what one costs."
