@@ -9,7 +9,7 @@ from typing import Protocol
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
 from bot.decisions.verdict.advice import Evidence, Kind, Verdict
 from bot.decisions.verdict.conditions import beyond, condition
-from bot.decisions.verdict.paying import enough_volume, share_of_draws
+from bot.decisions.verdict.paying import enough_volume, saving_a_month, share_of_draws
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption
 from bot.decisions.worth.outlook import LIKELY, Outlook
@@ -187,7 +187,7 @@ def _headline(estimated: Estimated) -> str:
     rule = verdict.main.rule if verdict.main else ""
     if verdict.kind == "no_go":
         return in_short("no_go", rule)
-    saves = f"it would save {usd(made.saving_month)} a month" if made else "what it saves is not known yet"
+    saves = f"it would save {saving_a_month(made)}" if made else "what it saves is not known yet"
     if verdict.kind == "go":
         return f"Go: {saves}{_in_time(made, estimated.outlook) if made else ''}"
     if estimated.evidence.ladder is None and estimated.evidence.trained is None:

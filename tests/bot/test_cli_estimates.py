@@ -279,6 +279,7 @@ def test_today_s_model_saves_only_until_it_ends() -> None:
         "--volume",
         "10B",
     ).stdout
+    assert "a month until 2027-01-14" in text
     assert "From 2027-01-14 on:  saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
 
 

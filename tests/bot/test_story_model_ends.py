@@ -58,7 +58,8 @@ def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> N
     service = world.company.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     look_after(world.service.desk)
-    assert f"ends on {day(world, 40)}" in world.type(estimate)
+    said = world.type(estimate)
+    assert f"ends on {day(world, 40)}" in said and f"a month until {day(world, 40)}" in said
     world.pass_time(40 * 86_400)
     assert "it does not answer any more" in world.type(estimate)
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from bot.decisions.verdict.advice import advise
+from bot.decisions.verdict.paying import saving_a_month
 from bot.decisions.verdict.successor import about_successor
 from bot.decisions.worth.assumptions import assumptions
 from bot.decisions.worth.bills import ZERO, Rates
@@ -16,7 +17,7 @@ from bot.decisions.worth.flows import Flow, Phase, payback
 from bot.decisions.worth.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
 from bot.decisions.worth.simulation import simulate
 from tests.decisions.evidence import ALL_MISS, OK, ladder, rung
-from tests.decisions.test_advice import seen
+from tests.decisions.test_advice import FACTS, seen
 from trainers.measuring.values import Arm, Rung
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)
@@ -155,3 +156,12 @@ def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
     assert reason.text == (
         "gpt-4o ends on 2027-01-14, and no successor is known: nothing is counted as saved after that day."
     )
+
+
+def test_what_is_saved_until_the_end_of_today_s_model_is_said_with_that_day() -> None:
+    made = estimate(INPUTS)
+    assert saving_a_month(made) == "$25,000 a month until 2027-01-14"
+    verdict = advise(replace(FACTS, estimate=made, outlook=None))
+    assert "would save $25,000 a month until 2027-01-14 if the tuned model" in verdict.headline
+    endless = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
+    assert saving_a_month(endless) == "$25,000 a month"

@@ -12,7 +12,7 @@ from decimal import Decimal
 from bot.decisions.verdict.amount_of_data import about_holdout, about_labels, about_more_rows, about_rows
 from bot.decisions.verdict.facts import NOT_YET_ROWS, Evidence, Facts, Kind, Reason, Step, labelling
 from bot.decisions.verdict.machine import about_machine
-from bot.decisions.verdict.paying import about_money
+from bot.decisions.verdict.paying import about_money, saving_a_month
 from bot.decisions.verdict.purpose import about_task
 from bot.decisions.verdict.quality import about_alternatives, about_tuned
 from bot.decisions.verdict.rungs import held_out
@@ -130,7 +130,7 @@ def _open(facts: Facts, first: Reason) -> str:
     if facts.estimate is None:
         return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
     return (
-        f"Worth measuring: a run costs {cost} and would save {usd(facts.estimate.saving_month)} a month "
+        f"Worth measuring: a run costs {cost} and would save {saving_a_month(facts.estimate)} "
         f"if the tuned model is good enough."
     )
 

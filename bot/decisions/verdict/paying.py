@@ -65,6 +65,12 @@ def in_time(months: Decimal) -> str:
     return f"in {duration(months)}" if months else "at once"
 
 
+def saving_a_month(made: Estimate) -> str:
+    """'$23.00 a month', and until when, where what it is held against ends."""
+    until = f" until {made.succession.ends}" if made.succession else ""
+    return f"{usd(made.saving_month)} a month{until}"
+
+
 def _gap(gap: str, training_usd: Decimal | None) -> Reason:
     free = "A run costs nothing but your own machine's time. " if training_usd == 0 else ""
     return Reason("cost", "unknown", f"{free}{gap}", step=saying(gap))
@@ -163,7 +169,7 @@ def _expected(made: Estimate, outlook: Outlook | None) -> str:
         return f"{text} in the {left} that the model has left. {_needed(made, outlook)}"
     if made.payback_months is None:
         return _a_loss(made, outlook)
-    return f"It saves {usd(made.saving_month)} a month and pays back {in_time(made.payback_months)}."
+    return f"It saves {saving_a_month(made)} and pays back {in_time(made.payback_months)}."
 
 
 def _before_the_end(made: Estimate) -> str:
