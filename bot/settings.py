@@ -91,7 +91,7 @@ class TrainerSettings:
     models: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     slots: int = 1
-    usd_per_hour: Decimal = Decimal(0)
+    usd_per_hour: Decimal | None = None
     tokens_per_second: int | None = None
     arguments: tuple[str, ...] = ()
     cluster: str | None = None
@@ -311,7 +311,7 @@ def _trainer(reader: Reader) -> TrainerSettings:
         reader.table("trainer", "models"),
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
         reader.whole("trainer", "slots", usual_slots(nodes, is_on_ray), lowest=1, highest=1024),
-        reader.usd("trainer", "usd_per_hour", "0"),
+        reader.usd("trainer", "usd_per_hour", "0") if "usd_per_hour" in reader.part("trainer").keys else None,
         reader.whole_if_said("trainer", "tokens_per_second", lowest=1, highest=10**9),
         (*gpu_arguments(reader, nodes, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
         ray_address(reader) if is_on_ray else None,
@@ -338,11 +338,12 @@ def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, .
     return tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in known or row.models)
 
 
-def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal) -> ModelRow:
-    """The list's own words about its price hold only where nobody has set one."""
-    if not usd_per_hour:
-        return replace(model, usd_per_hour=usd_per_hour)
-    return replace(model, usd_per_hour=usd_per_hour, source="usd_per_hour in finetune.toml", as_of=None)
+def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:
+    """Where [trainer] says no price, the model's own holds if a person said it; else an hour counts as free."""
+    if usd_per_hour is None:
+        return model if model.is_hour_said else replace(model, usd_per_hour=Decimal(0))
+    source = "usd_per_hour in finetune.toml"
+    return replace(model, usd_per_hour=usd_per_hour, source=source, as_of=None, is_hour_said=True)
 
 
 def _prices(reader: Reader) -> tuple[PriceRow, ...]:

@@ -37,7 +37,8 @@ class ModelRow:
 
     `ends`: the first day on which neither the model nor its fine-tunes answer. `context`: tokens of the
     longest training example. `base_name`: the base model as price lists call it. `usd_per_hour`: of a machine
-    of our own. `reasoning`: it thinks in hidden tokens before it answers; None: as its name says.
+    of our own; `is_hour_said`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
+    hidden tokens before it answers; None: as its name says.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelRow:
     context: int | None = None
     usd_per_hour: Decimal | None = None
     reasoning: bool | None = None
+    is_hour_said: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,7 +149,13 @@ def load_providers(own: Mapping[str, object] | None = None) -> tuple[ProviderRow
     rows = tuple(_provider_row(name, table, problems) for name, table in tables.items())
     if problems:
         raise ProviderProblems(problems)
-    return rows
+    return tuple(_with_said_hours(row, own or {}) for row in rows)
+
+
+def _with_said_hours(row: ProviderRow, own: Mapping[str, object]) -> ProviderRow:
+    mine = _tables("", _tables("", own, []).get(row.name, {}).get("models", {}), [])
+    models = (replace(one, is_hour_said="usd_per_hour" in mine.get(one.name, {})) for one in row.models)
+    return replace(row, models=tuple(models))
 
 
 def model_verdict(

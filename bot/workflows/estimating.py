@@ -252,7 +252,7 @@ def _own_machine(
         knows_training_time=measured_on is not None,
         knows_serving_speed=question.serving_speed is not None or capacity is not None,
         machines=made.machines if made else None,
-        has_price=effort.tuned.usd_per_hour > 0,
+        has_price=target.model.is_hour_said,
     )
 
 

@@ -308,14 +308,19 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
     free = make_estimate(ready, "tickets", report, asked, date(2026, 11, 25))
     assert isinstance(free, Estimated) and free.verdict.kind != "go"
     assert f"about {count} machines like yours" in str(free.verdict.reasons)
+    given = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
+    told = make_estimate(given, "tickets", report, asked, date(2026, 11, 25))
+    assert isinstance(told, Estimated) and "nobody has said what one costs" not in str(told.verdict.reasons)
     little = replace(asked, volume=1_000_000)
     one = make_estimate(ready, "tickets", report, little, date(2026, 11, 25))
     assert isinstance(one, Estimated) and one.estimate is not None and one.estimate.machines == 1
 
 
-def _paid(row: ProviderRow) -> ProviderRow:
+def _paid(row: ProviderRow, usd: int = 2) -> ProviderRow:
+    """As somebody says it in finetune.toml."""
+    models = row.models if row.name == "local" else ()
     return replace(
-        row, models=tuple(replace(one, usd_per_hour=Decimal(2)) for one in row.models if row.name == "local")
+        row, models=tuple(replace(one, usd_per_hour=Decimal(usd), is_hour_said=True) for one in models)
     )
 
 

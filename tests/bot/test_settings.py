@@ -357,6 +357,23 @@ def test_an_hour_that_somebody_priced_is_no_longer_called_free(tmp_path: Path) -
     assert {model.source for model in row.models} == {"usd_per_hour in finetune.toml"}
 
 
+@pytest.mark.parametrize(
+    ("text", "usd", "is_said"),
+    [
+        ("", "0", False),
+        ('[trainer]\nusd_per_hour = "0"\n', "0", True),
+        ('[providers.local.models."smollm2-135m"]\nusd_per_hour = "0"\n', "0", True),
+        ('[providers.local.models."smollm2-135m"]\nusd_per_hour = "2"\n', "2", True),
+    ],
+)
+def test_an_hour_is_free_by_a_person_s_word_or_for_want_of_one(
+    tmp_path: Path, text: str, usd: str, is_said: bool
+) -> None:
+    row = read(tmp_path, text).provider("local")
+    assert row is not None
+    assert [(one.usd_per_hour, one.is_hour_said) for one in row.models] == [(Decimal(usd), is_said)]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_presidio_is_used_where_it_is_wanted_and_its_lack_is_said_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
