@@ -244,12 +244,12 @@ def _own_machine(
     """None: a vendor trains and serves it."""
     if effort.tuned.usd_per_hour is None:
         return None
-    measured_on = None if isinstance(effort.cost, Gap) else effort.cost.training.speed_measured
+    training = None if isinstance(effort.cost, Gap) else effort.cost.training
     capacity = capacity_of(settings, target.name, USUAL_BUSY)
     made, room = sums.estimate, effort.room
     return OwnMachine(
         too_large=room.warning if room and room.is_too_large else None,
-        knows_training_time=measured_on is not None,
+        knows_training_time=bool(training and training.minutes and not training.is_guess),
         knows_serving_speed=question.serving_speed is not None or capacity is not None,
         machines=made.machines if made else None,
         has_price=target.model.is_hour_said,

@@ -53,6 +53,15 @@ def settings(folder: Path, model: str = SMOL, more: str = "") -> Settings:
     return load_settings({}, file, need_slack=False)
 
 
+BOX = '[providers.local.models.box]\nusd_per_hour = "2"\n'
+
+
+def load(folder: Path, text: str) -> Settings:
+    file = folder / "finetune.toml"
+    file.write_text(text)
+    return load_settings({}, file, need_slack=False)
+
+
 def estimated(
     settings: Settings, report: Report, target: str | None = None, quantization: str | None = None
 ) -> Estimated:
@@ -220,6 +229,17 @@ def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path,
     )
     assert expected_minutes(slow) > 20 * expected_minutes(fast)
     assert why(fast).startswith("From `tokens_per_second` in finetune.toml")
+
+
+def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
+    """Also of a GPU box elsewhere, which nothing here can measure."""
+    elsewhere = f'tokens_per_second = 900\n[providers.local]\nbase_url = "http://192.0.2.7/v1"\n{BOX}'
+    said, unsaid = (
+        estimated(load(tmp_path, text), report, "local/box")
+        for text in (f"[trainer]\n{elsewhere}", elsewhere.partition("\n")[2])
+    )
+    assert "how long training takes" not in str(said.verdict.reasons)
+    assert "how long training takes" in str(unsaid.verdict.reasons)
 
 
 def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Report) -> None:
