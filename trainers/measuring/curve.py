@@ -130,8 +130,8 @@ def _next_points(fitted: Fit, rows: int, seen: float) -> float:
 def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
     """Least squares of the logarithm of the odds.
 
-    The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (pooled
-    over the sizes) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
+    The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (fewer
+    rows differ more) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
     itself too. It reaches as far as that of a + b·n^(-c), which flattens where no number of rows makes all right.
     Where each size was drawn once, draws are taken to differ as two models do that err on rows of
     their own. ValueError with fewer than three sizes, or 0 rows to predict.
@@ -300,7 +300,9 @@ def _moved(points: Sequence[CurvePoint], errors: Numbers, held: int, seed: int) 
 
     chance = np.random.default_rng(seed)
     draws = np.array([len(point.draws) for point in points])
-    own = chance.standard_normal((BOOTSTRAPS, len(points))) * _spread_of_draws(points, held) / np.sqrt(draws)
+    sizes = np.array([point.rows for point in points])
+    spread = _spread_of_draws(points, held, sizes) / np.sqrt(draws)
+    own = chance.standard_normal((BOOTSTRAPS, len(points))) * spread
     shared = chance.standard_normal((BOOTSTRAPS, 1)) * np.sqrt(errors * (1 - errors) / held)
     moved: Numbers = np.clip(errors + own + shared, 0.0, 1.0)
     return moved
@@ -325,7 +327,7 @@ def _predictions(
     for rows in predict:
         scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
         laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
-        noisy = laws + (chance.standard_normal(len(laws)) * _spread_of_draws(points, held))[:, None]
+        noisy = laws + (chance.standard_normal(len(laws)) * _spread_of_draws(points, held, rows))[:, None]
         low, high = _outer(noisy)
         least, most = _outer(noisy - now[1:, None])
         score, gained = float(scores[0]), float(scores[0] - now[0])
@@ -350,12 +352,16 @@ def _outer(both: Numbers) -> tuple[float, float]:
     return float(low.min()), float(high.max())
 
 
-def _spread_of_draws(points: Sequence[CurvePoint], held: int) -> float:
-    """Standard deviation between draws of one size, pooled; half a held-out row at least."""
-    squares = sum((draw - point.score) ** 2 for point in points for draw in point.draws)
+def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | float) -> Numbers:
+    """Standard deviation between draws of `rows` rows: its square falls as 1 / rows, and is pooled over the sizes
+    by that; half a held-out row at least."""
+    import numpy as np
+
+    squares = sum(point.rows * (draw - point.score) ** 2 for point in points for draw in point.draws)
     freedom = sum(len(point.draws) - 1 for point in points)
-    variance = squares / freedom if freedom else _spread_of_one(points, held)
-    return float(max(variance**0.5, 0.5 / held))
+    variance = squares / freedom / rows if freedom else _spread_of_one(points, held)
+    spread: Numbers = np.maximum(np.sqrt(variance), 0.5 / held)
+    return spread
 
 
 def _spread_of_one(points: Sequence[CurvePoint], held: int) -> float:

@@ -254,9 +254,13 @@ class Curve:
         if far is None or self.b <= 0 or self.a > 0:
             return None
         wrong = 1 - self.points[-1].score - (far.points - far.low) / 100
-        rows = (self.b * (1 - wrong) / wrong) ** (1 / self.c) if wrong > 0 and self.c > 0 else math.inf
-        if rows > 100 * self.points[-1].rows:
+        if self.c <= 0 or not 0 < wrong < 1:
             return None
+        # first its logarithm: the number itself overflows where the line is all but flat
+        log_rows = math.log(self.b * (1 - wrong) / wrong) / self.c
+        if log_rows > math.log(100 * self.points[-1].rows):
+            return None
+        rows = math.exp(log_rows)
         step = int(10 ** max(len(str(int(rows))) - 2, 0))
         return math.ceil(rows / step) * step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -249,3 +250,21 @@ def test_a_gain_is_told_only_where_the_band_has_no_loss_in_it() -> None:
 def test_where_no_number_of_rows_would_show_a_gain_none_is_named() -> None:
     assert curve(0.7, 0.75, 0.94, band=(0.71, 0.94, 0.99)).next_useful is None
     assert curve(0.8, 0.8, 0.8, band=(0.7, 0.8, 0.9), b=0.0).next_useful is None
+
+
+def test_a_line_that_is_all_but_flat_has_no_next_useful_size() -> None:
+    """Three sizes of a tuned toy: the number of rows is beyond any float."""
+    flat = replace(curve(0.5, 0.5, 0.5, band=(0.3, 0.51, 0.7), b=1.1), c=1e-6)
+    assert flat.farthest is not None and not flat.farthest.is_told
+    assert flat.next_useful is None
+
+
+def test_what_small_sizes_differ_says_less_of_large_ones() -> None:
+    """945 support tickets, crossed: two draws of 186 rows lie 3.6 points apart, of 745 rows 1.4 points."""
+    pairs = ((186, 0.426, 0.462), (372, 0.514, 0.542), (745, 0.598, 0.612))
+    known = [CurvePoint(rows, (one + other) / 2, (one, other)) for rows, one, other in pairs]
+
+    (found,) = fit(known, [1_490], held=945).predicted
+
+    assert found.least is not None and found.least > 0.01
+    assert found.most is not None and found.most < 0.12
