@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks._flawed import flawed, write
+from benchmarks._planted import mislabelled, texts
 from bot.cli import main
 from bot.demo.cast import BEN
 from bot.demo.stand_in import StandIn, refused
@@ -141,6 +145,33 @@ def test_near_copies_and_wrong_labels_are_found_unless_it_must_be_quick() -> Non
     ]
     assert {"near_duplicate", "label_doubted"} <= codes[0]
     assert not {"near_duplicate", "label_doubted"} & codes[1]
+
+
+def test_each_planted_fault_is_named_by_its_line(tmp_path: Path) -> None:
+    """Keys, personal data, copies, near copies, contradictions, odd labels, planted in copies of the tickets."""
+    with TICKETS.open(encoding="utf-8", newline="") as file:
+        rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+    made = flawed(rows, seed=3, of_each=21)
+    write(made.held, tmp_path / "test.csv")
+    result = finetune("check", write(made.rows, tmp_path / "rows.csv"), "--holdout", "test.csv", "--json")
+    assert result.exit_code == 1, "keys block"
+    named: dict[str, set[int]] = defaultdict(set)
+    for finding in json.loads(result.stdout)["findings"]:
+        if finding["line"] is not None:
+            assert finding["message"].startswith(f"Line {finding['line']} ")
+            named["near copies" if finding["code"].startswith("near_") else finding["code"]].add(
+                finding["line"]
+            )
+    assert len(made.lines) == 10 and {code: named[code] for code in made.lines} == made.lines
+
+
+def test_wrong_labels_are_named_by_their_lines(tmp_path: Path) -> None:
+    made, wrong = mislabelled(texts(6, 60, seed=1, own=0.5), 0.05, seed=1)
+    path = write([(row.prompt[-1].content, row.answer) for row in made], tmp_path / "rows.csv")
+    report = json.loads(finetune("check", path, "--json").stdout)
+    doubted = {one["line"] for one in report["findings"] if one["code"] == "label_doubted"}
+    assert doubted == {place + 2 for place in wrong}, "a first line has the columns' names"
+    assert round(report["label_errors"]["expected"]) == len(wrong)
 
 
 def test_a_check_says_how_far_it_is() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.planted import margins_of, mislabelled, plainly, texts
+from benchmarks._planted import margins_of, mislabelled, plainly, texts
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.dataset.rules.doubts import doubts

@@ -1,0 +1,300 @@
+"""Files with faults whose lines are known, made of rows that have none: for `evidence.py` and tests.
+
+All keys and people in them are made up as the file is made; nothing that looks like a key stands here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import string
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Row = tuple[str, str]
+FEW = 12  # of each kind of odd label
+
+
+@dataclass(frozen=True)
+class Flawed:
+    """`lines` of the file by what is wrong with them; `reworded` are near copies that a person made of a row."""
+
+    rows: tuple[Row, ...]
+    held: tuple[Row, ...]
+    lines: Mapping[str, frozenset[int]]
+    reworded: frozenset[int]
+
+
+@dataclass
+class _Making:
+    chance: random.Random
+    spare: list[Row]
+    made: list[tuple[str, Row]] = field(default_factory=list)
+
+    def plant(self, kind: str, count: int, change: Callable[[Row], Row]) -> None:
+        self.made += [(kind, change(self.spare.pop())) for _ in range(count)]
+
+
+def flawed(rows: Sequence[Row], seed: int, of_each: int = 30) -> Flawed:
+    """`of_each` rows get each fault; a tenth of all, set aside as a holdout, is what some ask again."""
+    chance = random.Random(seed)
+    plain = [(" ".join(text.split()), label) for text, label in rows]
+    chance.shuffle(plain)
+    held = tuple(plain[: len(plain) // 10])
+    making = _Making(chance, plain[len(held) :])
+    _plant_words(making, of_each)
+    _plant_labels(making)
+    sources = [row for row in making.spare if len(row[0]) >= 40]
+    others = sorted({label for _, label in plain})
+    again = [
+        *(("copy", _as_typed_again(row, chance)) for row in chance.sample(sources, of_each)),
+        *(
+            ("contradiction", (row[0], _other(row[1], others, chance)))
+            for row in chance.sample(sources, of_each)
+        ),
+        *(("reworded", (_reworded(row[0], chance), row[1])) for row in chance.sample(sources, 2 * of_each)),
+        *(("overlap", row) for row in chance.sample(held, of_each)),
+    ]
+    kinds = [*(("", row) for row in making.spare), *making.made]
+    chance.shuffle(kinds)
+    kinds += chance.sample(again, len(again))  # after what they repeat
+    return _with_lines(kinds, held)
+
+
+def write(rows: Sequence[Row], path: Path) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+def _plant_words(making: _Making, of_each: int) -> None:
+    chance = making.chance
+    for kind, makers in (("secret", SECRETS), ("personal_data", PERSONAL), ("special_token", MARKS)):
+        for number in range(max(of_each, len(makers))):
+            made, around = makers[number % len(makers)](chance), chance.choice(AROUND)
+            making.plant(kind, 1, lambda row, m=made, a=around: (f"{row[0]} {a.format(m)}", row[1]))
+    for number in range(2 * len(DECOYS)):
+        decoy = DECOYS[number % len(DECOYS)](chance)
+        making.plant("decoy", 1, lambda row, d=decoy: (f"{row[0]} {d}", row[1]))
+
+
+def _plant_labels(making: _Making) -> None:
+    chance = making.chance
+    making.plant("empty_label", FEW, lambda row: (row[0], chance.choice(("", " ", "\u200b"))))
+    making.plant("empty_text", FEW, lambda row: (chance.choice(("", "  ", "\u2060")), row[1]))
+    making.plant("null_label", FEW, lambda row: (row[0], chance.choice(("nan", "N/A", "None", "null"))))
+
+
+def _with_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> Flawed:
+    """What repeats what is worked out anew, by the definitions of docs/deciding.md: the rows have copies already."""
+    lines: dict[str, set[int]] = defaultdict(set)
+    for line, (kind, _) in enumerate(kinds, 2):
+        lines[kind].add(line)
+    rows = tuple(row for _, row in kinds)
+    usable = [
+        (at, row) for at, row in enumerate(rows, 2) if at not in lines["empty_label"] | lines["empty_text"]
+    ]
+    held_keys = {key(text) for text, _ in held}
+    lines["overlap"] = {at for at, (text, _) in usable if key(text) in held_keys}
+    said: dict[str, set[str]] = defaultdict(set)
+    lines["duplicate"], lines["contradiction"] = set(), set()
+    for at, (text, label) in usable:
+        answers = said[key(text)]
+        if answers:
+            lines["duplicate" if key(label) in answers else "contradiction"].add(at)
+        answers.add(key(label))
+    lines["near copies"] = _near([(0, text) for text, _ in held] + [(at, text) for at, (text, _) in usable])
+    reworded = frozenset(lines.pop("reworded", ()))
+    for kind in ("", "copy", "decoy"):
+        lines.pop(kind, None)
+    return Flawed(rows, tuple(held), {kind: frozenset(some) for kind, some in lines.items()}, reworded)
+
+
+def key(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _near(rows: Iterable[tuple[int, str]]) -> set[int]:
+    """Lines with at least 0.8 of all their runs of four letters in common with a row above; copies aside. All pairs
+    that have a run in common are counted."""
+    seen: dict[str, list[int]] = defaultdict(list)
+    sizes: list[int] = []
+    found, keys = set(), set()
+    for line, text in rows:
+        if key(text) in keys:
+            continue
+        keys.add(key(text))
+        mine, common = _runs(text), defaultdict(int)
+        for run in mine:
+            for other in seen[run]:
+                common[other] += 1
+            seen[run].append(len(sizes))
+        if any(both >= 0.8 * (len(mine) + sizes[other] - both) for other, both in common.items()):
+            found.add(line)
+        sizes.append(len(mine))
+    return found - {0}
+
+
+def _runs(text: str) -> set[str]:
+    letters = "".join(" " if unicodedata.category(c)[0] in "PZC" else c.casefold() for c in text)
+    even = f" {' '.join(letters.split())} "
+    return {even[at : at + 4] for at in range(len(even) - 3)}
+
+
+def _other(label: str, labels: Sequence[str], chance: random.Random) -> str:
+    return chance.choice([name for name in labels if name != label])
+
+
+def _as_typed_again(row: Row, chance: random.Random) -> Row:
+    text = chance.choice((row[0], row[0].upper(), f"{row[0]}  ", row[0].replace(" ", "  ", 1)))
+    return text, row[1]
+
+
+def _reworded(text: str, chance: random.Random) -> str:
+    """A greeting, a word less, or two letters in each other's place."""
+    words = text.split()
+    at = chance.randrange(len(words))
+    letter = chance.randrange(1, max(len(words[at]) - 1, 2))
+    word = words[at]
+    turned = word[: letter - 1] + word[letter : letter + 1] + word[letter - 1 : letter] + word[letter + 1 :]
+    return chance.choice(
+        (
+            f"Hi, {text}",
+            f"{text} Thanks!",
+            " ".join(words[:at] + words[at + 1 :]),
+            " ".join([*words[:at], turned, *words[at + 1 :]]),
+        )
+    )
+
+
+def _drawn(letters: str, count: int) -> Callable[[random.Random], str]:
+    return lambda chance: "".join(chance.choice(letters) for _ in range(count))
+
+
+def _form(*parts: str | Callable[[random.Random], str]) -> Callable[[random.Random], str]:
+    return lambda chance: "".join(part if isinstance(part, str) else part(chance) for part in parts)
+
+
+def _mixed(count: int) -> Callable[[random.Random], str]:
+    """Letters of both cases and digits, two of each at least."""
+    rest = _drawn(string.ascii_letters + string.digits, count - 6)
+    return _form(_drawn("kqzx", 2), _drawn("0123456789", 2), _drawn("MWTB", 2), rest)
+
+
+_capitals, _digits = (
+    (lambda count: _drawn(string.ascii_uppercase, count)),
+    (lambda count: _drawn(string.digits, count)),
+)
+SECRETS = (
+    _form("AK", "IA", _capitals(12), _digits(4)),
+    _form("AS", "IA", _capitals(12), _digits(4)),
+    _form("-----BEGIN RSA PRIV", "ATE KEY-----"),
+    _form("sk", "-proj-", _mixed(40)),
+    _form("sk", "_live_", _mixed(24)),
+    _form("wh", "sec_", _mixed(32)),
+    _form("xo", "xb-", _digits(11), "-", _mixed(24)),
+    _form("gh", "p_", _mixed(36)),
+    _form("github", "_pat_", _mixed(22)),
+    _form("https://hooks", ".slack.com/services/T", _capitals(8), "/B", _capitals(8), "/", _mixed(24)),
+    _form("hf", "_", _mixed(34)),
+    _form("gl", "pat-", _mixed(20)),
+    _form("np", "m_", _mixed(36)),
+    _form("py", "pi-AgE", _mixed(60)),
+    _form("ey", "J", _mixed(30), ".ey", "J", _mixed(60), ".", _mixed(43)),
+    _form("GOC", "SPX-", _mixed(28)),
+    _form("AI", "za", _mixed(35)),
+    _form("password: ", _mixed(10)),
+    _form("pwd=", _mixed(9)),
+    _form("api_key = ", _mixed(24)),
+    _form('"client_secret": "', _mixed(30), '"'),
+)
+
+
+def _card(chance: random.Random) -> str:
+    digits = chance.choice(("4", "51", "2221"))
+    digits += _digits(15 - len(digits))(chance)
+    doubled = (sum(divmod(2 * int(d), 10)) if at % 2 == 0 else int(d) for at, d in enumerate(digits))
+    number = f"{digits}{-sum(doubled) % 10}"
+    return chance.choice(("", " ", "-")).join(number[at : at + 4] for at in range(0, 16, 4))
+
+
+def _iban(chance: random.Random) -> str:
+    account = _digits(18)(chance)
+    check = 98 - int(f"{account}131400") % 97  # DE00 behind the account
+    number = f"DE{check:02}{account}"
+    return chance.choice((number, " ".join(number[at : at + 4] for at in range(0, 22, 4))))
+
+
+_name = _drawn(string.ascii_lowercase, 7)
+PERSONAL = (
+    _form(_name, "@", _name, ".example"),
+    _form(_name, ".", _name, "+", _digits(2), "@mail.", _name, ".com"),
+    _form("+49 30 ", _digits(7)),
+    _form("+1 (", _drawn("23456789", 3), ") 555-01", _digits(2)),
+    _form("+44", _drawn("123456789", 1), _digits(9)),
+    _card,
+    _iban,
+)
+MARKS = tuple(map(_form, ("<|im_start|>", "<|endoftext|>", "[INST]", "<<SYS>>", "<start_of_turn>")))
+AROUND = ("{}", "({})", "it is {}.", "{} does not work", "here:\\n{}", "これは{}です")
+DECOYS = (
+    _form("My password: reset please"),
+    _form("I forgot my password, why"),
+    _form("password: ********"),
+    _form("the token = expired they say"),
+    _form("api key: {{API_KEY}}"),
+    _form("order ", _digits(15)),
+    _form("invoice 4", _digits(9), " of 20", _digits(2)),
+    _form("follow us @", _name),
+    _form("1 + 1 = 2, +5 points"),
+    _form("I paid 49.90 @ the shop"),
+    _form("ticket DE", _digits(8)),
+    _form("5 < 7 | 3 > 1"),
+)
+
+
+def broken(
+    rows: Sequence[Row], seed: int, of_each: int = 5
+) -> tuple[list[str], Mapping[str, frozenset[int]]]:
+    """Lines of chat JSONL, some of them broken, and which."""
+    chance = random.Random(seed)
+    made = [("", _chat(row)) for row in rows]
+    made += [(kind, breaks(row)) for kind, breaks in BROKEN for row in chance.sample(list(rows), of_each)]
+    chance.shuffle(made)
+    if made[0][0]:  # the first row says what format it is
+        made.insert(0, ("", _chat(rows[0])))
+    lines: dict[str, set[int]] = defaultdict(set)
+    for line, (kind, _) in enumerate(made, 1):
+        lines[kind].add(line)
+    lines.pop("")
+    return [text for _, text in made], {kind: frozenset(some) for kind, some in lines.items()}
+
+
+def _chat(row: Row, **changed: object) -> str:
+    user: dict[str, object] = {"role": "user", "content": row[0]}
+    answer = {"role": "assistant", "content": row[1], **changed}
+    return json.dumps({"messages": [user, answer]})
+
+
+def _said(*messages: tuple[str, str]) -> str:
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]})
+
+
+BROKEN: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("not_json", lambda row: _chat(row)[:-1]),
+    ("not_a_number", lambda row: _chat(row, weight=float("nan"))),
+    ("duplicate_key", lambda row: _chat(row).replace('{"role": "user"', '{"role": "user", "role": "user"')),
+    ("bad_messages", lambda row: json.dumps({"messages": row[0]})),
+    ("unknown_role", lambda row: _said(("customer", row[0]), ("assistant", row[1]))),
+    ("no_answer", lambda row: _said(("user", row[0]))),
+    ("no_question", lambda row: _said(("system", row[0]), ("assistant", row[1]))),
+    ("empty_content", lambda row: _said(("user", row[0]), ("assistant", "\u200b"))),
+    ("content_not_text", lambda row: _chat(row, content=7)),
+    ("bad_weight", lambda row: _chat(row, weight=2)),
+    ("nothing_to_learn", lambda row: _chat(row, weight=0)),
+    ("lone_surrogate", lambda row: _chat((f"{row[0]} \ud83d", row[1]))),
+)
