@@ -33,6 +33,7 @@ DATA = ROOT.parent / "shared" / "data" / "banking77"
 BITEXT = DATA.parent / "bitext-support"
 COLUMNS = Columns("text", "category")
 EVERY_LINE = Limits(listed=10_000)
+DRAWS = 3
 NEAR = ("near_duplicate", "near_contradiction", "near_overlap")
 
 
@@ -45,7 +46,7 @@ def main(is_short: bool) -> int:
     for (labels, of_each), own in list(made.items())[: 2 if is_short else None]:
         sets.append((f"made texts, {labels} labels", texts(labels, of_each, seed=1, own=own)))
     for what, rows in sets:
-        kept &= wrong_labels(what, rows, draws=1 if is_short else 3)
+        kept &= wrong_labels(what, rows)
     if not DATA.exists() or not BITEXT.exists():
         print("The rest is skipped: banking77 and bitext-support are not in ../shared/data.")
         return 0 if kept else 1
@@ -70,7 +71,7 @@ def known(is_short: bool) -> int:
     messages = bitext()
     fits &= findings("banking77", test) & findings("bitext", messages[:3_000])
     for (name, rows), many in itertools.product((("banking77", train), ("bitext", messages)), (500, 2_000)):
-        fits &= wrong_labels(name, nested(rows, 1)[:many], draws=3)
+        fits &= wrong_labels(name, nested(rows, 1)[:many])
     fits &= curves({"banking77": (train, test), "bitext": (messages[:6_000], messages[6_000:])})
     return 0 if fits else 1
 
@@ -128,12 +129,12 @@ def by_line(what: str, found: set[int], wrong: Set[int]) -> bool:
     return show(what, said, f"1.00 of {len(wrong)} lines", precision == recall == 1)
 
 
-def wrong_labels(what: str, rows: Sequence[Example], draws: int) -> bool:
+def wrong_labels(what: str, rows: Sequence[Example]) -> bool:
     """With 5% made wrong: as many found as by the worst margins of logistic regression, and about as many as said."""
     listed = right = theirs = planted = 0
     off: list[float] = []
     plain = [row(" ".join(one.prompt[-1].content.split()), one.answer, 0) for one in rows]
-    for seed in range(1, draws + 1):
+    for seed in range(1, DRAWS + 1):
         made, wrong = mislabelled(plain, 0.05, seed)
         report = checked([(one.prompt[-1].content, one.answer) for one in made])
         found = lines_of(report).get("label_doubted", set())
@@ -147,7 +148,7 @@ def wrong_labels(what: str, rows: Sequence[Example], draws: int) -> bool:
     better = f"{theirs / max(listed, 1):.2f}, {theirs / planted:.2f} by regression"
     fits = show(f"wrong labels, {len(rows):,} {what}", said, better, right >= theirs)
     mean = sum(off) / max(len(off), 1)
-    told = f"off by {mean:.0%}, told in {len(off)} of {draws}"
+    told = f"off by {mean:.0%}, told in {len(off)} of {DRAWS}"
     return fits & show("  the number said", told, "25% of the list at most", mean <= 0.25)
 
 

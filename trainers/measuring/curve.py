@@ -132,7 +132,7 @@ def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed
 
     The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (fewer
     rows differ more) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
-    itself too. It reaches as far as that of a + b·n^(-c), which flattens where no number of rows makes all right.
+    itself too. Half of it is that of a + b·n^(-c), which flattens where no number of rows makes all right.
     Where each size was drawn once, draws are taken to differ as two models do that err on rows of
     their own. ValueError with fewer than three sizes, or 0 rows to predict.
     """
@@ -328,8 +328,8 @@ def _predictions(
         scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
         laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
         noisy = laws + (chance.standard_normal(len(laws)) * _spread_of_draws(points, held, rows))[:, None]
-        low, high = _outer(noisy)
-        least, most = _outer(noisy - now[1:, None])
+        low, high = _band(noisy)
+        least, most = _band(noisy - now[1:, None])
         score, gained = float(scores[0]), float(scores[0] - now[0])
         predictions.append(
             Prediction(
@@ -344,12 +344,12 @@ def _predictions(
     return tuple(predictions)
 
 
-def _outer(both: Numbers) -> tuple[float, float]:
-    """From the lower law's 2.5% to the upper one's 97.5%."""
+def _band(both: Numbers) -> tuple[float, float]:
+    """95% of both laws' scores together: each law is as likely as the other."""
     import numpy as np
 
-    low, high = np.quantile(both, [0.025, 0.975], axis=0)
-    return float(low.min()), float(high.max())
+    low, high = np.quantile(both, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | float) -> Numbers:
