@@ -24,6 +24,22 @@ CHAT = (
     {"role": "user", "content": "Who swims?"},
     {"role": "assistant", "content": SECOND},
 )
+# For templates that know no tools, or no calls: Qwen 2.5's own words, which many models have seen
+# (https://huggingface.co/Qwen/Qwen2.5-7B-Instruct).
+TOOLS_IN_WORDS = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{}
+</tools>"""
+CALLS_IN_WORDS = """
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"""
 END = re.compile(r"\s*(?:<[^<>\s]+>)+")
 
 
@@ -66,7 +82,21 @@ def drops_answers(template: str) -> bool:
     return after is not None and FIRST not in after
 
 
-def written(template: str, messages: Sequence[Mapping[str, str]], *, asks: bool = False) -> str | None:
+def tools_in_words(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
+    """What the system message says of tools where the template lists none; empty where it does."""
+    if "tools" in template:
+        return ""
+    listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    return TOOLS_IN_WORDS.format(listed) + ("" if "tool" in template else CALLS_IN_WORDS)
+
+
+def written(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    asks: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> str | None:
     """None where it isn't known."""
     try:
         from jinja2 import TemplateError
@@ -82,7 +112,7 @@ def written(template: str, messages: Sequence[Mapping[str, str]], *, asks: bool 
     )
     room.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     room.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
-    names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": None}
+    names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": tools}
     try:
         return room.from_string(template).render(**names, add_generation_prompt=asks, **OPTIONS)
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError):

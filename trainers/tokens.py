@@ -6,13 +6,14 @@ downloads its ranks at run time.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.chat_templates import EOS, rewrites_answers, template_of, written
+from trainers.chat_templates import EOS, rewrites_answers, template_of, tools_in_words, written
 from trainers.types import Message, Role
 
 if TYPE_CHECKING:
@@ -129,6 +130,18 @@ def count_split(
     return tuple(totals)
 
 
+def count_tools(told: Sequence[str], encoding: Encoding) -> list[int]:
+    """What rows' definitions of tools, given as JSON, add to what a model reads. Vendors write them in a form of their
+    own, about as long; a local model's template writes them, or they are described in words."""
+    different = list(dict.fromkeys(told))
+    if encoding.folder is None:
+        counts = count_texts(different, encoding)
+    else:
+        counts = list(map(_LocalCounter.load(encoding.folder).tools, different))
+    by_text = dict(zip(different, counts, strict=True))
+    return [by_text[text] for text in told]
+
+
 class RowCounter:
     """Counts as `count_chat` does, for many rows with the same roles at once. `by_rows`: this model's texts can't be
     counted each by itself."""
@@ -144,6 +157,9 @@ class RowCounter:
 
     def texts(self, texts: Sequence[str]) -> list[int]:
         return count_texts(texts, self._encoding)
+
+    def tools(self, told: Sequence[str]) -> list[int]:
+        return count_tools(told, self._encoding)
 
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
         """From the rows' texts."""
@@ -251,6 +267,23 @@ class _LocalCounter:
             return 0, 0
         counts = self.wrapped(chat)
         return self._rendered(whole) - sum(counts), self._rendered(asked) - sum(counts[:-1]) - self.reply
+
+    def tools(self, told: str) -> int:
+        """Where the template can't be written here, as the JSON that they are."""
+        if not told:
+            return 0
+        row = json.loads(told)
+        older = [{"type": "function", "function": each} for each in row.get("functions", ())]
+        tools = row.get("tools") or older
+        system, question = {"role": "system", "content": "text"}, {"role": "user", "content": "text"}
+        words = tools_in_words(self.template, tools)
+        if self.template and words:
+            return self.texts([f"\n\n{words}"])[0]
+        bare = written(self.template, [system, question])
+        whole = written(self.template, [system, question], tools=tools)
+        if not self.template or bare is None or whole is None:
+            return self.texts([told])[0]
+        return self._rendered(whole) - self._rendered(bare)
 
     def _rendered(self, text: str) -> int:
         return self.texts([text.replace(EOS, "")])[0] + text.count(EOS)

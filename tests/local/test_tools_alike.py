@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from trainers.dataset.formats.jsonl import parse_row
+from trainers.dataset.formats.tools import definitions_text
+from trainers.dataset.values import Limits
 from trainers.local.api.chat import parse_chat
 from trainers.local.serving.values import Request, Target
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import Template, rows_of
+from trainers.tokens import count_chat, count_tools, local_encoding
 
 FAMILIES = (
     *("qwen2_5", "qwen3", "qwen3_5_nothink", "qwen3_6", "nemotron_3_nano", "glm4moe"),
@@ -49,3 +53,25 @@ def test_a_request_with_tools_is_written_as_its_training_row(tiny_model_dir: Pat
         asked = Request(Target("", None), order.messages, order.sampling, False, print, tools=order.tools)
         ids = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(asked)
         assert learnt.ids[: learnt.first_target] == ids
+
+
+@pytest.mark.parametrize("family", ["chatml", "qwen2_5"])  # one that knows no tools, and one that does
+def test_tools_are_counted_about_as_they_are_trained(
+    tiny_model_dir: Path, tmp_path: Path, family: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    if family != "chatml":
+        tokenizer.chat_template = (files("trl") / "chat_templates" / f"{family}.jinja").read_text("utf-8")
+    tokenizer.save_pretrained(tmp_path)
+    calls = [{"id": "abc123def", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
+    messages = [{"role": "system", "content": "Be kind."}, ASKED, {"role": "assistant", "tool_calls": calls}]
+    tools = [{"type": "function", "function": function} for function in TOOLS[1:3]]
+    line = json.dumps({"messages": messages, "tools": tools})
+
+    (learnt,) = rows_of(1, line, Template.of(tokenizer), "training_file")
+    parsed = parse_row(1, line.encode(), Limits())
+    assert isinstance(parsed, tuple)
+    row, encoding = parsed[1], local_encoding(tmp_path)
+    (counted,) = count_tools([definitions_text(row.row or b"")], encoding)
+    counted += count_chat([row.messages], encoding).total[0]
+    assert counted == pytest.approx(len(learnt.ids), rel=0.1)

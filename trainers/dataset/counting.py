@@ -20,7 +20,7 @@ from trainers.tokens import (
     count_chat,
     count_prompts,
     count_split,
-    count_texts,
+    count_tools,
     local_encoding,
     splits_chats,
     spread,
@@ -94,7 +94,7 @@ def row_lengths(rows: StoredRows, encoding: Encoding) -> list[int]:
 
 
 def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
-    tools = count_texts([definitions_text(e.row) if e.row else "" for e in examples], encoding)
+    tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)
     total = count_chat([example.messages for example in examples], encoding).total
     return [row + told for row, told in zip(total, tools, strict=True)]
 
@@ -128,7 +128,7 @@ def _trained(examples: Sequence[Example], encoding: Encoding) -> Sequence[int]:
     """Tokens of each row that an epoch trains on."""
     if not splits_chats(encoding):
         return _lengths(examples, encoding)
-    tools = count_texts([definitions_text(e.row) if e.row else "" for e in examples], encoding)
+    tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)
     return count_split([example.messages for example in examples], encoding, tools)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from trainers.chat_templates import CALLS_IN_WORDS, tools_in_words
+
 ROLES = ("system", "user", "assistant", "tool")
 
 Tools = Sequence[Mapping[str, Any]]
@@ -115,34 +117,16 @@ def _applied(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mappin
 
 
 def template_of(tokenizer: Any, tools: Tools) -> str:
-    """The chat template's text, which tells how it writes calls; IN_WORDS where it knows none."""
+    """The chat template's text, which tells how it writes calls; CALLS_IN_WORDS where it knows none."""
     template = str(tokenizer.get_chat_template(tools=[*tools] or None))
-    return template if "tool" in template else IN_WORDS
-
-
-# Qwen 2.5's own words, which many models have seen: https://huggingface.co/Qwen/Qwen2.5-7B-Instruct
-_TOOLS = """# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{}
-</tools>"""
-IN_WORDS = """
-
-For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
-<tool_call>
-{"name": <function-name>, "arguments": <args-json-object>}
-</tool_call>"""
+    return template if "tool" in template else CALLS_IN_WORDS
 
 
 def _described(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
     """For a template that lists no tools: they stand in the system message. Where it knows no calls either, these are
     written as text, and what they gave is said by the user."""
-    described = _TOOLS.format("\n".join(map(_json, tools)))
-    if template == IN_WORDS:
-        described += IN_WORDS
+    described = tools_in_words("" if template == CALLS_IN_WORDS else "tool", tools)
+    if template == CALLS_IN_WORDS:
         messages = [*map(_message_in_words, messages)]
     first = messages[0] if messages and messages[0]["role"] == "system" else None
     system = {"role": "system", "content": f"{first['content']}\n\n{described}" if first else described}

@@ -195,7 +195,7 @@ class Facts:
         """What the model reads of tools stands before the answer and counts, too."""
         told = [(first + place, text) for place, row in kept if (text := definitions_text(row))]
         different = list({text for _, text in told})
-        tokens = dict(zip(different, self._counter.texts(different), strict=True)) if told else {}
+        tokens = dict(zip(different, self._counter.tools(different), strict=True)) if told else {}
         for row, text in told:
             self.total[row] += tokens[text]
             self.prompt[row] += tokens[text]
