@@ -100,6 +100,7 @@ def as_json(estimated: Estimated, file: Path) -> dict[str, Any]:
         "rows": estimated.report.rows,
         "sweep": as_lists(estimated.question.sweep) or None,
         "training_tokens": training.billed_tokens if training else None,
+        "training_tokens_estimated": training.is_estimated if training else None,
         "training_usd": _number(training.usd.expected) if training else None,
         "training_minutes": _minutes(estimated.minutes),
         "training_minutes_guessed": estimated.is_guess,

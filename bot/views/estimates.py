@@ -305,7 +305,8 @@ def _training(estimated: Estimated) -> str:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
     in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
-    said = f"{cost} for {tokens(training.billed_tokens)} tokens{estimated.of_arms}{in_runs}"
+    count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
+    said = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
     made = estimated.estimate
     work = made.people_usd + made.labels_usd if made else ZERO
     return f"{said}; people and labels {usd(work)}" if work else said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -22,6 +23,7 @@ from trainers.creation import sent_hyperparameters
 from trainers.dataset import Report
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.sweeps import Sweep, courses_of
+from trainers.tokens import encoding_of
 from trainers.types import Hyperparameter
 
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
@@ -69,6 +71,8 @@ def effort_for(settings: Settings, target: Target, report: Report, question: Que
     answer = max_tokens([one.label for one in report.labels]) + chatting.room(thinks)
     of_all = round(tokens * courses_of(question.sweep))
     cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
+    if isinstance(cost, RunCost):
+        cost = replace(cost, training=replace(cost.training, is_estimated=_is_estimated(report, target)))
     return Effort(chosen, tuned, base, room, time, cost)
 
 
@@ -140,8 +144,16 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
 
 def _trained_tokens(report: Report, target: Target) -> int:
     """Of one epoch, by the model's own tokenizer where it lies on this machine."""
-    own = dict(report.trained_tokens) if target.row.is_started_by_us or target.row.name == "local" else {}
-    return own.get(target.model.name, report.tokens.train)
+    return _own_counts(report, target).get(target.model.name, report.tokens.train)
+
+
+def _own_counts(report: Report, target: Target) -> Mapping[str, int]:
+    return dict(report.trained_tokens) if target.row.is_started_by_us or target.row.name == "local" else {}
+
+
+def _is_estimated(report: Report, target: Target) -> bool:
+    """By the tokenizer of another model: its own is not here, and not one that vendors publish."""
+    return target.model.name not in _own_counts(report, target) and encoding_of(target.model.name).assumed
 
 
 def _cost(

@@ -356,3 +356,15 @@ def test_a_batch_discount_is_shown_with_each_price_that_it_is_taken_off() -> Non
     assert [row["batch_discount"] for row in answer["prices"]] == [0.5, 0.5, 0.5]
     batches = next(one["value"] for one in answer["assumptions"] if one["name"] == "batches")
     assert batches.count("50% off") == 2, batches
+
+
+@pytest.mark.parametrize(("target", "is_estimated"), [("gpt-4.1", False), ("local/smollm2-135m", True)])
+def test_tokens_that_another_tokenizer_counted_are_called_an_estimate(
+    target: str, is_estimated: bool
+) -> None:
+    answer = estimated("--volume", "10M", "--target", target)
+    assert answer["training_tokens_estimated"] is is_estimated
+    (training,) = [one for one in answer["assumptions"] if one["name"] == "training"]
+    assert ("An estimate" in training["why"]) is is_estimated and (
+        "about" in training["value"]
+    ) is is_estimated

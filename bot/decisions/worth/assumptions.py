@@ -270,10 +270,13 @@ def _machines(inputs: Inputs) -> Assumption | None:
 def _training(inputs: Inputs) -> Assumption:
     training = inputs.training
     runs = "1 run" if training.runs == 1 else f"{training.runs} runs"
+    counted = "One pass over the training part is counted exactly."
+    if training.is_estimated:
+        counted = "An estimate: this model's own tokenizer is not here, so o200k_base counted one pass."
     return Assumption(
         "training",
-        f"{runs} of {training.epochs} × {tokens(training.tokens)} tokens",
-        "One pass over the training part is counted exactly. Every further try costs the same again (--runs).",
+        f"{runs} of {training.epochs} × {'about ' if training.is_estimated else ''}{tokens(training.tokens)} tokens",
+        f"{counted} Every further try costs the same again (--runs).",
     )
 
 

@@ -85,6 +85,7 @@ class Training:
 
     `runs` is how many runs are expected until one is good enough. `speed_measured`: the day on which the speed of
     the machine was measured; None where a person said it, a queue decides, or it `is_guess` by sizes.
+    `is_estimated`: the tokens were counted by another model's tokenizer.
     """
 
     tokens: int
@@ -95,6 +96,7 @@ class Training:
     runs: int = 1
     speed_measured: str | None = None
     is_guess: bool = False
+    is_estimated: bool = False
 
     def __post_init__(self) -> None:
         if (self.usd_per_million is None) == (self.usd_per_hour is None):
