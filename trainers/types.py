@@ -36,6 +36,9 @@ FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 
+JobState = Literal["queued", "paused", "resumed"]
+
+
 @dataclass(frozen=True)
 class Provider:
     """A trainer as a row of configuration. `base_url` ends in /v1; `key_env` names the key's variable."""
@@ -98,11 +101,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
+    """`data` as the trainer sends it: figures, or a `state`, what the job is from this event on."""
+
     id: str
     created_at: int
     level: str
     message: str
     data: Mapping[str, object] = field(default_factory=dict)
+
+    def tells(self, state: JobState) -> bool:
+        return self.data.get("state") == state
 
 
 @dataclass(frozen=True)

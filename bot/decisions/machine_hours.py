@@ -1,4 +1,4 @@
-"""Seconds that a job had on its machine while nobody watched it, by the trainer's own events. Pure."""
+"""Seconds that a job had on its machine while nobody watched it, by the states that the trainer's events tell. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float
     """`events` newest first, `are_all` from the first one on. Of a job that has ended and doesn't say when it began
     all its time counts: more rather than less. One that was stopped before it began had none."""
     end, start = _end(job, events), _start(events) if are_all else None
-    if start is None and are_all and job.status != "succeeded":
+    has_queued = any(event.tells("queued") for event in events)
+    if start is None and are_all and has_queued and job.status != "succeeded":
         return 0.0
     if start is None:
         start = job.created_at if job.is_final else min([end, *(event.created_at for event in events)])
@@ -20,7 +21,7 @@ def since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float
 
 def since_look(job: Job, events: Sequence[Event], looked: float, now: float, *, was_paused: bool) -> float:
     """Since we `looked` last, at a job that was running or paused then."""
-    is_resumed = any("resumed" in event.message for event in events)
+    is_resumed = any(event.tells("resumed") for event in events)
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
     end = float(job.finished_at or now)
@@ -35,7 +36,7 @@ def _end(job: Job, events: Sequence[Event]) -> float:
 def _start(events: Sequence[Event]) -> float | None:
     """When it left the queue: the first event after those about waiting in it. None: it has not, or nobody says."""
     oldest_first = list(reversed(events))
-    waited = [place for place, event in enumerate(oldest_first) if "queue" in event.message]
+    waited = [place for place, event in enumerate(oldest_first) if event.tells("queued")]
     begun = oldest_first[waited[-1] + 1 :] if waited else []
     return float(begun[0].created_at) if begun else None
 
@@ -44,8 +45,8 @@ def _paused(events: Sequence[Event], start: float, end: float, *, was_paused: bo
     seconds, since = 0.0, start if was_paused else None
     for event in reversed(events):
         at = min(max(float(event.created_at), start), end)
-        if "resumed" in event.message and since is not None:
+        if event.tells("resumed") and since is not None:
             seconds, since = seconds + at - since, None
-        elif "paused" in event.message and since is None and event.created_at >= start:
+        elif event.tells("paused") and since is None and event.created_at >= start:
             since = at
     return seconds if since is None else seconds + end - since

@@ -218,7 +218,7 @@ def _progress(
         note = known.note
     elif job.status == "paused":
         why = next(
-            (event.message for event in events if "paused" in event.message), "It was paused on the trainer."
+            (event.message for event in events if event.tells("paused")), "It was paused on the trainer."
         )
         note = f"{why} It goes on from there once somebody resumes it."
     elif job.status in QUEUED_STATUSES:

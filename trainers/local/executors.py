@@ -112,7 +112,7 @@ class Executor:
         with self._lock:
             self._attempts.pop(record.job.id, None)
             if not has_ended(folder):
-                append_event(folder, pause_sentence(folder), level="warn")
+                append_event(folder, pause_sentence(folder), level="warn", state="paused")
         self._wake_runner.set()
         return True
 
@@ -122,7 +122,7 @@ class Executor:
             if record.status != "paused":
                 return
             (record.folder / "PAUSED").unlink(missing_ok=True)
-            append_event(record.folder, "The job was resumed.")
+            append_event(record.folder, "The job was resumed.", state="resumed")
         self._wake_runner.set()
         self._wake_checker.set()
 
@@ -206,6 +206,6 @@ class Executor:
                 return
             if failure is not None:
                 return fail(record.folder, failure)
-            append_event(record.folder, "Files validated, moving job to queued state")
+            append_event(record.folder, "Files validated, moving job to queued state", state="queued")
             mark(record.folder, "CHECKED")
         self._wake_runner.set()

@@ -38,6 +38,7 @@ from typing import IO, Any, Literal
 
 from trainers.sweeps import Sweep, from_lists
 from trainers.tokens import OUR_ROW_TOKENS
+from trainers.types import JobState
 
 KEPT_ROWS = "rows"
 TooLong = Literal["leave_out", "truncate", "refuse"]
@@ -175,14 +176,15 @@ def append_event(
     *,
     level: Literal["info", "warn", "error"] = "info",
     data: Mapping[str, object] | None = None,
+    state: JobState | None = None,
 ) -> None:
-    """Add one line; an event with data is of type 'metrics'."""
+    """Add one line; an event with data is of type 'metrics'. `state` is for programs: what the job is from here on."""
     event = {
         "created_at": int(time.time()),
         "level": level,
         "type": "metrics" if data else "message",
         "message": message,
-        "data": dict(data or {}),
+        "data": {"state": state} if state else dict(data or {}),
     }
     with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(event) + "\n")

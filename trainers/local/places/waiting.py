@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from trainers.local.places.ray_head import RayAway, RayHead, RayRefused
 from trainers.local.spool import append_event
@@ -63,7 +64,8 @@ class Waiting:
             return
         self._told = found
         is_stuck = found.machines < self._need.nodes and not found.may_grow
-        append_event(self._folder, why_waiting(self._need, found), level="warn" if is_stuck else "info")
+        level: Literal["info", "warn"] = "warn" if is_stuck else "info"
+        append_event(self._folder, why_waiting(self._need, found), level=level, state="queued")
 
     def is_over(self) -> None:
         if self._told is not None and self._since is not None:

@@ -35,4 +35,4 @@ def pause_for_disk(folder: Path, error: OSError) -> None:
     text = (
         f"The disk is full: {error}. The job is paused: free some space and resume it, from its checkpoint."
     )
-    append_event(folder, text, level="error")
+    append_event(folder, text, level="error", state="paused")
