@@ -35,7 +35,8 @@ class Best:
 class Advised:
     """The verdict that approvers read: `rule` decided it, `reason` is that rule's sentence. `best` None: nothing was
     measured. `people_micros` and `labels_micros` come on top of what the run costs. `bearable_hours` of people's time
-    are the most with which it is still likely to pay back in time, '' where they were said or no time would do."""
+    are the most with which it is still likely to pay back in time, '' where they were said or no time would do.
+    `saves_until`: the day on which the model that the saving is held against ends, '' where none is known."""
 
     kind: Kind
     rule: str
@@ -45,6 +46,7 @@ class Advised:
     people_micros: int = 0
     labels_micros: int = 0
     bearable_hours: str = ""
+    saves_until: str = ""
 
 
 @dataclass(frozen=True)

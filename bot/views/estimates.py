@@ -154,7 +154,7 @@ def numbers(estimated: Estimated) -> list[tuple[str, str]]:
         *_succession(made),
         ("Each month today", monthly(made.monthly_before)),
         *_other(estimated),
-        ("Each month tuned", monthly(made.monthly_after)),
+        ("Each month tuned", f"{monthly(made.monthly_after)}{_if_enough(made)}"),
         *_machines(made),
         *_wrong_answers(made),
         *_chances(estimated),
@@ -320,6 +320,10 @@ def _saving(made: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     if made.saving_month >= 0:
         return "Saves a month", _range(a_month) if a_month.high else "nothing"
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def _if_enough(made: Estimate) -> str:
+    return ", if one machine is enough" if made.on_own_machine and made.machines is None else ""
 
 
 def _machines(made: Estimate) -> list[tuple[str, str]]:

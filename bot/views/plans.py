@@ -122,7 +122,7 @@ def verdict(plan: Plan) -> str:
     """As it was when the plan was frozen: what it says and why, then the best that was measured beside the bar."""
     advised = plan.advised
     if advised is None:
-        return "*No verdict was kept*: this plan is from an older version of the bot."
+        return "*No verdict was kept*: this plan is from an older version of the bot; ask for it again to see one."
     return f"*{in_short(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
 
 
@@ -306,7 +306,8 @@ def _monthly(plan: Plan) -> str:
         return f"{bills}, if it is good enough"
     if saved <= 0:
         return f"{bills}; costs {money(-saved)} more" if saved else f"{bills}; saves nothing"
-    return f"{bills}; saves {money(saved)} if it is good enough"
+    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
+    return f"{bills}; saves {money(saved)}{until} if it is good enough"
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:

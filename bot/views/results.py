@@ -167,7 +167,8 @@ def _saves(plan: Plan, result: RunResult) -> str:
     saved = _saved_micros(plan)
     if saved <= 0 or not _is_usable(result):
         return ""
-    return f"{money(saved)} a month, as planned{_back(plan, result, saved)}"
+    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
+    return f"{money(saved)} a month{until}, as planned{_back(plan, result, saved)}"
 
 
 def _is_usable(result: RunResult) -> bool:

@@ -198,6 +198,7 @@ def _advised(made: Estimated) -> Advised:
         people_micros=to_micros(sums.people_usd) if sums else 0,
         labels_micros=to_micros(sums.labels_usd) if sums else 0,
         bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
+        saves_until=f"{sums.succession.ends}" if sums and sums.succession else "",
     )
 
 

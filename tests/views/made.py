@@ -279,6 +279,7 @@ NOT_DECIDED = Advised(
     bar=0.85,
     best=Best("the prompt with ten examples on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
     bearable_hours="7.81",
+    saves_until="2027-01-14",
 )
 DECIDED_GO = Advised(
     kind="go",
