@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import random
+import string
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -365,10 +366,14 @@ def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next()
     assert found["needs"][0]["label"] in {"app_bug", "feature_request"}
 
 
-def test_a_point_has_no_price_where_the_curve_can_not_tell_whether_rows_bring_any() -> None:
-    found = json.loads(finetune("curve", TICKETS, "--label-usd", "0.50", "--json").stdout)
+def test_a_point_has_no_price_where_the_curve_can_not_tell_whether_rows_bring_any(tmp_path: Path) -> None:
+    draw = random.Random(4)
+    words = [" ".join(draw.choices(string.ascii_lowercase, k=12)) for _ in range(300)]
+    nothing_to_learn = tmp_path / "random.csv"
+    nothing_to_learn.write_text("text,label\n" + "".join(f"{text},{draw.choice('ab')}\n" for text in words))
+    found = json.loads(finetune("curve", nothing_to_learn, "--label-usd", "0.50", "--json").stdout)
     assert (found["gain"]["told"], found["usd_per_point"]) == (False, None)
-    said = finetune("curve", TICKETS, "--label-usd", "$0.50").stdout
+    said = finetune("curve", nothing_to_learn, "--label-usd", "$0.50").stdout
     assert "Can't tell yet what more rows bring" in said
     assert "What a point more costs in labels can't be told" in said
     refused = finetune("curve", TICKETS, "--label-usd", "-1")

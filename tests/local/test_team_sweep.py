@@ -61,10 +61,14 @@ def test_two_processes_find_the_losses_the_winner_and_the_adapter_that_one_finds
     assert [each[:6] for each in said if each.startswith("Rung ")] == ["Rung 1", "Rung 2", "Rung 3"]
 
 
-def test_a_process_on_another_machine_has_all_that_it_needs_from_the_first_and_writes_nothing(
+def test_a_process_on_another_machine_has_all_that_it_needs_from_the_first_and_writes_its_tokens_alone(
     by_two: Path,
 ) -> None:
-    assert {path.name for path in by_two.with_name("elsewhere").iterdir()} == {"job.json", "base.json"}
+    assert {path.name for path in by_two.with_name("elsewhere").iterdir()} == {
+        "job.json",
+        "base.json",
+        "rows",
+    }
 
 
 @pytest.mark.parametrize(("rank", "steps"), [pytest.param(0, 6, marks=pytest.mark.slow), (1, 19)])
