@@ -161,10 +161,9 @@ def data_table(caption: str, rows: Sequence[Sequence[str]]) -> Block:
     """Slack's newest table: the first row is the heading, the first column names the rows."""
     head, *body = rows[: TABLE_ROWS + 1]
     cells = [[_text_cell(cell) for cell in head], *[[_cell(cell) for cell in row] for row in body]]
-    size = max(
-        len(body), 1
-    )  # Slack shows five rows where nothing is said: a total in the sixth would be hidden
-    return {"type": "data_table", "caption": plain(caption, 150)["text"], "rows": cells, "page_size": size}
+    # Slack shows five rows where nothing is said: a total in the sixth would be hidden.
+    page = {"page_size": max(len(body), 1)}
+    return {"type": "data_table", "caption": plain(caption, 150)["text"], "rows": cells, **page}
 
 
 def _text_cell(cell: str) -> Block:

@@ -85,8 +85,8 @@ def headline(curve: Curve) -> str:
 
 def signed(gain: Gain) -> str:
     """Its band, with signs."""
-    ends = (f"{end:+.{gain.digits}f}".replace("-", MINUS) for end in (gain.low, gain.high))
-    return " to ".join("0" if float(end.replace(MINUS, "-")) == 0 else end for end in ends)
+    ends = (round(end, gain.digits) for end in (gain.low, gain.high))
+    return " to ".join(f"{end:+.{gain.digits}f}".replace("-", MINUS) if end else "0" for end in ends)
 
 
 def next_size(curve: Curve) -> str | None:

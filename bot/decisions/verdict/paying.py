@@ -17,7 +17,7 @@ from bot.decisions.verdict.facts import (
 )
 from bot.decisions.verdict.rungs import percent
 from bot.decisions.worth.outlook import LIKELY, UNLIKELY, Outlook, Swing
-from bot.decisions.worth.roi import Estimate
+from bot.decisions.worth.roi import Estimate, Succession
 from bot.decisions.worth.tornado import UNSAID_HOURS
 from trainers.money import usd
 
@@ -162,7 +162,7 @@ def _by_the_expected(made: Estimate) -> Reason:
 
 def _expected(made: Estimate, outlook: Outlook | None) -> str:
     if made.payback_months is None and made.saving_month > 0 and made.succession:
-        return f"It saves {usd(made.saving_month)} a month, too little to pay back {_before_the_end(made)}"
+        return f"It saves {usd(made.saving_month)} a month, too little to pay back {_before_the_end(made.succession)}"
     if made.payback_months is None and made.saving_month > 0 and made.months_left is not None:
         once, left = usd(made.one_off_usd), duration(made.months_left)
         text = f"It saves {usd(made.saving_month)} a month, which does not bring back the {once} that it takes once"
@@ -172,12 +172,11 @@ def _expected(made: Estimate, outlook: Outlook | None) -> str:
     return f"It saves {saving_a_month(made)} and pays back {in_time(made.payback_months)}."
 
 
-def _before_the_end(made: Estimate) -> str:
-    one = made.succession
-    assert one is not None  # noqa: S101 - asked before
-    if one.saving_month is None:
-        return f"before {one.model} ends on {one.ends}."
-    return f"before {one.model} ends on {one.ends} and {one.successor} takes its place."
+def _before_the_end(succession: Succession) -> str:
+    end = f"before {succession.model} ends on {succession.ends}"
+    return (
+        f"{end}." if succession.saving_month is None else f"{end} and {succession.successor} takes its place."
+    )
 
 
 def _chance(made: Estimate, outlook: Outlook, rests_on: str) -> str:
