@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 Block = dict[str, Any]
 
 MRKDWN = 3000
 TABLE_ROWS, TABLE_CELL = 100, 200
-_NUMBER = re.compile(r"(?P<minus>[-−])?\$?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)%?")
 CHART_POINTS = 20
 NOTHING = "–"
 
@@ -157,6 +157,17 @@ def actions(*buttons: Block) -> Block:
     return {"type": "actions", "elements": list(buttons)}
 
 
+class Figure(str):
+    """A table's cell that shows a number in words of its own, and by which Slack sorts it."""
+
+    value: float
+
+    def __new__(cls, text: str, value: float | Decimal) -> Figure:
+        cell = super().__new__(cls, text)
+        cell.value = float(value)
+        return cell
+
+
 def data_table(caption: str, rows: Sequence[Sequence[str]]) -> Block:
     """Slack's newest table: the first row is the heading, the first column names the rows."""
     head, *body = rows[: TABLE_ROWS + 1]
@@ -171,12 +182,9 @@ def _text_cell(cell: str) -> Block:
 
 
 def _cell(cell: str) -> Block:
-    """What is a number without a unit, and money, is sorted as one."""
-    found = _NUMBER.fullmatch(cell)
-    if found is None:
+    if not isinstance(cell, Figure):
         return _text_cell(cell)
-    value = float(found["number"].replace(",", "")) * (-1 if found["minus"] else 1)
-    return {"type": "raw_number", "value": value, "text": cell}
+    return {"type": "raw_number", "value": cell.value, "text": plain(cell, TABLE_CELL)["text"]}
 
 
 def line_chart(title: str, name: str, points: Sequence[tuple[str, float]], *, x: str, y: str) -> Block:

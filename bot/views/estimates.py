@@ -16,6 +16,7 @@ from bot.decisions.worth.outlook import LIKELY, Outlook
 from bot.decisions.worth.roi import Estimate, MonthlyCost, Range, Training
 from bot.views.blocks import (
     Block,
+    Figure,
     Message,
     actions,
     button,
@@ -224,6 +225,10 @@ def _subject(estimated: Estimated, target: str) -> str:
     return f"{said}, {tokens(made.monthly_input_tokens)} input tokens a month" if made else said
 
 
+def _dollars(amount: Decimal) -> Figure:
+    return Figure(usd(amount), amount)
+
+
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
     """What does not come back every month."""
     pairs = [("Training, once", _training(estimated)), ("Training takes", _takes(estimated))]
@@ -279,12 +284,12 @@ def _months(estimated: Estimated, target: str) -> list[Block]:
     bills = [("Today", made.monthly_before), *other, ("Tuned", made.monthly_after)]
     rows = [
         ("A month", *(name for name, _ in bills)),
-        ("Input", *(usd(bill.input) for _, bill in bills)),
-        ("Output", *(usd(bill.output) for _, bill in bills)),
-        ("Machine", *(usd(bill.hosting) for _, bill in bills)),
-        ("Requests", *(usd(bill.requests) for _, bill in bills)),
-        ("Upkeep", *(usd(bill.upkeep) for _, bill in bills)),
-        ("Total", *(usd(bill.total) for _, bill in bills)),
+        ("Input", *(_dollars(bill.input) for _, bill in bills)),
+        ("Output", *(_dollars(bill.output) for _, bill in bills)),
+        ("Machine", *(_dollars(bill.hosting) for _, bill in bills)),
+        ("Requests", *(_dollars(bill.requests) for _, bill in bills)),
+        ("Upkeep", *(_dollars(bill.upkeep) for _, bill in bills)),
+        ("Total", *(_dollars(bill.total) for _, bill in bills)),
     ]
     shown = [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
     below = [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bot.views.blocks import (
     Block,
+    Figure,
     Message,
     actions,
     button,
@@ -140,12 +141,14 @@ def _heading(ladder: Ladder, *, whole: bool = False) -> Row:
 
 
 def _row(rung: Rung, *, whole: bool = False) -> Row:
-    cost = price(rung.usd_per_1000)
+    right, cost = Figure(percent(rung.score), rung.score), price(rung.usd_per_1000)
+    if rung.usd_per_1000 is not None:
+        cost = Figure(cost, rung.usd_per_1000)
     if whole:
-        standing = STANDINGS[rung.standing]
-        return arm_name(rung.arm), percent(rung.score), interval(rung), standing, cost, seconds(rung)
+        standing, times = STANDINGS[rung.standing], Figure(seconds(rung), rung.p50_s)
+        return arm_name(rung.arm), right, interval(rung), standing, cost, times
     standing = NARROW_STANDINGS[rung.standing]
-    return row_name(rung.arm), percent(rung.score), interval(rung), standing, cost, slowest(rung)
+    return row_name(rung.arm), right, interval(rung), standing, cost, slowest(rung)
 
 
 def _shown(ladder: Ladder) -> list[Rung]:

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.decisions.worth.quotes import holes, where_to_put
-from bot.views.blocks import Message, context, cut, data_table, escape, header, listed, section
+from bot.views.blocks import Figure, Message, context, cut, data_table, escape, header, listed, section
 from bot.views.tables import monospaced
 from bot.views.words import counted, short
 from trainers.money import usd
@@ -62,7 +62,7 @@ def _amount(amount: Decimal | None) -> str:
     if amount is None:
         return "–"
     digits = max(2, -int(amount.normalize().as_tuple().exponent))
-    return f"${amount:,.{digits}f}" if amount else "free"
+    return Figure(f"${amount:,.{digits}f}" if amount else "free", amount)
 
 
 def _hourly(row: PriceRow) -> str:

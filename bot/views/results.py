@@ -17,6 +17,7 @@ from bot.results import ArmScore, ChangedRow, RunResult
 from bot.views.actuals import other_bill, over_latest_runs
 from bot.views.blocks import (
     Block,
+    Figure,
     Message,
     code,
     context,
@@ -228,10 +229,10 @@ def _arms_table(plan: Plan, result: RunResult) -> Block:
 def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
     between = f"{100 * arm.low:.0f}% and {100 * arm.high:.0f}%"
     return (
-        f"{percent(arm.share)} ({arm.correct:,})",
+        Figure(f"{percent(arm.share)} ({arm.correct:,})", arm.share),
         between,
-        f"{arm.prompt_tokens / arm.n:,.0f}",
-        f"{arm.p50_s:.1f} s",
+        Figure(f"{arm.prompt_tokens / arm.n:,.0f}", arm.prompt_tokens / arm.n),
+        Figure(f"{arm.p50_s:.1f} s", arm.p50_s),
     )
 
 
