@@ -140,6 +140,11 @@ def test_what_is_wrong_is_refused_by_its_name(
     assert f"'{param}'" in str(caught.value)
 
 
+def test_who_names_an_earlier_response_is_told_to_send_the_conversation(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="send it whole as 'input'"):
+        client.responses.create(model="scripted", input="Hello", previous_response_id="resp_1")
+
+
 def test_a_strict_tool_whose_schema_cannot_be_kept_is_refused_and_a_loose_one_is_called(
     client: openai.OpenAI,
 ) -> None:

@@ -26,9 +26,11 @@ from trainers.local.serving.values import Answered, Called, Likelihood, Outcome,
 from trainers.local.tool_calls import ToolCall
 
 SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier")
+KEPT = ("previous_response_id", "conversation")
 OWN = frozenset(
     {
         *SAME,
+        *KEPT,
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "top_logprobs"),
         *("reasoning", "include", "store", "stream_options", "safety_identifier", "prompt_cache_key"),
     }
@@ -57,6 +59,9 @@ def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
     """Raises Problem (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN, NEUTRAL)
+        if name in KEPT and value is not None:
+            text = f"'{name}' names a conversation, and none is kept here: send it whole as 'input'."
+            raise invalid(text, name, "unsupported_parameter")
     try:
         chat = parse_chat(_as_chat(body))
     except Problem as problem:
