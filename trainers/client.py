@@ -311,7 +311,8 @@ class Trainer(AliasCalls):
                 more = chatting.refused_in(asked, refused, refusal)
                 if more is None:
                     raise
-                self._refused[model] = more
+                # Another thread may have learnt of a further parameter since this question was put together.
+                self._refused[model] = self._refused.get(model, frozenset()) | more
 
     def _chat(self, model: str, messages: Sequence[Message], asked: Parameters, timeout_s: float) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
