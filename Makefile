@@ -40,7 +40,7 @@ $(LOCAL_SLACK):
 
 demo: setup
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
-	@$(BIN)/finetune demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
+	@$(BIN)/python -m demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
 	  $(if $(LABEL),--label "$(LABEL)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
 
 test: setup

@@ -18,10 +18,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.checking import LABELS, ROOT, said, sentences_of
-from bot.demo.cast import ANA, TICKETS
-from bot.demo.service import RunningBot
-from bot.demo.stand_in import StandIn
-from bot.demo.workspace import wait_until
+from demo.people import ANA, TICKETS
+from demo.service import RunningBot
+from demo.slack_emulator import SlackEmulator
+from demo.workspace import wait_until
 
 CALLERS = 20
 MODEL = ROOT / ".cache" / "smollm2-135m"
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def measure_acks(requests: int, count: int, model: Path) -> None:
-    with tempfile.TemporaryDirectory() as name, StandIn() as slack:
+    with tempfile.TemporaryDirectory() as name, SlackEmulator() as slack:
         folder = Path(name)
         rows = folder / "rows.jsonl"
         write_short_rows(rows, count)
@@ -66,7 +66,7 @@ def write_short_rows(path: Path, count: int) -> None:
             file.write(json.dumps({"messages": [question, answer]}) + "\n")
 
 
-def measure(slack: StandIn, requests: int) -> list[float]:
+def measure(slack: SlackEmulator, requests: int) -> list[float]:
     def ask(_: int) -> float:
         started = time.monotonic()
         slack.command(ANA.id, TICKETS.id, "/finetune status")
@@ -76,7 +76,7 @@ def measure(slack: StandIn, requests: int) -> list[float]:
         return sorted(callers.map(ask, range(requests)))
 
 
-def hand_over(slack: StandIn, rows: Path) -> None:
+def hand_over(slack: SlackEmulator, rows: Path) -> None:
     """By the message shortcut: a form takes 10 MB at most."""
     slack.upload(ANA.id, rows, channel=TICKETS.id)
     (message,) = [each for each in slack.messages(TICKETS.id) if each.files]
@@ -86,7 +86,7 @@ def hand_over(slack: StandIn, rows: Path) -> None:
     assert sent.accepted, sent.errors
 
 
-def is_checked(slack: StandIn) -> bool:
+def is_checked(slack: SlackEmulator) -> bool:
     return any("is ready" in message.text for message in slack.messages(TICKETS.id))
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bot.demo.cast import ANA, TICKETS
 from bot.results import Progress
 from bot.workflows.reconcile import reconcile
+from demo.people import ANA, TICKETS
 from tests.bot.many import finished_runs
 from tests.bot.props import tickets_csv
 from tests.bot.world import START, KeptWorkers, Rules, World, words_of

@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bot.demo.cast import TICKETS
 from bot.provider_threads import ProviderThreads
+from demo.people import TICKETS
 from tests.bot.many import training_runs
 from tests.bot.world import KeptWorkers, Rules, World
 from tests.bot.world import world as running_world

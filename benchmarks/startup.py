@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bot.demo.service import RunningBot
-from bot.demo.stand_in import StandIn
+from demo.service import RunningBot
+from demo.slack_emulator import SlackEmulator
 
 SETTLE_S = 8.0
 MODEL = Path(__file__).resolve().parent.parent / ".cache" / "smollm2-135m"
@@ -43,7 +43,7 @@ def main() -> None:
 
 def measure(model: Path) -> tuple[float, float, float, float, float]:
     """Seconds until it is ready, by the clock and of the processor; the bot's MB then and later, and its trainer's."""
-    with tempfile.TemporaryDirectory() as folder, StandIn() as slack:
+    with tempfile.TemporaryDirectory() as folder, SlackEmulator() as slack:
         started = time.monotonic()
         with RunningBot(Path(folder), slack.door, model) as bot:
             ready, cpu, first = time.monotonic() - started, cpu_seconds(bot.pid), resident_mb(bot.pid)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.local_slack import LocalSlack, find_local_slack
-from bot.demo.service import RunningBot
-from bot.demo.story import ASKED, EXAMPLE, PLAN, REASON
-from bot.demo.workspace import WorkspaceError, wait_until
+from demo.local_slack import LocalSlack, find_local_slack
+from demo.people import ANA, BEN, TICKETS
+from demo.service import RunningBot
+from demo.story import ASKED, EXAMPLE, PLAN, REASON
+from demo.workspace import WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 
 IMAGES = Path(__file__).parent / "images"

@@ -1,4 +1,4 @@
-"""Writes README's tree: each module with the first line that it says about itself. `python docs/tree.py`"""
+"""Write README's tree, two levels deep, from what each folder says about itself: `python docs/tree.py`"""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ def main() -> None:
 
 
 def tree() -> str:
-    lines = [line for package in ("bot", "trainers", "storage") for line in _package(ROOT / package, 0)]
+    lines = [
+        line for package in ("bot", "trainers", "storage", "demo") for line in _package(ROOT / package, 0)
+    ]
     lines += [f"{name:<28}{what}" for name, what in OTHERS]
     return "```\n" + "\n".join(lines) + "\n```\n"
 
 
 def _package(folder: Path, depth: int) -> Iterator[str]:
     yield _line(depth, folder.name + "/", _says(folder / "__init__.py"))
-    modules = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("__"))
-    for module in modules:
-        yield _line(depth + 1, module.name, _says(module))
-    for inner in sorted(path.parent for path in folder.glob("*/__init__.py")):
+    for inner in sorted(path.parent for path in folder.glob("*/__init__.py")) if depth == 0 else ():
         yield from _package(inner, depth + 1)
 
 

@@ -49,9 +49,9 @@ def estimate(
     """What training would cost and save, how likely it pays back, and what is still unknown."""
     from bot.decisions.amounts import Misread, parse_volume
     from bot.decisions.sweeping import read_sweep
+    from bot.decisions.worth.question import Question
     from bot.results import Ended, Refusal
     from bot.terminal import checking, estimating
-    from bot.workflows.estimating import Question
 
     read = parse_volume(volume) if volume else None
     swept = read_sweep(sweep) if sweep else ()

@@ -1,4 +1,4 @@
-"""`finetune run`, `trainer`, `doctor` and `demo`: what stays up, and what looks after it."""
+"""`finetune run`, `trainer` and `doctor`: what stays up, and what looks after it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 import click
 
 from bot import logs
-from bot.cli.common import EXIT_BLOCKED, FILE, load, refuse
+from bot.cli.common import EXIT_BLOCKED, load, refuse
 from bot.embedded import KEY_VARIABLE
 from bot.settings import Settings, SettingsProblems, secrets_of
 from trainers.environment import HUB_KEYS, TRAINER_KEYS, child_environment, keep_only
@@ -91,30 +90,8 @@ def doctor() -> None:
         sys.exit(EXIT_BLOCKED)
 
 
-@click.command()
-@click.option("--data", type=FILE, help="Your own file.")
-@click.option("--text", help="Column with the text, for CSV.")
-@click.option("--label", help="Column with the label, for CSV.")
-@click.option(
-    "--epochs", type=click.IntRange(1, 50), help="Passes over the rows; by rule where it isn't said."
-)
-@click.option("--stay", is_flag=True, help="Stay up afterwards, to try it by hand.")
-@click.option("--terminal", "in_terminal", is_flag=True, help="In the terminal only, without the browser.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
-@click.option(
-    "--model", type=click.Path(path_type=Path), default=Path(".cache/smollm2-135m"), show_default=True
-)
-def demo(
-    data: Path | None,
-    text: str | None,
-    label: str | None,
-    epochs: int | None,
-    stay: bool,
-    in_terminal: bool,
-    folder: Path,
-    model: Path,
-) -> None:
-    """Play the whole story on this machine: no Slack account, no key, no GPU."""
-    from bot.demo.story import Story, play
-
-    sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model, epochs)))
+@click.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def demo(arguments: tuple[str, ...]) -> None:
+    """Say where the demo is now: it left the package in 0.2.0."""
+    refuse("The demo is part of the repository, not of the installed package: run `make demo` in a checkout.")

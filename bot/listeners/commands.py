@@ -8,7 +8,7 @@ from typing import Any, TypeVar, assert_never
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
-from bot import commands, parsing
+from bot import commands, options, parsing
 from bot.results import Refusal
 from bot.views import audits, estimate_form, general, measuring, models, prices, runs, status
 from bot.views import budgets as budget_views
@@ -36,7 +36,7 @@ from bot.workflows.measuring import baselines, curves, knowledge, measurements
 
 COMMAND = "/finetune"
 # The answer tells nothing of the team's; all others are for those who may see it, and most ask for more than that.
-UNASKED = (parsing.Answer, commands.Help, *commands.ACTS)
+UNASKED = (options.Answer, commands.Help, *commands.ACTS)
 _Value = TypeVar("_Value")
 
 
@@ -62,11 +62,11 @@ def register(app: App, desk: Desk, wake: Callable[[], None]) -> None:
 
 
 def answer_to(
-    desk: Desk, command: commands.Command | parsing.Answer, person: str, channel: str
+    desk: Desk, command: commands.Command | options.Answer, person: str, channel: str
 ) -> Message | None:
     """What the person reads; None where the channel's own message says it."""
     match command:
-        case parsing.Answer(text):
+        case options.Answer(text):
             return general.sentence(text)
         case commands.Help():
             return general.help_text()
@@ -126,7 +126,7 @@ def answer_to(
 
 
 def _form(
-    desk: Desk, command: commands.Command | parsing.Answer, person: str, channel: str
+    desk: Desk, command: commands.Command | options.Answer, person: str, channel: str
 ) -> dict[str, Any] | Refusal | None:
     """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
     match command:

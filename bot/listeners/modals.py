@@ -9,7 +9,7 @@ from typing import Any
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
-from bot import commands, parsing
+from bot import commands, options, parsing
 from bot.options import read_bar, read_rungs, read_task
 from bot.results import Refusal
 from bot.views import datasets as dataset_views
@@ -76,7 +76,7 @@ def _answer_estimate(desk: Desk, body: dict[str, Any]) -> None:
 
 def _measure(desk: Desk, body: dict[str, Any]) -> Errors:
     command = _baseline(body)
-    if isinstance(command, parsing.Answer):
+    if isinstance(command, options.Answer):
         return {command.about or "rungs": command.text}
     result = baselines.ask(desk, command, _person(body), _metadata(body)[0])
     about = result.about if isinstance(result, Refusal) else None
@@ -152,14 +152,14 @@ def _upload(body: dict[str, Any]) -> Upload:
     )
 
 
-def _baseline(body: dict[str, Any]) -> commands.Baseline | parsing.Answer:
+def _baseline(body: dict[str, Any]) -> commands.Baseline | options.Answer:
     """The form's answers as the command that they stand for."""
     values = _values(body)
     bar = read_bar(values.get("bar"))
     rungs = read_rungs(",".join(_several(body, "rungs")))
     task = read_task(values.get("task"))
     for misread in (bar, rungs, task):
-        if isinstance(misread, parsing.Answer):
+        if isinstance(misread, options.Answer):
             return misread
     return commands.Baseline(
         dataset=values.get("dataset") or "",
@@ -208,7 +208,7 @@ def _person(body: dict[str, Any]) -> str:
     return str(body["user"]["id"])
 
 
-def _why(command: commands.Command | parsing.Answer) -> str:
+def _why(command: commands.Command | options.Answer) -> str:
     return (
-        command.text if isinstance(command, parsing.Answer) else "Say which dataset, and the volume like 10M."
+        command.text if isinstance(command, options.Answer) else "Say which dataset, and the volume like 10M."
     )

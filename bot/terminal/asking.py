@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bot.app import build_trainers
-from bot.asking.askers import Askers, Declined, Question
+from bot.asking.askers import Askers
+from bot.asking.lanes import Declined, Question
 from bot.embedded import EmbeddedTrainer, with_address
 from bot.settings import Settings
 from storage.store import Store

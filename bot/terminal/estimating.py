@@ -14,6 +14,7 @@ from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
 from bot.decisions.verdict.paying import enough_volume
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.outlook import Outlook, Quantiles
+from bot.decisions.worth.question import Question
 from bot.decisions.worth.quotes import holes, where_to_put
 from bot.decisions.worth.roi import Estimate, Range
 from bot.options import Answer, read_bar, read_task
@@ -21,7 +22,7 @@ from bot.results import Refusal
 from bot.settings import Settings
 from bot.terminal.words import in_terminal, verdict_json
 from bot.views.estimates import MARKS, numbers
-from bot.workflows.estimating import Estimated, Question, make_estimate
+from bot.workflows.estimating import Estimated, make_estimate
 from trainers.dataset import Report
 from trainers.measuring.bar import judged_by
 from trainers.measuring.values import DEFAULT_BAR, Ladder

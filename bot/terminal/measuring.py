@@ -14,6 +14,7 @@ from bot.commands import Baseline
 from bot.decisions.spending import most_micros
 from bot.decisions.verdict.facts import Evidence
 from bot.decisions.waiving import is_no_reason, needs_waiver
+from bot.decisions.worth.question import Question
 from bot.measured import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
 from bot.results import Refusal
 from bot.settings import Settings
@@ -23,7 +24,7 @@ from bot.terminal.held import Rows
 from bot.work import climbing, verdicts
 from bot.work.climbing import ArmKeys
 from bot.workflows.datasets import SEED
-from bot.workflows.estimating import Estimated, Question, make_estimate
+from bot.workflows.estimating import Estimated, make_estimate
 from bot.workflows.measuring import counting
 from bot.workflows.measuring.contestants import Contestant, arms_of, contestants, judge_of
 from storage.records import KeptReply

@@ -7,13 +7,15 @@ from decimal import Decimal
 from typing import Protocol
 
 from bot.decisions.amounts import HOURS_PER_MONTH, duration, tokens
-from bot.decisions.verdict.advice import Evidence, Kind, Verdict
+from bot.decisions.verdict.advice import Verdict
 from bot.decisions.verdict.conditions import beyond, condition
+from bot.decisions.verdict.facts import Evidence, Kind
 from bot.decisions.verdict.paying import enough_volume, saving_a_month, share_of_draws
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption
+from bot.decisions.worth.bills import MonthlyCost
 from bot.decisions.worth.outlook import LIKELY, Outlook
-from bot.decisions.worth.roi import Estimate, MonthlyCost, Range, Training
+from bot.decisions.worth.roi import Estimate, Range, Training
 from bot.views.blocks import (
     Block,
     Figure,

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bot.asking.askers import Question, key_of
+from bot.asking.askers import key_of
+from bot.asking.lanes import Question
 from bot.measured import CurvePlan, LadderPlan
 from bot.results import Refusal
 from trainers import uploaded

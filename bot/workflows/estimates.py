@@ -18,6 +18,7 @@ from bot.decisions.verdict.facts import Evidence
 from bot.decisions.verdict.rungs import name as rung_name
 from bot.decisions.verdict.tasks import TaskKind
 from bot.decisions.worth.outlook import Outlook
+from bot.decisions.worth.question import Question
 from bot.drawings import outlook as drawing
 from bot.options import typed
 from bot.results import Refusal
@@ -29,7 +30,7 @@ from bot.views.general import sentence
 from bot.workflows import datasets, estimating, permits, sharing, telling
 from bot.workflows.datasets import Checked
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Estimated, Question
+from bot.workflows.estimating import Estimated
 from bot.workflows.measuring.gathered import evidence_of
 from bot.workflows.targets import find_target
 from storage.records import Draft, KeptEstimate

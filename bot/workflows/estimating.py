@@ -12,15 +12,14 @@ from importlib.util import find_spec
 
 from bot.decisions import sweeping
 from bot.decisions.amounts import HOURS_PER_MONTH
-from bot.decisions.verdict.advice import Facts, Verdict, advise
-from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, OwnMachine
+from bot.decisions.verdict.advice import Verdict, advise
+from bot.decisions.verdict.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine
 from bot.decisions.verdict.faults import faults_of
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption, assumptions
 from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.outlook import Outlook
-from bot.decisions.worth.question import USUAL_BUSY, absurd
-from bot.decisions.worth.question import Question as Question
+from bot.decisions.worth.question import USUAL_BUSY, Question, absurd
 from bot.decisions.worth.quotes import Gap, rates_of
 from bot.decisions.worth.roi import Estimate, Inputs, Range, Training, estimate
 from bot.decisions.worth.simulation import simulate

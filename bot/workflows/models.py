@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bot.asking.askers import Question, key_of
+from bot.asking.askers import key_of
+from bot.asking.lanes import Question
 from bot.commands import Try
 from bot.decisions.planning import Plan, plan_from_json
 from bot.decisions.spending import question_micros

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.asking.askers import Askers, Declined, Question, key_of
-from bot.asking.lanes import MOST_IN_VAIN, MOST_TRIES, MOST_UNREADABLE
-from bot.demo.workspace import wait_until
+from bot.asking.askers import Askers, key_of
+from bot.asking.lanes import MOST_IN_VAIN, MOST_TRIES, MOST_UNREADABLE, Declined, Question
+from demo.workspace import wait_until
 from storage.records import KeptReply
 from storage.store import Store
 from tests.peers.hosted import BUSY, COMMIT_THEN_CUT, HANG, HTML, KEY, NOTHING_BUT_500, Fault, Hosted

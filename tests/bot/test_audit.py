@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
-from bot.demo.cast import ANA, BEN
 from bot.terminal.audited import defused
 from bot.views.audits import WORDS
+from demo.people import ANA, BEN
 from storage.records import Wish
 from storage.store import Store
 from tests.bot.world import EVE, GUS, World

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.cast import ANA, TICKETS
-from bot.demo.service import RunningBot
-from bot.demo.stand_in import StandIn
-from bot.demo.workspace import wait_until
+from demo.people import ANA, TICKETS
+from demo.service import RunningBot
+from demo.slack_emulator import SlackEmulator
+from demo.workspace import wait_until
 from tests.bot.test_embedded import base
 
 __all__ = ["base"]
@@ -19,18 +19,20 @@ ROWS = "text,label\n" + "\n".join(f"question {n} about {n * 7 % 90},{'ab'[n % 2]
 
 
 @pytest.fixture
-def bot(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunningBot, StandIn]]:
+def bot(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[RunningBot, SlackEmulator]]:
     for name in KEYS:
         monkeypatch.setenv(name, f"canary-{name}")
     monkeypatch.setenv("HF_TOKEN", "opens bases")
     monkeypatch.setenv("WANDB_API_KEY", "keeps curves")
-    with StandIn() as slack, RunningBot(tmp_path, slack.door, base) as bot:
+    with SlackEmulator() as slack, RunningBot(tmp_path, slack.door, base) as bot:
         slack.deliver_to(bot.request_url)
         yield bot, slack
 
 
 def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
-    bot: tuple[RunningBot, StandIn], tmp_path: Path
+    bot: tuple[RunningBot, SlackEmulator], tmp_path: Path
 ) -> None:
     running, slack = bot
     upload(slack, tmp_path / "tickets.csv")
@@ -47,7 +49,7 @@ def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
     assert "FINETUNE_TRAINER_KEY" not in worker
 
 
-def upload(slack: StandIn, path: Path) -> None:
+def upload(slack: SlackEmulator, path: Path) -> None:
     path.write_text(ROWS)
     slack.upload(ANA.id, path, channel=TICKETS.id)
     (message,) = [each for each in slack.messages(TICKETS.id) if each.files]

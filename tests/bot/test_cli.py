@@ -20,10 +20,10 @@ from click.testing import CliRunner, Result
 from benchmarks._flawed import flawed, write
 from benchmarks._planted import mislabelled, texts
 from bot.cli import main
-from bot.demo.cast import BEN
-from bot.demo.stand_in import StandIn, refused
 from bot.embedded import free_port
 from bot.terminal import checking
+from demo.people import BEN
+from demo.slack_emulator import SlackEmulator, refused
 from storage.database import Database
 
 ROOT = Path(__file__).parents[2]
@@ -386,14 +386,19 @@ def test_the_doctor_lists_problems_and_ends_with_1() -> None:
 def test_the_help_names_every_command() -> None:
     result = finetune("--help")
     assert result.exit_code == 0
-    for command in ("run", "trainer", "check", "estimate", "doctor", "demo"):
+    for command in ("run", "trainer", "check", "estimate", "doctor"):
         assert f"\n  {command} " in result.stdout
+
+
+def test_the_demo_of_0_1_0_is_told_where_it_is_now() -> None:
+    result = finetune("demo", "--model", "some")
+    assert result.exit_code == 2 and "make demo" in result.stderr
 
 
 # run
 
 
-def settings_for(slack: StandIn, folder: Path) -> dict[str, str]:
+def settings_for(slack: SlackEmulator, folder: Path) -> dict[str, str]:
     """Settings with a trainer that is somewhere else, so that none is started here."""
     config = folder / "finetune.toml"
     config.write_text(
@@ -410,8 +415,8 @@ def settings_for(slack: StandIn, folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn() as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator() as slack:
         yield slack
 
 
@@ -431,7 +436,7 @@ def running(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_run_on_the_same_data_is_refused_and_the_first_goes_on(
-    slack: StandIn, tmp_path: Path
+    slack: SlackEmulator, tmp_path: Path
 ) -> None:
     environment = settings_for(slack, tmp_path)
     with running(environment) as first:
@@ -451,7 +456,7 @@ def test_a_second_run_on_the_same_data_is_refused_and_the_first_goes_on(
     Database(tmp_path / "data" / "finetune.db").close()
 
 
-def test_a_run_with_a_refused_token_says_so(slack: StandIn, tmp_path: Path) -> None:
+def test_a_run_with_a_refused_token_says_so(slack: SlackEmulator, tmp_path: Path) -> None:
     slack.fail("auth.test", refused("invalid_auth"))
     with running(settings_for(slack, tmp_path)) as process:
         _, why = process.communicate(timeout=30)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
-from bot.demo.cast import BEN
+from demo.people import BEN
 from storage.driver import sqlite3
 from tests.bot.world import World
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from bot.cli.policy import ACTIONS
 from bot.decisions.policy import DOING
-from bot.demo.cast import ANA
-from bot.demo.stand_in import StandIn, refused
+from demo.people import ANA
+from demo.slack_emulator import SlackEmulator, refused
 from tests.bot.test_policy_settings import WHOLE
 from tests.bot.world import APPROVERS_GROUP, CLEO, GUS, PEOPLE, PRIVATE
 
@@ -91,7 +91,7 @@ def test_a_provider_or_an_amount_that_there_is_not_is_said(policy: Path) -> None
 
 
 def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with StandIn(people=PEOPLE, channels=(PRIVATE,), groups={APPROVERS_GROUP: (CLEO.id,)}) as slack:
+    with SlackEmulator(people=PEOPLE, channels=(PRIVATE,), groups={APPROVERS_GROUP: (CLEO.id,)}) as slack:
         api = (
             f'[slack]\napi_url = "{slack.door.api_url}"\n[people]\napprover_groups = ["{APPROVERS_GROUP}"]\n'
         )

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.stand_in import StandIn, broken, cut_off, refused
-from bot.demo.stand_in.state import ALL_SCOPES
-from bot.doctor import SCOPES, Finding, _clock, examine
+from bot.doctor import Finding, _clock, examine
+from bot.notices import SCOPES
 from bot.settings import load_settings
+from demo.slack_emulator import SlackEmulator, broken, cut_off, refused
+from demo.slack_emulator.state import ALL_SCOPES
 from storage.database import sqlite_version, wal_is_safe
 from storage.store import Store
 from tests.bot.world import Rules, World
@@ -40,7 +41,7 @@ tiny = "models/tiny"
 class Installation:
     """A folder with finetune.toml, and an environment with nobody else's keys in it."""
 
-    def __init__(self, folder: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.slack = slack
         self._patch = monkeypatch
@@ -68,13 +69,13 @@ class Installation:
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn(groups={"S1": ("U0BEN",)}) as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator(groups={"S1": ("U0BEN",)}) as slack:
         yield slack
 
 
 @pytest.fixture
-def here(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Installation:
+def here(tmp_path: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) -> Installation:
     monkeypatch.chdir(tmp_path)
     return Installation(tmp_path, slack, monkeypatch)
 
@@ -101,7 +102,7 @@ def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
 ) -> None:
     history = {"channels:history", "groups:history", "im:history"}
     monkeypatch.chdir(tmp_path)
-    with StandIn(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
+    with SlackEmulator(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
         said = Installation(tmp_path, slack, monkeypatch)["scopes"].said
     assert said == "all granted; a message whose answer gets lost is looked for, not sent again"
 
@@ -179,7 +180,7 @@ def test_a_broken_slack_is_not_blamed_on_the_token(here: Installation) -> None:
 
 def test_missing_scopes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with StandIn(scopes=SCOPES - {"files:read", "im:write"}) as slack:
+    with SlackEmulator(scopes=SCOPES - {"files:read", "im:write"}) as slack:
         finding = Installation(tmp_path, slack, monkeypatch)["scopes"]
     assert not finding.is_well
     assert finding.said == "missing files:read, im:write: reinstall the app from manifest.yml"

@@ -19,8 +19,8 @@ from urllib.error import HTTPError, URLError
 import pytest
 
 from bot import logs
-from bot.demo.workspace import wait_until
 from bot.embedded import EmbeddedTrainer
+from demo.workspace import wait_until
 
 START_S = 30.0
 

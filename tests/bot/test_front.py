@@ -16,11 +16,11 @@ import pytest
 from slack_sdk.errors import SlackApiError
 
 from bot.app import DOOR, _SocketDoor
-from bot.demo.stand_in import broken, refused
-from bot.demo.stand_in.delivery import Courier, signature
 from bot.listeners.http import CONNECTIONS, MAX_BODY
 from bot.listeners.replay import replay
 from bot.watcher import RECONCILE, SEND
+from demo.slack_emulator import broken, refused
+from demo.slack_emulator.delivery import Courier, signature
 from tests.bot.world import GUS, Rules, World
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"

@@ -19,11 +19,11 @@ import pytest
 
 from bot import heartbeat
 from bot.app import OLD_TASK_S
-from bot.demo.stand_in import refused
 from bot.embedded import free_port
 from bot.heartbeat import EXIT_HUNG, PATIENCE, Heartbeat, seen
 from bot.settings import SettingsProblems, load_settings
 from bot.workflows.reconcile import look_after, reconcile
+from demo.slack_emulator import refused
 from tests.bot.world import Rules, World
 
 HANGS = """

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from bot import logs
 from bot.cli import main
-from bot.demo.cast import BEN
 from bot.workflows import overview
+from demo.people import BEN
 from tests.bot.test_story_inbox import environment
 from tests.bot.world import World
 from trainers.log_lines import BLOT, LENGTH, LETTERS, Blotting, TextLines

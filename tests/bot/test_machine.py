@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import Predicted, canonical_json, plan_from_json
+from bot.decisions.worth.question import Question
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.settings import Settings, load_settings
@@ -23,7 +24,7 @@ from bot.workflows import estimating, machine
 from bot.workflows.efforts import RunCost
 from bot.workflows.eligibility import untrainable
 from bot.workflows.estimates import predicted
-from bot.workflows.estimating import Estimated, Question, make_estimate
+from bot.workflows.estimating import Estimated, make_estimate
 from bot.workflows.plans import _warnings
 from tests.trainers.test_sizing_timing import MACHINE
 from tests.views import made

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 
-from bot.demo.cast import ANA, BEN, BOT, TICKETS
-from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, slow, too_many
-from bot.demo.stand_in.state import ALL_SCOPES
-from bot.demo.workspace import Channel, PostedMessage, wait_until
 from bot.notices import MAX_TRIES, Notices
+from demo.people import ANA, BEN, BOT, TICKETS
+from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many
+from demo.slack_emulator.state import ALL_SCOPES
+from demo.workspace import Channel, PostedMessage, wait_until
 from storage.records import Draft, OutboxKind
 from storage.store import Store
 
@@ -24,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(500)
 class Desk:
     """A store, a Slack and a clock that only `later` moves."""
 
-    def __init__(self, store: Store, slack: StandIn, fallback: str | None = OTHERS.id) -> None:
+    def __init__(self, store: Store, slack: SlackEmulator, fallback: str | None = OTHERS.id) -> None:
         self.now = 1_000.0
         self.store = store
         self.slack = slack
@@ -45,13 +45,13 @@ class Desk:
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn(channels=(TICKETS, OTHERS)) as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator(channels=(TICKETS, OTHERS)) as slack:
         yield slack
 
 
 @pytest.fixture
-def desk(tmp_path: Path, slack: StandIn) -> Iterator[Desk]:
+def desk(tmp_path: Path, slack: SlackEmulator) -> Iterator[Desk]:
     store = Store(tmp_path / "finetune.db")
     yield Desk(store, slack)
     store.close()
@@ -153,7 +153,7 @@ def test_a_slack_that_hangs_is_left_after_the_timeout_and_asked_again(desk: Desk
 
 def test_a_slack_that_is_not_there_loses_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "finetune.db")
-    with StandIn() as slack:
+    with SlackEmulator() as slack:
         desk = Desk(store, slack)
     desk.put(text="a")
     assert [desk.later(10) for _ in range(3)] == [0, 0, 0]
@@ -202,7 +202,7 @@ def test_a_reply_follows_its_card_to_where_it_stands(desk: Desk) -> None:
 
 
 def test_without_a_fallback_a_closed_channel_s_message_is_told_to_its_person_and_waits(
-    tmp_path: Path, slack: StandIn
+    tmp_path: Path, slack: SlackEmulator
 ) -> None:
     store = Store(tmp_path / "finetune.db")
     desk = Desk(store, slack, fallback=None)
@@ -290,7 +290,7 @@ def test_a_thread_never_overtakes_its_card(desk: Desk) -> None:
 
 def test_without_im_write_channels_go_on_and_it_is_said_once_a_day(tmp_path: Path) -> None:
     store = Store(tmp_path / "finetune.db")
-    with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"im:write"}) as slack:
+    with SlackEmulator(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"im:write"}) as slack:
         desk = Desk(store, slack, fallback=None)
         for number in range(60):
             desk.put("direct", f"for you {number}", person=ANA.id)
@@ -313,7 +313,7 @@ def test_sixty_plots_without_files_write_mute_no_channel(tmp_path: Path) -> None
     plot = tmp_path / "loss.png"
     plot.write_bytes(PNG)
     store = Store(tmp_path / "finetune.db")
-    with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"files:write"}) as slack:
+    with SlackEmulator(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES - {"files:write"}) as slack:
         desk = Desk(store, slack)
         for _ in range(60):
             desk.put("file", body={"file": str(plot), "filename": "loss.png"})
@@ -338,7 +338,7 @@ def test_what_a_person_alone_was_to_get_is_told_elsewhere_without_its_words(desk
 
 @pytest.mark.parametrize("fallback", [OTHERS.id, None])
 def test_an_answer_to_one_person_that_is_given_up_is_told_without_its_words(
-    slack: StandIn, tmp_path: Path, fallback: str | None
+    slack: SlackEmulator, tmp_path: Path, fallback: str | None
 ) -> None:
     desk = Desk(Store(tmp_path / "finetune.db"), slack, fallback)
     desk.put("ephemeral", "90% right on acquisition-of-globex", person=ANA.id)
@@ -409,7 +409,7 @@ def test_an_ephemeral_is_seen_by_its_person_only(desk: Desk) -> None:
 
 @pytest.mark.parametrize("fallback", [OTHERS.id, None])
 def test_an_ephemeral_into_a_closed_channel_reaches_its_person_directly(
-    tmp_path: Path, slack: StandIn, fallback: str | None
+    tmp_path: Path, slack: SlackEmulator, fallback: str | None
 ) -> None:
     store = Store(tmp_path / "finetune.db")
     desk = Desk(store, slack, fallback)
@@ -491,7 +491,7 @@ def test_a_file_for_one_person_reaches_them_alone(desk: Desk, tmp_path: Path) ->
 
 def test_what_stands_already_is_not_posted_again_though_the_clock_was_put_back(tmp_path: Path) -> None:
     scopes = ALL_SCOPES | {"channels:history", "groups:history"}
-    with StandIn(channels=(TICKETS, OTHERS), scopes=scopes) as slack:
+    with SlackEmulator(channels=(TICKETS, OTHERS), scopes=scopes) as slack:
         store = Store(tmp_path / "finetune.db")
         killed = Desk(store, slack)
         killed.put(text="the result")

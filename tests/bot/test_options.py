@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bot.commands import Estimate, Start
 from bot.decisions.worth.question import QUANTIZATIONS, Figure, Question
-from bot.options import ENGINES, FIGURES, typed
-from bot.parsing import Answer, parse
+from bot.options import ENGINES, FIGURES, Answer, typed
+from bot.parsing import parse
 from trainers.sweeps import Sweep
 
 RATES = st.lists(st.floats(1e-9, 1.0), min_size=2, max_size=16, unique=True).map(tuple)

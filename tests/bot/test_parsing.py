@@ -36,7 +36,8 @@ from bot.commands import (
     Upload,
 )
 from bot.decisions.worth.question import Question
-from bot.parsing import Answer, parse
+from bot.options import Answer
+from bot.parsing import parse
 from bot.usage import USAGE
 
 TEN_MILLION = 10_000_000
@@ -269,20 +270,20 @@ def test_what_is_echoed_is_short() -> None:
     ],
 )
 def test_a_dataset_s_name_can_be_typed(text: str, name: str) -> None:
-    assert parsing.dataset_name(text) == name
-    assert parsing.dataset_name(name) == name and options.is_dataset_name(name)
+    assert options.dataset_name(text) == name
+    assert options.dataset_name(name) == name and options.is_dataset_name(name)
     read = parse(f"start {name.upper()} target=acme/m")
     assert isinstance(read, Start) and read.dataset == name, "as it is typed"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "---", "🎫", "<!>"])
 def test_a_name_of_nothing_is_refused(text: str) -> None:
-    assert isinstance(parsing.dataset_name(text), Answer)
+    assert isinstance(options.dataset_name(text), Answer)
 
 
 @pytest.mark.parametrize("month", ["january", "february"])
 def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
-    made = parsing.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
+    made = options.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
     assert isinstance(made, Answer) and "40 letters" in made.text
 
 
@@ -302,7 +303,7 @@ def test_only_a_text_that_is_the_name_itself_names_a_dataset_that_is_there(text:
 
 @pytest.mark.parametrize(("text", "number"), [("7", 7), (" #7 ", 7), ("RUN 7", 7), ("7a", None), ("", None)])
 def test_the_number_of_a_run(text: str, number: int | None) -> None:
-    assert parsing.run_number(text) == number
+    assert options.run_number(text) == number
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from bot.demo.stand_in.methods import METHODS
+from demo.people import BEN
+from demo.slack_emulator.methods import METHODS
 from tests.bot.props import tickets_csv
-from tests.bot.world import BEN, World
+from tests.bot.world import World
 from trainers.local.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,25 +10,13 @@ import pytest
 
 from bot.decisions.planning import canonical_json, plan_from_json, plan_hash
 from bot.decisions.verdict.facts import Kind
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import cut_off, refused
-from bot.demo.workspace import Person
 from bot.results import Refusal
 from bot.workflows import approving, telling
+from demo.people import ANA, BEN
+from demo.slack_emulator import cut_off, refused
+from demo.workspace import Person
 from tests.bot.props import tickets_csv
-from tests.bot.world import (
-    APPROVERS_GROUP,
-    CLEO,
-    DORA,
-    EVE,
-    GUS,
-    ROBO,
-    START,
-    TARGET,
-    WHY,
-    Rules,
-    World,
-)
+from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, ROBO, START, TARGET, WHY, Rules, World
 
 MakeWorld = Callable[[Rules], World]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bot.decisions import planning
 from bot.decisions.planning import canonical_json
-from bot.demo.cast import ANA, BEN
 from bot.workflows import destination, training
+from demo.people import ANA, BEN
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.world import CLEO, JOBS, START, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
@@ -46,7 +47,7 @@ def in_november(make_world: MakeWorld) -> tuple[World, int]:
     world.clock = datetime(2026, 11, 30, 22, tzinfo=UTC).timestamp()
     world.restart()
     run = world.start()
-    most = training.plan_from_json(run.plan).maximum_micros
+    most = planning.plan_from_json(run.plan).maximum_micros
     world.rules.budget = str(from_micros(most * 7 // 4))
     world.restart()
     freeze(world)
@@ -91,7 +92,7 @@ def kept(world: World, sha256: str) -> Path:
 
 
 def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: World) -> None:
-    plan = training.plan_from_json(world.start_approved().plan)
+    plan = planning.plan_from_json(world.start_approved().plan)
     path = kept(world, plan.train_sha256)
     path.write_bytes(path.read_bytes().replace(b"refund", b"REFUND", 1))
     world.until_state("failed")
@@ -103,7 +104,7 @@ def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: Worl
 
 
 def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(world: World) -> None:
-    plan = training.plan_from_json(world.start_approved().plan)
+    plan = planning.plan_from_json(world.start_approved().plan)
     path = kept(world, plan.train_sha256)
     evil = StoredFile("file-evil", path.name, b"x" * path.stat().st_size, "fine-tune", world.clock)
     world.company.service.files["file-evil"] = evil
@@ -114,7 +115,7 @@ def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(worl
 
 
 def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: World) -> None:
-    plan = training.plan_from_json(world.start_approved().plan)
+    plan = planning.plan_from_json(world.start_approved().plan)
     world.until_state("training")
     path = kept(world, plan.holdout_sha256)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
@@ -154,7 +155,7 @@ def test_a_create_in_doubt_is_not_looked_for_at_another_address(world: World) ->
 
 
 def test_a_plan_of_an_older_release_is_compared_by_what_it_has(world: World) -> None:
-    plan = replace(training.plan_from_json(world.start().plan), destination=None)
+    plan = replace(planning.plan_from_json(world.start().plan), destination=None)
     assert destination.changed(world.service.desk, plan) is None
     assert "destination" not in canonical_json(plan)
 
@@ -167,7 +168,7 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     desk = world.service.desk
     made = destination.of(desk, desk.settings.provider("local"), "tiny")
     plan = replace(
-        training.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
+        planning.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
     )
     assert destination.changed(desk, plan) is None and made.base_url == ""
     (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
@@ -177,7 +178,7 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
 def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: MakeWorld) -> None:
     world = make_world(Rules(more='[trainer.models]\ntiny = "nowhere"'))
     desk = world.service.desk
-    local, plan = desk.settings.provider("local"), training.plan_from_json(world.start().plan)
+    local, plan = desk.settings.provider("local"), planning.plan_from_json(world.start().plan)
     assert plan.destination.engine is None, "a company's engine is not known"
     packages = (
         desk.settings.data

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import ANA, BEN
 from bot.workflows.telling import month
+from demo.people import ANA, BEN
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import PRIVATE, PUBLIC, Rules, World
 from trainers.money import from_micros, usd_micros

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from bot import logs
-from bot.demo.cast import BEN
 from bot.embedded import free_port
 from bot.views import measuring
 from bot.workflows import nightly
+from demo.people import BEN
 from tests.bot import canaries
 from tests.bot.test_heartbeat import get
 from tests.bot.test_story_ladder import PRICES, MakeWorld, until, until_asked

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bot.demo.cast import ANA, BEN
-from bot.workflows.training import SETTLE_S
+from bot.workflows.jobs import SETTLE_S
+from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, Fault
 

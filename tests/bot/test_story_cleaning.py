@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.workspace import PostedMessage, wait_until
+from demo.people import ANA, BEN, TICKETS
+from demo.workspace import PostedMessage, wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World, words_of
 

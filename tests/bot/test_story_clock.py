@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bot.demo.cast import ANA
-from bot.workflows.training import MAX_CREATES, SETTLE_S
+from bot.workflows.jobs import MAX_CREATES, SETTLE_S
+from demo.people import ANA, BEN
 from tests.bot.test_story_doubt import decide, in_doubt
-from tests.bot.world import BEN, CLEO, JOBS, World, words_of
+from tests.bot.world import CLEO, JOBS, World, words_of
 from tests.peers.hosted import BUSY, COMMIT_THEN_500, NOTHING_BUT_500
 
 HOUR = 3600.0

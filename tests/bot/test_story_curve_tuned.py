@@ -11,8 +11,6 @@ import pytest
 
 from bot.decisions.approval import Person
 from bot.decisions.permission import Asking
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import refused
 from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.views import measuring, tuned_curves
 from bot.workflows import permits, uploads
@@ -21,6 +19,8 @@ from bot.workflows.measuring import consent
 from bot.workflows.measuring.curve_step import DOUBT_LOOK_S, DOUBT_S
 from bot.workflows.measuring.sizes import GIVE_UP_UNSEEN_S
 from bot.workflows.rechecking import Forbidden, Unsure
+from demo.people import ANA, BEN
+from demo.slack_emulator import refused
 from storage.records import Measurement
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import CHAT, HELD, measurement, until, until_asked

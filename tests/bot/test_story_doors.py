@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.stand_in import broken, cut_off
-from bot.demo.workspace import wait_until
+from demo.people import ANA, BEN, TICKETS
+from demo.slack_emulator import broken, cut_off
+from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, World, words_of
 

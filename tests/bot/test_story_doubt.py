@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import Person
+from bot.decisions import planning
 from bot.results import Refusal
 from bot.workflows import doubts, training
+from bot.workflows.jobs import MAX_CREATES, SETTLE_S
 from bot.workflows.specs import spec_of
-from bot.workflows.training import MAX_CREATES, SETTLE_S
+from demo.people import ANA, BEN
+from demo.workspace import Person
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, JOBS, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 from tests.peers.service import StoredFile
@@ -46,7 +47,7 @@ def hidden_job(world: World) -> str:
     """A job of the run at the company that no list shows; its id."""
     run = world.run()
     trainer = world.service.desk.trainers["acme"]
-    plan = training.plan_from_json(run.plan)
+    plan = planning.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     ready = training.jobs.Ready(file)
     job = trainer.create(spec_of(run, plan, ready))
@@ -278,7 +279,7 @@ def test_an_extra_job_that_ended_meanwhile_stops_nothing(world: World) -> None:
     """A no to cancelling a second job says nothing about the first: it was once taken for 'nothing was started'."""
     run = world.start_approved()
     trainer = world.service.desk.trainers["acme"]
-    plan = training.plan_from_json(run.plan)
+    plan = planning.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     for _ in range(2):
         trainer.create(spec_of(run, plan, training.jobs.Ready(file)))

@@ -11,16 +11,17 @@ import pytest
 
 from bot.commands import Start
 from bot.decisions.planning import plan_from_json, plan_hash
+from bot.decisions.worth import simulation
 from bot.decisions.worth.outlook import Outlook
 from bot.decisions.worth.roi import Inputs
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import Submission
 from bot.parsing import parse
 from bot.results import RunResult
 from bot.views import measuring
 from bot.views.estimates import SHARE
 from bot.workflows import estimates, estimating
 from bot.workflows.measuring import baselines
+from demo.people import ANA, BEN
+from demo.workspace import Submission
 from storage.estimates import KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
@@ -233,7 +234,7 @@ def test_prices_name_the_model_that_has_a_hole_and_its_key(make_world: MakeWorld
 def test_an_estimate_is_acked_before_its_sums_are_made(
     seeded: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, simulate = threading.Event(), estimating.simulate
+    go_on, simulate = threading.Event(), simulation.simulate
 
     def waiting(inputs: Inputs) -> Outlook:
         go_on.wait(PATIENCE_S)

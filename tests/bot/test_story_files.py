@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.stand_in import Fault, broken, cut_off, refused, slow, too_many
+from demo.people import ANA, BEN, TICKETS
+from demo.slack_emulator import Fault, broken, cut_off, refused, slow, too_many
 from tests.bot.props import tickets_csv
 from tests.bot.world import DORA, JOBS, PRIVATE, START, World
 
@@ -170,7 +170,7 @@ def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
 
 
 def test_what_was_not_signed_by_slack_is_turned_away(world: World) -> None:
-    from bot.demo.stand_in.delivery import Courier
+    from demo.slack_emulator.delivery import Courier
 
     stranger = Courier(world.service.address, "another secret")
     assert stranger.form("/finetune", {"command": "/finetune", "text": "help"}).status == 401

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import Person
 from bot.results import Progress
 from bot.workflows import freezing, training
+from demo.people import ANA, BEN
+from demo.workspace import Person
 from tests.bot.test_story_pause import PAUSING
 from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, PRIVATE, PUBLIC, Rules, World, words_of
 from tests.peers.hosted import COMMIT_THEN_CUT, RESET

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import BEN
-from bot.demo.workspace import wait_until
 from bot.views import measuring
+from demo.people import BEN
+from demo.workspace import wait_until
 from tests.bot.test_story_curve_tuned import agreed, progress, until_size, with_short_trainings
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import ACME, CHAT, PRICES, measurement, until, until_asked

@@ -17,9 +17,9 @@ import pytest
 from slack_bolt.adapter.socket_mode.internals import run_bolt_app
 from slack_sdk.socket_mode.request import SocketModeRequest
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.stand_in.workspace import NotAnswered
 from bot.listeners.replay import MOST_TRIES, STALE_S, replay
+from demo.people import ANA, BEN, TICKETS
+from demo.workspace import NotAnswered
 from tests.bot.props import tickets_csv
 from tests.bot.world import DORA, Rules, World, words_of
 from tests.peers.hosted import KEY

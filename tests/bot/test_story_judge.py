@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
 from bot.measured import LadderPlan, LadderProgress
 from bot.views import measuring
-from tests.bot.test_story_ladder import (
-    CHAT,
-    MakeWorld,
-    ladder_of,
-    measurement,
-    until,
-    until_asked,
-)
+from demo.people import ANA, BEN
+from tests.bot.test_story_ladder import CHAT, MakeWorld, ladder_of, measurement, until, until_asked
 from tests.bot.world import MODEL, PRIVATE, Rules, World
 from tests.peers.hosted import Fault
 from trainers.measuring.prompts import ACCEPTABLE, BETTER

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import wait_until
 from bot.measured import LadderProgress
 from bot.views import measuring
 from bot.work import climbing
@@ -19,6 +17,8 @@ from bot.workflows.datasets import Checked
 from bot.workflows.measuring import consent
 from bot.workflows.measuring.gathered import evidence_of
 from bot.workflows.rechecking import Forbidden
+from demo.people import ANA, BEN
+from demo.workspace import wait_until
 from storage.records import Measurement, MeasurementState
 from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World
 from tests.peers.hosted import HANG, Fault

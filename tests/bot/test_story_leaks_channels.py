@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import refused, slow
-from bot.demo.workspace import Channel, Person, wait_until
 from bot.views import estimates, ladder, preferences
+from demo.people import ANA, BEN
+from demo.slack_emulator import refused, slow
+from demo.workspace import Channel, Person, wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_judge import judged, with_faq
 from tests.bot.world import CLEO, DORA, EVE, GUS, HR, OWN, PUBLIC, TARGET, Rules, World, words_of

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from bot.commands import Delete
-from bot.demo.cast import BEN
-from bot.demo.stand_in import refused, too_many
-from bot.demo.workspace import Person, Submission
 from bot.results import Refusal
 from bot.terminal.forgetting import forget
 from bot.views import measuring
 from bot.workflows.reconcile import look_after
+from demo.people import BEN
+from demo.slack_emulator import refused, too_many
+from demo.workspace import Person, Submission
 from storage.database import DatabaseInUse
 from storage.records import KeptReply
 from tests.bot import canaries

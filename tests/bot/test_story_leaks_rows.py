@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from bot.demo.cast import BEN
 from bot.results import Refusal
 from bot.terminal.forgetting import Backroom, forget_rows
 from bot.workflows import forgetting, rewriting
 from bot.workflows.reconcile import look_after
+from demo.people import BEN
 from storage.records import Dataset
 from storage.store import Store
 from tests.bot import canaries

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.demo.cast import BEN
 from bot.views.measuring import MEASURE
+from demo.people import BEN
 from storage.records import Dataset
 from tests.bot.props import answer, checked_tickets, tickets_csv
 from tests.bot.world import START, TARGET, Rules, World

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from bot.demo.cast import ANA
 from bot.results import Progress
+from demo.people import ANA
 from tests.bot.many import training_runs
 from tests.bot.world import JOBS, World
 from tests.peers.hosted import NOTHING_BUT_500

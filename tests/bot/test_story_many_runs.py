@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bot.demo.cast import ANA, BEN, TICKETS
 from bot.results import Progress
 from bot.work import climbing
 from bot.workflows import proving, runs
+from demo.people import ANA, BEN, TICKETS
 from tests.bot.many import finished_runs
 from tests.bot.world import START, World
 from trainers.dataset import Reading, read

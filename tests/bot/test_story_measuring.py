@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
 from bot.results import Refusal
 from bot.views import measuring
 from bot.workflows.measuring import knowledge
 from bot.workflows.measuring.knowledge import Handed
+from demo.people import ANA, BEN
 from storage.records import Document
 from tests.bot.props import LABELS
 from tests.bot.test_story_ladder import (

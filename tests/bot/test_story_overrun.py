@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import ANA
 from bot.results import Progress
+from demo.people import ANA
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweep import own
 from tests.bot.world import Rules, World

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import wait_until
 from bot.views import measuring
+from demo.people import ANA, BEN
+from demo.workspace import wait_until
 from storage.records import MeasurementState
 from tests.bot.props import tickets_csv
 from tests.bot.world import Rules, World

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bot.demo.cast import ANA, BEN
 from bot.results import Progress
+from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, START, World
 from tests.peers.hosted import NOTHING_BUT_500, Fault
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
 from bot.views import measuring, preferences
+from demo.people import ANA, BEN
 from tests.bot.test_story_judge import JUDGE, LINE, judged, with_faq
 from tests.bot.test_story_ladder import MakeWorld, until, until_asked
 from tests.bot.world import GUS, PRIVATE, PUBLIC, World, words_of

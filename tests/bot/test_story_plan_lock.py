@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import refused
 from bot.workflows import approving
+from demo.people import ANA, BEN
+from demo.slack_emulator import refused
 from storage.records import Run
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import MakeWorld

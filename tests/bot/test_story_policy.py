@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import refused
 from bot.listeners.directory import SlackDirectory
 from bot.views.measuring import MEASURE
 from bot.workflows import training
 from bot.workflows.jobs import SETTLE_S
+from demo.people import ANA, BEN
+from demo.slack_emulator import refused
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, TARGET, Rules, World

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bot.commands import Promote
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import Person
 from bot.results import Refusal
 from bot.workflows import carrying, promoting
 from bot.workflows.reconcile import look_after
+from demo.people import ANA, BEN
+from demo.workspace import Person
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_versions import second_csv
 from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, Rules, World

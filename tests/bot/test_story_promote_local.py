@@ -7,8 +7,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from bot.demo.cast import BEN
 from bot.workflows.reconcile import look_after
+from demo.people import BEN
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.workflows.training import MAX_CREATES, SETTLE_S
+from bot.workflows.jobs import MAX_CREATES, SETTLE_S
 from tests.bot.world import JOBS, START, Rules, World
 from tests.peers.hosted import (
     BUSY,

@@ -9,12 +9,12 @@ import pytest
 
 from bot.decisions.approval import Person
 from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
-from bot.demo.cast import ANA, BEN
 from bot.measured import LadderProgress
 from bot.results import Refusal
 from bot.workflows import approving, telling
 from bot.workflows.desk import Desk, Directory
 from bot.workflows.measuring import ladder
+from demo.people import ANA, BEN
 from storage.measurements import NewMeasurement
 from storage.records import Run
 from storage.runs import NewRun

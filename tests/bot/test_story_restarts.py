@@ -6,10 +6,10 @@ import pytest
 
 from bot.app import Service
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import ANA
-from bot.demo.workspace import wait_until
+from bot.workflows.jobs import SETTLE_S
 from bot.workflows.reconcile import reconcile
-from bot.workflows.training import SETTLE_S
+from demo.people import ANA
+from demo.workspace import wait_until
 from storage.database import DatabaseInUse
 from storage.records import RunState
 from tests.bot.props import tickets_csv

@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from bot.demo.workspace import wait_until
 from bot.terminal.backing import curve_in_doubt
 from bot.tuned_curves import TunedCurveProgress
 from bot.workflows import nightly
-from bot.workflows.training import SETTLE_S
+from bot.workflows.jobs import SETTLE_S
+from demo.workspace import wait_until
 from storage.backups import back_up
 from storage.restoring import restore
 from tests.bot.world import JOBS, World

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bot.demo.stand_in import slow
 from bot.provider_threads import ProviderThreads
 from bot.workflows.reconcile import reconcile
+from demo.slack_emulator import slow
 from storage.records import Run
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import DORA, JOBS, MODEL, PRIVATE, Rules, World

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import BEN
 from bot.views import measuring
+from demo.people import BEN
 from storage.records import Measurement
 from tests.bot.world import MODEL, Rules, World
 from trainers.chatting import ROOM_TO_THINK

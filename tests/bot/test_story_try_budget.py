@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
 from bot.workflows.telling import month
+from demo.people import ANA, BEN
 from tests.bot.world import PRIVATE, Rules, World, words_of
 from tests.peers.hosted import BUSY, COMMIT_THEN_500, HTML, Fault
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA
-from bot.demo.stand_in import refused
+from demo.people import ANA
+from demo.slack_emulator import refused
 from tests.bot.world import PRIVATE, START, Rules, World
 
 MakeWorld = Callable[[Rules], World]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import Channel, Person, wait_until
+from demo.people import ANA, BEN
+from demo.workspace import Channel, Person, wait_until
 from tests.bot.world import CLEO, PRIVATE, PUBLIC, START, WHY, WITHOUT_BOT, Rules, World
 
 MakeWorld = Callable[[Rules], World]

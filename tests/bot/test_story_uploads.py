@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bot.decisions.planning import plan_from_json
-from bot.demo.cast import BEN
 from bot.workflows import uploads
+from demo.people import BEN
 from storage.uploads import SETTLE_S
 from tests.bot.props import tickets_csv
 from tests.bot.world import JOBS, START, World

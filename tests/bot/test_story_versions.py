@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bot.demo.cast import ANA
+from demo.people import ANA
 from storage.records import Dataset
 from tests.bot.props import tickets_csv
 from tests.bot.world import START, World

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.workspace import Person, wait_until
+from demo.people import ANA, BEN
+from demo.workspace import Person, wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, START, Rules, World
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.demo.cast import ANA, BEN
+from demo.people import ANA, BEN
 from tests.bot.props import tickets_csv
 from tests.bot.world import DORA, EVE, GUS, PRIVATE, PUBLIC, ROBO, START, TARGET, World, words_of
 

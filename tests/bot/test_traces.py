@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.cast import ANA
-from bot.demo.stand_in import Fault, StandIn, broken, cut_off, refused, too_many
-from bot.demo.stand_in.state import ALL_SCOPES
 from bot.notices import Notices
 from bot.traces import trace
+from demo.people import ANA, TICKETS
+from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, too_many
+from demo.slack_emulator.state import ALL_SCOPES
 from storage.store import Store
-from tests.bot.test_notices import OTHERS, TICKETS, Desk
+from tests.bot.test_notices import OTHERS, Desk
 from tests.bot.test_notices import desk as desk
 
 HISTORY = {"channels:history", "groups:history", "im:history"}
@@ -21,8 +21,8 @@ POST, LOOK, SHARE = "chat.postMessage", "conversations.history", "files.complete
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES | HISTORY) as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES | HISTORY) as slack:
         yield slack
 
 
@@ -164,7 +164,7 @@ def test_without_the_right_to_read_it_is_sent_again_and_the_log_says_why_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    with StandIn(channels=(TICKETS, OTHERS)) as slack:
+    with SlackEmulator(channels=(TICKETS, OTHERS)) as slack:
         store = Store(tmp_path / "finetune.db")
         desk = Desk(store, slack)
         for text in ("a", "b"):

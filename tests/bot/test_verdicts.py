@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.asking.askers import Declined
+from bot.asking.lanes import Declined
 from bot.measured import JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from bot.work import verdicts
 from bot.work.verdicts import Heard

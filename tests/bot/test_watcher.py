@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from bot.demo.workspace import wait_until
 from bot.watcher import Watcher
+from demo.workspace import wait_until
 
 
 class Ticks:

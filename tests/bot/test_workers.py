@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bot.cli.common import EXIT_UNUSABLE, within_memory
-from bot.demo.workspace import wait_until
 from bot.work.checking import inspect
 from bot.workers import MEMORY_BYTES, Stopped, Workers
+from demo.workspace import wait_until
 from trainers.dataset import Columns, read
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.app import Service
-from bot.demo.cast import ANA, BEN, BOT, TICKETS
-from bot.demo.stand_in import StandIn
-from bot.demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
 from bot.provider_threads import ProviderThreads
 from bot.settings import Settings, load_settings
 from bot.workers import Workers
 from bot.workflows import scanning
 from bot.workflows.reconcile import reconcile
+from demo.people import ANA, BEN, BOT, TICKETS
+from demo.slack_emulator import SlackEmulator
+from demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
 from tests.bot.props import answer, checked_tickets
@@ -98,7 +98,7 @@ class World:
     """`clock` is ours: seconds that pass only in `tick` and `pass_time`."""
 
     folder: Path
-    slack: StandIn
+    slack: SlackEmulator
     company: Hosted
     workers: KeptWorkers
     rules: Rules
@@ -407,7 +407,9 @@ def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
     company = Hosted(Company(models=(MODEL,), answer=answer))
     groups = {APPROVERS_GROUP: (CLEO.id,)}
     with (
-        StandIn(people=PEOPLE, channels=(PRIVATE, PUBLIC, WITHOUT_BOT, HR, OWN), groups=groups) as slack,
+        SlackEmulator(
+            people=PEOPLE, channels=(PRIVATE, PUBLIC, WITHOUT_BOT, HR, OWN), groups=groups
+        ) as slack,
         company,
     ):
         made = World(folder, slack, company, workers, rules)

@@ -16,10 +16,10 @@ from types import FrameType
 from typing import Any
 
 from bot.app import Service
-from bot.demo.cast import ANA, BEN
 from bot.settings import load_settings
 from bot.workflows import approving, promoting, runs
 from bot.workflows.reconcile import reconcile
+from demo.people import ANA, BEN
 from tests.bot.world import WHY, NoThreads
 from tests.chaos.life import InTheTick
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot.demo.stand_in import StandIn, payloads
-from bot.demo.stand_in import faults as slack_faults
-from bot.demo.stand_in.server import Handler
-from bot.demo.stand_in.state import Json
+from demo.slack_emulator import SlackEmulator, payloads
+from demo.slack_emulator import faults as slack_faults
+from demo.slack_emulator.server import Handler
+from demo.slack_emulator.state import Json
 from tests.chaos.records import Record
 from tests.peers.hosted import (
     BUSY,
@@ -172,7 +172,7 @@ class _StormyFaults(slack_faults.Faults):
         return fault.though_done() if self._weather.strikes(0.5) else fault
 
 
-class StormySlack(StandIn):
+class StormySlack(SlackEmulator):
     """Every call that did its work is in the record with its answer; every click with whether it was acked, and what
     the person alone then read (`whispered`, by the click's `answer_at`)."""
 

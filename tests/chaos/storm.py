@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in import refused
-from bot.demo.stand_in.state import ALL_SCOPES
-from bot.demo.workspace import Channel, Person, WorkspaceError
 from bot.workflows.datasets import SEED
+from demo.people import ANA, BEN
+from demo.slack_emulator import refused
+from demo.slack_emulator.state import ALL_SCOPES
+from demo.workspace import Channel, Person, WorkspaceError
 from storage.datasets import NewDataset
 from storage.store import Store
 from tests.bot.props import answer, tickets_csv

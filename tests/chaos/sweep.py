@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bot.workflows.training import SETTLE_S
+from bot.workflows.jobs import SETTLE_S
 from storage.chain import Whole, verify
 from storage.driver import sqlite3
 from tests.bot.world import JOBS, PRIVATE, World, words_of

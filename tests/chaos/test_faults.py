@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.demo.cast import ANA
-from bot.demo.stand_in import refused, too_many
-from bot.workflows.training import SETTLE_S
+from bot.workflows.jobs import SETTLE_S
+from demo.people import ANA
+from demo.slack_emulator import refused, too_many
 from tests.bot.world import JOBS, PRIVATE, PUBLIC, Rules, World, words_of
 from tests.chaos.peers import DONE_AND_NOT_SAID, NOT_DONE
 from tests.peers.hosted import COMMIT_THEN_HANG, HANG, Fault

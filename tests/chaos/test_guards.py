@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.approval import VALID_FOR_S
-from bot.demo.cast import BEN
-from bot.demo.stand_in import cut_off
-from bot.demo.stand_in.delivery import signature
+from demo.people import BEN
+from demo.slack_emulator import cut_off
+from demo.slack_emulator.delivery import signature
 from storage.chain import entry_hash
 from storage.records import Draft
 from tests.bot.world import JOBS, PRIVATE, World
-from tests.chaos import mutants
+from tests.chaos import guards
 from tests.chaos.guards import GUARDS
 from tests.peers.hosted import COMMIT_THEN_500
 
@@ -102,8 +102,8 @@ def test_the_hash_of_an_entry_hangs_on_the_entry_before() -> None:
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
-def test_every_guard_stands_where_its_mutant_looks_for_it(guard: mutants.Guard) -> None:
-    assert guard.removed_from(mutants.ROOT) != ""
+def test_every_guard_stands_where_its_mutant_looks_for_it(guard: guards.Guard) -> None:
+    assert guard.removed_from(guards.ROOT) != ""
     for test in guard.test.split():
         path, _, name = test.partition("::")
-        assert f"def {name}(" in (Path(mutants.ROOT) / path).read_text(encoding="utf-8")
+        assert f"def {name}(" in (Path(guards.ROOT) / path).read_text(encoding="utf-8")

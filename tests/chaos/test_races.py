@@ -12,8 +12,8 @@ from decimal import Decimal
 
 import pytest
 
-from bot.demo.cast import BEN
-from bot.demo.workspace import Person, WorkspaceError
+from demo.people import BEN
+from demo.workspace import Person, WorkspaceError
 from tests.bot.world import CLEO, PRIVATE, START, WHY, Rules, World
 
 MakeWorld = Callable[[Rules], World]

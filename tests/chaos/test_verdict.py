@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.cast import BEN
+from demo.people import BEN
 from tests.bot.world import CLEO
 from tests.chaos.peers import recorded_at
 from tests.chaos.records import Record

@@ -6,8 +6,9 @@ from datetime import date
 from decimal import Decimal
 
 from bot.decisions.verdict.facts import Facts
+from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.outlook import Month, Outlook, Quantiles, Swing
-from bot.decisions.worth.roi import Inputs, Rates, Training, Usage, estimate
+from bot.decisions.worth.roi import Inputs, Training, Usage, estimate
 from trainers.measuring.values import Arm, Ladder, Rung, RungName, Standing
 from trainers.providers import ModelVerdict
 

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.decisions.verdict.advice import Evidence, Facts, Kind, Reason, Verdict, advise
+from bot.decisions.verdict.advice import Verdict, advise
 from bot.decisions.verdict.amount_of_data import least_holdout
+from bot.decisions.verdict.facts import Evidence, Facts, Kind, Reason
 from bot.decisions.verdict.paying import PINNED_DOWN, share_of_draws
 from bot.decisions.verdict.tasks import TASK_KINDS, TaskKind
+from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.outlook import Quantiles
-from bot.decisions.worth.roi import Inputs, Rates, Training, estimate
+from bot.decisions.worth.roi import Inputs, Training, estimate
 from bot.decisions.worth.simulation import simulate
 from bot.decisions.worth.tornado import tornado
 from tests.decisions.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung

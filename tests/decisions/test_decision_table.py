@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from bot import parsing
-from bot.decisions.verdict.advice import Evidence, Facts, Kind, Verdict, advise
+from bot.decisions.verdict.advice import Verdict, advise
+from bot.decisions.verdict.facts import Evidence, Facts, Kind
 from bot.decisions.verdict.faults import RowFaults
 from bot.decisions.worth.bills import Rates
 from bot.decisions.worth.roi import Inputs, Quality, Training, estimate

@@ -16,8 +16,8 @@ from bot.decisions.worth.bills import ZERO, Rates
 from bot.decisions.worth.flows import Flow, Phase, payback
 from bot.decisions.worth.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
 from bot.decisions.worth.simulation import simulate
-from tests.decisions.evidence import ALL_MISS, OK, ladder, rung
-from tests.decisions.test_advice import FACTS, seen
+from tests.decisions.evidence import ALL_MISS, FACTS, OK, ladder, rung
+from tests.decisions.test_advice import seen
 from trainers.measuring.values import Arm, Rung
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)

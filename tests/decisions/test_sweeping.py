@@ -8,7 +8,8 @@ from bot.commands import Start
 from bot.decisions.amounts import Misread
 from bot.decisions.sweeping import in_words, read_sweep, refusal, without_swept, written
 from bot.decisions.worth.question import Question
-from bot.parsing import Answer, parse
+from bot.options import Answer
+from bot.parsing import parse
 from trainers.sweeps import Sweep, courses_of
 
 SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.verdict.advice import Evidence, Kind, advise
+from bot.decisions.verdict.advice import advise
+from bot.decisions.verdict.facts import Evidence, Kind
 from bot.decisions.verdict.faults import RowFaults, faults_of
 from tests.decisions.evidence import ALL_MISS, FACTS, ladder, outlook, rung
 from trainers.dataset import Columns, check_file

@@ -11,10 +11,10 @@ from typing import Any
 from slack_bolt import App, BoltRequest
 from slack_sdk import WebClient
 
-from bot.demo.stand_in import StandIn
+from demo.slack_emulator import SlackEmulator
 
 
-def bolt_app(slack: StandIn) -> App:
+def bolt_app(slack: SlackEmulator) -> App:
     door = slack.door
     client = WebClient(door.bot_token, base_url=door.api_url)
     return App(client=client, signing_secret=door.signing_secret, process_before_response=False)

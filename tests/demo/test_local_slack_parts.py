@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bot.demo.cast import ANA, BEN, BOT, TICKETS
-from bot.demo.local_slack import find_local_slack
-from bot.demo.local_slack.front import Front
-from bot.demo.local_slack.process import start, workspace_config
-from bot.demo.workspace import WorkspaceError
+from demo.local_slack import find_local_slack
+from demo.local_slack.front import Front
+from demo.local_slack.process import start, workspace_config
+from demo.people import ANA, BEN, BOT, TICKETS
+from demo.workspace import WorkspaceError
 
 PAGE = b"<html><head><title>page</title></head></html>"
 

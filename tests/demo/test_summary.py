@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bot.demo.summary import Summary
+from demo.summary import Summary
 from tests.views.made import beside, result
 from trainers.measuring.values import Ladder
 

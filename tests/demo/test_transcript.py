@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console, RenderableType
 from slack_sdk import WebClient
 
-from bot.demo.cast import ANA, BEN, BOT, TICKETS
-from bot.demo.drawing import draw, render, render_modal
-from bot.demo.stand_in import StandIn
-from bot.demo.transcript import Transcript, names_in, progress_line
-from bot.demo.workspace import Modal, PostedMessage, SharedFile, WorkspaceError
+from demo.drawing import draw, render, render_modal
+from demo.people import ANA, BEN, BOT, TICKETS
+from demo.slack_emulator import SlackEmulator
+from demo.transcript import Transcript, names_in, progress_line
+from demo.workspace import Modal, PostedMessage, SharedFile, WorkspaceError
 
 NAMES = {ANA.id: "Ana Reyes", BEN.id: "Ben Okafor", BOT.id: "Finetune", TICKETS.id: "#ml-tickets"}
 NOON = str(datetime(2026, 1, 5, 12, 0).timestamp())
@@ -207,13 +207,13 @@ def test_a_modal_shows_what_was_put_in() -> None:
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn() as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator() as slack:
         yield slack
 
 
 @pytest.fixture
-def client(slack: StandIn) -> WebClient:
+def client(slack: SlackEmulator) -> WebClient:
     return WebClient(slack.door.bot_token, base_url=slack.door.api_url)
 
 
@@ -224,14 +224,14 @@ def card(percent: int, stage: str = "training") -> list[Json]:
     return [{"type": "header", "text": plain("Run 7")}, stages, moving]
 
 
-def watched(slack: StandIn, *, terminal: bool) -> tuple[Transcript, io.StringIO]:
+def watched(slack: SlackEmulator, *, terminal: bool) -> tuple[Transcript, io.StringIO]:
     output = io.StringIO()
     console = Console(width=70, file=output, force_terminal=terminal, color_system=None, legacy_windows=False)
     return Transcript(slack, [TICKETS.id, slack.dm(ANA.id)], console), output
 
 
 def test_off_a_terminal_a_line_comes_with_every_tenth_and_every_stage(
-    slack: StandIn, client: WebClient
+    slack: SlackEmulator, client: WebClient
 ) -> None:
     transcript, output = watched(slack, terminal=False)
     with transcript.running():
@@ -250,7 +250,7 @@ def test_off_a_terminal_a_line_comes_with_every_tenth_and_every_stage(
     ]
 
 
-def test_of_a_list_the_line_tells_only_what_is_in_work(slack: StandIn, client: WebClient) -> None:
+def test_of_a_list_the_line_tells_only_what_is_in_work(slack: SlackEmulator, client: WebClient) -> None:
     arms = "✓ classical\n• prompt alone: 120 of 200\n• retrieval: 0 of 200"
     blocks = [
         *card(40)[:1],
@@ -262,7 +262,9 @@ def test_of_a_list_the_line_tells_only_what_is_in_work(slack: StandIn, client: W
     assert progress_line(message, NAMES) == "prompt alone: 120 of 200 · ████░░ 40%"
 
 
-def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(slack: StandIn, client: WebClient) -> None:
+def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(
+    slack: SlackEmulator, client: WebClient
+) -> None:
     transcript, output = watched(slack, terminal=True)
     with transcript.running():
         ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=card(10))["ts"]
@@ -277,7 +279,7 @@ def test_on_a_terminal_the_card_moves_in_place_and_is_written_once(slack: StandI
 
 
 def test_people_s_doings_private_answers_and_other_places_are_told_in_order(
-    slack: StandIn, client: WebClient
+    slack: SlackEmulator, client: WebClient
 ) -> None:
     transcript, output = watched(slack, terminal=False)
     transcript.did(ANA.id, "/finetune help")
@@ -297,7 +299,7 @@ def test_people_s_doings_private_answers_and_other_places_are_told_in_order(
 
 
 def test_waiting_ends_with_what_was_seen_or_says_what_it_waited_for(
-    slack: StandIn, client: WebClient
+    slack: SlackEmulator, client: WebClient
 ) -> None:
     transcript, _ = watched(slack, terminal=False)
     client.chat_postMessage(channel=TICKETS.id, text="there")
@@ -306,6 +308,6 @@ def test_waiting_ends_with_what_was_seen_or_says_what_it_waited_for(
         transcript.until(lambda: None, "the end", seconds=0)
 
 
-def test_names_cover_people_places_and_the_bot(slack: StandIn) -> None:
+def test_names_cover_people_places_and_the_bot(slack: SlackEmulator) -> None:
     names = names_in(slack)
     assert (names[ANA.id], names[TICKETS.id], names[BOT.id]) == ("Ana Reyes", "#ml-tickets", "Finetune")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.story import Story, play
+from demo.story import Story, play
 
 pytestmark = pytest.mark.e2e
 

@@ -16,9 +16,9 @@ from slack_bolt import App
 from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
 from slack_sdk import WebClient
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.local_slack import LocalSlack, find_local_slack
-from bot.demo.workspace import NotAnswered, Unsupported, WorkspaceError, wait_until
+from demo.local_slack import LocalSlack, find_local_slack
+from demo.people import ANA, BEN, TICKETS
+from demo.workspace import NotAnswered, Unsupported, WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 
 pytestmark = [

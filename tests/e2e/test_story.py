@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from bot.decisions.verdict.tasks import TASK_KINDS
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.local_slack import LocalSlack, find_local_slack
-from bot.demo.service import RunningBot
-from bot.demo.workspace import wait_until
+from demo.local_slack import LocalSlack, find_local_slack
+from demo.people import ANA, BEN, TICKETS
+from demo.service import RunningBot
+from demo.workspace import wait_until
 from tests.peers.browser import Visitor, open_page
 
 pytestmark = pytest.mark.e2e

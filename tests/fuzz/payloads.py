@@ -16,8 +16,8 @@ from urllib.parse import quote, urlencode
 
 from hypothesis import strategies as st
 
-from bot.demo.cast import ANA, BEN
-from bot.demo.stand_in.delivery import Courier, Delivery
+from demo.people import ANA, BEN
+from demo.slack_emulator.delivery import Courier, Delivery
 from tests.bot.world import EVE, GUS, PRIVATE, ROBO, World
 from tests.fuzz.odd import Json, mutated, odd_texts, raw_json
 

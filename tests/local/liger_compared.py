@@ -26,7 +26,7 @@ from tests.local.preferences import write_pairs
 from tests.local.runs import make_job
 from tests.local.test_packing import ROWS, tiny
 from trainers.local.spool import LoraSettings, read_job, read_json
-from trainers.local.training import dpo
+from trainers.local.training import dpo, liger
 from trainers.local.training.base import add_lora, recompute_activations
 from trainers.local.training.fused_norm import fuse_norms
 from trainers.local.training.last_layer import trim_last_layer
@@ -97,7 +97,7 @@ def pairs_compared() -> dict[str, Any]:
         make_tokenizer(folder / "tiny")
         make_model(folder / "tiny")
         own = pairs_trained(folder, "own")
-        dpo.choose_kernels = lambda model, device, *, is_sharded=False: replace_by_liger(model)
+        liger.choose_kernels = lambda model, device, *, is_sharded=False: replace_by_liger(model)
         return {
             "name": PAIRS,
             "own": own,

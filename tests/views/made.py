@@ -11,8 +11,8 @@ from typing import Any, Literal
 from bot.decisions.budget import Budget
 from bot.decisions.calibration import Actual, of_run
 from bot.decisions.planning import Advised, Best, Plan, Predicted
-from bot.decisions.verdict.advice import Facts, Verdict, advise
-from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence
+from bot.decisions.verdict.advice import Verdict, advise
+from bot.decisions.verdict.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.decisions.worth.alternatives import Alternative
 from bot.decisions.worth.assumptions import Assumption, assumptions
 from bot.decisions.worth.bills import Rates, Tokens

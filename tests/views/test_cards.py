@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.demo.stand_in.blocks import complaints, view_complaints
+from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.views.cards import messages, payloads, views
 from tests.views.voice import faults, texts
 from tests.views.walker import problems
@@ -40,7 +40,7 @@ def test_slack_would_take_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_our_stand_in_takes_it_too(name: str) -> None:
+def test_the_slack_emulator_takes_it_too(name: str) -> None:
     payload = PAYLOADS[name]
     if "type" in payload:
         assert view_complaints(payload) == ()

@@ -13,7 +13,8 @@ import pytest
 
 from bot.decisions.budget import Budget
 from bot.decisions.promoting import Against, Proof, doubts
-from bot.decisions.verdict.advice import Reason, Verdict
+from bot.decisions.verdict.advice import Verdict
+from bot.decisions.verdict.facts import Reason
 from bot.measured import ArmProgress, LadderProgress
 from bot.results import ChangedRow
 from bot.views import (

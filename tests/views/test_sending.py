@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 
-from bot.demo.cast import ANA, TICKETS
-from bot.demo.stand_in import StandIn, broken, refused
 from bot.notices import Notices
 from bot.settings import Blocks
 from bot.views.blocks import Message
+from demo.people import ANA, TICKETS
+from demo.slack_emulator import SlackEmulator, broken, refused
 from storage.records import Draft
 from storage.store import Store
 from tests.views.cards import messages
@@ -22,8 +22,8 @@ BOTH = {name: message for name, message in messages().items() if message.newest}
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn() as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator() as slack:
         yield slack
 
 
@@ -43,7 +43,7 @@ class Clock:
         return self.now
 
 
-def notices(store: Store, slack: StandIn, blocks: Blocks, clock: Clock) -> Notices:
+def notices(store: Store, slack: SlackEmulator, blocks: Blocks, clock: Clock) -> Notices:
     client = WebClient(slack.door.bot_token, base_url=slack.door.api_url, retry_handlers=[])
     return Notices(store, client, blocks=blocks, clock=clock)
 
@@ -54,7 +54,7 @@ def post(store: Store, clock: Clock, message: Message, **more: Any) -> None:
     store.outbox.put(Draft(body=message.letter(), **draft), now=clock.now)
 
 
-def kinds(slack: StandIn) -> list[list[str]]:
+def kinds(slack: SlackEmulator) -> list[list[str]]:
     return [[block["type"] for block in message.blocks] for message in slack.messages(TICKETS.id)]
 
 
@@ -68,7 +68,7 @@ def clock() -> Clock:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_the_setting_chooses_the_form(name: str, store: Store, slack: StandIn, clock: Clock) -> None:
+def test_the_setting_chooses_the_form(name: str, store: Store, slack: SlackEmulator, clock: Clock) -> None:
     for blocks in ("newest", "classic"):
         post(store, clock, BOTH[name])
         assert notices(store, slack, blocks, clock).send_due() == 1
@@ -77,7 +77,7 @@ def test_the_setting_chooses_the_form(name: str, store: Store, slack: StandIn, c
 
 
 def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on(
-    store: Store, slack: StandIn, clock: Clock, caplog: pytest.LogCaptureFixture
+    store: Store, slack: SlackEmulator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = notices(store, slack, "newest", clock)
     slack.fail("chat.postMessage", refused("invalid_blocks"))
@@ -92,7 +92,7 @@ def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on
 
 
 def test_another_trouble_is_no_reason_for_the_classic_form(
-    store: Store, slack: StandIn, clock: Clock
+    store: Store, slack: SlackEmulator, clock: Clock
 ) -> None:
     sender = notices(store, slack, "newest", clock)
     slack.fail("chat.postMessage", broken(500))
@@ -103,7 +103,9 @@ def test_another_trouble_is_no_reason_for_the_classic_form(
     assert kinds(slack) == [types(BOTH["run-training"].newest)]
 
 
-def test_what_only_one_person_sees_has_both_forms_too(store: Store, slack: StandIn, clock: Clock) -> None:
+def test_what_only_one_person_sees_has_both_forms_too(
+    store: Store, slack: SlackEmulator, clock: Clock
+) -> None:
     slack.fail("chat.postEphemeral", refused("invalid_blocks"))
     post(store, clock, BOTH["estimate-paid-machine"], kind="ephemeral", person=ANA.id)
     assert notices(store, slack, "newest", clock).send_due() == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from bot.asking.askers import Declined
+from bot.asking.lanes import Declined
 from bot.measured import ArmProgress, JudgeProgress
 from bot.work.climbing import ArmKeys
 from trainers.measuring.values import Arm

@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bot.decisions.worth.bills import MILLION
+from bot.decisions.worth.question import Question
 from bot.decisions.worth.quotes import Gap
 from bot.results import Refusal
 from bot.tuned_curves import FEWEST_ROWS, PlannedSize, TunedCurvePlan, sizes_of
@@ -13,7 +14,7 @@ from bot.work.climbing import max_tokens
 from bot.workflows import datasets, destination, eligibility, estimating, plans
 from bot.workflows.datasets import SEED, Checked
 from bot.workflows.desk import Desk
-from bot.workflows.estimating import Estimated, Question
+from bot.workflows.estimating import Estimated
 from bot.workflows.targets import Target, find_target
 from trainers.chatting import room
 from trainers.dataset import Report

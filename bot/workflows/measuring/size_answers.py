@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from bot.asking.askers import Declined, Question
+from bot.asking.lanes import Declined, Question
 from bot.decisions.actuals import Asked
 from bot.tuned_curves import SizeProgress, TunedCurvePlan
 from bot.views.blocks import escape

@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from bot.demo.stand_in import chat, files, methods
-from bot.demo.stand_in.faults import Fault, Faults
-from bot.demo.stand_in.state import Call, Json, SlackError, State
+from demo.slack_emulator import chat, files, methods
+from demo.slack_emulator.faults import Fault, Faults
+from demo.slack_emulator.state import Call, Json, SlackError, State
 
 _NESTED = ("blocks", "view", "files", "attachments", "metadata")
 

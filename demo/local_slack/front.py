@@ -89,7 +89,7 @@ class Front:
 
 def with_script(page: bytes) -> bytes:
     """The page with our script before its own: it must wrap the websocket first."""
-    script = files("bot.demo.local_slack").joinpath("page.js").read_bytes()
+    script = files("demo.local_slack").joinpath("page.js").read_bytes()
     return page.replace(b"<head>", b"<head><script>" + script + b"</script>", 1)
 
 

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bot.demo.cast import BEN
-from bot.demo.workspace import Door, WorkspaceError
 from bot.embedded import free_port
+from demo.people import BEN
+from demo.workspace import Door, WorkspaceError
 
 GRACE_S = 20
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.demo.workspace import PostedMessage, WorkspaceError
 from bot.results import RunResult
 from bot.views.rungs import MEASURED, STANDINGS, arm_name, bar_share, quality
 from bot.views.words import duration, p_value, points, with_interval
+from demo.workspace import PostedMessage, WorkspaceError
 from trainers.dataset import Report
 from trainers.measuring.values import Ladder, Rung
 from trainers.money import usd_micros

@@ -18,16 +18,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.rule import Rule
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.drawing import headline
-from bot.demo.local_slack import LocalSlack, find_local_slack
-from bot.demo.service import RunningBot
-from bot.demo.stand_in import StandIn
-from bot.demo.summary import Summary, has_labels, summary
-from bot.demo.transcript import Transcript, names_in
-from bot.demo.workspace import Modal, PostedMessage, Workspace, WorkspaceError
+from demo.drawing import headline
+from demo.local_slack import LocalSlack, find_local_slack
+from demo.people import ANA, BEN, TICKETS
+from demo.service import RunningBot
+from demo.slack_emulator import SlackEmulator
+from demo.summary import Summary, has_labels, summary
+from demo.transcript import Transcript, names_in
+from demo.workspace import Modal, PostedMessage, Workspace, WorkspaceError
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "support_tickets.csv"
 MARKER = ".finetune-demo"
 TARGET = "local/smollm2-135m"
 PLAN = f"current=gpt-4o volume=100M target={TARGET}"
@@ -105,10 +105,10 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _workspace(story: Story, console: Console) -> Iterator[StandIn | LocalSlack]:
+def _workspace(story: Story, console: Console) -> Iterator[SlackEmulator | LocalSlack]:
     binary = None if story.in_terminal else find_local_slack()
     if binary is None:
-        with StandIn() as stand_in:
+        with SlackEmulator() as stand_in:
             yield stand_in
         return
     folder = story.folder.resolve() / "slack"
@@ -121,7 +121,7 @@ def _workspace(story: Story, console: Console) -> Iterator[StandIn | LocalSlack]
 
 
 @contextmanager
-def _bot(story: Story, workspace: StandIn | LocalSlack) -> Iterator[RunningBot]:
+def _bot(story: Story, workspace: SlackEmulator | LocalSlack) -> Iterator[RunningBot]:
     with RunningBot(story.folder, workspace.door, story.model) as bot:
         if isinstance(workspace, LocalSlack):
             workspace.wait_for_bot()

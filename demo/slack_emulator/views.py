@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from bot.demo.stand_in.blocks import view_complaints
-from bot.demo.stand_in.state import APP, BOT_ID, TEAM, Json, SlackError, State
+from demo.slack_emulator.blocks import view_complaints
+from demo.slack_emulator.state import APP, BOT_ID, TEAM, Json, SlackError, State
 
 _DEEPEST = 3
 

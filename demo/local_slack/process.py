@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bot.demo.cast import BOT
-from bot.demo.workspace import Channel, Person, WorkspaceError
+from demo.people import BOT
+from demo.workspace import Channel, Person, WorkspaceError
 
 APP = "A0FINETUNE"
 TEAM = "T0LOCAL"
@@ -38,7 +38,7 @@ def find_local_slack() -> Path | None:
         if not Path(named).is_file():
             raise WorkspaceError(f"FINETUNE_LOCAL_SLACK names {named}: there is no such file")
         return Path(named)
-    cached = Path(__file__).resolve().parents[3] / ".cache" / _BINARY
+    cached = Path(__file__).resolve().parents[2] / ".cache" / _BINARY
     return cached if cached.is_file() else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.demo.workspace import Channel, Person
+from demo.workspace import Channel, Person
 
 BOT = Person("U0FINETUNE", "finetune", "Finetune")
 ANA = Person("U0ANA", "ana", "Ana Reyes", "ana@example.com")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.demo.workspace import Answers, Block, WorkspaceError
+from demo.workspace import Answers, Block, WorkspaceError
 
 Answer = str | Sequence[str] | None
 

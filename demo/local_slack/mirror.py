@@ -14,7 +14,7 @@ from typing import Any
 
 from websocket import WebSocket, WebSocketException, create_connection
 
-from bot.demo.workspace import NotAnswered
+from demo.workspace import NotAnswered
 
 
 class Mirror:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bot.demo.cast import ANA, BEN, BOT, TICKETS
-from bot.demo.forms import fill_in
-from bot.demo.stand_in import chat, files, payloads, views
-from bot.demo.stand_in.delivery import Courier, Delivery
-from bot.demo.stand_in.faults import Aim, Fault, Faults
-from bot.demo.stand_in.server import SlackServer
-from bot.demo.stand_in.state import ALL_SCOPES, Call, Json, State, Stored
-from bot.demo.workspace import (
+from demo.forms import fill_in
+from demo.people import ANA, BEN, BOT, TICKETS
+from demo.slack_emulator import chat, files, payloads, views
+from demo.slack_emulator.delivery import Courier, Delivery
+from demo.slack_emulator.faults import Aim, Fault, Faults
+from demo.slack_emulator.server import SlackServer
+from demo.slack_emulator.state import ALL_SCOPES, Call, Json, State, Stored
+from demo.workspace import (
     Answers,
     Channel,
     Door,
@@ -31,7 +31,7 @@ from bot.demo.workspace import (
 )
 
 
-class StandIn:
+class SlackEmulator:
     """Use as a context manager. Tell it where the bot listens with `deliver_to` before anybody acts.
 
     `groups` are user groups by id; `patience` stands for Slack's three seconds for acks and trigger_ids.
@@ -60,7 +60,7 @@ class StandIn:
         self._deliveries: list[Delivery] = []
         self._courier: Courier | None = None
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> SlackEmulator:
         self._server.start()
         return self
 

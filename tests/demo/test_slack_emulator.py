@@ -13,17 +13,10 @@ from slack_bolt import App
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bot.demo.cast import ANA, BEN, TICKETS
-from bot.demo.stand_in import (
-    StandIn,
-    broken,
-    cut_off,
-    refused,
-    slow,
-    too_many,
-)
-from bot.demo.stand_in.delivery import Courier, signature
-from bot.demo.workspace import NotAnswered, PostedMessage, WorkspaceError, wait_until
+from demo.people import ANA, BEN, TICKETS
+from demo.slack_emulator import SlackEmulator, broken, cut_off, refused, slow, too_many
+from demo.slack_emulator.delivery import Courier, signature
+from demo.workspace import NotAnswered, PostedMessage, WorkspaceError, wait_until
 from tests.demo.bolt import bolt_app, serving
 
 PLAIN = {"type": "plain_text", "text": "Go"}
@@ -63,13 +56,13 @@ def _option(value: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def slack() -> Iterator[StandIn]:
-    with StandIn(groups={"S0APPROVERS": (BEN.id,)}, patience=0.3) as slack:
+def slack() -> Iterator[SlackEmulator]:
+    with SlackEmulator(groups={"S0APPROVERS": (BEN.id,)}, patience=0.3) as slack:
         yield slack
 
 
 @pytest.fixture
-def app(slack: StandIn) -> Iterator[App]:
+def app(slack: SlackEmulator) -> Iterator[App]:
     app = bolt_app(slack)
     with serving(app) as url:
         slack.deliver_to(url)
@@ -77,7 +70,7 @@ def app(slack: StandIn) -> Iterator[App]:
 
 
 @pytest.fixture
-def client(slack: StandIn) -> WebClient:
+def client(slack: SlackEmulator) -> WebClient:
     return WebClient(slack.door.bot_token, base_url=slack.door.api_url, retry_handlers=[])
 
 
@@ -89,7 +82,7 @@ def only(messages: tuple[PostedMessage, ...]) -> PostedMessage:
 # What people do reaches Bolt.
 
 
-def test_bolt_takes_the_signature_and_the_asker_alone_sees_the_ack(slack: StandIn, app: App) -> None:
+def test_bolt_takes_the_signature_and_the_asker_alone_sees_the_ack(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(
         lambda ack, command: ack(f"you said {command['text']} in {command['channel_name']}")
     )
@@ -99,21 +92,21 @@ def test_bolt_takes_the_signature_and_the_asker_alone_sees_the_ack(slack: StandI
     assert slack.messages(TICKETS.id) == slack.ephemerals(BEN.id) == ()
 
 
-def test_a_wrong_signature_is_refused_by_bolt(slack: StandIn, app: App) -> None:
+def test_a_wrong_signature_is_refused_by_bolt(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack: ack())
     with serving(app) as url:
         assert Courier(url, "another secret").form("/finetune", {"command": "/finetune"}).status == 401
     assert signature("s", b"x", 100) == signature("s", b"x", 100) != signature("s", b"y", 100)
 
 
-def test_names_in_a_command_come_escaped(slack: StandIn, app: App) -> None:
+def test_names_in_a_command_come_escaped(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack, command: ack(command["text"]))
     slack.command(ANA.id, TICKETS.id, "/finetune ask @ben in #ml-tickets not@ben")
     text = only(slack.ephemerals(ANA.id)).text
     assert text == f"ask <@{BEN.id}|ben> in <#{TICKETS.id}|ml-tickets> not@ben"
 
 
-def test_a_bot_that_is_late_or_broken_is_seen_by_the_person(slack: StandIn, app: App) -> None:
+def test_a_bot_that_is_late_or_broken_is_seen_by_the_person(slack: SlackEmulator, app: App) -> None:
     app.command("/slow")(lambda ack: (time.sleep(0.5), ack()))
     with pytest.raises(NotAnswered, match=r"/slow: the bot gave no answer in 0\.\d s"):
         slack.command(ANA.id, TICKETS.id, "/slow")
@@ -121,7 +114,7 @@ def test_a_bot_that_is_late_or_broken_is_seen_by_the_person(slack: StandIn, app:
         slack.command(ANA.id, TICKETS.id, "/unknown")
 
 
-def test_a_modal_goes_there_and_back(slack: StandIn, app: App, tmp_path: Path) -> None:
+def test_a_modal_goes_there_and_back(slack: SlackEmulator, app: App, tmp_path: Path) -> None:
     seen: list[Any] = []
     app.command("/finetune")(lambda ack, body, client: (ack(), client.views_open(**_opened(body))))
     app.view("upload")(lambda ack, view: (seen.append(view), ack()))
@@ -150,7 +143,7 @@ def _opened(body: dict[str, Any]) -> dict[str, Any]:
     return {"trigger_id": body["trigger_id"], "view": upload_view()}
 
 
-def test_slack_itself_stops_an_unfinished_form(slack: StandIn, app: App) -> None:
+def test_slack_itself_stops_an_unfinished_form(slack: SlackEmulator, app: App) -> None:
     app.command("/finetune")(lambda ack, body, client: (client.views_open(**_opened(body)), ack()))
     slack.command(ANA.id, TICKETS.id, "/finetune upload")
     shown = slack.submit_modal(ANA.id, {"name": "x" * 21})
@@ -175,7 +168,12 @@ def test_slack_itself_stops_an_unfinished_form(slack: StandIn, app: App) -> None
     ],
 )
 def test_what_an_ack_does_to_the_modal(
-    slack: StandIn, app: App, tmp_path: Path, ack: dict[str, Any], title: str | None, errors: dict[str, str]
+    slack: SlackEmulator,
+    app: App,
+    tmp_path: Path,
+    ack: dict[str, Any],
+    title: str | None,
+    errors: dict[str, str],
 ) -> None:
     said = ack
     app.command("/finetune")(lambda ack, body, client: (client.views_open(**_opened(body)), ack()))
@@ -188,7 +186,9 @@ def test_what_an_ack_does_to_the_modal(
     assert (modal and modal.title, submission.errors, submission.closed) == (title, errors, title is None)
 
 
-def test_a_click_carries_the_button_and_its_message(slack: StandIn, app: App, client: WebClient) -> None:
+def test_a_click_carries_the_button_and_its_message(
+    slack: SlackEmulator, app: App, client: WebClient
+) -> None:
     seen: list[Any] = []
     app.action("approve")(lambda ack, body, respond: (ack(), seen.append(body), respond(**_decided())))
     ts = client.chat_postMessage(channel=TICKETS.id, text="approve?", blocks=CARD)["ts"]
@@ -205,7 +205,7 @@ def _decided() -> dict[str, Any]:
     return {"replace_original": True, "text": "approved by Ben"}
 
 
-def test_a_message_shortcut_carries_the_files(slack: StandIn, app: App, tmp_path: Path) -> None:
+def test_a_message_shortcut_carries_the_files(slack: SlackEmulator, app: App, tmp_path: Path) -> None:
     seen: list[Any] = []
     app.shortcut("use_as_training_data")(lambda ack, shortcut: (ack(), seen.append(shortcut)))
     (tmp_path / "a.jsonl").write_text("{}")
@@ -216,7 +216,7 @@ def test_a_message_shortcut_carries_the_files(slack: StandIn, app: App, tmp_path
     assert seen[0]["user"]["id"] == BEN.id
 
 
-def test_events_reach_the_bot(slack: StandIn, app: App, client: WebClient, tmp_path: Path) -> None:
+def test_events_reach_the_bot(slack: SlackEmulator, app: App, client: WebClient, tmp_path: Path) -> None:
     app.event("file_shared")(
         lambda event, client: client.chat_postMessage(channel=event["channel_id"], text="file")
     )
@@ -238,7 +238,7 @@ def _home() -> dict[str, Any]:
     return {"type": "home", "blocks": [{"type": "header", "text": PLAIN}]}
 
 
-def test_the_same_event_can_come_twice(slack: StandIn, app: App) -> None:
+def test_the_same_event_can_come_twice(slack: SlackEmulator, app: App) -> None:
     seen: list[str] = []
     app.event("app_home_opened")(lambda body: seen.append(body["event_id"]))
     slack.open_home(ANA.id)
@@ -251,7 +251,7 @@ def test_the_same_event_can_come_twice(slack: StandIn, app: App) -> None:
 
 
 def test_a_person_s_file_is_read_by_the_bot_only_with_its_token(
-    slack: StandIn, client: WebClient, tmp_path: Path
+    slack: SlackEmulator, client: WebClient, tmp_path: Path
 ) -> None:
     (tmp_path / "tickets.csv").write_bytes("text,label\nnaïve,x\n".encode())
     body = client.files_info(file=slack.upload(ANA.id, tmp_path / "tickets.csv"))["file"]
@@ -268,7 +268,7 @@ def _read(url: str, token: str | None) -> bytes:
     return content
 
 
-def test_files_upload_v2_puts_a_png_into_a_thread(slack: StandIn, client: WebClient) -> None:
+def test_files_upload_v2_puts_a_png_into_a_thread(slack: SlackEmulator, client: WebClient) -> None:
     ts = client.chat_postMessage(channel=TICKETS.id, text="run 1")["ts"]
     png = b"\x89PNG\r\n\x1a\n" + bytes(2_000)
     client.files_upload_v2(channel=TICKETS.id, thread_ts=ts, filename="loss.png", title="Loss", content=png)
@@ -305,12 +305,12 @@ def test_slack_s_refusals(client: WebClient, method: str, args: dict[str, Any], 
 
 
 def test_no_token_a_wrong_token_and_a_missing_scope_are_three_errors(
-    slack: StandIn, client: WebClient
+    slack: SlackEmulator, client: WebClient
 ) -> None:
     for token, error in (("", "not_authed"), ("xoxb-other", "invalid_auth")):
         with pytest.raises(SlackApiError, match=error):
             WebClient(token or None, base_url=slack.door.api_url).auth_test()
-    with StandIn(scopes=["chat:write"]) as poor:
+    with SlackEmulator(scopes=["chat:write"]) as poor:
         with pytest.raises(SlackApiError) as refusal:
             WebClient(poor.door.bot_token, base_url=poor.door.api_url).users_list()
         assert (refusal.value.response["error"], refusal.value.response["needed"]) == (
@@ -350,7 +350,9 @@ def test_blocks_over_the_limits_are_refused(client: WebClient, block: dict[str, 
     assert complaint in " ".join(refusal.value.response["response_metadata"]["messages"])
 
 
-def test_a_trigger_is_spent_once_and_within_its_time(slack: StandIn, app: App, client: WebClient) -> None:
+def test_a_trigger_is_spent_once_and_within_its_time(
+    slack: SlackEmulator, app: App, client: WebClient
+) -> None:
     triggers: list[str] = []
     app.command("/finetune")(lambda ack, body: (ack(), triggers.append(body["trigger_id"])))
     slack.command(ANA.id, TICKETS.id, "/finetune")
@@ -364,7 +366,7 @@ def test_a_trigger_is_spent_once_and_within_its_time(slack: StandIn, app: App, c
 
 
 def test_a_view_is_updated_under_its_id_and_only_with_the_latest_hash(
-    slack: StandIn, app: App, client: WebClient
+    slack: SlackEmulator, app: App, client: WebClient
 ) -> None:
     views: list[Any] = []
     app.command("/finetune")(
@@ -382,7 +384,7 @@ def test_a_view_is_updated_under_its_id_and_only_with_the_latest_hash(
     assert modal and modal.callback_id == "second"
 
 
-def test_a_response_url_dies_after_five_uses(slack: StandIn, app: App) -> None:
+def test_a_response_url_dies_after_five_uses(slack: SlackEmulator, app: App) -> None:
     statuses: list[int] = []
     app.command("/finetune")(
         lambda ack, respond: (statuses.extend(respond("x").status_code for _ in range(6)), ack())
@@ -391,7 +393,7 @@ def test_a_response_url_dies_after_five_uses(slack: StandIn, app: App) -> None:
     assert statuses == [200] * 5 + [404]
 
 
-def test_an_archived_channel_and_a_bot_that_was_removed(slack: StandIn, client: WebClient) -> None:
+def test_an_archived_channel_and_a_bot_that_was_removed(slack: SlackEmulator, client: WebClient) -> None:
     slack.remove_bot(TICKETS.id)
     with pytest.raises(SlackApiError, match="not_in_channel"):
         client.chat_postMessage(channel=TICKETS.id, text="x")
@@ -413,7 +415,7 @@ def test_people_groups_and_pages(client: WebClient) -> None:
 # Faults.
 
 
-def test_a_limited_method_says_for_how_long_and_then_works(slack: StandIn, client: WebClient) -> None:
+def test_a_limited_method_says_for_how_long_and_then_works(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("chat.postMessage", too_many(7), times=2)
     for _ in range(2):
         with pytest.raises(SlackApiError) as limited:
@@ -427,7 +429,7 @@ def test_a_limited_method_says_for_how_long_and_then_works(slack: StandIn, clien
     assert len(slack.messages(TICKETS.id)) == 1
 
 
-def test_a_standing_fault_lasts_until_it_is_healed(slack: StandIn, client: WebClient) -> None:
+def test_a_standing_fault_lasts_until_it_is_healed(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("*", refused("account_inactive"), times=None)
     for _ in range(3):
         with pytest.raises(SlackApiError, match="account_inactive"):
@@ -436,7 +438,7 @@ def test_a_standing_fault_lasts_until_it_is_healed(slack: StandIn, client: WebCl
     assert client.auth_test()["ok"]
 
 
-def test_a_fault_sticks_to_a_message_or_to_a_channel(slack: StandIn, client: WebClient) -> None:
+def test_a_fault_sticks_to_a_message_or_to_a_channel(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("chat.postMessage", refused("internal_error"), times=None, text="cursed")
     slack.fail("*", refused("is_archived"), times=None, channel=slack.dm(ANA.id))
     for _ in range(2):
@@ -447,7 +449,7 @@ def test_a_fault_sticks_to_a_message_or_to_a_channel(slack: StandIn, client: Web
         assert client.chat_postMessage(channel=TICKETS.id, text="Another")["ok"]
 
 
-def test_an_edit_can_lose_its_message(slack: StandIn, client: WebClient) -> None:
+def test_an_edit_can_lose_its_message(slack: SlackEmulator, client: WebClient) -> None:
     ts = client.chat_postMessage(channel=TICKETS.id, text="x")["ts"]
     slack.fail("chat.update", refused("message_not_found"))
     with pytest.raises(SlackApiError, match="message_not_found"):
@@ -456,14 +458,14 @@ def test_an_edit_can_lose_its_message(slack: StandIn, client: WebClient) -> None
     assert only(slack.messages(TICKETS.id)).text == "z"
 
 
-def test_a_broken_answer_may_hide_work_that_was_done(slack: StandIn, client: WebClient) -> None:
+def test_a_broken_answer_may_hide_work_that_was_done(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("chat.postMessage", broken(500).though_done())
     with pytest.raises(SlackApiError):
         client.chat_postMessage(channel=TICKETS.id, text="it is there")
     assert only(slack.messages(TICKETS.id)).text == "it is there"
 
 
-def test_a_cut_line_and_a_slow_answer(slack: StandIn, client: WebClient) -> None:
+def test_a_cut_line_and_a_slow_answer(slack: SlackEmulator, client: WebClient) -> None:
     slack.fail("auth.test", cut_off())
     with pytest.raises(OSError):
         client.auth_test()

@@ -10,20 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bot.demo.cast import ANA, BEN, BOT, TICKETS
-from bot.demo.forms import fill_in
-from bot.demo.local_slack.front import Front
-from bot.demo.local_slack.mirror import Mirror
-from bot.demo.local_slack.process import (
-    APP,
-    APP_TOKEN,
-    BOT_TOKEN,
-    SIGNING_SECRET,
-    Running,
-    dm_of,
-    start,
-)
-from bot.demo.workspace import (
+from demo.forms import fill_in
+from demo.local_slack.front import Front
+from demo.local_slack.mirror import Mirror
+from demo.local_slack.process import APP, APP_TOKEN, BOT_TOKEN, SIGNING_SECRET, Running, dm_of, start
+from demo.people import ANA, BEN, BOT, TICKETS
+from demo.workspace import (
     Answers,
     Block,
     Channel,

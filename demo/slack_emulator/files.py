@@ -6,8 +6,8 @@ import mimetypes
 import time
 from urllib.parse import quote
 
-from bot.demo.cast import BOT
-from bot.demo.stand_in.state import TEAM, Json, SlackError, State, StoredFile
+from demo.people import BOT
+from demo.slack_emulator.state import TEAM, Json, SlackError, State, StoredFile
 
 LOGIN_PAGE = (
     b"<!DOCTYPE html><html><head><title>Slack</title></head><body>Sign in to the workspace</body></html>"

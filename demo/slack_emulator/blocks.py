@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from bot.demo.workspace import Block
+from demo.workspace import Block
 
 Surface = Literal["message", "modal", "home"]
 

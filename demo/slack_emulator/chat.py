@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import time
 
-from bot.demo.cast import BOT
-from bot.demo.stand_in.blocks import complaints
-from bot.demo.stand_in.state import (
-    RESPONSE_SECONDS,
-    RESPONSE_USES,
-    Json,
-    SlackError,
-    State,
-    Stored,
-)
-from bot.demo.workspace import Channel
+from demo.people import BOT
+from demo.slack_emulator.blocks import complaints
+from demo.slack_emulator.state import RESPONSE_SECONDS, RESPONSE_USES, Json, SlackError, State, Stored
+from demo.workspace import Channel
 
 
 def post_message(state: State, args: Json) -> Json:

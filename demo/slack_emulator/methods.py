@@ -6,17 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bot.demo.cast import BOT
-from bot.demo.stand_in import chat, files, views
-from bot.demo.stand_in.state import (
-    BOT_ID,
-    TEAM,
-    Json,
-    SlackError,
-    State,
-    channel_json,
-    person_json,
-)
+from demo.people import BOT
+from demo.slack_emulator import chat, files, views
+from demo.slack_emulator.state import BOT_ID, TEAM, Json, SlackError, State, channel_json, person_json
 
 Item = TypeVar("Item")
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bot.demo.cast import BOT
-from bot.demo.stand_in.state import APP, TEAM, Json, State, Stored
-from bot.demo.workspace import Channel, escape_command
+from demo.people import BOT
+from demo.slack_emulator.state import APP, TEAM, Json, State, Stored
+from demo.workspace import Channel, escape_command
 
 _DOMAIN = "stand-in"
 

@@ -19,7 +19,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from bot.demo.workspace import Answers, Block, Modal, PostedMessage, SharedFile
+from demo.workspace import Answers, Block, Modal, PostedMessage, SharedFile
 
 Names = Mapping[str, str]
 """What people and channels are called, by their ids."""

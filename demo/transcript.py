@@ -16,8 +16,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from bot.demo.drawing import Names, headline, mrkdwn, render, render_modal, texts
-from bot.demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceError
+from demo.drawing import Names, headline, mrkdwn, render, render_modal, texts
+from demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceError
 
 _BAR = re.compile(r"[█░]{4,}\s*(\d{1,3})\s?%")
 _RESTS = re.compile(r"^✓ |: 0 of [\d,]+$")  # a line of a list that is through, or has not begun

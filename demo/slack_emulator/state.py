@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bot.demo.cast import BOT
-from bot.demo.workspace import Channel, Person
+from demo.people import BOT
+from demo.workspace import Channel, Person
 
 Json = dict[str, Any]
 

@@ -1,0 +1,41 @@
+"""`python -m demo`: play the whole story on this machine, in a Slack workspace in the browser or in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from demo.story import Story, play
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Your own file.")
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 50), help="Passes over the rows; by rule where it isn't said."
+)
+@click.option("--stay", is_flag=True, help="Stay up afterwards, to try it by hand.")
+@click.option("--terminal", "in_terminal", is_flag=True, help="In the terminal only, without the browser.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option(
+    "--model", type=click.Path(path_type=Path), default=Path(".cache/smollm2-135m"), show_default=True
+)
+def main(
+    data: Path | None,
+    text: str | None,
+    label: str | None,
+    epochs: int | None,
+    stay: bool,
+    in_terminal: bool,
+    folder: Path,
+    model: Path,
+) -> None:
+    """Play the whole story on this machine: no Slack account, no key, no GPU."""
+    sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model, epochs)))
+
+
+if __name__ == "__main__":
+    main()
