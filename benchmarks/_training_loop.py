@@ -24,14 +24,14 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trainers.local.spool import LoraSettings
-from trainers.local.training.base import add_lora, load_model, load_tokenizer
+from trainers.local.job_directory import LoraSettings
+from trainers.local.kernels.fused_layers import trim_last_mlp
+from trainers.local.training.base_model import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device, best_dtype
-from trainers.local.training.last_layer import trim_last_layer
-from trainers.local.training.memory import Room
+from trainers.local.training.memory import MicroBatcher
+from trainers.local.training.methods.sft import TrainState, train_step
 from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
-from trainers.local.training.steps import Trainee, learn
 
 SETTINGS = LoraSettings()
 SEED = 20261124
@@ -92,7 +92,7 @@ def scored(way: Way, rows: Batch) -> dict[str, float]:
     way.model.eval()
     device = next(way.model.parameters()).device
     base = way.model.get_base_model()
-    able = replace(abilities(base, max(len(row.ids) for row in rows)), kept=trim_last_layer(base))
+    able = replace(abilities(base, max(len(row.ids) for row in rows)), kept=trim_last_mlp(base))
     with torch.autocast(device.type, way.dtype, enabled=way.dtype != torch.float32):
         found = [measure(way.model, pack_rows([row], device, way.dtype), able) for row in rows]
     tokens = sum(one.tokens for one in found)
@@ -114,13 +114,13 @@ def ours(source: Path, rows: Batch) -> Way:
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
     base = load_model(str(source), device, dtype)
-    able = replace(abilities(base, longest), kept=trim_last_layer(base))
+    able = replace(abilities(base, longest), kept=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
-    room = Room(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
-    trainee = Trainee(model, new_optimizer(model), able, room, look=lambda: None)
+    room = MicroBatcher(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
+    trainee = TrainState(model, new_optimizer(model), able, room, look=lambda: None)
 
     def step(batch: Batch) -> float:
-        return learn(trainee, batch, SETTINGS.learning_rate, 1).loss
+        return train_step(trainee, batch, SETTINGS.learning_rate, 1).loss
 
     return Way(model, dtype, step)
 

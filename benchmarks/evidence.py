@@ -22,11 +22,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks._flawed import Row, broken, flawed, write  # noqa: E402
-from benchmarks._planted import mislabelled, plainly, row, texts  # noqa: E402
-from trainers.dataset import Columns, Example, Limits, Report, check_file, read, store_chat  # noqa: E402
-from trainers.measuring.classical import answer  # noqa: E402
-from trainers.measuring.curve import classical_curve, nested  # noqa: E402
+from benchmarks._flawed import (  # noqa: E402
+    Row,
+    broken,
+    flawed,
+    write,
+)
+from benchmarks._planted import (  # noqa: E402
+    mislabelled,
+    plainly,
+    row,
+    texts,
+)
+from trainers.dataset import (  # noqa: E402
+    Columns,
+    Example,
+    Limits,
+    Report,
+    check_file,
+    read,
+    store_chat,
+)
+from trainers.evaluation.learning_curves import (  # noqa: E402
+    classical_curve,
+    nested,
+)
+from trainers.evaluation.tfidf import classify_holdout  # noqa: E402
 
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 DATA = ROOT.parent / "shared" / "data" / "banking77"
@@ -180,7 +201,7 @@ def curves(sets: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> b
 
 
 def rung_0(train: Sequence[Example], test: Sequence[Example]) -> float:
-    said = answer(train, test, seed=0)
+    said = classify_holdout(train, test, seed=0)
     return sum(reply.text == row.answer for reply, row in zip(said, test, strict=True)) / len(test)
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.bot.world import KeptWorkers, Rules, world
+from tests.cards import made
 from tests.fuzz import bodies, files, payloads, relay
 from tests.fuzz.trying import try_all
 from tests.local.conftest import make_model, make_tokenizer
 from tests.local.served import served_here
 from tests.peers.hosted import KEY
-from tests.views import made
 
 SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "relay": 0.1}
 

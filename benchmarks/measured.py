@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bot.results import Progress
-from bot.workflows.reconcile import reconcile
+from bot.reconciler import reconcile
+from bot.values.runs import Progress
 from demo.people import ANA, TICKETS
 from tests.bot.many import finished_runs
 from tests.bot.props import tickets_csv
@@ -140,7 +140,7 @@ def is_asked(world: World, number: int) -> bool:
 
 def tick(world: World) -> float:
     started = time.perf_counter()
-    reconcile(world.service.desk)
+    reconcile(world.service.context)
     took = time.perf_counter() - started
     world.send()
     world.clock += 1.0

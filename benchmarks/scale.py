@@ -21,17 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx2
 
-from bot.workflows.reconcile import reconcile
+from bot.reconciler import reconcile
 from storage.database import Database
 from tests.bot.world import KeptWorkers, Rules, World
 from tests.bot.world import world as running_world
 from tests.local.served import KEY, examples, served_here
 from tests.peers.hosted import KEY as COMPANY_KEY
-from trainers.bases import Base, find_base
-from trainers.local.jobs import Jobs, Sources
-from trainers.local.orders import parse_order
-from trainers.local.spool import LoraSettings, append_event, replace_json
-from trainers.local.starts import Start
+from trainers.base_models import Base, find_base
+from trainers.local.job_directory import LoraSettings, append_event, replace_json
+from trainers.local.jobs.records import Jobs, Sources
+from trainers.local.jobs.requests import parse_job_request
+from trainers.local.jobs.starting_weights import Start
 from trainers.sizing.memory import Work, trainable_parameters
 
 MODELS = {"local/toy": "/nowhere"}
@@ -58,7 +58,9 @@ def fill(root: Path, count: int) -> float:
     (root / "rows.jsonl").write_bytes(examples())
     jobs, start, begun = Jobs(root / "jobs"), Start("/nowhere", "local/toy"), time.perf_counter()
     for number in range(count):
-        order = parse_order({"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}})
+        order = parse_job_request(
+            {"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}}
+        )
         record = jobs.create(order, start, Sources(root / "rows.jsonl", None), LoraSettings(), None)
         replace_json(record.folder / "DONE", {"step": 100, "trained_tokens": 10_000})
     return (time.perf_counter() - begun) / count
@@ -116,7 +118,7 @@ def measure_reconcile(world: World) -> None:
         world.start()
         world.approve()
     world.tick(2)
-    took, _ = timed(lambda: reconcile(world.service.desk))
+    took, _ = timed(lambda: reconcile(world.service.context))
     tell(f"one look at {RUNS} runs in training: {1000 * took:.0f} ms, {1000 * took / RUNS:.1f} ms a run")
 
 

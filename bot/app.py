@@ -16,26 +16,22 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
-from bot.asking.askers import Askers
-from bot.embedded import EmbeddedTrainer, with_address
-from bot.health import Health
-from bot.heartbeat import Heartbeat
-from bot.listeners import register
-from bot.listeners.directory import LOOK_UP_TIMEOUT_S, SlackDirectory
-from bot.listeners.downloads import SlackFiles
-from bot.listeners.replay import replay
-from bot.notices import NO_ANSWER, Notices
+from bot.context import AppContext, WaitClock
+from bot.embedded_trainer import EmbeddedTrainer, with_address
+from bot.llm_client import LlmClient
+from bot.outbox_sender import NO_ANSWER, PASSING, OutboxSender
+from bot.process_health import Health, Heartbeat
 from bot.provider_threads import ProviderThreads
+from bot.reconciler import maintain, reconcile
+from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.settings import Settings, SlackSettings
-from bot.traces import PASSING
-from bot.waits import Waits
-from bot.watcher import RECONCILE, SEND, Watcher
-from bot.workers import Workers
-from bot.workflows.desk import Desk
-from bot.workflows.reconcile import look_after, reconcile
+from bot.slack import register
+from bot.slack.files import SlackFiles
+from bot.slack.inbox import replay
+from bot.slack.users import LOOK_UP_TIMEOUT_S, SlackDirectory
+from bot.worker_pool import WorkerPool
 from storage.store import Store
-from trainers.client import Trainer
-from trainers.connection import key_in
+from trainers.client import Trainer, find_key
 
 GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # of a worker's task, which is ended after half of that
@@ -49,7 +45,7 @@ log = logging.getLogger(__name__)
 class Service:
     """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app.
 
-    Whoever opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.desk)`,
+    Whoever opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.context)`,
     `service.notices.send_due()`. `steady` counts seconds that pass, whatever becomes of `clock`.
     """
 
@@ -59,25 +55,25 @@ class Service:
         *,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] | None = None,
-        workers: Workers | None = None,
+        workers: WorkerPool | None = None,
         threads: type[ProviderThreads] = ProviderThreads,
     ) -> None:
         self.store = Store(settings.database)  # first: from here on what is made is for its owner alone
         settings.files.mkdir(parents=True, exist_ok=True)
         self.embedded = _embedded(settings)
         self.settings = with_address(settings, self.embedded) if self.embedded else settings
-        self.workers = workers or Workers()
+        self.workers = workers or WorkerPool()
         slack = settings.slack
         posting = _client(slack)
         signed_in = _signed_in(posting)
         trainers = build_trainers(self.settings, self.embedded)
         steady = steady or (time.monotonic if clock is time.time else clock)
-        self.askers = Askers(self.store, trainers, self.settings.providers, clock, steady)
+        self.askers = LlmClient(self.store, trainers, self.settings.providers, clock, steady)
         service = settings.service
         steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
         self.heartbeat = Heartbeat(settings.data, steps, service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
-        self.desk = Desk(
+        self.context = AppContext(
             settings=self.settings,
             store=self.store,
             trainers=trainers,
@@ -91,15 +87,17 @@ class Service:
                 _client(slack, LOOK_UP_TIMEOUT_S), str(signed_in["team_id"]) if signed_in else None
             ),
             clock=clock,
-            waits=Waits(clock, steady),
+            waits=WaitClock(clock, steady),
         )
-        self.notices = Notices(self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock)
+        self.notices = OutboxSender(
+            self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
+        )
         if signed_in:
             self.notices.note_scopes(signed_in.headers)
-        self.watcher = Watcher(
-            self.heartbeat.watched(RECONCILE, lambda: reconcile(self.desk)),
+        self.watcher = Scheduler(
+            self.heartbeat.watched(RECONCILE, lambda: reconcile(self.context)),
             self.heartbeat.watched(SEND, lambda: _send(self.notices)),
-            lambda: look_after(self.desk),
+            lambda: maintain(self.context),
         )
         self.health = (
             Health(settings, self.store, self.heartbeat, lambda: self.door.hears, clock, self._troubles)
@@ -108,7 +106,7 @@ class Service:
         )
         self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
         self.app = _bolt(slack, self._listening, is_known=signed_in is not None)
-        register(self.app, self.desk, self.watcher.wake)
+        register(self.app, self.context, self.watcher.wake)
         self.door: _Door = (
             _SocketDoor(self.app, slack)
             if slack.mode == "socket"
@@ -122,7 +120,7 @@ class Service:
 
     def _troubles(self) -> Mapping[str, str]:
         """What is wrong and shows in no tick."""
-        troubles = dict(self.desk.troubles)
+        troubles = dict(self.context.troubles)
         if self.notices.locked_out:
             troubles["token"] = self.notices.locked_out
         if self.notices.lacks:
@@ -137,7 +135,7 @@ class Service:
         if self.health:
             self.health.start()
         self.heartbeat.start()
-        replay(self.app, self.desk)
+        replay(self.app, self.context)
         self.watcher.start()
         self.door.open()
 
@@ -151,7 +149,7 @@ class Service:
             self.health.stop()
         self.threads.close(GRACE_S)
         self.askers.close()
-        for trainer in self.desk.trainers.values():
+        for trainer in self.context.trainers.values():
             trainer.close()
         self.workers.close()
         if self.embedded:
@@ -163,7 +161,7 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
     """A client for every provider whose key is there, or that needs none."""
     trainers = {}
     for row in settings.providers:
-        key = key_in(os.environ, row.provider)
+        key = find_key(os.environ, row.provider)
         if embedded and row.provider.base_url == embedded.base_url:
             key = embedded.key
         if key and row.provider.base_url:
@@ -225,7 +223,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
-def _send(notices: Notices) -> None:
+def _send(notices: OutboxSender) -> None:
     notices.send_due()
 
 
@@ -288,7 +286,7 @@ class _SocketDoor(_Door):
 
 class _HttpDoor(_Door):
     def __init__(self, app: App, slack: SlackSettings, heartbeat: Heartbeat) -> None:
-        from bot.listeners.http import checked_wsgi, make_room, new_server
+        from bot.slack.http import checked_wsgi, make_room, new_server
 
         self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.port)
         self._make_room = make_room

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
-from bot.decisions.verdict.tasks import TaskKind
-from bot.decisions.worth.question import Question
-from trainers.measuring.values import RungName
+from bot.rules.estimate_inputs import Question
+from bot.rules.facts import TaskKind
+from trainers.evaluation.results import RungName
 
 NOTHING_SAID = Question()
 

@@ -16,15 +16,14 @@ from urllib.error import URLError
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bot.decisions.policy import Policy
-from bot.heartbeat import seen
-from bot.listeners.directory import SlackDirectory
-from bot.notices import SCOPES, granted_scopes
+from bot.outbox_sender import SCOPES, granted_scopes
+from bot.process_health import seconds_since_tick
+from bot.rules.policy import Policy
 from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
-from storage.backups import check_integrity
+from bot.slack.users import SlackDirectory
+from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
-from trainers.client import Trainer
-from trainers.connection import key_in
+from trainers.client import Trainer, find_key
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
 from trainers.providers import ProviderRow
@@ -186,7 +185,7 @@ def _trainers(settings: Settings) -> Iterator[Finding]:
     for row in settings.providers:
         if row.is_started_by_us:
             yield _own_trainer(settings)
-        elif key := key_in(os.environ, row.provider):
+        elif key := find_key(os.environ, row.provider):
             yield _provider(row, key)
 
 
@@ -253,7 +252,7 @@ def _permissions(path: Path, mode: int) -> Finding:
 
 
 def _bot(settings: Settings) -> Finding:
-    age = seen(settings.data, time.time())
+    age = seconds_since_tick(settings.data, time.time())
     if age is None:
         return Finding(True, "bot", "none runs on this data")
     if age > LEAST_WATCHDOG_S:

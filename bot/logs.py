@@ -17,7 +17,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
 
-from trainers.log_lines import Blotting, JsonLines, TextLines, new_reference
+from trainers.log_lines import JsonLines, Redactor, TextLines, new_reference
 
 FILE = "finetune.log"
 TRAINERS_FILE = Path("trainer") / "trainer.log"
@@ -58,7 +58,7 @@ def sorry() -> str:
 
 def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> None:
     """`hidden`: our keys. `form` None: text on a terminal, else JSON. OSError where the file can't be written."""
-    blot = Blotting(hidden)
+    blot = Redactor(hidden)
     to_stderr = logging.StreamHandler()
     is_text = form == "text" if form else sys.stderr.isatty()
     to_stderr.setFormatter(TextLines(blot) if is_text else JsonLines(blot))

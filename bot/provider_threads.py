@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from bot.heartbeat import Heartbeat
+from bot.process_health import Heartbeat
 from storage.store import Store
 
 log = logging.getLogger(__name__)

@@ -1,25 +1,115 @@
-"""Frozen settings from the environment and one TOML file; every problem is reported at once, at start."""
+"""Frozen settings from the environment and finetune.toml; every problem is reported at once, at start. The
+rules of [people] and [policy] are read in `policy_settings`."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from bot.decisions.policy import Policy
-from bot.model_ends import with_told_ends
 from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
-from bot.toml_lines import Lines, lines_of
-from bot.toml_reader import Reader
-from bot.trainer_settings import gpu_arguments, ray_address, ray_arguments, usual_slots
+from bot.rules.policy import Policy
+from bot.toml_reader import Lines, Reader, lines_of
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
+
+RAY_ADDRESS = "http://127.0.0.1:8265"  # as trainers.local takes it where nobody says
+
+
+def usual_slots(nodes: int, is_on_ray: bool) -> int:
+    """Jobs at a time where nobody says: on a cluster as many as the trainer takes by itself."""
+    if not is_on_ray:
+        return 1
+    return 64 if nodes == 1 else 8
+
+
+def gpu_arguments(reader: Reader, nodes: int, is_on_ray: bool) -> tuple[str, ...]:
+    """`nodes`: of one job."""
+    gpus = reader.whole("trainer", "gpus_per_job", nodes, lowest=0, highest=512)
+    if nodes > 1 and not is_on_ray:
+        where = reader.where("trainer", "nodes_per_job")
+        reader.problems.append(f'{where} needs a cluster: set executor = "ray" too, or leave it out.')
+    if gpus % nodes:
+        where = reader.where("trainer", "gpus_per_job")
+        text = f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, {gpus} now."
+        reader.problems.append(f"{where} {text} Set it to {nodes * (gpus // nodes + 1)}.")
+    several = ("--nodes-per-job", str(nodes)) if nodes > 1 else ()
+    return ("--gpus-per-job", str(gpus), *several)
+
+
+def ray_address(reader: Reader) -> str:
+    return reader.text("trainer", "ray_address", "") or RAY_ADDRESS
+
+
+def ray_arguments(reader: Reader) -> tuple[str, ...]:
+    """Where its nodes have an address of ours to come to, we listen beyond this machine."""
+    if reader.text("trainer", "relay_url", "") and not reader.whole(
+        "trainer", "port", 0, lowest=0, highest=65535
+    ):
+        where = reader.where("trainer", "relay_url")
+        reader.problems.append(f"{where} needs a port of our own beside it: set port too, like port = 8021.")
+    given = ["--executor", "ray"]
+    for name in ("ray_address", "ray_python", "relay_url"):
+        value = reader.text("trainer", name, "")
+        given += [f"--{name.replace('_', '-')}", value] if value else []
+    given += ["--ray-shared"] if reader.flag("trainer", "ray_shared") else []
+    return tuple(given + (["--host", "0.0.0.0"] if "--relay-url" in given else []))  # noqa: S104 - asked for
+
+
+# When the models of each provider end, as it last told us: a small file in the data folder.
+
+
+MODEL_ENDS_FILE = "model_ends.json"
+
+StoredEnds = Mapping[str, Mapping[str, Any]]
+
+log = logging.getLogger(__name__)
+
+
+def store_model_ends(data: Path, provider: str, ends: Mapping[str, date], today: date) -> None:
+    """All that was told before of this provider is replaced: it may have put an end off."""
+    told = {model: day.isoformat() for model, day in sorted(ends.items())}
+    kept = {**_stored_ends(data), provider: {"read_on": today.isoformat(), "models": told}}
+    path = data / MODEL_ENDS_FILE
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
+    kept = _stored_ends(data)
+    return tuple(row.with_shutdowns(_days(kept, row.name)) if row.name in kept else row for row in rows)
+
+
+def _days(kept: StoredEnds, provider: str) -> Mapping[str, date]:
+    return {model: date.fromisoformat(day) for model, day in kept[provider]["models"].items()}
+
+
+def _stored_ends(data: Path) -> StoredEnds:
+    """Nothing where the file is damaged: our lists hold then, and the next answer replaces it."""
+    try:
+        kept: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+        for provider in kept:
+            _days(kept, provider)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
+        return {}
+    return kept
+
+
+# Frozen settings from the environment and one TOML file; every problem is reported at once, at start.
+
 
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
@@ -209,7 +299,7 @@ def load_settings(
     reader = Reader(path.name, table, problems, lines)
     trainer = _trainer(reader)
     data = path.parent / reader.text("", "data", "data")
-    providers = with_told_ends(_with_own_models(_providers(table, problems), trainer), data)
+    providers = with_announced_ends(_with_own_models(_providers(table, problems), trainer), data)
     settings = Settings(
         data=data,
         slack=_slack(reader, environment, need_slack),

@@ -1,15 +1,102 @@
-"""Typed values out of a settings file; what is wrong is noted with file, line, section and key. Knows no setting."""
+"""Typed values out of a TOML file; a mistake is noted with file, line, section and key. Knows no setting."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
-from bot.toml_lines import Lines, Place
 from trainers.money import is_payable
+
+# A place: keys, and for the rows of [[a.b]] their numbers from 0: ("a", "b", 0, "c").
+KeyPath = tuple[str | int, ...]
+Lines = Mapping[KeyPath, int]
+
+_PIECE = re.compile(
+    r'"""(?:\\.|[^\\])*?"""'
+    r"|'''.*?'''"
+    r'|"(?:\\.|[^"\\\n])*"'
+    r"|'[^'\n]*'"
+    r"|\#[^\n]*|[\[\]{}\n]|[^\[\]{}\n\"'#]+",
+    re.DOTALL,
+)
+_ROW = re.compile(r"^\s*\[\[")
+_TABLE = re.compile(r"^\s*\[")
+
+
+def lines_of(text: str) -> Lines:
+    """`text` is TOML that tomllib takes. Lines count from 1; a table's is that of its header."""
+    found: dict[KeyPath, int] = {}
+    rows: dict[KeyPath, int] = {}
+    here: KeyPath = ()
+    for line, statement in _statements(text):
+        if _ROW.match(statement):
+            path = _keys(f"{statement.strip()[1:-1]}")
+            here = _within(path[:-1], rows) + path[-1:]
+            rows[here] = rows.get(here, -1) + 1
+            here += (rows[here],)
+            found[here] = line
+        elif _TABLE.match(statement):
+            here = _within(_keys(statement), rows)
+            found.setdefault(here, line)
+        else:
+            found.setdefault(here + _keys(_key_of(statement) + " = 0"), line)
+    return found
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each header and each key with its value, without comments, and the line on which it begins."""
+    line, depth, began, said = 1, 0, 1, ""
+    for piece in _PIECE.findall(text):
+        if not said.strip():
+            began, said = line, ""
+        depth += (piece in "[{") - (piece in "]}") if len(piece) == 1 else 0
+        if piece == "\n" and depth == 0:
+            if said.strip():
+                yield began, said
+            said = ""
+        elif not piece.startswith("#"):
+            said += piece
+        line += piece.count("\n")
+    if said.strip():
+        yield began, said
+
+
+def _key_of(statement: str) -> str:
+    """What stands before the first '=' that is in no quotes."""
+    for piece in re.finditer(r'"(?:\\.|[^"\\])*"|\'[^\']*\'|=', statement):
+        if piece[0] == "=":
+            return statement[: piece.start()]
+    return statement
+
+
+def _keys(text: str) -> KeyPath:
+    """The keys of one header or key, quotes and dots as tomllib reads them."""
+    table: Any = tomllib.loads(text.strip())
+    path: list[str] = []
+    while isinstance(table, dict) and table:
+        (key,) = table
+        path.append(key)
+        table = table[key]
+    return tuple(path)
+
+
+def _within(path: KeyPath, rows: Mapping[KeyPath, int]) -> KeyPath:
+    """A table below [[a]] belongs to its newest row."""
+    place: KeyPath = ()
+    for key in path:
+        place += (key,)
+        if place in rows:
+            place += (rows[place],)
+    return place
+
+
+# Typed values out of a settings file; what is wrong is noted with file, line, section and key. Knows no
+# setting.
+
 
 _T = TypeVar("_T")
 
@@ -26,7 +113,7 @@ class Reader:
         table: Mapping[str, Any],
         problems: list[str],
         lines: Lines | None = None,
-        within: Place = (),
+        within: KeyPath = (),
     ) -> None:
         self._file = file
         self._table = table
@@ -159,5 +246,5 @@ class Reader:
         return f"{file}: " + " ".join([*([f"[{title}]"] if title else []), *([key] if key else [])])
 
     @staticmethod
-    def _title(place: Place) -> str:
+    def _title(place: KeyPath) -> str:
         return ".".join(str(one) for one in place if isinstance(one, str))

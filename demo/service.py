@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bot.embedded import free_port
+from bot.embedded_trainer import free_port
 from demo.people import BEN
 from demo.workspace import Door, WorkspaceError
 

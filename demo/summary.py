@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.results import RunResult
-from bot.views.rungs import MEASURED, STANDINGS, arm_name, bar_share, quality
-from bot.views.words import duration, p_value, points, with_interval
+from bot.cards.candidates import MEASURED, STANDINGS, arm_name, bar_share, quality
+from bot.cards.words import duration, p_value, points, with_interval
+from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
 from trainers.dataset import Report
-from trainers.measuring.values import Ladder, Rung
+from trainers.evaluation.results import Ladder, Rung
 from trainers.money import usd_micros
 
 WIDTH = 16

@@ -1,10 +1,141 @@
-"""The append-only audit log: each entry's hash covers the one before, so an altered row is found."""
+"""The append-only audit log, chained by hashes, and its read-only verification. It cannot see entries cut
+off at the end, or a chain rewritten from some entry on: compare its head with one noted elsewhere."""
 
 from __future__ import annotations
 
-from storage.chain import GENESIS, entry_hash, misfit
-from storage.database import Database
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.database import Database, StorageError
+from storage.driver import sqlite3
 from storage.records import AuditEntry
+from storage.schemas import FIRST_SCHEMA
+
+# Checks the audit log's hash chain in a database file, read only: beside a running bot, or on a backup.
+#
+# What it cannot see by itself: entries cut off at the end, and a chain that was written anew from some
+# entry on. A head that was noted elsewhere shows both.
+
+
+GENESIS = "0" * 64
+TRIGGERS = ("audit_is_append_only_update", "audit_is_append_only_delete")
+ENTRY_TYPES = (int, float, str, str, str, str, str, str)  # of AuditEntry's fields, in their order
+
+
+@dataclass(frozen=True)
+class IntactLog:
+    """`head` is the last entry's hash. `known` is the entry whose hash was asked for."""
+
+    entries: int
+    head: str
+    known: AuditEntry | None = None
+
+
+@dataclass(frozen=True)
+class BrokenLog:
+    """`entry` is the first that doesn't fit, None where it can't be read; `before` how many fit before it."""
+
+    before: int
+    entry: AuditEntry | None
+    why: str
+
+
+def verify_log(path: Path, head: str | None = None) -> IntactLog | BrokenLog:
+    """`head`: the hash that was the last one earlier. Raises StorageError where there is no audit log to read."""
+    with closing(open_read_only(path)) as connection:
+        missing = _missing_triggers(connection)
+        if missing:
+            return BrokenLog(
+                0, None, f"The log can be altered: its trigger {missing} is gone or was changed."
+            )
+        return _follow(connection, head)
+
+
+def read_entries(path: Path, subject: str | None = None) -> Iterator[AuditEntry]:
+    """Oldest first, as they stand there. Raises StorageError."""
+    with closing(open_read_only(path)) as connection:
+        try:
+            for entry in _entries(connection):
+                if subject is None or entry.subject == subject:
+                    yield entry
+        except sqlite3.DatabaseError as error:
+            raise StorageError(f"Reading the audit log in {path}: {error}.") from error
+
+
+def entry_hash(previous: str, at: float, who: str, action: str, subject: str, detail: str) -> str:
+    return hashlib.sha256(json.dumps([previous, at, who, action, subject, detail]).encode()).hexdigest()
+
+
+def misfit(entry: AuditEntry, number: int, previous: str) -> str | None:
+    """Why it can't be the log's `number`-th entry (from 1) after one with the hash `previous`; None where it fits."""
+    if any(type(value) is not kind for value, kind in zip(astuple(entry), ENTRY_TYPES, strict=True)):
+        return "A value in it is of another kind than was written."
+    if entry.id != number:
+        return f"Entry {number} should stand there: it was taken out, or this one's number was changed."
+    if entry.previous != previous:
+        return "It does not follow the entry before it: one was taken out, put in or altered."
+    if entry.hash != entry_hash(previous, entry.at, entry.who, entry.action, entry.subject, entry.detail):
+        return "Its hash does not fit its content: it was altered after it was written."
+    return None
+
+
+def open_read_only(path: Path) -> Any:
+    """A connection that can change nothing. Raises StorageError where there is no database of ours."""
+    if not path.is_file():
+        raise StorageError(f"There is no database at {path}.")
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    connection.text_factory = _text
+    try:
+        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'audit'").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise StorageError(f"{path} can't be read as a database: {error}.") from error
+    if not found:
+        connection.close()
+        raise StorageError(f"{path} is a database, but none of this program: it has no audit log.")
+    return connection
+
+
+def _follow(connection: Any, head: str | None) -> IntactLog | BrokenLog:
+    number, previous, known = 0, GENESIS, None
+    try:
+        for entry in _entries(connection):
+            why = misfit(entry, number + 1, previous)
+            if why:
+                return BrokenLog(number, entry, why)
+            number, previous = number + 1, entry.hash
+            known = entry if entry.hash == head else known
+    except sqlite3.DatabaseError as error:
+        return BrokenLog(number, None, f"SQLite can't read it: {error}.")
+    if head in (None, GENESIS) or known:
+        return IntactLog(number, previous, known)
+    why = "The rest fits, but no entry has the hash that was the head earlier: the end was cut off or written anew."
+    return BrokenLog(number, None, why)
+
+
+def _entries(connection: Any) -> Iterator[AuditEntry]:
+    columns = "id, at, who, action, subject, detail, previous, hash"
+    for row in connection.execute(f"SELECT {columns} FROM audit ORDER BY id"):  # noqa: S608 - our names
+        yield AuditEntry(*row)
+
+
+def _missing_triggers(connection: Any) -> str | None:
+    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    ours = {name for name, sql in found if sql in FIRST_SCHEMA}
+    return next((name for name in TRIGGERS if name not in ours), None)
+
+
+def _text(raw: bytes) -> str:
+    """An altered byte may make text that is no UTF-8: it is still read, and then found."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+# The append-only audit log: each entry's hash covers the one before, so an altered row is found.
 
 
 class Audit:

@@ -1,4 +1,5 @@
-"""Datasets and their versions: received → checking → ready | refused."""
+"""Datasets and their versions, settings, documents, waivers, scans for personal data, and requests for
+cleaned copies."""
 
 from __future__ import annotations
 
@@ -6,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import Dataset, DatasetState, due_sql
+from storage.records import (
+    Cleaning,
+    Dataset,
+    DatasetSettings,
+    DatasetState,
+    Document,
+    DocumentState,
+    Waiver,
+    due_sql,
+)
 
 
 @dataclass(frozen=True)
@@ -102,3 +112,189 @@ class Datasets:
             (*changes.values(), dataset.id, dataset.state),
         )
         return Dataset(**row) if row else None
+
+
+# What a team wants of a dataset, whatever its version: the quality bar, the kind of task, the
+# instructions.
+
+
+class AllDatasetSettings:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def get(self, name: str) -> DatasetSettings | None:
+        row = self._db.row("SELECT * FROM dataset_settings WHERE name = ?", (name,))
+        return DatasetSettings(**row) if row else None
+
+    def set(
+        self,
+        name: str,
+        *,
+        by: str,
+        now: float,
+        bar: float | None = None,
+        task_kind: str | None = None,
+        prompt: str | None = None,
+    ) -> DatasetSettings:
+        """What is None stays as it was."""
+        (row,) = self._db.rows(
+            "INSERT INTO dataset_settings (name, bar, task_kind, prompt, updated_by, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET bar = coalesce(excluded.bar, bar),"
+            " task_kind = coalesce(excluded.task_kind, task_kind), prompt = coalesce(excluded.prompt, prompt),"
+            " updated_by = excluded.updated_by, updated_at = excluded.updated_at RETURNING *",
+            (name, bar, task_kind, prompt, by, now),
+        )
+        return DatasetSettings(**row)
+
+
+# Documents that a team gave as knowledge beside a dataset: received → ready | refused.
+
+
+@dataclass(frozen=True)
+class NewDocument:
+    """`source` is a Slack file id; `dataset` a name, for all its versions."""
+
+    dataset: str
+    filename: str
+    source: str
+    channel: str
+    uploaded_by: str
+
+
+class Documents:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def receive(self, new: NewDocument, *, now: float) -> Document:
+        (row,) = self._db.rows(
+            "INSERT INTO documents (dataset, filename, source, state, channel, uploaded_by, created_at, updated_at)"
+            " VALUES (?, ?, ?, 'received', ?, ?, ?, ?) RETURNING *",
+            (new.dataset, new.filename, new.source, new.channel, new.uploaded_by, now, now),
+        )
+        return Document(**row)
+
+    def get(self, document_id: int) -> Document | None:
+        row = self._db.row("SELECT * FROM documents WHERE id = ?", (document_id,))
+        return Document(**row) if row else None
+
+    def due(self, now: float) -> list[Document]:
+        """Those that still have to be fetched and read."""
+        rows = self._db.rows(
+            f"SELECT * FROM documents WHERE state = 'received' AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
+            (now, now),
+        )
+        return [Document(**row) for row in rows]
+
+    def ready(self, dataset: str) -> list[Document]:
+        """The newest of each file name, in the order in which they came."""
+        rows = self._db.rows(
+            "SELECT * FROM documents WHERE id IN (SELECT max(id) FROM documents"
+            " WHERE dataset = ? AND state = 'ready' GROUP BY filename) ORDER BY id",
+            (dataset,),
+        )
+        return [Document(**row) for row in rows]
+
+    def refused(self, before: float) -> list[Document]:
+        """Those whose file still lies here, and that nothing else has the same file as."""
+        rows = self._db.rows(
+            "SELECT * FROM documents gone WHERE state = 'refused' AND sha256 IS NOT NULL AND updated_at < ?"
+            " AND NOT EXISTS (SELECT 1 FROM documents WHERE sha256 = gone.sha256 AND state <> 'refused')"
+            " AND NOT EXISTS (SELECT 1 FROM datasets WHERE sha256 = gone.sha256)",
+            (before,),
+        )
+        return [Document(**row) for row in rows]
+
+    def move(self, document: Document, to: DocumentState, *, now: float, **changes: Any) -> Document | None:
+        """One guarded UPDATE; None where another hand has moved this document meanwhile."""
+        changes = {**changes, "state": to, "updated_at": now}
+        names = ", ".join(f"{name} = ?" for name in changes)
+        row = self._db.row(
+            f"UPDATE documents SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
+            (*changes.values(), document.id, document.state),
+        )
+        return Document(**row) if row else None
+
+
+# People who want a cleaned copy of a dataset's file, until they have it.
+
+
+class Cleanings:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def ask(self, dataset_id: int, person: str, *, now: float) -> Cleaning | None:
+        """None where this person waits for it already."""
+        row = self._db.row(
+            "INSERT INTO cleanings (dataset_id, person, at) VALUES (?, ?, ?)"
+            " ON CONFLICT (dataset_id, person) DO NOTHING RETURNING *",
+            (dataset_id, person, now),
+        )
+        return Cleaning(**row) if row else None
+
+    def waiting(self) -> list[Cleaning]:
+        """Oldest first."""
+        return [Cleaning(**row) for row in self._db.rows("SELECT * FROM cleanings ORDER BY id")]
+
+    def done(self, cleaning: Cleaning) -> bool:
+        """False where another hand was quicker."""
+        return self._db.change("DELETE FROM cleanings WHERE id = ?", (cleaning.id,)) == 1
+
+
+# What was found in a file, by the sha256 of the bytes that were looked at and by the patterns' name.
+#
+# A row without `found` is a wish: a file that is to be looked at before it leaves.
+
+
+class Scans:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def want(self, sha256: str, scanner: str, *, now: float) -> None:
+        self._db.change(
+            "INSERT INTO scans (sha256, scanner, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (sha256, scanner, now),
+        )
+
+    def keep(self, sha256: str, scanner: str, found: str, *, now: float) -> None:
+        self._db.change(
+            "INSERT INTO scans (sha256, scanner, found, at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET found = excluded.found, at = excluded.at",
+            (sha256, scanner, found, now),
+        )
+
+    def of(self, sha256: str, scanner: str) -> str | None:
+        """None where nobody has looked yet."""
+        row = self._db.row("SELECT found FROM scans WHERE sha256 = ? AND scanner = ?", (sha256, scanner))
+        return row["found"] if row else None
+
+    def wanted(self) -> list[tuple[str, str]]:
+        """sha256 and scanner, oldest first."""
+        rows = self._db.rows("SELECT sha256, scanner FROM scans WHERE found IS NULL ORDER BY at")
+        return [(row["sha256"], row["scanner"]) for row in rows]
+
+    def drop(self, sha256: str) -> None:
+        """A wish that can't be granted."""
+        self._db.change("DELETE FROM scans WHERE sha256 = ? AND found IS NULL", (sha256,))
+
+
+# Waivers: a person's word that a dataset with personal data may leave for a vendor. Added, never changed.
+
+
+class Waivers:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, dataset_id: int, person: str, reason: str, *, now: float) -> Waiver | None:
+        """Record it, once for a dataset version; None where there is one already."""
+        row = self._db.row(
+            "INSERT INTO waivers (dataset_id, person, reason, at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (dataset_id) DO NOTHING RETURNING dataset_id, person, reason, at",
+            (dataset_id, person, reason, now),
+        )
+        return Waiver(**row) if row else None
+
+    def of(self, dataset_id: int) -> Waiver | None:
+        row = self._db.row(
+            "SELECT dataset_id, person, reason, at FROM waivers WHERE dataset_id = ?", (dataset_id,)
+        )
+        return Waiver(**row) if row else None

@@ -1,15 +1,21 @@
-"""Which tuned model is in use for a dataset, and which were before. One stands at a time; none is forgotten.
-
-Each is a row of its own, a rollback's too, and says which one it stands instead of and which one a rollback puts back:
-so that two rollbacks go two models back, and never to and fro.
-"""
+"""Which tuned model is in use for each dataset and which were before; readable beside a running bot."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
-from storage.database import Database
+from storage.audit import open_read_only
+from storage.database import Database, StorageError
+from storage.driver import sqlite3
 from storage.records import is_due
+
+# Which tuned model is in use for a dataset, and which were before. One stands at a time; none is
+# forgotten.
+#
+# Each is a row of its own, a rollback's too, and says which one it stands instead of and which one a
+# rollback puts back: so that two rollbacks go two models back, and never to and fro.
 
 
 @dataclass(frozen=True)
@@ -140,3 +146,26 @@ class Promotions:
 
 def _promotion(row: dict[str, object]) -> Promotion:
     return Promotion(**{**row, "is_rollback": bool(row["is_rollback"])})  # type: ignore[arg-type]  # the columns' kinds
+
+
+# Which model is in use for a dataset, read without opening the database as ours: beside a running bot,
+# for scripts.
+
+
+CURRENT_MODEL_SQL = """
+SELECT models.provider_model FROM promotions JOIN models ON models.name = promotions.model
+WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
+"""
+
+
+def current_model(database: Path, dataset: str) -> str | None:
+    """As its provider knows it; None where none is in use. Raises StorageError."""
+    with closing(open_read_only(database)) as connection:
+        try:
+            row = connection.execute(CURRENT_MODEL_SQL, (dataset,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"Looking in {database} for the model in use: {error}. A database of an older version gets what it "
+                "lacks when the bot is started once."
+            ) from error
+    return str(row[0]) if row else None

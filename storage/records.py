@@ -209,7 +209,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class KeptReply:
+class CachedAnswer:
     """A model's answer to one prompt. `key` is a hash of the model, the messages and the cap on the answer: the
     same question is paid once."""
 

@@ -1,35 +1,26 @@
-"""All that we remember, by noun. The store migrates itself when it is opened."""
+"""Everything the bot remembers, by noun, in one store that migrates itself when opened; and the counts that
+monitoring reads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from storage.audit import Audit
-from storage.cleanings import Cleanings
 from storage.database import Database
-from storage.dataset_settings import AllDatasetSettings
-from storage.datasets import Datasets
-from storage.documents import Documents
-from storage.doubts import Doubts
-from storage.estimates import Estimates
-from storage.forgettings import Forgettings
-from storage.freezes import Freezes
-from storage.inbox import Inbox
-from storage.ledger import Ledger
-from storage.measurements import Measurements
-from storage.outbox import Outbox
-from storage.preferences import Preferences
+from storage.dataset_deletion import DatasetDeletions
+from storage.datasets import AllDatasetSettings, Cleanings, Datasets, Documents, Scans, Waivers
+from storage.evaluations import AnswerCache, Measurements, Preferences
+from storage.jobs import Interventions, Uploads
+from storage.messages import PATIENT_TRIES, Inbox, Outbox
+from storage.money import Estimates, Freezes, Ledger
 from storage.promotions import Promotions
 from storage.questions import Questions
-from storage.records import Model
-from storage.replacements import Replacements
-from storage.replies import Replies
-from storage.runs import Runs
-from storage.scans import Scans
-from storage.uploads import Uploads
-from storage.waivers import Waivers
+from storage.records import Model, RunState
+from storage.runs import Replacements, Runs
 
 
 class Store:
@@ -40,7 +31,7 @@ class Store:
         self.dataset_settings = AllDatasetSettings(self.database)
         self.documents = Documents(self.database)
         self.measurements = Measurements(self.database)
-        self.replies = Replies(self.database)
+        self.replies = AnswerCache(self.database)
         self.preferences = Preferences(self.database)
         self.runs = Runs(self.database)
         self.outbox = Outbox(self.database)
@@ -51,12 +42,12 @@ class Store:
         self.freezes = Freezes(self.database)
         self.questions = Questions(self.database)
         self.ledger = Ledger(self.database)
-        self.doubts = Doubts(self.database)
+        self.doubts = Interventions(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
         self.uploads = Uploads(self.database)
         self.scans = Scans(self.database)
-        self.forgettings = Forgettings(self.database)
+        self.forgettings = DatasetDeletions(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -118,3 +109,40 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
+
+
+# Counts over everything, for those who watch over the bot.
+
+
+STUCK_S = 600.0
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """`runs` has every state. `oldest_s`: for how long the oldest message waits, 0 where none does. `given_up`:
+    messages that never got through. `stuck`: messages that failed again and again, and wait for longer than STUCK_S."""
+
+    runs: dict[str, int]
+    measurements: int
+    waiting: int
+    oldest_s: float
+    given_up: int
+    stuck: int
+
+
+def read_metrics(database: Database, now: float) -> Metrics:
+    counted = {
+        row["state"]: row["n"] for row in database.rows("SELECT state, count(*) n FROM runs GROUP BY state")
+    }
+    oldest = database.value("SELECT min(created_at) FROM outbox WHERE state = 'due'")
+    return Metrics(
+        runs={state: counted.get(state, 0) for state in get_args(RunState)},
+        measurements=database.value("SELECT count(*) FROM measurements WHERE state IN ('asked', 'running')"),
+        waiting=database.value("SELECT count(*) FROM outbox WHERE state = 'due'"),
+        oldest_s=max(now - oldest, 0.0) if oldest is not None else 0.0,
+        given_up=database.value("SELECT count(*) FROM outbox WHERE state = 'dead'"),
+        stuck=database.value(
+            "SELECT count(*) FROM outbox WHERE state = 'due' AND tries >= ? AND created_at < ?",
+            (PATIENT_TRIES, now - STUCK_S),
+        ),
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from bot.cli import main
-from bot.heartbeat import EXIT_HUNG, FILE
+from bot.process_health import EXIT_HUNG, HEARTBEAT_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -46,4 +46,6 @@ def test_the_image_holds_every_package_and_no_secret() -> None:
 
 
 def test_the_container_s_health_is_the_heartbeat() -> None:
-    assert re.search(rf"HEALTHCHECK.*\n.*find data/{FILE} -mmin", (DEPLOY / "Dockerfile").read_text())
+    assert re.search(
+        rf"HEALTHCHECK.*\n.*find data/{HEARTBEAT_FILE} -mmin", (DEPLOY / "Dockerfile").read_text()
+    )

@@ -67,8 +67,8 @@ def _default(found: object) -> str:
 def rewrites_answers(template: str) -> bool:
     """Whether a chat of several answers is trained as a row an answer: an earlier one is written otherwise once the
     chat goes on, or begins otherwise than it is asked, or has no end. As the trainer finds it with the tokenizer."""
-    asked, after = written(template, CHAT[:1], asks=True), written(template, CHAT[:2])
-    whole = written(template, CHAT)
+    asked, after = render(template, CHAT[:1], asks=True), render(template, CHAT[:2])
+    whole = render(template, CHAT)
     if asked is None or after is None or whole is None or FIRST not in after:
         return False
     end = END.match(after, after.rindex(FIRST) + len(FIRST))
@@ -78,7 +78,7 @@ def rewrites_answers(template: str) -> bool:
 @lru_cache(maxsize=32)
 def drops_answers(template: str) -> bool:
     """It takes text for something else, and writes none of it (SmolVLM)."""
-    after = written(template, CHAT[:2])
+    after = render(template, CHAT[:2])
     return after is not None and FIRST not in after
 
 
@@ -90,7 +90,7 @@ def tools_in_words(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
     return TOOLS_IN_WORDS.format(listed) + ("" if "tool" in template else CALLS_IN_WORDS)
 
 
-def written(
+def render(
     template: str,
     messages: Sequence[Mapping[str, str]],
     *,

@@ -1,9 +1,6 @@
-"""The bot's one client for every trainer: OpenAI's fine-tuning API, spoken through its SDK with a base_url.
-
-Sends and names what went wrong. Does not decide what to do about it, and never sends a POST twice: whoever
-gets Uncertain or Nonsense from one looks (`find_jobs`, `upload`) before asking again. Only a chat that is refused
-for a parameter that it can do without is sent again without it.
-"""
+"""The bot's one client for every trainer: OpenAI's fine-tuning API through its SDK, and aliases. It names
+what went wrong, never decides what to do about it, and never sends a POST twice: after Uncertain the
+caller has to look for the job."""
 
 from __future__ import annotations
 
@@ -17,13 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from trainers import answers, chatting, uploaded
-from trainers.alias_calls import AliasCalls
-from trainers.answers import Json
-from trainers.chatting import Parameters
-from trainers.connection import checked_key, http_for
-from trainers.creation import KEY, carries, job_body, key_reader
+from trainers import chat_parameters, payloads
+from trainers.calls import Calls
+from trainers.chat_parameters import ChatParameters
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
+from trainers.payloads import METADATA_KEY, Json, has_key, job_body, key_reader
+from trainers.providers import is_loopback
 from trainers.types import (
     Answer,
     Checkpoint,
@@ -36,6 +32,73 @@ from trainers.types import (
     Provider,
     SweepArm,
 )
+
+
+class AliasCalls(Calls):
+    """For a trainer with the ability `aliases`."""
+
+    def aliases(self) -> Mapping[str, str]:
+        """The model that each stands for."""
+        doing = self._doing("listing the aliases")
+        content = self._get(doing, lambda: self._client.get("/aliases", cast_to=bytes))
+        rows, _ = payloads.read_list(content, doing)
+        return {payloads.required(row, "id", doing): payloads.required(row, "model", doing) for row in rows}
+
+    def point(self, alias: str, model: str) -> None:
+        """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
+        doing = self._doing(f"pointing {alias!r} to {model!r}")
+        body = {"model": model}
+        content = self._once(doing, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
+        payloads.read_object(content, doing)
+
+    def unpoint(self, alias: str) -> None:
+        """The name answers no more; one that is gone already is no error."""
+        doing = self._doing(f"taking the name {alias!r} away")
+        self._gone(doing, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
+
+
+# How a trainer is reached: the key that is sent, the HTTP client that sends it. Sends nothing.
+
+
+if TYPE_CHECKING:  # as in client.py
+    import openai
+
+
+NO_KEY = "none"  # what the SDK sends where a provider asks for none
+
+
+def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
+    """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing."""
+    return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
+
+
+def check_key(provider: Provider, key: str) -> str:
+    """A stray line break would end up, with the key, in an error of the HTTP library."""
+    stripped = key.strip()
+    if provider.key_env is None and not stripped:
+        return NO_KEY
+    if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
+        where = f" in {provider.key_env}" if provider.key_env else ""
+        raise TrainerError(
+            f"the key{where} for {provider.name} is empty or holds characters that no key has."
+        )
+    return stripped
+
+
+def http_client_for(base_url: str) -> openai.DefaultHttpxClient:
+    """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
+    import openai
+
+    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))
+
+
+# The bot's one client for every trainer: OpenAI's fine-tuning API, spoken through its SDK with a
+# base_url.
+#
+# Sends and names what went wrong. Does not decide what to do about it, and never sends a POST twice:
+# whoever gets Uncertain or Nonsense from one looks (`find_jobs`, `upload`) before asking again. Only a
+# chat that is refused for a parameter that it can do without is sent again without it.
+
 
 if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
     import openai
@@ -57,7 +120,7 @@ class Trainer(AliasCalls):
         self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
     ) -> None:
         self.provider = provider
-        self._key = checked_key(provider, key)
+        self._key = check_key(provider, key)
         self._http_client = http_client
         self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
         self._sent: dict[str, str] = {}  # the sha256 of files whose content is known, by their id
@@ -90,7 +153,7 @@ class Trainer(AliasCalls):
             base_url=self.provider.base_url,
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
-            http_client=self._http_client or http_for(self.provider.base_url),
+            http_client=self._http_client or http_client_for(self.provider.base_url),
         )
 
     def probe(self) -> Refused | None:
@@ -103,7 +166,7 @@ class Trainer(AliasCalls):
         """
         doing = self._doing("asking whether we may train")
         try:
-            answers.read_list(self._get(doing, lambda: self._raw_jobs.list(limit=1).content), doing)
+            payloads.read_list(self._get(doing, lambda: self._raw_jobs.list(limit=1).content), doing)
             self.models()
         except Refused as refusal:
             return refusal
@@ -113,15 +176,15 @@ class Trainer(AliasCalls):
         """Whether this account ever trained here, whatever came of it: one short look."""
         doing = self._doing("asking whether we ever trained here")
         content = self._get(doing, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
-        rows, _ = answers.read_list(content, doing)
+        rows, _ = payloads.read_list(content, doing)
         return bool(rows)
 
     def models(self) -> tuple[ModelInfo, ...]:
         doing = self._doing("listing the models")
-        rows, _ = answers.read_list(
+        rows, _ = payloads.read_list(
             self._get(doing, lambda: self._client.models.with_raw_response.list().content), doing
         )
-        return tuple(answers.model_info(row, doing) for row in rows)
+        return tuple(payloads.model_info(row, doing) for row in rows)
 
     def has_model(self, name: str) -> bool:
         """By its own name: a list may leave some out."""
@@ -138,7 +201,7 @@ class Trainer(AliasCalls):
         """The id of the file of this content, which is looked for before it is sent. Raises Changed where the file
         at `path` isn't of this content."""
         doing = self._doing(f"uploading {path.name!r}")
-        size = uploaded.size(path, doing)
+        size = payloads.file_size(path, doing)
         found = self._find_file(sha256, size)
         return found or self._send_file(path, sha256, doing)
 
@@ -157,7 +220,7 @@ class Trainer(AliasCalls):
         names, doing = {f"{sha256}.jsonl" for sha256 in hashes}, self._doing("looking for files to delete")
         ours = [row for row in self._files(doing) if row.get("filename") in names]
         for row in ours:
-            self.delete_file(answers.required(row, "id", doing))
+            self.delete_file(payloads.required(row, "id", doing))
         return len(ours)
 
     def delete_model(self, name: str) -> None:
@@ -185,8 +248,8 @@ class Trainer(AliasCalls):
         """The jobs that carry our key, oldest first. An empty answer is no proof: a list may lag behind."""
         doing = self._doing(f"looking for the job with key {key!r}")
         use_filter = self.provider.can("metadata") and self.provider.can("metadata_filter")
-        rows = self._jobs(doing, {KEY: key} if use_filter else None)
-        return _oldest_first([answers.job(row, doing) for row in rows if carries(row, key)])
+        rows = self._jobs(doing, {METADATA_KEY: key} if use_filter else None)
+        return _oldest_first([payloads.job(row, doing) for row in rows if has_key(row, key)])
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
         """Every job with a key of ours, oldest first; where metadata is not kept, those of `keys`. Looks back until
@@ -194,7 +257,7 @@ class Trainer(AliasCalls):
         doing, found = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
         read_key = key_reader(keys)
         for row in self._jobs(doing, None):
-            job = answers.job(row, doing)
+            job = payloads.job(row, doing)
             if job.created_at < since:
                 break
             if (key := read_key(row)) is not None:
@@ -206,7 +269,7 @@ class Trainer(AliasCalls):
         until `since` (unix seconds), and no further than for the last of them. A list may lag, and show less."""
         doing, found = self._doing("listing the jobs"), dict[str, Job]()
         for row in islice(self._jobs(doing, None), pages * _PAGE):
-            job = answers.job(row, doing)
+            job = payloads.job(row, doing)
             if job.id in wanted:
                 found[job.id] = job
             if len(found) == len(wanted) or job.created_at < since:
@@ -227,11 +290,11 @@ class Trainer(AliasCalls):
                 ).content
             ),
         )
-        return answers.read_job(content, doing)
+        return payloads.read_job(content, doing)
 
     def job(self, job_id: str) -> Job:
         doing = self._doing(f"asking for job {job_id!r}")
-        return answers.read_job(self._get(doing, lambda: self._raw_jobs.retrieve(job_id).content), doing)
+        return payloads.read_job(self._get(doing, lambda: self._raw_jobs.retrieve(job_id).content), doing)
 
     def cancel(self, job_id: str) -> Job:
         """Refused with 400 where it is final already; pause and resume likewise."""
@@ -247,8 +310,8 @@ class Trainer(AliasCalls):
         """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls."""
         doing = self._doing(f"asking for the events of job {job_id!r}")
         content = self._get(doing, lambda: self._raw_jobs.list_events(job_id, limit=limit).content)
-        rows, _ = answers.read_list(content, doing)
-        return tuple(answers.event(row, doing) for row in rows[:limit])
+        rows, _ = payloads.read_list(content, doing)
+        return tuple(payloads.event(row, doing) for row in rows[:limit])
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
         """Those from `since` on (unix seconds), newest first, and whether these are all: at most so many pages are
@@ -257,7 +320,7 @@ class Trainer(AliasCalls):
         found: list[Event] = []
         try:
             for row in islice(self._event_rows(job_id, doing), most):
-                event = answers.event(row, doing)
+                event = payloads.event(row, doing)
                 if event.created_at < since:
                     return tuple(found), True
                 found.append(event)
@@ -274,20 +337,27 @@ class Trainer(AliasCalls):
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         doing = self._doing(f"asking for the checkpoints of job {job_id!r}")
         points = self._client.fine_tuning.jobs.checkpoints.with_raw_response
-        rows, _ = answers.read_list(self._get(doing, lambda: points.list(job_id, limit=_PAGE).content), doing)
-        return tuple(answers.checkpoint(row, doing) for row in rows)
+        rows, _ = payloads.read_list(
+            self._get(doing, lambda: points.list(job_id, limit=_PAGE).content), doing
+        )
+        return tuple(payloads.checkpoint(row, doing) for row in rows)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """All lines of the job's result files; empty where it has none."""
         doing, files = self._results(job)
         return tuple(
-            line for file in files if not answers.is_sweep(file) for line in answers.metrics(file, doing)
+            line
+            for file in files
+            if not payloads.is_sweep_table(file)
+            for line in payloads.metrics(file, doing)
         )
 
     def arms(self, job: Job) -> tuple[SweepArm, ...]:
         """Of a sweep; empty where it was none."""
         doing, files = self._results(job)
-        return tuple(arm for file in files if answers.is_sweep(file) for arm in answers.arms(file, doing))
+        return tuple(
+            arm for file in files if payloads.is_sweep_table(file) for arm in payloads.sweep_arms(file, doing)
+        )
 
     def chat(
         self,
@@ -301,20 +371,22 @@ class Trainer(AliasCalls):
     ) -> Answer:
         """`thinks`: before it answers, in hidden tokens, which `max_tokens` has to have room for; None: as its name
         says. A parameter that the model refuses is left out from then on; being refused costs nothing."""
-        is_thinking = chatting.thinks(model) if thinks is None else thinks
+        is_thinking = chat_parameters.thinks(model) if thinks is None else thinks
         while True:
             refused = self._refused.get(model, frozenset())
-            asked = chatting.parameters(model, is_thinking, max_tokens, temperature, refused)
+            asked = chat_parameters.parameters_for(model, is_thinking, max_tokens, temperature, refused)
             try:
                 return self._chat(model, messages, asked, timeout_s or self.provider.timeout_s)
             except Refused as refusal:
-                more = chatting.refused_in(asked, refused, refusal)
+                more = chat_parameters.refused_parameters(asked, refused, refusal)
                 if more is None:
                     raise
                 # Another thread may have learnt of a further parameter since this question was put together.
                 self._refused[model] = self._refused.get(model, frozenset()) | more
 
-    def _chat(self, model: str, messages: Sequence[Message], asked: Parameters, timeout_s: float) -> Answer:
+    def _chat(
+        self, model: str, messages: Sequence[Message], asked: ChatParameters, timeout_s: float
+    ) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
         completions = self._client.chat.completions.with_raw_response
         said = [{"role": message.role, "content": message.content} for message in messages]
@@ -334,7 +406,7 @@ class Trainer(AliasCalls):
             ),
         )
         seconds = time.monotonic() - started
-        return answers.chat_answer(answers.read_object(content, doing), doing, seconds)
+        return payloads.chat_answer(payloads.read_object(content, doing), doing, seconds)
 
     def _results(self, job: Job) -> tuple[str, list[bytes]]:
         doing = self._doing(f"reading the results of job {job.id!r}")
@@ -346,8 +418,8 @@ class Trainer(AliasCalls):
         name = f"{sha256}.jsonl"
         doing = self._doing(f"looking for the file {name!r}")
         for row in self._files(doing):
-            if uploaded.is_usable(row, name, size):
-                file_id = answers.required(row, "id", doing)
+            if payloads.is_upload_usable(row, name, size):
+                file_id = payloads.required(row, "id", doing)
                 if self._sent.get(file_id) == sha256 or self.has_content(file_id, sha256):
                     self._sent[file_id] = sha256
                     return file_id
@@ -366,15 +438,15 @@ class Trainer(AliasCalls):
         extra = expiry if self.provider.can("expires_after") else None
         files, name = self._client.files.with_raw_response, f"{sha256}.jsonl"
         try:
-            uploaded.check(path, sha256)
-            with uploaded.Hashed(path) as file:
+            payloads.check_sha256(path, sha256)
+            with payloads.HashingFile(path) as file:
                 content = self._once(
                     doing,
                     lambda: files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content,
                 )
         except OSError as error:
             raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
-        file_id = answers.required(answers.read_object(content, doing), "id", doing)
+        file_id = payloads.required(payloads.read_object(content, doing), "id", doing)
         if file.sha256 != sha256:
             self.delete_file(file_id)
             raise Changed(path.name)
@@ -388,7 +460,7 @@ class Trainer(AliasCalls):
     def _told(self, what: str, call: Callable[[], bytes]) -> Job:
         """A job after it was told to do something. One POST, never repeated by itself."""
         doing = self._doing(what)
-        return answers.read_job(self._once(doing, call), doing)
+        return payloads.read_job(self._once(doing, call), doing)
 
     def _jobs(self, doing: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
         return self._rows(
@@ -405,11 +477,11 @@ class Trainer(AliasCalls):
         after: str | None = None
         seen: set[str] = set()
         while True:
-            rows, more = answers.read_list(self._get(doing, partial(page, after)), doing)
+            rows, more = payloads.read_list(self._get(doing, partial(page, after)), doing)
             yield from rows
             if not rows or not more:
                 return
-            after = answers.required(rows[-1], "id", doing)
+            after = payloads.required(rows[-1], "id", doing)
             if after in seen or len(seen) * _PAGE >= _MAX_ROWS:
                 raise Nonsense(
                     f"{doing}: the list does not end; it answers with the same page again and again."

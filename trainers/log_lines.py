@@ -1,4 +1,5 @@
-"""Log lines as JSON or text, each with its reference; no secrets: keys are blotted out wherever they would appear."""
+"""Log lines as JSON or text, each with its reference; no secrets: keys are blotted out wherever they would
+appear."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 
 LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is mistaken for another one
 LENGTH = 8
-BLOT = "[secret]"
+REDACTED = "[secret]"
 # Keys as Slack and the vendors form them, should one come from elsewhere than our settings.
 LOOKS_SECRET = re.compile(r"\b(?:xox[a-z]-|xapp-|sk-|hf_)[A-Za-z0-9_-]{8,}|(?<=Bearer )[^\s\"']{8,}")
 
@@ -21,20 +22,20 @@ def new_reference() -> str:
     return "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
 
 
-class Blotting:
+class Redactor:
     def __init__(self, hidden: Collection[str]) -> None:
         longest_first = sorted({one for one in hidden if len(one) >= 6}, key=len, reverse=True)
         self._ours = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def __call__(self, text: str) -> str:
-        text = self._ours.sub(BLOT, text) if self._ours else text
-        return LOOKS_SECRET.sub(BLOT, text)
+        text = self._ours.sub(REDACTED, text) if self._ours else text
+        return LOOKS_SECRET.sub(REDACTED, text)
 
 
 class JsonLines(logging.Formatter):
     """A record's `ref` is its reference."""
 
-    def __init__(self, blot: Blotting) -> None:
+    def __init__(self, blot: Redactor) -> None:
         super().__init__()
         self._blot = blot
 
@@ -52,7 +53,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    def __init__(self, blot: Blotting) -> None:
+    def __init__(self, blot: Redactor) -> None:
         super().__init__("%(asctime)s %(levelname)s %(ref)s %(name)s: %(message)s", defaults={"ref": "-"})
         self._blot = blot
 

@@ -1,24 +1,82 @@
-"""What a model costs, by name, with source and date; an unknown name gets the nearest ones, never a guess.
-
-Tuned and training prices come from our rows (providers.py), those of prompted models from the library
-genai-prices, and a user's own price wins over both. Computes no bill (bot/decisions/worth/roi.py).
-"""
+"""What a model costs, by name, with source and date, and when it is retired. An unknown name gets the
+nearest names, never a guess."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
-from importlib import metadata
+from functools import cache
+from importlib import metadata, resources
 from typing import TYPE_CHECKING, Literal
 
-from trainers.ends import RELEASE, end_of
 from trainers.money import is_payable
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.types import Price
+
+# When a model that is prompted stops answering, and which one its maker names as successor.
+#
+# From what a provider answered (`shutdown_date`), from our rows (providers.py), and from the dated list
+# model_ends.toml. A model that nobody knows an end of has none here: that is no promise that it stays.
+
+
+# The part of a name that tells one release of a model from the next.
+RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """`day` is the first one without an answer. `successor` is None where its maker named none."""
+
+    day: date
+    successor: str | None = None
+
+
+def retirement_of(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
+    """Of 'gpt-4o', 'openai/gpt-4o', 'ft:gpt-4o-2024-08-06:acme::x'. What is sold by another than its maker
+    ('azure/gpt-4o') ends when that one says."""
+    seller, slash, bare = name.lower().rpartition("/")
+    bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
+    listed = _listed_retirement(seller, bare)
+    day = _retirement_day(seller if slash else None, bare, providers)
+    if day is None:
+        return listed
+    return Retirement(day, listed.successor if listed else None)
+
+
+def _retirement_day(seller: str | None, bare: str, providers: Sequence[ProviderRow]) -> date | None:
+    rows = [row for row in providers if seller in (None, row.name)]
+    told = (row.shutdowns[bare] for row in rows if bare in row.shutdowns)
+    known = (model.ends for row in rows if (model := row.model(bare)))
+    return next(told, None) or next(known, None)
+
+
+def _listed_retirement(seller: str, bare: str) -> Retirement | None:
+    ends = _retirements()
+    names = (bare, RELEASE_SUFFIX.sub("", bare))
+    sellers = [seller] if seller else list(ends)
+    return next((ends[one][name] for one in sellers for name in names if name in ends.get(one, {})), None)
+
+
+@cache
+def _retirements() -> Mapping[str, Mapping[str, Retirement]]:
+    text = resources.files("trainers").joinpath("model_ends.toml").read_text(encoding="utf-8")
+    return {
+        seller: {name: Retirement(row["ends"], row.get("successor")) for name, row in table["models"].items()}
+        for seller, table in tomllib.loads(text).items()
+    }
+
+
+# What a model costs, by name, with source and date; an unknown name gets the nearest ones, never a guess.
+#
+# Tuned and training prices come from our rows (providers.py), those of prompted models from the library
+# genai-prices, and a user's own price wins over both. Computes no bill (bot/rules/roi.py).
+
 
 if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
@@ -140,7 +198,7 @@ def own_prices(tables: Mapping[str, Mapping[str, object]]) -> tuple[PriceRow, ..
 
 def _with_end(row: PriceRow, name: str, providers: Sequence[ProviderRow]) -> PriceRow:
     """What a user said of it wins."""
-    end = end_of(name, providers)
+    end = retirement_of(name, providers)
     if end is None:
         return row
     return replace(row, ends=row.ends or end.day, successor=row.successor or end.successor)
@@ -192,9 +250,9 @@ def _is_named(match: MatchLogic, name: str) -> bool:
     if isinstance(match, types.ClauseRegex):
         return match.regex.startswith("^") and match.regex.endswith("$") and match.is_match(name)
     if isinstance(match, types.ClauseStartsWith):
-        return match.starts_with.lower() in (name, RELEASE.sub("", name))
+        return match.starts_with.lower() in (name, RELEASE_SUFFIX.sub("", name))
     if isinstance(match, types.ClauseContains):
-        return match.contains.lower() in (name, RELEASE.sub("", name))
+        return match.contains.lower() in (name, RELEASE_SUFFIX.sub("", name))
     return False
 
 

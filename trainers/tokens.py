@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.chat_templates import EOS, rewrites_answers, template_of, tools_in_words, written
+from trainers.chat_templates import EOS, render, rewrites_answers, template_of, tools_in_words
 from trainers.types import Message, Role
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class _LocalCounter:
         """Beyond `wrapped`, in a chat of these roles: by the whole template, and by it up to the answer."""
         chat = [Message(role, "text") for role in roles]
         said = [{"role": one.role, "content": one.content} for one in chat]
-        whole, asked = written(self.template, said), written(self.template, said[:-1], asks=True)
+        whole, asked = render(self.template, said), render(self.template, said[:-1], asks=True)
         if not self.template or whole is None or asked is None:
             return 0, 0
         counts = self.wrapped(chat)
@@ -279,8 +279,8 @@ class _LocalCounter:
         words = tools_in_words(self.template, tools)
         if self.template and words:
             return self.texts([f"\n\n{words}"])[0]
-        bare = written(self.template, [system, question])
-        whole = written(self.template, [system, question], tools=tools)
+        bare = render(self.template, [system, question])
+        whole = render(self.template, [system, question], tools=tools)
         if not self.template or bare is None or whole is None:
             return self.texts([told])[0]
         return self._rendered(whole) - self._rendered(bare)

@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from trainers.sweeps import Sweep
+from trainers.hyperparameters import Sweep
 
 Ability = Literal[
     "metadata",  # a job keeps our metadata; else our key travels at the end of the suffix

@@ -1,4 +1,5 @@
-"""`finetune …` in the terminal: thin, each command hands over to the room that does the work."""
+"""`finetune …` in the terminal. Commands import the code they run only when called, so that the program
+starts quickly."""
 
 from __future__ import annotations
 
@@ -6,20 +7,11 @@ from pathlib import Path
 
 import click
 
-from bot.cli.auditing import audit
-from bot.cli.backing import backup, restore
-from bot.cli.checking import check
-from bot.cli.common import load_dot_env
-from bot.cli.engines import engines
-from bot.cli.estimating import estimate, prices
-from bot.cli.exporting import export
-from bot.cli.forgetting import forget
-from bot.cli.logged import log
-from bot.cli.measuring import baseline, curve
+from bot.cli.admin import audit, backup, current, engines, forget, log, restore
+from bot.cli.analysis import baseline, calibrate, check, curve, estimate, export, plan_memory, prices
+from bot.cli.options import load_dot_env
 from bot.cli.policy import policy
-from bot.cli.serving import demo, doctor, run, trainer
-from bot.cli.sizing import calibrate, plan_memory
-from bot.cli.using import current
+from bot.cli.server import demo, doctor, run, trainer
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,3 +44,6 @@ for command in (
     demo,
 ):
     main.add_command(command)
+
+
+# What the commands of the terminal compute and print: no Slack, and nothing kept but paid answers.

@@ -1,4 +1,5 @@
-"""`finetune policy check` and `finetune policy explain`: the rules in finetune.toml, looked over and asked."""
+"""`finetune policy check` and `finetune policy explain`: checks the rules in finetune.toml and answers
+questions about them."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.common import EXIT_BLOCKED, load, refuse
+from bot.cli.options import EXIT_BLOCKED, load, refuse
 
 if TYPE_CHECKING:
-    from bot.decisions.permission import Asking
-    from bot.decisions.policy import Action
+    from bot.rules.permissions import Caller
+    from bot.rules.policy import Action
     from bot.settings import Settings
 
 ACTIONS = click.Choice(
@@ -32,10 +33,10 @@ def policy() -> None:
 @policy.command()
 def check() -> None:
     """List every mistake in finetune.toml, or who may what by it; exit code 2 where something is wrong."""
-    from bot.terminal.explained import table
+    from bot.cli.render import policy_table
 
     settings = load()
-    click.echo(table(settings.policy))
+    click.echo(policy_table(settings.policy))
 
 
 @policy.command()
@@ -73,10 +74,10 @@ def explain(
     offline: bool,
 ) -> None:
     """Say which rule decides, with its line in the file; exit code 1 where the answer is no."""
-    from bot.decisions.approval import Request
-    from bot.decisions.leaving import ruling
-    from bot.decisions.policy import Data
-    from bot.terminal.explained import explained
+    from bot.cli.render import explain_policy
+    from bot.rules.approvals import Request
+    from bot.rules.data_policy import decide_egress
+    from bot.rules.policy import Data
 
     settings = load()
     request = Request(requester, uploader, 0.0, _micros(cost))
@@ -89,8 +90,8 @@ def explain(
                 f"There is no provider {provider}; there are {', '.join(one.name for one in settings.providers)}."
             )
         data = Data(dataset, frozenset({channel}), personal)
-        leave = ruling(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
-    is_allowed, said = explained(asking, action, request, leave)
+        leave = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
+    is_allowed, said = explain_policy(asking, action, request, leave)
     click.echo(said)
     click.echo(f"\n{assumed}")
     if not is_allowed:
@@ -111,10 +112,10 @@ def _micros(cost: str) -> int:
 
 def _asking(
     settings: Settings, user: str, action: Action, channel: str, groups: tuple[str, ...], offline: bool
-) -> tuple[Asking, str]:
+) -> tuple[Caller, str]:
     """Who asks, and what of it was assumed."""
-    from bot.decisions.approval import Person
-    from bot.decisions.permission import Asking, Channel, Rules
+    from bot.rules.approvals import Person
+    from bot.rules.permissions import Caller, Channel, Rules
 
     wanted = settings.policy.named(action).groups
     if groups or offline or not settings.slack.bot_token:
@@ -124,18 +125,18 @@ def _asking(
         where = Channel(channel, False) if channel else None
         of = f"in {', '.join(groups)}" if groups else "in no user group"
         said = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
-        return Asking(Person(user), Rules(settings.policy, members), where), said
+        return Caller(Person(user), Rules(settings.policy, members), where), said
     return _by_slack(settings, user, wanted, channel)
 
 
-def _by_slack(settings: Settings, user: str, groups: frozenset[str], channel: str) -> tuple[Asking, str]:
+def _by_slack(settings: Settings, user: str, groups: frozenset[str], channel: str) -> tuple[Caller, str]:
     from urllib.error import URLError
 
     from slack_sdk import WebClient
     from slack_sdk.errors import SlackApiError
 
-    from bot.decisions.permission import Asking, Channel, Rules
-    from bot.listeners.directory import SlackDirectory
+    from bot.rules.permissions import Caller, Channel, Rules
+    from bot.slack.users import SlackDirectory
 
     slack = settings.slack
     client = WebClient(slack.bot_token, base_url=slack.api_url, timeout=10, retry_handlers=[])
@@ -148,4 +149,4 @@ def _by_slack(settings: Settings, user: str, groups: frozenset[str], channel: st
     directory = SlackDirectory(client, team)
     where = Channel(channel, directory.is_shared(channel)) if channel else None
     members = {one: directory.members(one) for one in sorted(groups)}
-    return Asking(directory.person(user), Rules(settings.policy, members), where), "Asked of Slack just now."
+    return Caller(directory.person(user), Rules(settings.policy, members), where), "Asked of Slack just now."

@@ -7,10 +7,10 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from bot.decisions.planning import plan_from_json, plan_hash
+from bot.rules.plans import plan_from_json, plan_hash
 from tests.bot.world import World
 from tests.peers.service import StoredJob
-from trainers.creation import KEY
+from trainers.payloads import METADATA_KEY
 
 ANSWERS = (
     "INSERT INTO answers SELECT ?, arm, row, text, correct, prompt_tokens, completion_tokens, seconds, came_at"
@@ -40,7 +40,7 @@ def training_runs(world: World, count: int, *, since: float | None = None) -> No
     known = len(company.jobs)
     with world.store.transaction():
         for number in range(known + 1, known + count + 1):
-            metadata = {**request["metadata"], KEY: f"key-{number}"}
+            metadata = {**request["metadata"], METADATA_KEY: f"key-{number}"}
             job = StoredJob(f"ftjob-{number}", {**request, "metadata": metadata}, {}, min(now, time.time()))
             company.jobs[job.id] = job
             plan = json.dumps(json.loads(first["plan"]) | {"seed": 1_000 + number})

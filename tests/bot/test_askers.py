@@ -1,4 +1,5 @@
-"""Questions in the background, against a real provider on loopback: limits, hiccups, refusals, and none paid twice."""
+"""Questions in the background, against a real provider on loopback: limits, hiccups, refusals, and none paid
+twice."""
 
 from __future__ import annotations
 
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.asking.askers import Askers, key_of
-from bot.asking.lanes import MOST_IN_VAIN, MOST_TRIES, MOST_UNREADABLE, Declined, Question
+from bot.llm_client import MOST_IN_VAIN, MOST_TRIES, MOST_UNREADABLE, Declined, LlmClient, Question, key_of
 from demo.workspace import wait_until
-from storage.records import KeptReply
+from storage.records import CachedAnswer
 from storage.store import Store
 from tests.peers.hosted import BUSY, COMMIT_THEN_CUT, HANG, HTML, KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
@@ -38,14 +38,16 @@ class Bench:
     company: Hosted
     row: ProviderRow
     now: float = 1_000.0
-    askers: Askers = field(init=False)
+    askers: LlmClient = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         trainer = Trainer(self.row.provider, KEY)
-        self.askers = Askers(self.store, {"acme": trainer}, (self.row,), lambda: self.now, lambda: self.now)
+        self.askers = LlmClient(
+            self.store, {"acme": trainer}, (self.row,), lambda: self.now, lambda: self.now
+        )
 
     def ask(self, questions: list[Question], owner: str = "m1") -> None:
         self.askers.ask(owner, "acme", questions)
@@ -302,7 +304,7 @@ def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> No
 ASK_AND_BE_KILLED = """
 import sys, time
 from pathlib import Path
-from bot.asking.askers import Askers
+from bot.llm_client import Askers
 from storage.store import Store
 from tests.bot.test_askers import questions, row_at
 from tests.peers.hosted import KEY
@@ -336,7 +338,7 @@ def test_a_kill_costs_what_was_under_way_at_most(tmp_path: Path) -> None:
 
 def test_the_first_answer_stays(bench: Bench) -> None:
     (one,) = questions(1)
-    bench.store.replies.keep([KeptReply(one.key, one.model, "mine", 1, 1, 0.1, 5.0)])
+    bench.store.replies.keep([CachedAnswer(one.key, one.model, "mine", 1, 1, 0.1, 5.0)])
     bench.ask([one])
     wait_until(lambda: bench.askers.waiting("m1") == 0, "nothing to wait")
     assert bench.asked() == 0

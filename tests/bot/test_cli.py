@@ -19,9 +19,8 @@ from click.testing import CliRunner, Result
 
 from benchmarks._flawed import flawed, write
 from benchmarks._planted import mislabelled, texts
-from bot.cli import main
-from bot.embedded import free_port
-from bot.terminal import checking
+from bot.cli import datasets, main
+from bot.embedded_trainer import free_port
 from demo.people import BEN
 from demo.slack_emulator import SlackEmulator, refused
 from storage.database import Database
@@ -176,7 +175,7 @@ def test_wrong_labels_are_named_by_their_lines(tmp_path: Path) -> None:
 
 def test_a_check_says_how_far_it_is() -> None:
     said: list[str] = []
-    checking.check(NOISY, None, None, how=checking.How(deep=True, tell=said.append))
+    datasets.check(NOISY, None, None, how=datasets.CheckOptions(deep=True, tell=said.append))
     assert said[-3].endswith(" rows read") and said[-2].startswith("Looking for near copies among")
     assert said[-1] == "Looking for labels that are probably wrong"
 

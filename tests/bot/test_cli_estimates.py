@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli import main
-from bot.terminal import estimating
-from bot.terminal.words import in_terminal
-from trainers.measuring.values import Arm, Ladder, Pair, Rung, Standing
+from bot.cli import estimates, main
+from bot.cli.render import to_terminal
+from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
 
 ROOT = Path(__file__).parents[2]
 TICKETS = ROOT / "examples" / "support_tickets.csv"
@@ -26,7 +25,7 @@ TICKETS = ROOT / "examples" / "support_tickets.csv"
 def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
-    monkeypatch.setattr(estimating, "_today", lambda: date(2026, 11, 27))
+    monkeypatch.setattr(estimates, "_today", lambda: date(2026, 11, 27))
 
 
 def finetune(*arguments: str | Path) -> Result:
@@ -42,7 +41,7 @@ def estimated(*arguments: str | Path) -> dict[str, Any]:
     return answer
 
 
-def measured(arm: Arm, standing: Standing, right: int, tokens: int = 0) -> Rung:
+def measured(arm: Candidate, standing: Standing, right: int, tokens: int = 0) -> Rung:
     scores = (1.0,) * right + (0.0,) * (200 - right)
     return Rung(
         *(arm, "label", scores, right / 200, 0.87, 0.95, standing, None, 0.9, 0, 0),
@@ -51,7 +50,7 @@ def measured(arm: Arm, standing: Standing, right: int, tokens: int = 0) -> Rung:
 
 
 def baseline(folder: Path, standing: Standing, *others: Rung, pairs: tuple[Pair, ...] = ()) -> Path:
-    classical, bar = measured(Arm("classical"), standing, 184), 0.85
+    classical, bar = measured(Candidate("classical"), standing, 184), 0.85
     cheapest = classical.arm if standing == "meets" else None
     ladder = Ladder("tickets", 1, "0" * 64, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0)
     file = folder / "baseline.json"
@@ -114,8 +113,8 @@ def test_another_bar_judges_the_same_answers_again(tmp_path: Path) -> None:
 
 def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:
     """8 of 200 rows more are right: at 50 cents each, 2 cents a request. Without a price the free model is enough."""
-    tuned = measured(Arm("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
-    better = Pair(tuned.arm, Arm("classical"), 0.04, 0.01, 0.08, 0.008)
+    tuned = measured(Candidate("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
+    better = Pair(tuned.arm, Candidate("classical"), 0.04, 0.01, 0.08, 0.008)
     file = baseline(tmp_path, "meets", tuned, pairs=(better,))
     answer = estimated("--volume", "10M", "--prompt-tokens", "100", "--baseline", file, "--wrong-usd", "0.5")
     assert answer["errors_avoided_month_usd"] == pytest.approx(100_000 * 0.02)
@@ -233,7 +232,7 @@ def test_the_next_step_is_a_command_of_the_terminal() -> None:
     ],
 )
 def test_advice_is_said_in_a_terminal_s_words(slack: str, terminal: str) -> None:
-    assert in_terminal(slack, "t.csv") == terminal
+    assert to_terminal(slack, "t.csv") == terminal
 
 
 def test_prices_are_listed_with_who_says_so() -> None:
@@ -304,7 +303,7 @@ def test_a_model_that_has_ended_is_nobody_s_today_s_model() -> None:
 
 
 def test_a_rung_whose_model_has_ended_since_is_no_alternative(tmp_path: Path) -> None:
-    gone = measured(Arm("zero", "openai/o4-mini"), "meets", 190, 20_000)
+    gone = measured(Candidate("zero", "openai/o4-mini"), "meets", 190, 20_000)
     answer = estimated("--volume", "1B", "--baseline", baseline(tmp_path, "misses", gone))
     assert answer["alternative"]["model"] == "gpt-4o"
     assert "o4-mini" not in str(answer["verdict"])

@@ -1,4 +1,5 @@
-"""`finetune baseline` and `finetune curve`: a real HTTP provider answers, answers are kept, and JSON says all."""
+"""`finetune baseline` and `finetune curve`: a real HTTP provider answers, answers are kept, and JSON says
+all."""
 
 from __future__ import annotations
 
@@ -14,9 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli import main
-from bot.terminal import held
-from bot.terminal.words import in_terminal
+from bot.cli import datasets, main
+from bot.cli.render import to_terminal
 from storage.store import Store
 from tests.peers.hosted import KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
@@ -279,7 +279,7 @@ def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
     ],
 )
 def test_words_for_slack_become_the_terminal_s(slack: str, terminal: str) -> None:
-    assert in_terminal(slack, "t.csv") == terminal
+    assert to_terminal(slack, "t.csv") == terminal
 
 
 def test_personal_data_leaves_for_a_vendor_only_with_a_word_that_is_kept(tmp_path: Path) -> None:
@@ -467,8 +467,8 @@ def test_near_copies_stay_on_one_side_of_the_split_as_in_slack(tmp_path: Path) -
     twice = [line.replace("back again", "back once again") for line in lines[1:]]
     file.write_text("\n".join([*lines, *twice]) + "\n")
 
-    with held.checked(file, None, Columns("text", "label"), {}) as found:
-        assert isinstance(found, held.Rows)
+    with datasets.checked_rows(file, None, Columns("text", "label"), {}) as found:
+        assert isinstance(found, datasets.EvaluationRows)
         report = found.report
         sides = [
             {row.messages[-2].content.split("see ")[1] for row in read(part, part.name).examples}

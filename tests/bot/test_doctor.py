@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bot.doctor import Finding, _clock, examine
-from bot.notices import SCOPES
+from bot.outbox_sender import SCOPES
 from bot.settings import load_settings
 from demo.slack_emulator import SlackEmulator, broken, cut_off, refused
 from demo.slack_emulator.state import ALL_SCOPES

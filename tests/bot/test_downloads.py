@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from slack_sdk import WebClient
 
-from bot.listeners.downloads import SlackFiles
-from bot.results import Refusal
-from bot.workflows.desk import FetchedFile, FetchLater
+from bot.context import FetchedFile, FetchLater
+from bot.slack.files import SlackFiles
+from bot.values.runs import Refusal
 
 MOST = 1_000
 

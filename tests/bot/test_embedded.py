@@ -19,7 +19,7 @@ from urllib.error import HTTPError, URLError
 import pytest
 
 from bot import logs
-from bot.embedded import EmbeddedTrainer
+from bot.embedded_trainer import EmbeddedTrainer
 from demo.workspace import wait_until
 
 START_S = 30.0
@@ -118,7 +118,7 @@ def test_why_it_ended_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def test_it_ends_when_we_are_killed(tmp_path: Path, base: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from bot.embedded import EmbeddedTrainer\n"
+        "import sys, time; from pathlib import Path; from bot.embedded_trainer import EmbeddedTrainer\n"
         "trainer = EmbeddedTrainer(Path(sys.argv[1]), {'tiny': sys.argv[2]}); trainer.start()\n"
         "print(trainer._child.pid, flush=True); time.sleep(60)"
     )

@@ -16,9 +16,9 @@ import pytest
 from slack_sdk.errors import SlackApiError
 
 from bot.app import DOOR, _SocketDoor
-from bot.listeners.http import CONNECTIONS, MAX_BODY
-from bot.listeners.replay import replay
-from bot.watcher import RECONCILE, SEND
+from bot.scheduler import RECONCILE, SEND
+from bot.slack.http import CONNECTIONS, MAX_BODY
+from bot.slack.inbox import replay
 from demo.slack_emulator import broken, refused
 from demo.slack_emulator.delivery import Courier, signature
 from tests.bot.world import GUS, Rules, World
@@ -155,7 +155,7 @@ def test_a_delivery_that_bolt_cannot_handle_stops_no_later_start(world: World) -
     sent = Courier(world.service.address, world.slack.door.signing_secret).payload(payload)
     assert sent.status == 400
     world.restart()
-    replay(world.service.app, world.service.desk)
+    replay(world.service.app, world.service.context)
     assert world.store.inbox.waiting() == []
 
 

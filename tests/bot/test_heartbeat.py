@@ -17,20 +17,20 @@ from typing import Any
 
 import pytest
 
-from bot import heartbeat
+from bot import process_health
 from bot.app import OLD_TASK_S
-from bot.embedded import free_port
-from bot.heartbeat import EXIT_HUNG, PATIENCE, Heartbeat, seen
+from bot.embedded_trainer import free_port
+from bot.process_health import EXIT_HUNG, PATIENCE, Heartbeat, seconds_since_tick
+from bot.reconciler import maintain, reconcile
 from bot.settings import SettingsProblems, load_settings
-from bot.workflows.reconcile import look_after, reconcile
 from demo.slack_emulator import refused
 from tests.bot.world import Rules, World
 
 HANGS = """
 import sys, time
 from pathlib import Path
-from bot.heartbeat import Heartbeat
-from bot.watcher import Watcher
+from bot.process_health import Heartbeat
+from bot.scheduler import Watcher
 def tick_that_hangs():
     time.sleep(60)
 beat = Heartbeat(Path(sys.argv[1]), ("reconcile",), 0.3)
@@ -70,13 +70,13 @@ def test_a_long_tick_that_takes_steps_is_no_hang(tmp_path: Path) -> None:
         for _ in range(5):
             clock.now += 40
             ages.append(beat.ages()["reconcile"])
-            heartbeat.step()
+            process_health.mark_step()
 
     beat.watched("reconcile", long_tick)()
     assert ages == [40] * 5
     assert beat.ages() == {"reconcile": 0, "send": 200}
     assert not beat.is_well, "the other one took none"
-    heartbeat.step()  # outside of a tick it is nobody's
+    process_health.mark_step()  # outside of a tick it is nobody's
 
 
 def test_a_provider_s_thread_may_send_for_long_but_not_for_ever(tmp_path: Path) -> None:
@@ -100,23 +100,23 @@ def test_the_steps_of_both_real_ticks_are_marks(world: World) -> None:
     world.start_approved()
     marks: list[str] = []
     beat.beat = marks.append  # type: ignore[method-assign]
-    beat.watched("reconcile", lambda: reconcile(world.service.desk))()
+    beat.watched("reconcile", lambda: reconcile(world.service.context))()
     beat.watched("send", lambda: world.send())()
     assert marks.count("reconcile") > 2, "more than its beginning and its end"
     assert marks.count("send") > 2
 
 
 def test_others_see_the_heartbeat_of_a_living_process_only(tmp_path: Path) -> None:
-    assert seen(tmp_path, time.time()) is None
+    assert seconds_since_tick(tmp_path, time.time()) is None
     beat = Heartbeat(tmp_path, ("reconcile",), 0)
     beat.start()
-    assert seen(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
+    assert seconds_since_tick(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
     os.utime(tmp_path / "heartbeat", (1, 1))
     beat._touched = 0
     beat.beat("reconcile")
-    assert seen(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
+    assert seconds_since_tick(tmp_path, time.time() + 7) == pytest.approx(7, abs=2)
     (tmp_path / "heartbeat").write_text("999999999\n")
-    assert seen(tmp_path, time.time()) is None
+    assert seconds_since_tick(tmp_path, time.time()) is None
     beat.stop()
     beat._touched = 0
     beat.beat("reconcile")  # without a file no tick fails
@@ -232,10 +232,10 @@ def test_health_is_503_while_no_backup_can_be_made_or_a_worker_s_task_is_old(mak
     with answering(make_world) as (world, port):
         folder = world.service.settings.backups
         folder.write_text("in the way")
-        look_after(world.service.desk)
+        maintain(world.service.context)
         assert "backups" in unwell(port)["troubles"]["backup"]
         folder.unlink()
-        look_after(world.service.desk)
+        maintain(world.service.context)
         assert get(port, "/healthz")[0] == 200
         world.workers.poll("old", time.sleep, 0)
         next(iter(world.workers._tasks.values())).asked -= OLD_TASK_S + 1
@@ -247,8 +247,8 @@ def test_health_is_503_from_a_night_s_check_that_finds_damage_until_a_clean_one(
     make_world: MakeWorld,
 ) -> None:
     with answering(make_world, "backups_kept = 0") as (world, port):
-        desk, database = world.service.desk, world.store.database
-        look_after(desk)
+        context, database = world.service.context, world.store.database
+        maintain(context)
         assert get(port, "/healthz")[0] == 200
         database.change("CREATE TABLE probe (word TEXT)")
         database.change("CREATE INDEX probe_word ON probe (word)")
@@ -260,13 +260,13 @@ def test_health_is_503_from_a_night_s_check_that_finds_damage_until_a_clean_one(
         database.change("PRAGMA writable_schema = ON")
         database.change("UPDATE sqlite_schema SET sql = ? WHERE name = 'probe_word'", (definition,))
         database.change("PRAGMA writable_schema = RESET")
-        look_after(desk)
+        maintain(context)
         assert get(port, "/healthz")[0] == 200, "it was checked this night"
         world.pass_time(24 * 3600)
-        look_after(desk)
+        maintain(context)
         assert "damaged" in unwell(port)["troubles"]["database"]
         database.change("REINDEX")
-        look_after(desk)
+        maintain(context)
         assert get(port, "/healthz")[0] == 200
 
 

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from bot import logs
 from bot.cli import main
-from bot.workflows import overview
+from bot.services import overview
 from demo.people import BEN
 from tests.bot.test_story_inbox import environment
 from tests.bot.world import World
-from trainers.log_lines import BLOT, LENGTH, LETTERS, Blotting, TextLines
+from trainers.log_lines import LENGTH, LETTERS, REDACTED, Redactor, TextLines
 
 SECRET = "s3cret-of-the-test"
 REFERENCE = re.compile(rf"Reference: ([{LETTERS}]{{8}})")
@@ -62,7 +62,7 @@ def test_no_key_of_ours_is_written_also_not_within_a_traceback(folder: Path) -> 
     except ValueError:
         logging.getLogger("bot.test").exception("calling with %s and xoxb-123456789-abcdef", SECRET)
     text = (folder / logs.FILE).read_text()
-    assert SECRET not in text and "xoxb-123" not in text and text.count(BLOT) >= 3
+    assert SECRET not in text and "xoxb-123" not in text and text.count(REDACTED) >= 3
     assert json.loads(text)["error"].startswith("Traceback")
 
 
@@ -95,7 +95,7 @@ def test_a_reference_of_our_trainer_is_found_in_its_own_log(folder: Path) -> Non
 def test_text_on_a_terminal_has_the_reference_too(tmp_path: Path) -> None:
     record = logging.LogRecord("bot.test", logging.INFO, "", 0, f"hello {SECRET}", None, None)
     record.ref = "K7Q2M9XA"
-    said = TextLines(Blotting([SECRET])).format(record)
+    said = TextLines(Redactor([SECRET])).format(record)
     assert "INFO K7Q2M9XA bot.test: hello [secret]" in said
 
 
@@ -112,7 +112,7 @@ def test_a_command_that_fails_tells_the_reference_under_which_the_log_has_the_ca
 
 def test_a_button_that_fails_tells_it_to_who_clicked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.start()
-    monkeypatch.setattr("bot.workflows.permits.asking", _broken)
+    monkeypatch.setattr("bot.services.authorization.look_up", _broken)
     said = world.answer_to_click(BEN, "approve_plan")
     assert REFERENCE.search(said) and "nothing was changed" in said
 
@@ -123,7 +123,7 @@ def test_a_step_that_fails_is_on_the_card_with_its_reference_and_goes_on_once_me
     world.start_approved()
     world.until_state("training")
     with monkeypatch.context() as patch:
-        patch.setattr("bot.workflows.training.follow", _broken)
+        patch.setattr("bot.services.training.follow", _broken)
         world.pass_time(60)
         world.tick(2)
     said = world.said("Something in the bot went wrong at this step")

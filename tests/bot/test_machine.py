@@ -11,28 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.planning import Predicted, canonical_json, plan_from_json
-from bot.decisions.worth.question import Question
-from bot.decisions.worth.quotes import Gap
-from bot.results import Refusal
+from bot.cards import estimates, plans
+from bot.cards.estimates import numbers
+from bot.cli import datasets
+from bot.cli.estimates import estimate_json
+from bot.rules.estimate_inputs import Question
+from bot.rules.plans import Prediction, canonical_json, plan_from_json
+from bot.rules.price_lookup import MissingPrice
+from bot.services import estimates as estimates_services
+from bot.services import hardware
+from bot.services.estimate_inputs import RunCost
+from bot.services.estimate_requests import prediction_of
+from bot.services.estimates import EstimateResult, make_estimate
+from bot.services.plans import _warnings, untrainable
 from bot.settings import Settings, load_settings
-from bot.terminal import checking
-from bot.terminal.estimating import as_json
-from bot.views import estimates, plans
-from bot.views.estimates import numbers
-from bot.workflows import estimating, machine
-from bot.workflows.efforts import RunCost
-from bot.workflows.eligibility import untrainable
-from bot.workflows.estimates import predicted
-from bot.workflows.estimating import Estimated, make_estimate
-from bot.workflows.plans import _warnings
+from bot.values.runs import Refusal
+from tests.cards import made
 from tests.trainers.test_sizing_timing import MACHINE
-from tests.views import made
-from trainers.bases import Base, find_base
+from trainers.base_models import Base, find_base
 from trainers.dataset import Report
 from trainers.providers import ProviderRow
-from trainers.sizing.machines import read_gpu
-from trainers.sizing.timing import FILE
+from trainers.sizing.hardware import read_gpu
+from trainers.sizing.training_time import CALIBRATION_FILE
 
 GUESS = "A guess by the model's size"
 TICKETS = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
@@ -41,7 +41,7 @@ MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return checking.check(TICKETS, None, None)
+    return datasets.check(TICKETS, None, None)
 
 
 SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -65,10 +65,10 @@ def load(folder: Path, text: str) -> Settings:
 
 def estimated(
     settings: Settings, report: Report, target: str | None = None, quantization: str | None = None
-) -> Estimated:
+) -> EstimateResult:
     question = Question(current="gpt-4o", volume=10_000_000, target=target, quantization=quantization)
     found = make_estimate(settings, "tickets", report, question, date(2026, 11, 25))
-    assert isinstance(found, Estimated)
+    assert isinstance(found, EstimateResult)
     return found
 
 
@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_a_warning_that_approvers_read(tmp_path: Path, repo
 def test_what_would_fit_in_4_bits_is_said_and_fits_once_it_is_asked_for(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("16"))
+    monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("16"))
     small = settings(tmp_path, MISTRAL)
     (warning,) = _warnings(estimated(small, report))
     said = re.search(r"With `quantization=nf4` it takes about ([0-9.]+) GB, which fits\.$", warning)
@@ -137,7 +137,7 @@ def test_the_learning_rate_goes_by_the_size_of_the_base(
 def test_memory_is_that_of_what_the_trainer_does_by_itself(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("24"))
+    monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
     found = estimated(settings(tmp_path, MISTRAL), report)
     assert str(found.memory).startswith("fits with checkpointing, about "), found.memory
     assert _warnings(found) == ()
@@ -146,20 +146,24 @@ def test_memory_is_that_of_what_the_trainer_does_by_itself(
 def test_bits_that_are_left_to_the_trainer_are_those_of_the_base(tmp_path: Path, report: Report) -> None:
     base = find_base("smollm2-135m", ask_the_hub=False)
     assert isinstance(base, Base)
-    assert machine.room_for(base, report, {"quantization": "auto"}) == machine.room_for(base, report, {})
-    assert machine.room_for(base, report, {"quantization": "nf4"}) != machine.room_for(base, report, {})
+    assert hardware.memory_headroom(base, report, {"quantization": "auto"}) == hardware.memory_headroom(
+        base, report, {}
+    )
+    assert hardware.memory_headroom(base, report, {"quantization": "nf4"}) != hardware.memory_headroom(
+        base, report, {}
+    )
 
 
 def test_a_measured_speed_is_not_that_of_4_bits(tmp_path: Path, report: Report) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
+    (tmp_path / "data" / CALIBRATION_FILE).write_text(MACHINE.to_json())
     assert why(estimated(settings(tmp_path), report, quantization="nf4")).startswith(GUESS)
 
 
 def test_bits_without_their_package_are_a_sentence(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimating, "find_spec", lambda name: None)
+    monkeypatch.setattr(estimates_services, "find_spec", lambda name: None)
     question = Question(target="ours", quantization="int8")
     found = make_estimate(settings(tmp_path), "tickets", report, question, date(2026, 11, 25))
     assert isinstance(found, Refusal)
@@ -171,7 +175,7 @@ def test_a_measured_speed_sets_the_minutes_and_is_named_among_the_assumptions(
 ) -> None:
     before = estimated(settings(tmp_path), report)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / FILE).write_text(replace(MACHINE, speed=1e12).to_json())
+    (tmp_path / "data" / CALIBRATION_FILE).write_text(replace(MACHINE, speed=1e12).to_json())
     after = estimated(settings(tmp_path), report)
     assert before.minutes is not None and after.minutes is not None
     assert after.minutes.expected != before.minutes.expected
@@ -184,12 +188,12 @@ def test_a_speed_that_cannot_be_read_is_logged_and_the_rule_holds(
     tmp_path: Path, report: Report, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / FILE).write_text("{")
+    (tmp_path / "data" / CALIBRATION_FILE).write_text("{")
     assert why(estimated(settings(tmp_path), report)).startswith(GUESS)
     assert "measure anew with `finetune calibrate`" in caplog.text
 
 
-def expected_minutes(found: Estimated) -> float:
+def expected_minutes(found: EstimateResult) -> float:
     assert found.minutes is not None
     return float(found.minutes.expected)
 
@@ -200,7 +204,7 @@ def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
     small, large = (settings(tmp_path, name) for name in (SMOL, MISTRAL))
     on_cpu = [expected_minutes(estimated(one, report)) for one in (small, large)]
     assert on_cpu[1] > 10 * on_cpu[0], "of 50 times as many parameters"
-    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("h100"))
+    monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("h100"))
     on_gpu = estimated(large, report)
     assert expected_minutes(on_gpu) < on_cpu[1] / 10
     assert on_gpu.minutes is not None
@@ -212,19 +216,19 @@ def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
 def test_a_time_is_not_known_where_the_base_or_the_machine_is_not(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("h100"))
+    monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("h100"))
     unheard = estimated(settings(tmp_path, "org/unheard-of"), report)
-    monkeypatch.setattr(machine, "this_machine", lambda: read_gpu("24"))
+    monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
     for found in (unheard, estimated(settings(tmp_path), report)):
         assert found.minutes is None
         assert dict(estimates._once(found))["Training takes"].startswith("not known; `tokens_per_second`")
-        assert predicted(found).seconds is None
-        assert as_json(found, TICKETS)["training_minutes"] is None
+        assert prediction_of(found).seconds is None
+        assert estimate_json(found, TICKETS)["training_minutes"] is None
 
 
 def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path, report: Report) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
+    (tmp_path / "data" / CALIBRATION_FILE).write_text(MACHINE.to_json())
     slow, fast = (
         estimated(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
     )
@@ -246,7 +250,7 @@ def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: P
 def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Report) -> None:
     paid = 'usd_per_hour = "2"'
     guessed = estimated(settings(tmp_path, more=paid), report)
-    assert isinstance(guessed.cost, Gap)
+    assert isinstance(guessed.cost, MissingPrice)
     assert "`finetune calibrate`" in guessed.cost.sentence
     assert "`tokens_per_second`" in guessed.cost.sentence
     assert guessed.is_guess and guessed.minutes is not None, "the time is shown all the same"
@@ -255,7 +259,7 @@ def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Rep
     assert isinstance(said.cost, RunCost)
     assert said.cost.training.usd.high > 0
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / FILE).write_text(MACHINE.to_json())
+    (tmp_path / "data" / CALIBRATION_FILE).write_text(MACHINE.to_json())
     assert isinstance(estimated(settings(tmp_path, more=paid), report).cost, RunCost)
 
 
@@ -263,11 +267,11 @@ def test_a_measured_time_has_what_computing_activations_again_takes(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / FILE).write_text(replace(MACHINE, device="cuda", startup_s=0).to_json())
+    (tmp_path / "data" / CALIBRATION_FILE).write_text(replace(MACHINE, device="cuda", startup_s=0).to_json())
     mistral = settings(tmp_path, MISTRAL)
     taken = []
     for memory in ("80", "24"):
-        monkeypatch.setattr(machine, "this_machine", lambda memory=memory: read_gpu(memory))
+        monkeypatch.setattr(hardware, "this_machine", lambda memory=memory: read_gpu(memory))
         found = estimated(mistral, report)
         assert ("with checkpointing" in str(found.memory)) == (memory == "24")
         taken.append(expected_minutes(found))
@@ -275,22 +279,22 @@ def test_a_measured_time_has_what_computing_activations_again_takes(
 
 
 def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_bytes() -> None:
-    foreseen = replace(Predicted("current=gpt-4o"), is_speed_guessed=True)
+    foreseen = replace(Prediction("current=gpt-4o"), is_speed_guessed=True)
     plan = replace(made.plan(), predicted=foreseen)
     assert plan_from_json(canonical_json(plan)) == plan
     assert "a guess by the model's size" in plans._takes(plan)
-    assert "guess" not in canonical_json(replace(plan, predicted=Predicted("current=gpt-4o")))
+    assert "guess" not in canonical_json(replace(plan, predicted=Prediction("current=gpt-4o")))
     unknown = replace(plan, seconds_low=None, seconds_high=None)
     assert plan_from_json(canonical_json(unknown)) == unknown
     assert plans._takes(unknown).startswith("not known")
 
 
-def why(found: Estimated) -> str:
+def why(found: EstimateResult) -> str:
     return next(one.why for one in found.assumptions if one.name == "training time")
 
 
 def test_the_plan_card_has_memory_beside_the_time() -> None:
-    plan = replace(made.plan(), predicted=Predicted("volume=10M", memory="fits, about 0.6 of 25 GB"))
+    plan = replace(made.plan(), predicted=Prediction("volume=10M", memory="fits, about 0.6 of 25 GB"))
     assert "Memory: fits, about 0.6 of 25 GB" in plans._takes(plan)
     assert plan_from_json(canonical_json(plan)) == plan
 
@@ -304,7 +308,7 @@ def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usu
 
 
 def test_a_plan_from_before_keeps_its_hash() -> None:
-    plan = replace(made.plan(), predicted=Predicted("volume=10M"))
+    plan = replace(made.plan(), predicted=Prediction("volume=10M"))
     assert "memory" not in json.loads(canonical_json(plan))["predicted"]
 
 
@@ -314,11 +318,11 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
     ready = settings(tmp_path)
     ready.data.mkdir()
     served = replace(MACHINE, reads=10_000.0, writes=1_000.0, served_weights=134_000_000.0)
-    (ready.data / FILE).write_text(served.to_json())
+    (ready.data / CALIBRATION_FILE).write_text(served.to_json())
     paid = replace(ready, providers=tuple(_paid(row) for row in ready.providers))
     asked = Question(current="gpt-4o", volume=100_000_000_000)
     found = make_estimate(paid, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(found, Estimated) and found.estimate is not None
+    assert isinstance(found, EstimateResult) and found.estimate is not None
     count = found.estimate.machines
     assert count is not None and count > 10
     assert found.estimate.monthly_after.hosting == 2 * 730 * count
@@ -327,14 +331,16 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
         "its speed and its price are known"
     )
     free = make_estimate(ready, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(free, Estimated) and free.verdict.kind != "go"
+    assert isinstance(free, EstimateResult) and free.verdict.kind != "go"
     assert f"about {count} machines like yours" in str(free.verdict.reasons)
     given = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
     told = make_estimate(given, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(told, Estimated) and "nobody has said what one costs" not in str(told.verdict.reasons)
+    assert isinstance(told, EstimateResult) and "nobody has said what one costs" not in str(
+        told.verdict.reasons
+    )
     little = replace(asked, volume=1_000_000)
     one = make_estimate(ready, "tickets", report, little, date(2026, 11, 25))
-    assert isinstance(one, Estimated) and one.estimate is not None and one.estimate.machines == 1
+    assert isinstance(one, EstimateResult) and one.estimate is not None and one.estimate.machines == 1
 
 
 def _paid(row: ProviderRow, usd: int = 2) -> ProviderRow:
@@ -350,7 +356,7 @@ def test_a_training_that_does_not_fit_is_a_no(
 ) -> None:
     small = read_gpu("1")
     assert small is not None
-    monkeypatch.setattr(machine, "this_machine", lambda: small)
+    monkeypatch.setattr(hardware, "this_machine", lambda: small)
     found = estimated(settings(tmp_path, MISTRAL), report)
     assert found.verdict.kind == "no_go"
     (reason,) = [one for one in found.verdict.reasons if one.rule == "memory"]

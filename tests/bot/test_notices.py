@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 
-from bot.notices import MAX_TRIES, Notices
+from bot.outbox_sender import MAX_TRIES, OutboxSender
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many
 from demo.slack_emulator.state import ALL_SCOPES
@@ -30,7 +30,7 @@ class Desk:
         self.slack = slack
         door = slack.door
         client = WebClient(door.bot_token, base_url=door.api_url, timeout=5, retry_handlers=[])
-        self.notices = Notices(store, client, fallback, clock=lambda: self.now)
+        self.notices = OutboxSender(store, client, fallback, clock=lambda: self.now)
 
     def put(self, kind: OutboxKind = "post", text: str = "x", **rest: Any) -> None:
         values: dict[str, Any] = {"channel": TICKETS.id, "body": {"text": text}, **rest}
@@ -499,7 +499,7 @@ def test_what_stands_already_is_not_posted_again_though_the_clock_was_put_back(t
         killed.notices._deliver(item)  # and before it is noted the process is killed
         begun = Desk(store, slack)
         begun.now = killed.now - 600
-        begun.notices = Notices(store, begun.notices.slack, clock=lambda: begun.now)
+        begun.notices = OutboxSender(store, begun.notices.slack, clock=lambda: begun.now)
         assert begun.later(1_000) == 1
         assert begun.texts() == ["the result"]
         assert store.outbox.waiting() == 0

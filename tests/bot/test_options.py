@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.command_options import ENGINES, FIGURES, Answer, typed
+from bot.command_parser import parse
 from bot.commands import Estimate, Start
-from bot.decisions.worth.question import QUANTIZATIONS, Figure, Question
-from bot.options import ENGINES, FIGURES, Answer, typed
-from bot.parsing import parse
-from trainers.sweeps import Sweep
+from bot.rules.estimate_inputs import QUANTIZATIONS, Figure, Question
+from trainers.hyperparameters import Sweep
 
 RATES = st.lists(st.floats(1e-9, 1.0), min_size=2, max_size=16, unique=True).map(tuple)
 NAME = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,30}", fullmatch=True)

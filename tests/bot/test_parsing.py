@@ -6,7 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from bot import options, parsing
+from bot import command_options, command_parser
+from bot.command_options import USAGE, Answer
+from bot.command_parser import parse
 from bot.commands import (
     AskBaseline,
     AskEstimate,
@@ -35,10 +37,7 @@ from bot.commands import (
     Unfreeze,
     Upload,
 )
-from bot.decisions.worth.question import Question
-from bot.options import Answer
-from bot.parsing import parse
-from bot.usage import USAGE
+from bot.rules.estimate_inputs import Question
 
 TEN_MILLION = 10_000_000
 
@@ -270,20 +269,20 @@ def test_what_is_echoed_is_short() -> None:
     ],
 )
 def test_a_dataset_s_name_can_be_typed(text: str, name: str) -> None:
-    assert options.dataset_name(text) == name
-    assert options.dataset_name(name) == name and options.is_dataset_name(name)
+    assert command_options.dataset_name(text) == name
+    assert command_options.dataset_name(name) == name and command_options.is_dataset_name(name)
     read = parse(f"start {name.upper()} target=acme/m")
     assert isinstance(read, Start) and read.dataset == name, "as it is typed"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "---", "🎫", "<!>"])
 def test_a_name_of_nothing_is_refused(text: str) -> None:
-    assert isinstance(options.dataset_name(text), Answer)
+    assert isinstance(command_options.dataset_name(text), Answer)
 
 
 @pytest.mark.parametrize("month", ["january", "february"])
 def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
-    made = options.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
+    made = command_options.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
     assert isinstance(made, Answer) and "40 letters" in made.text
 
 
@@ -298,12 +297,12 @@ def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
     ],
 )
 def test_only_a_text_that_is_the_name_itself_names_a_dataset_that_is_there(text: str, is_name: bool) -> None:
-    assert options.is_dataset_name(text) == is_name
+    assert command_options.is_dataset_name(text) == is_name
 
 
 @pytest.mark.parametrize(("text", "number"), [("7", 7), (" #7 ", 7), ("RUN 7", 7), ("7a", None), ("", None)])
 def test_the_number_of_a_run(text: str, number: int | None) -> None:
-    assert options.run_number(text) == number
+    assert command_options.run_number(text) == number
 
 
 @pytest.mark.parametrize(
@@ -352,7 +351,7 @@ def test_what_cannot_be_measured_is_said_with_what_can(text: str, said: str) -> 
     ],
 )
 def test_what_slack_escaped_is_read_as_it_was_typed(sent: str, typed: str) -> None:
-    assert parsing.unescaped(sent) == typed
+    assert command_parser.unescaped(sent) == typed
 
 
 @pytest.mark.parametrize(
@@ -360,7 +359,7 @@ def test_what_slack_escaped_is_read_as_it_was_typed(sent: str, typed: str) -> No
     [("0.5%", 0.005), ("1%", 0.01), ("0.5", 0.5), (".9", 0.9), ("90", 0.9), ("87.5 %", 0.875)],
 )
 def test_a_bar_in_percent_is_percent_however_small(bar: str, share: float) -> None:
-    assert options.read_bar(bar) == share
+    assert command_options.read_bar(bar) == share
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""[people] and [policy] of finetune.toml: what can be said, and every mistake at once with its line and cure."""
+"""[people] and [policy] of finetune.toml: what can be said, and every mistake at once with its line and
+cure."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.policy import RULES, Data, Named, Policy
+from bot.rules.policy import RULES, Data, Named, Policy
 from bot.settings import Settings, SettingsProblems, load_settings
 
 HOUR = 3600.0

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bot.results import Refusal
+from bot.services.hardware import RowLimit, row_limit_of, row_limit_of_folder, usual_row_limit
 from bot.settings import Settings, load_settings
-from bot.workflows.row_limits import RowLimit, limit_of, limit_of_folder, usual_limit
+from bot.values.runs import Refusal
 from trainers.tokens import O200K, Encoding
 
 
@@ -33,13 +33,13 @@ def settings(tmp_path: Path, more: str = "") -> Settings:
 
 
 def test_a_vendors_model_takes_what_its_row_says(tmp_path: Path) -> None:
-    assert limit_of(settings(tmp_path), "gpt-4.1") == RowLimit(65_536, O200K)
+    assert row_limit_of(settings(tmp_path), "gpt-4.1") == RowLimit(65_536, O200K)
 
 
 def test_our_own_trainer_leaves_rows_out_beyond_its_bound_and_counts_by_the_models_own_tokenizer(
     folder: Path, tmp_path: Path
 ) -> None:
-    assert usual_limit(settings(tmp_path)) == RowLimit(1024, Encoding("small", folder=folder))
+    assert usual_row_limit(settings(tmp_path)) == RowLimit(1024, Encoding("small", folder=folder))
 
 
 def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path) -> None:
@@ -47,14 +47,16 @@ def test_our_own_trainer_counts_alike_once_it_is_up(folder: Path, tmp_path: Path
     up = replace(asked, providers=tuple(
         row.at("http://127.0.0.1:8123/v1") if row.is_started_by_us else row for row in asked.providers
     ))  # fmt: skip
-    assert usual_limit(up) == usual_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))
+    assert usual_row_limit(up) == usual_row_limit(asked) == RowLimit(1024, Encoding("small", folder=folder))
 
 
 @pytest.mark.parametrize(("longest", "tokens"), [(2048, 2048), (100_000, 100_000), (512, 512)])
 def test_a_max_length_in_the_settings_is_the_bound(
     folder: Path, tmp_path: Path, longest: int, tokens: int
 ) -> None:
-    found = limit_of(settings(tmp_path, f"[providers.local.defaults]\nmax_length = {longest}"), "local/small")
+    found = row_limit_of(
+        settings(tmp_path, f"[providers.local.defaults]\nmax_length = {longest}"), "local/small"
+    )
     assert isinstance(found, RowLimit) and found.tokens == tokens
 
 
@@ -68,12 +70,12 @@ def test_a_folder_takes_what_its_model_and_our_trainer_take(
 ) -> None:
     if config:
         (folder / "config.json").write_text(config)
-    assert limit_of_folder(folder) == RowLimit(tokens, Encoding("small", folder=folder))
+    assert row_limit_of_folder(folder) == RowLimit(tokens, Encoding("small", folder=folder))
 
 
 def test_a_folder_without_a_tokenizer_and_a_name_that_nobody_knows_are_refused(tmp_path: Path) -> None:
-    empty = limit_of_folder(tmp_path)
-    unknown = limit_of(settings(tmp_path), "gpt-9")
+    empty = row_limit_of_folder(tmp_path)
+    unknown = row_limit_of(settings(tmp_path), "gpt-9")
     assert isinstance(empty, Refusal) and "has no tokenizer.json" in empty.text
     assert isinstance(unknown, Refusal) and "I know no model to train named" in unknown.text
 

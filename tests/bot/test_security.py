@@ -1,4 +1,5 @@
-"""Least scopes, no previews, names that are never paths: of the security checklist, what no other test shows."""
+"""Least scopes, no previews, names that are never paths: of the security checklist, what no other test
+shows."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from demo.people import BEN
 from demo.slack_emulator.methods import METHODS
 from tests.bot.props import tickets_csv
 from tests.bot.world import World
-from trainers.local.files import Files
+from trainers.local.jobs.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "manifest.yml").read_text(encoding="utf-8"))
@@ -27,7 +28,7 @@ OF_EVENTS = {"app_mention": "app_mentions:read", "file_shared": "files:read"}
 OF_A_RIGHT = {
     "conversations.history",
     "conversations.replies",
-}  # that a team may give: bot/traces.py does without
+}  # that a team may give: bot/outbox_sender.py does without
 EVIL = ("../../../evil.csv", "/etc/evil.csv", "..\\evil.csv", "a\u202egpj.csv", ".csv", "a/b.csv")
 
 

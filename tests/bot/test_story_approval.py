@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bot.decisions.planning import canonical_json, plan_from_json, plan_hash
-from bot.decisions.verdict.facts import Kind
-from bot.results import Refusal
-from bot.workflows import approving, telling
+from bot.rules.facts import Kind
+from bot.rules.plans import canonical_json, plan_from_json, plan_hash
+from bot.services import approvals, notifications
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.slack_emulator import cut_off, refused
 from demo.workspace import Person
@@ -272,9 +272,9 @@ def test_approving_against_the_verdict_takes_a_reason_that_the_audit_keeps(world
 
 
 def test_no_reason_is_no_approval_however_it_is_sent(world: World) -> None:
-    run, desk = world.start(), world.service.desk
+    run, context = world.start(), world.service.context
     for reason in ("", " ", "ok", "1 2 3"):
-        refused = approving.approve(desk, run.plan_hash, BEN.id, reason)
+        refused = approvals.approve(context, run.plan_hash, BEN.id, reason)
         assert isinstance(refused, Refusal) and "Its verdict is not go" in refused.text
     assert world.store.runs.decisions(1) == []
 
@@ -317,7 +317,9 @@ def advised_as(world: World, kind: Kind | None) -> None:
         "UPDATE runs SET plan = ?, plan_hash = ? WHERE id = 1", (canonical_json(other), plan_hash(other))
     )
     with world.store.transaction():
-        telling.decided(
-            world.service.desk, world.run(), approving.so_far(world.service.desk, world.run(), other)
+        notifications.show_decision(
+            world.service.context,
+            world.run(),
+            approvals.card_so_far(world.service.context, world.run(), other),
         )
     world.send()

@@ -1,4 +1,5 @@
-"""What runs is what was approved: its bytes, where it goes, whose money it takes, and whether it is still wanted."""
+"""What runs is what was approved: its bytes, where it goes, whose money it takes, and whether it is still
+wanted."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions import planning
-from bot.decisions.planning import canonical_json
-from bot.workflows import destination, training
+from bot.rules import plans
+from bot.rules.plans import canonical_json
+from bot.services import plans as plans_services
+from bot.services import training
 from demo.people import ANA, BEN
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.world import CLEO, JOBS, START, Rules, World
@@ -26,7 +28,7 @@ DAYS = 24 * 3600.0
 
 
 def test_a_cancel_while_the_file_is_sent_leaves_no_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, trainer = world.start_approved(), world.service.desk.trainers["acme"]
+    run, trainer = world.start_approved(), world.service.context.trainers["acme"]
     upload = trainer.upload
 
     def upload_while_ana_cancels(*file: object) -> str:
@@ -34,7 +36,7 @@ def test_a_cancel_while_the_file_is_sent_leaves_no_job(world: World, monkeypatch
         return upload(*file)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "upload", upload_while_ana_cancels)
-    training.create(world.service.desk, run)
+    training.create(world.service.context, run)
     world.tick(2)
     assert world.run().state == "cancelled" and world.jobs() == 0
     assert world.left_at_company() == []
@@ -47,7 +49,7 @@ def in_november(make_world: MakeWorld) -> tuple[World, int]:
     world.clock = datetime(2026, 11, 30, 22, tzinfo=UTC).timestamp()
     world.restart()
     run = world.start()
-    most = planning.plan_from_json(run.plan).maximum_micros
+    most = plans.plan_from_json(run.plan).maximum_micros
     world.rules.budget = str(from_micros(most * 7 // 4))
     world.restart()
     freeze(world)
@@ -92,7 +94,7 @@ def kept(world: World, sha256: str) -> Path:
 
 
 def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: World) -> None:
-    plan = planning.plan_from_json(world.start_approved().plan)
+    plan = plans.plan_from_json(world.start_approved().plan)
     path = kept(world, plan.train_sha256)
     path.write_bytes(path.read_bytes().replace(b"refund", b"REFUND", 1))
     world.until_state("failed")
@@ -104,7 +106,7 @@ def test_a_training_file_that_changed_after_the_approval_is_not_sent(world: Worl
 
 
 def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(world: World) -> None:
-    plan = planning.plan_from_json(world.start_approved().plan)
+    plan = plans.plan_from_json(world.start_approved().plan)
     path = kept(world, plan.train_sha256)
     evil = StoredFile("file-evil", path.name, b"x" * path.stat().st_size, "fine-tune", world.clock)
     world.company.service.files["file-evil"] = evil
@@ -115,7 +117,7 @@ def test_a_file_of_the_same_name_and_size_with_other_rows_is_not_trained_on(worl
 
 
 def test_held_out_rows_that_changed_after_the_approval_judge_nothing(world: World) -> None:
-    plan = planning.plan_from_json(world.start_approved().plan)
+    plan = plans.plan_from_json(world.start_approved().plan)
     world.until_state("training")
     path = kept(world, plan.holdout_sha256)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
@@ -155,8 +157,8 @@ def test_a_create_in_doubt_is_not_looked_for_at_another_address(world: World) ->
 
 
 def test_a_plan_of_an_older_release_is_compared_by_what_it_has(world: World) -> None:
-    plan = replace(planning.plan_from_json(world.start().plan), destination=None)
-    assert destination.changed(world.service.desk, plan) is None
+    plan = replace(plans.plan_from_json(world.start().plan), destination=None)
+    assert plans_services.destination_change(world.service.context, plan) is None
     assert "destination" not in canonical_json(plan)
 
 
@@ -165,23 +167,23 @@ def test_weights_that_changed_after_the_plan_are_noticed(make_world: MakeWorld, 
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(3_000_000))
     world = make_world(Rules(more=f'[trainer.models]\ntiny = "{folder}"'))
-    desk = world.service.desk
-    made = destination.of(desk, desk.settings.provider("local"), "tiny")
+    context = world.service.context
+    made = plans_services.destination_of(context, context.settings.provider("local"), "tiny")
     plan = replace(
-        planning.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
+        plans.plan_from_json(world.start().plan), provider="local", base_model="tiny", destination=made
     )
-    assert destination.changed(desk, plan) is None and made.base_url == ""
+    assert plans_services.destination_change(context, plan) is None and made.base_url == ""
     (folder / "model.safetensors").write_bytes(bytes(1_500_000) + b"1" * 1_500_000)
-    assert "The files of `tiny` are not those" in str(destination.changed(desk, plan))
+    assert "The files of `tiny` are not those" in str(plans_services.destination_change(context, plan))
 
 
 def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: MakeWorld) -> None:
     world = make_world(Rules(more='[trainer.models]\ntiny = "nowhere"'))
-    desk = world.service.desk
-    local, plan = desk.settings.provider("local"), planning.plan_from_json(world.start().plan)
+    context = world.service.context
+    local, plan = context.settings.provider("local"), plans.plan_from_json(world.start().plan)
     assert plan.destination.engine is None, "a company's engine is not known"
     packages = (
-        desk.settings.data
+        context.settings.data
         / "trainer"
         / "engines"
         / "unsloth"
@@ -191,14 +193,16 @@ def test_another_version_of_the_engine_than_was_approved_is_noticed(make_world: 
         / "site-packages"
     )
     (packages / "unsloth-2026.10.9.dist-info").mkdir(parents=True)
-    made = destination.of(desk, local, "tiny", "unsloth")
+    made = plans_services.destination_of(context, local, "tiny", "unsloth")
     plan = replace(plan, provider="local", base_model="tiny", destination=made)
-    assert made.engine == "unsloth 2026.10.9" and destination.changed(desk, plan) is None
+    assert made.engine == "unsloth 2026.10.9" and plans_services.destination_change(context, plan) is None
     (packages / "unsloth-2026.10.9.dist-info").rename(packages / "unsloth-2026.11.1.dist-info")
     assert "was `unsloth 2026.10.9` when the plan was made, and is `unsloth 2026.11.1` now" in str(
-        destination.changed(desk, plan)
+        plans_services.destination_change(context, plan)
     )
-    assert destination.of(desk, local, "tiny").engine == f"builtin {version('finetune-bot')}"
+    assert (
+        plans_services.destination_of(context, local, "tiny").engine == f"builtin {version('finetune-bot')}"
+    )
 
 
 def test_an_account_that_never_trained_where_that_is_closed_gets_no_plan(make_world: MakeWorld) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bot.decisions.planning import plan_from_json
-from bot.workflows.telling import month
+from bot.rules.plans import plan_from_json
+from bot.rules.units import month_of
 from demo.people import ANA, BEN
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
 from tests.bot.world import PRIVATE, PUBLIC, Rules, World
@@ -66,7 +66,7 @@ def test_what_is_listed_adds_up_to_what_the_hard_stop_counts(make_world: MakeWor
     until_asked(world)
     approve(world)
     for _ in range(2):
-        this = month(world.clock)
+        this = month_of(world.clock)
         assert sum(one.micros for one in world.store.ledger.held(this)) == world.store.committed(this) > 0
         world.until_state("done")
 
@@ -97,7 +97,7 @@ def test_of_several_that_are_passed_at_once_the_highest_is_said(make_world: Make
     world.until_state("done")  # it cost less than was reserved: no lower warning comes after the highest
     world.tick(3)
     assert len(warnings(world)) == 1
-    assert world.store.ledger.warned(month(world.clock)) == {50, 80, 100}
+    assert world.store.ledger.warned(month_of(world.clock)) == {50, 80, 100}
 
 
 def test_warnings_go_to_the_fallback_channel_where_one_is_set(make_world: MakeWorld) -> None:

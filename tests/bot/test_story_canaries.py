@@ -1,4 +1,5 @@
-"""All flows at DEBUG with secrets and customers' words that are found nowhere afterwards but where they belong."""
+"""All flows at DEBUG with secrets and customers' words that are found nowhere afterwards but where they
+belong."""
 
 from __future__ import annotations
 
@@ -14,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from bot import logs
-from bot.embedded import free_port
-from bot.views import measuring
-from bot.workflows import nightly
+from bot import logs, reconciler
+from bot.cards import evaluations
+from bot.embedded_trainer import free_port
 from demo.people import BEN
 from tests.bot import canaries
 from tests.bot.test_heartbeat import get
@@ -141,7 +141,7 @@ def play(world: World, told: dict[str, str]) -> None:
     world.type("/finetune start nothing target=nowhere")
     assert world.type("/finetune baseline tickets models=acme/acme-small rungs=classical,zero") == ""
     until_asked(world)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     until(world, "done")
     run = world.start("/finetune start tickets current=gpt-4o volume=100M target=local/tiny")
     assert "Only full members" in world.answer_to_click(GUS, "approve_plan")
@@ -186,7 +186,7 @@ def test_no_secret_and_no_customer_s_word_is_found_where_it_does_not_belong(
         health.start()
         play(world, traces.told)
         traces.told |= {path: get(port, path)[1] for path in ("/healthz", "/metrics")}
-        nightly.back_up(world.service.desk)
+        reconciler.back_up(world.service.context)
         health.stop()
         world.service.health = None
     traces.told["stdout"], traces.told["stderr"] = capfd.readouterr()

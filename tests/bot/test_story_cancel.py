@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.workflows.jobs import SETTLE_S
+from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, Fault

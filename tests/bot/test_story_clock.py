@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.workflows.jobs import MAX_CREATES, SETTLE_S
+from bot.services.provider_jobs import MAX_CREATES, SETTLE_S
 from demo.people import ANA, BEN
 from tests.bot.test_story_doubt import decide, in_doubt
 from tests.bot.world import CLEO, JOBS, World, words_of

@@ -1,4 +1,5 @@
-"""A tuned model's curve on our own trainer: the real one, a process of its own, that really trains a toy model."""
+"""A tuned model's curve on our own trainer: the real one, a process of its own, that really trains a toy
+model."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tests.bot.test_story_ladder import HELD, MakeWorld, measurement, until
 from tests.bot.world import Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.served import KEY, Served, served_process
-from trainers.measuring.values import Arm, Curve
+from trainers.evaluation.results import Candidate, Curve
 
 CURVE = "/finetune curve tickets target=local/tiny"
 # by the plan's own rule a toy would be trained for minutes
@@ -73,7 +74,11 @@ def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
     statuses, keys = zip(*jobs(served), strict=True)
     assert statuses == ("succeeded", "cancelled", "succeeded", "succeeded") and len(set(keys)) == 4
     curve = Curve.from_json(str(done.result))
-    assert curve.arm == Arm("tuned", "local/tiny") and [point.rows for point in curve.points] == [10, 21, 42]
+    assert curve.arm == Candidate("tuned", "local/tiny") and [point.rows for point in curve.points] == [
+        10,
+        21,
+        42,
+    ]
     assert all(len(point.draws) == 1 for point in curve.points)
     assert done.actual_micros == done.reserved_micros == 0
     assert {need.label for need in curve.needs} <= set(LABELS)

@@ -1,4 +1,5 @@
-"""A tuned model's learning curve at a company: asked for, agreed to, trained three times, told; stopped, cancelled."""
+"""A tuned model's learning curve at a company: asked for, agreed to, trained three times, told; stopped,
+cancelled."""
 
 from __future__ import annotations
 
@@ -9,16 +10,15 @@ from decimal import Decimal
 
 import pytest
 
-from bot.decisions.approval import Person
-from bot.decisions.permission import Asking
-from bot.tuned_curves import TunedCurvePlan, TunedCurveProgress, plan_of
-from bot.views import measuring, tuned_curves
-from bot.workflows import permits, uploads
-from bot.workflows.jobs import LOOK_AGAIN_S, MAX_CREATES, SETTLE_S
-from bot.workflows.measuring import consent
-from bot.workflows.measuring.curve_step import DOUBT_LOOK_S, DOUBT_S
-from bot.workflows.measuring.sizes import GIVE_UP_UNSEEN_S
-from bot.workflows.rechecking import Forbidden, Unsure
+from bot.cards import evaluations, tuned_learning_curves
+from bot.rules.approvals import Person
+from bot.rules.permissions import Caller
+from bot.services import authorization, provider_jobs
+from bot.services import tuned_learning_curves as tuned_learning_curves_services
+from bot.services.data_policy import Forbidden, Unsure
+from bot.services.provider_jobs import LOOK_AGAIN_S, MAX_CREATES, SETTLE_S
+from bot.services.tuned_learning_curves import DOUBT_LOOK_S, DOUBT_S, GIVE_UP_UNSEEN_S
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused
 from storage.records import Measurement
@@ -27,7 +27,7 @@ from tests.bot.test_story_ladder import CHAT, HELD, measurement, until, until_as
 from tests.bot.test_story_waivers import with_addresses
 from tests.bot.world import GUS, JOBS, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, COMMIT_THEN_CUT, NOT_AVAILABLE, NOTHING_BUT_500, RESET, Fault
-from trainers.measuring.values import Arm, Curve
+from trainers.evaluation.results import Candidate, Curve
 
 TARGET = "acme/acme-small"
 CURVE = f"/finetune curve tickets target={TARGET}"
@@ -53,7 +53,7 @@ def progress(world: World, number: int = 1) -> TunedCurveProgress:
 def agreed(world: World, line: str = CURVE, number: int = 1) -> Measurement:
     assert world.type(line) == ""
     until_asked(world, number)
-    world.click(BEN, tuned_curves.TRAIN)
+    world.click(BEN, tuned_learning_curves.TRAIN)
     return measurement(world, number)
 
 
@@ -78,10 +78,10 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     assert world.store.committed(asked.month) == asked.reserved_micros > 0
     card = world.said("Train 3 times for")
     assert "10 rows" in card and "21 rows" in card and "42 rows" in card and TARGET in card
-    world.click(BEN, tuned_curves.TRAIN)
+    world.click(BEN, tuned_learning_curves.TRAIN)
     done = until(world, "done")
     curve = Curve.from_json(str(done.result))
-    assert curve.arm == Arm("tuned", TARGET) and [point.rows for point in curve.points] == SIZES
+    assert curve.arm == Candidate("tuned", TARGET) and [point.rows for point in curve.points] == SIZES
     assert [point.score for point in curve.points] == [1.0, 1.0, 1.0]
     assert [one.rows for one in curve.predicted] == [84, 1000]
     assert world.company.count(CHAT) == 3 * HELD
@@ -122,7 +122,7 @@ def test_the_card_says_which_size_is_trained(world: World) -> None:
     until_size(world, 1, "training")
     world.send()
     assert world.said("Learning curve m1: size 2 of 3")
-    card = json.dumps(list(world.with_button(measuring.CANCEL).blocks))
+    card = json.dumps(list(world.with_button(evaluations.CANCEL).blocks))
     assert (
         "10 rows: trained and measured" in card and "21 rows: training" in card and "42 rows: waits" in card
     )
@@ -205,7 +205,7 @@ def test_a_doubt_that_lasts_a_day_counts_as_paid(world: World) -> None:
 
 def test_a_doubt_that_is_given_up_costs_nothing_where_surely_nothing_is_there(world: World) -> None:
     in_doubt(world)
-    world.click(ANA, measuring.CANCEL)
+    world.click(ANA, evaluations.CANCEL)
     assert until(world, "cancelled").actual_micros == 0
     assert world.jobs() == 0
 
@@ -213,7 +213,7 @@ def test_a_doubt_that_is_given_up_costs_nothing_where_surely_nothing_is_there(wo
 def test_a_doubt_where_nobody_can_look_is_given_up_after_an_hour_and_counts_as_paid(world: World) -> None:
     most = in_doubt(world)
     world.company.fail(f"GET {JOBS}", NOT_AVAILABLE, 1_000)
-    world.click(ANA, measuring.CANCEL)
+    world.click(ANA, evaluations.CANCEL)
     world.pass_time(GIVE_UP_UNSEEN_S)
     assert until(world, "cancelled").actual_micros == most
     assert f"Cancelled by <@{ANA.id}>" in world.said("Learning curve m1 was cancelled", "stayed in doubt")
@@ -268,7 +268,7 @@ def test_the_card_s_button_cancels_a_create_in_doubt(world: World) -> None:
     agreed(world)
     until_size(world, 0, "creating")
     world.send()
-    world.click(ANA, measuring.CANCEL)
+    world.click(ANA, evaluations.CANCEL)
     until(world, "cancelled")
     assert [job.is_cancelled for job in world.company.service.jobs.values()] == [True]
 
@@ -277,7 +277,7 @@ def test_cancel_while_it_waits_for_a_yes_costs_nothing(world: World) -> None:
     world.seed_dataset()
     world.type(CURVE)
     asked = until_asked(world)
-    world.click(ANA, measuring.CANCEL)
+    world.click(ANA, evaluations.CANCEL)
     world.pass_time(61)
     cancelled = until(world, "cancelled")
     assert cancelled.actual_micros == 0 and world.store.committed(asked.month) == 0 and world.jobs() == 0
@@ -297,7 +297,7 @@ def test_a_guest_can_t_agree(world: World) -> None:
     world.seed_dataset()
     world.type(CURVE)
     until_asked(world)
-    assert "Only full members" in world.answer_to_click(GUS, tuned_curves.TRAIN)
+    assert "Only full members" in world.answer_to_click(GUS, tuned_learning_curves.TRAIN)
     assert measurement(world).state == "asked"
 
 
@@ -364,7 +364,9 @@ def test_a_doubt_after_the_upload_leaves_no_file_behind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([None, Unsure("Slack didn't tell.")])
-    monkeypatch.setattr(consent, "look", lambda _: next(answers, Forbidden("Not any more.")))
+    monkeypatch.setattr(
+        tuned_learning_curves_services, "consent_refusal", lambda _: next(answers, Forbidden("Not any more."))
+    )
     world.seed_dataset()
     agreed(world)
     until(world, "failed")
@@ -373,11 +375,11 @@ def test_a_doubt_after_the_upload_leaves_no_file_behind(
 
 
 def test_a_guest_is_known_to_be_one_whatever_groups_were_not_asked_for(world: World) -> None:
-    rules = permits.rules(world.service.desk, "measure")
-    guest = Asking(Person(GUS.id, is_guest=True), rules)
-    assert permits.is_known(guest)
-    assert not permits.is_known(replace(guest, person=None))
-    assert not permits.is_known(replace(guest, rules=replace(rules, members={"S0LEADS": None})))
+    rules = authorization.current_rules(world.service.context, "measure")
+    guest = Caller(Person(GUS.id, is_guest=True), rules)
+    assert authorization.is_certain(guest)
+    assert not authorization.is_certain(replace(guest, person=None))
+    assert not authorization.is_certain(replace(guest, rules=replace(rules, members={"S0LEADS": None})))
 
 
 def test_a_size_waits_while_slack_does_not_tell_who_agreed(world: World) -> None:
@@ -499,5 +501,5 @@ def test_a_curve_killed_after_its_upload_and_then_cancelled_leaves_no_file_there
     world.restart()
     world.type("/finetune cancel m1")
     world.until(lambda: measurement(world).state == "cancelled", "the curve's end")
-    uploads.tidy(world.service.desk)
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     assert world.left_at_company() == []

@@ -1,4 +1,5 @@
-"""A run that needs a person: what approvers decide is looked at where the job would be, and never paid twice."""
+"""A run that needs a person: what approvers decide is looked at where the job would be, and never paid
+twice."""
 
 from __future__ import annotations
 
@@ -6,11 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.decisions import planning
-from bot.results import Refusal
-from bot.workflows import doubts, training
-from bot.workflows.jobs import MAX_CREATES, SETTLE_S
-from bot.workflows.specs import spec_of
+from bot.rules import plans
+from bot.services import interventions, training
+from bot.services.provider_jobs import MAX_CREATES, SETTLE_S, spec_of
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, EVE, GUS, JOBS, Rules, World
@@ -46,8 +46,8 @@ def acts(world: World) -> list[tuple[str, str]]:
 def hidden_job(world: World) -> str:
     """A job of the run at the company that no list shows; its id."""
     run = world.run()
-    trainer = world.service.desk.trainers["acme"]
-    plan = planning.plan_from_json(run.plan)
+    trainer = world.service.context.trainers["acme"]
+    plan = plans.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     ready = training.jobs.Ready(file)
     job = trainer.create(spec_of(run, plan, ready))
@@ -225,7 +225,7 @@ def test_who_asked_for_a_run_or_brought_its_data_does_not_resolve_its_doubt(make
         assert "You asked for this run, so somebody else" in world.answer_to_click(ANA, button)
         assert "You uploaded this data, so somebody else" in world.answer_to_click(DORA, button)
     job = hidden_job(world)
-    reply = doubts.decide(world.service.desk, 1, "adopt", ANA.id, "it is mine", job)
+    reply = interventions.decide(world.service.context, 1, "adopt", ANA.id, "it is mine", job)
     assert isinstance(reply, Refusal) and world.run().state == "needs_human"
 
 
@@ -278,8 +278,8 @@ def test_decisions_outlive_a_restart_at_every_tick(world: World) -> None:
 def test_an_extra_job_that_ended_meanwhile_stops_nothing(world: World) -> None:
     """A no to cancelling a second job says nothing about the first: it was once taken for 'nothing was started'."""
     run = world.start_approved()
-    trainer = world.service.desk.trainers["acme"]
-    plan = planning.plan_from_json(run.plan)
+    trainer = world.service.context.trainers["acme"]
+    plan = plans.plan_from_json(run.plan)
     file = trainer.upload(world.service.settings.files / f"{plan.train_sha256}.jsonl", plan.train_sha256)
     for _ in range(2):
         trainer.create(spec_of(run, plan, training.jobs.Ready(file)))

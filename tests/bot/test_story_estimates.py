@@ -1,4 +1,5 @@
-"""What training would cost and save: asked in Slack, shared with its plots, and held against what it came to."""
+"""What training would cost and save: asked in Slack, shared with its plots, and held against what it came
+to."""
 
 from __future__ import annotations
 
@@ -9,23 +10,23 @@ from decimal import Decimal
 
 import pytest
 
+from bot.cards import evaluations
+from bot.cards.estimates import SHARE
+from bot.command_parser import parse
 from bot.commands import Start
-from bot.decisions.planning import plan_from_json, plan_hash
-from bot.decisions.worth import simulation
-from bot.decisions.worth.outlook import Outlook
-from bot.decisions.worth.roi import Inputs
-from bot.parsing import parse
-from bot.results import RunResult
-from bot.views import measuring
-from bot.views.estimates import SHARE
-from bot.workflows import estimates, estimating
-from bot.workflows.measuring import baselines
+from bot.rules import forecast
+from bot.rules.forecast import Outlook
+from bot.rules.plans import plan_from_json, plan_hash
+from bot.rules.roi import Inputs
+from bot.services import estimate_requests, estimates
+from bot.services import evaluations as evaluations_services
+from bot.values.runs import RunResult
 from demo.people import ANA, BEN
 from demo.workspace import Submission
-from storage.estimates import KEPT_S
+from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
-from trainers.measuring.values import Arm, Ladder, Rung, RungName
+from trainers.evaluation.results import Candidate, Ladder, Rung, RungName
 
 MakeWorld = Callable[[Rules], World]
 PRICED = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
@@ -59,13 +60,13 @@ def misses_everywhere(world: World) -> None:
     world.seed_dataset()
     found = measured(world)
     model = "acme/acme-small"
-    rungs = [_missing(found.rungs[0], Arm("classical"), 8)]
-    rungs += [_missing(found.rungs[0], Arm(name, model), right) for name, right in MISSED]
+    rungs = [_missing(found.rungs[0], Candidate("classical"), 8)]
+    rungs += [_missing(found.rungs[0], Candidate(name, model), right) for name, right in MISSED]
     ladder = replace(found, rungs=tuple(rungs), cheapest=None)
     world.store.database.change("UPDATE measurements SET result = ?", (ladder.to_json(),))
 
 
-def _missing(rung: Rung, arm: Arm, right: int) -> Rung:
+def _missing(rung: Rung, arm: Candidate, right: int) -> Rung:
     scores = (1.0,) * right + (0.0,) * (rung.n - right)
     share = right / rung.n
     return replace(
@@ -210,8 +211,8 @@ def test_a_model_that_has_ended_is_offered_by_no_form_and_asked_by_no_ladder(mak
     gone = "ended on 2026-10-23: it does not answer any more. Its maker names `gpt-5.6-terra` instead."
     assert gone in world.type("/finetune estimate tickets current=o4-mini volume=100M")
     assert "ended on 2020-01-31" in world.type("/finetune baseline tickets models=acme/acme-old")
-    assert "acme-old" not in str(estimates.choices(world.service.desk, ANA.id, PRIVATE.id))
-    assert "acme-old" not in str(baselines.choices(world.service.desk, ANA.id, PRIVATE.id))
+    assert "acme-old" not in str(estimate_requests.choices(world.service.context, ANA.id, PRIVATE.id))
+    assert "acme-old" not in str(evaluations_services.choices(world.service.context, ANA.id, PRIVATE.id))
     assert "ended 2020-01-31" in world.type("/finetune prices")
 
 
@@ -234,13 +235,13 @@ def test_prices_name_the_model_that_has_a_hole_and_its_key(make_world: MakeWorld
 def test_an_estimate_is_acked_before_its_sums_are_made(
     seeded: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, simulate = threading.Event(), simulation.simulate
+    go_on, simulate = threading.Event(), forecast.simulate
 
     def waiting(inputs: Inputs) -> Outlook:
         go_on.wait(PATIENCE_S)
         return simulate(inputs)
 
-    monkeypatch.setattr(estimating, "simulate", waiting)
+    monkeypatch.setattr(estimates, "simulate", waiting)
     seeded.slack.command(ANA.id, PRIVATE.id, ASKED)
     assert fill(seeded, current="gpt-4o", volume="100 M").closed
     assert not seeded.slack.ephemerals(ANA.id)
@@ -255,7 +256,7 @@ def test_a_fault_after_the_ack_is_told_with_its_reference(
     def broken(_: Inputs) -> Outlook:
         raise ArithmeticError
 
-    monkeypatch.setattr(estimating, "simulate", broken)
+    monkeypatch.setattr(estimates, "simulate", broken)
     assert "Reference:" in seeded.type(ASKED)
     assert fill(seeded, current="gpt-4o", volume="100 M").closed
     seeded.until(lambda: any("Reference:" in text for text in seeded.dms()), "an apology for the form")
@@ -282,7 +283,7 @@ def test_an_estimate_after_a_quiet_month_is_shared_as_the_first_was(seeded: Worl
         seeded.type(ASKED)
         share(seeded)
         seeded.until(lambda count=number: len(seeded.cards()) == count, "the estimate in the channel")
-        seeded.pass_time(KEPT_S + 1)
+        seeded.pass_time(ESTIMATE_KEPT_S + 1)
 
 
 def test_a_wish_to_share_outlives_a_restart(seeded: World) -> None:
@@ -342,7 +343,7 @@ def test_the_plan_holds_what_the_estimate_said(seeded: World) -> None:
     assert plan.predicted.p_payback is None, "the classical model is enough"
     assert plan.predicted.quality is None
     assert plan_hash(plan) == run.plan_hash
-    question = estimates.question_of(plan)
+    question = estimate_requests.question_of(plan)
     command = parse(f"start tickets current=gpt-4o volume=100M target={TARGET} hours=10 epochs=2")
     assert isinstance(command, Start) and question == command.question
     assert question.people_hours == Decimal(10)
@@ -384,7 +385,7 @@ def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: Ma
     world.type("/finetune baseline tickets models=acme/acme-small rungs=zero,kshot,retrieval")
     world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
     world.send()
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     world.until(lambda: world.store.measurements.get(1).state == "done", "the ladder", seconds=30)
     world.start_approved()
     result = result_of(world.until_state("done"))

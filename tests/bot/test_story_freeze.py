@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.results import Progress
-from bot.workflows import freezing, training
+from bot.services import freeze as freeze_services
+from bot.services import training
+from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.test_story_pause import PAUSING
@@ -94,15 +95,15 @@ def test_a_create_that_never_arrived_is_not_tried_again_in_a_freeze(world: World
 def test_a_freeze_between_the_look_and_the_intent_is_in_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, trainer = world.start_approved(), world.service.desk.trainers["acme"]
+    run, trainer = world.start_approved(), world.service.context.trainers["acme"]
     upload = trainer.upload
 
     def upload_while_ben_freezes(*file: object) -> str:
-        freezing.freeze(world.service.desk, "", BEN.id, PRIVATE.id)
+        freeze_services.freeze(world.service.context, "", BEN.id, PRIVATE.id)
         return upload(*file)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "upload", upload_while_ben_freezes)
-    training.create(world.service.desk, run)
+    training.create(world.service.context, run)
     assert world.run().state == "approved" and world.jobs() == 0
 
 

@@ -1,4 +1,5 @@
-"""What a freeze does to measurements: what costs money waits, a curve before its next training; the free go on."""
+"""What a freeze does to measurements: what costs money waits, a curve before its next training; the free go
+on."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.views import measuring
+from bot.cards import evaluations
 from demo.people import BEN
 from demo.workspace import wait_until
 from tests.bot.test_story_curve_tuned import agreed, progress, until_size, with_short_trainings
@@ -27,7 +28,7 @@ def test_a_ladder_that_is_agreed_to_in_a_freeze_asks_nobody_until_it_ends(world:
     freeze(world)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
     until_asked(world)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     world.tick(8)
     assert measurement(world).state == "running" and world.company.count(CHAT) == 0
     assert world.said("m1", f"Waits: frozen by <@{BEN.id}>", "the bill looks odd")
@@ -48,12 +49,12 @@ def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(worl
     world.company.slow_s = 0.1  # a few questions are under way when it freezes
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,few")
     until_asked(world)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     world.until(lambda: world.company.count(CHAT) > 0, "the first question")
     freeze(world)
     world.tick()
     world.company.slow_s = 0.0
-    wait_until(lambda: not world.service.desk.askers.drop("m1"), "the answers under way")
+    wait_until(lambda: not world.service.context.askers.drop("m1"), "the answers under way")
     asked = world.company.count(CHAT)
     world.tick(8)
     assert world.company.count(CHAT) == asked < 2 * 18

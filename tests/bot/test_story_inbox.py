@@ -17,7 +17,7 @@ import pytest
 from slack_bolt.adapter.socket_mode.internals import run_bolt_app
 from slack_sdk.socket_mode.request import SocketModeRequest
 
-from bot.listeners.replay import MOST_TRIES, STALE_S, replay
+from bot.slack.inbox import MOST_TRIES, STALE_S, replay
 from demo.people import ANA, BEN, TICKETS
 from demo.workspace import NotAnswered
 from tests.bot.props import tickets_csv
@@ -52,7 +52,7 @@ service = Service(load_settings())
 run_bolt_app(service.app, SocketModeRequest("slash_commands", "envelope-1", json.loads(sys.argv[2])))
 """
 SLOW_AFTER = ["before", pytest.param("after", marks=pytest.mark.slow)]
-FREEZE = ("bot.workflows.freezing", "freeze")
+FREEZE = ("bot.services.freeze", "freeze")
 
 
 def environment(world: World) -> Mapping[str, str]:
@@ -89,7 +89,7 @@ def doomed(world: World, at: tuple[str, str], when: str) -> Iterator[None]:
 def boot_again(world: World) -> None:
     world.clock = time.time()
     world.boot()
-    replay(world.service.app, world.service.desk)
+    replay(world.service.app, world.service.context)
     world.tick(2)
 
 
@@ -115,13 +115,13 @@ def test_a_command_that_killed_its_bot_before_or_after_its_effect_is_done_once(
 
 def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: World) -> None:
     """Bolt acks events before anybody handles them, so Slack will not bring this one again."""
-    with doomed(world, ("bot.views.general", "help_text"), "after the ack"):
+    with doomed(world, ("bot.cards.general", "help_text"), "after the ack"):
         world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> what can you do?")
     assert world.slack.deliveries[-1].acked
     boot_again(world)
     world.until(lambda: helps(world) == 1, "the answer")
     assert world.store.inbox.waiting() == []
-    replay(world.service.app, world.service.desk)
+    replay(world.service.app, world.service.context)
     world.tick()
     assert helps(world) == 1
 
@@ -131,7 +131,7 @@ def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
 ) -> None:
     world = make_world(Rules(budget="0.01"))
     world.start()
-    with doomed(world, ("bot.listeners.actions", "_whisper"), "after the ack"):
+    with doomed(world, ("bot.slack.actions", "_whisper"), "after the ack"):
         world.approve()
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
     boot_again(world)
@@ -149,7 +149,7 @@ def helps(world: World) -> int:
 def test_a_form_that_was_sent_as_its_bot_was_killed_makes_one_dataset(world: World, when: str) -> None:
     world.slack.command(DORA.id, TICKETS.id, "/finetune upload")
     file = world.put_file("tickets.csv", tickets_csv())
-    with doomed(world, ("bot.workflows.datasets", "receive"), when):
+    with doomed(world, ("bot.services.datasets", "receive"), when):
         with suppress(NotAnswered):
             world.fill_upload(DORA, {"file": file, "name": "tickets"})
         world.killed_at += 1
@@ -186,9 +186,9 @@ def test_over_a_socket_it_is_done_once_whoever_comes_first(world: World, when: s
     envelope = SocketModeRequest("slash_commands", "envelope-1", body, retry_attempt=1)
     if first == "redelivered":
         assert run_bolt_app(world.service.app, envelope).status == 200
-        replay(world.service.app, world.service.desk)
+        replay(world.service.app, world.service.context)
     else:
-        replay(world.service.app, world.service.desk)
+        replay(world.service.app, world.service.context)
         assert run_bolt_app(world.service.app, envelope).status == 200
     world.tick(2)
     assert [one.action for one in world.store.audit.entries()] == ["freeze"]
@@ -204,7 +204,7 @@ def test_a_command_s_answer_reaches_who_typed_it_after_the_kill(world: World) ->
 
 
 def boot_once(world: World) -> None:
-    replay(world.service.app, world.service.desk)
+    replay(world.service.app, world.service.context)
     world.tick(2)
 
 

@@ -1,4 +1,5 @@
-"""Free text: judged by a model that people can check. The judge is asked like the arms, and never trusted blindly."""
+"""Free text: judged by a model that people can check. The judge is asked like the arms, and never trusted
+blindly."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from bot.measured import LadderPlan, LadderProgress
-from bot.views import measuring
+from bot.cards import evaluations
+from bot.values.evaluations import LadderPlan, LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.test_story_ladder import CHAT, MakeWorld, ladder_of, measurement, until, until_asked
 from tests.bot.world import MODEL, PRIVATE, Rules, World
 from tests.peers.hosted import Fault
-from trainers.measuring.prompts import ACCEPTABLE, BETTER
+from trainers.evaluation.prompts import ACCEPTABLE, BETTER
 
 JUDGE = "sage-1"
 PRICES = (
@@ -91,7 +92,7 @@ def with_faq(make_world: MakeWorld, rules: Rules | None = None) -> World:
 def agreed(world: World, line: str = LINE, number: int = 1) -> None:
     assert world.type(line) == ""
     until_asked(world, number)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
 
 
 def judged(world: World, line: str = LINE, number: int = 1) -> None:
@@ -241,7 +242,7 @@ def test_a_restart_while_it_is_priced_and_a_lost_folder_lose_nothing(world: Worl
     world.until(lambda: progress_of(world).stage == "pricing", "the pricing")
     world.restart()
     reserved = until_asked(world).reserved_micros
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     world.until(lambda: progress_of(world).stage == "consulting", "the judge")
     folder = world.service.settings.data / "measurements" / "m1"
     for path in folder.iterdir():

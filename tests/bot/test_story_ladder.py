@@ -1,4 +1,5 @@
-"""Alternatives to fine-tuning, measured on the frozen holdout: asked in Slack, climbed by the ticks, told in Slack."""
+"""Alternatives to fine-tuning, measured on the frozen holdout: asked in Slack, climbed by the ticks, told in
+Slack."""
 
 from __future__ import annotations
 
@@ -9,21 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from bot.measured import LadderProgress
-from bot.views import measuring
-from bot.work import climbing
-from bot.workflows import datasets, telling
-from bot.workflows.datasets import Checked
-from bot.workflows.measuring import consent
-from bot.workflows.measuring.gathered import evidence_of
-from bot.workflows.rechecking import Forbidden
+from bot.cards import evaluations
+from bot.rules import units
+from bot.services import datasets, evaluation_worker, measurements
+from bot.services.data_policy import Forbidden
+from bot.services.datasets import CheckedDataset
+from bot.services.evidence import evidence_of
+from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from storage.records import Measurement, MeasurementState
 from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World
 from tests.peers.hosted import HANG, Fault
 from trainers.dataset import Report
-from trainers.measuring.values import Ladder
+from trainers.evaluation.results import Ladder
 
 CHAT = "POST /chat/completions"
 ACME = "models=acme/acme-small"
@@ -89,7 +89,7 @@ def test_a_paid_ladder_asks_first_and_is_climbed_after_a_yes(priced: World) -> N
     assert asked.state == "asked" and world.company.count(CHAT) == 0
     assert world.store.committed(asked.month) == asked.reserved_micros > 0
     assert "Measure 4 alternatives on tickets for" in world.said("Measure 4 alternatives")
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     done = until(world, "done")
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
@@ -122,7 +122,7 @@ def test_while_answers_come_a_tick_reads_neither_keys_nor_answers(
     world.company.slow_s = 0.3  # the questions go out in waves
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,kshot,retrieval")
     until_asked(world)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     world.until(answered, "the first answers")
     read_text, connection = Path.read_text, world.store.database.utils.conn
     monkeypatch.setattr(
@@ -133,7 +133,7 @@ def test_while_answers_come_a_tick_reads_neither_keys_nor_answers(
     connection.set_trace_callback(statements.append)
     world.tick(3)
     connection.set_trace_callback(None)
-    assert answered() < 3 * HELD and climbing.KEYS not in files
+    assert answered() < 3 * HELD and evaluation_worker.KEYS not in files
     looks = [one for one in statements if "FROM replies" in one]
     assert looks and not [one for one in looks if "text" in one]
     world.company.slow_s = 0.0
@@ -180,8 +180,8 @@ def test_examples_and_neighbours_come_from_the_training_rows_only(priced: World)
     _climbed(world)
     report = Report.from_json(str(world.dataset().report))
     files = world.service.settings.files
-    held = {row.prompt[-1].content for row in climbing.examples(files, str(report.holdout_sha256))}
-    trained = {row.prompt[-1].content for row in climbing.examples(files, str(report.train_sha256))}
+    held = {row.prompt[-1].content for row in evaluation_worker.examples(files, str(report.holdout_sha256))}
+    trained = {row.prompt[-1].content for row in evaluation_worker.examples(files, str(report.train_sha256))}
     shown = [
         message["content"]
         for seen in world.company.requests
@@ -220,7 +220,7 @@ def test_money_that_a_measurement_holds_is_not_there_for_a_run(make_world: MakeW
     reserved = until_asked(world).reserved_micros
     assert reserved > 10_000
     assert "monthly_usd" in world.answer_to_click(BEN, "approve_plan")
-    world.answer_to_click(ANA, measuring.CANCEL)
+    world.answer_to_click(ANA, evaluations.CANCEL)
     until(world, "cancelled")
     world.approve()
     assert world.ledger()["reserve"] > 0
@@ -233,7 +233,7 @@ def test_a_cost_that_nobody_agrees_to_is_let_go_after_a_day(priced: World) -> No
     world.pass_time(24 * 3600 + 60)
     until(world, "cancelled")
     assert "Nobody agreed" in world.said("Nobody agreed")
-    assert world.store.committed(month) == 0 and not world.has_button(measuring.MEASURE)
+    assert world.store.committed(month) == 0 and not world.has_button(evaluations.MEASURE)
 
 
 def test_money_of_a_month_that_is_over_is_asked_for_again(make_world: MakeWorld) -> None:
@@ -243,7 +243,7 @@ def test_money_of_a_month_that_is_over_is_asked_for_again(make_world: MakeWorld)
     world.type(f"/finetune baseline tickets {ACME}")
     assert until_asked(world).month == "2026-11"
     world.pass_time(13 * 3600)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     assert measurement(world).month == "2026-12"
     assert world.store.committed("2026-11") == 0 < world.store.committed("2026-12")
 
@@ -254,11 +254,11 @@ def test_a_late_yes_is_refused_where_the_new_month_has_no_money_left(make_world:
     world.seed_dataset()
     world.type(f"/finetune baseline tickets {ACME}")
     assert until_asked(world).month == "2026-11"
-    card = world.with_button(measuring.MEASURE)
+    card = world.with_button(evaluations.MEASURE)
     world.pass_time(13 * 3600)
     world.type(f"/finetune baseline tickets {ACME} prompt=Answer with the label alone")
     assert until_asked(world, 2).month == "2026-12"
-    world.slack.click(BEN.id, PRIVATE.id, card.ts, measuring.MEASURE)
+    world.slack.click(BEN.id, PRIVATE.id, card.ts, evaluations.MEASURE)
     world.tick(3)
     assert measurement(world).state == "asked" and world.company.count(CHAT) == 0
     assert world.store.committed("2026-12") == measurement(world, 2).reserved_micros
@@ -269,7 +269,7 @@ def test_strangers_may_neither_ask_nor_agree(priced: World) -> None:
     assert "Only full members" in world.type("/finetune baseline tickets rungs=classical", user=GUS)
     world.type(f"/finetune baseline tickets {ACME}")
     until_asked(world)
-    assert "Only full members" in world.answer_to_click(GUS, measuring.MEASURE)
+    assert "Only full members" in world.answer_to_click(GUS, evaluations.MEASURE)
     assert measurement(world).state == "asked" and world.company.count(CHAT) == 0
 
 
@@ -277,10 +277,10 @@ def test_a_second_yes_and_a_late_one_change_nothing(priced: World) -> None:
     world = priced
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
     until_asked(world)
-    card = world.with_button(measuring.MEASURE)
-    world.slack.click(BEN.id, PRIVATE.id, card.ts, measuring.MEASURE)
+    card = world.with_button(evaluations.MEASURE)
+    world.slack.click(BEN.id, PRIVATE.id, card.ts, evaluations.MEASURE)
     said = world.slack.ephemerals(ANA.id)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, measuring.MEASURE)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, evaluations.MEASURE)
     wait_until(lambda: world.slack.ephemerals(ANA.id)[len(said) :], "the answer to the second click")
     until(world, "done")
     assert world.company.count(CHAT) == HELD
@@ -362,7 +362,7 @@ def test_whatever_stops_a_ladder_questions_under_way_count(
             raise RuntimeError("a fault")
         return Forbidden("Not any more.")
 
-    monkeypatch.setattr(consent, "of_rows", of_rows)
+    monkeypatch.setattr(measurements, "egress_refusal", of_rows)
     failed = until(world, "failed")
     assert (failed.actual_micros or 0) > 0
 
@@ -434,7 +434,7 @@ def test_when_every_model_is_closed_the_measurement_fails_with_the_reason(priced
     world.type(f"/finetune baseline tickets {ACME} rungs=zero,kshot")
     until_asked(world)
     world.company.key = "sk-another"
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     failed = until(world, "failed")
     assert failed.actual_micros == 0
     assert "Check the key in ACME_KEY" in world.said("ACME_KEY")
@@ -448,7 +448,7 @@ def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -
     world.restart()
     until_asked(world)
     world.restart()
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     for _ in range(ticks):
         world.tick()
         time.sleep(0.1)
@@ -488,16 +488,16 @@ def test_a_base_model_that_the_ladder_asked_is_not_asked_again_for_a_run(priced:
 def test_an_estimate_rests_on_what_was_measured(priced: World) -> None:
     world = priced
     _climbed(world)
-    checked = datasets.ready(world.service.desk, "tickets", ANA.id, PRIVATE.id)
-    assert isinstance(checked, Checked) and checked.report
-    found = evidence_of(world.service.desk, checked.dataset, checked.report, None)
+    checked = datasets.ready(world.service.context, "tickets", ANA.id, PRIVATE.id)
+    assert isinstance(checked, CheckedDataset) and checked.report
+    found = evidence_of(world.service.context, checked.dataset, checked.report, None)
     assert found.ladder == ladder_of(world) and found.tuned is None and found.bar == 0.85
     world.type("/finetune baseline tickets rungs=classical")
     until(world, "done", 2)
-    assert evidence_of(world.service.desk, checked.dataset, checked.report, None).ladder == found.ladder
+    assert evidence_of(world.service.context, checked.dataset, checked.report, None).ladder == found.ladder
     world.start_approved()
     world.until_state("done")
-    found = evidence_of(world.service.desk, checked.dataset, checked.report, None)
+    found = evidence_of(world.service.context, checked.dataset, checked.report, None)
     assert found.tuned and found.tuned.score == 1.0 and found.tuned.arm.rung == "tuned"
     assert found.tuned.standing == "meets"  # 18 of 18: the one-sided bound is 0.869
     assert world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
@@ -506,7 +506,7 @@ def test_an_estimate_rests_on_what_was_measured(priced: World) -> None:
 def _agreed(world: World, line: str = f"/finetune baseline tickets {ACME}", number: int = 1) -> None:
     assert world.type(line) == ""
     until_asked(world, number)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
 
 
 def _climbed(world: World, line: str = f"/finetune baseline tickets {ACME}", number: int = 1) -> None:
@@ -515,4 +515,4 @@ def _climbed(world: World, line: str = f"/finetune baseline tickets {ACME}", num
 
 
 def measurement_month(world: World) -> str:
-    return telling.month(world.clock)
+    return units.month_of(world.clock)

@@ -1,4 +1,5 @@
-"""A dataset belongs to a channel: nobody else adds to it, its rows go where rules let them, nobody outside sees it."""
+"""A dataset belongs to a channel: nobody else adds to it, its rows go where rules let them, nobody outside
+sees it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.views import estimates, ladder, preferences
+from bot.cards import estimates, evaluation_results, judge_agreement
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
 from demo.workspace import Channel, Person, wait_until
@@ -230,7 +231,7 @@ def test_forty_channels_that_slack_is_slow_about_hold_up_no_answer(world: World)
 
 
 def test_a_member_who_is_on_a_later_page_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.listeners.directory.MEMBERS_A_PAGE", 1)
+    monkeypatch.setattr("bot.slack.users.MEMBERS_A_PAGE", 1)
     world.seed_dataset(channel=HR)
     assert "tickets" in world.type("/finetune datasets", user=CLEO, channel=PUBLIC)
     assert "No datasets yet" in world.type("/finetune datasets", user=ANA, channel=PUBLIC)
@@ -269,15 +270,15 @@ def test_the_estimate_button_asks_who_clicks_and_offers_what_they_may_see(world:
     world.seed_dataset(channel=HR, called="acquisition-of-globex")
     world.seed_dataset()
     assert world.type("/finetune baseline tickets rungs=classical") == ""
-    world.until(lambda: world.has_button(ladder.ESTIMATE), "the result")
+    world.until(lambda: world.has_button(evaluation_results.ESTIMATE), "the result")
     world.send()
     for outsider in (GUS, EVE):
-        assert "Only full members" in world.answer_to_click(outsider, ladder.ESTIMATE)
+        assert "Only full members" in world.answer_to_click(outsider, evaluation_results.ESTIMATE)
         assert world.slack.view(outsider.id) is None
-    world.click(ANA, ladder.ESTIMATE)
+    world.click(ANA, evaluation_results.ESTIMATE)
     form = world.slack.view(ANA.id)
     assert form is not None and "globex" not in json.dumps(list(form.blocks))
-    world.click(DORA, ladder.ESTIMATE)
+    world.click(DORA, evaluation_results.ESTIMATE)
     form = world.slack.view(DORA.id)
     assert form is not None and "globex" in json.dumps(list(form.blocks))
 
@@ -294,11 +295,11 @@ def test_pairs_of_a_private_channel_are_not_shown_in_another_one(make_world: Mak
     world = with_faq(make_world)
     judged(world)
     world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (HR.id, HR.id))
-    said = world.answer_to_click(ANA, preferences.JUDGE_SOME)
+    said = world.answer_to_click(ANA, judge_agreement.JUDGE_SOME)
     assert "only in the channel that the dataset belongs to" in said
     world.tick(2)
     assert not any("Which answer is better?" in text for text in world.texts())
-    assert preferences.JUDGE_SOME_WORDS not in world.type("/finetune results m1", user=BEN)
+    assert judge_agreement.JUDGE_SOME_WORDS not in world.type("/finetune results m1", user=BEN)
 
 
 def test_a_number_tells_nothing_of_a_private_channel(world: World) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from bot.cards import evaluations
+from bot.cli.deletion import delete_dataset
 from bot.commands import Delete
-from bot.results import Refusal
-from bot.terminal.forgetting import forget
-from bot.views import measuring
-from bot.workflows.reconcile import look_after
+from bot.reconciler import maintain
+from bot.values.runs import Refusal
 from demo.people import BEN
 from demo.slack_emulator import refused, too_many
 from demo.workspace import Person, Submission
 from storage.database import DatabaseInUse
-from storage.records import KeptReply
+from storage.records import CachedAnswer
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_cleaning import flawed_csv
@@ -65,7 +65,7 @@ def used(make_world: MakeWorld) -> World:
     world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
     world.type(f"/finetune baseline tickets {ACME} prompt=Sort it quuxkestrel.")
     until_asked(world)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     until(world, "done")
     world.start(START)
     world.approve()
@@ -127,7 +127,7 @@ def test_a_cleaned_file_that_waits_to_be_sent_goes_with_its_dataset(world: World
     world.until(lambda: world.store.outbox.files(), "the cleaned file")
     assert delete(world, BEN).accepted
     world.until(lambda: not world.store.forgettings.open(), "the end of it")
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.tick()
     assert not list((world.service.settings.data / "cleaned").iterdir())
 
@@ -138,7 +138,7 @@ def waiting(world: World, word: str) -> list[dict[str, Any]]:
 
 
 def test_rows_lie_only_where_the_documentation_says(used: World) -> None:
-    """A file or a column that is new here belongs into docs/security.md, and into storage/erasing.py."""
+    """A file or a column that is new here belongs into docs/security.md, and into storage/dataset_deletion.py."""
     document = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
     cells = [line.split("|")[1] for line in document.splitlines() if line.startswith("| `")]
     documented = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
@@ -204,11 +204,11 @@ def test_the_terminal_deletes_it_while_the_bot_is_stopped(used: World) -> None:
     used.restart()
     settings = used.service.settings
     with pytest.raises(DatabaseInUse):
-        forget(settings, Delete("tickets"), lambda asked: True)
+        delete_dataset(settings, Delete("tickets"), lambda asked: True)
     used.stop()
-    kept = forget(settings, Delete("tickets"), lambda asked: False)
+    kept = delete_dataset(settings, Delete("tickets"), lambda asked: False)
     assert isinstance(kept, Refusal) and "Nothing was deleted" in kept.text
-    assert "tickets is gone" in str(forget(settings, Delete("tickets"), lambda asked: True))
+    assert "tickets is gone" in str(delete_dataset(settings, Delete("tickets"), lambda asked: True))
     assert canaries.in_files(settings.data.rglob("*"), ROWS) == set() and used.jobs() == 0
     used.boot()
     used.send()
@@ -269,10 +269,10 @@ def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
     refused = world.upload_and_check(tickets_csv() + f"my key is {secret},billing\n")
     assert refused.state == "refused"
     assert "deleted here after 1 day" in world.said("Line 62")
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert world.store.datasets.get(1).sha256, "not before its time"
     world.pass_time(24 * 3600 + 1)
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.until(lambda: not world.store.forgettings.open(), "the end of it")
     found = canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": secret})
     assert found == set() and world.store.datasets.all() == []
@@ -287,28 +287,28 @@ def test_a_refused_document_is_deleted_after_a_day(world: World) -> None:
     assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
     world.until(lambda: world.store.documents.get(1).state == "refused", "the look at it")
     kept = world.service.settings.files / world.store.documents.get(1).sha256
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert kept.exists(), "not before its time"
     world.pass_time(24 * 3600 + 1)
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert not kept.exists()
 
 
 def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used: World) -> None:
     folder = used.service.settings.data / "measurements" / "m1"
-    look_after(used.service.desk)
+    maintain(used.service.context)
     assert folder.exists() and canaries.in_files(folder.rglob("*"), ROWS) == set()
     used.pass_time(7 * 24 * 3600 + 1)
-    look_after(used.service.desk)
+    maintain(used.service.context)
     assert not folder.exists()
 
 
 def test_an_answer_that_comes_after_its_dataset_was_deleted_is_deleted_too(used: World) -> None:
     assert delete(used, BEN).accepted
     used.until(lambda: not used.store.forgettings.open(), "the end of it")
-    used.store.replies.keep([KeptReply("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
-    used.store.replies.keep([KeptReply("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
-    look_after(used.service.desk)
+    used.store.replies.keep([CachedAnswer("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
+    used.store.replies.keep([CachedAnswer("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
+    maintain(used.service.context)
     assert used.store.replies.found(["k", "l"]).keys() == {"l"}
 
 

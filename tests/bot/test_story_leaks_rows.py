@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from bot.results import Refusal
-from bot.terminal.forgetting import Backroom, forget_rows
-from bot.workflows import forgetting, rewriting
-from bot.workflows.reconcile import look_after
+from bot.cli.deletion import DeletionContext, delete_rows
+from bot.reconciler import maintain
+from bot.services import dataset_deletion
+from bot.values.runs import Refusal
 from demo.people import BEN
 from storage.records import Dataset
 from storage.store import Store
@@ -137,7 +137,7 @@ def test_a_kill_before_it_is_recorded_leaves_nothing_that_stays(world: World) ->
         asking.kill()
     world.boot()
     assert rewritten(world) and world.store.datasets.all() == [before]
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert not rewritten(world)
     assert "is gone" in taken_out(world, 2)
     assert rows_of(world, world.dataset()).total() == 59 and nothing_left(world)
@@ -148,15 +148,15 @@ def test_a_kill_after_it_is_recorded_is_made_good_and_takes_no_other_row(world: 
     settings = world.service.settings
     world.stop()
     store = Store(settings.database)
-    room = Backroom(settings, store, {})
-    new = rewriting.without_rows(room, "tickets", [2])
-    assert isinstance(new, rewriting.Rewritten)
-    assert not isinstance(forgetting.take_out(room, new, "terminal"), Refusal)
+    room = DeletionContext(settings, store, {})
+    new = dataset_deletion.without_rows(room, "tickets", [2])
+    assert isinstance(new, dataset_deletion.RewrittenDataset)
+    assert not isinstance(dataset_deletion.take_out(room, new, "terminal"), Refusal)
     store.close()  # and killed here, before a file was moved
-    again = forget_rows(settings, "tickets", [2], lambda asked: True)
+    again = delete_rows(settings, "tickets", [2], lambda asked: True)
     assert isinstance(again, Refusal) and "being deleted already" in again.text
     world.boot()
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.until(lambda: not world.store.forgettings.open(), "the end of it")
     assert rows_of(world, world.dataset()).total() == 59 and nothing_left(world)
 
@@ -172,7 +172,7 @@ def taken_out(
     """What the terminal says of it; the bot is stopped meanwhile."""
     settings = world.service.settings
     world.stop()
-    done = forget_rows(settings, of, (line, *also), confirm)
+    done = delete_rows(settings, of, (line, *also), confirm)
     world.boot()
     world.send()
     return done.text if isinstance(done, Refusal) else done

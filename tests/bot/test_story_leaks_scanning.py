@@ -1,4 +1,5 @@
-"""All bytes that leave are looked through as they are written; what the vendor got is read from its own record."""
+"""All bytes that leave are looked through as they are written; what the vendor got is read from its own
+record."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bot.views.measuring import MEASURE
+from bot.cards.evaluations import MEASURE
 from demo.people import BEN
 from storage.records import Dataset
 from tests.bot.props import answer, checked_tickets, tickets_csv

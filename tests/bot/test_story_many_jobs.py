@@ -1,4 +1,5 @@
-"""Hundreds of jobs at a provider: what its own record says of how often it was asked, and of how soon the bot acts."""
+"""Hundreds of jobs at a provider: what its own record says of how often it was asked, and of how soon the
+bot acts."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from bot.results import Progress
+from bot.values.runs import Progress
 from demo.people import ANA
 from tests.bot.many import training_runs
 from tests.bot.world import JOBS, World

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.results import Progress
-from bot.work import climbing
-from bot.workflows import proving, runs
+from bot.services import evaluation_worker, evidence, runs
+from bot.values.runs import Progress
 from demo.people import ANA, BEN, TICKETS
 from tests.bot.many import finished_runs
 from tests.bot.world import START, World
@@ -28,7 +27,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         files.append(LOCKED if world.store.database.utils.conn.in_transaction else path)
         return read(path, *rest)
 
-    for place in (climbing, proving):
+    for place in (evaluation_worker, evidence):
         monkeypatch.setattr(place, "read", reading)
     return files
 
@@ -49,9 +48,9 @@ def test_a_result_beside_fifteen_earlier_runs_reads_no_held_out_rows(world: Worl
 
 def test_statements_for_a_result_do_not_grow_with_the_runs_before(world: World) -> None:
     finished_runs(done(world), 12)
-    few = statements(world, lambda: runs.look(world.service.desk, 12, ANA, TICKETS))
+    few = statements(world, lambda: runs.look(world.service.context, 12, ANA, TICKETS))
     finished_runs(world, 40, after=13)
-    assert statements(world, lambda: runs.look(world.service.desk, 12, ANA, TICKETS)) == few
+    assert statements(world, lambda: runs.look(world.service.context, 12, ANA, TICKETS)) == few
 
 
 def test_the_end_of_a_run_reads_no_file_while_it_holds_the_write_lock(

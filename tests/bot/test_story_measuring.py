@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from bot.results import Refusal
-from bot.views import measuring
-from bot.workflows.measuring import knowledge
-from bot.workflows.measuring.knowledge import Handed
+from bot.cards import evaluations
+from bot.services import documents
+from bot.services.documents import DocumentUpload
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.records import Document
 from tests.bot.props import LABELS
@@ -24,7 +24,7 @@ from tests.bot.test_story_ladder import (
     until_asked,
 )
 from tests.bot.world import DORA, PRIVATE, Rules, World, words_of
-from trainers.measuring.values import Curve
+from trainers.evaluation.results import Curve
 
 FAQ = (
     "\n\n".join(f"About {label}: our policy on {label} has {n} pages." for n, label in enumerate(LABELS)) * 40
@@ -99,7 +99,7 @@ def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeW
     assert f"{ready.passages} passages" in world.said("faq.md is ready")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
-    world.click(ANA, measuring.MEASURE)
+    world.click(ANA, evaluations.MEASURE)
     until(world, "done")
     prompts = [seen.body["messages"][0]["content"] for seen in world.company.requests if seen.route == CHAT]
     assert len(prompts) == HELD and all("our policy on" in one and "passage 1" in one for one in prompts)
@@ -121,7 +121,7 @@ def test_personal_data_in_a_document_stays_on_this_machine(
     )
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
-    world.click(ANA, measuring.MEASURE)
+    world.click(ANA, evaluations.MEASURE)
     until(world, "done")
     sent = [json.dumps(seen.body) for seen in world.company.requests if seen.route == CHAT]
     assert len(sent) == HELD and not any("ana.silva" in one for one in sent)
@@ -139,7 +139,7 @@ def test_a_secret_in_a_document_from_before_is_in_no_prompt_whatever_was_waived(
     path.write_text(f"{FAQ}\n\nA question about refund, and more words: use {token}", encoding="utf-8")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
-    world.click(ANA, measuring.MEASURE)
+    world.click(ANA, evaluations.MEASURE)
     until(world, "done")
     sent = [json.dumps(seen.body) for seen in world.company.requests if seen.route == CHAT]
     assert len(sent) == HELD and not any(token in one for one in sent)
@@ -152,7 +152,7 @@ def test_another_document_makes_other_questions(make_world: MakeWorld) -> None:
         add_knowledge(world, content=text, number=number)
         world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
         until_asked(world, number)
-        world.click(ANA, measuring.MEASURE)
+        world.click(ANA, evaluations.MEASURE)
         until(world, "done", number)
     assert world.company.count(CHAT) == 2 * HELD
 
@@ -177,8 +177,8 @@ def test_a_document_that_can_t_be_read_is_refused_with_the_reason(
 def test_a_document_of_another_kind_is_refused(world: World) -> None:
     """The form offers text only, which is a convenience of Slack's and no check."""
     world.seed_dataset()
-    handed = Handed("tickets", PRIVATE.id, DORA.id, "F0PDF", "handbook.pdf")
-    refused = knowledge.receive(world.service.desk, handed)
+    handed = DocumentUpload("tickets", PRIVATE.id, DORA.id, "F0PDF", "handbook.pdf")
+    refused = documents.receive(world.service.context, handed)
     assert isinstance(refused, Refusal) and ".md" in refused.text
 
 
@@ -252,7 +252,7 @@ def test_free_text_is_measured_without_the_classical_rung(make_world: MakeWorld)
     assert "free text" in world.type("/finetune curve replies")
     world.type("/finetune baseline replies models=acme/acme-small rungs=zero,kshot,retrieval")
     until_asked(world)
-    world.click(ANA, measuring.MEASURE)
+    world.click(ANA, evaluations.MEASURE)
     until(world, "done")
     ladder = ladder_of(world)
     assert [rung.arm.rung for rung in ladder.rungs] == ["zero", "kshot", "retrieval"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bot import model_ends
-from bot.decisions.planning import plan_from_json
+from bot import settings
+from bot.reconciler import maintain
+from bot.rules.plans import plan_from_json
 from bot.settings import load_settings
-from bot.workflows.reconcile import look_after
 from tests.bot.world import MODEL, START, TARGET, Rules, World
 from tests.peers.hosted import HTML, NOTHING_BUT_500
 
@@ -34,14 +34,14 @@ def day(world: World, days: int) -> str:
 
 
 def told(world: World) -> dict[str, object]:
-    kept = json.loads((world.service.settings.data / model_ends.FILE).read_text(encoding="utf-8"))
+    kept = json.loads((world.service.settings.data / settings.MODEL_ENDS_FILE).read_text(encoding="utf-8"))
     models: dict[str, object] = kept["acme"]["models"]
     return models
 
 
 def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> None:
     world.company.service.shutdowns = {MODEL: day(world, -1)}
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert f"ended on {day(world, -1)}" in world.type(ESTIMATE)
     assert day(world, -1) in world.type(START)
     assert world.store.runs.newest() == []
@@ -49,7 +49,7 @@ def test_a_target_that_its_provider_has_shut_down_is_refused(world: World) -> No
 
 def test_a_target_that_its_provider_shuts_down_soon_is_cut_there(world: World) -> None:
     world.company.service.shutdowns = {MODEL: day(world, 20)}
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert day(world, 20) in world.type(ESTIMATE)
 
 
@@ -58,7 +58,7 @@ def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> N
     assert "ends on" not in world.type(estimate)
     service = world.company.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
-    look_after(world.service.desk)
+    maintain(world.service.context)
     said = world.type(estimate)
     assert f"ends on {day(world, 40)}" in said and f"a month until {day(world, 40)}" in said
     world.pass_time(40 * 86_400)
@@ -68,7 +68,7 @@ def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> N
 def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
     service = world.company.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
-    look_after(world.service.desk)
+    maintain(world.service.context)
     run = world.start(f"/finetune start tickets current=gpt-5.6-terra volume=100M target={TARGET}")
     advised = plan_from_json(run.plan).advised
     assert advised is not None and advised.saves_until == day(world, 40)
@@ -77,7 +77,7 @@ def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
 
 def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) -> None:
     world.company.service.shutdowns = {MODEL: day(world, 20)}
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.restart()
     assert day(world, 20) in world.type(ESTIMATE)
     row = load_settings({}, world.folder / "finetune.toml", need_slack=False).provider("acme")
@@ -86,32 +86,32 @@ def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) ->
 
 def test_each_provider_is_asked_once_a_night_and_again_where_it_was_away(world: World) -> None:
     world.company.fail(LIST, NOTHING_BUT_500, times=20)
-    look_after(world.service.desk)
+    maintain(world.service.context)
     asked = world.company.count(LIST)
     world.company.forgive(LIST)
-    look_after(world.service.desk)
-    look_after(world.service.desk)
+    maintain(world.service.context)
+    maintain(world.service.context)
     assert (world.company.count(LIST), told(world)) == (asked + 1, {})
     world.company.service.shutdowns = {MODEL: day(world, 20)}
     world.pass_time(86_400)
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert list(told(world)) == [MODEL]
 
 
 def test_a_list_that_can_t_be_read_leaves_what_was_told(world: World) -> None:
     end = day(world, 20)
     world.company.service.shutdowns = {MODEL: end}
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.company.fail(LIST, HTML)
     world.pass_time(86_400)
-    look_after(world.service.desk)
+    maintain(world.service.context)
     assert told(world) == {MODEL: end}
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"acme": {}}', '{"acme": {"models": {"m": "soon"}}}', "\xff"])
 def test_a_damaged_file_is_left_out(world: World, tmp_path: Path, text: str) -> None:
-    (tmp_path / model_ends.FILE).write_bytes(text.encode("latin-1"))
+    (tmp_path / settings.MODEL_ENDS_FILE).write_bytes(text.encode("latin-1"))
     rows = world.service.settings.providers
-    assert model_ends.with_told_ends(rows, tmp_path) == rows
-    model_ends.keep(tmp_path, "acme", {}, datetime(2026, 11, 27, tzinfo=UTC).date())
-    assert "2026-11-27" in (tmp_path / model_ends.FILE).read_text(encoding="utf-8")
+    assert settings.with_announced_ends(rows, tmp_path) == rows
+    settings.store_model_ends(tmp_path, "acme", {}, datetime(2026, 11, 27, tzinfo=UTC).date())
+    assert "2026-11-27" in (tmp_path / settings.MODEL_ENDS_FILE).read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
-"""A training on our trainer, where an hour costs money: past the approved maximum its job is cancelled, and said."""
+"""A training on our trainer, where an hour costs money: past the approved maximum its job is cancelled, and
+said."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.planning import plan_from_json
-from bot.results import Progress
+from bot.rules.plans import plan_from_json
+from bot.values.runs import Progress
 from demo.people import ANA
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_sweep import own

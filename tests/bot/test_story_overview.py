@@ -1,11 +1,12 @@
-"""Status, the App Home and the list of datasets: measurements stand beside runs, results beside what is open."""
+"""Status, the App Home and the list of datasets: measurements stand beside runs, results beside what is
+open."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
-from bot.views import measuring
+from bot.cards import evaluations
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from storage.records import MeasurementState
@@ -42,7 +43,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     said = world.type("/finetune status")
     assert "1 measurement open" in said and "waits for a yes, under 1 cent" in said
     assert "waits for a yes" in home(world)
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     assert "is under way, 0% done, 0 of 18 answers" in world.type("/finetune status")
     until(world, "done", 1)
     for said in (world.type("/finetune status"), home(world)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.results import Progress
+from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, START, World
 from tests.peers.hosted import NOTHING_BUT_500, Fault

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.views import measuring, preferences
+from bot.cards import evaluations, judge_agreement
 from demo.people import ANA, BEN
 from tests.bot.test_story_judge import JUDGE, LINE, judged, with_faq
 from tests.bot.test_story_ladder import MakeWorld, until, until_asked
@@ -25,7 +25,8 @@ def judge_pair(world: World, user: Any, choose: Callable[[str, str], str]) -> No
     card = next(
         one
         for one in reversed(world.slack.messages(PRIVATE.id))
-        if f'{user.id}"' in json.dumps(list(one.blocks)) and preferences.FIRST in json.dumps(list(one.blocks))
+        if f'{user.id}"' in json.dumps(list(one.blocks))
+        and judge_agreement.FIRST in json.dumps(list(one.blocks))
     )
     first, second = (words.split("&gt;")[0] for words in words_of(card).split("*First*")[1].split("*Second*"))
     before = len(world.store.preferences.of(1))
@@ -35,15 +36,15 @@ def judge_pair(world: World, user: Any, choose: Callable[[str, str], str]) -> No
 
 
 def fairly(first: str, second: str) -> str:
-    return preferences.FIRST if "goes out" in first else preferences.SECOND
+    return judge_agreement.FIRST if "goes out" in first else judge_agreement.SECOND
 
 
 def contrarily(first: str, second: str) -> str:
-    return preferences.SECOND if "goes out" in first else preferences.FIRST
+    return judge_agreement.SECOND if "goes out" in first else judge_agreement.FIRST
 
 
 def press(world: World, user: Any) -> str:
-    said = world.answer_to_click(user, preferences.JUDGE_SOME)
+    said = world.answer_to_click(user, judge_agreement.JUDGE_SOME)
     world.send()
     return said
 
@@ -93,22 +94,22 @@ def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
 def test_a_pair_is_judged_once_and_by_whom_it_is_for(world: World) -> None:
     judged(world)
     press(world, ANA)
-    assert f"This pair is for <@{ANA.id}>" in world.answer_to_click(BEN, preferences.FIRST)
-    card = world.with_button(preferences.FIRST)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, preferences.FIRST)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, preferences.SECOND)
+    assert f"This pair is for <@{ANA.id}>" in world.answer_to_click(BEN, judge_agreement.FIRST)
+    card = world.with_button(judge_agreement.FIRST)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.FIRST)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.SECOND)
     (label,) = world.store.preferences.of(1)
     assert label.choice == "first"
-    assert "Only full members" in world.answer_to_click(GUS, preferences.JUDGE_SOME)
+    assert "Only full members" in world.answer_to_click(GUS, judge_agreement.JUDGE_SOME)
 
 
 def test_no_customer_s_words_are_shown_in_a_public_channel(world: World) -> None:
     world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (PUBLIC.id, PUBLIC.id))
     assert world.type(LINE, channel=PUBLIC) == ""
     until_asked(world)
-    world.click(BEN, measuring.MEASURE, channel=PUBLIC)
+    world.click(BEN, evaluations.MEASURE, channel=PUBLIC)
     until(world, "done")
     assert world.said("Measurement m1:", channel=PUBLIC)
     buttons = json.dumps([list(one.blocks) for one in world.slack.messages(PUBLIC.id)])
-    assert preferences.JUDGE_SOME not in buttons
+    assert judge_agreement.JUDGE_SOME not in buttons
     assert "goes out" not in "\n".join(world.texts(PUBLIC))

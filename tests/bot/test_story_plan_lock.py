@@ -1,10 +1,11 @@
-"""One live plan for a dataset and target: a new one voids the former's approvals, says so, and is linked from it."""
+"""One live plan for a dataset and target: a new one voids the former's approvals, says so, and is linked
+from it."""
 
 from __future__ import annotations
 
 import pytest
 
-from bot.workflows import approving
+from bot.services import approvals
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused
 from storage.records import Run
@@ -17,7 +18,7 @@ LETTERS = START.replace("tickets", "letters")
 
 
 def approve(world: World, run: Run) -> str:
-    answer = approving.approve(world.service.desk, run.plan_hash, BEN.id, WHY)
+    answer = approvals.approve(world.service.context, run.plan_hash, BEN.id, WHY)
     return "" if isinstance(answer, Run) else answer.text
 
 

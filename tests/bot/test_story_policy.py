@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from bot.listeners.directory import SlackDirectory
-from bot.views.measuring import MEASURE
-from bot.workflows import training
-from bot.workflows.jobs import SETTLE_S
+from bot.cards.evaluations import MEASURE
+from bot.services import training
+from bot.services.provider_jobs import SETTLE_S
+from bot.slack.users import SlackDirectory
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused
 from tests.bot.test_story_freeze import freeze, unfreeze
@@ -125,9 +125,9 @@ def test_an_approver_who_leaves_while_the_file_is_sent_is_noticed_before_the_cre
     world = make_world(BY_GROUP)
     world.start()
     world.approve(CLEO)
-    desk = world.service.desk
-    assert isinstance(desk.directory, SlackDirectory)
-    training.create(replace(desk, directory=LeftAfter(desk.directory, 1)), world.run())
+    context = world.service.context
+    assert isinstance(context.directory, SlackDirectory)
+    training.create(replace(context, directory=LeftAfter(context.directory, 1)), world.run())
     assert world.company.count("POST /files") == 1 and world.left_at_company() == []
     assert world.run().state == "awaiting_approval" and world.company.count(CREATE) == 0
 

@@ -1,4 +1,5 @@
-"""A tuned model is put to work beside its numbers, the one before it comes back, and programs' name moves with it."""
+"""A tuned model is put to work beside its numbers, the one before it comes back, and programs' name moves
+with it."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bot.commands import Promote
-from bot.results import Refusal
-from bot.workflows import carrying, promoting
-from bot.workflows.reconcile import look_after
+from bot.reconciler import maintain
+from bot.services import alias_sync, promotions
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.props import tickets_csv
@@ -179,8 +180,8 @@ def test_of_two_who_promote_at_once_one_wins(world: World) -> None:
     with ThreadPoolExecutor(2) as pool:
         results = list(
             pool.map(
-                lambda name: promoting.promote(
-                    world.service.desk, Promote(name, "it is the demo"), BEN.id, PRIVATE.id
+                lambda name: promotions.promote(
+                    world.service.context, Promote(name, "it is the demo"), BEN.id, PRIVATE.id
                 ),
                 NAMES[:2],
             )
@@ -198,15 +199,15 @@ def test_what_another_put_to_work_meanwhile_is_not_overrun(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(world, 2)
-    desk, prove = world.service.desk, promoting.proving.prove
+    context, prove = world.service.context, promotions.proving.prove
 
     def prove_while_cleo_promotes(*of: object) -> object:
         monkeypatch.undo()
-        promoting.promote(desk, Promote("tickets-1", "the demo is now"), CLEO.id, PRIVATE.id)
+        promotions.promote(context, Promote("tickets-1", "the demo is now"), CLEO.id, PRIVATE.id)
         return prove(*of)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(promoting.proving, "prove", prove_while_cleo_promotes)
-    result = promoting.promote(desk, Promote("tickets-2", "the demo is now"), BEN.id, PRIVATE.id)
+    monkeypatch.setattr(promotions.proving, "prove", prove_while_cleo_promotes)
+    result = promotions.promote(context, Promote("tickets-2", "the demo is now"), BEN.id, PRIVATE.id)
     assert isinstance(result, Refusal) and "Another model was put to work just now" in result.text
     assert in_use(world) == "tickets-1"
 
@@ -294,12 +295,12 @@ def test_an_alias_that_was_changed_there_is_set_again_and_said(world: World) -> 
     promote(world)
     world.tick()
     world.company.service.aliases["team/tickets"] = provider_model(world, "tickets-2")
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
     assert world.said("`team/tickets` stood for", "It is set to `tickets-1` again")
     told = len(world.texts())
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.tick()
     assert len(world.texts()) == told
 
@@ -323,7 +324,7 @@ def test_a_hosted_model_leaves_the_alias_of_our_own_trainer_and_says_so(world: W
 def lose(world: World, name: str) -> None:
     gone = provider_model(world, name).rpartition(":")[2]
     del world.company.service.jobs[f"ftjob-{gone}"]
-    look_after(world.service.desk)
+    maintain(world.service.context)
 
 
 def test_a_hosted_model_that_is_gone_takes_a_reason(world: World) -> None:
@@ -349,7 +350,7 @@ def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_ro
     promote(world)
     promote(world, "tickets-2", WHY)
     lose(world, "tickets-2")
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.send()
     lost = [one for one in world.texts() if "`tickets-2`, in use for `tickets`, is gone" in one]
     assert len(lost) == 1
@@ -369,7 +370,7 @@ def test_a_trainer_that_refuses_is_said_on_the_card_and_asked_again(world: World
     card = world.said("tickets-1 is in use")
     assert "Not told yet, tried again" in card and "HTTP 404" in card
     world.company.service.models, world.company.service.jobs = kept, jobs
-    world.pass_time(carrying.REFUSED_S)
+    world.pass_time(alias_sync.REFUSED_S)
     world.tick()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
 

@@ -1,4 +1,5 @@
-"""A model of our own trainer is put to work while that is down: the name that programs call answers once it is up."""
+"""A model of our own trainer is put to work while that is down: the name that programs call answers once it
+is up."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from bot.workflows.reconcile import look_after
+from bot.reconciler import maintain
 from demo.people import BEN
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
@@ -73,6 +74,6 @@ def _ask(world: World, served: Served) -> None:
     assert "Asking `tickets-1`" in world.type("/finetune try tickets where is it?")
     assert "It answers" in world.until_told()
     told = len(world.texts())
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.tick()
     assert len(world.texts()) == told and world.store.model("tickets-1").gone_at is None

@@ -1,4 +1,5 @@
-"""A hosted provider as it can be: closed, forgetful, slow, talking nonsense, away. Its own record is the judge."""
+"""A hosted provider as it can be: closed, forgetful, slow, talking nonsense, away. Its own record is the
+judge."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.workflows.jobs import MAX_CREATES, SETTLE_S
+from bot.services.provider_jobs import MAX_CREATES, SETTLE_S
 from tests.bot.world import JOBS, START, Rules, World
 from tests.peers.hosted import (
     BUSY,

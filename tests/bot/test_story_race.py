@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from bot.decisions.approval import Person
-from bot.decisions.planning import Plan, canonical_json, plan_from_json, plan_hash, plan_key
-from bot.measured import LadderProgress
-from bot.results import Refusal
-from bot.workflows import approving, telling
-from bot.workflows.desk import Desk, Directory
-from bot.workflows.measuring import ladder
+from bot.context import AppContext, Directory
+from bot.rules import units
+from bot.rules.approvals import Person
+from bot.rules.plans import Plan, canonical_json, plan_from_json, plan_hash, plan_key
+from bot.services import approvals, evaluations
+from bot.values.evaluations import LadderProgress
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
-from storage.measurements import NewMeasurement
+from storage.evaluations import NewMeasurement
 from storage.records import Run
 from storage.runs import NewRun
 from tests.bot.test_story_ladder import ACME, PRICES, until_asked
@@ -48,9 +48,9 @@ class Remembered:
         return None
 
 
-def racing(world: World) -> Desk:
-    desk = world.service.desk
-    return replace(desk, directory=Remembered(desk.directory))
+def racing(world: World) -> AppContext:
+    context = world.service.context
+    return replace(context, directory=Remembered(context.directory))
 
 
 MakeWorld = Callable[[Rules], World]
@@ -72,10 +72,10 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
     world = make_world(Rules(budget="0.2"))
     plan = plan_from_json(world.start().plan)
     runs = [asked(world, plan, number) for number in range(THREADS)]
-    desk, answers = racing(world), list[Run | Refusal]()
+    context, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id, WHY))
+        answers.append(approvals.approve(context, runs[number].plan_hash, BEN.id, WHY))
         world.store.database.leave()
 
     at_once(THREADS, approve)
@@ -85,7 +85,7 @@ def test_64_approvals_at_once_never_pass_the_budget(make_world: MakeWorld) -> No
     refused = [one for one in answers if isinstance(one, Refusal)]
     assert (len(approved), len(refused)) == (fits, THREADS - fits)
     assert all("are left" in one.text for one in refused)
-    assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 200_000
+    assert world.store.committed(units.month_of(world.clock)) == fits * plan.maximum_micros <= 200_000
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
     world = make_world(Rules(budget="20", more=limit))
     plan = plan_from_json(world.start().plan)
     runs = [asked(world, plan, number) for number in range(THREADS)]
-    desk, answers = racing(world), list[Run | Refusal]()
+    context, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(approving.approve(desk, runs[number].plan_hash, BEN.id, WHY))
+        answers.append(approvals.approve(context, runs[number].plan_hash, BEN.id, WHY))
         world.store.database.leave()
 
     at_once(THREADS, approve)
@@ -110,22 +110,22 @@ def test_64_approvals_at_once_never_pass_the_budget_of_a_channel_or_a_person(
     refused = [one for one in answers if isinstance(one, Refusal)]
     assert len(answers) - len(refused) == fits > 1
     assert all("of this month's $0.20 for <" in one.text for one in refused)
-    assert world.store.committed(telling.month(world.clock)) == fits * plan.maximum_micros <= 200_000
+    assert world.store.committed(units.month_of(world.clock)) == fits * plan.maximum_micros <= 200_000
 
 
 def test_64_clicks_on_one_plan_reserve_once(make_world: MakeWorld) -> None:
     world = make_world(Rules())
     run = world.start()
     maximum = plan_from_json(run.plan).maximum_micros
-    desk, answers = racing(world), list[Run | Refusal]()
+    context, answers = racing(world), list[Run | Refusal]()
 
     def approve(number: int) -> None:
-        answers.append(approving.approve(desk, run.plan_hash, (BEN, CLEO)[number % 2].id, WHY))
+        answers.append(approvals.approve(context, run.plan_hash, (BEN, CLEO)[number % 2].id, WHY))
         world.store.database.leave()
 
     at_once(THREADS, approve)
     assert sum(isinstance(one, Run) for one in answers) == 1
-    assert world.store.committed(telling.month(world.clock)) == maximum
+    assert world.store.committed(units.month_of(world.clock)) == maximum
     assert len(world.store.runs.decisions(run.id)) == 1
 
 
@@ -140,13 +140,13 @@ def test_64_measurements_priced_at_once_never_pass_the_budget(make_world: MakeWo
     world.restart()
     new = NewMeasurement("ladder", first.dataset_id, first.channel, BEN.id, first.plan)
     added = [world.store.measurements.add(new, now=world.clock) for _ in range(THREADS)]
-    desk = racing(world)
+    context = racing(world)
 
     def price(number: int) -> None:
-        ladder.settle_cost(desk, added[number], progress)
+        evaluations.settle_cost(context, added[number], progress)
         world.store.database.leave()
 
     at_once(THREADS, price)
     states = [world.store.measurements.get(one.id).state for one in added]
     assert (states.count("asked"), states.count("failed")) == (fits, THREADS - fits)
-    assert world.store.committed(telling.month(world.clock)) == progress.most_micros * (fits + 1)
+    assert world.store.committed(units.month_of(world.clock)) == progress.most_micros * (fits + 1)

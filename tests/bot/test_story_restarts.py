@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bot.app import Service
-from bot.decisions.planning import plan_from_json
-from bot.workflows.jobs import SETTLE_S
-from bot.workflows.reconcile import reconcile
+from bot.reconciler import reconcile
+from bot.rules.plans import plan_from_json
+from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA
 from demo.workspace import wait_until
 from storage.database import DatabaseInUse
@@ -59,7 +59,7 @@ def _without_sending(world: World, state: RunState) -> None:
 
     def step() -> bool:
         if world.run().state != state:
-            reconcile(world.service.desk)
+            reconcile(world.service.context)
             world.pass_time(3)
         return world.run().state == state
 
@@ -95,7 +95,7 @@ def test_a_stop_between_the_upload_and_the_create_sends_the_file_once(world: Wor
     run = world.start_approved()
     sha256 = plan_from_json(run.plan).train_sha256
     file = world.service.settings.files / f"{sha256}.jsonl"
-    world.service.desk.trainers["acme"].upload(file, sha256)  # and stopped before it was written down
+    world.service.context.trainers["acme"].upload(file, sha256)  # and stopped before it was written down
     world.restart()
     world.until_state("training")
     assert len(world.left_at_company()) == 1 and world.company.count("POST /files") == 1

@@ -1,4 +1,5 @@
-"""The drill: a bot is killed, its database restored from before the job was created, and nothing is paid twice."""
+"""The drill: a bot is killed, its database restored from before the job was created, and nothing is paid
+twice."""
 
 from __future__ import annotations
 
@@ -12,17 +13,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from bot import reconciler
 from bot.cli import main
-from bot.terminal.backing import curve_in_doubt
-from bot.tuned_curves import TunedCurveProgress
-from bot.workflows import nightly
-from bot.workflows.jobs import SETTLE_S
+from bot.cli.render import curve_in_doubt
+from bot.services.provider_jobs import SETTLE_S
+from bot.values.learning_curves import TunedCurveProgress
 from demo.workspace import wait_until
-from storage.backups import back_up
-from storage.restoring import restore
+from storage.backup import back_up, restore
 from tests.bot.world import JOBS, World
+from tests.cards import curve_cards, measured
 from tests.peers.hosted import KEY
-from tests.views import curve_cards, measured
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,9 +107,9 @@ def test_sizes_of_a_curve_that_may_have_a_job_are_looked_for_first() -> None:
 def test_a_night_s_backup_is_made_once_and_restores_a_bot_without_its_disk(world: World) -> None:
     world.start()
     folder = world.service.settings.backups
-    nightly.back_up(world.service.desk)
-    nightly.back_up(world.service.desk)
+    reconciler.back_up(world.service.context)
+    reconciler.back_up(world.service.context)
     (only,) = folder.iterdir()
     world.pass_time(24 * 3600)
-    nightly.back_up(world.service.desk)
+    reconciler.back_up(world.service.context)
     assert len(list(folder.iterdir())) == 2 and only.exists()

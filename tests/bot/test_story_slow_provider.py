@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bot.provider_threads import ProviderThreads
-from bot.workflows.reconcile import reconcile
+from bot.reconciler import reconcile
 from demo.slack_emulator import slow
 from storage.records import Run
 from tests.bot.props import answer, tickets_csv
@@ -138,7 +138,7 @@ def test_a_provider_is_asked_again_where_the_system_gave_no_thread(
     run = approved(world, "beta")
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", no_thread)
-        reconcile(world.service.desk)
+        reconcile(world.service.context)
     world.until_state("done", run.id)
 
 

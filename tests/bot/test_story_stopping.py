@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.planning import plan_from_json
+from bot.rules.plans import plan_from_json
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import START, Rules, World
 from tests.local.served import KEY, examples, served_here, wait_for
-from trainers.dataset.validation import carve
+from trainers.dataset.splits import split_validation
 
 LOCAL = "/finetune start tickets target=local/tiny"
 
@@ -21,7 +21,7 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    monkeypatch.setattr("trainers.local.executors.PAUSE_S", 0.2)
+    monkeypatch.setattr("trainers.local.jobs.job_queue.PAUSE_S", 0.2)
     command = ("/bin/sleep", "600")
     with (
         served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, command) as served,
@@ -66,9 +66,9 @@ def test_rows_kept_back_are_the_same_each_time_and_share_no_question_with_the_re
     content = b"".join(row + b"\n" for row in [*rows, *rows[:50]])  # 50 questions are asked twice
     train = hashlib.sha256(content).hexdigest()
     (tmp_path / f"{train}.jsonl").write_bytes(content)
-    carved = carve(tmp_path, train, seed=1)
+    carved = split_validation(tmp_path, train, seed=1)
     assert carved is not None
-    assert carved == carve(tmp_path, train, seed=1) != carve(tmp_path, train, seed=2)
+    assert carved == split_validation(tmp_path, train, seed=1) != split_validation(tmp_path, train, seed=2)
     fitted, kept = (
         (tmp_path / f"{name}.jsonl").read_bytes().splitlines()
         for name in (carved.fitted_sha256, carved.validation_sha256)
@@ -81,7 +81,7 @@ def test_rows_kept_back_are_the_same_each_time_and_share_no_question_with_the_re
 
 def test_under_100_rows_none_can_be_spared(tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_bytes(examples(99))
-    assert carve(tmp_path, "few", seed=1) is None
+    assert split_validation(tmp_path, "few", seed=1) is None
 
 
 def sha256(content: bytes) -> str:

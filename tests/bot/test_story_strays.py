@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from bot.workflows import strays, uploads
-from bot.workflows.reconcile import look_after
-from storage.backups import back_up
-from storage.restoring import restore
+from bot.reconciler import maintain
+from bot.services import orphan_jobs, provider_jobs
+from storage.backup import back_up, restore
 from tests.bot.test_story_doubt import hidden_job, in_doubt
 from tests.bot.test_story_slow_provider import BETA
 from tests.bot.world import JOBS, MODEL, PRIVATE, PUBLIC, START, Rules, World
@@ -18,7 +17,7 @@ from tests.peers.hosted import NOTHING_BUT_500
 
 
 def sweep(world: World) -> None:
-    strays.sweep(world.service.desk)
+    orphan_jobs.sweep(world.service.context)
     world.send()
 
 
@@ -151,11 +150,11 @@ def test_two_providers_of_one_account_leave_each_other_s_jobs_and_files_alone(
     second = world.start(START.replace("acme/", "beta/"))
     world.approve()
     world.until_state("training", second.id)
-    uploads.intend(
-        world.service.desk, "acme", uploads.of_run(world.run(first.id))
+    provider_jobs.record_uploads(
+        world.service.context, "acme", provider_jobs.uploads_of_run(world.run(first.id))
     )  # its file was sent there, too
     before = world.texts()
-    look_after(world.service.desk)
+    maintain(world.service.context)
     world.send()
     assert len(world.left_at_company()) == 1, "the second run trains on it"
     assert world.texts() == before

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.planning import plan_from_json
-from bot.results import RunResult
+from bot.rules.plans import plan_from_json
+from bot.values.runs import RunResult
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.test_story_stopping import sha256
 from tests.bot.world import START, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.served import KEY, served_here, served_process
-from trainers.answers import arms, is_sweep
 from trainers.errors import Nonsense
-from trainers.sizing.halving import most_steps
+from trainers.hyperparameters import halving_steps
+from trainers.payloads import is_sweep_table, sweep_arms
 
 SWEEP = "sweep=lora_r:2,4;learning_rate:0.001,0.01"
 LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"
@@ -51,7 +51,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         assert (
             f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 arms, at most {swept.steps} steps in all" in card
         )
-        assert swept.steps == most_steps([-(-swept.n_fitted // 8)] * 4)
+        assert swept.steps == halving_steps([-(-swept.n_fitted // 8)] * 4)
         assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))
         world.approve()
         world.until_state("training")
@@ -88,13 +88,13 @@ def test_the_table_of_arms_is_told_from_a_file_of_steps() -> None:
         b"arm,lora_r,step,total_steps,best_step,valid_loss,valid_mean_token_accuracy,trained_tokens,seconds,outcome\r\n"
         b'1,8,10,40,10,0.5,0.75,970,1.5,stopped after rung 1\r\n2,16,3,40,,,,290,0.4,"out after step 3: a, b"\r\n'
     )
-    first, second = arms(table, "reading")
-    assert is_sweep(table) and not is_sweep(b"step,train_loss\r\n")
+    first, second = sweep_arms(table, "reading")
+    assert is_sweep_table(table) and not is_sweep_table(b"step,train_loss\r\n")
     assert (first.chosen, first.step, first.total_steps) == ((("lora_r", "8"),), 10, 40)
     assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after rung 1")
     assert (second.valid_loss, second.outcome) == (None, "out after step 3: a, b")
     with pytest.raises(Nonsense, match="not one of ours"):
-        arms(b"arm,colour\r\n1,red\r\n", "reading")
+        sweep_arms(b"arm,colour\r\n1,red\r\n", "reading")
 
 
 @pytest.mark.slow

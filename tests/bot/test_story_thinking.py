@@ -1,4 +1,5 @@
-"""Models that think before they answer, in a ladder: asked their way, with room, and paid for what they think."""
+"""Models that think before they answer, in a ladder: asked their way, with room, and paid for what they
+think."""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.views import measuring
+from bot.cards import evaluations
 from demo.people import BEN
 from storage.records import Measurement
 from tests.bot.world import MODEL, Rules, World
-from trainers.chatting import ROOM_TO_THINK
-from trainers.measuring.values import Ladder
+from trainers.chat_parameters import THINKING_TOKENS
+from trainers.evaluation.results import Ladder
 
 CHAT = "POST /chat/completions"
 THINKER = "acme-thinker"
@@ -34,7 +35,7 @@ def climbed(world: World) -> Measurement:
     assert world.type(LINE) == ""
     world.until(lambda: measurement(world).reserved_micros, "its price", seconds=30)
     world.send()
-    world.click(BEN, measuring.MEASURE)
+    world.click(BEN, evaluations.MEASURE)
     world.until(lambda: measurement(world).state == "done", "m1 to be done", seconds=30)
     world.send()
     return measurement(world)
@@ -59,11 +60,11 @@ def caps(world: World) -> list[set[tuple[str, int]]]:
 def test_a_model_whose_row_says_so_gets_room_and_its_thinking_is_paid(make_world: MakeWorld) -> None:
     world = thinking(make_world, PRICE + ROW)
     done = climbed(world)
-    assert caps(world) == [{("max_completion_tokens", 24 + ROOM_TO_THINK)}] * HELD
+    assert caps(world) == [{("max_completion_tokens", 24 + THINKING_TOKENS)}] * HELD
     rung = Ladder.from_json(str(done.result)).rungs[0]
     assert rung.score == pytest.approx(1 / 3) and rung.empty == 0
     assert rung.completion_tokens == HELD * (THOUGHT + 1)
-    most = HELD * (24 + ROOM_TO_THINK) * 3.2  # of the answers alone
+    most = HELD * (24 + THINKING_TOKENS) * 3.2  # of the answers alone
     assert most < done.reserved_micros < 1.2 * most
     assert HELD * THOUGHT * 3.2 < (done.actual_micros or 0) < done.reserved_micros
 

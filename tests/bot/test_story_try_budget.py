@@ -1,4 +1,5 @@
-"""What people ask a model of a company's costs money: it is in the ledger, within the budgets, and never paid twice."""
+"""What people ask a model of a company's costs money: it is in the ledger, within the budgets, and never
+paid twice."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.workflows.telling import month
+from bot.rules.units import month_of
 from demo.people import ANA, BEN
 from tests.bot.world import PRIVATE, Rules, World, words_of
 from tests.peers.hosted import BUSY, COMMIT_THEN_500, HTML, Fault
@@ -24,7 +25,7 @@ def with_model(world: World) -> int:
 
 
 def committed(world: World) -> int:
-    return int(world.store.committed(month(world.clock)))
+    return int(world.store.committed(month_of(world.clock)))
 
 
 def test_without_a_budget_no_model_of_a_company_is_asked(make_world: MakeWorld) -> None:
@@ -62,7 +63,7 @@ def test_what_it_may_cost_is_reserved_and_what_it_cost_is_spent(world: World) ->
     assert (
         f"*1 question to a model* on tickets: under 1 cent spent, for <@{ANA.id}> in <#{PRIVATE.id}>" in said
     )
-    assert sum(one.micros for one in world.store.ledger.held(month(world.clock))) == committed(world)
+    assert sum(one.micros for one in world.store.ledger.held(month_of(world.clock))) == committed(world)
     entry = world.store.audit.entries("model tickets-1")[-1]
     assert (entry.who, entry.action) == (ANA.id, "try") and "refund" not in entry.detail
 

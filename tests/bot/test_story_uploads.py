@@ -1,11 +1,12 @@
-"""Files at a provider, by its own record: named by their sha256, sent once, expiring, deleted after their job."""
+"""Files at a provider, by its own record: named by their sha256, sent once, expiring, deleted after their
+job."""
 
 from __future__ import annotations
 
-from bot.decisions.planning import plan_from_json
-from bot.workflows import uploads
+from bot.rules.plans import plan_from_json
+from bot.services import provider_jobs
 from demo.people import BEN
-from storage.uploads import SETTLE_S
+from storage.jobs import UPLOAD_SETTLE_S
 from tests.bot.props import tickets_csv
 from tests.bot.world import JOBS, START, World
 from tests.peers.hosted import COMMIT_THEN_CUT, NOTHING_BUT_500, Fault
@@ -64,12 +65,12 @@ def test_what_could_not_be_deleted_is_tidied_up_later_and_what_is_needed_is_left
     world.company.fail(f"POST {JOBS}", NOTHING_BUT_500)
     world.approve()
     world.tick(2)
-    uploads.tidy(world.service.desk)
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     assert len(world.left_at_company()) == 1, "run 2 is about to train on it"
     world.type("/finetune cancel 2", user=BEN)
     world.pass_time(3600)
     world.until_state("cancelled", 2)
-    uploads.tidy(world.service.desk)
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     assert world.left_at_company() == []
 
 
@@ -89,23 +90,23 @@ def test_a_plan_replaced_after_its_upload_leaves_no_file_there(world: World) -> 
     world.seed_dataset()
     world.start(f"{START} epochs=2")
     assert world.run(1).state == "cancelled"
-    uploads.tidy(world.service.desk)
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     assert world.left_at_company() == []
 
 
 def test_a_file_that_appears_only_after_it_was_looked_for_is_deleted_at_a_later_look(world: World) -> None:
     run = world.start_approved()
-    uploads.intend(world.service.desk, "acme", uploads.of_run(run))
+    provider_jobs.record_uploads(world.service.context, "acme", provider_jobs.uploads_of_run(run))
     world.type("/finetune cancel 1")
     world.until_state("cancelled")
     path = world.service.settings.files / f"{plan_from_json(run.plan).train_sha256}.jsonl"
-    world.service.desk.trainers["acme"].upload(path, path.stem)  # the upload that the kill cut off
-    uploads.tidy(world.service.desk)
+    world.service.context.trainers["acme"].upload(path, path.stem)  # the upload that the kill cut off
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     assert world.left_at_company() == []
-    world.pass_time(SETTLE_S + 1)
-    uploads.tidy(world.service.desk)
+    world.pass_time(UPLOAD_SETTLE_S + 1)
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     before = world.company.count("GET /files")
-    uploads.tidy(world.service.desk)
+    provider_jobs.delete_unneeded_uploads(world.service.context)
     assert world.company.count("GET /files") == before, "what is surely gone is looked for no more"
 
 

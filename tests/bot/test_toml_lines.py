@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.toml_lines import lines_of
+from bot.toml_reader import lines_of
 
 TEXT = '''# a comment with = and [brackets]
 data = "data"   # and behind a value

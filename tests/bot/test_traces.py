@@ -1,4 +1,5 @@
-"""A message whose answer got lost is looked for before it is sent again: with the right to read it stands once."""
+"""A message whose answer got lost is looked for before it is sent again: with the right to read it stands
+once."""
 
 from __future__ import annotations
 
@@ -7,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.notices import Notices
-from bot.traces import trace
+from bot.outbox_sender import OutboxSender, trace
 from demo.people import ANA, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, too_many
 from demo.slack_emulator.state import ALL_SCOPES
@@ -99,9 +99,9 @@ def test_a_post_that_slack_shows_only_after_the_look_stands_once(desk: Desk, is_
     assert len(desk.slack.calls(LOOK)) == 2
 
 
-def successor(desk: Desk) -> Notices:
+def successor(desk: Desk) -> OutboxSender:
     """Of a process that was killed."""
-    return Notices(desk.store, desk.notices.slack, clock=lambda: desk.now)
+    return OutboxSender(desk.store, desk.notices.slack, clock=lambda: desk.now)
 
 
 def test_a_reply_and_a_direct_message_are_found_too(desk: Desk) -> None:

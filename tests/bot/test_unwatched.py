@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.results import Progress
-from bot.workflows.jobs import followed
+from bot.services.provider_jobs import poll
+from bot.values.runs import Progress
 from tests.peers.hosted import Hosted
 from tests.trainers.client.conftest import data, provider, spec  # noqa: F401 - a fixture
 from trainers.client import Trainer
@@ -21,6 +21,6 @@ def test_a_job_that_nobody_watched_had_the_time_that_its_own_events_tell(data: P
         server.service.jobs[job.id].created -= hours * 3600
         server.service.jobs[job.id].polls = 4
         now = time.time() + 24 * 3600  # the bot was away for another day
-        ended, progress = followed(trainer, job.id, Progress(), now, None)
+        ended, progress = poll(trainer, job.id, Progress(), now, None)
     assert ended.status == "succeeded"
     assert progress.train_seconds == pytest.approx(hours * 3600, abs=10)

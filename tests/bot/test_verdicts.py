@@ -1,4 +1,5 @@
-"""What a judge is asked and what its answers come to, without Slack and HTTP; how far it is, out of old records too."""
+"""What a judge is asked and what its answers come to, without Slack and HTTP; how far it is, out of old
+records too."""
 
 from __future__ import annotations
 
@@ -8,19 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from bot.asking.lanes import Declined
-from bot.measured import JudgedPair, JudgeProgress, LadderPlan, LadderProgress
-from bot.work import verdicts
-from bot.work.verdicts import Heard
-from bot.workflows.measuring import counting
-from tests.views import measured
+from bot.llm_client import Declined
+from bot.services import evaluation_progress, judge_worker
+from bot.services.judge_worker import JudgeAnswers
+from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan, LadderProgress
+from tests.cards import measured
 from trainers.dataset import Example, store_chat
-from trainers.measuring.values import Arm, Reply
+from trainers.evaluation.results import Candidate, Reply
 from trainers.pricing import PriceList
 from trainers.types import Message
 
 JUDGE = "openai/gpt-4o-mini"
-ZERO, SHOTS = Arm("zero", "local/a"), Arm("kshot", "local/a")
+ZERO, SHOTS = Candidate("zero", "local/a"), Candidate("kshot", "local/a")
 ROWS = 20
 
 
@@ -43,46 +43,48 @@ def plan(tmp_path: Path) -> LadderPlan:
     )
 
 
-def texts(zero: str = "bad", shots: str = "good") -> dict[Arm, list[str]]:
+def texts(zero: str = "bad", shots: str = "good") -> dict[Candidate, list[str]]:
     return {ZERO: [f"{zero} {one}" for one in range(ROWS)], SHOTS: [f"{shots} {one}" for one in range(ROWS)]}
 
 
 def test_silence_is_not_asked_about_and_the_same_answer_once(plan: LadderPlan, tmp_path: Path) -> None:
     said = texts()
     said[ZERO][0], said[ZERO][1] = " ", said[SHOTS][1]
-    asked = verdicts.ask_acceptable(plan, said, tmp_path, tmp_path)
+    asked = judge_worker.ask_acceptable(plan, said, tmp_path, tmp_path)
     assert asked.keys[ZERO][0] is None and asked.keys[ZERO][1] == asked.keys[SHOTS][1]
     assert len(asked.wanted) == 2 * ROWS - 2
-    assert verdicts.read_questions(tmp_path, verdicts.ACCEPTABLE) == asked
+    assert judge_worker.read_questions(tmp_path, judge_worker.ACCEPTABLE) == asked
 
 
 def test_what_is_asked_never_costs_more_than_was_said_before(plan: LadderPlan, tmp_path: Path) -> None:
     said = texts(zero="word " * 240, shots="other " * 240)
-    worst = verdicts.most(plan, tmp_path)
+    worst = judge_worker.longest_questions(plan, tmp_path)
     assert len(worst.keys) == len(set(worst.keys)) == 4 * ROWS
-    first = verdicts.ask_acceptable(plan, said, tmp_path, tmp_path)
-    heard = Heard(JUDGE, dict.fromkeys(first.wanted, "YES"), first, None)
-    second = verdicts.ask_better(plan, said, heard, tmp_path, tmp_path)
+    first = judge_worker.ask_acceptable(plan, said, tmp_path, tmp_path)
+    heard = JudgeAnswers(JUDGE, dict.fromkeys(first.wanted, "YES"), first, None)
+    second = judge_worker.ask_better(plan, said, heard, tmp_path, tmp_path)
     assert sum(worst.tokens) >= sum(first.priced.tokens) + sum(second.priced.tokens)
 
 
 def test_the_two_with_most_acceptable_answers_are_compared_in_both_orders(
     plan: LadderPlan, tmp_path: Path
 ) -> None:
-    said = texts() | {Arm("retrieval", "local/a"): ["awful"] * ROWS}
-    first = verdicts.ask_acceptable(plan, said, tmp_path, tmp_path)
+    said = texts() | {Candidate("retrieval", "local/a"): ["awful"] * ROWS}
+    first = judge_worker.ask_acceptable(plan, said, tmp_path, tmp_path)
     yes = {key for arm in (SHOTS, ZERO) for key in first.keys[arm][: 9 if arm == ZERO else 15] if key}
     said_by_judge = {key: "YES" if key in yes else "NO" for key in first.wanted}
-    second = verdicts.ask_better(plan, said, Heard(JUDGE, said_by_judge, first, None), tmp_path, tmp_path)
+    second = judge_worker.ask_better(
+        plan, said, JudgeAnswers(JUDGE, said_by_judge, first, None), tmp_path, tmp_path
+    )
     assert second.pair == (SHOTS, ZERO) and len(second.wanted) == 2 * ROWS
 
 
-def concluded(plan: LadderPlan, folder: Path, judge_says: str, **other: str) -> verdicts.Concluded:
+def concluded(plan: LadderPlan, folder: Path, judge_says: str, **other: str) -> judge_worker.Conclusion:
     said = texts()
-    first = verdicts.ask_acceptable(plan, said, folder, folder)
-    heard = Heard(JUDGE, dict.fromkeys(first.wanted, judge_says), first, None, other.get("failed"))
+    first = judge_worker.ask_acceptable(plan, said, folder, folder)
+    heard = JudgeAnswers(JUDGE, dict.fromkeys(first.wanted, judge_says), first, None, other.get("failed"))
     replies = {arm: [Reply(one, 10, 3, 0.1) for one in each] for arm, each in said.items()}
-    return verdicts.conclude(plan, replies, heard, folder, folder, 5.0)
+    return judge_worker.conclude(plan, replies, heard, folder, folder, 5.0)
 
 
 def test_too_many_missing_verdicts_leave_the_score_to_shared_words(plan: LadderPlan, tmp_path: Path) -> None:
@@ -102,12 +104,12 @@ def test_people_get_rows_on_which_answers_differ_the_same_at_every_look(
     plan: LadderPlan, tmp_path: Path
 ) -> None:
     concluded(plan, tmp_path, "YES")
-    pairs = verdicts.read_for_people(tmp_path)
+    pairs = judge_worker.read_for_people(tmp_path)
     assert pairs and {pairs.first_arm, pairs.second_arm} == {ZERO, SHOTS}
     assert len(pairs.rows) == ROWS and [one.row for one in pairs.rows] != list(range(ROWS))
     assert pairs.rows[0].question == f"question {pairs.rows[0].row}"
     concluded(plan, tmp_path, "YES")
-    assert verdicts.read_for_people(tmp_path) == pairs
+    assert judge_worker.read_for_people(tmp_path) == pairs
 
 
 def test_progress_and_plans_from_before_there_were_judges_are_read() -> None:
@@ -131,11 +133,15 @@ def declined(key: str, *, of_model: bool = False) -> Declined:
 
 def test_a_judge_that_only_declines_or_is_closed_can_t_go_on() -> None:
     wanted = frozenset("abcdefgh")
-    judge, why = counting.of_judge(JudgeProgress(), wanted, (), [declined(key) for key in "abcd"])
+    judge, why = evaluation_progress.count_judge(
+        JudgeProgress(), wanted, (), [declined(key) for key in "abcd"]
+    )
     assert why is None and judge.answered == 4 and set(judge.declined) == set("abcd")
-    judge, why = counting.of_judge(judge, wanted, (), [declined("e")])
+    judge, why = evaluation_progress.count_judge(judge, wanted, (), [declined("e")])
     assert why == "It said no." and judge.answered == 5
-    _, why = counting.of_judge(JudgeProgress(), wanted, {"a"}, [declined(key) for key in "bcdefgh"])
+    _, why = evaluation_progress.count_judge(
+        JudgeProgress(), wanted, {"a"}, [declined(key) for key in "bcdefgh"]
+    )
     assert why is None, "it answers some"
-    _, why = counting.of_judge(JudgeProgress(), wanted, {"a"}, [declined("b", of_model=True)])
+    _, why = evaluation_progress.count_judge(JudgeProgress(), wanted, {"a"}, [declined("b", of_model=True)])
     assert why == "It said no."

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bot.watcher import Watcher
+from bot.scheduler import Scheduler
 from demo.workspace import wait_until
 
 
@@ -34,7 +34,7 @@ class Ticks:
 
 def test_both_tick_at_once_and_again() -> None:
     reconcile, send = Ticks(), Ticks()
-    watcher = Watcher(reconcile, send, seconds=0.05)
+    watcher = Scheduler(reconcile, send, seconds=0.05)
     watcher.start()
     wait_until(lambda: reconcile.count >= 3 and send.count >= 3, "three ticks of both")
     watcher.stop()
@@ -42,7 +42,7 @@ def test_both_tick_at_once_and_again() -> None:
 
 def test_a_wake_does_not_wait_for_the_next_tick() -> None:
     reconcile, send = Ticks(), Ticks()
-    watcher = Watcher(reconcile, send, seconds=3600)
+    watcher = Scheduler(reconcile, send, seconds=3600)
     watcher.start()
     wait_until(lambda: (reconcile.ended, send.ended) == (1, 1), "the first ticks")
     watcher.wake()
@@ -52,7 +52,7 @@ def test_a_wake_does_not_wait_for_the_next_tick() -> None:
 
 def test_a_tick_never_runs_twice_at_once(caplog: pytest.LogCaptureFixture) -> None:
     slow, send = Ticks(takes=0.2), Ticks()
-    watcher = Watcher(slow, send, seconds=0.02)
+    watcher = Scheduler(slow, send, seconds=0.02)
     watcher.start()
     wait_until(lambda: slow.count >= 1, "the slow tick's start")
     for _ in range(5):
@@ -70,7 +70,7 @@ def test_a_tick_that_raises_is_logged_and_the_next_one_comes(caplog: pytest.LogC
         seen.append(1)
         raise RuntimeError("a broken tick")
 
-    watcher = Watcher(breaks, Ticks(), seconds=0.05)
+    watcher = Scheduler(breaks, Ticks(), seconds=0.05)
     watcher.start()
     wait_until(lambda: len(seen) >= 2, "the tick after the broken one")
     watcher.stop()
@@ -79,7 +79,7 @@ def test_a_tick_that_raises_is_logged_and_the_next_one_comes(caplog: pytest.LogC
 
 def test_a_stop_waits_for_the_tick_under_way_and_starts_no_other() -> None:
     slow = Ticks(takes=0.3)
-    watcher = Watcher(slow, Ticks(), seconds=0.05)
+    watcher = Scheduler(slow, Ticks(), seconds=0.05)
     watcher.start()
     wait_until(lambda: slow.count == 1, "its start")
     watcher.stop()
@@ -93,7 +93,7 @@ def test_ticks_go_on_where_the_machines_clock_is_put_back_or_forward(
     monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     ticks = Ticks()
-    watcher = Watcher(ticks, Ticks(), seconds=0.05)
+    watcher = Scheduler(ticks, Ticks(), seconds=0.05)
     watcher.start()
     wait_until(lambda: ticks.count >= 1, "the first tick")
     put_back(monkeypatch, seconds)
@@ -112,5 +112,5 @@ def put_back(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
             return real.now(tz) - datetime.timedelta(seconds=seconds)
 
     monkeypatch.setattr(time, "time", lambda: wall() - seconds)
-    for module in ("bot.watcher", "apscheduler.schedulers.base", "apscheduler.executors.base"):
+    for module in ("bot.scheduler", "apscheduler.schedulers.base", "apscheduler.executors.base"):
         monkeypatch.setattr(f"{module}.datetime", Earlier)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bot.cli.common import EXIT_UNUSABLE, within_memory
-from bot.work.checking import inspect
-from bot.workers import MEMORY_BYTES, Stopped, Workers
+from bot.cli.options import EXIT_UNUSABLE, within_memory
+from bot.services.dataset_worker import inspect
+from bot.worker_pool import MEMORY_BYTES, WorkerPool, WorkerStopped
 from demo.workspace import wait_until
 from trainers.dataset import Columns, read
 
@@ -35,24 +35,24 @@ def sleeps(seconds: float) -> str:
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    workers = Workers()
+def workers() -> Iterator[WorkerPool]:
+    workers = WorkerPool()
     yield workers
     workers.close()
 
 
-def work_of_its_own(workers: Workers, key: str) -> int:
+def work_of_its_own(workers: WorkerPool, key: str) -> int:
     assert workers.poll(key, process_id) is None
     return wait_until(lambda: workers.poll(key, process_id), "the worker's answer")
 
 
-def test_the_value_comes_once_from_another_process(workers: Workers) -> None:
+def test_the_value_comes_once_from_another_process(workers: WorkerPool) -> None:
     assert work_of_its_own(workers, "a") != os.getpid()
     assert workers.poll("a", process_id) is None, "asked anew, it is done anew"
     wait_until(lambda: workers.poll("a", process_id), "the second answer")
 
 
-def test_asking_again_while_it_goes_on_starts_nothing_new(workers: Workers) -> None:
+def test_asking_again_while_it_goes_on_starts_nothing_new(workers: WorkerPool) -> None:
     started = time.monotonic()
     while workers.poll("a", sleeps, 0.3) is None:
         assert time.monotonic() - started < 20
@@ -61,7 +61,7 @@ def test_asking_again_while_it_goes_on_starts_nothing_new(workers: Workers) -> N
     wait_until(lambda: workers.poll("b", process_id), "the next work, not behind a hundred sleeps")
 
 
-def test_what_it_raised_is_raised_here_once(workers: Workers) -> None:
+def test_what_it_raised_is_raised_here_once(workers: WorkerPool) -> None:
     assert workers.poll("a", fails, "no such row") is None
     with pytest.raises(LookupError, match="no such row"):
         wait_until(lambda: workers.poll("a", fails, "no such row"), "the error")
@@ -69,16 +69,16 @@ def test_what_it_raised_is_raised_here_once(workers: Workers) -> None:
     assert wait_until(lambda: workers.poll("a", sleeps, 0.0), "the second try") == "slept"
 
 
-def test_a_worker_killed_at_work_is_said_and_replaced(workers: Workers) -> None:
+def test_a_worker_killed_at_work_is_said_and_replaced(workers: WorkerPool) -> None:
     victim = work_of_its_own(workers, "a")
     assert workers.poll("long", sleeps, 60.0) is None
     os.kill(victim, signal.SIGKILL)
-    with pytest.raises(Stopped, match="ended by the system"):
+    with pytest.raises(WorkerStopped, match="ended by the system"):
         wait_until(lambda: workers.poll("long", sleeps, 60.0), "the death")
     assert work_of_its_own(workers, "b") not in (victim, os.getpid())
 
 
-def test_a_worker_killed_while_idle_is_replaced_unnoticed(workers: Workers) -> None:
+def test_a_worker_killed_while_idle_is_replaced_unnoticed(workers: WorkerPool) -> None:
     victim = work_of_its_own(workers, "a")
     os.kill(victim, signal.SIGKILL)
     pool = workers._children[0]._pool
@@ -87,7 +87,7 @@ def test_a_worker_killed_while_idle_is_replaced_unnoticed(workers: Workers) -> N
 
 
 def test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it() -> None:
-    workers = Workers(deadline_s=3.0)
+    workers = WorkerPool(deadline_s=3.0)
     try:
         victim = work_of_its_own(workers, "a")
         assert workers.poll("hangs", sleeps, 600.0) is None
@@ -95,7 +95,7 @@ def test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it() -> None:
         assert workers.poll("waits", process_id) is None, "a third task, while both processes are at work"
         assert wait_until(lambda: workers.poll("short", sleeps, 0.1), "the second process's work") == "slept"
         assert wait_until(lambda: workers.poll("waits", process_id), "what waited") != victim
-        with pytest.raises(Stopped, match="took longer than"):
+        with pytest.raises(WorkerStopped, match="took longer than"):
             wait_until(lambda: workers.poll("hangs", sleeps, 600.0), "its end")
         assert work_of_its_own(workers, "b") != victim
     finally:
@@ -104,10 +104,10 @@ def test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_task_that_takes_too_much_memory_fails_alone_and_its_process_goes() -> None:
-    workers = Workers(1, memory=1 << 30)
+    workers = WorkerPool(1, memory=1 << 30)
     try:
         first = work_of_its_own(workers, "a")
-        with pytest.raises(Stopped, match="more memory"):
+        with pytest.raises(WorkerStopped, match="more memory"):
             wait_until(lambda: workers.poll("greedy", bytearray, 2 << 30), "the refusal")
         assert work_of_its_own(workers, "b") != first
     finally:
@@ -128,7 +128,7 @@ def test_a_parquet_bomb_in_nested_rows_ends_as_a_finding_within_the_process_s_me
     path = tmp_path / "bomb.parquet"
     pq.write_table(table, path, write_statistics=False, store_schema=False, compression="zstd")
     assert path.stat().st_size < 50_000
-    workers = Workers(1, memory=2 << 30)
+    workers = WorkerPool(1, memory=2 << 30)
     try:
         reading = wait_until(lambda: workers.poll("bomb", read, path, "bomb.parquet"), "the reading")
     finally:
@@ -147,7 +147,7 @@ def test_a_command_on_a_strange_file_has_the_same_limit_and_says_so(
     assert "more than 6 GB of memory" in capsys.readouterr().err
 
 
-def test_the_oldest_task_s_age_is_known_until_it_is_done(workers: Workers) -> None:
+def test_the_oldest_task_s_age_is_known_until_it_is_done(workers: WorkerPool) -> None:
     assert workers.oldest_s == 0.0
     assert workers.poll("a", sleeps, 0.05) is None
     assert workers.oldest_s > 0.0

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from bot.app import Service
 from bot.provider_threads import ProviderThreads
+from bot.reconciler import reconcile
+from bot.services import datasets
 from bot.settings import Settings, load_settings
-from bot.workers import Workers
-from bot.workflows import scanning
-from bot.workflows.reconcile import reconcile
+from bot.worker_pool import WorkerPool
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
@@ -28,7 +28,7 @@ from storage.records import Dataset, Run, RunState
 from tests.bot.props import answer, checked_tickets
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
-from trainers.dataset.rules.written import scan
+from trainers.dataset.sensitive_data import scan_file
 
 CLEO = Person("U0CLEO", "cleo", "Cleo Marin", "cleo@example.com")
 DORA = Person("U0DORA", "dora", "Dora Lind", "dora@example.com")
@@ -54,7 +54,7 @@ PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))  # less whe
 Found = TypeVar("Found")
 
 
-class KeptWorkers(Workers):
+class KeptWorkers(WorkerPool):
     """Survives its Service: one warm process serves all tests."""
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class World:
 
     def tick(self, times: int = 1) -> None:
         for _ in range(times):
-            reconcile(self.service.desk)
+            reconcile(self.service.context)
             self.send()
             self.clock += SECONDS_A_TICK
 
@@ -349,7 +349,7 @@ class World:
         ready: Dataset | None = store.datasets.move(received, "ready", now=self.clock, **changes)
         assert ready is not None
         parts = [files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
-        scanning.keep(self.service.desk, [scan(part, presidio=False) for part in parts])
+        datasets.store_scans(self.service.context, [scan_file(part, presidio=False) for part in parts])
         return ready
 
     def _settings(self) -> Settings:

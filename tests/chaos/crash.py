@@ -16,15 +16,15 @@ from types import FrameType
 from typing import Any
 
 from bot.app import Service
+from bot.reconciler import reconcile
+from bot.services import approvals, promotions, runs
 from bot.settings import load_settings
-from bot.workflows import approving, promoting, runs
-from bot.workflows.reconcile import reconcile
 from demo.people import ANA, BEN
 from tests.bot.world import WHY, NoThreads
 from tests.chaos.life import InTheTick
 
 ROOT = Path(__file__).parents[2]
-WATCHED = tuple(str(ROOT / place) for place in ("bot/workflows/", "bot/notices.py"))
+WATCHED = tuple(str(ROOT / place) for place in ("bot/workflows/", "bot/outbox_sender.py"))
 TICKS = 30
 A_TICK_S = 30.0
 
@@ -74,22 +74,22 @@ def recover(config: str, environment: dict[str, str], now: float, act: str) -> N
 
 
 def tick(service: Service) -> None:
-    reconcile(service.desk)
+    reconcile(service.context)
     while service.notices.send_due():
         service.notices._next_allowed.clear()  # the pace of Slack is no part of this
 
 
 def _approve(service: Service) -> None:
-    approving.approve(service.desk, service.store.runs.newest(1)[0].plan_hash, BEN.id, WHY)
+    approvals.approve(service.context, service.store.runs.newest(1)[0].plan_hash, BEN.id, WHY)
 
 
 def _cancel(service: Service) -> None:
-    runs.ask_cancel(service.desk, service.store.runs.newest(1)[0].id, ANA.id)
+    runs.ask_cancel(service.context, service.store.runs.newest(1)[0].id, ANA.id)
     tick(service)
 
 
 def _promote(service: Service) -> None:
-    promoting.promote_run(service.desk, service.store.runs.newest(1)[0].id, BEN.id)
+    promotions.promote_run(service.context, service.store.runs.newest(1)[0].id, BEN.id)
     tick(service)
 
 

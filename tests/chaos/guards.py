@@ -36,17 +36,21 @@ class Guard:
         return content.replace(self.text, self.mutant)
 
 
-JOBS, TRAINING, APPROVING = "bot/workflows/jobs.py", "bot/workflows/training.py", "bot/workflows/approving.py"
-RULES, CLIENT, OUTBOX = "bot/decisions/permission.py", "trainers/client.py", "storage/outbox.py"
+JOBS, TRAINING, APPROVING = (
+    "bot/services/provider_jobs.py",
+    "bot/services/training.py",
+    "bot/services/approvals.py",
+)
+RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider.py", "tests/bot/test_story_approval.py"
-DECIDING = "tests/decisions/test_permission.py"
+DECIDING = "tests/rules/test_permission.py"
 TRACES, CURVES = "tests/bot/test_traces.py", "tests/bot/test_story_curve_tuned.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_notices.py"
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_doubt.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
 CHANNELS, SCANNING = "tests/bot/test_story_leaks_channels.py", "tests/bot/test_story_leaks_scanning.py"
 ERASURE = "tests/bot/test_story_leaks_erasure.py"
-SHARING, SLOW = "bot/decisions/sharing.py", "tests/bot/test_story_slow_provider.py"
+SHARING, SLOW = "bot/rules/data_policy.py", "tests/bot/test_story_slow_provider.py"
 TRYING = "tests/bot/test_story_try_budget.py"
 BOUND = "tests/bot/test_story_bound.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
@@ -78,7 +82,7 @@ GUARDS = (
     Guard(
         "intent before create",
         TRAINING,
-        '    return desk.store.runs.move(run, "creating", now=now, **changes)',
+        '    return context.store.runs.move(run, "creating", now=now, **changes)',
         "    return run",
         "tests/bot/test_story_restarts.py::test_a_stop_while_a_create_is_in_doubt_makes_no_second_job",
     ),
@@ -112,7 +116,7 @@ GUARDS = (
     ),
     Guard(
         "an adopted job is not another run's",
-        "bot/workflows/doubts.py",
+        "bot/services/interventions.py",
         "    if other is not None and other.id != run.id:",
         "    if False:",
         f"{DOUBT}::test_where_the_company_keeps_no_keys_a_run_is_not_given_the_job_of_another_one",
@@ -190,7 +194,7 @@ GUARDS = (
     ),
     Guard(
         "an organisation that is invited counts as there",
-        "bot/listeners/directory.py",
+        "bot/slack/users.py",
         'or info.get("is_pending_ext_shared") or info.get("pending_shared")',
         "",
         f"{POLICY}::test_a_channel_to_which_another_organisation_is_invited_counts_as_shared",
@@ -226,20 +230,20 @@ GUARDS = (
     Guard(
         "approvals are counted anew before the create",
         TRAINING,
-        "    lost = rechecking.look(desk, run)",
+        "    lost = rechecking.look(context, run)",
         "    lost = None",
         f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
         "a curve's yes is counted anew before each create",
-        "bot/workflows/measuring/sizes.py",
+        "bot/services/tuned_learning_curves.py",
         "        case rechecking.Forbidden(said):",
         "        case rechecking.Forbidden(_):\n            return True\n        case rechecking.Forbidden(said):",
         f"{CURVES}::test_a_size_is_not_trained_once_who_agreed_may_no_more",
     ),
     Guard(
         "expiry",
-        "bot/decisions/approval.py",
+        "bot/rules/approvals.py",
         "    return now - request.asked_at > policy.expires_s",
         "    return False",
         f"{APPROVAL}::test_a_plan_expires_after_a_day",
@@ -247,7 +251,7 @@ GUARDS = (
     Guard(
         "expiry at the click",
         APPROVING,
-        "    if is_expired(request, now, desk.settings.policy):",
+        "    if is_expired(request, now, context.settings.policy):",
         "    if False:",
         f"{HERE}::test_a_plan_that_expired_before_the_tick_saw_it_cannot_be_approved",
     ),
@@ -260,8 +264,8 @@ GUARDS = (
     ),
     Guard(
         "one live plan",
-        "bot/workflows/replacing.py",
-        '    waits = [run for run in desk.store.runs.open() if run.state in ("awaiting_approval", "approved")]',
+        "bot/services/plans.py",
+        '    waits = [run for run in context.store.runs.open() if run.state in ("awaiting_approval", "approved")]',
         "    waits = list[Run]()",
         "tests/bot/test_story_plan_lock.py::test_approving_the_former_plan_starts_neither",
     ),
@@ -269,15 +273,15 @@ GUARDS = (
     Guard(
         "the month's budget",
         APPROVING,
-        "    refusal = money.refusal(desk, run.channel, run.requester, most) if is_last else None",
+        "    refusal = money.refusal(context, run.channel, run.requester, most) if is_last else None",
         "    refusal = None",
         f"{APPROVAL}::test_two_plans_cannot_spend_the_same_money",
     ),
     Guard(
         "one transaction for look and reservation",
         APPROVING,
-        "    with desk.store.transaction():\n        waiting = _waiting(desk, hash_in_button, asked)",
-        "    if True:\n        waiting = _waiting(desk, hash_in_button, asked)",
+        "    with context.store.transaction():\n        waiting = _waiting(context, hash_in_button, asked)",
+        "    if True:\n        waiting = _waiting(context, hash_in_button, asked)",
         "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
     ),
     Guard(
@@ -296,7 +300,7 @@ GUARDS = (
     ),
     Guard(
         "the month at the yes to a measurement",
-        "bot/workflows/measuring/baselines.py",
+        "bot/services/evaluations.py",
         "        if telling.month(now) != measurement.month and (",
         "        if False and (",
         f"{LADDER}::test_a_late_yes_is_refused_where_the_new_month_has_no_money_left",
@@ -319,48 +323,48 @@ GUARDS = (
     Guard(
         "freeze",
         TRAINING,
-        "    if holding.on_run(desk, run):\n        _hold(",
+        "    if holding.on_run(context, run):\n        _hold(",
         "    if False:\n        _hold(",
         f"{HERE}::test_in_a_freeze_no_file_leaves_for_the_provider",
     ),
     Guard(
         "freeze in the intent's transaction",
         TRAINING,
-        "    if latest is None or latest.cancel_asked_by or holding.on_run(desk, run):",
+        "    if latest is None or latest.cancel_asked_by or holding.on_run(context, run):",
         "    if latest is None or latest.cancel_asked_by:",
         f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
     ),
     Guard(
         "cancel in the intent's transaction",
         TRAINING,
-        "    if latest is None or latest.cancel_asked_by or holding.on_run(desk, run):",
-        "    if latest is None or holding.on_run(desk, run):",
+        "    if latest is None or latest.cancel_asked_by or holding.on_run(context, run):",
+        "    if latest is None or holding.on_run(context, run):",
         f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
     ),
     Guard(
         "month at create",
         TRAINING,
-        "    if too_dear := money.refusal_in_a_new_month(desk, run):",
+        "    if too_dear := money.refusal_in_a_new_month(context, run):",
         "    if too_dear := None:",
         f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
     ),
     Guard(
         "questions within budgets",
-        "bot/workflows/models.py",
+        "bot/services/models.py",
         "        if too_dear:",
         "        if False:",
         f"{TRYING}::test_without_a_budget_no_model_of_a_company_is_asked",
     ),
     Guard(
         "an unclear question is not sent again",
-        "bot/asking/lanes.py",
+        "bot/llm_client.py",
         "        if one.question.is_once and not trouble.is_rate_limit:",
         "        if False:",
         f"{TRYING}::test_without_a_clear_answer_the_most_counts_as_spent_and_nothing_is_sent_again",
     ),
     Guard(
         "SETTLE by a clock that nobody sets",
-        "bot/waits.py",
+        "bot/context.py",
         "        return before + now - known_at",
         "        return self._clock() - at",
         "tests/bot/test_story_clock.py::test_a_clock_put_forward_while_a_create_is_in_doubt_makes_no_second_job",
@@ -368,27 +372,27 @@ GUARDS = (
     Guard(
         "it goes where it was approved to go",
         TRAINING,
-        "    if other := destination.changed(desk, plan):",
+        "    if other := destination.changed(context, plan):",
         "    if other := None:",
         f"{BOUND}::test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job",
     ),
     Guard(
         "the engine that was approved",
-        "bot/workflows/destination.py",
+        "bot/services/plans.py",
         "    if before.engine is not None and before.engine != now.engine:",
         "    if False:",
         f"{BOUND}::test_another_version_of_the_engine_than_was_approved_is_noticed",
     ),
     Guard(
         "a curve trains where it was agreed to",
-        "bot/workflows/measuring/sizes.py",
-        '        case "waiting" | "creating" if other := destination.changed(step.desk, step.plan):',
+        "bot/services/tuned_learning_curves.py",
+        '        case "waiting" | "creating" if other := destination.changed(step.context, step.plan):',
         '        case "waiting" | "creating" if other := None:',
         "tests/bot/test_story_curve_tuned.py::test_a_size_is_not_trained_at_another_address_than_was_agreed",
     ),
     Guard(
         "no plan where training is closed to us",
-        "bot/workflows/eligibility.py",
+        "bot/services/plans.py",
         "        if trainer.has_jobs(LOOK_S):",
         "        if True:",
         f"{BOUND}::test_an_account_that_never_trained_where_that_is_closed_gets_no_plan",
@@ -402,7 +406,7 @@ GUARDS = (
     ),
     Guard(
         "a job without our key is compared with the plan",
-        "bot/workflows/doubts.py",
+        "bot/services/interventions.py",
         "or (None if has_key else _unlike(trainer, run, plan, job))",
         "",
         f"{DOUBT}::test_a_job_without_our_key_is_taken_over_where_it_is_what_was_approved_and_else_not",
@@ -423,14 +427,14 @@ GUARDS = (
     ),
     Guard(
         "only the approved held-out rows judge",
-        "bot/work/climbing.py",
+        "bot/services/evaluation_worker.py",
         "    uploaded.check(path, sha256)\n",
         "",
         f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_judge_nothing",
     ),
     Guard(
         "unfreezing by two",
-        "bot/decisions/approval.py",
+        "bot/rules/approvals.py",
         "UNFREEZERS = 2",
         "UNFREEZERS = 1",
         f"{FREEZE}::test_one_word_is_said_and_the_second_person_s_carries_it_out",
@@ -438,16 +442,16 @@ GUARDS = (
     # Slack.
     Guard(
         "signature and replay window",
-        "bot/listeners/http.py",
+        "bot/slack/http.py",
         "return verifier.is_valid(body, timestamp, signature)",
         "return True",
         f"{HERE}::test_an_unsigned_a_forged_and_an_old_request_change_nothing",
     ),
     Guard(
         "a delivery counts once",
-        "bot/listeners/boundary.py",
-        "        if not desk.store.inbox.receive(delivery, req.body, now=desk.clock()):",
-        "        if desk.store.inbox.receive(delivery, req.body, now=desk.clock()) is None:",
+        "bot/slack/errors.py",
+        "        if not context.store.inbox.receive(delivery, req.body, now=context.clock()):",
+        "        if context.store.inbox.receive(delivery, req.body, now=context.clock()) is None:",
         f"{HERE}::test_a_delivery_that_comes_again_does_nothing",
     ),
     Guard(
@@ -480,28 +484,28 @@ GUARDS = (
     ),
     Guard(
         "a post may still be on its way",
-        "bot/notices.py",
+        "bot/outbox_sender.py",
         "if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:",
         "if False:",
         f"{TRACES}::test_a_post_that_slack_shows_only_after_the_look_stands_once",
     ),
     Guard(
         "an error of Slack's own is no no",
-        "bot/notices.py",
+        "bot/outbox_sender.py",
         ' or error.response.get("error") in UNCLEAR:',
         ":",
         f"{TRACES}::test_a_post_whose_answer_got_lost_stands_once",
     ),
     Guard(
         "private words go nowhere else",
-        "bot/notices.py",
+        "bot/outbox_sender.py",
         "        if item.private and self._place(item.channel, item)[0] != item.channel:",
         "        if False:",
         f"{NOTICES}::test_customers_words_never_follow_a_card_into_the_fallback_channel",
     ),
     Guard(
         "a revoked token loses nothing",
-        "bot/notices.py",
+        "bot/outbox_sender.py",
         "        elif code in APP_IS_LOCKED_OUT:",
         "        elif False:",
         f"{NOTICES}::test_a_revoked_token_loses_nothing_and_is_shown",
@@ -517,7 +521,7 @@ GUARDS = (
     ),
     Guard(
         "each entry holds the one before",
-        "storage/chain.py",
+        "storage/audit.py",
         "json.dumps([previous, at, who, action, subject, detail])",
         "json.dumps([at, who, action, subject, detail])",
         "tests/storage/test_chain.py::test_an_entry_taken_out_is_missed "
@@ -527,14 +531,14 @@ GUARDS = (
     # Our own trainer.
     Guard(
         "one key, one job",
-        "trainers/local/jobs.py",
+        "trainers/local/jobs/records.py",
         '        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)',
         '        job_id = "ftjob-" + secrets.token_hex(12)',
         "tests/local/test_server_jobs.py::test_many_callers_with_one_key_make_one_job",
     ),
     Guard(
         "the training process holds its job's lock",
-        "trainers/local/spool.py",
+        "trainers/local/job_directory.py",
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
         "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_waited_for_and_not_doubled",
@@ -549,22 +553,22 @@ GUARDS = (
     ),
     Guard(
         "rights are asked for a promotion",
-        "bot/workflows/promoting.py",
-        '    refused = permits.may(desk, person, "promote", channel)\n    if refused:\n        return refused\n',
+        "bot/services/promotions.py",
+        '    refused = permits.may(context, person, "promote", channel)\n    if refused:\n        return refused\n',
         "",
         f"{PROMOTE}::test_only_who_is_named_promotes_and_rolls_back",
     ),
     Guard(
         "a model not shown to be better takes a reason",
-        "bot/workflows/promoting.py",
+        "bot/services/promotions.py",
         "    return Refusal(views.refused(model, proof, found)) if found and not because else None",
         "    return None",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_takes_a_reason",
     ),
     Guard(
         "a freeze comes before a promotion or after it",
-        "bot/workflows/promoting.py",
-        "        freeze = holding.on_promotion(desk)\n",
+        "bot/services/promotions.py",
+        "        freeze = holding.on_promotion(context)\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
     ),
@@ -578,17 +582,17 @@ GUARDS = (
     ),
     Guard(
         "who puts a file into a channel is in it",
-        "bot/workflows/datasets.py",
+        "bot/services/datasets.py",
         "    if is_in:\n        return None\n    if is_in is None:",
         "    if True:\n        return None\n    if is_in is None:",
         f"{CHANNELS}::test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone",
     ),
     Guard(
         "a rule for each channel that rows came from",
-        "bot/decisions/leaving.py",
+        "bot/rules/data_policy.py",
         "    return all(any(rule.covers(one) for rule in policy.data) for one in each)",
         "    return True",
-        "tests/decisions/test_leaving.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
+        "tests/rules/test_leaving.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
     ),
     Guard(
         "a private channel's datasets are its members'",
@@ -613,7 +617,7 @@ GUARDS = (
     ),
     Guard(
         "keys stay out of children's environment",
-        "trainers/environment.py",
+        "trainers/host.py",
         "    return not _IS_KEY.search(name) and (",
         "    return bool(name) or (",
         "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment",
@@ -621,35 +625,35 @@ GUARDS = (
     # What leaves was looked through.
     Guard(
         "both parts are looked through as written",
-        "bot/workflows/datasets.py",
-        "    return found.union(*(one.codes for one in scanning.of(desk, report) or ()))",
+        "bot/services/datasets.py",
+        "    return found.union(*(one.codes for one in scanning.of(context, report) or ()))",
         "    return found",
         f"{SCANNING}::test_a_version_from_before_is_looked_through_at_its_next_use",
     ),
     Guard(
         "held-out rows that were taken out for their words",
-        "trainers/dataset/holdout/parts.py",
+        "trainers/dataset/versions.py",
         "    dropped = {missing[place] for place in sensitive}",
         "    dropped = set[int]()",
         f"{SCANNING}::test_after_masking_and_uploading_again_no_address_leaves",
     ),
     Guard(
         "a secret goes nowhere",
-        "bot/workflows/datasets.py",
+        "bot/services/datasets.py",
         "    if waiving.SECRET in codes:",
         "    if False:",
         f"{SCANNING}::test_a_secret_that_older_patterns_did_not_know_goes_nowhere",
     ),
     Guard(
         "looked through before the file is sent",
-        "bot/workflows/leaving.py",
-        "    found = unwaived(desk, dataset_id, providers)\n",
+        "bot/services/data_policy.py",
+        "    found = unwaived(context, dataset_id, providers)\n",
         "    found = None\n",
         f"{SCANNING}::test_what_was_approved_before_is_looked_through_before_it_is_sent",
     ),
     Guard(
         "looked through before questions are asked",
-        "bot/workflows/evidence.py",
+        "bot/services/run_results.py",
         "    return not (waits or forbidden)",
         "    return True",
         f"{SCANNING}::test_what_trained_before_is_looked_through_before_it_is_measured",
@@ -664,21 +668,21 @@ GUARDS = (
     # What is deleted is gone.
     Guard(
         "who deletes uploaded all of it, or approves",
-        "bot/workflows/forgetting.py",
+        "bot/services/dataset_deletion.py",
         "    is_theirs = all(one.uploaded_by == person for one in versions)",
         "    is_theirs = True",
         f"{ERASURE}::test_only_an_approver_or_who_uploaded_all_of_it_deletes",
     ),
     Guard(
         "refused files go",
-        "bot/workflows/retention.py",
-        "            forgetting.expire(desk, version)",
+        "bot/reconciler.py",
+        "            forgetting.expire(context, version)",
         "            pass",
         f"{ERASURE}::test_a_refused_file_is_deleted_after_a_day",
     ),
     Guard(
         "notices about it go with a dataset",
-        "storage/erasing.py",
+        "storage/dataset_deletion.py",
         "coalesce(dedupe, '')",
         "''",
         f"{ERASURE}::test_messages_that_wait_and_notices_about_them_go_with_their_dataset",
@@ -707,7 +711,7 @@ GUARDS = (
     ),
     Guard(
         "a missing scope is one method's",
-        "bot/notices.py",
+        "bot/outbox_sender.py",
         '"invalid_auth", "not_authed"})',
         '"invalid_auth", "not_authed", "missing_scope"})',
         "tests/bot/test_story_undeliverable.py::"
@@ -715,23 +719,23 @@ GUARDS = (
     ),
     Guard(
         "what is given up is told",
-        "bot/notices.py",
+        "bot/outbox_sender.py",
         "            self.store.outbox.give_up(item, error=error)\n            self._tell(item, error)\n",
         "            self.store.outbox.give_up(item, error=error)\n",
         f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_told",
     ),
     Guard(
         "no plan where its cards can't stand",
-        "bot/workflows/permits.py",
-        "desk.directory.takes_posts(channel) is not False:",
+        "bot/services/authorization.py",
+        "context.directory.takes_posts(channel) is not False:",
         "True:",
         "tests/bot/test_story_unreachable.py::test_where_the_bot_is_not_a_command_that_posts_is_refused_with_the_cure",
     ),
     Guard(
         "a hung provider holds up no other",
-        "bot/workflows/reconcile.py",
-        "        desk.threads.begin(provider, partial(at_provider, desk, provider))",
-        "        at_provider(desk, provider)",
+        "bot/reconciler.py",
+        "        context.threads.begin(provider, partial(at_provider, context, provider))",
+        "        at_provider(context, provider)",
         f"{SLOW}::test_runs_of_one_provider_go_on_while_another_hangs",
     ),
     Guard(
@@ -743,28 +747,28 @@ GUARDS = (
     ),
     Guard(
         "a task's time has a limit",
-        "bot/workers.py",
+        "bot/worker_pool.py",
         "now - child.task.begun > self._deadline_s:",
         "False:",
         "tests/bot/test_workers.py::test_a_task_past_its_deadline_is_ended_and_no_other_hears_of_it",
     ),
     Guard(
         "Parquet is measured before it is unpacked",
-        "trainers/dataset/formats/parquet.py",
+        "trainers/dataset/parquet.py",
         "            if size > 2 * limits.max_bytes:",
         "            if False:",
         "tests/trainers/test_dataset_formats.py::test_a_parquet_footer_that_lies_is_not_believed",
     ),
     Guard(
         "an unsigned body is refused by its head",
-        "bot/listeners/http.py",
+        "bot/slack/http.py",
         "        max_request_body_size=MAX_BODY + 1,\n",
         "",
         "tests/bot/test_front.py::test_a_body_that_will_not_do_is_refused_by_its_head",
     ),
     Guard(
         "the trainer closes connections that say nothing",
-        "trainers/local/api/connections.py",
+        "trainers/local/api/guard.py",
         "        if waited >= HEAD_S:",
         "        if False:",
         "tests/local/test_connections.py::test_a_connection_without_a_whole_head_is_closed",

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bot.app import Service
-from bot.listeners.replay import replay
+from bot.reconciler import maintain, reconcile
+from bot.scheduler import LOOK_AFTER_S
 from bot.settings import load_settings
-from bot.watcher import LOOK_AFTER_S
-from bot.workers import Workers
-from bot.workflows.reconcile import look_after, reconcile
+from bot.slack.inbox import replay
+from bot.worker_pool import WorkerPool
 
 TICK_S = 0.05
 SHOWN_S = 1.0  # real ones, for what a killed life's post takes to stand
@@ -38,11 +38,11 @@ def live(config: str, environment: dict[str, str], born: float, speed: float, la
         workers=InTheTick(),
     )
     service.notices.settle_s = SHOWN_S * speed
-    replay(service.app, service.desk)
+    replay(service.app, service.context)
     _in_a_thread(service.notices.send_due, TICK_S)
-    _in_a_thread(lambda: look_after(service.desk), LOOK_AFTER_S / speed)
+    _in_a_thread(lambda: maintain(service.context), LOOK_AFTER_S / speed)
     service.door.open()
-    again_and_again(lambda: reconcile(service.desk), TICK_S)
+    again_and_again(lambda: reconcile(service.context), TICK_S)
 
 
 def _in_a_thread(work: Callable[[], Any], pause_s: float) -> None:
@@ -58,7 +58,7 @@ def again_and_again(work: Callable[[], Any], pause_s: float) -> None:
         time.sleep(pause_s)
 
 
-class InTheTick(Workers):
+class InTheTick(WorkerPool):
     """Starts no process: those of a life that is killed would go on without it."""
 
     def _go_on(self) -> None:

@@ -22,8 +22,8 @@ from tests.chaos.records import Record
 from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
 from tests.chaos.verdict import results
 from tests.local.served import KEY, free_port
-from trainers.creation import KEY as OUR_KEY
-from trainers.local.jobs import END_MARKS
+from trainers.local.jobs.records import END_MARKS
+from trainers.payloads import METADATA_KEY as OUR_KEY
 
 STUB = (sys.executable, "-m", "tests.chaos.slow_train")
 REAL = (sys.executable, "-m", "trainers.local.train")

@@ -33,7 +33,7 @@ from tests.peers.hosted import (
     Hosted,
 )
 from tests.peers.service import Query, Reply, Service, StoredJob
-from trainers.creation import KEY
+from trainers.payloads import METADATA_KEY
 
 Passing = Callable[[str], None]
 
@@ -101,7 +101,7 @@ class RecordedService(Service):
         if reply[0] == 200 and isinstance(reply[1], dict):
             told = body.get("metadata") or {}
             self._write(
-                "created", job=reply[1]["id"], key=told.get(KEY), plan=told.get("plan"), run=told.get("run"),
+                "created", job=reply[1]["id"], key=told.get(METADATA_KEY), plan=told.get("plan"), run=told.get("run"),
                 model=f"{body.get('suffix')}-{told.get('run')}",
             )  # fmt: skip
         return reply

@@ -1,4 +1,5 @@
-"""What the fork server imports once, so that a life of the bot begins in a fifth of a second instead of in one."""
+"""What the fork server imports once, so that a life of the bot begins in a fifth of a second instead of in
+one."""
 
 # ruff: noqa: F401
 
@@ -9,11 +10,11 @@ import openai
 import scipy.stats
 
 import bot.app
+import bot.services.evaluation_worker
+import bot.services.judge_worker
 import bot.settings
-import bot.work.judging
-import bot.work.verdicts
+import trainers.evaluation.ladder
 import trainers.local.api.server
-import trainers.measuring.ladder
 
 inspect.stack()  # Bolt's App asks for it: a quarter of a second the first time, and cached from then on
 openai.DefaultHttpxClient().close()  # imports its transport

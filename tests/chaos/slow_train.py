@@ -1,4 +1,5 @@
-"""A training that takes a second and trains nothing: writes what stub_train.py does, with time to be killed in."""
+"""A training that takes a second and trains nothing: writes what stub_train.py does, with time to be killed
+in."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.local.stub_train import progress, succeed
-from trainers.local.spool import exclusive, replace_json
+from trainers.local.job_directory import exclusive, replace_json
 
 
 def main(folder: Path) -> int:

@@ -17,8 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bot.workflows.jobs import SETTLE_S
-from storage.chain import Whole, verify
+from bot.services.provider_jobs import SETTLE_S
+from storage.audit import IntactLog, verify_log
 from storage.driver import sqlite3
 from tests.bot.world import JOBS, PRIVATE, World, words_of
 from tests.chaos.nursery import Nursery
@@ -221,14 +221,14 @@ class Sweep:
         service = self._world.company.service
         living = [job for job in service.jobs.values() if not job.is_cancelled]
         posted = sum("Rows that changed" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
-        chain = verify(self._data / "finetune.db")
+        chain = verify_log(self._data / "finetune.db")
         wrong = [
             f"the next life ended with {code}" if code else "",
             f"{len(living)} live jobs, not {self._step.jobs}" if len(living) != self._step.jobs else "",
             f"{len(service.jobs)} jobs were created" if len(service.jobs) > self._step.created else "",
             "the result was not posted" if self._step.results and not posted else "",
             self._wrong_in_use() if self._step.promoted else "",
-            "" if isinstance(chain, Whole) else f"the audit log is broken: {chain.why}",
+            "" if isinstance(chain, IntactLog) else f"the audit log is broken: {chain.why}",
         ]
         return "; ".join(one for one in wrong if one) or None
 

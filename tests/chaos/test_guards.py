@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.approval import VALID_FOR_S
+from bot.rules.approvals import VALID_FOR_S
 from demo.people import BEN
 from demo.slack_emulator import cut_off
 from demo.slack_emulator.delivery import signature
-from storage.chain import entry_hash
+from storage.audit import entry_hash
 from storage.records import Draft
 from tests.bot.world import JOBS, PRIVATE, World
 from tests.chaos import guards

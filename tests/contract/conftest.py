@@ -19,7 +19,7 @@ from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service
 from trainers.client import Trainer
-from trainers.creation import sent_hyperparameters
+from trainers.payloads import sent_hyperparameters
 from trainers.providers import load_providers
 from trainers.types import Hyperparameter, Provider
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from demo.summary import Summary
-from tests.views.made import beside, result
-from trainers.measuring.values import Ladder
+from tests.cards.made import beside, result
+from trainers.evaluation.results import Ladder
 
 
 def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> None:

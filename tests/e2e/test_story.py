@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.decisions.verdict.tasks import TASK_KINDS
+from bot.rules.facts import TASK_KINDS
 from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
 from demo.service import RunningBot

@@ -13,12 +13,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bot.views import datasets as views
-from bot.views import findings
-from bot.work.checking import inspect
+from bot.cards import datasets as views
+from bot.cards import findings
+from bot.services.dataset_worker import inspect
 from storage.records import Dataset
+from tests.cards.walker import problems
 from tests.fuzz.odd import TEXTS, Json, deep, mutated, odd_texts, raw_json
-from tests.views.walker import problems
 from trainers.dataset import Columns, Report
 
 ROWS = 12
@@ -221,7 +221,7 @@ def _report(source: Path, name: str, kept: Path, folder: Path) -> Report:
 
 def _wrong_with_words(dataset: Dataset, report: Report) -> str | None:
     state = "refused" if report.blocked else "ready"
-    card = views.checked(replace(dataset, filename=report.name, state=state), report)
+    card = views.checked_card(replace(dataset, filename=report.name, state=state), report)
     said = json.dumps(card.letter()) + findings.file_text(report, None)
     if "Traceback" in said or 'File \\"' in said:
         return "a traceback"

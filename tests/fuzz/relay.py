@@ -17,8 +17,8 @@ from tests.fuzz.bodies import JSON, UNKNOWN_JOB, Answer, Call, ask, kept, wrong_
 from tests.fuzz.odd import Json, mutated, odd_texts, odd_values, raw_json
 from tests.local.served import KEY, Served, free_port, served_here, upload, wait_for, wait_for_status
 from tests.peers.ray_head import ray_head
-from trainers.local.places.ray_jobs import RayOptions
-from trainers.local.relay.tickets import read_ticket
+from trainers.local.ray.backend import RayOptions
+from trainers.local.ray.transfer import read_ticket
 
 LONG = json.dumps({"step": 1, "trained_tokens": 1, "code": "c", "message": "m" * 70_000}).encode()
 GARBAGE = (b"", b"\xff", b"[]", b"{}", b'{"code": 1, "message": [], "param": {}, "at": "x"}', LONG)

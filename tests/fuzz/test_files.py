@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.cards import made
 from tests.fuzz.files import bomb, files, wrong_with
 from tests.fuzz.trying import try_all
-from tests.views import made
 
 EXAMPLES = 120
 

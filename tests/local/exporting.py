@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.local.served import examples
-from trainers.local.exporting.export import export
-from trainers.local.exporting.work import Order, To
-from trainers.local.spool import LoraSettings, TrainingJob, replace_json, write_job
+from trainers.local.export.formats import Order, To
+from trainers.local.export.pipeline import export
+from trainers.local.job_directory import LoraSettings, TrainingJob, replace_json, write_job
 from trainers.local.train import work
 
 JOB = "ftjob-" + "0" * 16 + "feedbeef"

@@ -25,12 +25,12 @@ from tests.local.conftest import make_model, make_tokenizer
 from tests.local.preferences import write_pairs
 from tests.local.runs import make_job
 from tests.local.test_packing import ROWS, tiny
-from trainers.local.spool import LoraSettings, read_job, read_json
-from trainers.local.training import dpo, liger
-from trainers.local.training.base import add_lora, recompute_activations
-from trainers.local.training.fused_norm import fuse_norms
-from trainers.local.training.last_layer import trim_last_layer
-from trainers.local.training.liger import replace_by_liger
+from trainers.local.job_directory import LoraSettings, read_job, read_json
+from trainers.local.kernels import liger
+from trainers.local.kernels.fused_layers import fuse_norms, trim_last_mlp
+from trainers.local.kernels.liger import replace_by_liger
+from trainers.local.training.base_model import add_lora, recompute_activations
+from trainers.local.training.methods import dpo
 from trainers.local.training.packing import Abilities, measure, pack_rows
 
 LONG = {"rope_parameters": families.LONG_ROPE, "original_max_position_embeddings": 256}
@@ -129,7 +129,7 @@ def made(name: str) -> Any:
 
 
 def learnt(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
-    able = Abilities(packs=True, selects=True, kept=trim_last_layer(model))
+    able = Abilities(packs=True, selects=True, kept=trim_last_mlp(model))
     torch.manual_seed(11)
     adapted = add_lora(model, LoraSettings(lora_r=4))
     matrices = [one for one in adapted.parameters() if one.requires_grad]

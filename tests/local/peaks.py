@@ -14,12 +14,12 @@ from pathlib import Path
 
 
 def main() -> None:
-    from trainers.local.spool import read_job
-    from trainers.local.training import lora
+    from trainers.local.job_directory import read_job
+    from trainers.local.training.methods import sft
 
-    train, folders = lora.train, [Path(each) for each in sys.argv[1:]]
+    train, folders = sft.train, [Path(each) for each in sys.argv[1:]]
     if read_job(folders[0]).method == "dpo":
-        from trainers.local.training import dpo  # with TRL, which counts as the program
+        from trainers.local.training.methods import dpo  # with TRL, which counts as the program
 
         train = dpo.train
     for folder in folders:

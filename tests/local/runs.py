@@ -1,4 +1,5 @@
-"""Training runs as processes of their own that can be killed, forked from one that has imported torch already."""
+"""Training runs as processes of their own that can be killed, forked from one that has imported torch
+already."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.local.served import free_port
-from trainers.local.spool import LoraSettings, Method, TrainingJob, write_job
+from trainers.local.job_directory import LoraSettings, Method, TrainingJob, write_job
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["trainers.local.training.dpo", "trainers.local.spool"])
+CONTEXT.set_forkserver_preload(["trainers.local.training.methods.dpo", "trainers.local.job_directory"])
 SIGKILLED = -9
 WAIT_S = 120  # beside much other work
 

@@ -29,7 +29,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openai.types.fine_tuning import FineTuningJob
 
 from trainers.local.__main__ import listen
-from trainers.local.api.connections import server_config
+from trainers.local.api.guard import server_config
 from trainers.local.api.server import Config, build_app
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from trainers.local import train
-from trainers.local.training import steps
 from trainers.local.training.data import Row
+from trainers.local.training.methods import sft
 from trainers.local.training.packing import Loss
 
 SAID = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
-measure_rows = steps.measure_rows
+measure_rows = sft.measure_rows
 
 
 def measure_few(model: Any, rows: Sequence[Row], able: Any) -> Loss:
@@ -32,5 +32,5 @@ def measure_few(model: Any, rows: Sequence[Row], able: Any) -> Loss:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if os.environ["RANK"] == "1":
-        steps.measure_rows = measure_few
+        sft.measure_rows = measure_few
     sys.exit(train.main())

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from trainers.local.job_directory import append_event, exclusive, read_job, replace_json
 from trainers.local.launch import SHORT
-from trainers.local.spool import append_event, exclusive, read_job, replace_json
 
 
 def main(folder: Path) -> None:

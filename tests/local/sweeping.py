@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.local.runs import SIGKILLED, make_job, start_run, steps_told
-from trainers.local.spool import LoraSettings, read_job, write_job
-from trainers.sweeps import Sweep, combinations
+from trainers.hyperparameters import Sweep, combinations
+from trainers.local.job_directory import LoraSettings, read_job, write_job
 
 
 def make_sweep(

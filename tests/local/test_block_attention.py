@@ -1,4 +1,5 @@
-"""Attention by blocks is what a mask over the pack is; on a CPU, by flex_attention's plain sums, not its kernels."""
+"""Attention by blocks is what a mask over the pack is; on a CPU, by flex_attention's plain sums, not its
+kernels."""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.flex_attention import create_block_mask
 
 from tests.local.test_packing import CPU, ROWS, alone, tiny
-from trainers.local.training import block_attention
-from trainers.local.training.block_attention import (
+from trainers.local.kernels import block_attention
+from trainers.local.kernels.block_attention import (
     SIDE,
     apart_from_a_mask,
     attend_by_blocks,
     choose_attention,
     lay_blocks,
 )
+from trainers.local.training.model_structure import linear_layers
 from trainers.local.training.packing import PACKED_FAMILIES, abilities, measure, pack_rows
-from trainers.local.training.targets import linear_layers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning"),

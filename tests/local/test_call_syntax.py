@@ -1,4 +1,5 @@
-"""How published chat templates write a call is found by rendering one; what is held to it is read back as that call."""
+"""How published chat templates write a call is found by rendering one; what is held to it is read back as
+that call."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from tests.local.conftest import CHATML
-from trainers.local.serving.call_syntax import CallSyntax, grammar_of_calls, syntax_of
+from trainers.local.serving.constraints import CallSyntax, grammar_of_calls, syntax_of
 from trainers.local.serving.values import Tools
 from trainers.local.tool_calls import ToolCall, parse_tool_calls, render_chat, template_of
 from trainers.local.training.data import TEMPLATE_OPTIONS

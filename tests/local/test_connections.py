@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.local.served import KEY, ROOT, Served, close, ready_url, served_here
-from trainers.local.api import connections
-from trainers.local.api.connections import OnceAMinute
+from trainers.local.api import guard
+from trainers.local.api.guard import OnceAMinute
 
 FILES, SILENT = 500, 700
 UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
@@ -27,7 +27,7 @@ UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A trainer that waits half a second for a head."""
-    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    monkeypatch.setattr(guard, "HEAD_S", 0.5)
     with served_here(tmp_path / "data", {}) as served:
         yield served
 
@@ -73,7 +73,7 @@ def test_who_has_the_key_may_take_longer_over_a_body(hasty: Served) -> None:
     head = f"Authorization: Bearer {KEY}\r\nContent-Type: multipart/form-data; boundary=x\r\nConnection: close\r\n\r\n"
     with connect(hasty) as client:
         client.sendall(UNFINISHED + head.encode())
-        client.settimeout(3 * connections.HEAD_S)
+        client.settimeout(3 * guard.HEAD_S)
         with pytest.raises(TimeoutError):
             client.recv(1)
         client.settimeout(30)

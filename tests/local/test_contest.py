@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from trainers.hyperparameters import halving_rungs, halving_steps, halving_total
+from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import UNSLOTH
-from trainers.local.engines.refusing import _beyond
-from trainers.local.orders import parse_order
-from trainers.local.problems import Problem
-from trainers.local.spool import LoraSettings
-from trainers.local.training.contest import Standing, next_move, rounds, steps_left, winner
-from trainers.sizing.halving import at_most, most_steps, rungs
+from trainers.local.engines.compatibility import _beyond
+from trainers.local.job_directory import LoraSettings
+from trainers.local.jobs.requests import parse_job_request
+from trainers.local.training.successive_halving import TrialScore, next_decision, rounds, steps_left, winner
 
 
 @pytest.mark.parametrize(
@@ -28,28 +28,30 @@ from trainers.sizing.halving import at_most, most_steps, rungs
     ],
 )
 def test_the_better_half_goes_on_to_twice_the_share_of_its_course(arms: int, ladder: list[Any]) -> None:
-    assert [(rung.arms, rung.share) for rung in rungs(arms)] == [(n, Fraction(share)) for n, share in ladder]
+    assert [(rung.arms, rung.share) for rung in halving_rungs(arms)] == [
+        (n, Fraction(share)) for n, share in ladder
+    ]
 
 
 @pytest.mark.parametrize(("arms", "times"), [(2, 1.5), (4, 2), (8, 2.5), (16, 3)])
 def test_all_arms_take_1_plus_half_the_binary_logarithm_of_their_number_courses(
     arms: int, times: float
 ) -> None:
-    assert most_steps([160] * arms) == 160 * times
-    assert at_most([7.0] * arms) == pytest.approx(7 * times)
+    assert halving_steps([160] * arms) == 160 * times
+    assert halving_total([7.0] * arms) == pytest.approx(7 * times)
 
 
 def test_where_courses_differ_the_dearest_arms_are_taken_to_go_on() -> None:
-    assert most_steps([10, 20]) == 5 + 10 + 10
-    assert at_most([10.0, 20.0]) == 25.0
+    assert halving_steps([10, 20]) == 5 + 10 + 10
+    assert halving_total([10.0, 20.0]) == 25.0
 
 
 def play(
     arms: int, course: int, losses: dict[int, float], fails: dict[int, int] | None = None
-) -> list[Standing]:
+) -> list[TrialScore]:
     """Losses by arm, the same at every rung; `fails`: an arm is out once it is to train in that round."""
-    standings = [Standing(number, course) for number in range(1, arms + 1)]
-    while move := next_move(standings):
+    standings = [TrialScore(number, course) for number in range(1, arms + 1)]
+    while move := next_decision(standings):
         arm = standings[move.number - 1]
         assert arm.step <= move.until <= arm.step + steps_left(standings)
         if (fails or {}).get(move.number) == move.round:
@@ -91,12 +93,12 @@ def test_where_all_are_out_nobody_wins() -> None:
 
 def test_a_course_shorter_than_its_rungs_is_never_trained_twice() -> None:
     losses = {number: 1 / number for number in range(1, 17)}
-    assert sum(arm.step for arm in play(16, 5, losses)) == most_steps([5] * 16)
+    assert sum(arm.step for arm in play(16, 5, losses)) == halving_steps([5] * 16)
 
 
 def order(validation: str | None = "file-b", **hyperparameters: Any) -> Any:
     body = {"model": "m", "training_file": "file-a", "hyperparameters": hyperparameters}
-    return parse_order(body | ({"validation_file": validation} if validation else {}))
+    return parse_job_request(body | ({"validation_file": validation} if validation else {}))
 
 
 def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> None:
@@ -151,14 +153,14 @@ def test_arms_are_all_combinations_and_follow_the_rules_of_single_values() -> No
 def test_sweeps_that_make_no_sense_are_refused(
     hyperparameters: dict[str, Any], param: str, message: str
 ) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         order(**hyperparameters)
     assert (caught.value.status, caught.value.param) == (400, f"hyperparameters.{param}")
     assert message in caught.value.message
 
 
 def test_a_sweep_without_a_validation_file_is_refused_with_its_cure() -> None:
-    with pytest.raises(Problem, match="Give 'validation_file', or leave 'sweep' out"):
+    with pytest.raises(ApiError, match="Give 'validation_file', or leave 'sweep' out"):
         order(None, sweep={"lora_r": [8, 16]})
 
 

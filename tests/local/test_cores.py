@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.local import cores
-from trainers.local.cores import Cores, Use, cores_allowed, threads_for, used
+from trainers.local.training import devices
+from trainers.local.training.devices import CpuSeconds, CpuThreads, cores_allowed, cpu_seconds, threads_for
 
 
 @pytest.mark.parametrize(
@@ -25,21 +25,28 @@ from trainers.local.cores import Cores, Use, cores_allowed, threads_for, used
     ],
 )
 def test_others_keep_what_they_took(others: float, most: int, threads: int) -> None:
-    seen = Use(wall=2.0, busy=6.0 + 2 * others, own=6.0)
+    seen = CpuSeconds(wall=2.0, busy=6.0 + 2 * others, own=6.0)
     assert threads_for(seen, cores=8, most=most) == threads
 
 
 def test_torch_follows_what_others_take_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     uses = iter(
-        [Use(0), Use(1, 3, 1), Use(100, 500, 1), Use(101, 502, 3), Use(102, 504, 5), Use(102.1, 504, 5)]
+        [
+            CpuSeconds(0),
+            CpuSeconds(1, 3, 1),
+            CpuSeconds(100, 500, 1),
+            CpuSeconds(101, 502, 3),
+            CpuSeconds(102, 504, 5),
+            CpuSeconds(102.1, 504, 5),
+        ]
     )
-    monkeypatch.setattr(cores, "used", lambda: next(uses))
-    monkeypatch.setattr(cores, "count", lambda: 4)
-    monkeypatch.setattr(cores, "cores_allowed", lambda quota: 4)
+    monkeypatch.setattr(devices, "cpu_seconds", lambda: next(uses))
+    monkeypatch.setattr(devices, "count_cores", lambda: 4)
+    monkeypatch.setattr(devices, "cores_allowed", lambda quota: 4)
     torch.set_num_threads(4)
     try:
-        room = Cores()
+        room = CpuThreads()
         with room.shared():  # others keep two cores busy
             assert torch.get_num_threads() == 4
         assert torch.get_num_threads() == 2
@@ -54,14 +61,14 @@ def test_torch_follows_what_others_take_while_it_works(monkeypatch: pytest.Monke
 
 
 def test_use_grows_with_what_this_process_does() -> None:
-    before = used()
+    before = cpu_seconds()
     while time.process_time() - before.own < 0.2:
         pass
-    seen = used() - before
+    seen = cpu_seconds() - before
     assert seen.own >= 0.2
     assert seen.wall >= 0.2
     assert seen.busy >= 0
-    assert cores.count() >= 1
+    assert devices.count_cores() >= 1
 
 
 @pytest.mark.parametrize(
@@ -72,4 +79,4 @@ def test_a_container_may_keep_fewer_busy(tmp_path: Path, said: str | None, allow
     quota = tmp_path / "cpu.max"
     if said is not None:
         quota.write_text(said + "\n")
-    assert cores_allowed(quota) == (allowed or cores.psutil.cpu_count())
+    assert cores_allowed(quota) == (allowed or devices.psutil.cpu_count())

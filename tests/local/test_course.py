@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from trainers.local.spool import LoraSettings
-from trainers.local.training.course import (
+from trainers.local.job_directory import LoraSettings
+from trainers.local.training.data import Row, sort_out
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.schedule import (
     Pace,
     Position,
     Validation,
@@ -18,8 +20,6 @@ from trainers.local.training.course import (
     result_sentence,
     stop_sentence,
 )
-from trainers.local.training.data import Row, sort_out
-from trainers.local.training.failures import TrainingFailed
 
 
 def row(tokens: int, answer: int) -> Row:

@@ -1,4 +1,5 @@
-"""What is asked of CUDA, with its start-up and its driver stubbed and PyTorch's own checks of arguments left on."""
+"""What is asked of CUDA, with its start-up and its driver stubbed and PyTorch's own checks of arguments left
+on."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from tests.local.test_serving_batches import TICKETS, ask, reference
-from trainers.local.serving import memory, weights
-from trainers.local.serving.serve import Generator
+from trainers.local.serving import memory, model_cache
+from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Target
 from trainers.local.training.devices import best_device
 
@@ -61,8 +62,8 @@ def test_a_server_with_a_gpu_answers(
 ) -> None:
     """The model itself is on the CPU."""
     monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
-    load = weights._load
-    monkeypatch.setattr(weights, "_load", lambda named, device: load(named, torch.device("cpu")))
+    load = model_cache._load
+    monkeypatch.setattr(model_cache, "_load", lambda named, device: load(named, torch.device("cpu")))
     generator = Generator()
     try:
         said = ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()

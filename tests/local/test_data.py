@@ -10,11 +10,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from trainers.dataset.findings import Fault
-from trainers.dataset.formats.jsonl import parse_row
-from trainers.dataset.values import Limits
+from trainers.dataset.jsonl import parse_row
+from trainers.dataset.rows import Limits
 from trainers.local.checks import refusal
 from trainers.local.training.data import Row, Template, read_rows, rows_of
-from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.errors import TrainingFailed
 
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
 CHAT: list[dict[str, Any]] = [

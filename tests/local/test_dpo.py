@@ -24,9 +24,9 @@ from tests.local.preferences import pair, write_pairs
 from tests.local.runs import adapter_bytes, files_of_at_most, kill_after_step, make_job, run_to_end
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings
 from tests.local.test_life import write_rows as write_chats
-from trainers.local.spool import LoraSettings, read_events, read_json
+from trainers.local.job_directory import LoraSettings, read_events, read_json
 from trainers.local.train import PAUSED, work
-from trainers.local.training.base import calm_peft
+from trainers.local.training.base_model import calm_peft
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.local.training.pairs import read_pairs
 

@@ -20,9 +20,9 @@ from tests.local.preferences import pair
 from tests.local.runs import make_job
 from tests.local.test_dpo import log_probabilities
 from trainers.local.demo_model import make_demo_model
-from trainers.local.spool import LoraSettings
+from trainers.local.job_directory import LoraSettings
 from trainers.local.train import work
-from trainers.local.training.base import calm_peft
+from trainers.local.training.base_model import calm_peft
 
 ROOT = Path(__file__).resolve().parents[2]
 TICKETS = ROOT.parent / "shared" / "data" / "banking10"

@@ -17,13 +17,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
-from trainers.local.exporting.answers import Checked, Told, agreement, compare, encode
-from trainers.local.exporting.card import Measured, Score
-from trainers.local.exporting.merging import load
-from trainers.local.exporting.places import filled
-from trainers.local.exporting.refusals import AnswersDiffer
-from trainers.local.exporting.rows import questions_of
-from trainers.local.exporting.sources import find
+from trainers.local.export.agreement import Checked, ModelAnswer, agreement, compare, encode
+from trainers.local.export.hub import Measured, Score
+from trainers.local.export.merged_weights import load
+from trainers.local.export.output import AnswersDiffer, folder_when_complete
+from trainers.local.export.sources import find_source, questions_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
@@ -163,7 +161,7 @@ def test_a_card_of_a_run_has_the_score_its_interval_and_what_it_was_held_against
 
 
 def test_the_command_refuses_with_a_sentence_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainers.local.exporting", "ft:local/tiny:local::00000000"]
+    command = [sys.executable, "-m", "trainers.local.export", "ft:local/tiny:local::00000000"]
     where = ["--to", "merged", "--out", str(tmp_path / "out"), "--data", str(data), "--tools", str(tmp_path)]
     done = subprocess.run([*command, *where], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -203,16 +201,16 @@ class Letters:
 @pytest.mark.parametrize(
     ("our", "told", "expected"),
     [
-        ("ab", Told("ab", [[97], [98], [0]], [97, 98, 0]), "same"),
-        ("ac", Told("ab", [[97], [98, 99], [0]], [97, 98, 0]), "near tie"),
-        ("ac", Told("ab", [[97], [98], [0]], [97, 98, 0]), "different"),
-        ("a", Told("ab", [[97], [98, 0], [0]], [97, 98, 0]), "near tie"),
-        ("abc", Told("ab", [[97], [98], [0, 99]], [97, 98, 0]), "near tie"),
-        ("abc", Told("ab", [[97], [98], [0]], [97, 98, 0]), "different"),
+        ("ab", ModelAnswer("ab", [[97], [98], [0]], [97, 98, 0]), "same"),
+        ("ac", ModelAnswer("ab", [[97], [98, 99], [0]], [97, 98, 0]), "near tie"),
+        ("ac", ModelAnswer("ab", [[97], [98], [0]], [97, 98, 0]), "different"),
+        ("a", ModelAnswer("ab", [[97], [98, 0], [0]], [97, 98, 0]), "near tie"),
+        ("abc", ModelAnswer("ab", [[97], [98], [0, 99]], [97, 98, 0]), "near tie"),
+        ("abc", ModelAnswer("ab", [[97], [98], [0]], [97, 98, 0]), "different"),
     ],
 )
 def test_answers_that_part_at_a_near_tie_are_told_from_different_ones(
-    our: str, told: Told, expected: str
+    our: str, told: ModelAnswer, expected: str
 ) -> None:
     assert agreement(our, told, Letters(), [0]) == expected
 
@@ -229,7 +227,7 @@ def test_a_model_that_learnt_tools_is_compared_where_it_is_asked_with_them(
     ]
     tool = {"type": "function", "function": {"name": "weather"}}
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": talk, "tools": [tool]}))
-    (asked,) = questions_of(find(MODEL, [data]), tmp_path / "rows.jsonl").asked
+    (asked,) = questions_of(find_source(MODEL, [data]), tmp_path / "rows.jsonl").asked
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
     prompt = tokenizer.decode(encode(tokenizer, asked))
     assert json.dumps(tool) in prompt
@@ -239,7 +237,7 @@ def test_a_model_that_learnt_tools_is_compared_where_it_is_asked_with_them(
 
 
 def test_of_an_export_that_goes_wrong_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(AnswersDiffer), filled(tmp_path / "out") as folder:
+    with pytest.raises(AnswersDiffer), folder_when_complete(tmp_path / "out") as folder:
         (folder / "model.safetensors").write_bytes(b"half")
         raise AnswersDiffer("other answers")
     assert list(tmp_path.iterdir()) == []

@@ -9,17 +9,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
-from bot.decisions.planning import canonical_json
-from bot.results import Refusal, RunResult
+from bot.cli.exports import ExportSource, find_model
+from bot.rules.plans import canonical_json
 from bot.settings import load_settings
-from bot.terminal.exporting import Exported, look_up
+from bot.values.runs import Refusal, RunResult
 from storage.datasets import NewDataset
 from storage.records import Model
 from storage.runs import NewRun
 from storage.store import Store
+from tests.cards import made
 from tests.local.exporting import MODEL, tune
-from tests.views import made
-from trainers.local.exporting.card import Measured
+from trainers.local.export.hub import Measured
 
 RIGHT = "the share of right answers"
 
@@ -48,9 +48,9 @@ def finetune(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def look(asked: str = "tickets-7") -> Exported:
-    found = look_up(load_settings(need_slack=False), asked)
-    assert isinstance(found, Exported)
+def look(asked: str = "tickets-7") -> ExportSource:
+    found = find_model(load_settings(need_slack=False), asked)
+    assert isinstance(found, ExportSource)
     return found
 
 
@@ -86,13 +86,13 @@ def test_against_the_ladder_each_rung_is_named_and_other_measures_leave_the_base
 
 def test_what_a_vendor_keeps_can_not_be_exported() -> None:
     remember(provider="openai")
-    found = look_up(load_settings(need_slack=False), "tickets-7")
+    found = find_model(load_settings(need_slack=False), "tickets-7")
     assert isinstance(found, Refusal)
     assert "was trained at openai, which keeps its weights" in found.text
     assert finetune("export", "tickets-7", "--to", "merged").exit_code == 2
 
 
 def test_what_no_run_knows_is_left_to_the_trainer() -> None:
-    assert look("ft:other") == Exported("ft:other", None, None)
+    assert look("ft:other") == ExportSource("ft:other", None, None)
     remember()
-    assert look("ft:other") == Exported("ft:other", None, None)
+    assert look("ft:other") == ExportSource("ft:other", None, None)

@@ -1,4 +1,5 @@
-"""GGUF by llama.cpp's own converter, on toy models. Needs a package index once; llama.cpp itself for the last test."""
+"""GGUF by llama.cpp's own converter, on toy models. Needs a package index once; llama.cpp itself for the
+last test."""
 
 from __future__ import annotations
 
@@ -14,12 +15,11 @@ from gguf import GGUFReader
 
 from tests.local.conftest import CHATML, make_model
 from tests.local.exporting import JOB, made, order, tune
-from trainers.local.exporting.answers import served
-from trainers.local.exporting.refusals import ExportRefused
-from trainers.local.exporting.rows import questions_of
-from trainers.local.exporting.sources import find
+from trainers.local.export.agreement import served_answers
+from trainers.local.export.output import ExportRefused
+from trainers.local.export.sources import find_source, questions_of
+from trainers.local.job_directory import replace_json
 from trainers.local.serving.values import Target
-from trainers.local.spool import replace_json
 
 pytestmark = [
     pytest.mark.slow,
@@ -142,9 +142,9 @@ def test_llama_cpp_itself_answers_as_our_server_does(data: Path, tmp_path: Path)
     import xllamacpp  # type: ignore[import-not-found,unused-ignore]
 
     folder, _ = made(order(data, tmp_path / "out", "gguf", TOOLS, dtype="float32"))
-    source = find(str(data / "jobs" / JOB), [])
+    source = find_source(str(data / "jobs" / JOB), [])
     asked = questions_of(source, None).asked
-    ours = served(Target(source.job.base, source.adapter), asked)
+    ours = served_answers(Target(source.job.base, source.adapter), asked)
     options = xllamacpp.CommonParams()
     options.model.path = str(next(folder.glob("*.gguf")))
     options.n_ctx, options.n_parallel, options.use_jinja, options.warmup = 1024, 1, True, False

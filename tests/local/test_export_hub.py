@@ -8,8 +8,8 @@ import huggingface_hub.constants
 import pytest
 
 from tests.peers.model_hub import TOKEN, model_hub
-from trainers.local.exporting.hub import Upload, send
-from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.export.hub import Upload, upload_folder
+from trainers.local.export.output import ExportRefused
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use 'content:DeprecationWarning"
@@ -29,7 +29,7 @@ def test_every_file_arrives_in_a_private_repo(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     with model_hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        address = send(folder, Upload("team/tickets-7", is_public=False))
+        address = upload_folder(folder, Upload("team/tickets-7", is_public=False))
     assert address.startswith(f"{hub.url}/team/tickets-7/commit/")
     assert hub.repos == {"team/tickets-7": True}
     assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -39,7 +39,7 @@ def test_a_token_that_the_hub_does_not_take_is_said(folder: Path, monkeypatch: p
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with model_hub() as hub, pytest.raises(ExportRefused) as refused:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        send(folder, Upload("team/tickets-7", is_public=False))
+        upload_folder(folder, Upload("team/tickets-7", is_public=False))
     assert f"Uploading {folder} to team/tickets-7: " in str(refused.value)
     assert "The folder is complete" in str(refused.value)
     assert hub.files == {}

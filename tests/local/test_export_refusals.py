@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 
 from tests.local.exporting import JOB, MODEL, made, order, write
-from trainers.local.exporting import places
-from trainers.local.exporting.adapters import VLLM_RANKS, check_vllm, vllm_command
-from trainers.local.exporting.bases import open_base
-from trainers.local.exporting.card import Measured
-from trainers.local.exporting.hub import Upload
-from trainers.local.exporting.ollama import context_of, modelfile
-from trainers.local.exporting.refusals import ExportRefused
-from trainers.local.exporting.rows import questions_of
-from trainers.local.exporting.sources import find
-from trainers.local.spool import replace_json
+from trainers.local.export import output
+from trainers.local.export.hub import Measured, Upload
+from trainers.local.export.merged_weights import open_base
+from trainers.local.export.ollama import context_of, modelfile
+from trainers.local.export.output import ExportRefused
+from trainers.local.export.sources import find_source, questions_of
+from trainers.local.export.vllm import VLLM_RANKS, check_vllm, vllm_command
+from trainers.local.job_directory import replace_json
 
 
 @pytest.fixture
@@ -104,7 +102,7 @@ def test_a_place_that_is_taken_is_refused(job: Path, tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_is_refused_with_both_sizes(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(output, "SPARE_BYTES", 10**18)
     assert "The export needs 1,000,000,000.0 GB on the disk of" in refusal(job)
 
 
@@ -159,7 +157,7 @@ def test_vllm_is_told_the_next_rank_that_it_takes(
     job: Path, tiny_model_dir: Path, rank: int, taken: int
 ) -> None:
     (job / "adapter" / "adapter_config.json").write_text(json.dumps({"r": rank}))
-    source = find(MODEL, [job.parents[1]])
+    source = find_source(MODEL, [job.parents[1]])
     base = open_base(str(tiny_model_dir), "tiny", "org/tiny", None)
     assert taken in VLLM_RANKS
     command = vllm_command(source, base, "tickets-7")
@@ -179,11 +177,11 @@ def test_vllm_is_told_the_next_rank_that_it_takes(
 def test_what_vllm_loads_no_adapter_with_is_refused(job: Path, config: dict[str, Any], said: str) -> None:
     (job / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ExportRefused, match=said):
-        check_vllm(find(MODEL, [job.parents[1]]))
+        check_vllm(find_source(MODEL, [job.parents[1]]))
 
 
 def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(job: Path) -> None:
-    found = questions_of(find(MODEL, [job.parents[1]]), None)
+    found = questions_of(find_source(MODEL, [job.parents[1]]), None)
     numbers = [int(asked.messages[-1].content.split(":")[0].split()[1]) for asked in found.asked]
     assert numbers == [0, 2, 4, 7, 9, 12, 14, 16, 19, 21]
     assert found.system == "Sort this support ticket."
@@ -202,7 +200,7 @@ def test_facts_that_are_no_facts_are_refused() -> None:
 
 
 def test_a_system_prompt_that_a_modelfile_can_not_quote_is_refused(tmp_path: Path) -> None:
-    from trainers.local.exporting.chat_template import ChatTemplate
+    from trainers.local.export.ollama import ChatTemplate
 
     plain = ChatTemplate({("start", "user"): "Q: ", ("user", "end"): "\nA: "}, None)
     with pytest.raises(ExportRefused, match="quotation marks that a Modelfile can't hold"):

@@ -1,4 +1,5 @@
-"""Chat templates as Ollama's: each family's is taken apart, and writes what transformers writes, or is refused."""
+"""Chat templates as Ollama's: each family's is taken apart, and writes what transformers writes, or is
+refused."""
 
 from __future__ import annotations
 
@@ -9,9 +10,8 @@ import pytest
 
 from tests.local.conftest import CHATML
 from tests.local.go_template import render
-from trainers.local.exporting.chat_template import take_apart
-from trainers.local.exporting.ollama import modelfile
-from trainers.local.exporting.refusals import ExportRefused
+from trainers.local.export.ollama import modelfile, take_apart
+from trainers.local.export.output import ExportRefused
 
 # Written for these tests after what each family's template writes
 DEFAULT_SYSTEM = (

@@ -1,4 +1,5 @@
-"""Every family that the presets name, trained a few steps through train.py and asked through the server's generator."""
+"""Every family that the presets name, trained a few steps through train.py and asked through the server's
+generator."""
 
 from __future__ import annotations
 
@@ -18,15 +19,22 @@ from safetensors.torch import load_file, save_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
 from tests.local.families import FAMILIES, HYBRIDS, make_family
-from trainers.local.problems import Problem
-from trainers.local.serving.serve import Generator
+from trainers.local.api_errors import ApiError
+from trainers.local.job_directory import (
+    LoraSettings,
+    Quantization,
+    TrainingJob,
+    read_events,
+    read_json,
+    write_job,
+)
+from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Answered, ChatMessage, Piece, Request, Sampling, Target
-from trainers.local.spool import LoraSettings, Quantization, TrainingJob, read_events, read_json, write_job
 from trainers.local.train import work
-from trainers.local.training.base import add_lora, load_model
+from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.data import TEMPLATE_OPTIONS
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.targets import find_targets
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.model_structure import find_targets
 
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}
 SETTINGS = LoraSettings(n_epochs=4, batch_size=4, learning_rate=1e-2, lora_r=8, lora_alpha=16)
@@ -360,11 +368,11 @@ def test_an_adapter_of_another_base_is_not_put_on(
     assert (read_json(folder / "FAILED") or {})["code"] == "base_changed"
 
 
-def refusal(generator: Generator, target: Target) -> Problem:
+def refusal(generator: Generator, target: Target) -> ApiError:
     said: queue.Queue[Any] = queue.Queue()
     generator.submit(Request(target, [ChatMessage("user", "hi")], GREEDY, streams=False, emit=said.put))
     problem = said.get(timeout=60)
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, ApiError)
     return problem
 
 

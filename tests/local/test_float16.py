@@ -1,4 +1,5 @@
-"""float16, for GPUs that multiply it and no bfloat16: chosen there, and trained with a scaled loss; on the CPU."""
+"""float16, for GPUs that multiply it and no bfloat16: chosen there, and trained with a scaled loss; on the
+CPU."""
 
 from __future__ import annotations
 
@@ -14,17 +15,16 @@ from tests.local.preferences import write_pairs
 from tests.local.runs import make_job
 from tests.local.test_life import SETTINGS, losses
 from tests.local.test_life import rows_file as rows_file
-from trainers.local.spool import read_events
+from trainers.local.job_directory import read_events
 from trainers.local.train import work
-from trainers.local.training.base import add_lora, load_model
+from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.checkpoints import checkpoint_folder, restore_checkpoint, save_checkpoint
-from trainers.local.training.course import Position
 from trainers.local.training.data import Row
-from trainers.local.training.devices import best_dtype
-from trainers.local.training.loss_scale import new_scaler
-from trainers.local.training.memory import Room
+from trainers.local.training.devices import best_dtype, new_scaler
+from trainers.local.training.memory import MicroBatcher
+from trainers.local.training.methods.sft import TrainState, train_step
 from trainers.local.training.packing import Abilities, fill_packs, width
-from trainers.local.training.steps import Trainee, learn
+from trainers.local.training.schedule import Position
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 ROWS = [Row(line, [5, 6, 7, 8 + line, 20, 21 + line], [False] * 4 + [True] * 2) for line in range(4)]
@@ -73,17 +73,17 @@ def test_a_training_in_float16_learns_what_one_in_float32_learns(
     assert found["fp16"] != found["fp32"]
 
 
-def trainee_of(base: Path, scaler: GradScaler) -> Trainee:
+def trainee_of(base: Path, scaler: GradScaler) -> TrainState:
     torch.manual_seed(0)
     model = add_lora(load_model(str(base), CPU, torch.float16), PLAIN)
     learnt = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=1e-2, weight_decay=0.0, fused=True)
-    room = Room(768, None, packs=True, fill=fill_packs, width=width, tell=str)
+    room = MicroBatcher(768, None, packs=True, fill=fill_packs, width=width, tell=str)
     able = Abilities(packs=True, selects=True)
-    return Trainee(model, optimizer, able, room, look=lambda: None, scaler=scaler)
+    return TrainState(model, optimizer, able, room, look=lambda: None, scaler=scaler)
 
 
-def learnt_matrices(trainee: Trainee) -> list[torch.Tensor]:
+def learnt_matrices(trainee: TrainState) -> list[torch.Tensor]:
     return [one.detach().clone() for one in trainee.model.parameters() if one.requires_grad]
 
 
@@ -93,7 +93,7 @@ def test_a_step_whose_gradients_overflow_is_computed_again_and_not_left_out(tiny
     assert plain.get_scale() == 2.0**16
     one, other = trainee_of(tiny_model_dir, plain), trainee_of(tiny_model_dir, large)
     for trainee in (one, other):
-        learn(trainee, ROWS, 1e-2, 1)
+        train_step(trainee, ROWS, 1e-2, 1)
     assert plain.get_scale() == 2.0**16
     assert 1 < large.get_scale() < 2.0**60
     for mine, theirs in zip(learnt_matrices(one), learnt_matrices(other), strict=True):
@@ -103,7 +103,7 @@ def test_a_step_whose_gradients_overflow_is_computed_again_and_not_left_out(tiny
 def test_a_checkpoint_keeps_the_scale(tiny_model_dir: Path, tmp_path: Path) -> None:
     scaler = new_scaler(CPU, torch.float16)
     trainee = trainee_of(tiny_model_dir, scaler)
-    learn(trainee, ROWS, 1e-2, 1)
+    train_step(trainee, ROWS, 1e-2, 1)
     scaler.update(2.0**9)
     save_checkpoint(tmp_path, trainee.model, trainee.optimizer, Position(1, 24, 0.1), scaler)
     assert (checkpoint_folder(tmp_path, 1) / "state.pt").exists()

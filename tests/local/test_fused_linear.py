@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from trainers.local.training.fused_linear import FusedLinear, compute_fused
+from trainers.local.kernels.fused_layers import FusedLinear, compute_fused
 
 X = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(5))
 

@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5RMSNormGated
 
-from trainers.local.training.fused_norm import fuse_norms
+from trainers.local.kernels.fused_layers import fuse_norms
 
 WIDTH = 48
 

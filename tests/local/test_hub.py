@@ -14,10 +14,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.local.hub import TERABYTES, Hub, served_hub
-from trainers.local.training.base import load_config, load_tokenizer
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.families import choose_class
-from trainers.local.training.hub import fetch
+from trainers.local.training.base_files import fetch_base
+from trainers.local.training.base_model import load_config, load_tokenizer
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.model_structure import choose_class
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,14 +36,14 @@ def hub(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Hub]:
 
 def failure(hub: Hub, source: str, cache: Path) -> TrainingFailed:
     with pytest.raises(TrainingFailed) as caught:
-        fetch(source, endpoint=hub.url, cache=cache)
+        fetch_base(source, endpoint=hub.url, cache=cache)
     assert caught.value.param == "model"
     return caught.value
 
 
 def test_a_download_takes_weights_configuration_and_tokenizer_and_no_code(hub: Hub, tmp_path: Path) -> None:
     said: list[str] = []
-    folder = fetch("org/tiny", said.append, endpoint=hub.url, cache=tmp_path / "cache")
+    folder = fetch_base("org/tiny", said.append, endpoint=hub.url, cache=tmp_path / "cache")
     assert AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).config.hidden_size == 64
     wanted = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert wanted <= set(hub.fetched)
@@ -53,13 +53,13 @@ def test_a_download_takes_weights_configuration_and_tokenizer_and_no_code(hub: H
 
 
 def test_what_is_here_is_not_fetched_again_and_works_without_the_hub(hub: Hub, tmp_path: Path) -> None:
-    first = fetch("org/tiny", endpoint=hub.url, cache=tmp_path / "cache")
+    first = fetch_base("org/tiny", endpoint=hub.url, cache=tmp_path / "cache")
     hub.fetched.clear()
     said: list[str] = []
-    assert fetch("org/tiny", said.append, endpoint=hub.url, cache=tmp_path / "cache") == first
+    assert fetch_base("org/tiny", said.append, endpoint=hub.url, cache=tmp_path / "cache") == first
     assert (hub.fetched, said) == ([], [])
     gone = Hub(hub.root, "http://127.0.0.1:9")
-    assert fetch("org/tiny", endpoint=gone.url, cache=tmp_path / "cache") == first
+    assert fetch_base("org/tiny", endpoint=gone.url, cache=tmp_path / "cache") == first
 
 
 def test_a_hub_id_that_does_not_exist_is_said(hub: Hub, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_adapter_is_no_base(hub: Hub, tmp_path: Path) -> None:
 def test_a_hub_id_is_loaded_from_the_hub_that_the_environment_names(hub: Hub, tmp_path: Path) -> None:
     """As users run it: the hub's address comes from the environment."""
     code = (
-        "from trainers.local.training.base import *; load_tokenizer('org/tiny'); load_config('org/tiny');"
+        "from trainers.local.training.base_model import *; load_tokenizer('org/tiny'); load_config('org/tiny');"
         + ("m = load_model('org/tiny', torch.device('cpu'), torch.float32); print(m.name_or_path)")
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}

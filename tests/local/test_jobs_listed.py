@@ -1,4 +1,5 @@
-"""Many jobs on one disk: ended ones are read once and keep little; what is added or taken away is seen at once."""
+"""Many jobs on one disk: ended ones are read once and keep little; what is added or taken away is seen at
+once."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from trainers.local.jobs import JobRecord, Jobs, Sources
-from trainers.local.kept import shed
-from trainers.local.orders import parse_order
-from trainers.local.spool import LoraSettings
-from trainers.local.starts import Start
+from trainers.local.job_directory import LoraSettings
+from trainers.local.jobs.job_queue import drop_training_state
+from trainers.local.jobs.records import JobRecord, Jobs, Sources
+from trainers.local.jobs.requests import parse_job_request
+from trainers.local.jobs.starting_weights import Start
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def source(tmp_path: Path) -> Sources:
 
 
 def create(jobs: Jobs, source: Sources) -> JobRecord:
-    order = parse_order({"model": "m", "training_file": "f"})
+    order = parse_job_request({"model": "m", "training_file": "f"})
     return jobs.create(order, Start("m", "m"), source, LoraSettings(), None)
 
 
@@ -57,6 +58,6 @@ def test_a_job_that_ended_keeps_its_adapters_and_not_what_training_on_needs(tmp_
         (tmp_path / folder).mkdir(parents=True)
         for name in ("state.pt", "adapter_model.safetensors"):
             (tmp_path / folder / name).touch()
-    shed(tmp_path)
+    drop_training_state(tmp_path)
     kept = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert kept == ["adapter_model.safetensors"] * 2

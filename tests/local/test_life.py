@@ -1,4 +1,5 @@
-"""What becomes of a run that is killed, paused, stopped early, too long or too big; on a model made in process."""
+"""What becomes of a run that is killed, paused, stopped early, too long or too big; on a model made in
+process."""
 
 from __future__ import annotations
 
@@ -14,15 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from tests.local.runs import (
-    adapter_bytes,
-    kill_after_step,
-    make_job,
-    run_to_end,
-    start_run,
-    wait_for_step,
-)
-from trainers.local.spool import LoraSettings, read_events, read_json
+from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_to_end, start_run, wait_for_step
+from trainers.local.job_directory import LoraSettings, read_events, read_json
 from trainers.local.train import PAUSED, work
 from trainers.local.training.checkpoints import checkpoint_folder
 

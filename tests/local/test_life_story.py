@@ -24,7 +24,7 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
-from trainers.local.places.processes import is_locked
+from trainers.local.jobs.backends import is_locked
 
 SETTINGS = {"n_epochs": 5, "batch_size": 1, "learning_rate": 2e-3, "lora_r": 4, "lora_dropout": 0.1}
 QUESTION: list[Any] = [{"role": "user", "content": "Ticket 4: my card was charged for the parcel."}]

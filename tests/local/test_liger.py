@@ -21,17 +21,12 @@ import torch
 
 from tests.local.conftest import hide
 from tests.local.test_packing import tiny
-from trainers.local.spool import read_events, read_json
-from trainers.local.training import liger
-from trainers.local.training.journal import Journal
-from trainers.local.training.liger import (
-    LIGER_FAMILIES,
-    Kernels,
-    choose_kernels,
-    replace_by_liger,
-    tell_kernels,
-)
+from trainers.local.job_directory import read_events, read_json
+from trainers.local.kernels.liger import LIGER_FAMILIES, Kernels, choose_kernels, replace_by_liger
+from trainers.local.training import setup
+from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.packing import PACKED_FAMILIES
+from trainers.local.training.setup import report_kernels
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -180,12 +175,12 @@ def test_what_computes_the_same_stays_with_its_version(
 
 
 def test_a_job_says_its_kernels_and_a_run_that_goes_on_with_others_says_that_too(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, (), None)
-    tell_kernels(tmp_path, None, journal)
-    assert not (tmp_path / liger.FILE).exists()
-    tell_kernels(tmp_path, Kernels("liger 0.8.0"), journal)
-    assert read_json(tmp_path / liger.FILE) == {"kernels": "liger 0.8.0", "why": None}
-    tell_kernels(tmp_path, Kernels("PyTorch", "it is gone"), journal)
+    journal = MetricsLogger(tmp_path, (), None)
+    report_kernels(tmp_path, None, journal)
+    assert not (tmp_path / setup.KERNELS_FILE).exists()
+    report_kernels(tmp_path, Kernels("liger 0.8.0"), journal)
+    assert read_json(tmp_path / setup.KERNELS_FILE) == {"kernels": "liger 0.8.0", "why": None}
+    report_kernels(tmp_path, Kernels("PyTorch", "it is gone"), journal)
     assert [event["message"] for event in read_events(tmp_path)] == [
         "Kernels: liger 0.8.0",
         "Kernels: PyTorch, since it is gone",

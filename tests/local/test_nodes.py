@@ -13,14 +13,13 @@ import pytest
 from tests.local.served import Served, free_port, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
+from trainers.local.job_directory import LoraSettings
+from trainers.local.jobs.backends import backend_refusal
 from trainers.local.launch import Meeting, add_meeting, read_meeting, train_command
-from trainers.local.places import ray_jobs, waiting
-from trainers.local.places.ray_head import RayHead
-from trainers.local.places.ray_jobs import RayJobs, RayOptions
-from trainers.local.places.refusing import place_refusal
-from trainers.local.places.waiting import Found, Need, why_waiting
-from trainers.local.relay.interfaces import interface_of
-from trainers.local.spool import LoraSettings
+from trainers.local.ray import backend
+from trainers.local.ray.backend import Machines, Need, RayBackend, RayOptions, why_waiting
+from trainers.local.ray.head import RayHead
+from trainers.local.ray.launcher import interface_of
 
 BIG = {"CPU": 8.0, "GPU": 4.0}
 
@@ -46,7 +45,7 @@ def create(client: openai.OpenAI) -> str:
 def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_jobs, "POLL_S", 0.05)
+    monkeypatch.setattr(backend, "POLL_S", 0.05)
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.nodes = [BIG, BIG]
         job_id = create(client)
@@ -54,7 +53,7 @@ def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
         (body,) = head.bodies
         client.fine_tuning.jobs.cancel(job_id)
     assert body["entrypoint"] == (
-        "exec '/opt/our python' -m trainers.local.relay.gathering --nodes 2 --gpus 4 --cpus 1 "
+        "exec '/opt/our python' -m trainers.local.ray.launcher --nodes 2 --gpus 4 --cpus 1 "
         f"--python '/opt/our python' --name {job_id}-1"
     )
     assert not {"entrypoint_num_cpus", "entrypoint_num_gpus"} & body.keys()
@@ -64,7 +63,7 @@ def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
 def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_jobs, "POLL_S", 0.05)
+    monkeypatch.setattr(backend, "POLL_S", 0.05)
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.nodes = [BIG, BIG]
         first, second = create(client), create(client)
@@ -82,7 +81,7 @@ def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
 def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((ray_jobs, "POLL_S"), (waiting, "PATIENCE_S"), (waiting, "LOOK_S")):
+    for module, name in ((backend, "POLL_S"), (backend, "PATIENCE_S"), (backend, "LOOK_S")):
         monkeypatch.setattr(module, name, 0.05)
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.nodes = [BIG, BIG]
@@ -106,30 +105,30 @@ def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
     [
         (
             Need(1, 1, 1),
-            Found(3, False),
+            Machines(3, False),
             "The job is queued until one is free: the Ray cluster has 3 machines with a GPU.",
         ),
         (
             Need(1, 1, 2),
-            Found(0, False),
+            Machines(0, False),
             "The job needs a machine with 2 GPUs, and the Ray cluster has none. It is queued until machines are "
             "added: add them, or cancel it.",
         ),
         (
             Need(4, 1, 8),
-            Found(1, True),
+            Machines(1, True),
             "The job needs 4 machines with 8 GPUs each, and the Ray cluster has 1. It is queued; the cluster's "
             "autoscaler may add what is missing.",
         ),
         (
             Need(2, 1, 0),
-            Found(2, False),
+            Machines(2, False),
             "The job is queued until 2 are free: the Ray cluster has 2 machines with a CPU.",
         ),
     ],
     ids=["taken", "too small", "grows", "cpus"],
 )
-def test_a_wait_is_a_sentence_with_what_there_is(need: Need, found: Found, wanted: str) -> None:
+def test_a_wait_is_a_sentence_with_what_there_is(need: Need, found: Machines, wanted: str) -> None:
     assert why_waiting(need, found) == wanted
 
 
@@ -149,7 +148,7 @@ def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitte
 
 
 def shortage(address: str, nodes: int) -> str | None:
-    place = RayJobs(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes))
+    place = RayBackend(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes))
     try:
         return place.shortage()
     finally:
@@ -178,8 +177,8 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
 def test_several_nodes_train_and_refuse_what_several_gpus_of_one_do(
     settings: LoraSettings, refused: str | None
 ) -> None:
-    place = RayJobs(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2))
-    found = place_refusal(place, settings)
+    place = RayBackend(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2))
+    found = backend_refusal(place, settings)
     assert (found and found.param) == refused
 
 

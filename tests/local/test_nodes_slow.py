@@ -1,4 +1,5 @@
-"""One training over two nodes of a real local Ray: the result of one process, once, over kills on every side."""
+"""One training over two nodes of a real local Ray: the result of one process, once, over kills on every
+side."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ from tests.local.on_ray import (
 from tests.local.preferences import pairs
 from tests.local.ray_cluster import NODE_MARK, Cluster, python_with_ray, ray_cluster
 from tests.local.served import Served, close, examples, ready_url, upload, wait_for, wait_for_status
-from trainers.local.places.ray_head import RayHead
-from trainers.local.spool import read_json
+from trainers.local.job_directory import read_json
+from trainers.local.ray.head import RayHead
 
 pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"

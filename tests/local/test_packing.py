@@ -12,9 +12,9 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.local import families
+from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.training.data import Row
-from trainers.local.training.families import choose_class
-from trainers.local.training.last_layer import trim_last_layer
+from trainers.local.training.model_structure import choose_class, linear_layers
 from trainers.local.training.packing import (
     PACKED_FAMILIES,
     Abilities,
@@ -25,7 +25,6 @@ from trainers.local.training.packing import (
     pack_rows,
     width,
 )
-from trainers.local.training.targets import linear_layers
 
 CPU = torch.device("cpu")
 
@@ -91,7 +90,7 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     pack = pack_rows(rows, CPU, torch.float32, by_rows=able.by_rows)
     assert (pack.layout is not None) is (attention == "rows")
     plain = alone(model, rows)
-    kept = trim_last_layer(model)
+    kept = trim_last_mlp(model)
     assert (kept is None) is (family in NO_MLP)
     packed = measure(model, pack, replace(able, kept=kept))
     assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
@@ -104,8 +103,8 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
 def test_a_trimmed_model_answers_as_before_until_places_are_named() -> None:
     model, ids = tiny("llama"), torch.tensor([ROWS[0].ids])
     before = model(input_ids=ids).logits
-    kept = trim_last_layer(model)
-    assert kept is not None and trim_last_layer(model) is kept
+    kept = trim_last_mlp(model)
+    assert kept is not None and trim_last_mlp(model) is kept
     assert torch.equal(model(input_ids=ids).logits, before)
     kept.name(torch.tensor([5, 6]), tokens=9)
     trimmed = model(input_ids=ids).logits

@@ -1,4 +1,5 @@
-"""Which tokens of a preference pair count, to the token, and what becomes of pairs that are too long or no pairs."""
+"""Which tokens of a preference pair count, to the token, and what becomes of pairs that are too long or no
+pairs."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from transformers import AutoTokenizer
 
 from tests.local.preferences import pair
 from trainers.local.checks import refusal
-from trainers.local.spool import TooLong
+from trainers.local.job_directory import TooLong
 from trainers.local.training.data import Template
-from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.pairs import PairRow, Pairs, fill_parts, pair_of, read_pairs, sort_out, width
 
 FORM = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'

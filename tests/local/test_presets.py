@@ -8,9 +8,8 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
-from trainers.presets import Preset, find_preset, presets
-from trainers.sizing.architecture import Architecture
-from trainers.sizing.configs import read_config
+from trainers.base_models import Preset, find_preset, presets
+from trainers.sizing.architecture import Architecture, read_config
 
 
 def built(preset: Preset) -> nn.Module:

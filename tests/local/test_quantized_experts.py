@@ -1,4 +1,5 @@
-"""Experts in 4 bits: the numbers they compute with, what is kept of them, what is said where one would train them."""
+"""Experts in 4 bits: the numbers they compute with, what is kept of them, what is said where one would train
+them."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tests.local.families import FAMILIES, make_family
-from trainers.bases import Base, find_base
-from trainers.local.spool import LoraSettings
-from trainers.local.training.base import add_lora, count_parameters, load_model, recompute_if_packed
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.targets import packed_experts
+from trainers.base_models import Base, find_base
+from trainers.local.job_directory import LoraSettings
+from trainers.local.training.base_model import add_lora, count_parameters, load_model, recompute_if_packed
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.model_structure import packed_experts
 from trainers.sizing.memory import base_bytes
 
 NAMES = ("llama-4-scout", "qwen-3-moe", "mixtral")

@@ -1,4 +1,5 @@
-"""The trainer against a head that speaks Ray's Jobs API: submitted once, followed, waited for, taken over, refused."""
+"""The trainer against a head that speaks Ray's Jobs API: submitted once, followed, waited for, taken over,
+refused."""
 
 from __future__ import annotations
 
@@ -18,30 +19,28 @@ import pytest
 from tests.local.served import STUB, Served, free_port, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
-from trainers.local.cluster import Unusable, Wishes, ray_options
+from trainers.local.jobs.backends import Exit
 from trainers.local.launch import as_shells_tell
-from trainers.local.places import outages, ray_jobs
-from trainers.local.places.package import pack_source
-from trainers.local.places.place import Exit
-from trainers.local.places.ray_head import RayJob
-from trainers.local.places.ray_jobs import RayOptions, exit_of
-from trainers.local.relay import attempt
-from trainers.local.relay.tickets import open_ticket, read_ticket
+from trainers.local.ray import attempt, backend, head
+from trainers.local.ray.backend import RayOptions, exit_of, pack_source
+from trainers.local.ray.head import RayJob
+from trainers.local.ray.options import Unusable, Wishes, ray_options
+from trainers.local.ray.transfer import open_ticket, read_ticket
 
 MODELS = {"local/toy": "/nowhere"}
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_jobs, "POLL_S", 0.05)
-    monkeypatch.setattr(outages, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(outages, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(backend, "POLL_S", 0.05)
+    monkeypatch.setattr(head, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(head, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
     monkeypatch.setattr(attempt, "train_command", lambda *_: STUB)
 
 
 def train_afar(environment: Mapping[str, str]) -> int:
-    """What `python -m trainers.local.relay.node` does, in this process."""
+    """What `python -m trainers.local.ray.node` does, in this process."""
     return attempt.train_afar(environment["FINETUNE_JOB"], environment["FINETUNE_JOB_TOKEN"], 1)
 
 
@@ -76,7 +75,7 @@ def test_a_job_goes_to_a_node_and_comes_back_as_files_and_events(tmp_path: Path)
         assert (folder / "train.log").read_text() == f"the log of {job.id}-1\n"
     (body,) = head.bodies
     assert body["submission_id"] == f"{job.id}-1"
-    assert body["entrypoint"] == "exec python -m trainers.local.relay.node"
+    assert body["entrypoint"] == "exec python -m trainers.local.ray.node"
     assert body["entrypoint_num_gpus"] == 2
     assert body["runtime_env"]["working_dir"].removeprefix("gcs://") in head.packages
 
@@ -270,6 +269,6 @@ def test_the_package_is_our_source_and_the_same_source_is_the_same_package(tmp_p
     package = pack_source()
     assert package == pack_source()
     zipfile.ZipFile(io.BytesIO(package.content)).extractall(tmp_path)
-    code = "import trainers.local.relay.node as node; print(node.__file__)"
+    code = "import trainers.local.ray.node as node; print(node.__file__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={})
     assert done.stdout.strip() == str(tmp_path / "trainers" / "local" / "relay" / "node.py")

@@ -1,4 +1,5 @@
-"""Activations are computed again on the way back where memory is too small for one row; on a model made in process."""
+"""Activations are computed again on the way back where memory is too small for one row; on a model made in
+process."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ from tests.local.test_life import SETTINGS, losses, warnings
 from tests.local.test_life import _exact_numbers as _exact_numbers
 from tests.local.test_life import rows_file as rows_file
 from trainers.local.train import work
-from trainers.local.training.base import add_lora, load_model, recompute_activations
+from trainers.local.training.base_model import add_lora, load_model, recompute_activations
 from trainers.local.training.data import Row
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.memory import Room, is_out_of_memory
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.memory import MicroBatcher, is_out_of_memory
 from trainers.local.training.packing import fill_packs, width
 
 
@@ -60,7 +61,7 @@ def test_activations_are_computed_again_before_parts_are_single_rows(length: int
         found.append(max(len(part) for part in parts))
         raise RuntimeError("CUDA error: out of memory")
 
-    room = Room(8192, None, packs=True, fill=fill_packs, width=width, tell=str, recompute=again)
+    room = MicroBatcher(8192, None, packs=True, fill=fill_packs, width=width, tell=str, recompute=again)
     with pytest.raises(TrainingFailed, match=f"one row of {length} tokens"):
         room.try_out(rows, compute, "in a test")
     assert found == tried

@@ -1,4 +1,5 @@
-"""Jobs of the method dpo over HTTP with the openai client: what is answered, what is refused; slow: a whole story."""
+"""Jobs of the method dpo over HTTP with the openai client: what is answered, what is refused; slow: a whole
+story."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ import pytest
 
 from tests.local.preferences import pairs
 from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
-from trainers.auto import BETA, epochs_for, rate_for, rate_for_pairs
-from trainers.local.orders import Hyperparameters
-from trainers.local.problems import Problem
-from trainers.local.spool import LoraSettings
-from trainers.local.starts import Start, Tuned
+from trainers.hyperparameters import BETA, epochs_for, rate_for, rate_for_pairs
+from trainers.local.api_errors import ApiError
+from trainers.local.job_directory import LoraSettings
+from trainers.local.jobs.requests import Hyperparameters
+from trainers.local.jobs.starting_weights import Start, Tuned
 
 BY_PAIRS: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}
 
@@ -154,7 +155,7 @@ def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -
 def test_another_form_than_the_adapters_is_refused(
     tmp_path: Path, given: Hyperparameters, param: str, said: str
 ) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         start(LoraSettings(lora_r=4), tmp_path).settings(given, given.resolved(100, 1e-5))
     assert (caught.value.status, caught.value.param) == (400, param)
     assert said in caught.value.message

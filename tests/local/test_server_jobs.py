@@ -16,16 +16,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local.served import (
-    STUB,
-    Served,
-    examples,
-    served_here,
-    upload,
-    wait_for,
-    wait_for_status,
-)
-from trainers.local.executors import TICK_S
+from tests.local.served import STUB, Served, examples, served_here, upload, wait_for, wait_for_status
+from trainers.local.jobs.job_queue import TICK_S
 
 MODELS = {"local/toy": "/nowhere"}
 
@@ -162,7 +154,9 @@ def test_one_job_runs_at_a_time_oldest_first(client: openai.OpenAI) -> None:
 def test_a_process_that_was_asked_to_end_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.local.executors.TICK_S", 0.001)  # so that the end is seen before the mark
+    monkeypatch.setattr(
+        "trainers.local.jobs.job_queue.TICK_S", 0.001
+    )  # so that the end is seen before the mark
     with served_here(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "slow"})
         wait_for((folder_of(tmp_path, job.id) / "sleeping").exists, bool)
@@ -315,7 +309,7 @@ def test_a_fault_is_told_with_the_reference_under_which_the_log_has_its_cause(
     def broken(*_: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr("trainers.local.serving.weights.Shelf.base", broken)
+    monkeypatch.setattr("trainers.local.serving.model_cache.ModelCache.base", broken)
     with (
         served_here(tmp_path / "data", MODELS, STUB) as served,
         served.client() as client,

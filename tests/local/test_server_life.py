@@ -1,4 +1,5 @@
-"""Pause, resume, slots and GPUs, what 'auto' becomes, integrations: through the API, with a stand-in for training."""
+"""Pause, resume, slots and GPUs, what 'auto' becomes, integrations: through the API, with a stand-in for
+training."""
 
 from __future__ import annotations
 
@@ -17,11 +18,10 @@ import pytest
 
 from tests.local.runs import files_of_at_most
 from tests.local.served import Served, examples, served_here, upload, wait_for, wait_for_status
-from trainers.auto import batch_for, epochs_for, rate_for
-from trainers.local.executors import TICK_S
-from trainers.local.gpus import pick_gpus, visible_gpus
-from trainers.local.jobs import JobRecord
-from trainers.local.places.processes import Processes, environment
+from trainers.hyperparameters import batch_for, epochs_for, rate_for
+from trainers.local.jobs.backends import LocalBackend, job_environment, pick_gpus, visible_gpus
+from trainers.local.jobs.job_queue import TICK_S
+from trainers.local.jobs.records import JobRecord
 
 MODELS = {"local/toy": "/nowhere"}
 WHERE_ITS_GPU_IS = (
@@ -34,7 +34,7 @@ WHERE_ITS_GPU_IS = (
 def _no_long_grace() -> Iterator[None]:
     """The stand-in does not look for the mark of a pause, so it is ended like a process that computes too long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.local.executors.PAUSE_S", 0.2)
+        patch.setattr("trainers.local.jobs.job_queue.PAUSE_S", 0.2)
         yield
 
 
@@ -208,7 +208,7 @@ def test_jobs_leave_the_gpu_that_answers_alone_while_there_is_another(tmp_path: 
     assert pick_gpus(("3", "5", "7"), [], 2) == ("5", "7")
     assert pick_gpus(("0",), [], 1) == ("0",)
     command = (sys.executable, "-c", WHERE_ITS_GPU_IS)
-    place = Processes(command, ("0", "3"))
+    place = LocalBackend(command, ("0", "3"))
     jobs = [SimpleNamespace(folder=tmp_path / name) for name in ("first", "second")]
     for job in jobs:
         job.folder.mkdir()
@@ -216,16 +216,19 @@ def test_jobs_leave_the_gpu_that_answers_alone_while_there_is_another(tmp_path: 
     assert [attempt.is_beside_serving for attempt in attempts] == [False, True]
     for attempt in attempts:
         attempt.let_go()
-    alone = Processes(command).start(cast(JobRecord, jobs[0]))
+    alone = LocalBackend(command).start(cast(JobRecord, jobs[0]))
     assert alone.is_beside_serving
     alone.let_go()
 
 
 def test_children_count_gpus_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    assert environment(("1",)).items() >= {("CUDA_VISIBLE_DEVICES", "1"), ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
+    assert job_environment(("1",)).items() >= {
+        ("CUDA_VISIBLE_DEVICES", "1"),
+        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+    }
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    assert environment(())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+    assert job_environment(())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_a_full_disk_is_a_sentence_and_ends_no_thread(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
-from trainers.local.spool import read_job
+from trainers.local.job_directory import read_job
 
 QUESTION: list[Any] = [
     {"role": "system", "content": "Sort this support ticket."},

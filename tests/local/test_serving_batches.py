@@ -1,4 +1,5 @@
-"""The generator without HTTP: adapters in one batch, newcomers, a full queue, too little memory, what was deleted."""
+"""The generator without HTTP: adapters in one batch, newcomers, a full queue, too little memory, what was
+deleted."""
 
 from __future__ import annotations
 
@@ -16,11 +17,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaForCausalLM
 
-from trainers.local.problems import Problem
+from trainers.local.api_errors import ApiError
 from trainers.local.serving import memory
-from trainers.local.serving.batching import Room, choose_batch, fill
-from trainers.local.serving.rows import Row
-from trainers.local.serving.serve import MAX_OPEN_ROWS, Generator
+from trainers.local.serving.generator import MAX_OPEN_ROWS, BatchLimits, Generator, choose_batch, fill_batch
+from trainers.local.serving.sequences import Row
 from trainers.local.serving.values import (
     Answered,
     ChatMessage,
@@ -82,7 +82,7 @@ class Caller:
         text, ended = "", 0
         while ended < n:
             outcome = self.heard.get(timeout=60)
-            if isinstance(outcome, Problem):
+            if isinstance(outcome, ApiError):
                 raise outcome
             text += outcome.text if isinstance(outcome, Piece) else ""
             ended += isinstance(outcome, Answered)
@@ -193,7 +193,7 @@ def test_answers_without_a_limit_go_on_fewer_at_a_time_before_memory_ends(
     target = Target(str(babbling_model_dir), None)
     endless = Sampling(0, 1, None, (), None, logit_bias={2: -100})  # it can't end its turn: the context does
     callers, looks = [Caller() for _ in range(2)], count()
-    rooms = lambda self, _: Room(self._most_rows, 0 if next(looks) == 1 else 100_000)  # noqa: E731
+    rooms = lambda self, _: BatchLimits(self._most_rows, 0 if next(looks) == 1 else 100_000)  # noqa: E731
     monkeypatch.setattr(Generator, "_room", rooms)
     with caplog.at_level(logging.WARNING):
         for caller in callers:
@@ -208,7 +208,7 @@ def test_an_answer_for_which_there_is_no_memory_at_all_is_refused_for_now(
     generator: Generator, babbling_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_machine(monkeypatch, rows=0)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         ask(generator, Target(str(babbling_model_dir), None), TICKETS[0]).answer()
     assert (caught.value.status, caught.value.code) == (503, "out_of_memory")
     assert caught.value.response().headers["retry-after"] == "30"
@@ -235,7 +235,7 @@ def test_a_fault_outside_any_request_is_told_to_all_and_the_next_one_is_answered
     for fault in (ValueError("Expected a torch.device with a specified index"), SystemExit(3)):
         with monkeypatch.context() as patch:
             patch.setattr(memory, "keep_to_share", lambda *_, fault=fault: fail_with(fault))
-            with pytest.raises(Problem) as caught:
+            with pytest.raises(ApiError) as caught:
                 ask(generator, target, TICKETS[1]).answer()
         assert (caught.value.status, caught.value.code) == (500, "generation_failed")
         assert ask(generator, target, TICKETS[1]).answer()
@@ -260,7 +260,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(
 ) -> None:
     target = Target(str(babbling_model_dir), None)
     callers = [ask(generator, target, TICKETS[0], 3, n=MAX_OPEN_ROWS // 2) for _ in range(2)]
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         ask(generator, target, TICKETS[1])
     answer = caught.value.response()
     assert (answer.status_code, caught.value.code) == (503, "queue_full")
@@ -282,7 +282,7 @@ def test_an_adapter_deleted_while_its_request_waits_is_a_404_and_hurts_nobody_el
         ask(generator, Target(base, None), TICKETS[2]),
     )
     shutil.rmtree(doomed)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         lost.answer()
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
     assert caught.value.message == (
@@ -308,7 +308,7 @@ def test_more_adapters_than_memory_holds_are_answered_in_turn(
 def test_a_tuned_model_makes_no_embeddings(generator: Generator, adapters: Sequence[Path]) -> None:
     caller = Caller()
     generator.submit(EmbeddingRequest(Target("/nowhere", adapters[0]), ["hi"], caller.heard.put))
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         caller.answer()
     assert (caught.value.status, caught.value.code) == (404, "model_cannot_embed")
 
@@ -321,21 +321,21 @@ def row(prompt: int, limit: int = 10, base: str = "a", adapter: str | None = Non
 
 def test_a_batch_begins_with_who_waited_longest_and_takes_its_likes_of_the_same_base() -> None:
     rows = [row(50), row(400), row(60, base="b"), row(55, adapter="x"), row(40, adapter="y")]
-    chosen = choose_batch(rows, Room(3, 10_000), mixes=True)
+    chosen = choose_batch(rows, BatchLimits(3, 10_000), mixes=True)
     assert [one.prompt for one in chosen] == [[1] * 50, [1] * 55, [1] * 40]
-    assert choose_batch(rows, Room(3, 10_000), mixes=False) == [rows[0], rows[1]]
+    assert choose_batch(rows, BatchLimits(3, 10_000), mixes=False) == [rows[0], rows[1]]
 
 
 def test_a_batch_is_as_large_as_the_memory_for_prompts_and_answers() -> None:
     rows = [row(50, 50) for _ in range(10)]
-    assert len(choose_batch(rows, Room(16, 450), mixes=True)) == 4
-    assert choose_batch(rows, Room(16, 99), mixes=True) == []
-    assert len(fill(rows[:2], rows[2:], Room(16, 450))) == 2
+    assert len(choose_batch(rows, BatchLimits(16, 450), mixes=True)) == 4
+    assert choose_batch(rows, BatchLimits(16, 99), mixes=True) == []
+    assert len(fill_batch(rows[:2], rows[2:], BatchLimits(16, 450))) == 2
 
 
 def test_a_batch_has_no_more_adapters_than_memory_holds() -> None:
     rows = [row(50, adapter=f"job-{n}") for n in range(12)]
-    assert len(choose_batch(rows, Room(16, 10**6), mixes=True)) == 8
+    assert len(choose_batch(rows, BatchLimits(16, 10**6), mixes=True)) == 8
 
 
 def test_a_token_takes_what_the_cache_keeps_of_it(babbling_model_dir: Path) -> None:

@@ -1,4 +1,5 @@
-"""Guessed answers: what is remembered, what is guessed, and that no guess, right or wrong, changes an answer."""
+"""Guessed answers: what is remembered, what is guessed, and that no guess, right or wrong, changes an
+answer."""
 
 from __future__ import annotations
 
@@ -11,12 +12,11 @@ import torch
 from transformers import LlamaForCausalLM
 
 from tests.local.test_serving_batches import SYSTEM, TICKETS, Caller, reference
-from trainers.local.serving import drafts
+from trainers.local.serving import sequences
 from trainers.local.serving.decoding import decode
-from trainers.local.serving.drafts import Drafts, agreeing
-from trainers.local.serving.rows import Row
+from trainers.local.serving.model_cache import Base
+from trainers.local.serving.sequences import Drafts, Row, count_agreeing
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
-from trainers.local.serving.weights import Base
 
 LIMIT = 12
 
@@ -34,12 +34,12 @@ def test_an_even_chance_is_no_guess_and_a_long_answer_is_not_remembered() -> Non
     known = Drafts()
     known.remember((5, 6))
     known.remember((5, 7))
-    known.remember(tuple(range(100, 101 + drafts.LONGEST)))
+    known.remember(tuple(range(100, 101 + sequences.LONGEST)))
     assert known.guess((5,)) == known.guess((100,)) == ()
 
 
 def test_the_memory_is_bounded_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts, "MOST_BEGINNINGS", 4)
+    monkeypatch.setattr(sequences, "MOST_BEGINNINGS", 4)
     known = Drafts()
     known.remember((1, 2, 3))
     known.remember((7, 8))
@@ -52,7 +52,7 @@ def test_the_memory_is_bounded_and_begins_anew(monkeypatch: pytest.MonkeyPatch) 
 def test_a_guess_is_right_up_to_its_first_error(
     guess: Sequence[int], chosen: Sequence[int], right: int
 ) -> None:
-    assert agreeing(guess, chosen) == right
+    assert count_agreeing(guess, chosen) == right
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_wrong_guess_costs_time_alone(
     alone = reference(babbling_model_dir, None)
     rows, _ = rows_of(base, TICKETS)
     decode(base, rows, lambda _: ())
-    wrong = drafts.Drafts()
+    wrong = sequences.Drafts()
     for row in rows[::2]:
         begun = row.tokens[: 1 + right]
         wrong.remember([*begun, *(token + 1 for token in row.tokens[1 + right :])])

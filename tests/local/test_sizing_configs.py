@@ -1,4 +1,5 @@
-"""Families without a preset, at toy size: our count beside that of transformers' own class, from its own config."""
+"""Families without a preset, at toy size: our count beside that of transformers' own class, from its own
+config."""
 
 from __future__ import annotations
 
@@ -7,8 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trainers.sizing.architecture import Architecture
-from trainers.sizing.configs import FAMILIES, read_config
+from trainers.sizing.architecture import FAMILIES, Architecture, read_config
 
 TOY = {
     "num_hidden_layers": 4,

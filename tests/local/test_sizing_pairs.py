@@ -22,12 +22,11 @@ from tests.local.runs import make_job
 from tests.local.test_sizing_peaks import ROOT, SMOLLM, STEPS, WITHIN, make_toy, peaks
 from tests.local.test_sizing_time import ONE_THREAD, TICKETS, measured
 from tests.local.test_sizing_time import WITHIN as TIME_WITHIN
-from trainers.bases import Base, find_base
+from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
-from trainers.local.spool import LoraSettings
-from trainers.sizing.memory import Place, Work, memory_of
-from trainers.sizing.pairs import TILE_TOKENS, TILE_WORDS
-from trainers.sizing.timing import Calibration, PairRows, pair_seconds
+from trainers.local.job_directory import LoraSettings
+from trainers.sizing.memory import TILE_TOKENS, TILE_WORDS, Device, Work, memory_of
+from trainers.sizing.training_time import Calibration, PairLengths, pair_seconds
 
 PAIRS, BATCH = 64, 8
 NEEDED = "make it with: python -m trainers.local.demo_model .cache/smollm2-135m"
@@ -72,11 +71,11 @@ def foreseen(base: Path, folder: Path, case: Case) -> int:
     found, rows = find_base(str(base)), token_ids(base, folder / "train.jsonl")
     assert isinstance(found, Base)
     work = Work("lora", max(row.longer for row in rows), case.batch, answer=len(rows[0].rejected), pairs=True)
-    return memory_of(found.architecture, work, Place("cpu", 2 if case.number == "bf16" else 4)).total
+    return memory_of(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
 
 
 def token_ids(base: Path, file: Path) -> Sequence[Any]:
-    from trainers.local.training.base import load_tokenizer
+    from trainers.local.training.base_model import load_tokenizer
     from trainers.local.training.pairs import read_pairs
 
     return read_pairs(file, load_tokenizer(str(base)), 4096, "training_file", "leave_out").rows
@@ -138,7 +137,7 @@ def time_foreseen(file: Path, machine: Calibration) -> float:
     batches = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
     computed = sum(width(part) for batch in batches for part in fill_parts(batch, CPU_TOKENS))
     longer = sum(row.longer for row in rows) / len(rows)
-    mean = PairRows(len(rows), longer, computed / (2 * len(rows)), BATCH, 1)
+    mean = PairLengths(len(rows), longer, computed / (2 * len(rows)), BATCH, 1)
     found = pair_seconds(base.architecture, mean, machine)
     assert found is not None
     return found
@@ -170,4 +169,4 @@ def test_as_many_pairs_are_computed_at_a_time_as_the_engine_does() -> None:
     for length in (10, 50, 100, 192, 193, 400, 900):
         row = PairRow(1, [1] * (length - 2), [2], [3, 4])
         first = fill_parts([row] * 8, CPU_TOKENS)[0]
-        assert len(first) == rows_at_a_time(Work("lora", length, 8, pairs=True), Place("cpu", 4))
+        assert len(first) == rows_at_a_time(Work("lora", length, 8, pairs=True), Device("cpu", 4))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.local.conftest import make_tokenizer
-from trainers.bases import Base, find_base
-from trainers.local.spool import LoraSettings, TrainingJob, write_job
-from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Place, Work, memory_of
+from trainers.base_models import Base, find_base
+from trainers.local.job_directory import LoraSettings, TrainingJob, write_job
+from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, memory_of
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.15
@@ -93,7 +93,7 @@ def peaks(folders: Sequence[Path], number: str) -> list[int]:
 
 def foreseen(base: Path, folder: Path, case: Case) -> int:
     """For rows as long as the model's own tokenizer writes them."""
-    from trainers.local.training.base import load_tokenizer
+    from trainers.local.training.base_model import load_tokenizer
     from trainers.local.training.data import read_rows
     from trainers.local.training.packing import common_beginning
 
@@ -102,7 +102,7 @@ def foreseen(base: Path, folder: Path, case: Case) -> int:
     rows = read_rows(folder / "train.jsonl", load_tokenizer(str(base)), 4096, "training_file").rows
     answer = sum(rows[0].supervised)
     work = Work("lora", len(rows[0].ids), case.batch, answer=answer, shared=common_beginning(rows))
-    return memory_of(found.architecture, work, Place("cpu", 2 if case.number == "bf16" else 4)).total
+    return memory_of(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
 
 
 def check(base: Path, cases: Sequence[Case], folder: Path) -> None:

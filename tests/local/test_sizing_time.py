@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers.bases import Base, find_base
+from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
-from trainers.local.spool import LoraSettings, TrainingJob, write_job
-from trainers.sizing.timing import Calibration, Rows, read_calibration, seconds
+from trainers.local.job_directory import LoraSettings, TrainingJob, write_job
+from trainers.sizing.training_time import Calibration, RowLengths, read_calibration, seconds
 
 ROOT = Path(__file__).parents[2]
 SMOLLM = ROOT / ".cache" / "smollm2-135m"
@@ -31,7 +31,7 @@ def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows
     """A GPU's packs have several rows too: what is timed is what keeps them apart."""
     from trainers.local import calibrate
     from trainers.local.calibrate import RANK, Lengths, _fitted
-    from trainers.sizing.timing import operations
+    from trainers.sizing.training_time import operations
 
     base = find_base("smollm2-135m")
     assert isinstance(base, Base)
@@ -72,7 +72,7 @@ def measured(folder: Path) -> Calibration:
 
 
 def foreseen(file: Path, machine: Calibration) -> float:
-    from trainers.local.training.base import load_tokenizer
+    from trainers.local.training.base_model import load_tokenizer
     from trainers.local.training.data import read_rows
     from trainers.local.training.packing import common_beginning
 
@@ -80,7 +80,7 @@ def foreseen(file: Path, machine: Calibration) -> float:
     assert isinstance(base, Base)
     rows = read_rows(file, load_tokenizer(str(SMOLLM)), 1024, "training_file")
     count, answer = len(rows.rows), sum(sum(row.supervised) for row in rows.rows)
-    mean = Rows(count, rows.tokens / count, 8, 1, common_beginning(rows.rows), answer / count)
+    mean = RowLengths(count, rows.tokens / count, 8, 1, common_beginning(rows.rows), answer / count)
     return seconds(base.architecture, mean, machine)
 
 

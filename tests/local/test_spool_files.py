@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from trainers.local.spool import read_json, replace_json
+from trainers.local.job_directory import read_json, replace_json
 
 
 def test_a_file_is_whole_whenever_it_is_read(tmp_path: Path) -> None:

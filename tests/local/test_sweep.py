@@ -1,4 +1,5 @@
-"""A sweep that is trained, killed, paused, out of time or memory, with arms that fail; on a model made in process."""
+"""A sweep that is trained, killed, paused, out of time or memory, with arms that fail; on a model made in
+process."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import torch
 from tests.local.runs import adapter_bytes, files_of_at_most, make_job
 from tests.local.sweeping import kill_after_steps, make_sweep, table, told_by_arms
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings, write_rows
-from trainers.local.kept import steps_kept
-from trainers.local.spool import (
+from trainers.hyperparameters import Sweep
+from trainers.local.job_directory import (
     LoraSettings,
     as_trained,
     read_events,
@@ -23,8 +24,8 @@ from trainers.local.spool import (
     replace_json,
     write_job,
 )
+from trainers.local.jobs.job_queue import steps_in_checkpoints
 from trainers.local.train import PAUSED, work
-from trainers.sweeps import Sweep
 
 SETTINGS = LoraSettings(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8, lora_dropout=0.1)
 SWEEP: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
@@ -178,7 +179,7 @@ def test_a_pause_within_any_arm_is_kept_and_the_sweep_goes_on_to_the_same_bytes(
         with pausing_in_forward(same_sweep, forwards, is_training=True):
             assert work(same_sweep) == PAUSED
         progress = read_json(same_sweep / "progress.json") or {}
-        assert progress["step"] == steps_kept(same_sweep)
+        assert progress["step"] == steps_in_checkpoints(same_sweep)
         assert progress["estimated_finish"] is None
         (same_sweep / "PAUSED").unlink()
     assert work(same_sweep) == 0

@@ -1,4 +1,5 @@
-"""An arm of a sweep takes its adapter away again: the base is as it was, dense, quantised or with fused experts."""
+"""An arm of a sweep takes its adapter away again: the base is as it was, dense, quantised or with fused
+experts."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 
 from tests.local.families import FAMILIES, make_family
-from trainers.local.spool import LoraSettings, Quantization
-from trainers.local.training.base import add_lora, load_model, recompute_activations, take_lora_off
+from trainers.local.job_directory import LoraSettings, Quantization
+from trainers.local.training.base_model import add_lora, load_model, recompute_activations, take_lora_off
 
 EXPERTS = "experts.down_proj,experts.gate_up_proj,q_proj"
 IDS = torch.tensor([[1, 5, 9, 13]])

@@ -23,8 +23,8 @@ from tests.local.served import (
     wait_for,
     wait_for_status,
 )
-from trainers.local.kept import steps_kept
-from trainers.local.places.processes import is_locked
+from trainers.local.jobs.backends import is_locked
+from trainers.local.jobs.job_queue import steps_in_checkpoints
 
 pytestmark = pytest.mark.slow
 SWEEP = {"lora_r": [2, 4], "learning_rate": [2e-3, 1e-2]}
@@ -59,7 +59,7 @@ def test_a_sweep_lives_the_life_of_a_job(tmp_path: Path, tiny_model_dir: Path) -
         assert client.fine_tuning.jobs.pause(made.id).status == "paused"
         assert time.monotonic() - began < 8
         paused_at = steps(client, made.id)
-        assert paused_at == steps_kept(folder) > 60
+        assert paused_at == steps_in_checkpoints(folder) > 60
         client.fine_tuning.jobs.resume(made.id)
         running = wait_for(
             lambda: client.fine_tuning.jobs.retrieve(made.id),

@@ -1,4 +1,5 @@
-"""Several processes at one training: the same adapter as one process makes, whole or divided bases, room for all."""
+"""Several processes at one training: the same adapter as one process makes, whole or divided bases, room for
+all."""
 
 from __future__ import annotations
 
@@ -11,12 +12,11 @@ from safetensors.torch import load_file
 
 from tests.local.runs import CONTEXT, enter_team, make_job, run_team, run_to_end
 from tests.local.served import examples, free_port
-from trainers.local.places.processes import Processes
-from trainers.local.places.refusing import place_refusal
-from trainers.local.spool import LoraSettings, Quantization, read_events
-from trainers.local.training.failures import TrainingFailed
+from trainers.hyperparameters import Sweep
+from trainers.local.job_directory import LoraSettings, Quantization, read_events
+from trainers.local.jobs.backends import LocalBackend, backend_refusal
+from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.sharding import is_wanted
-from trainers.sweeps import Sweep
 
 GB = 10**9
 SWEEP: Sweep = (("lora_r", (8, 16)),)
@@ -67,23 +67,23 @@ def test_two_processes_make_the_adapter_that_one_makes(
 def test_a_launcher_that_started_fewer_processes_than_wanted_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from trainers.local.training import team
+    from trainers.local.training import distributed
 
     monkeypatch.setenv("FINETUNE_PROCESSES", "2")
     with pytest.raises(TrainingFailed, match="was to be trained by 2 processes, and its launcher started 1"):
-        team.join(seed=7)
+        distributed.join(seed=7)
 
 
 def halve_in_one(rank: int, port: int, folder: Path) -> None:
     """Only process 1 finds its memory too small; what both then compute in goes into a file."""
-    from trainers.local.training import team
+    from trainers.local.training import distributed
     from trainers.local.training.data import Row
-    from trainers.local.training.memory import Room
+    from trainers.local.training.memory import MicroBatcher
     from trainers.local.training.packing import fill_packs, width
 
     enter_team(rank, 2, port)
-    team.join(seed=7)
-    room = Room(64, None, packs=True, fill=fill_packs, width=width, tell=lambda said: None)
+    distributed.join(seed=7)
+    room = MicroBatcher(64, None, packs=True, fill=fill_packs, width=width, tell=lambda said: None)
     rows = [Row(line, [1] * 16, [True] * 16) for line in range(1, 9)]
 
     def compute(parts: Sequence[Sequence[Row]]) -> list[int]:
@@ -91,9 +91,9 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
             raise MemoryError("out of memory")
         return [len(part) for part in parts]
 
-    sizes = room.try_out(team.share(rows), compute, "in a test")
+    sizes = room.try_out(distributed.share(rows), compute, "in a test")
     (folder / str(rank)).write_text(f"{sizes} {room.tokens}")
-    team.leave()
+    distributed.leave()
 
 
 def test_where_one_process_has_no_room_all_compute_in_smaller_parts(tmp_path: Path) -> None:
@@ -129,13 +129,13 @@ def test_a_base_is_divided_where_it_is_asked_for_or_one_gpu_cannot_hold_it(
 def test_a_base_in_fewer_bits_stays_whole(
     quantization: Quantization, divided: bool, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainers.local.training import ground, team
+    from trainers.local.training import distributed, setup
 
-    monkeypatch.setattr(team, "size", lambda: 2)
-    monkeypatch.setattr(team, "any_of", lambda flag: flag)
-    monkeypatch.setattr(ground, "device_memory", lambda device: 1000)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "any_of", lambda flag: flag)
+    monkeypatch.setattr(setup, "device_memory", lambda device: 1000)
     settings = LoraSettings(quantization=quantization)
-    assert ground.is_divided(settings, tiny_model_dir, torch.device("cpu")) is divided
+    assert setup.is_divided(settings, tiny_model_dir, torch.device("cpu")) is divided
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_a_base_in_fewer_bits_stays_whole(
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
     gpus_per_job: int, settings: LoraSettings, said: str
 ) -> None:
-    refused = place_refusal(Processes(gpus_per_job=gpus_per_job), settings)
+    refused = backend_refusal(LocalBackend(gpus_per_job=gpus_per_job), settings)
     assert refused is not None
     assert said in refused.message
     for able in (LoraSettings(sharding="fsdp"), LoraSettings(sweep=SWEEP), LoraSettings(beta=0.1)):
-        assert place_refusal(Processes(gpus_per_job=2), able) is None
+        assert backend_refusal(LocalBackend(gpus_per_job=2), able) is None

@@ -1,4 +1,5 @@
-"""Preference pairs by two processes: the adapter, the losses and the rewards of one process, over a kill of either."""
+"""Preference pairs by two processes: the adapter, the losses and the rewards of one process, over a kill of
+either."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from tests.local.runs import (
 from tests.local.test_life import memory_for, messages, warnings
 from tests.local.test_life import results as told
 from tests.local.test_team import furthest, results
-from trainers.local.spool import LoraSettings, read_json
+from trainers.local.job_directory import LoraSettings, read_json
 
 SETTINGS = LoraSettings(
     n_epochs=2, batch_size=5, learning_rate=5e-3, lora_r=4, lora_alpha=8, beta=0.1, eval_steps=4

@@ -1,4 +1,5 @@
-"""A job by several processes as the trainer starts them: paused, killed, gone on with; nothing is left behind."""
+"""A job by several processes as the trainer starts them: paused, killed, gone on with; nothing is left
+behind."""
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ from tests.local.served import (
 from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import write_rows
 from tests.local.test_team import furthest
+from trainers.hyperparameters import Sweep
+from trainers.local.job_directory import LoraSettings, read_events, read_json
 from trainers.local.launch import SHORT, train_command
-from trainers.local.spool import LoraSettings, read_events, read_json
 from trainers.local.train import PAUSED
-from trainers.sweeps import Sweep
 
 pytestmark = pytest.mark.slow
 SETTINGS = LoraSettings(n_epochs=30, batch_size=4, lora_dropout=0.1)  # of 40 rows: 300 steps
@@ -195,17 +196,17 @@ def test_python_without_a_launcher_is_told_so(tmp_path: Path, tiny_model_dir: Pa
 
 def wait_for_one_that_hangs(rank: int, port: int) -> None:
     """First the others wait longer than a step may take, since process 0 downloads; then process 1 hangs."""
-    from trainers.local.training import team
+    from trainers.local.training import distributed
 
     enter_team(rank, 2, port)
-    team.TIMEOUT = timedelta(seconds=10)
-    team.join(seed=7)
-    with team.first_goes_first():
+    distributed.TIMEOUT = timedelta(seconds=10)
+    distributed.join(seed=7)
+    with distributed.rank_zero_first():
         time.sleep(12 if rank == 0 else 0)
     if rank == 1:
         time.sleep(600)
     try:
-        team.any_of(False)
+        distributed.any_of(False)
     except RuntimeError:
         raise SystemExit(9) from None
 

@@ -1,4 +1,5 @@
-"""A sweep that two processes train: the arms, the winner and the adapter of one process, over a kill of either."""
+"""A sweep that two processes train: the arms, the winner and the adapter of one process, over a kill of
+either."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ from tests.local.runs import (
 from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import messages, warnings, write_rows
 from tests.local.test_team import furthest
-from trainers.local.spool import LoraSettings, read_json
+from trainers.hyperparameters import Sweep
+from trainers.local.job_directory import LoraSettings, read_json
 from trainers.local.train import PAUSED
-from trainers.sweeps import Sweep
 
 SETTINGS = LoraSettings(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8)
 SWEEP: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trainers.dataset.formats.jsonl import parse_row
-from trainers.dataset.formats.tools import definitions_text
-from trainers.dataset.values import Limits
-from trainers.local.api.chat import parse_chat
+from trainers.dataset.jsonl import definitions_text, parse_row
+from trainers.dataset.rows import Limits
+from trainers.local.api.chat_requests import parse_chat
 from trainers.local.serving.values import Request, Target
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import Template, rows_of

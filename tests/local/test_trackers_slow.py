@@ -1,4 +1,5 @@
-"""W&B and MLflow for real, W&B offline and MLflow in a folder. Fails where the extra [curves] isn't installed."""
+"""W&B and MLflow for real, W&B offline and MLflow in a folder. Fails where the extra [curves] isn't
+installed."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.local.served import examples, served_process, upload, wait_for_status
 from tests.local.test_life import losses
-from trainers.local.spool import Integration, read_events, read_json
+from trainers.local.job_directory import Integration, read_events, read_json
 from trainers.local.training.trackers import Curves
 
 pytestmark = pytest.mark.slow

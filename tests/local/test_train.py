@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.local.runs import files_of_at_most
-from trainers.local.spool import (
+from trainers.local.job_directory import (
     LoraSettings,
     TrainingJob,
     exclusive,
@@ -29,9 +29,9 @@ from trainers.local.spool import (
     write_job,
 )
 from trainers.local.train import PAUSED, work
-from trainers.local.training.course import rate_share
 from trainers.local.training.data import Row
-from trainers.local.training.lora import batches
+from trainers.local.training.methods.sft import batches
+from trainers.local.training.schedule import rate_share
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"}

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from storage.chain import GENESIS, entry_hash
+from storage.audit import GENESIS, entry_hash
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 

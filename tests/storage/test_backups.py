@@ -1,4 +1,5 @@
-"""Backups and what is made of them: whole, private, in the place of the database at one moment or not at all."""
+"""Backups and what is made of them: whole, private, in the place of the database at one moment or not at
+all."""
 
 from __future__ import annotations
 
@@ -8,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from storage.backups import back_up, forget_all_but, is_due
-from storage.chain import Whole
+from storage.audit import IntactLog
+from storage.backup import InDoubt, back_up, is_due, keep_newest, restore
 from storage.database import DatabaseInUse, StorageError
 from storage.driver import sqlite3
-from storage.measurements import NewMeasurement
-from storage.restoring import InDoubt, restore
+from storage.evaluations import NewMeasurement
 from storage.store import Store
 from tests.storage.conftest import add_run
 from tests.storage.test_audit import alter, fill
@@ -45,7 +45,7 @@ def test_a_backup_is_made_beside_a_running_bot_and_is_private(database: Path, tm
     store.audit.add(at=9.0, who="U1", action="cancel", subject="run 1")  # in the log of writes still
     made = back_up(database, tmp_path / "to" / "here", now=NOON)
     store.close()
-    assert isinstance(made.audit, Whole) and made.audit.entries == 4
+    assert isinstance(made.audit, IntactLog) and made.audit.entries == 4
     assert made.path.name == "finetune-20260921T120000Z.db"
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
     assert [path.name for path in made.path.parent.iterdir()] == [made.path.name]
@@ -81,7 +81,7 @@ def test_a_night_has_one_backup_and_the_oldest_go(database: Path, tmp_path: Path
     assert not is_due(folder, last + 14.9 * 3600)
     assert is_due(folder, last + 15.1 * 3600), "it is past 3 o'clock again"
     (folder / "finetune-mine.db").write_text("not ours")
-    forget_all_but(folder, 2)
+    keep_newest(folder, 2)
     assert sorted(path.name for path in folder.iterdir()) == [
         *(path.name for path in made[1:]),
         "finetune-mine.db",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.chain import GENESIS, Broken, Whole, verify
+from storage.audit import GENESIS, BrokenLog, IntactLog, verify_log
 from storage.database import StorageError
 from storage.driver import sqlite3
 from storage.store import Store
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_whole_log_gives_its_length_and_head_also_while_a_bot_runs(path: Path) -> None:
     store = Store(path)
-    assert verify(path) == Whole(3, store.audit.entries()[-1].hash)
+    assert verify_log(path) == IntactLog(3, store.audit.entries()[-1].hash)
     store.close()
 
 
@@ -37,7 +37,7 @@ def test_every_single_byte_of_a_row_counts(path: Path) -> None:
     for place in range(start, end):
         for change in (0x01, 0x80):
             path.write_bytes(content[:place] + bytes([content[place] ^ change]) + content[place + 1 :])
-            if not isinstance(verify(path), Broken):
+            if not isinstance(verify_log(path), BrokenLog):
                 unseen.append((place - start, change))
     assert unseen == []
 
@@ -45,8 +45,8 @@ def test_every_single_byte_of_a_row_counts(path: Path) -> None:
 def test_it_says_which_entry_and_what_does_not_fit(path: Path) -> None:
     alter(path, "UPDATE audit SET who = 'U2' WHERE id = 2")
     _mend_triggers(path)
-    found = verify(path)
-    assert isinstance(found, Broken) and found.entry is not None
+    found = verify_log(path)
+    assert isinstance(found, BrokenLog) and found.entry is not None
     assert (found.before, found.entry.id, found.entry.subject) == (1, 2, "run 1")
     assert found.why == "Its hash does not fit its content: it was altered after it was written."
 
@@ -55,8 +55,8 @@ def test_it_says_which_entry_and_what_does_not_fit(path: Path) -> None:
 def test_an_entry_taken_out_is_missed(path: Path, number: int) -> None:
     alter(path, f"DELETE FROM audit WHERE id = {number}")  # noqa: S608
     _mend_triggers(path)
-    found = verify(path)
-    assert isinstance(found, Broken) and found.entry is not None
+    found = verify_log(path)
+    assert isinstance(found, BrokenLog) and found.entry is not None
     assert found.entry.id == number + 1
     assert f"Entry {number} should stand there" in found.why
 
@@ -64,30 +64,30 @@ def test_an_entry_taken_out_is_missed(path: Path, number: int) -> None:
 def test_a_number_changed_alone_is_seen_though_no_hash_holds_it(path: Path) -> None:
     alter(path, "UPDATE audit SET id = 7 WHERE id = 3")
     _mend_triggers(path)
-    assert isinstance(verify(path), Broken)
+    assert isinstance(verify_log(path), BrokenLog)
 
 
 def test_an_end_cut_off_is_seen_with_the_earlier_head_only(path: Path) -> None:
-    before = verify(path)
-    assert isinstance(before, Whole)
+    before = verify_log(path)
+    assert isinstance(before, IntactLog)
     alter(path, "DELETE FROM audit WHERE id = 3")
     _mend_triggers(path)
-    assert isinstance(verify(path), Whole)
-    found = verify(path, before.head)
-    assert isinstance(found, Broken)
+    assert isinstance(verify_log(path), IntactLog)
+    found = verify_log(path, before.head)
+    assert isinstance(found, BrokenLog)
     assert "cut off" in found.why
 
 
 def test_an_earlier_head_is_found_again_in_a_log_that_grew(path: Path) -> None:
-    before = verify(path)
-    assert isinstance(before, Whole)
+    before = verify_log(path)
+    assert isinstance(before, IntactLog)
     store = Store(path)
     fill(store)
     store.close()
-    found = verify(path, before.head)
-    assert isinstance(found, Whole) and found.known is not None
+    found = verify_log(path, before.head)
+    assert isinstance(found, IntactLog) and found.known is not None
     assert (found.entries, found.known.id) == (6, 3)
-    assert isinstance(verify(path, GENESIS), Whole), "the head of an empty log"
+    assert isinstance(verify_log(path, GENESIS), IntactLog), "the head of an empty log"
 
 
 def test_a_log_without_its_triggers_is_not_whole(path: Path) -> None:
@@ -96,8 +96,8 @@ def test_a_log_without_its_triggers_is_not_whole(path: Path) -> None:
     raw.execute("CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit BEGIN SELECT 1; END")
     raw.commit()
     raw.close()
-    found = verify(path)
-    assert isinstance(found, Broken)
+    found = verify_log(path)
+    assert isinstance(found, BrokenLog)
     assert "audit_is_append_only_delete" in found.why
 
 
@@ -115,7 +115,7 @@ def test_what_is_no_database_is_said(tmp_path: Path, content: bytes | None, said
     if content:
         (tmp_path / "other.db").write_bytes(content)
     with pytest.raises(StorageError, match=said):
-        verify(tmp_path / "other.db")
+        verify_log(tmp_path / "other.db")
 
 
 def _mend_triggers(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.estimates import KEPT_S
+from storage.money import ESTIMATE_KEPT_S
 from storage.records import KeptEstimate
 from storage.store import Store
 
@@ -30,12 +30,12 @@ def test_what_was_not_asked_for_is_not_shared(store: Store) -> None:
 
 
 def test_old_ones_are_forgotten(store: Store) -> None:
-    old, young = keep(store), keep(store, NOW + KEPT_S / 2)
-    keep(store, NOW + KEPT_S + 1)
+    old, young = keep(store), keep(store, NOW + ESTIMATE_KEPT_S / 2)
+    keep(store, NOW + ESTIMATE_KEPT_S + 1)
     assert store.estimates.get(old.id) is None and store.estimates.get(young.id) == young
 
 
 def test_a_number_is_never_given_twice(store: Store) -> None:
     """Cards, buttons and the outbox go by it for ever."""
     old = keep(store)
-    assert keep(store, NOW + KEPT_S + 1).id > old.id
+    assert keep(store, NOW + ESTIMATE_KEPT_S + 1).id > old.id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.driver import sqlite3
-from storage.freezes import Freeze
+from storage.money import Freeze
 from storage.store import Store
 from tests.storage.test_database import at_once
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from storage.documents import NewDocument
-from storage.measurements import NewMeasurement
-from storage.records import KeptReply, Measurement
-from storage.replies import Heard
+from storage.datasets import NewDocument
+from storage.evaluations import AnswerTotals, NewMeasurement
+from storage.records import CachedAnswer, Measurement
 from storage.store import Store
 from tests.storage.conftest import TICKETS, add_run
 from tests.storage.test_database import at_once
@@ -77,8 +76,8 @@ def test_results_are_found_by_dataset_and_kind_the_newest_first(store: Store) ->
     assert store.measurements.done((), "ladder") == []
 
 
-def reply(key: str, text: str = "refund") -> KeptReply:
-    return KeptReply(key, "acme/small", text, 10, 2, 0.5, 7.0)
+def reply(key: str, text: str = "refund") -> CachedAnswer:
+    return CachedAnswer(key, "acme/small", text, 10, 2, 0.5, 7.0)
 
 
 def test_an_answer_is_kept_once(store: Store) -> None:
@@ -95,8 +94,8 @@ def test_thousands_of_answers_are_looked_up_at_once(store: Store) -> None:
 
 def test_only_answers_from_a_moment_on_count_as_paid_each_once(store: Store) -> None:
     store.replies.keep([replace(reply("a"), at=4.9), reply("b"), reply("c")])
-    assert store.replies.heard(["a", "b", "b", "d"], since=5.0) == Heard(2, 10, 2)
-    assert store.replies.heard(["a", "b", "b", "d"], since=4.0) == Heard(2, 20, 4)
+    assert store.replies.heard(["a", "b", "b", "d"], since=5.0) == AnswerTotals(2, 10, 2)
+    assert store.replies.heard(["a", "b", "b", "d"], since=4.0) == AnswerTotals(2, 20, 4)
 
 
 def test_threads_keep_answers_beside_each_other(store: Store) -> None:

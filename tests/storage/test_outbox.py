@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage.outbox import AGAIN_S, PATIENT_TRIES
+from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Card, Draft, OutboxItem, OutboxKind
 from storage.store import Store
 from tests.storage.test_database import at_once
@@ -192,8 +192,8 @@ def test_an_edit_of_a_card_that_never_came_to_stand_is_its_post(store: Store) ->
     store.outbox.give_up(only(store), error="invalid_blocks")
     put(store, "edit", "20%", card="run 1")
     put(store, "edit", "30%", card="run 1")
-    assert due(store, AGAIN_S + 10.0) == [("post", "30%")]
-    store.outbox.sent(only(store, AGAIN_S + 10.0), channel="C1", ts="1.1")
+    assert due(store, RETRY_S + 10.0) == [("post", "30%")]
+    store.outbox.sent(only(store, RETRY_S + 10.0), channel="C1", ts="1.1")
     assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
 
 
@@ -262,8 +262,8 @@ def test_a_card_that_was_given_up_is_posted_again_by_its_next_draft(store: Store
     store.outbox.give_up(only(store), error="not_in_channel")
     put(store, text="training", card="run 1", dedupe="run 1", now=2.0)
     put(store, text="training", card="run 1", dedupe="run 1", now=3.0)
-    assert due(store, AGAIN_S) == [], "what Slack refused is not asked of it each second"
-    assert due(store, AGAIN_S + 3.0) == [("post", "training")]
+    assert due(store, RETRY_S) == [], "what Slack refused is not asked of it each second"
+    assert due(store, RETRY_S + 3.0) == [("post", "training")]
 
 
 def test_a_card_that_was_given_up_is_posted_once_though_an_edit_and_a_post_follow(store: Store) -> None:
@@ -271,7 +271,7 @@ def test_a_card_that_was_given_up_is_posted_once_though_an_edit_and_a_post_follo
     store.outbox.give_up(only(store), error="not_in_channel")
     put(store, "edit", text="training", card="run 1")
     put(store, text="done", card="run 1", dedupe="run 1")
-    assert in_order(store, AGAIN_S + 10.0) == ["training"]
+    assert in_order(store, RETRY_S + 10.0) == ["training"]
 
 
 def test_a_message_that_was_given_up_and_is_no_card_stays_so(store: Store) -> None:

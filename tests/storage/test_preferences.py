@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage.measurements import NewMeasurement
+from storage.evaluations import NewMeasurement
 from storage.records import Preference
 from storage.store import Store
 from tests.storage.conftest import TICKETS

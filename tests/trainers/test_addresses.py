@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.addresses import is_loopback
-from trainers.providers import ProviderProblems, load_providers
+from trainers.providers import ProviderProblems, is_loopback, load_providers
 
 
 @pytest.mark.parametrize(

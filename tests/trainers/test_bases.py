@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from trainers.bases import Base, find_base, untrainable
-from trainers.presets import find_preset
-from trainers.sizing.configs import Unsized
+from trainers.base_models import Base, find_base, find_preset, why_untrainable
+from trainers.sizing.architecture import Unsized
 
 LLAMA = {
     "model_type": "llama",
@@ -164,11 +163,11 @@ def base(folder: Path, template: str = WRITES, **config: Any) -> str:
 def test_a_base_that_cannot_be_trained_is_told_by_its_files(
     tmp_path: Path, template: str, config: dict[str, Any], why: str
 ) -> None:
-    assert why in str(untrainable(base(tmp_path, template, **config)))
+    assert why in str(why_untrainable(base(tmp_path, template, **config)))
 
 
 @pytest.mark.parametrize("config", [{}, {"architectures": ["LlamaForCausalLM"]}])
 def test_nothing_is_held_against_other_bases(tmp_path: Path, config: dict[str, Any]) -> None:
-    assert untrainable(base(tmp_path, **config)) is None
-    assert untrainable("/nowhere") is None
-    assert untrainable("org/never-fetched") is None
+    assert why_untrainable(base(tmp_path, **config)) is None
+    assert why_untrainable("/nowhere") is None
+    assert why_untrainable("org/never-fetched") is None

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.chatting import Parameters, parameters, refused_in, room, thinks
+from trainers.chat_parameters import (
+    ChatParameters,
+    parameters_for,
+    refused_parameters,
+    thinking_tokens,
+    thinks,
+)
 from trainers.errors import Refused
 
 NONE: frozenset[str] = frozenset()
@@ -37,36 +43,36 @@ def test_a_name_says_whether_a_model_thinks(model: str, does: bool) -> None:
 
 
 def test_thinking_gets_room_and_the_rest_none() -> None:
-    assert (room(True), room(False)) == (1_024, 0)
+    assert (thinking_tokens(True), thinking_tokens(False)) == (1_024, 0)
 
 
 def test_a_model_that_does_not_think_is_asked_as_ever() -> None:
-    assert parameters("gpt-4.1", False, 24, 0) == Parameters(24, None, 0, None)
+    assert parameters_for("gpt-4.1", False, 24, 0) == ChatParameters(24, None, 0, None)
 
 
 def test_a_model_that_thinks_gets_the_newer_cap_little_effort_and_no_temperature() -> None:
-    assert parameters("o4-mini", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
-    assert parameters("gpt-5-mini", True, 1_048, 0) == Parameters(None, 1_048, None, "minimal")
-    assert parameters("gpt-5.1-codex", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+    assert parameters_for("o4-mini", True, 1_048, 0) == ChatParameters(None, 1_048, None, "low")
+    assert parameters_for("gpt-5-mini", True, 1_048, 0) == ChatParameters(None, 1_048, None, "minimal")
+    assert parameters_for("gpt-5.1-codex", True, 1_048, 0) == ChatParameters(None, 1_048, None, "low")
 
 
 @pytest.mark.parametrize("model", ["gpt-6-luna", "openai/gpt-5.4-nano", "gpt-5.1-2025-11-13"])
 def test_a_model_that_need_not_think_is_asked_not_to_and_gets_no_room_to(model: str) -> None:
-    assert parameters(model, thinks(model), 24, 0) == Parameters(None, 24, 0, "none")
+    assert parameters_for(model, thinks(model), 24, 0) == ChatParameters(None, 24, 0, "none")
 
 
 def test_a_person_may_say_that_it_shall_think() -> None:
-    assert parameters("gpt-6-luna", True, 1_048, 0) == Parameters(None, 1_048, None, "low")
+    assert parameters_for("gpt-6-luna", True, 1_048, 0) == ChatParameters(None, 1_048, None, "low")
 
 
 def test_where_the_least_effort_is_refused_it_is_low_and_then_left_out() -> None:
     refusal = refused("Unsupported value: 'none'", code="unsupported_value", param="reasoning_effort")
-    once = refused_in(parameters("gpt-6-x", False, 24, 0), NONE, refusal)
+    once = refused_parameters(parameters_for("gpt-6-x", False, 24, 0), NONE, refusal)
     assert once is not None
-    assert parameters("gpt-6-x", False, 24, 0, once).reasoning_effort == "low"
-    twice = refused_in(parameters("gpt-6-x", False, 24, 0, once), once, refusal)
+    assert parameters_for("gpt-6-x", False, 24, 0, once).reasoning_effort == "low"
+    twice = refused_parameters(parameters_for("gpt-6-x", False, 24, 0, once), once, refusal)
     assert twice is not None
-    assert parameters("gpt-6-x", False, 24, 0, twice).reasoning_effort is None
+    assert parameters_for("gpt-6-x", False, 24, 0, twice).reasoning_effort is None
 
 
 @pytest.mark.parametrize(
@@ -74,18 +80,22 @@ def test_where_the_least_effort_is_refused_it_is_low_and_then_left_out() -> None
 )
 def test_models_with_an_effort_of_their_own_are_told_none(model: str) -> None:
     assert thinks(model)
-    assert parameters(model, True, 24, 0).reasoning_effort is None
+    assert parameters_for(model, True, 24, 0).reasoning_effort is None
 
 
 def test_a_model_that_thinks_by_its_row_only_is_told_no_effort() -> None:
-    assert parameters("qwen3-thinking", True, 1_048, 0) == Parameters(None, 1_048, None, None)
+    assert parameters_for("qwen3-thinking", True, 1_048, 0) == ChatParameters(None, 1_048, None, None)
 
 
 def test_what_was_refused_is_left_out_and_the_cap_goes_under_its_other_name() -> None:
-    assert parameters("x", False, 24, 0, {"max_tokens"}) == Parameters(None, 24, 0, None)
-    assert parameters("x", False, 24, 0, {"max_tokens", "temperature"}) == Parameters(None, 24, None, None)
-    assert parameters("o3", True, 24, 0, {"max_completion_tokens"}) == Parameters(24, None, None, "low")
-    assert parameters("o3", True, 24, 0, {"reasoning_effort"}) == Parameters(None, 24, None, None)
+    assert parameters_for("x", False, 24, 0, {"max_tokens"}) == ChatParameters(None, 24, 0, None)
+    assert parameters_for("x", False, 24, 0, {"max_tokens", "temperature"}) == ChatParameters(
+        None, 24, None, None
+    )
+    assert parameters_for("o3", True, 24, 0, {"max_completion_tokens"}) == ChatParameters(
+        24, None, None, "low"
+    )
+    assert parameters_for("o3", True, 24, 0, {"reasoning_effort"}) == ChatParameters(None, 24, None, None)
 
 
 def refused(said: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> Refused:
@@ -111,10 +121,10 @@ def refused(said: str, *, code: str | None = None, param: str | None = None, sta
     ],
 )
 def test_a_refusal_teaches_only_what_it_is_about(refusal: Refused, learnt: set[str] | None) -> None:
-    assert refused_in(parameters("x", False, 24, 0), NONE, refusal) == learnt
+    assert refused_parameters(parameters_for("x", False, 24, 0), NONE, refusal) == learnt
 
 
 def test_nothing_is_ever_asked_without_a_cap() -> None:
     once = frozenset({"max_tokens"})
     refusal = refused("Unknown parameter", code="unknown_parameter", param="max_completion_tokens")
-    assert refused_in(parameters("x", False, 24, 0, once), once, refusal) is None
+    assert refused_parameters(parameters_for("x", False, 24, 0, once), once, refusal) is None

@@ -21,11 +21,11 @@ from trainers.dataset import (
     task_of,
     with_system,
 )
+from trainers.dataset.checks import check_size
 from trainers.dataset.findings import Findings
-from trainers.dataset.holdout.splitting import chat_row
-from trainers.dataset.rules.checks import check_size
-from trainers.dataset.rules.sensitive import check_sensitive, faults_in
-from trainers.dataset.values import normalised, question_key
+from trainers.dataset.rows import normalised, question_key
+from trainers.dataset.sensitive_data import check_sensitive, faults_in
+from trainers.dataset.splits import chat_row
 from trainers.types import Message
 
 

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset.findings import Findings
-from trainers.dataset.rules.doubts import FEWEST, check_doubts, doubts, judged
+from trainers.dataset.slow_checks import (
+    FEWEST_ROWS_OF_LABEL,
+    check_suspect_labels,
+    sample_rows,
+    suspect_labels,
+)
 
 NAMES = ("cancel", "order", "refund")
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -40,7 +45,7 @@ def keys(count: int) -> list[bytes]:
 def test_exactly_the_planted_errors_are_doubted_the_least_believed_first() -> None:
     labels, scores = planted()
 
-    found, errors = doubts(labels, NAMES, scores)
+    found, errors = suspect_labels(labels, NAMES, scores)
 
     assert [doubt.row for doubt in found] == [5, 4, 3, 2, 1, 0]
     assert min(d.chance for d in found) > 0.9
@@ -53,7 +58,7 @@ def test_a_doubt_names_the_line_and_both_labels_and_the_rest_is_counted() -> Non
     labels, scores = planted()
     found = Findings(2)
 
-    check_doubts(range(100, 400), labels, judged(labels, keys(300), 7), NAMES, scores, found)
+    check_suspect_labels(range(100, 400), labels, sample_rows(labels, keys(300), 7), NAMES, scores, found)
 
     said = found.sorted()
     assert [f.code for f in said] == ["label_errors"] + ["label_doubted"] * 3
@@ -71,22 +76,22 @@ def test_a_doubt_names_the_line_and_both_labels_and_the_rest_is_counted() -> Non
 def test_right_labels_are_not_doubted() -> None:
     labels, scores = planted(wrong=0)
 
-    found, errors = doubts(labels, NAMES, scores)
+    found, errors = suspect_labels(labels, NAMES, scores)
     assert found == ()
     assert errors.wrong < 0.001 and errors.is_told
 
 
 def test_one_label_leaves_nothing_to_doubt() -> None:
-    found, errors = doubts(["refund"] * 9, ("refund",), np.ones((9, 1)))
+    found, errors = suspect_labels(["refund"] * 9, ("refund",), np.ones((9, 1)))
     assert (found, errors.wrong) == ((), 0.0)
 
 
 def test_labels_with_fewer_than_five_rows_are_left_out_and_it_is_said() -> None:
     labels = ["often"] * 5 + ["rare"] * 4
-    rows = judged(labels, keys(9), 7)
+    rows = sample_rows(labels, keys(9), 7)
     found = Findings(20)
 
-    check_doubts(range(5), labels[:5], rows, ("often",), np.ones((5, 1)), found)
+    check_suspect_labels(range(5), labels[:5], rows, ("often",), np.ones((5, 1)), found)
 
     assert rows.rows == (0, 1, 2, 3, 4)
     (said,) = found.sorted()
@@ -95,10 +100,10 @@ def test_labels_with_fewer_than_five_rows_are_left_out_and_it_is_said() -> None:
 
 def test_of_too_many_rows_a_sample_is_judged_and_it_is_said() -> None:
     labels = [NAMES[i % 3] for i in range(300)]
-    rows = judged(labels, keys(300), 7, most=90)
+    rows = sample_rows(labels, keys(300), 7, most=90)
     found = Findings(20)
 
-    check_doubts(
+    check_suspect_labels(
         rows.rows, [labels[i] for i in rows.rows], rows, NAMES, told([i % 3 for i in rows.rows]), found
     )
 
@@ -112,8 +117,8 @@ def test_a_classifier_that_can_not_tell_the_labels_apart_says_so() -> None:
     labels = [NAMES[i % 3] for i in range(300)]
     found = Findings(2)
 
-    errors = check_doubts(
-        range(300), labels, judged(labels, keys(300), 7), NAMES, chance.normal(size=(300, 3)), found
+    errors = check_suspect_labels(
+        range(300), labels, sample_rows(labels, keys(300), 7), NAMES, chance.normal(size=(300, 3)), found
     )
 
     assert not errors.is_told
@@ -127,7 +132,7 @@ def test_a_row_that_nobody_can_judge_is_not_doubted() -> None:
     scores[:6, :] = -1
     scores[range(6), [NAMES.index(label) for label in labels[:6]]] = np.inf
 
-    assert doubts(labels, NAMES, scores)[0] == ()
+    assert suspect_labels(labels, NAMES, scores)[0] == ()
 
 
 @settings(max_examples=50, deadline=None)
@@ -140,13 +145,13 @@ def test_the_sample_is_the_same_in_any_order_and_has_no_rare_label(
     names = keys(len(labels))
     order = random.Random(seed).sample(range(len(labels)), len(labels))
 
-    rows = judged(labels, names, seed, most)
-    again = judged([labels[i] for i in order], [names[i] for i in order], seed, most)
+    rows = sample_rows(labels, names, seed, most)
+    again = sample_rows([labels[i] for i in order], [names[i] for i in order], seed, most)
 
     assert {names[i] for i in rows.rows} == {names[order[i]] for i in again.rows}
     assert len(rows.rows) <= most
     judged_labels = [labels[i] for i in rows.rows]
-    assert all(judged_labels.count(label) >= FEWEST for label in judged_labels)
+    assert all(judged_labels.count(label) >= FEWEST_ROWS_OF_LABEL for label in judged_labels)
     if rows.sampled_from is None:
         assert rows.rare + len(rows.rows) == len(labels)
     else:
@@ -157,4 +162,4 @@ def test_the_sample_is_the_same_in_any_order_and_has_no_rare_label(
 def test_errors_are_found_in_few_and_in_many_rows(wrong: int) -> None:
     labels, scores = planted(wrong=wrong)
 
-    assert {doubt.row for doubt in doubts(labels, NAMES, scores)[0]} == set(range(wrong))
+    assert {doubt.row for doubt in suspect_labels(labels, NAMES, scores)[0]} == set(range(wrong))

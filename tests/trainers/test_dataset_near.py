@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 
 from trainers.dataset import Example, Finding, read, split
 from trainers.dataset.findings import Findings
-from trainers.dataset.rules.near import NEAR, Near, check_near, near_copies, question_text
-from trainers.dataset.rules.shingles import alike, runs, sketches
-from trainers.dataset.values import question_key, question_keys
+from trainers.dataset.near_duplicates import (
+    NEAR_SIMILARITY,
+    NearCopies,
+    check_near,
+    find_near_copies,
+    question_text,
+    shingles,
+    similarity,
+    sketches,
+)
+from trainers.dataset.rows import question_key, question_keys
 from trainers.types import Message
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -28,8 +36,8 @@ def row(line: int, text: str, answer: str = "a") -> Example:
     return Example(line, (Message("system", "Sort."), Message("user", text), Message("assistant", answer)))
 
 
-def near_of(texts: list[str]) -> Near:
-    return near_copies(texts, [question_key(row(1, text)) for text in texts])
+def near_of(texts: list[str]) -> NearCopies:
+    return find_near_copies(texts, [question_key(row(1, text)) for text in texts])
 
 
 def findings(texts: list[str], answers: list[str], held: int = 0) -> list[Finding]:
@@ -53,7 +61,7 @@ def findings(texts: list[str], answers: list[str], held: int = 0) -> list[Findin
     ],
 )
 def test_texts_that_a_person_would_call_nearly_the_same_are(one: str, other: str) -> None:
-    assert alike(*runs([one, other])) >= NEAR
+    assert similarity(*shingles([one, other])) >= NEAR_SIMILARITY
 
 
 @pytest.mark.parametrize(
@@ -70,12 +78,12 @@ def test_texts_that_a_person_would_call_nearly_the_same_are(one: str, other: str
     ],
 )
 def test_short_texts_and_texts_of_another_meaning_are_not(one: str, other: str) -> None:
-    assert alike(*runs([one, other])) < NEAR
+    assert similarity(*shingles([one, other])) < NEAR_SIMILARITY
 
 
 def test_runs_of_four_characters_are_counted_as_by_hand() -> None:
     """card  and  cart : ' car' of ' car', 'card', 'ard ' and ' car', 'cart', 'art '."""
-    assert alike(*runs(["Card.", "cart"])) == 1 / 5
+    assert similarity(*shingles(["Card.", "cart"])) == 1 / 5
 
 
 def test_a_near_copy_is_named_with_both_lines_and_another_answer_is_a_contradiction() -> None:
@@ -131,16 +139,16 @@ def sentences(chance: random.Random, count: int) -> list[str]:
 def test_every_pair_of_near_copies_and_no_other_is_grouped_in_any_order(seed: int, count: int) -> None:
     chance = random.Random(seed)
     texts = sentences(chance, count)
-    known = runs(texts)
+    known = shingles(texts)
 
     near = near_of(texts)
 
     for pair in near.pairs:
-        assert alike(known[pair.earlier], known[pair.later]) == pair.alike >= NEAR
+        assert similarity(known[pair.earlier], known[pair.later]) == pair.alike >= NEAR_SIMILARITY
         assert near.groups[pair.earlier] == near.groups[pair.later]
     for i in range(count):
         for j in range(i):
-            if alike(known[i], known[j]) >= NEAR:
+            if similarity(known[i], known[j]) >= NEAR_SIMILARITY:
                 assert near.groups[i] == near.groups[j]
     order = chance.sample(range(count), count)
     again = near_of([texts[i] for i in order])
@@ -161,19 +169,19 @@ def test_no_near_copy_is_on_the_other_side_of_a_split(seed: int, count: int) -> 
     chance = random.Random(seed)
     examples = [row(i, t, chance.choice("ab")) for i, t in enumerate(sentences(chance, count), 1)]
     keys = question_keys(examples)
-    near = near_copies([question_text(e) for e in examples], keys)
+    near = find_near_copies([question_text(e) for e in examples], keys)
 
     parts = split(examples, seed, keys=keys, groups=near.groups)
 
-    train, held = (runs([question_text(e) for e in side]) for side in (parts.train, parts.holdout))
-    assert all(alike(one, other) < NEAR for one in train for other in held)
+    train, held = (shingles([question_text(e) for e in side]) for side in (parts.train, parts.holdout))
+    assert all(similarity(one, other) < NEAR_SIMILARITY for one in train for other in held)
     asked = {question_key(e) for e in parts.holdout}
     assert [e for e in examples if question_key(e) not in asked] == list(parts.train)
     order = chance.sample(range(count), count)
     again = split(
         [examples[i] for i in order],
         seed,
-        groups=near_copies([question_text(examples[i]) for i in order], [keys[i] for i in order]).groups,
+        groups=find_near_copies([question_text(examples[i]) for i in order], [keys[i] for i in order]).groups,
     )
     assert {question_key(e) for e in again.holdout} == asked
 
@@ -181,7 +189,7 @@ def test_no_near_copy_is_on_the_other_side_of_a_split(seed: int, count: int) -> 
 @given(st.lists(st.text(max_size=40), max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_any_text_is_cut_as_if_it_stood_alone(texts: list[str]) -> None:
-    assert runs(texts) == [runs([text])[0] for text in texts]
+    assert shingles(texts) == [shingles([text])[0] for text in texts]
     assert len(sketches(texts)) == len(texts)
 
 
@@ -194,7 +202,7 @@ def test_three_thousand_rows_of_one_template_take_bounded_work_and_memory() -> N
     keys = [question_key(row(1, text)) for text in texts]
     tracemalloc.start()
 
-    near = near_copies(texts, keys, [sketched])
+    near = find_near_copies(texts, keys, [sketched])
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -209,7 +217,7 @@ def test_three_thousand_rows_of_one_template_take_bounded_work_and_memory() -> N
 def test_banking77_has_near_contradictions_beside_its_copies() -> None:
     train = read(SHARED / "banking77" / "train.csv", "train.csv").examples
     keys = question_keys(train)
-    near = near_copies([question_text(e) for e in train], keys)
+    near = find_near_copies([question_text(e) for e in train], keys)
     found = Findings(1000)
     check_near(near, [e.line for e in train], [e.answer for e in train], found)
 
@@ -226,7 +234,7 @@ def test_banking77s_official_test_is_nearly_asked_in_train_more_often_than_exact
     train = read(SHARED / "banking77" / "train.csv", "train.csv").examples
     test = read(SHARED / "banking77" / "test.csv", "test.csv").examples
     both = [*test, *train]
-    near = near_copies([question_text(e) for e in both], question_keys(both))
+    near = find_near_copies([question_text(e) for e in both], question_keys(both))
     found = Findings(5000)
 
     check_near(near, [e.line for e in both], None, found, held=len(test))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bot.cli.checking import check
+from bot.cli.analysis import check
 from tests.trainers.test_sizing_timing import MACHINE
-from trainers.dataset.pairs import look_at_pairs
+from trainers.dataset.preference_pairs import check_pairs
 
 
 def pair(question: str, better: str, worse: str) -> str:
@@ -30,13 +30,13 @@ def written(tmp_path: Path, *lines: str) -> Path:
 
 
 def codes(path: Path) -> list[tuple[int | None, str, str]]:
-    found = look_at_pairs(path, listed=10)
+    found = check_pairs(path, listed=10)
     assert found is not None
     return [(each.line, each.code, each.message) for each in found.findings]
 
 
 def test_prompts_and_lengths_are_counted(tmp_path: Path) -> None:
-    found = look_at_pairs(
+    found = check_pairs(
         written(tmp_path, *GOOD, pair("Where is parcel 3?", "Here.", "There it is.")), listed=10
     )
     assert found is not None
@@ -76,7 +76,7 @@ def test_what_the_api_does_not_take_blocks_with_its_cure(tmp_path: Path) -> None
 
 
 def test_a_file_without_a_good_pair_is_none(tmp_path: Path) -> None:
-    assert look_at_pairs(written(tmp_path, "{}", "no", pair("x", "same", "same")), listed=10) is None
+    assert check_pairs(written(tmp_path, "{}", "no", pair("x", "same", "same")), listed=10) is None
 
 
 def checked(path: Path, *options: str) -> Any:

@@ -1,4 +1,5 @@
-"""Personal data by presidio's patterns. Needs the extra 'pii'; what holds without it is tested in test_cli.py."""
+"""Personal data by presidio's patterns. Needs the extra 'pii'; what holds without it is tested in
+test_cli.py."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import pytest
 
 from trainers.dataset import Columns, Example, check_file, write_chat
 from trainers.dataset.findings import Finding, Findings
+from trainers.dataset.sensitive_data import PRESIDIO_MOST_LETTERS, check_presidio
 from trainers.types import Message
 
 pytest.importorskip("presidio_analyzer", reason="presidio is not installed: it is the extra 'pii'")
 
-from trainers.dataset.rules.presidio import MOST_LETTERS, check_presidio
 
 SSN, PESEL = "536-90-" + "4399", "440514" + "01359"
 
@@ -75,7 +76,7 @@ def test_of_too_many_rows_some_are_drawn_and_that_is_said() -> None:
 
 def test_it_stops_when_its_time_is_over_and_reads_no_endless_text() -> None:
     assert "looked at 0 of 2 rows" in looked([row(1, SSN), row(2, SSN)], seconds=-1)[-1].message
-    assert [f.code for f in looked([row(1, f"{' ' * MOST_LETTERS}{SSN}")])] == ["presidio_looked"]
+    assert [f.code for f in looked([row(1, f"{' ' * PRESIDIO_MOST_LETTERS}{SSN}")])] == ["presidio_looked"]
 
 
 def test_a_check_asks_it_where_that_is_wanted_and_nothing_is_fetched(

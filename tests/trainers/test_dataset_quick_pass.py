@@ -11,20 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Example, Limits
+from trainers.dataset.checks import Repeats, is_short
+from trainers.dataset.fast_scan import INSTRUCTIONS
+from trainers.dataset.file_format import Sniffed
 from trainers.dataset.findings import Finding, Findings
-from trainers.dataset.formats.sniffing import Sniffed
-from trainers.dataset.holdout.splitting import chat_row
-from trainers.dataset.reading import Progress, conclude, stream
-from trainers.dataset.rules.checks import Repeats, is_short
-from trainers.dataset.rules.near import question_text
-from trainers.dataset.rules.sensitive import faults_in, faults_of_texts
-from trainers.dataset.rules.shingles import sketches
-from trainers.dataset.scan.batches import Joined
-from trainers.dataset.scan.facts import Facts
-from trainers.dataset.scan.intake import take_in
-from trainers.dataset.scan.shapes import INSTRUCTIONS
-from trainers.dataset.scan.stored import StoredRows
-from trainers.dataset.values import normalise_all, normalised, question_key
+from trainers.dataset.near_duplicates import question_text, sketches
+from trainers.dataset.reader import Progress, conclude, stream
+from trainers.dataset.row_facts import Facts, read_facts
+from trainers.dataset.rows import Joined, normalise_all, normalised, question_key
+from trainers.dataset.sensitive_data import faults_in, faults_of_texts
+from trainers.dataset.splits import chat_row
+from trainers.dataset.stored_rows import StoredRows
 from trainers.tokens import O200K, count_chat
 
 USUAL = Limits()
@@ -33,7 +30,7 @@ USUAL = Limits()
 def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRows]:
     found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits, sketched=True)
     file = path.open("rb")
-    take_in(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
+    read_facts(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
     conclude(found, progress)
     return facts, found, StoredRows(file, facts, limits, None)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Limits, Reading, read
-from trainers.dataset.values import is_blank
+from trainers.dataset.rows import is_blank
 from trainers.types import Message
 
 GOOD = '{"messages": [{"role": "user", "content": "hi %d"}, {"role": "assistant", "content": "greeting"}]}'

@@ -1,4 +1,5 @@
-"""What the first pass over a file keeps of it: copies, lengths, labels, marks of templates; and how little it takes."""
+"""What the first pass over a file keeps of it: copies, lengths, labels, marks of templates; and how little
+it takes."""
 
 from __future__ import annotations
 
@@ -10,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from trainers.dataset import Columns, Limits, Report, check_file, read
+from trainers.dataset.file_format import Sniffed
 from trainers.dataset.findings import Findings
-from trainers.dataset.formats.sniffing import Sniffed
-from trainers.dataset.holdout.versions import Previous
-from trainers.dataset.reading import Progress, conclude
-from trainers.dataset.scan.facts import Facts, histogram
-from trainers.dataset.scan.intake import take_in
-from trainers.dataset.scan.stored import StoredRows
+from trainers.dataset.reader import Progress, conclude
+from trainers.dataset.row_facts import Facts, histogram, read_facts
+from trainers.dataset.stored_rows import StoredRows
+from trainers.dataset.versions import Previous
 from trainers.tokens import O200K, training_limit
 
 USUAL = Limits()
@@ -25,7 +25,7 @@ USUAL = Limits()
 def taken(path: Path, limits: Limits = USUAL) -> tuple[Facts, Findings, StoredRows]:
     found, progress, facts = Findings(limits.listed), Progress(), Facts(O200K, limits)
     file = path.open("rb")
-    take_in(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
+    read_facts(facts, file, file, Sniffed("jsonl"), Columns(), found, limits, progress)
     conclude(found, progress)
     return facts, found, StoredRows(file, facts, limits, None)
 

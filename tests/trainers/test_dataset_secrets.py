@@ -1,4 +1,5 @@
-"""Secrets in a file: each kind that companies issue is found on its line, and ordinary words of customers are not."""
+"""Secrets in a file: each kind that companies issue is found on its line, and ordinary words of customers
+are not."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from trainers.dataset.rules.sensitive import PERSONAL, SECRET, faults_in
+from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_in
 
 ROOT = Path(__file__).resolve().parents[2]
 BANKING = ROOT.parent / "shared" / "data" / "banking77"

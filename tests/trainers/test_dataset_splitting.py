@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Example, Shared, overlap, read, split, store_chat, write_chat
-from trainers.dataset.values import question_key
+from trainers.dataset.rows import question_key
 from trainers.types import Message
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

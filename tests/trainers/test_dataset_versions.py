@@ -1,4 +1,5 @@
-"""A later version: what was held out stays held out, what was trained on stays in training, new rows are drawn."""
+"""A later version: what was held out stays held out, what was trained on stays in training, new rows are
+drawn."""
 
 from __future__ import annotations
 
@@ -15,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Example, Split, split, store_chat
-from trainers.dataset.holdout.parts import continued as parts_of
-from trainers.dataset.holdout.parts import store_without
-from trainers.dataset.holdout.versions import Diff, Previous
-from trainers.dataset.rules.near import near_copies, question_text
-from trainers.dataset.values import question_key, question_keys
+from trainers.dataset.near_duplicates import find_near_copies, question_text
+from trainers.dataset.rows import question_key, question_keys
+from trainers.dataset.versions import Diff, Previous, store_without
+from trainers.dataset.versions import continue_holdout as parts_of
 from trainers.types import Message
 
 
@@ -129,10 +129,10 @@ def test_a_near_copy_of_an_old_question_goes_where_that_one_is(tmp_path: Path) -
     chance = random.Random(5)
     words = ("card", "refund", "order", "late", "parcel", "invoice", "account", "please", "today", "money")
     old = [row(i, " ".join(chance.choices(words, k=9)), "ab"[i % 2]) for i in range(1, 601)]
-    groups = near_copies([question_text(e) for e in old], question_keys(old)).groups
+    groups = find_near_copies([question_text(e) for e in old], question_keys(old)).groups
     parts = split(old, 7, groups=groups)
     new = [*old, *[row(1000 + e.line, f"{e.messages[0].content}s", e.answer) for e in old]]
-    near = near_copies([question_text(e) for e in new], question_keys(new))
+    near = find_near_copies([question_text(e) for e in new], question_keys(new))
 
     continued = continue_split(new, stored(tmp_path, parts), 7, groups=near.groups)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.dataset.rules.written import Scan, scan, scanner
+from trainers.dataset.sensitive_data import Scan, scan_file, scanner_name
 
 ROW = {"messages": [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "refund"}]}
 TOOL = {"type": "function", "function": {"name": "mail", "description": "mails jo@example.com"}}
@@ -31,7 +31,7 @@ def written(folder: Path, *rows: str) -> Path:
     ids=["plain", "escaped", "in a tool", "in a key"],
 )
 def test_an_address_is_found_wherever_it_stands_in_the_row(tmp_path: Path, row: str) -> None:
-    found = scan(written(tmp_path, json.dumps(ROW), row), presidio=False)
+    found = scan_file(written(tmp_path, json.dumps(ROW), row), presidio=False)
 
     assert (found.personal, found.secret) == ((("an e-mail address", 1),), ())
 
@@ -39,7 +39,7 @@ def test_an_address_is_found_wherever_it_stands_in_the_row(tmp_path: Path, row: 
 def test_a_scan_is_of_these_bytes_and_travels_as_json(tmp_path: Path) -> None:
     path = written(tmp_path, json.dumps(ROW), json.dumps(ROW).replace("it", "AKIA" + "IOSFODNN7EXAMPLX"))
 
-    found = scan(path, presidio=False)
+    found = scan_file(path, presidio=False)
 
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (found.codes, found.personal) == ({"secret"}, ())
@@ -47,4 +47,4 @@ def test_a_scan_is_of_these_bytes_and_travels_as_json(tmp_path: Path) -> None:
 
 
 def test_other_patterns_have_another_name() -> None:
-    assert scanner(presidio=True) != scanner(presidio=False)
+    assert scanner_name(presidio=True) != scanner_name(presidio=False)

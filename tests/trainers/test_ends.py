@@ -8,8 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from trainers.ends import End, end_of
-from trainers.pricing import PriceList, PriceRow, own_prices, prompted_price
+from trainers.pricing import PriceList, PriceRow, Retirement, own_prices, prompted_price, retirement_of
 from trainers.providers import ProviderProblems, load_providers
 from trainers.types import Price
 
@@ -20,22 +19,22 @@ PROVIDERS = load_providers()
 @pytest.mark.parametrize(
     ("name", "end"),
     [
-        ("gpt-4o", End(date(2027, 1, 14), "gpt-6-luna")),
-        ("openai/gpt-4o", End(date(2027, 1, 14), "gpt-6-luna")),
-        ("GPT-4o", End(date(2027, 1, 14), "gpt-6-luna")),
-        ("gpt-4o-2024-11-20", End(date(2027, 1, 14), "gpt-6-luna")),
-        ("gpt-4o-2024-05-13", End(date(2026, 10, 23), "gpt-5.6-sol")),
-        ("ft:gpt-4o-2024-08-06:acme::x", End(date(2027, 1, 14), "gpt-6-luna")),
-        ("o4-mini", End(date(2026, 10, 23), "gpt-5.6-terra")),
-        ("google/gemini-2.5-flash", End(date(2026, 12, 1), "gemini-3.5-flash-lite")),
-        ("deepseek-chat", End(date(2026, 7, 24))),
+        ("gpt-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
+        ("openai/gpt-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
+        ("GPT-4o", Retirement(date(2027, 1, 14), "gpt-6-luna")),
+        ("gpt-4o-2024-11-20", Retirement(date(2027, 1, 14), "gpt-6-luna")),
+        ("gpt-4o-2024-05-13", Retirement(date(2026, 10, 23), "gpt-5.6-sol")),
+        ("ft:gpt-4o-2024-08-06:acme::x", Retirement(date(2027, 1, 14), "gpt-6-luna")),
+        ("o4-mini", Retirement(date(2026, 10, 23), "gpt-5.6-terra")),
+        ("google/gemini-2.5-flash", Retirement(date(2026, 12, 1), "gemini-3.5-flash-lite")),
+        ("deepseek-chat", Retirement(date(2026, 7, 24))),
         ("gpt-6-luna", None),
         ("azure/gpt-4o", None),
         ("local/smollm2-135m", None),
     ],
 )
-def test_the_end_of_a_model_and_its_successor(name: str, end: End | None) -> None:
-    assert end_of(name, PROVIDERS) == end
+def test_the_end_of_a_model_and_its_successor(name: str, end: Retirement | None) -> None:
+    assert retirement_of(name, PROVIDERS) == end
 
 
 def test_what_a_provider_answers_wins_over_our_lists() -> None:
@@ -45,9 +44,9 @@ def test_what_a_provider_answers_wins_over_our_lists() -> None:
         else row
         for row in PROVIDERS
     )
-    assert end_of("gpt-4o", rows) == End(date(2027, 3, 1), "gpt-6-luna")
-    assert end_of("openai/gpt-6-luna", rows) == End(date(2029, 1, 1))
-    assert end_of("groq/gpt-6-luna", rows) is None
+    assert retirement_of("gpt-4o", rows) == Retirement(date(2027, 3, 1), "gpt-6-luna")
+    assert retirement_of("openai/gpt-6-luna", rows) == Retirement(date(2029, 1, 1))
+    assert retirement_of("groq/gpt-6-luna", rows) is None
 
 
 def test_a_price_knows_when_its_model_ends() -> None:

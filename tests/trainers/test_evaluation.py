@@ -316,8 +316,8 @@ def test_fewer_rows_cannot_show_that_it_is_not_worse() -> None:
 
 def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
     heavy = "{'scipy', 'numpy', 'sklearn', 'tokenizers', 'toktok', 'torch'}"
-    ours = "trainers.dataset, trainers.evaluation, trainers.tokens, trainers.measuring.retrieval"
-    ours += ", trainers.measuring.curve, trainers.measuring.ladder, trainers.measuring.agreement"
+    ours = "trainers.dataset, trainers.evaluation, trainers.tokens, trainers.evaluation.tfidf"
+    ours += ", trainers.evaluation.learning_curves, trainers.evaluation.ladder, trainers.evaluation.judge_agreement"
     code = f"import sys, {ours}; print({heavy} & set(sys.modules))"
 
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

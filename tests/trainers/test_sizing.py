@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from trainers.bases import Base, find_base
+from trainers.base_models import Base, find_base
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.fitting import fit, smallest_gpu
-from trainers.sizing.machines import Machine, read_gpu
+from trainers.sizing.hardware import Machine, fit, read_gpu, smallest_gpu
 from trainers.sizing.memory import (
+    Device,
     Memory,
-    Place,
     Work,
     as_trained,
     base_bytes,
@@ -23,7 +22,7 @@ from trainers.sizing.memory import (
     trainable_parameters,
 )
 
-GPU, CPU = Place("gpu", 2), Place("cpu", 4)
+GPU, CPU = Device("gpu", 2), Device("cpu", 4)
 WORK = Work("lora", 1024, 8)
 
 
@@ -103,7 +102,7 @@ def test_each_change_makes_it_smaller(smaller: Work) -> None:
 def test_activations_grow_with_the_length_and_where_attention_goes_by_rows_with_the_length_of_a_row() -> None:
     smol = model("smollm2-135m")
 
-    def activations(length: int, batch: int, place: Place) -> float:
+    def activations(length: int, batch: int, place: Device) -> float:
         return memory_of(smol, Work("lora", length, batch), place).activations
 
     assert activations(2000, 1, GPU) / activations(1000, 1, GPU) == pytest.approx(2)
@@ -197,7 +196,7 @@ def test_trls_head_looks_at_every_token_on_a_cpu_and_at_the_answers_on_a_gpu() -
 
 def test_the_reference_has_no_weights_and_its_logits_are_never_the_peak() -> None:
     for name in ("smollm2-135m", "mistral-7b"):
-        for place in (CPU, GPU, Place("cpu", 2)):
+        for place in (CPU, GPU, Device("cpu", 2)):
             found = memory_of(model(name), PAIRS, place)
             assert found.weights == memory_of(model(name), replace(PAIRS, pairs=False), place).weights
             assert 0 < reference_pass(model(name), PAIRS, place) <= found.logits

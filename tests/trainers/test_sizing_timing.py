@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from trainers.bases import Base, find_base
+from trainers.base_models import Base, find_base
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.machines import GPUS, PEAKS, Machine, cpu_speed, gpu_speed, read_gpu
-from trainers.sizing.memory import Place
-from trainers.sizing.timing import (
+from trainers.sizing.hardware import GPUS, PEAKS, Machine, cpu_speed, gpu_speed, read_gpu
+from trainers.sizing.memory import Device
+from trainers.sizing.training_time import (
     Calibration,
     NoCalibration,
-    PairRows,
-    Rows,
-    guessed,
+    PairLengths,
+    RowLengths,
+    guess_calibration,
     operations,
     pack_seconds,
     pair_seconds,
@@ -43,7 +43,7 @@ MACHINE = Calibration(
     word_s=2e-9,
     trl_s=3,
 )
-ROWS = Rows(count=80, tokens=60, batch=8, epochs=2, shared=20, answer=2)
+ROWS = RowLengths(count=80, tokens=60, batch=8, epochs=2, shared=20, answer=2)
 
 
 def model(name: str) -> Architecture:
@@ -101,7 +101,7 @@ def test_rows_beyond_the_engines_limit_take_more_packs() -> None:
 
 def test_pairs_take_policy_reference_and_trls_head_at_every_token() -> None:
     smol = model("smollm2-135m")
-    pairs = PairRows(count=16, longer=90, padded=96, batch=8, epochs=2)
+    pairs = PairLengths(count=16, longer=90, padded=96, batch=8, epochs=2)
     tokens = 4 * 2 * 96  # 8 pairs in parts of 4
     layers = 1.5 * 30 * (0.002 + 9 * 2 * tokens * 96 * 3e-9)
     work = tokens * (operations(smol, 16) + operations(smol, 0) / 2) / 1e11
@@ -125,7 +125,7 @@ def test_a_file_from_before_pairs_were_measured_holds_for_chats_alone(tmp_path: 
     assert machine is not None
     smol = model("smollm2-135m")
     assert seconds(smol, ROWS, machine) == seconds(smol, ROWS, MACHINE)
-    assert pair_seconds(smol, PairRows(16, 90, 96, 8, 1), machine) is None
+    assert pair_seconds(smol, PairLengths(16, 90, 96, 8, 1), machine) is None
 
 
 def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
@@ -177,10 +177,10 @@ def test_every_gpu_of_ours_has_a_peak() -> None:
 
 def test_a_guess_of_two_cores_is_near_what_they_were_measured_at() -> None:
     """800 support tickets of 57 tokens through SmolLM2-135M took 147 s: docs/scale.md."""
-    cpu = guessed(Machine("two cores", 10**10, Place("cpu", 2), cpu_speed(2, 2)))
+    cpu = guess_calibration(Machine("two cores", 10**10, Device("cpu", 2), cpu_speed(2, 2)))
     assert cpu is not None
-    assert 147 / 3 < seconds(model("smollm2-135m"), Rows(800, 57, 8, 1), cpu) < 147 * 3
-    assert guessed(Machine("a GPU of 24 GB", 24 * 10**9, Place("gpu", 2))) is None
+    assert 147 / 3 < seconds(model("smollm2-135m"), RowLengths(800, 57, 8, 1), cpu) < 147 * 3
+    assert guess_calibration(Machine("a GPU of 24 GB", 24 * 10**9, Device("gpu", 2))) is None
 
 
 def test_computing_activations_again_takes_a_third_more() -> None:

@@ -10,18 +10,14 @@ holdout/       train and holdout, also of later versions
 prompting.py   instructions around a question
 counting.py    tokens of the whole file
 cleaning.py    a cleaned file
-report.py      all of it in one call
-"""
+report.py      all of it in one call"""
 
-from trainers.dataset.counting import TokenReport
+from trainers.dataset.checks import LabelCount, count_labels, task_of
 from trainers.dataset.findings import Finding, Severity
-from trainers.dataset.holdout.splitting import Shared, Split, overlap, split, store_chat, write_chat
-from trainers.dataset.holdout.versions import Diff, Previous
-from trainers.dataset.prompting import CLASSIFY, lists_labels, prompted, with_system
-from trainers.dataset.reading import Reading, read
+from trainers.dataset.reader import Reading, read
 from trainers.dataset.report import NO_MODELS, Report, check_file, sha256_of
-from trainers.dataset.rules.checks import LabelCount, count_labels, task_of
-from trainers.dataset.values import (
+from trainers.dataset.rows import (
+    CLASSIFY,
     DEFAULT_LIMITS,
     Choices,
     Columns,
@@ -29,8 +25,14 @@ from trainers.dataset.values import (
     Format,
     Limits,
     Task,
+    lists_labels,
     normalised,
+    prompted,
+    with_system,
 )
+from trainers.dataset.splits import Shared, Split, overlap, split, store_chat, write_chat
+from trainers.dataset.token_counts import TokenReport
+from trainers.dataset.versions import Diff, Previous
 
 __all__ = [
     "CLASSIFY",

@@ -17,25 +17,24 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from trainers.dataset.checks import DUPLICATE
+from trainers.dataset.file_format import Sniffed, blocks
 from trainers.dataset.findings import Findings
-from trainers.dataset.formats.sniffing import Sniffed
-from trainers.dataset.formats.table import NO_HEADER
-from trainers.dataset.holdout.parts import OVERLAP
-from trainers.dataset.holdout.splitting import chat_row
-from trainers.dataset.reading import BLANK_LINES, Progress, accepted, stream
-from trainers.dataset.rules.checks import DUPLICATE
-from trainers.dataset.rules.sensitive import SECRET, faults_of_texts
-from trainers.dataset.scan.batches import Joined
-from trainers.dataset.scan.lines import blocks
-from trainers.dataset.values import (
+from trainers.dataset.reader import BLANK_LINES, Progress, accepted, stream
+from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Columns,
     Example,
+    Joined,
     Limits,
     normalised,
     question_key,
     shown,
 )
+from trainers.dataset.sensitive_data import SECRET, faults_of_texts
+from trainers.dataset.splits import chat_row
+from trainers.dataset.tables import NO_HEADER
+from trainers.dataset.versions import OVERLAP
 
 WrittenAs = Literal["jsonl", "csv"]
 _EVERY = 1 << 62  # finding is listed

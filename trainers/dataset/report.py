@@ -16,25 +16,11 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from trainers.dataset.counting import TokenReport, local_counts, row_lengths, token_report, tokens_of_system
+from trainers.dataset.checks import NULL_LABEL, LabelCount, check_labels, check_size, in_order_of_rows
 from trainers.dataset.findings import Fault, Finding, Findings, in_order
-from trainers.dataset.holdout.parts import Parts, against, continued, drawn, labels_of
-from trainers.dataset.holdout.versions import Diff, Previous, written
-from trainers.dataset.prompting import default_system
-from trainers.dataset.reading import Progress, accepted, conclude
-from trainers.dataset.rules.checks import (
-    NULL_LABEL,
-    LabelCount,
-    check_labels,
-    check_size,
-    in_order_of_rows,
-)
-from trainers.dataset.rules.deep import NOT_LOOKED, look_deep
-from trainers.dataset.rules.doubts import LabelErrors
-from trainers.dataset.scan.facts import Facts, histogram
-from trainers.dataset.scan.intake import take_in
-from trainers.dataset.scan.stored import StoredRows, store_split
-from trainers.dataset.values import (
+from trainers.dataset.reader import Progress, accepted, conclude
+from trainers.dataset.row_facts import Facts, histogram, read_facts
+from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Choices,
     Columns,
@@ -42,14 +28,30 @@ from trainers.dataset.values import (
     Format,
     Limits,
     Task,
+    default_system,
+    ignore_message,
     shown,
-    unheard,
 )
-from trainers.tokens import (
-    O200K,
-    Encoding,
-    Spread,
+from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, run_slow_checks
+from trainers.dataset.stored_rows import StoredRows, store_split
+from trainers.dataset.token_counts import (
+    TokenReport,
+    local_counts,
+    row_lengths,
+    token_report,
+    tokens_of_system,
 )
+from trainers.dataset.versions import (
+    Diff,
+    Parts,
+    Previous,
+    continue_holdout,
+    draw_holdout,
+    labels_of,
+    read_stored,
+    split_against,
+)
+from trainers.tokens import O200K, Encoding, Spread
 
 NO_MODELS: Mapping[str, Path] = {}
 
@@ -136,7 +138,7 @@ def check_file(
     presidio: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
     lengths_by: Encoding | None = None,
-    tell: Callable[[str], None] = unheard,
+    tell: Callable[[str], None] = ignore_message,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task. Without an
     `out_dir` nothing is written, and nothing counted for `local_models`.
@@ -150,16 +152,16 @@ def check_file(
     `previous` is not what we wrote.
     """
     clock = _Clock()
-    frozen = written(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
+    frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with path.open("rb") as file, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             taken = _taken(path, name, file, spool, columns, system, encoding, limits, tell, sketched=deep)
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
-        looked = NOT_LOOKED
+        looked = NO_SLOW_FINDINGS
         if deep:
             of = taken.rows, taken.labels, frozen or (), seed, limits.listed
-            looked = look_deep(*of, tell, presidio=presidio)
+            looked = run_slow_checks(*of, tell, presidio=presidio)
         clock.stage("near copies and doubted labels")
         found = Findings(limits.listed)
         with _collector_paused():
@@ -329,7 +331,7 @@ def _taken(
     found, progress, facts = Findings(limits.listed), Progress(), Facts(encoding, limits, sketched=sketched)
     sniffed = accepted(file, path.stat().st_size, name, found, limits)
     if sniffed:
-        take_in(facts, file, spool, sniffed, columns, found, limits, progress, tell)
+        read_facts(facts, file, spool, sniffed, columns, found, limits, progress, tell)
     facts.close()
     conclude(found, progress)
     task = facts.task
@@ -354,7 +356,7 @@ def _parts(
 ) -> Parts:
     facts = taken.rows.facts
     if holdout is not None:
-        return against(holdout, facts, found)
+        return split_against(holdout, facts, found)
     if previous is not None:
-        return continued(previous, taken.rows, facts.keys, taken.task, seed, groups, presidio=presidio)
-    return drawn(facts, taken.labels, seed, groups, found)
+        return continue_holdout(previous, taken.rows, facts.keys, taken.task, seed, groups, presidio=presidio)
+    return draw_holdout(facts, taken.labels, seed, groups, found)

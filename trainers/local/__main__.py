@@ -24,13 +24,13 @@ from urllib.parse import urlsplit
 import click
 import uvicorn
 
-from trainers.environment import ORDER, PCI
-from trainers.local.api.connections import OnceAMinute, allow_more_files, server_config
+from trainers.host import BY_PCI_BUS, GPU_ORDER
+from trainers.local.api.guard import OnceAMinute, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
-from trainers.local.cluster import Unusable, Wishes, ray_options
-from trainers.local.gpus import visible_gpus
-from trainers.local.places.ray_jobs import RayOptions
-from trainers.log_lines import Blotting, JsonLines, TextLines
+from trainers.local.jobs.backends import visible_gpus
+from trainers.local.ray.backend import RayOptions
+from trainers.local.ray.options import Unusable, Wishes, ray_options
+from trainers.log_lines import JsonLines, Redactor, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
@@ -97,7 +97,7 @@ def main(
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
     os.umask(0o077)
-    os.environ.setdefault(ORDER, PCI)
+    os.environ.setdefault(GPU_ORDER, BY_PCI_BUS)
     allow_more_files()
     bases = parse_models(models)
     _hold = lock_data(data)
@@ -141,7 +141,7 @@ def main(
 def write_log(key: str) -> None:
     """To stderr: as text on a terminal, as JSON elsewhere, without our key; without the traceback of each answer that
     our end cut off."""
-    blot = Blotting([key])
+    blot = Redactor([key])
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
     handler.addFilter(OnceAMinute())

@@ -2,7 +2,8 @@
 
 Packs of several lengths, of short and of long rows, go forward and backward through a Llama of a few layers, as wide as
 SmolLM2-135M, by the engine's own parts; the packs take turns, so that other work on the machine slows all alike. Then
-the three unknowns of trainers/sizing/timing.py are fitted. TRL's head, which preference pairs go through, is measured
+the three unknowns of trainers/sizing/training_time.py are fitted. TRL's head, which preference pairs go
+through, is measured
 by itself. Each turn writes a line of progress to standard error.
 """
 
@@ -24,18 +25,37 @@ import torch  # noqa: E402
 from scipy.optimize import nnls  # noqa: E402
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
-from trainers.local.cores import Cores  # noqa: E402
-from trainers.local.spool import LoraSettings  # noqa: E402
-from trainers.local.training.base import add_lora, best_attention  # noqa: E402
-from trainers.local.training.block_attention import choose_attention  # noqa: E402
+from trainers.local.job_directory import LoraSettings  # noqa: E402
+from trainers.local.kernels.block_attention import choose_attention  # noqa: E402
+from trainers.local.kernels.liger import choose_kernels  # noqa: E402
+from trainers.local.training.base_model import (  # noqa: E402
+    add_lora,
+    best_attention,
+)
 from trainers.local.training.data import Row  # noqa: E402
-from trainers.local.training.devices import best_device, best_dtype  # noqa: E402
-from trainers.local.training.liger import choose_kernels  # noqa: E402
-from trainers.local.training.packing import Abilities, abilities, measure, pack_rows  # noqa: E402
-from trainers.sizing.architecture import Architecture  # noqa: E402
-from trainers.sizing.configs import Unsized, read_config  # noqa: E402
-from trainers.sizing.pairs import TILE_WORDS  # noqa: E402
-from trainers.sizing.timing import Calibration, head_products_s, operations, weights_at_work  # noqa: E402
+from trainers.local.training.devices import (  # noqa: E402
+    CpuThreads,
+    best_device,
+    best_dtype,
+)
+from trainers.local.training.packing import (  # noqa: E402
+    Abilities,
+    abilities,
+    measure,
+    pack_rows,
+)
+from trainers.sizing.architecture import (  # noqa: E402
+    Architecture,
+    Unsized,
+    read_config,
+)
+from trainers.sizing.memory import TILE_WORDS  # noqa: E402
+from trainers.sizing.training_time import (  # noqa: E402
+    Calibration,
+    head_products_s,
+    operations,
+    weights_at_work,
+)
 
 Clock = Callable[[], float]
 LAYERS, RANK, LEARNT = 6, 16, 2
@@ -165,7 +185,7 @@ def _take_turns(
     """Median seconds of each pack, and of an update; how much longer the very first pack took."""
     times: dict[Lengths, list[float]] = {lengths: [] for lengths in trainees}
     updates: list[float] = []
-    began, cores = time.monotonic(), Cores()
+    began, cores = time.monotonic(), CpuThreads()
     while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
         for lengths, trainee in trainees.items():
             with cores.shared():
@@ -264,7 +284,7 @@ def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
 
 def _import_trl() -> None:
     """What a training on pairs imports beyond one on chats."""
-    import trainers.local.training.dpo  # noqa: F401
+    import trainers.local.training.methods.dpo  # noqa: F401
 
 
 def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:

@@ -1,18 +1,21 @@
-"""Which models there are: base models allowed at start, tuned ones of finished jobs, their checkpoints."""
+"""Which models can be asked: base models allowed at start, tuned models of finished jobs, their checkpoints,
+and the aliases (aliases.json) that stand for them. Loads no weights."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.local.jobs import JobRecord, Jobs, mark
-from trainers.local.problems import Problem, missing
+from trainers.local.api_errors import ApiError, invalid, missing
+from trainers.local.job_directory import read_json, replace_json
+from trainers.local.jobs.records import JobRecord, Jobs, mark
+from trainers.local.jobs.starting_weights import Start, start_of
 from trainers.local.serving.values import Target
-from trainers.local.starts import Start, start_of
 
 CHECKPOINT = re.compile(r"(.+):ckpt-step-(\d{1,9})")
 
@@ -38,7 +41,7 @@ class Models:
     def all(self) -> list[Model]:
         """Base models, then tuned ones, newest first. Checkpoints are listed with their jobs."""
         bases = [Model(name, self._started, "local") for name in self._bases]
-        return bases + [_tuned(record) for record in self._jobs.all() if record.has_model]
+        return bases + [_tuned_model(record) for record in self._jobs.all() if record.has_model]
 
     def get(self, name: str) -> Model:
         """Raises Problem (404)."""
@@ -58,7 +61,7 @@ class Models:
             return start_of(name, record.job, adapter, record.folder)
         known = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = f"There is no model '{name}' here to be fine-tuned. This trainer has: {known}; and what was tuned here."
-        raise Problem(404, text, "model_not_found", "model")
+        raise ApiError(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:
         """What has to be loaded for `name`. Raises Problem (404)."""
@@ -74,7 +77,7 @@ class Models:
         """Remove a tuned model and its checkpoints from disk. Raises Problem (403 base model, 404)."""
         if name in self._bases:
             text = f"'{name}' is a base model. Only fine-tuned models can be deleted here."
-            raise Problem(403, text, "model_not_deletable", "model")
+            raise ApiError(403, text, "model_not_deletable", "model")
         record = self._jobs.of_model(name)
         if record is None or not record.has_model or record.model_name != name:
             raise missing("fine-tuned model", name, "model_not_found", "model")
@@ -83,7 +86,7 @@ class Models:
             shutil.rmtree(record.folder / part, ignore_errors=True)
 
 
-def _tuned(record: JobRecord) -> Model:
+def _tuned_model(record: JobRecord) -> Model:
     return Model(record.model_name, record.finished_at or record.job.created_at, "local-finetuned")
 
 
@@ -93,3 +96,121 @@ def _adapter(record: JobRecord, name: str) -> Path | None:
         return record.folder / "adapter" if record.has_model else None
     folder = record.folder / "checkpoints" / f"step-{int(match[2]):06d}"
     return folder if folder.exists() else None
+
+
+# Names that stand for models: a program asks for `team/tickets`, and which model that is can change under
+# it.
+#
+# aliases.json in the data folder, by rename: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. A
+# base model's or a tuned model's own name is never one of these: theirs have no `team/`, and where a base
+# model is given one, it wins.
+
+
+ALIAS_NAME = re.compile(r"team/[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
+ALIASES_FILE = "aliases.json"
+
+
+@dataclass(frozen=True)
+class Alias:
+    """`set_at` in unix seconds: since when it stands for this model."""
+
+    name: str
+    model: str
+    set_at: int
+
+
+class Aliases:
+    """Over the models of this trainer. Deleting one goes through here, so that none is taken from under its name."""
+
+    def __init__(self, path: Path, models: Models) -> None:
+        self._path = path
+        self._models = models
+        self._lock = threading.Lock()
+
+    def all(self) -> list[Alias]:
+        """By name."""
+        return [found for _, found in sorted(self._read().items())]
+
+    def get(self, name: str) -> Alias | None:
+        """None too where a base model has this name."""
+        if not ALIAS_NAME.fullmatch(name) or self._models.is_base(name):
+            return None
+        return self._read().get(name)
+
+    def point(self, name: str, model: str) -> Alias:
+        """From now on `name` stands for `model`; the same once more changes nothing. Raises Problem (400, 404)."""
+        self._check(name)
+        with self._lock:
+            known = self._read()
+            self._models.target(model)
+            if name in known and known[name].model == model:
+                return known[name]
+            known[name] = Alias(name, model, int(time.time()))
+            self._write(known)
+            return known[name]
+
+    def remove(self, name: str) -> None:
+        """Raises Problem (404)."""
+        with self._lock:
+            known = self._read()
+            if known.pop(name, None) is None:
+                raise missing("alias", name, "alias_not_found", "name")
+            self._write(known)
+
+    def find(self, name: str) -> tuple[str, Target]:
+        """The name of the model that answers to `name`, and what has to be loaded for it. Raises Problem (404)."""
+        alias = self.get(name)
+        if alias is None:
+            return name, self._models.target(name)
+        try:
+            return alias.model, self._models.target(alias.model)
+        except ApiError as problem:
+            text = f"'{name}' stands for '{alias.model}', which is not on this trainer any more. Point it to another."
+            raise ApiError(404, text, "model_not_found", "model") from problem
+
+    def delete_model(self, model: str) -> None:
+        """Raises Problem (400 in use, and what Models.delete does)."""
+        with self._lock:
+            self._refuse_in_use(model)
+            self._models.delete(model)
+
+    def delete_job(self, jobs: Jobs, record: JobRecord) -> None:
+        """With its model. Raises Problem (400 in use)."""
+        with self._lock:
+            self._refuse_in_use(record.model_name)
+            jobs.delete(record.job.id)
+
+    def _refuse_in_use(self, model: str) -> None:
+        names = [one.name for one in self._read().values() if _is_of(one.model, model)]
+        if names:
+            text = (
+                f"'{model}' is in use: {' and '.join(sorted(names))} stands for it. Put another model in its "
+                "place first, or take the name away with DELETE /v1/aliases/NAME."
+            )
+            raise invalid(text, "model", "model_in_use")
+
+    def _check(self, name: str) -> None:
+        if not ALIAS_NAME.fullmatch(name):
+            text = (
+                f"'{name[:80]}' can't be an alias: it has to be 'team/' and 1 to 40 small letters, digits, _ or -, "
+                "like team/tickets."
+            )
+            raise invalid(text, "name", "alias_name_invalid")
+        if self._models.is_base(name):
+            text = f"'{name}' is a base model of this trainer, so it can't stand for another model."
+            raise invalid(text, "name", "alias_name_taken")
+
+    def _read(self) -> dict[str, Alias]:
+        raw: Mapping[str, Mapping[str, object]] = read_json(self._path) or {}
+        return {name: Alias(name, str(one["model"]), int(str(one["set_at"]))) for name, one in raw.items()}
+
+    def _write(self, known: Mapping[str, Alias]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        replace_json(
+            self._path, {name: {"model": one.model, "set_at": one.set_at} for name, one in known.items()}
+        )
+
+
+def _is_of(points_to: str, model: str) -> bool:
+    """It or one of its checkpoints, which are deleted with it."""
+    return points_to == model or points_to.startswith(f"{model}:ckpt-step-")

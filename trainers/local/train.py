@@ -17,10 +17,9 @@ from pathlib import Path
 from trainers.local.engines.catalog import BUILTIN, ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import end_leftover
+from trainers.local.job_directory import TrainingJob, exclusive, read_job
 from trainers.local.launch import die_with_parent
-from trainers.local.spool import TrainingJob, exclusive, read_job
-from trainers.local.training.failures import TrainingFailed, write_failure
-from trainers.local.training.pauses import MARK, TrainingPaused
+from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
 
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76
@@ -47,7 +46,7 @@ def main() -> int:
 
 def help_out(folder: Path) -> int:
     """What a process that is not the first of its team does: train, and write nothing. The first ends the team."""
-    if any((folder / mark).exists() for mark in (*END_MARKS, MARK)):
+    if any((folder / mark).exists() for mark in (*END_MARKS, PAUSE_MARK)):
         return 0
     try:
         train_job(folder, read_job(folder), None)
@@ -63,7 +62,7 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
         if (folder / mark).exists():
             print(f"{folder}: this job has ended, {mark} says so.", file=sys.stderr)
             return 1 if mark == "FAILED" else 0
-    if (folder / MARK).exists():
+    if (folder / PAUSE_MARK).exists():
         return _say_paused(folder)
     try:
         train_job(folder, read_job(folder), checkpoint_s)
@@ -79,20 +78,21 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
 def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
     if job.settings.engine != BUILTIN:
         end_leftover(engine_folder(folder))  # before the imports, which take seconds in which it would go on
-        from trainers.local.engines.driver import train_by
+        from trainers.local.engines.runner import train_by
 
         return train_by(ENGINES[job.settings.engine], folder, job)
-    from trainers.local.training.lora import CHECKPOINT_S, train
+    from trainers.local.training.checkpoints import CHECKPOINT_S
+    from trainers.local.training.methods.sft import train
     from trainers.local.training.sweep import train_sweep
 
     how = train_sweep if job.arms else train
     if job.method == "dpo":
-        from trainers.local.training.dpo import train as how
+        from trainers.local.training.methods.dpo import train as how
     return how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 
 def _say_paused(folder: Path) -> int:
-    print(f"{folder}: this job is paused. Resume it, or take the mark {MARK} away.", file=sys.stderr)
+    print(f"{folder}: this job is paused. Resume it, or take the mark {PAUSE_MARK} away.", file=sys.stderr)
     return PAUSED
 
 

@@ -1,24 +1,29 @@
-"""The memory that a training takes at its peak, part by part, in bytes. Pure arithmetic.
+"""What DPO by TRL takes beside training on chats: both answers at once, and a head over all words. In bytes, pure.
 
-What autograd keeps was listed tensor by tensor (torch.autograd.graph.saved_tensors_hooks) for a Llama of 8 and of 30
-layers in our own engine. In bytes a token and layer, with e bytes a number, h hidden, i intermediate, q all queries,
-k all keys, H heads, T tokens computed at a time:
+Read off trl 1.16:
 
-    4·e·h             both norms: what they put out, and the residual stream; 2·e·h + 8·h where it is in float32
-    4·e·i             gate, its activation, up, their product
-    2·e·(q + k·L/o)       several rows of L tokens on a CPU, o of them a row's own: queries, output, the keys and
-    + e·H·L               values that a row sees; its pairs' weights
-    2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
-    e·r               for each matrix that LoRA stands beside
+    dpo_trainer.py, DataCollatorForPreference   2·n rows for n pairs, all padded to the longest: nothing is shared
+    dpo_trainer.py, _compute_loss               policy, then the reference without gradients, then the way back
+    utils.py, add_fused_lm_head                 on a CPU the head is applied at every token but a row's last; on a GPU
+                                                (Triton) at the answers' tokens only
+    chunked_logprob.py                          tiles of at most 4,096 tokens by 32,768 words; their log-softmax is not
+                                                kept but computed again on the way back
 
-Experts in 4 bits are unpacked a layer at a time, which only pays with gradient checkpointing: it is always on there.
-With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of the above (Chen et al. 2016,
-Training Deep Nets with Sublinear Memory Cost, §3). Of preference pairs both answers stand there at once, and attention
-and head are TRL's: pairs.py has these.
+A tile takes, in bytes a token and word, with e bytes a number:
 
-Measured constants, each from peaks of resident memory in processes of their own (2 cores, torch 2.13, SmolLM2-135M
-and random Llamas of 8 and 30 layers, 95 to 1,000 tokens, float32 and bfloat16): FIXED_CPU, KEPT_BY_ALLOCATOR and
-BACKWARD_SCORES. GPU_FIXED and GPU_ALLOCATOR are rules of thumb: no GPU was at hand.
+    GPU   e           its logits; Triton's kernels turn them into their gradient in place
+    CPU   e + 13      forward: logits; z, z - max, exp in float32; which words stand before the target, 1
+          e + 29      back: logits; y, z, log p, p, the gradient in float32; whether a word is the target, 1, that as
+                      float32, and less p
+          e + 4       then the product in float32, with the head's own part of as many words in float32 (bfloat16 only)
+
+The reference is the same model with its adapter off, so there are no weights of it. Its pass runs while all that the
+policy keeps is there; its tiles are smaller than those of the way back, so it is never the peak.
+
+Attention is torch's own under a mask, since rows are padded: keys and values are repeated for all heads, and each
+layer turns the mask into numbers (scaled_dot_product_attention):
+
+    4·e·q + 4·H + e·L
 """
 
 from __future__ import annotations
@@ -27,7 +32,61 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.pairs import head_of_the_reference, head_on_the_way_back, padded_attention
+
+TILE_TOKENS, TILE_WORDS = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
+FORWARD_CPU, BACKWARD_CPU, PRODUCT_CPU = 13, 29, 4
+FLOAT32 = 4
+
+
+def padded_attention(model: Architecture, length: int, e: int) -> int:
+    """Bytes that one layer's attention keeps of one token of a row of `length`."""
+    return 4 * e * model.queries + 4 * model.heads + e * length
+
+
+def head_on_the_way_back(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
+    """Bytes at the peak for `tokens` places that the head looks at."""
+    around = tokens * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
+    tile = _tile(model, tokens)
+    if on_gpu:
+        return tile * e + around
+    copies = PRODUCT_CPU + e if e < FLOAT32 else e
+    weights = FLOAT32 * model.hidden * min(model.vocab, TILE_WORDS) if e < FLOAT32 else 0
+    return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
+
+
+def head_of_the_reference(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
+    """Bytes while the reference answers; gone before the way back begins."""
+    return _tile(model, tokens) * (e if on_gpu else e + FORWARD_CPU) + tokens * model.hidden * e
+
+
+def _tile(model: Architecture, tokens: int) -> int:
+    """Places times words."""
+    return min(tokens, TILE_TOKENS) * min(model.vocab, TILE_WORDS)
+
+
+# The memory that a training takes at its peak, part by part, in bytes. Pure arithmetic.
+#
+# What autograd keeps was listed tensor by tensor (torch.autograd.graph.saved_tensors_hooks) for a Llama
+# of 8 and of 30 layers in our own engine. In bytes a token and layer, with e bytes a number, h hidden, i
+# intermediate, q all queries, k all keys, H heads, T tokens computed at a time:
+#
+#     4·e·h             both norms: what they put out, and the residual stream; 2·e·h + 8·h where it is in float32
+#     4·e·i             gate, its activation, up, their product
+#     2·e·(q + k·L/o)       several rows of L tokens on a CPU, o of them a row's own: queries, output, the keys and
+#     + e·H·L               values that a row sees; its pairs' weights
+#     2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
+#     e·r               for each matrix that LoRA stands beside
+#
+# Experts in 4 bits are unpacked a layer at a time, which only pays with gradient checkpointing: it is
+# always on there. With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of
+# the above (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, §3). Of preference pairs
+# both answers stand there at once, and attention and head are TRL's: pairs.py has these.
+#
+# Measured constants, each from peaks of resident memory in processes of their own (2 cores, torch 2.13,
+# SmolLM2-135M and random Llamas of 8 and 30 layers, 95 to 1,000 tokens, float32 and bfloat16): FIXED_CPU,
+# KEPT_BY_ALLOCATOR and BACKWARD_SCORES. GPU_FIXED and GPU_ALLOCATOR are rules of thumb: no GPU was at
+# hand.
+
 
 Method = Literal["lora", "qlora", "8bit", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -38,7 +97,7 @@ INT8 = 1.0
 FULL_PRECISION = 4
 ADAM = 8  # two moments in float32 (Kingma and Ba 2015)
 
-FLOAT_NORMS = ("gemma", "gemma3_text", "llama4_text")  # not those of trainers/local/training/fused_norm.py
+FLOAT_NORMS = ("gemma", "gemma3_text", "llama4_text")  # not those of trainers/local/kernels/fused_layers.py
 FIXED_CPU = 85 * MIB  # code loaded on first use, tokenizer and rows, pages that the allocator has begun
 KEPT_BY_ALLOCATOR = 0.16  # of what autograd keeps: gaps in the heap
 BACKWARD_SCORES = 18  # bytes for each pair of tokens and head, while a layer's attention is differentiated
@@ -49,7 +108,7 @@ CPU_TOKENS, GPU_TOKENS = 768, 8192  # computed at a time: pack_tokens() of train
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """Where it is trained. `number_bytes` of a weight: 2 (bfloat16) or 4 (float32)."""
 
     kind: Literal["cpu", "gpu"]
@@ -101,12 +160,13 @@ class Memory:
 
 
 def as_trained(model: Architecture, work: Work) -> Work:
-    """With checkpoints where the engine always makes them (trainers/local/training/base.py, recompute_if_packed)."""
+    """With checkpoints where the engine always makes them (trainers/local/training/base_model.py, "
+    "recompute_if_packed)."""
     is_packed = model.experts is not None and work.method == "qlora"
     return replace(work, checkpoints=True) if is_packed else work
 
 
-def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
+def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
     work = as_trained(model, work)
     activations = _activations(model, work, place)
     trainable = trainable_parameters(model, work)
@@ -122,21 +182,21 @@ def memory_of(model: Architecture, work: Work, place: Place) -> Memory:
     )
 
 
-def tokens_at_a_time(work: Work, place: Place) -> int:
+def tokens_at_a_time(work: Work, place: Device) -> int:
     """Rows are laid one after the other up to the engine's limit; a longer row stands alone. Of a pair both answers
     are computed, each behind the prompt and padded to the longest."""
     rows = rows_at_a_time(work, place)
     return 2 * rows * work.length if work.pairs else rows * work.length - (rows - 1) * work.shared
 
 
-def rows_at_a_time(work: Work, place: Place) -> int:
+def rows_at_a_time(work: Work, place: Device) -> int:
     """Or pairs: trainers/local/training/pairs.py fills parts with as many tokens."""
     if work.pairs:
         return max(1, min(work.batch, place.tokens_at_a_time // (2 * work.length)))
     return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
 
 
-def reference_pass(model: Architecture, work: Work, place: Place) -> int:
+def reference_pass(model: Architecture, work: Work, place: Device) -> int:
     """Bytes for logits while the reference answers pairs, before the peak and not part of it."""
     places = _places_of_the_head(work, place)
     return head_of_the_reference(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
@@ -165,22 +225,22 @@ def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
     return round(replaced * (NF4 if method == "qlora" else INT8)) + (every - replaced) * number_bytes
 
 
-def _adapter_bytes(place: Place) -> int:
+def _adapter_bytes(place: Device) -> int:
     """In float32, and the copy that a step computes with."""
     return FULL_PRECISION + (place.number_bytes if place.number_bytes < FULL_PRECISION else 0)
 
 
-def _gradient_bytes(work: Work, place: Place) -> int:
+def _gradient_bytes(work: Work, place: Device) -> int:
     return place.number_bytes if work.method == "full" else FULL_PRECISION
 
 
-def _optimizer_bytes(work: Work, place: Place) -> int:
+def _optimizer_bytes(work: Work, place: Device) -> int:
     """Full training in 2 bytes keeps a float32 copy beside the moments (Rajbhandari et al. 2020, ZeRO, §3.1)."""
     is_mixed = work.method == "full" and place.number_bytes < FULL_PRECISION
     return ADAM + (FULL_PRECISION if is_mixed else 0)
 
 
-def _activations(model: Architecture, work: Work, place: Place) -> int:
+def _activations(model: Architecture, work: Work, place: Device) -> int:
     tokens = tokens_at_a_time(work, place)
     layer = tokens * _of_a_token(model, work, place)
     if not work.checkpoints:
@@ -188,7 +248,7 @@ def _activations(model: Architecture, work: Work, place: Place) -> int:
     return model.layers * tokens * place.number_bytes * model.hidden + layer
 
 
-def _of_a_token(model: Architecture, work: Work, place: Place) -> int:
+def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
     """Bytes that one layer keeps of one token; the sum in the module's first lines."""
     e = place.number_bytes
     norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
@@ -207,7 +267,7 @@ def _feed_forward(model: Architecture, e: int) -> int:
     return max(dense, routed + 4 * e * model.experts.shared)
 
 
-def _attention(model: Architecture, work: Work, place: Place) -> int:
+def _attention(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
     if work.pairs:
         return padded_attention(model, work.length, e)
@@ -217,12 +277,12 @@ def _attention(model: Architecture, work: Work, place: Place) -> int:
     return 2 * e * (model.queries + seen) + e * model.heads * work.length
 
 
-def _goes_by_rows(work: Work, place: Place) -> bool:
-    """As trainers/local/training/row_attention.py has it, which keeps the weights of pairs."""
+def _goes_by_rows(work: Work, place: Device) -> bool:
+    """As trainers/local/kernels/shared_prefix_attention.py has it, which keeps the weights of pairs."""
     return place.kind == "cpu" and not work.pairs and rows_at_a_time(work, place) > 1
 
 
-def _logits(model: Architecture, work: Work, place: Place) -> int:
+def _logits(model: Architecture, work: Work, place: Device) -> int:
     """At learnt places only: in the model's format, its log-softmax in float32, and that one's gradient."""
     if work.pairs:
         places = _places_of_the_head(work, place)
@@ -232,13 +292,13 @@ def _logits(model: Architecture, work: Work, place: Place) -> int:
     return learnt * model.vocab * (narrow + 2 * FULL_PRECISION)
 
 
-def _places_of_the_head(work: Work, place: Place) -> int:
+def _places_of_the_head(work: Work, place: Device) -> int:
     """Where TRL computes what all words get: see pairs.py."""
     rows = 2 * rows_at_a_time(work, place)
     return rows * (min(work.answer, work.length) if place.kind == "gpu" else work.length - 1)
 
 
-def _overhead(model: Architecture, work: Work, place: Place, activations: int) -> int:
+def _overhead(model: Architecture, work: Work, place: Device, activations: int) -> int:
     unpacked = _unpacked(model, work.method) * place.number_bytes
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked

@@ -11,9 +11,9 @@ import pytest
 
 from tests.local.served import examples
 from trainers.local.engines.catalog import LLAMAFACTORY
-from trainers.local.engines.driver import write
 from trainers.local.engines.plan import EnginePlan
-from trainers.local.spool import LoraSettings, TrainingJob, read_job, write_job
+from trainers.local.engines.runner import write_plan
+from trainers.local.job_directory import LoraSettings, TrainingJob, read_job, write_job
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -37,7 +37,7 @@ def engines(tmp_path: Path) -> Path:
 def facts(without: str = "") -> dict[str, object]:
     settings = LoraSettings(quantization="nf4")
     plan = EnginePlan("base", settings, 0, ("q_proj",), 10, True, "cpu", False)
-    keys = sorted(write(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
+    keys = sorted(write_plan(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
     return {
         "version": "0.9.5",
         "versions": {"torch": "2.13.0", "bitsandbytes": "0.50.2"},

@@ -15,16 +15,14 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.local.families import FAMILIES, gemma3, make_family, mistral3
 from trainers.local.engines.catalog import ENGINES
-from trainers.local.engines.driver import write
-from trainers.local.engines.installing import pins
-from trainers.local.engines.plan import EnginePlan, Written
-from trainers.local.engines.rows import write_rows
-from trainers.local.engines.targets import target_names
-from trainers.local.engines.writing import write_files
-from trainers.local.engines.writing import yaml as as_yaml
-from trainers.local.spool import LoraSettings, Quantization
+from trainers.local.engines.installation import pins
+from trainers.local.engines.plan import EngineConfig, EnginePlan, write_files
+from trainers.local.engines.plan import yaml as as_yaml
+from trainers.local.engines.runner import write_plan
+from trainers.local.engines.workdir import target_names, write_rows
+from trainers.local.job_directory import LoraSettings, Quantization
 from trainers.local.training.data import Row, Rows
-from trainers.local.training.failures import TrainingFailed
+from trainers.local.training.errors import TrainingFailed
 
 ENV = Path("/data/engines/x/env")
 SETTINGS = LoraSettings(
@@ -48,8 +46,8 @@ PLAN = EnginePlan(
 )
 
 
-def written(name: str, plan: EnginePlan = PLAN) -> Written:
-    return write(ENGINES[name], plan, ENV)
+def written(name: str, plan: EnginePlan = PLAN) -> EngineConfig:
+    return write_plan(ENGINES[name], plan, ENV)
 
 
 def config(name: str, plan: EnginePlan = PLAN) -> dict[str, Any]:
@@ -216,7 +214,7 @@ def test_the_script_runs_from_anywhere_and_with_its_environment(tmp_path: Path) 
     tool.write_text('#!/bin/sh\npwd; echo "$HF_HUB_OFFLINE $SECRET"; echo "$@"\n')
     tool.chmod(0o700)
     script = write_files(
-        folder, Written({"x": "1"}, ((str(tool), "rows"), (str(tool), "a b")), {"SECRET": "it's"}, {})
+        folder, EngineConfig({"x": "1"}, ((str(tool), "rows"), (str(tool), "a b")), {"SECRET": "it's"}, {})
     )
     done = subprocess.run([str(script)], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.splitlines() == [str(folder), "1 it's", "rows", str(folder), "1 it's", "a b"]

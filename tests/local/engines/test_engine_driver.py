@@ -1,4 +1,5 @@
-"""What becomes of a job that another engine trains. The engine is a stand-in, its process and files are real."""
+"""What becomes of a job that another engine trains. The engine is a stand-in, its process and files are
+real."""
 
 from __future__ import annotations
 
@@ -17,14 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.local.engines.conftest import change, facts
-from trainers.local.engines.catalog import LLAMAFACTORY
-from trainers.local.engines.driver import EngineCrashed, train_by
-from trainers.local.engines.environments import in_use
+from trainers.local.engines.artifacts import read_results
+from trainers.local.engines.catalog import LLAMAFACTORY, engine_in_use
 from trainers.local.engines.process import end_leftover
-from trainers.local.engines.publishing import told
-from trainers.local.spool import read_events, read_job, read_json
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.pauses import TrainingPaused
+from trainers.local.engines.runner import EngineCrashed, train_by
+from trainers.local.job_directory import read_events, read_job, read_json
+from trainers.local.training.errors import TrainingFailed, TrainingPaused
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLDS = """
@@ -191,7 +190,7 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
 def test_a_step_is_told_with_the_validation_that_was_due(rows: list[str], whole: int, tmp_path: Path) -> None:
     head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     (tmp_path / "results.csv").write_text("\n".join([head, *rows, ""]))
-    found = told(tmp_path, lambda step: step % 3 == 0)
+    found = read_results(tmp_path, lambda step: step % 3 == 0)
     assert (found.steps, found.whole) == (len(rows), whole)
 
 
@@ -258,7 +257,7 @@ def test_a_key_that_the_installation_did_not_name_stops_the_job_before_it_starts
 
 
 def test_an_engine_that_is_being_changed_trains_nothing(job_folder: Path, engines: Path) -> None:
-    with in_use(engines / "llamafactory", alone=True):
+    with engine_in_use(engines / "llamafactory", alone=True):
         assert failure(job_folder).code == "engine_busy"
 
 

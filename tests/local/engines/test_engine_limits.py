@@ -1,4 +1,5 @@
-"""A job by another engine that ends before its last step: by a ceiling or for want of patience, and after a kill."""
+"""A job by another engine that ends before its last step: by a ceiling or for want of patience, and after a
+kill."""
 
 from __future__ import annotations
 
@@ -11,10 +12,9 @@ import pytest
 
 from tests.local.engines.conftest import change
 from trainers.local.engines.catalog import LLAMAFACTORY
-from trainers.local.engines.driver import EngineCrashed, train_by
-from trainers.local.engines.limits import SAVING_S, Times
-from trainers.local.spool import read_events, read_job, read_json, replace_json
-from trainers.local.training.failures import TrainingFailed
+from trainers.local.engines.runner import SAVING_S, EngineCrashed, Times, train_by
+from trainers.local.job_directory import read_events, read_job, read_json, replace_json
+from trainers.local.training.errors import TrainingFailed
 
 FOREVER = 200  # epochs of 6 steps
 ENDLESS = {"n_epochs": FOREVER, "max_seconds": 14}

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainers.local.engines.logs import Reading, Trained, Trouble, Validated, read_line
+from trainers.local.engines.log_parser import Reading, Trained, Trouble, Validated, read_line
 
 UNSLOTH_STEP = (
     '{"step": 17, "total_steps": 30, "loss": 2.721, "grad_norm": 1.78, "learning_rate": 0.01, '

@@ -12,8 +12,8 @@ import pytest
 from tests.local.engines.conftest import facts
 from tests.local.served import served_here, upload
 from trainers.local.engines.catalog import LLAMAFACTORY, NAMES, UNSLOTH
-from trainers.local.engines.refusing import Refused, refusal
-from trainers.local.spool import LoraSettings
+from trainers.local.engines.compatibility import Refused, refusal
+from trainers.local.job_directory import LoraSettings
 
 BY_LLAMAFACTORY = LoraSettings(engine="llamafactory")
 
@@ -145,6 +145,6 @@ def test_unsloth_in_8_bits_is_for_a_gpu(tmp_path: Path, has_cuda: bool, is_refus
 
 
 def test_the_bot_knows_the_same_engines() -> None:
-    from bot.options import ENGINES
+    from bot.command_options import ENGINES
 
     assert ENGINES == NAMES

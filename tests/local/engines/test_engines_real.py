@@ -10,9 +10,8 @@ import openai
 import pytest
 
 from tests.local.engines import stories
-from trainers.local.engines.catalog import ENGINES
-from trainers.local.engines.environments import installed
-from trainers.local.spool import Quantization
+from trainers.local.engines.catalog import ENGINES, installed
+from trainers.local.job_directory import Quantization
 
 VARIABLE = "FINETUNE_ENGINES"
 NAMES = list(ENGINES)

@@ -12,10 +12,10 @@ from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
 from tests.trainers.client.conftest import MODEL, digest, provider, spec
-from trainers import uploaded
+from trainers import payloads
 from trainers.client import Trainer
-from trainers.creation import sent_hyperparameters
 from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
+from trainers.payloads import sent_hyperparameters
 from trainers.providers import load_providers
 
 CREATE = "POST /fine_tuning/jobs"
@@ -303,13 +303,13 @@ def test_a_proxy_of_the_environment_has_no_say_about_loopback(
 def test_a_file_that_changes_while_it_is_sent_is_taken_back(
     server: Hosted, trainer: Trainer, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checked = uploaded.check
+    checked = payloads.check_sha256
 
     def check_and_change(path: Path, sha256: str) -> None:
         checked(path, sha256)
         path.write_bytes(path.read_bytes()[::-1])
 
-    monkeypatch.setattr(uploaded, "check", check_and_change)
+    monkeypatch.setattr(payloads, "check_sha256", check_and_change)
     with pytest.raises(Changed):
         trainer.upload(data, digest(data))
     assert server.service.files == {} and server.count("POST /files") == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trainers.dataset import Columns, Example, read
-from trainers.measuring.values import Reply
+from trainers.evaluation.results import Reply
 from trainers.pricing import PriceRow
 from trainers.types import Message, Price
 

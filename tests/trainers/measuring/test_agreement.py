@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from trainers.measuring.agreement import agreement, consolidated
-from trainers.measuring.reading import Choice
+from trainers.evaluation.judge_agreement import agreement, consolidate
+from trainers.evaluation.scoring import Choice
 
 
 def test_kappa_has_the_textbook_figures() -> None:
@@ -78,4 +78,4 @@ def test_verdicts_on_different_items_are_not_compared() -> None:
 def test_a_verdict_counts_only_if_it_survives_the_swap(
     asked: Choice | None, swapped: Choice | None, verdict: Choice | None
 ) -> None:
-    assert consolidated(asked, swapped) == verdict
+    assert consolidate(asked, swapped) == verdict

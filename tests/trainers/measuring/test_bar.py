@@ -7,7 +7,7 @@ import random
 import pytest
 
 from trainers.evaluation import wilson_of_share
-from trainers.measuring.bar import Judged, judge_all, judge_one, rows_to_decide
+from trainers.evaluation.quality_threshold import Judgement, judge_all, judge_one, rows_to_decide
 
 
 def scores(correct: int, n: int) -> tuple[float, ...]:
@@ -16,13 +16,13 @@ def scores(correct: int, n: int) -> tuple[float, ...]:
 
 @pytest.mark.parametrize(("correct", "n"), [(47, 50), (91, 100), (179, 200), (439, 500), (869, 1000)])
 def test_85_percent_is_met_from_the_agreed_count_on(correct: int, n: int) -> None:
-    assert judge_one(scores(correct, n), 0.85) == Judged("meets")
+    assert judge_one(scores(correct, n), 0.85) == Judgement("meets")
     assert judge_one(scores(correct - 1, n), 0.85).standing == "undecided"
 
 
 @pytest.mark.parametrize(("correct", "n"), [(70, 100), (0, 10), (1, 12)])
 def test_far_below_the_bar_misses_it(correct: int, n: int) -> None:
-    assert judge_one(scores(correct, n), 0.85) == Judged("misses")
+    assert judge_one(scores(correct, n), 0.85) == Judgement("misses")
 
 
 @pytest.mark.parametrize(("correct", "n"), [(9, 10), (12, 12), (90, 100), (178, 200), (82, 100), (840, 1000)])
@@ -41,12 +41,12 @@ def test_with_the_rows_it_asks_for_and_the_same_share_it_is_settled(correct: int
 
 
 def test_a_share_at_the_bar_is_never_settled() -> None:
-    assert judge_one(scores(85, 100), 0.85) == Judged("undecided")
+    assert judge_one(scores(85, 100), 0.85) == Judgement("undecided")
     assert rows_to_decide(0.85001, 100, 0.85) is None
 
 
 def test_all_of_12_right_is_not_85_percent_yet_and_16_would_be() -> None:
-    assert judge_one(scores(12, 12), 0.85) == Judged("undecided", 4)
+    assert judge_one(scores(12, 12), 0.85) == Judgement("undecided", 4)
     assert judge_one(scores(16, 16), 0.85).standing == "meets"
 
 
@@ -85,7 +85,7 @@ def test_one_alone_meets_where_one_of_many_does_not_yet() -> None:
     alone = judge_all((scores(439, 500),), 0.85)
     beside = judge_all((scores(439, 500), *[scores(400, 500)] * 12), 0.85)
 
-    assert alone == (Judged("meets"),)
+    assert alone == (Judgement("meets"),)
     assert beside[0].standing == "undecided" and beside[0].rows_to_decide
     assert judge_all((scores(460, 500), *[scores(400, 500)] * 12), 0.85)[0].standing == "meets"
 

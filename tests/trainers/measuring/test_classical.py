@@ -10,13 +10,13 @@ import pytest
 
 from tests.trainers.measuring.made import banking, example, needs_banking, rows
 from trainers.dataset import Example
-from trainers.measuring import classical
-from trainers.measuring.classical import answer
+from trainers.evaluation import tfidf
+from trainers.evaluation.tfidf import classify_holdout
 from trainers.types import Message
 
 
 def texts(train: tuple[Example, ...], asked: tuple[Example, ...]) -> list[str]:
-    return [reply.text for reply in answer(train, asked, seed=7)]
+    return [reply.text for reply in classify_holdout(train, asked, seed=7)]
 
 
 @needs_banking
@@ -38,7 +38,7 @@ def test_ten_rows_a_label_of_banking77_give_the_published_share() -> None:
     for seed in range(3):
         chance = random.Random(seed)
         few = [row for label in sorted(by_label) for row in chance.sample(by_label[label], 10)]
-        said = answer(few, test, seed)
+        said = classify_holdout(few, test, seed)
         shares.append(sum(r.text == e.answer for r, e in zip(said, test, strict=True)) / len(test))
 
     assert sum(shares) / 3 == pytest.approx(0.729, abs=0.015)
@@ -47,7 +47,7 @@ def test_ten_rows_a_label_of_banking77_give_the_published_share() -> None:
 def test_it_learns_what_words_tell_and_says_so_twice_alike() -> None:
     train, asked = rows(90), rows(30, seed=1)
 
-    first = answer(train, asked, seed=7)
+    first = classify_holdout(train, asked, seed=7)
 
     assert [reply.text for reply in first] == [e.answer for e in asked] == texts(train, asked)
     assert all(reply.prompt_tokens == reply.completion_tokens == 0 for reply in first)
@@ -87,7 +87,7 @@ def test_instructions_are_no_part_of_the_question() -> None:
 
 
 def test_very_much_text_is_looked_at_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classical, "MOST_IN_PIECES", 100)
+    monkeypatch.setattr(tfidf, "MOST_IN_PIECES", 100)
 
     assert texts(rows(90), rows(30, seed=1)) == [e.answer for e in rows(30, seed=1)]
     assert texts((example("?!", "odd"), example("a", "even")), (example("!", "?"),)) == ["odd"]
@@ -96,4 +96,4 @@ def test_very_much_text_is_looked_at_by_words_alone(monkeypatch: pytest.MonkeyPa
 def test_nobody_asked_is_nobody_answered_and_no_rows_are_refused() -> None:
     assert texts(rows(9), ()) == []
     with pytest.raises(ValueError, match="no rows to train on"):
-        answer((), rows(1), seed=7)
+        classify_holdout((), rows(1), seed=7)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
-from trainers.measuring.curve import classical_curve, curve_of, fit, needs_of, nested
-from trainers.measuring.values import Arm, Curve, CurvePoint, Prediction
+from trainers.evaluation.learning_curves import classical_curve, curve_of, fit, needs_of, nested
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, Prediction
 
 
 def points(a: float, b: float, c: float, spread: float = 0.002, sizes: tuple[int, ...] = (250, 500, 1000)):  # type: ignore[no-untyped-def]
@@ -131,7 +131,7 @@ def test_the_classical_curve_rises_predicts_and_travels() -> None:
 
     found = classical_curve(train, held, 7, [800], dataset="tickets", version=3, holdout_sha256="ab")
 
-    assert found.arm == Arm("classical")
+    assert found.arm == Candidate("classical")
     assert [point.rows for point in found.points] == [100, 200, 400]
     assert [len(point.draws) for point in found.points] == [3, 3, 1]
     assert found.points[0].score < found.points[1].score < found.points[2].score
@@ -158,7 +158,7 @@ def test_who_is_all_right_already_is_promised_nothing_more() -> None:
     """Fitted through 50%, 100% and 100% the line still rises."""
     seen = [CurvePoint(5, 0.5, (0.4, 0.6)), CurvePoint(10, 1.0, (1.0, 1.0)), CurvePoint(20, 1.0, (1.0,))]
     found = curve_of(
-        Arm("classical"),
+        Candidate("classical"),
         seen,
         (40,),
         rows=20,
@@ -231,7 +231,17 @@ def curve(*scores: float, band: tuple[float, float, float], b: float = 8.0) -> C
     low, score, high = band
     made = tuple(CurvePoint(250 * 2**at, one, (one,)) for at, one in enumerate(scores))
     return Curve(
-        "d", 1, "ab", Arm("classical"), made, 0.0, b, 0.5, (Prediction(2_000, score, low, high),), 0.3, ()
+        "d",
+        1,
+        "ab",
+        Candidate("classical"),
+        made,
+        0.0,
+        b,
+        0.5,
+        (Prediction(2_000, score, low, high),),
+        0.3,
+        (),
     )
 
 

@@ -1,4 +1,5 @@
-"""The ladder: what each rung scores, what may be said of it, which one is the cheapest, what nobody can tell."""
+"""The ladder: what each rung scores, what may be said of it, which one is the cheapest, what nobody can
+tell."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ import pytest
 from tests.trainers.measuring.made import example, price, replies, right_on, rows
 from trainers.dataset import Example
 from trainers.evaluation import wilson
-from trainers.measuring.ladder import Prices, judge, usd_per_1000
-from trainers.measuring.values import NO_ANSWER, Arm, Ladder, Reply
+from trainers.evaluation.ladder import Prices, build_ladder, usd_per_1000
+from trainers.evaluation.results import NO_ANSWER, Candidate, Ladder, Reply
 from trainers.pricing import UnknownPrice
 
 LABELS = ("card", "login", "refund")
-CLASSICAL, ZERO, SHOTS = Arm("classical"), Arm("zero", "a/small"), Arm("kshot", "a/small")
-NEAR, BIG = Arm("retrieval", "a/small"), Arm("zero", "a/big")
+CLASSICAL, ZERO, SHOTS = Candidate("classical"), Candidate("zero", "a/small"), Candidate("kshot", "a/small")
+NEAR, BIG = Candidate("retrieval", "a/small"), Candidate("zero", "a/big")
 PRICES: Prices = {
     "a/small": price("a/small", "1.00", "4.00"),
     "a/big": price("a/big", "10.00", "40.00"),
@@ -27,13 +28,13 @@ PRICES: Prices = {
 
 
 def ladder(
-    said: Mapping[Arm, Sequence[Reply]],
+    said: Mapping[Candidate, Sequence[Reply]],
     examples: Sequence[Example],
     bar: float = 0.85,
     labels: Sequence[str] = LABELS,
-    verdicts: Mapping[Arm, Sequence[float]] | None = None,
+    verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
-    return judge(
+    return build_ladder(
         said,
         examples,
         labels,
@@ -111,7 +112,7 @@ def test_the_cheapest_rung_that_meets_the_bar_is_marked() -> None:
 
 def test_an_unknown_price_comes_last_and_of_equals_the_lower_rung_wins() -> None:
     held = rows(100)
-    unknown, own = Arm("zero", "a/unknown"), Arm("zero", "nobody/knows")
+    unknown, own = Candidate("zero", "a/unknown"), Candidate("zero", "nobody/knows")
     everything = right_on(held, 100)
 
     assert ladder({unknown: everything, BIG: everything}, held).cheapest == BIG
@@ -232,7 +233,7 @@ def test_a_judges_verdicts_decide_where_they_are_given() -> None:
 
 
 def test_an_hour_of_an_own_machine_is_shared_by_its_requests() -> None:
-    arm = Arm("zero", "own/box")
+    arm = Candidate("zero", "own/box")
 
     assert usd_per_1000(arm, replies(["a"] * 4, seconds=2.0), PRICES) == Decimal("2.00")
     assert usd_per_1000(CLASSICAL, replies(["a"]), {}) == 0
@@ -275,7 +276,7 @@ def test_six_rungs_of_a_thousand_rows_and_77_labels_are_read() -> None:
     labels = [f"label_number_{i}" for i in range(77)]
     held = rows(1_000, labels)
     chatty = replies([f"I think that this is about {e.answer.replace('_', ' ')}." for e in held])
-    arms = (ZERO, BIG, SHOTS, NEAR, Arm("kshot", "a/big"), Arm("retrieval", "a/big"))
+    arms = (ZERO, BIG, SHOTS, NEAR, Candidate("kshot", "a/big"), Candidate("retrieval", "a/big"))
     found = ladder(dict.fromkeys(arms, chatty), held, labels=labels)
     assert [rung.score for rung in found.rungs] == [1.0] * 6
 
@@ -284,14 +285,16 @@ def test_six_rungs_of_shares_are_compared() -> None:
     held = [example(f"q {i}", f"one two three {i}") for i in range(1_000)]
     said = {
         arm: replies([f"one {i % (k + 2)} two" for i in range(1_000)])
-        for k, arm in enumerate((ZERO, BIG, SHOTS, NEAR, Arm("kshot", "a/big"), Arm("retrieval", "a/big")))
+        for k, arm in enumerate(
+            (ZERO, BIG, SHOTS, NEAR, Candidate("kshot", "a/big"), Candidate("retrieval", "a/big"))
+        )
     }
     found = ladder(said, held, labels=())
     assert all(rung.scoring == "f1" for rung in found.rungs)
 
 
 def test_answers_that_were_under_way_together_share_the_hour() -> None:
-    arm = Arm("zero", "own/box")
+    arm = Candidate("zero", "own/box")
     beside = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 1.0, 10.5)]
     apart = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 20.0)]
     assert usd_per_1000(arm, beside, PRICES) == pytest.approx(Decimal("0.8333"), abs=Decimal("0.0001"))

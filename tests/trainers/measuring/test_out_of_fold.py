@@ -11,9 +11,9 @@ import pytest
 from benchmarks._planted import margins_of, mislabelled, plainly, texts
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
-from trainers.dataset.rules.doubts import doubts
-from trainers.measuring import out_of_fold as judging
-from trainers.measuring.out_of_fold import out_of_fold
+from trainers.dataset.slow_checks import suspect_labels
+from trainers.evaluation import tfidf as judging
+from trainers.evaluation.tfidf import out_of_fold
 from trainers.types import Message
 
 
@@ -69,7 +69,7 @@ def test_planted_errors_are_found_as_well_as_by_logistic_regression(labels: int,
     made, wrong = mislabelled(texts(labels, of_each, seed=1), 0.05, seed=1)
 
     names, scores = out_of_fold(made, seed=7)
-    found, errors = doubts([e.answer for e in made], names, scores)
+    found, errors = suspect_labels([e.answer for e in made], names, scores)
 
     listed = [doubt.row for doubt in found]
     theirs = plainly(made)[: len(listed)]
@@ -83,6 +83,6 @@ def test_labels_that_say_nothing_of_the_texts_are_not_judged() -> None:
     made = [example(row.prompt[-1].content, chance.choice("ab"), row.line) for row in rows(400)]
 
     names, scores = out_of_fold(made, seed=7)
-    _, errors = doubts([e.answer for e in made], names, scores)
+    _, errors = suspect_labels([e.answer for e in made], names, scores)
 
     assert not errors.is_told

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.trainers.measuring.made import example, rows
-from trainers.measuring.retrieval import nearest, nearest_passages, passages_of
+from trainers.evaluation.tfidf import nearest, nearest_passages, passages_of
 
 
 def test_the_nearest_rows_come_first() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from trainers.local.api.waiting import Inbox
-from trainers.local.problems import invalid
-from trainers.local.serving.serve import Generator
+from trainers.local.api.inbox import Inbox
+from trainers.local.api_errors import invalid
+from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Embedded, EmbeddingRequest, Target
 
 MAX_TEXTS = 2_048

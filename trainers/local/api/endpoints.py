@@ -1,7 +1,5 @@
-"""The endpoints, a class a noun. Each reads its request, asks the stores and answers in OpenAI's shape.
-
-Methods that block on the disk are plain functions, which Starlette runs in its thread pool.
-"""
+"""The endpoints of the API, one class per noun: files, jobs, models, aliases, chats. Each reads its request,
+asks the stores and answers in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -14,21 +12,32 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from trainers.bases import untrainable
-from trainers.local.aliases import Alias, Aliases
-from trainers.local.api import answers, bodies, chat, completions, continuations, embeddings, responses
+from trainers.base_models import why_untrainable
+from trainers.local.api import (
+    bodies,
+    chat_completions,
+    chat_requests,
+    embeddings,
+    responses,
+    text_completions,
+)
+from trainers.local.api_errors import ApiError, invalid, missing
 from trainers.local.checks import method_refusal, quantization_refusal
-from trainers.local.configs import rate_of_base
-from trainers.local.engines.refusing import refusal
-from trainers.local.executors import Executor
-from trainers.local.files import Files
-from trainers.local.integrations import check_installed
-from trainers.local.jobs import JobRecord, Jobs, Sources
-from trainers.local.models import Model, Models
-from trainers.local.orders import JobOrder, check_idempotency_key, fingerprint, parse_order
-from trainers.local.places.refusing import place_refusal
-from trainers.local.problems import Problem, invalid, missing
-from trainers.local.serving.serve import Generator
+from trainers.local.engines.compatibility import refusal
+from trainers.local.jobs.backends import backend_refusal
+from trainers.local.jobs.files import Files
+from trainers.local.jobs.job_queue import JobQueue
+from trainers.local.jobs.records import JobRecord, Jobs, Sources
+from trainers.local.jobs.requests import (
+    JobRequest,
+    check_idempotency_key,
+    check_installed,
+    parse_job_request,
+    request_fingerprint,
+)
+from trainers.local.models import Alias, Aliases, Model, Models
+from trainers.local.serving.generator import Generator
+from trainers.local.training.base_files import rate_of_base
 
 FILES_A_PAGE = 10_000
 JOBS_A_PAGE = 20
@@ -52,10 +61,10 @@ class FileEndpoints:
 
     async def upload(self, request: Request) -> Response:
         async with request.form(max_files=1, max_fields=16) as form:
-            file, expires_after_s = bodies.upload(form), bodies.expiry(form)
+            file, expires_after_s = bodies.read_upload(form), bodies.read_expiry(form)
             name = (file.filename or "upload.jsonl")[:255]
             stored = await run_in_threadpool(self.files.add, file.file, name, expires_after_s)
-        return JSONResponse(answers.file_body(stored))
+        return JSONResponse(bodies.file_body(stored))
 
     def index(self, request: Request) -> Response:
         query = request.query_params
@@ -63,14 +72,14 @@ class FileEndpoints:
         if query.get("purpose") in (None, "", "fine-tune-results"):
             shown += self._results()
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
-        found = answers.page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
-        return JSONResponse(answers.listing(found, query, FILES_A_PAGE, FILES_A_PAGE))
+        found = bodies.select_page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
+        return JSONResponse(bodies.listing(found, query, FILES_A_PAGE, FILES_A_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         result = self.jobs.of_result(request.path_params["id"])
         if result is not None:
-            return JSONResponse(answers.result_file_body(result))
-        return JSONResponse(answers.file_body(self.files.get(request.path_params["id"])))
+            return JSONResponse(bodies.result_file_body(result))
+        return JSONResponse(bodies.file_body(self.files.get(request.path_params["id"])))
 
     def content(self, request: Request) -> Response:
         result = self.jobs.of_result(request.path_params["id"])
@@ -84,15 +93,15 @@ class FileEndpoints:
         file_id = request.path_params["id"]
         if self.jobs.of_result(file_id) is not None:
             text = "A job's result file stays as long as its job."
-            raise Problem(403, text, "file_not_deletable")
+            raise ApiError(403, text, "file_not_deletable")
         self.files.delete(file_id)
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
-    def _uploads(self) -> list[answers.Body]:
-        return [answers.file_body(file) for file in self.files.all()]
+    def _uploads(self) -> list[bodies.Body]:
+        return [bodies.file_body(file) for file in self.files.all()]
 
-    def _results(self) -> list[answers.Body]:
-        return [answers.result_file_body(file) for record in self.jobs.all() for file in record.result_files]
+    def _results(self) -> list[bodies.Body]:
+        return [bodies.result_file_body(file) for record in self.jobs.all() for file in record.result_files]
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class JobEndpoints:
     files: Files
     jobs: Jobs
     models: Models
-    executor: Executor
+    executor: JobQueue
     aliases: Aliases
     engines: Path
 
@@ -119,17 +128,17 @@ class JobEndpoints:
         ]
 
     async def create(self, request: Request) -> Response:
-        body = await bodies.json_object(request)
+        body = await bodies.read_object(request)
         key = check_idempotency_key(request.headers.get("idempotency-key"))
         record = await run_in_threadpool(self._create, body, key)
         self.executor.wake()
         return self._answer(record)
 
-    def _create(self, body: answers.Body, key: str | None) -> JobRecord:
-        earlier = self.jobs.same(key, fingerprint(body)) if key else None
+    def _create(self, body: bodies.Body, key: str | None) -> JobRecord:
+        earlier = self.jobs.same(key, request_fingerprint(body)) if key else None
         if earlier is not None:
             return earlier
-        order = parse_order(body)
+        order = parse_job_request(body)
         check_installed(order.integrations)
         complaint = quantization_refusal(order.hyperparameters.quantization or "none")
         if complaint is not None:
@@ -138,7 +147,7 @@ class JobEndpoints:
         if complaint is not None:
             raise invalid(complaint, "method.type", "method_unavailable")
         start = self.models.start(order.model)
-        complaint = untrainable(start.base)
+        complaint = why_untrainable(start.base)
         if complaint is not None:
             raise invalid(complaint, "model", "base_not_trainable")
         training = self._known_file(order.training_file, "training_file")
@@ -147,7 +156,7 @@ class JobEndpoints:
         rate = rate_of_base(start.base, order.method)
         resolved = order.hyperparameters.resolved(examples, rate, order.method)
         settings = start.settings(order.hyperparameters, resolved)
-        refused = place_refusal(self.executor.place, settings) or refusal(self.engines, settings)
+        refused = backend_refusal(self.executor.place, settings) or refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         shortage = self.executor.place.shortage()
@@ -160,8 +169,8 @@ class JobEndpoints:
         query = request.query_params
         wanted = _metadata_filter(request)
         records = [record for record in self.jobs.all() if wanted.items() <= record.job.metadata.items()]
-        found = answers.page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
-        return JSONResponse(answers.listing([self._body(record) for record in found], query, JOBS_A_PAGE))
+        found = bodies.select_page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
+        return JSONResponse(bodies.listing([self._body(record) for record in found], query, JOBS_A_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         return self._answer(self._record(request))
@@ -171,7 +180,7 @@ class JobEndpoints:
         record = self._record(request)
         if not record.is_final or self.executor.is_running(record.job.id):
             text = f"{record.job.id} is under way, so it can't be deleted. Cancel it, or wait until it has ended."
-            raise Problem(400, text, "job_not_final")
+            raise ApiError(400, text, "job_not_final")
         self.aliases.delete_job(self.jobs, record)
         return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 
@@ -180,44 +189,44 @@ class JobEndpoints:
         record = self._record(request)
         if record.status in ("succeeded", "failed"):
             text = f"{record.job.id} has already {record.status}, so it can't be cancelled."
-            raise Problem(400, text, "job_already_final")
+            raise ApiError(400, text, "job_already_final")
         if record.status != "cancelled" and not self.executor.cancel(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
-            raise Problem(503, text, "cancel_failed", kind="server_error")
+            raise ApiError(503, text, "cancel_failed", kind="server_error")
         return self._answer(self._record(request))
 
     def pause(self, request: Request) -> Response:
         """A paused job stays paused, and is answered like one."""
         record = self._record(request)
         if record.is_final:
-            raise Problem(
+            raise ApiError(
                 400, f"{record.job.id} has {record.status}, so it can't be paused.", "job_already_final"
             )
         if not self.executor.pause(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
-            raise Problem(503, text, "pause_failed", kind="server_error")
+            raise ApiError(503, text, "pause_failed", kind="server_error")
         return self._answer(self._record(request))
 
     def resume(self, request: Request) -> Response:
         """A job that is queued or running stays so, and is answered like one."""
         record = self._record(request)
         if record.is_final:
-            raise Problem(
+            raise ApiError(
                 400, f"{record.job.id} has {record.status}, so it can't be resumed.", "job_already_final"
             )
         self.executor.resume(record)
         return self._answer(self._record(request))
 
     def events(self, request: Request) -> Response:
-        return self._page(request, answers.event_bodies(self._record(request)), EVENTS_A_PAGE)
+        return self._page(request, bodies.event_bodies(self._record(request)), EVENTS_A_PAGE)
 
     def checkpoints(self, request: Request) -> Response:
-        return self._page(request, answers.checkpoint_bodies(self._record(request)), CHECKPOINTS_A_PAGE)
+        return self._page(request, bodies.checkpoint_bodies(self._record(request)), CHECKPOINTS_A_PAGE)
 
-    def _page(self, request: Request, all_bodies: list[answers.Body], default: int) -> Response:
+    def _page(self, request: Request, all_bodies: list[bodies.Body], default: int) -> Response:
         query = request.query_params
-        found = answers.page(all_bodies, query, lambda body: body["id"], default)
-        return JSONResponse(answers.listing(found, query, default))
+        found = bodies.select_page(all_bodies, query, lambda body: body["id"], default)
+        return JSONResponse(bodies.listing(found, query, default))
 
     def _record(self, request: Request) -> JobRecord:
         job_id = request.path_params["id"]
@@ -226,19 +235,19 @@ class JobEndpoints:
             raise missing("fine-tuning job", job_id)
         return record
 
-    def _body(self, record: JobRecord) -> answers.Body:
-        return answers.job_body(record, self.executor.is_running(record.job.id))
+    def _body(self, record: JobRecord) -> bodies.Body:
+        return bodies.job_body(record, self.executor.is_running(record.job.id))
 
     def _answer(self, record: JobRecord) -> Response:
         return JSONResponse(self._body(record))
 
-    def _validation_file(self, order: JobOrder) -> Path | None:
+    def _validation_file(self, order: JobRequest) -> Path | None:
         return self._known_file(order.validation_file, "validation_file") if order.validation_file else None
 
     def _known_file(self, file_id: str, param: str) -> Path:
         try:
             return self.files.content(file_id)
-        except Problem as problem:
+        except ApiError as problem:
             text = f"There is no file '{file_id}' on this trainer. Upload it first."
             raise invalid(text, param, "file_not_found") from problem
 
@@ -277,32 +286,34 @@ class ModelEndpoints:
 
     async def chat(self, request: Request) -> Response:
         """An alias is answered with the name of the model that stands behind it."""
-        order = await run_in_threadpool(chat.parse_chat, await bodies.json_object(request))
+        order = await run_in_threadpool(chat_requests.parse_chat, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await completions.complete(request, self.generator, target, replace(order, model=model))
+        return await chat_completions.complete(request, self.generator, target, replace(order, model=model))
 
     async def respond(self, request: Request) -> Response:
-        order = await run_in_threadpool(responses.parse_response, await bodies.json_object(request))
+        order = await run_in_threadpool(responses.parse_response, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.chat.model)
         order = replace(order, chat=replace(order.chat, model=model))
         return await responses.respond(request, self.generator, target, order)
 
     async def continue_text(self, request: Request) -> Response:
-        order = await run_in_threadpool(continuations.parse_text, await bodies.json_object(request))
+        order = await run_in_threadpool(text_completions.parse_text, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await continuations.continue_text(request, self.generator, target, replace(order, model=model))
+        return await text_completions.continue_text(
+            request, self.generator, target, replace(order, model=model)
+        )
 
     async def embeddings(self, request: Request) -> Response:
-        order = embeddings.parse_embedding(await bodies.json_object(request))
+        order = embeddings.parse_embedding(await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
         return await embeddings.embed(request, self.generator, target, replace(order, model=model))
 
 
-def _model_body(model: Model) -> answers.Body:
+def _model_body(model: Model) -> bodies.Body:
     return {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owner}
 
 
-def _alias_model_body(alias: Alias) -> answers.Body:
+def _alias_model_body(alias: Alias) -> bodies.Body:
     body = {"id": alias.name, "object": "model", "created": alias.set_at, "owned_by": "local-alias"}
     return {**body, "stands_for": alias.model}
 
@@ -310,3 +321,52 @@ def _alias_model_body(alias: Alias) -> answers.Body:
 def _metadata_filter(request: Request) -> dict[str, str]:
     pairs = ((re.fullmatch(r"metadata\[(.+)\]", name), value) for name, value in request.query_params.items())
     return {match[1]: value for match, value in pairs if match}
+
+
+# The endpoints of aliases, an extension of OpenAI's API: names that programs call, and the models they
+# stand for.
+#
+# GET /v1/aliases all of them PUT /v1/aliases/team/tickets {"model": "ft:…"}; the same once more changes
+# nothing DELETE /v1/aliases/team/tickets
+
+
+ROOT = "/v1/aliases"
+
+
+@dataclass(frozen=True)
+class AliasEndpoints:
+    aliases: Aliases
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(ROOT, self.index),
+            Route(ROOT + "/{name:path}", self.put, methods=["PUT"]),
+            Route(ROOT + "/{name:path}", self.delete, methods=["DELETE"]),
+        ]
+
+    def index(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_alias_body(alias) for alias in self.aliases.all()]})
+
+    async def put(self, request: Request) -> Response:
+        model = _alias_target(await bodies.read_object(request))
+        name = request.path_params["name"]
+        return JSONResponse(_alias_body(await run_in_threadpool(self.aliases.point, name, model)))
+
+    def delete(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self.aliases.remove(name)
+        return JSONResponse({"id": name, "object": "alias", "deleted": True})
+
+
+def _alias_target(body: bodies.Body) -> str:
+    for name in body:
+        if name != "model":
+            raise invalid(f"An alias has no '{name}'. Send the model alone.", name, "unknown_parameter")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+    return model
+
+
+def _alias_body(alias: Alias) -> bodies.Body:
+    return {"id": alias.name, "object": "alias", "model": alias.model, "set_at": alias.set_at}

@@ -1,16 +1,24 @@
-"""Who may ask, and how much: Host header, bearer key, size of the body, before any endpoint is reached."""
+"""Who may connect and ask, and how much: silent connections, Host header, bearer key and size of the body,
+checked before any endpoint is reached."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import ipaddress
+import logging
+import resource
+import time
 from dataclasses import dataclass
+from errno import EMFILE, ENFILE
+from typing import Any
 
+import uvicorn
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from trainers.local.files import MAX_FILE_BYTES, too_large
-from trainers.local.problems import Problem
+from trainers.local.api_errors import ApiError
+from trainers.local.jobs.files import MAX_FILE_BYTES, too_large
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
@@ -44,18 +52,18 @@ class Guard:
             return await problem.response()(scope, receive, send)
         await self.app(scope, _Capped(receive, _limit(scope)), send)
 
-    def _host_problem(self, headers: Headers) -> Problem | None:
+    def _host_problem(self, headers: Headers) -> ApiError | None:
         name = _host_name(headers.get("host", ""))
         if name in LOOPBACK_NAMES or name in self.hosts:
             return None
-        return Problem(403, f"This trainer does not answer to the host name '{name}'.", "host_not_allowed")
+        return ApiError(403, f"This trainer does not answer to the host name '{name}'.", "host_not_allowed")
 
-    def _key_problem(self, headers: Headers) -> Problem | None:
+    def _key_problem(self, headers: Headers) -> ApiError | None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.key.encode()):
             return None
         text = "Incorrect API key. Send the trainer's key as 'Authorization: Bearer KEY'."
-        return Problem(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        return ApiError(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 class _Capped:
@@ -80,13 +88,6 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _is_upload(scope: Scope) -> bool:
     return bool(scope["path"] == "/v1/files" and scope["method"] == "POST")
 
@@ -97,12 +98,103 @@ def _limit(scope: Scope) -> int:
     return MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if _is_upload(scope) else MAX_JSON_BYTES
 
 
-def _size_problem(scope: Scope, headers: Headers) -> Problem | None:
+def _size_problem(scope: Scope, headers: Headers) -> ApiError | None:
     declared = headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) <= _limit(scope):
         return None
     return too_large() if _is_upload(scope) else _too_much()
 
 
-def _too_much() -> Problem:
-    return Problem(413, "The request's body is too large. JSON may have 2 MB.", "request_too_large")
+def _too_much() -> ApiError:
+    return ApiError(413, "The request's body is too large. JSON may have 2 MB.", "request_too_large")
+
+
+# Connections that say nothing: each has 10 s for a request's head, and when there are too many, the one
+# that has waited longest is closed. uvicorn has no such limits: who opened 1,024 and sent nothing left
+# the trainer deaf.
+#
+# Once a head is there, the key is checked before a body is read; who has it may take their time.
+
+
+HEAD_S = 10.0
+BACKLOG = 128  # asyncio accepts as many before it looks at one of them
+MOST, LEAST = 1000, 16
+OTHER_FILES = 128 + 2 * BACKLOG  # jobs, logs and weights; and connections accepted before others are closed
+MOST_FILES = 65_536
+SILENT_S = 60.0
+
+
+def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Patient,
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=shutdown_s,
+    )
+
+
+class Patient(H11Protocol):
+    """`_since`: when it began to wait for the request that is not there yet."""
+
+    _since = 0.0
+    _look: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._look = self.loop.call_later(HEAD_S, self._look_at_it)
+        if len(self.connections) > most_connections():
+            waiting = [one for one in self.connections if isinstance(one, Patient) and one.is_waiting]
+            min(waiting, key=lambda one: one._since).transport.abort()  # this one is among them
+
+    def on_response_complete(self) -> None:
+        self._since = self.loop.time()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_at_it(self) -> None:
+        waited = self.loop.time() - self._since if self.is_waiting else 0.0
+        if waited >= HEAD_S:
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(HEAD_S - waited, self._look_at_it)
+
+
+def most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(LEAST, min(MOST, files - OTHER_FILES))
+
+
+def allow_more_files() -> None:
+    """As many as the system lets us have: the usual 1,024 are for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class OnceAMinute(logging.Filter):
+    """Of the error that no file is left: asyncio logs it for each connection of its backlog, over and over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -SILENT_S
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE)):
+            return True
+        is_news = time.monotonic() - self._last >= SILENT_S
+        if is_news:
+            self._last = time.monotonic()
+        return is_news

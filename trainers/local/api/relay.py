@@ -22,13 +22,20 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from trainers.local.api import bodies
-from trainers.local.jobs import Jobs
-from trainers.local.problems import Problem, invalid, missing
-from trainers.local.relay.forms import is_formed
-from trainers.local.relay.paths import FOLDER, complete_folders, hidden, may_come_back, outgoing
-from trainers.local.relay.tickets import Ticket, read_ticket
-from trainers.local.spool import read_events, read_job
-from trainers.local.training.identity import fingerprint
+from trainers.local.api_errors import ApiError, invalid, missing
+from trainers.local.job_directory import read_events, read_job
+from trainers.local.jobs.records import Jobs
+from trainers.local.ray.transfer import (
+    FOLDER,
+    Ticket,
+    complete_folders,
+    hidden,
+    is_formed,
+    may_come_back,
+    outgoing,
+    read_ticket,
+)
+from trainers.local.training.base_files import base_fingerprint
 
 EVENT_FIELDS = {"created_at": int, "level": str, "type": str, "message": str, "data": dict}
 WANTED = (".json", ".safetensors", ".jinja", ".model", ".txt")  # as hub.py takes them: no code, no pickles
@@ -83,7 +90,7 @@ class RelayEndpoints:
     async def complete(self, request: Request) -> Response:
         """All files of the folder are there: it gets its name. `keep`: the checkpoints that the node still has."""
         folder, _ = await run_in_threadpool(self._admit, request)
-        path, keep = request.path_params["path"], (await bodies.json_object(request)).get("keep")
+        path, keep = request.path_params["path"], (await bodies.read_object(request)).get("keep")
         if not FOLDER.fullmatch(path):
             raise invalid(f"'{path}' is no folder that a job brings back.", "path")
         await run_in_threadpool(_complete, folder, path)
@@ -98,7 +105,7 @@ class RelayEndpoints:
         if not Path(source).is_dir():
             return JSONResponse({"hub_id": source})
         files = {name: path.stat().st_size for name, path in _base_files(folder).items()}
-        return JSONResponse({"fingerprint": fingerprint(Path(source)), "files": files})
+        return JSONResponse({"fingerprint": base_fingerprint(Path(source)), "files": files})
 
     def base_file(self, request: Request) -> Response:
         folder, _ = self._admit(request)
@@ -111,7 +118,7 @@ class RelayEndpoints:
     async def tick(self, request: Request) -> Response:
         """Takes events from number `from` on; says how many it has of this attempt, and whether a pause is wanted."""
         folder, ticket = await run_in_threadpool(self._admit, request)
-        body = await bodies.json_object(request)
+        body = await bodies.read_object(request)
         events, start = body.get("events", []), body.get("from", 0)
         if not isinstance(events, list) or not all(_is_event(each) for each in events):
             raise invalid("'events' must be a list of a job's events.", "events")
@@ -142,7 +149,7 @@ class RelayEndpoints:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if record is None or ticket is None or not ticket.admits(token):
             text = f"Another attempt of {job_id} has taken over, or it has ended: this one is not wanted any more."
-            raise Problem(410, text, "attempt_over")
+            raise ApiError(410, text, "attempt_over")
         return record.folder, ticket
 
 
@@ -174,7 +181,7 @@ async def _receive(request: Request, target: Path, check: Callable[[Path], None]
         await run_in_threadpool(check, temporary)
         temporary.replace(target)
     except ClientDisconnect as error:
-        raise Problem(400, f"'{target.name}' broke off on its way.", "incomplete") from error
+        raise ApiError(400, f"'{target.name}' broke off on its way.", "incomplete") from error
     finally:
         temporary.unlink(missing_ok=True)
 

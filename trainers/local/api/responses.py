@@ -17,11 +17,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from trainers.local.api.chat import ChatOrder, check_known, parse_chat
-from trainers.local.api.completions import Body, ask, likelihood_body, new_call_id, usage_of
-from trainers.local.api.waiting import Answer, Inbox
-from trainers.local.problems import Problem, invalid
-from trainers.local.serving.serve import Generator
+from trainers.local.api.chat_completions import Body, ask, likelihood_body, new_call_id, usage_of
+from trainers.local.api.chat_requests import ChatOrder, check_known, parse_chat
+from trainers.local.api.inbox import Answer, Inbox
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Target
 from trainers.local.tool_calls import ToolCall
 
@@ -64,7 +64,7 @@ def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
             raise invalid(text, name, "unsupported_parameter")
     try:
         chat = parse_chat(_as_chat(body))
-    except Problem as problem:
+    except ApiError as problem:
         found = next((name for name in NAMES if (problem.param or "").startswith(name)), None)
         if found is None:
             raise
@@ -257,7 +257,7 @@ async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[byt
         async for kind, more in _told(first, inbox, head):
             yield _event(kind, number, more)
             number += 1
-    except Problem as problem:
+    except ApiError as problem:
         yield _event("error", number, {**problem.body(), "type": "error"})
     finally:
         inbox.abandon()

@@ -19,24 +19,21 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from trainers.engines import FOLDER as ENGINES
-from trainers.local.aliases import FILE as ALIASES
-from trainers.local.aliases import Aliases
-from trainers.local.api.aliases import AliasEndpoints
-from trainers.local.api.endpoints import FileEndpoints, JobEndpoints, ModelEndpoints
+from trainers.host import ENGINES_FOLDER as ENGINES
+from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
 from trainers.local.api.relay import RelayEndpoints
-from trainers.local.executors import Executor
-from trainers.local.files import Files
-from trainers.local.jobs import Jobs
-from trainers.local.models import Models
-from trainers.local.places.place import Place
-from trainers.local.places.processes import Processes
-from trainers.local.places.ray_head import RayHead
-from trainers.local.places.ray_jobs import RayJobs, RayOptions
-from trainers.local.problems import Problem
-from trainers.local.serving.serve import Generator
-from trainers.local.spool import is_disk_full
+from trainers.local.api_errors import ApiError
+from trainers.local.job_directory import is_disk_full
+from trainers.local.jobs.backends import Backend, LocalBackend
+from trainers.local.jobs.files import Files
+from trainers.local.jobs.job_queue import JobQueue
+from trainers.local.jobs.records import Jobs
+from trainers.local.models import ALIASES_FILE as ALIASES
+from trainers.local.models import Aliases, Models
+from trainers.local.ray.backend import RayBackend, RayOptions
+from trainers.local.ray.head import RayHead
+from trainers.local.serving.generator import Generator
 from trainers.log_lines import new_reference
 
 log = logging.getLogger(__name__)
@@ -70,7 +67,7 @@ def build_app(config: Config) -> Starlette:
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     models = Models(config.models, jobs)
     aliases = Aliases(config.data / ALIASES, models)
-    executor = Executor(jobs, config.slots, _place(config))
+    executor = JobQueue(jobs, config.slots, _place(config))
     generator = Generator(lambda: executor.is_busy)
 
     @asynccontextmanager
@@ -90,7 +87,7 @@ def build_app(config: Config) -> Starlette:
         ],
         middleware=[Middleware(Guard, key=config.key, hosts=config.hosts, has_relay=config.has_relay)],
         exception_handlers={
-            Problem: _answer_problem,
+            ApiError: _answer_problem,
             HTTPException: _answer_http_exception,
             OSError: _answer_os_error,
             ClientDisconnect: _answer_nobody,
@@ -102,19 +99,19 @@ def build_app(config: Config) -> Starlette:
     return app
 
 
-def _place(config: Config) -> Place:
+def _place(config: Config) -> Backend:
     if config.ray is not None:
-        return RayJobs(RayHead(config.ray.address), config.ray)
-    return Processes(config.train_command, config.gpus, config.gpus_per_job)
+        return RayBackend(RayHead(config.ray.address), config.ray)
+    return LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     """Whoever was sending hung up or was killed: no fault of ours, so no traceback in the log."""
-    return Problem(400, "The request was cut off before its end.", "cut_off").response()
+    return ApiError(400, "The request was cut off before its end.", "cut_off").response()
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101  Starlette's signature is wider than its promise
+    assert isinstance(error, ApiError)  # noqa: S101  Starlette's signature is wider than its promise
     return error.response()
 
 
@@ -123,11 +120,11 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     assert isinstance(error, HTTPException)  # noqa: S101
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return Problem(404, f"This trainer has no endpoint {where}.", "unknown_url").response()
+        return ApiError(404, f"This trainer has no endpoint {where}.", "unknown_url").response()
     if error.status_code == 405:
         text = f"This trainer has no endpoint {where}."
-        return Problem(405, text, "method_not_allowed", headers=error.headers or {}).response()
-    return Problem(error.status_code, f"{where}: {error.detail}").response()
+        return ApiError(405, text, "method_not_allowed", headers=error.headers or {}).response()
+    return ApiError(error.status_code, f"{where}: {error.detail}").response()
 
 
 async def _answer_os_error(request: Request, error: Exception) -> Response:
@@ -137,7 +134,7 @@ async def _answer_os_error(request: Request, error: Exception) -> Response:
         text = (
             f"The trainer's disk is full, so {where} could not be done. Free some space there, and try again."
         )
-        return Problem(507, text, "disk_full", kind="server_error").response()
+        return ApiError(507, text, "disk_full", kind="server_error").response()
     return await _answer_fault(request, error)
 
 
@@ -145,4 +142,4 @@ async def _answer_fault(request: Request, error: Exception) -> Response:
     reference = new_reference()
     log.error("%s %s", request.method, request.url.path, exc_info=error, extra={"ref": reference})
     text = f"The trainer made a mistake. Its log says which, under reference {reference}."
-    return Problem(500, text, "internal_error", kind="server_error").response()
+    return ApiError(500, text, "internal_error", kind="server_error").response()

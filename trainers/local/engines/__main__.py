@@ -9,10 +9,9 @@ from typing import NoReturn
 
 import click
 
-from trainers.engines import FOLDER
-from trainers.local.engines.catalog import ENGINES, Engine
-from trainers.local.engines.environments import Installed, installed
-from trainers.local.engines.installing import NotInstalled, install, remove
+from trainers.host import ENGINES_FOLDER
+from trainers.local.engines.catalog import ENGINES, Engine, Installed, installed
+from trainers.local.engines.installation import NotInstalled, install, remove
 
 NAME = click.Choice(list(ENGINES))
 QUIET_S = 10.0
@@ -28,7 +27,7 @@ QUIET_S = 10.0
 @click.pass_context
 def main(context: click.Context, data: Path) -> None:
     """Other engines beside our own, each in an environment of its own."""
-    context.obj = data.absolute() / FOLDER
+    context.obj = data.absolute() / ENGINES_FOLDER
     if context.invoked_subcommand is None:
         show(context.obj)
 

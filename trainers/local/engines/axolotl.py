@@ -7,23 +7,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, scripts, told_callback
-from trainers.local.engines.writing import Value, yaml
+from trainers.local.engines.plan import (
+    OUTPUT,
+    EngineConfig,
+    EnginePlan,
+    Value,
+    callback_environment,
+    scripts,
+    yaml,
+)
 
 ENVIRONMENT = {"AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
 # chosen by axolotl where nothing is said, and written for CUDA
 CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 
 
-def write(plan: EnginePlan, env: Path) -> Written:
+def write(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env`: the virtual environment."""
     config = _config(plan) | _quantization(plan) | _on_cpu(plan) | _validation(plan)
     on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if plan.device == "cpu" else {}
-    return Written(
+    return EngineConfig(
         files={"config.yml": yaml(config), **scripts(plugin="axolotl_plugin")},
         # not through accelerate, which would put a process between the engine and a signal
         commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
-        environment=ENVIRONMENT | told_callback(plan) | on_cpu,
+        environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
         keys={"config": frozenset(config)},
     )
 

@@ -1,13 +1,17 @@
-"""The engines there are: what each is called, how big it is, what it can. Starts and installs nothing.
-
-Sizes and minutes were measured on 2 CPU cores with PyTorch's CPU build; its CUDA build is about 4 GB more.
-"""
+"""The engines there are, what each can do, and which are installed: engines/NAME/env is a virtual
+environment, engine.json beside it says it is complete. Starts and installs nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from trainers.host import ENGINES_FOLDER, installed_version
+from trainers.local.job_directory import read_json
 
 BUILTIN = "builtin"
 EngineName = Literal["unsloth", "axolotl", "llamafactory"]
@@ -63,3 +67,64 @@ LLAMAFACTORY = Engine(
 )
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)}
 NAMES = (BUILTIN, *ENGINES)
+
+
+# Where engines are installed: engines/NAME/env is a virtual environment, engine.json beside it says it is
+# whole.
+#
+# Installs nothing and starts nothing.
+
+
+@dataclass(frozen=True)
+class Installed:
+    """`found` is the version that lies there now, `version` the one that was installed. `keys` as in Written.
+    `has_cuda`: its PyTorch was built for it."""
+
+    home: Path
+    version: str
+    found: str | None
+    versions: Mapping[str, str]
+    has_cuda: bool
+    bytes: int
+    seconds: float
+    keys: Mapping[str, frozenset[str]]
+
+    @property
+    def env(self) -> Path:
+        return self.home / "env"
+
+
+def engines_folder(job_folder: Path) -> Path:
+    """Beside jobs/ in the trainer's data folder."""
+    return job_folder.resolve().parent.parent / ENGINES_FOLDER
+
+
+def installed(root: Path, engine: Engine) -> Installed | None:
+    """None where it is not there, or only half."""
+    home = root / engine.name
+    raw = read_json(home / "engine.json")
+    if raw is None or not (home / "env" / "bin" / "python").exists():
+        return None
+    return Installed(
+        home=home,
+        version=raw["version"],
+        found=installed_version(home / "env", engine.package),
+        versions=raw["versions"],
+        has_cuda=raw["has_cuda"],
+        bytes=raw["bytes"],
+        seconds=raw["seconds"],
+        keys={name: frozenset(keys) for name, keys in raw["keys"].items()},
+    )
+
+
+@contextmanager
+def engine_in_use(home: Path, *, alone: bool) -> Iterator[bool]:
+    """Hold an engine: `alone` to change it, else to train by it. Yields False where somebody else is in the way."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

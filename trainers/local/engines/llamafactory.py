@@ -7,23 +7,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, scripts, told_callback
-from trainers.local.engines.writing import Value, yaml
+from trainers.local.engines.plan import (
+    OUTPUT,
+    EngineConfig,
+    EnginePlan,
+    Value,
+    callback_environment,
+    scripts,
+    yaml,
+)
 
 ENVIRONMENT = {"DISABLE_VERSION_CHECK": "0", "USE_MODELSCOPE_HUB": "0"}
 
 
-def write(plan: EnginePlan, env: Path) -> Written:
+def write(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env`: the virtual environment."""
     config = _config(plan) | _quantization(plan) | _validation(plan)
     rows = [plan.train_file, *([plan.valid_file] if plan.valid_file else [])]
-    return Written(
+    return EngineConfig(
         files={"config.yml": yaml(config), **scripts(rows="llama_rows", train="llama_train")},
         commands=(
             (str(env / "bin" / "python"), "rows.py", *rows),
             (str(env / "bin" / "python"), "train.py", "config.yml"),
         ),
-        environment=ENVIRONMENT | told_callback(plan),
+        environment=ENVIRONMENT | callback_environment(plan),
         keys={"config": frozenset(config)},
     )
 

@@ -1,15 +1,18 @@
-"""What every engine is told about a job, in one value: they differ in how they write it down, not in what it says."""
+"""What every engine is told about a job, in one value, and how it is written down: a config and a script by
+which a person, or we, start the engine."""
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainers.local.spool import LoraSettings
-from trainers.local.training.course import is_due
+from trainers.local.job_directory import LoraSettings
+from trainers.local.training.schedule import is_due
 
 PARTS = range(25, 101)
 SHORT_PARTS = range(5, 26)
@@ -70,7 +73,7 @@ class EnginePlan:
 
 
 @dataclass(frozen=True)
-class Written:
+class EngineConfig:
     """An engine's own files by name, and the commands that train, in order; the last one is the training.
     `environment` is what they have beside ours. `keys` are the config keys in use, by what reads them."""
 
@@ -86,7 +89,7 @@ def scripts(**names: str) -> dict[str, str]:
     return {f"{to}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for to, name in wanted.items()}
 
 
-def told_callback(plan: EnginePlan) -> dict[str, str]:
+def callback_environment(plan: EnginePlan) -> dict[str, str]:
     """The environment of scripts/callback.py, which lies where the engine runs."""
     every = plan.settings.eval_steps or 0
     return {
@@ -98,3 +101,50 @@ def told_callback(plan: EnginePlan) -> dict[str, str]:
 
 def engine_folder(job_folder: Path) -> Path:
     return job_folder / "engine"
+
+
+# How configs are written: YAML of one key a line, and the script by which a person, or we, start an
+# engine.
+
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all that is needed lies in folders
+Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
+
+
+def yaml(values: Mapping[str, Value]) -> str:
+    return "".join(f"{key}: {_scalar(value)}\n" for key, value in values.items())
+
+
+def _scalar(value: Value) -> str:
+    """As JSON, which YAML includes, but for small numbers: YAML 1.1 reads 1e-05 as text and 1.0e-05 as a number."""
+    if isinstance(value, float):
+        mantissa, e, exponent = repr(value).partition("e")
+        return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
+    return json.dumps(value)
+
+
+def write_files(folder: Path, written: EngineConfig) -> Path:
+    """All that the engine needs, in `folder`; returns the script that starts it."""
+    folder.mkdir(exist_ok=True)
+    for name, text in written.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    script = folder / "run.sh"
+    script.write_text(_script(written), encoding="utf-8")
+    script.chmod(0o700)
+    return script
+
+
+def _script(written: EngineConfig) -> str:
+    environment = OFFLINE | dict(written.environment)
+    settings = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
+    *before, last = (shlex.join(command) for command in written.commands)
+    lines = [
+        "#!/bin/sh",
+        "# Trains this job as the trainer does, and goes on from the newest checkpoint in output/.",
+        "# By hand only while the trainer doesn't: two at once would write into one folder.",
+        'cd "$(dirname "$0")" || exit 1',
+        *settings,
+        *(f"{command} || exit 1" for command in before),
+        f"exec {last}",
+    ]
+    return "\n".join(lines) + "\n"

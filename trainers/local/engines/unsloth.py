@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainers.local.engines.plan import OUTPUT, EnginePlan, Written, scripts, told_callback
+from trainers.local.engines.plan import OUTPUT, EngineConfig, EnginePlan, callback_environment, scripts
 
 ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from the hub to be counted
 
 
-def write(plan: EnginePlan, env: Path) -> Written:
+def write(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env`: the virtual environment."""
     config = {
         "model": _model(plan),
@@ -20,11 +20,11 @@ def write(plan: EnginePlan, env: Path) -> Written:
         "train": plan.train_file,
         "valid": plan.valid_file,
     }
-    return Written(
+    return EngineConfig(
         files={"config.json": json.dumps(config, indent=2) + "\n", **scripts(train="unsloth_train")},
         commands=((str(env / "bin" / "python"), "train.py", "config.json"),),
         environment=ENVIRONMENT
-        | told_callback(plan)
+        | callback_environment(plan)
         | ({"UNSLOTH_FORCE_CPU": "1"} if plan.device == "cpu" else {}),
         keys={name: frozenset(config[name]) for name in ("model", "lora", "arguments")},  # type: ignore[arg-type]
     )

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainers.local.serving.drafts import agreeing
-from trainers.local.serving.reading import Prompts, join, pad_right, read_rows
-from trainers.local.serving.rows import Row
-from trainers.local.serving.weights import Base
+from trainers.local.serving.model_cache import Base
+from trainers.local.serving.prefill import PrefilledPrompts, join, pad_right, prefill_rows
+from trainers.local.serving.sequences import Row, count_agreeing
 
 # Reading newcomers costs those who are there a pass of their own. Labels are through before the first look.
 STEPS_BETWEEN_LOOKS = 16
@@ -33,7 +32,7 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             decode(base, [row], newcomers)
         return
     alive.sort(key=lambda row: str(row.request.target.adapter))  # neighbours with one adapter are one product
-    read = read_rows(base, alive)
+    read = prefill_rows(base, alive)
     steps = 0
     while True:
         alive, read = _choose(base, alive, read)
@@ -45,7 +44,7 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             alive, read = _let_in(base, alive, read, newcomers(alive))
 
 
-def _choose(base: Base, alive: Sequence[Row], read: Prompts) -> tuple[list[Row], Prompts]:
+def _choose(base: Base, alive: Sequence[Row], read: PrefilledPrompts) -> tuple[list[Row], PrefilledPrompts]:
     """Each row takes its next token; those that are done leave."""
     for row, logits, likeliest in zip(alive, read.logits, read.logits.argmax(-1).tolist(), strict=True):
         if not row.is_done:  # by what was guessed
@@ -56,11 +55,11 @@ def _choose(base: Base, alive: Sequence[Row], read: Prompts) -> tuple[list[Row],
     if staying and len(staying) < len(alive):
         kept = torch.tensor(staying, device=read.mask.device)
         read.cache.batch_select_indices(kept)
-        read = Prompts(read.cache, read.mask[kept], read.positions[kept], read.logits[kept])
+        read = PrefilledPrompts(read.cache, read.mask[kept], read.positions[kept], read.logits[kept])
     return [alive[place] for place in staying], read
 
 
-def _feed(base: Base, alive: Sequence[Row], read: Prompts) -> Prompts:
+def _feed(base: Base, alive: Sequence[Row], read: PrefilledPrompts) -> PrefilledPrompts:
     """One pass over the newest token of each row and what is guessed to follow; rows take what was guessed rightly."""
     guesses = [_guess(base, row) for row in alive]
     ids, own = pad_right(
@@ -91,7 +90,7 @@ def _take_guessed(alive: Sequence[Row], guesses: Sequence[Sequence[int]], logits
     """How many tokens of its guess each row has taken."""
     right = []
     for row, guess, own, likeliest in zip(alive, guesses, logits, logits.argmax(-1).tolist(), strict=True):
-        count = agreeing(guess, likeliest)
+        count = count_agreeing(guess, likeliest)
         for place in range(count):
             if not row.is_done:
                 row.take(own[place], likeliest[place])
@@ -99,7 +98,7 @@ def _take_guessed(alive: Sequence[Row], guesses: Sequence[Sequence[int]], logits
     return right
 
 
-def _after(read: Prompts, logits: torch.Tensor, right: torch.Tensor) -> Prompts:
+def _after(read: PrefilledPrompts, logits: torch.Tensor, right: torch.Tensor) -> PrefilledPrompts:
     """As if each row had read only its newest token and the `right` ones of its guess: the others are masked, and
     the places that nobody needs are given back."""
     used, rows = int(right.max()) + 1, torch.arange(len(right), device=right.device)
@@ -107,11 +106,13 @@ def _after(read: Prompts, logits: torch.Tensor, right: torch.Tensor) -> Prompts:
         read.cache.crop(used - logits.shape[1])
     own = (torch.arange(used, device=right.device) <= right[:, None]).to(read.mask.dtype)
     mask = torch.cat([read.mask, own], -1)
-    return Prompts(read.cache, mask, read.positions + 1 + right[:, None], logits[rows, right])
+    return PrefilledPrompts(read.cache, mask, read.positions + 1 + right[:, None], logits[rows, right])
 
 
-def _let_in(base: Base, alive: list[Row], read: Prompts, added: Sequence[Row]) -> tuple[list[Row], Prompts]:
+def _let_in(
+    base: Base, alive: list[Row], read: PrefilledPrompts, added: Sequence[Row]
+) -> tuple[list[Row], PrefilledPrompts]:
     if not added:
         return alive, read
-    together = join([read, read_rows(base, added)], range(len(alive) + len(added)))
+    together = join([read, prefill_rows(base, added)], range(len(alive) + len(added)))
     return [*alive, *added], together

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from trainers.local.problems import Problem
+from trainers.local.api_errors import ApiError
 from trainers.local.serving.values import Embedded
 from trainers.local.training.devices import best_dtype
 
@@ -43,7 +43,7 @@ class Embedder:
         except (OSError, ValueError) as error:
             said = " ".join(str(error).split())[:300]
             text = f"Loading the embedding model {source}: {said}"
-            raise Problem(500, text, "base_not_loaded", "model", kind="server_error") from error
+            raise ApiError(500, text, "base_not_loaded", "model", kind="server_error") from error
         self._model: Any = model.to(device).eval()
         self._context = min(int(config.max_position_embeddings), int(self._tokenizer.model_max_length))
 
@@ -56,7 +56,7 @@ class Embedder:
                 text = (
                     f"'input[{number}]' has {len(one)} tokens; this model reads {self._context}. Shorten it."
                 )
-                raise Problem(400, text, "context_length_exceeded", "input")
+                raise ApiError(400, text, "context_length_exceeded", "input")
         vectors: dict[int, tuple[float, ...]] = {}
         for part in _parts(ids):
             found = self._pooled([ids[place] for place in part])
@@ -108,8 +108,8 @@ def _read(source: str, name: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
 
 
-def _unable(why: str) -> Problem:
-    return Problem(404, f"This model makes no embeddings: {why}", "model_cannot_embed", "model")
+def _unable(why: str) -> ApiError:
+    return ApiError(404, f"This model makes no embeddings: {why}", "model_cannot_embed", "model")
 
 
 def _pool(pooling: str, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:

@@ -8,12 +8,16 @@ On a CPU the system's free memory counts, whoever uses the rest.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+
+from trainers.local.serving.values import Ids
 
 SHARE_ALONE = 0.9
 SHARE_WHILE_TRAINING = 0.3
@@ -85,3 +89,29 @@ def _available(meminfo: Path) -> int | None:
     lines = meminfo.read_text(encoding="ascii").splitlines()
     found = next((line for line in lines if line.startswith("MemAvailable:")), None)
     return int(found.split()[1]) * 1024 if found else None
+
+
+@dataclass(frozen=True)
+class CachedPrefix:
+    """Tokens that prompts began with, as the model keeps them in its cache: a batch of one row."""
+
+    ids: Ids
+    cache: DynamicCache
+
+    def fits(self, prompts: Sequence[Ids]) -> bool:
+        size = len(self.ids)
+        return all(len(prompt) > size and prompt[:size] == self.ids for prompt in prompts)
+
+
+CachedPrefixes = Mapping[Path | None, CachedPrefix]
+
+
+def can_be_joined(model: Any) -> bool:
+    """Caches of parts can be joined where every layer keeps every token."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def keeps_state(model: Any) -> bool:
+    """Linear attention, convolutions and state spaces among its layers."""
+    layers = DynamicCache(config=model.config).layers
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)

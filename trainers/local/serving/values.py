@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainers.local.problems import Problem
-from trainers.local.spool import Quantization
+from trainers.local.api_errors import ApiError
+from trainers.local.job_directory import Quantization
 from trainers.local.tool_calls import ToolCall
+
+MAX_ADAPTERS = 8  # in memory, and so in one batch
+
+
+Ids = tuple[int, ...]
+
 
 Weights = tuple[str, Quantization]
 
@@ -119,7 +125,7 @@ class Embedded:
     tokens: int
 
 
-Outcome = Piece | Called | Answered | Embedded | Problem
+Outcome = Piece | Called | Answered | Embedded | ApiError
 Emit = Callable[[Outcome], object]
 
 

@@ -1,4 +1,5 @@
-"""A model's words: messages → token ids, ids → text and bytes, and guides through a grammar. Knows no weights."""
+"""A model's words: messages → token ids, ids → text and bytes, and guides through a grammar. Knows no
+weights."""
 
 from __future__ import annotations
 
@@ -7,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from trainers.local.problems import Problem, invalid
-from trainers.local.serving.call_syntax import CallSyntax, grammar_of_calls, syntax_of
-from trainers.local.serving.constraints import Guide
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, syntax_of
 from trainers.local.serving.values import ChatMessage, Request, Tools
 from trainers.local.tool_calls import ToolCall, chat_for_template, parse_tool_calls, render_chat, template_of
 from trainers.local.training.data import TEMPLATE_OPTIONS
@@ -90,12 +90,12 @@ class Vocabulary:
     def _written(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
         if not self._tokenizer.chat_template:
             text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
-            raise Problem(400, text, "no_chat_template", "model")
+            raise ApiError(400, text, "no_chat_template", "model")
         try:
             return self._rendered(request, turns, asks=True)
         except (TemplateError, TypeError) as error:
             text = f"This model's chat template refuses these messages: {error}"
-            raise Problem(400, text, "invalid_value", "messages") from error
+            raise ApiError(400, text, "invalid_value", "messages") from error
 
     def _rendered(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         tools = list(request.tools.definitions) or None
@@ -112,7 +112,7 @@ class Vocabulary:
                 self._bytes = from_tokenizer(self._tokenizer, self._width, sorted(self.ends))
             except ValueError as error:
                 text = f"This model's tokenizer hides its tokens' bytes ({error}): no constraints and no logprobs."
-                raise Problem(400, text, "unsupported_value", "model") from error
+                raise ApiError(400, text, "unsupported_value", "model") from error
         return self._bytes
 
 

@@ -1,8 +1,5 @@
-"""The adapter and all that a run needs to go on after a kill, in folders that are complete once they have a name.
-
-A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random numbers) and
-checkpoint.json (Position). The order of the rows and the learning rate follow from seed and step.
-"""
+"""Checkpoints and results on disk: the adapter and all that a run needs to go on after a kill, in folders
+that are complete once they have a name; also how an adapter is trained further."""
 
 from __future__ import annotations
 
@@ -16,14 +13,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from trainers.local.spool import read_json, replace_json
-from trainers.local.training import team
-from trainers.local.training.course import START, Position, Validation, best
+from trainers.local.job_directory import LoraSettings, TrainingJob, read_json, replace_json
+from trainers.local.kernels.fused_layers import compute_fused
+from trainers.local.training import distributed
+from trainers.local.training.base_model import calm_peft, count_parameters, stored_method
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.metrics_logger import MetricsLogger, Progress
+from trainers.local.training.schedule import (
+    START,
+    Position,
+    Stop,
+    Validation,
+    best,
+    result_sentence,
+    stop_sentence,
+)
+
+CHECKPOINT_S = 60.0
+
+
+# The adapter and all that a run needs to go on after a kill, in folders that are complete once they have
+# a name.
+#
+# A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale,
+# random numbers) and checkpoint.json (Position). The order of the rows and the learning rate follow from
+# seed and step.
+
 
 KEPT = 3
 WEIGHTS = "adapter_model.safetensors"
@@ -36,7 +56,7 @@ def save_checkpoint(
 
     Where the step was saved before it was validated, only what is known of it changes. Of a team the first saves.
     """
-    if not team.is_first():
+    if not distributed.is_first():
         return
     root = folder / "checkpoints"
     root.mkdir(exist_ok=True)
@@ -63,7 +83,7 @@ def save_checkpoint(
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
     """Put the newest checkpoint's state into place; START where there is none. Of a team the first reads it for all:
     the others may be on machines that don't have it."""
-    kept = team.ask_first(lambda: read_newest(folder))
+    kept = distributed.ask_first(lambda: read_newest(folder))
     if kept is None:
         return START
     weights, states, position = kept
@@ -167,3 +187,76 @@ def restore_random(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
     if states["mps"] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
+
+
+# The result of a training on our own engine: which checkpoint it is, the adapter, and DONE last of all.
+
+
+def finish_job(
+    folder: Path,
+    job: TrainingJob,
+    model: PeftModel,
+    position: Position,
+    total: int,
+    stop: Stop | None,
+    journal: MetricsLogger,
+) -> None:
+    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE.
+
+    Of a team the first process does.
+    """
+    if position.step == 0:
+        text = (
+            f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
+            f"loading the model took {position.seconds:,.0f} s. Set max_seconds or max_usd higher."
+        )
+        raise TrainingFailed("ceiling_reached", text, "max_seconds")
+    stopped = stop_sentence(stop, position, total, job.settings) if stop else None
+    if stopped:
+        journal.warn(stopped)
+    chosen = result_sentence(position, total)
+    if chosen:
+        journal.say(chosen)
+    if not distributed.is_first():
+        return
+    lowest = best(position.validations)
+    result_step = position.step if lowest is None else lowest.step
+    if checkpoint_folder(folder, result_step).exists():
+        save_checkpoint_as_result(folder, result_step)
+    else:
+        save_result(folder, model)
+    journal.say(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
+    progress = Progress(position.step, total, position.trained_tokens, position.seconds, journal.step_s)
+    journal.place(progress, is_over=True)
+    done = {
+        "trained_tokens": position.trained_tokens,
+        "seconds": round(position.seconds, 1),
+        "trainable_parameters": count_parameters(model).trainable,
+        "step": position.step,
+        "result_step": result_step,
+        "stopped": stopped,
+    }
+    replace_json(folder / "DONE", done)
+
+
+# A training that goes on from a tuned model: the adapter in the job's folder tuned/, ready to be trained
+# further.
+
+
+TUNED_FOLDER = "tuned"
+
+
+def resume_from_adapter(folder: Path, base: Any, settings: LoraSettings) -> PeftModel:
+    """`folder` is the job's. Raises TrainingFailed where the adapter isn't one for this base."""
+    config = LoraConfig.from_pretrained(str(folder / TUNED_FOLDER))
+    config.inference_mode, config.lora_dropout = False, settings.lora_dropout
+    if stored_method(base.config) is None:
+        compute_fused(config)
+    weights = load((folder / TUNED_FOLDER / WEIGHTS).read_bytes())
+    with calm_peft():
+        model: PeftModel = get_peft_model(base, config)
+    if get_peft_model_state_dict(model).keys() != weights.keys():
+        text = "The tuned model's adapter has other matrices than this base model takes. Name the base model instead."
+        raise TrainingFailed("tuned_model_unfit", text, "model")
+    set_peft_model_state_dict(model, weights)
+    return model

@@ -1,20 +1,73 @@
-"""How many tokens are computed at a time: half as many each time that memory proves too small. Activations are computed
-again instead of kept before parts shrink to single rows, or to less than a quarter of what is usual.
-
-The gradients of the parts are added up, so the batch that a step learns from stays the same.
-"""
+"""How many tokens are computed at a time: half as many each time that memory proves too small, and how a run
+ends when nothing smaller is left or a disk is full."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
 import torch
 
-from trainers.local.training import team
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.shortage import Shortage
+from trainers.local.job_directory import append_event, is_disk_full, read_json, replace_json
+from trainers.local.launch import SHORT
+from trainers.local.training import distributed
+from trainers.local.training.errors import TrainingFailed, TrainingPaused, pause_for_disk, write_failure
+
+# Memory that is full in one process while the base is divided: the team ends, and its next start takes
+# less at a time.
+#
+# The others wait for that process inside a layer and can't be told. It writes what the next start needs
+# into the job's folder and exits; its launcher ends the others, and the server starts the job again from
+# its checkpoint.
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """`told` to the user. The next start computes `tokens` at a time; `failed`: there is nothing to take less of."""
+
+    told: str
+    failed: TrainingFailed | None = None
+    tokens: int = 0
+    recomputes: bool = False
+
+
+def end_team(folder: Path, shortage: Shortage) -> NoReturn:
+    """Without a farewell: leaving the group in order may wait for the others."""
+    print(shortage.told, file=sys.stderr, flush=True)
+    if shortage.failed is not None:
+        write_failure(folder, shortage.failed)
+        os._exit(1)
+    append_event(folder, shortage.told, level="warn")
+    less = {"tokens": shortage.tokens, "recomputes": shortage.recomputes}
+    replace_json(folder / f"room-{distributed.rank()}.json", less)  # several processes may write at once
+    os._exit(SHORT)
+
+
+def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
+    """The least tokens at a time of all shortages, and whether activations are computed again; None without any. The
+    first process looks for all: the others may be on machines that don't have it."""
+    return distributed.ask_first(lambda: _read_shortage(folder))
+
+
+def _read_shortage(folder: Path) -> tuple[int, bool] | None:
+    notes = [read_json(path) or {} for path in folder.glob("room-*.json")]
+    if not notes:
+        return None
+    return min(note["tokens"] for note in notes), any(note["recomputes"] for note in notes)
+
+
+# How many tokens are computed at a time: half as many each time that memory proves too small. Activations
+# are computed again instead of kept before parts shrink to single rows, or to less than a quarter of what
+# is usual.
+#
+# The gradients of the parts are added up, so the batch that a step learns from stays the same.
+
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -28,7 +81,7 @@ SAID_BY_ALLOCATORS = (
 KEEPS_BUSY = 4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
 
 
-class Room(Generic[R]):
+class MicroBatcher(Generic[R]):
     """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row.
 
     `fill` makes groups of at most so many tokens, `width` says how many a group takes. `recompute` makes the model
@@ -83,12 +136,12 @@ class Room(Generic[R]):
                 said = str(error).partition("\n")[0]
             if said and self._end_team is not None:
                 self._end_team(self._shortage(rows, doing, said))
-            if not team.any_of(bool(said)):
+            if not distributed.any_of(bool(said)):
                 return result
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._tell(self._take_less(rows, doing, said or "in another process", team.most))
+            self._tell(self._take_less(rows, doing, said or "in another process", distributed.maximum))
 
     def _shortage(self, rows: Sequence[R], doing: str, said: str) -> Shortage:
         """By this process alone: the others can't be asked."""
@@ -128,3 +181,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         s in text for s in SAID_BY_ALLOCATORS
     )
+
+
+# What the machine lacks, as an end that a job knows: a full disk pauses it, a full accelerator fails it.
+
+
+@contextmanager
+def map_machine_errors(folder: Path) -> Iterator[None]:
+    """Raises TrainingPaused, TrainingFailed."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        pause_for_disk(folder, error)
+        raise TrainingPaused from error
+    except torch.OutOfMemoryError as error:
+        text = f"The accelerator's memory is full: {error}. Set max_length or lora_r lower, or take a smaller model."
+        raise TrainingFailed("out_of_memory", text, "max_length") from error

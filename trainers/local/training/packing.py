@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainers.local.training.block_attention import BY_BLOCKS, DENSE, Blocks, lay_blocks
+from trainers.local.kernels.block_attention import BY_BLOCKS, DENSE, Blocks, lay_blocks
+from trainers.local.kernels.fused_layers import KeptPlaces
+from trainers.local.kernels.shared_prefix_attention import BY_ROWS, RowLayout, layout_of_rows
 from trainers.local.training.data import Row
-from trainers.local.training.last_layer import KeptPlaces
-from trainers.local.training.row_attention import BY_ROWS, Layout, lay_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +41,7 @@ PACKED_FAMILIES = (
 class Model(Protocol):
     """A causal language model of transformers, with or without an adapter."""
 
-    def __call__(self, **inputs: Tensor | Layout | Blocks | bool | None) -> Output: ...
+    def __call__(self, **inputs: Tensor | RowLayout | Blocks | bool | None) -> Output: ...
 
 
 class Output(Protocol):
@@ -62,7 +62,7 @@ class Pack:
     mask: Tensor | None
     kept: Tensor
     targets: Tensor
-    layout: Layout | Blocks | None = None
+    layout: RowLayout | Blocks | None = None
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ def pack_rows(
         ids += row.ids[shared:end]
         positions += range(shared, end)
         owners += [owner] * (end - shared)
-    layout: Layout | Blocks | None = None
+    layout: RowLayout | Blocks | None = None
     if by_rows and len(rows) > 1:
-        layout = lay_out(shared, [row.last_target - shared for row in rows], device, dtype)
+        layout = layout_of_rows(shared, [row.last_target - shared for row in rows], device, dtype)
     elif by_blocks and len(rows) > 1 and len(ids) > DENSE:
         layout = lay_blocks(owners, device)
     return Pack(
@@ -211,7 +211,7 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     )
     if pack.layout is not None:
         # A mask of its own, so that none is made; not a number, so that a family that hands no layout on is seen.
-        kind = pack.layout.mask.dtype if isinstance(pack.layout, Layout) else torch.float32
+        kind = pack.layout.mask.dtype if isinstance(pack.layout, RowLayout) else torch.float32
         nowhere = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=kind)
         placed = {**placed, "attention_mask": nowhere, "row_layout": pack.layout}
     selected = {"logits_to_keep": pack.kept} if able.selects else {}

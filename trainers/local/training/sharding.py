@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import Module, ModuleList
 
-from trainers.local.spool import Sharding
-from trainers.local.training import team
+from trainers.local.job_directory import Sharding
+from trainers.local.training import distributed
 
 T = TypeVar("T")
 ROOM = 1.3  # of a GPU's memory: weights, and what a step takes beside them
@@ -40,7 +40,7 @@ def device_memory(device: torch.device) -> int | None:
 
 def shard_layers(base: Module, device: torch.device) -> None:
     """`base` lies in this machine's memory; of each layer every process keeps its part on `device`."""
-    mesh = init_device_mesh(device.type, (team.size(),))
+    mesh = init_device_mesh(device.type, (distributed.size(),))
     for layer in _layers(base):
         fully_shard(layer, mesh=mesh)
 
@@ -51,7 +51,7 @@ def shard_rest(model: PeftModel, device: torch.device) -> None:
     This part is divided again after each pass too: the first process saves alone, which divides it in that process,
     and the others would then wait for a gathering that it alone begins.
     """
-    mesh = init_device_mesh(device.type, (team.size(),))
+    mesh = init_device_mesh(device.type, (distributed.size(),))
     learnt = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for parameter in learnt:
         parameter.data = parameter.data.to(device)
@@ -60,7 +60,7 @@ def shard_rest(model: PeftModel, device: torch.device) -> None:
 
 def in_step(model: PeftModel, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
     """Each part with 1. Where the model is sharded, as many as the process with most has: `spare` with 0."""
-    wanted = team.most(len(parts)) if isinstance(model, FSDPModule) else len(parts)
+    wanted = distributed.maximum(len(parts)) if isinstance(model, FSDPModule) else len(parts)
     for part in parts:
         yield part, 1
     for _ in range(wanted - len(parts)):

@@ -19,37 +19,45 @@ from pathlib import Path
 from safetensors.torch import load
 from torch import OutOfMemoryError
 
-from trainers.local.spool import TrainingJob, read_events, read_json, replace_json
-from trainers.local.training import team
-from trainers.local.training.arm_journal import ArmJournal, Others
-from trainers.local.training.arms import (
-    ARMS,
-    WINNER,
-    Arm,
-    arms_of,
-    keep_little,
-    position_of,
-    put_out,
-    standing_of,
-)
-from trainers.local.training.base import take_lora_off
+from trainers.hyperparameters import halving_steps
+from trainers.local.job_directory import TrainingJob, read_events, read_json, replace_json
+from trainers.local.training import distributed
+from trainers.local.training.base_model import take_lora_off
 from trainers.local.training.checkpoints import (
+    CHECKPOINT_S,
     WEIGHTS,
     list_checkpoints,
     renamed_when_complete,
     save_checkpoint_as_result,
 )
-from trainers.local.training.contest import Move, Standing, next_move, rounds, steps_left, winner
-from trainers.local.training.course import Pace, Position, Stop, stop_sentence
-from trainers.local.training.endings import known_endings
-from trainers.local.training.failures import TrainingFailed
-from trainers.local.training.ground import Ground, lay_ground
-from trainers.local.training.journal import Journal, Progress
-from trainers.local.training.lora import CHECKPOINT_S, Course, begin, go_on, steps_an_epoch
-from trainers.local.training.pauses import Pauses
-from trainers.local.training.silence import Silence, journal_of
-from trainers.local.training.sweep_table import round_event, write_table
-from trainers.sizing.halving import most_steps
+from trainers.local.training.errors import Pauses, TrainingFailed
+from trainers.local.training.memory import map_machine_errors
+from trainers.local.training.methods.sft import Course, begin, steps_an_epoch, train_until
+from trainers.local.training.metrics_logger import MetricsLogger, NullLogger, Progress, logger_for
+from trainers.local.training.schedule import Pace, Position, Stop, stop_sentence
+from trainers.local.training.setup import TrainingSetup, prepare_training
+from trainers.local.training.successive_halving import (
+    Decision,
+    TrialScore,
+    next_decision,
+    rounds,
+    steps_left,
+    winner,
+)
+from trainers.local.training.trials import (
+    ARMS,
+    WINNER,
+    OtherTrials,
+    Trial,
+    TrialLogger,
+    delete_spent_checkpoints,
+    position_of,
+    round_event,
+    score_of,
+    stop_trial,
+    trials_of,
+    write_table,
+)
 
 
 @dataclass
@@ -58,41 +66,41 @@ class Sweep:
 
     folder: Path
     job: TrainingJob
-    arms: tuple[Arm, ...]
-    ground: Ground
-    journal: Journal
+    arms: tuple[Trial, ...]
+    ground: TrainingSetup
+    journal: MetricsLogger
     pauses: Pauses
     started: float
     checkpoint_s: float
     pace: Pace = field(default=Pace(0.0, None, 0.0))
 
     @property
-    def standings(self) -> list[Standing]:
-        return [standing_of(arm, self.course(arm)) for arm in self.arms]
+    def standings(self) -> list[TrialScore]:
+        return [score_of(arm, self.course(arm)) for arm in self.arms]
 
-    def course(self, arm: Arm) -> int:
+    def course(self, arm: Trial) -> int:
         return steps_an_epoch(self.ground, arm.job.settings) * arm.job.settings.n_epochs
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
     """Ends with adapter/, sweep.csv and DONE. Raises TrainingFailed where no arm can, TrainingPaused."""
-    team.join(job.seed)
+    distributed.join(job.seed)
     try:
-        with known_endings(folder):
+        with map_machine_errors(folder):
             run(folder, job, checkpoint_s)
     finally:
-        team.leave()
+        distributed.leave()
 
 
 def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
-    journal = journal_of(folder, job)
+    journal = logger_for(folder, job)
     started = time.monotonic() - journal.seconds_known
-    arms = arms_of(folder, job)
-    if not team.ask_first((folder / ARMS / WINNER).exists):
+    arms = trials_of(folder, job)
+    if not distributed.ask_first((folder / ARMS / WINNER).exists):
         pauses = Pauses(folder)
-        ground = lay_ground(folder, job, journal, pauses)
+        ground = prepare_training(folder, job, journal, pauses)
         compete(Sweep(folder, job, arms, ground, journal, pauses, started, checkpoint_s))
-    if team.is_first():
+    if distributed.is_first():
         publish(folder, arms, journal, time.monotonic() - started)
 
 
@@ -101,19 +109,19 @@ def compete(sweep: Sweep) -> None:
     journal, stop = sweep.journal, None
     courses = [sweep.course(arm) for arm in sweep.arms]
     journal.say(
-        f"Sweep of {len(sweep.arms)} arms by successive halving: {most_steps(courses):,} steps at most, where all "
+        f"Sweep of {len(sweep.arms)} arms by successive halving: {halving_steps(courses):,} steps at most, where all "
         f"courses together would be {sum(courses):,}"
     )
     tell_rounds(sweep)
-    while stop is None and (move := team.ask_first(lambda: next_move(sweep.standings))):
-        team.look(sweep.pauses)
+    while stop is None and (move := distributed.ask_first(lambda: next_decision(sweep.standings))):
+        distributed.look(sweep.pauses)
         stop = train_arm(sweep, sweep.arms[move.number - 1], move)
         tell_rounds(sweep)
-    if team.is_first():
+    if distributed.is_first():
         choose(sweep, stop)
 
 
-def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
+def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
     """To the end of its rung, or out. The base is as before when it returns."""
     journal, is_done = journal_of_arm(sweep, arm), False
     try:
@@ -124,15 +132,15 @@ def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
         journal.say(
             f"trains to step {move.until}/{course.total} in rung {move.round}: {str(arm).partition('(')[2][:-1]}"
         )
-        stop = go_on(course, begun, sweep.checkpoint_s, move.until)
+        stop = train_until(course, begun, sweep.checkpoint_s, move.until)
         sweep.pace = course.pace
         rest(arm, course, time.monotonic() - begun, is_last=move.until == course.total)
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
-        if isinstance(error, OutOfMemoryError) and not team.is_alone():
+        if isinstance(error, OutOfMemoryError) and not distributed.is_alone():
             raise  # the others may have had room, and don't know that the arm is out
-        if isinstance(journal, ArmJournal):
+        if isinstance(journal, TrialLogger):
             drop(arm, journal, error)
         return None
     finally:
@@ -140,18 +148,18 @@ def train_arm(sweep: Sweep, arm: Arm, move: Move) -> Stop | None:
         take_lora_off(sweep.ground.base)
 
 
-def journal_of_arm(sweep: Sweep, arm: Arm) -> Journal:
-    if not team.is_first():
-        return Silence(arm.folder)
-    return ArmJournal(sweep.journal, sweep.folder, arm, others_of(sweep, arm))
+def journal_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
+    if not distributed.is_first():
+        return NullLogger(arm.folder)
+    return TrialLogger(sweep.journal, sweep.folder, arm, others_of(sweep, arm))
 
 
-def others_of(sweep: Sweep, arm: Arm) -> Others:
+def others_of(sweep: Sweep, arm: Trial) -> OtherTrials:
     positions = [position_of(other) for other in sweep.arms]
     steps, tokens = sum(one.step for one in positions), sum(one.trained_tokens for one in positions)
     own = positions[arm.number - 1]
     total = steps + steps_left(sweep.standings)
-    return Others(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
+    return OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
 
 
 def ceiling_of(sweep: Sweep, begun: float) -> int | None:
@@ -160,27 +168,27 @@ def ceiling_of(sweep: Sweep, begun: float) -> int | None:
     return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
 
 
-def rest(arm: Arm, course: Course, seconds: float, *, is_last: bool) -> None:
+def rest(arm: Trial, course: Course, seconds: float, *, is_last: bool) -> None:
     """Keep what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job."""
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:
         course.save()
-    if not is_last and team.is_first():
-        keep_little(arm)
+    if not is_last and distributed.is_first():
+        delete_spent_checkpoints(arm)
 
 
-def drop(arm: Arm, journal: ArmJournal, error: TrainingFailed | OutOfMemoryError) -> None:
+def drop(arm: Trial, journal: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
     message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
     last, reached = journal.last, position_of(arm)
     if last and last.number > reached.step:
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
-    put_out(arm, message, reached)
+    stop_trial(arm, message, reached)
     journal.warn(f"is out, and the sweep goes on without it. {message}")
 
 
 def tell_rounds(sweep: Sweep) -> None:
     """Each rung that is over, once; and the table as it stands. Of a team the first does."""
-    if not team.is_first():
+    if not distributed.is_first():
         return
     standings = sweep.standings
     played = rounds(standings)
@@ -215,7 +223,7 @@ def choose(sweep: Sweep, stop: Stop | None) -> None:
     replace_json(sweep.folder / ARMS / WINNER, {**told, "steps": steps, "trained_tokens": tokens})
 
 
-def nobody(sweep: Sweep, standings: Sequence[Standing]) -> TrainingFailed:
+def nobody(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
     said = [f"{arm}: {one.out}" for arm, one in zip(sweep.arms, standings, strict=True) if one.out]
     if len(said) == len(standings):
         text = f"All {len(said)} arms of the sweep are out. {' '.join(said)}"
@@ -227,7 +235,7 @@ def nobody(sweep: Sweep, standings: Sequence[Standing]) -> TrainingFailed:
     return TrainingFailed("ceiling_reached", text, "max_seconds")
 
 
-def publish(folder: Path, arms: Sequence[Arm], journal: Journal, seconds: float) -> None:
+def publish(folder: Path, arms: Sequence[Trial], journal: MetricsLogger, seconds: float) -> None:
     """The winner's checkpoints, curve and adapter become the job's; then DONE. May be done twice."""
     told = read_json(folder / ARMS / WINNER) or {}
     arm, step, tokens = arms[told["arm"] - 1], int(told["step"]), int(told["trained_tokens"])

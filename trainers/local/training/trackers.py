@@ -16,7 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trainers.local.spool import Integration, append_event, read_json, replace_json
+from trainers.local.job_directory import Integration, append_event, read_json, replace_json
 
 
 class Unreachable(Exception):

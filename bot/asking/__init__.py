@@ -1,1 +1,0 @@
-"""Asks models in threads, within the limits of each provider, and keeps every answer as it comes."""

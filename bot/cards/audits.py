@@ -1,0 +1,95 @@
+"""Who did what to a run and when, from the audit log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bot.cards.blocks import Message, context, cut_mrkdwn, escape, header, lines_section
+from bot.cards.words import pluralize
+from storage.records import AuditEntry
+
+OURS = "finetune"
+DETAIL = 300
+WORDS = {
+    "ask": "asked for it",
+    "approve": "approved it",
+    "reject": "rejected it",
+    "cancel": "asked to cancel it",
+} | {
+    "pause": "asked to pause it",
+    "resume": "asked to resume it",
+    "replace": "asked for another plan in its place",
+    "over maximum": "saw it pass the most that was approved",
+    "needs human": "stopped it: a person has to look",
+    "retry": "said that it was never started and may be tried again",
+    "adopt": "named its job at the provider",
+    "give up": "gave it up",
+    "tried again": "tried it again",
+    "adopted": "took over its job",
+    "not carried out": "could not carry that out",
+    "started": "started its job",
+    "trained": "saw its training end",
+    "stray job": "saw a job that should not be there",
+    "done": "measured it and posted the result",
+    "failed": "noted that it failed",
+    "cancelled": "noted that it is cancelled",
+    "restored": "put it back from a backup",
+    "expired": "let the request expire",
+    "override": "set a rule about data aside",
+    "promote": "put its model to work",
+    "replaced": "put another model in its place",
+    "roll back": "took its model out of use",
+    "rolled back to": "put its model back to work",
+    "alias": "told the trainer which model the alias stands for",
+    "strayed": "saw that the trainer's alias stood for something else",
+    "gone": "saw that its provider has its model no more",
+    "back": "saw that its provider has its model again",
+    "void": "voided its approval, since it counts no longer",
+}
+SENTENCES = frozenset(
+    {"failed", "cancelled", "needs human", "void", "tried again", "adopted", "not carried out"}
+)  # their detail is our own mrkdwn, as on the card
+
+
+@dataclass(frozen=True)
+class History:
+    """`entries`, oldest first."""
+
+    run: int
+    entries: Sequence[AuditEntry]
+
+
+def card(history: History) -> Message:
+    title = f"Run {history.run}: {pluralize(len(history.entries), 'entry', 'entries')} in the audit log"
+    checked = "Newest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
+    return Message(
+        title,
+        (header(title), lines_section([_line(one) for one in reversed(history.entries)]), context(checked)),
+    )
+
+
+def _line(entry: AuditEntry) -> str:
+    when = datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    what = WORDS.get(entry.action, escape(entry.action))
+    detail = _detail(entry)
+    return f"• {when} {_who(entry.who)} {what}{f': {detail}' if detail else ''}"
+
+
+def _who(who: str) -> str:
+    return (
+        f"<@{who}>"
+        if re.fullmatch(r"[UW][A-Z0-9]{2,20}", who)
+        else "Finetune"
+        if who == OURS
+        else escape(who)
+    )
+
+
+def _detail(entry: AuditEntry) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", entry.detail):
+        return f"plan `{entry.detail[:12]}`"
+    is_ours = entry.who == OURS and entry.action in SENTENCES
+    return cut_mrkdwn(entry.detail if is_ours else escape(entry.detail), DETAIL) if entry.detail else ""

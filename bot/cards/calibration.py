@@ -1,0 +1,119 @@
+"""What a run came to beside what its plan predicted, and the error of our estimates over recent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from bot.cards.blocks import Block, Message, context, escape, section
+from bot.cards.candidates import MEANS
+from bot.cards.words import duration, money, multiple, of_estimate, percent, pluralize, shorten
+from bot.rules.calibration import Actual, Quantity, RunningError
+from bot.rules.payback import payback_condition, share_of_draws
+from bot.rules.plans import Plan
+from bot.rules.units import duration as months
+from bot.values.runs import RunResult
+from trainers.money import usd
+
+MOST_RUNGS = 8
+QUANTITIES: Mapping[Quantity, str] = {
+    "tokens": "Tokens",
+    "dollars": "Cost",
+    "minutes": "Training time",
+    "quality": "Quality",
+}
+
+
+def estimate_comparison(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> Message:
+    """What the run came to beside what was estimated, for the thread. `actuals` are this run's."""
+    lines = [f"• {QUANTITIES[one.quantity]}: {_pair(one)}" for one in actuals]
+    if not any(one.quantity == "quality" for one in actuals):
+        lines.append(
+            f"• Quality: {_quality(result)}; none was estimated, as no model tuned alike was measured"
+        )
+    return Message(
+        "Estimate and actual",
+        (section("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)),
+    )
+
+
+def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
+    """What the saving is held against, where it is not today's model."""
+    foreseen = plan.predicted
+    if foreseen is None or foreseen.alternative is None or foreseen.alternative.startswith("today's model"):
+        return []
+    return [
+        (
+            "Held against",
+            f"{escape(shorten(foreseen.alternative, 60))}: {money(foreseen.alternative_micros)} a month",
+        )
+    ]
+
+
+def recent_errors(errors: Sequence[RunningError]) -> list[Block]:
+    """How good our estimates have been."""
+    lines = [f"• {line}" for error in errors for line in _running_line(error)]
+    return [section("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
+
+
+def _pair(one: Actual) -> str:
+    actual, estimated = _amount(one.quantity, one.actual), _amount(one.quantity, one.estimated)
+    if actual == estimated:
+        return f"{actual}, as estimated"
+    return f"{actual}, estimated {estimated}{_off(one)}"
+
+
+def _off(one: Actual) -> str:
+    if one.quantity == "quality":
+        return f" ({100 * abs(one.actual - one.estimated):.1f} points off)"
+    return f" ({of_estimate(one.ratio)})" if one.ratio else ""
+
+
+def _amount(quantity: Quantity, amount: Decimal) -> str:
+    match quantity:
+        case "tokens":
+            return f"{amount:,.0f}"
+        case "dollars":
+            return usd(amount) if amount else "no charge"
+        case "minutes":
+            return duration(float(amount) * 60)
+        case "quality":
+            return percent(float(amount))
+
+
+def _quality(result: RunResult) -> str:
+    """By the measure of the alternatives, where they were measured: of free text not the exact answer."""
+    ladder = result.ladder
+    scoring = ladder.rung("tuned")[0].scoring if ladder else "label"
+    return percent(result.quality) if scoring == "label" else f"{percent(result.quality)} ({MEANS[scoring]})"
+
+
+def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
+    """What was known when the plan was made."""
+    foreseen = plan.predicted
+    if foreseen is None:
+        return []
+    said = []
+    if foreseen.p_payback is not None and foreseen.target_months is not None:
+        within = months(Decimal(foreseen.target_months))
+        rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
+        said.append(f"Expected: back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}.")
+    if foreseen.measured:
+        scores = "; ".join(
+            f"{escape(shorten(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
+        )
+        said.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
+    return [context(" ".join(said))] if said else []
+
+
+def _running_line(error: RunningError) -> list[str]:
+    if error.typical_factor is None:
+        return []
+    runs = f"{pluralize(error.runs, 'run')}{', so far' if error.is_early else ''}"
+    return [f"{QUANTITIES[error.quantity]}: {_typically(error.typical_factor)} ({runs})"]
+
+
+def _typically(factor: Decimal) -> str:
+    if factor < Decimal("1.01"):
+        return "typically within 1% of the estimate"
+    return f"typically off by a factor of {multiple(factor)}, either way"

@@ -1,0 +1,495 @@
+"""Cards, lists and forms about datasets: upload and check, versions, documents, deletion. Values found in
+rows are never shown, only counts and line numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards import blocks as blocks_cards
+from bot.cards.blocks import (
+    Block,
+    Message,
+    code,
+    context,
+    cut,
+    escape,
+    fields,
+    header,
+    lines_section,
+    modal,
+    plain,
+    section,
+)
+from bot.cards.candidates import arm_name, bar_share, quality
+from bot.cards.findings import (
+    WORDS,
+    Group,
+    cleaning_offer,
+    counts_text,
+    group_findings,
+    line_ranges,
+    need_file,
+)
+from bot.cards.general import text_message
+from bot.cards.words import pluralize, shorten
+from bot.commands import Delete
+from storage.records import Dataset, Document, DocumentState
+from trainers.dataset import Report
+from trainers.dataset.versions import Diff
+from trainers.evaluation.results import Rung, Standing
+
+SHOWN_RULES = 8
+STANDS: dict[Standing, str] = {
+    "meets": "meets {bar}",
+    "misses": "misses {bar}",
+    "undecided": "too few held-out rows to tell whether it meets {bar}",
+}
+UPLOAD = "upload"
+COLUMN = "For a table only. Empty: found by its name."
+TABLES = ("csv", "xlsx", "parquet")
+KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of what was measured, None where nothing was; `bar` is what is good enough."""
+
+    rung: Rung | None
+    bar: float
+
+
+@dataclass(frozen=True)
+class Listed:
+    """`best` where there is something to say about it."""
+
+    dataset: Dataset
+    report: Report | None
+    best: Best | None = None
+
+
+def received_card(dataset: Dataset) -> Message:
+    text = f"Checking {escape(shorten(dataset.filename))} as {code(dataset.name)}"
+    return Message(text, (section(f"{text}, handed over by <@{dataset.uploaded_by}> …"),))
+
+
+def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
+    """Ready or refused, with what was found. `days`: after which a refused file is deleted; 0: it is kept."""
+    headline = _headline(dataset, report)
+    blocks = [header(headline), fields(_numbers(dataset, report)), *_findings(report)]
+    blocks += [section(f"*Next*: {_next_step(dataset, report)}"), *cleaning_offer(dataset, report.findings)]
+    if report.blocked and days:
+        blocks.append(context(f"The file is deleted here after {pluralize(days, 'day')}."))
+    return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
+
+
+def refused_card(dataset: Dataset, why: str) -> Message:
+    headline = f"{dataset.title} can't be used"
+    said = (section(escape(why)), context(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
+    return Message(f"{escape(headline)}: {escape(why)}", (header(headline), *said))
+
+
+def refusal_sentence(report: Report) -> str:
+    """The first thing that blocks, and how many more."""
+    blocking = [finding for finding in report.findings if finding.blocks]
+    more = f" ({len(blocking) - 1:,} more must be mended.)" if len(blocking) > 1 else ""
+    return f"{blocking[0].message} {blocking[0].cure}{more}"
+
+
+def listing(datasets: Sequence[Listed]) -> Message:
+    if not datasets:
+        text = (
+            "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
+        )
+        return Message(text, (section(text),))
+    title = pluralize(len(datasets), "dataset")
+    return Message(title, (header(title), lines_section([_line(one) for one in datasets])))
+
+
+def no_such_dataset(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
+    there = ", ".join(code(one) for one in list(dict.fromkeys(known))[:10])
+    return f"There is no dataset {code(name)}." + (
+        f" There are {there}." if there else " `/finetune upload` makes the first one."
+    )
+
+
+def upload_modal(channel: str, *, file_id: str | None = None, filename: str | None = None) -> Block:
+    """`file_id`: the file is known already, from a message of `channel`; else the form asks for it. The dataset
+    belongs to the channel of that message; the form asks for one where there is none, or nobody but the bot in it."""
+    is_asked = not file_id or channel.startswith("D")
+    asked = (
+        []
+        if file_id
+        else [blocks_cards.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
+    )
+    shown = [section(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
+    blocks = [
+        *shown,
+        *asked,
+        blocks_cards.text_input(
+            "name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."
+        ),
+        blocks_cards.text_input("text", "Column with the text", "text", hint=COLUMN),
+        blocks_cards.text_input("label", "Column with the label", "label", hint=COLUMN),
+        *([_belongs_to(channel)] if is_asked else []),
+        context(
+            "The file stays on the machine that runs this bot. It is checked there, and a fifth of it is set "
+            "aside as a test that no model ever trains on."
+        ),
+    ]
+    return modal(
+        "Use as training data",
+        UPLOAD,
+        blocks,
+        submit="Check it",
+        private=f"{channel} {file_id or ''} {cut(filename or '', 200)}",
+    )
+
+
+def _belongs_to(channel: str) -> Block:
+    here = {"initial_conversation": channel} if channel else {}
+    return {
+        "type": "input",
+        "block_id": "channel",
+        "label": plain("Report in", 75),
+        "hint": plain(
+            "The dataset belongs to this channel. Where it is private, only its members see it.", 150
+        ),
+        "element": {
+            "type": "conversations_select",
+            "action_id": "value",
+            **here,
+            "filter": {"include": ["public", "private"], "exclude_bot_users": True},
+        },
+    }
+
+
+def _headline(dataset: Dataset, report: Report) -> str:
+    if report.blocked:
+        return f"{dataset.title} can't be used yet"
+    return f"{dataset.title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"
+
+
+def _next_step(dataset: Dataset, report: Report) -> str:
+    if report.blocked:
+        return "Mend these lines and upload the file again under the same name. Nothing left this machine."
+    return (
+        f"`/finetune baseline {dataset.name}` measures what prompts and cheaper models get right already; after that "
+        f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
+    )
+
+
+def _of_labels(report: Report) -> str:
+    return f", {pluralize(len(report.labels), 'label')}" if report.labels else ""
+
+
+def _numbers(dataset: Dataset, report: Report) -> list[tuple[str, str]]:
+    pairs = []
+    if report.n_train:
+        pairs.append(("To train on", pluralize(report.n_train, "row")))
+        pairs.append(("Held out as the test", pluralize(report.n_holdout, "row")))
+    elif report.rows:
+        pairs.append(("Rows that can be read", f"{report.rows:,}"))
+    if report.labels:
+        pairs.append(("Rows per label", _per_label(report)))
+    if report.rows:
+        pairs.append(
+            ("Tokens a row", f"{report.tokens.rows.mean:,.0f} on average, {report.tokens.rows.max:,} at most")
+        )
+    if report.format in TABLES and report.columns.text and report.columns.label:
+        pairs.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
+    return [*pairs, ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")]
+
+
+def _per_label(report: Report) -> str:
+    most, least = report.labels[0], report.labels[-1]
+    if most.label == least.label:
+        return f"{most.rows:,} ({_name(most.label)})"
+    # a label that one row has may be a customer's sentence in the wrong column
+    rarest = f" ({_name(least.label)})" if least.rows > 1 else ""
+    return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,}{rarest}"
+
+
+def _name(out_of_data: str) -> str:
+    return escape(shorten(out_of_data, 60)).strip() or "(empty)"
+
+
+def _findings(report: Report) -> list[Block]:
+    """Rule by rule, the worst first: one example each. Everything stands in the file in the thread."""
+    met = group_findings(report.findings)
+    lines = [_finding(group) for group in met[:SHOWN_RULES]]
+    hidden = len(met) - SHOWN_RULES
+    if hidden > 0:
+        lines.append(f"… and {pluralize(hidden, 'more kind')} of thing.")
+    where = " Each line and its cure: in the thread." if need_file(report.findings) else ""
+    return [section(f"*{_found(report)}*{where}"), lines_section(lines)] if lines else []
+
+
+def _finding(group: Group) -> str:
+    first = group.parts[0]
+    said = f"{line_ranges(first.lines[:1]).capitalize()} {first.said}." if first.lines else first.said
+    others = (
+        f" And {pluralize(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
+    )
+    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(said, 250))}{others} {escape(cut(group.cure, 250))}"
+
+
+def _found(report: Report) -> str:
+    said = counts_text(report.findings)
+    return f"Found: {said}." if said else "Nothing wrong was found."
+
+
+def _line(one: Listed) -> str:
+    dataset, report = one.dataset, one.report
+    name = f"• {code(dataset.name)} version {dataset.version}"
+    if report:
+        return f"{name}: {pluralize(report.rows, 'row')}{_of_labels(report)}, ready{_measured(one.best)}"
+    if dataset.state == "refused":
+        return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
+    return f"{name}: being checked"
+
+
+def _measured(best: Best | None) -> str:
+    if best is None:
+        return ""
+    if best.rung is None:
+        return ". Nothing measured yet"
+    stands = STANDS[best.rung.standing].format(bar=bar_share(best.bar))
+    return f". Best measured: {escape(arm_name(best.rung.arm, 40))}, {quality(best.rung)}, {stands}"
+
+
+# A new version of a dataset beside the one before: rows that came, went or changed, and what stays the
+# test.
+
+
+SHOWN_LABELS = 10
+
+
+def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
+    """`n_holdout` rows are held out now."""
+    headline = f"{dataset.title}: {_in_short(diff)}"
+    numbers = [
+        ("Added", pluralize(diff.added, "row")),
+        ("Removed", pluralize(diff.removed, "row")),
+        ("Labelled otherwise", pluralize(diff.relabelled, "row")),
+        ("Held out as the test", _held_out(diff, n_holdout)),
+    ]
+    return Message(
+        escape(headline), (header(headline), fields(numbers), *_labels(diff), context(_why_it_compares(diff)))
+    )
+
+
+def _in_short(diff: Diff) -> str:
+    parts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "labelled otherwise"))
+    said = [f"{count:,} {word}" for count, word in parts if count]
+    return ", ".join(said) if said else "the same rows as before"
+
+
+def _held_out(diff: Diff, n_holdout: int) -> str:
+    kept = f"{pluralize(n_holdout - diff.held_out_added, 'row')} as before"
+    return f"{kept}, {diff.held_out_added:,} new" if diff.held_out_added else kept
+
+
+def _labels(diff: Diff) -> list[Block]:
+    """Those whose count changed, the largest change first. None that one row alone has or had: that may be a
+    customer's sentence in the wrong column."""
+    moved = [one for one in diff.by_label if one[1] != one[2] and max(one[1:]) > 1]
+    if not moved:
+        return []
+    ordered = sorted(moved, key=lambda one: -abs(one[2] - one[1]))
+    lines = [_label(*one) for one in ordered[:SHOWN_LABELS]]
+    hidden = len(ordered) - SHOWN_LABELS
+    more = [f"… and {pluralize(hidden, 'more label')}"] if hidden > 0 else []
+    return [section("*Rows per label, before and now*"), lines_section([*lines, *more])]
+
+
+def _label(label: str, before: int, now: int) -> str:
+    return f"• {escape(cut(shorten(label, 60), 60)).strip() or '(empty)'}: {before:,} → {now:,}"
+
+
+def _why_it_compares(diff: Diff) -> str:
+    if diff.held_out_dropped:
+        said = [
+            f"{pluralize(diff.held_out_dropped, 'held-out row')} with personal data or a secret, which the new file no "
+            "longer has, dropped out of the test; new questions take their place. So results of both versions can't "
+            "be compared: measure again."
+        ]
+    else:
+        said = [
+            "What was held out stays held out, so results of both versions can be compared; new questions join it by "
+            "the same rule."
+        ]
+    if diff.held_out_missing:
+        gone = pluralize(diff.held_out_missing, "held-out row")
+        said.append(
+            f"{gone} that the new file no longer has stay{'s' if diff.held_out_missing == 1 else ''} too."
+        )
+    if diff.held_out_relabelled:
+        changed = pluralize(diff.held_out_relabelled, "held-out row")
+        said.append(f"{changed} got a new answer, so earlier results on them do not compare.")
+    return " ".join(said)
+
+
+# A dataset on its way out: the form that asks once more, what stands in the way, and what is gone and
+# what is not.
+
+
+DELETION_FORM = "delete_dataset"
+
+
+@dataclass(frozen=True)
+class DeletionScope:
+    """What goes with it: counts, and the model that programs still ask."""
+
+    dataset: str
+    versions: tuple[int, ...]
+    is_whole: bool
+    runs: int
+    measurements: int
+    in_use: str | None = None
+
+    @property
+    def title(self) -> str:
+        one = f"version {self.versions[0]}"
+        some = one if len(self.versions) == 1 else f"versions {', '.join(map(str, self.versions))}"
+        return self.dataset if self.is_whole else f"{self.dataset}, {some}"
+
+    @property
+    def with_it(self) -> str:
+        return (
+            f"{pluralize(len(self.versions), 'version')}, {pluralize(self.runs, 'run')} and "
+            f"{pluralize(self.measurements, 'measurement')}"
+        )
+
+
+def deletion_form(doomed: DeletionScope, private: str) -> Block:
+    said = (
+        f"This deletes {code(doomed.title)} for good: {doomed.with_it}, with all files, answers and tuned models, "
+        "here and at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
+    )
+    used = f"\n*{escape(doomed.in_use or '')} is in use*: programs that ask for it get an error from then on."
+    name = {
+        "type": "input",
+        "block_id": "name",
+        "label": plain("Type the dataset's name to delete it", 75),
+        "element": {"type": "plain_text_input", "action_id": "value", "max_length": 40},
+    }
+    blocks = [section(said + (used if doomed.in_use else "")), name]
+    return modal("Delete data", DELETION_FORM, blocks, submit="Delete for good", private=private)
+
+
+def row_deletion_question(doomed: DeletionScope, newest: int, rows: int, held: int) -> str:
+    """For the terminal. A next version is made of the `newest`, without the rows."""
+    said = (
+        f"Take {pluralize(rows, 'row')} out of {doomed.dataset} for good (those that ask the same are "
+        "counted)? Version "
+        f"{newest} without them becomes the next version. All from before goes: {doomed.with_it}, with files, answers "
+        "and tuned models."
+    )
+    if doomed.in_use:
+        said += (
+            f" {doomed.in_use} is in use and goes too: programs that ask for it get an error from then on."
+        )
+    if held:
+        said += f" {_held_text(held)}"
+    return said
+
+
+def rows_deleted(before: int, rows: int, held: int) -> Message:
+    said = (
+        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the "
+        "terminal: this "
+        "version has the others, in lines of its own."
+    )
+    return text_message(f"{said} {_held_text(held)}" if held else f"{said} The test is the same.")
+
+
+def _held_text(held: int) -> str:
+    return (
+        f"{pluralize(held, 'row')} of the test {'is' if held == 1 else 'are'} among them: figures from before don't "
+        "compare with new ones."
+    )
+
+
+def deletion_metadata(command: Delete, channel: str) -> str:
+    """What the form has to hand back."""
+    return f"{channel} {command.dataset} {command.before or ''}".strip()
+
+
+def deleted_card(doomed: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
+    backups = f" Older nightly backups hold it for up to {pluralize(nights, 'night')} more." if nights else ""
+    rest = "".join(f"\n• {escape(one)}" for one in left)
+    there = f"\nWhat is left:{rest}" if left else ""
+    return text_message(
+        f"{code(doomed.title)} was deleted, as {by} asked: {doomed.with_it}. What was posted in Slack stays "
+        f"until somebody deletes it there, and so do copies that were made of backups.{backups}{there}"
+    )
+
+
+def not_deleted_card(dataset: str, why: str) -> Message:
+    return text_message(f"{code(dataset)} was not deleted: {why}")
+
+
+# Texts that a team gives as knowledge beside a dataset: the form, and what became of each.
+
+
+DOCUMENT_FORM = "knowledge_form"
+DOCUMENT_KINDS = ("txt", "md")
+DOCUMENT_STATES: dict[DocumentState, str] = {
+    "received": "is being read",
+    "ready": "ready",
+    "refused": "can't be used",
+}
+
+
+def document_form(channel: str, dataset: str) -> Block:
+    blocks = [
+        section(f"For {code(shorten(dataset))}: what a person would look up to answer."),
+        blocks_cards.file_input("file", "Document: plain text or Markdown", DOCUMENT_KINDS),
+        context(
+            "It stays on the machine that runs this bot. When alternatives are measured with retrieval, the "
+            "passages that fit a question go into its prompt, and with it to the models that you choose there."
+        ),
+    ]
+    return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
+
+
+def document_received(document: Document) -> Message:
+    text = f"Reading {escape(shorten(document.filename))} as knowledge for {code(document.dataset)}"
+    return Message(text, (section(f"{text}, handed over by <@{document.uploaded_by}> …"),))
+
+
+def document_ready(document: Document) -> Message:
+    title = f"{shorten(document.filename)} is ready: {pluralize(document.passages or 0, 'passage')}"
+    next_step = f"{code(f'/finetune baseline {shorten(document.dataset)}')} measures retrieval with it."
+    said = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
+    return Message(escape(title), (header(title), section(said), section(f"*Next*: {next_step}")))
+
+
+def document_refused(document: Document, why: str) -> Message:
+    title = f"{shorten(document.filename)} can't be used"
+    said = (
+        section(escape(cut(why, 2_000))),
+        context(f"For {code(document.dataset)}, from <@{document.uploaded_by}>"),
+    )
+    return Message(f"{escape(title)}: {escape(cut(why, 900))}", (header(title), *said))
+
+
+def document_listing(dataset: str, documents: Sequence[Document]) -> Message:
+    if not documents:
+        text = f"{code(shorten(dataset))} has no documents. The form adds one."
+        return Message(text, (section(text),))
+    title = f"{pluralize(len(documents), 'document')} for {shorten(dataset)}"
+    return Message(
+        escape(title), (header(title), lines_section([_document_line(document) for document in documents]))
+    )
+
+
+def _document_line(document: Document) -> str:
+    why = f". {escape(cut(document.refusal, 200))}" if document.refusal else ""
+    passages = f", {pluralize(document.passages, 'passage')}" if document.passages else ""
+    return f"• {escape(shorten(document.filename))}: {DOCUMENT_STATES[document.state]}{passages}{why}"

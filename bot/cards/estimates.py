@@ -1,0 +1,529 @@
+"""The estimate card and its form: the verdict first, then the numbers that carry it, then what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from bot.cards import blocks as blocks_cards
+from bot.cards.blocks import (
+    Block,
+    Figure,
+    Message,
+    actions,
+    button,
+    context,
+    cut,
+    data_table,
+    escape,
+    fields,
+    header,
+    lines_section,
+    modal,
+    section,
+    sentence,
+)
+from bot.cards.words import planned_time, shorten
+from bot.command_options import Answer
+from bot.rules.advice import Verdict
+from bot.rules.alternatives import Alternative
+from bot.rules.assumptions import Assumption
+from bot.rules.billing import MonthlyCost
+from bot.rules.facts import TASK_KINDS, Evidence, Kind
+from bot.rules.forecast import LIKELY, Outlook
+from bot.rules.payback import (
+    enough_volume,
+    hours_caveat,
+    monthly_saving_text,
+    payback_condition,
+    share_of_draws,
+)
+from bot.rules.roi import USD_PER_HOUR, Estimate, Range, Training
+from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from bot.values.runs import Refusal
+from trainers.dataset import Report
+from trainers.money import usd
+from trainers.pricing import PriceRow
+
+SHARE = "share_estimate"
+ZERO = Decimal(0)
+SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
+MARKS = {"go": "for it", "no_go": "against it", "unknown": "open"}
+# What carries the sum and what a reader can change: shown with its value. The others are named only.
+WITH_VALUE = frozenset({"volume", "prompt", "price today", "price once tuned", "hosting", "people's time"})
+NOT_NOW = {
+    "rows": "Not now: too few rows",
+    "one label": "Not now: there is nothing to tell apart",
+    "wrong labels": "Not now: too many labels are wrong",
+    "end date": "Not now: the model to train is at its end",
+    "cheaper rung": "Not now: something cheaper is good enough",
+    "tuned": "Not now: the tuned model is not good enough",
+    "worse": "Not now: the tuned model is worse and costs as much",
+    "knowledge": "Not now: facts are looked up, not learnt",
+    "reasoning": "Not now: thinking calls for a better model",
+    "cost": "Not now: it would cost more than it saves",
+    "payback": "Not now: it pays back too late",
+    "memory": "Not now: the training does not fit your machine",
+}
+OPEN = {
+    "measure": "cheaper alternatives are not measured",
+    "bar": "whether the bar is met is not known",
+    "undecided": "the held-out rows can't tell yet",
+    "holdout": "there are too few held-out rows",
+    "unread": "no prompt's answers could be read",
+    "tuned": "the tuned model is not measured well enough",
+    "rows": "there are few rows",
+    "wrong labels": "too many labels may be wrong",
+    "today's model": "today's model is not measured",
+    "cheaper rung": "what a tuned model costs is not known",
+    "cost": "what it saves is not known",
+    "payback": "whether it pays back in time is uncertain",
+    "net value": "it pays back, and loses later",
+    "people's time": "people's time is not counted",
+    "successor": "the successor of today's model is not measured",
+    "only way": "nobody said what better answers are worth",
+    "latency": "how fast a tuned model answers is not known",
+    "machine": "how much your own machine can do is not known",
+}
+
+
+class Estimated(Protocol):
+    """What the card shows; see bot/services/estimates.py."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def report(self) -> Report: ...
+    @property
+    def training(self) -> Training | None: ...
+    @property
+    def minutes(self) -> Range | None: ...
+    @property
+    def is_guess(self) -> bool: ...
+    @property
+    def memory(self) -> str | None: ...
+    @property
+    def of_arms(self) -> str: ...
+    @property
+    def estimate(self) -> Estimate | None: ...
+    @property
+    def outlook(self) -> Outlook | None: ...
+    @property
+    def alternative(self) -> Alternative | None: ...
+    @property
+    def prices(self) -> Sequence[PriceRow]: ...
+    @property
+    def evidence(self) -> Evidence: ...
+    @property
+    def assumptions(self) -> Sequence[Assumption]: ...
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+def card(
+    estimated: Estimated, target: str, *, number: int | None = None, shared_by: str | None = None
+) -> Message:
+    """`number`: of an estimate that its reader may share; `shared_by`: who has shared it."""
+    verdict = estimated.verdict
+    top = (header(_headline(estimated)), context(_subject(estimated, target)))
+    reasons = lines_section([f"• _{MARKS[one.kind]}_: {sentence(one.text)}" for one in verdict.reasons])
+    rests_on = [context(_rests_on(estimated.assumptions))] if estimated.assumptions else []
+    sources = [context(_sources(estimated.prices))] if estimated.prices else []
+    end = (
+        *_held_against(estimated),
+        reasons,
+        section(f"*Next*: {sentence(verdict.next_step)}"),
+        *rests_on,
+        *sources,
+        *_sharing(number, shared_by),
+    )
+    return Message(
+        f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
+        (*top, *_in_fields(numbers(estimated)), *end),
+        newest=(*top, *_months(estimated, target), fields([*_chances(estimated), *_once(estimated)]), *end)
+        if estimated.estimate and not _hides_savings(estimated)
+        else (),
+    )
+
+
+def alt_text(plot: str, dataset: str) -> str:
+    """`plot` as its file is called."""
+    if plot == "tornado":
+        return f"What the net value hangs on, {shorten(dataset)}"
+    return f"Saved minus spent, month by month, {shorten(dataset)}"
+
+
+def numbers(estimated: Estimated) -> list[tuple[str, str]]:
+    """What carries the verdict comes first. Without markup: the terminal prints the same."""
+    made = estimated.estimate
+    if made is None:
+        return _once(estimated)
+    if _hides_savings(estimated):
+        return [("Each month today", monthly(made.monthly_before)), *_other(estimated), *_once(estimated)]
+    return [
+        _saving(made, estimated.outlook),
+        *_succession(made),
+        ("Each month today", monthly(made.monthly_before)),
+        *_other(estimated),
+        ("Each month tuned", f"{monthly(made.monthly_after)}{_if_enough(made)}"),
+        *_machines(made),
+        *_wrong_answers(made),
+        *_chances(estimated),
+        *_once(estimated),
+    ]
+
+
+def _hides_savings(estimated: Estimated) -> bool:
+    """A saving by a model that may not, or need not, be used is none."""
+    made = estimated.estimate
+    return estimated.verdict.withheld is not None or (made is not None and made.months_left == 0)
+
+
+def monthly(bill: MonthlyCost) -> str:
+    if not bill.total:
+        return "no charge"
+    parts = (
+        (bill.input, "input"),
+        (bill.output, "output"),
+        (bill.hosting, "machine"),
+        (bill.requests, "requests"),
+        (bill.upkeep, "upkeep"),
+    )
+    said = [f"{usd(amount)} {name}" for amount, name in parts if amount]
+    return f"{usd(bill.total)} ({', '.join(said)})" if len(said) > 1 else said[0]
+
+
+def _headline(estimated: Estimated) -> str:
+    verdict, made = estimated.verdict, estimated.estimate
+    rule = verdict.main.rule if verdict.main else ""
+    if verdict.kind == "no_go":
+        return verdict_in_short("no_go", rule)
+    saves = f"it would save {monthly_saving_text(made)}" if made else "what it saves is not known yet"
+    if verdict.kind == "go":
+        return f"Go: {saves}{_in_time(made, estimated.outlook) if made else ''}"
+    if estimated.evidence.ladder is None and estimated.evidence.trained is None:
+        return f"Worth measuring: {saves}" if made else f"Worth measuring; {saves}"
+    return verdict_in_short("unknown", rule)
+
+
+def verdict_in_short(kind: Kind, rule: str) -> str:
+    """The verdict and the rule that decided it, without a sum."""
+    match kind:
+        case "go":
+            return "Go"
+        case "no_go":
+            return NOT_NOW.get(rule, "Not now")
+        case "unknown":
+            return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
+
+
+def _in_time(made: Estimate, outlook: Outlook | None) -> str:
+    if outlook is None:
+        return ""
+    back = f" back within {_target(outlook)}" if made.one_off_usd else ""
+    timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
+    return f",{back} in {share_of_draws(outlook.p_payback)}{timed}"
+
+
+def _target(outlook: Outlook) -> str:
+    return duration(outlook.target_months)
+
+
+def _subject(estimated: Estimated, target: str) -> str:
+    said = f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}"
+    made = estimated.estimate
+    return f"{said}, {tokens(made.monthly_input_tokens)} input tokens a month" if made else said
+
+
+def _dollars(amount: Decimal) -> Figure:
+    return Figure(usd(amount), amount)
+
+
+def _once(estimated: Estimated) -> list[tuple[str, str]]:
+    """What does not come back every month."""
+    pairs = [("Training, once", _training(estimated)), ("Training takes", _takes(estimated))]
+    if estimated.memory:
+        pairs.append(("Memory", estimated.memory))
+    made = estimated.estimate
+    if made is None or _hides_savings(estimated):
+        return pairs
+    pairs.append(("Pays back", payback_text(made.payback_months) + _paid_between(estimated.outlook)))
+    enough = enough_volume(made, estimated.outlook)
+    if enough != 0:
+        pairs.append(("Pays from", _pays_from(enough, estimated.outlook)))
+    return pairs
+
+
+def _takes(estimated: Estimated) -> str:
+    minutes = estimated.minutes
+    if minutes is None:
+        return planned_time(None, None)
+    low, high = float(minutes.low) * 60, float(minutes.high) * 60
+    return planned_time(low, high, is_guess=estimated.is_guess)
+
+
+def payback_text(months: Decimal | None) -> str:
+    """What stands after "Pays back"."""
+    if months is None:
+        return "never at this volume"
+    if not months:
+        return "at once"
+    is_soon = months * HOURS_PER_MONTH < 24
+    return "within a day" if is_soon else f"in {duration(months)}"
+
+
+def _paid_between(outlook: Outlook | None) -> str:
+    """9 in 10 draws lie between."""
+    if outlook is None or outlook.payback_months.p5 is None:
+        return ""
+    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    soon = duration(early) if early else "at once"
+    return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
+
+
+def _months(estimated: Estimated, target: str) -> list[Block]:
+    """The bills beside each other."""
+    made = estimated.estimate
+    if made is None:
+        return []
+    other = (
+        [(shorten(estimated.alternative.name), made.monthly_alternative)]
+        if _other(estimated) and estimated.alternative
+        else []
+    )
+    bills = [("Today", made.monthly_before), *other, ("Tuned", made.monthly_after)]
+    rows = [
+        ("A month", *(name for name, _ in bills)),
+        ("Input", *(_dollars(bill.input) for _, bill in bills)),
+        ("Output", *(_dollars(bill.output) for _, bill in bills)),
+        ("Machine", *(_dollars(bill.hosting) for _, bill in bills)),
+        ("Requests", *(_dollars(bill.requests) for _, bill in bills)),
+        ("Upkeep", *(_dollars(bill.upkeep) for _, bill in bills)),
+        ("Total", *(_dollars(bill.total) for _, bill in bills)),
+    ]
+    shown = [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
+    below = [
+        *_machines(made),
+        *_wrong_answers(made),
+        _saving(made, estimated.outlook),
+        *_succession(made),
+    ]
+    return [
+        data_table(f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}", shown),
+        section("\n".join(f"*{name}*: {value}" for name, value in below)),
+    ]
+
+
+def _training(estimated: Estimated) -> str:
+    training = estimated.training
+    if training is None:
+        return "unknown"
+    cost = _range(training.usd) if training.usd.high else "no charge"
+    in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
+    count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
+    said = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
+    made = estimated.estimate
+    work = made.people_usd + made.labels_usd if made else ZERO
+    return f"{said}; people and labels {usd(work)}" if work else said
+
+
+def _saving(made: Estimate, outlook: Outlook | None) -> tuple[str, str]:
+    """A loss is said as a cost: "minus $48.00" saved is hard to read."""
+    a_month = made.saving_month_range
+    if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
+        a_month = Range(outlook.saving_month.p5, made.saving_month, outlook.saving_month.p95)
+    if made.saving_month >= 0:
+        return "Saves a month", _range(a_month) if a_month.high else "nothing"
+    return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def _if_enough(made: Estimate) -> str:
+    return ", if one machine is enough" if made.on_own_machine and made.machines is None else ""
+
+
+def _machines(made: Estimate) -> list[tuple[str, str]]:
+    if not made.on_own_machine:
+        return []
+    if made.machines is None:
+        return [("Machines", "how many it takes is not known: the speed of yours is not measured")]
+    return [("Machines", "1 like yours is enough" if made.machines == 1 else f"{made.machines:,} like yours")]
+
+
+def _succession(made: Estimate) -> list[tuple[str, str]]:
+    """From the day on which what the saving is held against is gone."""
+    one = made.succession
+    if one is None:
+        return []
+    if one.saving_month is None:
+        known = (
+            f"the price of its successor {one.successor} is not known"
+            if one.successor
+            else "no successor is known"
+        )
+        return [(f"From {one.ends} on", f"not known: {one.model} ends, and {known}")]
+    difference = (
+        f"saves {usd(one.saving_month)}" if one.saving_month >= 0 else f"costs {usd(-one.saving_month)} more"
+    )
+    return [
+        (f"From {one.ends} on", f"{difference} a month against {one.successor}, the successor of {one.model}")
+    ]
+
+
+def _chances(estimated: Estimated) -> list[tuple[str, str]]:
+    """What the draws over everything uncertain say."""
+    outlook = estimated.outlook
+    if outlook is None:
+        return []
+    rests_on = payback_condition(is_good=estimated.evidence.is_good, is_time_said=outlook.is_time_said)
+    is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
+    end = hours_caveat(outlook.bearable_hours, f"back within {_target(outlook)} " if is_free else "")
+    within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
+    pairs = [("Saves money" if is_free else f"Back within {_target(outlook)}", within)]
+    npv = outlook.npv
+    if npv.p5 is None or npv.p50 is None or npv.p95 is None:
+        return pairs
+    over = duration(outlook.horizon_months)
+    return [*pairs, (f"Net over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
+
+
+def _other(estimated: Estimated) -> list[tuple[str, str]]:
+    """Where the saving is held against something else than today's model."""
+    made, other = estimated.estimate, estimated.alternative
+    if made is None or other is None or made.monthly_alternative == made.monthly_before:
+        return []
+    return [(f"Each month, {shorten(other.name, 60)}", monthly(made.monthly_alternative))]
+
+
+def _wrong_answers(made: Estimate) -> list[tuple[str, str]]:
+    """What better answers are worth: with it the saving is the difference of the bills."""
+    worth = made.errors_avoided_usd
+    if not worth:
+        return []
+    return [
+        ("Fewer wrong answers, a month", usd(worth))
+        if worth > 0
+        else ("More wrong answers, a month", usd(-worth))
+    ]
+
+
+def _in_fields(pairs: Sequence[tuple[str, str]]) -> list[Block]:
+    """Slack takes ten in a section."""
+    shown = [(escape(name), escape(value)) for name, value in pairs]
+    return [fields(part) for part in (shown[:10], shown[10:]) if part]
+
+
+def _sharing(number: int | None, shared_by: str | None) -> list[Block]:
+    if number is not None:
+        return [actions(button("Share in the channel", SHARE, str(number)))]
+    return [context(f"Shared by <@{shared_by}>.")] if shared_by else []
+
+
+def _held_against(estimated: Estimated) -> list[Block]:
+    if estimated.alternative is None or _hides_savings(estimated):
+        return []
+    return [section(escape(cut(estimated.alternative.sentence, 900)))]
+
+
+def _sources(prices: Sequence[PriceRow]) -> str:
+    said = dict.fromkeys(
+        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in prices
+    )
+    return f"Prices: {'; '.join(said)}."
+
+
+def _range(amounts: Range) -> str:
+    expected, low, high = usd(amounts.expected), usd(amounts.low), usd(amounts.high)
+    return expected if low == high else f"{expected} ({low} to {high})"
+
+
+def _pays_from(enough: int | None, outlook: Outlook | None) -> str:
+    if enough is None:
+        return "no volume: a token costs as much or more"
+    likely = f" (in {LIKELY:.0%} of draws)" if outlook else ""
+    return f"{tokens(enough)} input tokens a month{likely}"
+
+
+def _rests_on(assumed: Sequence[Assumption]) -> str:
+    shown = [f"{one.name}: {escape(one.value)}" for one in assumed if one.name in WITH_VALUE]
+    named = ", ".join(one.name for one in assumed if one.name not in WITH_VALUE)
+    more = f"Taken for granted as well: {named}. `finetune estimate` in a terminal says why, for each."
+    return "\n".join(["*What this rests on*", *(f"• {line}" for line in shown), *([more] if named else [])])
+
+
+# The form of an estimate, and what was put in as the command that says the same.
+
+
+ESTIMATE = "estimate"
+# The form's fields as the command's options.
+TYPED = (
+    "current",
+    "volume",
+    "target",
+    "hours",
+    "rate",
+    "labels",
+    "label_usd",
+    "wrong_usd",
+    "retrain",
+    "bar",
+    "task",
+)
+FIELDS = ("dataset", *TYPED)
+
+
+@dataclass(frozen=True)
+class EstimateChoices:
+    """What the form offers. Empty where there is nothing to choose from yet."""
+
+    datasets: Sequence[str]
+    targets: Sequence[str]
+
+
+def form(channel: str, choices: EstimateChoices, dataset: str | None = None) -> Block:
+    """`dataset` is chosen at first."""
+    blocks: list[Block] = [
+        blocks_cards.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
+        blocks_cards.text_input("current", "Model that you prompt today", "gpt-4o"),
+        blocks_cards.text_input("volume", "Input tokens a month", "10M"),
+        blocks_cards.select_input("target", "Model to train", choices.targets),
+        blocks_cards.text_input(
+            "hours", "Hours of people's time, once", "16", hint="Empty: none are counted."
+        ),
+        blocks_cards.text_input(
+            "rate", "Dollars for an hour of a person", "75", hint=f"Empty: {usd(USD_PER_HOUR)}."
+        ),
+        blocks_cards.text_input("labels", "Rows still to be labelled", "500", hint="Empty: none."),
+        blocks_cards.text_input(
+            "label_usd", "Dollars for one label", "0.10", hint="Empty: nothing beside the hours."
+        ),
+        blocks_cards.text_input(
+            "wrong_usd", "Dollars that a wrong answer costs", "0.50", hint="Empty: not counted."
+        ),
+        blocks_cards.text_input("retrain", "Months until it is trained again", "6", hint="Empty: never."),
+        blocks_cards.text_input(
+            "bar", "Good enough from", "85%", hint="The share of right answers. Empty: as it is set."
+        ),
+        blocks_cards.choice_input(
+            "task",
+            "What should the model get better at?",
+            list(TASK_KINDS.items()),
+            placeholder="Not said",
+            hint="Empty: as it is set for the dataset.",
+        ),
+    ]
+    return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=channel)
+
+
+def refused_field(refused: object) -> str:
+    """The block under which a refusal or an answer stands."""
+    about = refused.about if isinstance(refused, Answer | Refusal) else None
+    return about if about in FIELDS else "dataset"
+
+
+def typed_command(values: Mapping[str, str | None]) -> str:
+    """The form as the command that says the same: '10 million' is one word there."""
+    words = {key: "".join((values.get(key) or "").split()) for key in TYPED}
+    options = [f"{key}={word}" for key, word in words.items() if word]
+    return " ".join(["estimate", values.get("dataset") or "", *options])

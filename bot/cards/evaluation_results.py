@@ -1,0 +1,345 @@
+"""The result of an evaluation: the verdict, one table, and what this holdout can and cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bot.cards.blocks import (
+    Block,
+    Figure,
+    Message,
+    actions,
+    button,
+    code,
+    context,
+    cut,
+    cut_mrkdwn,
+    data_table,
+    escape,
+    header,
+    lines_section,
+    monospace_table,
+    section,
+)
+from bot.cards.candidates import (
+    MEASURED,
+    STANDINGS,
+    arm_name,
+    bar_share,
+    interval,
+    price,
+    price_in_sentence,
+    quality,
+    row_name,
+    seconds,
+    slowest,
+)
+from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
+from bot.cards.words import at_most, charge, p_value, percent, pluralize, points, points_range, shorten
+from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
+
+ESTIMATE = "estimate_after_ladder"
+SHOWN_RUNGS, SHOWN_LABELS, SHOWN_ARMS = 16, 8, 6
+NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
+Row = tuple[str, str, str, str, str, str]
+
+
+def card(
+    ladder: Ladder,
+    *,
+    number: int,
+    spent_micros: int | None = None,
+    estimated_micros: int | None = None,
+    how_read: str | None = None,
+    notes: Sequence[str] = (),
+    for_people: bool = False,
+) -> Message:
+    """`how_read` says how labels were found in answers, `notes` are more sentences; unescaped both.
+    `estimated_micros` is the most that it might have cost. `for_people`: they may compare answers here."""
+    verdict = headline(ladder)
+    if not ladder.rungs:
+        return Message(escape(verdict), (header(verdict), *_list(escape(note) for note in notes)))
+    top = (header(verdict), context(_subject(ladder, number)))
+    end = (
+        *_bullets(ladder, notes),
+        section(f"*Next*: {_next_step(ladder)}"),
+        actions(button("Estimate", ESTIMATE, ladder.dataset), *_for_people(number if for_people else None)),
+        context(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
+    )
+    shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
+    every = [_heading(ladder, whole=True), *(_row(rung, whole=True) for rung in ladder.rungs[:100])]
+    return Message(
+        escape(f"{verdict}. {_in_short(ladder)}".strip()),
+        (*top, monospace_table(shown), *_hidden(ladder), *end),
+        newest=(*top, data_table(f"{pluralize(ladder.n, 'held-out row')}, the same for all", every), *end),
+    )
+
+
+def _for_people(number: int | None) -> list[Block]:
+    return [] if number is None else [button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number))]
+
+
+def details(ladder: Ladder) -> Message | None:
+    """For the thread: rungs that the card had no room for, and which are surely worse than the best."""
+    best, rest = ladder.best, _unshown(ladder)
+    if best is None or not (rest or ladder.pairs):
+        return None
+    table = [monospace_table([_heading(ladder), *(_row(rung) for rung in rest)])] if rest else []
+    title = f"Against the best, {arm_name(best.arm)}"
+    pairs = (
+        [section(f"*{escape(title)}*"), lines_section([_pair(one) for one in ladder.pairs])]
+        if ladder.pairs
+        else []
+    )
+    return Message(escape(title), (*table, *pairs, context(_pairs_method(ladder))))
+
+
+def headline(ladder: Ladder) -> str:
+    """The verdict in one sentence, as plain text."""
+    bar, best = bar_share(ladder.bar), ladder.best
+    if best is None:
+        return "Nothing was measured"
+    found = _rung_of(ladder, ladder.cheapest)
+    if found:
+        return f"The cheapest that meets {bar}: {_briefly(found)}, {price_in_sentence(found.usd_per_1000)}"
+    undecided = _nearest_to_tell(ladder)
+    if undecided:
+        return f"This holdout can't tell whether anything meets {bar}: {_more_rows(undecided)}"
+    return f"Nothing meets {bar}: the best is {_briefly(best)}"
+
+
+def alt_text(dataset: str) -> str:
+    return f"Quality against price of each alternative, {shorten(dataset)}"
+
+
+def _briefly(rung: Rung) -> str:
+    return f"{arm_name(rung.arm, 40)}, {quality(rung)}"
+
+
+def _more_rows(rung: Rung) -> str:
+    """What would settle an undecided rung."""
+    if rung.rows_to_decide is None:
+        return f"{_briefly(rung)}, is too close to it"
+    return f"about {pluralize(rung.rows_to_decide, 'more held-out row')} would"
+
+
+def _subject(ladder: Ladder, number: int) -> str:
+    version = f" version {ladder.version}" if ladder.version > 1 else ""
+    rows = pluralize(ladder.n, "held-out row")
+    return f"Measurement m{number}: {escape(shorten(ladder.dataset))}{version}, {rows}"
+
+
+def _in_short(ladder: Ladder) -> str:
+    """The best, where the headline is about another one."""
+    best = ladder.best
+    return f"Best: {_briefly(best)}" if best and _briefly(best) not in headline(ladder) else ""
+
+
+def _heading(ladder: Ladder, *, whole: bool = False) -> Row:
+    measured, bar = MEASURED[ladder.rungs[0].scoring], f"{bar_share(ladder.bar)}?"
+    if whole:
+        return "", measured, "95%", bar, "$ per 1,000", "p50 / p95"
+    return "", measured, "95%", bar, "$/1k", "p95"
+
+
+def _row(rung: Rung, *, whole: bool = False) -> Row:
+    right, cost = Figure(percent(rung.score), rung.score), price(rung.usd_per_1000)
+    if rung.usd_per_1000 is not None:
+        cost = Figure(cost, rung.usd_per_1000)
+    if whole:
+        standing, times = STANDINGS[rung.standing], Figure(seconds(rung), rung.p50_s)
+        return arm_name(rung.arm), right, interval(rung), standing, cost, times
+    standing = NARROW_STANDINGS[rung.standing]
+    return row_name(rung.arm), right, interval(rung), standing, cost, slowest(rung)
+
+
+def _shown(ladder: Ladder) -> list[Rung]:
+    """In climbing order; where there are too many, the cheapest that meets the bar and the best of the others."""
+    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
+    kept = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
+    return [rung for rung in ladder.rungs if rung.arm in kept]
+
+
+def _unshown(ladder: Ladder) -> list[Rung]:
+    shown = {rung.arm for rung in _shown(ladder)}
+    return [rung for rung in ladder.rungs if rung.arm not in shown]
+
+
+def _hidden(ladder: Ladder) -> list[Block]:
+    hidden = len(_unshown(ladder))
+    return [context(f"{hidden:,} more, with fewer right, in the thread.")] if hidden else []
+
+
+def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[Block]:
+    said = [
+        *_cheaper_undecided(ladder),
+        *_not_told_apart(ladder),
+        *_gap(ladder),
+        *_unread(ladder),
+        *_silent(ladder),
+        *_never_answered(ladder),
+        *(escape(note) for note in notes),
+    ]
+    return _list(said)
+
+
+def _list(sentences: Iterable[str]) -> list[Block]:
+    lines = [f"• {cut_mrkdwn(one, 900)}" for one in sentences]
+    return [lines_section(lines)] if lines else []
+
+
+def _cheaper_undecided(ladder: Ladder) -> list[str]:
+    """A cheaper rung that may meet the bar as well: the verdict hangs on it."""
+    found, maybe = _rung_of(ladder, ladder.cheapest), _nearest_to_tell(ladder)
+    if found is None or maybe is None:
+        return []
+    said = _briefly(maybe)
+    return [
+        f"{escape(said[:1].upper() + said[1:])}, costs less and may meet it as well: {escape(_to_tell(maybe))}."
+    ]
+
+
+def _to_tell(rung: Rung) -> str:
+    if rung.rows_to_decide is None:
+        return "it is too close to the bar to tell"
+    return f"about {pluralize(rung.rows_to_decide, 'more held-out row')} would tell"
+
+
+def _nearest_to_tell(ladder: Ladder) -> Rung | None:
+    """The undecided rung that the fewest rows would settle; only cheaper ones, where one is known to meet the bar."""
+    found = _rung_of(ladder, ladder.cheapest)
+    undecided = [rung for rung in ladder.rungs if rung.standing == "undecided"]
+    if found is not None:
+        undecided = [rung for rung in undecided if _is_cheaper(rung, found)]
+    return min(
+        undecided, key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0), default=None
+    )
+
+
+def _is_cheaper(rung: Rung, other: Rung) -> bool:
+    ours, theirs = rung.usd_per_1000, other.usd_per_1000
+    return ours is not None and theirs is not None and ours < theirs
+
+
+def _not_told_apart(ladder: Ladder) -> list[str]:
+    best = ladder.best
+    close = [pair.worse for pair in ladder.pairs if not pair.is_told_apart]
+    if best is None or not close:
+        return []
+    names = "; ".join(arm_name(arm, 40) for arm in close[:SHOWN_ARMS])
+    more = f" and {len(close) - SHOWN_ARMS:,} more" if len(close) > SHOWN_ARMS else ""
+    return [f"Not told apart from the best, {escape(arm_name(best.arm, 40))}: {escape(names)}{more}."]
+
+
+def _gap(ladder: Ladder) -> list[str]:
+    if ladder.detectable_gap is None:
+        return []
+    rows = pluralize(ladder.n, "row")
+    return [
+        f"The smallest difference that {rows} would show 4 times in 5: {100 * ladder.detectable_gap:.1f} points."
+    ]
+
+
+def _unread(ladder: Ladder) -> list[str]:
+    """Answers that could not be read count as wrong: a reader should know whose and how many."""
+    found = [rung for rung in ladder.rungs if rung.unread or rung.empty]
+    if not found:
+        return []
+    if ladder.rungs[0].scoring in ("f1", "judge"):
+        return [f"Empty answers count as wrong, of {ladder.n:,}: {_empty_of(found)}."]
+    unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
+    worst = sorted(found, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
+    named = "; ".join(f"{escape(arm_name(rung.arm, 40))} {_unread_of(rung)}" for rung in worst)
+    more = f"; and {len(found) - SHOWN_ARMS:,} more" if len(found) > SHOWN_ARMS else ""
+    return [f"Answers that were {unfit} count as wrong, of {ladder.n:,}: {named}{more}."]
+
+
+def _silent(ladder: Ladder) -> list[str]:
+    """A model that thinks before it answers may have spent all its room on that."""
+    silent = [one.arm.model for one in ladder.rungs if one.arm.model and 2 * one.empty > one.n]
+    names = list(dict.fromkeys(silent))[:SHOWN_ARMS]
+    if not names:
+        return []
+    tables = ", ".join(code(_table_of(name)) for name in names)
+    return [
+        "More than half of some answers were empty. If the model thinks before it answers, it needs more room: put "
+        f"{code('reasoning = true')} under {tables} in finetune.toml and measure again."
+    ]
+
+
+def _table_of(model: str) -> str:
+    provider, _, name = model.partition("/")
+    return f'[providers.{provider}.models."{name}"]'
+
+
+def _empty_of(found: Sequence[Rung]) -> str:
+    return "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in found[:SHOWN_ARMS])
+
+
+def _unread_of(rung: Rung) -> str:
+    if not rung.unread:
+        return f"{rung.empty:,} empty"
+    return f"{rung.unread:,} and {rung.empty:,} empty" if rung.empty else f"{rung.unread:,}"
+
+
+def _never_answered(ladder: Ladder) -> list[str]:
+    labels = ladder.never_answered
+    if not labels:
+        return []
+    named = ", ".join(code(cut(label, 40) or "(empty)") for label in labels[:SHOWN_LABELS])
+    more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
+    return [f"Expected, and never answered by any of them: {named}{more}."]
+
+
+def _next_step(ladder: Ladder) -> str:
+    estimate = code(f"/finetune estimate {shorten(ladder.dataset)}")
+    found = _rung_of(ladder, ladder.cheapest)
+    if found and found.arm.rung == "tuned":
+        return f"Put the tuned model to work; {estimate} says when it pays."
+    if found:
+        return f"Use it. {estimate} says whether a tuned model would still pay against it."
+    if _nearest_to_tell(ladder):
+        return "Upload more labelled rows under the same name: some of them join the held-out ones. Then measure again."
+    return f"Improve the prompt and measure again, or see with {estimate} what a tuned model would cost and save."
+
+
+def _cost(spent: int | None, most: int | None) -> str:
+    if spent is None:
+        return ""
+    if not most:
+        return (
+            "Measuring cost nothing but the machine's time."
+            if not spent
+            else f"Measuring cost {charge(spent)}."
+        )
+    cost = charge(spent) if spent else "nothing"
+    return f"Measuring cost {cost}, {at_most(most)} was agreed."
+
+
+def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
+    prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
+    said = (
+        cost,
+        escape(how_read) if how_read else "",
+        "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
+        "“unsure”, or “can't tell”: only more held-out rows would show it. $/1k: for 1,000 requests. p95: 95% of "
+        "the answers came within, p50: half, with several requests under way at a time (`callers` in finetune.toml).",
+        f"Prices: {escape(cut(prices, 400))}." if prices else "",
+    )
+    return " ".join(one for one in said if one)
+
+
+def _pair(pair: Pair) -> str:
+    apart = "surely worse" if pair.is_told_apart else "not told apart"
+    difference = f"{points(-pair.difference)} ({points_range(-pair.high, -pair.low)})"
+    return f"• {escape(arm_name(pair.worse))}: {apart}, {difference}, {p_value(pair.p)}"
+
+
+def _pairs_method(ladder: Ladder) -> str:
+    is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
+    test = "McNemar's exact test" if is_right_or_wrong else "A paired bootstrap"
+    return f"{test} on the same rows, corrected for {pluralize(len(ladder.pairs), 'comparison')} (Holm)."
+
+
+def _rung_of(ladder: Ladder, arm: Candidate | None) -> Rung | None:
+    return next((rung for rung in ladder.rungs if rung.arm == arm), None)

@@ -1,0 +1,336 @@
+"""An evaluation before its result: what it would ask and cost, how far it is, how it ended, and its form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards import blocks as blocks_cards
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    confirm,
+    context,
+    cut,
+    escape,
+    fields,
+    header,
+    lines_section,
+    modal,
+    section,
+    task,
+    tasks,
+)
+from bot.cards.candidates import EXPLAINED, arm_name, bar_share
+from bot.cards.judge_agreement import bias_warning, max_judge_questions
+from bot.cards.plans import budget_left
+from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten, time_left
+from bot.rules.budgets import Budget
+from bot.rules.facts import TASK_KINDS
+from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Stage
+from storage.records import Measurement, MeasurementState
+
+MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
+ANSWERED_BELOW = ("judge", "because", "prompt")  # fields of the form with refusals of their own
+STAGES: dict[Stage, str] = {
+    "preparing": "is getting its questions ready",
+    "pricing": "is getting its questions ready",
+    "asking": "waits for a yes",
+    "measuring": "is under way",
+    "consulting": "is being judged by a model",
+    "judging": "is being judged",
+}
+ENDED: dict[MeasurementState, str] = {
+    "asked": "waits",
+    "running": "is under way",
+    "done": "is done",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+}
+# A run of arms that is longer is counted: a card has room for so many tasks and lines.
+SHOWN_ARMS = 30
+LEAST_SECONDS = 20
+LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class BaselineChoices:
+    """What the form offers. `dataset` is chosen at first. `may_overrule`: the team has rules about data that a reason
+    sets aside."""
+
+    datasets: Sequence[str]
+    models: Sequence[str]
+    dataset: str | None = None
+    may_overrule: bool = False
+
+
+def request_card(
+    measurement: Measurement, plan: LadderPlan, known: LadderProgress, budget: Budget
+) -> Message:
+    """What will be asked and what it costs at most, before anything is spent."""
+    number = str(measurement.id)
+    price = f"for {at_most(known.most_micros)}" if known.most_micros else "at no charge"
+    headline = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)} {price}?"
+    return Message(
+        escape(headline),
+        (
+            header(headline),
+            fields(_facts(measurement, plan, known, budget)),
+            lines_section([_asked_line(one) for one in known.arms]),
+            *_warned(plan),
+            actions(
+                button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, known)),
+                button("Cancel", CANCEL, number),
+            ),
+            context(
+                f"Measurement m{number}. Answers that are known from before are not asked again. "
+                "Nobody's yes within 24 hours means no."
+            ),
+        ),
+    )
+
+
+def progress_card(measurement: Measurement, plan: LadderPlan, known: LadderProgress, now: float) -> Message:
+    """The card that is edited in place."""
+    headline = _headline(measurement, plan, STAGES[known.stage])
+    share = [section(f"{progress_bar(_share(known))}, {_time_left(known, now)}"), fields(_spent(known))]
+    below = [
+        *(share if known.arms else []),
+        *([context(escape(cut(known.note, 900)))] if known.note else []),
+        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
+    ]
+    return Message(
+        escape(headline),
+        (header(headline), *_arms(known), *below),
+        newest=(header(headline), *_tasks(known), *below),
+    )
+
+
+def closed_card(measurement: Measurement, plan: LadderPlan, known: LadderProgress, why: str = "") -> Message:
+    """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
+    headline = _headline(measurement, plan, ENDED[measurement.state])
+    said = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
+    told = [section(said)] if said else []
+    kept = "Answers so far are kept: the same again asks only the rest."
+    again = [context(kept)] if known.answered and measurement.state != "done" else []
+    spent = [fields(_spent(known))] if known.arms else []
+    return Message(
+        f"{escape(headline)}. {said}".strip(),
+        (header(headline), *told, *_arms(known), *spent, *again),
+    )
+
+
+def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:
+    """Whom a result leaves out, and whose questions were declined; unescaped."""
+    left_out = [f"Left out: {arm_name(one.arm)}: {one.failed}" for one in arms if one.failed]
+    declined = [
+        f"{arm_name(one.arm)}: {len(one.declined):,} of {one.of:,} questions got no answer and count as wrong"
+        + (f": {cut(one.why_declined, 300)}" if one.why_declined else ".")
+        for one in arms
+        if one.declined and not one.failed
+    ]
+    return [*left_out, *declined]
+
+
+def progress_line(known: LadderProgress, now: float) -> str:
+    """Where an open ladder stands, after its name in a list."""
+    words = STAGES[known.stage]
+    if known.stage == "asking":
+        return f"{words}, {at_most(known.most_micros)}"
+    if known.stage == "measuring":
+        return f"{words}, {100 * _share(known):.0f}% done, {_time_left(known, now)}"
+    return words
+
+
+def form(channel: str, choices: BaselineChoices) -> Block:
+    rungs = [(name, words) for name, words in EXPLAINED.items() if name != "tuned"]
+    blocks = [
+        blocks_cards.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
+        blocks_cards.multi_select_input(
+            "models",
+            "Models to ask",
+            choices.models,
+            placeholder="Your own trainer's",
+            hint="Each is asked every held-out row, once for each rung. The cost is shown before anything is sent.",
+        ),
+        blocks_cards.checkbox_input("rungs", "Alternatives to measure", rungs),
+        blocks_cards.text_input(
+            "judge",
+            "Judge, where answers are free text",
+            "openai/gpt-4o-mini",
+            hint="A model that says whether an answer would do. Empty: the score is F1, which counts shared words.",
+        ),
+        blocks_cards.text_input(
+            "bar",
+            "Good enough from",
+            "85%",
+            hint="The share of right answers. Empty: what the dataset is set to, 85% at first.",
+        ),
+        blocks_cards.choice_input(
+            "task",
+            "What should the model get better at?",
+            list(TASK_KINDS.items()),
+            placeholder="Not said",
+            hint="The advice depends on it: facts call for retrieval, thinking for a better model.",
+        ),
+        blocks_cards.long_text_input(
+            "prompt",
+            "Your prompt today",
+            "Sort this message into one of our categories …",
+            hint="What stands before each text. Empty: a plain instruction with the labels.",
+        ),
+    ]
+    why = [_because()] if choices.may_overrule else []
+    return modal("Measure alternatives", FORM, [*blocks, *why], submit="Continue", private=channel)
+
+
+def _because() -> Block:
+    return blocks_cards.long_text_input(
+        "because",
+        "Why a soft rule about data shall not hold",
+        "the customers agreed, ticket LEGAL-12",
+        hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
+        most=LONGEST_REASON,
+    )
+
+
+def _warned(plan: LadderPlan) -> list[Block]:
+    warning = bias_warning(plan)
+    return [context(f"⚠ {escape(cut(warning, 900))}")] if warning else []
+
+
+def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
+    return f"Measurement m{measurement.id} {words}: {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+
+
+def _facts(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
+) -> list[tuple[str, str]]:
+    prompt = (
+        "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
+    )
+    pairs = [
+        ("Cost", at_most(progress.most_micros)),
+        ("Budget left", budget_left(budget)),
+        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, 'held-out row')}"),
+        ("Good enough from", bar_share(plan.bar)),
+        ("Prompt", prompt),
+        ("Asked for by", f"<@{measurement.requested_by}>"),
+    ]
+    knowledge = [("Knowledge", pluralize(len(plan.documents), "document"))] if plan.documents else []
+    return [*pairs, *knowledge, *_judge(plan)]
+
+
+def _judge(plan: LadderPlan) -> list[tuple[str, str]]:
+    if plan.judge is None:
+        return []
+    return [
+        (
+            "Judge",
+            f"{escape(shorten(plan.judge, 60))}, up to {pluralize(max_judge_questions(plan), 'question')}",
+        )
+    ]
+
+
+def _asked_line(one: ArmProgress) -> str:
+    name = escape(arm_name(one.arm))
+    if one.failed:
+        return f"• {name}: left out. {escape(cut(one.failed, 300))}"
+    if one.arm.model is None:
+        return f"• {name}: learnt from your rows on this machine, asks nobody"
+    known = f", {one.answered:,} of them known" if one.answered else ""
+    return f"• {name}: {pluralize(one.of, 'question')}{known}"
+
+
+def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
+    spends = (
+        f"It reserves {charge(progress.most_micros)} of this month's budget; what is not used becomes free again."
+        if progress.most_micros
+        else "It costs nothing but the machine's time."
+    )
+    asked = progress.of - progress.answered
+    judge = f", and up to {max_judge_questions(plan):,} of the judge" if plan.judge else ""
+    return confirm(
+        f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
+        f"{pluralize(asked, 'question')} will be asked{judge}. {spends}",
+        "Measure",
+        "Not now",
+    )
+
+
+def _stop(measurement: Measurement) -> Block:
+    return confirm(
+        f"Cancel measurement m{measurement.id}?",
+        "Answers so far are kept and paid: the same measurement would go on from them.",
+        "Cancel it",
+        "Let it go on",
+    )
+
+
+def _arms(progress: LadderProgress) -> list[Block]:
+    lines = [_arm_line(one) for one in progress.arms]
+    return [lines_section(lines)] if lines else []
+
+
+def _arm_line(one: ArmProgress) -> str:
+    name = escape(arm_name(one.arm))
+    if one.failed:
+        return f"• {name}: left out. {escape(cut(one.failed, 300))}"
+    declined = f", {len(one.declined):,} without an answer" if one.declined else ""
+    done = one.answered + len(one.declined)
+    return f"✓ {name}{declined}" if one.is_whole else f"• {name}: {done:,} of {one.of:,}{declined}"
+
+
+def _tasks(progress: LadderProgress) -> list[Block]:
+    """The same as Slack's `plan`."""
+    shown = progress.arms[:SHOWN_ARMS]
+    steps = [task(f"arm {at}", _task_title(one), _status(one)) for at, one in enumerate(shown)]
+    hidden = len(progress.arms) - len(shown)
+    title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
+    return [tasks(title, steps)] if steps else []
+
+
+def _task_title(one: ArmProgress) -> str:
+    done = one.answered + len(one.declined)
+    return f"{arm_name(one.arm)}: {'left out' if one.failed else f'{done:,} of {one.of:,}'}"
+
+
+def _status(one: ArmProgress) -> str:
+    if one.failed:
+        return "error"
+    if one.is_whole:
+        return "complete"
+    return "in_progress" if one.answered or one.declined else "pending"
+
+
+def _share(progress: LadderProgress) -> float:
+    judge = progress.judge
+    if progress.stage == "consulting":
+        return judge.answered / judge.of if judge and judge.of else 0.0
+    return progress.answered / progress.of if progress.of else 0.0
+
+
+def _time_left(progress: LadderProgress, now: float) -> str:
+    """By the pace so far, once there is one."""
+    judge = progress.judge
+    if progress.stage == "consulting":
+        return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
+    if progress.stage != "measuring":
+        is_before = progress.stage in ("preparing", "pricing", "asking")
+        return "about to begin" if is_before else "working out what it means"
+    passed = now - progress.started_at if progress.started_at is not None else 0.0
+    if passed < LEAST_SECONDS or not progress.answered:
+        return f"{progress.answered:,} of {progress.of:,} answers"
+    return time_left(passed * (progress.of - progress.answered) / progress.answered)
+
+
+def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
+    answers = ("Answers", f"{progress.answered:,} of {progress.of:,}")
+    if not progress.most_micros:
+        return [answers, ("Cost", "no charge")]
+    return [
+        answers,
+        ("Cost so far", f"{charge(progress.spent_micros)}, {at_most(progress.most_micros)} agreed"),
+    ]

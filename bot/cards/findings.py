@@ -1,0 +1,316 @@
+"""What a check found, as plain text for a terminal and a file, and the cleaned copy it offers. Lines, counts
+and cures; never a word from the file but its labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from bot.cards.blocks import Block, actions, button, code, escape
+from bot.cards.words import pluralize
+from bot.rules.costs import DuplicateCost
+from bot.rules.data_policy import RowDelivery
+from storage.records import Dataset
+from trainers.dataset import Finding, LabelCount, Report, Severity
+from trainers.dataset.cleaning import Cleaned, LeftOut, NotCleaned
+from trainers.dataset.rows import shown
+from trainers.dataset.versions import Diff
+from trainers.money import usd
+
+WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
+TITLES = {
+    "findings": "All that the check found in",
+    "lengths": "Tokens per row of",
+    "labels": "Rows per label of",
+}
+LISTED_LABELS = 30
+LISTED_PARTS, LISTED_REST = 8, 24
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sentence of a rule; `lines` are empty where it is about the whole file."""
+
+    said: str
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A rule that was broken. `rows` counts the lines; those beyond the listed ones too."""
+
+    code: str
+    severity: Severity
+    cure: str
+    parts: tuple[Part, ...]
+    rows: int
+
+    @property
+    def title(self) -> str:
+        words = describe_code(self.code)
+        return words[:1].upper() + words[1:]
+
+
+def describe_code(code: str) -> str:
+    return code.replace("_", " ").replace("json", "JSON").replace("utf8", "UTF-8")
+
+
+def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
+    """In the findings' order, worst first."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault(finding.code, []).append(finding)
+    return tuple(_group(same) for same in by_code.values())
+
+
+def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
+    """How many of each severity: lines, and sentences about the whole file."""
+    totals: Counter[Severity] = Counter()
+    for group in group_findings(findings):
+        totals[group.severity] += group.rows or len(group.parts)
+    return {severity: totals[severity] for severity in WORDS if totals[severity]}
+
+
+def counts_text(findings: Sequence[Finding]) -> str:
+    """'3 must be mended, 1 worth a look'; empty where nothing was found."""
+    return ", ".join(
+        f"{count:,} {WORDS[severity]}" for severity, count in count_by_severity(findings).items()
+    )
+
+
+def need_file(findings: Sequence[Finding]) -> bool:
+    """Whether there is more to say than a card does."""
+    return (
+        sum(group.rows or len(group.parts) for group in group_findings(findings) if group.severity != "tells")
+        > 1
+    )
+
+
+def line_ranges(lines: Iterable[int]) -> str:
+    """Neighbours become a range: lines 3, 7 and 9 to 12."""
+    runs: list[list[int]] = []
+    for line in sorted(set(lines)):
+        if runs and line == runs[-1][1] + 1:
+            runs[-1][1] = line
+        else:
+            runs.append([line, line])
+    said = ", ".join(_run(first, last) for first, last in runs)
+    is_one = len(runs) == 1 and runs[0][0] == runs[0][1]
+    return f"{'line' if is_one else 'lines'} {said}"
+
+
+def part_sentence(part: Part) -> str:
+    """Without an end: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'."""
+    if not part.lines:
+        return part.said
+    return f"{'each of ' if len(part.lines) > 1 else ''}{line_ranges(part.lines)} {part.said}"
+
+
+def terminal_text(report: Report, waste: DuplicateCost | None = None) -> str:
+    last = "It can't be used until this is mended." if report.blocked else "It can be used."
+    parts = [
+        _head(report, waste),
+        diff_text(report.diff) if report.diff else "",
+        "\n".join(_labels(report.labels)),
+        body_text(report.findings, LISTED_PARTS),
+        last,
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def file_text(report: Report, waste: DuplicateCost | None = None) -> str:
+    """Every finding, for a thread: no label, since a rare one may be a sentence in the wrong column."""
+    return (
+        "\n\n".join(part for part in (_head(report, waste), body_text(report.findings, None)) if part) + "\n"
+    )
+
+
+def diff_text(diff: Diff) -> str:
+    """What changed since the version before, without a label: a rare one may be a sentence in the wrong column."""
+    lines = [
+        f"Since the version before: {diff.added:,} rows added, {diff.removed:,} removed, "
+        f"{diff.relabelled:,} relabelled",
+        f"The test of the version before stays: {diff.held_out_added:,} new rows joined it, "
+        f"{diff.held_out_relabelled:,} of its rows have a new label, "
+        f"{diff.held_out_missing:,} are no longer in the file and stay in it",
+    ]
+    if diff.held_out_dropped:
+        lines.append(
+            f"Dropped from the test, for personal data or a secret: {diff.held_out_dropped:,} rows that are no longer "
+            "in the file, so results of both versions can't be compared"
+        )
+    return lines[0] if diff.is_empty else "\n".join(lines)
+
+
+def file_title(stem: str, dataset: str) -> str:
+    """Of a file in the card's thread; it is what a screen reader says of a plot."""
+    return f"{TITLES[stem]} {dataset}"
+
+
+def duplicate_cost_text(waste: DuplicateCost) -> str:
+    said = f"{waste.tokens:,} tokens of every epoch go to copies"
+    return said if waste.usd is None else f"{said}: {usd(waste.usd)} on {waste.target}"
+
+
+def _group(same: Sequence[Finding]) -> Group:
+    by_said: dict[str, list[int]] = {}
+    for finding in same:
+        by_said.setdefault(_said(finding), []).extend([finding.line] if finding.line else [])
+    listed = len({finding.line for finding in same if finding.line})
+    unlisted = sum(finding.count for finding in same if not finding.line) if listed else 0
+    first = same[0]
+    parts = tuple(Part(said, tuple(lines)) for said, lines in by_said.items())
+    return Group(first.code, first.severity, first.cure, parts, listed + unlisted)
+
+
+def _said(finding: Finding) -> str:
+    """What is said of a line, without the line."""
+    if finding.line is None:
+        return finding.message
+    return finding.message.removeprefix(f"Line {finding.line} ").removesuffix(".")
+
+
+def _run(first: int, last: int) -> str:
+    if first == last:
+        return str(first)
+    return f"{first}, {last}" if last == first + 1 else f"{first}–{last}"
+
+
+def _head(report: Report, waste: DuplicateCost | None) -> str:
+    size = [pluralize(report.rows, "row")] if report.rows else []
+    labels = [pluralize(len(report.labels), "label")] if report.labels else []
+    lines = [": ".join([report.name, ", ".join([*size, *labels])]) if size else report.name]
+    lines.append(counts_text(report.findings) or "nothing to mend")
+    if report.n_train:
+        lines.append(f"{report.n_train:,} rows to train on, {report.n_holdout:,} held out as the test")
+    if report.rows:
+        spread, assumed = report.tokens.rows, ", assumed" if report.tokens.assumed else ""
+        lines.append(
+            f"{spread.total:,} tokens ({report.tokens.encoding}{assumed}), a row {spread.mean:.0f} on average, "
+            f"{spread.max:,} at most"
+        )
+    return "\n".join([*lines, duplicate_cost_text(waste)] if waste else lines)
+
+
+def _labels(counts: Sequence[LabelCount]) -> list[str]:
+    """None that one row alone has: that may be a customer's sentence in the wrong column."""
+    shared = [count for count in counts if count.rows > 1]
+    lines = [f"  {count.rows:>6,}  {shown(count.label)}" for count in shared[:LISTED_LABELS]]
+    hidden, alone = len(counts) - len(lines), len(counts) - len(shared)
+    of_one = f", {alone:,} of them with one row" if alone else ""
+    return [*lines, f"          … and {hidden:,} more{of_one}"] if hidden else lines
+
+
+def body_text(findings: Sequence[Finding], most: int | None) -> str:
+    """A paragraph for each severity. `most` sentences of a rule are listed; None: all."""
+    met = group_findings(findings)
+    paragraphs = []
+    for severity, words in WORDS.items():
+        said = [line for group in met if group.severity == severity for line in _lines(group, most)]
+        if said:
+            paragraphs.append("\n".join([words.capitalize(), *said]))
+    return "\n\n".join(paragraphs)
+
+
+def _lines(group: Group, most: int | None) -> list[str]:
+    rows = f", {group.rows:,} rows" if group.rows > 1 else ""
+    shown = group.parts if most is None or len(group.parts) <= most + 1 else group.parts[:most]
+    rest = [line for part in group.parts[len(shown) :] for line in part.lines]
+    tail = [part.said for part in group.parts[len(shown) :] if not part.lines]
+    said = [part_sentence(part) for part in shown]
+    if rest:
+        more = f" and {len(rest) - LISTED_REST:,} more" if len(rest) > LISTED_REST else ""
+        said.append(f"the same kind of thing: {line_ranges(rest[:LISTED_REST])}{more}")
+    return [f"  {group.title}{rows}", *(f"    {one}" for one in [*said, *tail]), f"    → {group.cure}"]
+
+
+# The cleaned copy of a file: the button that asks for it, where it goes, what was left out and why.
+
+
+CLEAN = "post_cleaned"
+SHOWN_PAIRS = 10
+
+
+def cleaning_offer(dataset: Dataset, findings: Sequence[Finding]) -> list[Block]:
+    """A button, where `clean` would leave lines out: copies, and rows that can't be used."""
+    if not any(group.rows and _is_left_out(group) for group in group_findings(findings)):
+        return []
+    return [actions(button("Post a cleaned file", CLEAN, str(dataset.id)))]
+
+
+def _is_left_out(group: Group) -> bool:
+    return group.severity == "blocks" or group.code == "duplicate"
+
+
+def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
+    match place:
+        case "thread":
+            return (
+                f"A cleaned copy of {code(dataset.title)} is being written; it comes into the card's thread."
+            )
+        case "direct":
+            return (
+                f"A cleaned copy of {code(dataset.title)} is being written. It holds customers' words and "
+                "everybody can read this channel, so it comes to you as a direct message."
+            )
+        case _:
+            assert_never(place)
+
+
+def cleaning_waits(dataset: Dataset) -> str:
+    return f"A cleaned copy of {code(dataset.title)} is being written for you already."
+
+
+def not_cleaned(dataset: Dataset, refused: NotCleaned) -> str:
+    return f"There is no cleaned copy of {code(dataset.title)}: {escape(refused.said)}"
+
+
+def cleaned_title(dataset: Dataset) -> str:
+    return f"{dataset.title}, cleaned"
+
+
+def cleaned_filename(dataset: Dataset, cleaned: Cleaned) -> str:
+    return f"{dataset.name}-cleaned.{cleaned.written_as}"
+
+
+def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
+    """Beside the file: what was left out and why, what stayed, what to do with it."""
+    lines = [
+        f"{code(dataset.title)}, cleaned: {pluralize(cleaned.kept, 'row')}.",
+        *map(escape, left_out_lines(cleaned)),
+    ]
+    next_step = (
+        f"Look it through, then upload it under the name {code(dataset.name)} with `/finetune upload`."
+    )
+    return "\n".join([*lines, next_step])
+
+
+def left_out_lines(cleaned: Cleaned) -> list[str]:
+    """A sentence for each reason; lines are those of the file that was sent, which stays as it is."""
+    if not cleaned.left_out:
+        return ["Nothing had to be left out.", *_contradictions(cleaned)]
+    return [
+        f"Left out: {pluralize(cleaned.n_left_out, 'line')}.",
+        *(f"• {_reason(reason)}" for reason in cleaned.left_out),
+        *_contradictions(cleaned),
+    ]
+
+
+def _reason(reason: LeftOut) -> str:
+    more = reason.count - len(reason.lines)
+    rest = f" and {more:,} more" if more > 0 else ""
+    words = "asks what the test asks" if reason.code == "overlap" else describe_code(reason.code)
+    return f"{reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
+
+
+def _contradictions(cleaned: Cleaned) -> list[str]:
+    if not cleaned.contradicting:
+        return []
+    pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])
+    more = ", …" if cleaned.contradicting > SHOWN_PAIRS else ""
+    return [
+        f"Still in it, since only you can decide: {pluralize(cleaned.contradicting, 'line')} with another answer to "
+        f"the same question (lines {pairs}{more})."
+    ]

@@ -1,0 +1,64 @@
+"""A spending freeze in words: in the channel, on the cards it holds up, in the status."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from bot.cards.blocks import Message, escape, section
+from bot.rules.approvals import UNFREEZERS
+from storage.money import Freeze
+
+
+def frozen_card(freeze: Freeze, held_runs: int) -> Message:
+    """Said in the channel at once."""
+    waits = {0: "", 1: " One run waits."}.get(held_runs, f" {held_runs} runs wait.")
+    return _message(
+        f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new is started from now on; what trains goes on, "
+        f"and nothing is lost.{waits} It ends when {UNFREEZERS} approvers have typed `/finetune unfreeze`."
+    )
+
+
+def status_line(freeze: Freeze, against: Sequence[str]) -> str:
+    """For the status."""
+    so_far = (
+        f" <@{against[-1]}> has typed `/finetune unfreeze`; one more approver is needed." if against else ""
+    )
+    return f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new is started.{so_far}"
+
+
+def unfreeze_requested(person: str, others: Collection[str]) -> Message:
+    """The first word of two. `others` may say the second."""
+    whom = ", ".join(f"<@{one}>" for one in sorted(others)[:10])
+    cure = "nobody else is named: add an approver under [people] in finetune.toml"
+    return _message(
+        f"<@{person}> wants to end the freeze. One more approver has to type `/finetune unfreeze`: {whom or cure}."
+    )
+
+
+def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:
+    people = " and ".join(f"<@{one}>" for one in by)
+    return _message(f"The freeze by <@{freeze.person}> was ended by {people}. What waited goes on by itself.")
+
+
+def add_freeze_notice(card: Message, freeze: Freeze) -> Message:
+    """On the card of a run or a measurement that waits."""
+    why = section(
+        f"*Waits: frozen by <@{freeze.person}>*{_because(freeze)} It goes on by itself after `/finetune unfreeze`."
+    )
+    newest = (*card.newest[:-1], why, *card.newest[-1:]) if card.newest else ()
+    return replace(card, blocks=(*card.blocks[:-1], why, *card.blocks[-1:]), newest=newest)
+
+
+def refusal(freeze: Freeze, what: str) -> str:
+    """To who wants something that costs money. `what` begins the sentence."""
+    return f"{what}: frozen by <@{freeze.person}>{_because(freeze)} Try again after `/finetune unfreeze`."
+
+
+def _because(freeze: Freeze) -> str:
+    reason = escape(freeze.reason.strip()).rstrip(".")
+    return f": {reason}." if reason else "."
+
+
+def _message(text: str) -> Message:
+    return Message(text, (section(text),))

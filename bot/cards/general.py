@@ -1,0 +1,130 @@
+"""Sentences, refusals, the help, and notices about interrupted commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.blocks import Block, Message, code, context, cut, escape, header, plain, section
+from bot.command_options import USAGE
+from bot.values.runs import Refusal
+
+HELP = (
+    ("upload", "hand over labelled examples; or use “Use as training data” on a message with a file"),
+    ("datasets", "what is there, and the best that was measured on it"),
+    ("baseline", "how good prompts, examples, retrieval and a classical model are on your held-out rows"),
+    ("curve", "whether more labelled rows would help, and which"),
+    ("knowledge", "hand over a document for retrieval"),
+    ("prices", "what models cost, and who says so"),
+    ("estimate", "what training would cost and save, before anyone decides; alone it opens a form"),
+    ("start", "freeze a plan and ask the team to approve it"),
+    ("status", "what is running and what came out; with a number, one run or measurement"),
+    ("runs", "the latest runs"),
+    ("pause", "keep a training as it is and free its place on the machine"),
+    ("resume", "let it go on from where it was"),
+    ("cancel", "stop a run"),
+    ("results", "base against tuned, estimate beside actual"),
+    ("budget", "the month's money: spent, reserved, left, and by what"),
+    ("freeze", "start nothing new from now on; what trains goes on"),
+    ("unfreeze", "let it start again, once two approvers have said so"),
+    ("audit", "who did what to a run, and when"),
+    ("models", "your tuned models, and which one is in use for which dataset"),
+    ("try", "ask a tuned model something; with a dataset's name, the one in use for it"),
+    ("promote", "put a tuned model to work for its dataset; the one before it is kept"),
+    ("rollback", "put the one before it back to work"),
+    ("delete", "delete a dataset with all that was made of it"),
+)
+
+
+def text_message(text: str) -> Message:
+    """`text` is ours: it may hold mrkdwn."""
+    return Message(text, (section(text),))
+
+
+def refusal(refused: Refusal) -> Message:
+    return text_message(refused.text)
+
+
+CURES = {
+    "not_in_channel": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
+    "channel_not_found": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
+    "is_archived": "Unarchive the channel, and it is posted within five minutes.",
+    "restricted_action": "Let apps post in that channel, and it is posted within five minutes.",
+}
+
+
+def undelivered_notice(place: str, error: str, words: str | None) -> Message:
+    """`place` and `words`, what the message's notification would have said, are mrkdwn."""
+    cure = CURES.get(error, "It is not tried again. `/finetune status` shows what it was about.")
+    quoted = f"\n>{words.replace(chr(10), chr(10) + '>')}" if words else ""
+    return text_message(f"A message for {place} could not be delivered: {code(error)}. {cure}{quoted}")
+
+
+def missing_scope(needed: str) -> Message:
+    return text_message(
+        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Once the app is"
+        " reinstalled from manifest.yml, they follow within five minutes."
+    )
+
+
+def help_text() -> Message:
+    lines = "\n".join(f"`{USAGE[command]}`\n      {what}" for command, what in HELP)
+    return Message(
+        "Finetune: from labelled examples to a better model",
+        (
+            header("From labelled examples to a better model"),
+            section(lines),
+            context(
+                "The order: upload, baseline, estimate, start, approve, result, try, promote. "
+                "Nothing costs money before somebody has agreed to it."
+            ),
+        ),
+    )
+
+
+def name_text(text: str) -> str:
+    """A name out of data, shown as code."""
+    return code(text)
+
+
+def answer(result: str | Refusal) -> Message:
+    return refusal(result) if isinstance(result, Refusal) else text_message(result)
+
+
+def notice_modal(title: str, text: str) -> Block:
+    """A form with nothing to fill in."""
+    return {
+        "type": "modal",
+        "title": plain(title, 24),
+        "close": plain("Close", 24),
+        "blocks": [section(text)],
+    }
+
+
+def file_hint() -> Message:
+    return text_message(
+        "To train on this file, open the message's menu (the three dots) and choose “Use as training data”, "
+        "or type `/finetune upload` in the channel where the team should see the report."
+    )
+
+
+# What a person reads whose command or click was cut off by the bot's end.
+
+
+def interrupted_notice(typed: str | None) -> Message:
+    """`typed`: the command; None: a click or a form."""
+    what = code(cut(typed, 200)) if typed else "What you clicked"
+    return _message(
+        f"{what} reached the bot as it was being ended, and was not carried out. Do it again if you still want it."
+    )
+
+
+def closed_form_refusal(complaints: Sequence[str]) -> Message:
+    """Of a form that is closed by now."""
+    return _message(
+        "Your form reached the bot as it was being ended, and can't be taken as it is: "
+        + " ".join(escape(one) for one in complaints)
+    )
+
+
+def _message(text: str) -> Message:
+    return Message(text, (section(text),))

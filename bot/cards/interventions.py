@@ -1,0 +1,173 @@
+"""What needs a person: a run whose job may exist twice, its choices and outcome, and jobs at a provider that
+no run knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    code,
+    context,
+    escape,
+    header,
+    modal,
+    plain,
+    section,
+)
+from bot.cards.plans import plan_title
+from bot.cards.words import at_most
+from bot.rules.approvals import WORDS_NEEDED
+from bot.rules.plans import Plan
+from storage.jobs import InterventionChoice, InterventionDecision
+from storage.records import Run
+from trainers.types import Job
+
+FORM = "doubt_form"
+BUTTONS: dict[str, InterventionChoice] = {
+    "doubt_retry": "retry",
+    "doubt_adopt": "adopt",
+    "doubt_give_up": "give_up",
+}
+TITLES: dict[InterventionChoice, str] = {
+    "retry": "It was never started",
+    "adopt": "It runs under an id",
+    "give_up": "Give it up",
+}
+SAYS: dict[InterventionChoice, str] = {
+    "retry": "says that it was never started and may be tried again",
+    "adopt": "says that it runs as job",
+    "give_up": "gives it up",
+}
+MEANS: dict[InterventionChoice, str] = {
+    "retry": "The bot looks for the job once more, and for twelve minutes; only then it creates one. The money stays "
+    "reserved for that. A job that you overlooked would be paid twice, so two approvers have to say it.",
+    "adopt": "The job is looked at there: it has to carry our key, or to have this plan's model, settings and file, "
+    "and to belong to no other run. Then the run goes on with it.",
+    "give_up": "A job that the bot finds there is cancelled and what it has cost is settled; without one all of the "
+    "reserved money is free again. Two approvers have to say it.",
+}
+
+
+def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str | None = None) -> Message:
+    """With the buttons. The run's `error` is ours and may hold mrkdwn."""
+    headline = f"Run {run.id} needs a person: {plan_title(plan)}"
+    why = run.error or ""
+    said = [section("\n".join(_word(one) for one in words))] if words else []
+    return Message(
+        f"{escape(headline)}. {why}",
+        (
+            header(headline),
+            section(why),
+            section(
+                f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
+                f"jobs for one with `finetune_key` {run.key}, then decide."
+            ),
+            *said,
+            *([context(escape(note))] if note else []),
+            actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
+            context(
+                "Approvers decide who neither asked for the run nor uploaded its data; each says why. The decision is "
+                "kept in the audit log."
+            ),
+        ),
+    )
+
+
+def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], outcome: str) -> Message:
+    """The buttons gave way to what came of it. `outcome` is ours and may hold mrkdwn."""
+    headline = f"Run {run.id} was decided on: {plan_title(plan)}"
+    said = "\n".join([*(_word(one, waits=False) for one in words), outcome])
+    return Message(
+        f"{escape(headline)}. {outcome}", (header(headline), section(run.error or ""), section(said))
+    )
+
+
+def form(choice: InterventionChoice, run: Run) -> Block:
+    return modal(
+        TITLES[choice],
+        FORM,
+        [section(MEANS[choice]), *([_job_id()] if choice == "adopt" else []), _reason()],
+        submit="Decide",
+        private=f"{choice} {run.id}",
+    )
+
+
+def parse_metadata(private: str) -> tuple[InterventionChoice, int]:
+    """What a form that comes back is about: the choice, and the run's number."""
+    choice, number = private.split()
+    return next(one for one in TITLES if one == choice), int(number)
+
+
+def _word(word: InterventionDecision, *, waits: bool = True) -> str:
+    job = f" {escape(word.job_id)}" if word.job_id else ""
+    missing = WORDS_NEEDED[word.choice] - 1
+    wants = " One more approver has to say so." if waits and word.outcome is None and missing else ""
+    void = f" Not carried out: {word.outcome}" if word.outcome else ""
+    return f"• <@{word.person}> {SAYS[word.choice]}{job}: {escape(word.reason)}.{wants}{void}"
+
+
+def _job_id() -> Block:
+    return {
+        "type": "input",
+        "block_id": "job",
+        "label": plain("Id of the job at the provider", 75),
+        "element": {"type": "plain_text_input", "action_id": "value", "max_length": 200},
+    }
+
+
+def _reason() -> Block:
+    return {
+        "type": "input",
+        "block_id": "reason",
+        "label": plain("How do you know?", 75),
+        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 300},
+    }
+
+
+# A job at a provider that should not be there, in words: what it is, what was done, what a person can do.
+
+
+def duplicate_job(owner: str, provider: str, extra: Job) -> Message:
+    """`owner`: 'Run 3'. It was cancelled."""
+    return _job_message(
+        f"*{owner} had a second job at {escape(provider)}*: {code(extra.id)} was cancelled. What it has cost until "
+        f"then is on {escape(provider)}'s bill and not in the budget here: look at the bill."
+    )
+
+
+def cancelled_job(owner: str, provider: str, job: Job) -> Message:
+    """It was cancelled because a person had cancelled what it belongs to."""
+    return _job_message(
+        f"*{owner} was cancelled, and its job still ran at {escape(provider)}*: {code(job.id)} was cancelled there "
+        f"now. What it has cost is on {escape(provider)}'s bill and not in the budget here."
+    )
+
+
+def job_still_running(owner: str, provider: str, job: Job) -> Message:
+    """Nothing was done about it."""
+    return _job_message(
+        f"*{owner} is over, and its job still runs at {escape(provider)}*: {code(job.id)}, {escape(job.status)}. "
+        f"It costs on. Cancel it there, unless another bot with a copy of this database uses the same account."
+    )
+
+
+def unknown_job(provider: str, job: Job) -> Message:
+    """Nothing was done about it: it may be another bot's."""
+    about = ", ".join(
+        f"{name} {value}" for name, value in sorted(job.metadata.items()) if name in ("run", "measurement")
+    )
+    return _job_message(
+        f"*A job at {escape(provider)} carries a key of a Finetune, and no run here knows it*: {code(job.id)}, "
+        f"{escape(job.model)}, {escape(job.status)}{f' (it names itself {escape(about)})' if about else ''}. After a "
+        "restore it is a run that the backup doesn't know: it goes on and costs, and no budget here holds its money. "
+        "Cancel it there, or let it end and take its model from there. If another Finetune uses this account, it is "
+        "that one's."
+    )
+
+
+def _job_message(text: str) -> Message:
+    return Message(text, (section(text),))

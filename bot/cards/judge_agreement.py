@@ -1,0 +1,211 @@
+"""How free text was judged and how far the judge can be trusted, and the question to people which of two
+answers is better. Holds customers' words: for private channels only."""
+
+from __future__ import annotations
+
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    context,
+    cut,
+    escape,
+    header,
+    lines_section,
+    section,
+)
+from bot.cards.candidates import arm_name
+from bot.cards.words import pluralize
+from bot.rules import judge_agreement
+from bot.rules.judge_agreement import MIN_LABELS, HumanAgreement
+from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
+from trainers.evaluation.judge_agreement import Agreement
+from trainers.evaluation.results import Candidate, Ladder
+from trainers.evaluation.scoring import Choice
+
+ONLY_WORDS = (
+    "F1 measures only the words that an answer shares with the reference: a right answer in other words scores low. "
+    "With judge=MODEL a model judges what answers say."
+)
+
+
+def judge_notes(
+    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: HumanAgreement
+) -> list[str]:
+    """For the result's bullets. Nothing where the answers are labels or JSON."""
+    scoring = ladder.rungs[0].scoring if ladder.rungs else "label"
+    if plan.judge is None or judge is None:
+        return [ONLY_WORDS] if scoring == "f1" else []
+    if judge.failed:
+        return [_fell_back(plan.judge, judge.failed, scoring == "f1")]
+    warned = bias_warning(plan)
+    said = [
+        f"Judged by {plan.judge}, {trust_text(people)}.",
+        *_unread(judge),
+        *([_compared(judge.pair)] if judge.pair else []),
+        *([f"The best two were not compared side by side: {judge.unpaired}"] if judge.unpaired else []),
+    ]
+    return [*said, *([warned] if warned else [])]
+
+
+def bias_warning(plan: LadderPlan) -> str | None:
+    """A warning where the judge judges its own or its relatives' answers."""
+    if plan.judge is None:
+        return None
+    return judge_agreement.bias_warning(plan.judge, [arm.model for arm in plan.arms if arm.model])
+
+
+def trust_text(people: HumanAgreement) -> str:
+    """'κ = 0.61 (0.32 to 0.90) on 14 human labels'."""
+    beside = people.beside_judge
+    if beside is None and people.labels >= MIN_LABELS:
+        return "agreement with people not known: on too few of their pairs it has a verdict that holds in both orders"
+    if beside is None:
+        so_far = f" ({people.labels} of {MIN_LABELS} human labels)" if people.labels else ""
+        return f"agreement with people not measured yet{so_far}"
+    if beside.kappa is None:
+        return f"agreement with people not known: all {beside.n} labels say one and the same thing"
+    doubt = ": don't trust this judge" if people.distrusts else ""
+    return f"{kappa_text(beside)} on {pluralize(beside.n, 'human label')}{doubt}"
+
+
+def kappa_text(found: Agreement) -> str:
+    """With its 95% interval."""
+    if found.kappa is None or found.low is None or found.high is None:
+        return "κ = –"
+    return f"κ = {_signed(found.kappa)} ({_signed(found.low)} to {_signed(found.high)})"
+
+
+def max_judge_questions(plan: LadderPlan) -> int:
+    """How many the judge may be asked: each answer once, the best two in both orders."""
+    return plan.n_holdout * (len(plan.arms) + 2 * (len(plan.arms) > 1))
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _fell_back(judge: str, why: str, by_words: bool) -> str:
+    instead = (
+        "So the score is F1, which only measures shared words." if by_words else "So fields are compared."
+    )
+    end = "" if why.endswith((".", "!", "?")) else "."
+    return f"The verdicts of {judge} do not count: {why}{end} {instead}"
+
+
+def _unread(judge: JudgeProgress) -> list[str]:
+    if not judge.unread:
+        return []
+    return [
+        f"{judge.unread:,} of {pluralize(judge.judged, 'answer')} got no verdict that could be read, and count as not "
+        "acceptable."
+    ]
+
+
+def _compared(pair: JudgedPair) -> str:
+    first, second = arm_name(pair.first, 40), arm_name(pair.second, 40)
+    unsure = pair.count(None)
+    left = (
+        f" On {pluralize(unsure, 'row')} it said nothing that held in both orders, which counts for neither."
+        if unsure
+        else ""
+    )
+    return (
+        f"Side by side the judge finds {first} better on {pluralize(pair.count('first'), 'row')}, {second} on "
+        f"{pair.count('second'):,}, both the same on {pair.count('tie'):,}.{left}"
+    )
+
+
+# Which of two answers is better? Customers' words: for private channels only. Who answered what is not
+# shown.
+
+
+FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
+JUDGE_SOME, JUDGE_SOME_WORDS = "judge_some", "Judge a few yourself"
+CHOICES: dict[str, Choice] = {FIRST: "first", SECOND: "second", SAME: "tie"}
+CHOSEN: dict[Choice, str] = {
+    "first": "finds the first better",
+    "second": "finds the second better",
+    "tie": "finds both the same",
+}
+LONGEST = 900
+WHAT_KAPPA_SAYS = (
+    "κ (Cohen's) is agreement beyond chance: 1 is always, 0 is no more than chance. Below 0.4 a judge is not to be "
+    "trusted. In brackets its 95% interval; with few choices it is wide."
+)
+
+
+def question_card(key: str, question: str, first: str, second: str, *, done: int, wanted: int) -> Message:
+    """`key` says which pair it is and goes back with the button."""
+    title = "Which answer is better?"
+    buttons = actions(button("First", FIRST, key), button("Second", SECOND, key), button("Same", SAME, key))
+    count = f"{done:,} of {pluralize(wanted, 'pair')} judged. Your choices show how far the judge model can be trusted."
+    return Message(title, (header(title), *_pair(question, first, second), buttons, context(count)))
+
+
+def choice_card(question: str, first: str, second: str, choice: Choice, person: str) -> Message:
+    """The buttons give way to who chose what."""
+    said = f"<@{person}> {CHOSEN[choice]}."
+    return Message(said, (*_pair(question, first, second), context(said)))
+
+
+def agreement_card(
+    number: int, judge: str | None, found: HumanAgreement, first: Candidate, second: Candidate
+) -> Message:
+    """How far the judge can be trusted, once enough pairs were judged; `judge` is None where there was none.
+    `first` is the arm that was measured as the better one."""
+    title = _trust(found) if judge else "What people found better"
+    lines = [*(_beside(judge, found) if judge else []), _tally(found, first, second), *_between(found)]
+    told = context(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
+    return Message(escape(title), (header(title), lines_section([f"• {line}" for line in lines]), told))
+
+
+def _trust(found: HumanAgreement) -> str:
+    if found.kappa is None:
+        return "How far the judge can be trusted is not known yet"
+    return "Don't trust this judge" if found.distrusts else "The judge agrees with people"
+
+
+def _beside(judge: str, found: HumanAgreement) -> list[str]:
+    beside = found.beside_judge
+    if beside is None:
+        return [
+            f"{escape(judge)} has a verdict that holds in both orders on too few of these pairs to be compared."
+        ]
+    agreed = f"{beside.agreed:,} of {pluralize(beside.n, 'choice')}"
+    if beside.kappa is None:
+        return [
+            f"{escape(judge)} and people agree on {agreed}, but all say one and the same thing: κ can't be told."
+        ]
+    said = f"{escape(judge)} and people agree on {agreed}: {escape(kappa_text(beside))}."
+    return [f"{said} Below 0.4: its scores say little."] if found.distrusts else [said]
+
+
+def _tally(found: HumanAgreement, first: Candidate, second: Candidate) -> str:
+    one, other = escape(arm_name(first, 40)), escape(arm_name(second, 40))
+    who = pluralize(found.people, "person", "people")
+    return (
+        f"{pluralize(found.labels, 'choice')} of {who}: {found.first:,} for {one}, {found.second:,} for {other}, "
+        f"{found.same:,} for neither."
+    )
+
+
+def _between(found: HumanAgreement) -> list[str]:
+    between = found.between
+    if between is None:
+        return []
+    agreed = f"{between.agreed:,} of {between.n:,}"
+    return [f"Where two people judged the same pair, they agree on {agreed}: {escape(kappa_text(between))}."]
+
+
+def _pair(question: str, first: str, second: str) -> tuple[Block, ...]:
+    return (
+        section(f"*The text*\n>{_quoted(question)}"),
+        section(f"*First*\n>{_quoted(first)}"),
+        section(f"*Second*\n>{_quoted(second)}"),
+    )
+
+
+def _quoted(text: str) -> str:
+    return escape(cut(text.strip(), LONGEST) or "(nothing)").replace("\n", "\n>")

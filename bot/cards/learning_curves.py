@@ -1,0 +1,259 @@
+"""Is more data worth it? The learning curve in words: what the next rows bring, what they cost, which rows
+to label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from bot.cards.blocks import (
+    Block,
+    Message,
+    code,
+    context,
+    cut,
+    escape,
+    header,
+    line_chart,
+    lines_section,
+    monospace_table,
+    section,
+)
+from bot.cards.candidates import arm_name, bar_share
+from bot.cards.words import percent, pluralize, shorten
+from trainers.evaluation.results import Curve, Gain, LabelNeed, Prediction
+from trainers.money import usd
+
+SHOWN_NEEDS, SHOWN_SIZES = 8, 20
+MINUS = "\N{MINUS SIGN}"
+HARDLY_PER_100 = 0.1  # points, where no size was asked about
+
+
+def progress_card(dataset: str, target: str | None = None, note: str | None = None) -> Message:
+    whose = f" of {shorten(target)}" if target else ""
+    text = f"Working out the learning curve{escape(whose)} on {escape(shorten(dataset))} …"
+    return Message(text, (section(text), *([context(escape(cut(note, 900)))] if note else [])))
+
+
+def failure_card(dataset: str, why: str) -> Message:
+    """`why` is ours and may hold mrkdwn."""
+    headline = f"No learning curve of {shorten(dataset)}"
+    return Message(f"{escape(headline)}. {why}", (header(headline), section(why)))
+
+
+def card(
+    curve: Curve,
+    *,
+    label_usd: Decimal | None = None,
+    bar: float | None = None,
+    beside: Curve | None = None,
+) -> Message:
+    """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
+    the same rows."""
+    said = headline(curve)
+    top = (header(said), context(_subject(curve)))
+    end = (
+        *_needs(curve),
+        section(f"*Next*: {_next_step(curve)}"),
+        context(_method(curve)),
+    )
+    bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside)]
+    if not curve.points:
+        return Message(escape(said), (*top, *_list(bullets), *end))
+    return Message(
+        escape(f"{said}. {_predictions(curve)}".strip()),
+        (*top, monospace_table(_table(curve)), *_list(bullets), *end),
+        newest=(*top, *_chart(curve), *_list([*_ranges(curve), *bullets]), *end),
+    )
+
+
+def alt_text(curve: Curve) -> str:
+    return f"Right answers by rows to train on, {arm_name(curve.arm, 40)}, {shorten(curve.dataset)}"
+
+
+def headline(curve: Curve) -> str:
+    """The answer in one sentence, as plain text."""
+    far = curve.farthest
+    if _is_flat(curve):
+        size = f", with {far.rows:,} rows either" if far else ""
+        return f"More rows like these would hardly help{size}"
+    if far is None:
+        return f"The next 100 rows would bring about {_per_100(curve)}"
+    if not far.is_told:
+        return f"Can't tell yet what more rows bring: {far.rows:,} would bring {signed_gain(far)} points"
+    return f"Growing to {far.rows:,} rows would bring about {_gain(far)} points ({signed_gain(far)})"
+
+
+def signed_gain(gain: Gain) -> str:
+    """Its band, with signs."""
+    ends = (round(end, gain.digits) for end in (gain.low, gain.high))
+    return " to ".join(f"{end:+.{gain.digits}f}".replace("-", MINUS) if end else "0" for end in ends)
+
+
+def next_size(curve: Curve) -> str | None:
+    """Where it can't be told: what would tell."""
+    far = curve.farthest
+    if far is None or far.is_told or far.is_hardly_any:
+        return None
+    if curve.next_useful is None:
+        return "No number of rows like these would show a gain on this holdout: hold out more rows first."
+    return f"The next size that would show a gain is about {curve.next_useful:,} rows."
+
+
+def _gain(gain: Gain) -> str:
+    return f"{gain.points:.{gain.digits}f}"
+
+
+def _is_flat(curve: Curve) -> bool:
+    far = curve.farthest
+    return far.is_hardly_any if far else curve.points_per_100 < HARDLY_PER_100
+
+
+def _is_told(curve: Curve) -> bool:
+    far = curve.farthest
+    return far is None or far.is_told
+
+
+def _per_100(curve: Curve) -> str:
+    """One digit that counts: there is no band for it."""
+    return f"{max(curve.points_per_100, 0.0):.1g} points"
+
+
+def _subject(curve: Curve) -> str:
+    version = f" version {curve.version}" if curve.version > 1 else ""
+    return f"{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
+
+
+def _predictions(curve: Curve) -> str:
+    last = curve.predicted[-1] if curve.predicted else None
+    return f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
+
+
+def _predicted(one: Prediction) -> str:
+    return f"{percent(one.score)} ({100 * one.low:.1f}–{100 * one.high:.1f}%)"
+
+
+def _table(curve: Curve) -> list[tuple[str, str, str]]:
+    measured = [
+        (f"{point.rows:,}", percent(point.score), f"measured, {pluralize(len(point.draws), 'draw')}")
+        for point in curve.points
+    ]
+    expected = [(f"{one.rows:,}", percent(one.score), _between(one)) for one in curve.predicted]
+    return [("Rows", "Right", ""), *measured[-SHOWN_SIZES:], *expected[-SHOWN_SIZES:]]
+
+
+def _between(one: Prediction) -> str:
+    return f"expected, {100 * one.low:.1f} to {100 * one.high:.1f}%"
+
+
+def _chart(curve: Curve) -> list[Block]:
+    seen = [(f"{point.rows:,}", round(100 * point.score, 1)) for point in curve.points]
+    seen += [(f"{one.rows:,} expected", round(100 * one.score, 1)) for one in curve.predicted]
+    shown = list(dict(seen[-SHOWN_SIZES:]).items())
+    if len(shown) < 2:
+        return [monospace_table(_table(curve))]
+    return [line_chart("Right answers by rows", "right", shown, x="rows to train on", y="% right")]
+
+
+def _ranges(curve: Curve) -> list[str]:
+    """For beside the chart, which has no room for them; the table says them itself."""
+    return [f"With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
+
+
+def _list(said: Sequence[str]) -> list[Block]:
+    return [lines_section([f"• {one}" for one in said])] if said else []
+
+
+def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
+    if _is_flat(curve) or not _is_told(curve):
+        return []
+    if label_usd is None:
+        typed = code(f"/finetune curve {curve.dataset}{_target(curve)} label_usd=0.5")
+        return [f"{typed} says what a point costs, with what a label costs you."]
+    a_point = dollars_per_point(curve, label_usd)
+    return (
+        []
+        if a_point is None
+        else [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
+    )
+
+
+def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
+    """Of the next 100 rows, to two digits; None where it can't be told that they bring something."""
+    if curve.points_per_100 <= 0 or not _is_told(curve):
+        return None
+    return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
+
+
+def _target(curve: Curve) -> str:
+    return f" target={curve.arm.model}" if curve.arm.model else ""
+
+
+def _beside(curve: Curve, beside: Curve | None) -> list[str]:
+    """The free alternative on the same rows: as high, and as steep?"""
+    if beside is None or not beside.points or not curve.points:
+        return []
+    last, far = beside.points[-1], beside.farthest
+    told = far and far.is_told
+    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and told else ""
+    return [
+        f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
+        f"{last.rows:,} rows{more}."
+    ]
+
+
+def _bar(curve: Curve, bar: float | None) -> list[str]:
+    """The first predicted size that gets to the bar."""
+    if bar is None or (curve.points and curve.points[-1].score >= bar):
+        return []
+    reached = next((one for one in curve.predicted if one.score >= bar), None)
+    if reached:
+        return [f"{bar_share(bar)} is to be expected from about {reached.rows:,} rows on."]
+    return [f"{bar_share(bar)} is not reached at any of these sizes."] if curve.predicted else []
+
+
+def _needs(curve: Curve) -> list[Block]:
+    if not curve.needs:
+        return []
+    lines = [_need(one) for one in curve.needs[:SHOWN_NEEDS]]
+    hidden = len(curve.needs) - len(lines)
+    more = [f"… and {hidden:,} more"] if hidden > 0 else []
+    return [
+        section("*Label these next*: they have few rows, or are often wrong."),
+        lines_section([*lines, *more]),
+    ]
+
+
+def _need(one: LabelNeed) -> str:
+    held = f"{one.right:,} of {one.held:,} held-out rows right" if one.held else "none held out"
+    return f"• {code(cut(one.label, 60) or '(empty)')}: {pluralize(one.rows, 'row')}, {held}"
+
+
+def _next_step(curve: Curve) -> str:
+    name = escape(shorten(curve.dataset))
+    if _is_flat(curve):
+        return "Spend the time on other things: labels that are in doubt, the prompt, or another model."
+    unclear = next_size(curve)
+    if unclear:
+        return f"Decide by something else than this curve. {unclear}"
+    return f"Label more rows, those above first, and upload the file again as {code(name)}: it becomes a new version."
+
+
+def _method(curve: Curve) -> str:
+    tuned = curve.arm.rung == "tuned"
+    once = curve.points and max(len(point.draws) for point in curve.points) == 1
+    other = "" if tuned else " A fine-tuned model's curve has its own height; its slope is often alike."
+    alone = (
+        " Each size was trained once: how much two trainings differ was not measured, but taken to be what "
+        "chance does to each held-out row."
+    )
+    how = (
+        "Too few rows are held out for a curve, so each fifth of all rows was asked by classifiers trained on parts of "
+        "the others"
+        if curve.is_crossed
+        else "Trained on parts of the rows, measured on the same held-out ones"
+    )
+    return (
+        f"{how}. The line through the points says that the odds of being wrong fall as a power of the rows; the range "
+        f"is a bootstrap's (95%).{other}{alone if once else ''}"
+    )

@@ -1,0 +1,332 @@
+"""Tuned models and their answers, and a model's promotion: objections, the card that tells the team,
+rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    code,
+    confirm,
+    context,
+    cut,
+    escape,
+    fields,
+    header,
+    lines_section,
+    section,
+)
+from bot.cards.candidates import MEANS, quality
+from bot.cards.words import percent, pluralize, points, points_range, shorten
+from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
+from storage.promotions import Promotion
+from storage.records import Ask, Model
+from trainers.evaluation.results import Rung
+from trainers.types import Answer
+
+PROMOTE, ROLLBACK = "put_to_work", "roll_back"
+
+
+@dataclass(frozen=True)
+class PromotionSummary:
+    """A promotion from all sides. `before`: the model that it took the place of; `earlier`: the one that a rollback
+    puts back. `provider` is its title. `has_alias`: programs call a name there that moves. `left`: another provider's
+    title, whose alias goes on standing for the model beside it."""
+
+    promotion: Promotion
+    model: Model
+    proof: Proof
+    before: str | None
+    earlier: str | None
+    provider: str
+    has_alias: bool
+    left: tuple[str, str] | None = None
+
+    @property
+    def dataset(self) -> str:
+        return self.promotion.dataset
+
+
+def promotion_card(seen: PromotionSummary) -> Message:
+    """Posted once, edited as the trainer is told of it and when another model takes its place."""
+    headline = _headline(seen)
+    stands = seen.promotion.ended_at is None
+    why = [section(f"*Why*: {escape(seen.promotion.reason)}")] if seen.promotion.reason else []
+    below = [section(_programs(seen)), *_trouble(seen), *_left(seen), *_way_back(seen)] if stands else []
+    return Message(
+        f"{escape(headline)}. {_who(seen)}",
+        (header(headline), section(_who(seen)), *_numbers(seen.proof), *why, *below),
+    )
+
+
+def card_location(seen: PromotionSummary) -> str:
+    """To who typed the command in another channel than that of the card."""
+    said = f"{code(seen.model.name)} is in use for {code(seen.dataset)}."
+    return f"{said} The card stands in <#{seen.promotion.channel}>."
+
+
+def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
+    """What speaks against it, and how it is used all the same."""
+    return (
+        f"{code(model.name)} was not put to work. {objections_text(proof, doubts)} If it shall be used "
+        "all the same, say "
+        f"why: `/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
+    )
+
+
+def objections_text(proof: Proof, doubts: Sequence[Objection]) -> str:
+    """Sentences."""
+    return " ".join(_doubt(proof, one) for one in doubts)
+
+
+def proof_in_numbers(proof: Proof) -> str:
+    """On one line, for the audit log and lists."""
+    if proof.rung is None:
+        return "not measured"
+    held = [one for one in (proof.best, proof.against_used) if one]
+    return "; ".join([score_text(proof.rung), *(f"against {one.other} {_gain(one)}" for one in held)])
+
+
+def score_text(rung: Rung) -> str:
+    """Score and interval, what they count, on how many rows."""
+    means = MEANS[rung.scoring].partition(",")[0]
+    return f"{quality(rung)} {means} on {pluralize(rung.n, 'held-out row')}"
+
+
+def promotion_offer(number: int, model: str) -> Block:
+    """On the result of a run whose model is shown to be better."""
+    sure = confirm(
+        f"Put {model} to work?",
+        "It takes the place of the model that is in use for its dataset, which is kept for a rollback.",
+        "Put to work",
+        "Not yet",
+    )
+    return actions(button("Put to work", PROMOTE, str(number), confirm=sure))
+
+
+def model_lost(model: Model, dataset: str, provider: str) -> Message:
+    """`provider` is its title."""
+    said = (
+        f"{code(model.name)}, in use for {code(dataset)}, is gone: {escape(shorten(provider))} has it no more, so "
+        f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
+        "`/finetune models` lists all."
+    )
+    return Message(said, (section(said),))
+
+
+def alias_mismatch(dataset: str, model: Model, there: str | None, provider: str) -> Message:
+    """The trainer's alias stood for something else than what is in use."""
+    found = f"stood for {code(there)}" if there else "was not there"
+    said = (
+        f"{code(alias_for(dataset))} {found} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
+        f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
+    )
+    return Message(said, (section(said),))
+
+
+def _headline(seen: PromotionSummary) -> str:
+    if seen.promotion.ended_at is not None:
+        return f"{seen.model.name} was in use for {seen.dataset}"
+    again = " again" if seen.promotion.is_rollback else ""
+    return f"{seen.model.name} is in use{again} for {seen.dataset}"
+
+
+def _who(seen: PromotionSummary) -> str:
+    person = f"<@{seen.promotion.person}>"
+    if seen.promotion.is_rollback:
+        return f"{person} rolled back from {code(seen.before or '')}."
+    return f"{person} put it to work{f' instead of {code(seen.before)}' if seen.before else ''}."
+
+
+def _numbers(proof: Proof) -> list[Block]:
+    if proof.rung is None:
+        return [section("It was never measured on held-out rows.")]
+    pairs = [(_measure(proof.rung), f"{quality(proof.rung)} on {pluralize(proof.rung.n, 'held-out row')}")]
+    if proof.best:
+        pairs.append(
+            (
+                f"Against {escape(shorten(proof.best.other, 60))}, {percent(proof.best.score)}",
+                _gain(proof.best),
+            )
+        )
+    if proof.against_used:
+        held = proof.against_used
+        on = "" if held.rows == proof.rung.n else f" on the {pluralize(held.rows, 'row')} that both answered"
+        pairs.append(
+            (f"Against {escape(shorten(held.other, 60))}, {percent(held.score)}", f"{_gain(held)}{on}")
+        )
+    return [fields(pairs)]
+
+
+def _measure(rung: Rung) -> str:
+    means = MEANS[rung.scoring].partition(",")[0]
+    return means[:1].upper() + means[1:]
+
+
+def _gain(held: ModelComparison) -> str:
+    return f"{points(held.difference)} ({points_range(held.low, held.high)})"
+
+
+def _programs(seen: PromotionSummary) -> str:
+    """What changes for whoever asks the model."""
+    if not seen.has_alias:
+        return (
+            f"*Programs have to be changed*: {escape(shorten(seen.provider))} has no name that moves. Put "
+            f"{code(seen.model.provider_model)} where they name the model; `finetune current {seen.dataset}` prints it."
+        )
+    programs = f"Programs that ask {escape(shorten(seen.provider))} for {code(alias_for(seen.dataset))}"
+    if seen.promotion.carried_at is None:
+        return f"{programs} get it as soon as the trainer has been told."
+    return f"{programs} get it; none has to be changed."
+
+
+def _left(seen: PromotionSummary) -> list[Block]:
+    if seen.left is None:
+        return []
+    there, model = seen.left
+    name = code(alias_for(seen.dataset))
+    return [context(f"{name} at {escape(shorten(there))} goes on standing for {code(model)}.")]
+
+
+def _trouble(seen: PromotionSummary) -> list[Block]:
+    trouble = seen.promotion.trouble if seen.promotion.carried_at is None else None
+    return [context(f"Not told yet, tried again: {escape(cut(trouble, 300))}")] if trouble else []
+
+
+def _way_back(seen: PromotionSummary) -> list[Block]:
+    if seen.earlier is None:
+        return [context("There was none before it, so there is nothing to roll back to.")]
+    sure = confirm(
+        f"Roll back to {seen.earlier}?",
+        f"{seen.model.name} is kept and can be put to work again.",
+        "Roll back",
+        "Leave it",
+    )
+    return [
+        actions(button("Roll back", ROLLBACK, str(seen.promotion.id), style="danger", confirm=sure)),
+        context(f"`/finetune rollback {seen.dataset}` does the same: it puts {code(seen.earlier)} back."),
+    ]
+
+
+def _doubt(proof: Proof, doubt: Objection) -> str:
+    match doubt:
+        case "gone":
+            return "Its provider has it no more."
+        case "unmeasured":
+            return "It was never measured on held-out rows."
+        case "no_go":
+            return f"The verdict on its run was no: {escape(proof.no_go or '').rstrip('.')}."
+        case "nothing_beside":
+            return "Nothing else answered the same held-out rows, so there is nothing to hold it against."
+        case "not_better":
+            return _not_better(proof.best)
+        case "other_rows":
+            return f"{code(proof.used or '')}, in use now, answered other rows, so the two can't be compared."
+        case "not_better_than_used":
+            return _not_better(proof.against_used)
+
+
+def _not_better(held: ModelComparison | None) -> str:
+    if held is None:
+        return ""
+    what = "It is worse than" if held.is_worse else "It is not shown to be better than"
+    return f"{what} {escape(shorten(held.other, 60))}: {_gain(held)}."
+
+
+# What a person reads about tuned models and their answers.
+
+
+class TriedModel(Protocol):
+    @property
+    def ask(self) -> Ask: ...
+
+    @property
+    def answer(self) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A tuned model as it stands in a list. `promotion`: by which it is in use; `rung` None: not measured."""
+
+    model: Model
+    dataset: str
+    version: int
+    base: str
+    rung: Rung | None
+    promotion: Promotion | None
+
+
+def listing(shelved: Sequence[ModelEntry]) -> Message:
+    if not shelved:
+        text = "There is no tuned model yet: `/finetune start DATASET` makes one."
+        return Message(text, (section(text),))
+    title = pluralize(len(shelved), "tuned model")
+    how = (
+        "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
+        "it back."
+    )
+    return Message(title, (header(title), lines_section([_entry(one) for one in shelved]), context(how)))
+
+
+def in_use_line(one: ModelEntry) -> str:
+    """One line of the overview."""
+    return f"• {code(one.model.name)} for {code(one.dataset)}{_since(one.promotion)}: {_measured(one)}"
+
+
+def _entry(one: ModelEntry) -> str:
+    version = "" if one.version == 1 else f", version {one.version}"
+    made = f"{escape(shorten(one.base))} at {escape(one.model.provider)} on {escape(shorten(one.dataset))}{version}"
+    return f"• {code(one.model.name)}, {_state(one)}\n      {made}: {_measured(one)}"
+
+
+def _state(one: ModelEntry) -> str:
+    gone = ", *gone from its provider*" if one.model.gone_at is not None else ""
+    if one.promotion:
+        return f"*in use for {escape(one.dataset)}*{_since(one.promotion)}{gone}"
+    return f"{'was in use' if one.model.state == 'retired' else 'not in use'}{gone}"
+
+
+def _since(promotion: Promotion | None) -> str:
+    if promotion is None:
+        return ""
+    return f" since {datetime.fromtimestamp(promotion.at, UTC):%Y-%m-%d} by <@{promotion.person}>"
+
+
+def _measured(one: ModelEntry) -> str:
+    return score_text(one.rung) if one.rung else "not measured"
+
+
+def pending_card(ask: Ask) -> Message:
+    text = f"Asking {code(ask.model)} …"
+    return Message(text, (section(text),))
+
+
+def answer_card(tried: TriedModel) -> Message:
+    ask, answer = tried.ask, tried.answer
+    said = answer.text.strip() or "(nothing)"
+    used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
+    return Message(
+        f"{code(ask.model)} answers: {escape(cut(said, 500))}",
+        (
+            section(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
+            section(f"It answers:\n>{_quoted(said)}"),
+            context(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
+        ),
+    )
+
+
+def failure_card(ask: Ask, why: str) -> Message:
+    """`why` is a sentence with its cure, from anywhere."""
+    text = f"{code(ask.model)} could not be asked: {escape(why)}"
+    return Message(text, (section(text), context(f"You asked: {escape(cut(ask.text, 200))}")))
+
+
+def _quoted(text: str) -> str:
+    return escape(cut(text, 1200)).replace("\n", "\n>")

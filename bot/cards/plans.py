@@ -1,0 +1,375 @@
+"""The approval card before and after the decision, the forms for a reason, and the notice that a newer plan
+supersedes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    confirm,
+    context,
+    cut,
+    escape,
+    fields,
+    header,
+    modal,
+    plain,
+    section,
+    sentence,
+)
+from bot.cards.calibration import alternative_bill
+from bot.cards.estimates import verdict_in_short
+from bot.cards.words import at_most, charge, money, planned_time, pluralize, shorten
+from bot.rules.budgets import Budget
+from bot.rules.candidates import percent
+from bot.rules.payback import hours_caveat, payback_condition, share_of_draws
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict
+from bot.rules.sweeps import describe_sweep
+from bot.rules.units import duration
+from storage.records import Approval, Run, RunState
+
+APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
+REJECT, REJECT_FORM = "reject_plan", "reject_form"
+SHOWN_REASONS = 3
+DECIDED: dict[RunState, str] = {
+    "rejected": "rejected",
+    "expired": "expired",
+    "cancelled": "withdrawn",
+}
+
+
+def approval_card(run: Run, plan: Plan, budget: Budget, quorum: int, hours: float = 24) -> Message:
+    """Waiting for approvers: who, what, what it costs now and by the month, what is left. It expires after `hours`."""
+    return _asking(run, plan, budget, quorum, (), hours)
+
+
+def partly_approved_card(
+    run: Run, plan: Plan, budget: Budget, decisions: Sequence[Approval], quorum: int, hours: float = 24
+) -> Message:
+    return _asking(run, plan, budget, quorum, decisions, hours)
+
+
+def voided_card(run: Run, plan: Plan, why: str) -> Message:
+    """Said in the channel: an edit of the card notifies nobody. `why` is ours and may hold mrkdwn."""
+    text = (
+        f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
+        "budget is free again. The plan waits for approval anew, on its card."
+    )
+    return Message(text, (section(text),))
+
+
+def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
+    """`whom`: mentions of those who may approve; `still`: how many of them it takes."""
+    who = f" {', '.join(whom)}: it takes {pluralize(still, 'more approver')}." if whom else ""
+    text = (
+        f"*Run {run.id}* ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) waits for approval "
+        "and expires in "
+        f"{pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
+    )
+    return Message(text, (section(text),))
+
+
+def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
+    """The buttons gave way to what was decided. `said` is ours and may hold mrkdwn."""
+    headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
+    return Message(
+        f"{escape(headline)}. {said}",
+        (
+            header(headline),
+            section(said),
+            section(verdict_text(plan)),
+            fields(_facts(run, plan, budget)),
+            context(_exactly(run)),
+        ),
+    )
+
+
+def approved_by(decisions: Sequence[Approval]) -> str:
+    return f"Approved by {_people(decisions)}.{_why(decisions)}"
+
+
+def _why(decisions: Sequence[Approval]) -> str:
+    """What approvers said, of the first few; the audit log has all."""
+    said = [(one.person, one.reason) for one in decisions if one.decision == "approve" and one.reason]
+    return "".join(f" <@{person}>: “{escape(cut(why, 300))}”" for person, why in said[:SHOWN_REASONS])
+
+
+def rejected_by(person: str, reason: str) -> str:
+    return f"Rejected by <@{person}>: {escape(reason.strip()) or 'no reason given'}"
+
+
+def reject_modal(plan_hash: str) -> Block:
+    reason = _reason("What should change?")
+    return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
+
+
+def approve_modal(run: Run, plan: Plan) -> Block:
+    """For a plan whose verdict is not go: what it says, what is spent, and why all the same."""
+    said = section(
+        f"{verdict_text(plan)}\n\nThis starts the training of {escape(plan_title(plan))}. {_spends(plan)}"
+    )
+    hint = "Like: quality counts here, not cost. It is shown to the team and kept in the audit log."
+    reason = {**_reason("Why should it be trained all the same?"), "hint": plain(hint, 150)}
+    submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
+    return modal("Approve this plan", APPROVE_FORM, [said, reason], submit=submit, private=run.plan_hash)
+
+
+def verdict_text(plan: Plan) -> str:
+    """As it was when the plan was frozen: what it says and why, then the best that was measured beside the bar."""
+    advised = plan.advised
+    if advised is None:
+        return "*No verdict was kept*: this plan is from an older version of the bot; ask for it again to see one."
+    return f"*{verdict_in_short(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
+
+
+def _best(advised: PlanVerdict) -> str:
+    best, bar = advised.best, percent(advised.bar)
+    if best is None:
+        return f"Nothing was measured on these rows; the bar is {bar}."
+    between = f"{percent(best.score)} ({percent(best.low)} to {percent(best.high)})"
+    return f"Best that was measured: {escape(shorten(best.name, 80))}, {between}; {_standing(best, bar)}."
+
+
+def _standing(best: BestCandidate, bar: str) -> str:
+    match best.standing:
+        case "meets":
+            return f"it meets the bar of {bar}"
+        case "misses":
+            return f"below the bar of {bar}"
+        case "undecided":
+            return f"too close to the bar of {bar} to tell"
+        case None:
+            return f"the bar is {bar} by now, and it was not judged by that"
+
+
+def _reason(label: str) -> Block:
+    return {
+        "type": "input",
+        "block_id": "reason",
+        "label": plain(label, 75),
+        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 500},
+    }
+
+
+def plan_title(plan: Plan) -> str:
+    """For headlines, unescaped: what is trained on what."""
+    return f"{shorten(plan.base_model)} on {shorten(plan.dataset)}"
+
+
+def budget_left(budget: Budget) -> str:
+    if not budget.limit_micros:
+        return "none is set, so only what costs nothing can start"
+    return f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{budget.owner}"
+
+
+def _asking(
+    run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequence[Approval], hours: float
+) -> Message:
+    price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
+    headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
+    so_far = (
+        [section(f"Approved so far by {_people(decisions)}.{_why(decisions)}")] if _people(decisions) else []
+    )
+    until = pluralize(round(hours), "hour")
+    why = "" if plan.is_advised else " Whoever approves says why."
+    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked.{why} The plan expires after {until}."
+    return Message(
+        f"{escape(headline)} {plan_in_short(plan)}",
+        (
+            header(headline),
+            section(verdict_text(plan)),
+            fields(_facts(run, plan, budget)),
+            *so_far,
+            *_warnings(plan),
+            buttons(run, plan),
+            context(f"{rules} {_exactly(run)}"),
+        ),
+    )
+
+
+def plan_in_short(plan: Plan) -> str:
+    advised = plan.advised
+    return f"{verdict_in_short(advised.kind, advised.rule)}." if advised else "No verdict was kept."
+
+
+def buttons(run: Run, plan: Plan) -> Block:
+    return actions(_approve_button(run, plan), _reject_button(run))
+
+
+def _warnings(plan: Plan) -> list[Block]:
+    return [section("\n".join(f"• {escape(one)}" for one in plan.warnings))] if plan.warnings else []
+
+
+def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
+    version = f" version {plan.dataset_version}" if plan.dataset_version > 1 else ""
+    return [
+        ("Cost now", _cost_now(plan)),
+        ("Each month", _monthly(plan)),
+        ("Budget left", budget_left(budget)),
+        ("Asked for by", f"<@{run.requester}>"),
+        ("Dataset", f"{escape(shorten(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
+        ("Rows", _rows(plan)),
+        ("Model", _model(plan)),
+        ("Training takes", _takes(plan)),
+        *_foreseen(plan),
+    ]
+
+
+def _model(plan: Plan) -> str:
+    """And how it is trained, where not as usual: a section has no room for a field of its own."""
+    model = f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}{_otherwise(plan)}"
+    swept = plan.swept
+    if swept is None:
+        return model
+    return (
+        f"{model}. Sweep: {escape(describe_sweep(swept.sweep))}: {swept.arms} arms, at most "
+        f"{swept.steps:,} steps in all"
+    )
+
+
+def _otherwise(plan: Plan) -> str:
+    """Than by our own engine over the base in full; and the learning rate."""
+    chosen = dict(plan.hyperparameters)
+    said = [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
+    if "learning_rate" in chosen:
+        said.append(f"learning rate {chosen['learning_rate']:g}")
+    elif "lora_r" in chosen and plan.swept is None:
+        said.append("learning rate by the trainer's own rule")
+    if chosen.get("quantization", "none") != "none":
+        said.append(f"the base in {chosen['quantization']}")
+    return escape("".join(f", {one}" for one in said))
+
+
+def _rows(plan: Plan) -> str:
+    swept, stop = plan.swept, plan.stopping
+    if swept is not None:
+        return (
+            f"{swept.n_fitted:,} to train on, {swept.n_validation:,} of the training rows to choose by, "
+            f"{plan.n_holdout:,} held out"
+        )
+    if stop is None:
+        return f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"
+    looks = pluralize(stop.patience, "look")
+    return (
+        f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to tell when to stop (after {looks} without "
+        f"improvement), {plan.n_holdout:,} held out"
+    )
+
+
+def _takes(plan: Plan) -> str:
+    """Time, and memory where it trains on this machine: a section has no room for a field of its own."""
+    is_guess = plan.predicted is not None and plan.predicted.is_speed_guessed
+    time = planned_time(plan.seconds_low, plan.seconds_high, is_guess=is_guess)
+    memory = plan.predicted.memory if plan.predicted else None
+    return f"{time}. Memory: {escape(memory)}" if memory else time
+
+
+def _foreseen(plan: Plan) -> list[tuple[str, str]]:
+    """How likely it pays back, and against what that is reckoned."""
+    foreseen = plan.predicted
+    if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
+        return []
+    months = Decimal(foreseen.target_months)
+    rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
+    hours = foreseen.advised.bearable_hours if foreseen.advised else ""
+    end = hours_caveat(Decimal(hours)) if hours else ""
+    likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}{end}"
+    return [(f"Back within {duration(months)}", likely), *alternative_bill(plan)]
+
+
+def _cost_now(plan: Plan) -> str:
+    expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
+    run = expected if expected == most else f"{expected} expected, at most {most}"
+    return f"{run}{_work(plan)}"
+
+
+def _work(plan: Plan) -> str:
+    """What people and labels cost, on top of the run."""
+    advised = plan.advised
+    if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
+        return ""
+    parts = [f"people {money(advised.people_micros)}"] if advised.people_micros else []
+    parts += [f"labels {money(advised.labels_micros)}"] if advised.labels_micros else []
+    unsaid = "" if plan.predicted.is_time_said else "; people's time was not said"
+    return f"; {' and '.join(parts)} on top{unsaid}" if parts else unsaid
+
+
+def _monthly(plan: Plan) -> str:
+    if plan.monthly_before_micros is None:
+        return "not said: `current=` and `volume=` at the start would show it"
+    if plan.advised and plan.advised.kind == "no_go" and plan.advised.rule not in ("cost", "payback"):
+        return f"{money(plan.monthly_before_micros)} today; no saving is shown beside this verdict"
+    bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+    saved = plan.predicted.saving_micros if plan.predicted else None
+    if saved is None:
+        return f"{bills}, if it is good enough"
+    if saved <= 0:
+        return f"{bills}; costs {money(-saved)} more" if saved else f"{bills}; saves nothing"
+    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
+    return f"{bills}; saves {money(saved)}{until} if it is good enough"
+
+
+def _approve_button(run: Run, plan: Plan) -> Block:
+    """Where the verdict is not go, a form asks for a reason instead."""
+    if not plan.is_advised:
+        return button("Approve", APPROVE, run.plan_hash, style="primary")
+    most = at_most(plan.maximum_micros)
+    asked = confirm(
+        f"Spend {most}?" if plan.maximum_micros else "Start this training?",
+        f"This starts the training of {plan_title(plan)}. {_spends(plan)}",
+        f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
+        "Not now",
+    )
+    return button("Approve", APPROVE, run.plan_hash, style="primary", confirm=asked)
+
+
+def _spends(plan: Plan) -> str:
+    if not plan.maximum_micros:
+        return "It costs nothing but the machine's time."
+    return f"It reserves {charge(plan.maximum_micros)} of this month's budget."
+
+
+def _reject_button(run: Run) -> Block:
+    return button("Reject", REJECT, run.plan_hash)
+
+
+def _wanted(quorum: int) -> str:
+    return "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
+
+
+def _people(decisions: Sequence[Approval]) -> str:
+    return ", ".join(f"<@{one.person}>" for one in decisions if one.decision == "approve")
+
+
+def _exactly(run: Run) -> str:
+    """The fingerprint, for whoever wants to compare it with the audit log."""
+    return f"Plan {run.plan_hash[:12]}: what is approved is exactly this plan."
+
+
+# One plan takes another's place, in words.
+
+
+def superseded_by(by: int, requester: str, link: str | None = None) -> str:
+    """On the former plan's card. `link`: the address of the new one's."""
+    which = f"<{link}|run {by}>" if link else f"run {by}"
+    return f"Replaced by {which}, which <@{requester}> asked for. Approvals of this plan count no longer."
+
+
+def already_superseded(number: int, by: int) -> str:
+    """For who still clicks on the former plan's card."""
+    return f"Run {number} was replaced by run {by}, so nothing was done. The message of run {by} asks for approval."
+
+
+def add_superseded(card: Message, former: Sequence[int]) -> Message:
+    """The new plan's card says whose place it takes, above its buttons."""
+    if not former:
+        return card
+    whose = " and ".join(f"run {one}" for one in former)
+    note = section(f"It replaces {whose} on the same dataset and target, whose approvals count no longer.")
+    return replace(card, blocks=(*card.blocks[:-2], note, *card.blocks[-2:]))

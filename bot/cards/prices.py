@@ -1,0 +1,104 @@
+"""What models cost, with the source and date of each price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.blocks import (
+    Figure,
+    Message,
+    context,
+    cut,
+    data_table,
+    escape,
+    header,
+    lines_section,
+    monospace_table,
+    section,
+)
+from bot.cards.words import pluralize, shorten
+from bot.rules.price_lookup import missing_keys, where_to_add
+from trainers.money import usd
+from trainers.pricing import PriceRow, UnknownPrice
+
+SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
+HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
+Row = tuple[str, str, str, str, str, str]
+
+
+def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
+    """`read_on`: the day for which the prices were looked up."""
+    priced = [row for row in rows if isinstance(row, PriceRow)]
+    unknown = [row for row in rows if isinstance(row, UnknownPrice)]
+    if not rows:
+        text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
+        return Message(text, (section(text),))
+    title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
+    missing = [lines_section([f"• {escape(cut(one.sentence, 300))}" for one in unknown])] if unknown else []
+    notes = (
+        [lines_section([f"• {note}" for note in _notes(priced, read_on)])] if _notes(priced, read_on) else []
+    )
+    end = (*notes, *missing, context(_sources(priced)))
+    if not priced:
+        return Message(escape(title), (header(title), *end))
+    shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
+    hidden = len(priced) - SHOWN_ROWS
+    more = [context(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
+    every = [HEADING, *(_row(row, 60, read_on) for row in priced[:TABLE_ROWS])]
+    return Message(
+        escape(title),
+        (header(title), monospace_table(shown), *more, *end),
+        newest=(header(title), data_table("USD per 1M tokens", every), *end),
+    )
+
+
+def _row(row: PriceRow, longest: int, today: date) -> Row:
+    price = row.price
+    kind = ", tuned" if row.kind == "tuned" else ""
+    amounts = (price.input, price.cached_input, price.output)
+    said = [_amount(amount) for amount in amounts]
+    training = _amount(price.training) if price.training is not None else _hourly(row)
+    return (f"{shorten(row.model, longest)}{kind}", said[0], said[1], said[2], training, _end(row, today))
+
+
+def _end(row: PriceRow, today: date) -> str:
+    if row.ends is None:
+        return "–"
+    return f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
+
+
+def _amount(amount: Decimal | None) -> str:
+    """Every digit that a price has, two behind the point at least: $0.025."""
+    if amount is None:
+        return "–"
+    digits = max(2, -int(amount.normalize().as_tuple().exponent))
+    return Figure(f"${amount:,.{digits}f}" if amount else "free", amount)
+
+
+def _hourly(row: PriceRow) -> str:
+    if row.usd_per_hour is None:
+        return "–"
+    return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
+
+
+def _notes(rows: Sequence[PriceRow], today: date) -> list[str]:
+    told = [(row, row.note) for row in rows if row.note]
+    told += [
+        (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}, then {row.successor}")
+        for row in rows
+        if row.successor
+    ]
+    lacking = [(row, f"nobody told me all of it, {where_to_add(row)}") for row in rows if missing_keys(row)]
+    shown = [f"{escape(shorten(row.model))}: {escape(cut(said, 300))}" for row, said in (*told, *lacking)]
+    more = [f"and {len(shown) - SHOWN_NOTES:,} more notes"] if len(shown) > SHOWN_NOTES else []
+    return [*shown[:SHOWN_NOTES], *more]
+
+
+def _sources(rows: Sequence[PriceRow]) -> str:
+    sources = list(dict.fromkeys(row.said_by for row in rows))
+    named = "; ".join(escape(cut(one, 120)) for one in sources[:SHOWN_SOURCES])
+    more = f" and {len(sources) - SHOWN_SOURCES:,} more" if len(sources) > SHOWN_SOURCES else ""
+    said = f"From {named}{more}. " if named else ""
+    return f'{said}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'

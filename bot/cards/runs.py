@@ -1,0 +1,299 @@
+"""A run as it goes: the card that is edited in place, its end, and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards import interventions, results
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    confirm,
+    context,
+    escape,
+    fields,
+    header,
+    lines_section,
+    section,
+    task,
+    tasks,
+)
+from bot.cards.plans import plan_title
+from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
+from bot.rules.calibration import RunningError
+from bot.rules.plans import Plan
+from bot.values.runs import Progress, RunResult
+from storage.jobs import InterventionDecision
+from storage.records import Run, RunState
+
+CANCEL, DETAILS, PAUSE, RESUME = "cancel_run", "run_details", "pause_run", "resume_run"
+STAGES: tuple[tuple[str, tuple[RunState, ...]], ...] = (
+    ("approved", ("approved",)),
+    ("sent", ("creating",)),
+    ("training", ("training",)),
+    ("measuring", ("evaluating",)),
+    ("done", ("done",)),
+)
+STATE_WORDS: dict[RunState, str] = {
+    "awaiting_approval": "waits for approval",
+    "approved": "approved, starting",
+    "creating": "being sent to the trainer",
+    "training": "training",
+    "evaluating": "being measured",
+    "done": "done",
+    "rejected": "rejected",
+    "expired": "expired",
+    "cancelled": "cancelled",
+    "failed": "failed",
+    "needs_human": "needs a person",
+}
+# The same as the end of a sentence that begins with the run.
+SAID: dict[RunState, str] = {
+    "awaiting_approval": "waits for approval",
+    "approved": "is approved and about to start",
+    "creating": "is on its way to the trainer",
+    "training": "is training",
+    "evaluating": "is being measured",
+    "done": "is done",
+    "rejected": "was rejected",
+    "expired": "has expired",
+    "cancelled": "was cancelled",
+    "failed": "failed",
+    "needs_human": "needs a person",
+}
+UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
+TRAINING_SHARE = 0.8
+FRESH_S = 60.0
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run from all sides. `result` once there is one, and `running`: how good our estimates have been;
+    `may_be_used`: its model is shown to be better and not in use."""
+
+    run: Run
+    plan: Plan
+    progress: Progress
+    result: RunResult | None
+    now: float
+    running: Sequence[RunningError] = ()
+    can_pause: bool = False
+    words: Sequence[InterventionDecision] = ()
+    may_be_used: bool = False
+
+
+def card(
+    run: Run,
+    plan: Plan,
+    progress: Progress,
+    now: float,
+    *,
+    spent_micros: int | None = None,
+    can_pause: bool = False,
+    as_of: float | None = None,
+) -> Message:
+    """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where it is to be said."""
+    headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
+    below: list[Block] = []
+    if run.state in ("training", "evaluating"):
+        below.append(section(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
+        below.append(fields(_numbers(plan, progress, spent_micros)))
+    if as_of is not None:
+        below.append(context(f"Numbers as of {time_of_day(as_of)}."))
+    if progress.is_paused and run.wished_by:
+        below.append(context(f"Paused by <@{run.wished_by}>."))
+    if progress.note:
+        below.append(context(escape(progress.note)))
+    below.append(_buttons(run, progress, can_pause) if run.state in UNDER_WAY else context(_where_next(run)))
+    return Message(
+        escape(headline),
+        (header(headline), section(_stages(run)), *below),
+        newest=(header(headline), _steps(run, plan, progress), *below),
+    )
+
+
+def ended_card(run: Run, plan: Plan, why: str) -> Message:
+    """`why` is ours and may hold mrkdwn."""
+    headline = _headline(run, plan)
+    return Message(f"{escape(headline)}. {why}", (header(headline), section(why), context(_next_step(run))))
+
+
+def ended_short(run: Run, why: str) -> str:
+    return f"Your run {run.id} {SAID[run.state]}. {why}"
+
+
+def listing(looks: Sequence[RunSummary]) -> Message:
+    if not looks:
+        text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
+        return Message(text, (section(text),))
+    title = pluralize(len(looks), "run")
+    return Message(
+        title,
+        (
+            header(title),
+            lines_section([*map(list_entry, looks)]),
+            context("`/finetune status RUN` shows one of them."),
+        ),
+    )
+
+
+def list_entry(look: RunSummary) -> str:
+    """One line of a list."""
+    return f"• *Run {look.run.id}*, {escape(plan_title(look.plan))}: {status_line(look)}"
+
+
+def details_card(seen: RunSummary) -> Message:
+    if seen.result:
+        return results.card(seen.run, seen.plan, seen.result, seen.running, may_be_used=seen.may_be_used)
+    if seen.run.state == "needs_human":
+        return interventions.card(seen.run, seen.plan, seen.words)
+    if seen.run.error:
+        return ended_card(seen.run, seen.plan, _why(seen.run))
+    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause, as_of=_as_of(seen))
+
+
+def _as_of(seen: RunSummary) -> float | None:
+    """When its numbers were read, where that is a while ago: of many jobs each is asked for them in its turn."""
+    read_at = seen.progress.shown_at
+    is_old = seen.run.state == "training" and 0 < read_at < seen.now - FRESH_S
+    return read_at if is_old else None
+
+
+def status_line(look: RunSummary) -> str:
+    """Where a run stands, after its name in a list."""
+    words = "paused" if look.progress.is_paused else STATE_WORDS[look.run.state]
+    if look.result:
+        return results.in_short(look.result)
+    if look.run.state == "training" and look.progress.total_steps:
+        return f"{words}, {100 * share_done(look.run, look.progress):.0f}% done"
+    return words
+
+
+def share_done(run: Run, progress: Progress) -> float:
+    """Of the whole run: training is four fifths, measuring the rest."""
+    trained = progress.step / progress.total_steps if progress.total_steps else 0.0
+    if run.state == "evaluating":
+        measured = progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
+        return TRAINING_SHARE + (1 - TRAINING_SHARE) * measured
+    return TRAINING_SHARE * trained
+
+
+def _headline(run: Run, plan: Plan) -> str:
+    return f"Run {run.id} {SAID[run.state]}: {plan_title(plan)}"
+
+
+def _why(run: Run) -> str:
+    """A person's reason is kept as it was typed; the other reasons are ours."""
+    return escape(run.error or "") if run.state == "rejected" else run.error or ""
+
+
+def _at(run: Run) -> int:
+    """The stage that the run is in; all of them are behind a run that is over."""
+    reached = [run.state in states for _, states in STAGES]
+    return reached.index(True) if True in reached else len(STAGES)
+
+
+def _stages(run: Run) -> str:
+    at = _at(run)
+    if at == len(STAGES):
+        return STATE_WORDS[run.state].capitalize()
+    words = []
+    for number, (name, _) in enumerate(STAGES):
+        is_done = number < at or run.state == "done"
+        words.append(f"✓ {name}" if is_done else f"*{name}*" if number == at else name)
+    return "  ›  ".join(words)
+
+
+def _steps(run: Run, plan: Plan, progress: Progress) -> Block:
+    """The same as Slack's `plan`. A run that ended early shows how far it had come."""
+    approve = "Approve" if run.state == "awaiting_approval" else "Approved"
+    titles = (
+        f"{approve}: {at_most(plan.maximum_micros)}",
+        f"Send {pluralize(plan.n_train, 'row')} to the trainer",
+        "Train" + (f": step {progress.step:,} of {progress.total_steps:,}" if progress.total_steps else ""),
+        f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
+    )
+    at = max(_at(run), 1) if run.state in UNDER_WAY else _came_to(run, progress)
+    shown = [task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
+    return tasks(STATE_WORDS[run.state].capitalize(), shown)
+
+
+def _status(run: Run, number: int, at: int) -> str:
+    if number < at or run.state == "done":
+        return "complete"
+    if number > at or run.state == "awaiting_approval":
+        return "pending"
+    return "in_progress" if run.state in UNDER_WAY else "error" if run.state == "failed" else "pending"
+
+
+def _came_to(run: Run, progress: Progress) -> int:
+    if run.state in ("awaiting_approval", "rejected", "expired"):
+        return 0
+    if progress.to_evaluate:
+        return 3
+    return 2 if progress.running_since is not None else 1
+
+
+def _time_left(run: Run, progress: Progress, now: float) -> str:
+    if run.state == "evaluating":
+        return (
+            f"{progress.evaluated:,} of {progress.to_evaluate:,} answers"
+            if progress.to_evaluate
+            else "about to ask both models"
+        )
+    if progress.is_paused:
+        return "paused"
+    if progress.estimated_finish:
+        return time_left(progress.estimated_finish - now)
+    return "getting ready"
+
+
+def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[tuple[str, str]]:
+    pairs = []
+    if progress.total_steps:
+        pairs.append(("Step", f"{progress.step:,} of {progress.total_steps:,}"))
+    if progress.train_loss is not None:
+        pairs.append(("Training loss", f"{progress.train_loss:.2f}"))
+    if progress.valid_loss is not None:
+        pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
+    if progress.train_seconds:
+        pairs.append(("Training for", duration(progress.train_seconds)))
+    return [*pairs, ("Cost so far" if spent_micros else "Cost", _cost(plan, spent_micros))]
+
+
+def _cost(plan: Plan, spent_micros: int | None) -> str:
+    most = at_most(plan.maximum_micros)
+    return f"{charge(spent_micros)}, approved {most}" if spent_micros else most
+
+
+def _buttons(run: Run, progress: Progress, can_pause: bool) -> Block:
+    sure = confirm(
+        f"Cancel run {run.id}?",
+        "What was trained so far is lost; what it has cost so far stays spent.",
+        "Cancel the run",
+        "Let it go on",
+    )
+    number = str(run.id)
+    hold = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
+    return actions(
+        button("Details", DETAILS, number),
+        *([hold] if can_pause and run.state == "training" else []),
+        button("Cancel", CANCEL, number, style="danger", confirm=sure),
+    )
+
+
+def _where_next(run: Run) -> str:
+    if run.state == "done":
+        return f"The result stands in a message of its own. `/finetune try {run.model} your text` asks the model."
+    if run.state == "awaiting_approval":
+        return "Its plan waits in the channel for an approver."
+    return "Why stands in a message of its own."
+
+
+def _next_step(run: Run) -> str:
+    spent = run.actual_micros or 0
+    free = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
+    return f"{free} reserved budget is free again. `/finetune start` makes a new plan."

@@ -1,0 +1,131 @@
+"""Personal data on its way to a vendor: the card that asks an approver for a waiver, its form, and the
+recorded reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bot.cards.blocks import (
+    Block,
+    Message,
+    actions,
+    button,
+    code,
+    context,
+    escape,
+    header,
+    lines_section,
+    modal,
+    plain,
+    section,
+)
+from bot.cards.findings import group_findings, part_sentence
+from bot.cards.words import pluralize
+from bot.rules.data_policy import PERSONAL_DATA
+from storage.records import Dataset, Waiver
+from trainers.dataset import Finding
+from trainers.dataset.sensitive_data import Scan
+
+WAIVE, WAIVER_FORM = "record_waiver", "waiver_form"
+MOST_REASON = 500
+
+
+def refusal(dataset: Dataset, vendor: str) -> str:
+    """What the person reads whose command it stopped."""
+    return (
+        f"{code(dataset.name)} holds personal data, so it leaves for {escape(vendor)} only once an approver has "
+        f"recorded why it may: the card in <#{dataset.channel}> has the button. A trainer on this machine "
+        "needs no such reason."
+    )
+
+
+def not_scanned(dataset: Dataset) -> str:
+    return (
+        f"All rows of {code(dataset.name)} are looked through for secrets and personal data before they first leave "
+        "this machine. That is being done now: try again in a minute."
+    )
+
+
+def secret_refusal(dataset: Dataset, vendor: str, scans: Sequence[Scan]) -> str:
+    kinds = " and ".join(dict.fromkeys(kind for scan in scans for kind, _ in scan.secret))
+    return (
+        f"{code(dataset.name)} can't be sent to {escape(vendor)}: it holds {kinds}. Withdraw that secret where it was "
+        "issued, take it out of the file and upload the file again under the same name."
+    )
+
+
+def card_name(dataset: Dataset) -> str:
+    return f"waiver {dataset.id}"
+
+
+def request_card(
+    dataset: Dataset, vendor: str, findings: Sequence[Finding], scans: Sequence[Scan] = ()
+) -> Message:
+    headline = f"{dataset.title} holds personal data"
+    why = (
+        f"Somebody wants to send it to {escape(vendor)}. Take the data out and upload the file again, choose a "
+        "target that is trained on this machine, or record why it may leave."
+    )
+    return Message(
+        f"{escape(headline)}. {why}",
+        (
+            header(headline),
+            lines_section([*_found(findings), *_found_as_written(scans, findings)]),
+            section(why),
+            actions(button("Record a waiver…", WAIVE, str(dataset.id))),
+            context(
+                f"An approver records it, not <@{dataset.uploaded_by}>, who uploaded the data: so two people have "
+                "seen what leaves. It is for this version only, kept with a name, and can't be taken back."
+            ),
+        ),
+    )
+
+
+def given_card(dataset: Dataset, waiver: Waiver) -> Message:
+    """The button gives way to who said what."""
+    headline = f"{dataset.title} may leave for a vendor"
+    said = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
+    return Message(f"{escape(headline)}. {said}", (header(headline), section(said)))
+
+
+def form(dataset: Dataset) -> Block:
+    reason = {
+        "type": "input",
+        "block_id": "reason",
+        "label": plain("Why may this data leave?", 75),
+        "hint": plain("Like: the customers agreed, ticket LEGAL-12. It stays with your name.", 150),
+        "element": {
+            "type": "plain_text_input",
+            "action_id": "value",
+            "multiline": True,
+            "max_length": MOST_REASON,
+        },
+    }
+    said = section(
+        f"{code(dataset.title)} holds personal data. With a waiver it may be sent to any vendor that is "
+        "configured here, for training and for measuring."
+    )
+    return modal("Record a waiver", WAIVER_FORM, [said, reason], submit="Record", private=str(dataset.id))
+
+
+def _found(findings: Sequence[Finding]) -> list[str]:
+    """Personal data by kind; lines and never a value."""
+    personal = [finding for finding in findings if finding.code == PERSONAL_DATA]
+    parts = [part for group in group_findings(personal) for part in group.parts]
+    said = [part_sentence(part) for part in parts]
+    return [f"• {escape(one[:1].upper() + one[1:])}" for one in said]
+
+
+def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:
+    """Of each kind that more rows hold than the newest file's findings say: some are held out since an earlier one."""
+    rows, listed_rows = Counter[str](), Counter[str]()
+    for scan in scans:
+        rows.update(dict(scan.personal))
+    for finding in findings:
+        listed_rows.update({kind: finding.count for kind in rows if kind in finding.message})
+    return [
+        f"• {pluralize(many, 'row')} of what would leave {'holds' if many == 1 else 'hold'} {escape(kind)}"
+        for kind, many in rows.items()
+        if many > listed_rows[kind]
+    ]

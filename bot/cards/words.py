@@ -1,0 +1,126 @@
+"""Numbers as people say them: shares, times, amounts. No markup."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from bot.values.runs import ArmScore
+from trainers.money import usd_micros
+
+CENT_MICROS = 10_000
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def points(gain: float) -> str:
+    """A difference of shares: '+14.0 points'."""
+    return f"{100 * gain:+.1f} points".replace("-", "−")
+
+
+def points_range(low: float, high: float) -> str:
+    """The ends of a difference's interval, in points: '+5 to +23'."""
+    return f"{100 * low:+.0f} to {100 * high:+.0f}".replace("-", "−")
+
+
+def with_interval(arm: ArmScore) -> str:
+    return f"{percent(arm.share)} ({100 * arm.low:.0f}–{100 * arm.high:.0f}%)"
+
+
+def pluralize(count: int, one: str, many: str | None = None) -> str:
+    """'1 row', '2 rows'."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shorten(name: str, limit: int = 40) -> str:
+    """A name for a headline: its middle goes, since beginnings and ends tell names apart."""
+    if len(name) <= limit:
+        return name
+    tail = limit // 3
+    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def duration(seconds: float) -> str:
+    """'40 seconds', '4 minutes', '2 hours', '1 h 20 min', '3 days'."""
+    if seconds < 90:
+        return pluralize(max(round(seconds), 1), "second")
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} minutes"
+    hours, rest = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{round(hours / 24)} days"
+    return f"{hours} h {rest:02d} min" if rest else f"{hours} hours"
+
+
+def duration_range(low: float, high: float) -> str:
+    """'13 minutes to 2 hours'; a unit that both ends share is said once: '6 to 26 minutes'."""
+    early, late = duration(low), duration(high)
+    if early == late:
+        return early
+    count, _, unit = early.partition(" ")
+    is_shared = late.endswith(" " + unit) and unit.isalpha()
+    return f"{count} to {late}" if is_shared else f"{early} to {late}"
+
+
+def planned_time(low: float | None, high: float | None, *, is_guess: bool = False) -> str:
+    """Of a training, in seconds; None: nobody knows."""
+    if low is None or high is None:
+        return "not known; `tokens_per_second` in finetune.toml says it"
+    guess = ", a guess by the model's size; `finetune calibrate` measures it" if is_guess else ""
+    return f"{duration_range(low, high)}{guess}"
+
+
+def time_left(seconds: float) -> str:
+    return "almost done" if seconds < 5 else f"about {duration(seconds)} left"
+
+
+def progress_bar(done: float, width: int = 20) -> str:
+    """A bar of text for clients that draw no progress: '█████░░░░░ 50%'."""
+    done = min(max(done, 0.0), 1.0)
+    filled = round(done * width)
+    return "█" * filled + "░" * (width - filled) + f" {100 * done:.0f}%"
+
+
+def multiple(factor: Decimal) -> str:
+    """Of 1 and more, with two or three digits: '1.04', '2.3', '19'."""
+    digits = 2 if factor < 2 else 1 if factor < 10 else 0
+    said = f"{factor:,.{digits}f}"
+    return said.rstrip("0").rstrip(".") if digits else said
+
+
+def of_estimate(ratio: Decimal) -> str:
+    """What came, by what was estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
+    if abs(ratio - 1) < Decimal("0.01"):
+        return "within 1% of the estimate"
+    if ratio > 1:
+        return f"{multiple(ratio)} times the estimate"
+    if ratio > Decimal("0.34"):
+        return f"{100 * ratio:.0f}% of the estimate"
+    return f"1/{1 / ratio:,.0f} of the estimate"
+
+
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def money(micros: int | None) -> str:
+    """An amount that may be zero: what is left of a budget, a bill of a month."""
+    return "unknown" if micros is None else usd_micros(micros)
+
+
+def charge(micros: int | None) -> str:
+    """What something costs: 'no charge' where it is free."""
+    return "no charge" if micros == 0 else money(micros)
+
+
+def at_most(micros: int) -> str:
+    """The most that something may cost: 'up to $0.12', 'no charge'."""
+    return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"
+
+
+def time_of_day(at: float) -> str:
+    """As the clock of the person who reads it shows it: Slack fills it in."""
+    return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"

@@ -1,0 +1,196 @@
+"""Quality against rows with the fitted learning curve, and loss by training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot.charts.style import (
+    BLUE,
+    INK,
+    RED,
+    SOFT,
+    Axes,
+    figure,
+    percent_axis,
+    save_figure,
+    shorten_name,
+    spread_apart,
+)
+from bot.rules.candidates import SHORT_NAMES
+from trainers.evaluation.results import Curve
+from trainers.types import Metric
+
+STEPS = 120
+
+
+def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -> Path | None:
+    """None with fewer than two sizes: that is no curve. `beside`: another arm's, drawn paler and without a band."""
+    if len(curve.points) < 2:
+        return None
+    drawn, axes = figure(_title(curve), "rows to train on", "right on the held-out rows")
+    for point in curve.points:
+        axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
+    axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)
+    _draw_fit(axes, curve, BLUE)
+    _draw_band(axes, curve)
+    if beside:
+        _draw_beside(axes, curve, beside)
+    axes.set_xscale("log")
+    _ticks(axes, curve)
+    axes.set_ylim(*_heights(curve, beside))
+    percent_axis(axes.yaxis)
+    _label_ends(axes, curve)
+    return save_figure(drawn, path)
+
+
+def _title(curve: Curve) -> str:
+    whose = SHORT_NAMES[curve.arm.rung]
+    model = f", {shorten_name(curve.arm.model, 30)}" if curve.arm.model else ""
+    return f"{shorten_name(curve.dataset)}: is more data worth it? ({whose}{model})"
+
+
+def _fitted(curve: Curve, rows: float) -> float:
+    return 1 / (1 + curve.b * math.pow(rows, -curve.c))
+
+
+def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:
+    for shown, colour in ((curve, BLUE), (beside, SOFT)):
+        axes.plot([], [], "o-", color=colour, label=SHORT_NAMES[shown.arm.rung])
+    axes.plot(
+        [p.rows for p in beside.points], [p.score for p in beside.points], "o", color=SOFT, markersize=5
+    )
+    _draw_fit(axes, beside, SOFT)
+    axes.legend(loc="lower right", frameon=False)
+
+
+def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
+    """Solid where it was measured, dashed beyond."""
+    first, last = curve.points[0].rows, curve.points[-1].rows
+    end = max([last, *(one.rows for one in curve.predicted)])
+    for start, stop, style in ((first, last, "-"), (last, end, "--")):
+        if stop > start:
+            rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
+            axes.plot(rows, [_fitted(curve, n) for n in rows], style, color=colour, linewidth=1.8)
+
+
+def _draw_band(axes: Axes, curve: Curve) -> None:
+    """It opens at the last measured size."""
+    if not curve.predicted:
+        return
+    last = curve.points[-1]
+    seen = (last.rows, _fitted(curve, last.rows), _fitted(curve, last.rows))
+    ends = [seen, *((one.rows, one.low, one.high) for one in curve.predicted if one.rows > last.rows)]
+    rows, lows, highs = zip(*ends, strict=True)
+    axes.fill_between(rows, lows, highs, color=RED, alpha=0.12, linewidth=0)
+    for one in curve.predicted:
+        axes.errorbar(
+            one.rows,
+            one.score,
+            [[max(one.score - one.low, 0)], [max(one.high - one.score, 0)]],
+            fmt="o",
+            color=RED,
+            markersize=6,
+            capsize=3,
+        )
+
+
+def _ticks(axes: Axes, curve: Curve) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    axes.xaxis.set_major_locator(FixedLocator(_sizes(curve)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.07)
+
+
+def _sizes(curve: Curve) -> list[int]:
+    """All, from the largest down, less those that would touch a neighbour."""
+    sizes = {*(point.rows for point in curve.points), *(one.rows for one in curve.predicted)}
+    least = (max(sizes) / min(sizes)) ** 0.09
+    kept: list[int] = []
+    for size in sorted(sizes, reverse=True):
+        if not kept or size * least <= kept[-1]:
+            kept.append(size)
+    return kept
+
+
+def _heights(curve: Curve, beside: Curve | None) -> tuple[float, float]:
+    points = (*curve.points, *(beside.points if beside else ()))
+    seen = [share for point in points for share in (point.score, *point.draws)]
+    seen += [one.score for one in beside.predicted] if beside else []
+    seen += [share for one in curve.predicted for share in (one.low, one.high)]
+    room = max((max(seen) - min(seen)) * 0.14, 0.02)
+    return max(min(seen) - room, -0.04), min(max(seen) + room, 1.06)
+
+
+def _label_ends(axes: Axes, curve: Curve) -> None:
+    """Each prediction says its number above its interval; the last point measured says its own."""
+    last, shown = curve.points[-1], set(_sizes(curve))
+    ends = [(last.rows, max((last.score, *last.draws)), last.score, INK)]
+    ends += [(one.rows, one.high, one.score, RED) for one in curve.predicted if one.rows in shown]
+    for rows, top, score, colour in ends:
+        axes.annotate(
+            f"{100 * score:.1f}%",
+            (rows, top),
+            xytext=(-2, 7),
+            textcoords="offset points",
+            ha="center",
+            color=colour,
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
+# Loss by training step, with the validation loss where there is any.
+
+
+def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
+    """Training loss by step, smoothed over a few steps. None with fewer than two steps."""
+    trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
+    if len(trained) < 2:
+        return None
+    drawn, axes = figure(f"Loss while training {title}", "training step", "loss, nats per answer token")
+    axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=BLUE, alpha=0.25, linewidth=1)
+    steps, means = _smoothed(trained)
+    axes.plot(steps, means, color=BLUE, linewidth=2.2)
+    ends = [("training", steps[-1], means[-1], BLUE)]
+    validated = [(m.step, m.valid_loss) for m in metrics if m.valid_loss is not None]
+    if validated:
+        axes.plot(*zip(*validated, strict=True), color=RED, marker="o", markersize=5, linewidth=1.6)
+        ends.append(("validation", *validated[-1], RED))
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.02)
+    axes.grid(visible=False, axis="x")
+    _label_loss_ends(axes, ends)
+    return save_figure(drawn, path)
+
+
+def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """The mean of each step and as many on either side of it, fewer towards the ends."""
+    losses, widest = [loss for _, loss in points], max(1, len(points) // 40)
+    means = []
+    for i in range(len(losses)):
+        reach = min(widest, i, len(losses) - 1 - i)
+        around = losses[i - reach : i + reach + 1]
+        means.append(sum(around) / len(around))
+    return [step for step, _ in points], means
+
+
+def _label_loss_ends(axes: Axes, ends: Sequence[tuple[str, int, float, str]]) -> None:
+    """Names and last values stand at the lines' ends, apart from each other where the ends are close."""
+    low, high = axes.get_ylim()
+    heights = spread_apart([loss for _, _, loss, _ in ends], (high - low) * 0.07, low, high)
+    for (line, step, loss, color), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            f"{line} {loss:.2f}",
+            (step, height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            fontweight="bold",
+            annotation_clip=False,
+        )

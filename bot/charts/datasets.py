@@ -1,0 +1,117 @@
+"""Charts of a dataset: rows per label, and tokens per row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot.charts.style import BLUE, INK, RED, SOFT, Axes, figure, save_figure, shorten_name
+from trainers.dataset import LabelCount
+
+MOST_BARS = 40
+RARE = 10
+
+
+def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | None:
+    """The most frequent on top. Of more than 40 labels the middle is left out, and the title says so."""
+    if not label_counts:
+        return None
+    ordered = sorted(label_counts, key=lambda count: -count.rows)
+    shown = _shown(ordered)
+    drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(7.6, 0.24 * len(shown) + 1.3))
+    heights = range(len(shown))
+    axes.barh(heights, [one.rows for one in shown], color=[_colour(one) for one in shown], height=0.72)
+    axes.set_yticks(heights, [shorten_name(one.label) for one in shown], color=INK, fontsize=9)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, max(one.rows for one in shown) * 1.1 or 1)
+    for height, one in zip(heights, shown, strict=True):
+        axes.annotate(
+            f"{one.rows:,}",
+            (one.rows, height),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=_colour(one),
+            fontsize=8.5,
+        )
+    if len(shown) < len(ordered):
+        axes.axhline(len(shown) / 2 - 0.5, color=SOFT, linewidth=0.8, linestyle="--")
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return save_figure(drawn, path)
+
+
+def _shown(ordered: Sequence[LabelCount]) -> Sequence[LabelCount]:
+    """Both ends: the rare labels are the ones to do something about."""
+    half = MOST_BARS // 2
+    return ordered if len(ordered) <= MOST_BARS else [*ordered[:half], *ordered[-half:]]
+
+
+def _label_title(ordered: Sequence[LabelCount], shown: int) -> str:
+    rare = sum(1 for one in ordered if one.rows < RARE)
+    said = f"Rows per label, {len(ordered):,} label{'' if len(ordered) == 1 else 's'}"
+    if shown < len(ordered):
+        said += f" (the {shown // 2} largest and the {shown // 2} smallest)"
+    return f"{said}: {rare:,} with fewer than {RARE}" if rare else said
+
+
+def _colour(count: LabelCount) -> str:
+    return RED if count.rows < RARE else BLUE
+
+
+# How many tokens the rows have, with the model's limit as a line.
+
+
+BARS = 40
+# A limit this many times beyond the longest row would squeeze the rows to nothing: it is said in words.
+FAR = 3
+
+
+def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Path | None:
+    """`counts` are tokens per row, `limit` the longest row that the model takes. None without rows."""
+    if not counts:
+        return None
+    longest, over = max(counts), sum(1 for count in counts if limit is not None and count > limit)
+    drawn, axes = figure(_length_title(len(counts), limit, over), "tokens per row", "rows")
+    edges = _edges(min(counts), longest)
+    kept = [count for count in counts if limit is None or count <= limit]
+    cut = [count for count in counts if limit is not None and count > limit]
+    axes.hist([kept, cut], bins=edges, stacked=True, color=[BLUE, RED])
+    axes.grid(visible=False, axis="x")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(min(edges[0], min(counts) - 4), max(edges[-1], longest + 4))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    if limit is not None and limit <= longest * FAR:
+        axes.set_xlim(right=max(edges[-1], limit * 1.02))
+        _mark(axes, limit)
+    return save_figure(drawn, path)
+
+
+def _length_title(rows: int, limit: int | None, over: int) -> str:
+    said = f"Tokens per row, {rows:,} row{'' if rows == 1 else 's'}"
+    if limit is None:
+        return said
+    return f"{said}: {over:,} longer than the model's {limit:,}" if over else f"{said}: all within {limit:,}"
+
+
+def _edges(least: int, longest: int) -> list[float]:
+    """Whole tokens a bar; one row's length gets a bar of its own."""
+    width = max(-(-(longest - least + 1) // BARS), 1)
+    bars = -(-(longest - least + 1) // width)
+    return [least - 0.5 + width * at for at in range(bars + 1)]
+
+
+def _mark(axes: Axes, limit: int) -> None:
+    axes.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f"limit {limit:,} ",
+        (limit, 0.99),
+        xycoords=("data", "axes fraction"),
+        ha="right",
+        va="top",
+        color=INK,
+        fontweight="bold",
+    )

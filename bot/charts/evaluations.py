@@ -1,0 +1,384 @@
+"""Charts of an evaluation: quality against price for each candidate, and expected labels against answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.charts.label_layout import Box, Label, place
+from bot.charts.style import (
+    BLUE,
+    GRID,
+    INK,
+    RED,
+    SOFT,
+    Axes,
+    Figure,
+    Text,
+    dollars,
+    figure,
+    percent_axis,
+    save_figure,
+    shorten_name,
+)
+from bot.rules.candidates import SHORT_NAMES
+from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
+from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
+
+MOST_POINTS = 16
+# A thread shows a picture about 360 pixels wide, half of what it has: letters are drawn for that.
+WIDE, HIGH, A_LINE, TWO_COLUMNS_FROM = 5.4, 3.9, 0.26, 9
+NAME_SIZE, NUMBER_SIZE = 11, 12
+COLOURS: Mapping[Standing, str] = {"meets": BLUE, "misses": RED, "undecided": SOFT}
+MEASURED: Mapping[Scoring, str] = {
+    "label": "right answers",
+    "json": "fields right",
+    "f1": "token F1",
+    "judge": "judged right",
+}
+# The axis in its own units: free rungs stand in a column of their own, since no log scale has a zero.
+FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
+# Rungs of one price stand this far apart; free ones may take their whole column.
+BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
+
+
+@dataclass(frozen=True)
+class _Point:
+    rung: Rung
+    x: float
+    is_cheapest: bool
+
+    @property
+    def colour(self) -> str:
+        return COLOURS[self.rung.standing]
+
+
+def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
+    """The best 16 rungs at most. None where nothing was measured."""
+    rungs = _shown(ladder)
+    if not rungs:
+        return None
+    scale = _Scale.over(rungs)
+    points = _points(ladder, rungs, scale)
+    measured = MEASURED[rungs[0].scoring]
+    drawn, axes = figure(_title(ladder), "USD per 1,000 requests", measured, size=(WIDE, HIGH))
+    axes.xaxis.label.set_size(NAME_SIZE)
+    axes.yaxis.label.set_size(NAME_SIZE)
+    axes.tick_params(labelsize=NAME_SIZE)
+    for point in points:
+        _draw_point(axes, point)
+    _axes(axes, ladder, rungs, scale)
+    _label(drawn, axes, points)
+    return save_figure(drawn, path)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Dollars to the axis's units, logarithmic from `low` to `high`."""
+
+    low: float
+    high: float
+
+    @staticmethod
+    def over(rungs: Sequence[Rung]) -> _Scale:
+        paid = [math.log10(float(r.usd_per_1000)) for r in rungs if r.usd_per_1000]
+        if not paid:
+            return _Scale(0.0, 0.0)
+        middle, half = (min(paid) + max(paid)) / 2, max((max(paid) - min(paid)) / 2, 0.5)
+        return _Scale(middle - half, middle + half)
+
+    def at(self, rung: Rung) -> float:
+        if rung.usd_per_1000 is None:
+            return UNKNOWN_AT
+        if not rung.usd_per_1000:
+            return FREE_AT
+        return self.of(math.log10(float(rung.usd_per_1000)))
+
+    def of(self, exponent: float) -> float:
+        return PAID_FROM + (PAID_TO - PAID_FROM) * (exponent - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Of 1, 2 and 5 times a power of ten, those that fit: five at most."""
+        exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for leading in ((1, 2, 5), (1, 3), (1,)):
+            at = [e + math.log10(digit) for e in exponents for digit in leading]
+            at = [one for one in at if self.low - 0.02 <= one <= self.high + 0.02]
+            if 2 <= len(at) <= 5:
+                return [(self.of(one), dollars(10**one)) for one in at]
+        every = max(-(-(len(exponents)) // 5), 1)
+        return [(self.of(e), dollars(10.0**e)) for e in exponents[::every] if self.low <= e <= self.high]
+
+
+def _shown(ladder: Ladder) -> Sequence[Rung]:
+    """All, or the cheapest that meets the bar and the best of the others."""
+    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
+    kept = ranked[:MOST_POINTS]
+    return [rung for rung in ladder.rungs if rung in kept]
+
+
+def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
+    """Rungs of the same price stand beside each other, so that their intervals can be seen."""
+    points: list[_Point] = []
+    for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
+        here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
+        first, step = -(len(here) - 1) / 2, _step(x, len(here))
+        for at, rung in enumerate(here):
+            shift = (first + at) * step if len(here) > 1 else 0.0
+            points.append(_Point(rung, scale.at(rung) + shift, rung.arm == ladder.cheapest))
+    return points
+
+
+def _step(x: float, count: int) -> float:
+    if x not in (FREE_AT, UNKNOWN_AT):
+        return BESIDE
+    return min(BESIDE_FREE, FREE_COLUMN / max(count - 1, 1))
+
+
+def _title(ladder: Ladder) -> str:
+    left_out = len(ladder.rungs) - MOST_POINTS
+    more = f", the best {MOST_POINTS} of {len(ladder.rungs)}" if left_out > 0 else ""
+    return f"{shorten_name(ladder.dataset)}: quality against price\n{ladder.n:,} held-out rows{more}"
+
+
+def _draw_point(axes: Axes, point: _Point) -> None:
+    rung = point.rung
+    axes.plot([point.x] * 2, [rung.low, rung.high], color=point.colour, linewidth=1.6, alpha=0.55)
+    axes.plot(
+        [point.x],
+        [rung.score],
+        marker="o",
+        markersize=11 if point.is_cheapest else 7,
+        color=point.colour,
+        markerfacecolor="white" if rung.standing == "undecided" else point.colour,
+        markeredgewidth=2,
+    )
+
+
+def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> None:
+    is_free = any(rung.usd_per_1000 is not None and not rung.usd_per_1000 for rung in rungs)
+    is_paid, is_unknown = any(r.usd_per_1000 for r in rungs), any(r.usd_per_1000 is None for r in rungs)
+    ticks = [
+        *([(FREE_AT, "free")] if is_free else []),
+        *(scale.ticks() if is_paid else []),
+        *([(UNKNOWN_AT, "price\nunknown")] if is_unknown else []),
+    ]
+    axes.set_xticks([at for at, _ in ticks], [said for _, said in ticks])
+    left = FREE_AT - 0.9 if is_free else PAID_FROM - 0.6 if is_paid else UNKNOWN_AT - 0.9
+    right = UNKNOWN_AT + 0.9 if is_unknown else PAID_TO + 0.5 if is_paid else FREE_AT + 0.9
+    axes.set_xlim(left, right)
+    if is_free and is_paid:
+        axes.axvline((FREE_AT + PAID_FROM) / 2, color=SOFT, linewidth=0.8, alpha=0.5)
+    lows, highs = [rung.low for rung in rungs], [rung.high for rung in rungs]
+    low, high = min(*lows, ladder.bar), max(*highs, ladder.bar)
+    room = max((high - low) * 0.12, 0.03)
+    axes.set_ylim(max(low - room, -0.04), min(high + room, 1.04))
+    axes.axhline(ladder.bar, color=INK, linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f" bar {100 * ladder.bar:g}%",
+        (1.0, ladder.bar),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        color=INK,
+        fontweight="bold",
+        annotation_clip=False,
+    )
+    percent_axis(axes.yaxis)
+
+
+def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
+    """Numbers stand among the points, names below the plot, where they can be read however close the points are.
+    The layout is settled first: from then on a pixel stays where it is."""
+    ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
+    drawn.canvas.draw()
+    drawn.set_layout_engine("none")
+    _key(drawn, ranked)
+    texts = [_text(axes, point, str(number)) for number, point in enumerate(ranked, 1)]
+    sizes = [text.get_window_extent() for text in texts]
+    at = [axes.transData.transform((point.x, point.rung.score)) for point in ranked]
+    labels = [Label(x, y, s.width, s.height * 1.1) for (x, y), s in zip(at, sizes, strict=True)]
+    frame = axes.get_window_extent()
+    room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
+    placed = place(labels, [*_lines(axes, room), *(b for p in points for b in _drawn(axes, p))], room)
+    back = axes.transData.inverted()
+    for text, label, box in zip(texts, labels, placed, strict=True):
+        text.set_position(back.transform((box.left, box.middle[1])))
+        _lead(axes, label, box)
+
+
+def _name(point: _Point, longest: int) -> str:
+    arm = point.rung.arm
+    return (
+        f"{SHORT_NAMES[arm.rung]}, {shorten_name(arm.model, longest)}" if arm.model else SHORT_NAMES[arm.rung]
+    )
+
+
+def _text(axes: Axes, point: _Point, said: str) -> Text:
+    return axes.text(
+        point.x,
+        point.rung.score,
+        said,
+        fontsize=NUMBER_SIZE,
+        va="center",
+        ha="left",
+        color=_ink(point),
+        fontweight="bold" if point.is_cheapest else "normal",
+    )
+
+
+def _ink(point: _Point) -> str:
+    return INK if point.rung.standing == "undecided" else point.colour
+
+
+def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
+    """Best first, in one column or two."""
+    columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
+    lines = -(-len(ranked) // columns)
+    for at, point in enumerate(ranked):
+        column, line = divmod(at, lines)
+        drawn.text(
+            0.01 + column * 0.52,
+            -(line + 0.7) * A_LINE / HIGH,
+            _key_line(at + 1, point, columns),
+            va="center",
+            color=_ink(point),
+            fontsize=NAME_SIZE if columns == 1 else NAME_SIZE - 2.5,
+            fontweight="bold" if point.is_cheapest else "normal",
+        )
+    marks = _marks(ranked)
+    if marks:
+        below = -(lines + 0.7) * A_LINE / HIGH
+        drawn.text(
+            0.01,
+            below,
+            "; ".join(marks),
+            va="center",
+            color=SOFT,
+            fontsize=NAME_SIZE - 1,
+        )
+
+
+def _marks(points: Sequence[_Point]) -> list[str]:
+    """What can't be guessed from the picture."""
+    bold = "bold: the cheapest that meets the bar"
+    hollow = "hollow: can't tell"
+    return [
+        *([bold] if any(point.is_cheapest for point in points) else []),
+        *([hollow] if any(point.rung.standing == "undecided" for point in points) else []),
+    ]
+
+
+def _key_line(number: int, point: _Point, columns: int) -> str:
+    if columns > 1:
+        return f"{number}  {_name(point, 18)}"
+    return f"{number}  {_name(point, 30)}, {100 * point.rung.score:.1f}%"
+
+
+def _lines(axes: Axes, room: Box) -> list[Box]:
+    """The bar: a label on it can't be read."""
+    (dashed,) = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+    _, y = axes.transData.transform((0, dashed.get_ydata()[0]))
+    return [Box(room.left, y - 2, room.right, y + 2)]
+
+
+def _drawn(axes: Axes, point: _Point) -> list[Box]:
+    """What a label must not cover: the dot and its interval."""
+    x, y = axes.transData.transform((point.x, point.rung.score))
+    _, low = axes.transData.transform((point.x, point.rung.low))
+    _, high = axes.transData.transform((point.x, point.rung.high))
+    half = 14 if point.is_cheapest else 10
+    return [Box(x - half, y - half, x + half, y + half), Box(x - 3, low, x + 3, high)]
+
+
+def _lead(axes: Axes, label: Label, box: Box) -> None:
+    """A thin line to a label that could not stay beside its point."""
+    x, y = min(max(label.x, box.left), box.right), box.middle[1]
+    if math.hypot(x - label.x, y - label.y) < 2.2 * label.height:
+        return
+    back = axes.transData.inverted()
+    (from_x, from_y), (to_x, to_y) = back.transform([(label.x, label.y), (x, y)])
+    axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)
+
+
+# Expected labels, by row, against the tuned model's answers, by column; of many labels the worst.
+
+
+MOST_LABELS = 40
+LISTED = 20
+
+
+def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+    """Right blue, wrong red. With more labels than can be told apart in a square, what is confused most and the labels
+    that are found least."""
+    if len(matrix.labels) > MOST_LABELS:
+        return _draw_worst(matrix, compared, title, path)
+    columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
+    counts = [row[: len(columns)] for row in matrix.counts]
+    size = max(4.5, 0.45 * len(columns) + 2.5)
+    said = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    drawn, axes = figure(said, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
+    axes.set_xticks(range(len(columns)), [shorten_name(one) for one in columns], rotation=40, ha="right")
+    totals = [f"{shorten_name(one)} ({sum(row):,})" for one, row in zip(matrix.labels, counts, strict=True)]
+    axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
+    _rule_cells(axes, len(columns), len(matrix.labels))
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            if count:
+                ink = "white" if shares[y][x] > 0.55 else INK
+                axes.text(x, y, f"{count:,}", ha="center", va="center", color=ink, fontsize=9)
+    return save_figure(drawn, path)
+
+
+def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+    pairs = mistakes(matrix)[:LISTED]
+    found = sorted(label_scores(matrix), key=lambda one: (one.recall or 0.0, -one.expected, one.label))[
+        :LISTED
+    ]
+    said = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    height = 1.6 + 0.28 * max(len(pairs), len(found), 3)
+    drawn, left = figure(said, "held-out rows", "expected → answered, most frequent first", size=(13, height))
+    halves = drawn.add_gridspec(1, 2)
+    left.set_subplotspec(halves[0])
+    _bars(
+        left,
+        [f"{shorten_name(one.expected)} → {shorten_name(one.answered)}" for one in pairs],
+        [one.rows for one in pairs],
+        RED,
+    )
+    left.xaxis.get_major_locator().set_params(integer=True)
+    right = drawn.add_subplot(halves[1])
+    right.set_xlabel("of its rows right", color=SOFT)
+    right.set_ylabel("labels that are found least", color=SOFT)
+    names = [f"{shorten_name(one.label)} ({one.correct:,} of {one.expected:,})" for one in found]
+    _bars(right, names, [one.recall or 0.0 for one in found], BLUE)
+    percent_axis(right.xaxis)
+    right.set_xlim(0, 1)
+    return save_figure(drawn, path)
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str) -> None:
+    axes.barh(range(len(values)), values, color=colour)
+    axes.set_yticks(range(len(values)), names, color=INK, fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(colors=INK, length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _shade(is_right: bool, share: float) -> tuple[float, ...]:
+    """White to blue on the diagonal, white to vermilion off it; a wrong row is never too pale to be seen."""
+    from matplotlib.colors import to_rgb
+
+    depth = share if is_right or not share else min(0.15 + share, 1.0)
+    return tuple(1 - depth * (1 - part) for part in to_rgb(BLUE if is_right else RED))
+
+
+def _rule_cells(axes: Axes, width: int, height: int) -> None:
+    axes.grid(visible=False)
+    axes.set_xticks([x - 0.5 for x in range(width + 1)], minor=True)
+    axes.set_yticks([y - 0.5 for y in range(height + 1)], minor=True)
+    axes.grid(which="minor", color=GRID, linewidth=0.8)
+    axes.tick_params(which="minor", length=0)

@@ -1,0 +1,71 @@
+"""Places labels so that they hide nothing: beside their point, or further away. Pure geometry, in pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+REACHES = (1.0, 1.8, 2.8, 4.0, 5.5, 7.5, 10.0, 13.0)
+DIRECTIONS = (0, 180, 35, -35, 145, -145, 70, -70, 110, -110)
+OUTSIDE, BENDING = 4.0, 0.02
+
+
+@dataclass(frozen=True)
+class Box:
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlap(self, other: Box) -> float:
+        """In square pixels."""
+        wide = min(self.right, other.right) - max(self.left, other.left)
+        high = min(self.top, other.top) - max(self.bottom, other.bottom)
+        return wide * high if wide > 0 and high > 0 else 0.0
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.top - self.bottom)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.bottom + self.top) / 2
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text of this size that belongs to the point at x, y."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def place(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[Box]:
+    """One box a label, in their order: as near as it gets without covering a label or an obstacle."""
+    taken, placed = list(obstacles), list[Box]()
+    for label in labels:
+        box = min(_candidates(label), key=lambda one: _cost(one, label, taken, room))
+        taken.append(box)
+        placed.append(box)
+    return placed
+
+
+def _candidates(label: Label) -> Iterator[Box]:
+    for reach in REACHES:
+        for degrees in DIRECTIONS:
+            angle, step = math.radians(degrees), label.height * reach
+            x = label.x + step * math.cos(angle)
+            y = label.y + step * math.sin(angle)
+            left = x if math.cos(angle) > 0 else x - label.width
+            yield Box(left, y - label.height / 2, left + label.width, y + label.height / 2)
+
+
+def _cost(box: Box, label: Label, taken: Sequence[Box], room: Box) -> float:
+    """Covered pixels first, then the way from the point."""
+    hidden = sum(box.overlap(other) for other in taken)
+    outside = (box.area - box.overlap(room)) * OUTSIDE
+    x = min(max(label.x, box.left), box.right)
+    return hidden + outside + BENDING * math.hypot(x - label.x, box.middle[1] - label.y)

@@ -1,0 +1,218 @@
+"""Commands that look after an installation: audit, backup, restore, engines, log, current, forget."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from bot import logs
+from bot.cli.options import EXIT_BLOCKED, FILE, load, refuse
+
+DATABASE = click.option(
+    "--database", type=FILE, help="Another database, such as a backup. Default: the bot's."
+)
+
+
+@click.group()
+def audit() -> None:
+    """The log of who did what: check that nobody altered it, or hand it out."""
+
+
+@audit.command()
+@DATABASE
+@click.option("--head", help="The head that an earlier check printed: shows whether the end was cut off.")
+def verify(database: Path | None, head: str | None) -> None:
+    """Follow the chain of hashes from the first entry to the last; exit code 1 where one doesn't fit."""
+    from bot.cli.render import audit_summary
+    from storage.audit import BrokenLog, verify_log
+    from storage.database import StorageError
+
+    if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
+        refuse("--head should be the 64 hexadecimal digits that an earlier check printed.")
+    try:
+        found = verify_log(database or load().database, head)
+    except StorageError as error:
+        refuse(str(error))
+    click.echo(audit_summary(found))
+    if isinstance(found, BrokenLog):
+        sys.exit(EXIT_BLOCKED)
+
+
+@audit.command()
+@DATABASE
+@click.option("--run", type=click.IntRange(min=1), help="Only the entries about this run.")
+@click.option("--json", "form", flag_value="json", default="json", help="A list of objects. The default.")
+@click.option("--csv", "form", flag_value="csv", help="For spreadsheets; no cell can act as a formula.")
+def export(database: Path | None, run: int | None, form: str) -> None:
+    """Print the entries, oldest first."""
+    from bot.cli.render import audit_csv, audit_json, audit_summary
+    from storage.audit import BrokenLog, read_entries, verify_log
+    from storage.database import StorageError
+
+    path = database or load().database
+    try:
+        found = verify_log(path)
+        kept = list(read_entries(path, f"run {run}" if run else None))
+    except StorageError as error:
+        refuse(str(error))
+    click.echo(audit_csv(kept) if form == "csv" else audit_json(kept), nl=form == "json")
+    if isinstance(found, BrokenLog):
+        click.echo(audit_summary(found), err=True)
+
+
+# `finetune backup` and `finetune restore`.
+
+
+@click.command()
+@click.argument("dest", required=False, type=click.Path(path_type=Path, file_okay=False))
+def backup(dest: Path | None) -> None:
+    """Copy the database whole, also while the bot runs, into the folder DEST with the files of the datasets.
+
+    Without DEST into the data folder's backups, the database alone.
+    """
+    from bot.cli.render import backup_summary, is_intact
+    from storage.backup import back_up
+    from storage.database import StorageError
+
+    settings = load()
+    files = settings.files if dest else None
+    try:
+        found = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
+    except StorageError as error:
+        refuse(str(error))
+    click.echo(backup_summary(found, has_files=dest is not None))
+    if not is_intact(found):
+        sys.exit(EXIT_BLOCKED)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+def restore(file: Path) -> None:
+    """Put the backup FILE in the place of the database; the bot must be stopped. The replaced one is kept beside it."""
+    from bot.cli.render import curve_in_doubt, restore_summary
+    from storage.backup import restore
+    from storage.database import StorageError
+
+    settings = load()
+    try:
+        found = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
+    except StorageError as error:
+        refuse(str(error))
+    click.echo(restore_summary(found, file, settings.files))
+
+
+# `finetune engines [list | install NAME | remove NAME]`: hands over to our trainer, which keeps them in
+# its data.
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.option("--data", type=click.Path(path_type=Path), help="The trainer's data folder.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
+    """Trainers beside our own (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
+    folder = data or load().data / "trainer"
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell
+
+
+# `finetune log REFERENCE`: what stands in the log about a failure that a user was told the reference of.
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--json", "as_json", is_flag=True, help="The lines as they are kept.")
+def log(reference: str, as_json: bool) -> None:
+    """Show the log's lines with a REFERENCE, as a message in Slack names it; oldest first."""
+    folder, wanted = load(need_slack=False).data, reference.strip().upper()
+    found = list(logs.find(folder, wanted))
+    for line in found:
+        if as_json:
+            click.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            click.echo(f"{line.get('at')} {line.get('level')} {line.get('logger')}: {line.get('message')}")
+            if "error" in line:
+                click.echo(str(line["error"]))
+    if not found:
+        click.echo(
+            f"No line in {folder / logs.FILE} has the reference {wanted}. The log keeps the newest "
+            f"{logs.FILES * logs.FILE_BYTES // 1_000_000} MB; what is older is gone.",
+            err=True,
+        )
+        sys.exit(EXIT_BLOCKED)
+
+
+# `finetune current`: the model that is in use for a dataset, alone on stdout, for scripts.
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--database", type=FILE, help="Another database, such as a backup. Default: the bot's.")
+def current(dataset: str, database: Path | None) -> None:
+    """Print the id of the model in use for DATASET, as its provider knows it; exit code 1 where none is."""
+    from storage.database import StorageError
+    from storage.promotions import current_model as look_up
+
+    try:
+        model = look_up(database or load().database, dataset.lower())
+    except StorageError as error:
+        refuse(str(error))
+    if model is None:
+        click.echo(f"No model is in use for {dataset}: /finetune promote MODEL puts one to work.", err=True)
+        sys.exit(EXIT_BLOCKED)
+    click.echo(model)
+
+
+# `finetune forget`.
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--before",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Only versions that were uploaded before this day (UTC).",
+)
+@click.option(
+    "--row",
+    "rows",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Only this line's row of the newest version, and rows that ask the same: older versions go, a new one stays.",
+)
+@click.option("--yes", is_flag=True, help="Don't ask once more.")
+def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bool) -> None:
+    """Delete DATASET with its files, answers, tuned models and what lies at trainers; the bot must be stopped.
+
+    In Slack, /finetune delete does the same while it runs, but for --row. Costs, approvals and the audit log stay.
+    """
+    from bot.cli.deletion import delete_dataset, delete_rows
+    from bot.commands import Delete
+    from bot.values.runs import Refusal
+    from storage.database import StorageError
+
+    def confirm(asked: str) -> bool:
+        return yes or click.confirm(asked)
+
+    if rows and before:
+        refuse("--row takes rows out of the newest version, --before deletes old versions: choose one.")
+    settings, command = load(need_slack=False), Delete(dataset.lower(), before.date() if before else None)
+    try:
+        done = (
+            delete_rows(settings, command.dataset, rows, confirm)
+            if rows
+            else delete_dataset(settings, command, confirm)
+        )
+    except StorageError as error:
+        cure = "" if rows else " While the bot runs, /finetune delete in Slack does the same."
+        refuse(f"{error}{cure}")
+    if isinstance(done, Refusal):
+        refuse(done.text)
+    click.echo(done)

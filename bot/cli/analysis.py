@@ -1,0 +1,493 @@
+"""Commands that work on a file or a model without Slack: check, baseline, curve, estimate, prices,
+plan-memory, calibrate, export."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bot.cli.options import (
+    EXIT_BLOCKED,
+    FILE,
+    NEW_FILE,
+    Ticker,
+    figure_options,
+    load,
+    load_if_valid,
+    refuse,
+    resumable,
+    within_memory,
+)
+from bot.rules.estimate_inputs import QUANTIZATIONS
+from trainers.host import HUB_KEYS, child_environment
+
+if TYPE_CHECKING:
+    from trainers.dataset import Report
+    from trainers.dataset.preference_pairs import PairsReport
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--text", help="Column with the text, for a table; found by its name where not said.")
+@click.option("--label", help="Column with the label, for a table.")
+@click.option("--against", metavar="PREVIOUS", type=FILE, help="An earlier version of FILE: what changed?")
+@click.option(
+    "--holdout", metavar="TEST", type=FILE, help="A test set of your own: does FILE ask what it asks?"
+)
+@click.option(
+    "--fix", metavar="OUT", type=NEW_FILE, help="Write a cleaned copy there, without what TEST asks."
+)
+@click.option(
+    "--target",
+    metavar="MODEL",
+    help="The model to train, or its folder: its longest row and its tokenizer count.",
+)
+@click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
+@click.option("--presidio", is_flag=True, help="Let presidio look for personal data, too (the extra 'pii').")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@within_memory()
+def check(
+    file: Path,
+    text: str | None,
+    label: str | None,
+    against: Path | None,
+    holdout: Path | None,
+    fix: Path | None,
+    target: str | None,
+    quick: bool,
+    presidio: bool,
+    as_json: bool,
+) -> None:
+    """Check a file of labelled examples. Exits with 1 when something in it must be mended first.
+
+    The file itself is never changed.
+    """
+    from bot.cli import datasets
+    from bot.cli import datasets as preferences
+    from bot.settings import NO_PRESIDIO, has_presidio
+    from bot.values.runs import Refusal
+
+    report: Report | Refusal
+    if fix and fix.exists():
+        refuse(f"{fix} exists already: --fix takes the name of a new file.")
+    if fix and not fix.parent.is_dir():
+        refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
+    if against and holdout:
+        refuse(
+            "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
+        )
+    if presidio and quick:
+        refuse("--quick leaves out what takes long, presidio too: choose one.")
+    if presidio and not has_presidio():
+        refuse(f"--presidio: {NO_PRESIDIO}")
+    rows = datasets.rows_of_target(target, load)
+    if isinstance(rows, Refusal):
+        refuse(rows.text)
+    ticker = Ticker()
+    how = datasets.CheckOptions(deep=not quick, presidio=presidio, rows=rows, tell=ticker)
+    if against:
+        report = datasets.check_against(against, file, text, label, how)
+    elif holdout:
+        report = datasets.check_beside(holdout, file, text, label, how)
+    else:
+        report = datasets.check(file, text, label, how=how)
+    ticker.done()
+    if isinstance(report, Refusal):
+        refuse(report.text)
+    if (pairs := preferences.pairs_of(file, report, how)) is not None:
+        return _say_pairs(report, pairs, target, as_json)
+    click.echo(report.to_json() if as_json else datasets.report_text(report, load_if_valid()))
+    if fix:
+        fixed = datasets.fix(file, text, label, fix, holdout)
+        if isinstance(fixed, Refusal):
+            refuse(fixed.text)
+        click.echo(fixed if as_json else f"\n{fixed}", err=as_json)
+    if report.blocked:
+        sys.exit(EXIT_BLOCKED)
+
+
+def _say_pairs(report: Report, pairs: PairsReport, target: str | None, as_json: bool) -> None:
+    import json
+
+    from bot.cli import datasets as preferences
+
+    takes = preferences.training_needs(target, pairs, lambda: load_if_valid("memory and time are not said"))
+    said = (
+        json.dumps(preferences.pairs_json(report, pairs, takes))
+        if as_json
+        else preferences.pairs_text(report, pairs, takes)
+    )
+    click.echo(said)
+    if preferences.is_blocked(report, pairs):
+        sys.exit(EXIT_BLOCKED)
+
+
+# `finetune baseline` and `finetune curve`.
+
+
+if TYPE_CHECKING:
+    from bot.cli.datasets import EvaluationRows
+    from bot.values.runs import Refusal
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
+@click.option("--rungs", default="", help="classical,zero,kshot,retrieval; all where not said.")
+@click.option(
+    "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
+)
+@click.option(
+    "--judge", help="A model that judges free text, like openai/gpt-4o-mini; without it, shared words count."
+)
+@click.option(
+    "--waive", help="Why the file's personal data may leave for a vendor; without it, it stays here."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    help="Minutes without any answer after which it gives up; what came is kept.",
+)
+@click.option("--prompt", help="Your instructions, instead of the usual ones.")
+@click.option("--bar", help="The share right that is good enough, like 90%.")
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; `finetune estimate --baseline` reads it.")
+def baseline(
+    file: Path,
+    holdout: Path | None,
+    rungs: str,
+    models: tuple[str, ...],
+    judge: str | None,
+    waive: str | None,
+    patience: float,
+    prompt: str | None,
+    bar: str | None,
+    text: str | None,
+    label: str | None,
+    as_json: bool,
+) -> None:
+    """Measure the alternatives to fine-tuning on held-out rows: classical, prompt alone, ten examples, retrieval."""
+    from bot.cli import datasets, evaluations
+    from bot.cli import evaluation_results as printed
+    from bot.cli.render import to_terminal
+    from bot.command_options import Answer, read_bar, read_rungs
+    from bot.values.runs import Refusal
+    from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
+
+    wanted_rungs, wanted_bar = read_rungs(rungs), read_bar(bar)
+    if isinstance(wanted_rungs, Answer):
+        refuse(to_terminal(wanted_rungs.text, str(file)))
+    if isinstance(wanted_bar, Answer):
+        refuse(to_terminal(wanted_bar.text, str(file)))
+    settings = load()
+    bar_share = wanted_bar or DEFAULT_QUALITY_THRESHOLD
+    wanted = evaluations.EvaluationRequest(
+        file, holdout, text, label, wanted_rungs, models, prompt, bar_share, judge, waive, 60 * patience
+    )
+    ticker = Ticker()
+    with resumable(), datasets.checked_rows(file, holdout, wanted.columns, settings.trainer.folders) as found:
+        rows = _usable(file, found)
+        measured = evaluations.evaluate(settings, wanted, rows, ticker)
+        ticker.done()
+        if isinstance(measured, Refusal):
+            refuse(to_terminal(measured.text, str(file)))
+        if as_json:
+            click.echo(json.dumps(printed.baseline_json(measured, rows, file), indent=2))
+        else:
+            click.echo(printed.baseline_text(measured, rows, file))
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
+@click.option("--predict", type=click.IntRange(1), multiple=True, help="Rows to predict the score for.")
+@click.option(
+    "--label-usd", help="What one labelled row costs, like 0.50: what a point costs is printed too."
+)
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
+def curve(
+    file: Path,
+    holdout: Path | None,
+    predict: tuple[int, ...],
+    label_usd: str | None,
+    text: str | None,
+    label: str | None,
+    as_json: bool,
+) -> None:
+    """Is more data worth it? The classical rung's learning curve, and what more rows would bring."""
+    from bot.cli import datasets, evaluations
+    from bot.cli import evaluation_results as printed
+    from bot.rules.estimate_inputs import LABEL_USD
+    from bot.rules.units import Misread
+    from bot.values.runs import Refusal
+    from trainers.dataset import Columns
+
+    a_label = LABEL_USD.read(label_usd) if label_usd is not None else None
+    if isinstance(a_label, Misread):
+        refuse(a_label.sentence)
+    with datasets.checked_rows(file, holdout, Columns(text, label), {}) as given:
+        found = evaluations.learning_curve(_usable(file, given), file.stem, predict)
+        if isinstance(found, Refusal):
+            refuse(found.text)
+        if as_json:
+            click.echo(json.dumps(printed.curve_json(found, a_label), indent=2))
+        else:
+            click.echo(printed.curve_text(found, a_label))
+
+
+def _usable(file: Path, rows: EvaluationRows | Refusal) -> EvaluationRows:
+    from bot.cli import datasets
+    from bot.values.runs import Refusal
+
+    if isinstance(rows, Refusal):
+        refuse(rows.text)
+    if rows.report.blocked:
+        click.echo(datasets.report_text(rows.report), err=True)
+        refuse(f"{file} must be mended before anything can be measured on it.")
+    return rows
+
+
+# `finetune estimate` and `finetune prices`.
+
+
+BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alternatives."
+
+
+@click.command()
+@click.option("--dataset", type=FILE, required=True)
+@click.option("--current", help="The model that you prompt today, like gpt-4o.")
+@click.option("--target", help="The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14.")
+@click.option("--volume", help="Input tokens a month, like 10M.")
+@click.option("--epochs", type=click.IntRange(1, 50), help="Passes over the data; by rule where not said.")
+@click.option("--baseline", type=FILE, help=BASELINE_HELP)
+@click.option("--bar", help="The share right that is good enough, like 90%; the baseline's where not said.")
+@click.option("--task", help="The kind of task: classification, extraction, style, knowledge, …")
+@click.option("--sweep", help="Values to choose between, like 'lora_r:8,16;learning_rate:0.0005,0.001'.")
+@click.option("--quantization", type=click.Choice(QUANTIZATIONS), help="Bits of the base: nf4 is QLoRA.")
+@figure_options
+@click.option("--text", help="Column with the text, for CSV.")
+@click.option("--label", help="Column with the label, for CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
+def estimate(
+    dataset: Path,
+    current: str | None,
+    target: str | None,
+    volume: str | None,
+    epochs: int | None,
+    baseline: Path | None,
+    bar: str | None,
+    task: str | None,
+    sweep: str | None,
+    text: str | None,
+    label: str | None,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """What training would cost and save, how likely it pays back, and what is still unknown."""
+    from bot.cli import datasets, estimates
+    from bot.rules.estimate_inputs import Question
+    from bot.rules.sweeps import parse_sweep
+    from bot.rules.units import Misread, parse_volume
+    from bot.values.runs import Ended, Refusal
+
+    read = parse_volume(volume) if volume else None
+    swept = parse_sweep(sweep) if sweep else ()
+    if isinstance(read, Misread):
+        refuse(read.sentence)
+    if isinstance(swept, Misread):
+        refuse(swept.sentence)
+    evidence = estimates.read_evidence(baseline, bar, task)
+    if isinstance(evidence, Refusal):
+        refuse(evidence.text.replace("`", ""))
+    settings = load()
+    ticker = Ticker()
+    how = datasets.CheckOptions(deep=True, tell=ticker)  # wrong labels weigh, and near copies move the split
+    report = datasets.check(dataset, text, label, settings.trainer.folders, how)
+    ticker.done()
+    if report.blocked:
+        click.echo(datasets.report_text(report), err=True)
+        refuse(f"{dataset} must be mended before it can be estimated.")
+    question = Question(current, read, target, epochs, sweep=swept, **said)
+    estimated = estimates.estimate(settings, dataset.stem, report, question, evidence)
+    if isinstance(estimated, Ended):
+        refuse(estimated.text, EXIT_BLOCKED)
+    if isinstance(estimated, Refusal):
+        refuse(estimated.text)
+    if as_json:
+        click.echo(json.dumps(estimates.estimate_json(estimated, dataset), indent=2))
+    else:
+        click.echo(estimates.estimate_text(estimated, dataset))
+
+
+@click.command()
+@click.argument("models", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the prices as JSON.")
+def prices(models: tuple[str, ...], as_json: bool) -> None:
+    """What models cost, who says so and since when: of those named, or of all that can be tuned.
+
+    Exits with 1 when a name has no price.
+    """
+    from bot.cli import estimates
+    from trainers.pricing import UnknownPrice
+
+    rows = estimates.prices(load(), models)
+    if as_json:
+        click.echo(json.dumps(estimates.prices_json(rows), indent=2))
+    else:
+        click.echo(estimates.prices_text(rows))
+    if any(isinstance(row, UnknownPrice) for row in rows):
+        sys.exit(EXIT_BLOCKED)
+
+
+# `finetune plan-memory` and `finetune calibrate`.
+
+
+@click.command("plan-memory")
+@click.argument("model")
+@click.option(
+    "--method", type=click.Choice(["lora", "qlora", "8bit", "full"]), default="lora", show_default=True
+)
+@click.option(
+    "--length", type=click.IntRange(16, 131_072), default=1024, show_default=True, help="Tokens a row."
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Rows or pairs a step."
+)
+@click.option("--rank", type=click.IntRange(1, 512), default=16, show_default=True, help="LoRA's r.")
+@click.option(
+    "--answer", type=click.IntRange(1, 131_072), help="Tokens learnt a row; a quarter of it where not said."
+)
+@click.option(
+    "--pairs", is_flag=True, help="Preference pairs (DPO): --length is a prompt with the longer answer."
+)
+@click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
+@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100; this machine where not said.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
+def plan_memory(
+    model: str,
+    method: str,
+    length: int,
+    batch: int,
+    rank: int,
+    answer: int | None,
+    pairs: bool,
+    checkpointing: bool,
+    gpu: str | None,
+    as_json: bool,
+) -> None:
+    """What training MODEL (a hub id, a short name, a folder) takes in memory, part by part, and whether it fits."""
+    from bot.cli import hardware
+    from bot.values.runs import Refusal
+    from trainers.sizing.memory import METHODS, Work
+
+    (chosen,) = (one for one in METHODS if one == method)
+    learnt = min(answer or max(1, length // 4), length)
+    work = Work(chosen, length, batch, rank, learnt, checkpoints=checkpointing, pairs=pairs)
+    planned = hardware.plan_memory(model, work, gpu)
+    if isinstance(planned, Refusal):
+        refuse(planned.text)
+    if as_json:
+        click.echo(json.dumps(hardware.memory_json(planned), indent=2))
+    else:
+        click.echo(hardware.memory_text(planned))
+
+
+@click.command()
+@click.option(
+    "--seconds", type=click.FloatRange(2, 600), default=28, show_default=True, help="How long, about."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+def calibrate(seconds: float, as_json: bool) -> None:
+    """Measure how fast this machine trains, so that estimates of time rest on it. Best while nothing else runs."""
+    from bot.cli import hardware
+    from bot.values.runs import Refusal
+
+    settings, ticker = load(), Ticker()
+    found = hardware.calibrate(settings.data, seconds, ticker)
+    ticker.done()
+    if isinstance(found, Refusal):
+        refuse(found.text)
+    click.echo(found.to_json() if as_json else hardware.calibration_text(found))
+
+
+# `finetune export`: finds what the run measured, and starts the export as a process of its own.
+
+
+FOLDER = click.Path(path_type=Path)
+TRAINERS = ("trainer", "terminal-trainer")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(["merged", "gguf", "ollama", "vllm", "hub"]), required=True)
+@click.option(
+    "--out", type=FOLDER, help="A folder that doesn't exist yet, or is empty. Default: MODEL-FORM, here."
+)
+@click.option(
+    "--data", type=FOLDER, multiple=True, help="The data folder of a trainer that was started by hand."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16", "q8_0"]),
+    help="Number format of merged and GGUF weights. Default: the base's, in GGUF float16 for bfloat16.",
+)
+@click.option("--rows", type=FOLDER, help="Chat JSONL to check the export with. Default: the job's own rows.")
+@click.option("--base-id", help="The base model's id on the hub, where it is a folder here.")
+@click.option("--licence", help="The base model's licence, where its folder doesn't say it.")
+@click.option("--repo", help="ORG/NAME to upload to, with --to hub; needs HF_TOKEN.")
+@click.option("--public", is_flag=True, help="Everybody may read the repo.")
+def export(
+    model: str,
+    to: str,
+    out: Path | None,
+    data: tuple[Path, ...],
+    dtype: str | None,
+    rows: Path | None,
+    base_id: str | None,
+    licence: str | None,
+    repo: str | None,
+    public: bool,
+) -> None:
+    """Write a tuned model for other programs: MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
+    from bot.cli.exports import find_model
+    from bot.values.runs import Refusal
+
+    if importlib.util.find_spec("torch") is None:
+        refuse("Exporting needs the extra [local]: pip install 'finetune-bot[local]'")
+    settings = load()
+    found = find_model(settings, model)
+    if isinstance(found, Refusal):
+        refuse(found.text)
+    roots = [*data, *(settings.data / name for name in TRAINERS)]
+    out = out or Path(f"{_file_name(found.name or model)}-{to}")
+    arguments = [found.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
+    arguments += [part for root in roots for part in ("--data", str(root))]
+    given = {"--dtype": dtype, "--rows": rows, "--base-id": base_id, "--licence": licence, "--repo": repo}
+    arguments += [part for name, value in given.items() if value for part in (name, str(value))]
+    arguments += ["--public"] * public + ["--facts"] * (found.facts is not None)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainers.local.export", *arguments],
+        input=json.dumps(found.facts) if found.facts is not None else "",
+        text=True,
+        env=child_environment(*HUB_KEYS, "PIP_"),
+        check=False,
+    )
+    sys.exit(done.returncode)
+
+
+def _file_name(model: str) -> str:
+    return re.sub(
+        r"[^\w.-]+", "-", Path(model).name if "/" in model and not model.startswith("ft:") else model
+    )

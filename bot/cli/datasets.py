@@ -1,0 +1,417 @@
+"""What `finetune check` computes and prints, for labelled examples and preference pairs, and the checked
+rows that evaluations use. Keeps nothing but the file that --fix names."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bot.cards import findings
+from bot.cards.findings import LISTED_PARTS, body_text, counts_text, line_ranges
+from bot.cards.words import duration, duration_range, pluralize
+from bot.rules.costs import duplicate_cost
+from bot.services.dataset_worker import FULL_LIST
+from bot.services.datasets import SEED
+from bot.services.hardware import (
+    USUAL_ROW_LIMIT,
+    MemoryHeadroom,
+    RowLimit,
+    TrainingTime,
+    base_of,
+    find_target,
+    memory_headroom_for_pairs,
+    row_limit_of,
+    row_limit_of_folder,
+    training_time_for_pairs,
+)
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from trainers.base_models import Base, find_base
+from trainers.client import find_key
+from trainers.dataset import (
+    NO_MODELS,
+    Columns,
+    Example,
+    Finding,
+    Limits,
+    Report,
+    check_file,
+    overlap,
+    read,
+    store_chat,
+    with_system,
+)
+from trainers.dataset.cleaning import NotCleaned, clean
+from trainers.dataset.findings import Findings, in_order
+from trainers.dataset.near_duplicates import find_near_copies, question_text
+from trainers.dataset.preference_pairs import PairsReport, check_pairs
+from trainers.dataset.rows import ignore_message, question_keys
+from trainers.dataset.sensitive_data import check_sensitive
+from trainers.dataset.versions import Previous
+from trainers.evaluation import normalise
+from trainers.sizing.architecture import Unsized
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """`deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
+    `rows`: what the model takes that is to be trained.
+    `tell` hears how far it is."""
+
+    deep: bool = False
+    presidio: bool = False
+    rows: RowLimit = USUAL_ROW_LIMIT
+    tell: Callable[[str], None] = ignore_message
+
+    @property
+    def limits(self) -> Limits:
+        return replace(FULL_LIST, max_row_tokens=self.rows.tokens)
+
+
+QUICK_CHECK = CheckOptions()
+
+
+def rows_of_target(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
+    """`wanted` is a folder with a model or what `settings` know; None: as long as vendors' newest models take."""
+    if wanted is None:
+        return USUAL_ROW_LIMIT
+    return row_limit_of_folder(Path(wanted)) if Path(wanted).is_dir() else row_limit_of(settings(), wanted)
+
+
+def check(
+    file: Path,
+    text: str | None,
+    label: str | None,
+    local_models: Mapping[str, Path] = NO_MODELS,
+    how: CheckOptions = QUICK_CHECK,
+) -> Report:
+    """The split files are made only where a local model's tokens are to be counted in them, and thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        return check_file(
+            file,
+            file.name,
+            Columns(text, label),
+            Path(folder) if local_models else None,
+            SEED,
+            limits=how.limits,
+            encoding=how.rows.encoding,
+            deep=how.deep,
+            presidio=how.presidio,
+            tell=how.tell,
+            local_models=local_models,
+        )
+
+
+def check_against(
+    previous: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
+) -> Report | Refusal:
+    """`file` as the next version of `previous`: its test stays the test, and the report says what changed."""
+    columns = Columns(text, label)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
+        if before.blocked:
+            return Refusal(f"{previous} can't be used, so nothing can be its next version. {_worst(before)}")
+        train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
+        return check_file(
+            file,
+            file.name,
+            columns,
+            None,
+            SEED,
+            limits=how.limits,
+            encoding=how.rows.encoding,
+            deep=how.deep,
+            presidio=how.presidio,
+            tell=how.tell,
+            previous=Previous(train, holdout),
+        )
+
+
+def check_beside(
+    holdout: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
+) -> Report | Refusal:
+    """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
+    columns = Columns(text, label)
+    held = _test_rows(holdout, columns)
+    if isinstance(held, Refusal):
+        return held
+    return check_file(
+        file,
+        file.name,
+        columns,
+        None,
+        SEED,
+        limits=how.limits,
+        encoding=how.rows.encoding,
+        deep=how.deep,
+        presidio=how.presidio,
+        tell=how.tell,
+        holdout=held,
+    )
+
+
+def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:
+    held = read(holdout, holdout.name, columns=columns)
+    if held.refused or not held.examples:
+        why = f"{held.findings[0].message} {held.findings[0].cure}" if held.findings else "It has no rows."
+        return Refusal(f"{holdout} can't be used as the test. {why}")
+    return held.examples
+
+
+def report_text(report: Report, settings: Settings | None = None) -> str:
+    """With `settings`, what copies cost is said in dollars where a trainer by the token has its key here."""
+    rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
+    waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
+    return findings.terminal_text(report, waste)
+
+
+def fix(
+    file: Path, text: str | None, label: str | None, out: Path, holdout: Path | None = None
+) -> str | Refusal:
+    """Write a cleaned copy to `out`, without what `holdout` asks; what was left out and why, as lines."""
+    columns = Columns(text, label)
+    held = _test_rows(holdout, columns) if holdout else ()
+    if isinstance(held, Refusal):
+        return held
+    cleaned = clean(file, file.name, columns, out, limits=FULL_LIST, held=question_keys(held))
+    if isinstance(cleaned, NotCleaned):
+        return Refusal(f"No cleaned copy was written. {cleaned.said}")
+    return "\n".join([f"{out}: {cleaned.kept:,} rows", *findings.left_out_lines(cleaned)])
+
+
+def _worst(report: Report) -> str:
+    return f"{report.findings[0].message} {report.findings[0].cure}"
+
+
+# What `finetune check` says of a file of preference pairs: its pairs, and how they are trained. Nothing
+# is kept.
+
+
+# What is asked of rows that are split, labelled and trained on as chats
+OF_CHATS = {
+    *("preference_pairs", "no_holdout", "not_yet", "worth_a_try", "enough_rows", "imbalance", "one_label"),
+    *("duplicate", "contradiction", "near_duplicate", "near_contradiction", "near_not_all_compared"),
+    *(
+        "labels_alike",
+        "few_rows_of_label",
+        "null_label",
+        "label_doubted",
+        "label_errors",
+        "label_errors_unknown",
+        "labels_not_judged",
+        "labels_sampled",
+    ),
+}
+HOW = (
+    "Pairs are trained through our own trainer's API, with the method dpo: docs/preferences.md has the request. "
+    "From Slack, chats are trained."
+)
+
+
+def pairs_of(file: Path, report: Report, how: CheckOptions) -> PairsReport | None:
+    """None where `report` is not of preference pairs."""
+    return check_pairs(file, FULL_LIST.listed, how.rows.encoding) if report.format == "preference" else None
+
+
+def pair_findings(report: Report, pairs: PairsReport) -> tuple[Finding, ...]:
+    return in_order([*(each for each in report.findings if each.code not in OF_CHATS), *pairs.findings])
+
+
+def is_blocked(report: Report, pairs: PairsReport) -> bool:
+    return any(finding.blocks for finding in pair_findings(report, pairs))
+
+
+@dataclass(frozen=True)
+class TrainingNeeds:
+    """What training the pairs on `model` takes of this machine. `timed` None: its speed was not measured."""
+
+    model: str
+    room: MemoryHeadroom
+    timed: TrainingTime | None
+
+
+def training_needs(
+    target: str | None, pairs: PairsReport, settings: Callable[[], Settings | None]
+) -> TrainingNeeds | None:
+    """`target` is a folder with a model or what `settings` know. None where it trains elsewhere, or where nothing
+    says how large it is."""
+    known = settings() if target else None
+    if not target or known is None:
+        return None
+    base = _base_in(Path(target)) if Path(target).is_dir() else _base_of(known, target)
+    if base is None:
+        return None
+    return TrainingNeeds(
+        base.name, memory_headroom_for_pairs(base, pairs), training_time_for_pairs(known, base, pairs)
+    )
+
+
+def _base_in(folder: Path) -> Base | None:
+    found = find_base(str(folder), ask_the_hub=False)
+    return None if isinstance(found, Unsized) else found
+
+
+def _base_of(settings: Settings, wanted: str) -> Base | None:
+    target = find_target(settings.providers, wanted)
+    return None if isinstance(target, Refusal) else base_of(settings, target.row, target.model)
+
+
+def pairs_text(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> str:
+    found = pair_findings(report, pairs)
+    last = "They can't be used until this is mended." if is_blocked(report, pairs) else "They can be used."
+    said = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
+    parts = [_head(report, pairs, found), body_text(found, LISTED_PARTS), "\n".join(said)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _needs_text(takes: TrainingNeeds) -> str:
+    time = "finetune calibrate measures how fast this machine is, and then this says how long"
+    if takes.timed is not None:
+        minutes = takes.timed.minutes
+        least, most = float(minutes.low) * 60, float(minutes.high) * 60
+        time = f"{duration_range(least, most)}, {duration(float(minutes.expected) * 60)} if nothing else runs"
+    warning = f" {takes.room.warning.replace('`', '')}" if takes.room.warning else ""
+    return f"Training them on {takes.model} here: {takes.room.line}; {time}.{warning}"
+
+
+def pairs_json(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> Mapping[str, Any]:
+    own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": is_blocked(report, pairs)}
+    if takes is not None:
+        minutes = float(takes.timed.minutes.expected) if takes.timed else None
+        own["takes"] = {"model": takes.model, "memory": takes.room.line, "minutes": minutes}
+    return {**own, **pairs.to_dict(), "findings": [vars(each) for each in pair_findings(report, pairs)]}
+
+
+def _head(report: Report, pairs: PairsReport, found: tuple[Finding, ...]) -> str:
+    prompt, longer, assumed = pairs.prompt, pairs.longer, ", assumed" if report.tokens.assumed else ""
+    return "\n".join(
+        [
+            f"{report.name}: {pluralize(pairs.pairs, 'preference pair')}, {pluralize(pairs.prompts, 'prompt')}",
+            counts_text(found) or "nothing to mend",
+            f"A prompt has {prompt.mean:.0f} tokens on average, {prompt.max:,} at most; with its longer answer "
+            f"{longer.mean:.0f} and {longer.max:,} ({report.tokens.encoding}{assumed})",
+            f"The preferred answer is the longer one in {pairs.preferred_longer:.0%} of the pairs",
+        ]
+    )
+
+
+# Rows for the terminal's measurements: the file, checked and split, or measured on a holdout of one's
+# own.
+
+
+SHOWN_LINES = 20
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """`left_out` rows of the file ask what the given holdout asks, and were not trained on. The rows in the lines
+    `near` ask nearly that, and were. `foreign` rows of that holdout have a label that the file does not know: nobody
+    can give it."""
+
+    report: Report
+    files: Path
+    left_out: int = 0
+    foreign: int = 0
+    near: tuple[int, ...] = ()
+
+
+@contextmanager
+def checked_rows(
+    file: Path, holdout: Path | None, columns: Columns, local_models: Mapping[str, Path]
+) -> Iterator[EvaluationRows | Refusal]:
+    """What is written for it is thrown away afterwards. A refusal is about the given holdout."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder)
+        # deep, as in Slack: near copies stay on one side
+        report = check_file(file, file.name, columns, files, SEED, local_models=local_models, deep=True)
+        if holdout is None or report.blocked:
+            yield EvaluationRows(report, files)
+        else:
+            yield _against(file, holdout, columns, report, files)
+
+
+def _against(
+    file: Path, holdout: Path, columns: Columns, report: Report, files: Path
+) -> EvaluationRows | Refusal:
+    """Trained on the whole file, less what the given holdout asks; measured on that holdout."""
+    columns = report.columns if report.format != "chat" else Columns()
+    held = read(holdout, holdout.name, columns=columns)
+    findings = (*held.findings, *_sensitive(held.examples))
+    faults = [finding for finding in findings if finding.blocks]
+    if faults:
+        more = f" And {len(faults) - 1:,} more." if len(faults) > 1 else ""
+        return Refusal(f"{holdout} can't be measured on. {faults[0].message} {faults[0].cure}{more}")
+    if not held.examples:
+        return Refusal(f"{holdout} can't be measured on: there are no rows in it.")
+    train = read(file, file.name, columns=columns).examples
+    shared = {one.train_line for one in overlap(train, held.examples)}
+    kept = [example for example in train if example.line not in shared]
+    if not kept:
+        return Refusal(f"{holdout} asks all that {file} asks, so no row is left to learn from.")
+    foreign = _foreign(report, held.examples)
+    if foreign == len(held.examples):
+        return Refusal(f"{holdout} can't be measured on: none of its answers is a label of {file}.")
+    sides = [
+        with_system(side, report.system) if report.system else tuple(side) for side in (kept, held.examples)
+    ]
+    changed = replace(
+        report,
+        findings=(*report.findings, *findings),
+        train_sha256=store_chat(files, sides[0]),
+        holdout_sha256=store_chat(files, sides[1]),
+        n_train=len(kept),
+        n_holdout=len(held.examples),
+    )
+    return EvaluationRows(changed, files, len(shared), foreign, _near(kept, held.examples))
+
+
+def _sensitive(examples: tuple[Example, ...]) -> tuple[Finding, ...]:
+    """Secrets and personal data: what is held out is sent to models like the rest."""
+    found = Findings(SHOWN_LINES)
+    check_sensitive(examples, found)
+    return found.sorted()
+
+
+def _near(kept: Sequence[Example], held: Sequence[Example]) -> tuple[int, ...]:
+    """Lines of rows that nearly ask what is held out."""
+    both = [*held, *kept]
+    near = find_near_copies([question_text(example) for example in both], question_keys(both))
+    return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(held) <= pair.later)
+
+
+def _foreign(report: Report, held: tuple[Example, ...]) -> int:
+    if report.task != "labels":
+        return 0
+    known = {normalise(count.label) for count in report.labels}
+    return sum(normalise(example.answer) not in known for example in held)
+
+
+def holdout_notes(rows: EvaluationRows) -> list[str]:
+    """What the holdout did to the rows, as sentences."""
+    said = []
+    if rows.left_out:
+        said.append(
+            f"{pluralize(rows.left_out, 'row')} asked what the holdout asks, and stayed out of the learning."
+        )
+    if rows.near:
+        more = f" and {len(rows.near) - SHOWN_LINES:,} more" if len(rows.near) > SHOWN_LINES else ""
+        said.append(
+            f"{pluralize(len(rows.near), 'row')} nearly asked what the holdout asks, and stayed in the "
+            "learning, so the "
+            f"scores may look too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
+        )
+    if rows.foreign:
+        said.append(
+            f"{pluralize(rows.foreign, 'held-out row')} have a label that the file does not know, so "
+            "nobody can be right."
+            if rows.foreign > 1
+            else "1 held-out row has a label that the file does not know, so nobody can be right."
+        )
+    return said

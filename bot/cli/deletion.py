@@ -1,0 +1,115 @@
+"""`finetune forget`: deletes a dataset or rows of it while the bot is stopped; the bot tells the channel
+later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bot.app import build_trainers
+from bot.cards import datasets as views
+from bot.cards.datasets import DeletionScope
+from bot.commands import Delete
+from bot.embedded_trainer import EmbeddedTrainer, with_address
+from bot.services import dataset_deletion
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from storage.store import Store
+from trainers.client import Trainer
+
+PERSON = "terminal"
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class DeletionContext:
+    settings: Settings
+    store: Store
+    trainers: Mapping[str, Trainer]
+    clock: Callable[[], float] = time.time
+
+
+def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str], bool]) -> str | Refusal:
+    """What became of it. Raises StorageError, as where the bot runs."""
+    if not settings.database.exists():
+        return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
+    with _room(settings) as room:
+        doomed = dataset_deletion.would_go(room, command)
+        if isinstance(doomed, Refusal):
+            return doomed
+        if not confirm(f"Delete {doomed.title} for good: {doomed.with_it}, with all that was made of it?"):
+            return Refusal("Nothing was deleted.")
+        asked = dataset_deletion.record(room, command, PERSON, None)
+        if isinstance(asked, Refusal):
+            return asked
+        return _carried_out(room, asked.id, doomed.title)
+
+
+def delete_rows(
+    settings: Settings, dataset: str, lines: Collection[int], confirm: Callable[[str], bool]
+) -> str | Refusal:
+    """The rows at these lines of the newest usable version's file, and all that ask the same. Raises StorageError."""
+    if not settings.database.exists():
+        return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
+    with _room(settings) as room:
+        doomed = dataset_deletion.would_go(room, Delete(dataset))
+        if isinstance(doomed, Refusal):
+            return doomed
+        if room.store.forgettings.of(dataset):  # its line numbers are those of a version that goes
+            return Refusal(
+                f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
+            )
+        try:
+            return _without_rows(room, doomed, lines, confirm)
+        finally:
+            if not room.store.forgettings.of(dataset):
+                dataset_deletion.discard_rewrite(room, dataset)
+
+
+def _without_rows(
+    room: DeletionContext, doomed: DeletionScope, lines: Collection[int], confirm: Callable[[str], bool]
+) -> str | Refusal:
+    new = dataset_deletion.without_rows(room, doomed.dataset, lines)
+    if isinstance(new, Refusal):
+        return new
+    if not confirm(views.row_deletion_question(doomed, new.before.version, new.rows, new.held)):
+        return Refusal("Nothing was deleted.")
+    asked = dataset_deletion.take_out(room, new, PERSON)
+    if isinstance(asked, Refusal):
+        return asked
+    return _carried_out(room, asked.id, f"Each earlier version of {doomed.dataset}")
+
+
+def _carried_out(room: DeletionContext, number: int, title: str) -> str:
+    until = time.monotonic() + PATIENCE_S
+    while waiting := [one for one in room.store.forgettings.open() if one.id == number]:
+        if time.monotonic() > until:
+            return (
+                f"{title} is gone from the data folder. A trainer does not answer: the bot asks it again once it "
+                "runs, and says in the channel what is left there."
+            )
+        dataset_deletion.step(room, waiting[0])
+        time.sleep(0.2)
+    return f"{title} is gone. Once the bot runs it says so in its channel, with what is left elsewhere."
+
+
+@contextmanager
+def _room(settings: Settings) -> Iterator[DeletionContext]:
+    store = Store(settings.database)
+    trainer = settings.trainer
+    has_jobs = any(row.is_started_by_us and store.runs.at(row.name) for row in settings.providers)
+    embedded = None
+    if has_jobs:
+        data = settings.data / "trainer"
+        embedded = EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
+        settings = with_address(settings, embedded)
+    try:
+        if embedded:
+            embedded.start()
+        yield DeletionContext(settings, store, build_trainers(settings, embedded))
+    finally:
+        if embedded:
+            embedded.stop()
+        store.close()

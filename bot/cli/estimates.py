@@ -1,0 +1,334 @@
+"""What `finetune estimate` and `finetune prices` compute and print, as text and as JSON. No Slack, no store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from bot.cards.estimates import MARKS, numbers
+from bot.cli.render import to_terminal, verdict_json
+from bot.command_options import Answer, read_bar, read_task
+from bot.rules.alternatives import Alternative
+from bot.rules.estimate_inputs import Question
+from bot.rules.facts import NOTHING_MEASURED, Evidence
+from bot.rules.forecast import Outlook, Quantiles
+from bot.rules.payback import enough_volume
+from bot.rules.price_lookup import missing_keys, where_to_add
+from bot.rules.roi import Estimate, Range
+from bot.rules.units import duration
+from bot.services.estimates import EstimateResult, make_estimate
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from trainers.dataset import Report
+from trainers.evaluation.quality_threshold import rejudge_ladder
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Ladder
+from trainers.hyperparameters import sweep_to_lists
+from trainers.money import rate, usd
+from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.providers import ProviderRow
+
+
+def estimate(
+    settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
+) -> EstimateResult | Refusal:
+    return make_estimate(settings, name, report, question, _today(), evidence)
+
+
+def read_evidence(baseline: Path | None, bar: str | None, task: str | None) -> Evidence | Refusal:
+    """`bar` not said: the one that the baseline was judged by. Another one judges it again."""
+    ladder = _read_baseline(baseline) if baseline else None
+    wanted, kind = read_bar(bar), read_task(task)
+    if isinstance(ladder, Refusal):
+        return ladder
+    if isinstance(wanted, Answer):
+        return Refusal(wanted.text)
+    if isinstance(kind, Answer):
+        return Refusal(kind.text)
+    if ladder and wanted and wanted != ladder.bar:
+        ladder = rejudge_ladder(ladder, wanted)
+    return Evidence(wanted or (ladder.bar if ladder else DEFAULT_QUALITY_THRESHOLD), kind, ladder)
+
+
+def _read_baseline(file: Path) -> Ladder | Refusal:
+    """The `ladder` out of what `finetune baseline … --json` printed."""
+    again = "Make it with `finetune baseline FILE --json > baseline.json`."
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return Ladder.from_json(json.dumps(raw["ladder"]))
+    except OSError as error:
+        return Refusal(f"{file} can't be read: {error.strerror}.")
+    except (ValueError, ArithmeticError):
+        return Refusal(f"{file} is no JSON, or a number in it is none. {again}")
+    except (KeyError, TypeError, AttributeError) as error:
+        return Refusal(f"{file} is not what a baseline prints ({type(error).__name__}: {error}). {again}")
+
+
+def estimate_text(estimated: EstimateResult, file: Path) -> str:
+    """The verdict first, then what carries it."""
+    verdict, outlook = estimated.verdict, estimated.outlook
+    parts = [f"{estimated.name} on {estimated.target.name}", "", verdict.headline, ""]
+    parts += [
+        f"  {name + ':':<20} {value}" for name, value in [*numbers(estimated), *_held_against(estimated)]
+    ]
+    parts += ["", *(f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons), "", verdict.next_step]
+    if outlook and outlook.tornado:
+        over = duration(outlook.horizon_months)
+        parts += ["", f"What moves the net value over {over} most, each alone"]
+        parts += [
+            f"  {one.name}: {usd(one.at_low)} at {one.low_value}, {usd(one.at_high)} at {one.high_value}"
+            for one in outlook.tornado
+        ]
+    if estimated.assumptions:
+        parts += ["", "What this rests on"]
+        parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
+    return to_terminal("\n".join(parts), str(file))
+
+
+def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
+    """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
+    made, training = estimated.estimate, estimated.training
+    current = estimated.current
+    return {
+        "dataset": estimated.name,
+        "target": estimated.target.name,
+        "current": estimated.question.current,
+        "current_ends": current.ends.isoformat() if current and current.ends else None,
+        "successor": current.successor if current else None,
+        "rows": estimated.report.rows,
+        "sweep": sweep_to_lists(estimated.question.sweep) or None,
+        "training_tokens": training.billed_tokens if training else None,
+        "training_tokens_estimated": training.is_estimated if training else None,
+        "training_usd": _number(training.usd.expected) if training else None,
+        "training_minutes": _minutes(estimated.minutes),
+        "training_minutes_guessed": estimated.is_guess,
+        "memory": estimated.memory,
+        "monthly_input_tokens": estimated.question.volume,
+        **_sums(made),
+        **_savings(estimated),
+        **_machines(estimated),
+        "verdict": verdict_json(estimated.verdict, str(file)),
+        "bar": estimated.evidence.bar,
+        "alternative": _alternative(estimated.alternative, made),
+        "outlook": _outlook(estimated.outlook),
+        "prices": prices_json(estimated.prices),
+        "assumptions": [
+            {"name": one.name, "value": one.value, "why": to_terminal(one.why, str(file))}
+            for one in estimated.assumptions
+        ],
+    }
+
+
+def _minutes(found: Range | None) -> list[float] | None:
+    return [float(round(one, 1)) for one in (found.low, found.expected, found.high)] if found else None
+
+
+def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:
+    """Of each name its price as it is prompted, and as it is tuned where a provider tunes it. No name: every
+    model that can be tuned, and the user's own prices."""
+    if not names:
+        return (*settings.prices, *(row for provider in settings.providers for row in _tuned(provider, None)))
+    return tuple(row for name in dict.fromkeys(names) for row in _prices_of(settings, name))
+
+
+def prices_text(rows: Sequence[PriceRow | UnknownPrice]) -> str:
+    return "\n".join(one.sentence if isinstance(one, UnknownPrice) else _price_line(one) for one in rows)
+
+
+def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
+    """USD per 1M tokens. `as_of` is the day of our own list; a library's version is its date."""
+    return [
+        {"model": one.name, "unknown": one.sentence, "nearest": list(one.nearest)}
+        if isinstance(one, UnknownPrice)
+        else _price(one)
+        for one in rows
+    ]
+
+
+def _sums(made: Estimate | None) -> dict[str, Any]:
+    return {
+        "monthly_before_usd": _number(made.monthly_before.input) if made else None,
+        "monthly_before_output_usd": _number(made.monthly_before.output) if made else None,
+        "monthly_before_total_usd": _number(made.monthly_before.total) if made else None,
+        "monthly_alternative_total_usd": _number(made.monthly_alternative.total) if made else None,
+        "monthly_after_usd": _number(made.monthly_after.input) if made else None,
+        "monthly_after_output_usd": _number(made.monthly_after.output) if made else None,
+        "monthly_after_hosting_usd": _number(made.monthly_after.hosting) if made else None,
+        "monthly_after_upkeep_usd": _number(made.monthly_after.upkeep) if made else None,
+        "monthly_after_total_usd": _number(made.monthly_after.total) if made else None,
+        "people_usd": _number(made.people_usd) if made else None,
+        "labels_usd": _number(made.labels_usd) if made else None,
+        "evaluation_usd": _number(made.evaluation_usd) if made else None,
+        "one_off_usd": _number(made.one_off_usd) if made else None,
+        "horizon_months": _number(made.horizon_months) if made else None,
+        "months_left": _or_none(made.months_left) if made else None,
+        "saving_then_month_usd": _or_none(made.succession.saving_month) if made and made.succession else None,
+    }
+
+
+def _savings(estimated: EstimateResult) -> dict[str, Any]:
+    """`savings_withheld` says why they are null where the verdict is against the model whatever it would save."""
+    withheld = estimated.verdict.withheld
+    made = None if withheld else estimated.estimate
+    return {
+        "savings_withheld": withheld,
+        "errors_avoided_month_usd": _number(made.errors_avoided_usd) if made else None,
+        "saving_month_usd": _number(made.saving_month) if made else None,
+        "payback_months": _or_none(made.payback_months) if made else None,
+        "break_even_tokens_per_month": enough_volume(made, estimated.outlook) if made else None,
+        "npv_usd": _number(made.npv_usd) if made else None,
+    }
+
+
+def _machines(estimated: EstimateResult) -> dict[str, Any]:
+    made, target = estimated.estimate, estimated.target
+    if target.model.usd_per_hour is None:
+        reason = f"{target.row.title} serves it."
+    elif made is None:
+        reason = "No volume is known: say --current and --volume."
+    elif made.machines is None:
+        reason = "The speed of this machine is not measured: run finetune calibrate, or say --serving-speed."
+    else:
+        hosting = (one.why for one in estimated.assumptions if one.name == "machines")
+        reason = next(hosting, "")
+    return {"machines_needed": made.machines if made else None, "machines_reason": reason}
+
+
+def _alternative(found: Alternative | None, made: Estimate | None) -> dict[str, Any] | None:
+    if found is None or made is None:
+        return None
+    rung = found.rung
+    return {
+        "name": found.name,
+        "sentence": found.sentence,
+        "rung": rung.arm.rung if rung else None,
+        "model": found.rates.model,
+        "score": rung.score if rung else None,
+        "n": rung.n if rung else None,
+        "monthly_usd": _number(made.monthly_alternative.total),
+        "priced_by": found.rates.said_by,
+    }
+
+
+def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
+    if outlook is None:
+        return None
+    return {
+        "draws": outlook.draws,
+        "seed": outlook.seed,
+        "target_months": _number(outlook.target_months),
+        "horizon_months": _number(outlook.horizon_months),
+        "p_payback": outlook.p_payback,
+        "people_time_said": outlook.is_time_said,
+        "bearable_hours": _or_none(outlook.bearable_hours),
+        "payback_months": _quantiles(outlook.payback_months),
+        "saving_month_usd": _quantiles(outlook.saving_month),
+        "npv_usd": _quantiles(outlook.npv),
+        "tornado": [
+            {
+                "name": one.name,
+                "low_value": one.low_value,
+                "high_value": one.high_value,
+                "at_low_usd": _number(one.at_low),
+                "at_high_usd": _number(one.at_high),
+            }
+            for one in outlook.tornado
+        ],
+        "months": [
+            {
+                "month": _number(one.month),
+                "p5": _number(one.p5),
+                "p50": _number(one.p50),
+                "p95": _number(one.p95),
+            }
+            for one in outlook.months
+        ],
+    }
+
+
+def _quantiles(found: Quantiles) -> dict[str, float | None]:
+    return {"p5": _or_none(found.p5), "p50": _or_none(found.p50), "p95": _or_none(found.p95)}
+
+
+def _held_against(estimated: EstimateResult) -> list[tuple[str, str]]:
+    made, other = estimated.estimate, estimated.alternative
+    if made is None or other is None or made.months_left == 0 or estimated.verdict.withheld:
+        return []
+    return [("Held against", f"{other.name}, {usd(made.monthly_alternative.total)} a month")]
+
+
+def _prices_of(settings: Settings, name: str) -> list[PriceRow | UnknownPrice]:
+    prompted = prompted_price(name, settings.providers, settings.prices, _today())
+    tuned = [row for provider in settings.providers for row in _tuned(provider, name)]
+    if isinstance(prompted, UnknownPrice):
+        return [*tuned] or [prompted]
+    return [prompted, *(row for row in tuned if row.model != prompted.model)]
+
+
+def _tuned(provider: ProviderRow, name: str | None) -> list[PriceRow]:
+    if name is None:
+        return [tuned_price(provider, model) for model in provider.models]
+    model = provider.model(name.removeprefix(f"{provider.name}/"))
+    return [tuned_price(provider, model)] if model else []
+
+
+def _price_line(row: PriceRow) -> str:
+    price = row.price
+    named = (("input", price.input), ("cached", price.cached_input), ("output", price.output))
+    said = [f"{name} {rate(amount)}" for name, amount in named if amount is not None]
+    if row.usd_per_hour is not None:
+        said = [
+            f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "your own machine, counted as free"
+        ]
+    if price.training is not None:
+        said.append(f"training {rate(price.training)}")
+    if row.batch_discount:
+        said.append(f"{row.batch_discount:.0%} off in a batch")
+    kind = ", tuned" if row.kind == "tuned" else ""
+    if not said:
+        return f"{row.model}{kind}: nobody told me, {where_to_add(row)}{_end(row)}"
+    hole = f". Not all of it: {where_to_add(row)}" if missing_keys(row) else ""
+    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by}){hole}{_end(row)}"
+
+
+def _end(row: PriceRow) -> str:
+    if row.ends is None:
+        return ""
+    then = f", then {row.successor}" if row.successor else ""
+    return f". {'Ended on' if row.has_ended(_today()) else 'Ends on'} {row.ends}{then}"
+
+
+def _price(row: PriceRow) -> dict[str, Any]:
+    price = row.price
+    return {
+        "model": row.model,
+        "kind": row.kind,
+        "input": _or_none(price.input),
+        "cached_input": _or_none(price.cached_input),
+        "output": _or_none(price.output),
+        "training": _or_none(price.training),
+        "usd_per_hour": _or_none(row.usd_per_hour),
+        "batch_discount": _or_none(row.batch_discount),
+        "source": row.source,
+        "as_of": row.as_of.isoformat() if row.as_of else None,
+        "note": row.note,
+        "ends": row.ends.isoformat() if row.ends else None,
+        "has_ended": row.has_ended(_today()),
+        "successor": row.successor,
+    }
+
+
+def _or_none(amount: Decimal | None) -> float | None:
+    return None if amount is None else _number(amount)
+
+
+def _number(amount: Decimal) -> float:
+    """For JSON only, whose numbers have no decimals of their own: six digits behind the point."""
+    return float(round(amount, 6))
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()

@@ -1,0 +1,246 @@
+"""What `finetune baseline` and `finetune curve` print, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from bot.cards import judge_agreement, learning_curves
+from bot.cards.candidates import STANDINGS, arm_name, bar_share, interval, price, seconds
+from bot.cards.estimates import MARKS
+from bot.cards.evaluation_results import headline
+from bot.cards.evaluations import shortfalls
+from bot.cards.words import percent, pluralize
+from bot.cli.datasets import EvaluationRows, holdout_notes
+from bot.cli.evaluations import EvaluationResult
+from bot.cli.render import to_terminal, verdict_json
+from bot.rules.judge_agreement import HumanAgreement
+from trainers.evaluation.results import Curve, Ladder, Rung
+from trainers.evaluation.scoring import HOW_READ
+from trainers.money import usd
+
+NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in Slack
+SHOWN_LABELS = 10
+HEADINGS = ("", "right", "95%", "", "$/1,000", "p50 / p95")
+
+
+def baseline_text(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> str:
+    """The verdict first, then the table that carries it."""
+    ladder, verdict = measured.ladder, measured.estimated.verdict
+    parts = [f"{headline(ladder)}.", "", *_table(ladder), ""]
+    parts += shortfalls(measured.arms)
+    parts += _about_rows(ladder, rows)
+    parts += judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS)
+    if ladder.rungs and ladder.rungs[0].scoring == "label":
+        parts.append(HOW_READ)
+    parts += ["", f"To fine-tune or not: {verdict.headline}"]
+    parts += [f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons]
+    parts += ["", f"Next: {verdict.next_step}"]
+    if measured.estimated.question.current is None:
+        parts += ["", _what_it_would_save(file)]
+    return to_terminal("\n".join(parts), str(file))
+
+
+def _what_it_would_save(file: Path) -> str:
+    return (
+        "With --json > baseline.json after this command, what a tuned model would cost and save: finetune estimate "
+        f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
+    )
+
+
+def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
+    """`ladder` is what `finetune estimate --baseline` reads. Money in dollars."""
+    ladder = measured.ladder
+    return {
+        "dataset": ladder.dataset,
+        "n": ladder.n,
+        "bar": ladder.bar,
+        "rows_trained_on": rows.report.n_train,
+        "rows_left_out": rows.left_out,
+        "rows_nearly_held_out": len(rows.near),
+        "rows_with_foreign_labels": rows.foreign,
+        "rungs": [_rung(rung) for rung in ladder.rungs],
+        "failed": [
+            {"name": one.arm.rung, "model": one.arm.model, "why": one.failed}
+            for one in measured.arms
+            if one.failed is not None
+        ],
+        "declined": [
+            {
+                "name": one.arm.rung,
+                "model": one.arm.model,
+                "questions": len(one.declined),
+                "why": one.why_declined,
+            }
+            for one in measured.arms
+            if one.declined and one.failed is None
+        ],
+        "judge": _judge(measured),
+        "cheapest": ladder.cheapest.key if ladder.cheapest else None,
+        "detectable_gap": ladder.detectable_gap,
+        "verdict": verdict_json(measured.estimated.verdict, str(file)),
+        "ladder": json.loads(ladder.to_json()),
+    }
+
+
+def curve_text(curve: Curve, label_usd: Decimal | None = None) -> str:
+    """`label_usd`: what one labelled row costs."""
+    further = learning_curves.next_size(curve)
+    parts = [f"{learning_curves.headline(curve)}.", *([further] if further else []), ""]
+    parts += [f"  {point.rows:>8,} rows  {percent(point.score):>6}" for point in curve.points]
+    parts += [
+        f"  {one.rows:>8,} rows  {percent(one.score):>6}  expected, {percent(one.low)} to {percent(one.high)}"
+        for one in curve.predicted
+    ]
+    if label_usd is not None:
+        parts += ["", _dollars(curve, label_usd)]
+    if curve.needs:
+        parts += ["", "Labels that most need rows:"]
+        parts += [
+            f"  {need.label}: {need.rows:,} rows, {need.right:,} of {need.held:,} held-out right"
+            for need in curve.needs
+        ]
+    return "\n".join(parts)
+
+
+def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
+    """`predicted` is the furthest; `predictions` are all. Money in dollars; `usd_per_point` is null where no label's
+    price was said, and where it can't be told that the next rows bring anything."""
+    predictions = [
+        {"n": one.rows, "score": one.score, "low": one.low, "high": one.high} for one in curve.predicted
+    ]
+    return {
+        "dataset": curve.dataset,
+        "points": [
+            {"n": point.rows, "score": point.score, "draws": list(point.draws)} for point in curve.points
+        ],
+        "fit": {"a": curve.a, "b": curve.b, "c": curve.c},
+        "predicted": predictions[-1] if predictions else None,
+        "predictions": predictions,
+        "points_per_100": curve.points_per_100,
+        "gain": _gain(curve),
+        "usd_per_point": _usd_per_point(curve, label_usd),
+        "needs": [
+            {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
+            for need in curve.needs
+        ],
+    }
+
+
+def _judge(measured: EvaluationResult) -> dict[str, Any] | None:
+    """`failed` says why its verdicts decide nothing; `pair` counts rows by whose answer it finds better."""
+    judge = measured.judge
+    if judge is None:
+        return None
+    pair = judge.pair
+    return {
+        "model": measured.plan.judge,
+        "failed": judge.failed,
+        "warning": judge_agreement.bias_warning(measured.plan),
+        "judged": judge.judged,
+        "without_verdict": judge.unread,
+        "pair": None
+        if pair is None
+        else {
+            "first": pair.first.key,
+            "second": pair.second.key,
+            "first_better": pair.count("first"),
+            "second_better": pair.count("second"),
+            "same": pair.count("tie"),
+            "without_verdict": pair.count(None),
+        },
+    }
+
+
+def _gain(curve: Curve) -> dict[str, Any] | None:
+    """Points beside today's score, of the furthest size; `next_useful` rows would show a gain where it isn't told."""
+    far = curve.farthest
+    if far is None:
+        return None
+    return {
+        "n": far.rows,
+        "points": far.points,
+        "low": far.low,
+        "high": far.high,
+        "told": far.is_told,
+        "next_useful": None if far.is_told else curve.next_useful,
+    }
+
+
+def _dollars(curve: Curve, label_usd: Decimal) -> str:
+    a_point = learning_curves.dollars_per_point(curve, label_usd)
+    if a_point is None:
+        return "What a point more costs in labels can't be told: it is not clear that more rows bring any."
+    return f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."
+
+
+def _usd_per_point(curve: Curve, label_usd: Decimal | None) -> float | None:
+    a_point = None if label_usd is None else learning_curves.dollars_per_point(curve, label_usd)
+    return None if a_point is None else float(a_point)
+
+
+def _table(ladder: Ladder) -> list[str]:
+    lines = [HEADINGS, *(_row(rung) for rung in ladder.rungs)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _row(rung: Rung) -> tuple[str, ...]:
+    return (
+        arm_name(rung.arm),
+        percent(rung.score),
+        interval(rung),
+        STANDINGS[rung.standing],
+        price(rung.usd_per_1000),
+        seconds(rung),
+    )
+
+
+def _about_rows(ladder: Ladder, rows: EvaluationRows) -> list[str]:
+    said = [
+        f"The bar is {bar_share(ladder.bar)}, on {pluralize(ladder.n, 'held-out row')}; "
+        f"{pluralize(rows.report.n_train, 'row')} to learn from and to take examples of."
+    ]
+    said += holdout_notes(rows)
+    if ladder.detectable_gap is not None:
+        gap = f"{100 * ladder.detectable_gap:.1f} points"
+        said.append(f"The smallest difference that this holdout would show 4 times in 5: {gap}.")
+    unread = [f"{rung.unread} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.unread]
+    if unread:
+        unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
+        said.append(f"Answers that were {unfit}, and count as wrong: {'; '.join(unread)}.")
+    empty = [f"{rung.empty} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.empty]
+    if empty:
+        said.append(f"Empty answers, which count as wrong: {'; '.join(empty)}.")
+    never = [f"“{label}”" for label in ladder.never_answered]
+    if never:
+        more = f" and {len(never) - SHOWN_LABELS:,} more" if len(never) > SHOWN_LABELS else ""
+        said.append(f"Expected, and never answered by any of them: {', '.join(never[:SHOWN_LABELS])}{more}.")
+    return said
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    return {
+        "name": rung.arm.rung,
+        "model": rung.arm.model,
+        "n": rung.n,
+        "score": rung.score,
+        "low": rung.low,
+        "high": rung.high,
+        "standing": rung.standing,
+        "rows_to_decide": rung.rows_to_decide,
+        "macro_f1": rung.macro_f1,
+        "usd_per_1000": None if rung.usd_per_1000 is None else float(rung.usd_per_1000),
+        "p50_s": rung.p50_s,
+        "p95_s": rung.p95_s,
+        "unread": rung.unread,
+        "empty": rung.empty,
+    }

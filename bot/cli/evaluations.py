@@ -1,0 +1,359 @@
+"""What `finetune baseline` and `finetune curve` do: the evaluation without Slack, with a judge model where
+free text needs one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import partial
+from getpass import getuser
+from pathlib import Path
+
+from bot.cli.datasets import EvaluationRows
+from bot.cli.llm_session import (
+    PATIENCE_S,
+    AnswerTimeout,
+    LlmSession,
+    ProgressListener,
+    open_session,
+    until_answered,
+)
+from bot.commands import Baseline
+from bot.rules.costs import max_evaluation_micros, max_judge_micros
+from bot.rules.data_policy import check_waiver_reason, needs_waiver
+from bot.rules.estimate_inputs import Question
+from bot.rules.facts import Evidence
+from bot.services import evaluation_progress, evaluation_worker, judge_worker
+from bot.services.candidates import Candidate, arms_of, find_candidates, judge_of
+from bot.services.datasets import SEED
+from bot.services.estimates import EstimateResult, make_estimate
+from bot.services.evaluation_worker import ArmKeys
+from bot.services.judge_worker import JudgeAnswers, Questions, Texts
+from bot.settings import Settings
+from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
+from bot.values.runs import Refusal
+from storage.records import CachedAnswer
+from trainers.dataset import Columns
+from trainers.dataset.sensitive_data import scan_file
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, NO_ANSWER, Curve, Ladder, Reply, RungName
+from trainers.evaluation.results import Candidate as Candidate_results
+from trainers.money import to_micros, usd_micros
+from trainers.pricing import PriceList
+
+
+def max_judge_cost(
+    reached: LlmSession,
+    plan: LadderPlan,
+    keys: Mapping[Candidate_results, ArmKeys],
+    found: Mapping[str, CachedAnswer],
+    files: Path,
+    folder: Path,
+) -> int:
+    """The most that the judge can cost, in micro-dollars: what was judged before is free."""
+    if plan.judge is None:
+        return 0
+    if all(key in found for one in keys.values() for key in one.keys):
+        texts: Texts = {arm: [found[key].text for key in one.keys] for arm, one in keys.items()}
+        first = judge_worker.ask_acceptable(plan, texts, files, folder)
+        if first.wanted <= reached.store.replies.found(first.priced.keys).keys():
+            heard = _heard(reached, plan, first, None)
+            return _cost(reached, plan, judge_worker.ask_better(plan, texts, heard, files, folder))
+    return _worst(plan, files)
+
+
+def run_judge(
+    reached: LlmSession, plan: LadderPlan, texts: Texts, files: Path, folder: Path, say: ProgressListener
+) -> JudgeAnswers | None:
+    """All that the judge says; None where there is none."""
+    if plan.judge is None:
+        return None
+    agreed = _worst(plan, files)
+    first = judge_worker.ask_acceptable(plan, texts, files, folder)
+    cost = _cost(reached, plan, first)
+    why = _ask_judge(reached, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
+    heard = replace(_heard(reached, plan, first, None), failed=why)
+    if why:
+        return heard
+    second = judge_worker.ask_better(plan, texts, heard, files, folder)
+    cost += _cost(reached, plan, second)
+    why = _ask_judge(reached, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
+    return replace(_heard(reached, plan, first, second), unpaired=why)
+
+
+def _ask_judge(
+    reached: LlmSession,
+    plan: LadderPlan,
+    asked: Questions,
+    prompts: Path,
+    say: ProgressListener,
+    is_too_dear: bool,
+) -> str | None:
+    """Why it could not be asked, if it could not."""
+    if is_too_dear:
+        return f"Asking {plan.judge} could cost more than was foreseen."
+    judge = str(plan.judge)
+    read = partial(evaluation_worker.questions_in, prompts, plan, longest=judge_worker.MAX_TOKENS)
+    wanted = dict.fromkeys(asked.wanted, judge)
+    declined = until_answered(reached, wanted, read, say, "verdicts given")
+    found = reached.store.replies.found(sorted(wanted))
+    return evaluation_progress.count_judge(JudgeProgress(), asked.wanted, found, declined)[1]
+
+
+def _heard(reached: LlmSession, plan: LadderPlan, first: Questions, second: Questions | None) -> JudgeAnswers:
+    keys = [key for one in (first, second) if one for key in one.priced.keys]
+    said = {key: one.text for key, one in reached.store.replies.found(keys).items()}
+    return JudgeAnswers(str(plan.judge), said, first, second)
+
+
+def _cost(reached: LlmSession, plan: LadderPlan, asked: Questions) -> int:
+    known = reached.store.replies.found(asked.priced.keys)
+    return max_judge_micros(
+        plan.price_of[str(plan.judge)], asked.priced, known, judge_worker.max_verdict_tokens(plan)
+    )
+
+
+def _worst(plan: LadderPlan, files: Path) -> int:
+    price = plan.price_of[str(plan.judge)]
+    return max_judge_micros(
+        price, judge_worker.longest_questions(plan, files), (), judge_worker.max_verdict_tokens(plan)
+    )
+
+
+# What `finetune baseline` and `finetune curve` do: the ladder without Slack, here and now.
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """`holdout` None: a part of `file` is set aside, as the bot does it. `models`: 'provider/model'. `patience_s`: it
+    ends when nothing was answered for so long."""
+
+    file: Path
+    holdout: Path | None
+    text: str | None
+    label: str | None
+    rungs: tuple[RungName, ...] = ()
+    models: tuple[str, ...] = ()
+    prompt: str | None = None
+    bar: float = DEFAULT_QUALITY_THRESHOLD
+    judge: str | None = None
+    waive: str | None = None
+    patience_s: float = PATIENCE_S
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.text, self.label)
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """`arms`: how far each one came that asks a model. `judge` is None where there was none."""
+
+    plan: LadderPlan
+    ladder: Ladder
+    estimated: EstimateResult
+    arms: tuple[ArmProgress, ...]
+    judge: JudgeProgress | None = None
+
+
+def evaluate(
+    settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
+) -> EvaluationResult | Refusal:
+    """The ladder on these rows. `say` hears how far it is."""
+    try:
+        return _measured(settings, wanted, rows, say)
+    except AnswerTimeout as silence:
+        return Refusal(str(silence))
+
+
+def _measured(
+    settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
+) -> EvaluationResult | Refusal:
+    with open_session(settings, own=_asks_own(wanted), patience_s=wanted.patience_s) as reached:
+        plan = _plan(reached, wanted, rows)
+        if isinstance(plan, Refusal):
+            return plan
+        questions = rows.files / "questions"
+        keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
+        refusal = _too_dear(reached, plan, keys, rows, say)
+        if refusal:
+            return refusal
+        arms = _ask(reached, plan, keys, questions, say)
+        failed = {one.arm: one.failed for one in arms if one.failed is not None}
+        if len(failed) == len(plan.arms):
+            return Refusal(" ".join(dict.fromkeys(failed.values())))
+        replies = _replies(reached, plan, keys, rows, failed)
+        texts = {arm: [one.text for one in said] for arm, said in replies.items()}
+        heard = run_judge(reached, plan, texts, rows.files, questions, say)
+    found = judge_worker.conclude(plan, replies, heard, rows.files, questions, time.time())
+    estimated = make_estimate(
+        settings, plan.dataset, rows.report, Question(), _today(), Evidence(bar=plan.bar, ladder=found.ladder)
+    )
+    if isinstance(estimated, Refusal):
+        return estimated
+    return EvaluationResult(plan, found.ladder, estimated, arms, found.judge)
+
+
+def learning_curve(rows: EvaluationRows, name: str, predict: tuple[int, ...]) -> Curve | Refusal:
+    """The classical rung's learning curve. `predict`: numbers of rows; none: twice as many as there are."""
+    report = rows.report
+    if report.task != "labels":
+        return Refusal("A curve is drawn for labels, and the answers in this file are free text.")
+    plan = CurvePlan(
+        dataset=name,
+        version=1,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        predict=predict or (2 * report.n_train,),
+    )
+    try:
+        return evaluation_worker.judge_curve(plan, rows.files, rows.files / "curve", SEED).curve
+    except ValueError as few:
+        return Refusal(f"{few}.")
+
+
+def _asks_own(wanted: EvaluationRequest) -> bool:
+    if (wanted.judge or "").startswith("local/"):
+        return True
+    if wanted.rungs == ("classical",):
+        return False
+    return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
+
+
+def _plan(reached: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
+    report, today = rows.report, _today()
+    command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, wanted.prompt, wanted.bar, None)
+    models: tuple[Candidate, ...] | Refusal = ()
+    if wanted.rungs != ("classical",):
+        models = find_candidates(reached.settings, reached.trainers, wanted.models, today)
+    if isinstance(models, Refusal):
+        return models
+    arms = arms_of(command, report, models)
+    if isinstance(arms, Refusal):
+        return arms
+    judge = judge_of(reached.settings, reached.trainers, wanted.judge, report, today)
+    if isinstance(judge, Refusal):
+        return judge
+    everybody = models if judge is None or judge in models else (*models, judge)
+    refusal = _must_stay(reached, wanted, rows, everybody)
+    if refusal:
+        return refusal
+    return LadderPlan(
+        dataset=wanted.file.stem,
+        version=1,
+        task=report.task,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        n_holdout=report.n_holdout,
+        labels=tuple(sorted(count.label for count in report.labels)),
+        arms=arms,
+        prompt=wanted.prompt,
+        bar=wanted.bar,
+        documents=(),
+        prices=PriceList(tuple(model.price for model in everybody), today).to_json(),
+        judge=judge.name if judge else None,
+        thinking=tuple(model.name for model in everybody if model.thinks),
+    )
+
+
+def _must_stay(
+    reached: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, asked: Sequence[Candidate]
+) -> Refusal | None:
+    """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
+    report = rows.report
+    parts = [rows.files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
+    codes = {finding.code for finding in report.findings}.union(
+        *(scan_file(part, presidio=False).codes for part in parts)
+    )
+    vendors = [one.row.title for one in asked if needs_waiver(codes, stays_here=one.row.stays_here)]
+    if not vendors:
+        return None
+    if wanted.waive is None:
+        return Refusal(
+            f"{wanted.file} holds personal data, so it leaves for {vendors[0]} only once somebody has said why it "
+            'may: --waive "the customers agreed, ticket LEGAL-12". That word is kept beside the answers. Models of '
+            "your own trainer (local/…) need none."
+        )
+    denied = check_waiver_reason(wanted.waive)
+    if denied:
+        return Refusal(denied.reason)
+    reached.store.audit.add(
+        at=time.time(),
+        who=getuser(),
+        action="waive",
+        subject=f"file {wanted.file.name}",
+        detail=f"to {', '.join(dict.fromkeys(vendors))}: {wanted.waive}",
+    )
+    return None
+
+
+def _too_dear(
+    reached: LlmSession,
+    plan: LadderPlan,
+    keys: Mapping[Candidate_results, ArmKeys],
+    rows: EvaluationRows,
+    say: ProgressListener,
+) -> Refusal | None:
+    found = reached.store.replies.found([key for one in keys.values() for key in one.keys])
+    most = max_evaluation_micros(
+        plan.price_of, keys, frozenset(found), evaluation_worker.max_tokens(plan.labels), plan.thinking
+    )
+    most += max_judge_cost(reached, plan, keys, found, rows.files, rows.files / "questions")
+    limit = to_micros(reached.settings.measurement_usd)
+    if most > limit:
+        return Refusal(
+            f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Name fewer "
+            "models or rungs, or raise `measurement_usd` under [budget] in finetune.toml."
+        )
+    if most:
+        say.keep(f"This costs {usd_micros(most)} at most; answers that were given before are free.")
+    return None
+
+
+def _ask(
+    reached: LlmSession,
+    plan: LadderPlan,
+    keys: Mapping[Candidate_results, ArmKeys],
+    folder: Path,
+    say: ProgressListener,
+) -> tuple[ArmProgress, ...]:
+    """Every question, until it is answered or declined."""
+    wanted = {key: str(arm.model) for arm, one in keys.items() if arm.model for key in one.keys}
+    declined = until_answered(reached, wanted, partial(evaluation_worker.read_questions, folder, plan), say)
+    found = reached.store.replies.found(sorted(wanted))
+    return tuple(
+        evaluation_progress.count_arm(ArmProgress(arm, len(one.keys)), one, found, declined)
+        for arm, one in keys.items()
+        if arm.model
+    )
+
+
+def _replies(
+    reached: LlmSession,
+    plan: LadderPlan,
+    keys: Mapping[Candidate_results, ArmKeys],
+    rows: EvaluationRows,
+    failed: Mapping[Candidate_results, str],
+) -> dict[Candidate_results, Sequence[Reply]]:
+    """A question that was declined counts as an empty answer."""
+    replies: dict[Candidate_results, Sequence[Reply]] = {}
+    for arm, one in keys.items():
+        if arm in failed:
+            continue
+        if arm.model is None:
+            replies[arm] = evaluation_worker.classical_answers(plan, rows.files, SEED)
+        else:
+            found = reached.store.replies.found(one.keys)
+            replies[arm] = [_reply(found.get(key)) for key in one.keys]
+    return replies
+
+
+def _reply(kept: CachedAnswer | None) -> Reply:
+    if kept is None:
+        return NO_ANSWER
+    return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds, kept.at)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()

@@ -1,0 +1,92 @@
+"""Finds a tuned model by the name people use: what its trainer calls it, and what its run measured, for the
+model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bot.cards.candidates import MEANS, arm_name
+from bot.rules.plans import Plan, plan_from_json
+from bot.settings import Settings
+from bot.values.runs import Refusal, RunResult
+from storage.records import Model, Run
+from storage.store import Store
+from trainers.evaluation.results import Rung
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """`model` as the trainer knows it. `facts` None: nothing was measured. `name`: as people call it, if they do."""
+
+    model: str
+    name: str | None
+    facts: Facts | None
+
+
+def find_model(settings: Settings, asked: str) -> ExportSource | Refusal:
+    """A name that no run knows is left to the trainer: its ft:… names, checkpoints, and folders of jobs."""
+    if not settings.database.exists():
+        return ExportSource(asked, None, None)
+    store = Store(settings.database)
+    try:
+        known = next((one for one in store.models() if asked in (one.name, one.provider_model)), None)
+        if known is None:
+            return ExportSource(asked, None, None)
+        row = settings.provider(known.provider)
+        if row is None or not row.keeps_models_here:
+            return Refusal(
+                f"{known.name} was trained at {known.provider}, which keeps its weights. Only models of a trainer on "
+                "this machine can be exported."
+            )
+        run = store.runs.get(known.run_id)
+        return ExportSource(
+            known.provider_model, known.name, _facts(known, run) if run and run.result else None
+        )
+    finally:
+        store.close()
+
+
+def _facts(model: Model, run: Run) -> Facts:
+    plan, result = plan_from_json(run.plan), RunResult.from_json(run.result or "")
+    measure, tuned, against = _scores(result, plan)
+    return {
+        "name": model.name,
+        "run": run.id,
+        "plan_hash": run.plan_hash,
+        "dataset": f"{plan.dataset}, version {plan.dataset_version}",
+        "source_sha256": plan.source_sha256,
+        "train_rows": plan.n_train,
+        "holdout_rows": plan.n_holdout,
+        "holdout_sha256": plan.holdout_sha256,
+        "measure": measure,
+        "tuned": tuned,
+        "against": against,
+        "p_value": result.p_value,
+    }
+
+
+def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
+    """By the ladder's measure where there is one. The untuned base was counted by answers that are right."""
+    base = _score(
+        f"the untuned base, {plan.base_model}", result.base.share, result.base.low, result.base.high
+    )
+    ladder = result.ladder
+    if ladder is None:
+        tuned = _score("this model", result.tuned.share, result.tuned.low, result.tuned.high)
+        return "the share of right answers", tuned, [base]
+    rung = ladder.rung("tuned")[0]
+    others = [_of_rung(arm_name(other.arm), other) for other in ladder.rungs if other is not rung]
+    counts_alike = [base] if rung.scoring == "label" else []
+    return f"the share {MEANS[rung.scoring]}", _of_rung("this model", rung), [*counts_alike, *others]
+
+
+def _of_rung(what: str, rung: Rung) -> Facts:
+    return _score(what, rung.score, rung.low, rung.high)
+
+
+def _score(what: str, score: float, low: float, high: float) -> Facts:
+    return {"what": what, "score": score, "low": low, "high": high}

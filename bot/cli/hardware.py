@@ -1,0 +1,408 @@
+"""What `finetune plan-memory` and `finetune calibrate` print: the memory of a training in parts and what
+would make it fit, and this machine's speed. Loads no weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bot.cards.words import duration
+from bot.values.runs import Refusal
+from trainers.base_models import Base, find_base, find_preset
+from trainers.host import child_environment
+from trainers.sizing.architecture import Architecture, Unsized, read_config
+from trainers.sizing.hardware import GPUS, Fit, as_computed, fit, read_gpu, smallest_gpu, this_machine
+from trainers.sizing.memory import (
+    TILE_WORDS,
+    Work,
+    as_trained,
+    base_bytes,
+    loaded_parameters,
+    reference_pass,
+    tokens_at_a_time,
+    trainable_parameters,
+)
+from trainers.sizing.training_time import (
+    CALIBRATION_FILE,
+    Calibration,
+    RowLengths,
+    read_calibration,
+    seconds,
+    serving_speed,
+)
+
+METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "full": "full fine-tuning"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """`work` is what the trainer will do of what was `asked`, and `fit` is of that."""
+
+    base: Base
+    asked: Work
+    work: Work
+    fit: Fit
+
+    @property
+    def turned_on(self) -> str:
+        """What the trainer does by itself so that it fits; '' where nothing."""
+        said = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
+        if self.work.batch < self.asked.batch:
+            said.append(f"{self.work.batch} of a step's {self.asked.batch} rows at a time")
+        return " and ".join(said)
+
+
+def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
+    """`gpu` None: this machine."""
+    base = find_base(name)
+    if isinstance(base, Unsized):
+        return Refusal(base.sentence)
+    context = base.architecture.context
+    if work.length > context:
+        return Refusal(f"{base.name} reads {context:,} tokens at most: --length {work.length:,} is longer.")
+    if work.rank > base.architecture.hidden:
+        wide = base.architecture.hidden
+        return Refusal(
+            f"--rank {work.rank} is wider than {base.name} itself, {wide}: LoRA's matrices are narrow."
+        )
+    if work.pairs and work.method == "full":
+        return Refusal(
+            "Pairs are trained with LoRA, whose reference is the model without it: choose another --method."
+        )
+    machine = read_gpu(gpu) if gpu else this_machine()
+    if machine is None:
+        known = ", ".join(GPUS)
+        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {known}.")
+    asked = as_trained(base.architecture, work)
+    work = as_computed(base.architecture, asked, machine)
+    return Planned(base, asked, work, fit(base.architecture, work, machine))
+
+
+def headline(planned: Planned) -> str:
+    """Whether it fits, in a sentence."""
+    found = planned.fit
+    has, needs = _gb(found.machine.memory), _gb(found.needed)
+    by_itself = (
+        f", with {planned.turned_on}, which the trainer turns on by itself" if planned.turned_on else ""
+    )
+    if found.standing == "fits":
+        return f"It fits on {found.machine.name}: about {needs} of {has} GB{by_itself}."
+    if found.standing == "tight":
+        could_be = "That can be 15% too low."
+        return f"It may just fit on {found.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
+    even = f"even with {planned.turned_on} " if planned.turned_on else ""
+    return f"It does not fit on {found.machine.name}: {even}it takes about {needs} GB, and there are {has}."
+
+
+def memory_text(planned: Planned) -> str:
+    parts = [subject(planned), "", headline(planned), "", f"  {_parameters(planned)}", ""]
+    parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
+    cures = cures_of(planned)
+    if cures:
+        parts += ["", "What would fit", *(f"  {one}" for one in cures)]
+    parts += ["", *(f"• {one}" for one in _notes(planned))]
+    return "\n".join(parts)
+
+
+def memory_json(planned: Planned) -> dict[str, Any]:
+    """Bytes, and GB of 10^9 bytes where the key says so."""
+    model, found = planned.base.architecture, planned.fit
+    preset = planned.base.preset
+    return {
+        "model": planned.base.name,
+        "class": preset.model_class if preset else None,
+        "licence": preset.licence if preset else None,
+        "gated": preset.is_gated if preset else None,
+        "asked": asdict(planned.asked),
+        "work": asdict(planned.work),
+        "machine": {"name": found.machine.name, "bytes": found.machine.memory, **asdict(found.machine.place)},
+        "parameters": {
+            "total": model.parameters,
+            "loaded": loaded_parameters(model),
+            "active": model.active_parameters,
+            "trainable": trainable_parameters(model, planned.work),
+        },
+        "bytes": {**asdict(found.memory), "total": found.needed},
+        "reference_pass_bytes": reference_pass(model, planned.work, found.machine.place)
+        if planned.work.pairs
+        else None,
+        "total_gb": round(found.needed / 1e9, 2),
+        "fits": found.standing,
+        "headline": headline(planned),
+        "what_would_fit": [
+            {**asdict(one), "total_gb": round(_needs(planned, one) / 1e9, 2)} for one in found.cures
+        ],
+        "smallest_gpu": smallest_gpu(found.needed),
+        "notes": _notes(planned),
+    }
+
+
+def subject(planned: Planned) -> str:
+    work = planned.asked
+    rank = "" if work.method == "full" else f" of rank {work.rank}"
+    checkpoints = ", gradient checkpointing" if work.checkpoints else ""
+    rows = "preference pairs" if work.pairs else "rows"
+    return (
+        f"{planned.base.name}: {METHOD_NAMES[work.method]}{rank}, {rows} of {work.length:,} tokens, "
+        f"{work.batch} a step{checkpoints}"
+    )
+
+
+def cures_of(planned: Planned) -> list[str]:
+    """One a line; where nothing would do, what is needed at least."""
+    found = planned.fit
+    if found.standing == "fits":
+        return []
+    said = [f"{_change(planned.work, one)}: about {_gb(_needs(planned, one))} GB" for one in found.cures]
+    if not said:
+        least = (
+            f"At the least it takes {_gb(found.least)} GB (QLoRA, checkpointing, one short row at a time)."
+        )
+        said = [least if planned.work.method != "full" else "LoRA: this trainer's own way, a fraction of it"]
+    enough = smallest_gpu(found.needed)
+    return [*said, f"as it is: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
+
+
+def _change(before: Work, after: Work) -> str:
+    said = []
+    if after.method != before.method:
+        said.append("QLoRA (--method qlora)")
+    if after.checkpoints != before.checkpoints:
+        said.append("gradient checkpointing (--checkpointing)")
+    if after.batch != before.batch:
+        said.append(f"{after.batch} a step (--batch {after.batch})")
+    if after.length != before.length:
+        rows = "pairs" if after.pairs else "rows"
+        said.append(f"{rows} of {after.length:,} tokens (--length {after.length})")
+    return ", ".join(said)
+
+
+def _needs(planned: Planned, work: Work) -> int:
+    return fit(planned.base.architecture, work, planned.fit.machine).needed
+
+
+def _parameters(planned: Planned) -> str:
+    model = planned.base.architecture
+    at_work = f", {_billions(model.active_parameters)} at work for a token" if model.experts else ""
+    trained = trainable_parameters(model, planned.work)
+    return f"{_billions(loaded_parameters(model))} parameters{at_work}; {_billions(trained)} are trained"
+
+
+def _table(planned: Planned) -> list[tuple[str, str, str]]:
+    work, memory, place = planned.work, planned.fit.memory, planned.fit.machine.place
+    has_experts = planned.base.architecture.experts is not None
+    tokens = tokens_at_a_time(work, place)
+    rows = [
+        ("weights", memory.weights, _weights_why(work, place.number_bytes, has_experts=has_experts)),
+        ("adapter", memory.adapter, f"LoRA's matrices, rank {work.rank}, float32 and a copy to compute with"),
+        ("gradients", memory.gradients, "one number for each that is trained"),
+        ("optimizer", memory.optimizer, "Adam's two moments in float32"),
+        ("activations", memory.activations, _activations_why(work, tokens)),
+        ("logits", memory.logits, _logits_why(planned)),
+        ("overhead", memory.overhead, "what is at work for a moment, and gaps between tensors"),
+        ("the program", memory.process, "Python and PyTorch, before any model"),
+        (
+            "together",
+            planned.fit.needed,
+            f"of {_gb(planned.fit.machine.memory)} GB on {planned.fit.machine.name}",
+        ),
+    ]
+    return [(name, f"{size / 1e9:,.2f} GB", why) for name, size, why in rows if size]
+
+
+def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
+    plain = f"{number_bytes} bytes each ({'bfloat16' if number_bytes == 2 else 'float32'})"
+    if work.method == "qlora":
+        experts = " and experts" if has_experts else ""
+        return f"linear layers{experts} at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
+    return f"linear layers at 1 byte each, the rest at {plain}" if work.method == "8bit" else plain
+
+
+def _activations_why(work: Work, tokens: int) -> str:
+    kept = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
+    both = ", both answers of a pair" if work.pairs else ""
+    return f"{kept}, for {tokens:,} tokens at a time{both}"
+
+
+def _logits_why(planned: Planned) -> str:
+    work, words = planned.work, planned.base.architecture.vocab
+    if not work.pairs:
+        return f"{min(work.answer, work.length)} learnt tokens a row × {words:,} words"
+    where = (
+        "both answers' tokens" if planned.fit.machine.place.kind == "gpu" else "every token of both answers"
+    )
+    tile = f", {TILE_WORDS:,} at a time" if words > TILE_WORDS else ""
+    return f"{where} × {words:,} words{tile}, and their gradients"
+
+
+def _notes(planned: Planned) -> list[str]:
+    model, preset = planned.base.architecture, planned.base.preset
+    notes = []
+    if preset and preset.is_gated:
+        notes.append(f"{preset.hub_id} is gated ({preset.licence}): accept its terms on the hub first.")
+    if model.experts and planned.work.method == "8bit":
+        packed = base_bytes(model, "qlora", planned.fit.machine.place.number_bytes)
+        notes.append(
+            "Its experts, which are no Linear layers, stay as they are in 8 bits: most of its weights. In 4 bits "
+            f"(--method qlora) they are packed too, and all weights take {_gb(packed)} GB."
+        )
+    if model.experts and model.experts.computes_all:
+        notes.append(
+            "Its class in transformers computes every expert for every token: hence the activations."
+        )
+    if loaded_parameters(model) < model.parameters:
+        notes.append(
+            f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
+        )
+    if planned.work.pairs:
+        notes.append(_of_the_reference(planned))
+    if model.experts and planned.work.method == "qlora":
+        notes.append(
+            "Its experts are unpacked a layer at a time; activations are always computed again on the way back."
+        )
+    elif planned.turned_on:
+        notes.append(
+            f"As asked, without that, it would take {_gb(_needs(planned, planned.asked))} GB. Computing activations "
+            "again takes about a third longer; a step learns from as many rows."
+        )
+    elif planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
+        notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
+    if any(one == replace(planned.work, batch=one.batch) for one in planned.fit.cures):
+        notes.append(
+            "Where memory proves too small, the builtin engine computes fewer rows at a time by itself."
+        )
+    if planned.work.method == "full":
+        notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
+    return [*notes, _how_good(planned)]
+
+
+def _how_good(planned: Planned) -> str:
+    if planned.base.architecture.experts and planned.work.method == "qlora":
+        return "Its weights were checked against loaded ones; its peak is a sum, and nobody has measured one."
+    if planned.fit.machine.place.kind == "gpu":
+        return (
+            "Checked against measured peaks on a CPU only, within 15%; a GPU's overhead is a rule of thumb."
+        )
+    return "Checked against measured peaks on a CPU, within 15%."
+
+
+def _of_the_reference(planned: Planned) -> str:
+    work, place = planned.work, planned.fit.machine.place
+    logits = reference_pass(planned.base.architecture, work, place)
+    return (
+        "The reference is the model with its adapter off: no second copy of it. Its logits "
+        f"({logits / 1e9:.2f} GB) are gone before those of the way back are there, so they are not added."
+    )
+
+
+def _gb(amount: int) -> str:
+    billions = amount / 1e9
+    return f"{billions:,.0f}" if billions >= 100 else f"{billions:.1f}"
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+
+
+# `finetune calibrate`: a child process measures this machine's speed, which estimates then use.
+
+
+BUSY = 0.5
+EXAMPLE = RowLengths(count=1000, tokens=64, batch=8, epochs=1, shared=24)
+EXAMPLES = ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b")
+
+
+def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calibration | Refusal:
+    """Measures for about `budget_s` seconds, and keeps what came out in `data`. `tell` hears how far it is."""
+    if importlib.util.find_spec("torch") is None:
+        return Refusal(
+            "Measuring needs what training needs, the extra [local]: pip install 'finetune-bot[local]'"
+        )
+    command = [sys.executable, "-m", "trainers.local.calibrate", "--seconds", str(budget_s)]
+    with tempfile.TemporaryFile("w+") as answer:
+        child = subprocess.Popen(
+            command,
+            stdout=answer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=child_environment(),
+        )
+        said = _followed(child, tell)
+        answer.seek(0)
+        text = answer.read()
+    if child.returncode:
+        return Refusal(f"The measuring process ended with code {child.returncode}: {said}. Nothing was kept.")
+    return _kept(data, text)
+
+
+def calibration_text(found: Calibration) -> str:
+    """What was measured, and what it means for models that people know."""
+    peaks = " and ".join(f"{_rate(speed)} in {name}" for name, speed in found.peaks.items())
+    parts = [
+        f"This machine trains at {_rate(found.speed)} in {found.number} on {found.device}, {found.threads} threads; "
+        f"products of large matrices run at {peaks}.",
+        "",
+        f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
+        *(f"  {name:<14} {duration(_example(name, found))}" for name in EXAMPLES),
+    ]
+    if speed := serving_speed(_model(EXAMPLES[0]), found):
+        parts += [
+            "",
+            f"Asked 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
+            f"{speed[1]:,.0f} tokens a second.",
+        ]
+    if found.load > BUSY:
+        parts += [
+            "",
+            f"Other programs were at work while this was measured (load {found.load:.1f} a core): everything looks "
+            "slower than on a quiet machine. Measure again when it is quiet.",
+        ]
+    return "\n".join(parts)
+
+
+def _followed(child: subprocess.Popen[str], tell: Callable[[str], None]) -> str:
+    """Its last line that is no progress."""
+    last = "it said nothing"
+    assert child.stderr is not None  # noqa: S101 - a pipe
+    with child.stderr:
+        for line in child.stderr:
+            word, _, share = line.strip().partition(" ")
+            if word == "progress":
+                tell(f"measuring, {float(share):.0%}")
+            elif line.strip():
+                last = line.strip()
+    child.wait()
+    return last
+
+
+def _kept(data: Path, text: str) -> Calibration:
+    """By rename: a reader sees the old measurement or the new one."""
+    data.mkdir(parents=True, exist_ok=True)
+    temporary = data / f"{CALIBRATION_FILE}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    found = read_calibration(temporary)
+    assert found is not None  # noqa: S101 - it was just written
+    temporary.replace(data / CALIBRATION_FILE)
+    return found
+
+
+def _example(name: str, found: Calibration) -> float:
+    return seconds(_model(name), EXAMPLE, found)
+
+
+def _model(name: str) -> Architecture:
+    preset = find_preset(name)
+    assert preset is not None  # noqa: S101 - of presets.toml
+    model = read_config(preset.config, name)
+    assert not isinstance(model, Unsized)  # noqa: S101 - tests build every preset
+    return model
+
+
+def _rate(speed: float) -> str:
+    return f"{speed / 1e9:,.0f} GFLOP/s" if speed < 1e12 else f"{speed / 1e12:,.1f} TFLOP/s"

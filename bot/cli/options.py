@@ -1,0 +1,205 @@
+"""What all commands share: kinds of paths, loading the settings, refusals, progress on stderr, and the
+options of an estimate."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from dotenv import dotenv_values
+
+from bot.rules import estimate_inputs
+from bot.rules.estimate_inputs import Figure
+from bot.rules.units import Misread
+from bot.settings import Settings, SettingsProblems, load_settings
+from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
+
+EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
+A_LINE_EVERY_S = 30.0
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def load_dot_env(path: Path) -> None:
+    """Only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
+    values = {name: value for name, value in dotenv_values(path).items() if value is not None}
+    for name, value in values.items():
+        if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_SETTINGS):
+            os.environ.setdefault(name, value)
+    others = [name for name in values if name not in os.environ]
+    if not others:
+        return
+    try:
+        keys = {row.provider.key_env for row in load_settings(need_slack=False).providers}
+    except SettingsProblems:
+        return  # said by the command itself, where it needs them
+    os.environ.update({name: values[name] for name in others if name in keys})
+    if ignored := sorted(set(others) - keys):
+        click.echo(f"{path}: ignored {', '.join(ignored)}: no setting of ours has that name.", err=True)
+
+
+def load(*, need_slack: bool = False) -> Settings:
+    try:
+        return load_settings(need_slack=need_slack)
+    except SettingsProblems as found:
+        for problem in found.problems:
+            click.echo(f"• {problem}", err=True)
+        refuse("Mend this, then start again; `finetune doctor` checks everything.")
+
+
+def load_if_valid(without: str = "copies have no price") -> Settings | None:
+    """Where they only add something: what is wrong with them is said, with what goes on `without` them, and stops
+    nothing."""
+    try:
+        return load_settings(need_slack=False)
+    except SettingsProblems as found:
+        click.echo(f"The settings can't be used ({found.problems[0]}), so {without}.", err=True)
+        return None
+
+
+def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
+    """Backticks are Slack's."""
+    click.echo(sentence.replace("`", ""), err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """For a command that reads a file which anybody may have made: the limit of the bot's own checks."""
+    from bot.worker_pool import MEMORY_BYTES, limit_memory
+
+    before = limit_memory()
+    try:
+        yield
+    except MemoryError:
+        refuse(
+            f"This took more than {MEMORY_BYTES >> 30} GB of memory and was stopped: check a part of the file."
+        )
+    finally:
+        limit_memory(before)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """For work that keeps what it has: Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Answers that came are kept: the same command goes on from there.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+class Ticker:
+    """How far something is, on stderr: rewritten in place on a terminal, else a line twice a minute where there is
+    something new."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._said_at = time.monotonic()
+
+    def __call__(self, said: str) -> None:
+        now = time.monotonic()
+        if said == self._last:
+            return
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+        elif now - self._said_at >= A_LINE_EVERY_S:
+            click.echo(said, err=True)
+            self._said_at = now
+        else:
+            return
+        self._last = said
+
+    def keep(self, said: str) -> None:
+        self.done()
+        click.echo(said, err=True)
+
+    def done(self) -> None:
+        if sys.stderr.isatty() and self._last:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+# The options of `finetune estimate` for what only a person can know: each reads its figure within its
+# bounds.
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+# option, field of Question, what it is, help
+_FIGURES = (
+    ("--hours", "people_hours", estimate_inputs.PEOPLE_HOURS, "Hours that people will spend on it, once."),
+    (
+        "--rate",
+        "people_rate",
+        estimate_inputs.PEOPLE_RATE,
+        "Dollars for an hour of theirs (75 where not said).",
+    ),
+    ("--labels", "label_count", estimate_inputs.LABEL_COUNT, "Rows that must still be labelled."),
+    ("--label-usd", "label_usd", estimate_inputs.LABEL_USD, "Dollars for one of these labels."),
+    ("--wrong-usd", "wrong_usd", estimate_inputs.WRONG_USD, "Dollars that one wrong answer costs."),
+    (
+        "--prompt-tokens",
+        "prompt_tokens",
+        estimate_inputs.PROMPT_TOKENS,
+        "Tokens of one request to today's model.",
+    ),
+    (
+        "--batch",
+        "batch_share",
+        estimate_inputs.BATCH_SHARE,
+        "Share of the requests that can wait a day, like 30%.",
+    ),
+    ("--runs", "runs", estimate_inputs.RUNS, "Training runs until one is good enough."),
+    (
+        "--retrain-months",
+        "retrain_months",
+        estimate_inputs.RETRAIN_MONTHS,
+        "Train again every so many months.",
+    ),
+    ("--monitoring-usd", "monitoring_usd", estimate_inputs.MONITORING_USD, "Dollars a month for monitoring."),
+    (
+        "--hosting-hours",
+        "hosting_hours",
+        estimate_inputs.HOSTING_HOURS,
+        "Hours a month that your machine is up.",
+    ),
+    (
+        "--serving-speed",
+        "serving_speed",
+        estimate_inputs.SERVING_SPEED,
+        "Tokens a second of a machine paid by use.",
+    ),
+    (
+        "--utilisation",
+        "utilisation",
+        estimate_inputs.UTILISATION,
+        "Share of its time that it is busy, like 20%.",
+    ),
+)
+
+
+class FigureType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks than we ask for
+    name = "number"
+
+    def __init__(self, figure: Figure) -> None:
+        self._figure = figure
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal | int:
+        read = self._figure.read(str(value))
+        if isinstance(read, Misread):
+            self.fail(read.sentence, param, ctx)
+        return int(read) if self._figure.is_whole else read
+
+
+def figure_options(command: _Command) -> _Command:
+    """Each of the options, as a keyword named after the field of Question."""
+    for option, field, figure, text in reversed(_FIGURES):
+        command = click.option(option, field, type=FigureType(figure), help=text)(command)
+    return command

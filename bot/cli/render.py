@@ -1,0 +1,306 @@
+"""Results as text for the terminal: audit log, backups, policy, and sentences reworded from Slack's commands
+to the terminal's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bot.cards.blocks import UNSEEN
+from bot.cards.runs import STATE_WORDS
+from bot.cards.words import pluralize
+from bot.rules.advice import Verdict
+from bot.rules.approvals import Request
+from bot.rules.data_policy import EgressDecision
+from bot.rules.permissions import Caller, RuleVerdict, rule_verdicts
+from bot.rules.plans import plan_from_json
+from bot.rules.policy import BUILT_IN, RULES, Action, Named, Policy
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from storage.audit import BrokenLog, IntactLog
+from storage.backup import Backup, Restored
+from storage.records import AuditEntry, Measurement, Run
+from trainers.money import usd_micros
+
+_COMMAND = re.compile(r"`/finetune (?P<name>[a-z]+)(?P<rest>[^`]*)`")
+_OPTION = re.compile(
+    r"\b(bar|prompt|current|target|volume|hours|task|judge|models|rungs)=(?P<value>(?=\.?\w|[\"']))?"
+)
+_ITS_OWN_NAME = {"models": "model"}
+
+
+def to_terminal(sentence: str, file: str) -> str:
+    """`file` stands for the dataset that a command names. What only Slack has stays a command of Slack's."""
+    typed = _COMMAND.sub(lambda found: _command(found["name"], found["rest"].split(), file), sentence)
+    return _OPTION.sub(_option, typed).replace("`", "")
+
+
+def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
+    """A reason that does not weigh is said and decides nothing."""
+    return {
+        "kind": verdict.kind,
+        "headline": to_terminal(verdict.headline, file),
+        "reasons": [
+            {"rule": one.rule, "kind": one.kind, "weighs": one.weighs, "text": to_terminal(one.text, file)}
+            for one in verdict.reasons
+        ],
+        "next_step": to_terminal(verdict.next_step, file),
+    }
+
+
+def _command(name: str, words: list[str], file: str) -> str:
+    if name not in ("baseline", "curve"):
+        return " ".join(["/finetune", name, *words, "in Slack"])
+    return " ".join(["finetune", name, file, *(one for word in words[1:] for one in _separately(word))])
+
+
+def _separately(word: str) -> list[str]:
+    """Several models are several options."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return [word]
+    each = value.split(",") if key == "models" else [value]
+    return [part for one in each for part in (f"--{_ITS_OWN_NAME.get(key, key)}", one)]
+
+
+def _option(found: re.Match[str]) -> str:
+    name = f"--{_ITS_OWN_NAME.get(found[1], found[1])}"
+    return name if found["value"] is None else f"{name} "
+
+
+# The audit log for the terminal: what a check of its chain says, and its entries as JSON and CSV.
+
+
+# What makes a spreadsheet read a cell as a formula, or split it (OWASP, CSV injection); the last four are full-width.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)  # a terminal obeys some; the JSON has them all, escaped
+UNSEEN_BY_IT = (
+    "What this can't see by itself: entries cut off at the end, or a chain written anew. "
+    "Note the head elsewhere and give it next time: --head HASH."
+)
+
+
+def audit_summary(found: IntactLog | BrokenLog) -> str:
+    """For people, on a terminal: nothing out of the log can move its cursor."""
+    if isinstance(found, BrokenLog):
+        return "\n".join(
+            [f"{pluralize(found.before, 'entry', 'entries')} fit, then: {_what(found)}", found.why]
+        )
+    whole = f"{pluralize(found.entries, 'entry', 'entries')}, whole. Head: {found.head}"
+    if found.known is None:
+        return f"{whole}\n{UNSEEN_BY_IT}"
+    known = f"The earlier head is entry {found.known.id} of {moment(found.known.at)}"
+    return f"{whole}\n{known}: nothing before it was cut off."
+
+
+def audit_json(entries: Iterable[AuditEntry]) -> str:
+    return json.dumps([asdict(one) | {"time": moment(one.at)} for one in entries], indent=1)
+
+
+def audit_csv(entries: Iterable[AuditEntry]) -> str:
+    """Every cell quoted, and none that a spreadsheet would take for a formula."""
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, quoting=csv.QUOTE_ALL)
+    writer.writerow([*(field.name for field in fields(AuditEntry)), "time"])
+    for one in entries:
+        writer.writerow([escape_formula(str(value)) for value in (*asdict(one).values(), moment(one.at))])
+    return sheet.getvalue()
+
+
+def escape_formula(cell: str) -> str:
+    """An apostrophe before it makes a spreadsheet show text as text."""
+    clean = CONTROL.sub(
+        "", cell.encode("utf-8", "replace").decode()
+    )  # half characters, which a file can't take
+    return f"'{clean}" if clean.startswith(FORMULA_STARTS) else clean
+
+
+def moment(at: object) -> str:
+    """'2026-11-25 14:03:07 UTC'; what is no time, as it stands there."""
+    try:
+        return datetime.fromtimestamp(float(str(at)), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return ascii(at)
+
+
+def _what(found: BrokenLog) -> str:
+    if found.entry is None:
+        return "the next can't be named."
+    return f"entry {_shown(found.entry.id)}, {moment(found.entry.at)}, about {_shown(found.entry.subject)}."
+
+
+def _shown(value: object) -> str:
+    """Bytes of any kind, on one line."""
+    text = value if isinstance(value, str) else ascii(value)
+    return UNSEEN.sub("", text.encode("utf-8", "replace").decode())[:80]
+
+
+# What a backup and a restore say in the terminal: what is in it, what is not, and what happens next.
+
+
+NOT_IN_IT = (
+    "Not in it: settings and .env, models and jobs of our own trainer (DATA/trainer), what can be made anew."
+)
+
+
+def backup_summary(found: Backup, *, has_files: bool) -> str:
+    size = f"{found.path.stat().st_size / 1e6:,.1f} MB"
+    lines = [
+        f"{found.path}: the database, {size}, read back whole.",
+        f"Audit log: {audit_summary(found.audit)}",
+    ]
+    if has_files:
+        there = pluralize(found.files, "file of datasets", "files of datasets")
+        lines.append(
+            f"{there}, each under its sha256, beside it in files/; {found.copied:,} of them new there."
+        )
+    else:
+        lines.append(
+            "The files of datasets stay where they are; give a folder on another disk to take them along."
+        )
+    lines += [f"Left out, since its content no longer fits its name: {name}" for name in found.spoilt]
+    return "\n".join([*lines, NOT_IN_IT])
+
+
+def restore_summary(found: Restored, backup: Path, files: Path) -> str:
+    lines = [
+        f"{backup} is the database now. Audit log: {pluralize(found.audit.entries, 'entry', 'entries')}, whole."
+    ]
+    if found.kept:
+        lines.append(f"The replaced database lies at {found.kept}.")
+    if found.files:
+        lines.append(f"{pluralize(found.files, 'file')} of datasets copied beside it.")
+    lines += [f"Not copied, since its content does not fit its name: {name}" for name in found.spoilt]
+    lines += [*_runs(found.open), *_missing(found.open, files)]
+    lines.append(
+        "Forgotten is what came after the backup: approvals, money booked, messages sent. "
+        "A message that waited then may be posted a second time."
+    )
+    return "\n".join(lines)
+
+
+def _runs(runs: Sequence[Run]) -> list[str]:
+    if not runs:
+        return ["No run is open."]
+    said = ", ".join(f"run {run.id} {STATE_WORDS[run.state]}" for run in runs)
+    after = "At its next ticks the bot looks for their jobs by key, and takes over what it finds."
+    return [f"{pluralize(len(runs), 'run')} open: {said}. {after}"]
+
+
+def _missing(runs: Sequence[Run], files: Path) -> list[str]:
+    lines = []
+    for run in runs:
+        plan = plan_from_json(run.plan)
+        gone = [
+            one for one in (plan.train_sha256, plan.holdout_sha256) if not (files / f"{one}.jsonl").exists()
+        ]
+        lines += [f"Run {run.id} needs {files / one}.jsonl, which is not there." for one in gone]
+    return lines
+
+
+def is_intact(found: Backup) -> bool:
+    return not found.spoilt and not isinstance(found.audit, BrokenLog)
+
+
+def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
+    """A curve trains a model a size, one after the other: of those not begun in the backup, any may have its job."""
+    if measurement.state != "running" or measurement.kind != "curve" or not measurement.progress:
+        return None
+    if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        return None
+    known = TunedCurveProgress.from_json(measurement.progress)
+    for size in known.sizes:
+        if size.state in ("waiting", "creating"):
+            known = known.with_size(size.to("creating", now, tries=size.tries))
+    return known.to_json()
+
+
+# `finetune policy` for the terminal: which rule decides on an act, and who may what by the file as it is.
+
+
+def explain_policy(
+    asking: Caller, action: Action, request: Request, leave: EgressDecision | None
+) -> tuple[bool, str]:
+    """Whether it is allowed, and the sentences: the answer, the rule that decides, all that were asked."""
+    asked = [*rule_verdicts(asking, action, request), *([_of_data(leave)] if leave else [])]
+    no = next((one for one in asked if not one.is_allowed), None)
+    decides = no or _telling(asked)
+    lines = [
+        f"{'No' if no else 'Yes'}. {_sentence(decides.said)}",
+        f"Decided by {decides.rule}",
+        "",
+        *(f"  {'yes' if one.is_allowed else 'NO '}  {one.rule}: {_plain(one.said)}" for one in asked),
+    ]
+    return no is None, "\n".join(lines)
+
+
+def policy_table(policy: Policy) -> str:
+    """Who may what, what it takes, where data may go."""
+    return "\n".join([*_who(policy), "", *_approvals(policy), "", *_data(policy)])
+
+
+def _of_data(ruled: EgressDecision) -> RuleVerdict:
+    rule = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
+    said = ruled.refusal or " ".join(ruled.notes) or "the data may go there"
+    return RuleVerdict(ruled.refusal is None, rule, said)
+
+
+def _telling(asked: Sequence[RuleVerdict]) -> RuleVerdict:
+    """Of many that say yes, the one out of the file that comes last, else the last."""
+    return next((one for one in reversed(asked) if not one.rule.startswith(BUILT_IN)), asked[-1])
+
+
+def _sentence(said: str) -> str:
+    return _plain(said[:1].upper() + said[1:]).rstrip(".") + "."
+
+
+def _plain(said: str) -> str:
+    """Backticks and mentions are Slack's."""
+    return said.replace("`", "").replace("<@", "").replace("<#", "").replace(">", "")
+
+
+def _who(policy: Policy) -> Iterator[str]:
+    for rule in RULES:
+        named = policy.named(rule)
+        yield f"{rule:<9} {_people(named)}{_place(named.where)}"
+
+
+def _people(named: Named) -> str:
+    words = [
+        *(["any full member"] if named.anyone else []),
+        *(["who asked for it"] if named.requester else []),
+    ]
+    return ", ".join([*words, *sorted(named.users), *sorted(named.groups)]) or "nobody"
+
+
+def _approvals(policy: Policy) -> Iterator[str]:
+    for tier in policy.tiers:
+        most = "any cost" if tier.up_to_micros is None else f"up to {usd_micros(tier.up_to_micros)}"
+        yield f"{most}: {tier.approvers} to approve{_place(tier.where)}"
+    if policy.tiers[-1].up_to_micros is not None:
+        yield "above: refused"
+    reminders = ", ".join(f"{one / 3600:g} h" for one in policy.remind_s)
+    reminded = f", reminders {reminders} before" if reminders else ""
+    yield f"a plan expires after {policy.expires_s / 3600:g} h{reminded}"
+
+
+def _data(policy: Policy) -> Iterator[str]:
+    if not policy.data:
+        yield "data may go to any provider; personal data only with a recorded waiver"
+    for rule in policy.data:
+        where = "any provider" if rule.providers is None else ", ".join(sorted(rule.providers)) or "nowhere"
+        yield f"{rule.level} “{rule.name}”: to {where}{_place(rule.where)}"
+    if policy.data:
+        yield "data that no rule covers: stays on this machine"
+
+
+def _place(where: str) -> str:
+    return f"   ({where})"

@@ -1,0 +1,100 @@
+"""`finetune run`, `trainer`, `doctor` and `demo`: the processes that stay up, and the check of an
+installation."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from bot import logs
+from bot.cli.options import EXIT_BLOCKED, load, refuse
+from bot.embedded_trainer import KEY_VARIABLE
+from bot.settings import Settings, SettingsProblems, secrets_of
+from trainers.host import HUB_KEYS, TRAINER_KEYS, child_environment, restrict_environment
+
+
+@click.command()
+def run() -> None:
+    """Run the Slack app; without another trainer configured, our own trainer beside it."""
+    from slack_sdk.errors import SlackApiError
+
+    from bot.app import Service
+    from storage.database import StorageError
+
+    settings = load(need_slack=True)
+    _set_up_log(settings)
+    try:
+        service = Service(settings)
+    except (StorageError, SettingsProblems) as error:
+        refuse(str(error))
+    except SlackApiError as error:
+        refuse(
+            f"Slack refuses the bot's token: {error.response.get('error')}. Check SLACK_BOT_TOKEN in .env."
+        )
+    except OSError as error:
+        refuse(
+            f"Slack could not be reached at {settings.slack.api_url}: {error}. Check the network and try again."
+        )
+    restrict_environment(
+        child_environment(*HUB_KEYS)
+    )  # tokens are read: the workers, which parse uploads, get none
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    service.start()
+    click.echo(
+        f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
+    )
+    stop.wait()
+    service.stop()
+
+
+def _set_up_log(settings: Settings) -> None:
+    """FINETUNE_LOG=json or text says how lines look on stderr, where the terminal shall not decide."""
+    said = os.environ.get("FINETUNE_LOG") or None
+    form = next((one for one in logs.FORMS if one == said), None)
+    if said and form is None:
+        refuse(f"FINETUNE_LOG is {said!r}; it should be json or text, or not set.")
+    os.umask(0o077)
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs.set_up(settings.data, secrets_of(settings, os.environ), form)
+    except OSError as error:
+        refuse(
+            f"The log in {settings.data} can't be written: {error}. Make room or mend the folder's rights."
+        )
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def trainer(arguments: tuple[str, ...]) -> None:
+    """Serve OpenAI's fine-tuning API on this machine: --port N --data DIR --model NAME=FOLDER_OR_HUB_ID."""
+    if importlib.util.find_spec("torch") is None:
+        refuse("Training needs the extra [local]: pip install 'finetune-bot[local]'")
+    sys.stdout.flush()
+    environment = child_environment(*TRAINER_KEYS, KEY_VARIABLE)
+    os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell
+
+
+@click.command()
+def doctor() -> None:
+    """Check this installation: settings, tokens, database, trainers, disk; each problem with its cure."""
+    from bot.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{'ok      ' if finding.is_well else 'problem '} {finding.what}: {finding.said}")
+    if not all(finding.is_well for finding in findings):
+        sys.exit(EXIT_BLOCKED)
+
+
+@click.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def demo(arguments: tuple[str, ...]) -> None:
+    """Say where the demo is now: it left the package in 0.2.0."""
+    refuse("The demo is part of the repository, not of the installed package: run `make demo` in a checkout.")

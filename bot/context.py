@@ -1,0 +1,114 @@
+"""What a use case works with: settings, store, trainers, workers and the things that only Slack knows. Built
+in `app`; knows no service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+from bot.llm_client import LlmClient
+from bot.provider_threads import ProviderThreads
+from bot.rules import units
+from bot.rules.approvals import Person
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from bot.worker_pool import WorkerPool
+from storage.records import Draft
+from storage.store import Store
+from trainers.client import Trainer
+
+
+class WaitClock:
+    """`clock` gives unix seconds, `steady` seconds that pass."""
+
+    def __init__(self, clock: Callable[[], float], steady: Callable[[], float]) -> None:
+        self._clock = clock
+        self._steady = steady
+        self._known: dict[float, tuple[float, float]] = {}
+
+    def since(self, at: float) -> float:
+        """Seconds since `at` (unix seconds). It is told when a wait begins, and asked as it goes on."""
+        now = self._steady()
+        before, known_at = self._known.setdefault(at, (max(self._clock() - at, 0.0), now))
+        return before + now - known_at
+
+
+# What a workflow step works with: the store, the trainers, workers, and the two things only Slack knows.
+
+
+class FetchLater(Exception):
+    """A file could not be fetched now and may be later."""
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    path: Path
+    name: str
+    sha256: str
+
+
+class Files(Protocol):
+    def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal: ...
+
+
+class Directory(Protocol):
+    def person(self, user_id: str) -> Person | None: ...
+
+    def members(self, group_id: str) -> frozenset[str] | None: ...
+
+    def is_private(self, channel: str) -> bool | None: ...
+
+    def takes_posts(self, channel: str) -> bool | None: ...
+
+    def is_member(self, person: str, channel: str) -> bool | None: ...
+
+    def is_shared(self, channel: str) -> bool | None: ...
+
+    def permalink(self, channel: str, ts: str) -> str | None: ...
+
+
+class CoreContext(Protocol):
+    """The part of a context that needs no Slack: the terminal has it too."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def trainers(self) -> Mapping[str, Trainer]: ...
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
+
+
+@dataclass(eq=False)
+class AppContext:
+    """`settings` are replaced when a provider tells that models end (nightly.py), and by nothing else.
+
+    `trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
+    with the installation now, by what it is about; /healthz tells it. `checked_at`: when that was looked at last."""
+
+    settings: Settings
+    store: Store
+    trainers: Mapping[str, Trainer]
+    workers: WorkerPool
+    askers: LlmClient
+    threads: ProviderThreads
+    files: Files
+    directory: Directory
+    clock: Callable[[], float]
+    waits: WaitClock
+    troubles: dict[str, str] = field(default_factory=dict)
+    checked_at: dict[str, float] = field(default_factory=dict)
+
+    def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
+        """Put a plain message into the outbox."""
+        self.store.outbox.put(Draft(kind="post", channel=channel, body=body, dedupe=dedupe), now=self.clock())
+
+    def today(self) -> date:
+        return units.day_of(self.clock())

@@ -1,1 +1,0 @@
-"""Pure rules about people and money: values and `now` in, a verdict with its reasons out."""

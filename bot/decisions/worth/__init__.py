@@ -1,1 +1,0 @@
-"""What a fine-tune costs and saves: exact sums, chances, and what moves them."""

@@ -1,0 +1,152 @@
+"""Our own trainer as a child of `finetune run`: started on loopback, restarted when it dies, ended with the
+bot."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bot import logs
+from bot.settings import Settings
+from trainers.host import TRAINER_KEYS, child_environment
+
+RESTART_PAUSES_S = (1, 2, 5, 15, 60)
+GRACE_S = 10
+READ_S = 2.0  # a grandchild may hold the pipe open for longer
+KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class EmbeddedTrainer:
+    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its command line. What it
+    writes goes to `data`/trainer.log, which is rotated. `environment`: as it was when this was made."""
+
+    data: Path
+    models: Mapping[str, str]
+    port: int = 0
+    slots: int = 1
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(
+        default_factory=lambda: child_environment(*TRAINER_KEYS), repr=False
+    )
+    _child: subprocess.Popen[bytes] | None = None
+    _log: logging.Handler = field(default_factory=logging.NullHandler)
+    _reader: threading.Thread | None = None
+    _last_line: str = ""
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.port = self.port or free_port()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def key(self) -> str:
+        """Made at first use and kept readable for us alone."""
+        path = self.data / "trainer.key"
+        if not path.exists():
+            self.data.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32))
+        return path.read_text(encoding="utf-8").strip()
+
+    def start(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._log = logs.rotating(self.data / "trainer.log")
+        self._child = self._spawn()
+        threading.Thread(target=self._keep_alive, name="embedded-trainer", daemon=True).start()
+
+    def stop(self) -> None:
+        with self._lock:  # no new child is started from here on
+            self._stopping.set()
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        _close_input(self._child)
+        if self._reader is not None:
+            self._reader.join(GRACE_S)
+        self._log.close()
+
+    def _keep_alive(self) -> None:
+        deaths = 0
+        while not self._stopping.is_set() and self._child is not None:
+            code = self._child.wait()
+            _close_input(self._child)
+            if self._stopping.is_set():
+                return
+            pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
+            log.error("the trainer ended with code %s: %s; again in %s s", code, self._last_words(), pause)
+            deaths += 1
+            self._stopping.wait(pause)
+            with self._lock:
+                if not self._stopping.is_set():
+                    self._child = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        models = [part for name, where in self.models.items() for part in ("--model", f"{name}={where}")]
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "trainers.local"),
+                *("--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)),
+                *models,
+                *self.arguments,
+                "--exit-with-parent",
+            ],
+            stdin=subprocess.PIPE,  # closed by our death, which ends the child
+            stdout=subprocess.PIPE,  # not the file itself: nobody can rotate what a child holds open
+            stderr=subprocess.STDOUT,
+            env={**self.environment, KEY_VARIABLE: self.key},
+        )
+        self._reader = threading.Thread(target=self._write_down, args=(child,), daemon=True)
+        self._reader.start()
+        return child
+
+    def _write_down(self, child: subprocess.Popen[bytes]) -> None:
+        """Until the child has ended. On a full disk lines are lost (`handle` raises nothing) and the child goes on."""
+        assert child.stdout is not None  # noqa: S101 - a pipe
+        with child.stdout:
+            for line in child.stdout:
+                text = line.decode(errors="replace").rstrip("\n")
+                self._last_line = text.strip() or self._last_line
+                self._log.handle(logging.makeLogRecord({"msg": text}))
+
+    def _last_words(self) -> str:
+        if self._reader is not None:
+            self._reader.join(READ_S)
+        return logs.words(self._last_line) if self._last_line else "it said nothing"
+
+
+def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
+    """The rows of the trainer that we start, at the port that it has."""
+    rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
+    return replace(settings, providers=rows)
+
+
+def _close_input(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,422 @@
+"""Asks models in threads, within each provider's limits, and stores every answer as it comes. Remembers
+nothing that a restart would miss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bot import logs
+from storage.records import CachedAnswer
+from storage.store import Store
+from trainers.client import Trainer
+from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
+from trainers.providers import ProviderRow
+from trainers.types import Answer, Message
+
+TIMEOUT_S, ALONGSIDE = 120.0, 16  # with so many under way; more of them wait for each other longer
+MOST_TRIES = 10
+MOST_UNREADABLE = 3  # an answer that can't be read was perhaps paid
+MOST_IN_VAIN = 30  # unreadable answers of a model in a row: none of its questions is asked again
+FAILING_TOGETHER = 5
+LONGEST_PAUSE_S = 60.0
+LONGEST_LOOK_S = 5.0
+BUCKET_S = 10  # seconds' worth of requests that may begin at once
+ROW_STATUSES = frozenset({400, 413, 422, 451})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store. `max_tokens`
+    counts what the model thinks before it answers. `is_first`: a person waits for it. `is_once`: where no clear answer
+    came it is not put a second time, for it may have been paid."""
+
+    key: str
+    model: str
+    at_provider: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    is_first: bool = False
+    is_once: bool = False
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A question that gets no answer. `of_model`: nor will any other to this model. `is_unclear`: it was put, and may
+    have to be paid."""
+
+    key: str
+    model: str
+    why: str
+    of_model: bool
+    is_unclear: bool = False
+
+
+@dataclass(eq=False)
+class _Waiting:
+    owner: str
+    question: Question
+    tries: int = 0
+    next_at: float = 0.0
+
+
+@dataclass
+class _Bucket:
+    """Requests that may begin: `a_minute` flow in, ten seconds' worth at most are in it."""
+
+    a_minute: int | None
+    now: float
+    level: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.level = self._most
+
+    def take(self, now: float) -> bool:
+        if self.a_minute is None:
+            return True
+        self.level = min(self._most, self.level + max(now - self.now, 0.0) * self.a_minute / 60)
+        self.now = now
+        if self.level < 1:
+            return False
+        self.level -= 1
+        return True
+
+    @property
+    def _most(self) -> float:
+        return max((self.a_minute or 0) * BUCKET_S / 60, 1.0)
+
+    @property
+    def next_in_s(self) -> float:
+        return 0.0 if self.a_minute is None or self.level >= 1 else (1 - self.level) * 60 / self.a_minute
+
+
+class ProviderQueue:
+    """One provider: what waits for it, its threads, its pause. Threads end when nothing is left to ask."""
+
+    def __init__(
+        self,
+        store: Store,
+        trainer: Trainer,
+        row: ProviderRow,
+        clock: Callable[[], float],
+        steady: Callable[[], float],
+        decline: Callable[[str, Declined], None],
+    ) -> None:
+        self._store = store
+        self._trainer = trainer
+        self._row = row
+        self._clock = clock
+        self._steady = steady
+        self._decline = decline
+        self._queue: deque[_Waiting] = deque()
+        self._under_way: dict[str, _Waiting] = {}
+        self._bucket = _Bucket(row.requests_per_minute, steady())
+        self._paused_until = 0.0
+        self._trouble: str | None = None
+        self._failing: set[str] = set()
+        self._in_vain: Counter[str] = Counter()
+        self._pauses = 0
+        self._threads = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def add(self, owner: str, questions: Sequence[Question]) -> None:
+        with self._changed:
+            known = self.at_work()
+            for question in questions:
+                if question.key not in known:
+                    known.add(question.key)
+                    put = self._queue.appendleft if question.is_first else self._queue.append
+                    put(_Waiting(owner, question))
+            wanted = min(self._row.callers, len(self._queue) + len(self._under_way))
+            for _ in range(wanted - self._threads if not self._is_closed else 0):
+                self._threads += 1
+                name = f"asks {self._row.name} {self._threads}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._changed.notify_all()
+
+    def trouble(self) -> str | None:
+        with self._changed:
+            return self._trouble
+
+    def waiting(self, owner: str) -> int:
+        with self._changed:
+            return sum(one.owner == owner for one in (*self._queue, *self._under_way.values()))
+
+    def at_work(self) -> set[str]:
+        """The keys of what waits or is under way."""
+        with self._changed:
+            return {one.question.key for one in self._queue} | set(self._under_way)
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def drop(self, owner: str) -> list[str]:
+        with self._changed:
+            self._queue = deque(one for one in self._queue if one.owner != owner)
+            return [key for key, one in self._under_way.items() if one.owner == owner]
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def wait(self, until: float) -> None:
+        """For the threads to end, at most until then (monotonic seconds)."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._threads, max(until - time.monotonic(), 0.0))
+
+    def _work(self) -> None:
+        try:
+            while (one := self._next()) is not None:
+                self._put(one)
+        finally:
+            self._store.database.leave()
+
+    def _next(self) -> _Waiting | None:
+        """The first whose time has come; waits for it. None where nothing is left: the thread ends."""
+        with self._changed:
+            while self._queue and not self._is_closed:
+                one = self._due()
+                if one is not None:
+                    self._under_way[one.question.key] = one
+                    return one
+                self._changed.wait(self._look_again_in_s())
+            self._threads -= 1
+            self._changed.notify_all()
+            return None
+
+    def _due(self) -> _Waiting | None:
+        now = self._steady()
+        if now < self._paused_until:
+            return None
+        one = next((one for one in self._queue if one.next_at <= now), None)
+        if one is None or not self._bucket.take(now):
+            return None
+        self._queue.remove(one)
+        return one
+
+    def _look_again_in_s(self) -> float:
+        """Asking again wakes all threads, and a step that misses answers asks at every tick."""
+        now = self._steady()
+        due = max(self._paused_until, min(one.next_at for one in self._queue)) - now
+        return min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S)
+
+    def _put(self, one: _Waiting) -> None:
+        """Put one question to the provider, and keep what comes of it. A step may ask for what has been answered
+        since it looked."""
+        asked = one.question
+        try:
+            if self._store.replies.found([asked.key]):
+                self._forget(one)
+                return
+            answer = self._trainer.chat(
+                asked.at_provider,
+                asked.messages,
+                max_tokens=asked.max_tokens,
+                thinks=self._row.thinks(asked.at_provider),
+                timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
+            )
+            self._store.replies.keep([_kept(asked, answer, self._clock())], one.owner)
+        except Refused as refused:
+            self._end(one, str(refused), of_model=refused.status not in ROW_STATUSES)
+        except Uncertain as trouble:
+            self._again(one, trouble)
+        except (Nonsense, TrainerError) as nonsense:
+            self._once_more(one, str(nonsense))
+        except Exception as fault:  # a thread has no caller: whoever asked has to hear of it
+            if self._is_closed:  # its connection was closed under it
+                self._forget(one)
+                return
+            with logs.referenced():
+                log.exception("asking %s", asked.model)
+                why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
+            self._end(one, why, of_model=True, is_unclear=True)
+        else:
+            self._came(one)
+
+    def _forget(self, one: _Waiting) -> None:
+        with self._changed:
+            self._under_way.pop(one.question.key, None)
+
+    def _came(self, one: _Waiting) -> None:
+        """An answer that was under way when a pause began does not end the pause."""
+        with self._changed:
+            self._under_way.pop(one.question.key, None)
+            self._in_vain.pop(one.question.model, None)
+            if self._steady() >= self._paused_until:
+                self._pauses, self._trouble = 0, None
+                self._failing.clear()
+
+    def _end(self, one: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
+        """Who asked hears of it before it is under way no longer. Of other questions to the model, only those of
+        measurements are dropped, which ask again for what they miss."""
+        model = one.question.model
+        self._decline(one.owner, Declined(one.question.key, model, why, of_model, is_unclear))
+        with self._changed:
+            self._under_way.pop(one.question.key, None)
+            if of_model:
+                kept = (
+                    other for other in self._queue if other.question.model != model or other.question.is_first
+                )
+                self._queue = deque(kept)
+
+    def _again(self, one: _Waiting, trouble: Uncertain) -> None:
+        """A limit, or trouble with question after question, is the provider's: all wait. Else this one does."""
+        if one.question.is_once and not trouble.is_rate_limit:
+            self._end(one, str(trouble), of_model=False, is_unclear=True)
+            return
+        with self._changed:
+            now = self._steady()
+            self._failing.add(one.question.key)
+            self._trouble = str(trouble)
+            pause = trouble.retry_after
+            if pause is None and (trouble.is_rate_limit or len(self._failing) >= FAILING_TOGETHER):
+                pause = self._longer_pause(now)
+            if pause is None:
+                self._later(one, now)
+                return
+            self._paused_until = max(self._paused_until, now + pause)
+            self._under_way.pop(one.question.key, None)
+            self._queue.appendleft(one)
+
+    def _longer_pause(self, now: float) -> float:
+        """Twice the one before; of those that were under way together only one counts."""
+        self._pauses += now >= self._paused_until
+        return min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
+
+    def _once_more(self, one: _Waiting, why: str) -> None:
+        """Where a model gives nothing else, all wait, and after many in a row it is the model's fault."""
+        if one.question.is_once:
+            self._end(one, why, of_model=False, is_unclear=True)
+            return
+        model = one.question.model
+        with self._changed:
+            now, self._trouble = self._steady(), why
+            self._in_vain[model] += 1
+            if self._in_vain[model] >= MOST_IN_VAIN:
+                self._in_vain.pop(model)
+                self._end(one, why, of_model=True)
+                return
+            if self._in_vain[model] >= FAILING_TOGETHER:
+                self._paused_until = max(self._paused_until, now + self._longer_pause(now))
+            self._later(one, now, MOST_UNREADABLE)
+
+    def _later(self, one: _Waiting, now: float, most: int = MOST_TRIES) -> None:
+        """This question alone waits; after too many tries it is given up."""
+        one.tries += 1
+        self._under_way.pop(one.question.key, None)
+        if one.tries >= most:
+            why = self._trouble or ""
+            self._decline(one.owner, Declined(one.question.key, one.question.model, why, of_model=False))
+            return
+        one.next_at = now + min(2.0**one.tries, LONGEST_PAUSE_S)
+        self._queue.append(one)
+
+
+def _kept(asked: Question, answer: Answer, now: float) -> CachedAnswer:
+    return CachedAnswer(
+        asked.key,
+        asked.model,
+        answer.text,
+        answer.prompt_tokens,
+        answer.completion_tokens,
+        answer.seconds,
+        now,
+    )
+
+
+# Asks models in threads, so that a provider that hangs never holds a tick; each answer is kept as it
+# comes.
+#
+# A step hands over questions with `ask` and finds their answers in the store at a later tick; `collect`
+# gives what came to an end without an answer. Nothing is remembered here that a restart would miss:
+# questions without an answer are simply asked again, and at most what was under way is paid twice.
+
+
+__all__ = ["Declined", "LlmClient", "Question", "key_of"]
+
+GRACE_S = 2.0
+
+
+def key_of(model: str, messages: Sequence[Message], max_tokens: int) -> str:
+    """The same for the same question to the same model: the sha256 of canonical JSON."""
+    asked = [model, [[message.role, message.content] for message in messages], max_tokens]
+    return hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()
+
+
+class LlmClient:
+    """`clock` gives unix seconds, for answers to be dated by; `steady` seconds that pass, for pauses and rates."""
+
+    def __init__(
+        self,
+        store: Store,
+        trainers: Mapping[str, Trainer],
+        providers: Sequence[ProviderRow],
+        clock: Callable[[], float],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._declined: dict[str, list[Declined]] = {}
+        self._lanes = {
+            row.name: ProviderQueue(store, trainers[row.name], row, clock, steady, self._note_declined)
+            for row in providers
+            if row.name in trainers
+        }
+        self._lock = threading.Lock()
+
+    def ask(self, owner: str, provider: str, questions: Sequence[Question]) -> None:
+        """Those that wait or are under way already, for whomever, are not asked twice. A provider whose key has
+        gone is not asked at all; `trouble` says so."""
+        if provider in self._lanes:
+            self._lanes[provider].add(owner, questions)
+
+    def collect(self, owner: str) -> Sequence[Declined]:
+        """What was declined since the last look."""
+        with self._lock:
+            return self._declined.pop(owner, [])
+
+    def trouble(self, provider: str) -> str | None:
+        """Why questions wait at a provider now, as a sentence."""
+        lane = self._lanes.get(provider)
+        return lane.trouble() if lane else f"There is no key for {provider} where the bot runs."
+
+    def waiting(self, owner: str) -> int:
+        """How many of its questions wait or are under way."""
+        return sum(lane.waiting(owner) for lane in self._lanes.values())
+
+    def idle(self, provider: str, keys: frozenset[str]) -> frozenset[str]:
+        """Those of these questions that neither wait nor are under way there, for whomever."""
+        lane = self._lanes.get(provider)
+        return keys - lane.at_work() if lane else keys
+
+    def wake(self) -> None:
+        """Threads that wait look at the clock again."""
+        for lane in self._lanes.values():
+            lane.wake()
+
+    def drop(self, owner: str) -> frozenset[str]:
+        """What waits is forgotten. The keys of what is under way: it is paid, and kept when it comes."""
+        under_way = [key for lane in self._lanes.values() for key in lane.drop(owner)]
+        self.collect(owner)
+        return frozenset(under_way)
+
+    def close(self) -> None:
+        """No further question begins. Answers under way get a moment; then their connections are closed."""
+        for lane in self._lanes.values():
+            lane.close()
+        until = time.monotonic() + GRACE_S
+        for lane in self._lanes.values():
+            lane.wait(until)
+
+    def _note_declined(self, owner: str, declined: Declined) -> None:
+        with self._lock:
+            self._declined.setdefault(owner, []).append(declined)

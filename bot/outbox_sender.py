@@ -1,0 +1,465 @@
+"""Sends the outbox to Slack: paced, retried, one card edited in place, and looks for a message whose answer
+got lost before it is sent again. The only place that posts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from bot import process_health
+from bot.cards import general
+from bot.settings import Blocks
+from storage.messages import PATIENT_TRIES, RETRY_S
+from storage.records import Draft, OutboxItem, is_due
+from storage.store import Store
+
+# A trace in each message, by which one whose answer got lost is found again instead of being sent twice.
+#
+# Slack gives no key that makes a post happen once. So each carries the outbox's number as metadata, which
+# nobody sees, and where it may stand already it is looked for first; a file is known by its name and
+# size. That takes the right to read the conversation's messages (`channels:history`, `groups:history`,
+# `im:history`), which manifest.yml doesn't ask for: without it such a message is sent again.
+
+
+EVENT = "finetune_message"
+SKEW_S = 3600.0  # between our clock and Slack's
+NEWEST = 200
+# Of the first two Slack's reference says that a part of the operation may have succeeded.
+UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
+PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
+
+SlackMessage = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundMessage:
+    """`ts` of the message where it stands already."""
+
+    was_allowed: bool
+    ts: str | None = None
+
+
+class Traces:
+    def __init__(self, slack: WebClient) -> None:
+        self._slack = slack
+        self._unreadable: set[str] = set()
+
+    def look(self, channel: str, thread: str | None, item: OutboxItem) -> FoundMessage:
+        """SlackApiError where Slack should be asked again later; what else it says against a look is no reason to keep
+        the message back."""
+        kind = channel[:1]  # C, G or D: each has a right of its own
+        if kind in self._unreadable:
+            return FoundMessage(was_allowed=False)
+        span: dict[str, Any] = {
+            "oldest": str(item.created_at - SKEW_S),
+            "limit": NEWEST,
+            "include_all_metadata": True,
+        }
+        try:
+            found: Any = (
+                self._slack.conversations_replies(channel=channel, ts=thread, **span)
+                if thread
+                else self._slack.conversations_history(channel=channel, **span)
+            )
+        except SlackApiError as error:
+            code = error.response.get("error")
+            if code in PASSING or error.response.status_code != 200:
+                raise
+            if code == "missing_scope":
+                self._unreadable.add(kind)
+                log.info(
+                    "no right to read messages: one whose answer was lost is sent again (message %s)", item.id
+                )
+            return FoundMessage(was_allowed=False)
+        is_it = _has_file(item) if item.kind == "file" else _has_trace(item)
+        return FoundMessage(
+            was_allowed=True, ts=next((str(one["ts"]) for one in found["messages"] if is_it(one)), None)
+        )
+
+
+def trace(item: OutboxItem) -> dict[str, Any]:
+    """As `metadata` of a message. The time tells it from the same number in a database that was begun anew."""
+    return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
+
+
+def _has_trace(item: OutboxItem) -> Callable[[SlackMessage], bool]:
+    ours = trace(item)["event_payload"]
+    return lambda message: (message.get("metadata") or {}).get("event_payload") == ours
+
+
+def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
+    """An upload takes no metadata: the same name and size in the same place is taken for the same file."""
+    ours = (item.body["filename"], Path(item.body["file"]).stat().st_size)
+    return lambda message: any(
+        (one.get("name"), one.get("size")) == ours for one in message.get("files") or ()
+    )
+
+
+# Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
+#
+# Every error of Slack is one of five: try later, wait until a person has mended it (an invitation, a
+# scope), post the card again, send it elsewhere, or give up. What waits for a person or is given up is
+# told to somebody by another way. A failed send never fails the work that it tells of, and holds up no
+# other message for long.
+
+
+SECONDS_BETWEEN_POSTS = 1.05
+SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack takes about 50 a minute from an app
+LEAST_BETWEEN_EDITS = 0.5  # so that ticks of a second don't halve that
+SETTLE_S = 5.0  # after which Slack has shown, or never will, what a post sent to it
+MAX_TRIES = 320  # about a day of Slack being away
+ALONE_TRIES = 10  # of a message that fails while others get through: about half an hour
+
+CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
+CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
+APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
+NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
+BLOCKS_REFUSED = frozenset(
+    {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
+)
+
+
+SCOPES = frozenset(
+    {
+        "app_mentions:read",
+        "channels:read",
+        "chat:write",
+        "commands",
+        "files:read",
+        "files:write",
+        "groups:read",
+        "im:write",
+        "usergroups:read",
+        "users:read",
+    }
+)
+PRIVATE_AND_CLOSED = "its private channel is closed"
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """How often a message failed though others got through since its try before; when it was tried last."""
+
+    tries: int
+    at: float
+
+
+class MaybePosted(Exception):
+    """A post was under way to Slack, and `seconds` from now Slack must have shown it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("it may stand already: looked for again before it is sent")
+        self.seconds = seconds
+
+
+@dataclass
+class OutboxSender:
+    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of our own.
+
+    `lacks`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest form where it
+    has one, until Slack refuses it once.
+    """
+
+    store: Store
+    slack: WebClient
+    fallback_channel: str | None = None
+    pace: float = 1.0
+    blocks: Blocks = "classic"
+    clock: Callable[[], float] = time.time
+    settle_s: float = SETTLE_S
+    locked_out: str | None = None
+    lacks: frozenset[str] = frozenset()
+    _next_allowed: dict[str, float] = field(default_factory=dict)
+    _next_edit: float = 0.0
+    _edited_at: dict[str, float] = field(default_factory=dict)
+    _uncertain_at: dict[int, float] = field(default_factory=dict)
+    _sent_at: float = 0.0
+    _alone: dict[int, _Alone] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._traces, self._started = Traces(self.slack), self.clock()
+        self._inherited = self.store.outbox.waiting_ids()
+
+    def note_scopes(self, headers: Mapping[str, str]) -> None:
+        """Slack tells the app's scopes with each answer."""
+        given = granted_scopes(headers)
+        lacks = SCOPES - given if given else frozenset[str]()
+        if lacks - self.lacks:
+            log.error("the app lacks the scopes %s: reinstall it from manifest.yml", ", ".join(sorted(lacks)))
+        self.lacks = lacks
+
+    def send_due(self) -> int:
+        """Send what may be sent now; how many messages left.
+
+        Edits share one budget: those that tell of a decision first, then the channel that waits longest.
+        """
+        heads = self.store.outbox.due(self.clock())
+        posts = [item for item in heads if item.kind != "edit"]
+        edits = [item for item in heads if item.kind == "edit"]
+        edits.sort(key=lambda item: (item.progress, self._edited_at.get(item.lane, 0.0)))
+        return sum(self._send(item) for item in (*posts, *edits) if self._may_go(item))
+
+    def _may_go(self, item: OutboxItem) -> bool:
+        now = self.clock()
+        return is_due(self._next_allowed.get(item.lane, 0.0), now) and (
+            item.kind != "edit" or is_due(self._next_edit, now)
+        )
+
+    def _send(self, item: OutboxItem) -> bool:
+        process_health.mark_step()
+        if item.private and self._place(item.channel, item)[0] != item.channel:
+            self._give_up(item, PRIVATE_AND_CLOSED)
+            return False
+        now = self.clock()
+        if item.kind == "edit":
+            least = now + LEAST_BETWEEN_EDITS * self.pace
+            after_the_last = min(self._next_edit, now) + SECONDS_BETWEEN_EDITS * self.pace
+            self._next_edit = max(after_the_last, least)
+            self._edited_at[item.lane] = now
+        else:
+            self._next_allowed[item.lane] = now + SECONDS_BETWEEN_POSTS * self.pace
+        try:
+            channel, ts = self._deliver_as_it_can_be_shown(item)
+        except MaybePosted as soon:
+            self._later(item, str(soon), soon.seconds, counts=False)
+            return False
+        except SlackApiError as error:
+            self._answer(item, error)
+            return False
+        except FileNotFoundError as error:
+            self._give_up(item, f"its file is gone: {Path(os.fsdecode(error.filename)).name}")
+            return False
+        except NO_ANSWER as error:
+            self._later(item, f"Slack did not answer: {error}", _backoff(item.tries))
+            return False
+        self.locked_out = None
+        self._sent_at = self.clock()
+        self._forget(item)
+        self.store.outbox.sent(item, channel=channel, ts=ts)
+        return True
+
+    def _deliver_as_it_can_be_shown(self, item: OutboxItem) -> tuple[str, str | None]:
+        """The newest blocks where they are wanted; refused blocks post nothing, so the classic ones can follow."""
+        body = dict(item.body)
+        newest = body.pop("newest", None)
+        if newest and self.blocks == "newest":
+            try:
+                return self._deliver(replace(item, body={**body, "blocks": newest}))
+            except SlackApiError as error:
+                if error.response.get("error") not in BLOCKS_REFUSED:
+                    raise
+                log.warning(
+                    "Slack refused the newest blocks of message %s: classic ones from now on", item.id
+                )
+                self.blocks = "classic"
+        return self._deliver(replace(item, body=body))
+
+    def _deliver(self, item: OutboxItem) -> tuple[str, str | None]:
+        match item.kind:
+            case "post":
+                return self._post(item.channel, item)
+            case "direct":
+                return self._post(self._direct(item), item)
+            case "ephemeral":
+                self.slack.chat_postEphemeral(channel=item.channel, user=item.person or "", **item.body)
+                return item.channel, None
+            case "edit":
+                card = self.store.outbox.card(item.card or "")
+                if card is None:
+                    return self._post(item.channel, item)
+                self.slack.chat_update(channel=card.channel, ts=card.ts, **item.body)
+                return card.channel, card.ts
+            case "file":
+                where = self._direct(item) if item.person else item.channel
+                return self._upload(where, item)
+
+    def _direct(self, item: OutboxItem) -> str:
+        """The conversation with a person alone."""
+        opened: Any = self.slack.conversations_open(users=item.person or "")
+        return str(opened["channel"]["id"])
+
+    def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
+        channel, thread = self._place(channel, item)
+        if (ts := self._standing(channel, thread, item)) is not None:
+            if item.card:  # an edit may have taken the place of the words that it was sent with
+                self.slack.chat_update(channel=channel, ts=ts, **item.body)
+            return channel, ts
+        with self._noting_what_is_unclear(item):
+            posted = self.slack.chat_postMessage(
+                **{**item.body, "channel": channel, "thread_ts": thread, "metadata": trace(item)}
+            )
+        self.note_scopes(posted.headers)
+        return str(posted["channel"]), str(posted["ts"])
+
+    def _upload(self, channel: str, item: OutboxItem) -> tuple[str, None]:
+        channel, thread = self._place(channel, item)
+        if self._standing(channel, thread, item) is None:
+            with self._noting_what_is_unclear(item):
+                self.slack.files_upload_v2(channel=channel, thread_ts=thread, **item.body)
+        return channel, None
+
+    @contextmanager
+    def _noting_what_is_unclear(self, item: OutboxItem) -> Iterator[None]:
+        try:
+            yield
+        except SlackApiError as error:
+            if error.response.status_code >= 500 or error.response.get("error") in UNCLEAR:
+                self._uncertain_at[item.id] = self.clock()
+            raise
+        except NO_ANSWER:
+            self._uncertain_at[item.id] = self.clock()
+            raise
+
+    def _standing(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
+        """The ts of a message that stands already. MayStillStand where it can't be seen yet, and might be soon."""
+        since = self._uncertain_since(item)
+        if since is None:
+            return None
+        look = self._traces.look(channel, thread, item)
+        if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:
+            raise MaybePosted(since + self.settle_s - self.clock())
+        return look.ts
+
+    def _uncertain_since(self, item: OutboxItem) -> float | None:
+        """Since when it may stand: its answer got lost, or it waited before this process began, whose predecessor may
+        have been killed before it noted one."""
+        before = self._started if item.id in self._inherited else None
+        return self._uncertain_at.get(item.id, before)
+
+    def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
+        """Channel and thread: a reply follows its card, which may stand in the fallback channel."""
+        card = self.store.outbox.card(item.thread) if item.thread else None
+        return (card.channel, card.ts) if card else (channel, item.body.get("thread_ts"))
+
+    def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
+        code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
+        if error.response.status_code == 429:
+            self._slow_down(item, code, _retry_after(error) or _backoff(item.tries))
+        elif code in PASSING or error.response.status_code >= 500:
+            self._later(item, code, _retry_after(error) or _backoff(item.tries))
+        elif item.kind == "edit" and code in CARD_IS_GONE:
+            self.store.outbox.repost(item, now=self.clock())
+        elif code in APP_IS_LOCKED_OUT:
+            self.locked_out = code
+            self._later(item, code, 60.0, counts=False)
+        elif code == "missing_scope":
+            self._wait_for_a_person(item, code, needed=error.response.get("needed"))
+        elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
+            self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # to its person directly
+        elif item.private and code in CHANNEL_IS_CLOSED:
+            self._give_up(item, PRIVATE_AND_CLOSED)
+        elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
+            log.warning(
+                "message %s cannot go to %s (%s): sent to the fallback channel", item.id, item.channel, code
+            )
+            self.store.outbox.reroute(item, channel=str(self.fallback_channel), now=self.clock())
+        elif code in CHANNEL_IS_CLOSED:
+            self._wait_for_a_person(item, code)
+        else:
+            self._give_up(item, code)
+
+    def _slow_down(self, item: OutboxItem, error: str, seconds: float) -> None:
+        """A limit is the lane's; of edits, the app's."""
+        if item.kind == "edit":
+            self._next_edit = self.clock() + seconds
+        else:
+            self._next_allowed[item.lane] = self.clock() + seconds
+        self._later(item, error, seconds, limited=True)
+
+    def _later(
+        self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True, limited: bool = False
+    ) -> None:
+        tries = item.tries + int(counts)
+        if counts and (tries >= MAX_TRIES or (not limited and self._fails_alone(item))):
+            self._give_up(item, f"{error}, after {tries} tries")
+            return
+        if not counts or tries < PATIENT_TRIES:
+            self._next_allowed[item.lane] = self.clock() + seconds
+        self.store.outbox.later(item, due_at=self.clock() + seconds, error=error, counts=counts)
+
+    def _fails_alone(self, item: OutboxItem) -> bool:
+        """Whether Slack took other messages between its last tries: then the fault is this message's."""
+        before = self._alone.get(item.id, _Alone(0, self.clock()))
+        tries = before.tries + int(self._sent_at > before.at)
+        self._alone[item.id] = _Alone(tries, self.clock())
+        return tries >= ALONE_TRIES
+
+    def _wait_for_a_person(self, item: OutboxItem, code: str, *, needed: str | None = None) -> None:
+        """Tried again and again for a day; its lane goes on meanwhile."""
+        if item.tries + 1 >= MAX_TRIES:
+            self._give_up(item, code)
+            return
+        with self.store.transaction():
+            if needed:
+                self._tell_of_scope(item, needed)
+            else:
+                self._tell(item, code)
+            self.store.outbox.later(item, due_at=self.clock() + RETRY_S, error=code)
+
+    def _give_up(self, item: OutboxItem, error: str) -> None:
+        log.error("message %s of kind %s to %s is given up: %s", item.id, item.kind, item.channel, error)
+        self._forget(item)
+        with self.store.transaction():
+            self.store.outbox.give_up(item, error=error)
+            self._tell(item, error)
+
+    def _tell(self, item: OutboxItem, error: str) -> None:
+        """Once, and by another way: in the fallback channel; else to the person whom a channel's message concerns, or
+        in the channel that a person's message is about."""
+        is_for_a_person = item.person is not None
+        about = item.dedupe or item.thread or ""  # by which it goes where its dataset is deleted
+        once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
+        words = None if item.private or is_for_a_person else str(item.body.get("text") or "")
+        place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
+        body = general.undelivered_notice(place, error, words).body()
+        if self.fallback_channel not in (None, item.channel):
+            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
+        elif is_for_a_person:
+            self._put(Draft("post", item.channel, body, dedupe=once))
+        elif item.concerns:
+            self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
+
+    def _tell_of_scope(self, item: OutboxItem, needed: str) -> None:
+        """Once a day: Slack refuses the app this method everywhere, so no channel and no person is at fault."""
+        if item.tries == 0:
+            log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
+        channel = self.fallback_channel or item.channel
+        body = general.missing_scope(needed).body()
+        self._put(
+            Draft("post", channel, body, dedupe=f"missing scope {needed} {int(self.clock() // 86_400)}")
+        )
+
+    def _put(self, draft: Draft) -> None:
+        self.store.outbox.put(draft, now=self.clock())
+
+    def _forget(self, item: OutboxItem) -> None:
+        self._uncertain_at.pop(item.id, None)
+        self._alone.pop(item.id, None)
+        self._inherited.discard(item.id)
+
+
+def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:
+    """Empty where Slack doesn't tell."""
+    named = {name.lower(): str(value) for name, value in headers.items()}.get("x-oauth-scopes", "")
+    return frozenset(scope.strip() for scope in named.split(",") if scope.strip())
+
+
+def _backoff(tries: int) -> float:
+    return float(min(2**tries, 300))
+
+
+def _retry_after(error: SlackApiError) -> float | None:
+    value = error.response.headers.get("Retry-After") or error.response.headers.get("retry-after")
+    return float(value) if value and str(value).isdigit() else None

@@ -1,0 +1,315 @@
+"""Whether the ticks still come: the heartbeat with its watchdog, and `/healthz` and `/metrics` on loopback.
+Counts only, no names and no text."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from bot.rules import units
+from bot.settings import Settings, SettingsProblems
+from storage.driver import sqlite3
+from storage.store import Store, read_metrics
+from trainers.money import from_micros
+
+# Whether the ticks still come: a mark for each step that they take, a file for others to see, and the
+# watchdog.
+#
+# A tick that hangs for ever would leave a process that is up and does nothing. The watchdog ends it, with
+# every thread's place in the log; a supervisor starts it again, and since a kill at any line loses
+# nothing, so does this.
+
+
+EXIT_HUNG = 70  # sysexits.h: EX_SOFTWARE
+HEARTBEAT_FILE = "heartbeat"
+PATIENCE = 12  # times the limit, with one provider: it may be sent much over a thin line, and others don't wait for it
+TOUCHED_EVERY_S = 1.0
+
+_mark: ContextVar[Callable[[], None] | None] = ContextVar("_mark", default=None)
+log = logging.getLogger(__name__)
+
+
+def mark_step() -> None:
+    """Said by whatever takes a tick's next step; does nothing outside of a watched tick."""
+    mark = _mark.get()
+    if mark:
+        mark()
+
+
+class Heartbeat:
+    """Of the ticks called `names`. `limit_s` 0: no watchdog. Ages are by a clock that nobody sets."""
+
+    def __init__(
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        limit_s: float,
+        *,
+        end: Callable[[int], None] = os._exit,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = folder / HEARTBEAT_FILE
+        self._limit_s = limit_s
+        self._end = end
+        self._clock = clock
+        self._ticks = names
+        self._last = dict.fromkeys(names, clock())
+        self._touched = float("-inf")
+        self._stopping = threading.Event()
+
+    def watched(self, name: str, tick: Callable[[], None]) -> Callable[[], None]:
+        """The same tick, with a mark at its beginning, at each of its steps and at its end."""
+
+        def run() -> None:
+            token = _mark.set(lambda: self.beat(name))
+            self.beat(name)
+            try:
+                tick()
+            finally:
+                self.beat(name)
+                _mark.reset(token)
+
+        return run
+
+    def while_it_runs(self, name: str, work: Callable[[], None]) -> None:
+        """Watched too, with PATIENCE, but not missed once it is over."""
+        try:
+            self.watched(name, work)()
+        finally:
+            self._last.pop(name, None)
+
+    def beat(self, name: str) -> None:
+        self._last[name] = now = self._clock()
+        if now - self._touched >= TOUCHED_EVERY_S:
+            self._touched = now
+            with suppress(
+                OSError
+            ):  # the mark itself is in memory: what ails the disk must not stop the ticks
+                os.utime(self._file)
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each tick's last mark."""
+        now = self._clock()
+        return {name: now - last for name, last in list(self._last.items())}
+
+    @property
+    def is_well(self) -> bool:
+        return not self._limit_s or all(age <= self._limit_of(name) for name, age in self.ages().items())
+
+    def _limit_of(self, name: str) -> float:
+        return self._limit_s * (1 if name in self._ticks else PATIENCE)
+
+    def start(self) -> None:
+        self._file.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        for name in self._last:
+            self.beat(name)
+        if self._limit_s:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._file.unlink(missing_ok=True)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(min(self._limit_s / 10, 5.0)):
+            if not self.is_well:
+                self._give_up()
+                return
+
+    def _give_up(self) -> None:
+        said = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
+        log.critical(
+            "a tick hangs (last steps: %s; the limit is %.0f s): this process ends, for its supervisor to start it "
+            "again. Where each thread stands follows",
+            said,
+            self._limit_s,
+        )
+        faulthandler.dump_traceback()
+        self._end(EXIT_HUNG)
+
+
+def seconds_since_tick(folder: Path, now: float) -> float | None:
+    """Seconds since the heartbeat of a bot that runs on this data; None where none runs. `now` is unix time."""
+    file = folder / HEARTBEAT_FILE
+    try:
+        process, touched = int(file.read_text(encoding="utf-8")), file.stat().st_mtime
+        with suppress(PermissionError):  # it lives, as somebody else
+            os.kill(process, 0)
+    except (OSError, ValueError):
+        return None
+    return max(now - touched, 0.0)
+
+
+# `/healthz` and `/metrics` for a supervisor and for Prometheus, on loopback only: counts, no names, no
+# text.
+
+
+HOST = "127.0.0.1"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+PROBE = 1 << 18
+WELL: Mapping[str, Any] = {
+    "ticks": "come",
+    "slack": "reaches us",
+    "database": "answers",
+    "messages": "get through",
+    "disk": "takes writes",
+    "troubles": {},
+}
+NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost")
+
+Labels = Mapping[str, str]
+
+
+class Health:
+    """Answers in threads of its own, so that a tick that hangs is told of. Raises SettingsProblems: port taken."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        heartbeat: Heartbeat,
+        hears: Callable[[], bool],
+        clock: Callable[[], float],
+        troubles: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
+        self._hears, self._troubles = hears, troubles
+        port = settings.service.health_port
+        try:
+            self._server = ThreadingHTTPServer((HOST, port), _handler(self))
+        except OSError as error:
+            taken = f"[service] health_port = {port}: {error.strerror}. Choose another port, or 0 for none."
+            raise SettingsProblems((taken,)) from error
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.2,), name="health", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def healthz(self) -> tuple[int, str]:
+        """200 while the ticks come, Slack reaches us, the database answers, its disk takes writes, messages get through
+        and nothing else is in trouble; else 503. Which of them it is."""
+        said: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
+        said["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
+        said["slack"] = "reaches us" if self._hears() else "doesn't reach us"
+        try:
+            counts = read_metrics(self._store.database, self._clock())
+            said["database"] = "answers"
+            said["messages"] = f"{counts.stuck} fail again and again" if counts.stuck else "get through"
+            said["given_up"] = counts.given_up
+        except sqlite3.Error as error:
+            said["database"] = str(error)
+        said["disk"] = _disk(self._settings.data)
+        said["troubles"] = dict(self._troubles())
+        is_well = WELL.items() <= said.items()
+        return (200 if is_well else 503), json.dumps({"status": "ok" if is_well else "unwell", **said}) + "\n"
+
+    def metrics(self) -> str:
+        now = self._clock()
+        month = units.month_of(now)
+        found, held = read_metrics(self._store.database, now), self._store.ledger.held(month)
+        money = {
+            "limit": f"{self._settings.monthly_budget_usd:f}",
+            "spent": f"{from_micros(sum(one.spent_micros for one in held)):f}",
+            "reserved": f"{from_micros(sum(one.reserved_micros for one in held)):f}",
+        }
+        ages = self._heartbeat.ages().items()
+        return "".join(
+            (
+                _gauge("runs", "Runs by state.", [({"state": one}, str(n)) for one, n in found.runs.items()]),
+                _gauge("measurements_open", "Measurements under way.", [({}, str(found.measurements))]),
+                _gauge("outbox_waiting", "Messages to Slack that wait.", [({}, str(found.waiting))]),
+                _gauge(
+                    "outbox_oldest_seconds", "How long the oldest waits.", [({}, f"{found.oldest_s:.1f}")]
+                ),
+                _gauge("outbox_given_up", "Messages that never got through.", [({}, str(found.given_up))]),
+                _gauge(
+                    "tick_age_seconds",
+                    "Since the last step of each tick.",
+                    [({"tick": name}, f"{age:.1f}") for name, age in ages],
+                ),
+                _gauge(
+                    "budget_usd",
+                    "US dollars of the month (UTC).",
+                    [({"month": month, "kind": kind}, usd) for kind, usd in money.items()],
+                ),
+            )
+        )
+
+    def answer(self, path: str) -> tuple[int, str, str]:
+        """Status, type and body. The thread that asks is gone afterwards, so its connection is closed."""
+        try:
+            match path:
+                case "/healthz":
+                    status, body = self.healthz()
+                    return status, "application/json", body
+                case "/metrics":
+                    return 200, TEXT, self.metrics()
+                case _:
+                    return 404, TEXT, "Here are /healthz and /metrics.\n"
+        except sqlite3.Error as error:
+            log.error("answering %s: %s", path, error)
+            return 503, TEXT, f"The database does not answer: {error}\n"
+        finally:
+            self._store.database.leave()
+
+
+def _disk(folder: Path) -> str:
+    """Written for real: a quota or a file system that turned read-only shows in no figure of free space."""
+    try:
+        with NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(bytes(PROBE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return f"takes no writes: {error.strerror}"
+    return "takes writes"
+
+
+def _gauge(name: str, told: str, values: Iterable[tuple[Labels, str]]) -> str:
+    full = f"finetune_{name}"
+    lines = [f"{full}{_labels(labels)} {value}" for labels, value in values]
+    return "\n".join([f"# HELP {full} {told}", f"# TYPE {full} gauge", *lines, ""])
+
+
+def _labels(labels: Labels) -> str:
+    """Ours alone: nothing in them needs escaping."""
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}" if labels else ""
+
+
+def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+        server_version, sys_version = "finetune", ""
+
+        def do_GET(self) -> None:
+            # a web page whose name was pointed at this machine has another one
+            if self.headers.get("Host", HOST).rsplit(":", 1)[0] not in NAMES_OF_LOOPBACK:
+                self._send(403, TEXT, "This answers to loopback's own names only.\n")
+                return
+            self._send(*health.answer(self.path.partition("?")[0]))
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def _send(self, status: int, kind: str, body: str) -> None:
+            self.send_response(status)
+            for name, value in (("Content-Type", kind), ("Content-Length", str(len(body.encode())))):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    return Handler

@@ -1,0 +1,389 @@
+"""One tick: reads what is not final and moves each one step, so that a kill at any line loses nothing. Also
+what runs at night, and what is deleted once its time is over. Whatever may speak to a provider is done in
+that provider's own thread."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import assert_never
+
+from bot import logs, process_health
+from bot import settings as settings_bot
+from bot.cards.runs import UNDER_WAY
+from bot.context import AppContext
+from bot.rules import units
+from bot.services import (
+    alias_sync,
+    approvals,
+    budgets,
+    clean_copies,
+    dataset_deletion,
+    datasets,
+    documents,
+    estimate_requests,
+    evaluations,
+    interventions,
+    learning_curves,
+    measurements,
+    models,
+    orphan_jobs,
+    plans,
+    provider_jobs,
+    run_results,
+    run_states,
+    training,
+)
+from bot.values.learning_curves import TunedCurvePlan, plan_of
+from storage import backup
+from storage.audit import BrokenLog
+from storage.database import StorageError
+from storage.promotions import Promotion
+from storage.records import OPEN_RUN_STATES, Dataset, Document, Measurement, Run, RunState
+from trainers.client import Trainer
+from trainers.errors import TrainerError, Uncertain
+
+log = logging.getLogger(__name__)
+
+
+def check_database(context: AppContext) -> None:
+    """Each night, and at each look while it is damaged: a backup reads the tables, not their indexes."""
+    now = context.clock()
+    if "database" not in context.troubles and not backup.is_night_over(
+        context.checked_at.get("database", 0.0), now
+    ):
+        return
+    context.checked_at["database"] = now
+    try:
+        backup.check_integrity(context.settings.database)
+    except StorageError as error:
+        log.error("%s", error)
+        context.troubles["database"] = str(error)
+        return
+    context.troubles.pop("database", None)
+
+
+def back_up(context: AppContext) -> None:
+    """A backup that can't be made is said in the log, and tried again at the next look."""
+    settings, now = context.settings, context.clock()
+    kept = settings.service.backups_kept
+    if not kept or not backup.is_due(settings.backups, now):
+        return
+    try:
+        made = backup.back_up(settings.database, settings.backups, now=now)
+    except StorageError as error:
+        log.error("the nightly backup was not made: %s", error)
+        context.troubles["backup"] = str(error)
+        return
+    context.troubles.pop("backup", None)
+    if isinstance(made.audit, BrokenLog):
+        log.error("the audit log was altered, `finetune audit verify` says where: %s", made.audit.why)
+    backup.keep_newest(settings.backups, kept)
+    log.info("the nightly backup is %s", made.path)
+
+
+def shrink_database(context: AppContext) -> None:
+    if context.store.database.shrink():
+        log.info("the database gave free pages back to the disk")
+
+
+def fetch_model_ends(context: AppContext) -> None:
+    """Also when the bot starts. Who doesn't answer is asked again at the next look; what was told before holds.
+    An end that is withdrawn holds until the bot's next start."""
+    for row in context.settings.providers:
+        trainer, subject = context.trainers.get(row.name), f"models of {row.name}"
+        asked_at = context.checked_at.get(subject, 0.0)
+        if trainer is None or row.is_started_by_us or not backup.is_night_over(asked_at, context.clock()):
+            continue
+        try:
+            _ask_for_ends(context, row.name, trainer)
+        except Uncertain as trouble:
+            log.info("when models of %s end: %s", row.name, trouble)
+            continue
+        except TrainerError as trouble:
+            log.warning("%s doesn't say when its models end: %s", row.name, trouble)
+        context.checked_at[subject] = context.clock()
+
+
+def _ask_for_ends(context: AppContext, provider: str, trainer: Trainer) -> None:
+    settings = context.settings
+    ends = {model.id: model.shutdown_date for model in trainer.models() if model.shutdown_date}
+    settings_bot.store_model_ends(settings.data, provider, ends, units.day_of(context.clock()))
+    context.settings = replace(
+        settings, providers=settings_bot.with_announced_ends(settings.providers, settings.data)
+    )
+
+
+# What is kept no longer than needed: refused files, prompts, scratch of measurements, what a kill left.
+
+
+DAY_S = 24 * 3600.0
+
+
+def apply_retention(context: AppContext) -> None:
+    """Every few minutes."""
+    now, kept = context.clock(), context.settings.retention
+    for version in context.store.datasets.all():
+        is_old = version.updated_at < now - kept.refused * DAY_S
+        if kept.refused and is_old and version.state == "refused" and version.sha256:
+            dataset_deletion.expire(context, version)
+    for document in context.store.documents.refused(now - kept.refused * DAY_S) if kept.refused else ():
+        (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
+        context.store.documents.move(document, "refused", now=now, sha256=None)
+    context.store.forgettings.erase_late_answers()
+    dataset_deletion.tidy_rewrites(context)
+    _tidy_measurements(context)
+    for path in context.settings.files.glob(
+        "cleaned-*"
+    ):  # as 0.1.0 named them; none of them is sent any more
+        path.unlink(missing_ok=True)
+    for path in (*context.settings.files.glob("incoming-*"), *context.settings.files.glob("*.tmp")):
+        if path.stat().st_mtime < now - DAY_S:  # a kill left them half written
+            path.unlink(missing_ok=True)
+
+
+def _tidy_measurements(context: AppContext) -> None:
+    """Prompts, which hold rows in full, go when a measurement is over; what people still look at, later."""
+    for folder in (context.settings.data / "measurements").glob("m*"):
+        measurement = context.store.measurements.get(int(folder.name[1:]))
+        if measurement is None or measurement.state in measurements.OPEN:
+            continue
+        for prompts in folder.glob("*.jsonl*"):
+            prompts.unlink(missing_ok=True)
+        days = context.settings.retention.scratch
+        if days and measurement.updated_at < context.clock() - days * DAY_S:
+            shutil.rmtree(folder)
+
+
+# One tick: reads what is not final and moves each one step. A kill at any line loses nothing.
+#
+# Whatever may speak to a provider is done in that provider's own thread (bot/provider_threads.py), and
+# each file comes from Slack in a thread of its own; the tick itself waits for none.
+
+
+TROUBLE_PAUSE_S = 30.0
+LONGEST_S = 10.0  # of a provider's thread, step under way apart
+WITHOUT_A_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
+AT_A_PROVIDER: tuple[RunState, ...] = tuple(one for one in OPEN_RUN_STATES if one not in WITHOUT_A_PROVIDER)
+
+
+def reconcile(context: AppContext) -> None:
+    """Everything that is due, each behind its own guard: one broken thing holds up no other."""
+    now = context.clock()
+    for dataset in context.store.datasets.due(now):
+        if dataset.state == "received":
+            context.threads.begin(f"dataset {dataset.id}", partial(_fetch_dataset, context, dataset))
+        else:
+            _step_dataset(context, dataset)
+    for document in context.store.documents.due(now):
+        if document.sha256 is None:
+            context.threads.begin(f"document {document.id}", partial(_fetch_document, context, document))
+        else:
+            _step_document(context, document)
+    for sha256, scanner in context.store.scans.wanted():
+        _guarded(partial(datasets.scan_file, context, sha256, scanner), f"the scan of {sha256}")
+    for measurement in context.store.measurements.due(now):
+        if _provider_of(measurement) is None:
+            _measure(context, measurement)
+    for run in context.store.runs.due(now, WITHOUT_A_PROVIDER):
+        if not _is_at_its_provider(run):
+            _step(context, run)
+    _guarded(partial(_begin_at_providers, context, now), "what is due at providers")
+    _guarded(partial(plans.link_superseded, context), "links between plans")
+    _guarded(partial(budgets.warn, context), "the budget's warning")
+    for wish in context.store.cleanings.waiting():
+        _guarded(partial(clean_copies.step, context, wish), f"cleaning {wish.id}")
+    _guarded(partial(clean_copies.tidy, context), "cleaned files")
+    for kept in context.store.estimates.wanted():
+        _guarded(partial(estimate_requests.step, context, kept), f"estimate {kept.id}")
+    if context.store.forgettings.open(now):  # trainers that don't answer hold up nothing else
+        context.threads.begin("deletions", partial(_forget, context, now))
+    for ask in context.store.questions.waiting():
+        _guarded(partial(models.step, context, ask), f"ask {ask.id}")
+
+
+def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
+    if (
+        context.store.datasets.get(dataset.id) == dataset
+    ):  # no thread before this one has fetched it meanwhile
+        _step_dataset(context, dataset)
+
+
+def _step_dataset(context: AppContext, dataset: Dataset) -> None:
+    after_trouble = partial(datasets.after_trouble, context, dataset)
+    _guarded(partial(datasets.step, context, dataset), f"dataset {dataset.id}", after_trouble)
+
+
+def _fetch_document(context: AppContext, document: Document) -> None:
+    if context.store.documents.get(document.id) == document:
+        _step_document(context, document)
+
+
+def _step_document(context: AppContext, document: Document) -> None:
+    after_trouble = partial(documents.after_trouble, context, document)
+    _guarded(partial(documents.step, context, document), f"document {document.id}", after_trouble)
+
+
+def _forget(context: AppContext, now: float) -> None:
+    for forgotten in context.store.forgettings.open(now):
+        after_trouble = partial(dataset_deletion.after_trouble, context, forgotten)
+        _guarded(
+            partial(dataset_deletion.step, context, forgotten), f"forgetting {forgotten.id}", after_trouble
+        )
+
+
+def _begin_at_providers(context: AppContext, now: float) -> None:
+    for provider in _with_something_due(context, now):
+        context.threads.begin(provider, partial(at_provider, context, provider))
+
+
+def at_provider(context: AppContext, provider: str) -> None:
+    """What is due at one provider, in its thread. Wishes come first, and what is left over is due at the next tick:
+    so nobody's cancel waits for all else, however long it takes."""
+    until = time.monotonic() + LONGEST_S
+    for work in _due_at(context, provider, context.clock()):
+        if context.threads.is_closing or time.monotonic() > until:
+            return
+        work()
+
+
+def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable[[], None]]:
+    due = context.store.runs.due(now, OPEN_RUN_STATES)
+    runs = [run for run in due if run.provider == provider and _is_at_its_provider(run)]
+    wished = [run for run in runs if run.cancel_asked_by or run.wish]
+    train = [run for run in runs if run.state == "training" and run not in wished]
+    others = [run for run in runs if run.state != "training" and run not in wished]
+    for run in (*wished, *others):
+        yield partial(_step_if_unmoved, context, run)
+    for run in training.runs_to_poll(context, train):
+        yield partial(_step_if_unmoved, context, run)
+    for measurement in context.store.measurements.due(now):
+        if _provider_of(measurement) == provider:
+            yield partial(_measure, context, measurement)
+    for number in context.store.doubts.runs_with_words():
+        if _provider_of_run(context, number) == provider:
+            yield partial(
+                _guarded, partial(interventions.step, context, number), f"the doubt of run {number}"
+            )
+    for promotion in context.store.promotions.to_carry(now):
+        if alias_sync.provider_of(context, promotion) == provider:
+            yield partial(_carry, context, promotion)
+
+
+def _with_something_due(context: AppContext, now: float) -> list[str]:
+    """Names of providers, those too whose key has gone."""
+    names = context.store.runs.providers_due(now, AT_A_PROVIDER)
+    names |= {
+        run.provider for run in context.store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)
+    }
+    names |= {_provider_of_run(context, number) for number in context.store.doubts.runs_with_words()}
+    names |= {
+        alias_sync.provider_of(context, promotion) for promotion in context.store.promotions.to_carry(now)
+    }
+    curves_due = (_provider_of(measurement) for measurement in context.store.measurements.due(now))
+    return sorted(names | {name for name in curves_due if name is not None})
+
+
+def _is_at_its_provider(run: Run) -> bool:
+    """A plan that waits for people is, once: its provider is asked whether it may train at all."""
+    return run.state != "awaiting_approval" or run.tries == 0
+
+
+def _provider_of(measurement: Measurement) -> str | None:
+    """None where its step speaks to no provider: a ladder's questions have threads of their own."""
+    plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
+    return plan.provider if isinstance(plan, TunedCurvePlan) else None
+
+
+def _provider_of_run(context: AppContext, number: int) -> str:
+    run = context.store.runs.get(number)
+    if run is None:
+        raise KeyError(number)
+    return run.provider
+
+
+def _measure(context: AppContext, measurement: Measurement) -> None:
+    kind = learning_curves if measurement.kind == "curve" else evaluations
+    after_trouble = partial(kind.after_trouble, context, measurement)
+    _guarded(partial(kind.step, context, measurement), f"measurement {measurement.id}", after_trouble)
+
+
+def _step_if_unmoved(context: AppContext, run: Run) -> None:
+    """Steps before it may have taken long: what somebody has wished meanwhile counts."""
+    now = context.store.runs.get(run.id)
+    if now is not None and now.state == run.state:
+        _step(context, now)
+
+
+def _step(context: AppContext, run: Run) -> None:
+    _guarded(partial(step, context, run), f"run {run.id}", partial(_postpone, context, run))
+
+
+def _carry(context: AppContext, promotion: Promotion) -> None:
+    after_trouble = partial(alias_sync.after_trouble, context, promotion)
+    _guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", after_trouble)
+
+
+def maintain(context: AppContext) -> None:
+    """What may take long and can wait: every few minutes."""
+    _guarded(partial(check_database, context), "the check of the database")
+    _guarded(partial(back_up, context), "the backup")
+    _guarded(partial(shrink_database, context), "shrinking the database")
+    _guarded(partial(fetch_model_ends, context), "when models end")
+    _guarded(partial(apply_retention, context), "what is kept no longer")
+    _guarded(partial(orphan_jobs.sweep, context), "stray jobs")
+    _guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
+    _guarded(partial(alias_sync.sweep, context), "models in use")
+
+
+def step(context: AppContext, run: Run) -> None:
+    """One step of one run."""
+    match run.state:
+        case "awaiting_approval":
+            approvals.expire_or_wait(context, run)
+        case "approved" | "creating" if run.cancel_asked_by:
+            training.cancel_before_training(context, run)
+        case "approved" | "creating":
+            training.create(context, run)
+        case "training":
+            training.follow(context, run)
+        case "evaluating":
+            run_results.evaluate(context, run)
+        case "done" | "rejected" | "expired" | "cancelled" | "failed" | "needs_human":
+            pass
+        case _:
+            assert_never(run.state)
+
+
+def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
+    """The tick's one boundary: a fault of ours is logged with what it was about, and the tick goes on."""
+    process_health.mark_step()
+    with logs.referenced():
+        try:
+            work()
+        except Exception:
+            log.exception("%s: its step failed", what)
+            if after_trouble:
+                _guarded_once(after_trouble, what)
+
+
+def _guarded_once(after_trouble: Callable[[], None], what: str) -> None:
+    try:
+        after_trouble()
+    except Exception:
+        log.exception("%s: even putting it off failed", what)
+
+
+def _postpone(context: AppContext, run: Run) -> None:
+    """Its card says so: it may stay like this until somebody mends the cause."""
+    if run.state in UNDER_WAY:
+        note = f"Something in the bot went wrong at this step; it is tried again. {logs.sorry()}"
+        run_states.wait(context, run, TROUBLE_PAUSE_S, note=note)
+    else:
+        context.store.runs.move(
+            run, run.state, now=context.clock(), next_at=context.clock() + TROUBLE_PAUSE_S
+        )

@@ -1,0 +1,382 @@
+"""What an estimate takes for granted, each with its value, where it comes from and how to change it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from bot.rules.billing import CACHEABLE_PROMPT, Rates, Tokens, is_cached, machines_needed
+from bot.rules.candidates import capitalize
+from bot.rules.roi import Inputs, evaluations_usd
+from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from trainers.money import rate, usd
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """`why` says where the value comes from and how to change it."""
+
+    name: str
+    value: str
+    why: str
+
+
+def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
+    """In the order in which a reader doubts them."""
+    found = (
+        _volume(inputs),
+        _output(inputs),
+        _prompt(inputs),
+        _price("price today", inputs.now),
+        _price("price once tuned", inputs.tuned),
+        _alternative(inputs),
+        _successor(inputs),
+        _falling_price(inputs),
+        _horizon(inputs),
+        _caching(inputs),
+        _batch(inputs),
+        _retries(inputs),
+        _hosting(inputs),
+        _machines(inputs),
+        _training(inputs),
+        _failed_runs(inputs),
+        _minutes(inputs),
+        _evaluation(inputs),
+        _retraining(inputs),
+        _monitoring(inputs),
+        _people(inputs),
+        _labels(inputs),
+        _quality(inputs),
+    )
+    return tuple(assumption for assumption in found if assumption)
+
+
+def _volume(inputs: Inputs) -> Assumption:
+    spread = f"{inputs.volume_spread * 100:.0f}%"
+    return Assumption(
+        "volume",
+        f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
+        f"You said the figure; the ±{spread} is a habit of ours, not a measurement. Change it with volume=.",
+    )
+
+
+def _output(inputs: Inputs) -> Assumption:
+    usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
+    ratio = Decimal(usage.output) / usage.prompt_before
+    today, after = Decimal(usage.output) / usage.requests, Decimal(tuned.output) / tuned.requests
+    value, why = f"{ratio:.3g} output tokens for each input token", "taken to stay as long once tuned"
+    if f"{today:.3g}" != f"{after:.3g}":
+        value += f"; {today:.3g} a request today, {after:.3g} once tuned"
+        why = "each model's answers by its own length"
+    return Assumption(
+        "output",
+        value,
+        f"Measured on {usage.requests:,} of your examples, {why}. The volume counts input only, so output "
+        "comes on top.",
+    )
+
+
+def _prompt(inputs: Inputs) -> Assumption:
+    usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
+    before, after = Decimal(usage.prompt_before) / usage.requests, Decimal(tuned.prompt) / tuned.requests
+    if before == after:
+        return Assumption(
+            "prompt",
+            f"{before:.0f} tokens a request, before and after",
+            "Measured on your examples. Should today's prompt be longer than theirs, more is saved: say its "
+            "tokens (--prompt-tokens).",
+        )
+    return Assumption(
+        "prompt",
+        f"{before:.0f} tokens a request today, {after:.0f} once tuned ({after / before * 100:.0f}%)",
+        "Measured on your examples, or as you said: a tuned model needs no list of labels or examples in its "
+        "prompt. The input after training is counted in this proportion. Say today's with --prompt-tokens.",
+    )
+
+
+def _price(name: str, rates: Rates) -> Assumption:
+    value = f"{rates.model}: input {rate(rates.input)}, output {rate(rates.output)}"
+    if not rates.input and not rates.output:
+        value = f"{rates.model}: tokens cost nothing, only the machine does"
+    if rates.usd_per_hour:
+        value += f", {usd(rates.usd_per_hour)} an hour"
+    why = f"From {rates.said_by}. Your own price goes into finetune.toml and wins."
+    return Assumption(name, value, f"{why} {rates.note}" if rates.note else why)
+
+
+def _alternative(inputs: Inputs) -> Assumption:
+    if inputs.alternative is None:
+        return Assumption(
+            "held against",
+            f"today's model, {inputs.now.model}",
+            "Nothing else has been measured. A cheaper model or a better prompt may do as well: a baseline "
+            "measures that.",
+        )
+    why = capitalize(f"{inputs.alternative.why}.")
+    return Assumption("held against", inputs.alternative.name, why)
+
+
+def _successor(inputs: Inputs) -> Assumption | None:
+    rates = inputs.held_against
+    if rates.ends is None:
+        return None
+    name = f"once {rates.model} has ended"
+    if rates.then is None:
+        unknown = (
+            f"its successor {rates.successor} has no known price"
+            if rates.successor
+            else "no successor is known"
+        )
+        return Assumption(
+            name,
+            f"nothing is counted from {rates.ends} on: {unknown}",
+            'Say `successor`, and the price of that model, in finetune.toml under [prices."MODEL"].',
+        )
+    then = rates.then
+    return Assumption(
+        name,
+        f"{then.model} from {rates.ends} on: input {rate(then.input)}, output {rate(then.output)}",
+        "Its maker names it as successor. Counted with as many tokens; how well it does nobody has counted. "
+        'Another one goes into finetune.toml (`successor` under [prices."MODEL"]).',
+    )
+
+
+def _falling_price(inputs: Inputs) -> Assumption:
+    fall = inputs.price_fall
+    rates = inputs.alternative.rates if inputs.alternative else inputs.now
+    if rates.usd_per_hour or not (rates.input or rates.output):
+        return Assumption(
+            "price of the alternative", "stays", "It is not paid by the token, so no vendor's cut lowers it."
+        )
+    return Assumption(
+        "price of the alternative",
+        f"falls by {fall.expected:.0%} a year, between {fall.low:.0%} and {fall.high:.0%}",
+        "A habit of ours: prompted models have been getting cheaper, and then less is saved. It counts in the "
+        "net value and the chances; a month's saving and the payback are at today's prices.",
+    )
+
+
+def _horizon(inputs: Inputs) -> Assumption:
+    ends = f", cut at the model's end on {inputs.ends}" if inputs.ends else ""
+    return Assumption(
+        "horizon",
+        f"{inputs.horizon_months} months{ends}, {inputs.discount:.0%} a year off what comes later",
+        "For the net value: a model seldom stays the best choice for longer, and money later is worth less.",
+    )
+
+
+def _caching(inputs: Inputs) -> Assumption:
+    other = inputs.alternative
+    tokens_of, rates = (other.tokens, other.rates) if other else (inputs.usage.today, inputs.now)
+    if is_cached(tokens_of, rates):
+        return Assumption(
+            "prompt caching",
+            f"{_shared(tokens_of)} tokens of each request are the same beginning, at the cached price",
+            "What the prompt has more than the tuned model's. Counted as always cached: with few requests an "
+            "hour it is not, and more is saved than shown.",
+        )
+    return Assumption(
+        "prompt caching",
+        "not counted",
+        f"A repeated beginning is cheaper from {CACHEABLE_PROMPT:,} tokens on, where the price list says so; "
+        f"yours has about {_shared(tokens_of)}.",
+    )
+
+
+def _shared(counted: Tokens) -> str:
+    return f"{counted.shared / counted.requests:,.0f}"
+
+
+def _batch(inputs: Inputs) -> Assumption:
+    share = inputs.asking.batch_share
+    why = (
+        "What can wait a day is cheaper in a batch, where the price list says so. Say the share with --batch."
+    )
+    if not share:
+        return Assumption("batches", "none", why)
+    other = [inputs.alternative.rates] if inputs.alternative else []
+    off = {rates.model: rates.batch_discount for rates in (inputs.now, *other, inputs.tuned)}
+    said = (
+        ", ".join(f"{model} {discount:.0%} off" for model, discount in off.items() if discount)
+        or "no list has a discount"
+    )
+    return Assumption("batches", f"{share:.0%} of the requests: {said}", why)
+
+
+def _retries(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "repeated requests",
+        f"{inputs.asking.retries:.0%}",
+        "The same for every model, so it hardly changes what is saved.",
+    )
+
+
+def _hosting(inputs: Inputs) -> Assumption | None:
+    hourly, asking = inputs.tuned.usd_per_hour, inputs.asking
+    if hourly and asking.speed:
+        return Assumption(
+            "hosting",
+            f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use",
+            f"{usd(hourly)} an hour at {asking.speed.tokens_per_second:,f} tokens a second while busy, "
+            f"{asking.speed.busy:.0%} of its time, as you said (--serving-speed, --utilisation).",
+        )
+    if hourly:
+        return Assumption(
+            "hosting",
+            f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month",
+            "A machine that is kept up costs the same whether it is asked or not. Change usd_per_hour "
+            "of the model in finetune.toml, and the hours with --hosting-hours.",
+        )
+    if inputs.training.usd_per_hour is not None:
+        return Assumption(
+            "hosting",
+            "your own machine, counted as free",
+            "Electricity, purchase and care are not counted. Set usd_per_hour of the model in finetune.toml"
+            f"{': without it the speed that you said changes nothing' if asking.speed else ''}.",
+        )
+    if asking.speed:
+        return Assumption(
+            "hosting",
+            "none",
+            "It is paid by the token: the speed of a machine, which you said, changes nothing.",
+        )
+    return None
+
+
+def _machines(inputs: Inputs) -> Assumption | None:
+    """Silent of a vendor's."""
+    if not inputs.tuned.on_own_machine:
+        return None
+    tokens_of, capacity = inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned.capacity
+    count = machines_needed(tokens_of, inputs.tuned, inputs.requests, inputs.asking)
+    if count is None:
+        return Assumption(
+            "machines",
+            "how many it takes is not known",
+            "The speed of this machine is not measured: run `finetune calibrate` on it, or say --serving-speed.",
+        )
+    value = f"{count:,} of this kind"
+    if inputs.asking.speed or capacity is None:
+        return Assumption("machines", value, "By the speed that you said (--serving-speed, --utilisation).")
+    return Assumption(
+        "machines",
+        value,
+        f"Each reads {capacity.reads:,.0f} and writes {capacity.writes:,.0f} tokens a second while busy, "
+        f"{capacity.busy:.0%} of its time (--utilisation). Measured by `finetune calibrate` on prompts of 64 tokens "
+        "and answers of 8, 16 at a time, and carried over to this model by its weights; longer prompts take longer.",
+    )
+
+
+def _training(inputs: Inputs) -> Assumption:
+    training = inputs.training
+    runs = "1 run" if training.runs == 1 else f"{training.runs} runs"
+    counted = "One pass over the training part is counted exactly."
+    if training.is_estimated:
+        counted = "An estimate: this model's own tokenizer is not here, so o200k_base counted one pass."
+    return Assumption(
+        "training",
+        f"{runs} of {training.epochs} × {'about ' if training.is_estimated else ''}{tokens(training.tokens)} tokens",
+        f"{counted} Every further try costs the same again (--runs).",
+    )
+
+
+def _failed_runs(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "runs done again",
+        f"{inputs.run_fails:.0%}",
+        "A habit of ours, and in the chances only: a run that fails or disappoints is paid once more.",
+    )
+
+
+def _minutes(inputs: Inputs) -> Assumption | None:
+    minutes = inputs.training.minutes
+    if minutes is None:
+        return None
+    where = "From `tokens_per_second` in finetune.toml; it may take half or twice as long."
+    if inputs.training.speed_measured:
+        where = (
+            f"From this machine's own speed, measured on {inputs.training.speed_measured} (finetune calibrate); "
+            "beside other programs it takes up to twice as long."
+        )
+    elif inputs.training.usd_per_hour is None:
+        where = "Our guess: a hosted service's queue decides."
+    elif inputs.training.is_guess:
+        where = (
+            "A guess by the model's size and what such hardware usually sustains, within a factor of 3. `finetune "
+            "calibrate` measures it, but for a base in 4 or 8 bits."
+        )
+    return Assumption(
+        "training time",
+        f"{_clock(minutes.expected)}, between {_clock(minutes.low)} and {_clock(minutes.high)}",
+        f"{where} After a run the real time is shown beside this.",
+    )
+
+
+def _clock(minutes: Decimal) -> str:
+    return duration(minutes / 60 / HOURS_PER_MONTH)
+
+
+def _evaluation(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "evaluation",
+        usd(evaluations_usd(inputs)),
+        "Asking the model before and after training every held-out example, once a run.",
+    )
+
+
+def _retraining(inputs: Inputs) -> Assumption:
+    if inputs.retrain_months is None:
+        return Assumption(
+            "retraining",
+            "none",
+            "What people ask changes, and a model that is not trained again gets worse. Say --retrain-months.",
+        )
+    return Assumption(
+        "retraining", f"every {inputs.retrain_months} months", "As you said; training and evaluation again."
+    )
+
+
+def _monitoring(inputs: Inputs) -> Assumption:
+    said = "As you said." if inputs.monitoring_usd else "Nobody told us. Say it with --monitoring-usd."
+    return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", said)
+
+
+def _people(inputs: Inputs) -> Assumption:
+    hours = inputs.people_hours
+    if not hours:
+        who = "As you said." if hours is not None else "Nobody told us. Say them with --hours."
+        return Assumption(
+            "people's time",
+            "0 hours",
+            f"{who} Labelling and care are often the largest cost: a week of work changes the answer.",
+        )
+    return Assumption(
+        "people's time",
+        f"{hours:f} hours at {usd(inputs.people_usd_per_hour)}",
+        "As you said (--hours, --rate). The chances reckon with three quarters to twice as long.",
+    )
+
+
+def _labels(inputs: Inputs) -> Assumption:
+    if not inputs.labels:
+        return Assumption(
+            "labels", "none to buy", "The labels that you have are paid for. Say --labels and --label-usd."
+        )
+    return Assumption("labels", f"{inputs.labels:,} at {usd(inputs.usd_per_label)}", "As you said.")
+
+
+def _quality(inputs: Inputs) -> Assumption:
+    quality = inputs.quality
+    if quality is None:
+        return Assumption(
+            "quality",
+            "the tuned model is good enough to replace today's",
+            "An estimate cannot know that. The run measures it on the held-out examples. What better answers "
+            "are worth counts only where both models are measured and you say what a wrong one costs.",
+        )
+    points = f"{quality.gap * 100:+.1f}".removesuffix(".0")
+    return Assumption(
+        "quality",
+        f"the tuned model is {points} points against the alternative, {usd(quality.usd_per_wrong)} a wrong answer",
+        f"Measured on the same {quality.rows:,} held-out rows; what a wrong answer costs, you said.",
+    )

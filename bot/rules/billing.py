@@ -1,0 +1,176 @@
+"""What asking a model costs a month: measured tokens, cached beginnings, batches, repeats and the machine.
+
+Knows no training and no saving (roi.py). Money in USD, months of 730 hours. Tokens are whole sums over
+measured requests and the sums run in fractions, so a bill is rounded once, at its end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+
+from bot.rules.units import HOURS_PER_MONTH
+
+MILLION = Decimal(1_000_000)
+ZERO = Decimal(0)
+# From this length on OpenAI and others bill a repeated beginning of a prompt at a lower price.
+CACHEABLE_PROMPT = 1024
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of `requests` measured requests, summed. `shared` tokens of the prompts are the same beginning each time."""
+
+    requests: int
+    prompt: int
+    output: int
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or min(self.prompt, self.output, self.shared) < 0 or self.shared > self.prompt:
+            raise ValueError(f"tokens of at least one request, and no fewer than none: {self}")
+
+    @property
+    def is_cacheable(self) -> bool:
+        return self.shared >= CACHEABLE_PROMPT * self.requests
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one machine can answer: tokens a second that it reads and writes, while it is `busy` (0 to 1)."""
+
+    reads: Decimal
+    writes: Decimal
+    busy: Decimal
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a model costs to ask: USD per 1M tokens, per request beside them, and per hour for a machine of ours.
+
+    `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day. `ends` is
+    the first day without an answer; from then on `then` is asked, None where its `successor` or its price is unknown.
+    `on_own_machine`: no vendor charges for it; `capacity` of that machine, where it was measured.
+    """
+
+    model: str
+    input: Decimal
+    output: Decimal
+    said_by: str
+    usd_per_hour: Decimal = ZERO
+    note: str | None = None
+    cached_input: Decimal | None = None
+    batch_discount: Decimal = ZERO
+    usd_per_request: Decimal = ZERO
+    ends: date | None = None
+    successor: str | None = None
+    then: Rates | None = None
+    on_own_machine: bool = False
+    capacity: Capacity | None = None
+
+    def __post_init__(self) -> None:
+        amounts = (
+            self.input,
+            self.output,
+            self.usd_per_hour,
+            self.cached_input or ZERO,
+            self.usd_per_request,
+        )
+        if min(amounts) < 0:
+            raise ValueError(f"a price is not negative: {self}")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A machine that is paid by use: it makes `tokens_per_second` while busy, `busy` (0 to 1) of its time."""
+
+    tokens_per_second: Decimal
+    busy: Decimal
+
+    def usd_per_million(self, usd_per_hour: Decimal) -> Decimal:
+        return usd_per_hour * MILLION / (self.tokens_per_second * self.busy * 3600)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How requests are sent, whoever answers. `retries` 0.02: two in a hundred are sent twice.
+
+    `batch_share` of the requests can wait for a batch. A machine of our own is kept up for `hosting_hours` a
+    month, or paid by use where its `speed` is known.
+    """
+
+    retries: Decimal = ZERO
+    batch_share: Decimal = ZERO
+    hosting_hours: Decimal = HOURS_PER_MONTH
+    speed: Speed | None = None
+
+
+@dataclass(frozen=True)
+class MonthlyCost:
+    """`requests`: what each request costs beside its tokens, like a look-up. `upkeep`: retraining, monitoring."""
+
+    input: Decimal
+    output: Decimal
+    hosting: Decimal
+    requests: Decimal = ZERO
+    upkeep: Decimal = ZERO
+
+    @property
+    def total(self) -> Decimal:
+        return self.input + self.output + self.hosting + self.requests + self.upkeep
+
+
+def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> MonthlyCost:
+    """Of `requests` a month, each with the measured mean of tokens."""
+    asked = requests * (1 + Fraction(asking.retries))
+    measured = asked / tokens.requests
+    batched = Fraction(asking.batch_share) if rates.batch_discount else Fraction(0)
+    later = batched * (1 - Fraction(rates.batch_discount))
+    sent = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _sent(tokens, rates)
+    answered = (later + 1 - batched) * tokens.output * Fraction(rates.output)
+    return MonthlyCost(
+        input=_usd(measured * sent / 1_000_000),
+        output=_usd(measured * answered / 1_000_000),
+        hosting=_hosting(tokens, rates, requests, asking),
+        requests=_usd(asked * Fraction(rates.usd_per_request)),
+    )
+
+
+def is_cached(tokens: Tokens, rates: Rates) -> bool:
+    return tokens.is_cacheable and rates.cached_input is not None and rates.cached_input < rates.input
+
+
+def _sent(tokens: Tokens, rates: Rates) -> Fraction:
+    """Prompt tokens times their price per 1M, the shared beginning at the cached one."""
+    if rates.cached_input is None or not is_cached(tokens, rates):
+        return tokens.prompt * Fraction(rates.input)
+    full, cached = Fraction(rates.input), Fraction(rates.cached_input)
+    return (tokens.prompt - tokens.shared) * full + tokens.shared * cached
+
+
+def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> int | None:
+    """How many of ours answer so many `requests` a month. None: a vendor serves it, or its speed is not known."""
+    capacity, hours = rates.capacity, asking.hosting_hours
+    if asking.speed:
+        each, busy = asking.speed.tokens_per_second, asking.speed.busy
+        capacity, hours = Capacity(each, each, busy), HOURS_PER_MONTH
+    if not rates.on_own_machine or capacity is None or not hours:
+        return None
+    asked = requests * (1 + Fraction(asking.retries)) / tokens.requests
+    work_s = asked * (tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes))
+    return max(1, math.ceil(work_s / (Fraction(hours) * 3600 * Fraction(capacity.busy))))
+
+
+def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> Decimal:
+    """By use where somebody said the speed of the machine, else for as many as it takes, kept up."""
+    if asking.speed is None or not rates.usd_per_hour:
+        count = machines_needed(tokens, rates, requests, asking) or 1
+        return rates.usd_per_hour * asking.hosting_hours * count
+    made = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
+    return _usd(made * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
+
+
+def _usd(amount: Fraction) -> Decimal:
+    return Decimal(amount.numerator) / Decimal(amount.denominator)

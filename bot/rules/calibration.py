@@ -1,0 +1,117 @@
+"""How good our estimates have been: what a run came to beside what was estimated, and the error over all runs.
+
+Values only; the sentences are the view's. A ratio of 1 is a right estimate, 2 means it took twice as much. A factor
+says how far off it was either way: 2 is twice as much or half as much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, get_args
+
+from trainers.money import from_micros
+
+Quantity = Literal["tokens", "dollars", "minutes", "quality"]
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+
+FEW_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Actual:
+    """Of one run, both in the quantity's unit; `quality` is a share right, predicted and measured."""
+
+    run: int
+    quantity: Quantity
+    estimated: Decimal
+    actual: Decimal
+
+    def __post_init__(self) -> None:
+        for amount in (self.estimated, self.actual):
+            if not amount.is_finite() or amount < 0:
+                raise ValueError(f"run {self.run}: {self.quantity} are finite and not negative, not {amount}")
+
+    @property
+    def is_free(self) -> bool:
+        """Nothing was estimated and nothing came: right, and no measure of anything."""
+        return not self.estimated and not self.actual
+
+    @property
+    def ratio(self) -> Decimal | None:
+        """None where nothing was estimated."""
+        return self.actual / self.estimated if self.estimated else None
+
+    @property
+    def factor(self) -> Decimal | None:
+        """The larger of the two over the smaller, 1 or more; None where one of them is 0."""
+        if not self.estimated or not self.actual:
+            return None
+        return max(self.actual, self.estimated) / min(self.actual, self.estimated)
+
+
+@dataclass(frozen=True)
+class RunningError:
+    """Over `runs` runs whose estimate and actual are both above 0.
+
+    `typical_factor` is the geometric mean of their factors, to six decimals; None without such a run. Left out
+    are `free` runs (nothing estimated, nothing came) and `one_sided` ones: nothing was estimated and something
+    came, or the other way round.
+    """
+
+    quantity: Quantity
+    runs: int
+    typical_factor: Decimal | None
+    free: int
+    one_sided: int
+
+    @property
+    def is_early(self) -> bool:
+        """So few runs that the next one may change it."""
+        return self.runs < FEW_RUNS
+
+
+def run_actuals(
+    run: int,
+    *,
+    tokens: tuple[int, int] | None = None,
+    micros: tuple[int, int] | None = None,
+    seconds: tuple[float, float] | None = None,
+    quality: tuple[float, float] | None = None,
+) -> tuple[Actual, ...]:
+    """Each is (estimated, actual), None where one of the two is not known. `micros` in micro-dollars."""
+    pairs: list[Actual] = []
+    if tokens is not None:
+        pairs.append(Actual(run, "tokens", Decimal(tokens[0]), Decimal(tokens[1])))
+    if micros is not None:
+        pairs.append(Actual(run, "dollars", from_micros(micros[0]), from_micros(micros[1])))
+    if seconds is not None:
+        estimated, actual = (Decimal(round(one)) / 60 for one in seconds)
+        pairs.append(Actual(run, "minutes", estimated, actual))
+    if quality is not None:
+        pairs.append(Actual(run, "quality", *(Decimal(str(one)) for one in quality)))
+    return tuple(pairs)
+
+
+def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
+    """One for each quantity that there is a pair of, in the order of QUANTITIES."""
+    pairs = list(actuals)
+    of_each = ((quantity, [pair for pair in pairs if pair.quantity == quantity]) for quantity in QUANTITIES)
+    return tuple(_error(quantity, found) for quantity, found in of_each if found)
+
+
+def _error(quantity: Quantity, pairs: Sequence[Actual]) -> RunningError:
+    free = sum(pair.is_free for pair in pairs)
+    factors = [pair.factor for pair in pairs if pair.factor is not None]
+    return RunningError(
+        quantity=quantity,
+        runs=len(factors),
+        typical_factor=_geometric_mean(factors) if factors else None,
+        free=free,
+        one_sided=len(pairs) - free - len(factors),
+    )
+
+
+def _geometric_mean(factors: Sequence[Decimal]) -> Decimal:
+    logs = [factor.ln() for factor in factors]
+    return round((sum(logs, Decimal(0)) / len(logs)).exp(), 6)

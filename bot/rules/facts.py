@@ -1,0 +1,282 @@
+"""What the advice rests on and what it says: facts, faults of the data, kinds of task, reasons, steps, and
+the thresholds with their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, get_args
+
+from bot.rules.forecast import Outlook
+from bot.rules.roi import USD_PER_HOUR, Estimate
+from trainers.dataset import Report
+from trainers.dataset.checks import CONTRADICTION, DUPLICATE
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Rung, RungName
+from trainers.providers import ModelVerdict
+
+TaskKind = Literal[
+    "style", "format", "classification", "extraction", "knowledge", "reasoning", "quality", "latency", "cost"
+]
+
+TASK_KINDS: Mapping[TaskKind, str] = {
+    "style": "Write in our tone",
+    "format": "Answer in a fixed format",
+    "classification": "Sort texts into our own categories",
+    "extraction": "Pull fields out of texts",
+    "knowledge": "Know facts about our company",
+    "reasoning": "Think better than today's model",
+    "quality": "Get more answers right, even if it costs more",
+    "latency": "Answer faster",
+    "cost": "Do the same for less money",
+}
+_NAMES: tuple[TaskKind, ...] = get_args(TaskKind)
+
+
+def task_kind(word: str) -> TaskKind | None:
+    """What a person typed, as a kind; None where it is none of them."""
+    wanted = word.strip().lower()
+    return next((name for name in _NAMES if name == wanted), None)
+
+
+# What the check of a file found that weighs in the verdict: copies, contradictions, labels that are
+# wrong.
+
+
+@dataclass(frozen=True)
+class RowFaults:
+    """In rows: `copies` ask and answer what an earlier row does, `contradicting` ones ask the same and answer
+    otherwise. About `doubted` more have a wrong label, by the estimate of the check."""
+
+    copies: int = 0
+    contradicting: int = 0
+    doubted: int = 0
+
+    @property
+    def repeated(self) -> int:
+        return self.copies + self.contradicting
+
+    @property
+    def wrong(self) -> int:
+        return self.doubted + self.contradicting
+
+
+NO_FAULTS = RowFaults()
+
+
+def row_faults(report: Report) -> RowFaults:
+    """Where the check could not tell how many labels are wrong, none is doubted. A label that contradicts another is
+    one of those that are wrong."""
+    contradicting, errors = _count(report, CONTRADICTION.code), report.label_errors
+    wrong = round(errors.wrong * report.rows) if errors and errors.is_told else 0
+    return RowFaults(_count(report, DUPLICATE.code), contradicting, max(wrong - contradicting, 0))
+
+
+def _count(report: Report, code: str) -> int:
+    return sum(one.count for one in report.findings if one.code == code)
+
+
+# What the advice rests on and what it says: facts, reasons, steps, and the thresholds with their sources.
+
+
+# The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
+NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
+# The article: a style or format that prompting reaches 80% of the time is a good reason.
+STYLE_PROMPTED = 0.80
+# On banking77 10 rows a label gave 73% right, all rows (39 to 187 a label) 91%: 10 are few, fewer hopeless.
+FEW_PER_LABEL = 10
+# 91 of 100 is the least that claims 85%, and McNemar's test sees only gaps of 10 points and more.
+SMALL_HOLDOUT = 100
+# Without a simulation: a model seldom stays the best choice for longer than a year.
+LONGEST_PAYBACK_MONTHS = 12
+# Our own: a model that leaves more than half of the rows without any answer was not measured.
+SILENT_SHARE = 0.5
+# Our own: for speed's sake a tuned model answers at least twice as fast (p95).
+FASTER = 2
+
+# What a step costs is only for ranking steps: our own guesses of the minutes, at the estimate's USD_PER_HOUR.
+LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
+# 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
+UNPRICED_USD = Decimal(5)
+
+Kind = Literal["go", "no_go", "unknown"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough."""
+
+    bar: float = DEFAULT_QUALITY_THRESHOLD
+    task_kind: TaskKind | None = None
+    ladder: Ladder | None = None
+    tuned: Rung | None = None
+    curve: Curve | None = None
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        return self.ladder.rungs if self.ladder else ()
+
+    @property
+    def alternatives(self) -> tuple[Rung, ...]:
+        """To fine-tuning, in climbing order; only those that answered."""
+        return tuple(rung for rung in self.rungs if rung.arm.rung != "tuned" and not is_silent(rung))
+
+    @property
+    def trained(self) -> Rung | None:
+        """The tuned model, where it was measured; the best one of a ladder that holds several."""
+        own = [rung for rung in self.rungs if rung.arm.rung == "tuned"]
+        return self.tuned or max(own, key=lambda rung: rung.score, default=None)
+
+    @property
+    def is_stale(self) -> bool:
+        """The rungs were judged by another bar."""
+        return self.ladder is not None and self.ladder.bar != self.bar
+
+    @property
+    def is_good(self) -> bool:
+        """The tuned model was measured and may be said to meet the bar."""
+        tuned = self.trained
+        return bool(tuned and tuned.standing == "meets" and not is_silent(tuned) and not self.is_stale)
+
+
+NOTHING_MEASURED = Evidence()
+
+
+@dataclass(frozen=True)
+class OwnMachine:
+    """What a model on a machine of one's own asks of it. `too_large`: why its training doesn't fit. `machines` serve
+    the volume; None: no volume or no speed is known."""
+
+    too_large: str | None
+    knows_training_time: bool
+    knows_serving_speed: bool
+    machines: int | None
+    has_price: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`dataset` is its name, for commands. `smallest_label` is the rows of the rarest label, None for free text;
+    `few_labels` are labels with the rows that each has, `n_labels` how many there are. `estimate` is None, and
+    `gaps` say why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the
+    same. `current` is the model that is asked today, as somebody typed it, `full_current` as a ladder calls it.
+    `to_measure` are it and a cheap one of the same provider, by names 'provider/model'; both are known only where
+    a provider of ours has it."""
+
+    dataset: str
+    rows: int
+    n_holdout: int
+    smallest_label: int | None
+    target: ModelVerdict
+    training_usd: Decimal | None
+    estimate: Estimate | None
+    gaps: tuple[str, ...] = ()
+    evidence: Evidence = NOTHING_MEASURED
+    outlook: Outlook | None = None
+    few_labels: tuple[tuple[str, int], ...] = ()
+    n_labels: int | None = None
+    current: str | None = None
+    full_current: str | None = None
+    to_measure: tuple[str, ...] = ()
+    machine: OwnMachine | None = None
+    faults: RowFaults = NO_FAULTS
+
+    @property
+    def questions(self) -> int:
+        """That differ: a copy teaches nothing that its row has not taught."""
+        return self.rows - self.faults.repeated
+
+    @property
+    def wrong_share(self) -> float:
+        """Of labels that look wrong, or of which one of two must be. Free text may well be put in two ways."""
+        if self.smallest_label is None or not self.rows:
+            return 0.0
+        return self.faults.wrong / self.rows
+
+    @property
+    def task_kind(self) -> TaskKind | None:
+        """As the team said; where it said nothing, labelled rows are for sorting into own categories."""
+        said = self.evidence.task_kind
+        return "classification" if said is None and self.smallest_label is not None else said
+
+    @property
+    def has_own_classes(self) -> bool:
+        return self.task_kind == "classification" or (
+            self.task_kind == "quality" and self.smallest_label is not None
+        )
+
+    @property
+    def is_for_money(self) -> bool:
+        """False where better or faster answers are the aim: then what they cost is a price, and no reason."""
+        return self.task_kind not in ("quality", "latency")
+
+    @property
+    def is_today_measured(self) -> bool:
+        """True as well where nobody said what is asked today. 'gpt-4o' is 'openai/gpt-4o'."""
+        asked = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
+        names = asked | {model.partition("/")[2] for model in asked}
+        return self.current is None or self.current in names or self.full_current in asked
+
+    @property
+    def lacking(self) -> tuple[tuple[str, int], ...]:
+        """Labels with fewer rows than FEW_PER_LABEL and how many each lacks, the rarest first."""
+        lacks = [(label, FEW_PER_LABEL - rows) for label, rows in self.few_labels if rows < FEW_PER_LABEL]
+        return tuple(sorted(lacks, key=lambda lack: (-lack[1], lack[0])))
+
+    @property
+    def has_few_of_a_label(self) -> bool:
+        return self.smallest_label is not None and self.smallest_label < FEW_PER_LABEL
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do that may settle an open question. `usd` None: its price is not known."""
+
+    text: str
+    usd: Decimal | None = Decimal(0)
+    minutes: Decimal = Decimal(0)
+
+    @property
+    def cost(self) -> Decimal:
+        """In USD with people's time, for ranking alone."""
+        usd = UNPRICED_USD if self.usd is None else self.usd
+        return usd + self.minutes * USD_PER_HOUR / 60
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`rule` is a word for the rule, `text` a sentence with its numbers; `kind` is what it argues for.
+
+    One that does not weigh is said and leaves the verdict alone. `step` would settle it; in a verdict only the
+    reason of the next step still has one, the other texts end with theirs.
+    """
+
+    rule: str
+    kind: Kind
+    text: str
+    weighs: bool = True
+    step: Step | None = None
+
+
+def is_silent(rung: Rung) -> bool:
+    return rung.n == 0 or rung.empty > SILENT_SHARE * rung.n
+
+
+def baseline_command(dataset: str, rung: RungName | None = None, models: Iterable[str] = ()) -> str:
+    """The whole command that measures, in backticks: `/finetune baseline tickets models=openai/gpt-4o`."""
+    named = ",".join(models)
+    words = (
+        "/finetune baseline",
+        dataset,
+        f"rungs={rung}" if rung else "",
+        f"models={named}" if named else "",
+    )
+    return f"`{' '.join(word for word in words if word)}`"
+
+
+def labelling_step(rows: int, text: str) -> Step:
+    return Step(text, minutes=rows * LABEL_MINUTES)
+
+
+def answer_step(text: str) -> Step:
+    return Step(text, minutes=SAY_MINUTES)

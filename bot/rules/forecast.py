@@ -1,0 +1,313 @@
+"""The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, as probabilities and
+ranges. Draws are floats; money leaves as Decimal cents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot.rules.cash_flow import month_weights, months_to
+from bot.rules.roi import (
+    Inputs,
+    Quality,
+    Range,
+    evaluations_usd,
+    net_value,
+    people_usd,
+    phases,
+    target_months,
+    wrong_answers_usd,
+)
+from bot.rules.sensitivity import LABOUR, Swing, rank_swings
+
+# economics.md: go from P(payback in time) of 0.8 on, no-go up to 0.2.
+LIKELY, UNLIKELY = 0.8, 0.2
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """None: never (a payback that no draw at this quantile reaches)."""
+
+    p5: Decimal | None
+    p50: Decimal | None
+    p95: Decimal | None
+
+
+@dataclass(frozen=True)
+class Month:
+    """Net cumulative USD after `month` months (saved minus spent), by quantile over the draws."""
+
+    month: Decimal
+    p5: Decimal
+    p50: Decimal
+    p95: Decimal
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The seeded Monte Carlo over an estimate's inputs.
+
+    `p_payback` is the share of draws that pay back within `target_months`. `npv` is over `horizon_months`,
+    which the provider's end date cuts. `tornado` has the widest swing first, around `expected`: the net value with
+    every input as expected, which is not the median draw where inputs lean to one side. USD throughout.
+
+    `is_time_said`: people's time is counted; else it is taken to be none, and `bearable_hours` of it are the most with
+    which LIKELY of the draws still pay back in time (None where even without any fewer do, and where it is said).
+    `likely_from` is the volume, in input tokens a month, from which on the share that pays back in time is `LIKELY` or
+    more; None where no volume does that.
+    """
+
+    draws: int
+    seed: int
+    target_months: Decimal
+    horizon_months: Decimal
+    p_payback: float
+    payback_months: Quantiles
+    saving_month: Quantiles
+    npv: Quantiles
+    tornado: tuple[Swing, ...]
+    months: tuple[Month, ...]
+    expected: Decimal | None = None
+    is_time_said: bool = True
+    bearable_hours: Decimal | None = None
+    likely_from: int | None = None
+
+
+# The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, and which of it
+# matters.
+#
+# Draws are floats: a probability is no bill. Money leaves as Decimal cents. Each input has a stream of
+# random numbers of its own, so that changing one input changes no other's draws. Takes a few hundredths
+# of a second.
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Draws: TypeAlias = npt.NDArray[np.float64]
+
+SEED, DRAWS = 20261124, 10_000
+# A payback that takes longer counts as never.
+LOOKS_AHEAD_MONTHS = 60
+A_MILLION = 1_000_000  # tokens a month
+Z95 = 1.6448536269514722  # of a normal distribution 5% lie above
+
+
+@dataclass(frozen=True)
+class InputDraws:
+    """One value a draw. `volume` and `labour` are factors, `fall` a share a year, `runs` are done again,
+    `training` USD of all planned runs, `gap` the difference in quality."""
+
+    volume: Draws
+    labour: Draws
+    fall: Draws
+    runs: Draws
+    training: Draws
+    gap: Draws
+
+
+def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
+    import numpy as np
+
+    drawn, target = _draw(inputs, seed, draws), target_months(inputs)
+    ahead = Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months))
+    spent, savings = _one_off(inputs, drawn), _savings(inputs, drawn, ahead)
+    payback = _payback(spent, savings, inputs.months_known)
+    counted = _savings(inputs, drawn, inputs.horizon)
+    discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
+    return Outlook(
+        draws=draws,
+        seed=seed,
+        target_months=target,
+        horizon_months=inputs.horizon,
+        p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
+        payback_months=_quantiles(payback, digits=4),
+        saving_month=_quantiles(_first_month(inputs, drawn)),
+        npv=_quantiles((counted / discount).sum(axis=1) - spent),
+        tornado=rank_swings(inputs, _gaps(inputs, drawn)) if inputs.horizon else (),
+        months=_band(spent, counted, inputs.horizon),
+        expected=round(net_value(inputs), 2),
+        is_time_said=inputs.people_hours is not None,
+        bearable_hours=_bearable_hours(inputs, drawn, spent, savings, target),
+        likely_from=_likely_from(inputs, drawn, spent, target),
+    )
+
+
+def _draw(inputs: Inputs, seed: int, draws: int) -> InputDraws:
+    import numpy as np
+
+    volume, labour, fall, runs, training, share, better = (
+        np.random.default_rng([seed, stream]) for stream in range(7)
+    )
+    spread = math.log(1 + float(inputs.volume_spread)) / Z95
+    fails = min(float(inputs.run_fails), 0.99)
+    return InputDraws(
+        volume=volume.lognormal(0.0, spread, draws),
+        labour=_triangular(labour, LABOUR, draws),
+        fall=_triangular(fall, inputs.price_fall, draws),
+        runs=(runs.geometric(1 - fails, (inputs.training.runs, draws)) - 1.0).sum(axis=0),
+        training=_triangular(training, inputs.training.usd, draws),
+        gap=_gap(inputs.quality, share, better, draws),
+    )
+
+
+def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
+    import numpy as np
+
+    low, expected, high = (float(end) for end in (between.low, between.expected, between.high))
+    return rng.triangular(low, expected, high, draws) if low < high else np.full(draws, expected)
+
+
+def _gap(
+    quality: Quality | None, share: np.random.Generator, better: np.random.Generator, draws: int
+) -> Draws:
+    """Paired: on the same rows only those count that one model got right and the other wrong. Their share is a
+    Beta, and how many of them went to the tuned model is another (both with Jeffreys' ½)."""
+    import numpy as np
+
+    if quality is None:
+        return np.zeros(draws)
+    gained, lost = float(quality.gained), float(quality.lost)
+    split = share.beta(gained + lost + 0.5, max(quality.rows - gained - lost, 0.0) + 0.5, draws)
+    return split * (2 * better.beta(gained + 0.5, lost + 0.5, draws) - 1)
+
+
+def _one_off(inputs: Inputs, drawn: InputDraws) -> Draws:
+    """A run that must be done again is paid and evaluated again."""
+    planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
+    again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
+    return planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
+
+
+def _savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
+    """A row a draw, a column a month, each month at the price that the alternative has by then."""
+    import numpy as np
+
+    spans = months_to(horizon)
+    kept = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (np.arange(1, len(spans) + 1) / 12))
+    saved = np.zeros_like(kept)
+    for place, phase in enumerate(phases(inputs)):
+        share = np.array([float(phase.within(begin, end)) for begin, end in spans])
+        errors = drawn.gap * float(wrong_answers_usd(inputs)) if _counts_errors(inputs, place) else 0.0
+        rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
+        by_volume = float(phase.flow.falling) * kept + rest[:, None]
+        saved += share * (drawn.volume[:, None] * by_volume + float(phase.flow.fixed))
+    return saved
+
+
+def _counts_errors(inputs: Inputs, place: int) -> bool:
+    """As in roi.py: against a successor, which nobody measured, only where they cost."""
+    return inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
+
+
+def _first_month(inputs: Inputs, drawn: InputDraws) -> Draws:
+    """What is saved a month at today's prices."""
+    monthly = phases(inputs)[0].flow
+    by_volume = float(monthly.falling + monthly.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+    return drawn.volume * by_volume + float(monthly.fixed)
+
+
+def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
+    """Months until what was spent has come back, inf for never: not before the model is gone, nor in our sight."""
+    import numpy as np
+
+    so_far = np.cumsum(savings, axis=1)
+    is_back = so_far >= spent[:, None]
+    month, row = is_back.argmax(axis=1), np.arange(len(spent))
+    before = np.where(month > 0, so_far[row, month - 1], 0.0)
+    rising = savings[row, month]
+    found = is_back.any(axis=1) & (rising > 0)
+    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=found)
+    payback = np.where(found, month + np.clip(share, 0.0, 1.0), np.inf)
+    return payback if months_known is None else np.where(payback <= float(months_known), payback, np.inf)
+
+
+def _bearable_hours(
+    inputs: Inputs, drawn: InputDraws, spent: Draws, savings: Draws, target: Decimal
+) -> Decimal | None:
+    """The hours with which LIKELY of the draws have their money back by `target`: what each draw has left by then pays
+    for so many of its own hours."""
+    import numpy as np
+
+    if inputs.people_hours is not None or not inputs.people_usd_per_hour or not target:
+        return None
+    left = _back_by(savings, float(target)) - spent
+    hours = left / (float(inputs.people_usd_per_hour) * drawn.labour)
+    found = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
+    return _decimal(found, 2) if found > 0 else None
+
+
+def _back_by(savings: Draws, months: float) -> Draws:
+    """The most that has come back at any time until then."""
+    import numpy as np
+
+    whole = int(months)
+    so_far = np.concatenate([np.zeros((len(savings), 1)), np.cumsum(savings, axis=1)], axis=1)
+    most: Draws = so_far[:, : whole + 1].max(axis=1)
+    if whole >= savings.shape[1]:
+        return most
+    return np.maximum(most, so_far[:, whole] + (months - whole) * savings[:, whole])
+
+
+def _likely_from(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
+    """Each draw pays back in time from a volume of its own on: what is saved so far is a straight line over volume.
+    Asked for is the volume at which enough of them do."""
+    import numpy as np
+
+    if not target:
+        return None
+    volume, weights = max(inputs.monthly_input_tokens, A_MILLION), month_weights(target)
+    some = replace(inputs, monthly_input_tokens=volume)
+    last = np.array([float(weight) for weight in weights])
+    fixed = np.array([float(amount) for amount in _fixed(some, Decimal(len(weights)))])
+    by_volume = ((_savings(some, drawn, Decimal(len(weights))) - fixed) * last).cumsum(axis=1)
+    needed = np.maximum(spent[:, None] - (fixed * last).cumsum(), 0.0)
+    times = np.divide(needed, by_volume, out=np.full_like(needed, np.inf), where=by_volume > 0).min(axis=1)
+    enough = float(np.quantile(times, LIKELY, method="inverted_cdf"))
+    return math.ceil(enough * volume) if math.isfinite(enough) else None
+
+
+def _fixed(inputs: Inputs, horizon: Decimal) -> list[Decimal]:
+    """What each month saves at any volume."""
+    stages = phases(inputs)
+    return [
+        sum((one.within(begin, end) * one.flow.fixed for one in stages), Decimal(0))
+        for begin, end in months_to(horizon)
+    ]
+
+
+def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
+    """The last month may be a part of one."""
+    import numpy as np
+
+    so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
+    low, middle, high = np.quantile(so_far, (0.05, 0.5, 0.95), axis=0, method="inverted_cdf")
+    ends = zip(low, middle, high, strict=True)
+    return tuple(
+        Month(min(Decimal(month), horizon), *(_decimal(end, 2) for end in three))
+        for month, three in enumerate(ends)
+    )
+
+
+def _gaps(inputs: Inputs, drawn: InputDraws) -> tuple[Decimal, Decimal] | None:
+    import numpy as np
+
+    if inputs.quality is None:
+        return None
+    low, high = np.quantile(drawn.gap, (0.05, 0.95))
+    return _decimal(low, 6), _decimal(high, 6)
+
+
+def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
+    """A drawn value each, never one between two: there is none between a payback and never."""
+    import numpy as np
+
+    found = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
+    return Quantiles(*(_decimal(one, digits) if math.isfinite(one) else None for one in found))
+
+
+def _decimal(value: float, digits: int) -> Decimal:
+    return Decimal(f"{value:.{digits}f}")

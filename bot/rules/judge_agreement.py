@@ -1,0 +1,146 @@
+"""May a model judge, and may its verdicts be trusted? Family ties, unreadable verdicts, and agreement with
+people."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Protocol
+
+from trainers.evaluation.judge_agreement import Agreement, agreement
+from trainers.evaluation.scoring import Choice
+
+MAX_UNREAD = 0.1  # of an arm's answers; with more, its score would say how the judge talks
+MIN_LABELS = 10
+TRUSTED_FROM = 0.4  # Cohen's κ; Landis and Koch 1977, doi.org/10.2307/2529310, call it moderate from there on
+# Families whose models go by several first words.
+_ALSO: Mapping[str, str] = {
+    "chatgpt": "gpt",
+    "o": "gpt",
+    "davinci": "gpt",
+    "mixtral": "mistral",
+    "ministral": "mistral",
+    "magistral": "mistral",
+    "codestral": "mistral",
+    "qwq": "qwen",
+    "gemma": "gemini",
+}
+
+
+def model_family(model: str) -> str:
+    """'gpt' of 'openai/gpt-4o-mini', 'llama' of 'nebius/meta-llama/Llama-3.1-8B-Instruct': the letters with which
+    the model's own name begins."""
+    name = model.removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("ft:").removeprefix("Meta-").lower()
+    found = re.match(r"[a-z]+", name)
+    word = found[0] if found else name
+    return _ALSO.get(word, word)
+
+
+def bias_warning(judge: str, models: Iterable[str]) -> str | None:
+    """A judge finds its own answers and its relatives' better than people do: a warning where that may be.
+
+    Panickssery and others 2024, arxiv.org/abs/2404.13076."""
+    asked = tuple(dict.fromkeys(models))
+    if judge in asked:
+        return f"{judge} judges its own answers too: models tend to prefer their own. Another judge would be fairer."
+    kin = [model for model in asked if model_family(model) == model_family(judge)]
+    if not kin:
+        return None
+    return (
+        f"The judge {judge} is of the same family as {', '.join(kin[:3])}: models tend to prefer answers of their "
+        "own kind. A judge of another family would be fairer."
+    )
+
+
+def unread_warning(judge: str, unread: int, of: int) -> str | None:
+    """Why the verdicts on an arm can't be its score."""
+    if not of or unread <= MAX_UNREAD * of:
+        return None
+    return f"{judge} gave no verdict that could be read on {unread:,} of {of:,} answers of one alternative."
+
+
+# What people found better beside what a judge model found better, and beside each other. Pure.
+
+
+SWAPPED: Mapping[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
+
+
+class Label(Protocol):
+    """One person's choice on one row, in the order in which the two answers were shown."""
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def first_arm(self) -> str: ...
+
+    @property
+    def person(self) -> str: ...
+
+    @property
+    def choice(self) -> Choice: ...
+
+
+@dataclass(frozen=True)
+class HumanAgreement:
+    """`first` and so on count choices for the arm that was measured as the better one, for the other, for neither.
+
+    `beside_judge` is over the labels on rows where the judge has a verdict, `between` over rows that two people
+    judged, pair by pair of people; each None below ten.
+    """
+
+    labels: int
+    people: int
+    first: int
+    second: int
+    same: int
+    beside_judge: Agreement | None
+    between: Agreement | None
+
+    @property
+    def kappa(self) -> float | None:
+        """Of the judge."""
+        return self.beside_judge.kappa if self.beside_judge else None
+
+    @property
+    def distrusts(self) -> bool:
+        return self.kappa is not None and self.kappa < TRUSTED_FROM
+
+
+def summarize_labels(
+    labels: Sequence[Label], first_arm: str, judged: Mapping[int, Choice | None]
+) -> HumanAgreement:
+    """`first_arm` is the better arm's key; `judged` the judge's verdicts by row, for that arm or the other."""
+    said = [
+        (one.row, one.person, one.choice if one.first_arm == first_arm else SWAPPED[one.choice])
+        for one in labels
+    ]
+    choices = [choice for _, _, choice in said]
+    beside = [(verdict, choice) for row, _, choice in said if (verdict := judged.get(row)) is not None]
+    return HumanAgreement(
+        labels=len(said),
+        people=len({person for _, person, _ in said}),
+        first=choices.count("first"),
+        second=choices.count("second"),
+        same=choices.count("tie"),
+        beside_judge=_agreement(beside),
+        between=_agreement(_pairs(said)),
+    )
+
+
+def _agreement(pairs: Sequence[tuple[Choice, Choice]]) -> Agreement | None:
+    if len(pairs) < MIN_LABELS:
+        return None
+    return agreement([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def _pairs(said: Sequence[tuple[int, str, Choice]]) -> list[tuple[Choice, Choice]]:
+    """Who is named first is settled by name: kappa is the same with both turned, and must not hang on who was
+    quicker."""
+    by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
+    for row, person, choice in said:
+        by_row[row].append((person, choice))
+    return [(one[1], other[1]) for each in by_row.values() for one, other in combinations(sorted(each), 2)]

@@ -1,0 +1,211 @@
+"""May this person do this? The one function that every command, button, form and shortcut asks. Pure.
+
+Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared was looked up
+before; what Slack didn't tell counts as a no, with a sentence about what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from bot.rules.approvals import NO_REQUEST, UNFREEZERS, Denied, Person, Request
+from bot.rules.policy import BUILT_IN, DOING, Action, Named, Policy, rule_of
+from trainers.money import usd_micros
+
+FOUR_EYES = f"{BUILT_IN}: nobody approves what they asked for or uploaded"
+FULL_MEMBERS = f"{BUILT_IN}: full members of the workspace only"
+OWN_CHANNELS = f"{BUILT_IN}: channels of the workspace only"
+SHOWN_NAMES = 10
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Where somebody asks. `is_shared` with another organisation (Slack Connect); None: Slack didn't tell."""
+
+    id: str
+    is_shared: bool | None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The policy, with the members of its groups as Slack named them just now; None: it didn't."""
+
+    policy: Policy
+    members: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+
+    def named(self, action: Action) -> frozenset[str]:
+        """Everybody who is named for it, by id or by a group; who asked comes on top, and anyone where that is said."""
+        named = self.policy.named(action)
+        found = [self.members.get(group) or frozenset() for group in named.groups]
+        return named.users.union(*found)
+
+    def unknown(self, action: Action) -> tuple[str, ...]:
+        """Its groups whose members are not known."""
+        return tuple(sorted(one for one in self.policy.named(action).groups if self.members.get(one) is None))
+
+    def entitled(self, action: Action, people: Collection[str]) -> list[str]:
+        """Those of `people`, each once, who are named for it now."""
+        anyone = self.policy.named(action).anyone
+        named = self.named(action)
+        return [one for one in dict.fromkeys(people) if anyone or one in named]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, where, and by which rules. `channel` None: it is bound to no channel."""
+
+    person: Person | None
+    rules: Rules
+    channel: Channel | None = None
+
+
+@dataclass(frozen=True)
+class RuleVerdict:
+    """What one rule says. `rule` is its place in the file, or that it is built in."""
+
+    is_allowed: bool
+    rule: str
+    said: str
+
+
+def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Denied | None:
+    """None is yes. A no is the first rule's that says it, and names the cure."""
+    no = next((one for one in rule_verdicts(asking, action, request) if not one.is_allowed), None)
+    return Denied(no.said) if no else None
+
+
+def has_quorum(approved_by: Collection[str], rules: Rules, maximum_micros: int) -> bool:
+    """Counted are those who may still approve now."""
+    tier = rules.policy.tier(maximum_micros)
+    return tier is not None and len(rules.entitled("approve", approved_by)) >= tier.approvers
+
+
+def may_unfreeze(against: Collection[str], rules: Rules) -> bool:
+    """A freeze ends by the word of two different people. Counted are those who may still say it now."""
+    return len(rules.entitled("unfreeze", against)) >= UNFREEZERS
+
+
+def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Iterator[RuleVerdict]:
+    """What each rule says, in the order in which they are asked; all of them have to say yes."""
+    yield _membership(asking.person)
+    if asking.channel is not None:
+        yield _ours(asking.channel)
+    if action in ("approve", "waive", "resolve") and asking.person:
+        yield _four_eyes(asking.person, action, request)
+    if asking.person:
+        yield _named(asking.person, action, request, asking.rules)
+    if action in ("start", "approve"):
+        yield _affordable(asking.rules.policy, request.maximum_micros)
+
+
+def _membership(person: Person | None) -> RuleVerdict:
+    if person is None:
+        said = (
+            "Slack didn't tell who you are, so nothing was done. Try again in a minute; if it stays like that, "
+            "whoever runs the bot runs `finetune doctor`."
+        )
+        return RuleVerdict(False, FULL_MEMBERS, said)
+    kinds = {
+        "a bot": person.is_bot,
+        "deactivated": person.is_deleted,
+        "a guest": person.is_guest,
+        "of another workspace": person.is_stranger,
+    }
+    kind = next((kind for kind, is_one in kinds.items() if is_one), None)
+    if kind is None:
+        return RuleVerdict(True, FULL_MEMBERS, "a full member")
+    return RuleVerdict(
+        False,
+        FULL_MEMBERS,
+        f"Only full members of this workspace may upload data and decide on runs, and this account is {kind}.",
+    )
+
+
+def _ours(channel: Channel) -> RuleVerdict:
+    if channel.is_shared is None:
+        said = (
+            "Slack didn't tell whether this channel is shared with another organisation, so nothing was done. "
+            "Invite the bot (`/invite @Finetune`) if it isn't in here, or try again in a minute."
+        )
+        return RuleVerdict(False, OWN_CHANNELS, said)
+    if channel.is_shared:
+        said = (
+            "This channel is shared with another organisation (Slack Connect), where nothing is shown or decided. "
+            "Ask in a channel of your own workspace."
+        )
+        return RuleVerdict(False, OWN_CHANNELS, said)
+    return RuleVerdict(True, OWN_CHANNELS, "not shared with another organisation")
+
+
+def _four_eyes(person: Person, action: Action, request: Request) -> RuleVerdict:
+    said = None
+    to_do = "decide what becomes of it" if action == "resolve" else "approve it"
+    if action == "waive" and person.id == request.uploader:
+        said = "You uploaded this data, so an approver other than you has to say why it may leave."
+    elif person.id == request.requester:
+        said = f"You asked for this run, so somebody else has to {to_do}."
+    elif person.id == request.uploader:
+        said = f"You uploaded this data, so somebody else has to {to_do}."
+    return RuleVerdict(said is None, FOUR_EYES, said or "somebody else asked for it and brought the data")
+
+
+def _named(person: Person, action: Action, request: Request, rules: Rules) -> RuleVerdict:
+    named = rules.policy.named(action)
+    if named.requester and person.id == request.requester:
+        return RuleVerdict(True, named.where, "uploaded it" if action == "delete" else "asked for it")
+    if named.anyone:
+        return RuleVerdict(True, named.where, "any full member")
+    if person.id in rules.named(action):
+        return RuleVerdict(True, named.where, "named, or in a group that is")
+    but = {request.uploader} if action == "waive" else ()
+    return RuleVerdict(False, named.where, who_may(action, rules, but=but))
+
+
+def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
+    """The sentence for whoever may not. `but`: people who can't for another reason."""
+    named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
+    if rules.unknown(action):
+        return (
+            f"Slack didn't tell who is in the group {', '.join(rules.unknown(action))}, so nothing was done. Try "
+            "again in a minute; if it stays like that, the app lacks usergroups:read, or the group is gone."
+        )
+    if not others:
+        return _nobody(action, named, but)
+    names = ", ".join(f"<@{one}>" for one in others[:SHOWN_NAMES])
+    more = len(others) - SHOWN_NAMES
+    is_approvers = rule_of(action) in ("approve", "freeze", "waive", "cancel", "promote", "delete")
+    kind = "an approver" if is_approvers else "who is named"
+    asked = f" or {_requester(action)}" if named.requester else ""
+    return f"Only {kind}{asked} may do that: {names}{f' and {more} more' if more > 0 else ''}."
+
+
+def _nobody(action: Action, named: Named, but: Collection[str]) -> str:
+    if named.users and but:
+        return f"Nobody else may {DOING[action]}: whoever runs the bot names more approvers in finetune.toml, [people]."
+    if named.requester:
+        return f"Only {_requester(action)} may {DOING[action]}."
+    if named.where == BUILT_IN and rule_of(action) in ("approve", "freeze", "waive", "promote"):
+        return f"Nobody may {DOING[action]} yet: whoever runs the bot names approvers in finetune.toml, [people]."
+    return (
+        f"Nobody may {DOING[action]}: whoever runs the bot names people in finetune.toml, [policy.who] "
+        f"{rule_of(action)}."
+    )
+
+
+def _requester(action: Action) -> str:
+    return "who uploaded all of it" if action == "delete" else "who asked for it"
+
+
+def _affordable(policy: Policy, maximum_micros: int) -> RuleVerdict:
+    tier = policy.tier(maximum_micros)
+    if tier is None:
+        dearest = policy.tiers[-1]
+        return RuleVerdict(
+            False,
+            dearest.where,
+            f"It may cost up to {usd_micros(maximum_micros)}, and no run may cost more than "
+            f"{usd_micros(dearest.up_to_micros or 0)} ([policy] tiers in finetune.toml). Train on fewer rows or "
+            "epochs, or a cheaper model.",
+        )
+    people = "one approver" if tier.approvers == 1 else f"{tier.approvers} approvers"
+    return RuleVerdict(True, tier.where, f"takes {people} for up to {usd_micros(maximum_micros)}")

@@ -1,0 +1,286 @@
+"""The frozen plan: everything that matters about a training, in one value with one hash. People approve the
+hash; changing a field or a byte of the data makes another plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bot.rules.facts import Kind
+from trainers.evaluation.results import Standing
+from trainers.hyperparameters import (
+    Sweep,
+    batch_for,
+    combinations,
+    epochs_for,
+    hosted_epochs_for,
+    sweep_from_lists,
+)
+from trainers.types import Hyperparameter
+
+
+@dataclass(frozen=True)
+class BestCandidate:
+    """The best that was measured without this training, on the held-out rows: a share from 0 to 1 with its 95% bounds.
+    `standing` None: it was judged by another bar than the plan's."""
+
+    name: str
+    score: float
+    low: float
+    high: float
+    standing: Standing | None
+
+
+@dataclass(frozen=True)
+class PlanVerdict:
+    """The verdict that approvers read: `rule` decided it, `reason` is that rule's sentence. `best` None: nothing was
+    measured. `people_micros` and `labels_micros` come on top of what the run costs. `bearable_hours` of people's time
+    are the most with which it is still likely to pay back in time, '' where they were said or no time would do.
+    `saves_until`: the day on which the model that the saving is held against ends, '' where none is known."""
+
+    kind: Kind
+    rule: str
+    reason: str
+    bar: float
+    best: BestCandidate | None = None
+    people_micros: int = 0
+    labels_micros: int = 0
+    bearable_hours: str = ""
+    saves_until: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the estimate said when its plan was frozen, for the result to be held against it.
+
+    `asked` is the question, as the options that a person would type. `quality` is a share right, where a model
+    tuned alike was measured before; `p_payback` the chance of paying back within `target_months`. `alternative`
+    is what the saving is held against and its bill in micro-dollars a month. `seconds` of training are those
+    expected. `measured`: what each rung of the ladder scored, by its name. `memory`: whether
+    it fits into the machine that trains it, with the figures. `advised` None: the plan is of a time before it was kept.
+    `is_speed_guessed`: the plan's time is a guess by the model's size.
+    """
+
+    asked: str
+    quality: float | None = None
+    p_payback: float | None = None
+    target_months: str | None = None
+    alternative: str | None = None
+    alternative_micros: int | None = None
+    saving_micros: int | None = None
+    seconds: int | None = None
+    measured: tuple[tuple[str, float], ...] = ()
+    memory: str | None = None
+    advised: PlanVerdict | None = None
+    is_speed_guessed: bool = False
+
+    @property
+    def is_time_said(self) -> bool:
+        """Of people, in hours."""
+        return any(word.startswith("hours=") for word in self.asked.split())
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Trained on `fitted_sha256`, `n_fitted` of the training rows, until `patience` validations in a row on the
+    `n_validation` others brought no improvement. Drawn by trainers/dataset/splits.py."""
+
+    patience: int
+    fitted_sha256: str
+    validation_sha256: str
+    n_fitted: int
+    n_validation: int
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Every combination of `sweep` is an arm, which the loss on `n_validation` of the training rows chooses between;
+    all arms together take `steps` at most. `usd_per_hour` as text: the trainer stops before the plan's most is
+    spent; None on a machine that costs nothing."""
+
+    sweep: Sweep
+    fitted_sha256: str
+    validation_sha256: str
+    n_fitted: int
+    n_validation: int
+    steps: int
+    usd_per_hour: str | None = None
+
+    @property
+    def arms(self) -> int:
+        return len(combinations(self.sweep))
+
+
+@dataclass(frozen=True)
+class Destination:
+    """`base_url`: where its data goes, of a trainer that the bot starts the cluster, or ''. `account`: a fingerprint of
+    the key. `weights`: of the base model's files, None where they lie elsewhere. `engine`: which one trains and its
+    version, as 'builtin 0.1.0', None where that is the trainer's business."""
+
+    base_url: str
+    account: str | None
+    weights: str | None
+    engine: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`*_micros` are micro-dollars: expected, and the most it may cost. `hyperparameters` are sorted by name
+    and hold no "auto". `prices` is the price list as JSON. Seconds are a range of the training alone.
+    `current` is the model that the team prompts today, which is priced and not measured. `warnings` are
+    sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
+    not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
+    hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`.
+    `destination` None: from a time when it was not written down."""
+
+    dataset: str
+    dataset_version: int
+    dataset_id: int
+    uploaded_by: str
+    source_sha256: str
+    train_sha256: str
+    holdout_sha256: str
+    n_train: int
+    n_holdout: int
+    labels: tuple[str, ...]
+    system: str | None
+    provider: str
+    base_model: str
+    current: str | None
+    method: str
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...]
+    seed: int
+    suffix: str
+    prices: str
+    training_tokens: int
+    expected_micros: int
+    maximum_micros: int
+    seconds_low: int | None
+    seconds_high: int | None
+    warnings: tuple[str, ...]
+    monthly_before_micros: int | None
+    monthly_after_micros: int | None
+    requester: str
+    channel: str
+    asked_at: float
+    predicted: Prediction | None = None
+    stopping: EarlyStopping | None = None
+    swept: SweepPlan | None = None
+    overridden: tuple[str, ...] = ()
+    destination: Destination | None = None
+
+    @property
+    def kept_back(self) -> EarlyStopping | SweepPlan | None:
+        """What says which training rows are not trained on but validated with."""
+        return self.stopping or self.swept
+
+    @property
+    def advised(self) -> PlanVerdict | None:
+        return self.predicted.advised if self.predicted else None
+
+    @property
+    def is_advised(self) -> bool:
+        """Its verdict is go; else whoever approves it says why. False where no verdict was kept."""
+        return self.advised is not None and self.advised.kind == "go"
+
+    def __post_init__(self) -> None:
+        chosen = dict(self.hyperparameters)
+        if list(self.hyperparameters) != sorted(chosen.items()):
+            raise ValueError(f"a plan's hyperparameters are sorted, each once: {self.hyperparameters}")
+        if type(chosen.get("n_epochs")) is not int:
+            raise ValueError(f"a plan's n_epochs is a whole number, not {chosen.get('n_epochs')!r}")
+
+
+def canonical_json(plan: Plan) -> str:
+    """Equal plans give equal bytes: keys sorted, no spaces; money is whole micro-dollars.
+
+    What an older plan lacks is left out, so that it keeps its hash."""
+    fields = asdict(plan)
+    for name in ("predicted", "stopping", "swept", "destination"):
+        if fields[name] is None:
+            del fields[name]
+    if not plan.overridden:
+        del fields["overridden"]
+    for name in ("memory", "advised"):
+        if plan.predicted and fields["predicted"][name] is None:
+            del fields["predicted"][name]
+    if plan.predicted and not plan.predicted.is_speed_guessed:
+        del fields["predicted"]["is_speed_guessed"]
+    if plan.destination and plan.destination.engine is None:
+        del fields["destination"]["engine"]
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def plan_hash(plan: Plan) -> str:
+    return hashlib.sha256(canonical_json(plan).encode()).hexdigest()
+
+
+def plan_key(hash_of_plan: str) -> str:
+    """Our name for the job at the trainer: the same plan always has the same."""
+    return f"ft-{hash_of_plan[:24]}"
+
+
+def plan_from_json(text: str) -> Plan:
+    raw: dict[str, Any] = json.loads(text)
+    raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
+    raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
+    raw["overridden"] = tuple(raw.get("overridden", ()))
+    predicted, stopping, swept = raw.get("predicted"), raw.get("stopping"), raw.get("swept")
+    raw["predicted"] = _predicted(predicted) if predicted else None
+    raw["stopping"] = EarlyStopping(**stopping) if stopping else None
+    raw["swept"] = SweepPlan(**{**swept, "sweep": sweep_from_lists(swept["sweep"])}) if swept else None
+    destination = raw.get("destination")
+    raw["destination"] = Destination(**destination) if destination else None
+    return Plan(**raw)
+
+
+def _predicted(raw: dict[str, Any]) -> Prediction:
+    measured = tuple((name, score) for name, score in raw["measured"])
+    advised = raw.get("advised")
+    return Prediction(**{**raw, "measured": measured, "advised": _advised(advised) if advised else None})
+
+
+def _advised(raw: dict[str, Any]) -> PlanVerdict:
+    return PlanVerdict(**{**raw, "best": BestCandidate(**raw["best"]) if raw["best"] else None})
+
+
+def hyperparameters_for(
+    n_train: int,
+    epochs: int | None,
+    *,
+    takes_lora: bool,
+    defaults: Mapping[str, Hyperparameter],
+    rate: float | None = None,
+) -> tuple[tuple[str, Hyperparameter], ...]:
+    """What a plan starts with, resolved by trainers/hyperparameters.py; a hosted service is told the epochs alone.
+
+    `rate`: the learning rate by the base's size; None leaves it to the trainer, who goes by the base that it has.
+    `defaults` are the provider's row's and win over ours; `epochs`, where a person said them, win over all.
+    """
+    chosen: dict[str, Hyperparameter] = {"n_epochs": hosted_epochs_for(n_train)}
+    if takes_lora:
+        chosen |= {
+            "n_epochs": epochs_for(n_train),
+            "batch_size": batch_for(n_train),
+            "lora_r": 16,
+            "lora_alpha": 32,
+            "lora_dropout": 0.0,
+        }
+        chosen |= {} if rate is None else {"learning_rate": rate}
+    chosen |= defaults
+    if epochs is not None:
+        chosen["n_epochs"] = epochs
+    return tuple(sorted(chosen.items()))
+
+
+def ascii_name(dataset: str) -> str:
+    """A dataset's name for a trainer: suffixes and aliases are ASCII there. A name in another script keeps what is
+    ASCII in it, with a hash that tells it from others."""
+    if dataset.isascii():
+        return dataset
+    rest = re.sub("[^a-z0-9]+", "-", dataset).strip("-")[:31]
+    return f"{rest or 'dataset'}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"

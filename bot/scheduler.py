@@ -1,0 +1,93 @@
+"""The clock: a tick that moves every open thing a step, one that empties the outbox. State lives in SQLite.
+
+APScheduler's own persistent store lost a job that was killed, so the scheduler remembers nothing. It plans by the time
+of day: where the machine's clock is put back, it would make no tick until it is as late again, so it is woken then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+LOOK_AFTER_S = 300
+RECONCILE = "reconcile"
+SEND = "send"
+LOOK_AFTER = "look after"
+STEP_S = 1.0  # a clock that is slewed moves by less within a look
+
+
+class Scheduler:
+    """Calls `reconcile` and `send` again and again, each never twice at once. `wake` makes both run now.
+
+    `look_after`, what may take long and can wait, is called every five minutes.
+    """
+
+    def __init__(
+        self,
+        reconcile: Callable[[], None],
+        send: Callable[[], None],
+        look_after: Callable[[], None] = lambda: None,
+        *,
+        seconds: float = 1.0,
+    ) -> None:
+        self._scheduler = BackgroundScheduler(timezone=UTC)
+        for name, work, every in (
+            (RECONCILE, reconcile, seconds),
+            (SEND, send, seconds),
+            (LOOK_AFTER, look_after, LOOK_AFTER_S),
+        ):
+            self._scheduler.add_job(
+                work,
+                _FromNow(seconds=every, timezone=UTC),
+                id=name,
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
+                next_run_time=datetime.now(UTC),
+            )
+        self._ends = threading.Event()
+        self._steps = threading.Thread(target=self._watch_clock, name="clock steps", daemon=True)
+
+    def start(self) -> None:
+        self._scheduler.start()
+        self._steps.start()
+
+    def wake(self) -> None:
+        self._run_now(RECONCILE, SEND)
+
+    def stop(self) -> None:
+        """Waits for the ticks under way."""
+        self._ends.set()
+        if self._scheduler.running:
+            self._steps.join()
+            self._scheduler.shutdown(wait=True)
+
+    def _run_now(self, *names: str) -> None:
+        for name in names:
+            self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+
+    def _watch_clock(self) -> None:
+        before = _offset()
+        while not self._ends.wait(STEP_S):
+            now = _offset()
+            if now < before - STEP_S:
+                self._run_now(RECONCILE, SEND, LOOK_AFTER)
+            before = now
+
+
+class _FromNow(IntervalTrigger):  # type: ignore[misc]
+    """Counts from the present: APScheduler's own lists every tick that was missed, which is millions of them where a
+    machine without a clock of its own is told the date."""
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        interval: timedelta = self.interval
+        return now + interval
+
+
+def _offset() -> float:
+    """Constant, but where somebody sets the machine's clock."""
+    return time.time() - time.monotonic()

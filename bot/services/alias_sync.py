@@ -1,0 +1,146 @@
+"""Tells a trainer which model its alias stands for, until it has been told; looks now and then whether it still does.
+
+What is in use stands in our own database first (promoting.py). An alias is set by one PUT that may be sent twice, so a
+kill before or after it is made good by the next tick."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from bot.cards import models as views
+from bot.cards.blocks import Message
+from bot.context import AppContext
+from bot.rules.promotion import alias_for
+from bot.services import models
+from storage.promotions import Promotion
+from storage.records import Model
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+
+REFUSED_S = 600.0
+MAX_PAUSE_S = 120.0
+
+log = logging.getLogger(__name__)
+
+
+def step(context: AppContext, promotion: Promotion) -> None:
+    """One try for a promotion that its trainer does not know of."""
+    model = _model(context, promotion)
+    trainer = context.trainers.get(model.provider)
+    if trainer is None:
+        _put_off(context, promotion, MAX_PAUSE_S, f"there is no key for {model.provider} where the bot runs.")
+        return
+    try:
+        trainer.point(alias_for(promotion.dataset), model.provider_model)
+    except Refused as refused:
+        _put_off(context, promotion, REFUSED_S, str(refused))
+    except TrainerError as trouble:
+        _put_off(context, promotion, min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S), str(trouble))
+    else:
+        _carried(context, promotion, model)
+
+
+def provider_of(context: AppContext, promotion: Promotion) -> str:
+    return _model(context, promotion).provider
+
+
+def after_trouble(context: AppContext, promotion: Promotion) -> None:
+    context.store.promotions.put_off(
+        promotion, context.clock() + MAX_PAUSE_S, "something in the bot went wrong."
+    )
+
+
+def sweep(context: AppContext) -> None:
+    """Which models are gone from their providers, and whether each alias stands for what is in use."""
+    for name, trainer in context.trainers.items():
+        models = [one for one in context.store.models() if one.provider == name]
+        if not models:
+            continue
+        try:
+            _look_for_gone(context, trainer, models)
+            if trainer.provider.can("aliases"):
+                _look_at_aliases(context, trainer, models)
+        except TrainerError as trouble:
+            log.info("looking after models in use: %s", trouble)
+
+
+def _model(context: AppContext, promotion: Promotion) -> Model:
+    model = context.store.model(promotion.model)
+    if model is None:
+        raise KeyError(promotion.model)
+    return model
+
+
+def _carried(context: AppContext, promotion: Promotion, model: Model) -> None:
+    now, proof = context.clock(), models.proof_of(context, promotion)
+    with context.store.transaction():
+        noted = context.store.promotions.carried(promotion, now=now)
+        if noted:
+            detail = f"{alias_for(promotion.dataset)} stands for {model.provider_model} at {model.provider}"
+            subject = f"run {model.run_id}"
+            context.store.audit.add(at=now, who="finetune", action="alias", subject=subject, detail=detail)
+            models.show_card(context, noted, proof)
+
+
+def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:
+    """Its card says why, once for each trouble."""
+    proof = models.proof_of(context, promotion)
+    with context.store.transaction():
+        noted = context.store.promotions.put_off(promotion, context.clock() + seconds, trouble)
+        if noted and trouble != promotion.trouble:
+            models.show_card(context, noted, proof)
+
+
+def _look_for_gone(context: AppContext, trainer: Trainer, models: Sequence[Model]) -> None:
+    """One list; a model that is not in it is asked for by its name, since a list may leave some out."""
+    listed = {one.id for one in trainer.models()}
+    for model in models:
+        is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
+        if is_there == (model.gone_at is not None):
+            _note(context, model, None if is_there else context.clock())
+
+
+def _note(context: AppContext, model: Model, gone_at: float | None) -> None:
+    with context.store.transaction():
+        if not context.store.model_gone(model, gone_at):
+            return
+        action = "back" if gone_at is None else "gone"
+        context.store.audit.add(
+            at=context.clock(), who="finetune", action=action, subject=f"run {model.run_id}"
+        )
+        for promotion in context.store.promotions.all_standing():
+            if promotion.model == model.name and gone_at is not None:
+                said = views.model_lost(model, promotion.dataset, models.title(context, model))
+                _say(context, promotion, said, f"gone {model.name} {gone_at:.0f}")
+
+
+def _look_at_aliases(context: AppContext, trainer: Trainer, models: Sequence[Model]) -> None:
+    there, ours = trainer.aliases(), {one.name: one for one in models}
+    for promotion in context.store.promotions.all_standing():
+        model = ours.get(promotion.model)
+        if model is None or promotion.carried_at is None or model.gone_at is not None:
+            continue
+        found = there.get(alias_for(promotion.dataset))
+        if found != model.provider_model:
+            _set_again(context, promotion, model, found)
+
+
+def _set_again(context: AppContext, promotion: Promotion, model: Model, found: str | None) -> None:
+    proof = models.proof_of(context, promotion)
+    with context.store.transaction():
+        noted = context.store.promotions.carry_again(promotion)
+        if noted is None:
+            return
+        subject = f"run {model.run_id}"
+        detail = f"{alias_for(promotion.dataset)} stood for {found or 'nothing'}"
+        context.store.audit.add(
+            at=context.clock(), who="finetune", action="strayed", subject=subject, detail=detail
+        )
+        said = views.alias_mismatch(promotion.dataset, model, found, models.title(context, model))
+        _say(context, promotion, said, f"strayed {promotion.id} {context.clock():.0f}")
+        models.show_card(context, noted, proof)
+
+
+def _say(context: AppContext, promotion: Promotion, message: Message, once: str) -> None:
+    context.say(promotion.channel, message.letter(), dedupe=once)

@@ -1,0 +1,381 @@
+"""The team's decision about a plan: yes, no, or expiry; and whether the approvals still hold before a job is
+created."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from bot.cards import plans as replacing_views
+from bot.cards.blocks import Message, escape
+from bot.cards.runs import SAID
+from bot.cards.words import pluralize
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.approvals import Request, check_reason, is_expired, reminder_due
+from bot.rules.permissions import Caller, Rules, has_quorum, who_may
+from bot.rules.plans import Plan, plan_from_json, plan_hash
+from bot.rules.policy import BUILT_IN
+from bot.services import (
+    authorization,
+    budgets,
+    data_policy,
+    datasets,
+    estimate_requests,
+    notifications,
+    plans,
+)
+from bot.services.data_policy import Forbidden, Unsure
+from bot.services.datasets import CheckedDataset
+from bot.values.runs import Refusal
+from storage.records import Approval, Run
+from trainers.errors import TrainerError
+from trainers.money import usd_micros
+
+LOOK_FOR_EXPIRY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+def approve(context: AppContext, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
+    """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
+    asked = _asking(context, hash_in_button, person)
+    with context.store.transaction():
+        waiting = _waiting(context, hash_in_button, asked)
+        if isinstance(waiting, Refusal):
+            return waiting
+        run, plan = waiting
+        why = " ".join(reason.split())
+        nothing_said = None if plan.is_advised else check_reason(why)
+        if nothing_said:
+            return Refusal(nothing_said.reason)
+        return _record_yes(context, run, plan, person, asked.rules, why)
+
+
+def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
+    """The plan that this person may approve by saying why; None where its verdict is go, so that a click is enough."""
+    asked = _asking(context, hash_in_button, person)
+    waiting = _waiting(context, hash_in_button, asked)
+    if isinstance(waiting, Refusal):
+        return waiting
+    run, plan = waiting
+    if plan.is_advised:
+        return None
+    return _not_counted(context, run, plan, person, asked.rules) or waiting
+
+
+def _asking(context: AppContext, hash_in_button: str, person: str) -> Caller:
+    """Asks Slack, so it stands before a transaction."""
+    known = context.store.runs.by_plan(hash_in_button)
+    return authorization.look_up(context, person, "approve", known.channel if known else None)
+
+
+def _waiting(context: AppContext, hash_in_button: str, asked: Caller) -> tuple[Run, Plan] | Refusal:
+    """The plan, where it may be approved by who asks, as things are now."""
+    now, run = context.clock(), context.store.runs.by_plan(hash_in_button)
+    if run is None or run.state != "awaiting_approval":
+        return Refusal(_too_late(context, run))
+    plan = plan_from_json(run.plan)
+    request = _request(run, plan)
+    refused = authorization.refusal_for(asked, "approve", request)
+    if refused:
+        return refused
+    if is_expired(request, now, context.settings.policy):
+        return Refusal("This plan has expired. `/finetune start` makes a new one.")
+    if plan_hash(plan) != hash_in_button:
+        return Refusal("This plan was changed after it was posted, so it can't be approved.")
+    forbidden = data_policy.plan_refusal(context, plan)
+    if forbidden:
+        return Refusal(forbidden)
+    other = plans.destination_change(context, plan)
+    if other:
+        return Refusal(f"{other} `/finetune cancel {run.id}` and `/finetune start` make a new plan.")
+    return run, plan
+
+
+def may_reject(context: AppContext, hash_in_button: str, person: str) -> Refusal | None:
+    run = context.store.runs.by_plan(hash_in_button)
+    if run is None or run.state != "awaiting_approval":
+        return Refusal(_too_late(context, run))
+    return authorization.refusal(context, person, "reject", request=_request(run, plan_from_json(run.plan)))
+
+
+def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
+    refusal = may_reject(context, hash_in_button, person)
+    run = context.store.runs.by_plan(hash_in_button)
+    if refusal or run is None:
+        return refusal or Refusal(_too_late(context, run))
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "rejected", now=now, error=reason)
+        if moved is None:
+            return Refusal(_too_late(context, context.store.runs.get(run.id)))
+        context.store.runs.decide(moved, person, "reject", reason=reason, now=now)
+        context.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
+        show_decision(context, moved, replacing_views.rejected_by(person, reason))
+    return moved
+
+
+def expire_or_wait(context: AppContext, run: Run) -> None:
+    """A plan that nobody decided on is over after a day; a cancelled or impossible one at once."""
+    now = context.clock()
+    plan = plan_from_json(run.plan)
+    if run.cancel_asked_by:
+        _close(context, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
+    elif is_expired(_request(run, plan), now, context.settings.policy):
+        hours = pluralize(round(context.settings.policy.expires_s / 3600), "hour")
+        _close(context, run, "expired", f"Nobody decided within {hours}, so the plan has expired.")
+    elif run.tries == 0 and (refused := _refused_by_trainer(context, run)):
+        _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refused)}")
+    elif run.tries == 0:
+        context.store.runs.move(run, run.state, now=now, tries=1)
+    elif _is_enough_by_now(context, run, plan):
+        _carry_on(context, run, plan)
+    else:
+        _remind(context, run, plan)
+        if run.tries > 1 or _has_plots(context, run, plan):
+            context.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
+    """The rules may ask for fewer approvers than when the last one approved, and nobody can approve twice."""
+    approvers = [one.person for one in _approvals(context, run)]
+    return bool(approvers) and has_quorum(
+        approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
+    )
+
+
+def _carry_on(context: AppContext, run: Run, plan: Plan) -> None:
+    """As with the last approver's click. Where the money or the data's rules say no, it waits until it expires."""
+    with context.store.transaction():
+        refused = data_policy.plan_refusal(context, plan)
+        if not refused and not budgets.refusal(context, run.channel, run.requester, plan.maximum_micros):
+            _hand_over(context, run, plan)
+
+
+def _request(run: Run, plan: Plan) -> Request:
+    """Its time to be approved begins anew where its approvals were voided."""
+    return replace(plans.request_of(plan), asked_at=run.state_since)
+
+
+def _remind(context: AppContext, run: Run, plan: Plan) -> None:
+    """In the channel, some hours before it expires; each reminder once, whatever is restarted meanwhile."""
+    request, policy = _request(run, plan), context.settings.policy
+    due = reminder_due(request, context.clock(), policy)
+    if due is None or context.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
+        return
+    named, said = policy.named("approve"), {one.person for one in _approvals(context, run)}
+    whom = [f"<@{one}>" for one in sorted(named.users - {run.requester, plan.uploaded_by} - said)]
+    whom += [f"<!subteam^{one}>" for one in sorted(named.groups)]
+    left = request.asked_at + policy.expires_s - context.clock()
+    message = replacing_views.reminder(
+        run, plan, plans.approvals_needed(context, plan) - len(said), left, whom
+    )
+    context.say(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
+
+
+def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
+    """What the estimate looks ahead to, in the card's thread; False while a worker draws it."""
+    dataset = context.store.datasets.get(run.dataset_id)
+    checked = CheckedDataset(dataset, datasets.report_of(dataset))
+    made = estimate_requests.estimate_for(context, checked, estimate_requests.question_of(plan))
+    outlook = None if isinstance(made, Refusal) else made.outlook
+    plots = estimate_requests.draw_outlook(
+        context, f"plan {run.id}", outlook, context.settings.data / "plots" / f"plan-{run.id}"
+    )
+    if plots is None:
+        return False
+    estimate_requests.put_plots(context, run.channel, f"plan {run.id}", plots, plan.dataset)
+    return True
+
+
+def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
+    """A no that can be had for free, asked once. A trainer that is down now may be up when it is needed."""
+    row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
+    if trainer is None:  # its key has gone since: said once the plan is approved
+        return None
+    try:
+        refused = trainer.probe()
+    except TrainerError as trouble:
+        log.warning("run %s: %s", run.id, trouble)
+        return None
+    if refused or row is None:
+        return str(refused) if refused else None
+    return plans.closed_to_us(context, row)
+
+
+def _record_yes(
+    context: AppContext, run: Run, plan: Plan, person: str, rules: Rules, why: str
+) -> Run | Refusal:
+    now = context.clock()
+    decided = [one.person for one in _approvals(context, run)]
+    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
+    refusal = _not_counted(context, run, plan, person, rules)
+    if refusal:
+        return refusal
+    context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
+    detail = f"{run.plan_hash} {why}".strip()
+    context.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=detail)
+    if not is_last:
+        notifications.show_decision(context, run, card_so_far(context, run, plan))
+        return run
+    return _hand_over(context, run, plan) or Refusal(_too_late(context, context.store.runs.get(run.id)))
+
+
+def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: Rules) -> Refusal | None:
+    """Why this person's yes would not count, or not start it."""
+    decided = [one.person for one in _approvals(context, run)]
+    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
+    if (
+        not is_last
+        and len({*decided, person}) >= plans.approvals_needed(context, plan)
+        and rules.unknown("approve")
+    ):
+        return Refusal(who_may("approve", rules))  # whether the others still may is not known
+    most = plan.maximum_micros
+    refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None
+    if refusal:
+        return Refusal(refusal)
+    if person in decided:
+        return Refusal("You have approved this plan already; it waits for somebody else.")
+    if person in [one.person for one in context.store.runs.decisions(run.id)]:
+        return Refusal(
+            "Your approval of this plan was voided, for good: somebody else approves it, or "
+            f"`/finetune cancel {run.id}` and `/finetune start` make a new plan."
+        )
+    return None
+
+
+def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
+    """Approved, and its money reserved. None where it has moved on."""
+    now = context.clock()
+    moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
+    if moved:
+        context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
+        show_decision(context, moved, replacing_views.approved_by(_approvals(context, run)))
+        notifications.show_progress(context, moved)
+    return moved
+
+
+def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
+    """The plan's card with the approvals that count, asking for those that are missing."""
+    card = replacing_views.partly_approved_card(
+        run,
+        plan,
+        budgets.tightest(context, run.channel, run.requester),
+        _approvals(context, run),
+        plans.approvals_needed(context, plan),
+        context.settings.policy.expires_s / 3600,
+    )
+    return plans.with_superseded_runs(context, run, card)
+
+
+def show_decision(context: AppContext, run: Run, said: str) -> None:
+    plan = plan_from_json(run.plan)
+    notifications.show_decision(
+        context,
+        run,
+        replacing_views.decided_card(run, plan, budgets.tightest(context, run.channel, run.requester), said),
+    )
+    text = f"Your run {run.id} ({escape(replacing_views.plan_title(plan))}) {SAID[run.state]}. {said}"
+    notifications.to_requester(context, run, text, once=f"decision {run.id}")
+
+
+def _close(context: AppContext, run: Run, state: notifications.ClosedState, said: str) -> None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, state, now=now, error=said)
+        if moved:
+            context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
+            show_decision(context, moved, said)
+
+
+def _approvals(context: AppContext, run: Run) -> list[Approval]:
+    return context.store.runs.standing(run.id)
+
+
+def _too_late(context: AppContext, run: Run | None) -> str:
+    if run is None:
+        return "There is no such plan any more. `/finetune start` makes a new one."
+    by = context.store.replacements.by(run.id)
+    if by is not None:
+        return replacing_views.already_superseded(run.id, by)
+    return f"Run {run.id} has moved on: it {SAID[run.state]}."
+
+
+# Before a job is created: do the approvals still count? Asked anew of Slack and of the rules that are
+# read now.
+#
+# Those that count no longer are voided for good, the money is free again, and the run waits for approval
+# as before.
+
+
+@dataclass(frozen=True)
+class LapsedApprovals:
+    """`people` may approve no longer; `said` is why the approvals that are left don't carry the run."""
+
+    people: tuple[str, ...]
+    said: str
+
+
+def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forbidden | None:
+    """None: the approvals carry it, as things are now."""
+    plan = plan_from_json(run.plan)
+    waits = data_policy.unscanned(context, plan.dataset_id, [plan.provider])
+    if waits:
+        return Unsure(waits)
+    forbidden = data_policy.plan_refusal(context, plan)
+    if forbidden:
+        return Forbidden(f"{forbidden} Its approval is void, and nothing was started.")
+    rules = authorization.current_rules(context, "approve")
+    tier = rules.policy.tier(plan.maximum_micros)
+    if tier is None:
+        most = usd_micros(rules.policy.tiers[-1].up_to_micros or 0)
+        said = f"no run may cost more than {most} any more ({rules.policy.tiers[-1].where})"
+        return LapsedApprovals(_approvers(context, run), said)
+    named = rules.entitled("approve", _approvers(context, run))
+    members = {one: context.directory.person(one) for one in named}
+    known = [one for one, person in members.items() if person is not None and person.is_member]
+    if len(known) >= tier.approvers:
+        return None
+    if rules.unknown("approve"):
+        return Unsure(who_may("approve", rules))
+    if None in members.values():
+        return Unsure("Slack didn't tell whether the approvers still are members, so nothing is created yet.")
+    return LapsedApprovals(*_why(context, run, rules, known, tier.approvers))
+
+
+def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> None:
+    """Back to waiting, said in the channel. Call it only where surely no job was created."""
+    now, plan = context.clock(), plan_from_json(run.plan)
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "awaiting_approval", now=now, reserved_micros=0, tries=2)
+        if moved is None:
+            return
+        for one in lapsed.people:
+            context.store.runs.void(moved, one, lapsed.said, now=now)
+        context.store.runs.unreserve(moved)
+        context.store.audit.add(
+            at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.said
+        )
+        notifications.show_decision(context, moved, card_so_far(context, moved, plan))  # its card asks again
+        notifications.show_progress(context, moved)
+        said = replacing_views.voided_card(moved, plan, lapsed.said)
+        context.say(run.channel, said.letter(), dedupe=f"void {run.id} {now}")
+        notifications.to_requester(context, moved, said.text, once=f"void dm {run.id} {now}")
+
+
+def _approvers(context: AppContext, run: Run) -> tuple[str, ...]:
+    return tuple(one.person for one in context.store.runs.standing(run.id))
+
+
+def _why(
+    context: AppContext, run: Run, rules: Rules, known: list[str], needed: int
+) -> tuple[tuple[str, ...], str]:
+    gone = tuple(one for one in _approvers(context, run) if one not in known)
+    where = rules.policy.named("approve").where
+    place = "" if where == BUILT_IN else f" ({where})"
+    if gone:
+        names = ", ".join(f"<@{one}>" for one in gone)
+        return gone, f"{names} may not approve any more{place}"
+    return (), f"it takes {needed} approvers by now, and {len(known)} approved"

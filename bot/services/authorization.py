@@ -1,0 +1,183 @@
+"""May this person do this here, and which datasets may they know of? Looks people and channels up in Slack
+at every question and asks the rules; nothing is cached."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from bot.cards.blocks import code
+from bot.cards.datasets import no_such_dataset
+from bot.context import AppContext
+from bot.rules import data_policy as rules
+from bot.rules import permissions
+from bot.rules.approvals import NO_REQUEST, Request
+from bot.rules.data_policy import DatasetChannel
+from bot.rules.permissions import Caller, Channel, Rules
+from bot.rules.policy import Action, Policy
+from bot.values.runs import Refusal
+from storage.records import Dataset, Measurement, Run
+
+PARALLEL_LOOKUPS = 8
+# Who else is named counts for these, not only who asks.
+COUNTED: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
+
+
+def refusal(
+    context: AppContext,
+    person: str,
+    action: Action,
+    channel: str | None = None,
+    request: Request = NO_REQUEST,
+) -> Refusal | None:
+    """None is yes."""
+    return refusal_for(look_up(context, person, action, channel), action, request)
+
+
+def refusal_for(asked: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
+    """The same of one who was looked up before: inside a transaction nothing waits for Slack."""
+    denied = permissions.may(asked, action, request)
+    return Refusal(denied.reason) if denied else None
+
+
+def is_certain(asked: Caller) -> bool:
+    """Whether Slack told all that was asked of it: a no is for good only then."""
+    channel_is_known = asked.channel is None or asked.channel.is_shared is not None
+    return asked.person is not None and channel_is_known and None not in asked.rules.members.values()
+
+
+def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
+    """All look-ups at once: one may take a second, and the ack has to come within three."""
+    policy = context.settings.policy
+    with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
+        who = pool.submit(context.directory.person, person)
+        where = pool.submit(_channel, context, channel) if channel else None
+        groups = _wanted(policy, action, person)
+        members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
+        return Caller(who.result(), Rules(policy, members), where.result() if where else None)
+
+
+def unreachable(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
+    """Why cards can't be shown in a channel. `by_others`: people besides the one who asks must see them."""
+    if by_others and channel.startswith("D"):
+        return Refusal(
+            "Type this in a channel where approvers are, with me in it (`/invite @Finetune`): here nobody else would "
+            "see the plan."
+        )
+    if context.settings.slack.fallback_channel or context.directory.takes_posts(channel) is not False:
+        return None
+    return Refusal("I'm not in this channel, so I can't post here: `/invite @Finetune`, then type it again.")
+
+
+def current_rules(context: AppContext, action: Action) -> Rules:
+    """With the members of its groups as they are now."""
+    groups = _wanted(context.settings.policy, action)
+    with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
+        members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
+    return Rules(context.settings.policy, members)
+
+
+def _wanted(policy: Policy, action: Action, person: str | None = None) -> list[str]:
+    """The groups to ask for: none where it is clear without them that `person` may."""
+    named = policy.named(action)
+    is_clear = person is not None and (named.anyone or person in named.users)
+    return [] if is_clear and action not in COUNTED else sorted(named.groups)
+
+
+def _channel(context: AppContext, channel: str) -> Channel:
+    """A conversation with the bot alone (D…) has no others in it."""
+    return Channel(channel, False if channel.startswith("D") else context.directory.is_shared(channel))
+
+
+# Who may know of which datasets, and where their rows may be shown: asked of Slack, decided by
+# decisions/sharing.py.
+#
+# Somebody who acts in a channel is in it, so nothing is asked of Slack for the datasets of the channel
+# itself.
+
+
+Row = TypeVar("Row", Run, Measurement)
+
+PARALLEL_MEMBERSHIP_LOOKUPS = 16
+LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
+
+
+def visible_datasets(context: AppContext, person: str, here: str | None) -> frozenset[str]:
+    """The names of the datasets that a person may know of, asking in the channel `here`; None: in no channel."""
+    owners = context.store.datasets.owners()
+    found = dataset_homes(context, set(owners.values()), person, here)
+    return frozenset(name for name, owner in owners.items() if rules.may_use(found[owner]))
+
+
+def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
+    """Whether there is a dataset of this name as far as this person may know."""
+    owner = context.store.datasets.owners().get(dataset)
+    return owner is not None and rules.may_use(dataset_home(context, owner, person, here))
+
+
+def filter_known(context: AppContext, rows: Iterable[Row], known: Collection[str]) -> Iterator[Row]:
+    """Those of the datasets that are `known` to who asks."""
+    return (row for row in rows if context.store.datasets.get(row.dataset_id).name in known)
+
+
+def dataset_refusal(
+    context: AppContext, dataset: str, person: str, here: str, *, is_posted: bool = False
+) -> Refusal | None:
+    """Why a person can't use a dataset in the channel `here`; the same words where they may not know of it and where
+    there is none. `is_posted`: what comes of it is posted in that channel."""
+    owners = context.store.datasets.owners()
+    owner = owners.get(dataset)
+    if owner == here:
+        return None
+    found = dataset_homes(context, set(owners.values()), person, here)
+    if owner is None or not rules.may_use(found[owner]):
+        known = [name for name, other in owners.items() if rules.may_use(found[other])]
+        return Refusal(no_such_dataset(dataset, known))
+    if is_posted and not rules.may_post(found[owner], here):
+        return Refusal(
+            f"{code(dataset)} belongs to <#{owner}>, which is private: ask there, so that what comes of it stays among "
+            "its members."
+        )
+    return None
+
+
+def dataset_home(context: AppContext, owner: str, person: str, here: str | None) -> DatasetChannel:
+    return dataset_homes(context, {owner}, person, here)[owner]
+
+
+def dataset_homes(
+    context: AppContext, owners: Collection[str], person: str, here: str | None
+) -> Mapping[str, DatasetChannel]:
+    """All look-ups at once. What Slack doesn't tell in time is not known."""
+    unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
+    pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
+    wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
+    asked = {owner: pool.submit(_looked_up, context, owner, person) for owner in wanted}
+    done, _ = wait(asked.values(), timeout=LOOK_UP_S)
+    pool.shutdown(wait=False, cancel_futures=True)
+    return unasked | {owner: future.result() for owner, future in asked.items() if future in done}
+
+
+def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
+    """Whether customers' words may be posted in `channel`."""
+    is_direct = _is_direct(channel)
+    return rules.may_show_rows(
+        dataset.owner,
+        dataset.source_channels,
+        channel,
+        is_private=is_direct or context.directory.is_private(channel),
+        is_shared=False if is_direct else context.directory.is_shared(channel),
+    )
+
+
+def _looked_up(context: AppContext, owner: str, person: str) -> DatasetChannel:
+    is_private = context.directory.is_private(owner)
+    return DatasetChannel(
+        owner, is_private, None if is_private is False else context.directory.is_member(person, owner)
+    )
+
+
+def _is_direct(channel: str) -> bool:
+    """The conversation with the bot, which nobody else is in, and which it may not ask Slack about."""
+    return channel.startswith("D")

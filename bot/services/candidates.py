@@ -1,0 +1,242 @@
+"""Which models an evaluation asks and what they charge: names that people type → a provider's row and its
+price."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.blocks import code
+from bot.command_options import ASKED_RUNGS
+from bot.commands import Baseline
+from bot.context import AppContext
+from bot.settings import Settings
+from bot.values.runs import Ended, Refusal
+from trainers.dataset import Report
+from trainers.evaluation.results import Candidate as Candidate_results
+from trainers.evaluation.results import RungName
+from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.providers import ModelRow, ProviderRow
+
+OWN = "local"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is asked. `price.model` is its full name 'provider/model'."""
+
+    row: ProviderRow
+    price: PriceRow
+
+    @property
+    def name(self) -> str:
+        return self.price.model
+
+    @property
+    def thinks(self) -> bool:
+        """Before it answers, in tokens that are paid."""
+        return self.row.thinks(self.name.split("/", 1)[1])
+
+
+def find_candidates(
+    settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
+) -> tuple[Candidate, ...] | Refusal:
+    """Those named; nobody named: the base models of our own trainer. `reachable`: providers by name."""
+    found: dict[str, Candidate] = {}
+    for name in names or own_models(settings, reachable):
+        one = _candidate(settings, reachable, name, today)
+        if isinstance(one, Refusal):
+            return one
+        found[one.name] = one
+    return tuple(found.values())
+
+
+def judge_of(
+    settings: Settings, reachable: Collection[str], name: str | None, report: Report, today: date
+) -> Candidate | Refusal | None:
+    """The model that judges free text; None where none is named."""
+    if name is None:
+        return None
+    if report.task == "labels":
+        return Refusal(
+            "Labels need no judge: an answer is the label or it is not. Leave `judge=` out; it is for free text.",
+            "judge",
+        )
+    found = _candidate(settings, reachable, name, today)
+    return replace(found, about="judge") if isinstance(found, Refusal) else found
+
+
+def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
+    """`price` is that of a model that has ended."""
+    instead = f"Its maker names {code(price.successor)} instead." if price.successor else "Choose another."
+    return Ended(f"{code(wanted[:80])} ended on {price.ends}: it does not answer any more. {instead}", about)
+
+
+def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
+    row = settings.provider(OWN)
+    return tuple(f"{OWN}/{model.name}" for model in row.models) if row and OWN in reachable else ()
+
+
+def full_name(settings: Settings, current: str | None) -> str | None:
+    """'openai/gpt-4o-2024-08-06' for 'gpt-4o': as a ladder calls it. None where no provider has it."""
+    place = _placed(settings, (), current) if current else None
+    return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
+
+
+def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tuple[str, ...]:
+    """Today's model by its full name, and the cheapest one of its provider that costs less, for `models=`. Nothing
+    where no provider has it, today's alone where none costs less."""
+    place = _placed(settings, (), current) if current else None
+    if current is None or place is None or isinstance(place, Refusal):
+        return ()
+    row = place[0]
+    todays = current.removeprefix(f"{row.name}/")
+    names = [model.aliases[0] if model.aliases else model.name for model in row.models]
+    paid = price_of(settings, row, todays, today)
+    if isinstance(paid, PriceRow) and paid.successor:
+        names = [paid.successor, *names]
+    most = _input_usd(settings, row, todays, today)
+    priced = [(_input_usd(settings, row, name, today), name) for name in names]
+    cheaper = sorted(
+        (usd, name) for usd, name in priced if usd is not None and most is not None and usd < most
+    )
+    return tuple(f"{row.name}/{name}" for name in (todays, *(name for _, name in cheaper[:1])))
+
+
+def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> Decimal | None:
+    """Of 1M tokens. None as well for a model that has ended."""
+    found = price_of(settings, row, name, today)
+    return None if isinstance(found, UnknownPrice) or found.has_ended(today) else found.price.input
+
+
+def arms_of(
+    command: Baseline, report: Report, models: Sequence[Candidate]
+) -> tuple[Candidate_results, ...] | Refusal:
+    """Rung by rung. Rung 0 needs labels; the others need a model."""
+    has_labels = report.task == "labels"
+    if command.rungs == ("classical",) and not has_labels:
+        return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
+    rungs = command.rungs or ASKED_RUNGS
+    arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
+    if not arms:
+        return Refusal(
+            "There is no model to ask: name some, like `models=openai/gpt-4o-mini`, or put models of your own "
+            "under [trainer.models] in finetune.toml."
+        )
+    return tuple(arms)
+
+
+def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
+    """By the full name, then by the name that price lists use. Our own machines charge nothing for a request."""
+    full, model = f"{row.name}/{name}", row.model(name)
+    if model and (row.name == OWN or model.usd_per_hour is not None):
+        return tuned_price(row, model)
+    own = settings.prices
+    found = prompted_price(full, settings.providers, own, today)
+    if isinstance(found, UnknownPrice) and (
+        model or any(price.model.lower() == name.lower() for price in own)
+    ):
+        listed = (model.base_name if model else None) or name
+        by_name = prompted_price(listed, settings.providers, own, today)
+        found = found if isinstance(by_name, UnknownPrice) else by_name
+    return found
+
+
+def _arms(rung: RungName, has_labels: bool, models: Sequence[Candidate]) -> list[Candidate_results]:
+    if rung == "classical":
+        return [Candidate_results("classical")] if has_labels else []
+    return [Candidate_results(rung, model.name) for model in models]
+
+
+def _candidate(
+    settings: Settings, reachable: Collection[str], wanted: str, today: date
+) -> Candidate | Refusal:
+    place = _placed(settings, reachable, wanted)
+    if isinstance(place, Refusal):
+        return place
+    row, name = place
+    if row.name not in reachable:
+        return Refusal(
+            f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: "
+            f"set {row.provider.key_env} where the bot runs."
+        )
+    price, model = price_of(settings, row, name, today), row.model(name)
+    if model and model.has_ended(today) and isinstance(price, UnknownPrice):
+        price = tuned_price(row, model)
+    if isinstance(price, PriceRow) and price.has_ended(today):
+        return ended(price, wanted)
+    if isinstance(price, UnknownPrice):
+        return Refusal(
+            f"I know no price for {code(wanted[:80])}, and nothing is asked whose cost is unknown.{_near(price)} "
+            f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{_safe(name)}"]`, '
+            'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
+        )
+    return Candidate(row, replace(price, model=f"{row.name}/{name}"))
+
+
+def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tuple[ProviderRow, str] | Refusal:
+    """The provider and the model's name there."""
+    rows = settings.providers
+    provider, slash, bare = wanted.partition("/")
+    row = settings.provider(provider.lower()) if slash else None
+    if row is None:
+        offers = [(one, model) for one in rows if (model := one.model(wanted))]
+        if not offers:
+            return _unknown(rows, wanted)
+        offers.sort(key=lambda offer: offer[0].name not in reachable)
+        return offers[0][0], offers[0][1].name
+    known = row.model(bare)
+    if known is None and (row.name == OWN or not bare):
+        return _unknown(rows, wanted)
+    return row, _name_there(known, bare)
+
+
+def _name_there(known: ModelRow | None, typed: str) -> str:
+    return known.name if known and typed in known.aliases else typed
+
+
+def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
+    names = [f"{row.name}/{model.name}" for row in rows for model in row.models]
+    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
+    either = " or ".join(code(one) for one in near)
+    there = ", ".join(code(f"{row.name}/…") for row in rows)
+    hint = f"Did you mean {either}?" if near else f"A model is named with its provider: {there}."
+    return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
+
+
+def _near(price: UnknownPrice) -> str:
+    return f" Did you mean {' or '.join(code(one) for one in price.nearest[:3])}?" if price.nearest else ""
+
+
+def _safe(name: str) -> str:
+    return "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
+
+
+# What models cost, for whoever asks: all that are configured, or those that were named.
+
+
+def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
+    """Named: what asking it costs. Nothing named: our own prices, then each configured model as it is and tuned."""
+    if names:
+        return [_price_named(context, name) for name in names]
+    rows: list[PriceRow | UnknownPrice] = list(context.settings.prices)
+    today = context.today()
+    for provider in context.settings.providers:
+        for model in provider.models:
+            asked, tuned = (
+                price_of(context.settings, provider, model.name, today),
+                tuned_price(provider, model),
+            )
+            rows += [tuned] if isinstance(asked, UnknownPrice) or asked == tuned else [asked, tuned]
+    return rows
+
+
+def _price_named(context: AppContext, name: str) -> PriceRow | UnknownPrice:
+    provider, slash, bare = name.partition("/")
+    row = context.settings.provider(provider) if slash else None
+    if row is not None:
+        return price_of(context.settings, row, bare, context.today())
+    return prompted_price(name, context.settings.providers, context.settings.prices, context.today())

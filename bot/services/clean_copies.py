@@ -1,0 +1,141 @@
+"""A cleaned copy of a dataset's file, for who asks: the click is recorded, a later tick writes and posts it.
+
+It holds customers' words, so it is named by its content, and deleted once it is sent. Where it may go is asked again
+when it is posted: the channel may have been opened since."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from bot import logs
+from bot.cards import findings as views
+from bot.cards.general import text_message
+from bot.context import AppContext
+from bot.rules.approvals import Denied
+from bot.rules.data_policy import RowDelivery, choose_row_delivery
+from bot.services import authorization
+from bot.values.runs import Refusal
+from bot.worker_pool import WorkerStopped
+from storage.records import Cleaning, Dataset, Draft
+from trainers.dataset import Columns
+from trainers.dataset.cleaning import Cleaned, NotCleaned, clean
+
+log = logging.getLogger(__name__)
+
+
+def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
+    """What the person who clicked reads."""
+    dataset = context.store.datasets.get(dataset_id)
+    if dataset.sha256 is None:
+        return Refusal("The file was deleted, so it can't be cleaned any more. Upload it again.")
+    place = _place(context, dataset, person)
+    if isinstance(place, Denied):
+        return Refusal(place.reason)
+    now = context.clock()
+    with context.store.transaction():
+        if context.store.cleanings.ask(dataset.id, person, now=now) is None:
+            return Refusal(views.cleaning_waits(dataset))
+        context.store.audit.add(at=now, who=person, action="ask cleaned", subject=f"dataset {dataset.id}")
+    return views.cleaning_started(dataset, place)
+
+
+def step(context: AppContext, cleaning: Cleaning) -> None:
+    """Written by a worker process; then it is posted, or the person is told why not."""
+    dataset = context.store.datasets.get(cleaning.dataset_id)
+    try:
+        written = context.workers.poll(
+            f"clean {cleaning.id}",
+            write,
+            context.settings.files / str(dataset.sha256),
+            dataset.filename,
+            Columns(dataset.text_column, dataset.label_column),
+            _folder(context) / f"writing-{cleaning.id}",
+        )
+    except WorkerStopped as stopped:
+        written = NotCleaned(f"Writing it {stopped}.")
+    except Exception as error:
+        # the cleaner met something that it should have answered with a sentence; the wish must not hang
+        log.exception("cleaning dataset %s", dataset.id)
+        written = NotCleaned(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
+    if written is not None:
+        _finish(context, cleaning, dataset, written)
+
+
+def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCleaned:
+    """For a worker: written at `out`, then named by its sha256. What a killed one left half written goes first."""
+    out.parent.mkdir(exist_ok=True)
+    out.unlink(missing_ok=True)
+    written = clean(path, name, columns, out)
+    if isinstance(written, NotCleaned):
+        return written
+    with out.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return replace(written, out=out.replace(out.with_name(digest)))
+
+
+def tidy(context: AppContext) -> None:
+    """Delete cleaned files that were sent, or can't be. None while one is being written."""
+    if context.store.cleanings.waiting():
+        return
+    still_to_send = context.store.outbox.files()
+    for path in _folder(context).glob("*"):
+        if str(path) not in still_to_send:
+            path.unlink(missing_ok=True)
+
+
+def _folder(context: AppContext) -> Path:
+    return context.settings.data / "cleaned"
+
+
+def _finish(context: AppContext, cleaning: Cleaning, dataset: Dataset, written: Cleaned | NotCleaned) -> None:
+    place = _place(context, dataset, cleaning.person)
+    with context.store.transaction():
+        if not context.store.cleanings.done(cleaning):
+            return
+        if isinstance(place, Denied):
+            _tell(context, cleaning, dataset, place.reason)
+        elif isinstance(written, NotCleaned):
+            _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
+        else:
+            _post(context, cleaning, dataset, written, place)
+
+
+def _post(
+    context: AppContext, cleaning: Cleaning, dataset: Dataset, cleaned: Cleaned, place: RowDelivery
+) -> None:
+    body = {
+        "file": str(cleaned.out),
+        "filename": views.cleaned_filename(dataset, cleaned),
+        "title": views.cleaned_title(dataset),
+        "initial_comment": views.cleaned_summary(dataset, cleaned),
+    }
+    to_thread = place == "thread"
+    draft = Draft(
+        kind="file",
+        channel=dataset.channel,
+        body=body,
+        dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
+        thread=f"dataset {dataset.id}" if to_thread else None,
+        person=None if to_thread else cleaning.person,
+        private=True,
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, said: str) -> None:
+    draft = Draft(
+        kind="direct", channel=dataset.channel, person=cleaning.person, body=text_message(said).body()
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Denied:
+    refused = authorization.refusal(context, person, "read", dataset.channel)
+    if refused:
+        return Denied(refused.text)
+    home = authorization.dataset_home(context, dataset.owner, person, here=None)
+    in_thread = authorization.may_show_rows(context, dataset, dataset.channel)
+    return choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)

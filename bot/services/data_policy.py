@@ -1,0 +1,202 @@
+"""May data go to this provider? Waivers for personal data and the rules of [[policy.data]], asked in one
+place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bot.cards import waivers as views
+from bot.cards.blocks import code, escape, sentence
+from bot.context import AppContext
+from bot.rules import data_policy as rules
+from bot.rules.approvals import Request
+from bot.rules.data_policy import PERSONAL_DATA, EgressDecision, check_waiver_reason
+from bot.rules.plans import Plan
+from bot.rules.policy import Data
+from bot.services import authorization, datasets
+from bot.values.runs import Refusal
+from storage.records import Dataset, Draft, Waiver
+from trainers.dataset import Report
+from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_in
+from trainers.providers import ProviderRow
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Slack didn't tell enough; nothing is created until it does."""
+
+    said: str
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """Its data may not go to that provider any more: no approval helps, so the run is over."""
+
+    said: str
+
+
+@dataclass(frozen=True)
+class EgressPermission:
+    """It may go. `notes` are for the card, as plain text; `overridden` are names of rules that `reason` sets aside."""
+
+    notes: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def decide_egress(
+    context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
+) -> EgressPermission | Refusal:
+    """`rows`: the providers that it shall go to."""
+    nothing_said = check_waiver_reason(reason) if reason else None
+    if nothing_said:
+        return Refusal(f"`because=`: {nothing_said.reason}", "because")
+    notes, overridden = list[str](), list[str]()
+    for row in rows:
+        refusal = datasets.needs_waiver(context, dataset, report, row)
+        ruled = _ruling(context, dataset, report, row, reason)
+        if refusal or ruled.refusal:
+            return refusal or Refusal(sentence(str(ruled.refusal)))
+        notes += [*ruled.notes, *([f"It trains on the Ray cluster at {row.cluster}."] if row.cluster else [])]
+        overridden += ruled.overridden
+    return EgressPermission(
+        tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
+    )
+
+
+def secret_refusal(text: str, name: str) -> Refusal | None:
+    """Why words that a person typed are sent to no model, or None. `name`: what they are."""
+    secret = next((fault.said for fault in faults_in(text) if fault.rule == SECRET), None)
+    if secret is None:
+        return None
+    return Refusal(
+        f"{name} {secret}, so it is sent to no model. Take it out, and withdraw it where it was issued: it is in Slack "
+        "by now."
+    )
+
+
+def question_refusal(
+    context: AppContext, text: str, dataset_id: int, row: ProviderRow | None
+) -> Refusal | None:
+    """Why a question that a person typed doesn't go to the provider of a model that was trained on that dataset."""
+    refused = secret_refusal(text, "Your question")
+    personal = next((fault.said for fault in faults_in(text) if fault.rule == PERSONAL), None)
+    stays_here = row is not None and row.stays_here
+    if refused or personal is None or stays_here or context.store.waivers.of(dataset_id):
+        return refused
+    vendor = escape(row.title) if row else "this provider"
+    return Refusal(
+        f"Your question {personal}, and no approver has recorded why personal data of this dataset may leave for "
+        f"{vendor}. Write a placeholder in its place."
+    )
+
+
+def plan_refusal(context: AppContext, plan: Plan) -> str | None:
+    """Why a plan's data may not go by the rules that are read now; None where it may. A rule that was set aside when
+    it was asked for stays set aside."""
+    return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
+
+
+def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
+    """Why it has to wait for a look at the bytes that would leave; None once there was one."""
+    dataset = context.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
+    if report is None or not leaves or datasets.scans_of(context, report):
+        return None
+    return views.not_scanned(dataset)
+
+
+def unwaived(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
+    """Why the bytes may not go by what was found in them; None where they may."""
+    dataset = context.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    rows = [row for row in context.settings.providers if row.name in providers]
+    refusals = [report and datasets.needs_waiver(context, dataset, report, row) for row in rows]
+    return next((refusal.text for refusal in refusals if refusal), None)
+
+
+def dataset_refusal(
+    context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
+) -> str | None:
+    """As `still`, of a dataset and the providers that it goes to."""
+    found = unwaived(context, dataset_id, providers)
+    if found:
+        return found
+    dataset = context.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    for row in context.settings.providers:
+        if report is None or row.name not in providers:
+            continue  # that there is no key, no file, is said elsewhere
+        ruled = _ruling(context, dataset, report, row, None)
+        aside = _ruling(context, dataset, report, row, "as recorded")
+        if ruled.refusal and (aside.refusal or not set(aside.overridden) <= set(overridden)):
+            return sentence(ruled.refusal)
+    return None
+
+
+def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
+    """The names of the rules that were set aside for it."""
+    details = [one.detail for one in context.store.audit.entries(subject) if one.action == "override"]
+    names = [rule.name for rule in context.settings.policy.data]
+    return tuple(one for one in names if any(detail.startswith(f"{one}: ") for detail in details))
+
+
+def record_egress(context: AppContext, leave: EgressPermission, person: str, subject: str) -> None:
+    """In the audit log: call it in the transaction of what it lets go."""
+    for name in leave.overridden:
+        detail = f"{name}: {leave.reason}"
+        context.store.audit.add(
+            at=context.clock(), who=person, action="override", subject=subject, detail=detail
+        )
+
+
+def _ruling(
+    context: AppContext, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None
+) -> EgressDecision:
+    is_personal = PERSONAL_DATA in datasets.codes_of(context, report)
+    data = Data(dataset.name, dataset.source_channels, is_personal)
+    here = row.stays_here
+    return rules.decide_egress(context.settings.policy, data, row.name, stays_here=here, reason=reason)
+
+
+# An approver's word that personal data may leave for a vendor: recorded once, for one version, for good.
+
+
+def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Dataset | Refusal:
+    """The dataset that the form is about."""
+    dataset = context.store.datasets.get(dataset_id)
+    request = Request("", dataset.uploaded_by, dataset.created_at)
+    refused = authorization.refusal(context, person, "waive", dataset.channel, request)
+    if refused:
+        return refused
+    waiver = context.store.waivers.of(dataset.id)
+    return Refusal(_stands(dataset, waiver)) if waiver else dataset
+
+
+def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str) -> Waiver | Refusal:
+    """With its row in the audit log; the card then says who and why."""
+    dataset = may_record_waiver(context, dataset_id, person)
+    if isinstance(dataset, Refusal):
+        return dataset
+    nothing_said = check_waiver_reason(reason)
+    if nothing_said:
+        return Refusal(nothing_said.reason)
+    now, why = context.clock(), " ".join(reason.split())
+    with context.store.transaction():
+        waiver = context.store.waivers.add(dataset.id, person, why, now=now)
+        if waiver is None:
+            return Refusal(_stands(dataset, context.store.waivers.of(dataset.id)))
+        context.store.audit.add(
+            at=now, who=person, action="waive", subject=f"dataset {dataset.id}", detail=why
+        )
+        body = views.given_card(dataset, waiver).body()
+        card = views.card_name(dataset)
+        context.store.outbox.put(Draft(kind="edit", channel=dataset.channel, body=body, card=card), now=now)
+    return waiver
+
+
+def _stands(dataset: Dataset, waiver: Waiver | None) -> str:
+    by = f" by <@{waiver.person}>" if waiver else ""
+    return f"A waiver for {code(dataset.title)} was recorded{by} already; it stands as it is."

@@ -1,0 +1,493 @@
+"""Deletes a dataset, or some of its rows as a new version: first the database in one transaction, then files
+and trainers. A kill at any line is made good by the next tick."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot.cards import datasets as dataset_views
+from bot.cards.blocks import Message, code
+from bot.cards.datasets import DeletionScope, no_such_dataset
+from bot.cards.runs import SAID
+from bot.cards.words import pluralize
+from bot.commands import Delete
+from bot.context import AppContext, CoreContext
+from bot.rules.approvals import Request
+from bot.rules.plans import plan_from_json
+from bot.rules.promotion import alias_for
+from bot.services import authorization, datasets, models, provider_jobs
+from bot.services.dataset_worker import FULL_LIST, Inspection, inspect
+from bot.services.hardware import usual_row_limit
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.runs import Refusal
+from storage.dataset_deletion import DatasetDeletion, RemoteCopy
+from storage.datasets import NewDataset
+from storage.promotions import Promotion
+from storage.records import OPEN_RUN_STATES, Dataset, Draft, Measurement, Run
+from trainers.client import Trainer
+from trainers.dataset import Columns, Report, read
+from trainers.dataset.rows import question_key
+from trainers.dataset.versions import Previous, store_without
+from trainers.errors import Refused, TrainerError
+
+# A dataset without some of its rows, as its next version.
+#
+# Its files are written in a folder of their own. The deletion of the versions before (forgetting.py)
+# moves them to the other files once the new version is recorded; what a kill leaves before that is
+# deleted by the next try or the retention's sweep.
+
+
+@dataclass(frozen=True)
+class RewrittenDataset:
+    """`before` without rows, checked as `inspected`. `rows` were taken out, `held` of them held out."""
+
+    before: Dataset
+    inspected: Inspection
+    rows: int
+    held: int
+
+
+def without_rows(context: CoreContext, dataset: str, lines: Collection[int]) -> RewrittenDataset | Refusal:
+    """The newest usable version without the rows that ask what the rows at these lines of its file ask."""
+    before = context.store.datasets.newest(dataset)
+    report = datasets.report_of(before) if before else None
+    if before is None or report is None:
+        return Refusal(f"{code(dataset)} has no version that can be used, so no row can be taken out of it.")
+    keys = _asked(context, before, lines)
+    return keys if isinstance(keys, Refusal) else _rewritten(context, before, report, keys)
+
+
+def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
+    """Ready at once, as its check was; call it in the transaction that records the deletion."""
+    now, before, report = context.clock(), new.before, new.inspected.report
+    values = NewDataset(before.name, before.owner, before.uploaded_by, report.name, source="")
+    received = context.store.datasets.receive(values, now=now)
+    changes = {"sha256": report.source_sha256, "report": report.to_json()}
+    added = context.store.datasets.move(received, "ready", now=now, **changes) if received else None
+    assert added is not None  # noqa: S101 - its channel's own name, in this transaction
+    datasets.store_scans(context, new.inspected.scans)
+    rows = f"{pluralize(new.rows, 'row')}, {new.held} held out"
+    detail = f"{rows}, of version {before.version}: version {added.version} has the others"
+    subject = f"dataset {added.id}"
+    context.store.audit.add(at=now, who=person, action="take out rows", subject=subject, detail=detail)
+    datasets.show(context, added, dataset_views.checked_card(added, report), kind_is_post=True)
+    datasets.put_findings(context, added, report)
+    datasets.put_beside(context, added, dataset_views.rows_deleted(before.version, new.rows, new.held))
+    return added
+
+
+def settle_version(context: CoreContext, dataset: str) -> None:
+    """The files of a new version that is recorded go to the others."""
+    folder, newest = _folder(context, dataset), context.store.datasets.newest(dataset)
+    report = datasets.report_of(newest) if newest else None
+    parts = (f"{report.train_sha256}.jsonl", f"{report.holdout_sha256}.jsonl") if report else ()
+    for name in (report.source_sha256, *parts) if report else ():
+        if (folder / name).exists():
+            (folder / name).replace(context.settings.files / name)
+    discard_rewrite(context, dataset)
+
+
+def discard_rewrite(context: CoreContext, dataset: str) -> None:
+    if _folder(context, dataset).exists():
+        shutil.rmtree(_folder(context, dataset))
+
+
+def tidy_rewrites(context: CoreContext) -> None:
+    """What a kill left before its new version was recorded."""
+    for folder in (context.settings.data / "rewritten").glob("*"):
+        if not context.store.forgettings.of(folder.name):
+            discard_rewrite(context, folder.name)
+
+
+def _folder(context: CoreContext, dataset: str) -> Path:
+    return context.settings.data / "rewritten" / dataset
+
+
+def _asked(context: CoreContext, version: Dataset, lines: Collection[int]) -> frozenset[bytes] | Refusal:
+    columns = Columns(version.text_column, version.label_column)
+    reading = read(
+        context.settings.files / str(version.sha256), version.filename, columns=columns, limits=FULL_LIST
+    )
+    asked = {one.line: question_key(one) for one in reading.examples if one.line in lines}
+    unknown = ", ".join(str(line) for line in sorted(set(lines) - asked.keys()))
+    if unknown:
+        return Refusal(
+            f"No row of {code(version.name)}, version {version.version}, begins in line {unknown}. Lines are those of "
+            f"{version.filename}, as its card and `finetune check` name them."
+        )
+    return frozenset(asked.values())
+
+
+def _rewritten(
+    context: CoreContext, before: Dataset, report: Report, keys: frozenset[bytes]
+) -> RewrittenDataset | Refusal:
+    discard_rewrite(context, before.name)
+    old = (str(report.train_sha256), str(report.holdout_sha256))
+    parts = [_without(context, before.name, sha256, keys) for sha256 in old]
+    joined = _folder(context, before.name) / "joined"
+    with joined.open("wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+    inspected = _inspected(context, joined, f"{before.name}.jsonl", Previous(*parts), report.system)
+    new = inspected.report
+    if new.blocked:
+        worst = next(one for one in new.findings if one.blocks)
+        return Refusal(
+            f"Without these rows {code(before.name)} can't be used: {worst.message} Delete it as a whole, or upload a "
+            "file without them first."
+        )
+    if not new.n_holdout:
+        return Refusal(
+            f"Without these rows {code(before.name)} has no row left to test with. Upload more first."
+        )
+    joined.rename(joined.with_name(new.source_sha256))
+    held = report.n_holdout - new.n_holdout
+    return RewrittenDataset(before, inspected, report.n_train - new.n_train + held, held)
+
+
+def _without(context: CoreContext, dataset: str, sha256: str, keys: frozenset[bytes]) -> Path:
+    folder = _folder(context, dataset)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
+    return folder / f"{store_without(folder, sha256, keys)}.jsonl"
+
+
+def _inspected(
+    context: CoreContext, path: Path, name: str, previous: Previous, system: str | None
+) -> Inspection:
+    """As an upload is. `system` stands in the rows already; models trained on them are asked with it."""
+    limit, settings = usual_row_limit(context.settings), context.settings
+    inspected = inspect(
+        path,
+        name,
+        Columns(),
+        path.parent,
+        datasets.SEED,
+        previous=previous,
+        drawings=path.parent,
+        longest=limit.tokens if limit else None,
+        lengths_by=limit.own if limit else None,
+        presidio=settings.presidio,
+        local_models=settings.trainer.folders,
+    )
+    return replace(inspected, report=replace(inspected.report, system=system))
+
+
+# Deleting a dataset: recorded at the click, carried out by ticks. First the database, in one transaction
+# with the list of what lies elsewhere; then files, trainers and freed bytes. A kill at any line is made
+# good by the next tick.
+
+
+RETENTION = "finetune"
+AGAIN_S = 300.0
+GIVE_UP_S = 24 * 3600.0  # a trainer that is away for longer is named in the answer
+
+log = logging.getLogger(__name__)
+
+
+def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> DeletionScope | Refusal:
+    """What would go, or why this person may not, or what stands in the way."""
+    versions = authorization.dataset_refusal(context, command.dataset, person, channel) or chosen_versions(
+        context, command
+    )
+    if isinstance(versions, Refusal):
+        return versions
+    is_theirs = all(one.uploaded_by == person for one in versions)
+    request = Request(person if is_theirs else "", person, versions[0].created_at)
+    refused = authorization.refusal(context, person, "delete", channel, request)
+    if not refused and _standing(context, versions):
+        refused = authorization.refusal(context, person, "promote", channel)
+    return refused or look(context, command.dataset, versions)
+
+
+def ask(context: AppContext, command: Delete, person: str, channel: str) -> DatasetDeletion | Refusal:
+    refused = may_ask(context, command, person, channel)
+    return refused if isinstance(refused, Refusal) else record(context, command, person, channel)
+
+
+def record(
+    context: CoreContext, command: Delete, person: str, channel: str | None
+) -> DatasetDeletion | Refusal:
+    """Whether the person may was asked before."""
+    versions = chosen_versions(context, command)
+    if isinstance(versions, Refusal):
+        return versions
+    with context.store.transaction():
+        doomed = look(context, command.dataset, versions)
+        if isinstance(doomed, Refusal):
+            return doomed
+        return _recorded(context, doomed, versions, person, channel) or Refusal(
+            f"{code(command.dataset)} is being deleted already."
+        )
+
+
+def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> DatasetDeletion | Refusal:
+    """The version without the rows, and the end of those before it: all of it or nothing. A model in use that was
+    trained on one of them ends too, since no newer one can be trained before the rows are gone."""
+    name = new.before.name
+    with context.store.transaction():
+        versions = [one for one in context.store.datasets.all() if one.name == name]
+        doomed = look(context, name, versions)
+        if isinstance(doomed, Refusal):
+            return doomed
+        forgetting = _recorded(context, replace(doomed, is_whole=False), versions, person, None)
+        if forgetting is None:
+            return Refusal(f"{code(name)} is being deleted already.")
+        add_version(context, new, person)
+        _erase(context, forgetting, takes_used=True)
+    return forgetting
+
+
+def expire(context: CoreContext, version: Dataset) -> None:
+    """A refused file whose time is over."""
+    with context.store.transaction():
+        doomed = look(context, version.name, [version])
+        if isinstance(doomed, DeletionScope):
+            _recorded(context, doomed, [version], RETENTION, None)
+
+
+def would_go(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
+    versions = chosen_versions(context, command)
+    return versions if isinstance(versions, Refusal) else look(context, command.dataset, versions)
+
+
+def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
+    """Newest first."""
+    versions = [one for one in context.store.datasets.all() if one.name == command.dataset]
+    if not versions:
+        return Refusal(no_such_dataset(command.dataset, []))
+    if command.before is None:
+        return versions
+    until = datetime.combine(command.before, datetime.min.time(), UTC).timestamp()
+    old = [one for one in versions if one.created_at < until]
+    return old or Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
+
+
+def look(
+    context: CoreContext, dataset: str, versions: Sequence[Dataset], *, takes_used: bool = False
+) -> DeletionScope | Refusal:
+    """What goes with these versions, or the reason why they can't go now, with its cure. `takes_used`: a model in use
+    goes too, though newer versions stay."""
+    ids, standing = {one.id for one in versions}, _standing(context, versions)
+    is_whole = not [one for one in context.store.datasets.all() if one.name == dataset and one.id not in ids]
+    runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
+    why = _in_the_way(versions, runs, measurements)
+    if standing and not is_whole and not takes_used:
+        why = f"{code(standing.model)}, which is in use, was trained on it. Put a newer model to work first."
+    if why:
+        return Refusal(f"{code(dataset)} can't be deleted now: {why}")
+    numbers = tuple(sorted(one.version for one in versions))
+    return DeletionScope(
+        dataset, numbers, is_whole, len(runs), len(measurements), standing.model if standing else None
+    )
+
+
+def step(context: CoreContext, forgetting: DatasetDeletion) -> None:
+    if forgetting.state == "asked":
+        _erase(context, forgetting)
+    else:
+        _delete(context, forgetting)
+
+
+def after_trouble(context: CoreContext, forgetting: DatasetDeletion) -> None:
+    context.store.forgettings.later(forgetting, next_at=context.clock() + AGAIN_S)
+
+
+def _recorded(
+    context: CoreContext, doomed: DeletionScope, versions: Sequence[Dataset], person: str, channel: str | None
+) -> DatasetDeletion | None:
+    now, ids = context.clock(), [one.id for one in versions]
+    made = context.store.forgettings.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
+    if made:
+        detail = f"{doomed.title}: {doomed.with_it}"
+        context.store.audit.add(
+            at=now, who=person, action="delete", subject=f"dataset {max(ids)}", detail=detail
+        )
+    return made
+
+
+def _in_the_way(
+    versions: Sequence[Dataset], runs: Sequence[Run], measurements: Sequence[Measurement]
+) -> str | None:
+    run = next((one for one in runs if one.state in (*OPEN_RUN_STATES, "needs_human")), None)
+    if run and run.state == "needs_human":
+        return f"run {run.id} needs a person: decide on its card what becomes of it."
+    if run:
+        return f"run {run.id} {SAID[run.state]}. `/finetune cancel {run.id}` ends it."
+    measurement = next((one for one in measurements if one.state in ("asked", "running")), None)
+    if measurement:
+        return f"m{measurement.id} measures on it. `/finetune cancel m{measurement.id}` ends it."
+    if any(one.state in ("received", "checking") for one in versions):
+        return "a file is still being checked. Try again in a minute."
+    return None
+
+
+def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: bool = False) -> None:
+    """All that the database has, and the list of all that lies elsewhere."""
+    store, ids = context.store, set(forgetting.datasets)
+    with store.transaction():
+        versions = [store.datasets.get(one) for one in forgetting.datasets]
+        doomed = look(context, forgetting.dataset, versions, takes_used=takes_used)
+        if isinstance(doomed, Refusal):  # something began since it was asked for
+            store.forgettings.end(forgetting)
+            _say(
+                context, forgetting, versions, dataset_views.not_deleted_card(forgetting.dataset, doomed.text)
+            )
+            return
+        runs, measurements, standing = (
+            context.store.runs.on(ids),
+            context.store.measurements.on(ids),
+            _standing(context, versions),
+        )
+        is_whole = doomed.is_whole and forgetting.person != RETENTION
+        files = store.forgettings.files_of(ids, documents_of=forgetting.dataset if is_whole else None)
+        estimates = [one.id for one in store.estimates.newest(forgetting.dataset)] if is_whole else []
+        paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl")]
+        paths += [f"plots/dataset-{one}" for one in ids] + [f"plots/estimate-{one}" for one in estimates]
+        paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]
+        paths += [f"measurements/m{one.id}" for one in measurements]
+        elsewhere = [*_models(context, runs, standing), *_curves(measurements)]
+        store.forgettings.begin(forgetting, paths, files, elsewhere)
+        if standing:
+            store.promotions.end(standing, now=context.clock())
+        about = _about(ids, runs, measurements, estimates)
+        store.forgettings.erase(
+            ids, forgetting.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
+        )
+
+
+def _delete(context: CoreContext, forgetting: DatasetDeletion) -> None:
+    settle_version(context, forgetting.dataset)
+    for path in forgetting.paths:
+        _remove(context, path)
+    is_late = context.clock() - forgetting.at > GIVE_UP_S
+    left: list[str] = []
+    for one in forgetting.elsewhere:
+        trouble = _delete_there(context, one)
+        if isinstance(trouble, TrainerError) and not isinstance(trouble, Refused) and not is_late:
+            log.warning("forgetting %s: %s", forgetting.id, trouble)
+            context.store.forgettings.later(forgetting, next_at=context.clock() + AGAIN_S)
+            return
+        if trouble:
+            left.append(f"{one.model or one.job_id} at {one.provider}: {trouble}")
+    for trainer in context.trainers.values():
+        provider_jobs.delete_uploads(context, trainer, set(forgetting.files), f"forgetting {forgetting.id}")
+        if set(forgetting.files) & context.store.uploads.at(trainer.provider.name):
+            left.append(
+                f"uploaded files at {trainer.provider.name} are looked for until they are surely gone"
+            )
+    if not context.store.forgettings.wipe():
+        context.store.forgettings.later(forgetting, next_at=context.clock() + 1)
+        return
+    _tell(context, forgetting, left)
+
+
+def _remove(context: CoreContext, path: str) -> None:
+    place = context.settings.data / path
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _delete_there(context: CoreContext, one: RemoteCopy) -> TrainerError | str | None:
+    """Why it is still there."""
+    trainer = context.trainers.get(one.provider)
+    if trainer is None:
+        return f"there is no key for {one.provider} where the bot runs"
+    try:
+        _send_deletions(trainer, one)
+    except TrainerError as trouble:
+        return trouble
+    has_record = one.job_id and not trainer.provider.can("job_deletion")
+    return "the record of the job stays there, which this trainer can't delete" if has_record else None
+
+
+def _send_deletions(trainer: Trainer, one: RemoteCopy) -> None:
+    if one.alias:
+        trainer.unpoint(one.alias)
+    if one.job_id and trainer.provider.can("job_deletion"):
+        trainer.delete_job(one.job_id)
+    elif one.model:
+        trainer.delete_model(one.model)
+
+
+def _tell(context: CoreContext, forgetting: DatasetDeletion, left: Sequence[str]) -> None:
+    ids = set(forgetting.datasets)
+    versions = [context.store.datasets.get(one) for one in forgetting.datasets]
+    numbers = tuple(sorted(one.version for one in versions))
+    rest = [one for one in context.store.datasets.all() if one.name == forgetting.dataset]
+    runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
+    doomed = DeletionScope(forgetting.dataset, numbers, not rest, len(runs), len(measurements))
+    by = f"<@{forgetting.person}>" if forgetting.channel else "somebody in the terminal"
+    said = dataset_views.deleted_card(doomed, by, left, context.settings.service.backups_kept)
+    with context.store.transaction():
+        if not context.store.forgettings.end(forgetting):
+            return
+        detail = f"{doomed.title}: {doomed.with_it}"
+        subject = f"dataset {max(ids)}"
+        context.store.audit.add(
+            at=context.clock(), who="finetune", action="deleted", subject=subject, detail=detail
+        )
+        _say(context, forgetting, versions, said)
+
+
+def _say(
+    context: CoreContext, forgetting: DatasetDeletion, versions: Sequence[Dataset], message: Message
+) -> None:
+    """In the dataset's channel. A refused file goes without a word: its card said so beforehand."""
+    if forgetting.person != RETENTION:
+        once = f"forgetting {forgetting.id}"
+        draft = Draft(kind="post", channel=versions[0].owner, body=message.letter(), dedupe=once)
+        context.store.outbox.put(draft, now=context.clock())
+
+
+def _standing(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
+    """What is in use and was trained on one of them."""
+    standing = context.store.promotions.standing(versions[0].name)
+    model = context.store.model(standing.model) if standing else None
+    run = context.store.runs.get(model.run_id) if model else None
+    return standing if run and run.dataset_id in {one.id for one in versions} else None
+
+
+def _models(context: CoreContext, runs: Sequence[Run], standing: Promotion | None) -> list[RemoteCopy]:
+    found = []
+    for run in runs:
+        model = context.store.model(run.model or "")
+        is_used = standing is not None and model is not None and standing.model == model.name
+        alias = (
+            alias_for(plan_from_json(run.plan).dataset)
+            if is_used and model and models.has_alias(context, model)
+            else None
+        )
+        if run.job_id:
+            found.append(RemoteCopy(run.provider, run.job_id, model.provider_model if model else None, alias))
+    return found
+
+
+def _curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
+    found = []
+    for one in measurements:
+        plan = plan_of(one.plan) if one.kind == "curve" else None
+        if isinstance(plan, TunedCurvePlan):
+            sizes = TunedCurveProgress.from_json(one.progress).sizes
+            own = (size for size in sizes if size.job_id and size.from_before is None)
+            found += [RemoteCopy(plan.provider, size.job_id, size.model) for size in own]
+    return found
+
+
+def _about(
+    ids: set[int], runs: Sequence[Run], measurements: Sequence[Measurement], estimates: Sequence[int]
+) -> list[str]:
+    """What the names of messages about them hold: of their cards, threads, or by which they are put once."""
+    a_run_s = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
+    of_runs = [f"{kind} {run.id}" for run in runs for kind in a_run_s]
+    a_measurement_s = ("measurement", "measured", "pair", "agreement")
+    of_measurements = [f"{kind} {one.id}" for one in measurements for kind in a_measurement_s]
+    of_versions = [f"{kind} {one}" for one in ids for kind in ("dataset", "waiver")]
+    return [*of_versions, *of_runs, *of_measurements, *(f"estimate {one}" for one in estimates)]

@@ -1,0 +1,71 @@
+"""Checks a file and draws what the check saw. Runs in a worker process: matplotlib is imported there only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bot.charts import datasets
+from trainers.dataset import Columns, Limits, Report, check_file
+from trainers.dataset.sensitive_data import Scan, scan_file
+from trainers.dataset.versions import Previous
+from trainers.tokens import Encoding
+
+FULL_LIST = Limits(listed=500)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    report: Report
+    plots: tuple[Path, ...]
+    scans: tuple[Scan, ...] = ()
+
+
+def inspect(
+    path: Path,
+    name: str,
+    columns: Columns,
+    files: Path,
+    seed: int,
+    *,
+    previous: Previous | None,
+    drawings: Path,
+    longest: int | None,
+    lengths_by: Encoding | None,
+    presidio: bool,
+    local_models: Mapping[str, Path],
+) -> Inspection:
+    """`check_file` into `files`, with its second stage; of a file that can be used, both parts are looked through as
+    they are written, and DRAWINGS/lengths.png and labels.png drawn. `longest`: tokens of the longest row that the model
+    takes; longer ones are found. `lengths_by`: that model's own tokenizer, where it lies here."""
+    limits = FULL_LIST if longest is None else replace(FULL_LIST, max_row_tokens=longest)
+    report = check_file(
+        path,
+        name,
+        columns,
+        files,
+        seed,
+        limits=limits,
+        previous=previous,
+        deep=True,
+        local_models=local_models,
+        lengths_by=lengths_by,
+        presidio=presidio,
+    )
+    if report.blocked:
+        return Inspection(report, ())
+    written = [files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
+    scans = tuple(scan_file(part, presidio=presidio) for part in written)
+    return Inspection(report, _drawn(report, longest, drawings), scans)
+
+
+def _drawn(report: Report, longest: int | None, folder: Path) -> tuple[Path, ...]:
+    tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
+    # a label that one row has may be a customer's sentence in the wrong column
+    shared = [count for count in report.labels if count.rows > 1]
+    plots = (
+        datasets.draw_row_lengths(tokens, longest, folder / "lengths.png"),
+        datasets.draw_label_counts(shared, folder / "labels.png"),
+    )
+    return tuple(plot for plot in plots if plot)

@@ -1,0 +1,433 @@
+"""Datasets: an upload is recorded at once, then fetched, checked, split and scanned for sensitive data by
+the ticks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot import logs
+from bot.cards import datasets as views
+from bot.cards import findings
+from bot.cards import waivers as waiver_views
+from bot.cards.blocks import Message, code, escape
+from bot.command_options import Answer, dataset_name, is_dataset_name
+from bot.context import AppContext, CoreContext, FetchedFile, FetchLater
+from bot.rules import data_policy
+from bot.rules.costs import duplicate_cost
+from bot.services import authorization
+from bot.services.dataset_worker import Inspection, inspect
+from bot.services.hardware import usual_row_limit
+from bot.values.runs import Refusal
+from bot.worker_pool import WorkerStopped
+from storage.datasets import NewDataset
+from storage.records import Dataset, Draft
+from trainers.dataset import DEFAULT_LIMITS, Columns, Report
+from trainers.dataset.sensitive_data import Scan, scanner_name
+from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
+from trainers.dataset.versions import Previous
+from trainers.providers import ProviderRow
+
+# The bytes that leave are looked through as they are written, both parts of a dataset, before they first
+# leave.
+#
+# A check does it for a new version. Versions from before, and all of them when the patterns change, are
+# looked through at their next use, in a worker.
+
+
+log = logging.getLogger(__name__)
+
+
+def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
+    """Of both parts; None while one is not looked through, which a tick then does."""
+    by, parts = (
+        scanner_name(presidio=context.settings.presidio),
+        (str(report.train_sha256), str(report.holdout_sha256)),
+    )
+    found = [context.store.scans.of(sha256, by) for sha256 in parts]
+    for sha256, kept in zip(parts, found, strict=True):
+        if kept is None:
+            context.store.scans.want(sha256, by, now=context.clock())
+    known = tuple(Scan.from_json(kept) for kept in found if kept is not None)
+    return known if len(known) == len(parts) else None
+
+
+def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
+    by = scanner_name(presidio=context.settings.presidio)
+    for one in scans:
+        context.store.scans.keep(one.sha256, by, one.to_json(), now=context.clock())
+
+
+def scan_file(context: AppContext, sha256: str, by: str) -> None:
+    """Look through one file that waits for it."""
+    presidio = context.settings.presidio
+    path = context.settings.files / f"{sha256}.jsonl"
+    if by != scanner_name(presidio=presidio) or not path.exists():
+        context.store.scans.drop(
+            sha256
+        )  # wanted before a change of the settings, or of a version that is gone
+        return
+    try:
+        found = context.workers.poll(f"scan {sha256}", scan_file_sensitive_data, path, presidio=presidio)
+    except WorkerStopped:
+        log.exception("looking through %s", path.name)
+        context.store.scans.drop(sha256)  # the next use asks for it again
+        return
+    if found is None:
+        return
+    if found.sha256 != sha256:
+        log.error("%s is not the file that was written: it is not trusted", path.name)
+        context.store.scans.drop(sha256)
+        return
+    store_scans(context, [found])
+
+
+# Datasets: what a person hands over is recorded at once, then fetched, checked and split by the ticks.
+
+
+SEED = 20261124
+FETCH_TRIES = 8
+CHECK_TRIES = 3
+ASK_AGAIN_S = 3600
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a person put into the modal. Empty column names: find them.
+
+    The dataset belongs to `channel` and is reported there. `here`: where the person acted, '' where in no channel."""
+
+    name: str
+    channel: str
+    here: str
+    person: str
+    file_id: str
+    filename: str
+    text_column: str | None = None
+    label_column: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckedDataset:
+    """A dataset with its report, once there is one."""
+
+    dataset: Dataset
+    report: Report | None
+
+
+def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
+    """Record it and say so in the channel; the rest is the ticks' work."""
+    given = upload.name or Path(upload.filename).stem
+    name = dataset_name(given)
+    if isinstance(name, Answer):
+        return Refusal(name.text)
+    refused = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
+        context, upload
+    )
+    if refused:
+        return refused
+    now = context.clock()
+    with context.store.transaction():
+        dataset = context.store.datasets.receive(
+            NewDataset(
+                name=name,
+                channel=upload.channel,
+                uploaded_by=upload.person,
+                filename=upload.filename,
+                source=upload.file_id,
+                text_column=upload.text_column,
+                label_column=upload.label_column,
+                may_add=is_dataset_name(given),
+            ),
+            now=now,
+        )
+        if dataset is None:
+            return Refusal(_taken(context, name, upload.channel))
+        context.store.audit.add(at=now, who=upload.person, action="upload", subject=f"dataset {dataset.id}")
+        show(context, dataset, views.received_card(dataset), kind_is_post=True)
+    return dataset
+
+
+def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
+    """Only its members hand files over to a channel."""
+    is_in = upload.channel == upload.here or context.directory.is_member(upload.person, upload.channel)
+    if is_in:
+        return None
+    if is_in is None:
+        said = "Slack didn't tell who is in that channel. Invite the bot there (`/invite @Finetune`), or try again."
+    else:
+        said = "You are not in that channel. Choose one that you are in, or join it first."
+    return Refusal(said, "channel")
+
+
+def _taken(context: AppContext, name: str, channel: str) -> str:
+    if context.store.datasets.owners().get(name) == channel:
+        return (
+            f"This channel has a dataset {code(name)} already. To add a version to it, type exactly that name; for "
+            "another dataset, type another one."
+        )
+    return f"Another channel has a dataset {code(name)} already, so this one needs another name: type one."
+
+
+def step(context: AppContext, dataset: Dataset) -> None:
+    """One step towards ready or refused."""
+    if dataset.state == "received":
+        _fetch(context, dataset)
+    else:
+        _check(context, dataset)
+
+
+def after_trouble(context: AppContext, dataset: Dataset) -> None:
+    """A step stopped with a fault of ours: once more, a few times, then the person is told."""
+    _again_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
+
+
+def listing(context: AppContext, person: str, here: str | None) -> Sequence[CheckedDataset]:
+    """Those that a person may know of, newest first."""
+    known = authorization.visible_datasets(context, person, here)
+    return [CheckedDataset(one, report_of(one)) for one in context.store.datasets.all() if one.name in known]
+
+
+def usable_names(context: AppContext, person: str, here: str) -> list[str]:
+    """Of those that a person may use, newest first: what a form offers."""
+    return list(dict.fromkeys(one.dataset.name for one in listing(context, person, here) if one.report))
+
+
+def ready(
+    context: AppContext, name: str, person: str, here: str, *, is_posted: bool = False
+) -> CheckedDataset | Refusal:
+    """The newest usable version under a name for a person who asks in the channel `here`, or why there is none.
+    `is_posted`: what comes of it is posted in that channel."""
+    refused = authorization.dataset_refusal(context, name, person, here, is_posted=is_posted)
+    dataset = context.store.datasets.newest(name)
+    if refused or dataset is None:
+        return refused or Refusal(views.no_such_dataset(name, ()))
+    if context.store.forgettings.of(name):
+        return Refusal(f"`{name}` is being deleted.")
+    if dataset.state == "refused":
+        return Refusal(
+            f"`{dataset.name}` can't be used: {escape(dataset.refusal or '')} "
+            "Upload a mended file with `/finetune upload`."
+        )
+    report = report_of(dataset)
+    if report is None:
+        return Refusal(
+            f"`{dataset.name}` is still being checked; its card in the channel says when it is ready."
+        )
+    return CheckedDataset(dataset, report)
+
+
+def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:
+    """Why this data may not leave for this trainer yet. The card that asks an approver for their word is posted
+    with it, in the dataset's channel, once an hour at most."""
+    if row.stays_here:
+        return None
+    scans = scans_of(context, report)
+    if scans is None:
+        return Refusal(waiver_views.not_scanned(dataset))
+    codes = codes_of(context, report)
+    if data_policy.SECRET in codes:
+        return Refusal(waiver_views.secret_refusal(dataset, row.title, scans))
+    if not data_policy.needs_waiver(codes, stays_here=False) or context.store.waivers.of(dataset.id):
+        return None
+    card, now = waiver_views.card_name(dataset), context.clock()
+    body = waiver_views.request_card(dataset, row.title, report.findings, scans).body()
+    once = f"{card} {int(now // ASK_AGAIN_S)}"
+    who = dataset.uploaded_by
+    draft = Draft(kind="post", channel=dataset.channel, body=body, card=card, dedupe=once, concerns=who)
+    context.store.outbox.put(draft, now=now)
+    return Refusal(waiver_views.refusal(dataset, row.title))
+
+
+def codes_of(context: AppContext, report: Report) -> frozenset[str]:
+    """Of what was found in the file, and in the two parts as they are written, as far as they were looked through."""
+    found = frozenset(finding.code for finding in report.findings)
+    return found.union(*(one.codes for one in scans_of(context, report) or ()))
+
+
+def report_of(dataset: Dataset) -> Report | None:
+    return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
+
+
+def _fetch(context: AppContext, dataset: Dataset) -> None:
+    try:
+        fetched = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
+    except FetchLater as trouble:
+        _again_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
+        return
+    if isinstance(fetched, Refusal):
+        _refuse(context, dataset, fetched.text)
+        return
+    _to_checking(context, dataset, fetched)
+
+
+def _to_checking(context: AppContext, dataset: Dataset, fetched: FetchedFile) -> None:
+    context.store.datasets.move(
+        dataset,
+        "checking",
+        now=context.clock(),
+        sha256=fetched.sha256,
+        filename=fetched.name,
+        tries=0,
+        next_at=0,
+    )
+
+
+def _check(context: AppContext, dataset: Dataset) -> None:
+    """A version follows the one before it: it waits until that one is ready or refused."""
+    if any(one.state in ("received", "checking") for one in _earlier(context, dataset)):
+        return
+    limit = usual_row_limit(context.settings)
+    try:
+        inspected = context.workers.poll(
+            f"check {dataset.id}",
+            inspect,
+            context.settings.files / str(dataset.sha256),
+            dataset.filename,
+            Columns(dataset.text_column, dataset.label_column),
+            context.settings.files,
+            SEED,
+            previous=_previous(context, dataset),
+            drawings=_folder(context, dataset),
+            longest=limit.tokens if limit else None,
+            lengths_by=limit.own if limit else None,
+            presidio=context.settings.presidio,
+            local_models=context.settings.trainer.folders,
+        )
+    except WorkerStopped as stopped:
+        _again_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
+        return
+    except Exception as error:
+        # the checker met something that it should have answered with a finding; the file must not hang
+        log.exception("checking dataset %s", dataset.id)
+        _again_or_refuse(context, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
+        return
+    if inspected is not None:
+        _finish(context, dataset, inspected)
+
+
+def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
+    """The versions before, newest first."""
+    return [
+        one
+        for one in context.store.datasets.all()
+        if one.name == dataset.name and one.version < dataset.version
+    ]
+
+
+def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
+    """The two files of the newest version before this one that could be used."""
+    report = next((report for one in _earlier(context, dataset) if (report := report_of(one))), None)
+    if report is None:
+        return None
+    files = context.settings.files
+    return Previous(files / f"{report.train_sha256}.jsonl", files / f"{report.holdout_sha256}.jsonl")
+
+
+def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:
+    now, report = context.clock(), inspected.report
+    listed = _listed(context, dataset, report)
+    refusal = views.refusal_sentence(report) if report.blocked else None
+    with context.store.transaction():
+        moved = context.store.datasets.move(
+            dataset, "refused" if refusal else "ready", now=now, report=report.to_json(), refusal=refusal
+        )
+        if moved is None:
+            return
+        store_scans(context, inspected.scans)
+        context.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
+        show(context, moved, views.checked_card(moved, report, days=context.settings.retention.refused))
+        if report.diff and not report.blocked:
+            put_beside(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
+        for file in (*listed, *inspected.plots):
+            _put_file(context, moved, file, findings.file_title(file.stem, moved.title))
+
+
+def put_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
+    """The list that the card of a version speaks of, into its thread."""
+    for file in _listed(context, dataset, report):
+        _put_file(context, dataset, file, findings.file_title(file.stem, dataset.title))
+
+
+def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Path, ...]:
+    """Every finding in a file, where there is more than the card says: lines and cures, no word of a customer."""
+    if not findings.need_file(report.findings):
+        return ()
+    within_reach = [row for row in context.settings.providers if row.name in context.trainers]
+    today = datetime.fromtimestamp(context.clock(), UTC).date()
+    waste = duplicate_cost(report.duplicate_tokens, within_reach, today)
+    path = _folder(context, dataset) / "findings.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(findings.file_text(report, waste), encoding="utf-8")
+    return (path,)
+
+
+def _folder(context: CoreContext, dataset: Dataset) -> Path:
+    """What is made of a dataset to be looked at."""
+    return context.settings.data / "plots" / f"dataset-{dataset.id}"
+
+
+def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None:
+    """What became of the version before, in the card's thread."""
+    card = f"dataset {dataset.id}"
+    draft = Draft(
+        kind="post",
+        channel=dataset.channel,
+        body=message.body(),
+        thread=card,
+        dedupe=f"what changed in {card}",
+        concerns=dataset.uploaded_by,
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def _put_file(context: CoreContext, dataset: Dataset, path: Path, title: str) -> None:
+    draft = Draft(
+        kind="file",
+        channel=dataset.channel,
+        body={"file": str(path), "filename": path.name, "title": title, "alt_txt": title},
+        thread=f"dataset {dataset.id}",
+        dedupe=f"{path.name} of dataset {dataset.id}",
+        concerns=dataset.uploaded_by,
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def _again_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:
+    """Back off and try again; after `most` tries say what stood in the way."""
+    now = context.clock()
+    if dataset.tries + 1 >= most:
+        _refuse(context, dataset, f"Gave up after {most} tries: {trouble}.")
+        return
+    context.store.datasets.move(
+        dataset, dataset.state, now=now, tries=dataset.tries + 1, next_at=now + min(2**dataset.tries, 120)
+    )
+
+
+def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.datasets.move(dataset, "refused", now=now, refusal=why)
+        if moved:
+            context.store.audit.add(
+                at=now, who="finetune", action="refused", subject=f"dataset {moved.id}", detail=why
+            )
+            show(context, moved, views.refused_card(moved, why))
+
+
+def show(context: CoreContext, dataset: Dataset, message: Message, *, kind_is_post: bool = False) -> None:
+    card = f"dataset {dataset.id}"
+    context.store.outbox.put(
+        Draft(
+            kind="post" if kind_is_post else "edit",
+            channel=dataset.channel,
+            body=message.body(),
+            card=card,
+            dedupe=card if kind_is_post else None,
+            concerns=dataset.uploaded_by,
+        ),
+        now=context.clock(),
+    )

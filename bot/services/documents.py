@@ -1,0 +1,136 @@
+"""Documents that a team gives as knowledge beside a dataset: recorded at once, then fetched and read by the
+ticks."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot import logs
+from bot.cards import datasets as views
+from bot.cards.blocks import Message, code
+from bot.context import AppContext, FetchLater
+from bot.services import authorization, datasets, evaluation_worker
+from bot.values.runs import Refusal
+from storage.datasets import NewDocument
+from storage.records import Document, Draft
+
+MAX_BYTES = 5_000_000
+KINDS = (".txt", ".md")
+TRIES = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DocumentUpload:
+    """What a person put into the form."""
+
+    dataset: str
+    channel: str
+    person: str
+    file_id: str
+    filename: str
+
+
+def may_upload(context: AppContext, dataset: str, person: str, channel: str) -> Refusal | None:
+    """Before the form opens, and when it is sent. Documents come from the dataset's own channel, as its rows do: rules
+    about data go by that channel, and nobody else puts words into its prompts."""
+    checked = datasets.ready(context, dataset, person, channel, is_posted=True)
+    if isinstance(checked, Refusal):
+        return checked
+    owner = checked.dataset.owner
+    if owner != channel:
+        return Refusal(f"{code(dataset)} belongs to <#{owner}>: give documents for it there.")
+    return None
+
+
+def receive(context: AppContext, handed: DocumentUpload) -> Document | Refusal:
+    refused = authorization.refusal(context, handed.person, "upload", handed.channel)
+    refused = refused or may_upload(context, handed.dataset, handed.person, handed.channel)
+    if refused:
+        return refused
+    if not handed.filename.lower().endswith(KINDS):
+        return Refusal("Plain text or Markdown is read (.txt, .md): save the document as one of them.")
+    now = context.clock()
+    with context.store.transaction():
+        document = context.store.documents.receive(
+            NewDocument(handed.dataset, handed.filename, handed.file_id, handed.channel, handed.person),
+            now=now,
+        )
+        subject = f"document {document.id}"
+        context.store.audit.add(at=now, who=handed.person, action="knowledge", subject=subject)
+        _show(context, document, views.document_received(document))
+    return document
+
+
+def step(context: AppContext, document: Document) -> None:
+    """Fetch it, then count its passages. The file stays under its sha256."""
+    if document.sha256 is None:
+        _fetch(context, document)
+    else:
+        _read(context, document, context.settings.files / document.sha256)
+
+
+def after_trouble(context: AppContext, document: Document) -> None:
+    _again_or_refuse(context, document, f"something in the bot went wrong. {logs.sorry()}")
+
+
+def _fetch(context: AppContext, document: Document) -> None:
+    try:
+        fetched = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
+    except FetchLater as trouble:
+        _again_or_refuse(context, document, str(trouble))
+        return
+    if isinstance(fetched, Refusal):
+        _refuse(context, document, fetched.text)
+        return
+    context.store.documents.move(
+        document, "received", now=context.clock(), sha256=fetched.sha256, tries=0, next_at=0
+    )
+
+
+def _read(context: AppContext, document: Document, path: Path) -> None:
+    passages = context.workers.poll(f"document {document.id}", evaluation_worker.count_passages, path)
+    if passages is None:
+        return
+    if isinstance(passages, Refusal):
+        _refuse(context, document, passages.text)
+        return
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.documents.move(document, "ready", now=now, passages=passages)
+        if moved:
+            _show(context, moved, views.document_ready(moved))
+
+
+def _again_or_refuse(context: AppContext, document: Document, trouble: str) -> None:
+    now = context.clock()
+    if document.tries + 1 >= TRIES:
+        _refuse(context, document, f"Gave up after {TRIES} tries: {trouble}.")
+        return
+    pause = min(2**document.tries, 120)
+    context.store.documents.move(document, "received", now=now, tries=document.tries + 1, next_at=now + pause)
+
+
+def _refuse(context: AppContext, document: Document, why: str) -> None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.documents.move(document, "refused", now=now, refusal=why)
+        if moved:
+            _show(context, moved, views.document_refused(moved, why))
+
+
+def _show(context: AppContext, document: Document, message: Message) -> None:
+    card = f"document {document.id}"
+    is_first = document.state == "received"
+    draft = Draft(
+        kind="post" if is_first else "edit",
+        channel=document.channel,
+        body=message.letter(),
+        card=card,
+        dedupe=card if is_first else None,
+        concerns=document.uploaded_by,
+    )
+    context.store.outbox.put(draft, now=context.clock())

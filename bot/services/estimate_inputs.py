@@ -1,0 +1,360 @@
+"""From a question, a report, prices and evidence to the inputs of an estimate: tokens, training cost and
+time, today's and successors' prices. Asks no trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+
+from bot.rules import sweeps
+from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, choose
+from bot.rules.billing import ZERO, Rates, Speed, Tokens, Traffic
+from bot.rules.candidates import cheapest
+from bot.rules.estimate_inputs import USUAL_BUSY, Question
+from bot.rules.facts import Evidence
+from bot.rules.plans import hyperparameters_for
+from bot.rules.price_lookup import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
+from bot.rules.units import HOURS_PER_MONTH
+from bot.services.evaluation_worker import max_tokens
+from bot.services.hardware import MemoryHeadroom, Target, base_of, known_base, memory_headroom, training_time
+from bot.settings import Settings
+from trainers import chat_parameters
+from trainers.dataset import Report
+from trainers.evaluation.results import Rung
+from trainers.hyperparameters import Sweep, full_trainings_of, rate_for
+from trainers.payloads import sent_hyperparameters
+from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.tokens import encoding_of
+from trainers.types import Hyperparameter
+
+OTHER_TOKENIZER = 1.25  # times as many tokens: what a model counts that has another than ours
+
+
+@dataclass(frozen=True)
+class Priced:
+    """`cheapest`: what asking the cheapest measured rung that meets the bar costs, where there is one.
+
+    `volume` is input tokens a month, `training` one run's.
+    """
+
+    volume: int
+    now: Rates
+    tuned: Rates
+    training: Training
+    evaluation_usd: Decimal
+    cheapest: Rates | None
+
+
+def measured_alternatives(evidence: Evidence) -> MeasuredCandidates:
+    """A ladder that was judged by another bar says nothing about this one."""
+    other = evidence.ladder.bar if evidence.ladder and evidence.is_stale else None
+    return MeasuredCandidates(evidence.alternatives, evidence.bar, other)
+
+
+def inputs_of(
+    question: Question, report: Report, evidence: Evidence, priced: Priced, ends: date | None, today: date
+) -> Inputs:
+    prompted = measured_alternatives(evidence).prompted(question.current or "")
+    without = Inputs(
+        monthly_input_tokens=priced.volume,
+        usage=_usage(report, question, prompted),
+        now=priced.now,
+        tuned=priced.tuned,
+        training=replace(priced.training, runs=question.runs or 1),
+        today=today,
+        ends=ends,
+        tuned_tokens=_tuned_tokens(report, evidence.trained),
+        asking=_asking(question),
+        evaluation_usd=priced.evaluation_usd,
+        people_hours=question.people_hours,
+        people_usd_per_hour=USD_PER_HOUR if question.people_rate is None else question.people_rate,
+        labels=question.label_count or 0,
+        usd_per_label=question.label_usd or ZERO,
+        retrain_months=question.retrain_months,
+        monitoring_usd=question.monitoring_usd or ZERO,
+    )
+    held_against = _alternative(without, measured_alternatives(evidence), prompted, priced.cheapest)
+    quality = _quality(evidence.trained, held_against.rung, question.wrong_usd)
+    return replace(without, alternative=held_against, quality=quality)
+
+
+def once_trained(inputs: Inputs) -> Inputs:
+    """What was spent does not come back, whatever is decided; what each training again will cost does count."""
+    again = inputs.monitoring_usd + retraining_usd(inputs)
+    free = Training(inputs.training.tokens, inputs.training.epochs, usd_per_million=ZERO)
+    spent = replace(inputs, training=free, evaluation_usd=ZERO, people_hours=ZERO, labels=0)
+    return replace(spent, retrain_months=None, monitoring_usd=again)
+
+
+def holdout_usage(report: Report) -> Usage:
+    counted = report.tokens
+    means = counted.prompted_mean, counted.prompt_mean, counted.answer_mean
+    return Usage.from_means(report.n_holdout, *means)
+
+
+def longest_holdout_usage(report: Report, answer: int) -> Usage:
+    """At most: answers of `answer` tokens, and prompts a quarter longer than ours, if another tokenizer counts."""
+    counted = report.tokens
+    before, after = counted.prompted_mean * OTHER_TOKENIZER, counted.prompt_mean * OTHER_TOKENIZER
+    return Usage.from_means(report.n_holdout, before, after, answer)
+
+
+def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
+    """Today's prompt as a person said, else as measured on the holdout, else as the examples suggest."""
+    counted = report.tokens
+    before, output = counted.prompted_mean, counted.answer_mean
+    if prompted is not None:
+        before, output = prompted.prompt_tokens / prompted.n, prompted.completion_tokens / prompted.n
+    if question.prompt_tokens is not None:
+        before = float(question.prompt_tokens)
+    return Usage.from_means(report.rows, max(before, 1.0), counted.prompt_mean, output)
+
+
+def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
+    if trained is not None and trained.n:
+        return Tokens(trained.n, trained.prompt_tokens, trained.completion_tokens)
+    rows, counted = report.rows, report.tokens
+    return Tokens(rows, round(counted.prompt_mean * rows), round(counted.answer_mean * rows))
+
+
+def _asking(question: Question) -> Traffic:
+    speed = None
+    if question.serving_speed is not None:
+        speed = Speed(question.serving_speed, question.utilisation or USUAL_BUSY)
+    hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
+    return Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours, speed=speed)
+
+
+def _alternative(
+    inputs: Inputs, found: MeasuredCandidates, prompted: Rung | None, cheapest: Rates | None
+) -> Alternative:
+    today = CurrentModel(inputs.usage.today, inputs.now, prompted)
+    return choose(today, found, cheapest, MonthlyUse(inputs.requests, inputs.usage.own, inputs.asking))
+
+
+def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
+    """Only where both answered the same rows, and only where a wrong answer has a price."""
+    if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
+        return None
+    gaps = [Decimal(str(ours)) - Decimal(str(theirs)) for ours, theirs in _scores(trained, other)]
+    gained, lost = sum(max(gap, ZERO) for gap in gaps), sum(max(-gap, ZERO) for gap in gaps)
+    return Quality(trained.n, Decimal(gained), Decimal(lost), usd_per_wrong)
+
+
+def _scores(trained: Rung, other: Rung) -> list[tuple[float, float]]:
+    return list(zip(trained.scores, other.scores, strict=True))
+
+
+# What training a target on a dataset's rows takes: settings, memory, time, price. Asks no trainer.
+
+
+HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
+START_UP_S = 20
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What one run costs: the training, and both models' answers to the held-out rows, as expected and at most."""
+
+    training: Training
+    evaluation_usd: Decimal
+    evaluation_most_usd: Decimal
+
+
+@dataclass(frozen=True)
+class Time:
+    """`minutes` None: nobody knows. `measured`: the day on which the machine's speed was; `is_guess`: neither was it
+    measured, nor has a person said it, so no maximum that stops a paid run rests on it."""
+
+    minutes: Range | None
+    measured: str | None = None
+    is_guess: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingNeeds:
+    """What training this target on these rows takes, and at which prices its models are asked."""
+
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...]
+    tuned: PriceRow
+    base: PriceRow
+    room: MemoryHeadroom | None
+    time: Time
+    cost: RunCost | MissingPrice
+
+
+def training_needs(
+    settings: Settings, target: Target, report: Report, question: Question, today: date
+) -> TrainingNeeds:
+    tuned = tuned_price(target.row, target.model)
+    base = _base_price(settings, target, tuned, today)
+    tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
+    chosen, tokens = _hyperparameters(settings, target, report, question), _trained_tokens(report, target)
+    room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
+    thinks = target.row.thinks(target.model.name)
+    answer = max_tokens([one.label for one in report.labels]) + chat_parameters.thinking_tokens(thinks)
+    of_all = round(tokens * full_trainings_of(question.sweep))
+    cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
+    if isinstance(cost, RunCost):
+        cost = replace(cost, training=replace(cost.training, is_estimated=_is_estimated(report, target)))
+    return TrainingNeeds(chosen, tuned, base, room, time, cost)
+
+
+def _rate(settings: Settings, target: Target) -> float | None:
+    """None: the base isn't known here, or a hosted service has a rate of its own."""
+    is_ours = target.row.provider.can("sweep")
+    base = known_base(settings, target.row, target.model) if is_ours else None
+    return rate_for(base.architecture.hidden, base.architecture.model_type) if base else None
+
+
+def _hyperparameters(
+    settings: Settings, target: Target, report: Report, question: Question
+) -> tuple[tuple[str, Hyperparameter], ...]:
+    provider = target.row.provider
+    chosen = hyperparameters_for(
+        report.n_train,
+        question.epochs,
+        takes_lora=provider.can("extra_hyperparameters"),
+        defaults=target.row.defaults,
+        rate=_rate(settings, target),
+    )
+    single = sweeps.without_swept(dict(chosen), question.sweep, target.row.defaults)
+    ways = {"engine": question.engine, "quantization": question.quantization}
+    asked = {name: value for name, value in ways.items() if value}
+    return tuple(sorted(sent_hyperparameters(provider, single | asked).items()))
+
+
+def _on_the_machine(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    tokens: int,
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...],
+    sweep: Sweep,
+) -> tuple[MemoryHeadroom | None, Time]:
+    """`tokens` of one epoch. What a person says of the speed wins over what was measured."""
+    chosen = dict(hyperparameters)
+    base = base_of(settings, target.row, target.model)
+    room = memory_headroom(base, report, chosen, sweep) if base else None
+    if target.model.usd_per_hour is None:
+        return room, Time(HOSTED_MINUTES)
+    if settings.trainer.tokens_per_second:
+        in_all = round(tokens * full_trainings_of(sweep)) * _epochs(hyperparameters)
+        return room, Time(_minutes(in_all, settings.trainer.tokens_per_second))
+    timed = training_time(settings, base, report, tokens, chosen, sweep) if base else None
+    if timed is None:
+        return room, Time(None)
+    return room, Time(timed.minutes, timed.measured, is_guess=timed.measured is None)
+
+
+def _minutes(tokens: int, a_second: int) -> Range:
+    """Half to twice as long."""
+    seconds = Decimal(tokens) / a_second + START_UP_S
+    return Range(seconds / 120, seconds / 60, seconds / 30)
+
+
+def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
+    return int(dict(hyperparameters)["n_epochs"])
+
+
+def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
+    """What asking the untuned model costs; where no list has it, as much as the tuned one, which is dearer."""
+    if tuned.usd_per_hour is not None:
+        return tuned
+    name = target.model.base_name or target.model.name
+    found = prompted_price(name, settings.providers, settings.prices, today)
+    return tuned if isinstance(found, UnknownPrice) else found
+
+
+def _trained_tokens(report: Report, target: Target) -> int:
+    """Of one epoch, by the model's own tokenizer where it lies on this machine."""
+    return _own_counts(report, target).get(target.model.name, report.tokens.train)
+
+
+def _own_counts(report: Report, target: Target) -> Mapping[str, int]:
+    return dict(report.trained_tokens) if target.row.is_started_by_us or target.row.name == "local" else {}
+
+
+def _is_estimated(report: Report, target: Target) -> bool:
+    """By the tokenizer of another model: its own is not here, and not one that vendors publish."""
+    return target.model.name not in _own_counts(report, target) and encoding_of(target.model.name).assumed
+
+
+def _cost(
+    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, time: Time, answer: int
+) -> RunCost | MissingPrice:
+    """`tokens` of an epoch, in all arms of a sweep; `answer`: the longest asked for. Our own machine's hours are
+    in the training already; a vendor bills both models' answers."""
+    is_open = time.is_guess and tuned.usd_per_hour
+    training = training_of(tuned, tokens, epochs, None if is_open else time.minutes)
+    rates_tuned, rates_base = rates_of(tuned), rates_of(base)
+    if isinstance(training, MissingPrice):
+        return training
+    training = replace(training, speed_measured=time.measured, is_guess=time.is_guess)
+    if isinstance(rates_tuned, MissingPrice):
+        return rates_tuned
+    if isinstance(rates_base, MissingPrice):
+        return rates_base
+    if tuned.usd_per_hour is not None:
+        return RunCost(training, Decimal(0), Decimal(0))
+    asked = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
+    most = evaluation_usd(longest_holdout_usage(report, answer), rates_base, rates_tuned)
+    return RunCost(training, asked, max(asked, most))
+
+
+# What asking a measured rung costs, by the price list or as it was measured, and what its successor
+# costs.
+
+
+def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
+    if rung is None or rung.arm.model is None:
+        return None
+    found = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
+    return None if isinstance(found, UnknownPrice) else found
+
+
+def with_successors(settings: Settings, rates: Rates, today: date, before: Sequence[str] = ()) -> Rates:
+    """With the price of its successor, and of that one's, as far as they are known."""
+    if rates.ends is None or rates.successor is None or rates.successor in before:
+        return rates
+    found = prompted_price(rates.successor, settings.providers, settings.prices, today)
+    then = None if isinstance(found, UnknownPrice) else rates_of(found)
+    if not isinstance(then, Rates):
+        return rates
+    return replace(rates, then=with_successors(settings, then, today, (*before, rates.successor)))
+
+
+def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
+    """Without what was measured of models that have ended since: nobody can use them any more."""
+    ladder = evidence.ladder
+    if ladder is None:
+        return evidence
+    prices = [(rung, rung_price(settings, rung, today)) for rung in ladder.rungs]
+    kept = tuple(
+        rung
+        for rung, price in prices
+        if rung.arm.rung == "tuned" or price is None or not price.has_ended(today)
+    )
+    if len(kept) == len(ladder.rungs):
+        return evidence
+    arms = {rung.arm for rung in kept}
+    best = cheapest([rung for rung in kept if rung.standing == "meets"])
+    pairs = tuple(pair for pair in ladder.pairs if {pair.better, pair.worse} <= arms)
+    left = replace(ladder, rungs=kept, pairs=pairs, cheapest=best.arm if best else None)
+    return replace(evidence, ladder=left)
+
+
+def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
+    """Where the list has the model no longer: what a request cost as it was measured."""
+    if rung is None:
+        return None
+    rates = rates_of(listed) if listed else None
+    if isinstance(rates, Rates):
+        return rates
+    if rung.arm.model is None:
+        return Rates("classical", ZERO, ZERO, "no vendor: it runs on any machine, whose time is not counted")
+    a_request = (rung.usd_per_1000 or ZERO) / 1000
+    return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)

@@ -1,0 +1,253 @@
+"""Estimates that people ask for: what is wrong is said at once, the answer is a message for them alone that follows. It
+is kept so that it can be shared, and shared by a later tick.
+
+An ephemeral answer can't carry files, so its plots come with the message in the channel. What is kept is the
+question: the estimate is worked out again from what is known when it is shared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot import command_parser, commands
+from bot.cards import estimates as views
+from bot.cards import general
+from bot.cards.blocks import Message
+from bot.cards.estimates import EstimateChoices
+from bot.cards.general import text_message
+from bot.charts import forecast as drawing
+from bot.command_options import typed
+from bot.commands import Estimate
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.candidates import candidate_name as rung_name
+from bot.rules.estimate_inputs import Question
+from bot.rules.facts import Evidence, TaskKind
+from bot.rules.forecast import Outlook
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
+from bot.services import authorization, datasets, estimates
+from bot.services.datasets import CheckedDataset
+from bot.services.estimates import EstimateResult
+from bot.services.evidence import evidence_of
+from bot.services.hardware import find_target
+from bot.values.runs import Refusal
+from storage.records import Draft, KeptEstimate
+from trainers.evaluation.results import Rung
+from trainers.money import to_micros
+from trainers.providers import model_verdict
+
+log = logging.getLogger(__name__)
+
+
+def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -> Refusal | None:
+    """What can be said before Slack's three seconds are over."""
+    refused = authorization.refusal(context, person, "estimate", channel)
+    if refused:
+        return refused
+    checked = datasets.ready(context, command.dataset, person, channel)
+    if isinstance(checked, Refusal):
+        return checked
+    return estimates.refusal(context.settings, command.question, units.day_of(context.clock()))
+
+
+def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
+    """What training would cost and save, from what is known now. A bar or a kind of task stays with the dataset.
+
+    Its thousands of draws take over a second at a cold start, so it is called once Slack has its acknowledgement.
+    """
+    checked = datasets.ready(context, command.dataset, person, channel)
+    if isinstance(checked, Refusal):  # it has changed since it was asked
+        _post(context, general.refusal(checked), channel, person)
+        return
+    made = _estimated(context, checked, command.question, command.bar, command.task)
+    if isinstance(made, Refusal):
+        _post(context, general.refusal(made), channel, person)
+        return
+    says_more, now = (command.bar, command.task) != (None, None), context.clock()
+    with context.store.transaction():
+        if says_more:
+            context.store.dataset_settings.set(
+                checked.dataset.name, by=person, now=now, bar=command.bar, task_kind=command.task
+            )
+        kept = context.store.estimates.keep(
+            checked.dataset.name, typed(command.question), channel=channel, person=person, now=now
+        )
+        _post(context, views.card(made, made.target.name, number=kept.id), channel, person)
+
+
+def _post(context: AppContext, message: Message, channel: str, person: str) -> None:
+    draft = Draft(kind="ephemeral", channel=channel, person=person, body=message.letter())
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
+    """What the form offers."""
+    day = units.day_of(context.clock())
+    targets = [
+        f"{row.name}/{model.name}"
+        for row in context.settings.providers
+        for model in row.models
+        if model_verdict(row, model, day).may_train
+    ]
+    return EstimateChoices(datasets.usable_names(context, person, channel), targets)
+
+
+def share(context: AppContext, number: int, person: str) -> str | Refusal:
+    """What the person who clicked reads."""
+    kept = context.store.estimates.get(number)
+    refused = authorization.refusal(context, person, "estimate", kept.channel if kept else None)
+    if kept and not refused:
+        refused = authorization.dataset_refusal(context, kept.dataset, person, kept.channel, is_posted=True)
+    if refused:
+        return refused
+    with context.store.transaction():
+        if not context.store.estimates.share(number):
+            return Refusal(
+                "This estimate is shared already, or over a month old: `/finetune estimate` makes a new one."
+            )
+        context.store.audit.add(at=context.clock(), who=person, action="share", subject=f"estimate {number}")
+    return "It comes into the channel in a moment, with its plots in the thread."
+
+
+def step(context: AppContext, kept: KeptEstimate) -> None:
+    """Drawn by a worker process, then posted with its plots in the thread."""
+    made = _again(context, kept)
+    if isinstance(made, Refusal):
+        _tell(context, kept, made.text)
+        return
+    folder = context.settings.data / "plots" / f"estimate-{kept.id}"
+    plots = draw_outlook(context, f"estimate {kept.id}", made.outlook, folder)
+    if plots is None:
+        return
+    card = f"estimate {kept.id}"
+    message = views.card(made, made.target.name, shared_by=kept.person)
+    with context.store.transaction():
+        if not context.store.estimates.shared(kept.id):
+            return
+        body, to, who = message.letter(), kept.channel, kept.person
+        post = Draft(kind="post", channel=to, body=body, card=card, dedupe=card, concerns=who)
+        context.store.outbox.put(post, now=context.clock())
+        put_plots(context, kept.channel, card, plots, kept.dataset)
+
+
+def draw_outlook(
+    context: AppContext, key: str, outlook: Outlook | None, folder: Path
+) -> Sequence[Path] | None:
+    """None while a worker draws. Without an outlook there is nothing to draw, and no plot holds up a message."""
+    if outlook is None:
+        return ()
+    try:
+        return context.workers.poll(f"draw {key}", drawing.draw_forecast, outlook, folder)
+    except Exception:
+        # a fault of the drawing; what it would show stands in the card in words
+        log.exception("drawing the plots of %s", key)
+        return ()
+
+
+def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
+    """Into the card's thread."""
+    for path in plots:
+        title = views.alt_text(path.stem, dataset)
+        body = {"file": str(path), "filename": path.name, "title": title, "alt_txt": title}
+        once = f"{path.stem} of {card}"
+        file = Draft(kind="file", channel=channel, body=body, thread=card, dedupe=once)
+        context.store.outbox.put(file, now=context.clock())
+
+
+def estimate_for(
+    context: AppContext, checked: CheckedDataset, question: Question
+) -> EstimateResult | Refusal:
+    """By the dataset's own bar and kind of task."""
+    return _estimated(context, checked, question, None, None)
+
+
+def question_of(plan: Plan) -> Question:
+    """What was asked when the plan was made."""
+    command = command_parser.parse(f"start {plan.dataset} {plan.predicted.asked}") if plan.predicted else None
+    if isinstance(command, commands.Start):
+        return command.question
+    target = f"{plan.provider}/{plan.base_model}"
+    return Question(current=plan.current, target=target, epochs=int(dict(plan.hyperparameters)["n_epochs"]))
+
+
+def prediction_of(made: EstimateResult) -> Prediction:
+    """For the plan."""
+    sums, outlook, other, tuned = made.estimate, made.outlook, made.alternative, made.evidence.tuned
+    return Prediction(
+        asked=typed(made.question),
+        quality=tuned.score if tuned else None,
+        p_payback=outlook.p_payback if outlook else None,
+        target_months=f"{outlook.target_months:.4g}" if outlook else None,
+        alternative=other.name if other else None,
+        alternative_micros=to_micros(sums.monthly_alternative.total) if sums else None,
+        saving_micros=to_micros(sums.saving_month) if sums else None,
+        seconds=round(made.minutes.expected * 60) if made.minutes else None,
+        is_speed_guessed=made.is_guess,
+        memory=made.memory,
+        measured=tuple(_score(rung) for rung in made.evidence.rungs),
+        advised=_advised(made),
+    )
+
+
+def _advised(made: EstimateResult) -> PlanVerdict:
+    """The verdict, to be frozen with the plan: what approvers read can't change unseen."""
+    verdict, sums, outlook = made.verdict, made.estimate, made.outlook
+    return PlanVerdict(
+        kind=verdict.kind,
+        rule=verdict.main.rule if verdict.main else "",
+        reason=verdict.main.text if verdict.main else verdict.headline,
+        bar=made.evidence.bar,
+        best=_best(made.evidence),
+        people_micros=to_micros(sums.people_usd) if sums else 0,
+        labels_micros=to_micros(sums.labels_usd) if sums else 0,
+        bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
+        saves_until=f"{sums.succession.ends}" if sums and sums.succession else "",
+    )
+
+
+def _best(evidence: Evidence) -> BestCandidate | None:
+    best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
+    if best is None:
+        return None
+    standing = None if evidence.is_stale else best.standing
+    score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))
+    return BestCandidate(rung_name(best.arm), score, low, high, standing)
+
+
+def _score(rung: Rung) -> tuple[str, float]:
+    return rung_name(rung.arm), round(rung.score, 6)
+
+
+def _estimated(
+    context: AppContext, checked: CheckedDataset, question: Question, bar: float | None, task: TaskKind | None
+) -> EstimateResult | Refusal:
+    """`bar` and `task` None: as they are set for the dataset."""
+    if checked.report is None:
+        return Refusal(f"`{checked.dataset.name}` is still being checked.")
+    target = find_target(context.settings.providers, question.target)
+    if isinstance(target, Refusal):
+        return target
+    evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
+    day = units.day_of(context.clock())
+    return estimates.make_estimate(
+        context.settings, checked.dataset.name, checked.report, question, day, evidence
+    )
+
+
+def _again(context: AppContext, kept: KeptEstimate) -> EstimateResult | Refusal:
+    checked = datasets.ready(context, kept.dataset, kept.person, kept.channel, is_posted=True)
+    if isinstance(checked, Refusal):
+        return checked
+    command = command_parser.parse(f"estimate {kept.dataset} {kept.asked}")
+    if not isinstance(command, Estimate):
+        return Refusal(f"The estimate of `{kept.dataset}` can't be made again. Ask for it anew.")
+    return estimate_for(context, checked, command.question)
+
+
+def _tell(context: AppContext, kept: KeptEstimate, why: str) -> None:
+    with context.store.transaction():
+        if context.store.estimates.shared(kept.id):
+            body = text_message(f"The estimate of {kept.dataset} could not be shared. {why}").body()
+            draft = Draft(kind="direct", channel=kept.channel, person=kept.person, body=body)
+            context.store.outbox.put(draft, now=context.clock())

@@ -1,0 +1,328 @@
+"""Gathers what an estimate needs (report, prices, the target's row) and lets the pure rules decide. Slack
+and the terminal use it alike: no store, no trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from importlib.util import find_spec
+
+from bot.rules import sweeps
+from bot.rules.advice import Verdict, advise
+from bot.rules.alternatives import Alternative
+from bot.rules.assumptions import Assumption, assumptions
+from bot.rules.billing import Rates
+from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
+from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
+from bot.rules.forecast import Outlook, simulate
+from bot.rules.price_lookup import MissingPrice, rates_of
+from bot.rules.roi import Estimate, Inputs, Range, Training, estimate
+from bot.rules.units import HOURS_PER_MONTH
+from bot.services.candidates import ended, full_name, with_a_cheap_one
+from bot.services.estimate_inputs import (
+    Priced,
+    RunCost,
+    Time,
+    TrainingNeeds,
+    inputs_of,
+    measured_alternatives,
+    once_trained,
+    rung_price,
+    rung_rates,
+    training_needs,
+    with_successors,
+    without_ended_models,
+)
+from bot.services.hardware import MemoryHeadroom, Target, capacity_of, find_target
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from trainers.dataset import Report
+from trainers.pricing import PriceRow, UnknownPrice, prompted_price
+from trainers.providers import ModelVerdict, model_verdict
+from trainers.types import Hyperparameter
+
+
+@dataclass(frozen=True)
+class EstimateResult:
+    """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's, which is
+    `current` by itself.
+
+    `cost` is a Gap where nobody told us a price; `estimate`, `outlook` and `alternative` are None there, and where
+    today's bill is not known. `outlook` is None as well where the verdict withholds what would be saved.
+    `room`: in this machine's memory, for a model that trains here.
+    """
+
+    name: str
+    report: Report
+    question: Question
+    target: Target
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...]
+    prices: tuple[PriceRow, ...]
+    current: PriceRow | None
+    cost: RunCost | MissingPrice
+    time: Time
+    room: MemoryHeadroom | None
+    estimate: Estimate | None
+    outlook: Outlook | None
+    alternative: Alternative | None
+    evidence: Evidence
+    assumptions: tuple[Assumption, ...]
+    verdict: Verdict
+
+    @property
+    def memory(self) -> str | None:
+        """Whether it fits, in a line."""
+        return self.room.line if self.room else None
+
+    @property
+    def minutes(self) -> Range | None:
+        """None: nobody knows."""
+        return self.time.minutes
+
+    @property
+    def is_guess(self) -> bool:
+        """The minutes are, by the model's size."""
+        return self.time.is_guess
+
+    @property
+    def of_arms(self) -> str:
+        """What follows on the tokens of a sweep."""
+        return sweeps.arm_count_text(self.question.sweep)
+
+    @property
+    def training(self) -> Training | None:
+        """Of all runs that are expected; `cost` is one run's."""
+        if isinstance(self.cost, MissingPrice):
+            return None
+        return replace(self.cost.training, runs=self.question.runs or 1)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What it brings; `inputs` is the first thing that is missing where that can't be said. `listed`: the price of
+    the cheapest alternative that was measured."""
+
+    inputs: Inputs | MissingPrice
+    listed: PriceRow | None
+
+    @property
+    def known(self) -> Inputs | None:
+        return None if isinstance(self.inputs, MissingPrice) else self.inputs
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        return estimate(self.known) if self.known else None
+
+    @cached_property
+    def outlook(self) -> Outlook | None:
+        return simulate(self.known) if self.known else None
+
+
+def make_estimate(
+    settings: Settings,
+    name: str,
+    report: Report,
+    question: Question,
+    today: date,
+    evidence: Evidence = NOTHING_MEASURED,
+    *,
+    is_trained: bool = False,
+) -> EstimateResult | Refusal:
+    """Takes a few hundredths of a second, and over a second at a cold start.
+
+    `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
+    """
+    target = _target(settings, question)
+    if isinstance(target, Refusal):
+        return target
+    now = _price_today(settings, question, today)
+    if isinstance(now, Refusal):
+        return now
+    evidence = without_ended_models(settings, evidence, today)
+    effort = training_needs(settings, target, report, question, today)
+    sums = _sums(settings, target, report, question, effort, now, evidence, today, is_trained=is_trained)
+    facts = replace(
+        _facts(name, question, report, target, effort.cost, sums, evidence, today),
+        full_current=full_name(settings, question.current),
+        to_measure=with_a_cheap_one(settings, question.current, today),
+        machine=_own_machine(settings, target, question, effort, sums),
+    )
+    verdict = advise(facts)
+    return EstimateResult(
+        name=name,
+        report=report,
+        question=question,
+        target=target,
+        hyperparameters=effort.hyperparameters,
+        prices=tuple(row for row in (effort.tuned, effort.base, now, sums.listed) if row),
+        current=now,
+        cost=effort.cost,
+        time=effort.time,
+        room=effort.room,
+        estimate=sums.estimate,
+        outlook=None if verdict.withheld else sums.outlook,
+        alternative=sums.known.alternative if sums.known else None,
+        evidence=evidence,
+        assumptions=assumptions(sums.known) if sums.known else (),
+        verdict=verdict,
+    )
+
+
+def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
+    """Why `make_estimate` would say no, without its sums."""
+    target = _target(settings, question)
+    if isinstance(target, Refusal):
+        return target
+    price = _price_today(settings, question, today)
+    return price if isinstance(price, Refusal) else None
+
+
+def _target(settings: Settings, question: Question) -> Target | Refusal:
+    """The one that is asked for, where the question makes sense and it can do what is asked of it."""
+    misread = absurd(question)
+    if misread:
+        return Refusal(misread.sentence)
+    target = find_target(settings.providers, question.target)
+    if isinstance(target, Refusal):
+        return target
+    unswept = sweeps.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
+    if unswept:
+        return Refusal(unswept, "sweep")
+    return _not_in_bits(question.quantization, target) or target
+
+
+def _not_in_bits(quantization: str | None, target: Target) -> Refusal | None:
+    """A trainer on another machine says so itself when the job is created."""
+    row = target.row
+    if quantization and not row.provider.can("extra_hyperparameters"):
+        return Refusal(
+            f"{row.title} trains by its own means: leave `quantization=` out, or choose a model of our trainer.",
+            "quantization",
+        )
+    is_packed = quantization not in (None, "none")
+    if is_packed and row.is_started_by_us and find_spec("bitsandbytes") is None:
+        return Refusal(
+            f"`quantization={quantization}` needs the package bitsandbytes beside our trainer: whoever runs the bot "
+            "installs it with `pip install 'finetune-bot[quantized]'`. Or leave it out.",
+            "quantization",
+        )
+    return None
+
+
+def _sums(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    question: Question,
+    effort: TrainingNeeds,
+    now: PriceRow | None,
+    evidence: Evidence,
+    today: date,
+    *,
+    is_trained: bool,
+) -> _Sums:
+    rung = measured_alternatives(evidence).cheapest
+    listed = rung_price(settings, rung, today)
+    priced = _priced(question, effort.cost, now, effort.tuned, rung_rates(rung, listed))
+    if isinstance(priced, Priced):
+        other = with_successors(settings, priced.cheapest, today) if priced.cheapest else None
+        other = _with_capacity(settings, question, other) if other else None
+        tuned = _with_capacity(settings, question, priced.tuned)
+        priced = replace(
+            priced, now=with_successors(settings, priced.now, today), tuned=tuned, cheapest=other
+        )
+    if isinstance(priced, MissingPrice):
+        return _Sums(priced, listed)
+    inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
+    return _Sums(once_trained(inputs) if is_trained else inputs, listed)
+
+
+def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
+    if not rates.on_own_machine:
+        return rates
+    busy = question.utilisation or USUAL_BUSY
+    return replace(rates, capacity=capacity_of(settings, rates.model, busy))
+
+
+def _own_machine(
+    settings: Settings, target: Target, question: Question, effort: TrainingNeeds, sums: _Sums
+) -> OwnMachine | None:
+    """None: a vendor trains and serves it."""
+    if effort.tuned.usd_per_hour is None:
+        return None
+    training = None if isinstance(effort.cost, MissingPrice) else effort.cost.training
+    capacity = capacity_of(settings, target.name, USUAL_BUSY)
+    made, room = sums.estimate, effort.room
+    return OwnMachine(
+        too_large=room.warning if room and room.is_too_large else None,
+        knows_training_time=bool(training and training.minutes and not training.is_guess),
+        knows_serving_speed=question.serving_speed is not None or capacity is not None,
+        machines=made.machines if made else None,
+        has_price=target.model.is_hour_said,
+    )
+
+
+def _facts(
+    name: str,
+    question: Question,
+    report: Report,
+    target: Target,
+    cost: RunCost | MissingPrice,
+    sums: _Sums,
+    evidence: Evidence,
+    today: date,
+) -> Facts:
+    return Facts(
+        dataset=name,
+        rows=report.rows,
+        n_holdout=report.n_holdout,
+        smallest_label=report.labels[-1].rows if report.labels else None,
+        target=_end_verdict(target, sums.estimate, today),
+        training_usd=None if isinstance(cost, MissingPrice) else cost.training.usd.expected,
+        estimate=sums.estimate,
+        gaps=(sums.inputs.sentence,) if isinstance(sums.inputs, MissingPrice) else (),
+        evidence=evidence,
+        outlook=sums.outlook,
+        few_labels=tuple((one.label, one.rows) for one in report.labels if one.rows < FEW_PER_LABEL),
+        n_labels=len(report.labels) or None,
+        current=question.current,
+        faults=row_faults(report),
+    )
+
+
+def _price_today(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:
+    if question.current is None:
+        return None
+    found = prompted_price(question.current, settings.providers, settings.prices, today)
+    if isinstance(found, UnknownPrice):
+        return Refusal(found.sentence, "current")
+    return ended(found, question.current, "current") if found.has_ended(today) else found
+
+
+def _priced(
+    question: Question,
+    cost: RunCost | MissingPrice,
+    now: PriceRow | None,
+    tuned: PriceRow,
+    cheapest: Rates | None,
+) -> Priced | MissingPrice:
+    """Every price for the sum, or the first thing that is missing."""
+    if isinstance(cost, MissingPrice):
+        return cost
+    if now is None or question.volume is None:
+        return MissingPrice(
+            "Whether it saves money is unknown: say current= (today's model) and volume= as well."
+        )
+    rates_now, rates_tuned = rates_of(now), rates_of(tuned)
+    if isinstance(rates_now, MissingPrice):
+        return rates_now
+    if isinstance(rates_tuned, MissingPrice):
+        return rates_tuned
+    return Priced(question.volume, rates_now, rates_tuned, cost.training, cost.evaluation_usd, cheapest)
+
+
+def _end_verdict(target: Target, made: Estimate | None, today: date) -> ModelVerdict:
+    months = made.payback_months if made else None
+    days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
+    return model_verdict(target.row, target.model, today, days)

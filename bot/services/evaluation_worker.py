@@ -1,0 +1,472 @@
+"""What evaluations, runs and learning curves need of a worker process: prompts, the classical baseline,
+scores, plots. Heavy libraries are imported at use; asks no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from bot.charts import curves as loss_plot
+from bot.charts import evaluations as confusion_plot
+from bot.llm_client import Question, key_of
+from bot.values.evaluations import CurvePlan, LadderPlan
+from bot.values.learning_curves import TunedCurvePlan
+from bot.values.runs import ArmScore, Refusal
+from trainers import payloads
+from trainers.dataset import Example, read, store_chat
+from trainers.dataset.sensitive_data import SECRET, faults_in
+from trainers.evaluation import Confusion, Interval, compare, confusion, prompts, tfidf
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
+from trainers.evaluation.scoring import as_label, is_label
+from trainers.pricing import PriceRow
+from trainers.tokens import count_prompts, encoding_of
+from trainers.types import Message, Metric
+
+SHOTS = 10
+PASSAGES = 4
+MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
+ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
+KEYS, PROMPTS = "keys.json", "prompts.jsonl"
+
+
+@dataclass(frozen=True)
+class ArmKeys:
+    """One arm's questions in the holdout's order: the keys of their answers, and the tokens of their prompts
+    (rounded up where the model's tokenizer is not known; 0 for an arm that asks nobody)."""
+
+    keys: tuple[str, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class JudgedLadder:
+    ladder: Ladder
+    plot: Path | None
+
+
+@dataclass(frozen=True)
+class JudgedCurve:
+    curve: Curve
+    plot: Path | None
+
+
+def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
+    """Write what each arm asks into `folder`. Examples and passages come from the training rows and from the
+    team's documents, never from the holdout. The same plan gives the same questions."""
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    passages = [passage for sha256 in plan.documents for passage in passages_in(files / sha256)]
+    asked = {arm: _prompts(arm, plan, train, holdout, passages, seed) for arm in plan.arms if arm.model}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_prompts(folder / PROMPTS, _with_keys(plan, asked))
+    keys = {arm: _keys(arm, plan, asked.get(arm), len(holdout), seed) for arm in plan.arms}
+    lines = [{"arm": asdict(arm), "keys": one.keys, "tokens": one.tokens} for arm, one in keys.items()]
+    replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
+    return keys
+
+
+def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
+    """What `prepare` has written; None where it was not through."""
+    path = folder / KEYS
+    return _read_keys(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@lru_cache(maxsize=16)
+def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
+    """Once a process: an open ladder asks for them at each tick."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {Candidate(**one["arm"]): ArmKeys(tuple(one["keys"]), tuple(one["tokens"])) for one in lines}
+
+
+def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
+    """Those questions whose keys are wanted, arm by arm."""
+    return questions_in(folder / PROMPTS, plan, wanted, max_tokens(plan.labels))
+
+
+def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
+    """Of those that `write_prompts` wrote; `longest` is the most tokens of an answer, less what is thought."""
+    found = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            key, model, messages = json.loads(line)
+            if key in wanted:
+                said = tuple(Message(role, content) for role, content in messages)
+                cap = longest + plan.room(model)
+                found.append(Question(key, model, model.split("/", 1)[1], said, cap))
+    return found
+
+
+def max_tokens(labels: Sequence[str]) -> int:
+    """The cap on an answer, less what is thought before it."""
+    return MAX_TOKENS_LABEL if labels else MAX_TOKENS_TEXT
+
+
+def classical_answers(plan: LadderPlan, files: Path, seed: int) -> tuple[Reply, ...]:
+    """Rung 0's answers to the holdout."""
+    from trainers.evaluation.tfidf import classify_holdout
+
+    return classify_holdout(examples(files, plan.train_sha256), examples(files, plan.holdout_sha256), seed)
+
+
+def judge_ladder(
+    plan: LadderPlan,
+    replies: Mapping[Candidate, Sequence[Reply]],
+    files: Path,
+    folder: Path,
+    now: float,
+    verdicts: Mapping[Candidate, Sequence[float]] | None = None,
+) -> JudgedLadder:
+    """`now` in unix seconds; `verdicts` are a judge's on each answer, between 0 and 1."""
+    from bot.charts import evaluations as drawing
+    from trainers.evaluation.ladder import build_ladder
+
+    judged = build_ladder(
+        replies,
+        examples(files, plan.holdout_sha256),
+        plan.labels,
+        plan.bar,
+        plan.price_of,
+        dataset=plan.dataset,
+        version=plan.version,
+        holdout_sha256=plan.holdout_sha256,
+        measured_at=now,
+        verdicts=verdicts,
+    )
+    return JudgedLadder(judged, drawing.draw_ladder(judged, folder / "ladder.png"))
+
+
+def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
+    from bot.charts import curves as drawing
+    from trainers.evaluation.learning_curves import classical_curve
+
+    found = classical_curve(
+        examples(files, plan.train_sha256),
+        examples(files, plan.holdout_sha256),
+        seed,
+        plan.predict,
+        dataset=plan.dataset,
+        version=plan.version,
+        holdout_sha256=plan.holdout_sha256,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return JudgedCurve(found, drawing.draw_learning_curve(found, folder / "curve.png"))
+
+
+def count_passages(path: Path) -> int | Refusal:
+    """How many passages a document has; why it can't be used."""
+    try:
+        passages = passages_in(path)
+    except UnicodeDecodeError:
+        return Refusal("It is no plain text in UTF-8. Save it as text (.txt or .md) and hand it over again.")
+    faults = [fault for passage in passages for fault in faults_in(passage)]
+    secret = next((fault for fault in faults if fault.rule == SECRET), None)
+    if secret:
+        return Refusal(f"It {secret.said}. {secret.rule.cure}")
+    return len(passages) or Refusal("There is no text in it.")
+
+
+def passages_in(path: Path) -> tuple[str, ...]:
+    """A document's passages. UnicodeDecodeError where it is no text."""
+    text = path.read_bytes().decode("utf-8-sig")
+    clean = (one if one.isprintable() or one == "\n" else " " if one.isspace() else "" for one in text)
+    return tfidf.passages_of("".join(clean))
+
+
+def examples(files: Path, sha256: str) -> tuple[Example, ...]:
+    """The rows of a part of a dataset. Raises Changed where the file isn't the one that was approved."""
+    path = files / f"{sha256}.jsonl"
+    payloads.check_sha256(path, sha256)
+    return read(path, path.name).examples
+
+
+def _prompts(
+    arm: Candidate,
+    plan: LadderPlan,
+    train: Sequence[Example],
+    holdout: Sequence[Example],
+    passages: Sequence[str],
+    seed: int,
+) -> list[tuple[Message, ...]]:
+    shown = [] if arm.rung != "retrieval" else _shown(arm, plan, passages)
+    match arm.rung:
+        case "zero":
+            return [prompts.zero_shot(row, plan.labels, plan.prompt) for row in holdout]
+        case "kshot":
+            shots = prompts.balanced_shots(train, SHOTS, seed)
+            return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]
+        case "retrieval" if shown:
+            near = tfidf.nearest_passages(shown, holdout, PASSAGES)
+            return [
+                prompts.with_passages(row, plan.labels, plan.prompt, one)
+                for row, one in zip(holdout, near, strict=True)
+            ]
+        case "retrieval":
+            nearest = tfidf.nearest(train, holdout, SHOTS)
+            return [
+                prompts.k_shot(row, plan.labels, plan.prompt, one)
+                for row, one in zip(holdout, nearest, strict=True)
+            ]
+        case "classical" | "tuned":
+            raise ValueError(f"the rung {arm.rung} asks no model by a prompt")
+
+
+def _shown(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> Sequence[str]:
+    """Personal data does not leave for a vendor without a person's word, and a secret that patterns have come to know
+    since the document was given goes nowhere."""
+    withheld = arm.model in plan.withheld_from
+    return [
+        passage
+        for passage in passages
+        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
+    ]
+
+
+def _keys(
+    arm: Candidate, plan: LadderPlan, asked: Sequence[tuple[Message, ...]] | None, rows: int, seed: int
+) -> ArmKeys:
+    if asked is None or arm.model is None:
+        return ArmKeys(tuple(_classical_key(plan, row, seed) for row in range(rows)), (0,) * rows)
+    encoding = encoding_of(arm.model.split("/", 1)[1])
+    more = 1 + ASSUMED_SHARE * encoding.assumed
+    tokens = tuple(int(count * more) + 1 for count in count_prompts(asked, encoding))
+    cap = max_tokens(plan.labels) + plan.room(arm.model)
+    return ArmKeys(tuple(key_of(arm.model, one, cap) for one in asked), tokens)
+
+
+def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:
+    said = json.dumps(["classical", plan.train_sha256, plan.holdout_sha256, row, seed])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _with_keys(
+    plan: LadderPlan, asked: Mapping[Candidate, Sequence[tuple[Message, ...]]]
+) -> Iterable[tuple[str, str, tuple[Message, ...]]]:
+    for arm, messages in asked.items():
+        model = str(arm.model)
+        cap = max_tokens(plan.labels) + plan.room(model)
+        for one in messages:
+            yield key_of(model, one, cap), model, one
+
+
+def write_prompts(path: Path, asked: Iterable[tuple[str, str, tuple[Message, ...]]]) -> None:
+    """Each with the key of its answer and its model, 'provider/model'."""
+    replace_lines(
+        path, (json.dumps([key, model, [[m.role, m.content] for m in one]]) for key, model, one in asked)
+    )
+
+
+def replace_lines(path: Path, lines: Iterable[str]) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+    partial.replace(path)
+
+
+# Two arms' answers → figures and plots. Runs in a worker process: scipy and what draws are imported at
+# use.
+
+
+CURVE_POINTS = 20
+
+
+@dataclass(frozen=True)
+class ArmAnswers:
+    """One arm on the holdout, in its order; `seconds` of wall time a request."""
+
+    texts: tuple[str, ...]
+    correct: tuple[bool, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`confusion_plot` is None where there are no labels, or too many to draw."""
+
+    base: ArmScore
+    tuned: ArmScore
+    better: int
+    worse: int
+    p_value: float
+    gain_low: float
+    gain_high: float
+    loss_plot: Path | None
+    confusion_plot: Path | None
+    loss_curve: tuple[tuple[int, float], ...] = ()
+    beside: Ladder | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """The tuned model's `replies` to the rows of `holdout`, in its order, and the `alternatives` that were measured
+    on the same rows. `labels` is empty for free text."""
+
+    arm: Candidate
+    replies: tuple[Reply, ...]
+    labels: tuple[str, ...]
+    bar: float
+    price: PriceRow
+    dataset: str
+    version: int
+    holdout: Path
+    alternatives: tuple[Rung, ...]
+
+
+def judge_run(
+    base: ArmAnswers,
+    tuned: ArmAnswers,
+    expected: Sequence[str],
+    metrics: Sequence[Metric],
+    *,
+    labelled: bool,
+    title: str,
+    folder: Path,
+    measured: MeasuredRun | None = None,
+    now: float = 0.0,
+) -> Judged:
+    """Compare both arms on the same rows, and draw `folder`/loss.png and confusion.png.
+
+    `measured`: the tuned model is judged as a rung too, at `now` (unix seconds)."""
+    compared = compare(base.correct, tuned.correct)
+    folder.mkdir(parents=True, exist_ok=True)
+    matrix = confusion(expected, tuned.texts) if labelled else None
+    base_matrix = confusion(expected, base.texts) if labelled else None
+    return Judged(
+        base=_score(base, compared.base_correct, compared.base, base_matrix),
+        tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
+        better=compared.gained,
+        worse=compared.lost,
+        p_value=compared.p,
+        gain_low=compared.difference_interval.low,
+        gain_high=compared.difference_interval.high,
+        loss_plot=loss_plot.draw_loss_curve(metrics, title, folder / "loss.png"),
+        confusion_plot=confusion_plot.draw_confusion(matrix, compared, title, folder / "confusion.png")
+        if matrix
+        else None,
+        loss_curve=loss_curve(metrics),
+        beside=beside(measured, now) if measured else None,
+    )
+
+
+def beside(measured: MeasuredRun, now: float) -> Ladder:
+    """The tuned model as a rung, after the best alternative with the same kind of score, and the test of the two."""
+    from trainers.evaluation import ladder
+
+    path = measured.holdout
+    alone = ladder.build_ladder(
+        {measured.arm: measured.replies},
+        examples(path.parent, path.stem),
+        measured.labels,
+        measured.bar,
+        {str(measured.arm.model): measured.price},
+        dataset=measured.dataset,
+        version=measured.version,
+        holdout_sha256=path.stem,
+        measured_at=now,
+    )
+    (tuned,) = alone.rungs
+    alike = [one for one in measured.alternatives if (one.scoring, one.n) == (tuned.scoring, tuned.n)]
+    best = max(alike, key=lambda one: one.score, default=None)
+    if best is None:
+        return alone
+    first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
+    return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
+
+
+def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
+    """(last step, mean training loss) of at most `most` stretches of equal length."""
+    trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
+    stretch = max(-(-len(trained) // most), 1)
+    parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
+    return tuple((part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts)
+
+
+def _score(arm: ArmAnswers, correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
+    ordered = sorted(arm.seconds)
+    return ArmScore(
+        correct=correct,
+        n=len(arm.correct),
+        low=likely.low,
+        high=likely.high,
+        prompt_tokens=arm.prompt_tokens,
+        completion_tokens=arm.completion_tokens,
+        p50_s=ordered[len(ordered) // 2],
+        p95_s=ordered[min(len(ordered) * 95 // 100, len(ordered) - 1)],
+        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
+    )
+
+
+# What a tuned model's curve needs of a worker process: the files to train on, and what its answers say.
+#
+# Runs in worker processes: scikit-learn, numpy and matplotlib are imported here only, at use. Trains
+# nothing.
+
+
+@dataclass(frozen=True)
+class JudgedTunedCurve:
+    """`beside` is the classical rung's, None where there are too many rows for it to be quick."""
+
+    curve: Curve
+    beside: Curve | None
+    plot: Path | None
+
+
+def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
+    """The sha256 of each size's file in `files`: every larger one holds the smaller, each label in its share.
+    All rows are the training file itself, so that a run on it has trained this size. The same plan gives the
+    same files."""
+    from trainers.evaluation.learning_curves import nested
+
+    order = nested(examples(files, plan.train_sha256), plan.seed)
+    return tuple(
+        plan.train_sha256 if size.rows == len(order) else store_chat(files, order[: size.rows])
+        for size in plan.sizes
+    )
+
+
+def judge_tuned_curve(
+    plan: TunedCurvePlan, texts: Sequence[Sequence[str]], files: Path, folder: Path, seed: int
+) -> JudgedTunedCurve:
+    """`texts`: what the model of each size said to each held-out row."""
+    from bot.charts import curves as drawing
+    from trainers.evaluation.learning_curves import MOST_ROWS, classical_curve, curve_of, needs_of
+
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    largest = [as_label(text, plan.labels) for text in texts[-1]]
+    found = curve_of(
+        plan.arm,
+        [_point(plan, size.rows, said, holdout) for size, said in zip(plan.sizes, texts, strict=True)],
+        plan.predict,
+        rows=len(train),
+        held=len(holdout),
+        seed=seed,
+        needs=needs_of(train, holdout, largest),
+        dataset=plan.dataset,
+        version=plan.version,
+        holdout_sha256=plan.holdout_sha256,
+    )
+    beside = None
+    if len(train) <= MOST_ROWS:
+        beside = classical_curve(
+            train,
+            holdout,
+            seed,
+            plan.predict,
+            dataset=plan.dataset,
+            version=plan.version,
+            holdout_sha256=plan.holdout_sha256,
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return JudgedTunedCurve(found, beside, drawing.draw_learning_curve(found, folder / "curve.png", beside))
+
+
+def _point(plan: TunedCurvePlan, rows: int, said: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:
+    right = [is_label(row.answer, text, plan.labels) for row, text in zip(holdout, said, strict=True)]
+    share = sum(right) / len(right)
+    return CurvePoint(rows, share, (share,))

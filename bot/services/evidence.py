@@ -1,0 +1,277 @@
+"""What was measured about a dataset and about a tuned model, for estimates, advice and promotions. Reads
+only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from bot.cards.candidates import arm_name
+from bot.context import AppContext
+from bot.rules.facts import Evidence, TaskKind, task_kind
+from bot.rules.plans import Plan, plan_from_json
+from bot.rules.promotion import ModelComparison, Proof, compare_models
+from bot.services import datasets
+from bot.services.hardware import Target
+from bot.values.runs import RunResult
+from storage.records import AnswerRow, Dataset, Model, Run
+from trainers.dataset import Report, read
+from trainers.dataset.rows import at, without_copies
+from trainers.evaluation import wilson
+from trainers.evaluation.ladder import usd_per_1000
+from trainers.evaluation.quality_threshold import judge_one, judge_rungs, rejudge_ladder
+from trainers.evaluation.results import (
+    DEFAULT_QUALITY_THRESHOLD,
+    Candidate,
+    Curve,
+    Ladder,
+    Reply,
+    Rung,
+    Scoring,
+)
+from trainers.evaluation.scoring import is_unread
+from trainers.pricing import PriceList
+
+
+def evidence_of(
+    context: AppContext,
+    dataset: Dataset,
+    report: Report,
+    target: Target | None,
+    *,
+    bar: float | None = None,
+    task: TaskKind | None = None,
+) -> Evidence:
+    """`target`: the tuned model is one of this base model; None: of any. `bar` and `task` None: as they are set."""
+    wanted = context.store.dataset_settings.get(dataset.name)
+    bar = bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD
+    versions = tuple(one.id for one in context.store.datasets.all() if one.name == dataset.name)
+    holdout = str(report.holdout_sha256)
+    without = Evidence(
+        bar=bar,
+        task_kind=task or (task_kind(wanted.task_kind) if wanted and wanted.task_kind else None),
+        ladder=_ladder(context, versions, holdout),
+        curve=_curve(context, versions, holdout),
+    )
+    return _with_tuned(context, without, _newest_run(context, versions, holdout, target))
+
+
+def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
+    """A run's own result put beside the ladder. The test of the two counts where that rung is still the same."""
+    ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
+    others = [rung for rung in beside.rungs if rung is not tuned]
+    same = [(rung.arm, rung.scores) for rung in ladder.rungs] if ladder else []
+    if ladder and others and (others[0].arm, others[0].scores) in same:
+        ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
+    return replace(evidence, ladder=ladder, tuned=_judged(tuned, beside.bar, evidence.bar))
+
+
+def best_rung(evidence: Evidence) -> Rung | None:
+    """Of the ladder and the tuned model, by the bar as it is now."""
+    rungs = rejudge_ladder(evidence.ladder, evidence.bar).rungs if evidence.ladder else ()
+    tuned = [evidence.tuned] if evidence.tuned else []
+    return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
+
+
+def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> Ladder | None:
+    """The newest on which models were asked; a quick one of the classical rung alone does not hide it."""
+    done = context.store.measurements.done(versions, "ladder")
+    ladders = [Ladder.from_json(one.result) for one in done if one.result]
+    fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
+    asked = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
+    newest = next(asked, fitting[0] if fitting else None)
+    return rejudge_ladder(newest, newest.bar) if newest else None
+
+
+def _curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
+    done = context.store.measurements.done(versions, "curve")
+    curves = (Curve.from_json(one.result) for one in done if one.result)
+    return next((curve for curve in curves if curve.holdout_sha256 == holdout), None)
+
+
+def _newest_run(
+    context: AppContext, versions: tuple[int, ...], holdout: str, target: Target | None
+) -> tuple[Run, Plan] | None:
+    runs = ((run, plan_from_json(run.plan)) for run in context.store.runs.done(versions))
+    return next(
+        (
+            (run, plan)
+            for run, plan in runs
+            if plan.holdout_sha256 == holdout
+            and (target is None or (plan.provider, plan.base_model) == (target.row.name, target.model.name))
+        ),
+        None,
+    )
+
+
+def _with_tuned(context: AppContext, evidence: Evidence, found: tuple[Run, Plan] | None) -> Evidence:
+    if found is None or found[0].result is None:
+        return evidence
+    beside = RunResult.from_json(found[0].result).ladder
+    if beside is None:  # from a time when a result had no rung
+        return replace(evidence, tuned=_rung(context, *found, evidence.bar))
+    return with_run_result(evidence, beside)
+
+
+def _judged(rung: Rung, judged_by: float, bar: float) -> Rung:
+    """A tuned model by the bar as it is now: it was chosen before it was measured, so it stands alone."""
+    return rung if judged_by == bar else judge_rungs((rung,), bar)[0]
+
+
+def tuned_rung(
+    context: AppContext, run: Run, plan: Plan, bar: float = DEFAULT_QUALITY_THRESHOLD
+) -> Rung | None:
+    """What a run measured of its model; None where it has no result, or its dataset was deleted."""
+    if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
+        return None
+    beside = RunResult.from_json(run.result).ladder
+    return beside.rung("tuned")[0] if beside else _rung(context, run, plan, bar)
+
+
+def _rung(context: AppContext, run: Run, plan: Plan, bar: float) -> Rung | None:
+    """The tuned arm of a run. A run has no macro F1 and no rows to decide: its worker did not work them out."""
+    answers = context.store.runs.answers(run.id, "tuned")
+    if not answers:
+        return None
+    arm = Candidate("tuned", f"{plan.provider}/{run.model}")
+    right, n = sum(one.correct for one in answers), len(answers)
+    likely, scores = wilson(right, n), tuple(float(one.correct) for one in answers)
+    seconds = sorted(one.seconds for one in answers)
+    scoring: Scoring = "label" if plan.labels else "f1"
+    return Rung(
+        arm=arm,
+        scoring=scoring,
+        scores=scores,
+        score=right / n,
+        low=likely.low,
+        high=likely.high,
+        standing=judge_one(scores, bar).standing,
+        rows_to_decide=None,
+        macro_f1=None,
+        unread=sum(is_unread(scoring, one.text, plan.labels) for one in answers),
+        empty=sum(not one.text.strip() for one in answers),
+        prompt_tokens=sum(one.prompt_tokens for one in answers),
+        completion_tokens=sum(one.completion_tokens for one in answers),
+        p50_s=seconds[n // 2],
+        p95_s=seconds[min(n * 95 // 100, n - 1)],
+        usd_per_1000=usd_per_1000(
+            arm, replies_of(answers), {str(arm.model): PriceList.from_json(plan.prices).rows[0]}
+        ),
+    )
+
+
+def replies_of(answers: Sequence[AnswerRow]) -> tuple[Reply, ...]:
+    return tuple(
+        Reply(one.text, one.prompt_tokens, one.completion_tokens, one.seconds, one.came_at) for one in answers
+    )
+
+
+# What was measured of a tuned model, gathered for whoever wants to put it to work. Reads only.
+
+
+SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
+
+
+def promotion_proof(context: AppContext, model: Model, used: Model | None, run: Run | None = None) -> Proof:
+    """`used`: what it would take the place of, or took. `run`: the model's own, as it will be once it is written."""
+    known, plan = _run(context, model)
+    run = run or known
+    result = RunResult.from_json(run.result) if run.result else None
+    advice = result.advice if result else None
+    rung = tuned_rung(context, run, plan)
+    held = [*_others(context, run, plan, rung), *_better_siblings(context, model, plan, rung)] if rung else []
+    return Proof(
+        rung=rung,
+        best=max(held, key=lambda one: one.score, default=None),
+        used=used.name if used else None,
+        against_used=_against(context, plan, rung, used) if rung and used else None,
+        no_go=advice.headline if advice and advice.kind == "no_go" else None,
+        is_gone=model.gone_at is not None,
+    )
+
+
+def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
+    """Its run's plan and what was measured, without what it is held against."""
+    run, plan = _run(context, model)
+    return plan, tuned_rung(context, run, plan)
+
+
+def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise KeyError(model.run_id)
+    return run, plan_from_json(run.plan)
+
+
+def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[ModelComparison]:
+    """What else answered the same rows, counted in the same way, without tuning."""
+    base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
+    if len(base) != tuned.n:
+        base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
+    if tuned.scoring == "label" and len(base) == tuned.n:
+        scores = [float(one.correct) for one in base]
+        yield compare_models(f"the untuned base, {plan.base_model}", tuned.scores, scores)
+    dataset = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None or report.holdout_sha256 != plan.holdout_sha256:
+        return
+    for rung in evidence_of(context, dataset, report, None).alternatives:
+        if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
+            yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores)
+
+
+def _better_siblings(context: AppContext, model: Model, plan: Plan, rung: Rung) -> Iterator[ModelComparison]:
+    """Tuned models that are shown to be better than this one: of two that are as good each may be used."""
+    for other in context.store.best_models(plan.holdout_sha256, SIBLINGS, but=model.name):
+        held = _against(context, plan, rung, other)
+        if held and held.is_worse:
+            yield held
+
+
+def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelComparison | None:
+    """On the rows that both answered: a later version's holdout holds that of the one before. None without any."""
+    other_plan, other = measured_score(context, used)
+    if other is None or other.scoring != rung.scoring:
+        return None
+    if other_plan.holdout_sha256 == plan.holdout_sha256:
+        return compare_models(used.name, rung.scores, other.scores) if rung.n == other.n else None
+    mine, theirs = _questions(context, plan, rung), _questions(context, other_plan, other)
+    places = {question: place for place, question in enumerate(theirs)}
+    common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
+    if not common:
+        return None
+    return compare_models(
+        used.name, [rung.scores[one] for one, _ in common], [other.scores[two] for _, two in common]
+    )
+
+
+def _questions(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
+    """What tells each held-out row from others, in the order of the scores; empty where its file is gone."""
+    keys = _judged_rows(context, plan).keys
+    return keys if len(keys) == rung.n else ()
+
+
+@dataclass(frozen=True)
+class _JudgedRows:
+    """The held-out rows without copies: their places in the file, and a hash of each question and answer."""
+
+    places: tuple[int, ...] = ()
+    keys: tuple[bytes, ...] = ()
+
+
+def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
+    path = context.settings.files / f"{plan.holdout_sha256}.jsonl"
+    return _read(path) if path.is_file() else _JudgedRows()
+
+
+@lru_cache(maxsize=16)
+def _read(holdout: Path) -> _JudgedRows:
+    """Read once: the file's name is its content's hash. Hashes, so that no customer's words stay in memory."""
+    rows = read(holdout, holdout.name).examples
+    places = tuple(without_copies(rows))
+    asked = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
+    keys = tuple(hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in asked)
+    return _JudgedRows(places, keys)

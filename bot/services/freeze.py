@@ -1,0 +1,102 @@
+"""One approver stops every new create at once, two different ones let them start again."""
+
+from __future__ import annotations
+
+from bot.cards import freeze as views
+from bot.cards.blocks import Message, escape
+from bot.context import AppContext
+from bot.rules.approvals import UNFREEZERS
+from bot.rules.permissions import Rules, may_unfreeze
+from bot.services import authorization, freeze_scope, measurements, notifications
+from bot.values.runs import Refusal
+from storage.money import Freeze
+from storage.records import Measurement, Run
+
+
+def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freeze | Refusal:
+    refused = authorization.refusal(context, person, "freeze")
+    if refused:
+        return refused
+    now = context.clock()
+    with context.store.transaction():
+        made = context.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
+        if made is None:
+            return _frozen_already(context)
+        context.store.audit.add(at=now, who=person, action="freeze", subject=_subject(made), detail=reason)
+        runs, measured = _held(context)
+        _show(context, runs, measured)
+        _say(context, channel, views.frozen_card(made, len(runs)), f"freeze {made.id}")
+    return made
+
+
+def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal:
+    """A word against the freeze; the second person's ends it."""
+    asked = authorization.look_up(context, person, "unfreeze", channel)
+    refused, rules = authorization.refusal_for(asked, "unfreeze"), asked.rules
+    if refused:
+        return refused
+    now = context.clock()
+    with context.store.transaction():
+        standing = context.store.freezes.current()
+        if standing is None:
+            return Refusal("Nothing is frozen.")
+        is_new = context.store.freezes.speak_against(standing, person, now=now)
+        against = context.store.freezes.against(standing)
+        if not is_new and not may_unfreeze(against, rules):
+            return Refusal(_spoken_already(person, rules))
+        context.store.audit.add(at=now, who=person, action="unfreeze", subject=_subject(standing))
+        if may_unfreeze(against, rules):
+            _lift(context, standing, rules.entitled("unfreeze", against), channel)
+        else:
+            said = views.unfreeze_requested(person, rules.named("unfreeze") - {person, *against})
+            _say(context, channel, said, f"unfreeze {standing.id} {person}")
+    return standing
+
+
+def _lift(context: AppContext, standing: Freeze, by: list[str], channel: str) -> None:
+    now = context.clock()
+    runs, measured = _held(context)
+    context.store.freezes.lift(standing, now=now)
+    context.store.audit.add(
+        at=now, who="finetune", action="unfrozen", subject=_subject(standing), detail=" ".join(by)
+    )
+    _show(context, runs, measured)
+    said = views.unfrozen_card(standing, by[-UNFREEZERS:])
+    for one in dict.fromkeys((channel, standing.channel)):
+        _say(context, one, said, f"unfrozen {standing.id} {one}")
+
+
+def _held(context: AppContext) -> tuple[list[Run], list[Measurement]]:
+    runs = [one for one in context.store.runs.open() if freeze_scope.on_run(context, one)]
+    return runs, [
+        one for one in context.store.measurements.open() if freeze_scope.on_measurement(context, one)
+    ]
+
+
+def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> None:
+    """Their cards say that they wait, or no longer."""
+    for run in runs:
+        notifications.show_progress(context, run)
+    for measurement in measured:
+        measurements.show(context, measurement)
+
+
+def _say(context: AppContext, channel: str, message: Message, once: str) -> None:
+    context.say(channel, message.letter(), dedupe=once)
+
+
+def _frozen_already(context: AppContext) -> Refusal:
+    standing = context.store.freezes.current()
+    if standing is None:
+        return Refusal("The freeze was ended just now; try again.")
+    return Refusal(f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip())
+
+
+def _spoken_already(person: str, rules: Rules) -> str:
+    others = ", ".join(f"<@{one}>" for one in sorted(rules.named("unfreeze") - {person})[:10])
+    cure = "Nobody else is named: add an approver under [people] in finetune.toml."
+    return f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
+
+
+def _subject(freeze: Freeze) -> str:
+    return f"freeze {freeze.id}"

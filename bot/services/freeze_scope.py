@@ -1,0 +1,57 @@
+"""What a freeze holds up: a run without a job, a paused one, a curve's next training, questions that cost money.
+
+What trains goes on, and measuring its result. Asked where something is created, in the transaction of its intent, and
+where its card is made."""
+
+from __future__ import annotations
+
+from bot.context import AppContext
+from bot.values.evaluations import LadderProgress
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from storage.money import Freeze
+from storage.records import Measurement, Run
+
+HOLD_S = 10.0
+
+
+def on_run(context: AppContext, run: Run) -> Freeze | None:
+    return context.store.freezes.current() if run.state in ("approved", "creating") else None
+
+
+def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | None:
+    """None for what costs nothing and trains nothing."""
+    freeze = context.store.freezes.current()
+    if freeze is None or measurement.state != "running":
+        return None
+    is_held = _holds_ladder if measurement.kind == "ladder" else _holds_curve
+    return freeze if is_held(measurement) else None
+
+
+def _holds_ladder(measurement: Measurement) -> bool:
+    known = LadderProgress.from_json(measurement.progress)
+    return known.most_micros > 0 and known.stage in ("measuring", "consulting")
+
+
+def _holds_curve(measurement: Measurement) -> bool:
+    if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        return False
+    known = TunedCurveProgress.from_json(measurement.progress)
+    if known.at is None:
+        return False
+    held = ("waiting", "creating", "evaluating") if known.most_micros > 0 else ("waiting", "creating")
+    return known.sizes[known.at].state in held
+
+
+def on_question(context: AppContext, most_micros: int) -> Freeze | None:
+    """Asking a model something that may cost so much. What is free goes on."""
+    return context.store.freezes.current() if most_micros else None
+
+
+def on_promotion(context: AppContext) -> Freeze | None:
+    """Putting another model to work. A rollback is not held up: going back is what stops harm."""
+    return context.store.freezes.current()
+
+
+def on_resume(context: AppContext) -> Freeze | None:
+    """Letting a paused training go on, which costs again."""
+    return context.store.freezes.current()

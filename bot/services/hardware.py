@@ -1,0 +1,360 @@
+"""What training takes of this machine: which model is meant, the longest row it takes, memory, and time by
+measured speed or a guess."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from bot.cards.blocks import code
+from bot.rules.billing import Capacity
+from bot.rules.roi import Range
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from trainers.base_models import Base, find_base
+from trainers.dataset import DEFAULT_LIMITS, Report
+from trainers.dataset.preference_pairs import PairsReport
+from trainers.dataset.splits import validation_rows
+from trainers.dataset.token_counts import tokens_of_system
+from trainers.hyperparameters import Sweep, batch_for, combinations, epochs_for, halving_rungs, halving_total
+from trainers.providers import ModelRow, ProviderRow
+from trainers.sizing.architecture import Unsized
+from trainers.sizing.hardware import Fit, as_computed, fit, this_machine
+from trainers.sizing.memory import Method, Work, as_trained, loaded_parameters, trainable_parameters
+from trainers.sizing.training_time import (
+    CALIBRATION_FILE,
+    Calibration,
+    NoCalibration,
+    PairLengths,
+    RowLengths,
+    guess_calibration,
+    pair_seconds,
+    read_calibration,
+    seconds,
+    serving_speed,
+)
+from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
+from trainers.types import Hyperparameter
+
+# What a training takes of this machine: memory, and time by its measured speed (`finetune calibrate`) or
+# a guess.
+#
+# Of chats for estimates and plans; of preference pairs for the terminal's check, since Slack trains chats
+# only. Only for models that train here, and whose dimensions are known without asking anybody.
+
+
+MAX_LENGTH = 1024  # our own trainer's, where a plan says nothing else
+METHODS: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
+IN_TURN = 7  # tokens that a chat template puts around the instructions
+LEAST, MOST = (
+    Decimal("0.8"),
+    Decimal(2),
+)  # what was measured is within 20%; beside another program it takes twice as long
+GUESS = 3  # a guess is within this factor, either way
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryHeadroom:
+    """`line` goes on a card; `warning` where it may not fit."""
+
+    line: str
+    warning: str | None
+    is_too_large: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """`measured` is the day on which the speed was measured, like 2026-11-25; None: it is a guess by sizes."""
+
+    minutes: Range
+    measured: str | None
+
+
+def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
+    """None: it trains elsewhere, or its dimensions lie nowhere here."""
+    return None if row.cluster or not row.keeps_models_here else known_base(settings, row, model)
+
+
+def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
+    """By its folder or as a preset, wherever it trains."""
+    place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
+    found = find_base(place or model.base_name or model.name, ask_the_hub=False)
+    return None if isinstance(found, Unsized) else found
+
+
+def memory_headroom(
+    base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep = ()
+) -> MemoryHeadroom:
+    """For rows as long as the longest, and of a sweep for its largest values: one arm trains at a time."""
+    work = _work(base, report, chosen, sweep)
+    done = as_computed(base.architecture, work, this_machine())
+    found = fit(base.architecture, done, this_machine())
+    trained = trainable_parameters(base.architecture, work)
+    sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
+    by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
+    warning = _warning(found, _in_4_bits(base, work))
+    return MemoryHeadroom(f"{_memory(found, by_itself)}; {sizes}", warning, found.standing == "too large")
+
+
+def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
+    """Of this machine with the model 'provider/model'. None where its speed was not measured, or the model runs
+    elsewhere."""
+    provider, _, model = name.partition("/")
+    row = settings.provider(provider)
+    known = row.model(model) if row else None
+    base = base_of(settings, row, known) if row and known else None
+    machine = _calibration(settings) if base else None
+    speed = serving_speed(base.architecture, machine) if base and machine else None
+    if speed is None:
+        return None
+    reads, writes = (Decimal(str(round(one, 3))) for one in speed)
+    return Capacity(reads, writes, busy)
+
+
+def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:
+    numbers = {name: [one for one in values if not isinstance(one, str)] for name, values in sweep}
+    chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
+    length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
+    answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
+    rank = _whole(chosen, "lora_r", Work.rank)
+    return Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+
+
+def _recomputes(base: Base, work: Work) -> bool:
+    """Whether the trainer comes to computing activations again, for lack of memory or for experts in 4 bits."""
+    done = as_computed(base.architecture, work, this_machine())
+    return as_trained(base.architecture, done).checkpoints
+
+
+def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
+    """A provider's defaults in finetune.toml may leave it to the trainer ("auto"), which takes the base in full."""
+    return METHODS.get(chosen.get("quantization", "none"), "lora")
+
+
+def _in_4_bits(base: Base, work: Work) -> str:
+    """A cure, where it is one and isn't taken yet."""
+    in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), this_machine())
+    packed = fit(base.architecture, in_4_bits, this_machine())
+    if work.method == "qlora" or packed.standing != "fits":
+        return ""
+    return f" With `quantization=nf4` it takes about {packed.needed / 1e9:.1f} GB, which fits."
+
+
+def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
+    """As our own trainer trains preference pairs where a request says nothing else; for the longest pair."""
+    found = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
+    return MemoryHeadroom(_memory(found), _warning(found))
+
+
+def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
+    """None where this machine's speed was not measured, or before TRL's part of it was.
+
+    Pairs are padded to the longest that is computed with them: taken to lie midway between the mean and the 95th
+    percentile.
+    """
+    machine = _calibration(settings)
+    if machine is None:
+        return None
+    work, longer = _work_on_pairs(base, pairs), pairs.longer
+    mean, padded = (min(one, work.length) for one in (longer.mean, (longer.mean + longer.p95) / 2))
+    epochs = epochs_for(pairs.pairs, "dpo")
+    rows = PairLengths(pairs.pairs, mean, padded, work.batch, epochs, work.answer)
+    taken = pair_seconds(base.architecture, rows, machine)
+    return None if taken is None else _timed(taken, machine)
+
+
+def _work_on_pairs(base: Base, pairs: PairsReport) -> Work:
+    length = max(1, min(pairs.longer.max, MAX_LENGTH, base.architecture.context))
+    answer = min(max(1, round(pairs.longer.mean - pairs.prompt.mean)), length)
+    return Work("lora", length, batch_for(pairs.pairs), answer=answer, pairs=True)
+
+
+def training_time(
+    settings: Settings,
+    base: Base,
+    report: Report,
+    tokens: int,
+    chosen: Mapping[str, Hyperparameter],
+    sweep: Sweep = (),
+) -> TrainingTime | None:
+    """`tokens` of one epoch by the model's own tokenizer. A guess where this machine's speed was not measured, as with
+    a base in 4 or 8 bits; None where nothing is known of its speed.
+
+    Of a sweep all arms together, in the rungs of sizing/halving.py, each rung's validations included.
+    """
+    measured = _calibration(settings)
+    machine = measured or guess_calibration(this_machine())
+    if machine is None or not report.n_train:
+        return None
+    is_guess = measured is None or _method(chosen) != "lora"
+    recomputes = _recomputes(base, _work(base, report, chosen, sweep))
+    arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
+    rows = [replace(_rows(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms]
+    courses = [seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
+    in_all = sum(courses)
+    if sweep:
+        epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
+        in_all = halving_total(courses) + _validations(report, len(arms)) * epoch_s
+    taken_s = machine.startup_s + in_all
+    return _guess(taken_s) if is_guess else _timed(taken_s, machine)
+
+
+def _guess(taken_s: float) -> TrainingTime:
+    expected = Decimal(round(taken_s, 1)) / 60
+    return TrainingTime(Range(expected / GUESS, expected, expected * GUESS), None)
+
+
+def _timed(taken_s: float, machine: Calibration) -> TrainingTime:
+    expected = Decimal(round(taken_s, 1)) / 60
+    day = datetime.fromtimestamp(machine.measured_at, UTC).date().isoformat()
+    return TrainingTime(Range(expected * LEAST, expected, expected * MOST), day)
+
+
+def _rows(report: Report, mean: float, chosen: Mapping[str, Hyperparameter]) -> RowLengths:
+    shared = tokens_of_system(report.system, O200K) + IN_TURN if report.system else 0
+    return RowLengths(
+        count=report.n_train,
+        tokens=mean,
+        batch=_whole(chosen, "batch_size", 8),
+        epochs=_whole(chosen, "n_epochs", 1),
+        shared=min(shared, mean / 2),
+        answer=report.tokens.answer_mean + 1,
+        rank=_whole(chosen, "lora_r", Work.rank),
+    )
+
+
+def _validations(report: Report, arms: int) -> float:
+    """In epochs' time: each rung ends with one of each of its arms, which takes a third of what training these rows
+    would: forward alone."""
+    looks = sum(rung.arms for rung in halving_rungs(arms))
+    return looks * validation_rows(report.n_train) / report.n_train / 3
+
+
+def _calibration(settings: Settings) -> Calibration | None:
+    try:
+        return read_calibration(settings.data / CALIBRATION_FILE)
+    except NoCalibration as problem:
+        log.warning("%s", problem)
+        return None
+
+
+def _memory(found: Fit, by_itself: str = "") -> str:
+    about = f"about {found.needed / 1e9:.1f} of {found.machine.memory / 1e9:.0f} GB"
+    if found.standing == "fits":
+        return f"fits{by_itself}, {about}"
+    return f"may just fit, {about}" if found.standing == "tight" else f"does not fit, {about}"
+
+
+def _warning(found: Fit, cure: str = "") -> str | None:
+    if found.standing == "fits":
+        return None
+    may = "may not be enough" if found.standing == "tight" else "is not enough"
+    return (
+        f"The memory of {found.machine.name} {may}: the training takes about {found.needed / 1e9:.1f} GB. "
+        f"`finetune plan-memory` in a terminal says what would fit.{cure}"
+    )
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
+
+
+def _whole(chosen: Mapping[str, Hyperparameter], name: str, default: int) -> int:
+    value = chosen.get(name, default)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+# Which model is meant by what a person wrote, and who trains it.
+
+
+@dataclass(frozen=True)
+class Target:
+    row: ProviderRow
+    model: ModelRow
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}/{self.model.name}"
+
+
+def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
+    """'local/smollm2-135m', or a model's name where one provider has it; nothing said: the first of our own."""
+    targets = [Target(row, model) for row in providers for model in row.models]
+    if wanted is None:
+        return targets[0] if targets else Refusal("No model to train is configured.", "target")
+    provider, slash, _ = wanted.partition("/")
+    for target in targets:
+        bare = wanted.removeprefix(f"{target.row.name}/")
+        is_meant = not slash or provider == target.row.name or wanted == target.model.name
+        if is_meant and bare in (target.model.name, *target.model.aliases):
+            return target
+    names = [target.name for target in targets]
+    near = difflib.get_close_matches(wanted, [*names, *(t.model.name for t in targets)], n=1, cutoff=0.5)
+    hint = (
+        f"Did you mean `{near[0]}`?" if near else "There are " + ", ".join(f"`{one}`" for one in names) + "."
+    )
+    return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}", "target")
+
+
+# The longest row that a model to train takes, and whose tokens count: for the check, in Slack and in the
+# terminal.
+
+
+@dataclass(frozen=True)
+class RowLimit:
+    """At most that many `tokens` a row, as `encoding` counts them."""
+
+    tokens: int
+    encoding: Encoding
+
+    @property
+    def own(self) -> Encoding | None:
+        """A tokenizer that lies on this machine."""
+        return self.encoding if self.encoding.folder else None
+
+
+USUAL_ROW_LIMIT = RowLimit(DEFAULT_LIMITS.max_row_tokens, O200K)
+
+
+def usual_row_limit(settings: Settings) -> RowLimit | None:
+    """Of the model that is trained where nobody names another."""
+    target = find_target(settings.providers, None)
+    return None if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
+
+
+def row_limit_of(settings: Settings, wanted: str) -> RowLimit | Refusal:
+    """`wanted` is a model as `finetune estimate --target` takes it."""
+    target = find_target(settings.providers, wanted)
+    return target if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
+
+
+def row_limit_of_folder(folder: Path) -> RowLimit | Refusal:
+    """Of a model on this machine that need not be configured."""
+    encoding, config = local_encoding(folder), folder / "config.json"
+    if encoding.folder is None:
+        return Refusal(f"{folder} has no tokenizer.json, so rows can't be counted as that model counts them.")
+    try:
+        known = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        known = None  # many a tokenizer lies alone; what our trainer takes holds in any case
+    takes = known if isinstance(known, int) and known > 0 else OUR_ROW_TOKENS
+    return RowLimit(min(takes, OUR_ROW_TOKENS), encoding)
+
+
+def _limit_of(target: Target, folders: Mapping[str, Path]) -> RowLimit:
+    model = target.model
+    if not target.row.is_started_by_us:
+        return RowLimit(model.context or training_limit(model.name), encoding_of(model.name))
+    takes = target.row.defaults.get("max_length")
+    most = takes if isinstance(takes, int) else OUR_ROW_TOKENS
+    folder = folders.get(model.name)
+    encoding = local_encoding(folder) if folder else encoding_of(model.name)
+    return RowLimit(min(most, model.context or most), encoding)

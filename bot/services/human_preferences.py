@@ -1,0 +1,182 @@
+"""People compare the two best arms' answers, pair by pair, in the thread of the result: who answered is hidden.
+
+Customers' words: only in the dataset's own channel, where that is private. Each person has cards of their own, so that
+nobody sees an answer's place or another's choice before their own."""
+
+from __future__ import annotations
+
+import hashlib
+
+from bot.cards import judge_agreement as views
+from bot.cards.words import pluralize
+from bot.context import AppContext
+from bot.rules.judge_agreement import MIN_LABELS
+from bot.services import authorization, measurements
+from bot.services.judge_worker import PairForPeople, PairsForPeople
+from bot.values.runs import Refusal
+from storage.records import Draft, Measurement, Preference
+from trainers.evaluation.scoring import Choice
+
+AT_ONCE = 10
+
+
+def ask(context: AppContext, number: int, person: str) -> str | Refusal:
+    """This person's next pair goes into the thread of the result; one that waits there already stays."""
+    opened = _opened(context, number, person)
+    if isinstance(opened, Refusal):
+        return opened
+    measurement, pairs = opened
+    with context.store.transaction():
+        rows = _left(context, measurement, pairs, person)
+        if not rows:
+            return f"You have judged all {pluralize(len(pairs.rows), 'pair')} of m{number}. Thank you."
+        _post(context, measurement, pairs, rows, person)
+    return f"Your next pair stands in the thread under the result of m{number}."
+
+
+def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusal | None:
+    """Record it, once; the card then says so, and the next pair follows until ten are judged."""
+    number, row, whose = key.split(" ")
+    if whose != person:
+        return Refusal(
+            f"This pair is for <@{whose}>. Press “{views.JUDGE_SOME_WORDS}” on the result for pairs of your own."
+        )
+    opened = _opened(context, int(number), person)
+    if isinstance(opened, Refusal):
+        return opened
+    measurement, pairs = opened
+    pair = next((one for one in pairs.rows if one.row == int(row)), None)
+    if pair is None:
+        return Refusal("This pair is not among those of the measurement any more.")
+    with context.store.transaction():
+        if not context.store.preferences.add(_preference(context, measurement, pairs, pair, choice, person)):
+            return Refusal("You have judged this pair already; your first choice stands.")
+        _chosen(context, measurement, pair, choice, person)
+        rows = _left(context, measurement, pairs, person)
+        if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
+            _post(context, measurement, pairs, rows, person)
+        _tell(context, measurement, pairs)
+    return None
+
+
+def _opened(context: AppContext, number: int, person: str) -> tuple[Measurement, PairsForPeople] | Refusal:
+    measurement = context.store.measurements.get(number)
+    refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    if refused:
+        return refused
+    if measurement is None or measurement.state != "done":
+        return measurements.too_late(number, measurement)
+    if not authorization.may_show_rows(
+        context, context.store.datasets.get(measurement.dataset_id), measurement.channel
+    ):
+        return Refusal(
+            "The answers may hold customers' words, so they are shown only in the channel that the dataset belongs to, "
+            "and only where that is private."
+        )
+    pairs = measurements.pairs_for_people(context, measurement)
+    if pairs is None or not pairs.rows:
+        return Refusal(
+            f"m{number} has no two answers that differ on this machine any more. Measure again: answers that are "
+            "known cost nothing."
+        )
+    return measurement, pairs
+
+
+def _left(
+    context: AppContext, measurement: Measurement, pairs: PairsForPeople, person: str
+) -> list[PairForPeople]:
+    done = {one.row for one in context.store.preferences.of(measurement.id) if one.person == person}
+    return [pair for pair in pairs.rows if pair.row not in done]
+
+
+def _post(
+    context: AppContext,
+    measurement: Measurement,
+    pairs: PairsForPeople,
+    rows: list[PairForPeople],
+    person: str,
+) -> None:
+    done, pair = len(pairs.rows) - len(rows), rows[0]
+    wanted = min((done // AT_ONCE + 1) * AT_ONCE, len(pairs.rows))
+    key = f"{measurement.id} {pair.row} {person}"
+    message = views.question_card(
+        key, pair.question, *_shown(measurement, pair, person), done=done, wanted=wanted
+    )
+    draft = Draft(
+        kind="post",
+        channel=measurement.channel,
+        body=message.letter(),
+        dedupe=_card(measurement, pair, person),
+        card=_card(measurement, pair, person),
+        thread=measurements.result_card_of(measurement),
+        private=True,
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def _chosen(
+    context: AppContext, measurement: Measurement, pair: PairForPeople, choice: Choice, person: str
+) -> None:
+    message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
+    draft = Draft(
+        kind="edit",
+        channel=measurement.channel,
+        body=message.letter(),
+        card=_card(measurement, pair, person),
+        private=True,
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
+    """From ten labels on, and on the result's own card as well."""
+    found = measurements.preferences_of(context, measurement)
+    if found.labels < MIN_LABELS or measurement.result is None:
+        return
+    now, card = context.clock(), f"agreement {measurement.id}"
+    outbox = context.store.outbox
+    is_known = outbox.card(card) is not None or outbox.is_waiting(card)
+    message = views.agreement_card(
+        measurement.id, measurements.judge_of(measurement), found, pairs.first_arm, pairs.second_arm
+    )
+    outbox.put(
+        Draft(
+            kind="edit" if is_known else "post",
+            channel=measurement.channel,
+            body=message.letter(),
+            card=card,
+            thread=measurements.result_card_of(measurement),
+        ),
+        now=now,
+    )
+    result = measurements.result_card(context, measurement, measurement.result, for_people=True)
+    card = measurements.result_card_of(measurement)
+    outbox.put(Draft(kind="edit", channel=measurement.channel, body=result.letter(), card=card), now=now)
+
+
+def _preference(
+    context: AppContext,
+    measurement: Measurement,
+    pairs: PairsForPeople,
+    pair: PairForPeople,
+    choice: Choice,
+    person: str,
+) -> Preference:
+    arms = pairs.first_arm.key, pairs.second_arm.key
+    first, second = arms[::-1] if _is_turned(measurement, pair, person) else arms
+    return Preference(measurement.id, pair.row, first, second, person, choice, context.clock())
+
+
+def _shown(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:
+    turned = _is_turned(measurement, pair, person)
+    return (pair.second, pair.first) if turned else (pair.first, pair.second)
+
+
+def _is_turned(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
+    """Whether this person sees the better arm's answer second: drawn, and the same at every look."""
+    drawn = hashlib.sha256(f"{measurement.id} {pair.row} {person}".encode()).digest()
+    return drawn[0] % 2 == 1
+
+
+def _card(measurement: Measurement, pair: PairForPeople, person: str) -> str:
+    return f"pair {measurement.id} {pair.row} {person}"

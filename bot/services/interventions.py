@@ -1,0 +1,268 @@
+"""A run that needs a person: what approvers decide is recorded, and carried out by the tick. The provider is
+always looked at first."""
+
+from __future__ import annotations
+
+from bot.cards.blocks import escape
+from bot.cards.runs import SAID
+from bot.context import AppContext
+from bot.rules.approvals import decisive_words
+from bot.rules.plans import Plan, plan_from_json
+from bot.services import authorization, notifications, plans, run_states
+from bot.services.provider_jobs import limits_of
+from bot.values.runs import Refusal
+from storage.jobs import InterventionChoice, InterventionDecision
+from storage.records import Run, is_due
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+from trainers.payloads import METADATA_KEY, job_has_key, sent_hyperparameters
+from trainers.types import Job
+
+LOOK_AGAIN_S = 15.0
+GIVE_UP_UNSEEN_S = 3600.0
+CLOCKS_DIFFER_S = 3600.0
+
+
+def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
+    run = context.store.runs.get(number)
+    if run is None:
+        return Refusal(f"There is no run {number}. `/finetune runs` lists them.")
+    if run.state != "needs_human":
+        return Refusal(f"Run {number} needs nobody's decision any more: it {SAID[run.state]}.")
+    request = plans.request_of(plan_from_json(run.plan))
+    return authorization.refusal(context, person, "resolve", request=request) or run
+
+
+def decide(
+    context: AppContext,
+    number: int,
+    choice: InterventionChoice,
+    person: str,
+    reason: str,
+    job_id: str | None = None,
+) -> Run | Refusal:
+    """Record a person's word. Each has one that counts until it is carried out or void."""
+    reason, job_id = reason.strip(), (job_id or "").strip() or None
+    if not reason:
+        return Refusal("Say how you know: it is kept in the audit log.", "reason")
+    if choice == "adopt" and job_id is None:
+        return Refusal("Which job? Its id stands in the provider's list of jobs.", "job")
+    now, allowed = context.clock(), may_decide(context, number, person)
+    if isinstance(allowed, Refusal):
+        return allowed
+    with context.store.transaction():
+        run = context.store.runs.get(number)
+        if run is None or run.state != "needs_human":
+            return Refusal(f"Run {number} moved on just now.")
+        if context.store.doubts.say(run, choice, job_id, person, reason, now=now) is None:
+            return Refusal(
+                "You have decided already; it waits for another approver, or is being carried out."
+            )
+        detail = f"{job_id}: {reason}" if job_id else reason
+        _audit(context, run, person, choice.replace("_", " "), detail)
+        context.store.runs.move(run, "needs_human", now=now, next_at=now)
+        notifications.show_intervention(context, run, context.store.doubts.of(run))
+    return run
+
+
+def step(context: AppContext, number: int) -> None:
+    """Carry out what enough people have said."""
+    run = context.store.runs.get(number)
+    if run is None or run.state != "needs_human" or not is_due(run.next_at, context.clock()):
+        return
+    words = _enough(context, run)
+    if not words:
+        return
+    try:
+        _carry_out(context, run, words)
+    except TrainerError as trouble:
+        context.store.runs.move(
+            run, "needs_human", now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S
+        )
+        notifications.show_intervention(
+            context, run, context.store.doubts.of(run), note=f"{trouble} Looking again."
+        )
+
+
+def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
+    """Slack is asked who may still decide only where enough have spoken; a no is asked again later."""
+    plan = plan_from_json(run.plan)
+    its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
+    waiting = (word for word in context.store.doubts.of(run) if word.outcome is None)
+    said = [word for word in waiting if word.person not in its_own]
+    people = [word.person for word in said]
+    if not decisive_words(said, people):
+        return []
+    words = decisive_words(said, authorization.current_rules(context, "resolve").entitled("resolve", people))
+    if not words:
+        context.store.runs.move(run, run.state, now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S)
+    return words
+
+
+def resolve_with_job(context: AppContext, run: Run, job: Job, who: str = "finetune") -> bool:
+    """A job that carries its key is there: the doubt is over without anybody's word. False where another hand was
+    quicker. `run` may also be one that an older database believes to be unapproved."""
+    return _over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job, who)
+
+
+def _carry_out(context: AppContext, run: Run, words: list[InterventionDecision]) -> None:
+    """TrainerError: the provider can't be looked at now."""
+    trainer, last = context.trainers.get(run.provider), words[-1]
+    if last.choice == "give_up":
+        _give_up(context, run, trainer, words)
+    elif trainer is None:
+        _void(context, run, f"there is no key for {escape(run.provider)} where the bot runs.")
+    elif last.choice == "adopt":
+        _adopt(context, run, trainer, last)
+    else:
+        _retry(context, run, trainer, words)
+
+
+def _adopt(context: AppContext, run: Run, trainer: Trainer, word: InterventionDecision) -> None:
+    try:
+        job = trainer.job(str(word.job_id))
+    except Refused as refused:
+        _void(context, run, escape(str(refused)))
+        return
+    plan, has_key = plan_from_json(run.plan), job_has_key(job, run.key)
+    problem = _not_its(context, run, plan, job) or (None if has_key else _unlike(trainer, run, plan, job))
+    if problem:
+        _void(context, run, problem)
+        return
+    known = (
+        "It carries our key."
+        if has_key
+        else "It doesn't carry our key; its settings and its file are the plan's."
+    )
+    _over(context, run, f"Job {escape(job.id)} is taken over. {known}", job)
+
+
+def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
+    """Why this job can't be the run's."""
+    name, theirs = f"job {escape(job.id)}", job.metadata.get(METADATA_KEY)
+    if theirs not in (None, run.key):
+        return f"{name} carries the key of something else that we asked for, {escape(str(theirs))}."
+    other = context.store.runs.with_job(job.id)
+    if other is not None and other.id != run.id:
+        return f"{name} is that of run {other.id}."
+    if job.model != plan.base_model:
+        return f"{name} trains {escape(job.model)}, and the plan says {escape(plan.base_model)}."
+    if job.created_at < run.created_at - CLOCKS_DIFFER_S:
+        return f"{name} was created before this run was asked for."
+    return None
+
+
+def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
+    """In what a job without our key differs from the plan that was approved. TrainerError: it can't be seen now."""
+    name = f"job {escape(job.id)} doesn't carry our key, and"
+    planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | limits_of(plan))
+    for setting, value in planned.items():
+        if job.hyperparameters.get(setting) != value:
+            theirs = escape(str(job.hyperparameters.get(setting, "not said")))
+            return f"{name} its {escape(setting)} is {theirs}, where the plan says {escape(str(value))}."
+    sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
+    file = job.training_file
+    if file is None or (file != run.file_id and not trainer.has_content(file, sha256)):
+        return f"{name} it can't be seen to train on the plan's rows."
+    return None
+
+
+def _retry(context: AppContext, run: Run, trainer: Trainer, words: list[InterventionDecision]) -> None:
+    try:
+        job = _there(trainer, run)
+    except Refused as refused:
+        _void(context, run, f"the job can't be looked for. {escape(str(refused))}")
+        return
+    if job:
+        _over(
+            context, run, f"Job {escape(job.id)} was found there and is taken over, not created again.", job
+        )
+        return
+    said = f"It is tried again, as {_people(words)} decided: looked for during twelve minutes, then created."
+    now = context.clock()
+    context.waits.since(now)
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "creating", now=now, error=None, job_id=None)
+        if moved:
+            _conclude(context, run, moved, "tried again", said)
+
+
+def _give_up(
+    context: AppContext, run: Run, trainer: Trainer | None, words: list[InterventionDecision]
+) -> None:
+    job, seen = None, "No job was found there."
+    try:
+        job = _there(trainer, run) if trainer else None
+    except Refused as refused:
+        seen = f"Whether a job is there could not be seen: {escape(str(refused))}"
+    except TrainerError as trouble:
+        if context.clock() - words[-1].at < GIVE_UP_UNSEEN_S:
+            raise
+        seen = f"Whether a job is there could not be seen for an hour: {escape(str(trouble))}"
+    if job:
+        said = f"Job {escape(job.id)} was found there. It is cancelled now, and what it has cost is settled."
+        _over(context, run, said, job, cancel_asked_by=words[-1].person)
+        return
+    said = f"Given up by {_people(words)}. {seen}"
+    with context.store.transaction():
+        notifications.close_intervention(context, run, context.store.doubts.of(run), said)
+        context.store.doubts.conclude(run, "carried out")
+        run_states.end(context, run, "cancelled", said)
+
+
+def _there(trainer: Trainer, run: Run) -> Job | None:
+    """The job of its key; else the one whose id we had, unless that is gone."""
+    jobs = trainer.find_jobs(run.key)
+    if jobs or run.job_id is None:
+        return jobs[0] if jobs else None
+    try:
+        return trainer.job(run.job_id)
+    except Refused as refused:
+        if refused.is_missing:
+            return None
+        raise
+
+
+def _over(
+    context: AppContext,
+    run: Run,
+    said: str,
+    job: Job,
+    who: str = "finetune",
+    *,
+    cancel_asked_by: str | None = None,
+) -> bool:
+    now = context.clock()
+    changes = {"job_id": job.id, "error": None, "progress": None, "cancel_asked_by": cancel_asked_by}
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "training", now=now, **changes)
+        if moved:
+            _conclude(context, run, moved, "adopted", said, who)
+    return moved is not None
+
+
+def _conclude(
+    context: AppContext, before: Run, after: Run, action: str, said: str, who: str = "finetune"
+) -> None:
+    _audit(context, after, who, action, said)
+    notifications.close_intervention(context, before, context.store.doubts.of(before), said)
+    context.store.doubts.conclude(before, "carried out")
+    notifications.show_progress(context, after)
+
+
+def _void(context: AppContext, run: Run, why: str) -> None:
+    """What was said can't be carried out; everybody may decide anew."""
+    with context.store.transaction():
+        _audit(context, run, "finetune", "not carried out", why)
+        context.store.doubts.conclude(run, why)
+        notifications.show_intervention(context, run, context.store.doubts.of(run))
+
+
+def _people(words: list[InterventionDecision]) -> str:
+    return " and ".join(f"<@{one}>" for one in dict.fromkeys(word.person for word in words))
+
+
+def _audit(context: AppContext, run: Run, who: str, action: str, detail: str) -> None:
+    context.store.audit.add(
+        at=context.clock(), who=who, action=action, subject=f"run {run.id}", detail=detail
+    )

@@ -1,0 +1,279 @@
+"""A model as judge of free text: what it is asked, and what its answers come to. Asks no model.
+
+Runs in worker processes, and in the terminal. First it is asked about each answer alone: would it do, beside the
+one in the data? Then about the two best arms, which answer is better, in both orders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bot.llm_client import key_of
+from bot.rules import judge_agreement
+from bot.services import evaluation_worker
+from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
+from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
+from trainers.evaluation import prompts
+from trainers.evaluation.judge_agreement import consolidate
+from trainers.evaluation.results import Candidate, Ladder, Reply
+from trainers.evaluation.scoring import Choice, read_choice, read_yes
+from trainers.tokens import count_prompts, encoding_of
+from trainers.types import Message
+
+MAX_TOKENS = MAX_TOKENS_LABEL  # of a verdict: one word, and some politeness
+ACCEPTABLE, BETTER = "acceptable", "better"
+FOR_PEOPLE = "pairs.json"
+MOST_PAIRS = 30
+FREE_TEXT = ("f1", "judge")
+
+Texts = Mapping[Candidate, Sequence[str]]
+Asked = tuple[tuple[Message, ...], ...]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The keys of the judge's questions in the holdout's order, for each arm, or in both orders for `pair`; None
+    where it is not asked: silence is never acceptable, and two answers that are the same are no choice."""
+
+    keys: Mapping[Candidate, tuple[str | None, ...]]
+    priced: ArmKeys
+    why_not: str | None = None
+
+    @property
+    def pair(self) -> tuple[Candidate, Candidate] | None:
+        return tuple(self.keys) if len(self.keys) == 2 else None  # type: ignore[return-value]  # of length two
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset(self.priced.keys)
+
+
+@dataclass(frozen=True)
+class JudgeAnswers:
+    """What the judge said, by question; it is `model`. `failed`: why it can't be asked at all."""
+
+    model: str
+    said: Mapping[str, str]
+    acceptable: Questions | None
+    better: Questions | None
+    failed: str | None = None
+    unpaired: str | None = None
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """`judge` is None where none was asked for."""
+
+    ladder: Ladder
+    plot: Path | None
+    judge: JudgeProgress | None = None
+
+
+@dataclass(frozen=True)
+class PairForPeople:
+    """Two arms' answers to one row, the better arm's first: to be shown in a drawn order."""
+
+    row: int
+    question: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class PairsForPeople:
+    first_arm: Candidate
+    second_arm: Candidate
+    rows: tuple[PairForPeople, ...]
+
+
+def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
+    """All that the judge may be asked before an answer is known: each one as long as an answer can be, no two
+    alike. The keys stand for no question."""
+    rows = examples(files, plan.holdout_sha256)
+    alone = _tokens(plan, [prompts.acceptable_prompt(row, row.answer, "") for row in rows], MAX_TOKENS_TEXT)
+    tokens = [*alone] * len(plan.arms)
+    if len(plan.arms) > 1:
+        tokens += [
+            *_tokens(
+                plan, [prompts.better_prompt(row, row.answer, "", "") for row in rows], 2 * MAX_TOKENS_TEXT
+            )
+        ] * 2
+    return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
+
+
+def max_verdict_tokens(plan: LadderPlan) -> int:
+    """The most tokens of a verdict, with what the judge thinks before it."""
+    return MAX_TOKENS + plan.room(str(plan.judge))
+
+
+def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
+    """One question about each answer that says something; written into `folder`."""
+    rows = examples(files, plan.holdout_sha256)
+    asked = {
+        arm: [
+            prompts.acceptable_prompt(row, row.answer, text) if text.strip() else None
+            for row, text in zip(rows, said, strict=True)
+        ]
+        for arm, said in texts.items()
+    }
+    return _written(folder, ACCEPTABLE, plan, asked)
+
+
+def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path, folder: Path) -> Questions:
+    """Of the two arms that have most acceptable answers, row by row and in both orders. Nothing where the verdicts
+    so far can't count."""
+    values, judged = _values(texts, heard)
+    best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
+    if judged.failed or len(best) < 2:
+        return _written(folder, BETTER, plan, {}, judged.failed)
+    first, second = best
+    rows = zip(examples(files, plan.holdout_sha256), texts[first], texts[second], strict=True)
+    asked: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
+    for row, one, other in rows:
+        is_open = _without_asking(one, other) is None
+        asked[first].append(prompts.better_prompt(row, row.answer, one, other) if is_open else None)
+        asked[second].append(prompts.better_prompt(row, row.answer, other, one) if is_open else None)
+    return _written(folder, BETTER, plan, asked)
+
+
+def read_questions(folder: Path, name: str) -> Questions | None:
+    """What was written; None where it was not, or not wholly."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    keys = {Candidate(**one["arm"]): tuple(one["keys"]) for one in raw["keys"]}
+    return Questions(keys, ArmKeys(*(tuple(part) for part in raw["priced"])), raw["why_not"])
+
+
+def conclude(
+    plan: LadderPlan,
+    replies: Mapping[Candidate, Sequence[Reply]],
+    heard: JudgeAnswers | None,
+    files: Path,
+    folder: Path,
+    now: float,
+) -> Conclusion:
+    """The ladder, by the judge's verdicts where they can count. `now` in unix seconds. Pairs for people are written
+    beside the plot where answers are free text."""
+    texts = {arm: [reply.text for reply in said] for arm, said in replies.items()}
+    values, judged = _values(texts, heard) if heard else ({}, None)
+    counts = judged is not None and judged.failed is None
+    made = evaluation_worker.judge_ladder(plan, replies, files, folder, now, values if counts else None)
+    if judged and heard and counts:
+        judged = replace(judged, pair=_pair(texts, heard), unpaired=heard.unpaired)
+    best = judged.pair if judged else None
+    write_for_people(folder, plan, made.ladder, texts, best, files)
+    return Conclusion(made.ladder, made.plot, judged)
+
+
+def write_for_people(
+    folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, judged: JudgedPair | None, files: Path
+) -> None:
+    """Rows on which the two best differ, drawn by their own hash; those first that the judge has a verdict on."""
+    ranked = sorted(ladder.rungs, key=lambda rung: -rung.score)
+    if len(ranked) < 2 or ranked[0].scoring not in FREE_TEXT:
+        return
+    first, second = (judged.first, judged.second) if judged else (ranked[0].arm, ranked[1].arm)
+    rows = examples(files, plan.holdout_sha256)
+    differ = [at for at in range(len(rows)) if _without_asking(texts[first][at], texts[second][at]) is None]
+    unsure = {at for at in differ if judged and judged.choices[at] is None}
+    drawn = sorted(differ, key=lambda at: (at in unsure, _draw(plan, at)))
+    shown = [
+        PairForPeople(at, prompts.question_of(rows[at]), texts[first][at], texts[second][at])
+        for at in drawn[:MOST_PAIRS]
+    ]
+    evaluation_worker.replace_lines(
+        folder / FOR_PEOPLE, [json.dumps(asdict(PairsForPeople(first, second, tuple(shown))))]
+    )
+
+
+def read_for_people(folder: Path) -> PairsForPeople | None:
+    path = folder / FOR_PEOPLE
+    if not path.exists():
+        return None
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    rows = tuple(PairForPeople(**row) for row in raw["rows"])
+    return PairsForPeople(Candidate(**raw["first_arm"]), Candidate(**raw["second_arm"]), rows)
+
+
+def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
+    """1 for acceptable, 0 for not, and for no verdict; why they can't count where too many have none."""
+    if heard.failed or heard.acceptable is None:
+        return {}, JudgeProgress(failed=heard.failed or "It was never asked.")
+    values: dict[Candidate, list[float]] = {}
+    judged, unread, doubt = 0, 0, None
+    for arm in texts:
+        keys = heard.acceptable.keys[arm]
+        verdicts = [read_yes(heard.said.get(key, "")) for key in keys if key]
+        missing = verdicts.count(None)
+        values[arm] = [float(key is not None and bool(read_yes(heard.said.get(key, "")))) for key in keys]
+        judged, unread = judged + len(verdicts), unread + missing
+        doubt = doubt or judge_agreement.unread_warning(heard.model, missing, len(verdicts))
+    return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
+
+
+def _pair(texts: Texts, heard: JudgeAnswers) -> JudgedPair | None:
+    asked = heard.better
+    if asked is None or asked.pair is None or heard.unpaired:
+        return None
+    first, second = asked.pair
+    choices: list[Choice | None] = []
+    for at, (one, other) in enumerate(zip(texts[first], texts[second], strict=True)):
+        keys = asked.keys[first][at], asked.keys[second][at]
+        said, swapped = (read_choice(heard.said.get(key, "")) if key else None for key in keys)
+        choices.append(_without_asking(one, other) or consolidate(said, swapped))
+    return JudgedPair(first, second, tuple(choices))
+
+
+def _without_asking(first: str, second: str) -> Choice | None:
+    one, other = first.strip(), second.strip()
+    if one == other:
+        return "tie"
+    return None if one and other else "first" if one else "second"
+
+
+def _draw(plan: LadderPlan, row: int) -> str:
+    return hashlib.sha256(f"{plan.holdout_sha256} {row}".encode()).hexdigest()
+
+
+def _written(
+    folder: Path,
+    name: str,
+    plan: LadderPlan,
+    asked: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
+    why_not: str | None = None,
+) -> Questions:
+    """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
+    judge = str(plan.judge)
+    keys = {
+        arm: tuple(key_of(judge, one, max_verdict_tokens(plan)) if one else None for one in said)
+        for arm, said in asked.items()
+    }
+    each = {
+        key: one
+        for arm, said in asked.items()
+        for key, one in zip(keys[arm], said, strict=True)
+        if key and one
+    }
+    priced = ArmKeys(tuple(each), _tokens(plan, list(each.values()), 0))
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation_worker.write_prompts(
+        folder / f"{name}.jsonl", ((key, judge, one) for key, one in each.items())
+    )
+    named = [{"arm": asdict(arm), "keys": one} for arm, one in keys.items()]
+    whole = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}
+    evaluation_worker.replace_lines(
+        folder / f"{name}.json", [json.dumps(whole)]
+    )  # last: where it is, the rest is too
+    return Questions(keys, priced, why_not)
+
+
+def _tokens(plan: LadderPlan, asked: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
+    """Of each prompt, with `more` tokens of answers in it; rounded up where the judge's tokenizer isn't known."""
+    encoding = encoding_of(str(plan.judge).split("/", 1)[1])
+    factor = 1 + ASSUMED_SHARE * encoding.assumed
+    return tuple(int((count + more) * factor) + 1 for count in count_prompts(asked, encoding))

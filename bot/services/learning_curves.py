@@ -1,0 +1,522 @@
+"""Is more data worth it? The classical learning curve, free and at once, and a tuned model's, which costs
+money: asked for, agreed to, stepped and judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from bot import command_parser, commands
+from bot.cards import learning_curves as views
+from bot.commands import Curve
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.approvals import VALID_FOR_S
+from bot.rules.billing import MILLION
+from bot.rules.estimate_inputs import Question
+from bot.rules.plans import plan_from_json
+from bot.rules.price_lookup import MissingPrice
+from bot.services import (
+    authorization,
+    budgets,
+    data_policy,
+    datasets,
+    estimates,
+    evaluation_worker,
+    measurements,
+    plans,
+    tuned_learning_curves,
+)
+from bot.services.data_policy import EgressPermission
+from bot.services.datasets import SEED, CheckedDataset
+from bot.services.estimates import EstimateResult
+from bot.services.evaluation_worker import JudgedCurve, JudgedTunedCurve, max_tokens
+from bot.services.hardware import Target, find_target
+from bot.services.tuned_learning_curves import CurveStep, save_step, stop
+from bot.values.evaluations import CurvePlan
+from bot.values.learning_curves import (
+    FEWEST_TUNED_ROWS,
+    PlannedSize,
+    SizeProgress,
+    TunedCurvePlan,
+    TunedCurveProgress,
+    key_of,
+    plan_of,
+    sizes_of,
+)
+from bot.values.runs import Refusal
+from storage.evaluations import NewMeasurement
+from storage.records import Measurement, MeasurementState, Run
+from trainers.chat_parameters import thinking_tokens
+from trainers.dataset import Report
+from trainers.money import to_micros, usd_micros
+from trainers.pricing import PriceList, tuned_price
+from trainers.providers import model_verdict
+
+# Rows drawn for a part may be longer than the rest, and a tokenizer that is not the model's own may count fewer.
+UNEVEN = Decimal("1.25")
+
+
+def make_tuned_plan(
+    context: AppContext,
+    checked: CheckedDataset,
+    report: Report,
+    wanted: str,
+    predict: tuple[int, ...],
+    label_usd: Decimal | None,
+) -> TunedCurvePlan | Refusal:
+    """`wanted`: the model to train. The dataset has labels and a holdout."""
+    target = find_target(context.settings.providers, wanted)
+    if isinstance(target, Refusal):
+        return target
+    refusal = _cannot_train(context, checked, report, target)
+    if refusal:
+        return refusal
+    planned: list[PlannedSize] = []
+    for rows in sizes_of(report.n_train):
+        made = _estimated(context, checked, report, target, rows)
+        if isinstance(made, Refusal):
+            return made
+        if isinstance(made.cost, MissingPrice):
+            return Refusal(f"A training whose cost is unknown can't be agreed to. {made.cost.sentence}")
+        training = to_micros(made.cost.training.usd.high)
+        planned.append(
+            PlannedSize(rows, made.hyperparameters, training, _asking_micros(context, report, made))
+        )
+    return TunedCurvePlan(
+        dataset=checked.dataset.name,
+        version=checked.dataset.version,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        n_holdout=report.n_holdout,
+        labels=tuple(sorted(count.label for count in report.labels)),
+        provider=target.row.name,
+        base_model=target.model.name,
+        sizes=tuple(planned),
+        seed=SEED,
+        prices=PriceList((tuned_price(target.row, target.model),), context.today()).to_json(),
+        predict=predict,
+        label_usd=None if label_usd is None else f"{label_usd:f}",
+        destination=plans.destination_of(context, target.row, target.model.name),
+    )
+
+
+def _cannot_train(
+    context: AppContext, checked: CheckedDataset, report: Report, target: Target
+) -> Refusal | None:
+    row = target.row
+    if report.n_train < FEWEST_TUNED_ROWS:
+        return Refusal(
+            f"`{checked.dataset.name}` has {report.n_train} rows to train on; a curve of a tuned model needs "
+            f"{FEWEST_TUNED_ROWS} at least, since trainers ask for 10 and it trains on a quarter too."
+        )
+    if not row.provider.can("chat"):
+        return Refusal(
+            f"{row.title} trains a model but gives it no name to ask it by, so its curve can't be measured. "
+            "Choose a target that starts with `local/`, or another trainer."
+        )
+    if row.name not in context.trainers:
+        return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+    verdict = model_verdict(row, target.model, context.today())
+    if not verdict.may_train:
+        return Refusal(" ".join(filter(None, (*verdict.reasons, verdict.way_out))))
+    if closed := plans.closed_to_us(context, row):
+        return Refusal(closed)
+    return datasets.needs_waiver(context, checked.dataset, report, row)
+
+
+def _estimated(
+    context: AppContext, checked: CheckedDataset, report: Report, target: Target, rows: int
+) -> EstimateResult | Refusal:
+    """As a run on so many of the rows would be estimated, with its hyperparameters."""
+    part = replace(
+        report,
+        n_train=rows,
+        tokens=replace(report.tokens, train=_part(report.tokens.train, rows, report.n_train)),
+        trained_tokens=tuple(
+            (name, _part(tokens, rows, report.n_train)) for name, tokens in report.trained_tokens
+        ),
+    )
+    question = Question(target=target.name)
+    return estimates.make_estimate(context.settings, checked.dataset.name, part, question, context.today())
+
+
+def _part(tokens: int, rows: int, of: int) -> int:
+    return int(UNEVEN * tokens * rows / of) + 1
+
+
+def _asking_micros(context: AppContext, report: Report, made: EstimateResult) -> int:
+    """The most that asking the model every held-out row can cost; nothing on a machine that is paid by the hour."""
+    tuned, target = made.prices[0], made.target
+    if tuned.usd_per_hour is not None:
+        return 0
+    labels = [count.label for count in report.labels]
+    most = max_tokens(labels) + thinking_tokens(target.row.thinks(target.model.name))
+    sent = UNEVEN * Decimal(report.tokens.prompt_mean) * (tuned.price.input or 0)
+    return to_micros(report.n_holdout * (sent + most * (tuned.price.output or 0)) / MILLION)
+
+
+# A tuned model's learning curve: the same training on a quarter, half and all of the rows, each model
+# measured.
+#
+# asked, preparing a worker writes the files to train on; what that costs at most is known from then on
+# asked, asking it costs money: a card waits for a person's yes running, training size by size: its job,
+# then its answers (sizes.py) running, judging a worker fits and draws
+
+
+LOOK_FOR_EXPIRY_S = 60.0
+
+
+def step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
+    """One step of an open curve."""
+    progress = TunedCurveProgress.from_json(measurement.progress)
+    match progress.stage:
+        case "preparing" | "asking" | "judging" if measurement.cancel_asked_by:
+            by = f"Cancelled by <@{measurement.cancel_asked_by}>."
+            measurements.end(context, measurement, "cancelled", by, actual_micros=progress.spent_micros)
+        case "preparing":
+            _prepare(context, measurement, plan)
+        case "asking":
+            _expire_or_wait(context, measurement)
+        case "training":
+            _train(context, measurement, plan, progress)
+        case "judging":
+            _judge(context, measurement, plan, progress)
+
+
+def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """A person's yes to what it costs. The money was reserved when it was asked for."""
+    refused = measurements.may_agree(context, number, person)
+    if refused:
+        return refused
+    now = context.clock()
+    with context.store.transaction():
+        measurement = context.store.measurements.get(number)
+        if measurement is None or measurement.state != "asked":
+            return measurements.too_late(number, measurement)
+        progress = TunedCurveProgress.from_json(measurement.progress)
+        if progress.stage != "asking":
+            return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
+        if units.month_of(now) != measurement.month and (
+            dear := _too_dear(context, measurement, progress.most_micros)
+        ):
+            return Refusal(dear)  # its money was reserved in a month that is over
+        moved = _begin(context, measurement, replace(progress, agreed_by=person))
+        if moved is None:
+            return measurements.too_late(number, context.store.measurements.get(number))
+        detail = f"up to {usd_micros(progress.most_micros)}"
+        subject = f"measurement {number}"
+        context.store.audit.add(at=now, who=person, action="agree", subject=subject, detail=detail)
+    return moved
+
+
+def after_tuned_trouble(context: AppContext, measurement: Measurement) -> None:
+    """A step stopped with a fault of ours: a few times more, then people are told."""
+    progress = TunedCurveProgress.from_json(measurement.progress)
+    measurements.again_or_fail(context, measurement, lambda: progress.spent_micros)
+
+
+def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
+    hashes = context.workers.poll(
+        f"sizes m{measurement.id}", evaluation_worker.write_sizes, plan, context.settings.files
+    )
+    if hashes is None:
+        return
+    made = tuple(
+        _size(context, measurement, plan, planned, sha256)
+        for planned, sha256 in zip(plan.sizes, hashes, strict=True)
+    )
+    most = sum(_most_micros(context, plan, *pair) for pair in zip(plan.sizes, made, strict=True))
+    progress = TunedCurveProgress("asking", made, most)
+    with context.store.transaction():  # an approval in between would pass the budget
+        refusal = _too_dear(context, measurement, most)
+        if refusal:
+            measurements.end(context, measurement, "failed", refusal)
+        elif most:
+            _ask_for_money(context, measurement, progress)
+        else:
+            _begin(context, measurement, progress)
+
+
+def _size(
+    context: AppContext, measurement: Measurement, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
+) -> SizeProgress:
+    """What was trained before, on the same rows in the same way, is not trained again."""
+    fresh = SizeProgress(planned.rows, sha256, key_of(measurement.id, plan, sha256))
+    known = _by_a_run(context, plan, planned, sha256) or _by_a_curve(context, plan, planned, sha256)
+    if known is None:
+        return fresh
+    model, from_before = known
+    return fresh.to("evaluating", context.clock(), model=model, from_before=from_before)
+
+
+def _by_a_run(
+    context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
+) -> tuple[str, str] | None:
+    """The model's name at the provider, and where it comes from."""
+    names = {model.name: model.provider_model for model in context.store.models()}
+    for run in context.store.runs.done():
+        if run.model in names and _trained_alike(run, plan, planned, sha256):
+            return names[run.model], f"run {run.id}"
+    return None
+
+
+def _trained_alike(run: Run, plan: TunedCurvePlan, planned: PlannedSize, sha256: str) -> bool:
+    other = plan_from_json(run.plan)
+    theirs = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
+    ours = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
+    return theirs == ours and other.kept_back is None
+
+
+def _by_a_curve(
+    context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
+) -> tuple[str, str] | None:
+    """Of one that was asked for before, whatever became of it: but not where its model answered nobody."""
+    for measurement in context.store.measurements.newest(200):
+        other = plan_of(measurement.plan) if measurement.kind == "curve" else None
+        if not isinstance(other, TunedCurvePlan):
+            continue
+        same = (other.target, other.seed) == (plan.target, plan.seed)
+        for size, theirs in zip(
+            TunedCurveProgress.from_json(measurement.progress).sizes, other.sizes, strict=False
+        ):
+            is_alike = (size.sha256, theirs.hyperparameters) == (sha256, planned.hyperparameters)
+            is_usable = size.answered or measurement.state != "failed"
+            if same and is_alike and size.model and is_usable:
+                return size.model, size.from_before or f"m{measurement.id}"
+    return None
+
+
+def _most_micros(context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, size: SizeProgress) -> int:
+    if size.model is None:
+        return planned.most_micros
+    keys = {one.key for one in tuned_learning_curves.questions_of(context, plan, size.model)}
+    return planned.asking_micros if keys - context.store.replies.found(sorted(keys)).keys() else 0
+
+
+def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str | None:
+    """Why so much may not be spent, with the cure."""
+    limit = to_micros(context.settings.measurement_usd)
+    if most > limit:
+        return (
+            f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Choose a "
+            "cheaper model, or raise `measurement_usd` under [budget] in finetune.toml."
+        )
+    refusal = budgets.refusal(context, measurement.channel, measurement.requested_by, most)
+    return refusal.replace("This run", "This measurement") if refusal else None
+
+
+def _ask_for_money(context: AppContext, measurement: Measurement, progress: TunedCurveProgress) -> None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement,
+            "asked",
+            now=now,
+            progress=progress.to_json(),
+            reserved_micros=progress.most_micros,
+            month=units.month_of(now),
+            next_at=now + LOOK_FOR_EXPIRY_S,
+            tries=0,
+        )
+        if moved:
+            measurements.show(context, moved)
+
+
+def _begin(context: AppContext, measurement: Measurement, progress: TunedCurveProgress) -> Measurement | None:
+    """Nothing stands in its way any more. Call it inside a transaction."""
+    now = context.clock()
+    started = replace(progress, stage="training", started_at=now)
+    moved = context.store.measurements.move(
+        measurement,
+        "running",
+        now=now,
+        progress=started.to_json(),
+        reserved_micros=progress.most_micros,
+        month=units.month_of(now),
+    )
+    if moved:
+        measurements.show(context, moved)
+    return moved
+
+
+def _expire_or_wait(context: AppContext, measurement: Measurement) -> None:
+    now = context.clock()
+    if now - measurement.created_at > VALID_FOR_S:
+        measurements.end(context, measurement, "cancelled", "Nobody agreed to its cost within 24 hours.")
+    else:
+        context.store.measurements.move(measurement, "asked", now=now, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _train(
+    context: AppContext, measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress
+) -> None:
+    at = progress.at
+    here = CurveStep(context, measurement, plan, progress, progress.sizes[-1 if at is None else at])
+    if at is not None:
+        tuned_learning_curves.advance(here)
+    elif here.is_stopped:
+        stop(here)
+    else:
+        save_step(replace(here, progress=replace(progress, stage="judging", note=None)))
+
+
+def _judge(
+    context: AppContext, measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress
+) -> None:
+    texts = [tuned_learning_curves.texts_of(context, plan, str(one.model)) for one in progress.sizes]
+    judged = context.workers.poll(
+        f"judge m{measurement.id}",
+        evaluation_worker.judge_tuned_curve,
+        plan,
+        texts,
+        context.settings.files,
+        measurements.folder_of(context, measurement),
+        plan.seed,
+    )
+    if judged is not None:
+        _finish_tuned(context, measurement, progress, judged)
+
+
+def _finish_tuned(
+    context: AppContext, measurement: Measurement, progress: TunedCurveProgress, judged: JudgedTunedCurve
+) -> None:
+    now = context.clock()
+    found = judged.curve.to_json()
+    told = replace(progress, beside=judged.beside.to_json() if judged.beside else None)
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement,
+            "done",
+            now=now,
+            progress=told.to_json(),
+            result=found,
+            actual_micros=progress.spent_micros,
+        )
+        if moved is None:
+            return
+        context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
+        measurements.show(context, moved)
+        card = measurements.result(context, moved, measurements.result_card(context, moved, found), None)
+        measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))
+
+
+# Is more data worth it? The classical rung's learning curve, measured by a worker: free and at once. A
+# tuned model's (tuned_curves.py) is asked for and stepped here too.
+
+
+FEWEST_ROWS = 12
+
+
+def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measurement | Refusal:
+    refused = authorization.refusal(context, person, "measure", channel) or authorization.unreachable(
+        context, channel
+    )
+    if refused:
+        return refused
+    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
+    if isinstance(checked, Refusal):
+        return checked
+    plan = _plan(context, checked, command)
+    if isinstance(plan, Refusal):
+        return plan
+    leave = _leave(context, checked, plan, command.because)
+    if isinstance(leave, Refusal):
+        return leave
+    same = next((one for one in context.store.measurements.open() if one.plan == plan.to_json()), None)
+    if same:
+        return Refusal(f"This very curve is being measured already: it is m{same.id}.")
+    now = context.clock()
+    with context.store.transaction():
+        state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
+        new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
+        measurement = context.store.measurements.add(new, now=now)
+        context.store.audit.add(at=now, who=person, action="curve", subject=f"measurement {measurement.id}")
+        measurements.show(context, measurement)
+        measurements.let_leave(context, measurement, leave)
+    return measurement
+
+
+def step(context: AppContext, measurement: Measurement) -> None:
+    plan = plan_of(measurement.plan)
+    if isinstance(plan, TunedCurvePlan):
+        step_tuned(context, measurement, plan)
+        return
+    if measurement.cancel_asked_by:
+        by = f"Cancelled by <@{measurement.cancel_asked_by}>."
+        measurements.end(context, measurement, "cancelled", by)
+        return
+    judged = context.workers.poll(
+        f"curve m{measurement.id}",
+        evaluation_worker.judge_curve,
+        plan,
+        context.settings.files,
+        measurements.folder_of(context, measurement),
+        SEED,
+    )
+    if judged is not None:
+        _finish(context, measurement, judged)
+
+
+def after_trouble(context: AppContext, measurement: Measurement) -> None:
+    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        after_tuned_trouble(context, measurement)
+    else:
+        measurements.again_or_fail(context, measurement, lambda: 0)
+
+
+def _plan(
+    context: AppContext, checked: CheckedDataset, command: Curve
+) -> CurvePlan | TunedCurvePlan | Refusal:
+    dataset, report = checked.dataset, checked.report
+    if report is None or report.task != "labels":
+        return Refusal("A curve is drawn for labels, and this dataset's answers are free text.")
+    if report.n_train < FEWEST_ROWS or not report.n_holdout:
+        return Refusal(
+            f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs {FEWEST_ROWS} at least."
+        )
+    usual = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
+    predict = command.predict or usual
+    label_usd = _label_usd(context, dataset.name) if command.label_usd is None else command.label_usd
+    if command.target is not None:
+        return make_tuned_plan(context, checked, report, command.target, predict, label_usd)
+    return CurvePlan(
+        dataset=dataset.name,
+        version=dataset.version,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        predict=predict,
+        label_usd=None if label_usd is None else f"{label_usd:f}",
+    )
+
+
+def _leave(
+    context: AppContext, checked: CheckedDataset, plan: CurvePlan | TunedCurvePlan, because: str | None
+) -> EgressPermission | Refusal:
+    """The classical model asks nobody."""
+    row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
+    if row is None or checked.report is None:
+        return EgressPermission()
+    return data_policy.decide_egress(context, checked.dataset, checked.report, [row], because)
+
+
+def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
+    """What somebody said last that a label costs, when they asked for an estimate."""
+    for kept in context.store.estimates.newest(dataset):
+        asked = command_parser.parse(f"estimate {dataset} {kept.asked}")
+        if isinstance(asked, commands.Estimate) and asked.figures.label_usd is not None:
+            return asked.figures.label_usd
+    return None
+
+
+def _finish(context: AppContext, measurement: Measurement, judged: JudgedCurve) -> None:
+    now, curve = context.clock(), judged.curve
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement, "done", now=now, result=curve.to_json(), actual_micros=0
+        )
+        if moved is None:
+            return
+        context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
+        measurements.show(context, moved)
+        measurements.plot(context, moved, measurements.card_of(moved), judged.plot, views.alt_text(curve))

@@ -1,0 +1,339 @@
+"""What evaluations and learning curves share: cards, end, cancelling, and what people ask about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from bot import logs
+from bot.cards import evaluation_results as ladder_views
+from bot.cards import evaluations as views
+from bot.cards import freeze as freeze_cards
+from bot.cards import judge_agreement
+from bot.cards import learning_curves as curve_views
+from bot.cards import tuned_learning_curves as tuned_curve_views
+from bot.cards.blocks import Message, escape
+from bot.cards.general import text_message
+from bot.cards.words import pluralize
+from bot.context import AppContext
+from bot.rules import judge_agreement as judge_agreement_rules
+from bot.rules.approvals import Request
+from bot.rules.budgets import Budget
+from bot.rules.judge_agreement import HumanAgreement
+from bot.services import authorization, budgets, data_policy, freeze_scope, judge_worker
+from bot.services.data_policy import EgressPermission, Forbidden, Unsure
+from bot.services.judge_worker import PairsForPeople
+from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.runs import Refusal
+from storage.records import Draft, Measurement
+from trainers.evaluation.results import Curve, Ladder
+from trainers.evaluation.scoring import HOW_READ
+
+
+def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
+    """What people can compare; None where there is nothing, or where its folder was lost."""
+    return judge_worker.read_for_people(context.settings.data / "measurements" / f"m{measurement.id}")
+
+
+def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
+    labels = context.store.preferences.of(measurement.id)
+    judge = LadderProgress.from_json(measurement.progress).judge
+    pair = judge.pair if judge else None
+    better = pair.first.key if pair else labels[0].first_arm if labels else ""
+    return judge_agreement_rules.summarize_labels(
+        labels, better, dict(enumerate(pair.choices)) if pair else {}
+    )
+
+
+# What ladders and curves share: their cards, their end, a person's wish to cancel, what people ask about
+# them.
+
+
+FAULTS = 3
+OPEN = ("asked", "running")
+
+
+def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
+    """The card of how far it is: posted once, edited from then on. `why` is ours and may hold mrkdwn."""
+    card = card_of(measurement)
+    known = context.store.outbox.card(card) or context.store.outbox.is_waiting(card)
+    context.store.outbox.put(
+        Draft(
+            kind="edit" if known else "post",
+            channel=measurement.channel,
+            body=_message(context, measurement, why).letter(),
+            card=card,
+            dedupe=None if known else card,
+            concerns=measurement.requested_by,
+            progress=measurement.state in OPEN,
+        ),
+        now=context.clock(),
+    )
+
+
+def card_of(measurement: Measurement) -> str:
+    return f"measurement {measurement.id}"
+
+
+def result_card_of(measurement: Measurement) -> str:
+    return f"measured {measurement.id}"
+
+
+def folder_of(context: AppContext, measurement: Measurement) -> Path:
+    """Its prompts, plots, and the pairs that people may compare."""
+    return context.settings.data / "measurements" / f"m{measurement.id}"
+
+
+def result(context: AppContext, measurement: Measurement, message: Message, details: Message | None) -> str:
+    """A message of its own, since an edit notifies nobody, and the details in its thread. The card's name."""
+    card, now = result_card_of(measurement), context.clock()
+    to, who = measurement.channel, measurement.requested_by
+    post = Draft(kind="post", channel=to, body=message.letter(), card=card, dedupe=card, concerns=who)
+    context.store.outbox.put(post, now=now)
+    if details:
+        once = f"details of measurement {measurement.id}"
+        body = details.letter()
+        more = Draft(kind="post", channel=to, body=body, thread=card, dedupe=once, concerns=who)
+        context.store.outbox.put(more, now=now)
+    return card
+
+
+def plot(context: AppContext, measurement: Measurement, card: str, path: Path | None, alt: str) -> None:
+    """Into the thread of that card."""
+    if path:
+        body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
+        once = f"{path.stem} of measurement {measurement.id}"
+        to, who = measurement.channel, measurement.requested_by
+        file = Draft(kind="file", channel=to, body=body, thread=card, dedupe=once, concerns=who)
+        context.store.outbox.put(file, now=context.clock())
+
+
+def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
+    message, freeze = _card(context, measurement, why), freeze_scope.on_measurement(context, measurement)
+    return freeze_cards.add_freeze_notice(message, freeze) if freeze else message
+
+
+def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
+    if measurement.kind == "curve":
+        return _curve(context, measurement, why)
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    if measurement.state not in OPEN:
+        return views.closed_card(measurement, plan, progress, why)
+    if progress.stage == "asking":
+        return views.request_card(measurement, plan, progress, _left(context, measurement))
+    return views.progress_card(measurement, plan, progress, context.clock())
+
+
+def _curve(context: AppContext, measurement: Measurement, why: str) -> Message:
+    plan = plan_of(measurement.plan)
+    if isinstance(plan, TunedCurvePlan):
+        return _tuned_curve(context, measurement, plan, why)
+    if measurement.state in OPEN:
+        return curve_views.progress_card(plan.title)
+    if measurement.result is None:
+        return curve_views.failure_card(plan.title, why)
+    return result_card(context, measurement, measurement.result)
+
+
+def _tuned_curve(context: AppContext, measurement: Measurement, plan: TunedCurvePlan, why: str) -> Message:
+    known = TunedCurveProgress.from_json(measurement.progress)
+    if measurement.state not in OPEN:
+        return tuned_curve_views.closed_card(measurement, plan, known, why)
+    if known.stage == "preparing":
+        return curve_views.progress_card(plan.title, plan.target)
+    if known.stage == "asking":
+        return tuned_curve_views.request_card(measurement, plan, known, _left(context, measurement))
+    return tuned_curve_views.progress_card(measurement, plan, known)
+
+
+def _left(context: AppContext, measurement: Measurement) -> Budget:
+    return budgets.tightest(context, measurement.channel, measurement.requested_by)
+
+
+def end(
+    context: AppContext,
+    measurement: Measurement,
+    state: Literal["failed", "cancelled"],
+    why: str,
+    *,
+    actual_micros: int = 0,
+) -> None:
+    """Final, without a result: what was reserved is free again, less what was spent. `why` may hold mrkdwn."""
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement, state, now=now, error=why, actual_micros=actual_micros
+        )
+        if moved is None:
+            return
+        subject = f"measurement {moved.id}"
+        context.store.audit.add(at=now, who="finetune", action=state, subject=subject, detail=why)
+        show(context, moved, why)
+        if state == "failed":
+            message = _message(context, moved, why)
+            once = f"end of {subject}"
+            body, who = message.letter(), moved.requested_by
+            draft = Draft(kind="post", channel=moved.channel, body=body, dedupe=once, concerns=who)
+            context.store.outbox.put(draft, now=now)
+
+
+def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
+    """A step stopped with a fault of ours: a few times more, then it is over, and has cost `spent_micros`."""
+    now = context.clock()
+    if measurement.tries + 1 >= FAULTS:
+        why = f"Something in the bot went wrong while measuring, several times. {logs.sorry()}"
+        end(context, measurement, "failed", why, actual_micros=spent_micros())
+        return
+    context.store.measurements.move(
+        measurement, measurement.state, now=now, tries=measurement.tries + 1, next_at=now + 5
+    )
+
+
+def look(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
+    """How far it is; what came of it."""
+    measurement = context.store.measurements.get(number)
+    if measurement is None:
+        return too_late(number, None)
+    if not authorization.may_use_dataset(
+        context, context.store.datasets.get(measurement.dataset_id).name, person, channel
+    ):
+        return too_late(number, None)
+    if measurement.result is None:
+        return _message(context, measurement, measurement.error or "")
+    return result_card(context, measurement, measurement.result)
+
+
+def judge_of(measurement: Measurement) -> str | None:
+    """The model whose verdicts are the scores of this ladder, if one's are."""
+    judge = LadderProgress.from_json(measurement.progress).judge
+    return LadderPlan.from_json(measurement.plan).judge if judge and judge.failed is None else None
+
+
+def result_card(
+    context: AppContext, measurement: Measurement, found: str, *, for_people: bool | None = None
+) -> Message:
+    """`found` is the result's JSON. `for_people`: its answers may be shown in its channel; None: that is looked up."""
+    if measurement.kind == "curve":
+        return _curve_card(context, measurement, Curve.from_json(found))
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    ladder, pairs = Ladder.from_json(found), pairs_for_people(context, measurement)
+    judged = judge_agreement.judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
+    if pairs and pairs.rows and for_people is None:
+        dataset = context.store.datasets.get(measurement.dataset_id)
+        for_people = authorization.may_show_rows(context, dataset, measurement.channel)
+    return ladder_views.card(
+        ladder,
+        number=measurement.id,
+        spent_micros=measurement.actual_micros,
+        estimated_micros=progress.most_micros,
+        how_read=HOW_READ if plan.labels else None,
+        notes=[*judged, *_notes(plan, progress)],
+        for_people=bool(pairs and pairs.rows and for_people),
+    )
+
+
+def _curve_card(context: AppContext, measurement: Measurement, curve: Curve) -> Message:
+    plan, wanted = plan_of(measurement.plan), context.store.dataset_settings.get(curve.dataset)
+    beside = None
+    if isinstance(plan, TunedCurvePlan):
+        beside = TunedCurveProgress.from_json(measurement.progress).classical
+    return curve_views.card(
+        curve,
+        label_usd=Decimal(plan.label_usd) if plan.label_usd else None,
+        bar=wanted.bar if wanted else None,
+        beside=beside,
+    )
+
+
+def _notes(plan: LadderPlan, progress: LadderProgress) -> list[str]:
+    return [*views.shortfalls(progress.arms), *_about_knowledge(plan)]
+
+
+def _about_knowledge(plan: LadderPlan) -> list[str]:
+    if not plan.documents or not any(arm.rung == "retrieval" for arm in plan.arms):
+        return []
+    read = f"Retrieval read {pluralize(len(plan.documents), 'document')} that you gave as knowledge."
+    if not plan.withheld_from:
+        return [read]
+    whom = ", ".join(plan.withheld_from)
+    return [
+        read,
+        f"Passages with personal data were kept from {whom}: nobody has waived it for this dataset since "
+        "its documents were given.",
+    ]
+
+
+def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Note the wish; the next tick carries it out. `here`: the channel where they typed its number; None: they pressed
+    a button on its card."""
+    measurement = context.store.measurements.get(number)
+    if measurement is None:
+        return too_late(number, None)
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    is_known = here in (None, measurement.channel) or authorization.may_use_dataset(
+        context, dataset.name, person, here
+    )
+    if measurement.state not in OPEN:
+        return too_late(number, measurement if is_known else None)
+    request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
+    refused = authorization.refusal(context, person, "cancel", request=request)
+    if refused:
+        return refused if is_known else too_late(number, None)
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement, measurement.state, now=now, cancel_asked_by=person, next_at=now
+        )
+        if moved:
+            context.store.audit.add(at=now, who=person, action="cancel", subject=f"measurement {number}")
+    return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
+
+
+def let_leave(context: AppContext, measurement: Measurement, leave: EgressPermission) -> None:
+    """Which rules about data were set aside or advise against it: recorded, and said in the channel."""
+    number = measurement.id
+    data_policy.record_egress(context, leave, measurement.requested_by, f"measurement {number}")
+    if leave.notes:
+        said = text_message(f"m{number}: {escape(' '.join(leave.notes))}")
+        context.say(measurement.channel, said.letter(), dedupe=f"rules of measurement {number}")
+
+
+def may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
+    """To what a measurement costs."""
+    measurement = context.store.measurements.get(number)
+    refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    if refused or measurement is None:
+        return refused
+    aside = data_policy.overridden_rules(context, f"measurement {number}")
+    said = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), aside)
+    return Refusal(said) if said else None
+
+
+def providers(measurement: Measurement) -> set[str]:
+    """Where its data goes."""
+    if measurement.kind == "ladder":
+        return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
+    plan = plan_of(measurement.plan)
+    return {plan.provider} if isinstance(plan, TunedCurvePlan) else set()
+
+
+def too_late(number: int, measurement: Measurement | None) -> Refusal:
+    if measurement is None:
+        return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
+    said = {"asked": "waits", "running": "is under way", "done": "is done", "failed": "failed"}
+    why = f": {measurement.error}" if measurement.error else "."
+    return Refusal(f"m{number} {said.get(measurement.state, 'was cancelled')}{why}")
+
+
+def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
+    """None: its rows may go where it asks, by what was found in them and by the rules as they are."""
+    to = providers(measurement)
+    waits = data_policy.unscanned(context, measurement.dataset_id, to)
+    if waits:
+        return Unsure(waits)
+    aside = data_policy.overridden_rules(context, f"measurement {measurement.id}")
+    forbidden = data_policy.dataset_refusal(context, measurement.dataset_id, to, aside)
+    return Forbidden(forbidden) if forbidden else None

@@ -1,0 +1,365 @@
+"""Tuned models by the names that people use: which are in use, their cards, and what they answer to `try`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bot.cards import freeze as freeze_cards
+from bot.cards import models as views
+from bot.cards.blocks import Message as Card
+from bot.cards.models import ModelEntry, PromotionSummary
+from bot.commands import Try
+from bot.context import AppContext, CoreContext
+from bot.llm_client import Question, key_of
+from bot.rules import units
+from bot.rules.costs import question_micros
+from bot.rules.plans import Plan, plan_from_json
+from bot.rules.promotion import Proof, objections
+from bot.services import authorization, budgets, data_policy, evidence, freeze_scope
+from bot.values.runs import Refusal
+from storage.promotions import Promotion
+from storage.questions import NewAsk
+from storage.records import Ask, CachedAnswer, Draft, Model, Run
+from trainers.chat_parameters import thinking_tokens
+from trainers.money import usd_micros
+from trainers.pricing import PriceList, PriceRow, tuned_price
+from trainers.types import Answer, Message
+
+# Tuned models by the names that people use, and what they answer to `try`.
+#
+# A question is put by the askers as those of measurements are, before them, since a person waits. What it
+# may cost is reserved before; where no clear answer comes, that counts as spent and nothing is sent a
+# second time.
+
+
+MAX_TOKENS = 300
+TEMPLATE_TOKENS = 16  # that a chat template may put around a message
+PATIENCE_S = 15 * 60
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was asked of which model, and what it answered."""
+
+    ask: Ask
+    answer: Answer
+
+
+def ask(context: AppContext, command: Try, person: str, channel: str) -> Ask | Refusal:
+    """Recorded now, with the most that it may cost, and answered by later ticks."""
+    refused = authorization.refusal(context, person, "try", channel)
+    if refused:
+        return refused
+    model = find_for_question(
+        context, command.model, authorization.visible_datasets(context, person, channel)
+    )
+    if isinstance(model, Refusal):
+        return model
+    price = _price(context, model)
+    if isinstance(price, Refusal):
+        return price
+    refused = _must_stay(context, model, command.text)
+    if refused:
+        return refused
+    most = _most(context, model, price, command.text)
+    freeze = freeze_scope.on_question(context, most)
+    if freeze:
+        return Refusal(freeze_cards.refusal(freeze, "No model that costs money is asked now"))
+    now = context.clock()
+    with context.store.transaction():
+        too_dear = budgets.refusal(context, channel, person, most)
+        if too_dear:
+            return Refusal(too_dear.replace("This run", "This question"))
+        new = NewAsk(
+            person,
+            channel,
+            model.name,
+            _plan(context, model).dataset,
+            command.text,
+            units.month_of(now),
+            most,
+        )
+        asked = context.store.questions.add(new, now=now)
+        detail = f"up to {usd_micros(most)}" if most else ""
+        context.store.audit.add(
+            at=now, who=person, action="try", subject=f"model {model.name}", detail=detail
+        )
+    return asked
+
+
+def find_for_question(context: AppContext, name: str, known: Collection[str]) -> Model | Refusal:
+    """By its name, else the one in use for the dataset of this name, among the datasets `known` to who asks."""
+    standing = context.store.promotions.standing(name) if name in known else None
+    if standing is None or context.store.model(name):
+        return find(context, name, known)
+    return find(context, standing.model, known)
+
+
+def find(context: AppContext, name: str, known: Collection[str]) -> Model | Refusal:
+    """Of the datasets `known` to who asks: others' models are answered as if they didn't exist."""
+    models = context.store.models_of(known)
+    found = next((model for model in models if name in (model.name, model.provider_model)), None)
+    if found:
+        return found
+    names = [model.name for model in models]
+    if not names:
+        return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
+    if name in known:
+        return Refusal(
+            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` puts one to work: there "
+            "are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+        )
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = (
+        f"Did you mean `{near[0]}`?"
+        if near
+        else "There are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+    )
+    return Refusal(f"There is no model of that name. {hint}")
+
+
+def _must_stay(context: AppContext, model: Model, text: str) -> Refusal | None:
+    run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
+    return data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
+
+
+def step(context: AppContext, ask: Ask) -> None:
+    """Hand the question on to be asked, once; at a later tick tell the person what came of it."""
+    model = context.store.model(ask.model)
+    may_be_owed = ask.most_micros if ask.sent_at else 0
+    if model is None:
+        _fail(context, ask, "there is no model of that name any more.", may_be_owed)
+        return
+    price = _price(context, model)
+    if isinstance(price, Refusal):
+        _fail(context, ask, price.text, may_be_owed)
+        return
+    question = _question(context, model, ask)
+    reply = context.store.replies.found([question.key]).get(question.key)
+    if reply:
+        _answered(context, ask, price, reply)
+    elif not ask.is_priced:
+        _fail(context, ask, "the bot was updated before it was asked. Ask again.", 0)
+    elif ask.sent_at is None:
+        _send(context, ask, question)
+    else:
+        _wait(context, ask, question)
+
+
+def _send(context: AppContext, ask: Ask, question: Question) -> None:
+    provider = question.model.partition("/")[0]
+    if freeze_scope.on_question(context, ask.most_micros):
+        _fail(context, ask, "it costs money, and everything new is frozen. Ask again later.", 0)
+    elif provider not in context.trainers:
+        _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
+    else:
+        context.store.questions.sent(ask, now=context.clock())
+        context.askers.ask(_owner(ask), provider, [question])
+
+
+def _wait(context: AppContext, ask: Ask, question: Question) -> None:
+    """It was handed on: to this process, else to one that has ended since."""
+    owner, is_waiting = _owner(ask), context.askers.waiting(_owner(ask)) > 0
+    declined = next(iter(context.askers.collect(owner)), None)
+    if declined:
+        _fail(context, ask, declined.why, ask.most_micros if declined.is_unclear else 0)
+    elif is_waiting and context.clock() - ask.created_at > PATIENCE_S and not context.askers.drop(owner):
+        why = context.askers.trouble(question.model.partition("/")[0]) or "others are asked before it."
+        _fail(context, ask, f"{why} It was not asked within 15 minutes. Ask again later.", 0)
+    elif is_waiting or context.store.replies.found([question.key]):
+        context.askers.wake()
+    elif ask.most_micros:
+        _fail(context, ask, "the bot was stopped meanwhile.", ask.most_micros)
+    else:
+        _send(context, ask, question)
+
+
+def _question(context: AppContext, model: Model, ask: Ask) -> Question:
+    """Its key is its own: what another asked, or what was asked before, answers nobody else."""
+    name, messages = f"{model.provider}/{model.provider_model}", _messages(context, model, ask.text)
+    most = _cap(context, model)
+    key = key_of(f"ask {ask.id} {name}", messages, most)
+    return Question(
+        key, name, model.provider_model, messages, most, is_first=True, is_once=ask.most_micros > 0
+    )
+
+
+def _cap(context: AppContext, model: Model) -> int:
+    row = context.settings.provider(model.provider)
+    return MAX_TOKENS + thinking_tokens(row is not None and row.thinks(model.provider_model))
+
+
+def _messages(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
+    """The instructions that the model was trained with, then the person's text."""
+    plan = _plan(context, model)
+    instructions = [Message("system", plan.system)] if plan.system else []
+    return (*instructions, Message("user", text))
+
+
+def _plan(context: AppContext, model: Model) -> Plan:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise ValueError(f"{model.name} is of no run")
+    return plan_from_json(run.plan)
+
+
+def _most(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
+    """A token is a byte at least, and a template adds a few to each message."""
+    messages = _messages(context, model, text)
+    sent = sum(len(one.content.encode()) + TEMPLATE_TOKENS for one in messages)
+    return question_micros(price, sent, _cap(context, model))
+
+
+def _price(context: AppContext, model: Model) -> PriceRow | Refusal:
+    """As the provider's row says it now; where that is gone, as the plan had it."""
+    plan, row = _plan(context, model), context.settings.provider(model.provider)
+    base = row.model(plan.base_model) if row else None
+    price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
+    if price.usd_per_hour is None and None in (price.price.input, price.price.output):
+        return Refusal(
+            f"What a question to {model.name} costs is not known: whoever runs the bot sets `input` and `output` of "
+            f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
+        )
+    return price
+
+
+def _answered(context: AppContext, ask: Ask, price: PriceRow, reply: CachedAnswer) -> None:
+    said = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
+    micros = question_micros(price, said.prompt_tokens, said.completion_tokens)
+    with context.store.transaction():
+        context.store.replies.forget(reply.key)
+        _tell(context, ask, views.answer_card(Trial(ask, said)), micros)
+
+
+def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
+    """`micros`: what counts as spent, since it may have been asked and answered all the same."""
+    if micros:
+        why = (
+            f"{why} Whether it was answered there is not known, so the most that it can have cost counts as spent "
+            f"({usd_micros(micros)}). It is not asked a second time by itself."
+        )
+    with context.store.transaction():
+        _tell(context, ask, views.failure_card(ask, why), micros)
+
+
+def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:
+    if context.store.questions.end(ask, micros):
+        context.store.outbox.put(
+            Draft(kind="ephemeral", channel=ask.channel, person=ask.person, body=message.body()),
+            now=context.clock(),
+        )
+
+
+def _owner(ask: Ask) -> str:
+    return f"ask {ask.id}"
+
+
+# Which models are in use, as people see it: the card of each, lists, the overview.
+
+
+SHOWN = 40  # more lines no card has room for
+
+
+def shelf(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
+    """The tuned models that a person may know of: those in use first, then newest first."""
+    standing = {one.model: one for one in context.store.promotions.all_standing()}
+    known = context.store.models_of(authorization.visible_datasets(context, person, channel))
+    models = sorted(known, key=lambda one: one.name not in standing)
+    return [_shelved(context, one, standing.get(one.name), at < SHOWN) for at, one in enumerate(models)]
+
+
+def all_in_use(context: AppContext, known: Collection[str]) -> Sequence[ModelEntry]:
+    """For the datasets that are known to who asks, by dataset."""
+    promotions = [one for one in context.store.promotions.all_standing() if one.dataset in known]
+    return [_shelved(context, _model(context, one), one, at < SHOWN) for at, one in enumerate(promotions)]
+
+
+def proof_of(context: AppContext, promotion: Promotion) -> Proof:
+    """Against what it took the place of. May read two files of held-out rows, so ask for it before a transaction."""
+    before = _name(context, promotion.instead_of)
+    return evidence.promotion_proof(
+        context, _model(context, promotion), context.store.model(before) if before else None
+    )
+
+
+def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> PromotionSummary:
+    model = _model(context, promotion)
+    before, earlier = (_name(context, number) for number in (promotion.instead_of, promotion.returns_to))
+    return PromotionSummary(
+        promotion=promotion,
+        model=model,
+        proof=proof,
+        before=before,
+        earlier=earlier,
+        provider=title(context, model),
+        has_alias=has_alias(context, model),
+        left=_left(context, promotion, model),
+    )
+
+
+def show_card(context: AppContext, promotion: Promotion, proof: Proof) -> None:
+    """Its card as it is now."""
+    body = views.promotion_card(card_values(context, promotion, proof)).letter()
+    to, who = promotion.channel, promotion.person
+    draft = Draft(kind="edit", channel=to, body=body, card=card_name(promotion), concerns=who)
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def card_name(promotion: Promotion) -> str:
+    return f"promotion {promotion.id}"
+
+
+def may_be_offered(context: AppContext, run: Run) -> bool:
+    """Nothing speaks against its model, and it is not in use."""
+    model = context.store.model(run.model or "")
+    if run.result is None or model is None or model.state == "promoted":
+        return False
+    standing = context.store.promotions.standing(plan_from_json(run.plan).dataset)
+    used = context.store.model(standing.model) if standing else None
+    return not objections(evidence.promotion_proof(context, model, used, run))
+
+
+def has_alias(context: CoreContext, model: Model) -> bool:
+    """Does its provider have names that move?"""
+    row = context.settings.provider(model.provider)
+    return row is not None and row.provider.can("aliases")
+
+
+def title(context: AppContext, model: Model) -> str:
+    row = context.settings.provider(model.provider)
+    return row.title if row else model.provider
+
+
+def _shelved(context: AppContext, model: Model, promotion: Promotion | None, is_shown: bool) -> ModelEntry:
+    plan, rung = evidence.measured_score(context, model)
+    return ModelEntry(
+        model, plan.dataset, plan.dataset_version, plan.base_model, rung if is_shown else None, promotion
+    )
+
+
+def _model(context: AppContext, promotion: Promotion) -> Model:
+    model = context.store.model(promotion.model)
+    if model is None:
+        raise KeyError(promotion.model)
+    return model
+
+
+def _left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
+    """The newest one before it at another provider, where an alias still stands for it."""
+    number = promotion.instead_of
+    while number is not None:
+        earlier = context.store.promotions.get(number)
+        if earlier is None:
+            return None
+        other = _model(context, earlier)
+        if other.provider != model.provider and earlier.carried_at is not None and has_alias(context, other):
+            return title(context, other), other.name
+        number = earlier.instead_of
+    return None
+
+
+def _name(context: AppContext, number: int | None) -> str | None:
+    promotion = context.store.promotions.get(number) if number else None
+    return promotion.model if promotion else None

@@ -1,0 +1,244 @@
+"""What a run tells the channel: drafts for the outbox, written in the transaction of what they tell. Start,
+end and failure are messages; between them one card is edited."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bot.cards import calibration
+from bot.cards import freeze as freeze_cards
+from bot.cards import interventions as doubt_views
+from bot.cards import results as result_views
+from bot.cards import runs as views
+from bot.cards.blocks import Message
+from bot.context import AppContext
+from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
+from bot.rules.costs import actual_micros
+from bot.rules.plans import Plan, plan_from_json
+from bot.services import freeze_scope
+from bot.values.runs import ChangedRow, Progress, RunResult
+from storage.jobs import InterventionDecision
+from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
+from trainers.pricing import PriceList
+
+
+def tell_person(context: AppContext, delivery: str, person: str, channel: str, message: Message) -> None:
+    """`channel` '': where it came from is not known, so it goes to them directly."""
+    draft = Draft(
+        kind="ephemeral" if channel else "direct",
+        channel=channel,
+        person=person,
+        body=message.body(),
+        dedupe=f"cut off: {delivery}",
+    )
+    context.store.outbox.put(draft, now=context.clock())
+
+
+# How good our estimates have been, over the newest runs that ended with a result.
+
+
+NEWEST_RUNS = 100  # a bound to what is read before somebody gets an answer
+
+
+def running_errors(context: AppContext, ended: Run | None = None) -> tuple[RunningError, ...]:
+    """`ended`: a run that has its result and is not written down as done yet."""
+    done = context.store.runs.done(limit=NEWEST_RUNS)
+    runs = done if ended is None else [ended, *done[: NEWEST_RUNS - 1]]
+    return running_error(pair for run in runs for pair in _actuals(run))
+
+
+def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
+    """What this run came to beside what was estimated; quality where the plan predicted one."""
+    foreseen, seconds = plan.predicted.quality if plan.predicted else None, _seconds(plan)
+    return run_actuals(
+        run.id,
+        tokens=(plan.training_tokens, result.trained_tokens) if result.trained_tokens else None,
+        micros=(plan.expected_micros, result.actual_micros),
+        seconds=None if seconds is None else (seconds, result.train_seconds),
+        quality=None if foreseen is None else (foreseen, result.quality),
+    )
+
+
+def _seconds(plan: Plan) -> float | None:
+    """An older plan has only a range, from half to twice as long: its middle is the geometric one. None: not known."""
+    if plan.predicted and plan.predicted.seconds is not None:
+        return plan.predicted.seconds
+    if plan.seconds_low is None or plan.seconds_high is None:
+        return None
+    return math.sqrt(max(plan.seconds_low, 0) * max(plan.seconds_high, 0))
+
+
+def _actuals(run: Run) -> tuple[Actual, ...]:
+    if run.result is None:
+        return ()
+    return actuals_of(run, plan_from_json(run.plan), RunResult.from_json(run.result))
+
+
+# What a run tells the channel: drafts for the outbox, written in the transaction of what they tell.
+#
+# An edit notifies nobody, so the start, the end and a failure are messages of their own; between them one
+# card is edited in place.
+
+
+EndState = Literal["failed", "cancelled"]
+ClosedState = Literal["expired", "cancelled"]
+
+
+def post_plan(context: AppContext, run: Run, message: Message) -> None:
+    """The approval card."""
+    _put(context, run, "post", message, card=f"plan {run.id}", once=f"plan {run.id}")
+
+
+def show_decision(context: AppContext, run: Run, message: Message) -> None:
+    """The approval card's buttons give way to who decided what, and the requester hears of it."""
+    _put(context, run, "edit", message, card=f"plan {run.id}")
+
+
+def to_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
+    body = Message(text).body()
+    context.store.outbox.put(
+        Draft(kind="direct", channel=run.channel, person=run.requester, body=body, dedupe=once),
+        now=context.clock(),
+    )
+
+
+def show_progress(context: AppContext, run: Run) -> None:
+    """The card: posted when the run first has something to show, edited from then on."""
+    plan = plan_from_json(run.plan)
+    known_so_far = Progress.from_json(run.progress)
+    spent = training_cost(plan, known_so_far)
+    message = views.card(
+        run, plan, known_so_far, context.clock(), spent_micros=spent, can_pause=can_pause(context, run)
+    )
+    freeze = freeze_scope.on_run(context, run)
+    message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
+    known = context.store.outbox.card(f"run {run.id}") or context.store.outbox.is_waiting(f"run {run.id}")
+    once = None if known else f"run {run.id}"
+    kind: OutboxKind = "edit" if known else "post"
+    is_open = run.state in OPEN_RUN_STATES
+    _put(context, run, kind, message, card=f"run {run.id}", once=once, progress=is_open)
+
+
+def can_pause(context: AppContext, run: Run) -> bool:
+    trainer = context.trainers.get(run.provider)
+    return trainer is not None and trainer.provider.can("pause")
+
+
+def post_intervention(context: AppContext, run: Run, why: str) -> None:
+    """A person is needed: a card of its own, with the buttons to decide."""
+    show_progress(context, run)
+    show_intervention(context, run, ())
+    to_requester(context, run, views.ended_short(run, why), once=f"dm of {_intervention_card(run)}")
+
+
+def show_intervention(
+    context: AppContext, run: Run, words: Sequence[InterventionDecision], *, note: str | None = None
+) -> None:
+    """The card of the doubt that the run is in: posted once, edited from then on."""
+    card = _intervention_card(run)
+    message = doubt_views.card(run, plan_from_json(run.plan), words, note)
+    known = context.store.outbox.card(card) or context.store.outbox.is_waiting(card)
+    _put(context, run, "edit" if known else "post", message, card=card, once=None if known else card)
+
+
+def close_intervention(
+    context: AppContext, run: Run, words: Sequence[InterventionDecision], said: str
+) -> None:
+    """`run` as it was in doubt. Nothing where no card was posted."""
+    card = _intervention_card(run)
+    if context.store.outbox.card(card) or context.store.outbox.is_waiting(card):
+        message = doubt_views.settled_card(run, plan_from_json(run.plan), words, said)
+        _put(context, run, "edit", message, card=card)
+
+
+def _intervention_card(run: Run) -> str:
+    return f"doubt {run.id} {run.state_since:.0f}"
+
+
+def post_end(context: AppContext, run: Run, why: str) -> None:
+    """Failed or cancelled: said anew, so that people notice."""
+    show_progress(context, run)
+    _put(context, run, "post", views.ended_card(run, plan_from_json(run.plan), why), once=f"end {run.id}")
+    to_requester(context, run, views.ended_short(run, why), once=f"end dm {run.id}")
+
+
+def post_result(
+    context: AppContext,
+    run: Run,
+    plan: Plan,
+    found: RunResult,
+    changed: Sequence[ChangedRow],
+    plots: Sequence[Path | None],
+    errors: Sequence[RunningError],
+    *,
+    may_be_used: bool = False,
+) -> None:
+    """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
+    card = f"result {run.id}"
+    message = result_views.card(run, plan, found, errors, may_be_used=may_be_used)
+    _put(context, run, "post", message, card=card, once=card)
+    beside = calibration.estimate_comparison(plan, found, actuals_of(run, plan, found))
+    _put(context, run, "post", beside, thread=card, once=f"estimate of {card}")
+    if found.arms:
+        table = result_views.sweep_table(plan, found.arms)
+        _put(context, run, "post", table, thread=card, once=f"arms of {card}")
+    for plot in plots:
+        if plot:
+            _put_file(context, run, card, plot, result_views.alt_text(plot.stem, plan))
+    if changed:
+        body = result_views.changed_rows_card(changed).letter()
+        once = f"changed {run.id}"
+        context.store.outbox.put(
+            Draft(
+                kind="post",
+                channel=run.channel,
+                body=body,
+                thread=card,
+                dedupe=once,
+                private=True,
+                concerns=run.requester,
+            ),
+            now=context.clock(),
+        )
+
+
+def training_cost(plan: Plan, progress: Progress) -> int:
+    """Micro-dollars for a run that ended before its model was measured."""
+    prices = PriceList.from_json(plan.prices)
+    return actual_micros(prices, progress.train_seconds, progress.trained_tokens)
+
+
+def _put(
+    context: AppContext,
+    run: Run,
+    kind: OutboxKind,
+    message: Message,
+    *,
+    card: str | None = None,
+    thread: str | None = None,
+    once: str | None = None,
+    progress: bool = False,
+) -> None:
+    context.store.outbox.put(
+        Draft(
+            kind=kind,
+            channel=run.channel,
+            body=message.letter(),
+            card=card,
+            thread=thread,
+            dedupe=once,
+            concerns=run.requester,
+            progress=progress,
+        ),
+        now=context.clock(),
+    )
+
+
+def _put_file(context: AppContext, run: Run, thread: str, path: Path, alt: str) -> None:
+    body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
+    once = f"{path.stem} of run {run.id}"
+    draft = Draft("file", run.channel, body, dedupe=once, thread=thread, concerns=run.requester)
+    context.store.outbox.put(draft, now=context.clock())

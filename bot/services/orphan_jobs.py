@@ -1,0 +1,164 @@
+"""Every job at a provider that carries a key of ours, held against what we know: none runs twice, none unseen.
+
+A run on its way looks for its own job at each step (jobs.py); this looks from the other side, every few minutes, at all
+of them: a second one that showed up late, one that a restored backup knows nothing of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards import interventions as views
+from bot.cards.blocks import Message, escape
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.plans import plan_from_json
+from bot.services import approvals, interventions, notifications
+from bot.values.learning_curves import TunedCurveProgress
+from storage.records import OPEN_RUN_STATES, Measurement, Run
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+from trainers.types import Job
+
+LOOK_BACK_S = 30 * 24 * 3600.0
+MEASUREMENTS = 200
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SizeJob:
+    """One size of a tuned model's curve, whose job has a key of its own."""
+
+    measurement: Measurement
+    job_id: str | None
+
+
+def sweep(context: AppContext) -> None:
+    """One list of jobs a provider. A provider that can't be asked is asked again the next time."""
+    for name, trainer in context.trainers.items():
+        try:
+            _sweep(context, name, trainer)
+        except TrainerError as trouble:
+            log.info("looking for stray jobs: %s", trouble)
+
+
+def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
+    runs = {run.key: run for name in context.settings.beside(provider) for run in context.store.runs.at(name)}
+    sizes = _sizes(context)
+    listed = trainer.jobs_by_key([*runs, *sizes], context.clock() - LOOK_BACK_S)
+    for key, jobs in listed.items():
+        if key in runs:
+            _of_run(context, trainer, runs[key], jobs)
+        elif key in sizes:
+            _of_size(context, trainer, sizes[key], jobs)
+        else:
+            for job in _live(jobs):
+                _alert(context, provider, job, key, views.unknown_job(provider, job), None)
+
+
+def _sizes(context: AppContext) -> dict[str, SizeJob]:
+    return {
+        size.key: SizeJob(measurement, size.job_id)
+        for measurement in context.store.measurements.newest(MEASUREMENTS)
+        if measurement.kind == "curve"
+        for size in TunedCurveProgress.from_json(measurement.progress).sizes
+    }
+
+
+def _of_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
+    live = _live(jobs)
+    if run.state == "needs_human":
+        interventions.resolve_with_job(
+            context, run, next((job for job in jobs if job.id == run.job_id), jobs[0])
+        )
+    elif run.state == "awaiting_approval" and live:
+        _take_over(context, run, live[0])
+    elif run.state in ("training", "evaluating"):
+        _cancel_others(context, trainer, f"Run {run.id}", run.channel, run.job_id, live)
+    elif run.state not in OPEN_RUN_STATES:
+        is_unwanted = run.state == "cancelled"
+        _after_the_end(context, trainer, f"Run {run.id}", run.channel, live, is_unwanted=is_unwanted)
+
+
+def _of_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequence[Job]) -> None:
+    measurement, live = size.measurement, _live(jobs)
+    owner = f"Measurement m{measurement.id}"
+    if measurement.state == "running" and size.job_id:
+        _cancel_others(context, trainer, owner, measurement.channel, size.job_id, live)
+    elif measurement.state in ("done", "failed", "cancelled"):
+        is_unwanted = measurement.state == "cancelled"
+        _after_the_end(context, trainer, owner, measurement.channel, live, is_unwanted=is_unwanted)
+
+
+def _take_over(context: AppContext, run: Run, job: Job) -> None:
+    """Only we create jobs with its key, and only what is approved: the database was restored from before that."""
+    now, plan = context.clock(), plan_from_json(run.plan)
+    said = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
+    changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "training", now=now, **changes)
+        if moved is None:
+            return
+        context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
+        subject = f"run {run.id}"
+        context.store.audit.add(at=now, who="finetune", action="adopted", subject=subject, detail=said)
+        approvals.show_decision(context, moved, said)
+        notifications.show_progress(context, moved)
+
+
+def _cancel_others(
+    context: AppContext, trainer: Trainer, owner: str, channel: str, ours: str | None, live: Sequence[Job]
+) -> None:
+    for extra in live:
+        if extra.id != ours and _cancelled(trainer, extra):
+            provider = trainer.provider.name
+            _alert(context, provider, extra, owner, views.duplicate_job(owner, provider, extra), channel)
+
+
+def _after_the_end(
+    context: AppContext, trainer: Trainer, owner: str, channel: str, live: Sequence[Job], *, is_unwanted: bool
+) -> None:
+    provider = trainer.provider.name
+    for job in live:
+        if not is_unwanted:
+            _alert(context, provider, job, owner, views.job_still_running(owner, provider, job), channel)
+        elif _cancelled(trainer, job):
+            _alert(context, provider, job, owner, views.cancelled_job(owner, provider, job), channel)
+
+
+def _cancelled(trainer: Trainer, job: Job) -> bool:
+    """False where it ended meanwhile."""
+    try:
+        trainer.cancel(job.id)
+    except Refused as refused:
+        log.warning("job %s: %s", job.id, refused)
+        return False
+    return True
+
+
+def _alert(
+    context: AppContext, provider: str, job: Job, about: str, message: Message, channel: str | None
+) -> None:
+    """Once a job: in the channel for such things where one is set, else where its owner or the last request is."""
+    now = context.clock()
+    where = context.settings.slack.fallback_channel or channel or _newest_channel(context)
+    with context.store.transaction():
+        if not context.store.doubts.first_seen(provider, job.id, about, now=now):
+            return
+        log.error("job %s at %s: %s", job.id, provider, message.text)
+        subject = f"job {job.id}"
+        context.store.audit.add(
+            at=now, who="finetune", action="stray job", subject=subject, detail=message.text
+        )
+        if where:
+            context.say(where, message.letter(), dedupe=f"stray {provider} {job.id}")
+
+
+def _newest_channel(context: AppContext) -> str | None:
+    return next((run.channel for run in context.store.runs.newest(1)), None)
+
+
+def _live(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if not job.is_final]

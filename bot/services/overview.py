@@ -1,0 +1,128 @@
+"""What people see at a glance: the App Home, the status, each dataset's best candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import islice
+
+from bot.cards.datasets import Best, Listed
+from bot.cards.runs import RunSummary
+from bot.cards.status import (
+    WITH_BUTTONS,
+    CurveSummary,
+    EvaluationSummary,
+    HomeOverview,
+    LadderSummary,
+    Status,
+    TunedCurveSummary,
+)
+from bot.context import AppContext
+from bot.services import authorization, budgets, datasets, models, runs
+from bot.services import evidence as evidence_services
+from bot.services.datasets import CheckedDataset
+from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
+from bot.values.learning_curves import TunedCurveProgress, plan_of
+from bot.values.runs import Refusal
+from storage.records import Measurement
+from trainers.evaluation.results import Curve, Ladder
+
+LATEST_MEASUREMENTS = 15
+LATEST_RESULTS = 6
+SHOWN_DATASETS = 40  # more lines no card has room for
+
+
+def may_read(context: AppContext, person: str, channel: str | None = None) -> Refusal | None:
+    """Lists, states and figures."""
+    return authorization.refusal(context, person, "read", channel)
+
+
+def status(context: AppContext, person: str, channel: str) -> Status:
+    known = authorization.visible_datasets(context, person, channel)
+    freeze = context.store.freezes.current()
+    against = context.store.freezes.against(freeze) if freeze else ()
+    latest, used = _latest(context, known)[:LATEST_RESULTS], models.all_in_use(context, known)
+    return Status(runs.open_runs(context, known), _open(context, known), latest, freeze, against, used)
+
+
+def home(context: AppContext, person: str) -> HomeOverview | Refusal:
+    """For the person's App Home."""
+    refused = may_read(context, person)
+    if refused:
+        return refused
+    known = authorization.visible_datasets(context, person, None)
+    looks = runs.open_runs(context, known)
+    waiting = [one for one in looks if one.run.state == "awaiting_approval"]
+    may_approve = bool(authorization.current_rules(context, "approve").entitled("approve", [person]))
+    mine = [one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)]
+    return HomeOverview(
+        mine=mine,
+        open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(context, known)],
+        recent=_latest(context, known),
+        budget=budgets.team_budget(context),
+        in_use=models.all_in_use(context, known),
+        links=_links(context, mine[:WITH_BUTTONS]),
+    )
+
+
+def _links(context: AppContext, looks: Sequence[RunSummary]) -> dict[int, str]:
+    """Where the plans' cards stand, as far as Slack tells."""
+    cards = {one.run.id: context.store.outbox.card(f"plan {one.run.id}") for one in looks}
+    links = {
+        number: context.directory.permalink(card.channel, card.ts) for number, card in cards.items() if card
+    }
+    return {number: link for number, link in links.items() if link}
+
+
+def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
+    """Every version that a person may know of, newest first. What was measured stands with the newest usable one of a
+    name."""
+    seen: set[str] = set()
+    listed: list[Listed] = []
+    for one in datasets.listing(context, person, channel):
+        is_newest = one.report is not None and one.dataset.name not in seen
+        seen |= {one.dataset.name} if is_newest else set()
+        best = _best(context, one) if is_newest and len(listed) < SHOWN_DATASETS else None
+        listed.append(Listed(one.dataset, one.report, best))
+    return listed
+
+
+def _best(context: AppContext, checked: CheckedDataset) -> Best | None:
+    if checked.report is None:
+        return None
+    evidence = evidence_services.evidence_of(context, checked.dataset, checked.report, None)
+    return Best(evidence_services.best_rung(evidence), evidence.bar)
+
+
+def _open(context: AppContext, known: Collection[str]) -> list[EvaluationSummary]:
+    return [
+        _look(context, one)
+        for one in authorization.filter_known(context, context.store.measurements.open(), known)
+    ]
+
+
+def _latest(context: AppContext, known: Collection[str]) -> list[RunSummary | EvaluationSummary]:
+    """Runs and measurements that have a result, newest first."""
+    done = (one for one in context.store.measurements.newest(runs.SEARCHED) if one.result)
+    seen = (
+        _look(context, one)
+        for one in islice(authorization.filter_known(context, done, known), LATEST_MEASUREMENTS)
+    )
+    looks: list[RunSummary | EvaluationSummary] = [one for one in runs.latest(context, known) if one.result]
+    return sorted([*looks, *seen], key=_changed_at, reverse=True)
+
+
+def _changed_at(one: RunSummary | EvaluationSummary) -> float:
+    return one.run.updated_at if isinstance(one, RunSummary) else one.measurement.updated_at
+
+
+def _look(context: AppContext, measurement: Measurement) -> EvaluationSummary:
+    found = measurement.result
+    if measurement.kind == "ladder":
+        plan = LadderPlan.from_json(measurement.plan)
+        known = LadderProgress.from_json(measurement.progress)
+        ladder = Ladder.from_json(found) if found else None
+        return LadderSummary(measurement, plan, known, ladder, context.clock())
+    curve, drawn = Curve.from_json(found) if found else None, plan_of(measurement.plan)
+    if isinstance(drawn, CurvePlan):
+        return CurveSummary(measurement, drawn, curve)
+    return TunedCurveSummary(measurement, drawn, TunedCurveProgress.from_json(measurement.progress), curve)

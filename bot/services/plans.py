@@ -1,0 +1,479 @@
+"""A plan: frozen out of an estimate with its destination and the rows it keeps back, posted for the team to
+decide on, and superseded by a newer one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from decimal import Decimal
+from importlib.metadata import version
+
+from bot.cards import plans as plan_views
+from bot.cards.blocks import Message, code, escape
+from bot.cards.plans import superseded_by
+from bot.commands import Start
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.approvals import Request
+from bot.rules.budgets import Budget
+from bot.rules.permissions import who_may
+from bot.rules.plans import (
+    Destination,
+    EarlyStopping,
+    Plan,
+    SweepPlan,
+    ascii_name,
+    canonical_json,
+    plan_from_json,
+    plan_hash,
+    plan_key,
+)
+from bot.rules.price_lookup import MissingPrice
+from bot.services import (
+    authorization,
+    budgets,
+    data_policy,
+    datasets,
+    estimate_requests,
+    notifications,
+    run_states,
+)
+from bot.services.data_policy import EgressPermission
+from bot.services.datasets import SEED, CheckedDataset
+from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost
+from bot.services.estimates import EstimateResult
+from bot.services.hardware import Target
+from bot.services.provider_jobs import LEAST_SWEEP_USD
+from bot.settings import Settings
+from bot.values.learning_curves import TunedCurvePlan
+from bot.values.runs import Refusal
+from storage.records import Run
+from storage.runs import NewRun
+from trainers import base_models
+from trainers.dataset.splits import VALIDATION_LEAST_ROWS, split_validation
+from trainers.errors import TrainerError
+from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
+from trainers.hyperparameters import combinations, halving_steps
+from trainers.money import to_micros
+from trainers.pricing import PriceList
+from trainers.providers import ProviderRow
+from trainers.types import Hyperparameter
+
+
+def carve_for_sweep(context: AppContext, plan: Plan, estimated: EstimateResult) -> SweepPlan | Refusal | None:
+    """None where it isn't asked for. Writes both parts into the folder of files."""
+    sweep = estimated.question.sweep
+    if not sweep:
+        return None
+    carved = split_validation(context.settings.files, plan.train_sha256, plan.seed)
+    if carved is None:
+        return Refusal(
+            "`sweep=` chooses by a tenth of the training rows, kept back for that, and needs "
+            f"{VALIDATION_LEAST_ROWS} or more "
+            f"that differ; `{plan.dataset}` has {plan.n_train}. Leave it out, or add rows.",
+            "sweep",
+        )
+    single = dict(plan.hyperparameters)
+    courses = [_course(carved.n_fitted, {**single, **chosen}) for chosen in combinations(sweep)]
+    price = round((estimated.training.usd_per_hour if estimated.training else None) or Decimal(0), 6)
+    return SweepPlan(
+        sweep,
+        carved.fitted_sha256,
+        carved.validation_sha256,
+        carved.n_fitted,
+        carved.n_validation,
+        halving_steps(courses),
+        f"{price.normalize():f}" if price >= LEAST_SWEEP_USD else None,
+    )
+
+
+def _course(rows: int, chosen: dict[str, Hyperparameter]) -> int:
+    """Steps of one arm's full course."""
+    return math.ceil(rows / int(chosen["batch_size"])) * int(chosen["n_epochs"])
+
+
+# What a plan that asks for early stopping keeps back of its training rows. The holdout is never looked at
+# for it.
+
+
+def carve_for_early_stopping(
+    context: AppContext, plan: Plan, estimated: EstimateResult
+) -> EarlyStopping | Refusal | None:
+    """None where it isn't asked for. Writes both parts into the folder of files."""
+    patience = estimated.question.patience
+    if patience is None:
+        return None
+    if not estimated.target.row.provider.can("early_stopping"):
+        title = estimated.target.row.title
+        return Refusal(
+            f"`patience=` needs a trainer that can stop early, which {title} can't. Leave it out, or choose a target "
+            "that starts with `local/`.",
+            "patience",
+        )
+    carved = split_validation(context.settings.files, plan.train_sha256, plan.seed)
+    if carved is None:
+        return Refusal(
+            f"`patience=` keeps a tenth of the training rows back and needs {VALIDATION_LEAST_ROWS} or "
+            "more that differ; "
+            f"`{plan.dataset}` has {plan.n_train}. Leave it out, or add rows.",
+            "patience",
+        )
+    return EarlyStopping(
+        patience, carved.fitted_sha256, carved.validation_sha256, carved.n_fitted, carved.n_validation
+    )
+
+
+# Where a plan is carried out, as it is now: held against what was approved before a job is created.
+
+
+BUILTIN = "builtin"
+
+
+def destination_of(
+    context: AppContext, row: ProviderRow, base_model: str, engine: str = BUILTIN
+) -> Destination:
+    """The trainer that we start gets another port each time; what counts is the machine or cluster that trains."""
+    trainer = context.trainers.get(row.name)
+    place = context.settings.trainer.models.get(base_model) if row.is_started_by_us else None
+    return Destination(
+        base_url=(row.cluster or "") if row.is_started_by_us else row.provider.base_url,
+        account=trainer.account if trainer else None,
+        weights=weights_fingerprint(place) if place else None,
+        engine=_engine(context, engine) if row.is_started_by_us and row.cluster is None else None,
+    )
+
+
+def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str | None:
+    """What is not as it was approved, as a sentence. A plan of an older release is compared by what it has."""
+    before, row = plan.destination, context.settings.provider(plan.provider)
+    if before is None or row is None:
+        return None
+    now = destination_of(context, row, plan.base_model, (before.engine or BUILTIN).split()[0])
+    name = escape(row.title)
+    if before.base_url != now.base_url:
+        there, here = (code(one or "this machine") for one in (before.base_url, now.base_url))
+        return f"What trains for {name} was {there} when the plan was made, and is {here} now."
+    if None not in (before.account, now.account) and before.account != now.account:
+        return f"The key for {name} is another than when the plan was made, perhaps of another account."
+    if before.weights is not None and before.weights != now.weights:
+        return f"The files of {code(plan.base_model)} are not those of when the plan was made."
+    if before.engine is not None and before.engine != now.engine:
+        here = code(now.engine) if now.engine else "not installed"
+        return f"The engine that trains was {code(before.engine)} when the plan was made, and is {here} now."
+    return None
+
+
+def _engine(context: AppContext, name: str) -> str | None:
+    """Its name and version; None where it is not installed."""
+    if name == BUILTIN:
+        return f"{BUILTIN} {version('finetune-bot')}"
+    found = installed_version(context.settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
+    return f"{name} {found}" if found else None
+
+
+# Whether a provider trains for this account, and our trainer this base, asked before anybody spends time
+# on a plan.
+#
+# A service that has closed training to those who never used it lists jobs and takes uploads as ever, and
+# says no only to a create: after the approvals. That the list of jobs is empty tells it before.
+
+
+ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
+
+log = logging.getLogger(__name__)
+
+
+def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
+    """The sentence for an account that is too late; None where it isn't, or where that can't be seen now."""
+    trainer, since = context.trainers.get(row.name), row.closed_to_new
+    if trainer is None or since is None or units.day_of(context.clock()) < since:
+        return None
+    try:
+        if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):
+            return None
+    except TrainerError as trouble:
+        log.warning("whether %s trains for us is not known: %s", row.name, trouble)
+        return None
+    return (
+        f"Since {since} {row.title} trains only for organisations that had trained there before, and the account of "
+        f"{row.provider.key_env} has no job there. Your own machine can train instead: choose a target that starts "
+        "with `local/`."
+    )
+
+
+def untrainable(settings: Settings, target: Target) -> str | None:
+    """The sentence for a base that lies on this machine and that our trainer can't train."""
+    row, model = target.row, target.model
+    if row.cluster or not row.keeps_models_here:
+        return None
+    place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
+    return base_models.why_untrainable(place or model.base_name or model.name)
+
+
+# One live plan for a dataset and target: a new one takes the place of those that wait, approved or not.
+#
+# A plan whose job may exist is none that waits: it is a run, and goes on.
+
+
+def waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
+    """Runs on any version of its dataset, for its target, that have no job and none on its way."""
+    waits = [run for run in context.store.runs.open() if run.state in ("awaiting_approval", "approved")]
+    return [run for run in waits if _same_aim(plan_from_json(run.plan), plan)]
+
+
+def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
+    """Call it inside the transaction that found it waiting and added the new run."""
+    now, said = context.clock(), plan_views.superseded_by(new.id, new.requester)
+    if former.state == "approved":
+        run_states.end(context, former, "cancelled", said)
+    else:
+        context.store.runs.move(former, "cancelled", now=now, error=said)
+        what = escape(plan_views.plan_title(plan_from_json(former.plan)))
+        text = f"Your run {former.id} ({what}) was cancelled. {said}"
+        notifications.to_requester(context, former, text, once=f"decision {former.id}")
+    context.store.replacements.add(former.id, new.id)
+    context.store.audit.add(
+        at=now, who=new.requester, action="replace", subject=f"run {former.id}", detail=f"run {new.id}"
+    )
+    show_superseded(context, former.id, said, money)
+
+
+def with_superseded_runs(context: AppContext, run: Run, card: Message) -> Message:
+    return plan_views.add_superseded(card, context.store.replacements.of(run.id))
+
+
+def show_superseded(context: AppContext, number: int, said: str, money: Budget) -> None:
+    """On the former plan's card, instead of its buttons."""
+    former = context.store.runs.get(number)
+    if former is not None:
+        card = plan_views.decided_card(former, plan_from_json(former.plan), money, said)
+        notifications.show_decision(context, former, card)
+
+
+def _same_aim(one: Plan, other: Plan) -> bool:
+    return (one.dataset, one.provider, one.base_model) == (other.dataset, other.provider, other.base_model)
+
+
+# A plan: frozen out of an estimate, and posted for the team to decide on (approving.py).
+
+
+LEAST_MAXIMUM_USD = Decimal("0.10")
+
+
+def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
+    """Freeze a plan and ask the channel to approve it."""
+    asked = authorization.look_up(context, person, "start", channel)
+    refused = authorization.refusal_for(asked, "start") or authorization.unreachable(
+        context, channel, by_others=True
+    )
+    if refused:
+        return refused
+    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
+    if isinstance(checked, Refusal):
+        return checked
+    estimated = estimate_requests.estimate_for(context, checked, command.question)
+    if isinstance(estimated, Refusal):
+        return estimated
+    row = estimated.target.row
+    refusal = _cannot_start(context, estimated)
+    if refusal:
+        return refusal
+    leave = data_policy.decide_egress(context, checked.dataset, estimated.report, [row], command.because)
+    if isinstance(leave, Refusal):
+        return leave
+    if isinstance(estimated.cost, MissingPrice):
+        return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
+    plan = _plan(context, checked, estimated, estimated.cost, person, channel)
+    refusal = authorization.refusal_for(asked, "start", request_of(plan)) or _nobody_to_approve(context, plan)
+    if refusal:
+        return refusal
+    stopping = carve_for_early_stopping(context, plan, estimated)
+    if isinstance(stopping, Refusal):
+        return stopping
+    swept = carve_for_sweep(context, plan, estimated)
+    if isinstance(swept, Refusal):
+        return swept
+    warnings = (*plan.warnings, *leave.notes)
+    whole = replace(plan, stopping=stopping, swept=swept, warnings=warnings, overridden=leave.overridden)
+    return _ask(context, whole, leave)
+
+
+def request_of(plan: Plan) -> Request:
+    return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
+
+
+def approvals_needed(context: AppContext, plan: Plan) -> int:
+    """How many approvers it takes."""
+    tier = context.settings.policy.tier(plan.maximum_micros)
+    return tier.approvers if tier else 0
+
+
+def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | None:
+    verdict = next(
+        (one for one in estimated.verdict.reasons if one.rule == "end date" and one.kind == "no_go"), None
+    )
+    if verdict:
+        return Refusal(f"{verdict.text} {estimated.verdict.next_step}")
+    row = estimated.target.row
+    if estimated.question.engine and not row.provider.can("extra_hyperparameters"):
+        return Refusal(
+            f"{row.title} trains by its own means: leave `engine=` out, or choose a model of our trainer."
+        )
+    if row.name not in context.trainers:
+        return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+    closed = closed_to_us(context, row) or untrainable(context.settings, estimated.target)
+    return Refusal(closed) if closed else None
+
+
+def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
+    """A plan that too few could approve would wait in vain. Where Slack doesn't tell who is in a group, it may wait."""
+    rules = authorization.current_rules(context, "approve")
+    tier = rules.policy.tier(plan.maximum_micros)
+    if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
+        return None
+    others = rules.named("approve") - {plan.requester, plan.uploaded_by}
+    if len(others) >= tier.approvers:
+        return None
+    if not others:
+        return Refusal(
+            "Nobody but you or who uploaded the data could approve this, and nobody approves their own: whoever "
+            "runs the bot names approvers in finetune.toml, [people]."
+        )
+    return Refusal(
+        f"It takes {tier.approvers} approvers who neither asked nor uploaded the data, and there are {len(others)}: "
+        f"{who_may('approve', rules, but={plan.requester, plan.uploaded_by})} Whoever runs the bot names more in "
+        "finetune.toml, [people]."
+    )
+
+
+def _plan(
+    context: AppContext,
+    checked: CheckedDataset,
+    estimated: EstimateResult,
+    cost: RunCost,
+    person: str,
+    channel: str,
+) -> Plan:
+    dataset, report, made = checked.dataset, estimated.report, estimated.estimate
+    return Plan(
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        dataset_id=dataset.id,
+        uploaded_by=dataset.uploaded_by,
+        source_sha256=report.source_sha256,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        n_train=report.n_train,
+        n_holdout=report.n_holdout,
+        labels=tuple(sorted(count.label for count in report.labels)),
+        system=report.system,
+        provider=estimated.target.row.name,
+        base_model=estimated.target.model.name,
+        current=estimated.question.current,
+        method="supervised",
+        hyperparameters=estimated.hyperparameters,
+        seed=SEED,
+        suffix=ascii_name(dataset.name),
+        prices=PriceList(estimated.prices, context.today()).to_json(),
+        training_tokens=cost.training.billed_tokens,
+        expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
+        maximum_micros=_maximum(cost),
+        seconds_low=round(estimated.minutes.low * 60) if estimated.minutes else None,
+        seconds_high=round(estimated.minutes.high * 60) if estimated.minutes else None,
+        warnings=_warnings(estimated),
+        monthly_before_micros=to_micros(made.monthly_before.total) if made else None,
+        monthly_after_micros=to_micros(made.monthly_after.total) if made else None,
+        requester=person,
+        channel=channel,
+        asked_at=context.clock(),
+        predicted=estimate_requests.prediction_of(estimated),
+        destination=destination_of(
+            context,
+            estimated.target.row,
+            estimated.target.model.name,
+            estimated.question.engine or BUILTIN,
+        ),
+    )
+
+
+def _maximum(cost: RunCost) -> int:
+    """A run that passes it is stopped, while it trains and while it is measured, which nobody wants for a few cents.
+    By the hour ten cents at least: the time is known within a factor only. By the token as many as another tokenizer
+    may count; and the longest answers, not those expected."""
+    most = cost.training.usd.high
+    if cost.training.usd_per_hour:
+        most = max(most, LEAST_MAXIMUM_USD)
+    elif cost.training.usd_per_million:
+        most *= Decimal(str(OTHER_TOKENIZER))
+    return to_micros(most + cost.evaluation_most_usd)
+
+
+def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
+    """What an approver reads beside the figures."""
+    memory = estimated.room.warning if estimated.room else None
+    ends = [one.text for one in estimated.verdict.reasons if one.rule == "end date"]
+    return (*ends, *([memory] if memory else []))
+
+
+def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:
+    now, hash_of_plan = context.clock(), plan_hash(plan)
+    with context.store.transaction():
+        waiting = _same_waiting(context, plan)
+        if waiting:
+            return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")
+        former = waiting_runs(context, plan)
+        run = context.store.runs.add(
+            NewRun(
+                plan_hash=hash_of_plan,
+                plan=canonical_json(plan),
+                key=plan_key(hash_of_plan),
+                dataset_id=plan.dataset_id,
+                requester=plan.requester,
+                channel=plan.channel,
+                provider=plan.provider,
+            ),
+            now=now,
+        )
+        if run is None:
+            return Refusal("This very plan was posted before; `/finetune runs` shows what became of it.")
+        context.store.audit.add(
+            at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
+        )
+        data_policy.record_egress(context, leave, plan.requester, f"run {run.id}")
+        for one in former:
+            supersede(context, one, run, budgets.team_budget(context))
+        hours = context.settings.policy.expires_s / 3600
+        left = budgets.tightest(context, run.channel, run.requester)
+        card = plan_views.approval_card(run, plan, left, approvals_needed(context, plan), hours)
+        notifications.post_plan(context, run, with_superseded_runs(context, run, card))
+    return run
+
+
+def _same_waiting(context: AppContext, plan: Plan) -> Run | None:
+    """An open request that differs in nothing but the time and the person who asked."""
+    for run in context.store.runs.open():
+        other = plan_from_json(run.plan)
+        same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
+        if run.state == "awaiting_approval" and same == plan:
+            return run
+    return None
+
+
+# From the card of a plan that was replaced to the card of the one that took its place.
+
+
+LOOK_FOR_CARDS_S = 3600.0
+
+
+def link_superseded(context: AppContext) -> None:
+    """The new card has an address once it is posted; for an hour it is asked for."""
+    now = context.clock()
+    for one in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
+        where, new = context.directory.permalink(one.channel, one.ts), context.store.runs.get(one.by_run_id)
+        if where is None or new is None:
+            continue
+        with context.store.transaction():
+            if context.store.replacements.linked(one.run_id, now=now):
+                said = superseded_by(new.id, new.requester, where)
+                show_superseded(context, one.run_id, said, budgets.team_budget(context))

@@ -1,0 +1,185 @@
+"""Puts a tuned model to use for its dataset, and the one before it back. `alias_sync` tells the trainer."""
+
+from __future__ import annotations
+
+from bot.cards import freeze as freeze_cards
+from bot.cards import models as views
+from bot.cards.blocks import code, escape
+from bot.cards.models import PromotionSummary
+from bot.commands import Promote, Rollback
+from bot.context import AppContext
+from bot.rules import promotion as rules
+from bot.rules.plans import plan_from_json
+from bot.rules.promotion import Proof
+from bot.services import authorization, evidence, freeze_scope, models, runs
+from bot.values.runs import Refusal
+from storage.promotions import NewPromotion, Promotion
+from storage.records import Draft, Model
+
+MOVED = "Another model was put to work just now; `/finetune models` shows which. Try again if this one still shall be."
+
+
+def promote(context: AppContext, command: Promote, person: str, channel: str) -> PromotionSummary | Refusal:
+    refused = authorization.refusal(context, person, "promote", channel)
+    if refused:
+        return refused
+    model = models.find(context, command.model, authorization.visible_datasets(context, person, channel))
+    return model if isinstance(model, Refusal) else _promote(context, model, person, command.because)
+
+
+def promote_run(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
+    """The button on a result."""
+    run = context.store.runs.get(number)
+    model = context.store.model(run.model or "") if run else None
+    if run is None or model is None:
+        return Refusal(f"Run {number} has no model. `/finetune models` lists all.")
+    refused = authorization.refusal(context, person, "promote", run.channel)
+    if not refused and not runs.may_look(context, run, person, run.channel):
+        refused = runs.no_such_run(number)
+    return refused or _promote(context, model, person, None)
+
+
+def roll_back(
+    context: AppContext, command: Rollback, person: str, channel: str
+) -> PromotionSummary | Refusal:
+    refused = authorization.refusal(context, person, "rollback")
+    refused = refused or authorization.dataset_refusal(context, command.dataset, person, channel)
+    if refused:
+        return refused
+    standing = context.store.promotions.standing(command.dataset)
+    if standing is None:
+        return Refusal(
+            f"No model is in use for {code(command.dataset)}, so there is none to roll back. `/finetune models` lists "
+            "all."
+        )
+    return _roll_back(context, standing, person, command.because)
+
+
+def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
+    """The button on the card of the promotion of that number."""
+    refused = authorization.refusal(context, person, "rollback")
+    if refused:
+        return refused
+    promotion = context.store.promotions.get(number)
+    if promotion is None or promotion.ended_at is not None:
+        return Refusal("This model is not in use any more, so there is nothing to roll back.")
+    return _roll_back(context, promotion, person, None)
+
+
+def _promote(
+    context: AppContext, model: Model, person: str, because: str | None
+) -> PromotionSummary | Refusal:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise KeyError(model.run_id)
+    dataset = plan_from_json(run.plan).dataset
+    standing = context.store.promotions.standing(dataset)
+    if standing and standing.model == model.name:
+        return Refusal(f"{code(model.name)} is in use for {code(dataset)} already, by <@{standing.person}>.")
+    proof = evidence.promotion_proof(context, model, _model(context, standing))
+    refusal = _not_to_be_used(context, model, proof, because)
+    if refusal:
+        return refusal
+    new = NewPromotion(
+        dataset=dataset,
+        model=model.name,
+        person=person,
+        channel=run.channel,
+        instead_of=standing,
+        returns_to=standing.id if standing else None,
+        reason=" ".join(because.split()) if because else None,
+        is_carried=not models.has_alias(context, model),
+    )
+    ended = models.proof_of(context, standing) if standing else None
+    with context.store.transaction():
+        freeze = freeze_scope.on_promotion(context)
+        if freeze:
+            return Refusal(freeze_cards.refusal(freeze, "No other model is put to work now"))
+        made = context.store.promotions.add(new, now=context.clock())
+        return Refusal(MOVED) if made is None else _told(context, made, proof, ended)
+
+
+def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: str | None) -> Refusal | None:
+    """A model that our own trainer has no more can't be used whatever the reason."""
+    if proof.is_gone and models.has_alias(context, model):
+        return Refusal(
+            f"{code(model.name)} is gone: {escape(models.title(context, model))} has it no more. Train it again, or "
+            "choose another: `/finetune models` lists all."
+        )
+    nothing_said = rules.check_promotion_reason(because) if because is not None else None
+    if nothing_said:
+        return Refusal(f"`because=`: {nothing_said.reason}", "because")
+    found = rules.objections(proof)
+    return Refusal(views.promotion_refusal(model, proof, found)) if found and not because else None
+
+
+def _roll_back(
+    context: AppContext, standing: Promotion, person: str, because: str | None
+) -> PromotionSummary | Refusal:
+    target = context.store.promotions.get(standing.returns_to) if standing.returns_to else None
+    model = _model(context, target)
+    if target is None or model is None:
+        return Refusal(
+            f"{code(standing.model)} is the first model in use for {code(standing.dataset)}, so there is none to roll "
+            "back to. `/finetune promote MODEL` puts another one to work."
+        )
+    if model.gone_at is not None:
+        return Refusal(
+            f"{code(model.name)}, which was in use before, is gone: {escape(models.title(context, model))} has it no "
+            "more. `/finetune promote MODEL` puts another one to work; `/finetune models` lists all."
+        )
+    new = NewPromotion(
+        dataset=standing.dataset,
+        model=model.name,
+        person=person,
+        channel=target.channel,
+        instead_of=standing,
+        returns_to=target.returns_to,
+        reason=" ".join(because.split()) if because else None,
+        is_rollback=True,
+        is_carried=not models.has_alias(context, model),
+    )
+    proof, ended = (
+        evidence.promotion_proof(context, model, _model(context, standing)),
+        models.proof_of(context, standing),
+    )
+    with context.store.transaction():
+        made = context.store.promotions.add(new, now=context.clock())
+        return Refusal(MOVED) if made is None else _told(context, made, proof, ended)
+
+
+def _told(context: AppContext, made: Promotion, proof: Proof, ended: Proof | None) -> PromotionSummary:
+    """In the log and in the channel; the card of the one before, whose proof is `ended`, says that it is over."""
+    seen = models.card_values(context, made, proof)
+    before = context.store.promotions.get(made.instead_of) if made.instead_of else None
+    _audit(context, seen, before)
+    if before and ended:
+        models.show_card(context, before, ended)
+    card = models.card_name(made)
+    body, to, who = views.promotion_card(seen).letter(), made.channel, made.person
+    draft = Draft(kind="post", channel=to, body=body, card=card, dedupe=card, concerns=who)
+    context.store.outbox.put(draft, now=context.clock())
+    return seen
+
+
+def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
+    """On the run of the model that comes, and on that of the one that goes."""
+    made, now = seen.promotion, context.clock()
+    reason = f". Because: {made.reason}" if made.reason else ""
+    instead = f" instead of {before.model}" if before else ""
+    detail = f"{made.model} for {made.dataset}{instead}: {views.proof_in_numbers(seen.proof)}{reason}"
+    action = "rolled back to" if made.is_rollback else "promote"
+    context.store.audit.add(
+        at=now, who=made.person, action=action, subject=f"run {seen.model.run_id}", detail=detail
+    )
+    went = _model(context, before)
+    if went:
+        action = "roll back" if made.is_rollback else "replaced"
+        detail = f"{went.name} for {made.dataset}: {made.model} is in use{reason}"
+        context.store.audit.add(
+            at=now, who=made.person, action=action, subject=f"run {went.run_id}", detail=detail
+        )
+
+
+def _model(context: AppContext, promotion: Promotion | None) -> Model | None:
+    return context.store.model(promotion.model) if promotion else None

@@ -1,0 +1,356 @@
+"""One job for one key at a trainer, with its files: looked for, created once, followed, cancelled. For runs
+and learning curves alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from bot.context import AppContext, CoreContext
+from bot.rules import costs
+from bot.rules.plans import Plan, plan_from_json
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.runs import Progress
+from storage.records import Measurement, Run
+from trainers.client import Trainer
+from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
+from trainers.money import from_micros
+from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
+
+LEAST_SWEEP_USD = Decimal("0.0001")  # that our trainer takes for a ceiling or a price
+
+
+# One job for one key at a trainer: looked for, created once, followed, cancelled. For runs and curves
+# alike.
+#
+# A create whose answer got lost may have cost money already. So the job is looked for by its key first;
+# without a sign of it, a second create waits until the list has had time to show the first one. Writes
+# nothing down: whoever calls commits the intent between `prepare` and `send`.
+
+
+SETTLE_S = 12 * 60.0
+LOOK_AGAIN_S = 10.0
+POLL_S = 2.0
+INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # up to an age in seconds, a look every so many
+OLD_S = 20.0
+MAX_CREATES = 5
+MAX_PAUSE_S = 120.0
+UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # from then on the trainer is asked what it did meanwhile
+EVENT_PAGES = 10
+
+Wish = Literal["cancel", "pause", "resume"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How far a create is. `is_sent`: one was, `waited_s` seconds ago, the `tries`-th."""
+
+    key: str
+    is_sent: bool
+    waited_s: float
+    tries: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Nothing is there, and the files to train on and to validate with are at the trainer: create now."""
+
+    file_id: str
+    validation_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    job: Job
+
+
+@dataclass(frozen=True)
+class Later:
+    """Look again after so many seconds. `note` is a sentence about a hiccup."""
+
+    seconds: float
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class CreateRefused:
+    """A certain no: nothing was created. Changed: the file is not the one that was approved."""
+
+    refused: Refused | Changed
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A job may be there, and only a person can tell. `why` is a sentence, unescaped."""
+
+    why: str
+
+
+def prepare(
+    trainer: Trainer,
+    attempt: Attempt,
+    path: Path,
+    sha256: str,
+    validation: tuple[Path, str] | None = None,
+) -> Ready | Started | Later | CreateRefused | Stuck:
+    """Look for the job; where there is none and may be one, see that its file is there."""
+    try:
+        found = trainer.find_jobs(attempt.key)
+        if found:
+            return Started(_adopted(trainer, attempt.key, found))
+        if not _may_create(trainer, attempt):
+            return Later(LOOK_AGAIN_S)
+        if attempt.tries >= MAX_CREATES:
+            return Stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
+        return Ready(trainer.upload(path, sha256), trainer.upload(*validation) if validation else None)
+    except (Refused, Changed) as refused:
+        if attempt.is_sent:  # a no to the look is none to the create before it
+            return Stuck(f"{refused} A job may have been created: look there.")
+        return CreateRefused(refused)
+    except TrainerError as trouble:
+        return Later(_pause(attempt, trouble), str(trouble))
+
+
+def send(trainer: Trainer, spec: JobSpec) -> Started | Later | CreateRefused:
+    """The one create, after the intent is committed."""
+    try:
+        return Started(trainer.create(spec))
+    except Refused as refused:
+        return CreateRefused(refused)
+    except (Uncertain, Nonsense) as doubt:
+        log.warning("%s: %s", spec.key, doubt)
+        return Later(LOOK_AGAIN_S / 2, str(doubt))
+
+
+def look_for(trainer: Trainer, attempt: Attempt) -> Started | Later | None:
+    """The job of a create in doubt; None where there surely is none."""
+    try:
+        found = trainer.find_jobs(attempt.key)
+        if found:
+            return Started(_adopted(trainer, attempt.key, found))
+    except TrainerError as trouble:
+        return Later(_pause(attempt, trouble), str(trouble))
+    is_settled = attempt.waited_s >= SETTLE_S
+    return None if is_settled else Later(LOOK_AGAIN_S)
+
+
+def next_look(now: float, since: float) -> float:
+    """When to look again at a job that began at `since`: at the same moments for all jobs of its age, so that one list
+    of them is enough."""
+    every = next((every for age, every in INTERVALS if now - since < age), OLD_S)
+    return (now // every + 1) * every
+
+
+def poll(
+    trainer: Trainer, job_id: str, known: Progress, now: float, wish: Wish | None, *, is_shown: bool = True
+) -> tuple[Job, Progress]:
+    """One look at a job, after what is wished for it was done: it, and how far it is. TrainerError's family.
+
+    `is_shown`: somebody will see it, so its newest events are worth a call; they are where it has moved, too.
+    """
+    job = trainer.job(job_id)
+    if wish is not None and not job.is_final:
+        job = _moved(trainer, job, wish)
+    has_news = job.is_final or (
+        job.status in ("running", "paused") and (is_shown or job.status != known.status)
+    )
+    if not has_news:
+        return job, _progress(known, job, (), now)
+    busy = _unwatched(trainer, job, known, now)
+    return job, _progress(known, job, trainer.events(job.id, 20), now, busy)
+
+
+def _unwatched(trainer: Trainer, job: Job, known: Progress, now: float) -> float | None:
+    """Seconds that it had on the machine since it was last seen, where that is long ago: the bot was away."""
+    looked = known.ran_until
+    if looked is None or known.running_since is None:
+        if now - (looked or job.created_at) < UNSEEN_START_S:
+            return None
+        events, are_all = trainer.events_since(job.id, job.created_at, EVENT_PAGES)
+        return costs.seconds_since_creation(job, events, are_all=are_all)
+    if now - looked < UNSEEN_S or not (known.is_paused or job.is_final):
+        return None
+    events, _ = trainer.events_since(job.id, looked, EVENT_PAGES)
+    return costs.seconds_since_poll(job, events, looked, now, was_paused=known.is_paused)
+
+
+def _adopted(trainer: Trainer, key: str, found: tuple[Job, ...]) -> Job:
+    """The oldest job with our key is ours; were there others, they would cost twice."""
+    for extra in found[1:]:
+        if not extra.is_final:
+            log.error("job %s is a second one with our key %s: cancelled", extra.id, key)
+            _cancel_extra(trainer, extra)
+    return found[0]
+
+
+def _cancel_extra(trainer: Trainer, extra: Job) -> None:
+    """A no to this says nothing about the job that is ours: it may have ended meanwhile. sweeping_up.py looks again."""
+    try:
+        trainer.cancel(extra.id)
+    except Refused as refused:
+        log.warning("job %s: %s", extra.id, refused)
+
+
+def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
+    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
+    if not attempt.is_sent or trainer.provider.can("idempotency"):
+        return True
+    return attempt.waited_s >= SETTLE_S
+
+
+def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
+    """A job that ended meanwhile refuses to be moved; what it is now counts."""
+    try:
+        match wish:
+            case "cancel":
+                return trainer.cancel(job.id)
+            case "pause":
+                return trainer.pause(job.id)
+            case "resume":
+                return trainer.resume(job.id)
+    except Refused:
+        now = trainer.job(job.id)
+        if not now.is_final:
+            raise
+        return now
+
+
+def _progress(
+    known: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
+) -> Progress:
+    """What the trainer says, on top of what we knew. `busy`: as `_unwatched` has it."""
+    note = None
+    if not job.has_known_status:
+        note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
+    elif job.status == "paused" and known.is_paused and not events:
+        note = known.note
+    elif job.status == "paused":
+        why = next(
+            (event.message for event in events if event.tells("paused")), "It was paused on the trainer."
+        )
+        note = f"{why} It goes on from there once somebody resumes it."
+    elif job.status in QUEUED_STATUSES:
+        note = "Waiting for a free place on the trainer."
+    return known.with_job(job, events, note, now, busy)
+
+
+def _pause(attempt: Attempt, trouble: TrainerError) -> float:
+    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
+    return min(asked or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
+
+
+# The job that a run's plan asks a trainer for, once its files are there.
+
+
+def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
+    return JobSpec(
+        key=run.key,
+        model=plan.base_model,
+        training_file=ready.file_id,
+        validation_file=ready.validation_id,
+        hyperparameters=dict(plan.hyperparameters) | limits_of(plan),
+        sweep=plan.swept.sweep if plan.swept else (),
+        seed=plan.seed,
+        suffix=plan.suffix,
+        metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
+    )
+
+
+def limits_of(plan: Plan) -> dict[str, Hyperparameter]:
+    """A sweep that costs something stops where the approved money ends."""
+    if plan.stopping:
+        return {"patience": plan.stopping.patience}
+    most = from_micros(plan.maximum_micros)
+    if plan.swept and plan.swept.usd_per_hour and most >= LEAST_SWEEP_USD:
+        return {"max_usd": f"{most.normalize():f}", "usd_per_hour": plan.swept.usd_per_hour}
+    return {}
+
+
+# Files that were uploaded to a trainer and are not needed there any more: taken back once their job is
+# through.
+#
+# A file is named by its sha256, so that it is looked for before it is sent, and found again to be
+# deleted. That it may lie there is written down before it is sent, so that a kill at any moment leaves
+# none behind.
+
+
+BEFORE_THE_JOB_ENDS = ("approved", "creating", "training", "needs_human")
+
+
+def record_uploads(context: AppContext, provider: str, hashes: Collection[str]) -> None:
+    """Call it before these files are sent."""
+    context.store.uploads.intend(provider, hashes, now=context.clock())
+
+
+def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> str:
+    """Delete what was sent of these files, unless another run or curve still needs it; what became of it, as a sentence
+    after a space. `owner` is 'run 3' or 'm3'."""
+    sent = hashes & context.store.uploads.at(trainer.provider.name)
+    deleted = _forget(context, trainer, sent, owner)
+    if deleted is None:
+        return " The uploaded file could not be deleted there: it is tried again by itself."
+    return " The uploaded file was deleted again." if deleted else ""
+
+
+def delete_after_job(context: AppContext, trainer: Trainer, run: Run) -> None:
+    """Its training rows, and those that it was validated on. What can't be deleted now, `tidy` deletes later."""
+    _forget(context, trainer, uploads_of_run(run), f"run {run.id}")
+
+
+def delete_unneeded_uploads(context: AppContext) -> None:
+    """Every few minutes: files that nothing needs any more, as after a kill, or where the trainer was away."""
+    for name, trainer in context.trainers.items():
+        _forget(context, trainer, context.store.uploads.at(name), "tidying up")
+
+
+def uploads_of_run(run: Run) -> set[str]:
+    """The files that its job reads."""
+    return _of_plan(plan_from_json(run.plan))
+
+
+def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
+    """How many there were; None where the trainer could not be asked."""
+    unneeded, now = hashes - _needed(context, trainer.provider.name, owner), context.clock()
+    if not unneeded:
+        return 0
+    try:
+        deleted = trainer.forget(unneeded)
+    except TrainerError as trouble:
+        log.warning("%s: uploaded files stay for now: %s", owner, trouble)
+        return None
+    context.store.uploads.deleted(trainer.provider.name, unneeded, now=now)
+    if deleted:
+        log.info("%s: %s uploaded files were deleted", owner, deleted)
+    return deleted
+
+
+def _needed(context: CoreContext, provider: str, but: str) -> set[str]:
+    """What a job that isn't through may still read there."""
+    needed: set[str] = set()
+    for name in context.settings.beside(provider):
+        for run in context.store.runs.at(name):
+            if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != but:
+                needed |= uploads_of_run(run)
+        for measurement in context.store.measurements.open():
+            if f"m{measurement.id}" != but:
+                needed |= _of_curve(measurement, name)
+    return needed
+
+
+def _of_plan(plan: Plan) -> set[str]:
+    kept = plan.kept_back
+    return {kept.fitted_sha256, kept.validation_sha256} if kept else {plan.train_sha256}
+
+
+def _of_curve(measurement: Measurement, provider: str) -> set[str]:
+    plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
+    if not isinstance(plan, TunedCurvePlan) or plan.provider != provider:
+        return set()
+    sizes = TunedCurveProgress.from_json(measurement.progress).sizes
+    return {size.sha256 for size in sizes if size.state in ("waiting", "creating", "training")}

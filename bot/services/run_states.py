@@ -1,0 +1,69 @@
+"""How a run waits, fails, ends or comes to need a person: each in one transaction with what people are told."""
+
+from __future__ import annotations
+
+from bot.context import AppContext
+from bot.rules import units
+from bot.services import notifications
+from bot.services.provider_jobs import MAX_PAUSE_S
+from bot.values.runs import Progress
+from storage.records import Run
+from trainers.errors import TrainerError
+
+
+def wait_unseen(context: AppContext, run: Run, trouble: TrainerError) -> None:
+    """It could not be looked at."""
+    wait(context, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
+
+
+def wait_for_key(context: AppContext, run: Run) -> None:
+    """Its job exists, so it is not given up because a key is missing where the bot runs."""
+    row = context.settings.provider(run.provider)
+    where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
+    wait(context, run, MAX_PAUSE_S / 2, note=f"There is no key for {run.provider} any more. {where}.")
+
+
+def fail(context: AppContext, run: Run, why: str, *, actual_micros: int = 0) -> None:
+    end(context, run, "failed", why, actual_micros=actual_micros)
+
+
+def end(
+    context: AppContext, run: Run, state: notifications.EndState, why: str, *, actual_micros: int = 0
+) -> None:
+    """Final, without a result: the reservation goes back, less what was spent."""
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=actual_micros)
+        if moved is None:
+            return
+        context.store.runs.book(moved, "settle", actual_micros, month=units.month_of(now), now=now)
+        # a trainer's own words about a failure may quote a row: the log can't be deleted, `runs.error` can
+        detail = "" if state == "failed" else why
+        context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}", detail=detail)
+        notifications.post_end(context, moved, why)
+
+
+def needs_human(context: AppContext, run: Run, why: str) -> None:
+    """Stopped with money in doubt: the reservation stays until people have decided (doubts.py)."""
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "needs_human", now=now, error=why)
+        if moved:
+            context.store.audit.add(at=now, who="finetune", action="needs human", subject=f"run {run.id}")
+            notifications.post_intervention(context, moved, why)
+
+
+def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = None) -> None:
+    before = Progress.from_json(run.progress)
+    now, progress = context.clock(), before.unseen(note).to_json()
+    with context.store.transaction():
+        next_at = due_unless_wished(context, run, now + seconds)
+        moved = context.store.runs.move(run, run.state, now=now, next_at=next_at, progress=progress)
+        if moved and note and note != before.note:
+            notifications.show_progress(context, moved)
+
+
+def due_unless_wished(context: AppContext, run: Run, next_at: float) -> float:
+    """What somebody wished while the provider was asked is due at once, as they were told."""
+    latest = context.store.runs.get(run.id)
+    return next_at if latest is None or latest.next_at == run.next_at else latest.next_at

@@ -1,0 +1,166 @@
+"""What people ask about runs: lists, one run, its audit history, and their wish to cancel, pause or resume."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import islice
+
+from bot.cards import freeze as freeze_cards
+from bot.cards.audits import History
+from bot.cards.blocks import escape
+from bot.cards.runs import SAID, RunSummary
+from bot.context import AppContext
+from bot.rules.approvals import Request
+from bot.rules.plans import plan_from_json
+from bot.rules.policy import Action
+from bot.services import authorization, freeze_scope, models, notifications
+from bot.values.runs import Progress, Refusal, RunResult
+from storage.records import OPEN_RUN_STATES, Run, Wish
+
+LATEST, SEARCHED = 15, 200
+
+
+def open_runs(context: AppContext, known: Collection[str]) -> list[RunSummary]:
+    """Of the datasets that are `known` to who asks, as below."""
+    return [
+        _look(context, run) for run in authorization.filter_known(context, context.store.runs.open(), known)
+    ]
+
+
+def latest(context: AppContext, known: Collection[str]) -> list[RunSummary]:
+    runs = authorization.filter_known(context, context.store.runs.newest(SEARCHED), known)
+    return [_look(context, run) for run in islice(runs, LATEST)]
+
+
+def listing(context: AppContext, person: str, channel: str) -> list[RunSummary]:
+    return latest(context, authorization.visible_datasets(context, person, channel))
+
+
+def look(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
+    run = context.store.runs.get(number)
+    if run is None or not may_look(context, run, person, channel):
+        return no_such_run(number)
+    if run.result is None:
+        return _look(context, run)
+    may_be_used = models.may_be_offered(context, run)
+    return replace(
+        _look(context, run), running=notifications.running_errors(context), may_be_used=may_be_used
+    )
+
+
+def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Note the wish; the next tick carries it out at the trainer. `here` as in `_known`."""
+    run = _known(context, number, person, here, "cancel")
+    if run is None:
+        return no_such_run(number)
+    if run.state not in OPEN_RUN_STATES:
+        return Refusal(f"Run {number} is over already: it {SAID[run.state]}.")
+    plan = plan_from_json(run.plan)
+    request = Request(run.requester, plan.uploaded_by, run.created_at)
+    refused = authorization.refusal(context, person, "cancel", request=request)
+    if refused:
+        return refused
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
+        if moved:
+            context.store.audit.add(at=now, who=person, action="cancel", subject=f"run {run.id}")
+    return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
+
+
+def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Note the wish; the next look at the job carries it out."""
+    run = _known(context, number, person, here, "pause")
+    if run is None:
+        return no_such_run(number)
+    if run.state in OPEN_RUN_STATES and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
+        return Refusal(f"Run {number} is paused already. `/finetune resume {number}` lets it go on.")
+    denied = _may_not_pause(context, run, person)
+    return denied or _wish(context, run, "pause", person, f"Pausing run {number} …")
+
+
+def ask_resume(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    run = _known(context, number, person, here, "pause")
+    if run is None:
+        return no_such_run(number)
+    if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
+        return Refusal(f"Run {number} is not paused: it {SAID[run.state]}.")
+    denied = _may_not_pause(context, run, person)
+    freeze = freeze_scope.on_resume(context)
+    if freeze and not denied:
+        return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
+    return denied or _wish(context, run, "resume", person, f"Run {number} goes on …")
+
+
+def is_paused(run: Run) -> bool:
+    return run.state == "training" and Progress.from_json(run.progress).is_paused
+
+
+def _may_not_pause(context: AppContext, run: Run, person: str) -> Refusal | None:
+    if run.state not in OPEN_RUN_STATES:
+        return Refusal(f"Run {run.id} is over already: it {SAID[run.state]}.")
+    if run.state not in ("approved", "creating", "training"):
+        return Refusal(f"Only training can be paused, and run {run.id} {SAID[run.state]}.")
+    if not notifications.can_pause(context, run):
+        row = context.settings.provider(run.provider)
+        title = escape(row.title if row else run.provider)
+        return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    return authorization.refusal(context, person, "pause", request=request)
+
+
+def _wish(context: AppContext, run: Run, wish: Wish, person: str, said: str) -> str | Refusal:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
+        if moved:
+            context.store.audit.add(at=now, who=person, action=wish, subject=f"run {run.id}")
+    return said if moved else Refusal(f"Run {run.id} moved on just now; try again.")
+
+
+def _look(context: AppContext, run: Run) -> RunSummary:
+    return RunSummary(
+        run=run,
+        plan=plan_from_json(run.plan),
+        progress=Progress.from_json(run.progress),
+        result=RunResult.from_json(run.result) if run.result else None,
+        now=context.clock(),
+        can_pause=notifications.can_pause(context, run),
+        words=context.store.doubts.of(run) if run.state == "needs_human" else (),
+    )
+
+
+def may_look(context: AppContext, run: Run, person: str, channel: str | None) -> bool:
+    return authorization.may_use_dataset(context, plan_from_json(run.plan).dataset, person, channel)
+
+
+def _known(context: AppContext, number: int, person: str, here: str | None, action: Action) -> Run | None:
+    """The run, if the person may know of it, or it is open and they may stop it, wherever they are. `here`: the channel
+    where they typed its number; None: they pressed a button on its card."""
+    run = context.store.runs.get(number)
+    if run is None or here in (None, run.channel) or may_look(context, run, person, here):
+        return run
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    may_stop = (
+        run.state in OPEN_RUN_STATES
+        and authorization.refusal(context, person, action, request=request) is None
+    )
+    return run if may_stop else None
+
+
+def no_such_run(number: int) -> Refusal:
+    return Refusal(f"There is no run {number}. `/finetune runs` lists them.")
+
+
+# Who did what to a run, for full members of the workspace.
+
+
+def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:
+    refused = authorization.refusal(context, person, "read")
+    if refused:
+        return refused
+    run = context.store.runs.get(number)
+    if run is None or not may_look(context, run, person, channel):
+        return no_such_run(number)
+    return History(number, context.store.audit.entries(f"run {number}"))

@@ -1,0 +1,21 @@
+"""Where Slack meets the services: short Bolt listeners, look-ups of people, downloads, the error handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slack_bolt import App
+
+from bot.context import AppContext
+from bot.slack import actions, commands, errors, events, inbox, modals
+
+
+def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+    """Attach every listener. `wake` makes the next tick come now."""
+    errors.register(app, context)
+    inbox.register(app, context)
+    commands.register(app, context, wake)
+    actions.register(app, context, wake)
+    modals.register(app, context, wake)
+    modals.register_interventions(app, context, wake)
+    events.register(app, context, wake)

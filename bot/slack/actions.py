@@ -1,0 +1,177 @@
+"""Buttons on cards. A click is recorded in one transaction, then acked; the answer is for the clicker alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from slack_bolt import Ack, App, Respond
+from slack_sdk import WebClient
+
+from bot.cards import (
+    estimates,
+    evaluations,
+    findings,
+    general,
+    judge_agreement,
+    models,
+    plans,
+    runs,
+    status,
+    waivers,
+)
+from bot.cards import evaluation_results as ladder_views
+from bot.cards import tuned_learning_curves as tuned_curve_views
+from bot.context import AppContext
+from bot.services import approvals, human_preferences, learning_curves, measurements, overview
+from bot.services import clean_copies as cleaning_work
+from bot.services import data_policy as waiver_work
+from bot.services import estimate_requests as estimate_work
+from bot.services import evaluations as evaluations_services
+from bot.services import promotions as promoting_work
+from bot.services import runs as run_work
+from bot.values.runs import Refusal
+
+Click = Mapping[str, Any]
+_ByNumber = Callable[[AppContext, int, str], object]
+_ByValue = Callable[[AppContext, str, str], object]
+
+
+def _numbered(work: _ByNumber) -> _ByValue:
+    """The button's value is the number of what it is about."""
+    return lambda context, value, person: work(context, int(value), person)
+
+
+def _choosing(button: str) -> _ByValue:
+    choice = judge_agreement.CHOICES[button]
+    return lambda context, value, person: human_preferences.choose(context, value, choice, person)
+
+
+# Buttons with the number of what they are about: what a click asks for, and what is said to who clicked.
+ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
+    evaluations.CANCEL: measurements.ask_cancel,
+    judge_agreement.JUDGE_SOME: human_preferences.ask,
+    estimates.SHARE: estimate_work.share,
+    findings.CLEAN: cleaning_work.request,
+    runs.CANCEL: run_work.ask_cancel,
+    runs.PAUSE: run_work.ask_pause,
+    runs.RESUME: run_work.ask_resume,
+}
+# What a click does is seen in the channel: only a refusal is whispered.
+SHOWN: Mapping[str, _ByValue] = {
+    plans.APPROVE: approvals.approve,
+    evaluations.MEASURE: _numbered(evaluations_services.agree),
+    tuned_curve_views.TRAIN: _numbered(learning_curves.agree),
+    models.PROMOTE: _numbered(promoting_work.promote_run),
+    models.ROLLBACK: _numbered(promoting_work.roll_back_from),
+    **{button: _choosing(button) for button in judge_agreement.CHOICES},
+}
+
+
+def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+    @app.action(_one_of(ANSWERED))
+    def answer(ack: Ack, body: Click, respond: Respond) -> None:
+        result = ANSWERED[_action(body)](context, int(_value(body)), _person(body))
+        ack()
+        wake()
+        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+
+    def show(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
+        person = _person(body)
+        result = SHOWN[_action(body)](context, _value(body), person)
+        ack()
+        wake()
+        if isinstance(result, Refusal):
+            _whisper(body, respond, client, result)
+        if _is_on_home(body):
+            client.views_publish(user_id=person, view=status.home_page(overview.home(context, person)))
+
+    def open_form(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
+        form = FORMS[_action(body)](context, body)
+        if form is None:
+            show(ack, body, respond, client)
+            return
+        if isinstance(form, Refusal):
+            ack()
+            _whisper(body, respond, client, form)
+            return
+        if _is_on_home(body):
+            form = {**form, "private_metadata": f"{form['private_metadata']} {status.HOME_FORM}"}
+        client.views_open(trigger_id=str(body["trigger_id"]), view=form)
+        ack()
+
+    app.action(_one_of(SHOWN.keys() - FORMS.keys()))(show)
+    app.action(_one_of(FORMS))(open_form)
+
+    @app.action(runs.DETAILS)
+    def details(ack: Ack, body: Click, respond: Respond) -> None:
+        channel = str((body.get("channel") or {}).get("id") or "") or None
+        refused = overview.may_read(context, _person(body), channel)
+        result = refused or run_work.look(context, int(_value(body)), _person(body), channel)
+        ack()
+        message = general.refusal(result) if isinstance(result, Refusal) else runs.details_card(result)
+        respond(**message.body(), response_type="ephemeral", replace_original=False)
+
+
+def _approve(context: AppContext, body: Click) -> dict[str, Any] | Refusal | None:
+    waiting = approvals.needs_reason(context, _value(body), _person(body))
+    return plans.approve_modal(*waiting) if isinstance(waiting, tuple) else waiting
+
+
+def _reject(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    return approvals.may_reject(context, _value(body), _person(body)) or plans.reject_modal(_value(body))
+
+
+def _waive(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    result = waiver_work.may_record_waiver(context, int(_value(body)), _person(body))
+    return result if isinstance(result, Refusal) else waivers.form(result)
+
+
+def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    channel, person = str(body["channel"]["id"]), _person(body)
+    refused = overview.may_read(context, person, channel)
+    if refused:
+        return refused
+    choices, dataset = estimate_work.choices(context, person, channel), _value(body)
+    return estimates.form(channel, choices, dataset if dataset in choices.datasets else None)
+
+
+# None: it takes no form, and what the click does is shown.
+FORMS: Mapping[str, Callable[[AppContext, Click], dict[str, Any] | Refusal | None]] = {
+    plans.APPROVE: _approve,
+    plans.REJECT: _reject,
+    waivers.WAIVE: _waive,
+    ladder_views.ESTIMATE: _estimate,
+}
+
+
+def _whisper(body: Click, respond: Respond, client: WebClient, refusal: Refusal) -> None:
+    """To who clicked alone. The App Home has no place for it, so there it is a form with nothing to fill in."""
+    if _is_on_home(body):
+        client.views_open(
+            trigger_id=str(body["trigger_id"]), view=general.notice_modal("Not done", refusal.text)
+        )
+        return
+    respond(**general.refusal(refusal).body(), response_type="ephemeral", replace_original=False)
+
+
+def _one_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Bolt searches for a pattern anywhere in a button's name: "measure" is in "cancel_measurement"."""
+    return re.compile(f"^({'|'.join(names)})$")
+
+
+def _is_on_home(body: Click) -> bool:
+    return (body.get("view") or {}).get("type") == "home"
+
+
+def _action(body: Click) -> str:
+    return str(body["actions"][0]["action_id"])
+
+
+def _value(body: Click) -> str:
+    return str(body["actions"][0]["value"])
+
+
+def _person(body: Click) -> str:
+    return str(body["user"]["id"])

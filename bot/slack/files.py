@@ -1,0 +1,121 @@
+"""Fetches a file that a person gave in Slack: from Slack's own host, bounded, hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from bot.context import FetchedFile, FetchLater
+from bot.values.runs import Refusal
+
+DEADLINE_S = 120.0
+CHUNK = 256 * 1024
+GONE = frozenset({"file_not_found", "file_deleted", "not_visible", "access_denied"})
+
+
+@dataclass(frozen=True)
+class SlackFiles:
+    """`slack` must carry no retry handlers that hide errors; `token` goes to Slack's hosts only."""
+
+    slack: WebClient
+    token: str
+    hosts: frozenset[str]
+
+    def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal:
+        """Download at most `most` bytes into `folder`, named by sha256. Raises FetchLater when Slack is unwell."""
+        try:
+            info: Any = self.slack.files_info(file=file_id)["file"]
+        except SlackApiError as error:
+            return _refused_by_slack(error)
+        except (URLError, OSError) as error:
+            raise FetchLater(f"asking Slack about the file: {error}") from error
+        size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
+        if size > most:
+            return Refusal(too_big(size, most))
+        if not self._is_slacks(url):
+            return Refusal(
+                "This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself."
+            )
+        return self._download(url, str(info.get("name") or "file"), folder, most)
+
+    def _is_slacks(self, url: str) -> bool:
+        parts = urlsplit(url)
+        is_loopback = parts.hostname in ("127.0.0.1", "localhost")
+        return parts.netloc in self.hosts and (parts.scheme == "https" or is_loopback)
+
+    def _download(self, url: str, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
+        request = Request(url, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310 - checked host
+        partial = folder / f"incoming-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+        try:
+            with _no_redirects().open(request, timeout=30) as response:
+                if response.headers.get_content_type() == "text/html":
+                    return Refusal(
+                        "Slack sent its sign-in page instead of the file: the app lacks the scope files:read. "
+                        "Reinstall it from manifest.yml, then upload again."
+                    )
+                return _save(response, partial, name, folder, most)
+        except HTTPError as error:
+            if error.code in (429, 500, 502, 503, 504):
+                raise FetchLater(f"downloading '{name}' from Slack: HTTP {error.code}") from error
+            return Refusal(f"Slack refused to hand over the file (HTTP {error.code}). Upload it again.")
+        except (URLError, OSError, HTTPException) as error:
+            raise FetchLater(f"downloading '{name}' from Slack: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def too_big(size: int, most: int) -> str:
+    return (
+        f"The file has {size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB. "
+        "Send fewer rows: a sample of a few thousand tells as much."
+    )
+
+
+def _save(response: HTTPResponse, partial: Path, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
+    digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + DEADLINE_S
+    with partial.open("wb") as file:
+        while chunk := response.read(CHUNK):
+            size += len(chunk)
+            if size > most:
+                return Refusal(too_big(size, most))
+            if time.monotonic() > deadline:
+                raise FetchLater(f"downloading '{name}' from Slack took longer than {DEADLINE_S:.0f} s")
+            digest.update(chunk)
+            file.write(chunk)
+    if size < int(response.headers.get("Content-Length") or 0):
+        raise FetchLater(f"downloading '{name}' from Slack ended early, after {size:,} bytes")
+    path = folder / digest.hexdigest()
+    partial.replace(path)
+    return FetchedFile(path=path, name=name, sha256=digest.hexdigest())
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """The token must not follow a redirect to another host."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> None:
+        return None
+
+
+def _no_redirects() -> OpenerDirector:
+    return build_opener(_NoRedirects)
+
+
+def _refused_by_slack(error: SlackApiError) -> Refusal:
+    code = str(error.response.get("error", ""))
+    if code in GONE:
+        return Refusal(
+            "The file is no longer there, or the app may not see it. Invite the app and upload again."
+        )
+    raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error

@@ -1,0 +1,130 @@
+"""HTTP mode's front: takes what Slack signed and can be read, and hands it over to Bolt.
+
+Everybody may reach it, so what is not signed costs little: a body is refused by its head, a request has 10 s to arrive,
+and when there are too many connections, the one that has waited longest is closed."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from slack_bolt import App
+from slack_bolt.adapter.wsgi import SlackRequestHandler
+from slack_sdk.signature import SignatureVerifier
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import create_server
+from waitress.utilities import Error
+
+from bot import logs
+
+MAX_BODY = 1024 * 1024
+MAX_HEAD = 64 * 1024
+REQUEST_S = 10
+CONNECTIONS = 200
+# What a body of another shape than Slack's makes Bolt raise; a database that fails is none of these, and stays a 500,
+# after which Slack delivers again.
+MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, RecursionError)
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+log = logging.getLogger(__name__)
+
+
+class _Unsigned(Error):  # type: ignore[misc]
+    code, reason = 401, "Unauthorized"
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Waitress keeps a body until all of it is there; one that nobody signed isn't waited for."""
+
+    completed: bool
+
+    def received(self, data: bytes) -> int:
+        taken = int(super().received(data))
+        if self.headers_finished and not self.completed and "X_SLACK_SIGNATURE" not in self.headers:
+            self.error, self.completed = _Unsigned("This address takes Slack's signed requests only."), True
+        return taken
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """To waitress each byte is activity; here it is the beginning of a request, so that one which trickles in is
+    closed as well."""
+
+    parser_class = _Parser
+    last_activity: float
+
+    def handle_read(self) -> None:
+        has_begun, before = self.request is not None, self.last_activity
+        super().handle_read()
+        if has_begun and self.request is not None:
+            self.last_activity = before
+
+
+def new_server(application: Wsgi, port: int) -> Any:
+    server = create_server(
+        application,
+        host="127.0.0.1",
+        port=port,
+        threads=16,
+        asyncore_use_poll=True,  # select() raises once the process has 1,024 files open
+        max_request_header_size=MAX_HEAD,
+        max_request_body_size=MAX_BODY + 1,
+        channel_timeout=REQUEST_S,
+        cleanup_interval=1,
+        connection_limit=CONNECTIONS + 50,  # beyond it waitress takes no more; `make_room` is earlier
+    )
+    server.channel_class = _Channel
+    return server
+
+
+def make_room(server: Any) -> None:
+    """Call it at each look: a look takes one connection at most. Those that are being answered stay."""
+    channels = list(server.active_channels.values())
+    if len(channels) > CONNECTIONS:
+        waiting = [one for one in channels if not one.requests and not one.will_close]
+        if waiting:
+            min(waiting, key=lambda one: one.last_activity).will_close = True
+
+
+def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
+    """Bolt parses a body before it checks its signature, and answers 500 to what can't be parsed. So the signature is
+    checked here first, and what Bolt stumbles over is a sentence with a reference."""
+    handler, verifier = SlackRequestHandler(app), SignatureVerifier(signing_secret)
+
+    def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not _is_signed(environ, verifier):
+            return _refused(
+                start_response, "401 Unauthorized", "This address takes Slack's signed requests only."
+            )
+        logs.begin()
+        try:
+            answer: Iterable[bytes] = handler(environ, start_response)
+        except MISSHAPEN as error:
+            log.error("a delivery that can't be read", exc_info=error)
+            said = f"This delivery is not in a form of Slack's. {logs.sorry()}"
+            return _refused(start_response, "400 Bad Request", said)
+        return answer
+
+    return front
+
+
+def _is_signed(environ: dict[str, Any], verifier: SignatureVerifier) -> bool:
+    timestamp = str(environ.get("HTTP_X_SLACK_REQUEST_TIMESTAMP", ""))
+    signature = str(environ.get("HTTP_X_SLACK_SIGNATURE", ""))
+    length = str(environ.get("CONTENT_LENGTH") or "0")
+    has_form = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 20 and signature.isascii()
+    if not has_form or not length.isdigit() or int(length) > MAX_BODY:
+        return False
+    body = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)  # for Bolt, which reads it again
+    try:
+        return verifier.is_valid(body, timestamp, signature)
+    except UnicodeDecodeError:
+        return False
+
+
+def _refused(start_response: Callable[..., Any], status: str, said: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [said.encode()]

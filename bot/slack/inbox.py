@@ -1,0 +1,96 @@
+"""What Slack delivered to a process that was ended before it was done, handled by the next one.
+
+Whoever typed or clicked saw no answer, or Slack's own error; they get theirs now. After an hour nothing is carried out
+any more, since they will have done something else by then: they are told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from slack_bolt import App, BoltRequest, BoltResponse
+from slack_bolt.listener.listener_completion_handler import ListenerCompletionHandler
+from slack_bolt.listener.listener_start_handler import ListenerStartHandler
+
+from bot import logs
+from bot.cards import general as views
+from bot.cards.blocks import Message
+from bot.command_parser import unescaped
+from bot.context import AppContext
+from bot.services import notifications
+
+DELIVERY, REFERENCE = "finetune_delivery", "finetune_reference"
+MOST_TRIES = 3
+STALE_S = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+def register(app: App, context: AppContext) -> None:
+    """A listener's thread says what it handles, and when it is done with it."""
+    app.listener_runner.listener_start_handler = _Begins(context)
+    app.listener_runner.listener_completion_handler = _Ends(context)
+
+
+def replay(app: App, context: AppContext) -> None:
+    """To be called before the door opens."""
+    for delivery in context.store.inbox.waiting():
+        is_stale = context.clock() - delivery.at > STALE_S
+        if is_stale or delivery.tries >= MOST_TRIES:
+            log.warning("%s was cut off and is not carried out any more", delivery.id)
+            tell(context, delivery.id, delivery.body, views.interrupted_notice(_typed(delivery.body)))
+            context.store.inbox.end(delivery.id)
+            continue
+        context.store.inbox.tried(delivery.id)
+        log.info("%s was cut off and is handled now", delivery.id)
+        response = app.dispatch(BoltRequest(mode="socket_mode", body=dict(delivery.body)))
+        if response.status == 404:  # nobody listens to such a thing
+            context.store.inbox.end(delivery.id)
+        elif said := _said(response):
+            tell(context, delivery.id, delivery.body, said)
+
+
+class _Begins(ListenerStartHandler):
+    def __init__(self, context: AppContext) -> None:
+        self._desk = context
+
+    def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
+        logs.begin(request.context.get(REFERENCE))
+        if delivery := request.context.get(DELIVERY):
+            self._desk.store.inbox.begin(delivery)
+
+
+class _Ends(ListenerCompletionHandler):
+    def __init__(self, context: AppContext) -> None:
+        self._desk = context
+
+    def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
+        if delivery := request.context.get(DELIVERY):
+            self._desk.store.inbox.end(delivery)
+
+
+def _said(response: BoltResponse) -> Message | None:
+    """What the ack would have told: a command's answer, a form's complaints."""
+    try:
+        body: Mapping[str, Any] = json.loads(response.body or "{}")
+    except ValueError:
+        body = {"text": response.body}
+    if errors := body.get("errors"):
+        return views.closed_form_refusal(list(map(str, errors.values())))
+    text = str(body.get("text") or "")
+    return Message(text, tuple(body.get("blocks") or ())) if text else None
+
+
+def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: Message) -> None:
+    user = body.get("user")
+    person = str(body.get("user_id") or (user.get("id") if isinstance(user, Mapping) else "") or "")
+    channel = body.get("channel")
+    where = str(body.get("channel_id") or (channel.get("id") if isinstance(channel, Mapping) else "") or "")
+    if person:
+        notifications.tell_person(context, delivery, person, where, message)
+
+
+def _typed(body: Mapping[str, Any]) -> str | None:
+    return f"{body['command']} {unescaped(body.get('text') or '')}".strip() if "command" in body else None

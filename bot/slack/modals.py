@@ -1,0 +1,267 @@
+"""Forms: what was entered is checked at once, and recorded before the form closes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+from slack_bolt import Ack, App, Respond
+from slack_sdk import WebClient
+
+from bot import command_options, command_parser, commands
+from bot.cards import datasets as dataset_views
+from bot.cards import estimates, general, status
+from bot.cards import evaluations as measuring_views
+from bot.cards import interventions as views
+from bot.cards import plans as plan_views
+from bot.cards import waivers as waiver_views
+from bot.command_options import read_bar, read_rungs, read_task
+from bot.context import AppContext
+from bot.services import (
+    approvals,
+    data_policy,
+    dataset_deletion,
+    datasets,
+    documents,
+    estimate_requests,
+    evaluations,
+    interventions,
+    overview,
+)
+from bot.services.datasets import Upload
+from bot.services.documents import DocumentUpload
+from bot.values.runs import Refusal
+
+Errors = dict[str, str]
+
+
+def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+    for form, record in FORMS.items():
+        app.view(form)(_listener(record, AFTER.get(form), context, wake))
+
+
+def _listener(
+    record: Callable[[AppContext, dict[str, Any]], Errors],
+    after: Callable[[AppContext, dict[str, Any]], None] | None,
+    context: AppContext,
+    wake: Callable[[], None],
+) -> Callable[..., None]:
+    def listen(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        errors = record(context, body)
+        if errors:
+            ack(response_action="errors", errors=errors)
+            return
+        ack()
+        if after:
+            after(context, body)
+        wake()
+        if status.HOME_FORM in _metadata(body):
+            person = _person(body)
+            client.views_publish(user_id=person, view=status.home_page(overview.home(context, person)))
+
+    return listen
+
+
+def _receive(context: AppContext, body: dict[str, Any]) -> Errors:
+    result = datasets.receive(context, _upload(body))
+    return _errors(result, (isinstance(result, Refusal) and result.about) or "name")
+
+
+def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
+    command = command_parser.parse(estimates.typed_command(_values(body)))
+    if not isinstance(command, commands.Estimate):
+        return {estimates.refused_field(command): _why(command)}
+    refusal = estimate_requests.may_ask(context, command, _person(body), _metadata(body)[0])
+    return {estimates.refused_field(refusal): refusal.text} if refusal else {}
+
+
+def _answer_estimate(context: AppContext, body: dict[str, Any]) -> None:
+    command = command_parser.parse(estimates.typed_command(_values(body)))
+    if isinstance(command, commands.Estimate):
+        estimate_requests.answer(context, command, _person(body), _metadata(body)[0])
+
+
+def _measure(context: AppContext, body: dict[str, Any]) -> Errors:
+    command = _baseline(body)
+    if isinstance(command, command_options.Answer):
+        return {command.about or "rungs": command.text}
+    result = evaluations.ask(context, command, _person(body), _metadata(body)[0])
+    about = result.about if isinstance(result, Refusal) else None
+    return _errors(result, about if about in measuring_views.ANSWERED_BELOW else "dataset")
+
+
+def _add_knowledge(context: AppContext, body: dict[str, Any]) -> Errors:
+    channel, dataset = _metadata(body)[:2]
+    file = _files(body)[0]
+    name = str(file.get("name") or "document")
+    handed = DocumentUpload(dataset, channel, _person(body), str(file.get("id", "")), name)
+    return _errors(documents.receive(context, handed), "file")
+
+
+def _approve(context: AppContext, body: dict[str, Any]) -> Errors:
+    reason = _values(body).get("reason") or ""
+    return _errors(approvals.approve(context, _metadata(body)[0], _person(body), reason), "reason")
+
+
+def _reject(context: AppContext, body: dict[str, Any]) -> Errors:
+    reason = _values(body).get("reason") or ""
+    return _errors(approvals.reject(context, _metadata(body)[0], _person(body), reason), "reason")
+
+
+def _waive(context: AppContext, body: dict[str, Any]) -> Errors:
+    reason = _values(body).get("reason") or ""
+    return _errors(
+        data_policy.record_waiver(context, int(_metadata(body)[0]), _person(body), reason), "reason"
+    )
+
+
+def _delete(context: AppContext, body: dict[str, Any]) -> Errors:
+    channel, dataset, *before = _metadata(body)
+    if (_values(body).get("name") or "").strip().lower() != dataset:
+        return {"name": f"Type {dataset} to delete it, or close this form."}
+    command = commands.Delete(dataset, date.fromisoformat(before[0]) if before else None)
+    return _errors(dataset_deletion.ask(context, command, _person(body), channel), "name")
+
+
+# What a form's answer asks for is recorded before the form closes; what is wrong stands under its field.
+FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
+    dataset_views.UPLOAD: _receive,
+    estimates.ESTIMATE: _estimate,
+    measuring_views.FORM: _measure,
+    dataset_views.DOCUMENT_FORM: _add_knowledge,
+    plan_views.APPROVE_FORM: _approve,
+    plan_views.REJECT_FORM: _reject,
+    waiver_views.WAIVER_FORM: _waive,
+    dataset_views.DELETION_FORM: _delete,
+}
+
+# What takes longer than Slack waits comes once the form is closed.
+AFTER: Mapping[str, Callable[[AppContext, dict[str, Any]], None]] = {estimates.ESTIMATE: _answer_estimate}
+
+
+def _errors(result: object, field: str) -> Errors:
+    return {field: result.text} if isinstance(result, Refusal) else {}
+
+
+def _upload(body: dict[str, Any]) -> Upload:
+    values = _values(body)
+    channel, known_file, known_name = (*str(body["view"]["private_metadata"]).split(" ", 2), "", "")[:3]
+    files = _files(body)
+    # a file from a channel's message stays that channel's: rules about data go by where it came from
+    is_asked = not known_file or channel.startswith("D")
+    return Upload(
+        name=values.get("name") or "",
+        channel=(is_asked and values.get("channel")) or channel,
+        here=channel,
+        person=_person(body),
+        file_id=known_file or str(files[0].get("id", "")),
+        filename=known_name or str(files[0].get("name") or "upload"),
+        text_column=values.get("text"),
+        label_column=values.get("label"),
+    )
+
+
+def _baseline(body: dict[str, Any]) -> commands.Baseline | command_options.Answer:
+    """The form's answers as the command that they stand for."""
+    values = _values(body)
+    bar = read_bar(values.get("bar"))
+    rungs = read_rungs(",".join(_several(body, "rungs")))
+    task = read_task(values.get("task"))
+    for misread in (bar, rungs, task):
+        if isinstance(misread, command_options.Answer):
+            return misread
+    return commands.Baseline(
+        dataset=values.get("dataset") or "",
+        models=_several(body, "models"),
+        rungs=rungs,  # type: ignore[arg-type]  # no Answer, as the loop has seen
+        prompt=values.get("prompt"),
+        bar=bar,  # type: ignore[arg-type]
+        task=task,  # type: ignore[arg-type]
+        judge=values.get("judge"),
+        because=values.get("because"),
+    )
+
+
+def _several(body: dict[str, Any], block: str) -> tuple[str, ...]:
+    """Options that were chosen; what was typed instead is parted at its commas."""
+    element: Mapping[str, Any] = next(iter(body["view"]["state"]["values"].get(block, {}).values()), {})
+    chosen = [str(option["value"]) for option in element.get("selected_options") or []]
+    typed = [word.strip() for word in str(element.get("value") or "").split(",")]
+    return tuple(chosen or [word for word in typed if word])
+
+
+def _files(body: dict[str, Any]) -> list[Mapping[str, Any]]:
+    files: list[Mapping[str, Any]] = body["view"]["state"]["values"].get("file", {}).get("value", {}).get(
+        "files"
+    ) or [{}]
+    return files
+
+
+def _values(body: dict[str, Any]) -> Mapping[str, str | None]:
+    """What was put in, by block: text, the value of an option, or the id of a conversation."""
+    blocks: Mapping[str, Mapping[str, Mapping[str, Any]]] = body["view"]["state"]["values"]
+    return {name: _value(next(iter(block.values()))) for name, block in blocks.items()}
+
+
+def _value(element: Mapping[str, Any]) -> str | None:
+    option = element.get("selected_option") or {}
+    value = element.get("value") or option.get("value") or element.get("selected_conversation")
+    return str(value) if value else None
+
+
+def _metadata(body: dict[str, Any]) -> list[str]:
+    return str(body["view"]["private_metadata"]).split()
+
+
+def _person(body: dict[str, Any]) -> str:
+    return str(body["user"]["id"])
+
+
+def _why(command: commands.Command | command_options.Answer) -> str:
+    return (
+        command.text
+        if isinstance(command, command_options.Answer)
+        else "Say which dataset, and the volume like 10M."
+    )
+
+
+# Buttons and form of a run that needs a person: rights are asked at the click, and again when the form
+# comes.
+
+
+def register_interventions(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+    for action in views.BUTTONS:
+        app.action(action)(_opener(context, action))
+
+    @app.view(views.FORM)
+    def decide(ack: Ack, body: dict[str, Any]) -> None:
+        choice, number = views.parse_metadata(str(body["view"]["private_metadata"]))
+        values = body["view"]["state"]["values"]
+        said = {name: next(iter(block.values())).get("value") for name, block in values.items()}
+        result = interventions.decide(
+            context,
+            number,
+            choice,
+            str(body["user"]["id"]),
+            said.get("reason") or "",
+            said.get("job"),
+        )
+        if isinstance(result, Refusal):
+            ack(response_action="errors", errors={result.about or "reason": result.text})
+            return
+        ack()
+        wake()
+
+
+def _opener(context: AppContext, action: str) -> Callable[..., None]:
+    def open_form(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        result = interventions.may_decide(context, int(body["actions"][0]["value"]), str(body["user"]["id"]))
+        if isinstance(result, Refusal):
+            ack()
+            respond(**general.refusal(result).body(), response_type="ephemeral", replace_original=False)
+            return
+        client.views_open(trigger_id=str(body["trigger_id"]), view=views.form(views.BUTTONS[action], result))
+        ack()
+
+    return open_form

@@ -1,0 +1,101 @@
+"""Looks up who a person is, fresh from Slack. A failed look-up is an answer too, and never a yes."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from bot.rules.approvals import Person
+
+LOOK_UP_TIMEOUT_S = 1
+MEMBERS_A_PAGE, MOST_PAGES = 999, 20
+
+
+class SlackDirectory:
+    """Looks people and groups up through one client, whose timeout must fit into an ack's three seconds."""
+
+    def __init__(self, slack: WebClient, team_id: str | None) -> None:
+        """`team_id` None: Slack was away when it was asked."""
+        self._slack = slack
+        self._team_id = team_id
+
+    def person(self, user_id: str) -> Person | None:
+        """None where Slack doesn't know, doesn't say or doesn't answer."""
+        try:
+            if self._team_id is None:
+                self._team_id = str(self._slack.auth_test()["team_id"])
+            user: Any = self._slack.users_info(user=user_id)["user"]
+        except (SlackApiError, URLError, OSError):
+            return None
+        return Person(
+            id=user_id,
+            is_bot=bool(user.get("is_bot") or user.get("is_app_user")),
+            is_deleted=bool(user.get("deleted")),
+            is_guest=bool(user.get("is_restricted") or user.get("is_ultra_restricted")),
+            is_stranger=bool(user.get("is_stranger")) or user.get("team_id", self._team_id) != self._team_id,
+        )
+
+    def members(self, group_id: str) -> frozenset[str] | None:
+        """The ids in a user group now; None where that can't be known."""
+        try:
+            answer = self._slack.usergroups_users_list(usergroup=group_id)
+        except (SlackApiError, URLError, OSError):
+            return None
+        return frozenset(str(user) for user in answer.get("users") or ())
+
+    def is_private(self, channel: str) -> bool | None:
+        """Whether only its members can read a channel; None where that can't be known."""
+        try:
+            info: Any = self._slack.conversations_info(channel=channel)["channel"]
+        except (SlackApiError, URLError, OSError):
+            return None
+        return bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
+
+    def takes_posts(self, channel: str) -> bool | None:
+        """Whether the bot is in a channel; None where that can't be known."""
+        try:
+            info: Any = self._slack.conversations_info(channel=channel)["channel"]
+        except SlackApiError as error:
+            # a private channel, or other people's direct messages, without the bot
+            return False if error.response.get("error") == "channel_not_found" else None
+        except (URLError, OSError):
+            return None
+        return True if info.get("is_im") else info.get("is_member")
+
+    def is_member(self, person: str, channel: str) -> bool | None:
+        """Whether a person is in a channel; None where that can't be known."""
+        cursor = ""
+        for _ in range(MOST_PAGES):
+            try:
+                answer: Any = self._slack.conversations_members(
+                    channel=channel, limit=MEMBERS_A_PAGE, cursor=cursor
+                )
+            except (SlackApiError, URLError, OSError):
+                return None
+            if person in (answer.get("members") or ()):
+                return True
+            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                return False
+        return None
+
+    def is_shared(self, channel: str) -> bool | None:
+        """Whether people of another organisation are in a channel, or are invited; None where that can't be known."""
+        try:
+            info: Any = self._slack.conversations_info(channel=channel)["channel"]
+        except (SlackApiError, URLError, OSError):
+            return None
+        return bool(
+            info.get("is_ext_shared") or info.get("is_pending_ext_shared") or info.get("pending_shared")
+        )
+
+    def permalink(self, channel: str, ts: str) -> str | None:
+        """A message's address for a browser; None where Slack doesn't say."""
+        try:
+            answer = self._slack.chat_getPermalink(channel=channel, message_ts=ts)
+        except (SlackApiError, URLError, OSError):
+            return None
+        return str(answer["permalink"])

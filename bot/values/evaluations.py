@@ -1,0 +1,184 @@
+"""What an evaluation was asked to do and how far it is: frozen values, stored as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from trainers.chat_parameters import thinking_tokens
+from trainers.dataset.rows import Task
+from trainers.evaluation.results import Candidate
+from trainers.evaluation.scoring import Choice
+from trainers.pricing import PriceList, PriceRow
+
+Stage = Literal["preparing", "pricing", "asking", "measuring", "consulting", "judging"]
+
+
+@dataclass(frozen=True)
+class LadderPlan:
+    """Everything that a ladder rests on. `labels` is empty for free text; `documents` are the sha256 of texts
+    given as knowledge; `prices` (a PriceList as JSON) has a row for each model that is asked, by its name
+    'provider/model'. Passages with personal data are `withheld_from` models on other machines without a waiver.
+    `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
+    room for it."""
+
+    dataset: str
+    version: int
+    task: Task
+    train_sha256: str
+    holdout_sha256: str
+    n_holdout: int
+    labels: tuple[str, ...]
+    arms: tuple[Candidate, ...]
+    prompt: str | None
+    bar: float
+    documents: tuple[str, ...]
+    prices: str
+    withheld_from: tuple[str, ...] = ()
+    judge: str | None = None
+    thinking: tuple[str, ...] = ()
+
+    def room(self, model: str) -> int:
+        """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""
+        return thinking_tokens(model in self.thinking)
+
+    @property
+    def price_of(self) -> Mapping[str, PriceRow]:
+        return {row.model: row for row in PriceList.from_json(self.prices).rows}
+
+    @property
+    def title(self) -> str:
+        return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> LadderPlan:
+        raw: dict[str, Any] = json.loads(text)
+        raw["arms"] = tuple(Candidate(**arm) for arm in raw["arms"])
+        for name in ("labels", "documents", "withheld_from", "thinking"):
+            raw[name] = tuple(raw.get(name, ()))
+        return LadderPlan(**raw)
+
+
+@dataclass(frozen=True)
+class CurvePlan:
+    """`label_usd` is what one labelled row costs, as text, where somebody has said so."""
+
+    dataset: str
+    version: int
+    train_sha256: str
+    holdout_sha256: str
+    predict: tuple[int, ...]
+    label_usd: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> CurvePlan:
+        raw: dict[str, Any] = json.loads(text)
+        return CurvePlan(**{**raw, "predict": tuple(raw["predict"])})
+
+
+@dataclass(frozen=True)
+class ArmProgress:
+    """`answered` of `of` rows have a reply; `declined` are the keys of questions that get none: they count as
+    empty answers, and `why_declined` is what the provider said of the first. `failed` says why an arm is left out.
+    """
+
+    arm: Candidate
+    of: int
+    answered: int = 0
+    declined: tuple[str, ...] = ()
+    failed: str | None = None
+    why_declined: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.failed is not None or self.answered + len(self.declined) >= self.of
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """The two best arms, row by row of the holdout: whose answer the judge finds better. None where it said
+    something else once the two answers had changed places, or nothing that could be read."""
+
+    first: Candidate
+    second: Candidate
+    choices: tuple[Choice | None, ...]
+
+    def count(self, choice: Choice | None) -> int:
+        return self.choices.count(choice)
+
+
+@dataclass(frozen=True)
+class JudgeProgress:
+    """How far the model that judges is: `answered` of about `of` questions; `declined` are keys of those that get
+    no answer. `failed` says why its verdicts decide nothing, `unpaired` why the best two were not compared.
+
+    Once it is through, `unread` of `judged` answers have no verdict that could be read.
+    """
+
+    of: int = 0
+    answered: int = 0
+    declined: tuple[str, ...] = ()
+    failed: str | None = None
+    unpaired: str | None = None
+    judged: int = 0
+    unread: int = 0
+    pair: JudgedPair | None = None
+
+    @staticmethod
+    def from_raw(raw: dict[str, Any]) -> JudgeProgress:
+        pair = raw["pair"]
+        if pair:
+            pair = JudgedPair(Candidate(**pair["first"]), Candidate(**pair["second"]), tuple(pair["choices"]))
+        return JudgeProgress(**{**raw, "declined": tuple(raw["declined"]), "pair": pair})
+
+
+@dataclass(frozen=True)
+class LadderProgress:
+    """`asking` waits for a person's yes to `most_micros`. `note` is a sentence about a hiccup or a wait.
+    `spent_micros` is what the answers so far have cost. `judge` is None before a model is asked to judge."""
+
+    stage: Stage = "preparing"
+    arms: tuple[ArmProgress, ...] = ()
+    most_micros: int = 0
+    spent_micros: int = 0
+    started_at: float | None = None
+    note: str | None = None
+    judge: JudgeProgress | None = None
+
+    @property
+    def answered(self) -> int:
+        return sum(one.answered + len(one.declined) for one in self.arms if one.failed is None)
+
+    @property
+    def of(self) -> int:
+        return sum(one.of for one in self.arms if one.failed is None)
+
+    def with_note(self, note: str | None) -> LadderProgress:
+        return replace(self, note=note)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str | None) -> LadderProgress:
+        if not text:
+            return LadderProgress()
+        raw: dict[str, Any] = json.loads(text)
+        raw["arms"] = tuple(
+            ArmProgress(**{**one, "arm": Candidate(**one["arm"]), "declined": tuple(one["declined"])})
+            for one in raw["arms"]
+        )
+        raw["judge"] = JudgeProgress.from_raw(raw["judge"]) if raw.get("judge") else None
+        return LadderProgress(**raw)

@@ -1,0 +1,211 @@
+"""What the services hand to the cards about runs: frozen values, stored as JSON where they must last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from bot.rules.facts import Kind
+from trainers.evaluation.results import Ladder
+from trainers.types import Event, Job, SweepArm
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An expected no, as sentences for the person who asked. `about` is the option that it is about, if one."""
+
+    text: str
+    about: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended(Refusal):
+    """The model that was named does not answer any more."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Losses in nats per supervised token; times in unix seconds.
+
+    `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
+    trainer's word when it was last seen; `shown_at`: when the card last got these numbers.
+    """
+
+    step: int = 0
+    total_steps: int = 0
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    trained_tokens: int = 0
+    running_since: float | None = None
+    ran_until: float | None = None
+    estimated_finish: float | None = None
+    evaluated: int = 0
+    to_evaluate: int = 0
+    note: str | None = None
+    is_paused: bool = False
+    status: str = ""
+    shown_at: float = 0.0
+
+    @property
+    def train_seconds(self) -> float:
+        if self.running_since is None or self.ran_until is None:
+            return 0.0
+        return max(self.ran_until - self.running_since, 0.0)
+
+    def with_job(
+        self, job: Job, events: tuple[Event, ...], note: str | None, now: float, busy: float | None = None
+    ) -> Progress:
+        """What the trainer says now, on top of what was known. `busy`: seconds on the machine since it was last seen,
+        where nobody watched."""
+        newest = next((event.data for event in events if "train_loss" in event.data), {})
+        validated = next((event.data for event in events if "valid_loss" in event.data), {})
+        runs = job.status == "running" or job.is_final
+        ran_until = float(job.finished_at) if job.finished_at else now
+        since = self.running_since or (now if runs else None)
+        if busy is not None:
+            since = ran_until - self.train_seconds - busy
+        elif self.is_paused and since is not None and self.ran_until is not None:
+            since += now - self.ran_until  # a pause is no time on the machine
+        return replace(
+            self,
+            step=job.trained_steps or _whole(newest.get("step")) or self.step,
+            total_steps=job.total_steps or _whole(newest.get("total_steps")) or self.total_steps,
+            train_loss=_number(newest.get("train_loss"), self.train_loss),
+            valid_loss=_number(validated.get("valid_loss"), self.valid_loss),
+            trained_tokens=job.trained_tokens or self.trained_tokens,
+            running_since=since,
+            ran_until=ran_until,
+            estimated_finish=job.estimated_finish or self.estimated_finish,
+            note=note,
+            is_paused=job.status == "paused",
+            status=job.status,
+        )
+
+    def unseen(self, note: str | None) -> Progress:
+        """It could not be looked at: whatever the trainer says next is news."""
+        return replace(self, note=note, status="")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str | None) -> Progress:
+        return Progress(**json.loads(text)) if text else Progress()
+
+
+def _number(value: object, otherwise: float | None) -> float | None:
+    return float(value) if isinstance(value, int | float) else otherwise
+
+
+def _whole(value: object) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """One arm on the frozen holdout: `low`, `high` are Wilson's 95% bounds of the share correct.
+
+    `unlisted` counts answers that are none of the labels; 0 for free text.
+    """
+
+    correct: int
+    n: int
+    low: float
+    high: float
+    prompt_tokens: int
+    completion_tokens: int
+    p50_s: float
+    p95_s: float
+    unlisted: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.correct / self.n
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The verdict that follows from a result; `rule` is the one that decided, '' where all agree."""
+
+    kind: Kind
+    rule: str
+    headline: str
+    next_step: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Base against tuned on the same rows, and the actual beside the estimate.
+
+    `better` and `worse` count rows that only the tuned or only the base model got right; `p_value` is the
+    exact McNemar test's; `gain_low`, `gain_high` bound the paired difference of shares (95%).
+    Money is in micro-dollars, `usd_per_hour` machines included. `loss_curve`: (step, training loss), at most
+    20 points, each the mean of the steps since the one before.
+
+    `beside` is a Ladder as JSON: the tuned model as a rung, beside the best alternative that was measured on the
+    same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
+    `arms` of a sweep, one of which is the tuned model. `at_once`: so many questions were under way at a time, at most;
+    an answer that is asked for alone comes sooner. None: a result of before that was written down.
+    """
+
+    base: ArmScore
+    tuned: ArmScore
+    better: int
+    worse: int
+    p_value: float
+    gain_low: float
+    gain_high: float
+    train_seconds: float
+    trained_tokens: int
+    steps: int
+    estimated_micros: int
+    actual_micros: int
+    labelled: bool
+    loss_curve: tuple[tuple[int, float], ...] = ()
+    beside: str | None = None
+    advice: Advice | None = None
+    arms: tuple[SweepArm, ...] = ()
+    at_once: int | None = None
+
+    @property
+    def ladder(self) -> Ladder | None:
+        return Ladder.from_json(self.beside) if self.beside else None
+
+    @property
+    def quality(self) -> float:
+        """The share right; for free text the tuned model's score by the ladder's measure, where there is one."""
+        ladder = self.ladder
+        return ladder.rung("tuned")[0].score if ladder else self.tuned.share
+
+    @property
+    def gain(self) -> float:
+        return self.tuned.share - self.base.share
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> RunResult:
+        raw: dict[str, Any] = json.loads(text)
+        base, tuned = ArmScore(**raw.pop("base")), ArmScore(**raw.pop("tuned"))
+        curve = tuple((int(step), float(loss)) for step, loss in raw.pop("loss_curve", ()))
+        advice = raw.pop("advice", None)
+        arms = tuple(_arm(one) for one in raw.pop("arms", ()))
+        told = Advice(**advice) if advice else None
+        return RunResult(base=base, tuned=tuned, loss_curve=curve, advice=told, arms=arms, **raw)
+
+
+def _arm(raw: dict[str, Any]) -> SweepArm:
+    return SweepArm(**{**raw, "chosen": tuple((name, value) for name, value in raw["chosen"])})
+
+
+@dataclass(frozen=True)
+class ChangedRow:
+    """A held-out row that one arm got right and the other wrong. Customers' words: private channels only."""
+
+    text: str
+    expected: str
+    base: str
+    tuned: str
+    is_better: bool

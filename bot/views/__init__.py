@@ -1,1 +1,0 @@
-"""Result → Block Kit and fallback text. Pure: what a person reads, nothing else."""

@@ -1,1 +1,0 @@
-"""What runs in worker processes: checking files, prompts, rung 0, judgements, plots."""

@@ -1,1 +1,0 @@
-"""Measurements before a run: the ladder and its judge, learning curves, documents, and what is known by now."""

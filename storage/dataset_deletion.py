@@ -1,0 +1,215 @@
+"""Deletion of a dataset (asked → deleting → done): the requests, and the SQL that erases its text. Rows that
+money, approvals and the audit log need stay, without what customers wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from storage.database import Database
+
+# The SQL that takes a dataset's words out of the database. `:ids` are its versions, `:files` the sha256
+# of their files, `:about` what the names of messages about them hold, as 'plan 7'.
+#
+# Whoever adds a column that holds what customers said adds it here and to the table in docs/security.md.
+
+
+FILES_SQL = """
+SELECT id IN (SELECT value FROM json_each(?)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
+    FROM datasets
+UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan FROM runs
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
+UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan || coalesce(progress, '') FROM measurements
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
+UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
+""".strip()
+
+# Answers of before there was an owner don't say whose they are: they are asked for again where they are missed.
+ERASE_VERSIONS_SQL = """
+UPDATE answers SET text = '' WHERE run_id IN
+    (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+DELETE FROM replies WHERE owner IS NULL AND EXISTS
+    (SELECT 1 FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids))
+    UNION ALL SELECT 1 FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
+    OR owner IN (SELECT 'run ' || id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
+    OR owner IN (SELECT 'm' || id FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
+    OR model IN (SELECT models.provider || '/' || provider_model FROM models JOIN runs ON runs.id = run_id
+        WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+DELETE FROM asks WHERE model = :name OR model IN
+    (SELECT column_of.value FROM models JOIN runs ON runs.id = run_id, json_each(json_array(name, provider_model))
+        AS column_of WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+UPDATE models SET gone_at = coalesce(gone_at, :now) WHERE run_id IN
+    (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+UPDATE runs SET plan = json_replace(plan, '$.labels', json('[]'), '$.system', NULL, '$.warnings', json('[]')),
+    result = json_replace(result, '$.beside', NULL, '$.advice', NULL),
+    progress = json_replace(progress, '$.note', NULL),
+    error = iif(state = 'failed', 'Its dataset was deleted.', error)
+    WHERE dataset_id IN (SELECT value FROM json_each(:ids));
+UPDATE measurements SET state = 'cancelled', error = 'Its dataset was deleted.', result = NULL, progress = NULL,
+    plan = json_replace(plan, '$.labels', json('[]'), '$.prompt', NULL)
+    WHERE dataset_id IN (SELECT value FROM json_each(:ids));
+DELETE FROM scans WHERE sha256 IN (SELECT value FROM json_each(:files));
+DELETE FROM cleanings WHERE dataset_id IN (SELECT value FROM json_each(:ids));
+UPDATE datasets SET forgotten_at = :now, state = 'refused', refusal = 'It was deleted.', sha256 = NULL, report = NULL,
+    filename = '', source = '', text_column = NULL, label_column = NULL
+    WHERE id IN (SELECT value FROM json_each(:ids));
+DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM json_each(:about) WHERE
+    ' ' || coalesce(card, '') || ' | ' || coalesce(thread, '') || ' | ' || coalesce(dedupe, '') || ' '
+    LIKE '% ' || value || ' %');
+"""
+ERASE_NAME_SQL = """
+DELETE FROM documents WHERE dataset = :name;
+DELETE FROM estimates WHERE dataset = :name;
+DELETE FROM dataset_settings WHERE name = :name;
+"""
+
+ERASE_LATE_ANSWERS_SQL = """
+DELETE FROM replies WHERE owner IN
+    (SELECT 'run ' || runs.id FROM runs JOIN datasets ON datasets.id = dataset_id WHERE forgotten_at IS NOT NULL
+    UNION ALL SELECT 'm' || measurements.id FROM measurements JOIN datasets ON datasets.id = dataset_id
+        WHERE forgotten_at IS NOT NULL)
+"""
+
+
+# Datasets that people want gone: asked → deleting → done. The database's part is erased here
+# (erasing.py).
+#
+# Rows that money, approvals and the audit log rest on stay, without what customers said: a forgotten
+# version is a row with `forgotten_at`. Its name stays its channel's, and the next upload under it is the
+# next version.
+
+
+FILE_NAME = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+@dataclass(frozen=True)
+class RemoteCopy:
+    """What a run left at its trainer; `alias` where programs call the model by a name."""
+
+    provider: str
+    job_id: str | None
+    model: str | None
+    alias: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetDeletion:
+    """`datasets` are ids of versions. `channel` None: asked for in the terminal, or by the retention.
+
+    Once deleting: `paths` in the data folder, `files` (sha256) that trainers may have, and what is `elsewhere`.
+    """
+
+    id: int
+    dataset: str
+    datasets: tuple[int, ...]
+    person: str
+    channel: str | None
+    state: Literal["asked", "deleting", "done"]
+    paths: tuple[str, ...]
+    files: tuple[str, ...]
+    elsewhere: tuple[RemoteCopy, ...]
+    at: float
+    next_at: float
+
+
+class DatasetDeletions:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def ask(
+        self, dataset: str, datasets: Collection[int], *, person: str, channel: str | None, now: float
+    ) -> DatasetDeletion | None:
+        """None where one of this dataset is under way."""
+        row = self._db.row(
+            "INSERT INTO forgettings (dataset, datasets, person, channel, at) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING RETURNING *",
+            (dataset, json.dumps(sorted(datasets)), person, channel, now),
+        )
+        return _dataset_deletion(row) if row else None
+
+    def open(self, now: float = float("inf")) -> list[DatasetDeletion]:
+        """Those whose next step's time has come, oldest first."""
+        rows = self._db.rows(
+            "SELECT * FROM forgettings WHERE state <> 'done' AND next_at <= ? ORDER BY id", (now,)
+        )
+        return [_dataset_deletion(row) for row in rows]
+
+    def of(self, dataset: str) -> DatasetDeletion | None:
+        """The one that is under way."""
+        return next((one for one in self.open() if one.dataset == dataset), None)
+
+    def begin(
+        self,
+        forgetting: DatasetDeletion,
+        paths: Iterable[str],
+        files: Iterable[str],
+        elsewhere: Iterable[RemoteCopy],
+    ) -> None:
+        """What has to be deleted outside the database; call it in the transaction of `erase`."""
+        lists = (
+            json.dumps(sorted(paths)),
+            json.dumps(sorted(files)),
+            json.dumps([vars(one) for one in elsewhere]),
+        )
+        self._db.change(
+            "UPDATE forgettings SET state = 'deleting', paths = ?, files = ?, elsewhere = ? WHERE id = ?",
+            (*lists, forgetting.id),
+        )
+
+    def later(self, forgetting: DatasetDeletion, *, next_at: float) -> None:
+        self._db.change("UPDATE forgettings SET next_at = ? WHERE id = ?", (next_at, forgetting.id))
+
+    def end(self, forgetting: DatasetDeletion) -> bool:
+        """False where another hand was quicker."""
+        sql = "UPDATE forgettings SET state = 'done', paths = '[]' WHERE id = ? AND state <> 'done'"
+        return self._db.change(sql, (forgetting.id,)) == 1
+
+    def files_of(self, datasets: Collection[int], *, documents_of: str | None) -> set[str]:
+        """The sha256 of every file of these versions and of what was made of them, and of the documents that were given
+        beside the dataset, that nothing else needs."""
+        ours, ids, name = set[str](), json.dumps(list(datasets)), documents_of or ""
+        others = set[str]()
+        for row in self._db.rows(FILES_SQL, (ids, ids, ids, name)):
+            (ours if row["is_ours"] else others).update(FILE_NAME.findall(row["text"]))
+        return ours - others
+
+    def erase(
+        self,
+        datasets: Collection[int],
+        dataset: str,
+        *,
+        files: Collection[str],
+        about: Collection[str],
+        is_whole: bool,
+        now: float,
+    ) -> None:
+        """What the database has of these versions; call it in a transaction. `files` as `files_of` gave them;
+        `about` as in erasing.py; `is_whole`: no version is left."""
+        values = {
+            "ids": json.dumps(list(datasets)),
+            "name": dataset,
+            "files": json.dumps(list(files)),
+            "about": json.dumps(list(about)),
+            "now": now,
+        }
+        script = ERASE_VERSIONS_SQL + (ERASE_NAME_SQL if is_whole else "")
+        for sql in script.strip().removesuffix(";").split(";\n"):
+            self._db.change(sql, values)
+
+    def erase_late_answers(self) -> None:
+        """Those that were under way when their dataset was deleted."""
+        self._db.change(ERASE_LATE_ANSWERS_SQL)
+
+    def wipe(self) -> bool:
+        """Bytes that deleting has freed leave the database's files. False while somebody reads: try again later."""
+        self._db.change("VACUUM")
+        return bool(self._db.value("PRAGMA wal_checkpoint(TRUNCATE)") == 0)
+
+
+def _dataset_deletion(row: dict[str, Any]) -> DatasetDeletion:
+    lists = {name: tuple(json.loads(row[name])) for name in ("datasets", "paths", "files")}
+    elsewhere = tuple(RemoteCopy(**one) for one in json.loads(row["elsewhere"]))
+    return DatasetDeletion(**{**row, **lists, "elsewhere": elsewhere})

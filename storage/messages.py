@@ -1,0 +1,272 @@
+"""Slack messages both ways: deliveries kept until they are handled once, and posts and edits until they are
+sent once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from storage.database import Database
+from storage.records import Card, Draft, OutboxItem, due_sql
+
+DELIVERY_KEPT_S = 24 * 3600.0
+SLACK_TOKEN_FIELD = "token"  # noqa: S105 - the name of a key: Slack's old verification token comes with every delivery
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One that was not done when its process ended. `body` is as Bolt parsed it; `tries`: how often it was replayed."""
+
+    id: str
+    at: float
+    body: Mapping[str, Any]
+    tries: int
+
+
+class Inbox:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._under_way: set[str] = set()
+        self._lock = threading.Lock()
+        self._handled_here = threading.local()
+
+    def receive(self, delivery: str, body: Mapping[str, Any], *, now: float) -> bool:
+        """Kept, and to be handled now. False where it is done, or somebody is at it: Slack repeats what it believes
+        lost. One whose process was killed before it was done is handled when it comes again."""
+        text = json.dumps({name: value for name, value in body.items() if name != SLACK_TOKEN_FIELD})
+        with self._lock, self._db.immediate():
+            self._db.change("DELETE FROM deliveries WHERE at < ?", (now - DELIVERY_KEPT_S,))
+            self._db.change(
+                "INSERT INTO deliveries (id, at, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (delivery, now, text),
+            )
+            is_open = self._db.value("SELECT body IS NOT NULL FROM deliveries WHERE id = ?", (delivery,))
+            if not is_open or delivery in self._under_way:
+                return False
+            self._under_way.add(delivery)
+        return True
+
+    def begin(self, delivery: str) -> None:
+        """Said in the thread that handles it."""
+        self._handled_here.delivery = delivery
+
+    def end(self, delivery: str) -> None:
+        """Handled, whatever came of it. What it said is kept no longer."""
+        self._handled_here.delivery = None
+        self._done(delivery)
+        with self._lock:
+            self._under_way.discard(delivery)
+
+    def done_here(self) -> None:
+        """Called inside a transaction: what this thread handles, if anything, is done with it."""
+        delivery = getattr(self._handled_here, "delivery", None)
+        if delivery:
+            self._done(delivery)
+
+    def waiting(self) -> list[Delivery]:
+        """What was not done, oldest first: to be asked before new ones come in."""
+        rows = self._db.rows(
+            "SELECT id, at, body, tries FROM deliveries WHERE body IS NOT NULL ORDER BY at, id"
+        )
+        return [Delivery(**{**row, "body": json.loads(row["body"])}) for row in rows]
+
+    def tried(self, delivery: str) -> None:
+        """Written before it is replayed: one that ends its process each time is given up at last."""
+        self._db.change("UPDATE deliveries SET tries = tries + 1 WHERE id = ?", (delivery,))
+
+    def _done(self, delivery: str) -> None:
+        self._db.change("UPDATE deliveries SET body = NULL WHERE id = ? AND body IS NOT NULL", (delivery,))
+
+
+# Messages on their way to Slack: written with the fact that they tell, sent later, each once.
+#
+# A card is a message that is edited in place. Only its newest edit matters, so an edit that waits is
+# replaced by the next one, and an edit of a card not yet posted replaces the waiting post's body.
+
+
+PATIENT_TRIES = 3
+"""So often a lane waits for a message that fails, which keeps the order through a hiccup of Slack's."""
+RETRY_S = 300.0
+"""Between two tries of what Slack refuses until somebody mends it."""
+LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
+    WHEN kind = 'direct' OR (kind = 'file' AND person IS NOT NULL) THEN 'person ' || person
+    ELSE 'posts ' || channel END"""
+
+
+class Outbox:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def put(self, draft: Draft, *, now: float) -> None:
+        """A card whose post was given up is posted again by its next draft."""
+        body = json.dumps(dict(draft.body))
+        with self._db.immediate():
+            if draft.kind == "edit" and self._replace_waiting(draft, body):
+                return
+            if draft.dedupe and self._was_sent(draft.dedupe):
+                return
+            never_stood = draft.kind == "edit" and self.card(draft.card or "") is None
+            dedupe = self._given_up(draft.card) if never_stood else draft.dedupe
+            self._db.change(
+                "INSERT INTO outbox (kind, channel, person, card, thread, private, body, dedupe,"
+                " concerns, progress, due_at, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO UPDATE SET state = 'due',"
+                " tries = 0, channel = excluded.channel, thread = excluded.thread, body = excluded.body,"
+                " created_at = excluded.created_at, due_at = max(excluded.due_at, due_at + ?)"
+                " WHERE state = 'dead' AND card IS NOT NULL",
+                (
+                    "post" if never_stood else draft.kind,
+                    draft.channel,
+                    draft.person,
+                    draft.card,
+                    draft.thread,
+                    draft.private,
+                    body,
+                    dedupe,
+                    draft.concerns,
+                    draft.progress,
+                    now,
+                    now,
+                    RETRY_S,
+                ),
+            )
+
+    def due(self, now: float) -> list[OutboxItem]:
+        """The head of each lane, oldest first.
+
+        A lane is what goes to one place: the posts of a channel, what one person alone gets, the edits in a channel.
+        What failed PATIENT_TRIES times goes behind the others of its lane, and an edit that tells of progress behind
+        the other edits. What belongs to a thread or a card comes after the card's own post.
+        """
+        rows = self._db.rows(
+            f"""
+            SELECT id, kind, channel, person, dedupe, card, thread, private, body, tries, due_at, created_at,
+                   concerns, progress, {LANE_SQL} AS lane
+            FROM outbox WHERE id IN (
+                SELECT id FROM (
+                    SELECT id, row_number() OVER (
+                        PARTITION BY {LANE_SQL}
+                        ORDER BY tries >= {PATIENT_TRIES}, kind = 'edit' AND progress, id) AS place
+                    FROM outbox item
+                    WHERE state = 'due' AND {due_sql("due_at")}
+                      AND NOT (kind = 'edit' AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.card))
+                      AND NOT (thread IS NOT NULL
+                               AND NOT EXISTS (SELECT 1 FROM cards WHERE name = item.thread)
+                               AND EXISTS (SELECT 1 FROM outbox post
+                                           WHERE post.card = item.thread AND post.state = 'due')))
+                WHERE place = 1)
+            ORDER BY id
+            """,  # noqa: S608  constants
+            (now, now),
+        )
+        return [
+            OutboxItem(
+                **{
+                    **row,
+                    "private": bool(row["private"]),
+                    "progress": bool(row["progress"]),
+                    "body": json.loads(row["body"]),
+                }
+            )
+            for row in rows
+        ]
+
+    def was_put(self, dedupe: str) -> bool:
+        waits = self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
+        return waits or self._was_sent(dedupe)
+
+    def files(self) -> set[str]:
+        """Paths of the files that wait to be sent."""
+        rows = self._db.rows(
+            "SELECT json_extract(body, '$.file') AS path FROM outbox WHERE state = 'due' AND kind = 'file'"
+        )
+        return {row["path"] for row in rows}
+
+    def waiting_ids(self) -> set[int]:
+        return {row["id"] for row in self._db.rows("SELECT id FROM outbox WHERE state = 'due'")}
+
+    def waiting(self) -> int:
+        return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
+
+    def sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
+        """Done, and only its dedupe is kept; a post that is a card is remembered by its name for later edits and
+        replies."""
+        with self._db.immediate():
+            self._db.change(
+                "INSERT OR IGNORE INTO sent_once SELECT dedupe FROM outbox WHERE id = ? AND dedupe IS NOT NULL",
+                (item.id,),
+            )
+            # An edit replaced while it was under way stays due with its newer body.
+            self._db.change(
+                "DELETE FROM outbox WHERE id = ? AND body = ?",
+                (item.id, json.dumps(item.body)),
+            )
+            if item.kind == "post" and item.card and ts:
+                self._db.change(
+                    "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?)"
+                    " ON CONFLICT (name) DO UPDATE SET channel = excluded.channel, ts = excluded.ts",
+                    (item.card, channel, ts),
+                )
+                self._db.change(
+                    "UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'",
+                    (item.id,),
+                )
+
+    def later(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
+        """`counts` is False where the message itself has no part in the delay."""
+        self._db.change(
+            "UPDATE outbox SET due_at = ?, tries = tries + ?, error = ? WHERE id = ?",
+            (due_at, int(counts), error, item.id),
+        )
+
+    def give_up(self, item: OutboxItem, *, error: str) -> None:
+        """Only this body: a newer one that has replaced it meanwhile stays due. Its words are kept no longer."""
+        self._db.change(
+            "UPDATE outbox SET state = 'dead', body = '{}', error = ? WHERE id = ? AND body = ?",
+            (error, item.id, json.dumps(item.body)),
+        )
+
+    def repost(self, item: OutboxItem, *, now: float) -> None:
+        """The card's message is gone or closed for edits: its body goes out as a new post under its name."""
+        with self._db.immediate():
+            self._db.change("DELETE FROM cards WHERE name = ?", (item.card,))
+            self._db.change("UPDATE outbox SET kind = 'post', due_at = ? WHERE id = ?", (now, item.id))
+
+    def reroute(self, item: OutboxItem, *, channel: str, now: float) -> None:
+        """Its channel is closed to us: the message goes to another one, not into a thread there.
+
+        What one person alone was to see goes to that person: in the other channel all would see it.
+        """
+        self._db.change(
+            "UPDATE outbox SET channel = ?, thread = NULL, kind = CASE kind WHEN 'edit' THEN 'post'"
+            " WHEN 'ephemeral' THEN 'direct' ELSE kind END, due_at = ? WHERE id = ?",
+            (channel, now, item.id),
+        )
+
+    def card(self, name: str) -> Card | None:
+        row = self._db.row("SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
+        return Card(**row) if row else None
+
+    def is_waiting(self, card: str) -> bool:
+        """Whether the card's first post is still to be sent."""
+        return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
+
+    def _given_up(self, card: str | None) -> str | None:
+        """The dedupe of the card's post that was given up: an edit of it takes that post's place."""
+        found = self._db.value("SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'", (card,))
+        return None if found is None else str(found)
+
+    def _was_sent(self, dedupe: str) -> bool:
+        return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None
+
+    def _replace_waiting(self, draft: Draft, body: str) -> bool:
+        """A decision that waits is not held up by the progress that replaces its words."""
+        changed = self._db.change(
+            "UPDATE outbox SET body = ?, progress = progress AND ?"
+            " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
+            (body, draft.progress, draft.card),
+        )
+        return changed > 0

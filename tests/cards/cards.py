@@ -1,0 +1,515 @@
+"""Every card in its typical states, by name: the golden files, the limits and the screenshots all use these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from bot.cards import (
+    audits,
+    budgets,
+    calibration,
+    datasets,
+    estimates,
+    evaluation_results,
+    evaluations,
+    freeze,
+    general,
+    judge_agreement,
+    learning_curves,
+    models,
+    plans,
+    prices,
+    results,
+    runs,
+    status,
+    waivers,
+)
+from bot.cards.blocks import Message
+from bot.cards.budgets import Month
+from bot.cards.datasets import Best, Listed
+from bot.cards.estimates import EstimateChoices
+from bot.cards.status import (
+    CurveSummary,
+    EvaluationSummary,
+    HomeOverview,
+    LadderSummary,
+    Status,
+    TunedCurveSummary,
+)
+from bot.rules.budgets import Budget
+from bot.rules.facts import Evidence
+from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.roi import Quality
+from bot.values.evaluations import CurvePlan, JudgeProgress, LadderProgress
+from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
+from bot.values.runs import Progress
+from storage.money import Commitment, Freeze
+from storage.records import Waiver
+from tests.cards import curve_cards, doubt_cards, made, measured, promotion_cards, sweep_cards
+from tests.cards.made import BEN, NOW
+from trainers.dataset import LabelCount
+from trainers.evaluation.results import Candidate, Ladder, Rung
+from trainers.evaluation.scoring import HOW_READ
+
+Json = Mapping[str, Any]
+TARGET = "local/smollm2-135m"
+HELD = (
+    Commitment("run", 8, "tickets", BEN, "C1", NOW, 7_000_000, 0),
+    Commitment("measurement", 3, "<odd> *names*", "U2", "C1", NOW, 0, 1_250_000),
+    Commitment("run", 7, "tickets", "U2", "C2", NOW, 0, 2_750_000),
+    Commitment("questions", 12, "tickets", BEN, "C2", NOW, 0, 1_800),
+)
+MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), HELD)
+FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
+
+DAY = date(2026, 11, 25)
+TRAINED = Evidence(
+    ladder=measured.none_meets(), tuned=measured.rung("tuned", TARGET, 190), task_kind="classification"
+)
+CLASSICAL = Evidence(ladder=measured.ladder())
+PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[1:]), tuned=measured.rung("tuned", TARGET, 190))
+
+
+def _listed(state: Any = "ready", rung: Rung | None = None, **other: Any) -> Listed:
+    report = made.report() if state == "ready" else None
+    return Listed(made.dataset(state=state, **other), report, Best(rung, 0.85) if report else None)
+
+
+def _ladder_look(state: Any = "running", known: LadderProgress | None = None, **other: Any) -> LadderSummary:
+    found = measured.ladder() if state == "done" else None
+    measurement = measured.measurement(state, **other)
+    return LadderSummary(measurement, measured.plan(), known or measured.half_way(), found, NOW)
+
+
+class Tried:
+    ask, answer = made.ASK, made.ANSWER
+
+
+def _datasets() -> dict[str, Message]:
+    listed = [
+        _listed(rung=measured.RUNGS[0], version=2),
+        _listed(rung=measured.RUNGS[3], name="mails"),
+        _listed(rung=measured.rung("kshot", measured.BIG, 175), name="replies"),
+        _listed(name="orders"),
+        _listed("checking", name="faq"),
+        _listed("refused", name="old", refusal="Line 7 is not JSON."),
+    ]
+    return {
+        "dataset-received": datasets.received_card(made.dataset(state="received")),
+        "dataset-ready": datasets.checked_card(
+            made.dataset(version=2), made.report(made.DUPLICATE, made.WORTH_A_TRY)
+        ),
+        "dataset-clean": datasets.checked_card(
+            made.dataset(), made.report(format="chat", labels=(), task="free_text")
+        ),
+        "dataset-blocked": datasets.checked_card(
+            made.dataset(), made.blocked_report(made.NOT_JSON, made.DUPLICATE)
+        ),
+        "dataset-refused": datasets.refused_card(
+            made.dataset(), "The file is a PNG image. Upload CSV or JSONL."
+        ),
+        "dataset-list": datasets.listing(listed),
+        "dataset-list-empty": datasets.listing([]),
+        "waiver-asked": waivers.request_card(made.dataset(), "Acme Tuning", made.PERSONAL),
+        "waiver-given": waivers.given_card(
+            made.dataset(), Waiver(1, BEN, "the customers agreed, LEGAL-12", NOW)
+        ),
+        "dataset-unknown": general.text_message(datasets.no_such_dataset("tikets", ["tickets", "faq"])),
+    }
+
+
+def _estimates() -> dict[str, Message]:
+    machine = replace(made.FREE, usd_per_hour=Decimal("0.10"))
+    paid = replace(made.OWN, usd_per_hour=Decimal("0.10"))
+    gap = "Whether it saves money is unknown: say current= (today's model) and volume= as well."
+    cases = {
+        "estimate-free-machine": made.estimated(),
+        "estimate-paid-machine": made.estimated(tuned=machine, training=paid),
+        "estimate-hosted": made.estimated(
+            tuned=made.MINI, training=made.HOSTED, evaluation_usd=Decimal("0.02")
+        ),
+        "estimate-loss": made.estimated(tuned=machine, training=paid, volume=10_000_000),
+        "estimate-few-rows": made.estimated(rows=120),
+        "estimate-without-volume": made.estimated(volume=None, gaps=(gap,)),
+        "estimate-go": made.estimated(
+            rows=2_400, evidence=TRAINED, tuned=machine, training=paid, people_hours=Decimal(4)
+        ),
+        "estimate-cheaper-rung": made.estimated(rows=2_400, evidence=CLASSICAL, training=made.HOSTED),
+        "estimate-with-people": made.estimated(
+            people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
+        ),
+    }
+    quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
+    better = made.estimated(rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality)
+    return {
+        **{name: estimates.card(case, TARGET) for name, case in cases.items()},
+        "estimate-beside-a-rung": estimates.card(better, TARGET, number=4),
+        "estimate-shared": estimates.card(made.estimated(), TARGET, shared_by=made.ANA),
+    }
+
+
+def _measuring() -> dict[str, Message]:
+    plan, running = measured.plan(), measured.measurement()
+    asked, own = measured.measurement("asked"), measured.plan(prompt="Sort this.", documents=("a", "b"))
+    waits = measured.half_way(note="openai asks us to wait a minute. Measuring goes on by itself.")
+    again = "The models were out of reach for an hour."
+    return {
+        "measure-asked": evaluations.request_card(asked, own, measured.asking(), made.BUDGET),
+        "measure-asked-free": evaluations.request_card(asked, plan, measured.asking(0), made.NO_BUDGET),
+        "measure-preparing": evaluations.progress_card(asked, plan, LadderProgress(), NOW),
+        "measure-running": evaluations.progress_card(running, plan, waits, NOW),
+        "measure-judging": evaluations.progress_card(running, plan, measured.half_way(stage="judging"), NOW),
+        "measure-done": evaluations.closed_card(measured.measurement("done"), plan, measured.half_way()),
+        "measure-failed": evaluations.closed_card(
+            measured.measurement("failed"), plan, measured.half_way(), again
+        ),
+        "measure-cancelled": evaluations.closed_card(
+            measured.measurement("cancelled"), plan, LadderProgress(), f"Cancelled by <@{BEN}>."
+        ),
+        "ladder-met": evaluation_results.card(
+            measured.ladder(),
+            number=3,
+            spent_micros=590_000,
+            estimated_micros=640_000,
+            how_read=HOW_READ,
+            notes=["Retrieval read 2 documents of yours."],
+        ),
+        "ladder-none-meets": evaluation_results.card(
+            measured.none_meets(), number=4, spent_micros=0, estimated_micros=0
+        ),
+        "ladder-undecided": evaluation_results.card(measured.undecided(), number=5),
+        "ladder-silent": evaluation_results.card(measured.silent(), number=10),
+        "ladder-many": evaluation_results.card(measured.many(24), number=6),
+        "ladder-cheaper-undecided": evaluation_results.card(measured.cheaper_undecided(), number=7),
+        **_judged(),
+        "ladder-empty": evaluation_results.card(measured.ladder(()), number=8),
+        "ladder-details": thread(measured.many(24)),
+    }
+
+
+def _judged() -> dict[str, Message]:
+    plan, judge = measured.judged_plan(), measured.JUDGED
+    asked, running = measured.measurement("asked"), measured.measurement()
+    progress = measured.half_way(stage="consulting", judge=replace(judge, of=960, answered=312))
+    scored = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[1:4]])
+    by_words = measured.ladder([replace(one, scoring="f1", unread=0) for one in measured.RUNGS[1:4]])
+    failed = replace(judge, failed="There is no such model.")
+    arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]  # it has one
+
+    def card(found: Ladder, judged: JudgeProgress | None, people: HumanAgreement, **other: Any) -> Message:
+        notes = judge_agreement.judge_notes(
+            plan if judged else measured.plan(labels=()), judged, found, people
+        )
+        return evaluation_results.card(found, number=9, notes=notes, **other)
+
+    return {
+        "measure-asked-with-judge": evaluations.request_card(asked, plan, measured.asking(), made.BUDGET),
+        "measure-consulting": evaluations.progress_card(running, plan, progress, NOW),
+        "ladder-judged": card(scored, judge, measured.NOBODY, for_people=True),
+        "ladder-judged-and-trusted": card(scored, judge, measured.TRUSTING, for_people=True),
+        "ladder-judged-and-distrusted": card(scored, judge, measured.DISTRUSTING),
+        "ladder-judge-failed": card(by_words, failed, measured.NOBODY),
+        "ladder-by-words": card(by_words, None, measured.NOBODY),
+        "agreement": judge_agreement.agreement_card(9, plan.judge, measured.TRUSTING, *arms),
+        "agreement-poor": judge_agreement.agreement_card(9, plan.judge, measured.DISTRUSTING, *arms),
+        "agreement-without-judge": judge_agreement.agreement_card(9, None, measured.TRUSTING, *arms),
+    }
+
+
+def thread(found: Ladder) -> Message:
+    message = evaluation_results.details(found)
+    assert message is not None
+    return message
+
+
+def _learning() -> dict[str, Message]:
+    flat = measured.curve(points_per_100=0.004, needs=(), predicted=())
+    tuned = measured.curve(arm=Candidate("tuned", measured.MODEL), points_per_100=2.4)
+    return {
+        "dataset-dropped": datasets.version_changes(
+            made.dataset(version=2), replace(measured.DIFF, held_out_dropped=18), 121
+        ),
+        "dataset-changed": datasets.version_changes(made.dataset(version=2), measured.DIFF, 121),
+        "dataset-unchanged": datasets.version_changes(made.dataset(version=3), measured.SAME, 77),
+        "curve-working": learning_curves.progress_card("tickets"),
+        "curve-failed": learning_curves.failure_card(
+            "tickets", "There are 14 rows; a curve needs 24 at least."
+        ),
+        "curve": learning_curves.card(measured.curve(), label_usd=Decimal("0.10"), bar=0.9),
+        "curve-flat": learning_curves.card(flat, label_usd=Decimal("0.10"), bar=0.95),
+        "curve-tuned": learning_curves.card(tuned, bar=0.99),
+    }
+
+
+def _others() -> dict[str, Message]:
+    texts = ("Where is my parcel?", "It left on Monday.\nYou will have it on Friday.", "We don't know.")
+    documents_ = [measured.document(), measured.document("refused"), measured.document("received")]
+    return {
+        "prices": prices.listing(measured.PRICES, DAY),
+        "prices-unknown": prices.listing(measured.PRICES[-1:], DAY),
+        "prices-none": prices.listing((), DAY),
+        "preference-asked": judge_agreement.question_card("3 17", *texts, done=4, wanted=30),
+        "preference-chosen": judge_agreement.choice_card(*texts, "tie", BEN),
+        "knowledge-received": datasets.document_received(measured.document("received")),
+        "knowledge-ready": datasets.document_ready(measured.document()),
+        "knowledge-refused": datasets.document_refused(
+            measured.document("refused"), "It is a picture, not text."
+        ),
+        "knowledge-list": datasets.document_listing("tickets", documents_),
+        "knowledge-list-empty": datasets.document_listing("tickets", []),
+    }
+
+
+def _plans() -> dict[str, Message]:
+    waiting = made.run("awaiting_approval")
+    asked = (waiting, made.plan(), made.BUDGET)
+    without = made.free_plan(monthly_before_micros=None, monthly_after_micros=None)
+    return {
+        "plan-asked": plans.approval_card(*asked, 1),
+        "plan-asked-free": plans.approval_card(waiting, without, made.NO_BUDGET, 2),
+        "plan-asked-beside-a-rung": plans.approval_card(
+            waiting, made.plan(predicted=made.PREDICTED), made.BUDGET, 1
+        ),
+        "plan-asked-not-decided": plans.approval_card(waiting, made.advised_plan(), made.BUDGET, 1),
+        "plan-asked-unmeasured": plans.approval_card(
+            waiting, made.advised_plan(replace(made.NOT_DECIDED, best=None)), made.BUDGET, 1
+        ),
+        "plan-asked-go": plans.approval_card(
+            waiting, made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"), made.BUDGET, 1
+        ),
+        "plan-partly-approved": plans.partly_approved_card(*asked, made.APPROVALS, 2),
+        "plan-approved-because": plans.decided_card(
+            made.run("approved"),
+            made.advised_plan(),
+            made.BUDGET,
+            plans.approved_by(
+                [replace(one, reason="quality counts here, *not* <@U1> cost") for one in made.APPROVALS]
+            ),
+        ),
+        "plan-approved": plans.decided_card(
+            made.run("approved"), made.plan(), made.BUDGET, plans.approved_by(made.APPROVALS)
+        ),
+        "plan-rejected": plans.decided_card(
+            made.run("rejected"),
+            made.plan(),
+            made.BUDGET,
+            plans.rejected_by(BEN, "Collect 1,000 rows first."),
+        ),
+        "plan-replacing": plans.add_superseded(
+            plans.approval_card(made.run("awaiting_approval"), made.plan(), made.NO_BUDGET, 1), [5, 6]
+        ),
+        "plan-replaced": plans.decided_card(
+            made.run("cancelled"),
+            made.plan(),
+            made.NO_BUDGET,
+            plans.superseded_by(8, BEN, "https://example.com/p1"),
+        ),
+        "plan-expired": plans.decided_card(
+            made.run("expired"), made.free_plan(), made.NO_BUDGET, "Nobody decided within 24 hours."
+        ),
+    }
+
+
+def _runs() -> dict[str, Message]:
+    plan, queued = made.plan(), Progress(note="Waiting for a free place on the trainer.")
+    paused = replace(made.TRAINING, is_paused=True, note="The job was paused; its place is free. It goes on.")
+    looks = [made.look(state) for state in ("training", "awaiting_approval", "done", "failed")]
+    return {
+        "run-approved": runs.card(made.run("approved"), plan, Progress(), NOW),
+        "run-sent": runs.card(made.run("creating"), plan, Progress(), NOW),
+        "run-queued": runs.card(made.run("training"), plan, queued, NOW, spent_micros=0),
+        "run-training": runs.card(
+            made.run("training"), plan, made.TRAINING, NOW, spent_micros=18_000, can_pause=True
+        ),
+        "run-paused": runs.card(
+            made.run("training", wished_by=BEN), plan, paused, NOW, spent_micros=18_000, can_pause=True
+        ),
+        "run-measuring": runs.card(
+            made.run("evaluating"), made.free_plan(), made.MEASURING, NOW, spent_micros=0, can_pause=True
+        ),
+        "run-done": runs.card(made.run("done"), plan, made.MEASURING, NOW),
+        "run-failed": runs.card(made.run("failed"), plan, made.TRAINING, NOW),
+        "run-ended-failed": runs.ended_card(made.run("failed"), plan, "Training failed: out of memory."),
+        "run-ended-cancelled": runs.ended_card(made.run("cancelled"), plan, f"Cancelled by <@{BEN}>."),
+        "run-list": runs.listing(looks),
+        "run-audit": audits.card(audits.History(7, made.AUDITED)),
+        "run-list-empty": runs.listing([]),
+        "status": status.card(Status(looks[:2], _looks()[:7], [made.look("done"), *_looks()[7:]])),
+        "status-of-measurements": status.card(Status([], _looks()[:1], [])),
+        "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
+        "status-nothing-open": status.card(Status([], [], [made.look("done")])),
+        "status-frozen": status.card(Status(looks[:1], [], [], FROZEN, ["U2"])),
+        "budget": budgets.card(MONTH),
+        "budget-empty": budgets.card(replace(MONTH, budget=Budget(20_000_000, 0), held=())),
+        "budget-none-set": budgets.card(replace(MONTH, budget=Budget(0, 0), held=())),
+        "budget-half": budgets.warning(MONTH, MONTH.budget, 50),
+        "budget-used-up": budgets.warning(MONTH, Budget(20_000_000, 20_000_000), 100),
+        "freeze-said": freeze.frozen_card(FROZEN, 2),
+        "freeze-wanted": freeze.unfreeze_requested("U2", {"U1", "U3"}),
+        "freeze-wanted-alone": freeze.unfreeze_requested("U2", set()),
+        "freeze-lifted": freeze.unfrozen_card(FROZEN, ["U2", "U3"]),
+        "run-held": freeze.add_freeze_notice(runs.card(made.run("approved"), plan, Progress(), NOW), FROZEN),
+        "status-empty": status.card(Status([], [], [])),
+    }
+
+
+def _looks() -> list[EvaluationSummary]:
+    """Seven open ones, then two with a result."""
+    curve = CurvePlan("tickets", 1, made.HASH, made.HASH, (600,))
+    sizes = tuple(PlannedSize(rows, (), 40_000, 1_000) for rows in (100, 200, 400))
+    tuned = TunedCurvePlan(
+        "tickets", 2, made.HASH, made.HASH, 77, ("a", "b"), "local", "smollm2-135m", sizes, 1, "[]", (800,)
+    )
+    done = SizeProgress(100, made.HASH, "ft-1", "done")
+    trains = SizeProgress(200, made.HASH, "ft-2", "training", training=made.TRAINING)
+    half = TunedCurveProgress("training", (done, trains, SizeProgress(400, made.HASH, "ft-3")), 123_000)
+    return [
+        _ladder_look(),
+        _ladder_look("asked", measured.asking(), id=4),
+        _ladder_look("asked", LadderProgress(), id=5),
+        CurveSummary(measured.measurement(kind="curve", id=6), curve, None),
+        TunedCurveSummary(measured.measurement(kind="curve", id=7), tuned, half, None),
+        TunedCurveSummary(
+            measured.measurement("asked", kind="curve", id=8), tuned, replace(half, stage="asking"), None
+        ),
+        TunedCurveSummary(
+            measured.measurement(kind="curve", id=9), tuned, replace(half, stage="judging"), None
+        ),
+        _ladder_look("done", id=2),
+        CurveSummary(measured.measurement("done", kind="curve", id=1), curve, measured.curve()),
+    ]
+
+
+def _results() -> dict[str, Message]:
+    done, plan = made.run("done"), made.plan()
+    free = made.result(actual_micros=0, estimated_micros=0)
+    foreseen = made.plan(predicted=made.PREDICTED)
+    by_words = made.result(labelled=False, beside=made.beside_by_words())
+    return {
+        "result-better": results.card(done, plan, made.result()),
+        "result-better-free": results.card(done, made.free_plan(), free),
+        "result-equal": results.card(done, made.plan(monthly_before_micros=None), made.equal_result()),
+        "result-worse": results.card(done, plan, made.worse_result()),
+        "result-with-our-error": results.card(done, plan, made.result(), measured.ERRORS),
+        "result-go": results.card(done, foreseen, made.result(beside=made.beside(184, 190), advice=made.GO)),
+        "result-go-with-people": results.card(
+            done,
+            made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"),
+            made.result(beside=made.beside(140, 190), advice=made.GO),
+        ),
+        "result-go-time-unsaid": results.card(
+            done, made.advised_plan(), made.result(beside=made.beside(140, 190), advice=made.GO)
+        ),
+        "result-below-the-bar": results.card(
+            done, made.advised_plan(), made.result(beside=made.beside(111, 155), advice=made.CHEAPER)
+        ),
+        "result-nothing-read": results.card(
+            done,
+            foreseen,
+            made.result(
+                base=replace(made.result().base, unlisted=70), beside=made.alone(190), advice=made.GO
+            ),
+        ),
+        "result-cheaper-rung": results.card(
+            done, foreseen, made.result(beside=made.beside(190, 184), advice=made.CHEAPER)
+        ),
+        "result-by-words": results.card(done, foreseen, by_words),
+        "result-by-words-held-against": calibration.estimate_comparison(
+            foreseen, by_words, made.actuals(None)
+        ),
+        "result-held-against": calibration.estimate_comparison(foreseen, made.result(), made.actuals(0.84)),
+        "result-held-against-free": calibration.estimate_comparison(
+            made.free_plan(), free, made.actuals(None)[:1]
+        ),
+        "result-changed-rows": results.changed_rows_card(made.changes(6)),
+    }
+
+
+def _models() -> dict[str, Message]:
+    return {
+        "try-thinking": models.pending_card(made.ASK),
+        "try-answered": models.answer_card(Tried()),
+        "try-failed": models.failure_card(
+            made.ASK, "The trainer is down. It is started with the bot: try again."
+        ),
+        "help": general.help_text(),
+        "file-hint": general.file_hint(),
+    }
+
+
+def _views() -> dict[str, Json]:
+    looks = {state: [made.look(state)] for state in ("awaiting_approval", "training", "done")}
+    return {
+        "home": status.home_page(
+            HomeOverview(
+                looks["awaiting_approval"],
+                [*looks["training"], *_looks()[:2]],
+                [*looks["done"], *_looks()[7:]],
+                made.BUDGET,
+                links={
+                    look.run.id: "https://x.slack.com/archives/C0/p1" for look in looks["awaiting_approval"]
+                },
+            )
+        ),
+        "home-in-use": status.home_page(
+            HomeOverview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())
+        ),
+        "home-empty": status.home_page(HomeOverview([], [], [], made.NO_BUDGET)),
+        "form-upload": datasets.upload_modal("C0TICKETS"),
+        "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
+        "form-estimate": estimates.form(
+            "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET, "openai/gpt-4.1"])
+        ),
+        "form-estimate-of-one": estimates.form(
+            "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET]), "faq"
+        ),
+        "form-baseline": evaluations.form(
+            "C0TICKETS",
+            evaluations.BaselineChoices(["tickets", "faq"], [TARGET, "openai/gpt-4o-mini"], "faq"),
+        ),
+        "form-baseline-with-rules": evaluations.form(
+            "C0TICKETS", evaluations.BaselineChoices(["tickets"], [TARGET], may_overrule=True)
+        ),
+        "form-baseline-without-models": evaluations.form(
+            "C0TICKETS", evaluations.BaselineChoices(["tickets"], [])
+        ),
+        "form-knowledge": datasets.document_form("C0TICKETS", "tickets"),
+        "form-waiver": waivers.form(made.dataset()),
+        "form-reject": plans.reject_modal(made.HASH),
+        "form-approve": plans.approve_modal(made.run("awaiting_approval"), made.advised_plan()),
+        "form-approve-free": plans.approve_modal(made.run("awaiting_approval"), made.free_plan()),
+        **doubt_cards.forms(),
+        "form-notice": general.notice_modal("Use as training data", "This message has no file."),
+    }
+
+
+def messages() -> dict[str, Message]:
+    about_data = {
+        **_datasets(),
+        **_estimates(),
+        **_measuring(),
+        **_learning(),
+        **curve_cards.cards(),
+        **sweep_cards.cards(),
+        **doubt_cards.cards(),
+        **promotion_cards.cards(),
+        **_others(),
+    }
+    return {**about_data, **_plans(), **_runs(), **_results(), **_models()}
+
+
+def views() -> dict[str, Json]:
+    return _views()
+
+
+def payloads() -> dict[str, Json]:
+    """As they go to Slack; a message with its newest form beside it."""
+    return {**{name: message.letter() for name, message in messages().items()}, **views()}
+
+
+def many_labels(count: int, name: str) -> tuple[LabelCount, ...]:
+    return tuple(LabelCount(f"{name} {number}", 10_000 // (number + 1)) for number in range(count))

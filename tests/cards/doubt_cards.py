@@ -1,0 +1,40 @@
+"""Cards of runs in doubt and of stray jobs, with their forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bot.cards import interventions
+from bot.cards.blocks import Message
+from storage.jobs import InterventionDecision
+from tests.cards import made
+from tests.cards.made import BEN, NOW
+from trainers.types import Job
+
+WHY = "Creating the job stayed without a clear answer 5 times."
+YES = InterventionDecision(1, 7, NOW, "retry", None, BEN, "Nothing is listed there since noon", NOW, None)
+VOID = InterventionDecision(
+    2, 7, NOW, "adopt", "ftjob-1", BEN, "it is this one", NOW, "job ftjob-1 is that of run 6."
+)
+STRAY = Job("ftjob-9", "running", "gpt-4.1-mini", int(NOW), metadata={"run": "8", "plan": "abc"})
+
+
+def cards() -> dict[str, Message]:
+    run, plan = replace(made.run("needs_human"), error=WHY), made.plan()
+    return {
+        "doubt": interventions.card(run, plan, ()),
+        "doubt-with-words": interventions.card(run, plan, [VOID, YES], "No answer in time. Looking again."),
+        "doubt-settled": interventions.settled_card(
+            run, plan, [YES], "Job ftjob-1 was found there and is taken over, not created again."
+        ),
+        "stray-second": interventions.duplicate_job("Run 7", "openai", STRAY),
+        "stray-wanted-no-more": interventions.cancelled_job("Run 7", "openai", STRAY),
+        "stray-runs-on": interventions.job_still_running("Run 7", "openai", STRAY),
+        "stray-unknown": interventions.unknown_job("openai", STRAY),
+    }
+
+
+def forms() -> dict[str, Any]:
+    run = made.run("needs_human")
+    return {f"form-doubt-{choice}": interventions.form(choice, run) for choice in interventions.TITLES}

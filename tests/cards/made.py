@@ -1,0 +1,457 @@
+"""Values by hand, as the bot would have them: one dataset, one plan, one run, with what a test wants to
+differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any, Literal
+
+from bot.cards.runs import RunSummary
+from bot.rules.advice import Verdict, advise
+from bot.rules.alternatives import Alternative
+from bot.rules.assumptions import Assumption, assumptions
+from bot.rules.billing import Rates, Tokens
+from bot.rules.budgets import Budget
+from bot.rules.calibration import Actual, run_actuals
+from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
+from bot.rules.forecast import Outlook, simulate
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
+from bot.rules.roi import Estimate, Inputs, Range, Training, Usage, estimate
+from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
+from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
+from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
+from trainers.dataset.rows import NO_CHOICES
+from trainers.pricing import PriceRow
+from trainers.providers import ModelVerdict
+from trainers.tokens import Spread
+from trainers.types import Answer, Price
+
+ANA, BEN, CLEO = "U0ANA", "U0BEN", "U0CLEO"
+NOW = 1_790_000_000.0
+HASH = "3f9a61c2b7d4" + "0" * 52
+AUDITED = tuple(
+    AuditEntry(number, NOW + 60 * number, who, action, "run 7", detail, "", "")
+    for number, (who, action, detail) in enumerate(
+        (
+            (ANA, "ask", HASH),
+            (BEN, "approve", HASH),
+            ("finetune", "started", "job ftjob-*1*"),
+            (CLEO, "override budget", "the <@U1> customer waits"),
+            (ANA, "cancel", ""),
+            ("finetune", "cancelled", f"Cancelled by <@{ANA}>."),
+        )
+    )
+)
+LABELS = (
+    LabelCount("card_arrival", 120),
+    LabelCount("lost_parcel", 104),
+    LabelCount("refund", 98),
+    LabelCount("opening hours", 61),
+)
+WORTH_A_TRY = Finding(
+    None,
+    "tells",
+    "worth_a_try",
+    "383 rows are worth a try.",
+    "Nothing to do; with 1,000 rows the result will be steadier.",
+)
+DUPLICATE = Finding(
+    17,
+    "warns",
+    "duplicate",
+    "Line 17 repeats line 4.",
+    "Delete the copies: they teach nothing and cost tokens.",
+)
+PERSONAL = (
+    Finding(3, "warns", "personal_data", "Line 3 holds an e-mail address.", "Replace it by a placeholder."),
+    Finding(4, "warns", "personal_data", "Line 4 holds an e-mail address.", "Replace it by a placeholder."),
+)
+NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
+HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))
+OWN = Training(
+    tokens=36_200,
+    epochs=3,
+    usd_per_hour=Decimal(0),
+    minutes=Range(Decimal(13), Decimal(26), Decimal(120)),
+)
+GPT_4O = Rates("gpt-4o", Decimal("2.5"), Decimal(10), "genai-prices 0.2.3")
+MINI = Rates("gpt-4.1-mini", Decimal("0.8"), Decimal("3.2"), "openai.toml, 2026-09-01")
+FREE = Rates("smollm2-135m", Decimal(0), Decimal(0), "finetune.toml")
+
+
+def dataset(**other: Any) -> Dataset:
+    made = Dataset(
+        id=3,
+        name="tickets",
+        version=1,
+        state="ready",
+        channel="C0TICKETS",
+        uploaded_by=ANA,
+        filename="support_tickets.csv",
+        source="F0FILE",
+        text_column=None,
+        label_column=None,
+        sha256=None,
+        report=None,
+        refusal=None,
+        tries=0,
+        next_at=0.0,
+        created_at=NOW,
+        updated_at=NOW,
+        owner="C0TICKETS",
+        sources="C0TICKETS",
+    )
+    return replace(made, **other)
+
+
+def report(*findings: Finding, **other: Any) -> Report:
+    spread = Spread(total=45_300, mean=118.3, p50=110, p95=240, max=412)
+    made = Report(
+        name="support_tickets.csv",
+        format="csv",
+        rows=383,
+        task="labels",
+        labels=LABELS,
+        tokens=TokenReport("o200k_base", False, spread, 36_200, 104.1, 131.6, 4.2),
+        findings=findings,
+        columns=Columns("message", "intent"),
+        choices=NO_CHOICES,
+        system=None,
+        source_sha256=HASH,
+        train_sha256=HASH,
+        holdout_sha256=HASH,
+        n_train=306,
+        n_holdout=77,
+        seed=1,
+        seconds=0.4,
+    )
+    return replace(made, **other)
+
+
+def blocked_report(*findings: Finding) -> Report:
+    return report(*findings, train_sha256=None, holdout_sha256=None, n_train=0, n_holdout=0)
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What the estimate's card shows, worked out by the real rules."""
+
+    name: str
+    report: Report
+    training: Training | None
+    minutes: Range | None
+    estimate: Estimate | None
+    outlook: Outlook | None
+    alternative: Alternative | None
+    prices: Sequence[PriceRow]
+    evidence: Evidence
+    assumptions: Sequence[Assumption]
+    verdict: Verdict
+    memory: str | None = None
+    of_arms: str = ""
+    is_guess: bool = False
+
+
+def estimated(
+    *,
+    training: Training = OWN,
+    now: Rates = GPT_4O,
+    tuned: Rates = FREE,
+    volume: int | None = 100_000_000,
+    rows: int = 383,
+    name: str = "tickets",
+    gaps: tuple[str, ...] = (),
+    evidence: Evidence = NOTHING_MEASURED,
+    **inputs: Any,
+) -> Estimated:
+    usage = Usage.from_means(rows, 131.6, 104.1, 4.2)
+    asked = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
+    alternative = _alternative(asked, now, evidence)
+    asked = replace(asked, alternative=alternative)
+    made, outlook = (estimate(asked), simulate(asked, draws=500)) if volume else (None, None)
+    facts = Facts(
+        dataset=name,
+        rows=rows,
+        n_holdout=rows // 5,
+        smallest_label=61,
+        target=ModelVerdict("ok"),
+        training_usd=training.usd.expected,
+        estimate=made,
+        gaps=gaps,
+        evidence=evidence,
+        outlook=outlook,
+    )
+    return Estimated(
+        name=name,
+        report=report(rows=rows),
+        training=training,
+        minutes=training.minutes or Range(Decimal(10), Decimal(30), Decimal(120)),
+        estimate=made,
+        outlook=outlook,
+        alternative=alternative if made else None,
+        prices=(priced(tuned, "tuned"), priced(now, "prompted")),
+        evidence=evidence,
+        assumptions=assumptions(asked) if made else (),
+        verdict=advise(facts),
+    )
+
+
+def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
+    """A measured rung that meets the bar, or else today's model."""
+    ladder = evidence.ladder
+    rung = next((one for one in ladder.rungs if one.arm == ladder.cheapest), None) if ladder else None
+    if rung is None:
+        why = "nothing else has been measured, and a cheaper model or prompt may do as well"
+        return Alternative(f"today's model, {now.model}", asked.usage.today, now, why)
+    if rung.arm.model is not None:
+        rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
+        tokens = Tokens(rung.n, rung.prompt_tokens, rung.completion_tokens)
+        why = "measured 93% right on 200 held-out rows, it is the cheapest that meets the bar of 85%"
+        return Alternative(f"retrieval on {rung.arm.model}", tokens, rates, why, rung)
+    free = Rates("classical", Decimal(0), Decimal(0), "no vendor")
+    why = "measured 92% right on 200 held-out rows, it is the cheapest that meets the bar of 85%"
+    return Alternative("the classical model", Tokens(rung.n, 0, 0), free, why, rung)
+
+
+def priced(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
+    return PriceRow(
+        rates.model, kind, Price(None, rates.input, rates.cached_input, rates.output), rates.said_by
+    )
+
+
+def plan(**other: Any) -> Plan:
+    made = Plan(
+        dataset="tickets",
+        dataset_version=1,
+        dataset_id=3,
+        uploaded_by=ANA,
+        source_sha256=HASH,
+        train_sha256=HASH,
+        holdout_sha256=HASH,
+        n_train=306,
+        n_holdout=77,
+        labels=tuple(count.label for count in LABELS),
+        system=None,
+        provider="local",
+        current="gpt-4o",
+        base_model="smollm2-135m",
+        method="supervised",
+        hyperparameters=(("n_epochs", 3),),
+        seed=1,
+        suffix="tickets",
+        prices="{}",
+        training_tokens=108_600,
+        expected_micros=43_000,
+        maximum_micros=120_000,
+        seconds_low=780,
+        seconds_high=7200,
+        warnings=(),
+        monthly_before_micros=281_900_000,
+        monthly_after_micros=73_000_000,
+        requester=ANA,
+        channel="C0TICKETS",
+        asked_at=NOW,
+    )
+    return replace(made, **other)
+
+
+PREDICTED = Prediction(
+    asked="current=gpt-4o volume=100000000",
+    quality=0.84,
+    p_payback=0.873,
+    target_months="3",
+    alternative="the prompt with ten examples on openai/gpt-4o-mini",
+    alternative_micros=96_000_000,
+    saving_micros=23_000_000,
+    seconds=1_560,
+    measured=(("the classical model", 0.92), ("the prompt alone on openai/gpt-4o-mini", 0.79)),
+)
+
+
+NOT_DECIDED = PlanVerdict(
+    kind="unknown",
+    rule="today's model",
+    reason="gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough. "
+    "Measure gpt-4o: `/finetune baseline tickets models=openai/gpt-4o`.",
+    bar=0.85,
+    best=BestCandidate("the prompt with ten examples on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
+    bearable_hours="7.81",
+    saves_until="2027-01-14",
+)
+DECIDED_GO = PlanVerdict(
+    kind="go",
+    rule="alternatives",
+    reason="All 4 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini.",
+    bar=0.85,
+    best=BestCandidate("retrieval on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
+    people_micros=1_500_000_000,
+    labels_micros=50_000_000,
+)
+
+
+def advised_plan(advised: PlanVerdict = NOT_DECIDED, asked: str = PREDICTED.asked, **other: Any) -> Plan:
+    return plan(predicted=replace(PREDICTED, advised=advised, asked=asked), **other)
+
+
+def free_plan(**other: Any) -> Plan:
+    return plan(expected_micros=0, maximum_micros=0, **other)
+
+
+def run(state: RunState = "training", **other: Any) -> Run:
+    made = Run(
+        id=7,
+        plan_hash=HASH,
+        plan="{}",
+        key="ft-1",
+        state=state,
+        dataset_id=3,
+        requester=ANA,
+        channel="C0TICKETS",
+        provider="local",
+        job_id="ftjob-1",
+        file_id="file-1",
+        model="tickets-7" if state in ("evaluating", "done") else None,
+        tries=0,
+        next_at=0.0,
+        state_since=NOW,
+        progress=None,
+        result=None,
+        error=None,
+        reserved_micros=120_000,
+        actual_micros=None,
+        cancel_asked_by=None,
+        created_at=NOW,
+        updated_at=NOW,
+        wish=None,
+        wished_by=None,
+    )
+    return replace(made, **other)
+
+
+TRAINING = Progress(
+    step=46,
+    total_steps=115,
+    train_loss=0.41872,
+    valid_loss=0.52219,
+    trained_tokens=43_000,
+    running_since=NOW - 600,
+    ran_until=NOW,
+    estimated_finish=NOW + 900,
+)
+MEASURING = replace(TRAINING, step=115, evaluated=96, to_evaluate=154)
+
+
+def arm(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ArmScore:
+    return ArmScore(correct, n, low, high, tokens * n, 4 * n, 0.41, 0.92)
+
+
+def result(**other: Any) -> RunResult:
+    made = RunResult(
+        base=arm(18, 0.153, 0.338, 132),
+        tuned=arm(66, 0.763, 0.918, 104),
+        better=50,
+        worse=2,
+        p_value=4e-13,
+        gain_low=0.49,
+        gain_high=0.72,
+        train_seconds=1_620.0,
+        trained_tokens=108_400,
+        steps=115,
+        estimated_micros=43_000,
+        actual_micros=45_000,
+        labelled=True,
+        loss_curve=tuple((6 * n, 2.4 / n) for n in range(1, 20)),
+        at_once=32,
+    )
+    return replace(made, **other)
+
+
+GO = Advice(
+    "go",
+    "",
+    "Go: the tuned model is good enough, and it pays.",
+    "Put the tuned model to work, and keep today's at hand until it has proved itself.",
+)
+CHEAPER = Advice(
+    "no_go",
+    "cheaper rung",
+    "Not now. The classical model meets the bar of 85%: 95% right (91% to 97.3%) on 200 held-out rows, at no "
+    "charge per request. It needs no training.",
+    "Use the classical model. If that is not good enough, raise the bar (bar=) and ask again.",
+)
+
+
+def beside_by_words() -> str:
+    """Free text, scored by F1: retrieval and the tuned model."""
+    from tests.cards import measured
+
+    rungs = [
+        measured.rung(name, model, right, scoring="f1", unread=0)
+        for name, model, right in (("retrieval", measured.BIG, 141), ("tuned", "local/tickets-7", 158))
+    ]
+    return measured.ladder(rungs, pairs=(measured.pair(rungs[1], rungs[0]),)).to_json()
+
+
+def alone(tuned: int) -> str:
+    """The tuned model, where nothing else was measured."""
+    from tests.cards import measured
+
+    return measured.ladder([measured.rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
+
+
+def beside(other: int, tuned: int) -> str:
+    """The classical model and the tuned one, each with so many of 200 right."""
+    from tests.cards import measured
+
+    rungs = measured.rung("classical", None, other), measured.rung("tuned", "local/tickets-7", tuned)
+    better, worse = sorted(rungs, key=lambda one: -one.score)
+    return measured.ladder(rungs, pairs=(measured.pair(better, worse),)).to_json()
+
+
+def actuals(foreseen: float | None) -> tuple[Actual, ...]:
+    return run_actuals(
+        7,
+        tokens=(108_600, 108_400),
+        micros=(43_000, 45_000),
+        seconds=(1_560.0, 1_620.0),
+        quality=None if foreseen is None else (foreseen, 0.857),
+    )
+
+
+def equal_result() -> RunResult:
+    return result(
+        tuned=arm(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11
+    )
+
+
+def worse_result() -> RunResult:
+    tuned = arm(9, 0.06, 0.21, 104)
+    return result(tuned=tuned, better=1, worse=10, p_value=0.012, gain_low=-0.2, gain_high=-0.03)
+
+
+def look(state: RunState = "training", **other: Any) -> RunSummary:
+    made = RunSummary(run(state), plan(), TRAINING, result() if state == "done" else None, NOW)
+    return replace(made, **other)
+
+
+def changes(count: int) -> list[ChangedRow]:
+    return [
+        ChangedRow(
+            f"Where is my parcel, number {n}? It was due on Monday.",
+            "lost_parcel",
+            "refund",
+            "lost_parcel",
+            n > 1,
+        )
+        for n in range(count)
+    ]
+
+
+BUDGET = Budget(limit_micros=200_000_000, committed_micros=12_500_000)
+NO_BUDGET = Budget(0, 0)
+APPROVALS = [Approval(7, HASH, BEN, "approve", None, NOW)]
+ASK = Ask(1, ANA, "C0TICKETS", "tickets-7", "where is my parcel?", NOW)
+ANSWER = Answer("lost_parcel", 104, 4, 0.412)

@@ -1,0 +1,349 @@
+"""Ladders, curves and outlooks by hand, with what a test wants to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from bot.rules.calibration import run_actuals, running_error
+from bot.rules.forecast import Month, Outlook, Quantiles
+from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.sensitivity import Swing
+from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
+from storage.records import Document, DocumentState, Measurement, MeasurementState
+from tests.cards.made import ANA, HASH, NOW
+from trainers.dataset.versions import Diff
+from trainers.evaluation.judge_agreement import Agreement
+from trainers.evaluation.results import (
+    RUNG_NAMES,
+    Candidate,
+    Curve,
+    CurvePoint,
+    LabelNeed,
+    Ladder,
+    Pair,
+    Prediction,
+    Rung,
+    RungName,
+    Standing,
+)
+from trainers.pricing import PriceRow, UnknownPrice
+from trainers.types import Price
+
+MODEL = "local/smollm2-135m"
+BIG = "openai/gpt-4.1-mini-2025-04-14"
+
+
+def rung(
+    name: RungName,
+    model: str | None,
+    right: int,
+    usd: str | None = "0",
+    *,
+    n: int = 200,
+    standing: Standing | None = None,
+    **other: Any,
+) -> Rung:
+    share = right / n
+    half = 1.96 * (share * (1 - share) / n) ** 0.5 + 0.005
+    low, high = max(share - half, 0.0), min(share + half, 1.0)
+    made = Rung(
+        arm=Candidate(name, model),
+        scoring="label",
+        scores=(1.0,) * right + (0.0,) * (n - right),
+        score=share,
+        low=low,
+        high=high,
+        standing=standing or ("meets" if low >= 0.85 else "misses" if high < 0.85 else "undecided"),
+        rows_to_decide=None,
+        macro_f1=share - 0.02,
+        unread=0 if name in ("classical", "tuned") else 14,
+        empty=0 if name in ("classical", "tuned") else 2,
+        prompt_tokens=0 if name == "classical" else 132 * n,
+        completion_tokens=0 if name == "classical" else 4 * n,
+        p50_s=0.0004 if name == "classical" else 0.41,
+        p95_s=0.0007 if name == "classical" else 0.92,
+        usd_per_1000=None if usd is None else Decimal(usd),
+    )
+    return replace(made, **other)
+
+
+RUNGS = (
+    rung("classical", None, 184),
+    rung("zero", MODEL, 21),
+    rung("kshot", MODEL, 88),
+    rung("retrieval", MODEL, 141),
+    rung("zero", BIG, 158, "0.16"),
+    rung("kshot", BIG, 171, "0.41", rows_to_decide=310),
+    rung("retrieval", BIG, 186, "0.39"),
+)
+
+ARMS = tuple(one.arm for one in RUNGS)
+
+
+def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
+    meeting = [one for one in rungs if one.standing == "meets"]
+    cheapest = min(meeting, key=lambda one: one.usd_per_1000 or 0, default=None)
+    ranked = sorted(rungs, key=lambda one: -one.score)
+    made = Ladder(
+        dataset="tickets",
+        version=1,
+        holdout_sha256=HASH,
+        bar=0.85,
+        rungs=tuple(rungs),
+        cheapest=cheapest.arm if cheapest else None,
+        pairs=tuple(pair(ranked[0], other_one) for other_one in ranked[1:]),
+        detectable_gap=0.07,
+        never_answered=(),
+        prices_said_by=("genai-prices 0.2.3 (OpenAI)", "finetune.toml"),
+        measured_at=NOW,
+    )
+    return replace(made, **other)
+
+
+def pair(better: Rung, worse: Rung) -> Pair:
+    gap = better.score - worse.score
+    return Pair(
+        better.arm,
+        worse.arm,
+        gap,
+        gap - 0.05,
+        gap + 0.05,
+        0.0004 if gap > 0.06 else 0.02 if gap > 0.04 else 0.61,
+    )
+
+
+def plan(arms: Sequence[Candidate] = ARMS, **other: Any) -> LadderPlan:
+    made = LadderPlan(
+        dataset="tickets",
+        version=1,
+        task="labels",
+        train_sha256=HASH,
+        holdout_sha256=HASH,
+        n_holdout=200,
+        labels=("card_arrival", "lost_parcel", "refund", "opening hours"),
+        arms=tuple(arms),
+        prompt=None,
+        bar=0.85,
+        documents=(),
+        prices="{}",
+    )
+    return replace(made, **other)
+
+
+def measurement(state: MeasurementState = "running", **other: Any) -> Measurement:
+    made = Measurement(
+        id=3,
+        kind="ladder",
+        state=state,
+        dataset_id=3,
+        channel="C0TICKETS",
+        requested_by=ANA,
+        plan="{}",
+        progress=None,
+        result=None,
+        error=None,
+        month=None,
+        reserved_micros=0,
+        actual_micros=None,
+        cancel_asked_by=None,
+        tries=0,
+        next_at=0.0,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(made, **other)
+
+
+def judged_plan() -> LadderPlan:
+    """One of whose models is the judge's relative."""
+    return plan(ARMS[1:], task="free_text", labels=(), judge="openai/gpt-4o")
+
+
+JUDGED = JudgeProgress(
+    judged=600,
+    unread=3,
+    pair=JudgedPair(ARMS[3], ARMS[2], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19),
+)
+NOBODY = HumanAgreement(4, 1, 2, 1, 1, None, None)
+TRUSTING = HumanAgreement(
+    30, 3, 17, 8, 5, Agreement(28, 23, 0.68, 0.45, 0.91), Agreement(20, 17, 0.74, 0.48, 1.0)
+)
+DISTRUSTING = HumanAgreement(14, 1, 4, 8, 2, Agreement(14, 5, -0.07, -0.41, 0.27), None)
+
+
+def asking(most_micros: int = 640_000) -> LadderProgress:
+    arms = [ArmProgress(one.arm, one.n, answered=50 if one.arm.rung == "zero" else 0) for one in RUNGS]
+    return LadderProgress("asking", tuple(arms), most_micros)
+
+
+def half_way(**other: Any) -> LadderProgress:
+    answered = (200, 200, 200, 120, 80, 0, 0)
+    arms = [ArmProgress(one.arm, one.n, done) for one, done in zip(RUNGS, answered, strict=True)]
+    arms[4] = replace(arms[4], declined=("a", "b", "c"))
+    arms[6] = replace(arms[6], failed="openai says that there is no such model.")
+    made = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300)
+    return replace(made, **other)
+
+
+def none_meets() -> Ladder:
+    rungs = [rung("classical", None, 120), *(replace(one, standing="misses") for one in RUNGS[1:5])]
+    return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
+
+
+def undecided() -> Ladder:
+    return ladder([rung("classical", None, 34, n=40, rows_to_decide=160), rung("zero", MODEL, 9, n=40)])
+
+
+def silent() -> Ladder:
+    """A model that thinks, and has no room left for an answer; its requests cost next to nothing."""
+    thinking = rung("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
+    return ladder([RUNGS[0], thinking, replace(thinking, arm=Candidate("kshot", "acme/thinker"), empty=90)])
+
+
+def cheaper_undecided() -> Ladder:
+    near = rung("classical", None, 172, rows_to_decide=120)
+    return ladder((near, *RUNGS[4:]))
+
+
+def many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:
+    made = [
+        rung(RUNG_NAMES[1 + at % 3], f"{name}-{at}", 100 + (at * 37) % 95, f"{0.02 * 1.7**at:.4f}")
+        for at in range(count - 1)
+    ]
+    return ladder((rung("classical", None, 184), *made))
+
+
+def curve(**other: Any) -> Curve:
+    made = Curve(
+        dataset="tickets",
+        version=1,
+        holdout_sha256=HASH,
+        arm=Candidate("classical"),
+        points=(
+            CurvePoint(1_250, 0.748, (0.741, 0.755, 0.748)),
+            CurvePoint(2_500, 0.833, (0.829, 0.837)),
+            CurvePoint(5_001, 0.881, (0.881,)),
+        ),
+        a=0.04,
+        b=20.4,
+        c=0.643,
+        predicted=(Prediction(7_500, 0.896, 0.889, 0.905), Prediction(10_003, 0.907, 0.894, 0.919)),
+        points_per_100=0.08,
+        needs=(
+            LabelNeed("card_arrival", 31, 12, 5),
+            LabelNeed("lost_parcel", 44, 11, 6),
+            LabelNeed("opening hours", 12, 3, 1),
+        ),
+    )
+    return replace(made, **other)
+
+
+def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
+    by = Decimal(scale)
+    months = tuple(
+        Month(
+            Decimal(m),
+            (Decimal(90 * m) - 600) * by,
+            (Decimal(280 * m) - 450) * by,
+            (Decimal(520 * m) - 300) * by,
+        )
+        for m in range(13)
+    )
+    swings = (
+        Swing("volume", "60M tokens a month", "160M tokens a month", 900 * by, 5_200 * by),
+        Swing("price of the alternative", "falls 60% a year", "stays", 1_200 * by, 2_900 * by),
+        Swing("people's time", "60 hours", "20 hours", 1_700 * by, 2_900 * by),
+        Swing("accuracy", "82%", "90%", 2_300 * by, 2_700 * by),
+    )
+    made = Outlook(
+        draws=10_000,
+        seed=1,
+        target_months=Decimal(3),
+        horizon_months=Decimal(12),
+        p_payback=p,
+        payback_months=Quantiles(Decimal("0.6"), Decimal("1.6"), Decimal("6.7")),
+        saving_month=Quantiles(90 * by, 280 * by, 520 * by),
+        npv=Quantiles(480 * by, 2_900 * by, 5_900 * by),
+        tornado=swings,
+        months=months,
+        expected=2_600 * by,
+    )
+    return replace(made, **other)
+
+
+def document(state: DocumentState = "ready", **other: Any) -> Document:
+    made = Document(
+        id=2,
+        dataset="tickets",
+        filename="returns policy.md",
+        source="F0DOC",
+        state=state,
+        channel="C0TICKETS",
+        uploaded_by=ANA,
+        sha256=HASH,
+        passages=48 if state == "ready" else None,
+        refusal="It is no text." if state == "refused" else None,
+        tries=0,
+        next_at=0.0,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(made, **other)
+
+
+def price(model: str, **other: Any) -> PriceRow:
+    made = PriceRow(
+        model,
+        "prompted",
+        Price(None, Decimal("2.5"), Decimal("1.25"), Decimal(10)),
+        "genai-prices 0.2.3 (OpenAI)",
+    )
+    return replace(made, **other)
+
+
+PRICES: tuple[PriceRow | UnknownPrice, ...] = (
+    price("gpt-4o", ends=date(2027, 1, 14), successor="gpt-6-luna"),
+    price(
+        "gpt-4.1-nano",
+        price=Price(None, Decimal("0.10"), Decimal("0.025"), Decimal("0.40")),
+        ends=date(2026, 10, 23),
+    ),
+    price(
+        "openai/gpt-4.1-mini-2025-04-14",
+        kind="tuned",
+        price=Price(Decimal(5), Decimal("0.80"), Decimal("0.20"), Decimal("3.20")),
+        source="openai.toml",
+        as_of=date(2026, 11, 1),
+        note="A request of more than 200,000 tokens costs more a token; yours are counted as shorter.",
+    ),
+    price(
+        MODEL,
+        kind="tuned",
+        price=Price(None, Decimal(0), Decimal(0), Decimal(0)),
+        usd_per_hour=Decimal("0.10"),
+        source="finetune.toml",
+    ),
+    UnknownPrice("gpt-99", ("gpt-4o",), "I know no price for “gpt-99”. Did you mean gpt-4o?"),
+)
+
+ERRORS = running_error(
+    [
+        *run_actuals(1, tokens=(108_600, 108_400), micros=(43_000, 45_000), seconds=(1_500, 4_900)),
+        *run_actuals(2, tokens=(90_000, 90_000), micros=(0, 0), seconds=(1_000, 1_300), quality=(0.9, 0.86)),
+    ]
+)
+
+DIFF = Diff(
+    added=220,
+    removed=14,
+    relabelled=3,
+    held_out_added=44,
+    held_out_relabelled=1,
+    held_out_missing=2,
+    by_label=(("card_arrival", 120, 180), ("lost_parcel", 104, 90), ("refund", 98, 98)),
+)
+SAME = Diff(0, 0, 0, 0, 0, 0, ())

@@ -1,0 +1,114 @@
+"""Cards of models that are put to work, what speaks against one, and the list of all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bot.cards import general, models, results
+from bot.cards.blocks import Message
+from bot.cards.models import ModelEntry, PromotionSummary
+from bot.rules.promotion import ModelComparison, Proof, objections
+from storage.promotions import Promotion
+from storage.records import Model
+from tests.cards import made, measured
+from tests.cards.made import ANA, BEN, NOW
+
+MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
+STANDING = Promotion(
+    id=2,
+    dataset="tickets",
+    model="tickets-7",
+    person=BEN,
+    reason=None,
+    channel="C0TICKETS",
+    at=NOW,
+    ended_at=None,
+    instead_of=1,
+    returns_to=1,
+    is_rollback=False,
+    carried_at=None,
+    tries=0,
+    next_at=0.0,
+    trouble=None,
+)
+RUNG = measured.rung("tuned", "local/tickets-7", 190)
+PROVEN = Proof(
+    RUNG,
+    ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
+    "tickets-3",
+    ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
+)
+DOUBTED = Proof(
+    RUNG,
+    ModelComparison("classical", 0.955, -0.005, -0.04, 0.03, 200),
+    "tickets-3",
+    ModelComparison("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
+    made.CHEAPER.headline,
+)
+SEEN = PromotionSummary(STANDING, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
+
+
+def cards() -> dict[str, Message]:
+    carried = replace(STANDING, carried_at=NOW + 2)
+    busy = replace(
+        STANDING, trouble="pointing 'team/tickets' on local: no answer in time. It is busy or stuck."
+    )
+    because = replace(carried, reason="half the price at the same quality")
+    first = replace(carried, instead_of=None, returns_to=None)
+    back = replace(carried, is_rollback=True, reason="it answers in French")
+    hosted = replace(MODEL, provider="openai", provider_model="ft:gpt-4.1-mini-2025-04-14:acme:tickets:Bx9Z")
+    old = replace(MODEL, name="tickets-3", state="retired")
+    return {
+        "promoted": models.promotion_card(SEEN),
+        "promoted-and-carried": models.promotion_card(replace(SEEN, promotion=carried)),
+        "promoted-not-carried": models.promotion_card(replace(SEEN, promotion=busy)),
+        "promoted-all-the-same": models.promotion_card(replace(SEEN, promotion=because, proof=DOUBTED)),
+        "promoted-first": models.promotion_card(
+            replace(SEEN, promotion=first, before=None, earlier=None, proof=Proof(RUNG, PROVEN.best))
+        ),
+        "promoted-unmeasured": models.promotion_card(replace(SEEN, promotion=because, proof=Proof(None))),
+        "promoted-hosted": models.promotion_card(
+            replace(
+                SEEN, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
+            )
+        ),
+        "promoted-before": models.promotion_card(
+            replace(SEEN, promotion=replace(carried, ended_at=NOW + 90))
+        ),
+        "rolled-back": models.promotion_card(replace(SEEN, promotion=back, before="tickets-8", earlier=None)),
+        "promotion-refused": general.text_message(
+            models.promotion_refusal(MODEL, DOUBTED, objections(DOUBTED))
+        ),
+        "promotion-elsewhere": general.text_message(models.card_location(SEEN)),
+        "promoted-lost": models.model_lost(MODEL, "tickets", "OpenAI"),
+        "promoted-strayed": models.alias_mismatch(
+            "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
+        ),
+        "model-list": models.listing(
+            [
+                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, carried),
+                ModelEntry(
+                    old, "tickets", 1, "smollm2-135m", measured.rung("tuned", "local/tickets-3", 180), None
+                ),
+                ModelEntry(
+                    replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None
+                ),
+            ]
+        ),
+        "model-list-empty": models.listing([]),
+        "result-to-be-used": results.card(
+            made.run("done"),
+            made.plan(),
+            made.result(beside=made.beside(184, 190), advice=made.GO),
+            may_be_used=True,
+        ),
+    }
+
+
+def in_use() -> list[ModelEntry]:
+    """For the overview."""
+    other = replace(STANDING, id=3, dataset="faq", person=ANA)
+    return [
+        ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other),
+        ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, STANDING),
+    ]

@@ -1,0 +1,55 @@
+"""The cards of a sweep: asked for, and its arms in the thread of the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bot.cards import estimates, plans, results
+from bot.cards.blocks import Message
+from bot.rules.plans import SweepPlan
+from bot.rules.sweeps import arm_count_text
+from tests.cards import made
+from trainers.hyperparameters import Sweep
+from trainers.types import SweepArm
+
+SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
+SWEPT = SweepPlan(SWEEP, made.HASH, made.HASH, 720, 80, 540, "0.1")
+OUT = "out after step 12: Memory is too small for one row of 900 tokens at a time. Set max_length or lora_r lower."
+ARMS = (
+    SweepArm(
+        1,
+        (("lora_r", "8"), ("learning_rate", "0.0005")),
+        68,
+        270,
+        0.8123,
+        0.712,
+        61.0,
+        "stopped after rung 1",
+    ),
+    SweepArm(
+        2,
+        (("lora_r", "8"), ("learning_rate", "0.001")),
+        135,
+        270,
+        0.5012,
+        0.802,
+        130.2,
+        "stopped after rung 2",
+    ),
+    SweepArm(3, (("lora_r", "16"), ("learning_rate", "0.0005")), 12, 270, None, None, 11.0, OUT),
+    SweepArm(4, (("lora_r", "16"), ("learning_rate", "0.001")), 270, 270, 0.3120, 0.934, 251.0, "won"),
+)
+
+
+def cards() -> dict[str, Message]:
+    plan = made.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
+    asked = made.run("awaiting_approval"), plan, made.BUDGET
+    none_won = [replace(arm, outcome="not finished") for arm in ARMS[:2]]
+    return {
+        "plan-asked-sweep": plans.approval_card(*asked, 1),
+        "estimate-sweep": estimates.card(
+            replace(made.estimated(), of_arms=arm_count_text(SWEEP)), "local/smollm2-135m"
+        ),
+        "sweep-arms": results.sweep_table(plan, ARMS),
+        "sweep-arms-unfinished": results.sweep_table(plan, none_won),
+    }

@@ -1,0 +1,136 @@
+"""Every card as Slack gets it, against files that were read by a person, Slack's limits and our own voice.
+
+FINETUNE_UPDATE_GOLDEN=1 writes the files anew: read their difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from demo.slack_emulator.blocks import complaints, view_complaints
+from tests.cards.cards import messages, payloads, views
+from tests.cards.voice import faults, texts
+from tests.cards.walker import problems
+
+GOLDEN = Path(__file__).parent / "golden"
+PAYLOADS = payloads()
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_card_is_what_it_was(name: str) -> None:
+    path, now = GOLDEN / f"{name}.json", json.dumps(PAYLOADS[name], indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("FINETUNE_UPDATE_GOLDEN"):
+        path.write_text(now, encoding="utf-8")
+    assert now == path.read_text(encoding="utf-8")
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == PAYLOADS.keys()
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_slack_would_take_it(name: str) -> None:
+    assert problems(PAYLOADS[name]) == []
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_slack_emulator_takes_it_too(name: str) -> None:
+    payload = PAYLOADS[name]
+    if "type" in payload:
+        assert view_complaints(payload) == ()
+    else:
+        assert (
+            complaints(payload["blocks"], "message") == complaints(payload.get("newest", []), "message") == ()
+        )
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_it_speaks_in_our_voice(name: str) -> None:
+    assert faults(PAYLOADS[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name, message in messages().items() if message.newest])
+def test_the_newest_form_says_what_the_classic_one_says(name: str) -> None:
+    message = messages()[name]
+    newest, classic = "\n".join(texts(message.newest)), "\n".join(texts(message.blocks))
+    assert message.newest[0] == message.blocks[0]
+    for word in ("saves", "Pays back", "Difference", "█", "Approve", "Next"):
+        assert (word in newest) >= (word in classic), word
+
+
+def test_the_body_holds_nothing_that_slack_does_not_know() -> None:
+    for message in messages().values():
+        assert "newest" not in message.body()
+        assert message.body() == {key: part for key, part in message.letter().items() if key != "newest"}
+
+
+def test_headlines_are_answers() -> None:
+    heads = {
+        name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks
+    }
+    assert heads["result-better"] == "Tuned model: 85.7%; 62 points above its base, prompted"
+    assert heads["result-equal"] == "Tuned model: 26.0%; not told apart from its base, prompted (23.4%)"
+    above = "Tuned model: 77.5%, below your 85%; 22 points above the free classical model"
+    assert heads["result-below-the-bar"] == above
+    assert heads["result-nothing-read"].endswith("; nothing else was measured")
+    assert heads["plan-asked-free"] == "Run 7: train smollm2-135m on tickets at no charge?"
+    assert heads["run-training"] == "Run 7 is training: smollm2-135m on tickets"
+    assert heads["estimate-free-machine"] == "Worth measuring: it would save $281.92 a month"
+    assert heads["dataset-ready"] == "tickets (version 2) is ready: 383 rows, 4 labels"
+
+
+def test_a_payback_has_the_plans_people_and_labels_in_it() -> None:
+    """$1,550 for people and labels at $23 a month take 5.6 years to come back, not the minutes of the bill alone."""
+    said = "\n".join(texts(messages()["result-go-with-people"].blocks))
+    assert "*Saves*\n$23.00 a month, as planned; back in 6 years" in said
+    unsaid = "\n".join(texts(messages()["result-go-time-unsaid"].blocks))
+    assert "; back within a day, if it took no one's time" in unsaid
+
+
+@pytest.mark.parametrize("name", ["result-below-the-bar", "result-cheaper-rung", "result-better"])
+def test_nothing_is_saved_by_a_model_that_may_not_be_used(name: str) -> None:
+    said = "\n".join([messages()[name].text, *texts(messages()[name].blocks)])
+    assert "a month" not in said and "Each month" not in said
+
+
+def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
+    said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
+    assert "*Pays back*\nat once" in said and "no charge for 109k tokens" in said
+    assert "Pays from" not in said
+
+
+@pytest.mark.parametrize("name", views())
+def test_views_keep_their_inputs_apart(name: str) -> None:
+    ids = [block["block_id"] for block in views()[name]["blocks"] if block["type"] == "input"]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", [name for name in PAYLOADS if name.startswith("ladder")])
+def test_a_ladders_table_fits_beside_an_open_thread(name: str) -> None:
+    for table in re.findall(
+        r"```\n(.*?)```", json.dumps(PAYLOADS[name]["blocks"]).replace("\\n", "\n"), re.DOTALL
+    ):
+        lines = json.loads(f'"{table}"'.replace("\n", "\\n")).splitlines()
+        assert max(len(html.unescape(line)) for line in lines) <= 74
+
+
+def test_a_model_that_answers_mostly_nothing_is_given_room_to_think() -> None:
+    said = json.dumps(PAYLOADS["ladder-silent"], ensure_ascii=False)
+    assert "`reasoning = true`" in said and said.count("providers.acme.models") == 2  # once in each form
+    assert "reasoning" not in json.dumps(PAYLOADS["ladder-met"])
+
+
+def test_free_text_says_which_measure_is_which() -> None:
+    said = json.dumps(PAYLOADS["result-by-words"], ensure_ascii=False)
+    assert "Two measures" in said and "70.5% F1" in said
+    assert "Two measures" not in json.dumps(PAYLOADS["result-go"])
+
+
+def test_a_price_under_a_cent_is_short() -> None:
+    assert "&lt;$0.01" in json.dumps(PAYLOADS["ladder-silent"]["blocks"])

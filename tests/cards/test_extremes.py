@@ -1,0 +1,353 @@
+"""Whatever comes out of files, models, people and errors: it stays within Slack's limits and is never
+markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from bot.cards import (
+    audits,
+    datasets,
+    estimates,
+    evaluation_results,
+    evaluations,
+    general,
+    judge_agreement,
+    learning_curves,
+    models,
+    plans,
+    prices,
+    results,
+    runs,
+    status,
+    tuned_learning_curves,
+)
+from bot.cards.blocks import UNSEEN, code, escape
+from bot.cards.datasets import Best, Listed
+from bot.cards.estimates import EstimateChoices
+from bot.cards.models import ModelEntry
+from bot.cards.status import HomeOverview, LadderSummary, Status
+from bot.rules.advice import Verdict
+from bot.rules.budgets import Budget
+from bot.rules.facts import Reason
+from bot.rules.promotion import ModelComparison, Proof, objections
+from bot.values.evaluations import ArmProgress, LadderProgress
+from bot.values.runs import ChangedRow
+from storage.records import AuditEntry
+from tests.cards import curve_cards, made, measured, promotion_cards
+from tests.cards.cards import many_labels
+from tests.cards.made import ANA, BEN, CLEO, NOW
+from tests.cards.voice import mrkdwn, texts
+from tests.cards.walker import problems
+from trainers.dataset import Columns, Finding
+from trainers.evaluation.results import RUNG_NAMES, Candidate, CurvePoint, LabelNeed
+from trainers.pricing import UnknownPrice
+from trainers.types import Answer
+
+HOSTILE = (
+    "<!channel> <@U1> <#C1> <http://x|y> *bold* _i_ ~s~ `code` \u202eback\u202c &lt;!here&gt; "
+    "```fence```\n> quote"
+)
+LONG = "a very long name " * 18
+FULL = "x" * 4_000
+OURS = {f"<@{person}>" for person in (ANA, BEN, CLEO)}
+
+Json = Mapping[str, Any]
+
+
+class Tried:
+    def __init__(self, text: str) -> None:
+        self.ask = replace(made.ASK, text=text, model=text[:60])
+        self.answer = Answer(text, 10**9, 10**9, 86_400.0)
+
+
+def cards(text: str) -> dict[str, Json]:
+    """Every card with `text` wherever something from outside can stand."""
+    return {
+        name: made_.letter() if hasattr(made_, "letter") else made_
+        for name, made_ in {
+            **_about_data(text),
+            **_measured(text),
+            **_about_runs(text),
+            **_forms(text),
+        }.items()
+    }
+
+
+def _about_data(text: str) -> dict[str, Any]:
+    findings = [Finding(n, "blocks", "code", text[:900], text[:900], n) for n in range(200)]
+    report = made.report(
+        *findings, rows=10_000, labels=many_labels(77, text), columns=Columns(text, text), format="csv"
+    )
+    ready = replace(report, findings=tuple(replace(one, severity="warns") for one in findings))
+    dataset = made.dataset(filename=text)
+    return {
+        "received": datasets.received_card(dataset),
+        "blocked": datasets.checked_card(dataset, made.blocked_report(*findings)),
+        "ready": datasets.checked_card(dataset, ready),
+        "refused": datasets.refused_card(dataset, text),
+        "refused for a finding": datasets.refused_card(dataset, datasets.refusal_sentence(report)),
+        "list": datasets.listing([Listed(made.dataset(state="refused", refusal=text), None)] * 200),
+        "list, measured": datasets.listing(
+            [
+                Listed(
+                    made.dataset(),
+                    made.report(rows=10**9),
+                    Best(measured.rung("kshot", text[:600], 100), 0.855),
+                )
+            ]
+            * 200
+        ),
+        "audit": audits.card(
+            audits.History(
+                10**9,
+                [
+                    AuditEntry(n, NOW, (text, "finetune")[n % 2], text, "run 7", text, text, text)
+                    for n in range(200)
+                ],
+            )
+        ),
+        "unknown": general.text_message(datasets.no_such_dataset(text[:200], [text[:200]])),
+        "unknown, nothing near": general.text_message(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
+        "estimate": estimates.card(_estimated(text), text),
+        "estimate without a sum": estimates.card(made.estimated(volume=None, gaps=(text,), name=text), text),
+    }
+
+
+def _tuned_curve(name: str, text: str) -> dict[str, Any]:
+    asked = measured.measurement("asked", kind="curve", id=10**9)
+    plan = curve_cards.plan(dataset=name, provider=name, base_model=text, version=10**9, n_holdout=10**9)
+    size = replace(curve_cards.ASKS, rows=10**9, from_before=text, declined=("x",) * 9)
+    known = curve_cards.known(size, curve_cards.TRAINS, most=10**18, note=text)
+    return {
+        "tuned curve, asked": tuned_learning_curves.request_card(asked, plan, known, Budget(10**18, 10**17)),
+        "tuned curve": tuned_learning_curves.progress_card(asked, plan, known),
+        "tuned curve, over": tuned_learning_curves.closed_card(asked, plan, known, escape(text[:900])),
+    }
+
+
+def _measured(text: str) -> dict[str, Any]:
+    name = text[:300]
+    model = f"{name[:100]}/{text[:300]}"
+    rungs = [
+        measured.rung(
+            rung, f"{model} {n}" if rung != "classical" else None, n, None if n % 3 else f"{10 ** (n % 12)}"
+        )
+        for n, rung in enumerate(RUNG_NAMES * 8)
+    ]
+    worst = measured.ladder(
+        rungs, dataset=name, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
+    )
+    arms = tuple(
+        ArmProgress(one.arm, 10**9, 10**8, ("x",), text if n % 2 else None) for n, one in enumerate(rungs)
+    )
+    progress = LadderProgress("measuring", arms, 10**18, 10**17, NOW - 1e8, text)
+    plan = measured.plan([one.arm for one in rungs], dataset=name, documents=("d",) * 10**4)
+    needs = tuple(LabelNeed(text, 10**9, 0 if n % 2 else 9, 3) for n in range(77))
+    points = tuple(CurvePoint(n * 10**7, n / 50, (n / 50,) * 9) for n in range(1, 50))
+    curve = measured.curve(
+        dataset=name, points=points, needs=needs, predicted=measured.curve().predicted * 20
+    )
+    unknown = UnknownPrice(name, (), text)
+    priced = measured.price(text, source=text, note=text)
+    document = measured.document("refused", filename=text, dataset=name, refusal=text)
+    return {
+        "measure asked": evaluations.request_card(
+            measured.measurement("asked"), plan, progress, Budget(10**18, 10**17)
+        ),
+        "measuring": evaluations.progress_card(measured.measurement(), plan, progress, NOW),
+        "measured": evaluations.closed_card(measured.measurement("failed"), plan, progress, escape(text)),
+        "ladder": evaluation_results.card(
+            worst, number=10**9, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
+        ),
+        "ladder's thread": evaluation_results.details(worst),
+        "curve": learning_curves.card(curve, label_usd=Decimal(10**6), bar=0.999, beside=curve),
+        **_tuned_curve(name, text),
+        "dataset, changed": datasets.version_changes(
+            made.dataset(version=2), replace(measured.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
+        ),
+        "curve, working": learning_curves.progress_card(name, name, text),
+        "curve, failed": learning_curves.failure_card(name, escape(text[:900])),
+        "prices": prices.listing([priced, unknown] * 60, date(2026, 11, 25)),
+        "preference": judge_agreement.question_card("3 17", text, text, text, done=10**9, wanted=10**9),
+        "preference, chosen": judge_agreement.choice_card(text, text, text, "first", BEN),
+        "agreement": judge_agreement.agreement_card(
+            10**9, text, measured.DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
+        ),
+        "document": datasets.document_received(document),
+        "document, ready": datasets.document_ready(document),
+        "document, refused": datasets.document_refused(document, text),
+        "documents": datasets.document_listing(name, [document] * 200),
+    }
+
+
+def _estimated(text: str) -> made.Estimated:
+    costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
+    asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
+    reasons = tuple(Reason("rows", "go", text[:900]) for _ in range(12))
+    return replace(asked, verdict=Verdict("unknown", text[:900], reasons, text[:900]))
+
+
+def _about_runs(text: str) -> dict[str, Any]:
+    plan = made.plan(
+        base_model=text,
+        provider=text,
+        dataset=text[:300],
+        maximum_micros=10**18,
+        n_train=10**12,
+        n_holdout=10_000,
+    )
+    waiting, budget = made.run("awaiting_approval"), Budget(10**18, 10**17)
+    noted = replace(
+        made.TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8
+    )
+    look = runs.RunSummary(made.run("training"), plan, noted, None, NOW)
+    measuring_ = LadderSummary(
+        measured.measurement(), measured.plan(dataset=text), measured.half_way(), None, NOW
+    )
+    rejected = replace(look, run=made.run("rejected", error=text))
+    row = ChangedRow(text, text, text, text, True)
+    rows = [row, replace(row, is_better=False)] * 5_000
+    return {
+        "asked": plans.approval_card(waiting, plan, budget, 20),
+        "partly": plans.partly_approved_card(waiting, plan, budget, made.APPROVALS * 20, 20),
+        "decided": plans.decided_card(made.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])),
+        "progress": runs.card(made.run("training"), plan, noted, NOW, spent_micros=10**18),
+        "over": runs.card(made.run("failed"), plan, noted, NOW),
+        "ended": runs.ended_card(made.run("failed"), plan, f"Training failed: {escape(text)}"),
+        "rejected, looked at": runs.details_card(rejected),
+        "runs": runs.listing([look] * 100),
+        "status": status.card(Status([look] * 100, [measuring_] * 100, [measuring_, look] * 100)),
+        "result": results.card(made.run("done"), plan, made.result()),
+        **_promoted(text),
+        "changed": results.changed_rows_card(rows),
+        "asking": models.pending_card(Tried(text).ask),
+        "answered": models.answer_card(Tried(text)),
+        "could not be asked": models.failure_card(Tried(text).ask, text),
+        "home": status.home_page(
+            HomeOverview([look] * 100, [look, measuring_] * 100, [rejected, measuring_] * 100, budget)
+        ),
+    }
+
+
+def _promoted(text: str) -> dict[str, Any]:
+    held = ModelComparison(text, 0.5, 0.1, -0.1, 0.3, 200)
+    proof = Proof(promotion_cards.RUNG, held, text[:60], held, text, is_gone=True)
+    promotion = replace(promotion_cards.STANDING, reason=text[:500], trouble=text)
+    seen = replace(
+        promotion_cards.SEEN, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
+    )
+    model = replace(promotion_cards.MODEL, provider=text)
+    shelved = ModelEntry(model, text[:300], 10**6, text, promotion_cards.RUNG, promotion)
+    return {
+        "promoted": models.promotion_card(seen),
+        "promoted, hosted": models.promotion_card(replace(seen, has_alias=False)),
+        "not promoted": general.text_message(models.promotion_refusal(model, proof, objections(proof))),
+        "models": models.listing([shelved] * 200),
+        "models in use": status.card(Status([], [], [], in_use=[shelved] * 200)),
+        "lost": models.model_lost(model, "tickets", text),
+        "strayed": models.alias_mismatch("tickets", model, text[:300], text),
+    }
+
+
+def _forms(text: str) -> dict[str, Any]:
+    names = [text, "", *[f"{text[:100]} {number}" for number in range(150)]]
+    return {
+        "baseline form": evaluations.form("C0TICKETS", evaluations.BaselineChoices(names, names, names[5])),
+        "knowledge form": datasets.document_form("C0TICKETS", text[:300]),
+        "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
+        "estimate form": estimates.form("C0TICKETS", EstimateChoices(names, names)),
+        "estimate form, nothing to choose": estimates.form("C0TICKETS", EstimateChoices(["tickets"], [])),
+    }
+
+
+NAMES = list(cards("x"))
+ODD = {
+    "hostile": HOSTILE,
+    "long": LONG,
+    "full": FULL,
+    "one letter": "x",
+    "unseen": "\u202e",
+    "ampersands": "&<" * 900,
+    "right to left": "שלום עולם, مرحبا بالعالم " * 20,
+    "emoji": "👩‍👩‍👧 🏳️‍🌈 é " * 60,
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_nothing_from_outside_breaks_slack_s_limits(text: str) -> None:
+    found = {name: problems(card) for name, card in cards(text).items()}
+    assert {name: said for name, said in found.items() if said} == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_from_outside_becomes_markup(name: str) -> None:
+    for text in mrkdwn(cards(HOSTILE)[name]):
+        assert markup_of_others(text) == [], text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_direction_or_control_character_is_shown(name: str) -> None:
+    card = cards(HOSTILE)[name]
+    shown = [card.get("text", ""), *texts([card.get("blocks", []), card.get("newest", [])])]
+    assert [text for text in shown if UNSEEN.search(text)] == []
+
+
+@pytest.mark.parametrize("name", ["home", "runs", "list"])
+def test_a_long_list_ends_with_how_much_is_left_out(name: str) -> None:
+    said = list(texts(cards(LONG)[name]["blocks"]))
+    assert any(re.search(r"… and \d+ more$", text) for text in said), said
+
+
+@pytest.mark.parametrize(
+    ("name", "person"),
+    [("received", ANA), ("ready", ANA), ("asked", ANA), ("partly", BEN), ("decided", BEN)],
+)
+def test_our_own_mentions_stay(name: str, person: str) -> None:
+    assert any(f"<@{person}>" in text for text in mrkdwn(cards(HOSTILE)[name]))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "<!channel>",
+        "a <@U1> b",
+        "<http://x|y>",
+        "so *bold* it",
+        "_i_",
+        "~s~",
+        "`code",
+        "&gt; quote",
+        "a\u202eb",
+    ],
+)
+def test_the_judge_of_markup_finds_it(sent: str) -> None:
+    assert markup_of_others(sent)
+
+
+def test_labels_keep_their_underscores_and_lose_nothing_else() -> None:
+    assert escape("card_arrival, 2 < 3 & 5 > 4") == "card_arrival, 2 &lt; 3 &amp; 5 &gt; 4"
+    assert code("card_arrival") == "`card_arrival`"
+    assert code("a`b\nc") == "`aˋb c`"
+
+
+def markup_of_others(text: str) -> list[str]:
+    """What Slack would make of it that we did not mean: links, mentions of strangers, styles, quotes."""
+    found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS]
+    found += UNSEEN.findall(text)
+    outside = re.sub(r"`[^`\n]+`", "", _without_our_fence(text))
+    found += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)
+    return found + re.findall(r"^\s*&gt;.*", text, re.MULTILINE)
+
+
+def _without_our_fence(text: str) -> str:
+    """A table of ours stands in a fence, where nothing is a style; a backtick in it would end it."""
+    inside = text.removeprefix("```\n").removesuffix("\n```")
+    return "" if len(inside) == len(text) - 8 and "`" not in inside else text

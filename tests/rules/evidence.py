@@ -1,0 +1,115 @@
+"""Facts by hand for the tests of the advice: rungs, ladders, outlooks, with what a test wants to differ."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+from bot.rules.billing import Rates
+from bot.rules.facts import Facts
+from bot.rules.forecast import Month, Outlook, Quantiles
+from bot.rules.roi import Inputs, Training, Usage, estimate
+from bot.rules.sensitivity import Swing
+from trainers.evaluation.results import Candidate, Ladder, Rung, RungName, Standing
+from trainers.providers import ModelVerdict
+
+MINI = "openai/gpt-4o-mini"
+OK = ModelVerdict("ok")
+# The article's sum: 10M input tokens a month on gpt-4o, $25 of training, a tuned nano, and nobody's time.
+ARTICLE = Inputs(
+    monthly_input_tokens=10_000_000,
+    usage=Usage(requests=100, prompt_before=12_000, prompt_after=12_000, output=0),
+    now=Rates("gpt-4o", Decimal("2.50"), Decimal("10.00"), "a list"),
+    tuned=Rates("openai/gpt-4.1-nano-2025-04-14", Decimal("0.20"), Decimal("0.80"), "a list"),
+    training=Training(tokens=1_000_000, epochs=1, usd_per_million=Decimal(25)),
+    today=date(2026, 11, 24),
+    people_hours=Decimal(0),
+)
+FACTS = Facts(
+    dataset="tickets",
+    rows=1200,
+    n_holdout=240,
+    smallest_label=90,
+    target=OK,
+    training_usd=Decimal(25),
+    estimate=estimate(ARTICLE),
+)
+MONEY = Decimal("0.12")
+
+
+def rung(
+    name: RungName,
+    standing: Standing,
+    right: int = 150,
+    n: int = 200,
+    *,
+    usd: Decimal | None = MONEY,
+    rows_to_decide: int | None = None,
+    unread: int = 0,
+    empty: int = 0,
+    p95_s: float = 1.5,
+) -> Rung:
+    """`right` of `n`, with an interval of five points on either side."""
+    score = right / n if n else 0.0
+    return Rung(
+        arm=Candidate(name, None if name == "classical" else MINI),
+        scoring="label",
+        scores=(1.0,) * right + (0.0,) * (n - right),
+        score=score,
+        low=max(score - 0.05, 0.0),
+        high=min(score + 0.05, 1.0),
+        standing=standing,
+        rows_to_decide=rows_to_decide,
+        macro_f1=score,
+        unread=unread,
+        empty=empty,
+        prompt_tokens=100 * n,
+        completion_tokens=3 * n,
+        p50_s=p95_s / 2,
+        p95_s=0.001 if name == "classical" else p95_s,
+        usd_per_1000=Decimal(0) if name == "classical" else usd,
+    )
+
+
+def ladder(*rungs: Rung, bar: float = 0.85, never_answered: tuple[str, ...] = ()) -> Ladder:
+    return Ladder(
+        dataset="tickets",
+        version=1,
+        holdout_sha256="ab" * 32,
+        bar=bar,
+        rungs=rungs,
+        cheapest=None,
+        pairs=(),
+        detectable_gap=0.062,
+        never_answered=never_answered,
+        prices_said_by=("a list",),
+        measured_at=1_790_000_000.0,
+    )
+
+
+ALL_MISS = (
+    rung("classical", "misses", 140),
+    rung("zero", "misses", 120),
+    rung("kshot", "misses", 150),
+    rung("retrieval", "misses", 156),
+)
+
+
+def outlook(p: float, *, never: bool = False) -> Outlook:
+    """The widest swing is the volume's."""
+    last = None if never else Decimal("2.5")
+    some = Quantiles(Decimal(15), Decimal(23), Decimal(35))
+    volume = Swing("volume", "8M tokens a month", "12.5M tokens a month", Decimal("40.00"), Decimal("310.00"))
+    people = Swing("people's time", "0 hours", "40 hours at $75.00", Decimal(200), Decimal(90))
+    return Outlook(
+        draws=10_000,
+        seed=1,
+        target_months=Decimal(3),
+        horizon_months=Decimal(12),
+        p_payback=p,
+        payback_months=Quantiles(None if never else Decimal("0.5"), None if never else Decimal(1), last),
+        saving_month=some,
+        npv=some,
+        tornado=(volume, people),
+        months=(Month(Decimal(0), Decimal(-25), Decimal(-25), Decimal(-25)),),
+    )

@@ -1,0 +1,108 @@
+"""What a fine-tune is held against: the cheapest measured rung that is good enough, else today's model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+
+from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose, tokens_of
+from bot.rules.billing import Rates, Tokens, Traffic
+from trainers.evaluation.results import Candidate, Rung, RungName, Standing
+
+TODAY = CurrentModel(Tokens(1, 1000, 10), Rates("gpt-4o", Decimal("2.50"), Decimal(10), "a list"))
+USE = MonthlyUse(Fraction(1000), Fraction(50), Traffic())  # $2.60 a month today
+FREE = Rates("classical", Decimal(0), Decimal(0), "nobody")
+CLASSICAL = "the classical model"
+
+
+def rung(
+    name: RungName,
+    standing: Standing,
+    usd_per_1000: str | None = "0",
+    model: str | None = None,
+    prompt: int = 0,
+) -> Rung:
+    return Rung(
+        arm=Candidate(name, model),
+        scoring="label",
+        scores=(1.0,) * 180 + (0.0,) * 20,
+        score=0.9,
+        low=0.85,
+        high=0.93,
+        standing=standing,
+        rows_to_decide=None,
+        macro_f1=0.9,
+        unread=0,
+        empty=0,
+        prompt_tokens=prompt,
+        completion_tokens=200,
+        p50_s=0.1,
+        p95_s=0.2,
+        usd_per_1000=None if usd_per_1000 is None else Decimal(usd_per_1000),
+    )
+
+
+def test_nothing_measured_is_held_against_today_s_model_and_says_so() -> None:
+    found = choose(TODAY, MeasuredCandidates((), 0.85), None, USE)
+    assert (found.name, found.rung) == ("today's model, gpt-4o", None)
+    assert "nothing else has been measured" in found.sentence
+
+
+def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
+    rungs = (
+        rung("kshot", "meets", "0.20", "openai/m"),
+        rung("classical", "meets"),
+        rung("zero", "misses", "0"),
+    )
+    measured = MeasuredCandidates(rungs, 0.85)
+    assert measured.cheapest == rungs[1]
+    found = choose(TODAY, measured, FREE, USE)
+    assert (found.name, found.rung) == (CLASSICAL, rungs[1])
+    assert "90% right" in found.sentence
+    assert "bar of 85%" in found.sentence
+
+
+def test_where_none_can_be_said_to_meet_the_bar_it_is_today_s_model() -> None:
+    measured = MeasuredCandidates(
+        (rung("classical", "undecided"), rung("zero", "misses", "0.2", "openai/m")), 0.85
+    )
+    found = choose(TODAY, measured, None, USE)
+    assert found.name == "today's model, gpt-4o"
+    assert "nothing that was measured can be said to meet the bar of 85%" in found.sentence
+
+
+def test_a_rung_that_costs_more_than_today_s_model_is_no_alternative_unless_that_misses_the_bar() -> None:
+    dear = rung("kshot", "meets", "9", "openai/big", prompt=200 * 2000)
+    rates = Rates("openai/big", Decimal(5), Decimal(10), "a list")
+    kept = choose(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
+    assert kept.name == "today's model, gpt-4o"
+    assert "costs less than the prompt with ten examples on openai/big" in kept.sentence
+    missed = replace(TODAY, rung=rung("zero", "misses", "2.6", "openai/gpt-4o"))
+    assert choose(missed, MeasuredCandidates((dear,), 0.85), rates, USE).rung == dear
+
+
+def test_a_ladder_by_another_bar_says_nothing() -> None:
+    measured = MeasuredCandidates((rung("classical", "meets"),), 0.95, other_bar=0.85)
+    assert measured.cheapest is None
+    assert "judged by a bar of 85%, not by 95%" in choose(TODAY, measured, None, USE).sentence
+
+
+def test_a_rung_without_a_price_is_said() -> None:
+    measured = MeasuredCandidates((rung("zero", "meets", None, "x/y"),), 0.85)
+    assert measured.cheapest is None
+    assert "nobody told me what they cost" in choose(TODAY, measured, None, USE).sentence
+
+
+def test_today_s_model_is_found_by_its_name_with_or_without_the_seller() -> None:
+    one = rung("zero", "misses", "1", "openai/gpt-4o")
+    measured = MeasuredCandidates((rung("kshot", "meets", "1", "openai/gpt-4o"), one), 0.85)
+    assert measured.prompted("gpt-4o") == measured.prompted("openai/gpt-4o") == one
+    assert measured.prompted("gpt-4o-mini") is None
+
+
+def test_what_is_looked_up_is_no_repeated_beginning() -> None:
+    own = Fraction(50)
+    kshot, retrieval = (rung(name, "meets", "1", "x/y", prompt=200 * 2000) for name in ("kshot", "retrieval"))
+    assert tokens_of(kshot, own) == Tokens(200, 400_000, 200, shared=200 * 1950)
+    assert tokens_of(retrieval, own).shared == 0

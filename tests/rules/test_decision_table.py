@@ -1,0 +1,320 @@
+"""The decision table of docs/deciding.md, row by row: one verdict, by one rule, and no word that speaks
+against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot import command_parser
+from bot.command_options import OPTIONS, Answer
+from bot.rules.advice import Verdict, advise
+from bot.rules.billing import Rates
+from bot.rules.facts import Evidence, Facts, Kind, RowFaults
+from bot.rules.forecast import simulate
+from bot.rules.roi import Inputs, Quality, Training, estimate
+from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, ladder, rung
+from trainers.evaluation.results import Pair, Rung
+from trainers.providers import ModelVerdict
+
+DOCS = Path(__file__).parents[2] / "docs" / "deciding.md"
+WORDS: Mapping[Kind, str] = {"go": "go", "no_go": "no", "unknown": "not decided"}
+MONEY = ("cost", "payback", "net value", "people's time", "only way")
+
+PEOPLE = {"people_hours": Decimal(50), "people_usd_per_hour": Decimal(100)}
+LOW = replace(ARTICLE, **PEOPLE)  # 10M input tokens a month
+HIGH = replace(LOW, monthly_input_tokens=10_000_000_000)
+DEAR = replace(
+    HIGH, tuned=replace(ARTICLE.tuned, input=Decimal(5), output=Decimal(20))
+)  # twice today's price
+FREE = replace(
+    HIGH, now=replace(ARTICLE.now, input=Decimal(0), output=Decimal(0))
+)  # against the classical model
+
+NEXT_TO_NOTHING = replace(
+    ARTICLE,
+    monthly_input_tokens=1_000,
+    people_hours=None,
+    tuned=replace(ARTICLE.tuned, input=Decimal(0), output=Decimal(0)),
+    training=Training(1, 1, usd_per_hour=Decimal(0)),
+)
+
+CLASSICAL, KSHOT = rung("classical", "meets", 182), rung("kshot", "meets", 182)
+SLOW = replace(KSHOT, p95_s=4.0)
+UNPRICED = replace(KSHOT, usd_per_1000=None)
+GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
+TIE = rung("tuned", "meets", 184, usd=Decimal("0.03"))
+BASE = rung("zero", "undecided", 176, rows_to_decide=50)
+WORSE = rung("tuned", "undecided", 164, rows_to_decide=50, usd=Decimal("0.20"))
+FEW = rung("classical", "undecided", 26, 30, rows_to_decide=200)
+HELD_OUT_FEW = (
+    FEW,
+    *(replace(one, scores=FEW.scores, standing="undecided", rows_to_decide=200) for one in ALL_MISS[1:]),
+)
+SUCCESSOR = Rates("gpt-5-nano", Decimal("0.05"), Decimal("0.40"), "a list")
+ENDED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.",))
+ENDING = ModelVerdict("warn", ("gpt-4.1-nano ends on 2027-01-14.",))
+
+
+def team(*rungs: Rung, sums: Inputs | None = HIGH, pairs: tuple[Pair, ...] = (), **other: Any) -> Facts:
+    """That measured `rungs` and asks gpt-4o-mini today. `sums` None: nobody said a volume. `other` are fields of
+    Evidence and Facts."""
+    seen = {key: other.pop(key) for key in list(other) if key in Evidence.__dataclass_fields__}
+    measured = replace(ladder(*rungs), pairs=pairs) if rungs else None
+    other = {"current": "gpt-4o-mini", "evidence": Evidence(**{"ladder": measured, **seen}), **other}
+    facts = replace(FACTS, **other)
+    made, drawn = (estimate(sums), simulate(sums, draws=1000)) if sums else (None, None)
+    return replace(facts, estimate=made, outlook=drawn)
+
+
+def ending(successor: Rates | None) -> Rates:
+    """Today's model, which ends in seven weeks."""
+    named = "gpt-5-nano" if successor else None
+    return replace(ARTICLE.now, ends=date(2027, 1, 14), successor=named, then=successor)
+
+
+def instead(one: Rung) -> tuple[Rung, ...]:
+    """All miss but this one."""
+    return tuple(one if miss.arm.rung == one.arm.rung else miss for miss in ALL_MISS)
+
+
+def worth(gained: int, lost: int) -> Quality:
+    """The tuned model against the other on 200 rows, at half a dollar for a wrong answer."""
+    return Quality(200, Decimal(gained), Decimal(lost), Decimal("0.50"))
+
+
+def told(better: Rung, worse: Rung, p: float) -> tuple[Pair, ...]:
+    return (Pair(better.arm, worse.arm, better.score - worse.score, 0.01, 0.08, p),)
+
+
+TABLE: dict[str, tuple[Facts, Kind, str]] = {
+    "the model to train has ended": (team(*ALL_MISS, target=ENDED), "no_go", "end date"),
+    "all rows have one label": (team(*ALL_MISS, n_labels=1), "no_go", "one label"),
+    "a third of the labels are wrong": (
+        team(*ALL_MISS, faults=RowFaults(doubted=400)),
+        "no_go",
+        "wrong labels",
+    ),
+    "a fifth of the rows contradict another": (
+        team(*ALL_MISS, faults=RowFaults(contradicting=240)),
+        "no_go",
+        "wrong labels",
+    ),
+    "one label in twelve is wrong": (
+        team(*ALL_MISS, faults=RowFaults(doubted=100)),
+        "unknown",
+        "wrong labels",
+    ),
+    "the classical model meets the bar": (team(*instead(CLASSICAL)), "no_go", "cheaper rung"),
+    "the classical model meets it, the tuned one is better, errors have a price": (
+        team(
+            *instead(CLASSICAL),
+            tuned=GOOD,
+            pairs=told(GOOD, CLASSICAL, 0.01),
+            sums=replace(FREE, quality=worth(10, 2)),
+        ),
+        "go",
+        "fewer errors",
+    ),
+    "the classical model meets it, the tuned one ties, errors have a price": (
+        team(
+            *instead(CLASSICAL),
+            tuned=TIE,
+            pairs=told(TIE, CLASSICAL, 0.6),
+            sums=replace(FREE, quality=worth(12, 10)),
+        ),
+        "no_go",
+        "cheaper rung",
+    ),
+    "a cheap prompted model meets it, a tuned one saves nothing": (
+        team(*instead(KSHOT), sums=replace(HIGH, now=HIGH.tuned)),
+        "no_go",
+        "cheaper rung",
+    ),
+    "a dear prompted model meets it, a tuned one costs less, high volume": (
+        team(*instead(KSHOT)),
+        "go",
+        "distil",
+    ),
+    "a dear prompted model meets it, a tuned one costs less, low volume": (
+        team(*instead(KSHOT), sums=LOW),
+        "no_go",
+        "payback",
+    ),
+    "a prompted model meets it, nobody knows its price": (
+        team(*instead(UNPRICED)),
+        "unknown",
+        "cheaper rung",
+    ),
+    "speed is the aim, a slow prompt meets it, no tuned model is measured": (
+        team(*instead(SLOW), task_kind="latency"),
+        "unknown",
+        "latency",
+    ),
+    "speed is the aim, a slow prompt meets it, the tuned one is twice as fast and dearer": (
+        team(*instead(SLOW), task_kind="latency", tuned=GOOD, sums=DEAR),
+        "go",
+        "distil",
+    ),
+    "speed is the aim, a slow prompt meets it, the tuned one is hardly faster": (
+        team(*instead(SLOW), task_kind="latency", tuned=replace(GOOD, p95_s=3.0)),
+        "no_go",
+        "cheaper rung",
+    ),
+    "better answers are the aim, the classical model meets it": (
+        team(*instead(CLASSICAL), task_kind="quality", sums=None),
+        "no_go",
+        "cheaper rung",
+    ),
+    "nothing is measured": (team(), "unknown", "measure"),
+    "a way is not measured": (team(*ALL_MISS[:3]), "unknown", "measure"),
+    "today's model is not measured": (
+        team(*ALL_MISS, sums=replace(HIGH, people_hours=Decimal(0)), current="gpt-4o"),
+        "unknown",
+        "today's model",
+    ),
+    "the bar was moved after measuring": (team(*ALL_MISS, bar=0.75), "unknown", "bar"),
+    "the holdout is too small to tell": (team(*HELD_OUT_FEW, n_holdout=30), "unknown", "undecided"),
+    "facts are wanted": (team(*ALL_MISS[:3], task_kind="knowledge"), "no_go", "knowledge"),
+    "reasoning is wanted": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),
+    "fewer than 200 rows": (team(*ALL_MISS, rows=150), "no_go", "rows"),
+    "many rows, fewer than 200 questions": (
+        team(*ALL_MISS, faults=RowFaults(copies=1080)),
+        "no_go",
+        "rows",
+    ),
+    "500 rows of free text, nobody said what for": (
+        team(*ALL_MISS[1:], rows=500, smallest_label=None),
+        "unknown",
+        "rows",
+    ),
+    "500 rows for a style that prompts nearly reach": (
+        team(
+            *ALL_MISS[1:3], rung("retrieval", "misses", 164), rows=500, smallest_label=None, task_kind="style"
+        ),
+        "go",
+        "alternatives",
+    ),
+    "all others miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
+    "all others miss it, low volume": (team(*ALL_MISS, sums=LOW), "no_go", "payback"),
+    "all others miss it, a free machine, next to no volume": (
+        team(*ALL_MISS, sums=NEXT_TO_NOTHING),
+        "no_go",
+        "people's time",
+    ),
+    "all others miss it, a tuned one costs more": (team(*ALL_MISS, sums=DEAR), "no_go", "cost"),
+    "all others miss it, nobody said a volume": (team(*ALL_MISS, sums=None), "unknown", "cost"),
+    "all others miss it, the model ends before it has paid back": (
+        team(*ALL_MISS, target=ENDING, sums=replace(LOW, ends=date(2027, 1, 14))),
+        "no_go",
+        "payback",
+    ),
+    "all others miss it, the model ends after it has paid back": (
+        team(*ALL_MISS, target=ENDING, sums=replace(HIGH, ends=date(2027, 1, 14))),
+        "go",
+        "alternatives",
+    ),
+    "all others miss it, today's model ends, its successor is not measured": (
+        team(*ALL_MISS, sums=replace(HIGH, now=ending(SUCCESSOR))),
+        "unknown",
+        "successor",
+    ),
+    "all others miss it, today's model ends, no successor is known, it saves enough until then": (
+        team(*ALL_MISS, sums=replace(HIGH, now=ending(None))),
+        "go",
+        "alternatives",
+    ),
+    "all others miss it, today's model ends, no successor is known, it saves too little until then": (
+        team(*ALL_MISS, sums=replace(LOW, now=ending(None))),
+        "no_go",
+        "cost",
+    ),
+    "all others miss it, better answers are the aim": (
+        team(*ALL_MISS, task_kind="quality", sums=DEAR),
+        "go",
+        "alternatives",
+    ),
+    "the tuned model misses it": (team(*ALL_MISS, tuned=rung("tuned", "misses", 150)), "no_go", "tuned"),
+    "the tuned model is worse than its base prompted, which costs no more": (
+        team(*instead(BASE), tuned=WORSE, pairs=told(BASE, WORSE, 0.01)),
+        "no_go",
+        "worse",
+    ),
+    "the tuned model is too close to the bar": (
+        team(*ALL_MISS, tuned=rung("tuned", "undecided", 174, rows_to_decide=90)),
+        "unknown",
+        "tuned",
+    ),
+    "the tuned model alone meets it, and saves": (team(*ALL_MISS, tuned=GOOD), "go", "alternatives"),
+    "the tuned model alone meets it, and costs more": (
+        team(*ALL_MISS, tuned=GOOD, sums=DEAR),
+        "unknown",
+        "only way",
+    ),
+    "the tuned model alone meets it, and costs more than its fewer errors are worth": (
+        team(
+            *ALL_MISS,
+            tuned=GOOD,
+            sums=replace(DEAR, quality=replace(worth(20, 2), usd_per_wrong=Decimal("0.001"))),
+        ),
+        "no_go",
+        "cost",
+    ),
+}
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_each_row_has_one_verdict_by_one_rule(row: str) -> None:
+    facts, kind, rule = TABLE[row]
+    verdict = advise(facts)
+    assert (verdict.kind, verdict.rule) == (kind, rule), verdict
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_no_word_of_a_verdict_speaks_against_it(row: str) -> None:
+    verdict = advise(TABLE[row][0])
+    deciding = [one for one in verdict.reasons if one.rule == verdict.rule and one.kind == verdict.kind]
+    assert deciding and deciding[0].weighs
+    assert contradicting(verdict) == []
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_what_a_next_step_names_is_not_refused(row: str) -> None:
+    step = advise(TABLE[row][0]).next_step
+    for typed in re.findall(r"`/finetune ([^`]+)`", step):
+        assert not isinstance(command_parser.parse(typed), Answer), typed
+    for option in re.findall(r"(\w+)=", re.sub("`[^`]+`", "", step)):
+        assert option in (*OPTIONS["estimate"], *OPTIONS["baseline"])
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    rows = re.findall(
+        r"^\| (?P<row>[^|]+) \| (?P<word>go|no|not decided) \| [^|]+ \|$", DOCS.read_text(), re.MULTILINE
+    )
+    assert rows == [(row, WORDS[kind]) for row, (_, kind, _) in TABLE.items()]
+
+
+def contradicting(verdict: Verdict) -> list[str]:
+    """Sentences that argue for what the verdict refuses, or against what it allows."""
+    if verdict.kind == "go":
+        return [
+            one.text
+            for one in verdict.reasons
+            if one.kind == "no_go" or (one.weighs and one.kind == "unknown")
+        ]
+    if verdict.kind == "unknown":
+        return ["withheld"] * (verdict.withheld is not None) + [
+            one.text for one in verdict.reasons if one.kind == "no_go"
+        ]
+    said = [verdict.headline, verdict.next_step, *(one.text for one in verdict.reasons)]
+    if verdict.rule in MONEY:
+        return [one.text for one in verdict.reasons if one.rule in MONEY and one.kind == "go"]
+    refused = [text for text in said if re.search(r"\bsaves?\b|pays? back|of draws|[Ss]tart a run", text)]
+    return refused + ["savings are shown"] * (verdict.withheld is None)

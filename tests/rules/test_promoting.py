@@ -1,0 +1,91 @@
+"""What speaks against putting a model to work: each kind, and nothing where it is shown to be better."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import stdev
+
+import pytest
+
+from bot.rules.promotion import (
+    ModelComparison,
+    Objection,
+    Proof,
+    alias_for,
+    check_promotion_reason,
+    compare_models,
+    objections,
+)
+from tests.cards import measured
+from trainers.evaluation import compare
+from trainers.local.models import ALIAS_NAME
+
+RUNG = measured.rung("tuned", "local/tickets-7", 190)
+BETTER = ModelComparison("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
+EQUAL = ModelComparison("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
+WORSE = ModelComparison("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)
+SOUND = Proof(RUNG, BETTER)
+
+
+@pytest.mark.parametrize(
+    ("proof", "found"),
+    [
+        (SOUND, ()),
+        (replace(SOUND, used="tickets-3", against_used=BETTER), ()),
+        (Proof(None), ("unmeasured",)),
+        (Proof(RUNG), ("nothing_beside",)),
+        (replace(SOUND, best=EQUAL), ("not_better",)),
+        (replace(SOUND, best=WORSE), ("not_better",)),
+        (replace(SOUND, no_go="Not now."), ("no_go",)),
+        (replace(SOUND, is_gone=True), ("gone",)),
+        (replace(SOUND, used="tickets-3"), ("other_rows",)),
+        (replace(SOUND, used="tickets-3", against_used=EQUAL), ("not_better_than_used",)),
+        (Proof(None, no_go="Not now.", is_gone=True), ("gone", "no_go", "unmeasured")),
+    ],
+)
+def test_what_speaks_against_a_model(proof: Proof, found: tuple[Objection, ...]) -> None:
+    assert objections(proof) == found
+
+
+def test_an_interval_that_touches_zero_shows_nothing() -> None:
+    assert objections(replace(SOUND, best=replace(BETTER, low=0.0))) == ("not_better",)
+
+
+def test_right_and_wrong_has_newcombe_s_interval() -> None:
+    mine, theirs = [1.0] * 66 + [0.0] * 11, [1.0] * 18 + [0.0] * 59
+    held = compare_models("the base", mine, theirs)
+    known = compare([bool(one) for one in theirs], [bool(one) for one in mine])
+    assert (held.score, held.difference) == (pytest.approx(18 / 77), pytest.approx(known.difference))
+    assert (held.low, held.high) == (
+        pytest.approx(known.difference_interval.low),
+        pytest.approx(known.difference_interval.high),
+    )
+    assert held.is_better and not held.is_worse
+
+
+def test_scores_in_part_have_the_interval_of_their_mean_difference() -> None:
+    held = compare_models("retrieval", [0.9, 0.7, 0.8, 0.6], [0.5, 0.5, 0.4, 0.6])
+    assert held.difference == pytest.approx(0.25)
+    reach = 1.959964 * stdev([0.4, 0.2, 0.4, 0.0]) / 2
+    assert (held.low, held.high) == (pytest.approx(0.25 - reach), pytest.approx(0.25 + reach))
+
+
+def test_answers_to_other_rows_are_not_held_against_each_other() -> None:
+    with pytest.raises(ValueError):
+        compare_models("retrieval", [1.0, 0.0], [1.0])
+
+
+@pytest.mark.parametrize("reason", ["", "because", "we must", "1 2 3 4"])
+def test_a_reason_is_three_words(reason: str) -> None:
+    denied = check_promotion_reason(reason)
+    assert denied is not None and "at least 3 words" in denied.reason
+
+
+def test_a_reason_says_why() -> None:
+    assert check_promotion_reason("half the price at the same quality") is None
+
+
+def test_an_alias_is_never_a_dataset_s_own_name() -> None:
+    assert alias_for("tickets") == "team/tickets"
+    others = {alias_for(name) for name in ("客户-2024", "订单-2024", "客户", "é" * 40, "a" * 39 + "é")}
+    assert len(others) == 5 and all(ALIAS_NAME.fullmatch(one) for one in others), "as our trainer takes them"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from bot.rules import estimate_inputs
+from bot.rules.estimate_inputs import Figure, Question, absurd
+from bot.rules.units import Misread
+
+
+@pytest.mark.parametrize(
+    ("figure", "text", "value"),
+    [
+        (estimate_inputs.PEOPLE_HOURS, "16", "16"),
+        (estimate_inputs.PEOPLE_HOURS, "0", "0"),
+        (estimate_inputs.PEOPLE_RATE, "$1,500.50", "1500.50"),
+        (estimate_inputs.BATCH_SHARE, "30%", "0.3"),
+        (estimate_inputs.BATCH_SHARE, "0.3", "0.3"),
+        (estimate_inputs.UTILISATION, " 20 % ", "0.2"),
+        (estimate_inputs.LABEL_COUNT, "1,000", "1000"),
+    ],
+)
+def test_a_figure_is_read_as_people_write_it(figure: Figure, text: str, value: str) -> None:
+    assert figure.read(text) == Decimal(value)
+
+
+@pytest.mark.parametrize(
+    ("figure", "text", "sentence"),
+    [
+        (
+            estimate_inputs.PEOPLE_HOURS,
+            "-1",
+            "“-1” can't be hours of people's time: it is a number from 0 to 100,000.",
+        ),
+        (
+            estimate_inputs.PEOPLE_RATE,
+            "abc",
+            "I can't read “abc” as dollars for an hour of a person. Write a number like 75.",
+        ),
+        (estimate_inputs.PEOPLE_RATE, "", "I can't read “nothing” as"),
+        (estimate_inputs.PEOPLE_RATE, "1e9", "I can't read “1e9” as"),
+        (estimate_inputs.PEOPLE_RATE, "nan", "I can't read “nan” as"),
+        (estimate_inputs.RETRAIN_MONTHS, "0", "from 1 to 120"),
+        (estimate_inputs.RETRAIN_MONTHS, "1.5", "it is a whole number, like 6."),
+        (estimate_inputs.BATCH_SHARE, "130%", "from 0 to 1"),
+        (estimate_inputs.HOSTING_HOURS, "1000", "from 0 to 744"),
+        (estimate_inputs.UTILISATION, "0", "from 0.01 to 1"),
+    ],
+)
+def test_what_cannot_be_is_answered_with_a_sentence(figure: Figure, text: str, sentence: str) -> None:
+    read = figure.read(text)
+    assert isinstance(read, Misread)
+    assert sentence in read.sentence
+
+
+def test_an_absurd_figure_is_found_however_it_came_in() -> None:
+    assert absurd(Question()) is None
+    assert absurd(Question(people_hours=Decimal(0), runs=1)) is None
+    for wrong in (
+        Question(people_hours=Decimal(-1)),
+        Question(prompt_tokens=0),
+        Question(batch_share=Decimal(2)),
+        Question(wrong_usd=Decimal("-0.5")),
+    ):
+        found = absurd(wrong)
+        assert found is not None
+        assert "can't be" in found.sentence

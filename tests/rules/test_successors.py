@@ -1,0 +1,167 @@
+"""A model that the saving is held against ends: then its savings stop, and those against its successor
+begin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from bot.rules.advice import about_successor, advise
+from bot.rules.assumptions import assumptions
+from bot.rules.billing import ZERO, Rates
+from bot.rules.cash_flow import Flow, Phase, payback_months
+from bot.rules.forecast import simulate
+from bot.rules.payback import monthly_saving_text
+from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
+from tests.rules.evidence import ALL_MISS, FACTS, OK, ladder, rung
+from tests.rules.test_advice import seen
+from trainers.evaluation.results import Candidate, Rung
+
+TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)
+LUNA = Rates("gpt-6-luna", Decimal("0.10"), ZERO, "a list")
+GPT_4O = Rates("gpt-4o", Decimal("2.50"), ZERO, "a list", ends=GONE, successor="gpt-6-luna", then=LUNA)
+MACHINE = Rates("local/m", ZERO, ZERO, "a list", on_own_machine=True)
+FREE = Training(tokens=1_000_000, epochs=1, usd_per_million=ZERO)
+INPUTS = Inputs(
+    monthly_input_tokens=10_000_000_000,
+    usage=Usage(100, 12_000, 12_000, 0),
+    now=GPT_4O,
+    tuned=MACHINE,
+    training=FREE,
+    today=TODAY,
+    price_fall=Range.exactly(ZERO),
+    discount=ZERO,
+)
+MONTHS = Decimal(48 * 24) / 730  # to the 14th of January
+
+
+def test_the_ended_model_s_savings_stop_on_its_day_and_its_successor_s_begin() -> None:
+    expected = 25_000 * MONTHS + 1_000 * (12 - MONTHS)
+    assert round(net_value(INPUTS), 6) == round(expected, 6)
+    assert estimate(INPUTS).succession == Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(1000))
+
+
+def test_without_a_price_of_the_successor_nothing_counts_from_that_day_on() -> None:
+    cut = replace(INPUTS, now=replace(GPT_4O, then=None))
+    made = estimate(cut)
+    assert round(made.npv_usd, 6) == round(25_000 * MONTHS, 6)
+    assert made.horizon_months == MONTHS == made.payback_target_months
+    assert made.succession == Succession("gpt-4o", GONE, "gpt-6-luna", None)
+
+
+def test_a_model_without_an_end_saves_all_year() -> None:
+    made = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
+    assert (made.npv_usd, made.succession) == (300_000, None)
+
+
+def test_an_end_beyond_the_horizon_is_not_spoken_of() -> None:
+    late = estimate(replace(INPUTS, now=replace(GPT_4O, ends=date(2028, 1, 14))))
+    assert (late.npv_usd, late.succession) == (300_000, None)
+
+
+def test_a_successor_may_end_too() -> None:
+    last = replace(LUNA, input=Decimal("0.05"))
+    between = replace(LUNA, ends=date(2027, 4, 1), successor="gpt-7", then=last)
+    until = Decimal(125 * 24) / 730
+    expected = 25_000 * MONTHS + 1_000 * (until - MONTHS) + 500 * (12 - until)
+    assert round(net_value(replace(INPUTS, now=replace(GPT_4O, then=between))), 6) == round(expected, 6)
+
+
+def test_the_draws_know_of_the_end() -> None:
+    outlook = simulate(replace(INPUTS, volume_spread=Decimal("0.0001")))
+    assert outlook.npv.p50 is not None and abs(outlook.npv.p50 - net_value(INPUTS)) < 20
+    assert [month.month for month in outlook.months][-1] == 12
+
+
+def test_what_costs_more_than_the_end_leaves_never_comes_back() -> None:
+    dear = Training(tokens=1_000_000, epochs=1, usd_per_million=Decimal(60_000))
+    gone = replace(INPUTS, training=dear, now=replace(GPT_4O, then=None))
+    assert estimate(gone).payback_months is None and simulate(gone).p_payback == 0
+    followed = estimate(replace(gone, now=GPT_4O)).payback_months
+    assert followed is not None and round(followed, 4) == round(MONTHS + (60_000 - 25_000 * MONTHS) / 1000, 4)
+
+
+def test_the_break_even_volume_pays_back_through_both() -> None:
+    dear = replace(INPUTS, training=Training(tokens=1_000_000, epochs=1, usd_per_million=Decimal(6_000)))
+    enough = estimate(dear).break_even_tokens_per_month
+    assert enough is not None
+    at = estimate(replace(dear, monthly_input_tokens=enough)).payback_months
+    assert at is not None and Decimal("2.99") < at <= 3
+
+
+def test_better_answers_are_not_counted_against_a_successor_that_nobody_measured() -> None:
+    better = replace(INPUTS, quality=Quality(100, Decimal(20), ZERO, Decimal("0.01")))
+    worse = replace(INPUTS, quality=Quality(100, ZERO, Decimal(20), Decimal("0.01")))
+    a_month = 10_000_000_000 / Decimal(120) * Decimal("0.2") * Decimal("0.01")
+    assert round(net_value(better) - net_value(INPUTS), 4) == round(a_month * MONTHS, 4)
+    assert round(net_value(worse) - net_value(INPUTS), 4) == round(-12 * a_month, 4)
+
+
+def test_payback_waits_through_a_phase_that_loses() -> None:
+    def saves(usd: int) -> Flow:
+        return Flow(ZERO, Decimal(usd), ZERO, ZERO)
+
+    first = Phase(ZERO, Decimal(2), saves(-10))
+    assert payback_months(Decimal(30), (first, Phase(Decimal(2), None, saves(25)))) == 4
+    assert payback_months(Decimal(30), (first, Phase(Decimal(2), None, saves(-1)))) is None
+    assert payback_months(Decimal(30), (first,)) is None
+
+
+def test_the_assumption_names_the_successor_and_its_price() -> None:
+    (said,) = [one for one in assumptions(INPUTS) if one.name == "once gpt-4o has ended"]
+    assert said.value.startswith("gpt-6-luna from 2027-01-14 on: input $0.10")
+    (cut,) = [
+        one
+        for one in assumptions(replace(INPUTS, now=replace(GPT_4O, then=None)))
+        if one.name == "once gpt-4o has ended"
+    ]
+    assert cut.value == "nothing is counted from 2027-01-14 on: its successor gpt-6-luna has no known price"
+
+
+@pytest.mark.parametrize(
+    ("measured", "saving", "weighs", "said"),
+    [
+        ((), 1000, True, "saves $1,000 a month. It is not measured yet."),
+        (
+            (replace(rung("zero", "misses", 120), arm=Candidate("zero", "openai/gpt-6-luna")),),
+            1000,
+            False,
+            "saves $1,000 a month.",
+        ),
+        ((), -7, True, "costs $7.00 more a month. It is not measured yet."),
+    ],
+)
+def test_a_successor_that_nobody_measured_keeps_it_open(
+    measured: tuple[Rung, ...], saving: int, weighs: bool, said: str
+) -> None:
+    facts = seen(*ALL_MISS, *measured, target=OK)
+    made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
+    facts = replace(facts, estimate=made, full_current="openai/gpt-4o", outlook=None)
+    (reason,) = about_successor(facts)
+    assert (reason.weighs, reason.kind) == (weighs, "unknown") and reason.text.endswith(said)
+    if weighs:
+        assert advise(facts).kind != "go"
+        assert reason.step is not None and "models=openai/gpt-6-luna" in reason.step.text
+
+
+def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
+    made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, None, None))
+    (reason,) = about_successor(
+        replace(seen(*ALL_MISS), estimate=made, evidence=replace(seen().evidence, ladder=ladder()))
+    )
+    assert not reason.weighs
+    assert reason.text == (
+        "gpt-4o ends on 2027-01-14, and no successor is known: nothing is counted as saved after that day."
+    )
+
+
+def test_what_is_saved_until_the_end_of_today_s_model_is_said_with_that_day() -> None:
+    made = estimate(INPUTS)
+    assert monthly_saving_text(made) == "$25,000 a month until 2027-01-14"
+    verdict = advise(replace(FACTS, estimate=made, outlook=None))
+    assert "would save $25,000 a month until 2027-01-14 if the tuned model" in verdict.headline
+    endless = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
+    assert monthly_saving_text(endless) == "$25,000 a month"

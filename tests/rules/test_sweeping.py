@@ -1,0 +1,85 @@
+"""A sweep as people type it, and what speaks against one."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.command_options import Answer
+from bot.command_parser import parse
+from bot.commands import Start
+from bot.rules.estimate_inputs import Question
+from bot.rules.sweeps import describe_sweep, format_sweep, parse_sweep, refusal, without_swept
+from bot.rules.units import Misread
+from trainers.hyperparameters import Sweep, full_trainings_of
+
+SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lora_r:8,16;learning_rate:0.0005,0.001",
+        "lora_r:8,16;learning_rate:5e-4,1e-3;",
+        "rank:8,16;lr:.0005,.001",
+    ],
+)
+def test_a_sweep_is_read_as_it_is_typed(text: str) -> None:
+    assert parse_sweep(text) == SWEEP
+    assert parse_sweep(format_sweep(SWEEP)) == SWEEP
+
+
+def test_spaces_are_allowed_where_people_put_them() -> None:
+    command = parse("start tickets sweep = lora_r: 8, 16; learning_rate: 0.0005, 0.001 epochs=2")
+    assert isinstance(command, Start)
+    assert (command.question.sweep, command.question.epochs) == (SWEEP, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lora_rank:8,16", "“lora_rank” can't be swept. Did you mean lora_r?"),
+        ("epochs:1,2", "“epochs” can't be swept."),
+        ("lora_r", "I can't read “lora_r”. Write it like sweep=lora_r:8,16"),
+        ("lora_r:8,many", "I can't read “lora_r:8,many”."),
+        ("lora_r:8,", "The sweep has 1 arm; it takes 2 to 16"),
+        ("lora_r:8,8", "'lora_r' needs different values"),
+        ("lora_r:8,900", "'lora_r' is 900 in the sweep; it must be a whole number from 1 to 512"),
+        ("lr:0.1,2", "'learning_rate' is 2 in the sweep; it must be a number above 0, at most 1"),
+        ("lr:1e-3,1e-4;lora_r:1,2,3,4,5,6,7,8,9", "The sweep has 18 arms"),
+        ("lora_r:8,16;r:4,2", "“lora_r” stands there twice"),
+        (";", "The sweep is empty"),
+    ],
+)
+def test_what_is_no_sweep_is_answered_with_what_was_meant(text: str, said: str) -> None:
+    read = parse_sweep(text)
+    assert isinstance(read, Misread)
+    assert said in read.sentence
+    answer = parse(f"start tickets sweep={text}")
+    assert isinstance(answer, Answer)
+    assert answer.about == "sweep"
+
+
+def test_only_our_own_trainer_sweeps_by_its_own_engine_and_without_patience() -> None:
+    asked = Question(sweep=SWEEP)
+    assert refusal(asked, "this machine", can_sweep=True) is None
+    assert "needs our own trainer, and OpenAI trains one set" in str(
+        refusal(asked, "OpenAI", can_sweep=False)
+    )
+    for other, said in (
+        ({"engine": "unsloth"}, "`engine=unsloth` can't sweep"),
+        ({"patience": 2}, "leave `patience=`"),
+    ):
+        assert said in str(refusal(Question(sweep=SWEEP, **other), "this machine", can_sweep=True))  # type: ignore[arg-type]
+    assert refusal(Question(), "OpenAI", can_sweep=False) is None
+
+
+def test_what_is_swept_gives_way_and_lora_alpha_follows_the_rank_unless_it_is_set() -> None:
+    chosen = {"n_epochs": 2, "lora_r": 16, "lora_alpha": 32, "learning_rate": 1e-3}
+    assert without_swept(chosen, SWEEP, {}) == {"n_epochs": 2}
+    assert without_swept(chosen, SWEEP, {"lora_alpha": 32}) == {"n_epochs": 2, "lora_alpha": 32}
+    assert without_swept(chosen, (), {}) == chosen
+
+
+def test_it_is_said_in_words_and_counted_in_courses() -> None:
+    assert describe_sweep(SWEEP) == "lora_r 8 or 16, learning_rate 5e-4 or 1e-3"
+    assert (full_trainings_of(SWEEP), full_trainings_of(())) == (2.0, 1.0)

@@ -1,0 +1,178 @@
+"""Checks of all rows together: how many there are, repeated, contradicting and uneven ones. Changes nothing."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.rows import Example, Task, normalised, shown
+
+MINIMUM, NOT_YET, ENOUGH = 10, 200, 1000
+FEW_PER_LABEL = 10
+UNEVEN = 10
+MAX_LABELS, MAX_LABEL_LENGTH = 500, 60
+
+TOO_FEW = Rule(
+    "too_few_rows", "blocks", "Collect more: 10 is the least any trainer takes, 200 the least that pays."
+)
+NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then improve the prompt.")
+WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would make the result steadier.")
+ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
+DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing and cost tokens.")
+CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")
+LABELS_ALIKE = Rule("labels_alike", "warns", "Write the label the same way everywhere.")
+FEW_ROWS_OF_LABEL = Rule(
+    "few_rows_of_label", "warns", "Add rows for each such label, or merge it with another."
+)
+ONE_LABEL = Rule("one_label", "blocks", "Add rows with other labels: there is nothing to tell apart.")
+IMBALANCE = Rule(
+    "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
+)
+
+NULL_LABEL = Rule(
+    "null_label",
+    "warns",
+    "Fill in the label or delete the line; if it is meant as a label, give it another name.",
+)
+_NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    label: str
+    rows: int
+
+
+def task_of(examples: Sequence[Example]) -> Task:
+    """'labels' where at least nine rows in ten have a short answer (one line, 60 characters at most) that
+    another row has too, and there are no more than 500 such answers; else 'free_text'."""
+    return task_of_counts(Counter(e.answer for e in examples if is_short(e.answer)), len(examples))
+
+
+def task_of_counts(counts: Counter[str], rows: int) -> Task:
+    """`counts` are of the short answers of all `rows`."""
+    shared = [count for count in counts.values() if count > 1]
+    enough = sum(shared) >= 0.9 * rows
+    return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
+
+
+def is_short(answer: str) -> bool:
+    return len(answer) <= MAX_LABEL_LENGTH and "\n" not in answer
+
+
+def count_labels(examples: Sequence[Example]) -> tuple[LabelCount, ...]:
+    """Most frequent first, then by name."""
+    return in_order_of_rows(Counter(example.answer.strip() for example in examples))
+
+
+def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
+    return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+
+
+def check_size(rows: int, found: Findings, repeated: int = 0) -> None:
+    """`repeated` ask what an earlier row asks: they are no more data."""
+    questions = rows - repeated
+    counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
+    if rows < MINIMUM:
+        found.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
+    elif questions < NOT_YET:
+        said = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
+        found.about_file(NOT_YET_ENOUGH, said, questions)
+    elif questions < ENOUGH:
+        said = f"{counted} are worth a try; the usual advice is {ENOUGH:,} and more."
+        found.about_file(WORTH_A_TRY, said, questions)
+    else:
+        found.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
+
+
+class Repeats:
+    """Same instructions and question: a duplicate if the answer is the same too, else a contradiction.
+
+    Takes rows as they come. Answers and instructions are normalised, and stand here by their hash.
+    """
+
+    def __init__(self, found: Findings) -> None:
+        self._found = found
+        self._first: dict[int, dict[bytes, int]] = defaultdict(dict)
+        self._lines, self._said = array("I"), array("q")
+        self._answers: dict[tuple[int, bytes], dict[int, int]] = {}
+
+    def add_all(
+        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], said: Sequence[int]
+    ) -> list[int]:
+        """Which of them are duplicates, by place."""
+        begin = len(self._lines)
+        self._lines.extend(lines)
+        self._said.extend(said)
+        again = self._met_before(systems, keys, begin)
+        return [row - begin for row in again if self._again(row, systems[row - begin], keys[row - begin])]
+
+    def _met_before(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
+        """Rows from `begin` on whose instructions and question stand further up."""
+        if systems and systems.count(systems[0]) == len(systems):
+            first = self._first[systems[0]]
+            if len(set(keys)) == len(keys) and first.keys().isdisjoint(keys):
+                first.update(zip(keys, range(begin, begin + len(keys)), strict=True))
+                return []
+        return [
+            row
+            for row, (system, key) in enumerate(zip(systems, keys, strict=True), begin)
+            if self._first[system].setdefault(key, row) != row
+        ]
+
+    def _again(self, row: int, system: int, key: bytes) -> bool:
+        first, line, answer = self._first[system][key], self._lines[row], self._said[row]
+        answers = self._answers.setdefault((system, key), {self._said[first]: self._lines[first]})
+        if answer in answers:
+            self._found.at(line, Fault(DUPLICATE, f"repeats line {answers[answer]}"))
+            return True
+        said = f"asks the same as line {self._lines[first]} and has another answer"
+        self._found.at(line, Fault(CONTRADICTION, said))
+        answers[answer] = line
+        return False
+
+
+def check_labels(counts: Sequence[LabelCount], rows: int, found: Findings) -> None:
+    """For a task of labels: `counts` are in_order_of_rows, of all `rows`."""
+    if len(counts) == 1:
+        found.about_file(ONE_LABEL, "All rows have the same label.", rows)
+        return
+    _check_spelling(counts, found)
+    rare = [count for count in counts if count.rows < FEW_PER_LABEL]
+    if rare:
+        has = "has" if len(rare) == 1 else "have"
+        said = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
+        found.about_file(FEW_ROWS_OF_LABEL, said, len(rare))
+    most, least = counts[0], counts[-1]
+    if most.rows >= UNEVEN * least.rows:
+        said = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
+        found.about_file(IMBALANCE, said, len(counts))
+
+
+def says_nothing(label: str) -> bool:
+    """What programs write where a value is missing."""
+    return normalised(label) in _NULLS
+
+
+def _check_spelling(counts: Sequence[LabelCount], found: Findings) -> None:
+    spellings: dict[str, list[LabelCount]] = defaultdict(list)
+    for count in counts:
+        spellings[normalised(count.label)].append(count)
+    alike = [same for same in spellings.values() if len(same) > 1]
+    if alike:
+        are = "label is" if len(alike) == 1 else "labels are"
+        said = f"{len(alike)} {are} written in more than one way{_named([same[0] for same in alike])}."
+        found.about_file(LABELS_ALIKE, said, len(alike))
+
+
+def _named(counts: Sequence[LabelCount]) -> str:
+    """Up to ten, and none that occurs once only: that may be a customer's sentence in the wrong column."""
+    names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
+    more = ", …" if len(names) > 10 else ""
+    return f": {', '.join(names[:10])}{more}" if names else ""
+
+
+# What is wrong with rows, one by one and together: copies, contradictions, secrets, doubted labels.

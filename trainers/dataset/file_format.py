@@ -1,0 +1,234 @@
+"""Recognises a file by its first bytes, never by its name, and cuts files of lines into numbered blocks.
+Parses no rows."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.rows import Limits
+from trainers.dataset.tables import is_text_name
+
+HEAD_BYTES = 256 * 1024
+BOM = b"\xef\xbb\xbf"
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+EMPTY = Rule("empty_file", "blocks", "Choose the file again; it may have been saved before it was filled.")
+NOT_TEXT = Rule("not_text", "blocks", "Send the rows as JSONL, CSV, .xlsx or Parquet.")
+NOT_UTF8 = Rule("not_utf8", "blocks", "Save it as UTF-8 (in Excel: 'CSV UTF-8') and send it again.")
+JSON_ARRAY = Rule(
+    "json_array", "blocks", "Write one object a line: jq -c '.[]' old.json > new.jsonl, then send new.jsonl."
+)
+JSON_SPREAD = Rule(
+    "json_over_lines",
+    "blocks",
+    "Write each object on one line: jq -c . old.json > new.jsonl, then send that.",
+)
+OLD_LINE_ENDS = Rule(
+    "old_line_ends", "blocks", "Save it with line ends of today: LF, or CR and LF (in Excel: 'CSV UTF-8')."
+)
+UNKNOWN_FORMAT = Rule(
+    "unknown_format",
+    "blocks",
+    'Send JSONL with {"messages": […]} on each line, or a CSV with a text and a label column.',
+)
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF-", "a PDF"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (b"{\\rtf", "a rich-text document"),
+)
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """`said` completes the sentence "'tickets.csv' …"."""
+
+    rule: Rule
+    said: str
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """`separator` is set for a table."""
+
+    kind: Literal["jsonl", "table", "xlsx", "parquet"]
+    separator: str = ","
+
+
+def sniff(head: bytes) -> Sniffed | Refusal:
+    """`head` is up to HEAD_BYTES from the start of the file."""
+    if not head.removeprefix(BOM).strip():  # bytes.strip also takes \v and \f, as the readers do
+        return Refusal(EMPTY, "is empty")
+    if head.startswith(b"PK\x03\x04"):
+        return Sniffed("xlsx")  # or another zip archive, which its reader refuses
+    if head.startswith((b"PAR1", b"PARE")):
+        return Sniffed("parquet")
+    return _not_text(head) or _text_kind(head.removeprefix(BOM))
+
+
+def _not_text(head: bytes) -> Refusal | None:
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return Refusal(NOT_TEXT, f"is {what}, whatever its name says")
+    if head.startswith(_OLD_OFFICE):
+        return Refusal(NOT_TEXT, _old_office(head))
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
+        return Refusal(NOT_UTF8, "seems to be UTF-16 (Excel calls it 'Unicode text'), not UTF-8")
+    if b"\x00" in head:
+        return Refusal(NOT_TEXT, "is not text: it has bytes that no text has")
+    if _HTML.match(head):
+        return Refusal(NOT_TEXT, "is a web page, perhaps a log-in page saved in place of the file")
+    return None
+
+
+def _old_office(head: bytes) -> str:
+    """A workbook with a password is put into a file of the old kind."""
+    if "EncryptedPackage".encode("utf-16-le") in head:
+        return "is an Excel or Word file locked with a password: save it without one, as .xlsx or CSV"
+    return "is an old Excel or Word file (.xls, .doc): save it as .xlsx or CSV"
+
+
+def _looks_like_utf16(head: bytes) -> bool:
+    """Latin text in UTF-16 has a zero in every second byte."""
+    even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
+    half = min(len(head), 2000) // 2
+    return half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
+
+
+def _text_kind(head: bytes) -> Sniffed | Refusal:
+    if b"\n" not in head and b"\r" in head.strip():
+        return Refusal(OLD_LINE_ENDS, "ends its lines as old Macs did, with CR alone")
+    lines = [line.strip() for line in head.splitlines() if line.strip()][:20]
+    if lines[0] == b"{":
+        return Refusal(JSON_SPREAD, "has one JSON object over several lines")
+    if lines[0] == b"[" or lines[0].startswith((b"[{", b"[ {")):
+        return Refusal(JSON_ARRAY, "is one JSON array, not one JSON object a line")
+    if 2 * sum(line.startswith(b"{") for line in lines) >= len(lines):
+        return Sniffed("jsonl")
+    separator = _separator(head.decode("utf-8", errors="replace"))
+    if separator is None and is_text_name(lines[0].decode("utf-8", errors="replace").strip('"')):
+        return Sniffed("table")  # of one column: its reader says that there are no labels
+    if separator is None:
+        return Refusal(UNKNOWN_FORMAT, "is neither JSONL nor a CSV with at least two columns")
+    return Sniffed("table", separator)
+
+
+def _separator(head: str) -> str | None:
+    """The separator under which most records have the same number of columns, two at least."""
+    steady = {separator: _steadiness(head, separator) for separator in SEPARATORS}
+    best = max(steady, key=lambda separator: steady[separator])
+    return best if steady[best] >= 0.5 else None
+
+
+def _steadiness(head: str, separator: str) -> float:
+    """Share of the first records that have as many columns as the first one; 0 where that is one column."""
+    widths: list[int] = []
+    try:
+        for record in csv.reader(head.splitlines(keepends=True), delimiter=separator):
+            widths.append(len(record))
+            if len(widths) == 200:
+                break
+    except csv.Error:
+        pass  # a broken record further down is the reader's to report, with its line
+    filled = [width for width in widths if width]
+    if not filled or filled[0] < 2:
+        return 0.0
+    return Counter(filled)[filled[0]] / len(filled)
+
+
+# A file of lines, some hundred at a time: with their numbers and places, capped in length. Parses
+# nothing.
+
+
+LONG_LINE = Rule("line_too_long", "blocks", "Shorten the row, or delete the line.")
+_BLOCK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines without their ends. `first` is the number of the first, from 1; `start` its place in the file,
+    in bytes."""
+
+    first: int
+    start: int
+    lines: list[bytes]
+
+
+def blocks(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[Block]:
+    """From the start of the file. A line over the cap is reported and left out; the others keep their numbers."""
+    file.seek(0)
+    start = len(BOM) if file.read(len(BOM)) == BOM else 0
+    file.seek(start)
+    first, rest = 1, b""
+    while read := file.read(_BLOCK):
+        lines = (rest + read).split(b"\n")
+        rest = lines.pop()
+        yield from _within_cap(Block(first, start, lines), found, limits)
+        first += len(lines)
+        start += sum(map(len, lines)) + len(lines)
+        if len(rest) > limits.max_line_bytes:
+            found.at(first, _too_long(limits))
+            start += len(rest) + _skip_line(file)
+            first, rest = first + 1, b""
+    if rest:
+        yield from _within_cap(Block(first, start, [rest]), found, limits)
+
+
+def megabytes(size: int) -> str:
+    return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
+
+
+def _too_long(limits: Limits) -> Fault:
+    return Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}")
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Goes on to the next line, and tells how many bytes that was."""
+    skipped = 0
+    while rest := file.readline(1 << 20):
+        skipped += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _within_cap(block: Block, found: Findings, limits: Limits) -> Iterator[Block]:
+    """The block, or its parts before, between and after lines that are too long."""
+    if not block.lines:
+        return
+    if max(map(len, block.lines)) <= limits.max_line_bytes:
+        yield block
+        return
+    kept: list[bytes] = []
+    first, start = block.first, block.start
+    for line in block.lines:
+        if len(line) <= limits.max_line_bytes:
+            kept.append(line)
+            continue
+        if kept:
+            yield Block(first, start, kept)
+        first, start = first + len(kept), start + sum(map(len, kept)) + len(kept)
+        found.at(first, _too_long(limits))
+        first, start, kept = first + 1, start + len(line) + 1, []
+    if kept:
+        yield Block(first, start, kept)
+
+
+# What a file is, and each of its records → one Example, or the first thing wrong with it.

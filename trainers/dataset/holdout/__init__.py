@@ -1,1 +1,0 @@
-"""Which rows are held out: drawn once, and kept through later versions."""

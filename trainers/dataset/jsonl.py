@@ -1,0 +1,413 @@
+"""One line of JSONL → one Example, or the first thing wrong with it: chat and prompt/completion rows, tools
+and tool calls included. orjson reads first; what it refuses is read again by the standard library, which
+gives stable reasons."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import Any, cast, get_args
+
+import orjson
+
+from trainers.dataset.findings import Fault, Rule
+from trainers.dataset.preference_pairs import PREFERENCES, Pair, is_pair, parse_pair
+from trainers.dataset.rows import Example, Format, Limits, is_blank, shown
+from trainers.dataset.sensitive_data import faults_in
+from trainers.types import Message, Role
+
+# What a row says of tools: which there are, what is called, what came back. By the rules that vendors
+# check first.
+#
+# A call is {"id", "type": "function", "function": {"name", "arguments"}}, its arguments a JSON object
+# written as text. One tool message answers it by its id before the talk goes on. A row may end with calls
+# that nobody answers.
+
+
+BAD_TOOLS = Rule(
+    "bad_tools",
+    "blocks",
+    'Write each tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.',
+)
+BAD_CALL = Rule(
+    "bad_tool_call",
+    "blocks",
+    'Write {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}, arguments as text.',
+)
+UNMATCHED = Rule(
+    "tool_call_unmatched",
+    "blocks",
+    "After a call put one tool message for each of its ids, with that id as tool_call_id.",
+)
+
+_LISTS = ("tools", "functions")
+
+
+def definitions(row: dict[str, Any]) -> dict[str, Any]:
+    """The part of a row that says which tools there are."""
+    return {name: row[name] for name in _LISTS if row.get(name)}
+
+
+def definitions_text(row: bytes) -> str:
+    """As JSON, empty where there are none. Vendors put them before a model in a form of their own, about as long."""
+    if not any(b'"%b"' % name.encode() in row for name in _LISTS):
+        return ""
+    told = definitions(orjson.loads(row))
+    return orjson.dumps(told).decode() if told else ""
+
+
+def tools_fault(row: dict[str, Any]) -> Fault | None:
+    """Of what the row says of them outside its messages."""
+    for name, told in definitions(row).items():
+        is_sound = _is_tool if name == "tools" else _is_named
+        if type(told) is not list or not all(is_sound(one) for one in told):
+            return Fault(BAD_TOOLS, f"has {name} that are not described as trainers take them")
+    return None
+
+
+def call_fault(number: int, message: dict[str, Any]) -> Fault | None:
+    """Of the calls in one message."""
+    calls, old = message.get("tool_calls"), message.get("function_call")
+    if not calls and not old:
+        return None
+    if message.get("role") != "assistant":
+        return Fault(BAD_CALL, f"calls a tool in message {number}, which is not the assistant's")
+    well = type(calls) is list and all(_is_call(call) for call in calls) if calls else _is_asked(old)
+    return (
+        None if well else Fault(BAD_CALL, f"has a tool call that is not written as one, in message {number}")
+    )
+
+
+def order_fault(messages: list[Any]) -> Fault | None:
+    """Of calls and answers that don't belong together; each message is known to be sound by itself."""
+    waiting: set[str] = set()
+    for number, message in enumerate(messages, 1):
+        if message["role"] == "tool":
+            answered = message.get("tool_call_id")
+            if type(answered) is not str or answered not in waiting:
+                return Fault(UNMATCHED, f"has a tool message that answers no call before it, number {number}")
+            waiting.remove(answered)
+        elif waiting:
+            return Fault(UNMATCHED, f"has a tool call that nothing answered before message {number}")
+        else:
+            waiting = {call["id"] for call in message.get("tool_calls") or ()}
+    return None
+
+
+def _is_tool(tool: Any) -> bool:
+    return type(tool) is dict and tool.get("type") == "function" and _is_named(tool.get("function"))
+
+
+def _is_call(call: Any) -> bool:
+    return _is_tool(call) and _is_filled(call.get("id")) and _is_asked(call["function"])
+
+
+def _is_asked(function: Any) -> bool:
+    if not _is_named(function) or type(function.get("arguments")) is not str:
+        return False
+    try:
+        return type(orjson.loads(function["arguments"])) is dict
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _is_named(function: Any) -> bool:
+    return type(function) is dict and _is_filled(function.get("name"))
+
+
+def _is_filled(text: Any) -> bool:
+    return type(text) is str and bool(text.strip())
+
+
+# One line of JSONL → one Example, or the first thing wrong with it. Chat and prompt/completion rows.
+#
+# orjson is the first look. It keeps the last of two equal keys silently, and its messages change with its
+# version, so the standard library takes a second, strict look wherever the first leaves a doubt.
+
+
+_CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
+
+NOT_JSON = Rule("not_json", "blocks", "Correct the line or delete it; each line is one JSON object.")
+BAD_BYTES = Rule("not_utf8", "blocks", "Save the file as UTF-8 and send it again.")
+BAD_NUMBER = Rule("not_a_number", "blocks", "Replace NaN, Infinity or the huge number by text or null.")
+LONE_SURROGATE = Rule(
+    "lone_surrogate", "blocks", "Replace the broken \\ud… escape; half an emoji is no text."
+)
+DUPLICATE_KEY = Rule("duplicate_key", "blocks", "Keep one of the two; programs disagree on which one counts.")
+TOO_DEEP = Rule("nested_too_deep", "blocks", "Flatten the row.")
+NOT_A_ROW = Rule("not_a_row", "blocks", _CHAT)
+MIXED = Rule("mixed_formats", "blocks", "Use one format in the whole file.")
+BAD_MESSAGES = Rule("bad_messages", "blocks", _CHAT)
+UNKNOWN_ROLE = Rule("unknown_role", "blocks", "Use system, developer, user, assistant or tool.")
+NO_ANSWER = Rule("no_answer", "blocks", "End the row with the assistant's answer; the model learns from it.")
+NO_QUESTION = Rule("no_question", "blocks", "Put at least one user message before the answer.")
+EMPTY_CONTENT = Rule("empty_content", "blocks", "Fill it in, or delete the line.")
+NOT_TEXT = Rule("content_not_text", "blocks", "Use text; pictures and sound can't be trained on here.")
+BAD_WEIGHT = Rule("bad_weight", "blocks", "Use weight 0 or 1, on assistant messages only.")
+DROPPED_KEYS = Rule(
+    "dropped_keys", "tells", "Nothing to do; what the model should learn from belongs into a message's text."
+)
+NOTHING_TO_LEARN = Rule(
+    "nothing_to_learn", "blocks", "Give one assistant message weight 1, or delete the line."
+)
+
+_NAMED = 5
+_ROLES = frozenset(get_args(Role))
+_PLAIN_ROLES = _ROLES - {"tool"}
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]")
+_ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
+_MESSAGE_KEYS = (
+    "role",
+    "content",
+    "name",
+    "weight",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "refusal",
+)
+
+
+def parse_row(
+    line: int, raw: bytes, limits: Limits, *, pairs: bool = False
+) -> tuple[Format, Example] | Fault:
+    """`raw` is one line without its end, at most `limits.max_line_bytes` long. Preference pairs are looked into
+    where `pairs` says so: their example has the preferred answer."""
+    try:
+        row = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _second_look(raw, error, limits)
+    if raw.count(b"{") + raw.count(b"[") > limits.max_depth and _depth(row) > limits.max_depth:
+        return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
+    if type(row) is not dict:
+        return Fault(NOT_A_ROW, "is JSON, but not an object")
+    parsed = _example(line, row, limits, pairs)
+    if len(_KEY.findall(raw)) != _key_count(row, parsed) and _has_duplicate_keys(raw):
+        return Fault(DUPLICATE_KEY, "has the same key twice in one object")
+    return parsed
+
+
+def _second_look(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return Fault(BAD_BYTES, f"is not UTF-8 at byte {bad.start + 1:,}; {guessed_encoding(raw)}")
+    try:
+        json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+    except RecursionError:
+        return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
+    except json.JSONDecodeError:
+        return Fault(NOT_JSON, f"is not JSON: it goes wrong at character {error.pos + 1:,}")
+    except ValueError:
+        return Fault(BAD_NUMBER, "has a number that is none (NaN, Infinity) or too large")
+    if _ESCAPED_SURROGATE.search(text):
+        return Fault(LONE_SURROGATE, "has half of a character (a lone surrogate)")
+    if _brackets(text) > limits.max_depth:
+        return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
+    return Fault(NOT_JSON, f"is not JSON that every program reads, at character {error.pos + 1:,}")
+
+
+def guessed_encoding(raw: bytes) -> str:
+    """What bytes that aren't UTF-8 seem to be. A guess, and said so."""
+    try:
+        raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return "it may be Latin-1, or no text at all"
+    return "it seems to be Windows-1252 or Latin-1"
+
+
+def _refuse_number(_: str) -> float:
+    raise ValueError
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError
+    return number
+
+
+def _brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [child for parent in level if isinstance(parent, dict | list) for child in _children(parent)]
+    return depth - 1
+
+
+def _children(parent: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(parent.values()) if isinstance(parent, dict) else parent
+
+
+def _key_count(row: dict[str, Any], parsed: tuple[Format, Example] | Fault) -> int:
+    """How many keys the row has at all levels. Every key in the line ends in `":`, so fewer here than there
+    means that a key was lost, or that a text has `":` in it."""
+    if type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None:
+        return 1 + 2 * len(parsed[1].messages)
+    return _keys(row)
+
+
+def _keys(value: object) -> int:
+    if type(value) is dict:
+        return len(value) + sum([_keys(child) for child in value.values() if type(child) in (dict, list)])
+    if type(value) is list:
+        return sum([_keys(child) for child in value])
+    return 0
+
+
+def _has_duplicate_keys(raw: bytes) -> bool:
+    twice: list[bool] = []
+    json.loads(raw, object_pairs_hook=lambda pairs: twice.append(len(dict(pairs)) != len(pairs)))
+    return any(twice)
+
+
+def _example(line: int, row: dict[str, Any], limits: Limits, pairs: bool) -> tuple[Format, Example] | Fault:
+    if "messages" in row:
+        return chat_example(line, row, limits)
+    if "prompt" in row and "completion" in row:
+        return _completion(line, row)
+    if is_pair(row):
+        pair = (
+            parse_pair(row)
+            if pairs
+            else Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
+        )
+        return pair if isinstance(pair, Fault) else _preferred(line, pair, limits)
+    return Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
+
+
+def _completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Fault:
+    prompt, completion = row["prompt"], row["completion"]
+    for name, text in (("prompt", prompt), ("completion", completion)):
+        if type(text) is not str:
+            return Fault(NOT_TEXT, f"has a {name} that is not text")
+        if is_blank(text):
+            return Fault(EMPTY_CONTENT, f"has an empty {name}")
+    # older files pad the completion with a space, and end both with separators of their own
+    return "completion", Example(
+        line,
+        (Message("user", prompt.strip()), Message("assistant", completion.strip())),
+        dropped=() if len(row) == 2 else tuple(row.keys() - {"prompt", "completion"}),
+    )
+
+
+def _preferred(line: int, pair: Pair, limits: Limits) -> tuple[Format, Example] | Fault:
+    """Both conversations must be ones that could be trained on."""
+    other = chat_example(line, {"messages": [*pair.asked, *pair.other]}, limits)
+    preferred = chat_example(line, {"messages": [*pair.asked, *pair.preferred]}, limits)
+    if isinstance(preferred, Fault) or isinstance(other, Fault):
+        return preferred if isinstance(preferred, Fault) else cast(Fault, other)
+    return "preference", preferred[1]
+
+
+@lru_cache(1024)
+def dropped_fault(names: tuple[str, ...]) -> Fault:
+    """Of a row that can be used. A name that is long or looks like somebody's data is not shown."""
+    harmless = sorted(name for name in names if shown(name) and len(name) <= 40 and not faults_in(name))
+    named = ", ".join(shown(name) for name in harmless[:_NAMED])
+    more = len(names) - len(harmless[:_NAMED])
+    rest = f" and {more:,} more" if named and more else ""
+    has = "a key" if len(names) == 1 else "keys"
+    return Fault(DROPPED_KEYS, f"has {has} that no trainer reads, left out{named and ': '}{named}{rest}")
+
+
+def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+    """`row` has messages."""
+    raw_messages = row["messages"]
+    if type(raw_messages) is not list or not raw_messages:
+        return Fault(BAD_MESSAGES, "has messages that are not a filled list")
+    if len(raw_messages) > limits.max_messages:
+        return Fault(BAD_MESSAGES, f"has more than {limits.max_messages} messages")
+    plain = len(row) == 1
+    messages: list[Message] = []
+    for number, raw in enumerate(raw_messages, 1):
+        message = _plain_message(raw)
+        if message is None:
+            plain, rare = False, _message(number, raw)
+            if isinstance(rare, Fault):
+                return rare
+            message = rare
+        messages.append(message)
+    fault = _conversation_fault(messages) or (
+        None if plain else tools_fault(row) or order_fault(raw_messages)
+    )
+    if fault:
+        return fault
+    if plain:
+        return "chat", Example(line, tuple(messages))
+    return "chat", Example(line, tuple(messages), _kept(row), _dropped(row))
+
+
+def _plain_message(raw: Any) -> Message | None:
+    """The common case, quickly: a known role that can stand by itself, some text, nothing else."""
+    if type(raw) is not dict or len(raw) != 2:
+        return None
+    role, content = raw.get("role"), raw.get("content")
+    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str or is_blank(content):
+        return None
+    return Message(cast(Role, role), content)
+
+
+def _message(number: int, raw: Any) -> Message | Fault:
+    """Any case: with parts, a weight, tool calls or a name, or wrong."""
+    if type(raw) is not dict:
+        return Fault(BAD_MESSAGES, f"has a message, number {number}, that is not an object")
+    role, weight = raw.get("role"), raw.get("weight")
+    if type(role) is not str or role not in _ROLES:
+        return Fault(UNKNOWN_ROLE, f"has a role that doesn't exist, in message {number}")
+    if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
+        return Fault(BAD_WEIGHT, f"has a weight that isn't allowed, in message {number}")
+    content = _content(raw.get("content"))
+    if content is None:
+        return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
+    fault = call_fault(number, raw)
+    if fault:
+        return fault
+    calls = raw.get("tool_calls") or raw.get("function_call")
+    if calls:
+        content = f"{content}\n{orjson.dumps(calls).decode()}".lstrip("\n")
+    if is_blank(content):
+        return Fault(EMPTY_CONTENT, f"has an empty {role} message, number {number}")
+    return Message(cast(Role, role), content, weight)
+
+
+def _content(content: Any) -> str | None:
+    """Text, or parts that are all text; None where it is neither."""
+    if content is None:
+        return ""
+    if type(content) is str:
+        return content
+    if type(content) is not list:
+        return None
+    texts = [part.get("text") for part in content if type(part) is dict and part.get("type") == "text"]
+    whole = len(texts) == len(content) and all(type(text) is str for text in texts)
+    return "\n".join(cast(list[str], texts)) if whole else None
+
+
+def _conversation_fault(messages: list[Message]) -> Fault | None:
+    if messages[-1].role != "assistant":
+        return Fault(NO_ANSWER, f"ends with a {messages[-1].role} message, not with the assistant's answer")
+    if not any(message.role == "user" for message in messages):
+        return Fault(NO_QUESTION, "has no user message")
+    if messages[-1].weight == 0 and all(m.weight == 0 for m in messages if m.role == "assistant"):
+        return Fault(NOTHING_TO_LEARN, "gives every answer the weight 0")
+    return None
+
+
+def _kept(row: dict[str, Any]) -> bytes:
+    """The row with the keys that trainers know, others left out."""
+    kept = {key: row[key] for key in _ROW_KEYS if key in row}
+    kept["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in row["messages"]]
+    return orjson.dumps(kept)
+
+
+def _dropped(row: dict[str, Any]) -> tuple[str, ...]:
+    """The keys that `_kept` leaves out."""
+    beside = row.keys() - _ROW_KEYS
+    return tuple(beside.union(*[message.keys() - _MESSAGE_KEYS for message in row["messages"]]))

@@ -1,0 +1,316 @@
+"""The values of a dataset: rows, columns, caps, instructions around a question, and columns of many texts
+that are searched at once. Reads no files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from operator import itemgetter
+from typing import Literal, TypeVar
+
+from trainers.types import Message
+
+Value = TypeVar("Value")
+_LOOK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One message's text in each of many rows. `texts` are `raws`, which are UTF-8, decoded. `which` says for each
+    row which of them it has; None where each row has one of its own."""
+
+    raws: Sequence[bytes]
+    texts: Sequence[str]
+    which: Sequence[int] | None
+
+    def by_row(self, values: Sequence[Value]) -> Sequence[Value]:
+        """`values` has one for each of `raws`."""
+        if self.which is None:
+            return values
+        if len(values) == 1:
+            return [values[0]] * len(self.which)
+        return list(map(values.__getitem__, self.which))
+
+    def cut(self, rows: int) -> Column:
+        """The first ones."""
+        if self.which is None:
+            return Column(self.raws[:rows], self.texts[:rows], None)
+        return Column(self.raws, self.texts, self.which[:rows])
+
+    def rows_of(self, text: int) -> Sequence[int]:
+        return (
+            [text] if self.which is None else [row for row, which in enumerate(self.which) if which == text]
+        )
+
+
+def column_of(raws: Sequence[bytes]) -> Column:
+    """UnicodeDecodeError where one is no UTF-8. Equal texts are looked for where the first ones have some."""
+    first = raws[:_LOOK]
+    if len(set(first)) == len(first):
+        return Column(raws, list(map(bytes.decode, raws)), None)
+    place = {raw: number for number, raw in enumerate(dict.fromkeys(raws))}
+    return Column(list(place), list(map(bytes.decode, place)), list(map(place.__getitem__, raws)))
+
+
+class Joined:
+    """Texts as one, a zero byte between them."""
+
+    def __init__(self, raws: Sequence[bytes]) -> None:
+        self.raws, self.whole = raws, b"\0".join(raws)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return list(accumulate([len(raw) + 1 for raw in self.raws[:-1]], initial=0))
+
+    def holding(self, search: Callable[[int], int]) -> list[int]:
+        """Places of texts. `search` gives where in `whole` something stands, at or after a place; -1: nowhere."""
+        places: list[int] = []
+        at = search(0)
+        while at >= 0:
+            place = bisect_right(self._starts, at) - 1
+            places.append(place)
+            at = search(self._starts[place + 1]) if place + 1 < len(self._starts) else -1
+        return places
+
+
+# The words of a dataset: its rows, their columns, the caps. Holds values, reads nothing.
+
+
+Format = Literal["chat", "completion", "csv", "xlsx", "parquet", "preference"]
+Task = Literal["labels", "free_text"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns; None = to be found."""
+
+    text: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Columns that would fit, where more than one does: a person picks."""
+
+    text: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps against files that are too big or too clever. `listed`: lines named one by one for each code."""
+
+    max_bytes: int = 200_000_000
+    max_rows: int = 200_000
+    max_line_bytes: int = 1_000_000
+    max_depth: int = 32
+    max_messages: int = 256
+    max_row_tokens: int = 65_536
+    listed: int = 20
+
+
+FIND_COLUMNS = Columns()
+NO_CHOICES = Choices()
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row: a conversation whose last message is the answer to learn. `line` is where it begins, from 1.
+
+    A message that calls tools has as content its text and then the calls as JSON; `row` is then the row's
+    own JSON, and it is what gets written. `row` is None where the messages say everything. `dropped` are the
+    names of what stood beside it and is not written: no trainer reads it.
+    """
+
+    line: int
+    messages: tuple[Message, ...]
+    row: bytes | None = None
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        return self.messages[-1].content
+
+    @property
+    def system(self) -> str:
+        """The instructions, empty where there are none."""
+        return "\n".join(m.content for m in self.messages if m.role in ("system", "developer"))
+
+
+def is_blank(text: str) -> bool:
+    """Whether a person sees nothing: no character at all, or white space and characters without a width."""
+    return not text.strip(UNSEEN)
+
+
+# What str.strip takes, and Unicode's Default_Ignorable_Code_Point below U+10000, the lone surrogates aside.
+_NO_WIDTH = (
+    (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
+    (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164),
+    (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
+)  # fmt: skip
+UNSEEN = "".join(
+    [*filter(str.isspace, map(chr, range(0x3001))), *(chr(c) for a, b in _NO_WIDTH for c in range(a, b + 1))]
+)
+
+
+def normalised(text: str) -> str:
+    """What two texts share when a person would call them the same: NFKC, no case, single spaces."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
+    """`normalised` of each, in UTF-8; `joined` has the same texts. Most have single spaces and no letters whose case
+    is not ASCII's: then it is enough to make A-Z small. `one_line`: none has a control character in it."""
+    small = list(map(bytes.lower, joined.raws))
+    for place in {*_oddly_spaced(joined, one_line), *_with_case(joined)}:
+        small[place] = normalised(texts[place]).encode()
+    return small
+
+
+def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
+    """Texts with other white space of ASCII than single spaces between words."""
+    raws, whole = joined.raws, joined.whole
+    if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
+        yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
+    if (
+        whole.rfind(b"  ") >= 0
+    ):  # most often there is none, and from behind that is found out in two thirds of the time
+        yield from joined.holding(lambda start: whole.find(b"  ", start))
+    if not one_line:
+        view = whole.translate(_WHITE)
+        yield from joined.holding(lambda start: view.find(b"\n", start))
+
+
+def _with_case(joined: Joined) -> list[int]:
+    """Texts with characters that are not ASCII and that `normalised` may change."""
+    if joined.whole.isascii():
+        return []
+    raws = joined.raws
+    rest = [place for place, plain in enumerate(map(bytes.isascii, raws)) if not plain]
+    met = set(b"".join([raws[place] for place in rest]).translate(None, _ASCII).decode())
+    changed = [character.encode() for character in met if character not in _INERT and not _inert(character)]
+    if len(changed) > _FEW:
+        return rest
+    return [place for place in rest if any(character in raws[place] for character in changed)]
+
+
+@lru_cache(4096)
+def _inert(character: str) -> bool:
+    """Whether `normalised` leaves it alone whatever stands beside it: no mark, which joins with the letter before, nor
+    a part of Hangul, which join with each other."""
+    if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
+        return False
+    inert = ord(character) < 0x10000 and normalised(character) == character
+    if inert:
+        _INERT.add(character)
+    return inert
+
+
+_INERT: set[str] = set()
+_ASCII = bytes(range(128))
+_FEW = 12
+_WHITE = bytes(10 if 0 < byte < 32 else 0 for byte in range(256))
+_EDGES = frozenset(b" \t\n\r\v\f")
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+
+
+def question_key(example: Example) -> bytes:
+    """16 bytes that two rows share when all before the answer is the same, instructions left aside."""
+    turns = [
+        f"{m.role}\x1f{normalised(m.content)}"
+        for m in example.messages[:-1]
+        if m.role not in ("system", "developer")
+    ]
+    return hashlib.blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
+
+
+def question_keys(examples: Iterable[Example]) -> list[bytes]:
+    return [question_key(example) for example in examples]
+
+
+def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
+    """Rows without their copies, by their place: the first of each question (`keys` are question_keys) and answer."""
+    if len(set(keys)) == len(keys):
+        return list(range(len(keys)))
+    first: dict[tuple[bytes, str], int] = {}
+    for place, (key, answer) in enumerate(zip(keys, answers, strict=True)):
+        first.setdefault((key, answer.strip()), place)
+    return list(first.values())
+
+
+def without_copies(examples: Sequence[Example]) -> list[int]:
+    """As `distinct_places`. A holdout of 0.1.0 has copies, and so may one that a person hands over."""
+    return distinct_places(question_keys(examples), [example.answer for example in examples])
+
+
+def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
+    return tuple(values[place] for place in places)
+
+
+def shown(text: str, longest: int = 80) -> str:
+    """Text from outside, fit for a sentence: no control or bidirectional characters, not longer than that."""
+    clean = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
+    clean = " ".join(clean.split())
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def ignore_message(said: str) -> None:
+    """Takes what nobody wants to hear of how far something is."""
+
+
+# Instructions around a question: the short ones to train with, the longer ones an untuned model needs.
+
+
+CLASSIFY = "Classify the customer's message. Answer with the label only."
+REPLY = "Answer the customer's message."
+
+
+def default_system(task: Task) -> str:
+    return CLASSIFY if task == "labels" else REPLY
+
+
+def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]:
+    """Put `system` in front of the rows that have no instructions. Others keep their own, and rows with tools
+    stay as they came."""
+    first = Message("system", system)
+    return tuple(
+        e if e.system or e.row is not None else replace(e, messages=(first, *e.messages)) for e in examples
+    )
+
+
+def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
+    """What an untuned model is asked, to be fair: the same, and the labels where they aren't listed yet."""
+    if lists_labels(example.system, labels):
+        return example.prompt
+    listed = "Labels:\n" + "\n".join(labels)
+    for number, message in enumerate(example.prompt):
+        if message.role in ("system", "developer"):
+            longer = replace(message, content=f"{message.content}\n{listed}")
+            return (*example.prompt[:number], longer, *example.prompt[number + 1 :])
+    return (Message("system", f"{CLASSIFY}\n{listed}"), *example.prompt)
+
+
+def lists_labels(system: str, labels: Sequence[str]) -> bool:
+    """Each as a word of its own. True also where there are none to list."""
+    said = normalised(system)
+    return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", said) for label in labels)
+
+
+# The quick first pass: a few facts a row in bounded memory, and the rows once more by their places.

@@ -1,1 +1,0 @@
-"""What is wrong with rows, one by one and together: copies, contradictions, secrets, doubted labels."""

@@ -1,0 +1,460 @@
+"""Secrets and personal data: in a text by anchored patterns, by presidio's recognisers where asked for, and
+in rows as they are written to a file. Reports the kind, never the value."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.rows import Example, Joined
+from trainers.dataset.splits import chat_row
+from trainers.types import Message
+
+SECRET = Rule("secret", "blocks", "Withdraw that secret where it was issued, and take it out of the file.")
+PERSONAL = Rule(
+    "personal_data", "warns", "Replace it by a placeholder, or be sure that it may leave for the trainer."
+)
+SPECIAL_TOKEN = Rule(
+    "special_token",
+    "warns",
+    "Take the marks of a chat template out (<|…|>, [INST]): hosted trainers refuse them.",
+)
+
+_ROWS_AT_ONCE = 200
+
+
+def check_sensitive(examples: Sequence[Example], found: Findings) -> None:
+    """One finding for each kind and row."""
+    for start in range(0, len(examples), _ROWS_AT_ONCE):
+        chunk = examples[start : start + _ROWS_AT_ONCE]
+        lines = [example.line for example in chunk for _ in example.messages]
+        texts = [message.content for example in chunk for message in example.messages]
+        held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        for line, fault in once_a_row([(lines[place], faults) for place, faults in sorted(held.items())]):
+            found.at(line, fault)
+
+
+def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
+    """By the text's place; `joined` has the same texts. All are looked at as one first: most hold nothing."""
+    suspected: dict[int, list[_Hint]] = defaultdict(list)
+    views = {"as it is": joined.whole, "kinds": joined.whole.translate(_KINDS)}
+    for hint in _HINTS:
+        view = views[hint.view]
+        for place in joined.holding(partial(hint.next_in, view)) if hint.may_be_in(view) else ():
+            suspected[place].append(hint)
+    held = {place: _faults(texts[place], _patterns_of(hints)) for place, hints in suspected.items()}
+    return {place: faults for place, faults in held.items() if faults}
+
+
+def once_a_row(held: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
+    """Each kind of fault once, of texts that stand in the order of their rows."""
+    for row, texts in groupby(held, itemgetter(0)):
+        for fault in {fault.said: fault for _, faults in texts for fault in faults}.values():
+            yield row, fault
+
+
+def faults_in(text: str) -> list[Fault]:
+    return _faults(text, _PATTERNS)
+
+
+def _faults(text: str, patterns: Sequence[_Pattern]) -> list[Fault]:
+    present = [pattern for pattern in patterns if pattern.is_in(text)]
+    return list({p.what: Fault(p.rule, f"holds {p.what}") for p in present}.values())
+
+
+def _patterns_of(hints: Sequence[_Hint]) -> list[_Pattern]:
+    return [pattern for pattern in _PATTERNS if pattern.hint in hints]
+
+
+def _anything(_: re.Match[str]) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class _Hint:
+    """Something quick to find that is wherever a pattern matches. One of `parts` is in
+    each: something rare and long is the quickest to miss.
+
+    The view "kinds" has A for every capital, 0 for every digit and - for what may stand between digits.
+    """
+
+    view: Literal["as it is", "kinds"]
+    parts: tuple[bytes, ...]
+    shape: re.Pattern[bytes]
+
+    def may_be_in(self, text: bytes) -> bool:
+        """From behind, since bytes.rfind takes two thirds of the time of bytes.find."""
+        return any(text.rfind(part) >= 0 for part in self.parts)
+
+    def next_in(self, text: bytes, start: int) -> int:
+        """Where, or -1."""
+        found = self.shape.search(text, start)
+        return found.start() if found else -1
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """`fixed` is a part that every match has; `is_real` looks closer at a match."""
+
+    rule: Rule
+    what: str
+    hint: _Hint
+    fixed: str
+    shape: re.Pattern[str]
+    is_real: Callable[[re.Match[str]], bool] = _anything
+
+    def is_in(self, text: str) -> bool:
+        return self.fixed in text and any(map(self.is_real, self.shape.finditer(text)))
+
+
+# Registered lengths (ISO 13616 registry) of the countries whose accounts support desks in Europe meet.
+_IBAN_LENGTHS = {
+    "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20, "ES": 24,
+    "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IS": 26, "IT": 27, "LI": 21,
+    "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MT": 31, "NL": 18, "NO": 15, "PL": 28, "PT": 25, "RO": 24,
+    "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TR": 26, "AE": 23, "IL": 23,
+}  # fmt: skip
+_CARD = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6011\d{12}|65\d{14}")
+
+
+def _is_card(match: re.Match[str]) -> bool:
+    """A network's prefix and length, and the Luhn check of ISO/IEC 7812-1."""
+    digits = match[0].replace(" ", "").replace("-", "")
+    if not _CARD.fullmatch(digits):
+        return False
+    doubled = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(digits))]
+    return sum(doubled) % 10 == 0
+
+
+def _is_password(match: re.Match[str]) -> bool:
+    """Not a word of a sentence, nor a mask."""
+    value = match[1].strip(".!?)]}")
+    return len(value) >= 6 and not value.isalpha() and len(set(value)) > 3 and value[0] not in "{[<$%*("
+
+
+def _is_credential(match: re.Match[str]) -> bool:
+    value = match[1]
+    return any(map(str.isalpha, value)) and any(map(str.isdigit, value)) and len(set(value)) > 6
+
+
+def _is_iban(match: re.Match[str]) -> bool:
+    """The country's length, and the check digits: mod 97 is 1 (ISO 13616)."""
+    compact = match[0].replace(" ", "")
+    length = _IBAN_LENGTHS.get(compact[:2])
+    if length is None or len(compact) < length:
+        return False
+    account = compact[:length]
+    return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
+
+
+# Where a token starts: not within a word of ASCII letters (\b finds no edge between the signs of a script without
+# spaces), nor is the n of a "\\n" in pasted code such a letter.
+_ESCAPED = r"(?<=\\[nrt])"
+_STARTS = rf"(?:(?<![0-9A-Za-z])|{_ESCAPED})"
+_WORD_STARTS = rf"(?:(?<![a-z])|{_ESCAPED})"
+_EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}(?![0-9A-Za-z_])"
+_IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
+# E.164: 8 to 15 digits after the plus
+_PHONE = rf"(?:(?<![0-9A-Za-z_+])|{_ESCAPED})\+[1-9](?:[ ().-]{{0,2}}[0-9]){{7,14}}(?![0-9])"
+# Forms that their issuers document and gitleaks lists. detect-secrets looks line by line with some twenty plugins, in
+# Python: a check would take many times as long.
+_ASSIGNED = r"\\{0,2}[\"'`]?[ \t]{0,3}(?:=|:)[=>]?[ \t]{0,3}\\{0,2}[\"'`]?"
+_PASSWORD = rf"(?i){_WORD_STARTS}(?:passw(?:or)?d|passphrase|pwd){_ASSIGNED}([^\s\"'`,;<>]{{6,200}})"
+_CREDENTIAL = (
+    rf"(?i){_WORD_STARTS}(?:(?:api|access|secret|private|auth|account)[ _-]?key|(?:client|app|api)[ _-]?secret|secret|"
+    rf"(?:access|auth|api|refresh|bearer)[ _-]?token|token){_ASSIGNED}([\w+/=.~-]{{16,200}})"
+)
+_JSON_WEB = rf"(?:(?<![0-9A-Za-z_-])|{_ESCAPED})eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,4000}}\.[\w-]{{10}}"
+_API_KEY = rf"{_STARTS}sk-(?=[A-Za-z_-]{{0,40}}[0-9])[A-Za-z0-9_-]{{20}}"
+_KINDS = bytes(
+    48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
+    for b in range(256)
+)
+_CAPITAL = _Hint("as it is", (b"A",), re.compile(rb"A(?:KIA|SIA|Iza)"))
+_DASH = _Hint(
+    "as it is",
+    (b"-",),
+    re.compile(
+        rb"-(?:(?<=sk-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=-----)|(?<=gl[a-z]{2}-)|(?<=gl[a-z]{3}-)|(?<=gl[a-z]{4}-)"
+        rb"|(?<=GOCSPX-)|(?<=pypi-)AgE)"
+    ),
+)
+_UNDERSCORE = _Hint(
+    "as it is",
+    (b"_",),
+    re.compile(
+        rb"_(?:(?<=k_)(?:live|test)_|(?<=whsec_)|(?<=gh[opusr]_)|(?<=github_)pat_|(?<=hf_)|(?<=npm_))"
+    ),
+)
+_JWT = _Hint("as it is", (b"J",), re.compile(rb"J(?<=eyJ)"))
+_COLON = _Hint(
+    "as it is",
+    (b":",),
+    re.compile(
+        rb":(?<=[DENTYdentys\"'` \t]:)(?:(?<=[Oo][Rr][Dd]:)|(?<=[SsPp][Ww][Dd]:)|(?<=[Aa][Ss][Ee]:)|(?<=[Kk][Ee][Yy]:)"
+        rb"|(?<=[Rr][Ee][Tt]:)|(?<=[Kk][Ee][Nn]:)|(?<=https:)|(?<=[\"'` \t]:))"
+    ),
+)
+_EQUALS = _Hint("as it is", (b"=",), re.compile(rb"="))
+_ANGLE = _Hint("as it is", (b"<",), re.compile(rb"<(?:\||<SYS>>|(?:start|end)_of_turn>)"))
+_BRACKET = _Hint("as it is", (b"[",), re.compile(rb"\[/?INST\]"))
+_AT = _Hint("as it is", (b"@",), re.compile(rb"@"))
+_PLUS = _Hint("as it is", (b"+",), re.compile(rb"\+[1-9][0-9 ().-]"))
+_ACCOUNT = _Hint("kinds", (b"AA00",), re.compile(rb"AA00(?:-?[A0]{4}){2}"))
+_DIGITS = _Hint("kinds", (b"0" * 13, b"0-0"), re.compile(rb"0" + rb"-?0" * 12))
+_HINTS = (
+    _CAPITAL, _DASH, _UNDERSCORE, _JWT, _COLON, _EQUALS, _ANGLE, _BRACKET, _AT, _PLUS, _ACCOUNT, _DIGITS,
+)  # fmt: skip
+
+_AWS, _SLACK, _GITHUB = (
+    "what looks like an AWS key",
+    "what looks like a Slack token",
+    "what looks like a GitHub token",
+)
+_STRIPE, _GOOGLE = "what looks like a Stripe key", "what looks like a Google API key"
+_HUB, _GITLAB = "what looks like a Hugging Face token", "what looks like a GitLab token"
+_PACKAGES, _TOKEN = "what looks like a package registry's token", "what looks like a JSON web token"
+_WORD, _KEY = "what looks like a password", "what looks like a key or token"
+_OPENAI, _MARK = "what looks like an API key (sk-…)", "the text of a special token"
+_CARD_NUMBER, _BANK = "what looks like a payment card", "what looks like a bank account (IBAN)"
+_PATTERNS = (
+    _Pattern(SECRET, _AWS, _CAPITAL, "AKIA", re.compile(rf"{_STARTS}AKIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
+    _Pattern(SECRET, _AWS, _CAPITAL, "ASIA", re.compile(rf"{_STARTS}ASIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
+    _Pattern(
+        SECRET, "a private key", _DASH, "-----BEGIN ", re.compile(r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY")
+    ),
+    _Pattern(SECRET, _OPENAI, _DASH, "sk-", re.compile(_API_KEY)),
+    _Pattern(
+        SECRET, _STRIPE, _UNDERSCORE, "k_", re.compile(rf"{_STARTS}[rs]k_(?:live|test)_[0-9A-Za-z]{{16}}")
+    ),
+    _Pattern(SECRET, _STRIPE, _UNDERSCORE, "whsec_", re.compile(rf"{_STARTS}whsec_[0-9A-Za-z]{{24}}")),
+    _Pattern(SECRET, _SLACK, _DASH, "xox", re.compile(rf"{_STARTS}xox[abeoprs]-[0-9A-Za-z-]{{10}}")),
+    _Pattern(SECRET, _SLACK, _DASH, "xapp-", re.compile(rf"{_STARTS}xapp-[0-9]-[0-9A-Za-z-]{{10}}")),
+    _Pattern(SECRET, _GITHUB, _UNDERSCORE, "gh", re.compile(r"gh[opusr]_[0-9A-Za-z]{36}")),
+    _Pattern(SECRET, _GITHUB, _UNDERSCORE, "github_pat_", re.compile(rf"{_STARTS}github_pat_\w{{22}}")),
+    _Pattern(
+        SECRET, _SLACK, _COLON, "hooks.slack.com", re.compile(r"https://hooks\.slack\.com/services/T\w{6}")
+    ),
+    _Pattern(SECRET, _HUB, _UNDERSCORE, "hf_", re.compile(rf"{_STARTS}hf_[0-9A-Za-z]{{30}}")),
+    _Pattern(
+        SECRET,
+        _GITLAB,
+        _DASH,
+        "gl",
+        re.compile(rf"{_STARTS}gl(?:pat|dt|rt|ptt|cbt|ft|imt|oas|soat)-[\w-]{{20}}"),
+    ),
+    _Pattern(SECRET, _PACKAGES, _UNDERSCORE, "npm_", re.compile(rf"{_STARTS}npm_[0-9A-Za-z]{{36}}")),
+    _Pattern(SECRET, _PACKAGES, _DASH, "pypi-AgE", re.compile(rf"{_STARTS}pypi-AgE[\w-]{{40}}")),
+    _Pattern(SECRET, _TOKEN, _JWT, "eyJ", re.compile(_JSON_WEB)),
+    _Pattern(SECRET, _GOOGLE, _DASH, "GOCSPX-", re.compile(rf"{_STARTS}GOCSPX-[\w-]{{24}}")),
+    _Pattern(SECRET, _WORD, _COLON, ":", re.compile(_PASSWORD), _is_password),
+    _Pattern(SECRET, _WORD, _EQUALS, "=", re.compile(_PASSWORD), _is_password),
+    _Pattern(SECRET, _KEY, _COLON, ":", re.compile(_CREDENTIAL), _is_credential),
+    _Pattern(SECRET, _KEY, _EQUALS, "=", re.compile(_CREDENTIAL), _is_credential),
+    _Pattern(SECRET, _GOOGLE, _CAPITAL, "AIza", re.compile(rf"{_STARTS}AIza[0-9A-Za-z_-]{{35}}")),
+    _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<|", re.compile(r"<\|[a-z0-9_]{2,40}\|>")),
+    _Pattern(SPECIAL_TOKEN, _MARK, _ANGLE, "<", re.compile(r"<(?:<SYS>>|(?:start|end)_of_turn>)")),
+    _Pattern(SPECIAL_TOKEN, _MARK, _BRACKET, "INST]", re.compile(r"\[/?INST\]")),
+    _Pattern(PERSONAL, "an e-mail address", _AT, "@", re.compile(_EMAIL)),
+    _Pattern(PERSONAL, "what looks like a phone number", _PLUS, "+", re.compile(_PHONE)),
+    _Pattern(PERSONAL, _CARD_NUMBER, _DIGITS, "", re.compile(r"[0-9](?:[ -]?[0-9]){12,}"), _is_card),
+    _Pattern(PERSONAL, _BANK, _ACCOUNT, "", re.compile(_IBAN), _is_iban),
+)
+
+
+# Personal data by presidio's pattern recognisers, beside our own patterns: an extra, and only where asked
+# for.
+#
+# No language model: names and places are not found, nothing is downloaded. What presidio is less than
+# SURE of is not counted; a check sum that holds makes it wholly sure. Bounded in rows, in letters of a
+# text and in seconds, and what was looked at is said. presidio is imported at use, which alone takes some
+# seconds.
+
+
+if TYPE_CHECKING:
+    from presidio_analyzer import PatternRecognizer
+
+PRESIDIO_MIN_SCORE = 0.5
+PRESIDIO_MOST_ROWS, PRESIDIO_MOST_SECONDS, PRESIDIO_MOST_LETTERS = 20_000, 60.0, 10_000
+PRESIDIO_CHECKED = Rule("presidio_looked", "tells", "Nothing to do; names and places are not looked for.")
+
+_LANGUAGES = ("en", "es", "it", "pl")  # those with recognisers of their own that presidio has on
+# Dates, links and ids are nobody's in themselves. Our own pattern finds addresses, and presidio's would download a list
+# of the ends that domains have.
+_LEFT_OUT = frozenset({"DATE_TIME", "URL", "UUID", "EMAIL_ADDRESS"})
+_OURS = {"CREDIT_CARD": "payment card", "IBAN_CODE": "IBAN"}
+
+
+def check_presidio(
+    rows: Sequence[Example],
+    lines: Sequence[int],
+    seed: int,
+    found: Findings,
+    *,
+    most_rows: int = PRESIDIO_MOST_ROWS,
+    seconds: float = PRESIDIO_MOST_SECONDS,
+) -> None:
+    """One finding for each kind and row, by its line. Rows are drawn where there are too many, so that a look that was
+    cut short is one at all of the file."""
+    recognisers = _recognisers()
+    kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
+    drawn = random.Random(seed).sample(range(len(rows)), min(len(rows), most_rows))  # noqa: S311 - no secret
+    ends, kinds = time.monotonic() + seconds, dict[int, list[str]]()
+    for row in drawn:
+        if time.monotonic() > ends:
+            break
+        kinds[row] = sorted({kind for text in _texts(rows[row]) for kind in kinds_in(text)})
+    for row in sorted(kinds):
+        for kind in kinds[row]:
+            found.at(lines[row], Fault(PERSONAL, f"holds what presidio calls {kind}"))
+    found.about_file(PRESIDIO_CHECKED, _checked_sentence(len(kinds), len(rows), seconds), len(kinds))
+
+
+def _checked_sentence(looked: int, rows: int, seconds: float) -> str:
+    part = (
+        "" if looked == rows else f" of {rows:,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
+    )
+    many = f"{looked:,}{part}" if part else f"{looked:,} row{'' if looked == 1 else 's'}"
+    return f"presidio's patterns looked at {many}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
+
+
+def _texts(example: Example) -> list[str]:
+    """Cut to what is looked at."""
+    whole = [] if example.row is None else [example.row.decode()]
+    return [
+        text[:PRESIDIO_MOST_LETTERS] for text in (*(message.content for message in example.messages), *whole)
+    ]
+
+
+def _recognisers() -> list[PatternRecognizer]:
+    from presidio_analyzer import PatternRecognizer, RecognizerRegistry
+
+    registry = RecognizerRegistry(supported_languages=list(_LANGUAGES))
+    registry.load_predefined_recognizers(languages=list(_LANGUAGES))
+    patterns = [one for one in registry.recognizers if isinstance(one, PatternRecognizer)]
+    by_kinds = {
+        tuple(one.supported_entities): one for one in patterns
+    }  # the same one stands there for each language
+    return [one for kinds, one in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
+
+
+def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[str]:
+    """presidio's names of what it finds and our own patterns don't."""
+    results = [result for one in recognisers for result in one.analyze(text, one.supported_entities)]
+    kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
+    said = " ".join(fault.said for fault in faults_in(text)) if kinds & _OURS.keys() else ""
+    return frozenset(kind for kind in kinds if kind not in _OURS or _OURS[kind] not in said)
+
+
+# Secrets and personal data in rows as they are written: all the bytes that a trainer or a model would
+# get.
+#
+# What a check finds in an uploaded file is not enough: rows of an earlier holdout are held out with it.
+
+
+_PATTERNS_VERSION = (
+    3  # one more with each change of the patterns: what older ones looked at is looked at again
+)
+_SEED = 20261124  # which rows presidio looks at, where there are too many for it
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How many rows hold what, as words that complete "holds …". `sha256` is of the bytes that were looked at."""
+
+    sha256: str
+    personal: tuple[tuple[str, int], ...] = ()
+    secret: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """Of the findings that a check would list."""
+        return frozenset(
+            rule.code for rule, kinds in ((PERSONAL, self.personal), (SECRET, self.secret)) if kinds
+        )
+
+    def to_json(self) -> str:
+        return orjson.dumps(asdict(self)).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Scan:
+        raw = orjson.loads(text)
+        kinds = {name: tuple((kind, rows) for kind, rows in raw[name]) for name in ("personal", "secret")}
+        return Scan(raw["sha256"], **kinds)
+
+
+def scanner_name(*, presidio: bool) -> str:
+    """Names the patterns that `scan` goes by."""
+    return f"{_PATTERNS_VERSION} and presidio" if presidio else str(_PATTERNS_VERSION)
+
+
+def scan_file(path: Path, *, presidio: bool) -> Scan:
+    """Of a file of JSON lines."""
+    raw = path.read_bytes()
+    rows = [row for row in raw.split(b"\n") if row]
+    kinds: dict[str, Counter[str]] = {PERSONAL.code: Counter(), SECRET.code: Counter()}
+    for faults in _faults_of_rows(rows, presidio=presidio):
+        for rule, said in {(fault.rule.code, fault.said) for fault in faults}:
+            kinds[rule][said.removeprefix("holds ")] += 1
+    personal, secret = (tuple(kinds[rule.code].most_common()) for rule in (PERSONAL, SECRET))
+    return Scan(hashlib.sha256(raw).hexdigest(), personal, secret)
+
+
+def sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
+    """Places of those with a secret or personal data."""
+    faults = _faults_of_rows([chat_row(example) for example in examples], presidio=presidio)
+    return frozenset(place for place, held in enumerate(faults) if held)
+
+
+def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[Fault]]:
+    """Of each row, what is secret or personal."""
+    texts = [_text(row) for row in rows]
+    further = _by_presidio(texts) if presidio else {}
+    for start in range(0, len(texts), _ROWS_AT_ONCE):
+        some = texts[start : start + _ROWS_AT_ONCE]
+        held = faults_of_texts(Joined([text.encode() for text in some]), some)
+        for place in range(len(some)):
+            faults = [*held.get(place, ()), *further.get(start + place, ())]
+            yield [fault for fault in faults if fault.rule in (PERSONAL, SECRET)]
+
+
+def _by_presidio(texts: Sequence[str]) -> dict[int, list[Fault]]:
+    found = Findings(20 * len(texts))
+    rows = [Example(place, (Message("user", text),)) for place, text in enumerate(texts)]
+    check_presidio(rows, range(len(texts)), _SEED, found)
+    held: dict[int, list[Fault]] = {}
+    for one in found.sorted():
+        if one.line is not None:
+            kind = one.message.partition(" holds ")[2].rstrip(".")
+            held.setdefault(one.line, []).append(Fault(PERSONAL, f"holds {kind}"))
+    return held
+
+
+def _text(row: bytes) -> str:
+    """All texts of the row, since characters may be escaped in it."""
+    return "\n".join(_strings(orjson.loads(row)))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _strings(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield key
+            yield from _strings(one)

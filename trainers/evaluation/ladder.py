@@ -1,0 +1,248 @@
+"""All candidates' answers to the frozen holdout → the ladder: scores, intervals, what may be claimed, what
+it costs. Pure; scipy and numpy are imported at use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from trainers.dataset.rows import Example, at, without_copies
+from trainers.evaluation import (
+    Interval,
+    compare,
+    confusion,
+    detectable_gap,
+    holm,
+    macro_f1,
+    mean_interval,
+    normalise,
+    paired_means,
+    wilson,
+)
+from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
+from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
+from trainers.evaluation.scoring import as_label, is_unread, score, scoring_of
+from trainers.pricing import PriceRow, UnknownPrice
+
+Prices = Mapping[str, PriceRow | UnknownPrice]
+_SHOWN_4_IN_5 = 1.959964 + 0.841621  # z of 0.975 and of 0.8
+
+
+def build_ladder(
+    replies: Mapping[Candidate, Sequence[Reply]],
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    bar: float,
+    prices: Prices,
+    *,
+    dataset: str,
+    version: int,
+    holdout_sha256: str,
+    measured_at: float,
+    verdicts: Mapping[Candidate, Sequence[float]] | None = None,
+) -> Ladder:
+    """`replies[arm][i]` is what that arm said to `examples[i]`. `labels` is empty for free text. `prices` by model
+    name, 'provider/model'. `verdicts[arm][i]` is a judge's, between 0 and 1, and decides where it is given.
+
+    Copies of a question are one question: with 200 rows of 20 questions, 190 right are 19 of 20. The same answers
+    give the same ladder. ValueError without rows, or where an arm hasn't answered all of them.
+    """
+    _check(replies, examples)
+    places = without_copies(examples)
+    if len(places) < len(examples):
+        examples = at(places, examples)
+        replies = {arm: at(places, said) for arm, said in replies.items()}
+        verdicts = {arm: at(places, said) for arm, said in verdicts.items()} if verdicts else None
+    scoring = "judge" if verdicts else scoring_of(examples, "labels" if labels else "free_text")
+    rungs = judge_rungs(
+        [
+            _rung(arm, said, examples, labels, prices, scoring, (verdicts or {}).get(arm))
+            for arm, said in sorted(replies.items(), key=lambda item: RUNG_NAMES.index(item[0].rung))
+        ],
+        bar,
+    )
+    best = max(rungs, key=lambda rung: rung.score, default=None)
+    others = [rung for rung in rungs if rung is not best]
+    return Ladder(
+        dataset=dataset,
+        version=version,
+        holdout_sha256=holdout_sha256,
+        bar=bar,
+        rungs=rungs,
+        cheapest=cheapest_passing(rungs),
+        pairs=_pairs(best, others) if best else (),
+        detectable_gap=_gap(best, others) if best else None,
+        never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
+        prices_said_by=_said_by(rungs, prices),
+        measured_at=measured_at,
+    )
+
+
+def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> Decimal | None:
+    """Of a thousand requests such as these; None where a price isn't known or nothing was asked.
+
+    An hour of an own machine is shared by the requests that it answered side by side. The classical rung costs
+    nothing.
+    """
+    if arm.model is None:
+        return Decimal(0)
+    row = prices.get(arm.model)
+    if not isinstance(row, PriceRow) or not replies:
+        return None
+    if row.usd_per_hour is not None:
+        hours = Decimal(str(round(_busy_seconds(replies), 6))) / 3600
+        return _exact(hours * row.usd_per_hour * 1000 / len(replies))
+    if row.price.input is None or row.price.output is None:
+        return None
+    usd = row.price.input * sum(reply.prompt_tokens for reply in replies)
+    usd += row.price.output * sum(reply.completion_tokens for reply in replies)
+    return _exact(usd / 1000 / len(replies))
+
+
+def _busy_seconds(replies: Sequence[Reply]) -> float:
+    """How long a machine was at it: answers that were under way together count once. Without the times at which
+    they came, as if one after the other."""
+    times = sorted((one.came_at - one.seconds, one.came_at) for one in replies if one.came_at is not None)
+    busy, until = sum(one.seconds for one in replies if one.came_at is None), float("-inf")
+    for began, came in times:
+        busy += max(came - max(began, until), 0.0)
+        until = max(until, came)
+    return busy
+
+
+def _check(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
+    if not examples:
+        raise ValueError("judging answers to 0 held-out rows: there is nothing to say")
+    for arm, said in replies.items():
+        if len(said) != len(examples):
+            raise ValueError(
+                f"judging '{arm.key}': it has {len(said)} answers to {len(examples)} held-out rows"
+            )
+
+
+def _rung(
+    arm: Candidate,
+    replies: Sequence[Reply],
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    prices: Prices,
+    scoring: Scoring,
+    verdicts: Sequence[float] | None,
+) -> Rung:
+    texts = [reply.text for reply in replies]
+    scores = _scores(arm, texts, examples, labels, scoring, verdicts)
+    interval = _interval(scores)
+    answered = [reply for reply in replies if reply != NO_ANSWER]
+    p50, p95 = _percentiles([reply.seconds for reply in answered or replies])
+    return Rung(
+        arm=arm,
+        scoring=scoring,
+        scores=scores,
+        score=sum(scores) / len(scores),
+        low=interval.low,
+        high=interval.high,
+        standing="undecided",  # until it is held against the bar, beside the others
+        rows_to_decide=None,
+        macro_f1=_macro_f1(texts, examples, labels) if scoring == "label" else None,
+        unread=sum(is_unread(scoring, text, labels) for text in texts),
+        empty=sum(not text.strip() for text in texts),
+        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+        completion_tokens=sum(reply.completion_tokens for reply in replies),
+        p50_s=p50,
+        p95_s=p95,
+        usd_per_1000=usd_per_1000(arm, answered, prices),
+    )
+
+
+def _scores(
+    arm: Candidate,
+    texts: Sequence[str],
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    scoring: Scoring,
+    verdicts: Sequence[float] | None,
+) -> tuple[float, ...]:
+    if scoring != "judge":
+        return tuple(score(scoring, e.answer, text, labels) for e, text in zip(examples, texts, strict=True))
+    if verdicts is None or len(verdicts) != len(texts):
+        raise ValueError(f"judging '{arm.key}': there is not a judge's verdict for each of its answers")
+    # silence is never acceptable, whatever a judge says of it
+    return tuple(
+        float(verdict) if text.strip() else 0.0 for verdict, text in zip(verdicts, texts, strict=True)
+    )
+
+
+def _interval(scores: Sequence[float]) -> Interval:
+    if _is_right_or_wrong(scores):
+        return wilson(round(sum(scores)), len(scores))
+    return mean_interval(scores)
+
+
+def _is_right_or_wrong(scores: Sequence[float]) -> bool:
+    return set(scores) <= {0.0, 1.0}
+
+
+def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """The middle one and the one that 95% don't pass: times that were seen, none in between."""
+    ordered = sorted(seconds)
+    middle, late = (ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in (0.5, 0.95))
+    return middle, late
+
+
+def _macro_f1(texts: Sequence[str], examples: Sequence[Example], labels: Sequence[str]) -> float:
+    expected = [example.answer for example in examples]
+    return macro_f1(confusion(expected, [as_label(text, labels) for text in texts]))
+
+
+def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
+    found = [compare_rungs(best, other) for other in others]
+    corrected = holm([one.p for one in found])
+    return tuple(
+        Pair(one.better, one.worse, one.difference, one.low, one.high, p)
+        for one, p in zip(found, corrected, strict=True)
+    )
+
+
+def compare_rungs(best: Rung, other: Rung) -> Pair:
+    """Two rungs on the same rows, `best` being the better one; `p` is not corrected for other pairs."""
+    if _is_right_or_wrong(best.scores) and _is_right_or_wrong(other.scores):
+        both = compare([score == 1 for score in other.scores], [score == 1 for score in best.scores])
+        interval = both.difference_interval
+        return Pair(best.arm, other.arm, both.difference, interval.low, interval.high, both.p)
+    apart = paired_means(other.scores, best.scores)
+    return Pair(best.arm, other.arm, apart.value, apart.low, apart.high, apart.p)
+
+
+def _gap(best: Rung, others: Sequence[Rung]) -> float | None:
+    """With the disagreement that there is between the best rung and the next one. None where they don't
+    disagree, or so seldom that even one-sided it would not show."""
+    second = max(others, key=lambda rung: rung.score, default=None)
+    if second is None:
+        return None
+    apart = [one - other for one, other in zip(best.scores, second.scores, strict=True)]
+    if _is_right_or_wrong(best.scores) and _is_right_or_wrong(second.scores):
+        return detectable_gap(len(apart), sum(map(abs, apart)) / len(apart))
+    mean = sum(apart) / len(apart)
+    variance = sum((value - mean) ** 2 for value in apart) / max(len(apart) - 1, 1)
+    return _SHOWN_4_IN_5 * (variance / len(apart)) ** 0.5 if variance else None
+
+
+def _never_answered(
+    replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example], labels: Sequence[str]
+) -> tuple[str, ...]:
+    """Expected labels, as written first, that no arm ever gave; by name. None of none where nobody was asked."""
+    if not replies:
+        return ()
+    said = {normalise(as_label(reply.text, labels)) for each in replies.values() for reply in each}
+    expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
+    return tuple(sorted(label for key, label in expected.items() if key not in said))
+
+
+def _said_by(rungs: Sequence[Rung], prices: Prices) -> tuple[str, ...]:
+    rows = (prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None)
+    return tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)}))
+
+
+def _exact(usd: Decimal) -> Decimal:
+    """To a millionth of a dollar."""
+    return usd.quantize(Decimal("0.000001"))

@@ -1,0 +1,370 @@
+"""Is more data worth it? The odds of being wrong fall as a power of the rows; here that is fitted and carried on.
+
+err / (1 - err) = b·n^(-c). With many rows that is the power law of Hestness and others (Deep learning scaling is
+predictable, empirically, 2017); with few rows a label it also holds, where a power law of the error is 5 to 10 points
+too low at twice the rows. The band has both laws in it. Pure, for worker processes and the terminal: scikit-learn and
+numpy are imported at use.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.dataset.near_duplicates import find_near_copies, question_text
+from trainers.dataset.rows import Example, question_keys
+from trainers.evaluation import exact_match
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Prediction
+from trainers.evaluation.tfidf import classify, is_short, label_of, text_of
+from trainers.evaluation.tfidf import fit as fit_classifier
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+FEWEST_ROWS = 12
+MOST_ROWS = 20_000  # half a minute of training; what lies beyond is predicted like the rest
+SEEDS = 3
+FEW_HELD, FOLDS, CROSSED = 250, 5, 2
+FEW_ROWS = 10
+MOST_NEEDS = 10
+BOOTSTRAPS = 1_000
+C_LOW, C_HIGH, C_STEPS = 0.05, 2.0, 79
+
+
+@dataclass(frozen=True)
+class Fit:
+    """err / (1 - err) = b·n^(-c), with 0 < b and 0 ≤ c."""
+
+    b: float
+    c: float
+    predicted: tuple[Prediction, ...]
+
+    def score(self, rows: float) -> float:
+        return float(1 / (1 + self.b * rows**-self.c))
+
+
+def classical_curve(
+    train: Sequence[Example],
+    holdout: Sequence[Example],
+    seed: int,
+    predict: Sequence[int],
+    *,
+    dataset: str = "",
+    version: int = 1,
+    holdout_sha256: str = "",
+) -> Curve:
+    """Rung 0 on a quarter, half and all of the rows, three draws each, every larger one holding the smaller, all
+    on the same holdout. `predict`: sizes to carry it on to. At most 20,000 rows are trained on.
+
+    A holdout of fewer than 250 rows is off by more than the next rows bring. Then each fifth of all rows, those held
+    out among them, is asked by classifiers that were trained on the others. No model is chosen by that: what the curve
+    trains is thrown away, and the holdout stays one for whatever is trained on `train`.
+
+    ValueError with fewer than 12 rows, or without a holdout.
+    """
+    if len(train) < FEWEST_ROWS or not holdout:
+        raise ValueError(
+            f"a curve of {len(train)} rows on {len(holdout)} held-out ones: "
+            f"it needs {FEWEST_ROWS} and 1 at least"
+        )
+    is_crossed = len(holdout) < FEW_HELD
+    measured = _cross(train, holdout, seed) if is_crossed else _measure(train, holdout, seed)
+    return curve_of(
+        Candidate("classical"),
+        measured.points,
+        predict,
+        rows=len(train),
+        held=len(measured.asked),
+        seed=seed,
+        needs=needs_of(train, measured.asked, measured.answers),
+        dataset=dataset,
+        version=version,
+        holdout_sha256=holdout_sha256,
+        is_crossed=is_crossed,
+    )
+
+
+def curve_of(
+    arm: Candidate,
+    points: Sequence[CurvePoint],
+    predict: Sequence[int],
+    *,
+    rows: int,
+    held: int,
+    seed: int,
+    needs: Sequence[LabelNeed],
+    dataset: str,
+    version: int,
+    holdout_sha256: str,
+    is_crossed: bool = False,
+) -> Curve:
+    """Of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
+    fitted = fit(points, predict, held=held, seed=seed)
+    return Curve(
+        dataset=dataset,
+        version=version,
+        holdout_sha256=holdout_sha256,
+        arm=arm,
+        points=tuple(points),
+        a=0.0,
+        b=fitted.b,
+        c=fitted.c,
+        predicted=fitted.predicted,
+        points_per_100=_next_points(fitted, rows, points[-1].score),
+        needs=tuple(needs),
+        is_crossed=is_crossed,
+    )
+
+
+def _next_points(fitted: Fit, rows: int, seen: float) -> float:
+    """No more than what was seen is short of all right, however far off the fitted line is from it."""
+    return 100 * min(fitted.score(rows + 100) - fitted.score(rows), 1 - seen)
+
+
+def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
+    """Least squares of the logarithm of the odds.
+
+    The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (fewer
+    rows differ more) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
+    itself too. Half of it is that of a + b·n^(-c), which flattens where no number of rows makes all right.
+    Where each size was drawn once, draws are taken to differ as two models do that err on rows of
+    their own. ValueError with fewer than three sizes, or 0 rows to predict.
+    """
+    import numpy as np
+
+    if len({point.rows for point in points}) < 3:
+        raise ValueError("fitting a curve: it needs three sizes at least")
+    if any(rows < 1 for rows in predict):
+        raise ValueError(f"predicting the score of {min(predict)} rows: there must be 1 at least")
+    sizes = np.array([point.rows for point in points], dtype=np.float64)
+    errors = 1 - np.array([point.score for point in points])
+    moved = _moved(points, errors, held, seed)
+    every = np.vstack([errors, moved])
+    odds, flatter = _odds(sizes, every, held), _least_squares(sizes, every)
+    start, falls = (float(value) for value in odds[0])
+    predictions = _predictions(odds, flatter, 1 - every[:, -1], points, predict, held, seed)
+    return Fit(float(np.exp(start)), -falls, predictions)
+
+
+def needs_of(
+    train: Sequence[Example], holdout: Sequence[Example], answers: Sequence[str]
+) -> tuple[LabelNeed, ...]:
+    """Labels to label next: with errors on the holdout or fewer than 10 rows; at most ten, those first where one
+    more row takes away most errors. By the power law that is errors by rows."""
+    rows = Counter(map(label_of, train))
+    held = Counter(map(label_of, holdout))
+    right = Counter(
+        label_of(example)
+        for example, answer in zip(holdout, answers, strict=True)
+        if exact_match(example.answer, answer)
+    )
+    needs = [LabelNeed(label, rows[label], held[label], right[label]) for label in rows.keys() | held.keys()]
+    needs = [need for need in needs if need.right < need.held or need.rows < FEW_ROWS]
+    return tuple(sorted(needs, key=lambda need: (-_worth(need), need.label))[:MOST_NEEDS])
+
+
+def _worth(need: LabelNeed) -> float:
+    """Half an error more for each: a label that the holdout hardly has may be wrong all the same."""
+    return (need.held - need.right + 0.5) / (need.rows + 1)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """`answers` to the rows `asked`, of the largest size."""
+
+    points: tuple[CurvePoint, ...]
+    asked: Sequence[Example]
+    answers: Sequence[str]
+
+
+def _measure(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _Measured:
+    most = min(len(train), MOST_ROWS)
+    orders = [nested(train, seed + number) for number in range(SEEDS)]
+    in_pieces = is_short(text_of(example) for example in orders[0][:most])  # all sizes are looked at alike
+    points = []
+    for rows in (most // 4, most // 2, most):
+        # all rows are the same rows in any order
+        drawn = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
+        answers = [classify(fit_classifier(subset, seed, in_pieces=in_pieces), holdout) for subset in drawn]
+        scores = tuple(_share_right(holdout, said) for said in answers)
+        points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
+    return _Measured(tuple(points), holdout, answers[0])
+
+
+def _cross(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _Measured:
+    """Each row is asked once a draw, by a classifier that has seen neither it nor a near copy."""
+    every = [*train, *holdout]
+    in_pieces = is_short(map(text_of, every))
+    groups = find_near_copies([question_text(example) for example in every], question_keys(every)).groups
+    folds = [_dealt(every, groups, seed + draw) for draw in range(CROSSED)]
+    most = min(len(train), *(len(every) - max(Counter(fold).values()) for fold in folds))
+    points = []
+    for rows in (most // 4, most // 2, most):
+        answers = [
+            _asked_across(every, fold, rows, seed + draw, in_pieces) for draw, fold in enumerate(folds)
+        ]
+        scores = tuple(_share_right(every, said) for said in answers)
+        points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
+    return _Measured(tuple(points), every, answers[0])
+
+
+def _asked_across(
+    every: Sequence[Example], fold: Sequence[int], rows: int, seed: int, in_pieces: bool
+) -> list[str]:
+    said = [""] * len(every)
+    for number in set(fold):
+        asked = [place for place, at in enumerate(fold) if at == number]
+        order = nested([row for row, at in zip(every, fold, strict=True) if at != number], seed)
+        classifier = fit_classifier(order[:rows], seed, in_pieces=in_pieces)
+        for place, answer in zip(asked, classify(classifier, [every[place] for place in asked]), strict=True):
+            said[place] = answer
+    return said
+
+
+def _dealt(every: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
+    """Each row's fold: dealt out label by label, so that all folds have their share of each; near copies share one."""
+    firsts = sorted(set(groups))
+    random.Random(seed).shuffle(firsts)  # noqa: S311
+    firsts.sort(key=lambda first: label_of(every[first]))
+    dealt = {first: place % FOLDS for place, first in enumerate(firsts)}
+    return [dealt[group] for group in groups]
+
+
+def nested(train: Sequence[Example], seed: int) -> list[Example]:
+    """An order whose every beginning has each label in its share, as far as whole rows allow."""
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in train:
+        by_label[label_of(example)].append(example)
+    chance = random.Random(seed)  # noqa: S311
+    placed: list[tuple[float, str, Example]] = []
+    for label in sorted(by_label):
+        same = by_label[label]
+        chance.shuffle(same)
+        placed += [((rank + 0.5) / len(same), label, example) for rank, example in enumerate(same)]
+    return [example for _, _, example in sorted(placed, key=lambda place: place[:2])]
+
+
+def _share_right(asked: Sequence[Example], said: Sequence[str]) -> float:
+    return sum(exact_match(e.answer, answer) for e, answer in zip(asked, said, strict=True)) / len(asked)
+
+
+def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
+    """Rows of the logarithm of b and of -c, one for each row of errors. No score is surer than half a held-out row."""
+    import numpy as np
+
+    inside = np.clip(errors, 0.5 / held, 1 - 0.5 / held)
+    x, y = np.log(sizes), np.log(inside / (1 - inside))
+    off = x - x.mean()
+    falls = np.minimum((y @ off) / (off @ off), 0.0)
+    return np.column_stack([y.mean(axis=1) - falls * x.mean(), falls])
+
+
+def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
+    """Rows of a, b, c, one for each row of errors (rows x sizes)."""
+    import numpy as np
+
+    best = np.full(len(errors), np.inf)
+    found = np.zeros((len(errors), 3))
+    scale = sizes.min()  # so that b's column is about 1
+    for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
+        x = (sizes / scale) ** -c
+        a, b = _line(x, errors)
+        off = ((a[:, None] + b[:, None] * x - errors) ** 2).sum(axis=1)
+        closer = off < best
+        best = np.where(closer, off, best)
+        found[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
+    return found
+
+
+def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
+    """a + b·x of least squares with a and b not below 0: where one would be, it is 0 and the other fitted
+    alone."""
+    import numpy as np
+
+    middle, mean = x.mean(), errors.mean(axis=1)
+    b = ((errors - mean[:, None]) @ (x - middle)) / ((x - middle) ** 2).sum()
+    a = mean - b * middle
+    alone = np.maximum(errors @ x / (x @ x), 0.0)
+    a_free, b_free = np.where(b < 0, np.maximum(mean, 0.0), a), np.maximum(b, 0.0)
+    return np.where(a_free < 0, 0.0, a_free), np.where(a_free < 0, alone, b_free)
+
+
+def _moved(points: Sequence[CurvePoint], errors: Numbers, held: int, seed: int) -> Numbers:
+    import numpy as np
+
+    chance = np.random.default_rng(seed)
+    draws = np.array([len(point.draws) for point in points])
+    sizes = np.array([point.rows for point in points])
+    spread = _spread_of_draws(points, held, sizes) / np.sqrt(draws)
+    own = chance.standard_normal((BOOTSTRAPS, len(points))) * spread
+    shared = chance.standard_normal((BOOTSTRAPS, 1)) * np.sqrt(errors * (1 - errors) / held)
+    moved: Numbers = np.clip(errors + own + shared, 0.0, 1.0)
+    return moved
+
+
+def _predictions(
+    odds: Numbers,
+    flatter: Numbers,
+    now: Numbers,
+    points: Sequence[CurvePoint],
+    predict: Sequence[int],
+    held: int,
+    seed: int,
+) -> tuple[Prediction, ...]:
+    """Both laws, fitted to the points and then to the moved ones; `now`: the last point's score in each. In a gain
+    what the holdout is off falls out, for it is the same rows."""
+    import numpy as np
+
+    chance = np.random.default_rng(seed + 1)
+    a, b, c = flatter.T
+    predictions = []
+    for rows in predict:
+        scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
+        laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
+        noisy = laws + (chance.standard_normal(len(laws)) * _spread_of_draws(points, held, rows))[:, None]
+        low, high = _band(noisy)
+        least, most = _band(noisy - now[1:, None])
+        score, gained = float(scores[0]), float(scores[0] - now[0])
+        predictions.append(
+            Prediction(
+                rows,
+                score,
+                min(max(low, 0.0), score),
+                max(min(high, 1.0), score),
+                min(least, gained),
+                max(most, gained),
+            )
+        )
+    return tuple(predictions)
+
+
+def _band(both: Numbers) -> tuple[float, float]:
+    """95% of both laws' scores together: each law is as likely as the other."""
+    import numpy as np
+
+    low, high = np.quantile(both, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | float) -> Numbers:
+    """Standard deviation between draws of `rows` rows: its square falls as 1 / rows, and is pooled over the sizes
+    by that; half a held-out row at least."""
+    import numpy as np
+
+    squares = sum(point.rows * (draw - point.score) ** 2 for point in points for draw in point.draws)
+    freedom = sum(len(point.draws) - 1 for point in points)
+    variance = squares / freedom / rows if freedom else _spread_of_one(points, held)
+    spread: Numbers = np.maximum(np.sqrt(variance), 0.5 / held)
+    return spread
+
+
+def _spread_of_one(points: Sequence[CurvePoint], held: int) -> float:
+    """Variance of a draw's score where no size was drawn twice: each held-out row's error by itself, the mean
+    over the sizes of e(1-e)/held. Real draws err on the same hard rows, so it is rather too wide."""
+    return sum(point.score * (1 - point.score) for point in points) / len(points) / held

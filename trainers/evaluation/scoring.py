@@ -1,0 +1,255 @@
+"""Reads what a model's free text means (a label, a JSON object, a verdict) and scores it against the right
+answer, from 0 to 1."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NoReturn
+
+from trainers.dataset.rows import Example, Task
+from trainers.evaluation import normalise
+from trainers.evaluation.results import Scoring
+
+HOW_READ = (
+    "An answer counts as a label if it is that label, whatever its case, quotes, hyphens or underscores, or if its "
+    "first line, else the whole of it, names exactly one label. Two labels, a denied one, a refusal or nothing "
+    "count as wrong."
+)
+LONGEST_READ = 4_000  # characters; what comes after them is rambling
+_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_LEAD = re.compile(
+    r"^(the |my |best |correct |final |most |likely |right |matching |predicted )*"
+    r"(label|answer|category|class|intent|topic|output|response|assistant)\b( is| would be)? ?[:=]? ?",
+)
+_DENIAL = re.compile(
+    r"\b(not|never|neither|nor|cannot|can ?['’]?t|isn ?['’]?t|won ?['’]?t|unable|sorry|as an ai)\b|n['’]t\b"
+)
+_SENTENCE_END = re.compile(r"[.!?]\s|\n")
+_DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
+_ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
+# Scripts that set no spaces between words: two of their letters are a word of its own
+_UNSPACED_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_FENCED = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
+MOST_OBJECTS_TRIED = 20
+
+Choice = Literal["first", "second", "tie"]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """`folded` finds a label by its folded name, None where two share it; `pattern` finds any of them, longest
+    first, as whole words; `unspaced` names may stand anywhere in a sentence."""
+
+    folded: dict[str, str | None]
+    pattern: re.Pattern[str]
+    unspaced: tuple[str, ...]
+
+
+def read_label(text: str, labels: Sequence[str]) -> str | None:
+    """The label that an answer means, as HOW_READ says."""
+    if text in labels:
+        return text
+    known = _known(tuple(labels))
+    said = _THOUGHTS.sub("", text[:LONGEST_READ]).strip()
+    lines = [_folded(line) for line in said.splitlines() if line.strip()]
+    if not lines:
+        return None
+    for form in (" ".join(lines), lines[0], _LEAD.sub("", lines[0], count=1).strip(_DRESS)):
+        if form in known.folded:
+            return known.folded[form]
+    return _only_one_named(lines[0], known) or _only_one_named("\n".join(lines), known)
+
+
+def read_json(text: str) -> dict[str, Any] | None:
+    """The object that an answer is or contains: in fenced code, else the first one in it."""
+    said = _THOUGHTS.sub("", text).strip()
+    fenced = _FENCED.search(said)
+    if fenced:
+        found = _first_object(fenced[1])
+        if found is not None:
+            return found
+    return _first_object(said)
+
+
+def read_choice(text: str) -> Choice | None:
+    """Of a judge: A, B or TIE."""
+    found = read_label(text, ("A", "B", "TIE"))
+    choices: dict[str | None, Choice] = {"A": "first", "B": "second", "TIE": "tie"}
+    return choices.get(found)
+
+
+def read_yes(text: str) -> bool | None:
+    """Of a judge: YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
+    if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", text[:LONGEST_READ])):
+        return None
+    found = read_label(text, ("YES", "NO"))
+    return None if found is None else found == "YES"
+
+
+@lru_cache(32)
+def _known(labels: tuple[str, ...]) -> _Labels:
+    folded: dict[str, str | None] = {}
+    for label in labels:
+        name = _folded(label)
+        same = folded.get(name, label)
+        folded[name] = same if same is not None and same.casefold() == label.casefold() else None
+    folded.pop("", None)
+    names = "|".join(re.escape(name) for name in sorted(folded, key=len, reverse=True))
+    unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
+    return _Labels(folded, re.compile(rf"(?<!\w)(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
+
+
+def _folded(text: str) -> str:
+    """No case, no dress, and what joins words is one space."""
+    text = unicodedata.normalize("NFKC", text).casefold().strip(_DRESS)
+    return re.sub(r"[\s_\-/]+", " ", text).strip(_DRESS)
+
+
+def _only_one_named(text: str, known: _Labels) -> str | None:
+    """Longest names are found first, so "card declined" isn't also "card". A name of one or two letters counts
+    only at the beginning and alone: "no" and "a" are words of any sentence."""
+    found = [match for match in known.pattern.finditer(text) if _is_a_name(match) or _stands_alone(match)]
+    if len({match[0] for match in found}) != 1:
+        return None
+    if any(name in text and name not in found[0][0] for name in known.unspaced):
+        return None
+    sentence = _SENTENCE_END.split(text[: found[0].start()])[-1]
+    return None if _DENIAL.search(sentence) else known.folded[found[0][0]]
+
+
+def _is_a_name(match: re.Match[str]) -> bool:
+    return len(match[0]) > 2 or _UNSPACED_LETTER.search(match[0]) is not None
+
+
+def _stands_alone(match: re.Match[str]) -> bool:
+    return match.start() == 0 and _ENDS.match(match.string, match.end()) is not None
+
+
+def _first_object(text: str) -> dict[str, Any] | None:
+    decoder = json.JSONDecoder(parse_constant=_no_number)
+    start = text.find("{")
+    for _ in range(MOST_OBJECTS_TRIED):
+        if start < 0:
+            return None
+        try:
+            found = decoder.raw_decode(text, start)[0]
+        except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
+        else:
+            return found if isinstance(found, dict) else None
+    return None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+# One answer beside the right one: a score between 0 and 1. Which kind of score depends on the data.
+
+
+MOSTLY = 0.9
+# Scripts that set no spaces between words: a character counts as a word (as in MLQA's evaluation)
+_UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’«»…–—¿¡。，、！？：；")
+
+
+def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
+    """'json' where nine answers in ten are JSON objects and nothing else, 'label' for labels, else 'f1'."""
+    objects = sum(_is_object(example.answer) for example in examples)
+    if examples and objects >= MOSTLY * len(examples):
+        return "json"
+    return "label" if task == "labels" else "f1"
+
+
+def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> float:
+    """1 or 0 for labels, a share for the others. ValueError for 'judge': only a judge can tell."""
+    match scoring:
+        case "label":
+            return float(is_label(expected, text, labels))
+        case "json":
+            return json_share(expected, text)
+        case "f1":
+            return token_f1(expected, text)
+        case "judge":
+            raise ValueError("scoring an answer by a judge: its verdicts are needed, the text doesn't tell")
+
+
+def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
+    return normalise(as_label(text, labels)) == normalise(expected)
+
+
+def as_label(text: str, labels: Sequence[str]) -> str:
+    """The label that was meant, else what was said."""
+    return read_label(text, labels) or text
+
+
+def json_share(expected: str, text: str) -> float:
+    """Fields that are right, out of all that are expected or answered: what is made up counts against it.
+
+    Fields of fields count one by one, a list as one value. Texts may differ in case and spacing, numbers may be
+    written 1 or 1.0. 0 where there is no object.
+    """
+    right, said = read_json(expected), read_json(text)
+    if right is None or said is None:
+        return 0.0
+    wanted, given = dict(_leaves(right, ())), dict(_leaves(said, ()))
+    fields = wanted.keys() | given.keys()
+    same = sum(key in wanted and key in given and _same(wanted[key], given[key]) for key in fields)
+    return same / len(fields) if fields else 1.0
+
+
+def token_f1(expected: str, text: str) -> float:
+    """Shared words: harmonic mean of the share of the answer's and of the expected ones, as in SQuAD's
+    evaluation (Rajpurkar and others 2016): no case, punctuation and articles. 1 where both have no word."""
+    wanted, said = _tokens(expected), _tokens(text)
+    if not wanted or not said:
+        return float(wanted == said)
+    shared = (Counter(wanted) & Counter(said)).total()
+    return 2 * shared / (len(wanted) + len(said))
+
+
+def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
+    """Was something said that is none of the labels, or no JSON?"""
+    if not text.strip():
+        return False
+    if scoring == "label":
+        return read_label(text, labels) is None
+    return scoring == "json" and read_json(text) is None
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _leaves(value: dict[str, Any], path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for key, inner in value.items():
+        here = (*path, key)
+        found += _leaves(inner, here) if isinstance(inner, dict) and inner else [(here, inner)]
+    return found
+
+
+def _same(wanted: Any, given: Any) -> bool:
+    if isinstance(wanted, str) and isinstance(given, str):
+        return normalise(wanted) == normalise(given)
+    if isinstance(wanted, list) and isinstance(given, list):
+        return len(wanted) == len(given) and all(map(_same, wanted, given))
+    if isinstance(wanted, dict) and isinstance(given, dict):
+        return wanted.keys() == given.keys() and all(_same(wanted[key], given[key]) for key in wanted)
+    return isinstance(wanted, bool) == isinstance(given, bool) and bool(wanted == given)
+
+
+def _tokens(text: str) -> list[str]:
+    bare = text.casefold().translate(_PUNCTUATION)
+    return _UNSPACED.sub(r" \1 ", _ARTICLES.sub(" ", bare)).split()

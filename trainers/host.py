@@ -1,0 +1,106 @@
+"""What the bot knows of the trainer on its own machine: the environment its processes get (an allow list
+without secrets), installed engine versions, and fingerprints of local weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+HUB_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TRACKER_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, "FINETUNE_RAY_TOKEN")
+# Where the hub and the trackers lie, as docs/base-models.md and docs/jobs.md name them.
+TRAINER_SETTINGS = ("HF_HOME", "HF_ENDPOINT", "WANDB_MODE", "MLFLOW_TRACKING_URI")
+
+# fmt: off
+_ALLOWED_NAMES = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "TZ", "TERM", "LANG", "LANGUAGE", "COLUMNS", "NO_COLOR",
+    "TMPDIR", "TEMP", "TMP", "NETRC", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "TOKENIZERS_PARALLELISM", "MASTER_ADDR", "MASTER_PORT",
+)
+_ALLOWED_PREFIXES = (
+    "LC_", "XDG_", "PYTHON", "SSL_CERT_", "FINETUNE_",
+    "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "WANDB_", "MLFLOW_",
+    "TORCH", "PYTORCH_", "TRITON_", "ACCELERATE_", "BNB_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_",
+    "GLOO_", "UCX_", "ROCR_", "HIP_", "ROCM_", "HSA_",
+    "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
+)
+# fmt: on
+GPU_ORDER, BY_PCI_BUS = (
+    "CUDA_DEVICE_ORDER",
+    "PCI_BUS_ID",
+)  # nvidia-smi's numbers; CUDA's own order is by speed
+_IS_KEY = re.compile(r"(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|CREDENTIALS)$", re.IGNORECASE)
+
+
+def child_environment(*more: str) -> dict[str, str]:
+    """What of our own environment a child gets. `more`: names that it needs besides, or their beginnings if they
+    end in an underscore; keys among them. GPUs are counted as nvidia-smi counts them, if we say nothing else."""
+    own = {name: value for name, value in os.environ.items() if _is_allowed(name) or _is_named(name, more)}
+    return {GPU_ORDER: BY_PCI_BUS, **own}
+
+
+def restrict_environment(environment: dict[str, str]) -> None:
+    """Takes everything else out of our own environment, and so out of that of processes which multiprocessing starts:
+    it has no way of giving them another one."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+
+
+def _is_allowed(name: str) -> bool:
+    return not _IS_KEY.search(name) and (name.upper() in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES))
+
+
+def _is_named(name: str, more: tuple[str, ...]) -> bool:
+    return any(name == each or (each.endswith("_") and name.startswith(each)) for each in more)
+
+
+# Which version of another engine is installed in the trainer's data folder: read off its files, nothing
+# is started.
+
+
+ENGINES_FOLDER = "engines"
+"""In the trainer's data folder; engines/NAME/env is a virtual environment. Each engine's package has its name."""
+
+
+def installed_version(env: Path, package: str) -> str | None:
+    """By the name of the folder that pip writes last."""
+    folders = env.glob(f"lib/python3*/site-packages/{package}-*.dist-info")
+    names = [re.fullmatch(rf"{package}-(.+)\.dist-info", folder.name) for folder in folders]
+    return next((name[1] for name in names if name), None)
+
+
+# Which weights a name stands for on this machine: told apart by a fingerprint, without a request to
+# anybody.
+
+
+PROBES, PROBE_BYTES = 64, 16 * 1024
+FINGERPRINTED_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja")
+
+
+def weights_fingerprint(place: str) -> str | None:
+    """Of a folder: names and sizes of the model's files and samples of each. Weights of gigabytes are not read whole,
+    for that takes longer than a person waits; training changes every layer, so samples tell one model from another.
+    Of a hub's model: the revision that lies in the cache. None where nothing of it is here yet."""
+    folder = Path(place)
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        for path in sorted({path for pattern in FINGERPRINTED_FILES for path in folder.glob(pattern)}):
+            _add_samples(digest, path)
+        return digest.hexdigest()[:16]
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(place, "config.json") if place.count("/") == 1 else None
+    return Path(cached).parent.name[:16] if isinstance(cached, str) else None
+
+
+def _add_samples(digest: hashlib._Hash, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name} {size}\n".encode())
+    with path.open("rb") as file:
+        for number in range(PROBES):
+            file.seek(max(size - PROBE_BYTES, 0) * number // (PROBES - 1))
+            digest.update(file.read(PROBE_BYTES))

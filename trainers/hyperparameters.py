@@ -1,0 +1,243 @@
+"""What "auto" (or nothing) means for a training: the one place with these rules. Pure; bot and trainer ask here.
+
+n_epochs        so many passes that 2,000 rows are seen, 3 at most; our own trainer sees sets of under 200 rows
+                so often that 600 are seen, 10 times at most. A third pass over 1,500 rows and more gains nothing
+                that a holdout of 200 could show.
+batch_size      4 under 200 rows, so that an epoch has steps enough to learn in; 8 up to 8,000 rows (on 1,000
+                rows 8 scored 93.5% where 16 scored 85.5%), 16 up to 16,000, then 32.
+learning_rate   5e-4 x (2000 / the base's hidden size) ^ 0.781, at most 1e-3, two digits of it; for Qwen the power
+                is 0.0775. Where the hidden size isn't known: 3e-4. The formula is the Tinker cookbook's
+                (hyperparam_utils.get_lr), fitted to LoRA on Llama and Qwen; 1e-3 was measured here on 135M.
+
+For preference pairs (DPO):
+n_epochs        so many passes that 2,000 pairs are seen, 3 at most: more passes over few pairs only push the rejected
+                answers further down.
+learning_rate   a fortieth of the above. TRL's own scripts train the same model with LoRA at 2e-4 on chats (sft.py)
+                and at 5e-6 on pairs (dpo.py); for 7B the rule gives 7e-6, the alignment handbook's zephyr-7b-dpo-qlora
+                has 5e-6. Few pairs want more: docs/preferences.md has what was measured.
+beta            0.1, as in the paper (Rafailov et al. 2023, arXiv 2305.18290, appendix B) and in TRL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+ROWS_SEEN = 2_000
+MOST_PASSES = 3
+FEW_ROWS = 200
+FEW_ROWS_SEEN = 600
+MOST_PASSES_OVER_FEW = 10
+BATCH_SIZES = ((FEW_ROWS, 4), (8_000, 8), (16_000, 16))
+LARGEST_BATCH_SIZE = 32
+HIGHEST_RATE = 1e-3
+RATE_OF_UNKNOWN = 3e-4
+RATE_AT_2000 = 5e-4
+RATE_POWERS = {"qwen": 0.0775}
+RATE_POWER = 0.781
+PAIRS_SHARE = 40
+BETA = 0.1
+
+
+def epochs_for(rows: int, method: Literal["supervised", "dpo"] = "supervised") -> int:
+    """Passes over `rows` rows of training."""
+    if method == "dpo":
+        return hosted_epochs_for(rows)
+    return max(hosted_epochs_for(rows), min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows)))
+
+
+def hosted_epochs_for(rows: int) -> int:
+    """For a service that bills every token and chooses its batch and rate itself."""
+    return min(MOST_PASSES, _passes(ROWS_SEEN, rows))
+
+
+def batch_for(rows: int) -> int:
+    """Rows a step."""
+    return next((batch for below, batch in BATCH_SIZES if rows < below), LARGEST_BATCH_SIZE)
+
+
+def rate_for(hidden_size: int | None, family: str = "") -> float:
+    """The learning rate of LoRA on a base of that hidden size; `family` is its config's model_type."""
+    if hidden_size is None:
+        return RATE_OF_UNKNOWN
+    power = next((power for name, power in RATE_POWERS.items() if family.startswith(name)), RATE_POWER)
+    return float(f"{min(HIGHEST_RATE, RATE_AT_2000 * (2000 / hidden_size) ** power):.2g}")
+
+
+def rate_for_pairs(rate: float) -> float:
+    """The learning rate of DPO, where `rate` is that of chats."""
+    return float(f"{rate / PAIRS_SHARE:.2g}")
+
+
+def _passes(seen: int, rows: int) -> int:
+    return -(-seen // max(rows, 1))
+
+
+# Successive halving: which share of its course each arm of a sweep trains, and what all arms take
+# together. Pure.
+#
+# All n arms train to the first rung; of each rung the better half (rounded up) goes on to twice the share
+# of its course, until one arm is left, which trains to the end:
+#
+#     rungs       ceil(log2 n) + 1
+#     arms        ceil(n / 2^(k - 1)) in rung k, counted from 1
+#     share       2^(k - rungs) of an arm's course at the end of rung k
+#     all arms    course * (1 + log2(n) / 2) for n = 2, 4, 8, 16: twice a single course for 4 arms, not 4 times
+#
+# Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification (arXiv 1502.07943), algorithm 1; that
+# the last arm alone trains to the end is Hyperband's (Li et al. 2018, arXiv 1603.06560, section 3). A
+# course that 2^k doesn't divide is rounded up to whole steps at each rung.
+
+
+FEWEST_ARMS, MOST_ARMS = 2, 16
+
+
+@dataclass(frozen=True)
+class HalvingRung:
+    """`arms` train until `share` of their course is done."""
+
+    arms: int
+    share: Fraction
+
+    def steps(self, course: int) -> int:
+        """Of an arm whose course has so many, when this rung is over."""
+        return math.ceil(course * self.share)
+
+
+def halving_rungs(arms: int) -> tuple[HalvingRung, ...]:
+    """From the first, in which all arms train, to the last, in which one does."""
+    halvings = (arms - 1).bit_length()
+    return tuple(
+        HalvingRung(-(-arms // 2**done), Fraction(1, 2 ** (halvings - done))) for done in range(halvings + 1)
+    )
+
+
+def halving_steps(courses: Sequence[int]) -> int:
+    """Steps of all arms together. Where courses differ, as with several batch sizes: the most that it can be."""
+    ladder, before, total = halving_rungs(len(courses)), [0] * len(courses), 0
+    for rung in ladder:
+        after = [rung.steps(course) for course in courses]
+        total += sum(sorted((b - a for a, b in zip(before, after, strict=True)), reverse=True)[: rung.arms])
+        before = after
+    return total
+
+
+def halving_total(courses: Sequence[float]) -> float:
+    """The same of what isn't counted in whole steps: seconds or tokens of each arm's full course."""
+    before, total = Fraction(0), 0.0
+    for rung in halving_rungs(len(courses)):
+        dearest = sorted(courses, reverse=True)[: rung.arms]
+        total += float(rung.share - before) * sum(dearest)
+        before = rung.share
+    return total
+
+
+# A sweep: hyperparameters with several values each, every combination an arm. Pure; bot and trainer ask
+# here.
+#
+# What may be swept, and within which bounds: the rules are those of a single value.
+
+
+Value = int | float | str
+Sweep = tuple[tuple[str, tuple[Value, ...]], ...]  # names in the order in which they were said
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`wants` completes "it must be"."""
+
+    wants: str
+    accepts: Callable[[Any], bool]
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    return is_int(value) or isinstance(value, float)
+
+
+def whole_number(low: int, high: int) -> Rule:
+    return Rule(f"a whole number from {low} to {high}", lambda value: is_int(value) and low <= value <= high)
+
+
+SWEEPABLE: Mapping[str, Rule] = {
+    "n_epochs": whole_number(1, 50),
+    "batch_size": whole_number(1, 256),
+    "learning_rate": Rule("a number above 0, at most 1", lambda v: is_number(v) and 0 < v <= 1),
+    "learning_rate_multiplier": Rule(
+        "a number above 0, at most 100", lambda v: is_number(v) and 0 < v <= 100
+    ),
+    "lora_r": whole_number(1, 512),
+    "lora_alpha": whole_number(1, 1024),
+    "lora_dropout": Rule("a number from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1),
+    "target_modules": Rule(
+        "'all-linear' or names of modules separated by commas",
+        lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+(,[\w.-]+)*", v) is not None,
+    ),
+}
+
+
+def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
+    """Why this can't be a sweep, and the name that it is about; None where it can."""
+    for name, values in sweep:
+        if name not in SWEEPABLE:
+            known = ", ".join(SWEEPABLE)
+            return (
+                f"'{name}' can't be swept: all arms share the base and the rows. Those that can: {known}.",
+                name,
+            )
+        for value in values:
+            if not SWEEPABLE[name].accepts(value):
+                return f"'{name}' is {value!r} in the sweep; it must be {SWEEPABLE[name].wants}.", name
+        if not values or len(set(values)) < len(values):
+            return f"'{name}' needs different values in the sweep, like {example_values(name)}.", name
+    names = [name for name, _ in sweep]
+    if {"learning_rate", "learning_rate_multiplier"} <= set(names):
+        return "Sweep 'learning_rate' or 'learning_rate_multiplier', not both.", "learning_rate"
+    return _miscounted(sweep)
+
+
+def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
+    """What is special to each arm, the first arm first; the last name's values change fastest."""
+    names = [name for name, _ in sweep]
+    every = itertools.product(*(values for _, values in sweep))
+    return tuple(dict(zip(names, chosen, strict=True)) for chosen in every)
+
+
+def full_trainings_of(sweep: Sweep) -> float:
+    """How many single trainings all arms are together, by halving; 1 without a sweep."""
+    return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
+
+
+def example_values(name: str) -> str:
+    return {"learning_rate": "[0.0005, 0.001]", "lora_dropout": "[0.0, 0.1]"}.get(name, "[8, 16]")
+
+
+def describe_values(chosen: Mapping[str, Value]) -> str:
+    """'lora_r 8, learning_rate 0.0005'."""
+    return ", ".join(f"{name} {value}" for name, value in chosen.items())
+
+
+def sweep_to_lists(sweep: Sweep) -> dict[str, list[Value]]:
+    return {name: list(values) for name, values in sweep}
+
+
+def sweep_from_lists(raw: Sequence[Sequence[Any]]) -> Sweep:
+    """Out of JSON, where tuples became lists."""
+    return tuple((str(name), tuple(values)) for name, values in raw)
+
+
+def _miscounted(sweep: Sweep) -> tuple[str, None] | None:
+    arms = math.prod(len(values) for _, values in sweep) if sweep else 0
+    if FEWEST_ARMS <= arms <= MOST_ARMS:
+        return None
+    said = f"The sweep has {arms} arm{'s' if arms != 1 else ''}" if sweep else "The sweep is empty"
+    cure = "Give more values" if arms < FEWEST_ARMS else "Leave some values out"
+    return f"{said}; it takes {FEWEST_ARMS} to {MOST_ARMS}, one for each combination of values. {cure}.", None

@@ -1,0 +1,136 @@
+"""POST /v1/chat/completions: waits for the generator, answers whole or as server-sent events, and notices
+clients that hang up."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from trainers.local.api.chat_requests import ChatOrder
+from trainers.local.api.inbox import Answer, Inbox
+from trainers.local.api_errors import ApiError
+from trainers.local.serving import values
+from trainers.local.serving.generator import Generator
+from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Target
+from trainers.local.tool_calls import ToolCall
+
+Body = dict[str, Any]
+
+
+async def complete(request: Request, generator: Generator, target: Target, order: ChatOrder) -> Response:
+    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
+    inbox = ask(request, generator, target, order)
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": order.model}
+    if not order.streams:
+        answers = await inbox.answers(order.sampling.n)
+        choices = [_choice(answer, order) for answer in answers]
+        usage = usage_of([answer.end for answer in answers])
+        return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
+    first = await inbox.next_or_hung_up()
+    return StreamingResponse(_events(first, inbox, head, order), media_type="text/event-stream")
+
+
+def ask(request: Request, generator: Generator, target: Target, order: ChatOrder) -> Inbox:
+    """Raises Problem (503)."""
+    inbox = Inbox(request)
+    asked = values.Request(
+        target, order.messages, order.sampling, order.streams, inbox.put, tools=order.tools
+    )
+    inbox.ticket = generator.submit(asked)
+    return inbox
+
+
+def _choice(answer: Answer, order: ChatOrder) -> Body:
+    content = answer.text or (None if answer.calls else "")
+    message: Body = {"role": "assistant", "content": content, "refusal": None}
+    if answer.calls:
+        message["tool_calls"] = [_call(call) for call in answer.calls]
+    return {
+        "index": answer.end.index,
+        "message": message,
+        "logprobs": _logprobs(answer.tokens, order),
+        "finish_reason": answer.end.reason,
+    }
+
+
+def _call(call: ToolCall) -> Body:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": new_call_id(), "type": "function", "function": function}
+
+
+def new_call_id() -> str:
+    """Mistral's templates take ids of nine letters and digits only; to all others any id is as good."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
+
+
+async def _events(first: Outcome, inbox: Inbox, head: Body, order: ChatOrder) -> AsyncIterator[bytes]:
+    usage = {"usage": None} if order.includes_usage else {}
+    chunk = {**head, "object": "chat.completion.chunk", **usage}
+    ends: list[Answered] = []
+    try:
+        for index in range(order.sampling.n):
+            start = {"role": "assistant", "content": "", "refusal": None}
+            yield event({**chunk, "choices": [_delta(index, start)]})
+        async for outcome in inbox.parts(first, order.sampling.n):
+            yield event({**chunk, "choices": [_change(outcome, order)]})
+            ends += [outcome] if isinstance(outcome, Answered) else []
+        if order.includes_usage:
+            yield event({**chunk, "choices": [], "usage": usage_of(ends)})
+        yield b"data: [DONE]\n\n"
+    except ApiError as problem:
+        yield event({"error": problem.body()})
+    finally:
+        inbox.abandon()
+
+
+def _change(outcome: Outcome, order: ChatOrder) -> Body:
+    if isinstance(outcome, Piece):
+        logprobs = _logprobs(outcome.tokens, order)
+        return {**_delta(outcome.index, {"content": outcome.text}), "logprobs": logprobs}
+    if isinstance(outcome, Called):
+        calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
+        return _delta(outcome.index, {"tool_calls": calls})
+    assert isinstance(outcome, Answered)  # noqa: S101  a Problem was raised, and a chat gets no vectors
+    return {**_delta(outcome.index, {}), "finish_reason": outcome.reason}
+
+
+def event(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def _delta(index: int, delta: Body) -> Body:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+
+def _logprobs(tokens: Sequence[Likelihood], order: ChatOrder) -> Body | None:
+    if order.sampling.top_logprobs is None:
+        return None
+    return {"content": [likelihood_body(token) for token in tokens], "refusal": None}
+
+
+def likelihood_body(one: Likelihood) -> Body:
+    others = [_token(token, logprob) for token, logprob in one.others]
+    return {**_token(one.token, one.logprob), "top_logprobs": others}
+
+
+def _token(token: bytes, logprob: float) -> Body:
+    """A part of a character has no text of its own: a client puts characters together out of the bytes."""
+    return {"token": token.decode(errors="replace"), "bytes": list(token), "logprob": logprob}
+
+
+def usage_of(ends: Sequence[Answered]) -> Body:
+    """The prompt is counted once, however many answers it got. Nothing is thought before an answer."""
+    prompt, completion = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }

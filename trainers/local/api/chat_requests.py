@@ -1,0 +1,363 @@
+"""Parses a request for a chat completion, its tools included. Pure, except for the check of grammars, which
+takes up to a second."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.serving import constraints
+from trainers.local.serving.constraints import parameters_of
+from trainers.local.serving.values import ChatMessage, Sampling, Tools
+from trainers.local.tool_calls import ToolCall, tools_for_template
+
+MAX_TOOLS = 128
+TOOL_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+def parse_tools(body: Mapping[str, Any]) -> Tools:
+    """Raises Problem (400) that names the field."""
+    given, choice = body.get("tools"), body.get("tool_choice")
+    if given is not None and not isinstance(given, list):
+        raise invalid("'tools' must be a list.", "tools", "invalid_type")
+    definitions = [_definition(tool, f"tools[{number}]") for number, tool in enumerate(given or ())]
+    if len(definitions) > MAX_TOOLS:
+        raise invalid(f"'tools' has {len(definitions)} tools; at most {MAX_TOOLS} are allowed.", "tools")
+    names = [definition["function"]["name"] for definition in definitions]
+    if len(set(names)) < len(names):
+        raise invalid("Two of 'tools' have the same name.", "tools")
+    if choice not in (None, "none", "auto") and not definitions:
+        raise invalid("'tool_choice' needs 'tools'.", "tool_choice")
+    required = _required(choice, names)
+    return Tools() if choice == "none" else Tools(tools_for_template({"tools": definitions}) or (), required)
+
+
+def _definition(tool: object, path: str) -> Mapping[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+    if not isinstance(function, dict):
+        text = f'\'{path}\' must be {{"type": "function", "function": {{…}}}}; other tools are not run here.'
+        raise invalid(text, path)
+    name, description = function.get("name"), function.get("description")
+    if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
+        text = f"'{path}.function.name' must be 1 to 64 letters, digits, _, . or -."
+        raise invalid(text, f"{path}.function.name")
+    if not isinstance(description, str | None):
+        raise invalid(f"'{path}.function.description' must be text.", f"{path}.function.description")
+    param = f"{path}.function.parameters"
+    if not isinstance(function.get("parameters") or {}, dict):
+        raise invalid(f"'{param}' must be an object.", param, "invalid_type")
+    is_strict = function.get("strict") is True
+    constraints.check(f"start: {constraints.json_rule(parameters_of(function), is_strict=is_strict)}", param)
+    return {"type": "function", "function": function}
+
+
+def _required(choice: object, names: Sequence[str]) -> Sequence[str]:
+    """The names of which one must be called."""
+    if choice in (None, "none", "auto"):
+        return ()
+    if choice == "required":
+        return names
+    match choice:
+        case {"type": "function", "function": {"name": str(name)}} if name in names:
+            return (name,)
+        case {"type": "function", "function": {"name": str(name)}}:
+            text = f"'tool_choice' names {name!r}, which is none of 'tools'."
+            raise invalid(text, "tool_choice")
+    text = '\'tool_choice\' must be none, auto, required, or {"type": "function", "function": {"name": …}}.'
+    raise invalid(text, "tool_choice")
+
+
+def parse_calls(calls: object, path: str) -> dict[str, ToolCall]:
+    """Of an assistant's message, by their ids. Raises Problem (400)."""
+    if calls is None:
+        return {}
+    if not isinstance(calls, list):
+        raise invalid(f"'{path}' must be a list.", path, "invalid_type")
+    return dict(_parse_call(call, f"{path}[{number}]") for number, call in enumerate(calls))
+
+
+def _parse_call(call: object, path: str) -> tuple[str, ToolCall]:
+    match call:
+        case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
+            if not _is_object(arguments):
+                raise _no_arguments(f"{path}.function.arguments")
+            return call_id, ToolCall(name, arguments or "{}")
+    text = f"'{path}' must be a call with an id, and a function with a name and arguments as text."
+    raise invalid(text, path)
+
+
+def _is_object(arguments: str) -> bool:
+    """Some clients send "" for no arguments."""
+    try:
+        return isinstance(json.loads(arguments or "{}"), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _no_arguments(param: str) -> ApiError:
+    return invalid(f"'{param}' must be a JSON object, written as text.", param)
+
+
+# Parses a request for a chat completion. Pure, but for the grammar's check, which takes a second at
+# worst.
+#
+# A parameter that would change the answer and isn't supported is refused; one that is given at its
+# neutral value, or that only labels the request, is accepted. So is `reasoning_effort`, since models
+# answer here without thinking first: `usage` says 0 reasoning tokens. `guided_choice: [text, …]` and
+# vLLM's `structured_outputs` are extensions: the answer is one of these texts, JSON of a schema, or
+# matches a regular expression.
+
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "parallel_tool_calls": (True, False),
+    "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+    "modalities": (["text"],),
+}
+OWN = frozenset(
+    {
+        *("model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
+        *("stop", "seed", "stream", "stream_options", "n", "logprobs", "top_logprobs"),
+        *("frequency_penalty", "presence_penalty", "logit_bias"),
+        *("response_format", "guided_choice", "structured_outputs", "tools", "tool_choice"),
+    }
+)
+MAX_N, MAX_TOP_LOGPROBS = 128, 20
+TOKEN_ID = re.compile(r"\d{1,7}", re.ASCII)
+SCHEMA_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ChatOrder:
+    model: str
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling
+    tools: Tools
+    streams: bool
+    includes_usage: bool
+
+
+def parse_chat(body: Mapping[str, Any]) -> ChatOrder:
+    """Raises Problem (400) that names the field."""
+    for name, value in body.items():
+        check_known(name, value, OWN | LABELS, NEUTRAL)
+    return ChatOrder(
+        model=model_name(body),
+        messages=_messages(body.get("messages")),
+        sampling=parse_sampling(body),
+        tools=parse_tools(body),
+        streams=flag(body, "stream"),
+        includes_usage=flag(stream_options(body), "include_usage"),
+    )
+
+
+def check_known(
+    name: str, value: object, own: Collection[str], neutral: Mapping[str, Sequence[object]]
+) -> None:
+    if name in own or value is None:
+        return
+    if name not in neutral:
+        raise invalid(f"This trainer does not know the parameter '{name}'.", name, "unknown_parameter")
+    if value not in neutral[name]:
+        text = f"This trainer does not support '{name}' at {value!r}. Leave it out."
+        raise invalid(text, name, "unsupported_value")
+
+
+def model_name(body: Mapping[str, Any]) -> str:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+    return model
+
+
+def stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise invalid("'stream_options' must be an object.", "stream_options", "invalid_type")
+    return options
+
+
+def _messages(messages: object) -> tuple[ChatMessage, ...]:
+    if not isinstance(messages, list) or not messages:
+        raise invalid("'messages' must be a list with at least one message.", "messages")
+    return tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
+
+
+def _message(message: object, path: str) -> ChatMessage:
+    if not isinstance(message, dict):
+        raise invalid(f"'{path}' must be an object.", path, "invalid_type")
+    role = message.get("role")
+    if role not in ROLES:
+        raise invalid(f"'{path}.role' is {role!r}; allowed are {', '.join(ROLES)}.", f"{path}.role")
+    is_answer = role == "assistant"
+    calls = parse_calls(message.get("tool_calls") if is_answer else None, f"{path}.tool_calls")
+    content = message.get("content")
+    if content is None and is_answer:
+        content = "" if calls else message.get("refusal")
+    call_id, name = message.get("tool_call_id"), message.get("name")
+    return ChatMessage(
+        str(role),
+        _content(content, f"{path}.content"),
+        calls,
+        call_id if isinstance(call_id, str) else None,
+        name if isinstance(name, str) else None,
+    )
+
+
+def _content(content: object, path: str) -> str:
+    if isinstance(content, str):
+        return content
+    parts = [_text_of(part) for part in content] if isinstance(content, list) else [None]
+    texts = [part for part in parts if part is not None]
+    if len(texts) < len(parts):
+        raise invalid(f"'{path}' must be text, or a list of parts of type 'text'.", path, "invalid_type")
+    return "".join(texts)
+
+
+def _text_of(part: object) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if isinstance(part, dict) and kind in ("text", "refusal") else None
+    return text if isinstance(text, str) else None
+
+
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise invalid(f"'{name}' must be true or false.", name, "invalid_type")
+    return bool(value)
+
+
+def parse_sampling(body: Mapping[str, Any]) -> Sampling:
+    """Raises Problem (400) that names the field."""
+    most = number(body, "max_completion_tokens", 1, 1_000_000, whole=True)
+    older = number(body, "max_tokens", 1, 1_000_000, whole=True)
+    temperature = number(body, "temperature", 0, 2)
+    top_p = number(body, "top_p", 0, 1)
+    seed = number(body, "seed", -(2**63), 2**63 - 1, whole=True)
+    limit = most if most is not None else older
+    return Sampling(
+        temperature=1.0 if temperature is None else float(temperature),
+        top_p=1.0 if top_p is None else float(top_p),
+        max_tokens=None if limit is None else int(limit),
+        stop=_stop(body.get("stop")),
+        seed=None if seed is None else int(seed),
+        n=int(number(body, "n", 1, MAX_N, whole=True) or 1),
+        top_logprobs=_top_logprobs(body),
+        grammar=_grammar(body),
+        frequency_penalty=float(number(body, "frequency_penalty", -2, 2) or 0),
+        presence_penalty=float(number(body, "presence_penalty", -2, 2) or 0),
+        logit_bias=_logit_bias(body.get("logit_bias")),
+    )
+
+
+def _logit_bias(given: object) -> Mapping[int, float]:
+    if given is None:
+        return {}
+    text = "'logit_bias' must be an object of token ids, each with a number from -100 to 100."
+    if not isinstance(given, dict) or not all(TOKEN_ID.fullmatch(token) for token in given):
+        raise invalid(text, "logit_bias")
+    biases = given.values()
+    if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in biases):
+        raise invalid(text, "logit_bias")
+    return {int(token): float(bias) for token, bias in given.items()}
+
+
+def _top_logprobs(body: Mapping[str, Any]) -> int | None:
+    others = number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, whole=True)
+    if not flag(body, "logprobs"):
+        if others:
+            raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
+        return None
+    return int(others or 0)
+
+
+def _grammar(body: Mapping[str, Any]) -> str | None:
+    """What the answer is held to, by the one parameter that says so."""
+    form, choices = body.get("response_format"), body.get("guided_choice")
+    found = {
+        "response_format": None if form is None else _grammar_of_form(form),
+        "guided_choice": None if choices is None else _grammar_of_choices(choices, "guided_choice"),
+        "structured_outputs": _grammar_of_outputs(body.get("structured_outputs")),
+    }
+    given = [name for name, grammar in found.items() if grammar is not None]
+    if len(given) > 1:
+        raise invalid(f"Give '{given[1]}' or '{given[0]}', not both.", given[1])
+    return found[given[0]] if given else None
+
+
+def _grammar_of_choices(choices: object, param: str) -> str:
+    return _checked(constraints.grammar_of_choices(choices, param), param)
+
+
+def _grammar_of_outputs(outputs: object) -> str | None:
+    """https://docs.vllm.ai/en/latest/features/structured_outputs.html"""
+    param = "structured_outputs"
+    if outputs is None:
+        return None
+    given = {k: v for k, v in outputs.items() if v is not None} if isinstance(outputs, dict) else {}
+    match given:
+        case {"choice": choices} if len(given) == 1:
+            return _grammar_of_choices(choices, f"{param}.choice")
+        case {"regex": str(pattern)} if len(given) == 1:
+            return _checked(constraints.grammar_of_regex(pattern), f"{param}.regex")
+        case {"json": dict(schema)} if len(given) == 1:
+            return _checked(constraints.grammar_of_schema(schema), f"{param}.json")
+    text = f"'{param}' must be an object with one of 'choice' (texts), 'regex' (text) and 'json' (a schema)."
+    raise invalid(text, param)
+
+
+def _grammar_of_form(form: object) -> str | None:
+    if not isinstance(form, dict):
+        raise invalid("'response_format' must be an object.", "response_format", "invalid_type")
+    match form.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return constraints.grammar_of_schema({"type": "object"})
+        case "json_schema":
+            return _grammar_of_schema(form.get("json_schema"))
+    text = f"'response_format.type' is {form.get('type')!r}; allowed are text, json_object, json_schema."
+    raise invalid(text, "response_format.type")
+
+
+def _grammar_of_schema(wrapped: object) -> str:
+    param = "response_format.json_schema"
+    if not isinstance(wrapped, dict):
+        raise invalid(f"'{param}' must be an object with 'name' and 'schema'.", param, "invalid_type")
+    name, schema = wrapped.get("name"), wrapped.get("schema")
+    if not isinstance(name, str) or not SCHEMA_NAME.fullmatch(name):
+        text = f"'{param}.name' must be 1 to 64 letters, digits, _ or -."
+        raise invalid(text, f"{param}.name")
+    if not isinstance(schema, dict):
+        raise invalid(f"'{param}.schema' must be an object.", f"{param}.schema", "invalid_type")
+    return _checked(constraints.grammar_of_schema(schema), f"{param}.schema")
+
+
+def _checked(grammar: str, param: str) -> str:
+    constraints.check(grammar, param)
+    return grammar
+
+
+def number(
+    body: Mapping[str, Any], name: str, low: int, high: int, *, whole: bool = False
+) -> int | float | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not fits or not low <= value <= high:
+        kind = "whole number" if whole else "number"
+        raise invalid(f"'{name}' must be a {kind} from {low} to {high}.", name)
+    return value  # type: ignore[no-any-return]
+
+
+def _stop(stop: object) -> tuple[str, ...]:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(s, str) and s for s in stops):
+        raise invalid("'stop' must be text or a list of at most 4 texts, none of them empty.", "stop")
+    return tuple(stops)

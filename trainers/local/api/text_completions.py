@@ -1,0 +1,186 @@
+"""POST /v1/completions: text that a model continues as it stands, without a chat template."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from trainers.local.api.chat_completions import Body, event, usage_of
+from trainers.local.api.chat_requests import (
+    check_known,
+    flag,
+    model_name,
+    number,
+    parse_sampling,
+    stream_options,
+)
+from trainers.local.api.inbox import Inbox
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.serving import values
+from trainers.local.serving.generator import MAX_OPEN_ROWS, Generator
+from trainers.local.serving.values import Answered, Likelihood, Outcome, Piece, Sampling, Target
+
+MAX_LOGPROBS = 5
+DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint only
+OWN = frozenset(
+    {
+        *(
+            "model",
+            "prompt",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "stop",
+            "seed",
+            "stream",
+            "stream_options",
+        ),
+        *("n", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias"),
+        *("guided_choice", "structured_outputs", "user", "metadata"),
+    }
+)
+NEUTRAL: Mapping[str, tuple[object, ...]] = {"echo": (False,), "suffix": ("",), "best_of": (1,)}
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class TextOrder:
+    model: str
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    streams: bool
+    includes_usage: bool
+
+    @property
+    def answers(self) -> int:
+        return len(self.prompts) * self.sampling.n
+
+
+def parse_text(body: Mapping[str, Any]) -> TextOrder:
+    """Raises Problem (400) that names the field."""
+    for name, value in body.items():
+        check_known(name, value, OWN, NEUTRAL)
+    others = number(body, "logprobs", 0, MAX_LOGPROBS, whole=True)
+    sampling = parse_sampling({key: value for key, value in body.items() if key != "logprobs"})
+    most = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
+    prompts = _prompts(body.get("prompt"))
+    if len(prompts) * sampling.n > MAX_OPEN_ROWS:
+        text = f"'prompt' and 'n' ask for {len(prompts) * sampling.n} answers; at most {MAX_OPEN_ROWS} are given."
+        raise invalid(text, "prompt")
+    return TextOrder(
+        model=model_name(body),
+        prompts=prompts,
+        sampling=replace(sampling, max_tokens=most, top_logprobs=None if others is None else int(others)),
+        streams=flag(body, "stream"),
+        includes_usage=flag(stream_options(body), "include_usage"),
+    )
+
+
+def _prompts(given: object) -> Sequence[Prompt]:
+    """One text or many, one list of token ids or many."""
+    one = _prompt(given)
+    prompts = [one] if one else [_prompt(each) for each in given] if isinstance(given, list) else []
+    found = [prompt for prompt in prompts if prompt]
+    if not found or len(found) < len(prompts):
+        text = "'prompt' must be text, a list of token ids, or a list of these, none of them empty."
+        raise invalid(text, "prompt", "invalid_type")
+    return found
+
+
+def _prompt(given: object) -> Prompt | None:
+    if isinstance(given, str):
+        return given
+    is_ids = isinstance(given, list) and all(type(each) is int and each >= 0 for each in given)
+    return tuple(given) if is_ids and isinstance(given, list) else None
+
+
+async def continue_text(request: Request, generator: Generator, target: Target, order: TextOrder) -> Response:
+    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
+    inbox = Inbox(request)
+    for place, prompt in enumerate(order.prompts):
+        emit = _numbered(inbox, place * order.sampling.n)
+        asked = values.Request(
+            target, (), order.sampling, order.streams, emit, ticket=inbox.ticket, prompt=prompt
+        )
+        try:
+            generator.submit(asked)
+        except ApiError:
+            inbox.abandon()  # the prompts before it
+            raise
+    head: Body = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
+    head |= {"created": int(time.time()), "model": order.model}
+    if not order.streams:
+        answers = await inbox.answers(order.answers)
+        choices = [
+            _choice(each.end.index, each.text, each.tokens, order, each.end.reason) for each in answers
+        ]
+        usage = _usage([answer.end for answer in answers], order)
+        return JSONResponse({**head, "choices": choices, "usage": usage})
+    first = await inbox.next_or_hung_up()
+    return StreamingResponse(_events(first, inbox, head, order), media_type="text/event-stream")
+
+
+def _numbered(inbox: Inbox, before: int) -> values.Emit:
+    """Answers of one prompt, numbered among those of all."""
+
+    def emit(outcome: Outcome) -> None:
+        if isinstance(outcome, Piece | Answered):
+            outcome = replace(outcome, index=before + outcome.index)
+        inbox.put(outcome)
+
+    return emit
+
+
+async def _events(first: Outcome, inbox: Inbox, head: Body, order: TextOrder) -> AsyncIterator[bytes]:
+    chunk = {**head, "usage": None} if order.includes_usage else head
+    ends: list[Answered] = []
+    try:
+        async for outcome in inbox.parts(first, order.answers):
+            if isinstance(outcome, Piece):
+                yield event(
+                    {**chunk, "choices": [_choice(outcome.index, outcome.text, outcome.tokens, order)]}
+                )
+            elif isinstance(outcome, Answered):
+                ends.append(outcome)
+                yield event({**chunk, "choices": [_choice(outcome.index, "", (), order, outcome.reason)]})
+        if order.includes_usage:
+            yield event({**chunk, "choices": [], "usage": _usage(ends, order)})
+        yield b"data: [DONE]\n\n"
+    except ApiError as problem:
+        yield event({"error": problem.body()})
+    finally:
+        inbox.abandon()
+
+
+def _choice(
+    index: int, text: str, tokens: Sequence[Likelihood], order: TextOrder, reason: str | None = None
+) -> Body:
+    return {"index": index, "text": text, "logprobs": _logprobs(tokens, order), "finish_reason": reason}
+
+
+def _logprobs(tokens: Sequence[Likelihood], order: TextOrder) -> Body | None:
+    """In four lists, as this endpoint always had them."""
+    if order.sampling.top_logprobs is None:
+        return None
+    texts = [token.token.decode(errors="replace") for token in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{each.decode(errors="replace"): p for each, p in token.others} for token in tokens],
+        "text_offset": [sum(map(len, texts[:place])) for place in range(len(texts))],
+    }
+
+
+def _usage(ends: Sequence[Answered], order: TextOrder) -> Body:
+    """Each prompt is counted once."""
+    firsts = [end for end in ends if end.index % order.sampling.n == 0]
+    prompt = sum(end.prompt_tokens for end in firsts)
+    usage = usage_of(ends)
+    return {**usage, "prompt_tokens": prompt, "total_tokens": prompt + usage["completion_tokens"]}

@@ -1,0 +1,98 @@
+"""`python -m trainers.local.export MODEL --to merged|gguf|ollama|vllm|hub --out FOLDER`: one export, then it ends.
+
+Exit code 2 and a sentence where the export is refused, 1 where what was written answered otherwise than our server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import NoReturn, cast
+
+import click
+
+from trainers.local.export.output import AnswersDiffer, ExportRefused, check_out
+from trainers.local.export.sources import find_source
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(["merged", "gguf", "ollama", "vllm", "hub"]), required=True)
+@click.option("--out", type=FOLDER, required=True, help="A folder that doesn't exist yet, or is empty.")
+@click.option("--data", type=FOLDER, multiple=True, help="A trainer's data folder. Repeatable.")
+@click.option("--tools", type=FOLDER, required=True, help="Where llama.cpp's converter is kept.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16", "bfloat16", "q8_0"]), help="Default: the base's."
+)
+@click.option("--rows", type=FOLDER, help="Chat JSONL to check with. Default: the job's own rows.")
+@click.option("--base-id", help="The base model's id on the hub, where it is a folder here.")
+@click.option("--licence", help="The base model's licence, where its folder doesn't say it.")
+@click.option("--repo", help="ORG/NAME to upload to, with --to hub.")
+@click.option("--public", is_flag=True, help="The repo may be read by everybody.")
+@click.option("--facts", is_flag=True, help="What the bot measured comes as JSON on standard input.")
+def main(
+    model: str,
+    to: str,
+    out: Path,
+    data: tuple[Path, ...],
+    tools: Path,
+    dtype: str | None,
+    rows: Path | None,
+    base_id: str | None,
+    licence: str | None,
+    repo: str | None,
+    public: bool,
+    facts: bool,
+) -> None:
+    """Export a tuned model: an ft:… name, a checkpoint's, a job's id or its folder."""
+    os.umask(0o022)
+    os.environ["FINETUNE_DTYPE"] = (
+        "fp32"  # our server is asked in full precision: what is compared is the export
+    )
+    warnings.filterwarnings("ignore", category=FutureWarning)  # peft's, about transformers' names
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # says that it has no kernels for what isn't asked of it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half an export is cleared away
+    try:  # what is most often wrong is said before torch is loaded
+        find_source(model, data)
+        check_out(out)
+    except ExportRefused as refused:
+        _end(refused)
+    from trainers.local.export.formats import Order, To
+    from trainers.local.export.hub import Measured, Upload
+    from trainers.local.export.pipeline import export
+
+    try:
+        measured = Measured.from_json(sys.stdin.read()) if facts else None
+        order = Order(
+            model,
+            cast(To, to),
+            out,
+            data,
+            tools,
+            dtype,
+            rows,
+            base_id,
+            licence,
+            Upload(repo, public),
+            measured,
+        )
+        export(order, lambda said: click.echo(said, err=True))
+    except ExportRefused as refused:
+        _end(refused)
+
+
+def _end(refused: ExportRefused) -> NoReturn:
+    click.echo(f"export: {refused}", err=True)
+    sys.exit(1 if isinstance(refused, AnswersDiffer) else 2)
+
+
+if __name__ == "__main__":
+    main()

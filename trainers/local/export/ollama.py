@@ -1,0 +1,206 @@
+"""The Modelfile beside a GGUF file, and the model's chat template rewritten for Ollama and proven by writing
+chats with both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+
+from trainers.local.export.output import ExportRefused
+from trainers.local.training.data import TEMPLATE_OPTIONS
+
+# A model's chat template as a template for Ollama: taken apart by writing chats with it, proven by
+# writing more.
+#
+# transformers' templates are programs in Jinja, Ollama's in Go's text/template. What a chat template
+# writes is nearly always fixed text between the messages, which depends on the roles before and after.
+# These texts are read off chats with marked messages; then other chats are written both ways. Where one
+# differs, there is no template: a nearly right one would make the model worse without anybody noticing.
+
+
+Role = Literal["start", "system", "user", "assistant", "end"]
+Chat = Sequence[tuple[Role, str]]
+READ: tuple[Sequence[Role], ...] = (
+    ("system", "user", "assistant", "user", "assistant", "user"),
+    ("user", "assistant", "user"),
+)
+PROOFS: tuple[Chat, ...] = (
+    (("user", "Where is my parcel?"),),
+    (("system", "Sort this ticket."), ("user", "My card was charged twice.")),
+    (("user", "a"), ("assistant", "b"), ("user", "c d"), ("assistant", "e"), ("user", "f")),
+    (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")),
+)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """`between[a, b]`: what is written between a message of role a and one of role b; 'start' and 'end' are the
+    chat's. `system_before`: the system message stands inside the last question, with this text behind it, and
+    has no turn of its own; None for all other models."""
+
+    between: Mapping[tuple[Role, Role], str]
+    system_before: str | None
+
+    def render(self, chat: Chat) -> str:
+        """The chat's text, up to where the model answers."""
+        system = "\n\n".join(text for role, text in chat if role == "system")
+        turns = [turn for turn in chat if self.system_before is None or turn[0] != "system"]
+        text, last = "", "start"
+        for number, (role, content) in enumerate(turns, start=1):
+            text += self.between.get((last, role), "")  # type: ignore[arg-type]
+            if self.system_before is not None and system and number == len(turns):
+                text += system + self.system_before
+            text, last = text + content, role
+        return text + self.between[last, "end"]  # type: ignore[index]
+
+    def in_go(self) -> str:
+        """For Ollama's TEMPLATE."""
+        inside = "".join(self._turn(role) for role in self._roles)
+        end = _chosen([(before, text) for (before, after), text in self.between.items() if after == "end"])
+        return f'{{{{- $last := "start" }}}}{{{{ range $i, $m := .Messages }}}}{inside}{{{{ end }}}}{end}'
+
+    @property
+    def _roles(self) -> list[Role]:
+        roles: tuple[Role, ...] = ("system", "user", "assistant")
+        return [role for role in roles if any(after == role for _, after in self.between)]
+
+    def _turn(self, role: Role) -> str:
+        joint = _chosen([(before, text) for (before, after), text in self.between.items() if after == role])
+        system = ""
+        if self.system_before is not None:
+            system = (
+                "{{ if and $.System (eq (len (slice $.Messages $i)) 1) }}"
+                f"{{{{ $.System }}}}{_literal(self.system_before)}{{{{ end }}}}"
+            )
+        return f'{{{{ if eq .Role "{role}" }}}}{joint}{system}{{{{ .Content }}}}{{{{ $last = "{role}" }}}}{{{{ end }}}}'
+
+
+def _chosen(texts: Sequence[tuple[Role, str]]) -> str:
+    """By the role before."""
+    if len({text for _, text in texts}) == 1:
+        return _literal(texts[0][1])
+    cases = [f'{{{{ if eq $last "{before}" }}}}{_literal(text)}{{{{ end }}}}' for before, text in texts]
+    return "".join(cases)
+
+
+def _literal(text: str) -> str:
+    """As a quoted action: nothing in it is read as a template, and no white space is lost."""
+    if not text:
+        return ""
+    escaped = "".join(_escaped(letter) for letter in text)
+    return f'{{{{ "{escaped}" }}}}'
+
+
+def _escaped(letter: str) -> str:
+    if letter in '"\\':
+        return "\\" + letter
+    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(letter, letter)
+
+
+def take_apart(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
+    """`strip_bos`: the program puts the beginning token in front by itself. Raises ExportRefused."""
+    for found in (_by_turns(tokenizer), _by_turns_without_system(tokenizer)):
+        if found is not None and _is_proven(found, tokenizer):
+            return _without_bos(found, tokenizer.bos_token) if strip_bos else found
+    raise ExportRefused(
+        "This model's chat template can't be written as a template of Ollama: chats written with both differ. Export "
+        "it with --to gguf and serve that with llama.cpp's server, which reads the model's own template from the file."
+    )
+
+
+def render_with_template(tokenizer: Any, chat: Chat) -> str:
+    messages = [{"role": role, "content": content} for role, content in chat]
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+        )
+    )
+
+
+def _by_turns(tokenizer: Any) -> ChatTemplate | None:
+    between: dict[tuple[Role, Role], str] = {}
+    for roles in READ:
+        for joint, text in _read_turns(tokenizer, roles) or ():
+            if between.setdefault(joint, text) != text:
+                return None
+    return ChatTemplate(between, None) if between else None
+
+
+def _by_turns_without_system(tokenizer: Any) -> ChatTemplate | None:
+    """As Mistral's models have it: the system message is put in front of the last question."""
+    found = _read_turns(tokenizer, ("user", "assistant", "user"))
+    asked = _read_turns(tokenizer, ("system", "user"))
+    if found is None or asked is None:
+        return None
+    return ChatTemplate(dict(found), asked[1][1])
+
+
+def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role, Role], str]] | None:
+    """None where the messages aren't written once each and in their order."""
+    marks = [f"MARK{number}MARK" for number in range(len(roles))]
+    try:
+        text = render_with_template(tokenizer, list(zip(roles, marks, strict=True)))
+    except TemplateError:
+        return None
+    parts = re.split(r"MARK\d+MARK", text)
+    if re.findall(r"MARK\d+MARK", text) != marks:
+        return None
+    path: list[Role] = ["start", *roles, "end"]
+    return list(zip(pairwise(path), parts, strict=True))
+
+
+def _is_proven(found: ChatTemplate, tokenizer: Any) -> bool:
+    for chat in PROOFS:
+        try:
+            expected = render_with_template(tokenizer, chat)
+        except TemplateError:  # a model without system messages, as Gemma 2
+            continue
+        if found.render(chat) != expected:
+            return False
+    return True
+
+
+def _without_bos(found: ChatTemplate, bos: str) -> ChatTemplate:
+    between = {
+        joint: text.removeprefix(bos) if joint[0] == "start" else text
+        for joint, text in found.between.items()
+    }
+    return ChatTemplate(between, found.system_before)
+
+
+# The Modelfile beside a GGUF file: all that `ollama create` needs.
+
+
+USUAL_CONTEXT = 4096
+
+
+def modelfile(
+    gguf: Path, template: ChatTemplate, stops: Sequence[str], context: int, system: str | None
+) -> str:
+    """Temperature 0, as the model was measured. Raises ExportRefused where the system prompt can't be quoted."""
+    lines = [f"FROM ./{gguf.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
+    lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
+    if system is not None:
+        lines.append(f"SYSTEM {_quoted(system)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(system: str) -> str:
+    """A Modelfile knows no escapes, only three quotation marks around a text."""
+    if '"""' in system or system.endswith('"'):
+        raise ExportRefused(
+            "The rows' system prompt has quotation marks that a Modelfile can't hold. Export with --to gguf, and set "
+            "the system prompt where the model is called."
+        )
+    return f'"""{system}"""'
+
+
+def context_of(most: int, trained: int) -> int:
+    """Tokens of prompt and answer: as long as the rows were, and Ollama's usual context where the model has it."""
+    return min(most, max(trained, USUAL_CONTEXT))

@@ -1,0 +1,79 @@
+"""Where an export goes: an empty folder with space on its disk, filled beside itself and renamed once it is
+checked; and the two ways in which an export is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ExportRefused(Exception):
+    """An expected no. The message can be shown to a user."""
+
+
+class AnswersDiffer(ExportRefused):
+    """The export was written, loaded again and answered otherwise than our server; nothing of it was kept."""
+
+
+# Where an export goes: an empty place with room on its disk, filled beside itself and renamed when it is
+# checked.
+
+
+SPARE_BYTES = 64 * 1024 * 1024  # tokenizer, card, and what else grows on a disk meanwhile
+
+
+def check_out(out: Path) -> None:
+    """Raises ExportRefused."""
+    if out.is_symlink() or out.is_file():
+        raise ExportRefused(f"{out} is a file or a link. Name a folder that doesn't exist yet, with --out.")
+    if out.exists() and any(out.iterdir()):
+        raise ExportRefused(
+            f"The folder {out} is not empty, and nothing in it is overwritten. Name another with --out."
+        )
+    blocking = next(
+        (folder for folder in out.resolve().parents if folder.exists() and not folder.is_dir()), None
+    )
+    if blocking:
+        raise ExportRefused(f"{blocking} is a file, so {out} can't be made. Name another folder with --out.")
+    above = nearest_existing_folder(out)
+    if not os.access(above, os.W_OK):
+        raise ExportRefused(f"Nothing may be written in {above}. Name another folder with --out.")
+
+
+def check_space(out: Path, needed: int) -> None:
+    """`needed` in bytes. Raises ExportRefused."""
+    free = shutil.disk_usage(nearest_existing_folder(out)).free
+    if free < needed + SPARE_BYTES:
+        raise ExportRefused(
+            f"The export needs {_gb(needed + SPARE_BYTES)} on the disk of {out}, and {_gb(free)} are free. Free some "
+            "space, or name a folder on another disk with --out."
+        )
+
+
+def nearest_existing_folder(out: Path) -> Path:
+    """The folder above that exists."""
+    return next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
+
+
+@contextmanager
+def folder_when_complete(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes it; nothing is left of it where something goes wrong."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(out)
+        except OSError as error:
+            raise ExportRefused(f"{out} was filled by somebody else meanwhile: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"

@@ -1,0 +1,63 @@
+"""A copy of the adapter in peft's layout, and the command that starts vLLM with it. Only reads the job's own
+files."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainers.local.export.merged_weights import Base
+from trainers.local.export.output import ExportRefused
+from trainers.local.export.sources import CONFIG, WEIGHTS, Source
+
+# MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer: no number between them is taken
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_LACKS = {
+    "modules_to_save": "whole layers trained beside it",
+    "target_parameters": "matrices on fused experts",
+    "use_dora": "DoRA's magnitudes",
+}
+
+
+def read_config(source: Source) -> dict[str, Any]:
+    """peft's adapter_config.json."""
+    config: dict[str, Any] = json.loads((source.adapter / CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
+def copy_adapter(source: Source, base: Base, out: Path) -> None:
+    """Its config names the base by hub id where there is one, else by folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source.adapter / WEIGHTS, out / WEIGHTS)
+    named = {**read_config(source), "base_model_name_or_path": base.hub_id or str(base.folder)}
+    (out / CONFIG).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+
+
+def check_vllm(source: Source) -> None:
+    """Raises ExportRefused for what vLLM loads no adapter with."""
+    config = read_config(source)
+    for key, what in VLLM_LACKS.items():
+        if config.get(key):
+            raise ExportRefused(f"vLLM loads no adapter with {what} ({key}). Export it merged: --to merged.")
+    if _highest_rank(config) > VLLM_RANKS[-1]:
+        raise ExportRefused(
+            f"The adapter's rank is {_highest_rank(config)}; vLLM takes {VLLM_RANKS[-1]} at most. Export it merged."
+        )
+
+
+def vllm_command(source: Source, base: Base, name: str) -> str:
+    """One line for a shell in the export's folder."""
+    rank = next(rank for rank in VLLM_RANKS if rank >= _highest_rank(read_config(source)))
+    model = shlex.quote(base.hub_id or str(base.folder))
+    return f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
+
+
+def vllm_merged_command(name: str) -> str:
+    return f"vllm serve . --served-model-name {shlex.quote(name)}"
+
+
+def _highest_rank(config: dict[str, Any]) -> int:
+    return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])

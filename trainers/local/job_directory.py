@@ -1,0 +1,210 @@
+"""A job is a directory. The server writes job.json once; the training process writes all that follows.
+
+jobs/ID/
+  job.json          what to train (TrainingJob), written by rename, never changed
+  tuned/            the adapter that the training goes on from, where the job names a tuned model; by the server
+  base.json         {"fingerprint"} of the base model's weights
+  rows/             the files' chats as tokens, until the job has ended: a start after a kill need not make them again
+  kernels.json      {"kernels", "why"} on CUDA: "liger 0.8.0", or "PyTorch" and why not Liger's
+  lock              flock'ed by the training process for its life
+  events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
+  progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
+  checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
+  adapter/          the result, by rename
+  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy; for dpo rewards beside them
+  DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
+                    "stopped"}, and the number of a sweep's "winner", whose step the result_step is
+  FAILED            instead of DONE: {"code", "message", "param"}
+  engine/           where another engine trains: its config, run.sh, log.txt, output/
+  CANCELLED         written by the server; the training process is ended first
+  PAUSED            written by the server, taken away to resume; the process saves a checkpoint and ends when it sees it
+  sweep.csv         of a sweep: a line an arm
+  arms/01/          of a sweep: an arm, a job's folder in the job's; its checkpoints become the job's where it wins
+  tensorboard/      the same curves as events, for `tensorboard --logdir`"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from trainers.hyperparameters import Sweep, sweep_from_lists
+from trainers.tokens import OUR_ROW_TOKENS
+from trainers.types import JobState
+
+KEPT_ROWS = "rows"
+TooLong = Literal["leave_out", "truncate", "refuse"]
+Quantization = Literal["none", "nf4", "int8"]
+Method = Literal["supervised", "dpo"]
+Sharding = Literal["auto", "none", "fsdp"]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Resolved hyperparameters. `target_modules` is 'all-linear' or module names separated by commas.
+
+    `too_long`: what becomes of rows over `max_length`. `eval_steps`: validate that often, beside each epoch's end.
+    `patience`: stop after so many validations in a row without a lower loss. Ceilings: `max_seconds` of training,
+    `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client. `engine` is builtin or one
+    of engines/catalog.py. `beta`: how much DPO holds on to the reference; None for other methods. `sweep`:
+    hyperparameters with several values each, see trainers/hyperparameters.py.
+    `sharding`: whether the GPUs of a job divide its base; auto: where one can't hold it.
+    """
+
+    n_epochs: int = 1
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: str = "all-linear"
+    max_length: int = OUR_ROW_TOKENS
+    too_long: TooLong = "leave_out"
+    quantization: Quantization = "none"
+    eval_steps: int | None = None
+    patience: int | None = None
+    max_seconds: int | None = None
+    max_usd_micros: int | None = None
+    usd_per_hour_micros: int | None = None
+    engine: str = "builtin"
+    sweep: Sweep = ()
+    beta: float | None = None
+    sharding: Sharding = "auto"
+
+    @property
+    def ceiling_s(self) -> float | None:
+        """Seconds of training that both ceilings allow; None without one."""
+        allowed = [] if self.max_seconds is None else [float(self.max_seconds)]
+        if self.max_usd_micros is not None and self.usd_per_hour_micros is not None:
+            allowed.append(3600 * self.max_usd_micros / self.usd_per_hour_micros)
+        return min(allowed, default=None)
+
+
+@dataclass(frozen=True)
+class Integration:
+    """A service that gets the curves too. `project` is W&B's project or MLflow's experiment."""
+
+    kind: Literal["wandb", "mlflow"]
+    project: str
+    name: str | None = None
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """`base` is a local folder or a hub id; files are paths to chat JSONL, or to preference pairs for the method dpo;
+    `created_at` in unix seconds. `continues`: the tuned model whose adapter, in tuned/, the training goes on from.
+
+    `arms`: the settings of each arm of a sweep, resolved, in the order of sweeps.combinations; empty without one.
+    """
+
+    id: str
+    base: str
+    base_name: str
+    training_file: str
+    validation_file: str | None
+    seed: int
+    settings: LoraSettings
+    suffix: str | None
+    metadata: Mapping[str, str]
+    created_at: int
+    integrations: tuple[Integration, ...] = ()
+    arms: tuple[LoraSettings, ...] = ()
+    method: Method = "supervised"
+    continues: str | None = None
+
+
+def is_disk_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_job(folder: Path, job: TrainingJob) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_json(folder / "job.json", asdict(job))
+
+
+def read_job(folder: Path) -> TrainingJob:
+    raw = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    integrations = tuple(
+        Integration(**{**each, "tags": tuple(each["tags"])}) for each in raw.get("integrations", ())
+    )
+    arms = tuple(_settings(each) for each in raw.get("arms", ()))
+    known = {**raw, "settings": _settings(raw["settings"]), "integrations": integrations, "arms": arms}
+    return TrainingJob(**known)
+
+
+def _settings(raw: Mapping[str, Any]) -> LoraSettings:
+    return LoraSettings(**{**raw, "sweep": sweep_from_lists(raw.get("sweep", ()))})
+
+
+def as_trained(folder: Path, job: TrainingJob) -> TrainingJob:
+    """With the settings of the arm that won, where it was a sweep and is done."""
+    winner = (read_json(folder / "DONE") or {}).get("winner")
+    return replace(job, settings=job.arms[winner - 1], arms=()) if winner else job
+
+
+def replace_json(path: Path, value: object) -> None:
+    """Write so that a reader sees the old file or the new one, and a power cut keeps one of them."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return value
+
+
+def append_event(
+    folder: Path,
+    message: str,
+    *,
+    level: Literal["info", "warn", "error"] = "info",
+    data: Mapping[str, object] | None = None,
+    state: JobState | None = None,
+) -> None:
+    """Add one line; an event with data is of type 'metrics'. `state` is for programs: what the job is from here on."""
+    event = {
+        "created_at": int(time.time()),
+        "level": level,
+        "type": "metrics" if data else "message",
+        "message": message,
+        "data": {"state": state} if state else dict(data or {}),
+    }
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Oldest first. A last line cut off by a kill is left out."""
+    try:
+        lines = (folder / "events.jsonl").read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[IO[str] | None]:
+    """Hold the job's lock; yields None where another process holds it."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file

@@ -1,0 +1,135 @@
+"""Uploaded files on disk. Names given by clients are kept as data; folders are named by generated ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from trainers.local.api_errors import ApiError, missing
+from trainers.local.job_directory import read_json, replace_json
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
+FILE_ID = re.compile(r"file-[0-9a-f]{24}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """`sha256` in hex over the content; `lines` counts a last line without its newline too."""
+
+    id: str
+    filename: str
+    bytes: int
+    created_at: int
+    sha256: str
+    lines: int
+    expires_at: int | None
+
+
+class Files:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(".*"):  # half an upload or half a deletion before a kill
+            shutil.rmtree(leftover)
+
+    def add(self, source: BinaryIO, filename: str, expires_after_s: int | None) -> StoredFile:
+        """Store all of `source`. Raises Problem (400 empty, 413 over the limit)."""
+        file_id = "file-" + secrets.token_hex(12)
+        staging = self._root / f".{file_id}"
+        staging.mkdir()
+        try:
+            stored = _write(source, staging, file_id, filename, expires_after_s)
+            replace_json(staging / "meta.json", asdict(stored))
+            staging.rename(self._root / file_id)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return stored
+
+    def get(self, file_id: str) -> StoredFile:
+        """Raises Problem (404) where it never was, was deleted or has expired."""
+        found = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
+        if found is None:
+            raise missing("file", file_id)
+        return found
+
+    def content(self, file_id: str) -> Path:
+        return self._root / self.get(file_id).id / "content.jsonl"
+
+    def delete(self, file_id: str) -> None:
+        """Jobs that were made from it keep their own link to the bytes."""
+        self._discard(self.get(file_id).id)
+
+    def all(self) -> list[StoredFile]:
+        """Newest first."""
+        return sorted(self._present(), key=lambda file: (file.created_at, file.id), reverse=True)
+
+    def _present(self) -> Iterator[StoredFile]:
+        for folder in self._root.glob("file-*"):
+            stored = self._read(folder.name)
+            if stored is not None:
+                yield stored
+
+    def _read(self, file_id: str) -> StoredFile | None:
+        raw = read_json(self._root / file_id / "meta.json")
+        if raw is None:
+            return None
+        stored = StoredFile(**raw)
+        if stored.expires_at is not None and stored.expires_at <= time.time():
+            self._discard(file_id)
+            return None
+        return stored
+
+    def _discard(self, file_id: str) -> None:
+        grave = self._root / f".{file_id}-{secrets.token_hex(4)}"
+        try:
+            (self._root / file_id).rename(grave)
+        except FileNotFoundError:  # somebody else deleted it between our look and now
+            return
+        shutil.rmtree(grave)
+
+
+def _write(
+    source: BinaryIO, folder: Path, file_id: str, filename: str, expires_after_s: int | None
+) -> StoredFile:
+    digest, size, newlines, last = hashlib.sha256(), 0, 0, b"\n"
+    with (folder / "content.jsonl").open("wb") as target:
+        while chunk := source.read(CHUNK_BYTES):
+            size += len(chunk)
+            if size > MAX_FILE_BYTES:
+                raise too_large()
+            digest.update(chunk)
+            newlines += chunk.count(b"\n")
+            last = chunk[-1:]
+            target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    if size == 0:
+        raise ApiError(400, f"The file '{filename}' is empty. Send one example a line.", "empty_file", "file")
+    now = int(time.time())
+    return StoredFile(
+        id=file_id,
+        filename=filename,
+        bytes=size,
+        created_at=now,
+        sha256=digest.hexdigest(),
+        lines=newlines + (last != b"\n"),
+        expires_at=None if expires_after_s is None else now + expires_after_s,
+    )
+
+
+def too_large() -> ApiError:
+    return ApiError(
+        413,
+        "The file is larger than 512 MB. Split it, or leave out what is not needed.",
+        "file_too_large",
+        "file",
+    )

@@ -1,0 +1,348 @@
+"""The jobs of this trainer, read from their folders each time they are asked for; those that ended are
+remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from trainers.local.api_errors import ApiError
+from trainers.local.job_directory import (
+    LoraSettings,
+    TrainingJob,
+    append_event,
+    read_job,
+    read_json,
+    replace_json,
+    write_job,
+)
+from trainers.local.jobs.requests import MAX_SEED, JobRequest, slug
+from trainers.local.jobs.starting_weights import Start
+
+SETTLED_NS = 2_000_000_000  # a folder's time of change is coarse: two changes may share one
+
+
+class Folders:
+    """Those under `root` that hold a job.json. 10,000 took 40 ms to look through, five times a second."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stamp = -1
+        self._whole: set[str] = set()
+        self._partial: set[str] = set()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        with self._lock:
+            stamp = self._root.stat().st_mtime_ns
+            if stamp != self._stamp:
+                self._look_through()
+                self._stamp = stamp if time.time_ns() - stamp > SETTLED_NS else -1
+            found = {name for name in self._partial if (self._root / name / "job.json").exists()}
+            self._partial -= found
+            self._whole |= found
+            return list(self._whole)
+
+    def _look_through(self) -> None:
+        with os.scandir(self._root) as entries:
+            names = {entry.name for entry in entries if entry.name.startswith("ftjob-")}
+        self._whole &= names
+        self._partial = names - self._whole
+
+
+# The jobs of this trainer, read from their directories at every question; those that ended are
+# remembered.
+#
+# Beside what spool.py names, the server writes into a job's folder:
+#     request.json             Request, before job.json; a folder without job.json is no job yet
+#     train.jsonl valid.jsonl  links to the uploaded bytes, so that deleting the upload hurts no job
+#     CHECKED                  the files were found good
+#     MODEL_DELETED            the tuned model was deleted by a client
+#     PAUSED                   a client paused the job; taken away when it is resumed
+
+
+JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
+RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
+END_MARKS = ("DONE", "FAILED", "CANCELLED")
+
+Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the client said and job.json has no place for. The files are ids of uploads."""
+
+    training_file: str
+    validation_file: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    code: str
+    message: str
+    param: str | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`stopped_early`: a sentence where the job ended before its last step. `result_step`: the step whose checkpoint
+    is the result. `winner`: the number of a sweep's arm, whose step that is."""
+
+    step: int
+    total_steps: int | None
+    trained_tokens: int | None
+    estimated_finish: int | None
+    stopped_early: str | None = None
+    result_step: int | None = None
+    winner: int | None = None
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """What a job left to read, as a client sees it."""
+
+    id: str
+    path: Path
+    filename: str
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """`status` knows no 'running': whether a queued job has a process is known to the executor."""
+
+    folder: Path
+    job: TrainingJob
+    request: Request
+    status: Status
+    order: tuple[int, int, str]
+    finished_at: int | None
+    failure: Failure | None
+    progress: Progress | None
+
+    @property
+    def model_name(self) -> str:
+        return f"ft:{self.job.base_name}:local:{slug(self.job.suffix)}:{self.job.id[-8:]}"
+
+    @property
+    def has_model(self) -> bool:
+        return self.status == "succeeded" and not (self.folder / "MODEL_DELETED").exists()
+
+    @property
+    def result_files(self) -> tuple[ResultFile, ...]:
+        """Once it has ended: each step's metrics, and the arms of a sweep."""
+        short = self.job.id.removeprefix("ftjob-")
+        files = (
+            ResultFile(f"file-results-{short}", self.folder / "results.csv", "step_metrics.csv"),
+            ResultFile(f"file-sweep-{short}", self.folder / "sweep.csv", "sweep.csv"),
+        )
+        return tuple(file for file in files if self.is_final and file.path.exists())
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The bytes an order's file ids stand for."""
+
+    training: Path
+    validation: Path | None
+
+
+class Jobs:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._creating = threading.Lock()
+        self._final: dict[str, JobRecord] = {}
+        self._folders = Folders(root)
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(".ftjob-*"):  # half a deletion before a kill
+            shutil.rmtree(leftover)
+
+    def same(self, key: str, fingerprint: str) -> JobRecord | None:
+        """The job created under this Idempotency-Key. Raises Problem (409) where the body differed."""
+        found = self.get(_id_from_key(key))
+        if found is None or found.request.fingerprint == fingerprint:
+            return found
+        raise ApiError(
+            409,
+            f"Idempotency-Key '{key}' made {found.job.id} out of another request. Use a new key.",
+            "idempotency_conflict",
+            "Idempotency-Key",
+            headers={"x-should-retry": "false"},
+        )
+
+    def create(
+        self,
+        order: JobRequest,
+        start: Start,
+        sources: Sources,
+        settings: LoraSettings,
+        key: str | None,
+        arms: tuple[LoraSettings, ...] = (),
+    ) -> JobRecord:
+        """Durable when it returns. With `key` a second call finds the first one's job."""
+        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
+        with self._creating:
+            if key and (found := self.same(key, order.fingerprint)):
+                return found
+            folder = self._root / job_id
+            shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
+            folder.mkdir()
+            job = replace(_training_job(job_id, folder, order, start, sources, settings), arms=arms)
+            request = Request(order.training_file, order.validation_file, order.fingerprint)
+            replace_json(folder / "request.json", asdict(request))
+            append_event(folder, f"Created fine-tuning job: {job_id}")
+            write_job(folder, job)
+        return self._load(job_id)
+
+    def get(self, job_id: str) -> JobRecord | None:
+        if not JOB_ID.fullmatch(job_id) or not (self._root / job_id / "job.json").exists():
+            return None
+        return self._load(job_id)
+
+    def all(self) -> list[JobRecord]:
+        """Newest first."""
+        records = (self._known(job_id) for job_id in self._folders.names())
+        return sorted(records, key=lambda record: record.order, reverse=True)
+
+    def unfinished(self) -> list[JobRecord]:
+        """Oldest first."""
+        open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
+        records = (self._known(job_id) for job_id in open_ids)
+        return sorted((record for record in records if not record.is_final), key=lambda record: record.order)
+
+    def of_model(self, name: str) -> JobRecord | None:
+        """The job whose tuned model or checkpoint is called `name`, whatever its status."""
+        plain = name.partition(":ckpt-step-")[0]
+        short = plain[-8:]
+        if not re.fullmatch(r"[0-9a-f]{8}", short):
+            return None
+        candidates = (self.get(name) for name in self._folders.names() if name.endswith(short))
+        return next((record for record in candidates if record and record.model_name == plain), None)
+
+    def of_result(self, file_id: str) -> ResultFile | None:
+        match = RESULT_ID.fullmatch(file_id)
+        record = self.get(f"ftjob-{match[1]}") if match else None
+        files = record.result_files if record else ()
+        return next((file for file in files if file.id == file_id), None)
+
+    def delete(self, job_id: str) -> None:
+        """All of it that lies here: rows, events, checkpoints, curves and model. Call it for one that has ended."""
+        grave = self._root / f".{job_id}-{secrets.token_hex(4)}"
+        try:
+            (self._root / job_id).rename(grave)
+        except FileNotFoundError:  # somebody else deleted it between our look and now
+            return
+        self._final.pop(job_id, None)
+        shutil.rmtree(grave)
+
+    def _known(self, job_id: str) -> JobRecord:
+        """A job that ended once is not read again: no end mark is ever taken back."""
+        record = self._final.get(job_id) or self._load(job_id)
+        if record.is_final:
+            self._final[job_id] = record
+        return record
+
+    def _load(self, job_id: str) -> JobRecord:
+        folder = self._root / job_id
+        job = read_job(folder)
+        status, finished_at = _status(folder)
+        return JobRecord(
+            folder=folder,
+            job=job,
+            request=Request(**(read_json(folder / "request.json") or {})),
+            status=status,
+            order=(job.created_at, (folder / "job.json").stat().st_mtime_ns, job_id),
+            finished_at=finished_at,
+            failure=_failure(folder) if status == "failed" else None,
+            progress=_progress(folder),
+        )
+
+
+def mark(folder: Path, name: Literal["CHECKED", "CANCELLED", "MODEL_DELETED", "PAUSED"]) -> None:
+    replace_json(folder / name, {"at": int(time.time())})
+
+
+def fail(folder: Path, failure: Failure) -> None:
+    append_event(folder, f"The job failed: {failure.message}", level="error")
+    replace_json(folder / "FAILED", asdict(failure))
+
+
+def has_ended(folder: Path) -> bool:
+    return any((folder / name).exists() for name in END_MARKS)
+
+
+def _id_from_key(key: str) -> str:
+    """The same key leads to the same folder, so that no index has to be kept."""
+    return "ftjob-" + hashlib.sha256(b"idempotency-key:" + key.encode()).hexdigest()[:24]
+
+
+def _training_job(
+    job_id: str, folder: Path, order: JobRequest, start: Start, sources: Sources, settings: LoraSettings
+) -> TrainingJob:
+    start.take_along(folder)
+    os.link(sources.training, folder / "train.jsonl")
+    if sources.validation:
+        os.link(sources.validation, folder / "valid.jsonl")
+    return TrainingJob(
+        id=job_id,
+        base=start.base,
+        base_name=start.base_name,
+        training_file=str((folder / "train.jsonl").resolve()),
+        validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
+        seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
+        settings=settings,
+        suffix=order.suffix,
+        metadata=order.metadata,
+        created_at=int(time.time()),
+        integrations=order.integrations,
+        method=order.method,
+        continues=start.continues,
+    )
+
+
+def _status(folder: Path) -> tuple[Status, int | None]:
+    """DONE and FAILED win over CANCELLED: what the training process finished before it was ended stands."""
+    ends: list[tuple[str, Status]] = [("DONE", "succeeded"), ("FAILED", "failed"), ("CANCELLED", "cancelled")]
+    for name, status in ends:
+        try:
+            return status, int((folder / name).stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    if (folder / "PAUSED").exists():
+        return "paused", None
+    return ("queued" if (folder / "CHECKED").exists() else "validating_files"), None
+
+
+def _failure(folder: Path) -> Failure | None:
+    raw = read_json(folder / "FAILED")
+    return Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None
+
+
+def _progress(folder: Path) -> Progress | None:
+    raw: dict[str, Any] = {
+        **(read_json(folder / "progress.json") or {}),
+        **(read_json(folder / "DONE") or {}),
+    }
+    if not raw:
+        return None
+    return Progress(
+        int(raw.get("step") or 0),
+        raw.get("total_steps"),
+        raw.get("trained_tokens"),
+        raw.get("estimated_finish"),
+        raw.get("stopped"),
+        raw.get("result_step"),
+        raw.get("winner"),
+    )

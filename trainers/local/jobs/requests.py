@@ -1,0 +1,513 @@
+"""Parses the body of a request to create a fine-tuning job: hyperparameters, method, sweep, integrations.
+Refuses what it does not know. Starts nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from trainers import hyperparameters
+from trainers.hyperparameters import (
+    BETA,
+    SWEEPABLE,
+    Rule,
+    Sweep,
+    batch_for,
+    combinations,
+    epochs_for,
+    is_int,
+    is_number,
+    whole_number,
+)
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.engines.catalog import BUILTIN
+from trainers.local.engines.catalog import NAMES as ENGINE_NAMES
+from trainers.local.job_directory import Integration, LoraSettings, Method, Quantization, Sharding, TooLong
+from trainers.money import to_micros
+
+TYPES: tuple[Method, ...] = ("supervised", "dpo")
+
+
+@dataclass(frozen=True)
+class ChosenMethod:
+    """`hyperparameters` as they came, from the place `path` of the request."""
+
+    type: Method
+    path: str
+    hyperparameters: object
+
+
+def parse_method(value: object) -> ChosenMethod:
+    """Nothing is supervised. Raises Problem (400)."""
+    given = as_object(value, "method")
+    kind = _method_type(given) if given else "supervised"
+    for name in given:
+        if name in TYPES and name != kind:
+            text = (
+                f"'method.{name}' does not belong to the type {kind}. Change 'method.type', or leave it out."
+            )
+            raise invalid(text, f"method.{name}")
+        if name not in ("type", kind):
+            raise invalid(f"Unknown parameter 'method.{name}'.", f"method.{name}", "unknown_parameter")
+    inner = as_object(given.get(kind), f"method.{kind}")
+    for name in inner:
+        if name != "hyperparameters":
+            path = f"method.{kind}.{name}"
+            raise invalid(f"Unknown parameter '{path}'.", path, "unknown_parameter")
+    return ChosenMethod(kind, f"method.{kind}.hyperparameters", inner.get("hyperparameters"))
+
+
+def _method_type(given: Mapping[str, Any]) -> Method:
+    for kind in TYPES:
+        if given.get("type") == kind:
+            return kind
+    text = f"This trainer knows the methods {' and '.join(TYPES)}, not {given.get('type')!r}."
+    raise invalid(text, "method.type")
+
+
+def as_object(value: object, path: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(f"'{path}' must be an object.", path, "invalid_type")
+    return value
+
+
+# Parses `hyperparameters.sweep` of a create: {"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}. Pure.
+
+
+RATES = ("learning_rate", "learning_rate_multiplier")
+
+
+def parse_sweep(value: object, path: str) -> Sweep | None:
+    """None where there is none. Raises Problem (400)."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
+        text = f"'sweep' must be an object of lists, like {{\"lora_r\": {hyperparameters.example_values('lora_r')}}}."
+        raise invalid(text, path, "invalid_type")
+    sweep = tuple((name, tuple(_sweep_value(name, one) for one in values)) for name, values in value.items())
+    wrong = hyperparameters.sweep_problem(sweep)
+    if wrong:
+        text, name = wrong
+        raise invalid(text, f"{path}.{name}" if name else path)
+    return sweep
+
+
+def check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: bool) -> None:
+    """Beside the single hyperparameters that were given. Raises Problem (400)."""
+    names = {name for name, _ in sweep}
+    for name in single:
+        rate = next((other for other in RATES if name in RATES and other in names), None)
+        if name in names or rate:
+            text = f"'{name}' is given singly and '{rate or name}' in the sweep. Say it in one of the two places."
+            raise invalid(text, f"hyperparameters.{name}")
+    if "patience" in single:
+        text = "The halving of a sweep stops arms itself, so 'patience' doesn't go with it. Leave one of the two out."
+        raise invalid(text, "hyperparameters.patience")
+    if not has_validation:
+        text = (
+            "A sweep chooses by the loss on a validation file. Give 'validation_file', or leave 'sweep' out."
+        )
+        raise invalid(text, "hyperparameters.sweep")
+
+
+def _sweep_value(name: str, value: Any) -> Any:
+    """Names of modules may come as a list, as they may singly; what it must be is asked later."""
+    is_names = name == "target_modules" and isinstance(value, list) and all(isinstance(x, str) for x in value)
+    return ",".join(value) if is_names else value
+
+
+# Parses OpenAI's `integrations`: which services, beside TensorBoard's files, get a job's curves. Sends
+# nothing.
+#
+# Where a service lies and who we are there is the trainer's environment alone (WANDB_API_KEY, WANDB_MODE,
+# MLFLOW_TRACKING_URI): a client names a project, never an address.
+
+
+PROJECTS: Mapping[str, Literal["project", "experiment"]] = {"wandb": "project", "mlflow": "experiment"}
+INTEGRATION_FIELDS = {
+    "wandb": ("project", "name", "entity", "tags"),
+    "mlflow": ("experiment", "name", "tags"),
+}
+INTEGRATION_NAME = re.compile(r"[\w .:/-]{1,128}")
+
+
+def parse_integrations(value: object) -> tuple[Integration, ...]:
+    """Raises Problem (400)."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise invalid("'integrations' must be a list of objects.", "integrations", "invalid_type")
+    parsed = tuple(_integration(each, f"integrations[{number}]") for number, each in enumerate(value))
+    if len({each.kind for each in parsed}) < len(parsed):
+        raise invalid("'integrations' names a service twice.", "integrations")
+    return parsed
+
+
+def check_installed(integrations: tuple[Integration, ...]) -> None:
+    """Raises Problem (400) where a service's package or key is missing on this trainer."""
+    for each in integrations:
+        if find_spec(each.kind) is None:
+            text = (
+                f"The integration '{each.kind}' needs the package {each.kind}, which this trainer's environment lacks. "
+                f"Install it there (pip install {each.kind}), or leave the integration out."
+            )
+            raise ApiError(400, text, "integration_not_installed", "integrations")
+        if each.kind == "wandb" and not _has_wandb_key():
+            text = (
+                "The integration 'wandb' needs a key where the trainer runs: set WANDB_API_KEY there, "
+                "or WANDB_MODE=offline to keep its files in the job's folder."
+            )
+            raise ApiError(400, text, "integration_not_set_up", "integrations")
+        if each.kind == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI"):
+            text = (
+                "The integration 'mlflow' needs an address where the trainer runs: "
+                "set MLFLOW_TRACKING_URI there to that of your MLflow server."
+            )
+            raise ApiError(400, text, "integration_not_set_up", "integrations")
+
+
+def integration_body(integration: Integration) -> dict[str, Any]:
+    """OpenAI's shape; for MLflow, which OpenAI does not know, the same with its own word."""
+    inner: dict[str, Any] = {PROJECTS[integration.kind]: integration.project}
+    inner |= {"name": integration.name, "tags": list(integration.tags)}
+    if integration.kind == "wandb":
+        inner["entity"] = integration.entity
+    return {"type": integration.kind, integration.kind: inner}
+
+
+def _integration(raw: Mapping[str, Any], path: str) -> Integration:
+    kind = raw.get("type")
+    if kind not in ("wandb", "mlflow"):
+        text = f"'{path}.type' is {kind!r}; this trainer knows wandb and mlflow, and writes TensorBoard's files anyway."
+        raise invalid(text, f"{path}.type")
+    inner = raw.get(kind)
+    if set(raw) - {"type", kind} or not isinstance(inner, dict):
+        raise invalid(f"'{path}' must have 'type' and an object '{kind}', nothing else.", path)
+    for name in inner:
+        if name not in INTEGRATION_FIELDS[kind]:
+            known = ", ".join(INTEGRATION_FIELDS[kind])
+            text = f"Unknown parameter '{path}.{kind}.{name}'. Known are {known}."
+            raise invalid(text, f"{path}.{kind}.{name}", "unknown_parameter")
+    project = _integration_name(inner, PROJECTS[kind], f"{path}.{kind}")
+    if project is None:
+        field = f"{path}.{kind}.{PROJECTS[kind]}"
+        raise invalid(f"Missing required parameter '{field}'.", field, "missing_required_parameter")
+    name, entity = (_integration_name(inner, field, f"{path}.{kind}") for field in ("name", "entity"))
+    return Integration(
+        kind, project, name, entity, _integration_tags(inner.get("tags"), f"{path}.{kind}.tags")
+    )
+
+
+def _integration_name(raw: Mapping[str, Any], field: str, path: str) -> str | None:
+    value = raw.get(field)
+    if value is not None and not (isinstance(value, str) and INTEGRATION_NAME.fullmatch(value)):
+        text = f"'{path}.{field}' must be 1 to 128 letters, digits, spaces and . _ - : /"
+        raise invalid(text, f"{path}.{field}")
+    return value
+
+
+def _integration_tags(value: object, path: str) -> tuple[str, ...]:
+    tags = [] if value is None else value
+    if not isinstance(tags, list) or len(tags) > 16:
+        raise invalid(f"'{path}' must be a list of at most 16 texts.", path)
+    if not all(isinstance(tag, str) and 1 <= len(tag) <= 64 for tag in tags):
+        raise invalid(f"Each of '{path}' must be text of 1 to 64 characters.", path)
+    return tuple(tags)
+
+
+def _has_wandb_key() -> bool:
+    is_offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
+    netrc = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    is_logged_in = netrc.exists() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    return is_offline or bool(os.environ.get("WANDB_API_KEY")) or is_logged_in
+
+
+# Parses the body of 'create a fine-tuning job' into an order; refuses what it does not know. Pure.
+#
+# What "auto" (or nothing) means for n_epochs, batch_size and learning_rate is written down in
+# trainers/hyperparameters.py; learning_rate_multiplier multiplies that rate; lora_alpha is twice lora_r; all others
+# are the defaults of LoraSettings.
+
+
+MAX_SEED = 2**31 - 1
+FIELDS = (
+    *("model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed"),
+    *("metadata", "integrations"),
+)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """As given; None stands for "auto"."""
+
+    n_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    learning_rate_multiplier: float | None = None
+    lora_r: int | None = None
+    lora_alpha: int | None = None
+    lora_dropout: float | None = None
+    target_modules: str | None = None
+    max_length: int | None = None
+    too_long: TooLong | None = None
+    eval_steps: int | None = None
+    patience: int | None = None
+    max_seconds: int | None = None
+    max_usd: float | str | None = None
+    usd_per_hour: float | str | None = None
+    quantization: Quantization | None = None
+    engine: str | None = None
+    sharding: Sharding | None = None
+    sweep: Sweep | None = None
+    beta: float | None = None
+
+    def arms(self, examples: int, rate: float) -> tuple[LoraSettings, ...]:
+        """Of a sweep, each by the same rules; none without."""
+        alone = replace(self, sweep=None)
+        each = combinations(self.sweep) if self.sweep else ()
+        return tuple(replace(alone, **chosen).resolved(examples, rate) for chosen in each)  # type: ignore[arg-type]
+
+    def resolved(self, examples: int, rate: float, method: Method = "supervised") -> LoraSettings:
+        """`rate`: the learning rate that the rule gives for the base and the method."""
+        defaults = LoraSettings()
+        rank = self.lora_r or defaults.lora_r
+        return replace(
+            defaults,
+            n_epochs=self.n_epochs or epochs_for(examples, method),
+            batch_size=self.batch_size or batch_for(examples),
+            learning_rate=self.learning_rate or rate * (self.learning_rate_multiplier or 1.0),
+            lora_r=rank,
+            lora_alpha=self.lora_alpha or 2 * rank,
+            lora_dropout=defaults.lora_dropout if self.lora_dropout is None else self.lora_dropout,
+            target_modules=self.target_modules or defaults.target_modules,
+            max_length=self.max_length or defaults.max_length,
+            too_long=self.too_long or defaults.too_long,
+            eval_steps=self.eval_steps,
+            patience=self.patience,
+            max_seconds=self.max_seconds,
+            max_usd_micros=_micros(self.max_usd),
+            usd_per_hour_micros=_micros(self.usd_per_hour),
+            quantization=self.quantization or defaults.quantization,
+            engine=self.engine or defaults.engine,
+            sweep=self.sweep or (),
+            beta=(self.beta or BETA) if method == "dpo" else None,
+            sharding=self.sharding or defaults.sharding,
+        )
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """`fingerprint` is the sha256 of the body in canonical JSON: the same order has the same one."""
+
+    model: str
+    training_file: str
+    validation_file: str | None
+    hyperparameters: Hyperparameters
+    suffix: str | None
+    seed: int | None
+    metadata: Mapping[str, str]
+    fingerprint: str
+    integrations: tuple[Integration, ...] = field(default=())
+    method: Method = "supervised"
+
+
+def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
+    """Raises Problem (400) that names the field."""
+    for name in body:
+        if name not in FIELDS:
+            raise invalid(
+                f"Unknown parameter '{name}'. Known are {', '.join(FIELDS)}.", name, "unknown_parameter"
+            )
+    validation_file = _text_field(body, "validation_file")
+    method = parse_method(body.get("method"))
+    return JobRequest(
+        model=_text_field(body, "model", required=True) or "",
+        training_file=_text_field(body, "training_file", required=True) or "",
+        validation_file=validation_file,
+        hyperparameters=_hyperparameters(body, method, has_validation=validation_file is not None),
+        suffix=_suffix(body),
+        seed=_seed(body),
+        metadata=_metadata(body),
+        fingerprint=request_fingerprint(body),
+        integrations=parse_integrations(body.get("integrations")),
+        method=method.type,
+    )
+
+
+def request_fingerprint(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _text_field(body: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
+    value = body.get(name)
+    if value is None and not required:
+        return None
+    if value is None:
+        raise invalid(f"Missing required parameter '{name}'.", name, "missing_required_parameter")
+    if not isinstance(value, str) or not value:
+        raise invalid(f"'{name}' must be text that is not empty.", name, "invalid_type")
+    return value
+
+
+def _suffix(body: Mapping[str, Any]) -> str | None:
+    suffix = body.get("suffix")
+    if suffix is None or suffix == "":
+        return None
+    if not isinstance(suffix, str) or len(suffix) > 64:
+        raise invalid("'suffix' must be text of at most 64 characters.", "suffix")
+    return suffix
+
+
+def slug(suffix: str | None) -> str:
+    """A suffix as it stands in a model's name."""
+    return re.sub(r"[^a-z0-9._-]+", "-", (suffix or "").lower()).strip("-")
+
+
+def _seed(body: Mapping[str, Any]) -> int | None:
+    seed = body.get("seed")
+    if seed is not None and (not is_int(seed) or not 0 <= seed <= MAX_SEED):
+        raise invalid(f"'seed' must be a whole number from 0 to {MAX_SEED}.", "seed")
+    return seed
+
+
+def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:
+    metadata = body.get("metadata")
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict) or len(metadata) > 16:
+        raise invalid("'metadata' must be an object with at most 16 pairs.", "metadata")
+    for key, value in metadata.items():
+        if not key or len(key) > 64:
+            raise invalid("A key of 'metadata' has 1 to 64 characters.", "metadata")
+        if not isinstance(value, str) or len(value) > 512:
+            raise invalid(f"'metadata.{key}' must be text of at most 512 characters.", f"metadata.{key}")
+    return metadata
+
+
+def _hyperparameters(
+    body: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
+) -> Hyperparameters:
+    given: dict[str, Any] = {}
+    groups = (("hyperparameters", body.get("hyperparameters")), (method.path, method.hyperparameters))
+    for path, group in groups:
+        for name, value in as_object(group, path).items():
+            where = f"{path}.{name}"
+            parsed = parse_sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
+            if given.setdefault(name, parsed) != parsed:
+                raise invalid(f"'{name}' is given twice, as {given[name]} and {parsed}.", f"{path}.{name}")
+    chosen = Hyperparameters(**given)
+    if chosen.learning_rate is not None and chosen.learning_rate_multiplier is not None:
+        text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
+        raise invalid(text, "hyperparameters.learning_rate")
+    _check_life(chosen, has_validation)
+    _check_method(chosen, method.type)
+    if chosen.sweep is not None:
+        single = {name: value for name, value in given.items() if name != "sweep" and value is not None}
+        check_sweep(chosen.sweep, single, has_validation=has_validation)
+    return chosen
+
+
+def _check_method(chosen: Hyperparameters, method: Method) -> None:
+    if method != "dpo" and chosen.beta is not None:
+        text = "'beta' belongs to the method dpo. Set method.type to dpo for preference pairs, or leave 'beta' out."
+        raise invalid(text, "hyperparameters.beta")
+    if method == "dpo" and chosen.sweep is not None:
+        text = "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice."
+        raise invalid(text, "hyperparameters.sweep")
+    if method == "dpo" and chosen.engine not in (None, BUILTIN):
+        text = f"Preference pairs are trained by TRL within this trainer, not by {chosen.engine}. Leave 'engine' out."
+        raise invalid(text, "hyperparameters.engine", "engine_cannot")
+
+
+def _check_life(chosen: Hyperparameters, has_validation: bool) -> None:
+    for name, value in (("patience", chosen.patience), ("eval_steps", chosen.eval_steps)):
+        if value is not None and not has_validation:
+            text = (
+                f"'{name}' needs a validation file to look at. Give 'validation_file', or leave '{name}' out."
+            )
+            raise invalid(text, f"hyperparameters.{name}")
+    if (chosen.max_usd is None) != (chosen.usd_per_hour is None):
+        lacking = "max_usd" if chosen.max_usd is None else "usd_per_hour"
+        text = f"'max_usd' is a ceiling at the price 'usd_per_hour': give both. '{lacking}' is missing."
+        raise invalid(text, f"hyperparameters.{lacking}")
+
+
+def _micros(dollars: float | str | None) -> int | None:
+    return None if dollars is None else to_micros(Decimal(str(dollars)))
+
+
+def _hyperparameter(name: str, value: object, path: str) -> int | float | str | None:
+    rule = RULES.get(name)
+    if name in QUANTIZATION_OF:
+        kind = QUANTIZATION_OF[name]
+        text = (
+            f"'{name}' is a loading argument of transformers, which no longer takes it bare either. "
+            f'Write "quantization": "{kind}" instead: {QUANTIZATIONS[kind]}.'
+        )
+        raise invalid(text, path, "unknown_parameter")
+    if rule is None:
+        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(RULES)}, sweep."
+        raise invalid(text, path, "unknown_parameter")
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, list) and name == "target_modules" and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    if not rule.accepts(value):
+        raise invalid(f"'{name}' is {value!r}; it must be {rule.wants}, or \"auto\".", path)
+    return value  # type: ignore[return-value]
+
+
+def _is_dollars(value: object) -> bool:
+    """A number or a decimal text, from a ten thousandth of a dollar to a million."""
+    text = str(value) if is_number(value) or isinstance(value, str) else ""
+    return re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) is not None and 0.0001 <= float(text) <= 1e6
+
+
+QUANTIZATIONS = {
+    "none": "the base's weights as they are",
+    "nf4": "the frozen base in 4-bit NormalFloat with double quantisation, the adapter in full (QLoRA)",
+    "int8": "the frozen base in 8 bits, the adapter in full",
+}
+QUANTIZATION_OF = {
+    "load_in_4bit": "nf4",
+    "load_in_8bit": "int8",
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": "nf4",
+    "bnb_4bit_compute_dtype": "nf4",
+    "quantization_config": "nf4",
+}
+RULES = {
+    **SWEEPABLE,
+    "max_length": whole_number(16, 131072),
+    "too_long": Rule(
+        "'leave_out', 'truncate' or 'refuse'", lambda v: v in ("leave_out", "truncate", "refuse")
+    ),
+    "eval_steps": whole_number(1, 1_000_000),
+    "patience": whole_number(1, 1000),
+    "max_seconds": whole_number(1, 31_536_000),
+    "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
+    "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
+    "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),
+    "sharding": Rule("'none' or 'fsdp'", lambda v: v in ("none", "fsdp")),
+    "engine": Rule(f"one of {', '.join(ENGINE_NAMES)}", lambda v: v in ENGINE_NAMES),
+    "beta": Rule("a number above 0, at most 2", lambda v: is_number(v) and 0 < v <= 2),
+}
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    if key is not None and not 1 <= len(key) <= 255:
+        raise ApiError(
+            400, "The Idempotency-Key has 1 to 255 characters.", "invalid_value", "Idempotency-Key"
+        )
+    return key

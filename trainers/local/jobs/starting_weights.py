@@ -1,0 +1,74 @@
+"""Where a training starts: at a base model, or at a tuned one whose adapter is trained further. Trains
+nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from trainers.local.api_errors import invalid
+from trainers.local.engines.catalog import BUILTIN
+from trainers.local.job_directory import LoraSettings, TrainingJob
+from trainers.local.jobs.requests import Hyperparameters
+
+OF_ADAPTER = ("lora_r", "lora_alpha", "target_modules", "quantization")
+FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class Start:
+    """`base`: a local folder or a hub id. The rest is of the tuned model, where there is one."""
+
+    base: str
+    base_name: str
+    tuned: Tuned | None = None
+
+    @property
+    def continues(self) -> str | None:
+        return self.tuned.name if self.tuned else None
+
+    def settings(self, given: Hyperparameters, resolved: LoraSettings) -> LoraSettings:
+        """An adapter that is gone on from keeps its form. Raises Problem (400) where another was asked for."""
+        if self.tuned is None:
+            return resolved
+        if resolved.engine != BUILTIN:
+            text = f"The engine {resolved.engine} begins at base models only. Leave 'engine' out, or name a base model."
+            raise invalid(text, "hyperparameters.engine", "engine_cannot")
+        if resolved.sweep:
+            text = "A sweep begins at base models only. Leave 'sweep' out, or name a base model."
+            raise invalid(text, "hyperparameters.sweep")
+        own = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
+        wanted = asdict(given)
+        for name, has in own.items():
+            if wanted[name] not in (None, has):
+                text = (
+                    f"{self.tuned.name} has {name} {has}, and a training that goes on from it keeps that. "
+                    f"Leave '{name}' out, or name its base model {self.base_name}."
+                )
+                raise invalid(text, f"hyperparameters.{name}")
+        return replace(resolved, **own)
+
+    def take_along(self, folder: Path) -> None:
+        """The adapter into the new job's folder, as links: the tuned model may be deleted."""
+        if self.tuned is None:
+            return
+        (folder / "tuned").mkdir()
+        for name in FILES:
+            os.link(self.tuned.adapter / name, folder / "tuned" / name)
+        if (self.tuned.folder / "base.json").exists():
+            os.link(self.tuned.folder / "base.json", folder / "base.json")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`name` may be a checkpoint's. `folder` is the job's that made it."""
+
+    name: str
+    adapter: Path
+    folder: Path
+    settings: LoraSettings
+
+
+def start_of(name: str, job: TrainingJob, adapter: Path, folder: Path) -> Start:
+    return Start(job.base, job.base_name, Tuned(name, adapter, folder, job.settings))

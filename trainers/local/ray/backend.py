@@ -1,0 +1,381 @@
+"""Jobs on a Ray cluster: each attempt is a Ray job that a thread here submits, with our own source as its
+package, and follows to its end."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import shlex
+import threading
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trainers.local.job_directory import append_event
+from trainers.local.jobs.backends import Exit, exit_with, exits_within
+from trainers.local.jobs.records import JobRecord
+from trainers.local.ray.head import Outage, RayAway, RayHead, RayJob, RayRefused
+from trainers.local.ray.launcher import Wanted
+from trainers.local.ray.transfer import Ticket, close_ticket, mark_submitted, open_ticket, read_ticket
+
+PATIENCE_S = 20.0  # a wait for less is not worth an event
+LOOK_S = 30.0  # between two counts of the machines
+
+waiting_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Of one job: `nodes` machines with so much each."""
+
+    nodes: int
+    cpus: int
+    gpus: int
+
+    @property
+    def each(self) -> str:
+        if self.gpus == 0:
+            return "a CPU"
+        return "a GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Machines of the cluster that have what one of the job's needs, free or not; whether an autoscaler adds more."""
+
+    machines: int
+    may_grow: bool
+
+
+class Waiting:
+    """Of one attempt, from its submission on."""
+
+    def __init__(self, folder: Path, head: RayHead, need: Need) -> None:
+        self._folder = folder
+        self._head = head
+        self._need = need
+        self._since: float | None = None
+        self._look_at = 0.0
+        self._told: Machines | None = None
+
+    def goes_on(self) -> None:
+        """Tells it once, and again whenever the machines have changed."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since, self._look_at = now, now + PATIENCE_S
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        found = self._count()
+        if found is None or found == self._told:
+            return
+        self._told = found
+        is_stuck = found.machines < self._need.nodes and not found.may_grow
+        level: Literal["info", "warn"] = "warn" if is_stuck else "info"
+        append_event(self._folder, why_waiting(self._need, found), level=level, state="queued")
+
+    def is_over(self) -> None:
+        if self._told is not None and self._since is not None:
+            waited = time.monotonic() - self._since
+            append_event(self._folder, f"The Ray cluster has room for the job, after {waited:,.0f} s.")
+        self._since, self._told = None, None
+
+    def _count(self) -> Machines | None:
+        """None where the head does not tell, which costs the job nothing."""
+        try:
+            return Machines(self._head.nodes_with(self._need.cpus, self._need.gpus), self._head.may_grow)
+        except (RayAway, RayRefused) as error:
+            waiting_log.warning("counting the machines of the cluster: %s", error)
+            return None
+
+
+def why_waiting(need: Need, found: Machines) -> str:
+    if found.machines >= need.nodes:
+        has = f"{found.machines} machine{_plural_s(found.machines)} with {need.each}"
+        free = "one is" if need.nodes == 1 else f"{need.nodes} are"
+        return f"The job is queued until {free} free: the Ray cluster has {has}."
+    needs = (
+        f"{need.nodes} machines with {need.each} each" if need.nodes > 1 else f"a machine with {need.each}"
+    )
+    lacking = f"The job needs {needs}, and the Ray cluster has {found.machines or 'none'}."
+    if found.may_grow:
+        return f"{lacking} It is queued; the cluster's autoscaler may add what is missing."
+    return f"{lacking} It is queued until machines are added: add them, or cancel it."
+
+
+def _plural_s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+# Our own source as a package for the nodes of a cluster, named by its content: they run what the trainer
+# runs.
+
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = "trainers"
+ENDINGS = (".py", ".toml", ".txt")
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same source makes the same bytes
+
+
+@dataclass(frozen=True)
+class Package:
+    name: str
+    content: bytes
+
+    @property
+    def uri(self) -> str:
+        return f"gcs://{self.name}"
+
+
+def pack_source(root: Path = ROOT) -> Package:
+    """A zip with `trainers/…`; about 0.3 MB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((root / PACKAGE).rglob("*")):
+            if path.suffix in ENDINGS and path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), LONG_AGO)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+    content = buffer.getvalue()
+    return Package(f"_ray_pkg_{hashlib.sha256(content).hexdigest()[:16]}.zip", content)
+
+
+# Jobs on a Ray cluster: each attempt is a Ray job with a thread here that submits it, follows it and
+# knows its end.
+#
+# What the attempt writes comes back through the relay (relay/node.py), or is there already where the disk
+# is common. A head that is away is waited for; one that has forgotten the job ends the attempt, and the
+# executor starts the next.
+
+
+NODE = "trainers.local.ray.node"
+LAUNCHER = "trainers.local.ray.launcher"
+POLL_S = 1.0
+HURRIED_S = 0.2
+LOG_EVERY_S = 5.0
+END_S = 10.0
+UNSEEN = Exit(None, None)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """`relay`: the trainer's address as the nodes see it; None where its data folder is the same on every node.
+
+    `python`: the nodes' interpreter with the extra 'local'. `gpus` are what Ray keeps free for a job, on `nodes`
+    machines as many each; `cpus` what it keeps on each. `passed`: environment variables that the nodes get.
+    """
+
+    address: str
+    relay: str | None
+    python: str = "python"
+    gpus: int = 1
+    cpus: int = 1
+    passed: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
+
+    @property
+    def gpus_a_node(self) -> int:
+        return self.gpus // self.nodes
+
+    @property
+    def processes_a_node(self) -> int:
+        return max(1, self.gpus_a_node)
+
+    @property
+    def need(self) -> Need:
+        return Need(self.nodes, self.cpus, self.gpus_a_node)
+
+
+class RayBackend:
+    lag_s = 20.0
+    is_here = False
+
+    def __init__(self, head: RayHead, options: RayOptions) -> None:
+        self._head = head
+        self._options = options
+        self.nodes = options.nodes
+        self.processes = options.nodes * options.processes_a_node
+        self._package = pack_source()
+        self._attempts: list[RayAttempt] = []
+
+    def start(self, record: JobRecord) -> RayAttempt:
+        return self._follow(record, open_ticket(record.folder))
+
+    def adopt(self, record: JobRecord) -> RayAttempt | None:
+        ticket = read_ticket(record.folder)
+        return self._follow(record, ticket) if ticket is not None and ticket.is_open else None
+
+    def shortage(self) -> str | None:
+        """A head that is away is waited for, as it is later; one node's GPUs are waited for too."""
+        wanted, each = self.nodes, self._options.gpus_a_node
+        if wanted == 1:
+            return None
+        try:
+            found, may_grow = self._head.nodes_with(self._options.cpus, each), self._head.may_grow
+        except (RayAway, RayRefused) as error:
+            log.warning("counting the nodes of the cluster: %s", error)
+            return None
+        if found >= wanted or may_grow:
+            return None
+        having = f"{each} GPUs each" if each else "a CPU each"
+        return (
+            f"This trainer trains each job on {wanted} nodes with {having}, and the Ray cluster at "
+            f"{self._head.address} has {found}. Add nodes to it, or start the trainer with a lower --nodes-per-job."
+        )
+
+    def close(self) -> None:
+        for attempt in self._attempts:  # also those that were ended while the head was away
+            attempt.let_go()
+        self._head.close()
+
+    def _follow(self, record: JobRecord, ticket: Ticket) -> RayAttempt:
+        attempt = RayAttempt(record, ticket, self._head, self._options, self._package)
+        attempt.thread.start()
+        self._attempts = [each for each in self._attempts if each.thread.is_alive()] + [attempt]
+        return attempt
+
+
+class RayAttempt:
+    """`exit` and `has_begun` are set by its thread alone."""
+
+    def __init__(
+        self, record: JobRecord, ticket: Ticket, head: RayHead, options: RayOptions, package: Package
+    ) -> None:
+        self.record = record
+        self.is_being_cancelled = self.is_beside_serving = False
+        self.exit: Exit | None = None
+        self.has_begun = False
+        self._ticket = ticket
+        self._head = head
+        self._options = options
+        self._package = package
+        self._outage = Outage(record.folder, head.address)
+        self._waiting = Waiting(record.folder, head, options.need)
+        self._is_unwanted = threading.Event()
+        self._let_go = threading.Event()
+        self._log_at = 0.0
+        self.thread = threading.Thread(target=self.follow, name=ticket.submission, daemon=True)
+
+    def follow(self) -> None:
+        """Until it has ended, or the server lets go of it."""
+        while self.exit is None and not self._let_go.is_set():
+            try:
+                ended = self._look()
+                self._outage.is_over()
+                if ended is not None:
+                    close_ticket(self.record.folder, self._ticket)
+                    self.exit = ended
+            except (RayAway, RayRefused) as error:
+                self._outage.goes_on(str(error))
+            except OSError as error:  # a full disk, say
+                log.error("following %s: %s. Trying again.", self._ticket.submission, error)
+            self._let_go.wait(HURRIED_S if self._is_unwanted.is_set() else max(POLL_S, self._outage.pause_s))
+
+    def end(self) -> bool:
+        """From here on the relay refuses it, so that nothing of it counts, whether or not the head can be reached."""
+        close_ticket(self.record.folder, self._ticket)
+        self._is_unwanted.set()
+        if exits_within(self, END_S if self.has_begun and not self._outage.pause_s else 2 * HURRIED_S):
+            return True
+        return self._options.relay is not None or not self.has_begun
+
+    def let_go(self) -> None:
+        """The job goes on."""
+        self._let_go.set()
+        self.thread.join()
+
+    def _look(self) -> Exit | None:
+        job = self._head.look(self._ticket.submission)
+        if job is None:
+            return self._begin_or_miss()
+        if not self._ticket.is_submitted:  # the answer to its submission had got lost
+            self._ticket = mark_submitted(self.record.folder, self._ticket)
+        is_waiting = job.status == "PENDING"
+        if job.is_final:
+            self._keep_log()
+            return exit_of(job)
+        self.has_begun = self.has_begun or (not is_waiting and self._has_its_nodes())
+        if self.has_begun:
+            self._waiting.is_over()
+        elif not self._is_unwanted.is_set():
+            self._waiting.goes_on()
+        if self._is_unwanted.is_set():
+            self._head.stop(self._ticket.submission)
+            return UNSEEN if is_waiting else None  # one that waits stays PENDING until it has a machine
+        if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
+            self._keep_log()
+        return None
+
+    def _has_its_nodes(self) -> bool:
+        """A job over several nodes runs before it has them: what runs is what asks for them."""
+        return self._options.nodes == 1 or self._head.has_placed(self._ticket.submission)
+
+    def _begin_or_miss(self) -> Exit | None:
+        if self._is_unwanted.is_set():
+            return UNSEEN
+        if self._ticket.is_submitted:
+            return Exit(
+                None, "was lost: the Ray cluster does not know it any more, as after a restart of its head"
+            )
+        try:
+            self._head.provide(self._package.name, self._package.content)
+            self._head.submit(submission(self._ticket, self.record, self._package, self._options))
+        except RayRefused as error:
+            return Exit(None, f"was refused by the Ray cluster: {error}")
+        self._ticket = mark_submitted(self.record.folder, self._ticket)
+        return None
+
+    def _keep_log(self) -> None:
+        """What the process says outside its job's folder: its words where it crashes."""
+        self._log_at = time.monotonic()
+        try:
+            text = self._head.logs(self._ticket.submission)
+        except (RayAway, RayRefused) as error:  # its node is gone, say
+            return log.warning("reading the log of %s: %s", self._ticket.submission, error)
+        (self.record.folder / "train.log").write_text(text, encoding="utf-8")
+
+
+def submission(ticket: Ticket, record: JobRecord, package: Package, options: RayOptions) -> dict[str, Any]:
+    """The body of POST /api/jobs/. The token lets in this attempt of this job; it is worth nothing afterwards."""
+    job_id = record.job.id
+    where = {"FINETUNE_JOB": str(record.folder.resolve())}
+    if options.relay is not None:
+        where = {"FINETUNE_JOB": f"{options.relay}/relay/{job_id}"}
+    settings = {
+        **options.passed,
+        **where,
+        "FINETUNE_JOB_TOKEN": ticket.token,
+        "FINETUNE_PROCESSES": str(options.processes_a_node),
+    }
+    return {
+        "submission_id": ticket.submission,
+        "metadata": {"finetune_job": job_id, "attempt": str(ticket.attempt)},
+        "runtime_env": {"working_dir": package.uri, "env_vars": settings},
+        **_entrypoint(ticket, options),
+    }
+
+
+def _entrypoint(ticket: Ticket, options: RayOptions) -> dict[str, Any]:
+    """Over several nodes it takes nothing for itself: it asks for what each node gives (relay/gathering.py)."""
+    if options.nodes == 1:
+        command = [options.python, "-m", NODE]
+        resources = {"entrypoint_num_cpus": options.cpus, "entrypoint_num_gpus": options.gpus}
+        return {"entrypoint": f"exec {shlex.join(command)}", **resources}
+    wanted = Wanted(options.nodes, options.gpus_a_node, options.cpus, options.python, ticket.submission)
+    return {"entrypoint": f"exec {shlex.join([options.python, '-m', LAUNCHER, *wanted.arguments])}"}
+
+
+def exit_of(job: RayJob) -> Exit:
+    """`job` has ended."""
+    if job.status == "STOPPED":
+        return Exit(None, "was stopped on the Ray cluster")
+    if job.exit_code is not None:
+        return exit_with(job.exit_code)
+    said = " ".join(job.message.split())[:300] or "Ray does not say why"
+    return Exit(None, f"ended on the Ray cluster: {said}")

@@ -1,0 +1,209 @@
+"""A Ray cluster's head over HTTP (its Jobs API and its store of packages), and how long to wait while it
+does not answer. Needs no Ray here; decides nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from trainers.local.job_directory import append_event
+
+API_VERSION = "4"  # of /api/version, unchanged from Ray 2.0 on
+OLDEST = (2, 30)
+TIMEOUT_S = 15.0
+UPLOAD_S = 120.0
+TOKEN_VARIABLE = "FINETUNE_RAY_TOKEN"  # noqa: S105 - a name
+PLAIN_NODE = re.compile(r"node_?[0-9a-f]{20,}", re.IGNORECASE)  # the dashboard writes node864B0F2C…
+FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+class RayError(Exception):
+    """The message is a sentence for the user."""
+
+
+class RayAway(RayError):
+    """No answer, or one that says to come back: the cluster may know more than we do."""
+
+
+class RayRefused(RayError):
+    """The head understood and will never do it."""
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """`status`: PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED. `exit_code` of the entrypoint, where it ended itself."""
+
+    status: str
+    message: str
+    exit_code: int | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+
+class RayHead:
+    """At `address`, such as http://127.0.0.1:8265. $FINETUNE_RAY_TOKEN is for clusters with token authentication."""
+
+    def __init__(self, address: str, environment: Mapping[str, str] = os.environ) -> None:
+        self.address = address.rstrip("/")
+        token = environment.get(TOKEN_VARIABLE, "").strip()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def check(self) -> str:
+        """Ray's version. Raises RayAway, or RayRefused where no Ray that we know is there."""
+        answer = self._ask("GET", "/api/version")
+        try:
+            raw = answer.json()
+            version, api = str(raw["ray_version"]), str(raw["version"])
+        except (ValueError, KeyError, TypeError) as error:
+            text = (
+                f"{self.address} answers, but it is no Ray dashboard. Name the head's, by default port 8265."
+            )
+            raise RayRefused(text) from error
+        if api != API_VERSION or _numbers(version) < OLDEST:
+            wanted = ".".join(str(number) for number in OLDEST)
+            text = f"Ray {version} at {self.address} speaks version {api} of the Jobs API; {wanted} or newer is needed"
+            raise RayRefused(f"{text}, with version {API_VERSION}. Update the cluster.")
+        return version
+
+    def look(self, submission: str) -> RayJob | None:
+        """None where the head has never heard of it. Raises RayAway."""
+        answer = self._ask("GET", f"/api/jobs/{submission}", unknown_is_an_answer=True)
+        if answer.status_code == 404:
+            return None
+        raw = _object(answer)
+        return RayJob(str(raw.get("status")), str(raw.get("message") or ""), raw.get("driver_exit_code"))
+
+    def submit(self, body: Mapping[str, Any]) -> None:
+        """Look first: what is known already is answered like a fault. Raises RayAway, RayRefused."""
+        self._ask("POST", "/api/jobs/", json=body)
+
+    def stop(self, submission: str) -> None:
+        """Ask for it; SIGTERM, and SIGKILL 3 s later. One that waits for a machine stops once it has one."""
+        self._ask("POST", f"/api/jobs/{submission}/stop", unknown_is_an_answer=True)
+
+    def logs(self, submission: str) -> str:
+        """All that the entrypoint has written so far. Raises RayAway."""
+        answer = self._ask("GET", f"/api/jobs/{submission}/logs", unknown_is_an_answer=True)
+        return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
+
+    def nodes_with(self, cpus: int, gpus: int) -> int:
+        """How many machines of the cluster have that much, free or not. Raises RayAway, RayRefused."""
+        found = self._state("nodes", "state", "ALIVE")
+        totals = [raw.get("resources_total") or {} for raw in found]
+        return sum(total.get("CPU", 0) >= cpus and total.get("GPU", 0) >= gpus for total in totals)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether an autoscaler adds machines when jobs wait: its node types have names of their own, where a cluster
+        without one lists each node under its id. One of the second kind reports nothing. Raises RayAway, RayRefused."""
+        status = _object(self._ask("GET", "/api/cluster_status")).get("data") or {}
+        report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
+        types = report.get("activeNodes") or {}
+        return not types or any(not PLAIN_NODE.fullmatch(name) for name in types)
+
+    def has_placed(self, name: str) -> bool:
+        """Whether the placement group of that name has its nodes. Raises RayAway, RayRefused."""
+        return any(raw.get("state") == "CREATED" for raw in self._state("placement_groups", "name", name))
+
+    def _state(self, what: str, key: str, value: str) -> list[dict[str, Any]]:
+        """docs.ray.io/en/latest/ray-observability/reference/api.html"""
+        query = {"filter_keys": key, "filter_predicates": "=", "filter_values": value, "limit": "10000"}
+        raw = _object(self._ask("GET", f"/api/v0/{what}", params=query))
+        listed = ((raw.get("data") or {}).get("result") or {}).get("result")
+        if not isinstance(listed, list):
+            raise RayAway(f"{self.address} does not list its {what}: {_last_line(str(raw.get('msg')))}")
+        return listed
+
+    def provide(self, name: str, package: bytes) -> None:
+        """Store a package where the cluster lacks it. Raises RayAway, RayRefused."""
+        path = f"/api/packages/gcs/{name}"
+        if self._ask("GET", path, unknown_is_an_answer=True).status_code == 404:
+            self._ask("PUT", path, content=package, timeout=UPLOAD_S)
+
+    def _ask(
+        self, method: str, path: str, *, unknown_is_an_answer: bool = False, **more: Any
+    ) -> httpx2.Response:
+        try:
+            answer = self._http.request(method, path, **more)
+        except httpx2.TransportError as error:
+            raise RayAway(f"no answer from {self.address}: {_said(error)}") from error
+        if answer.is_success or (answer.status_code == 404 and unknown_is_an_answer):
+            return answer
+        said = f"{method} {path} at {self.address}: HTTP {answer.status_code}, {_last_line(answer.text)}"
+        if answer.status_code in (401, 403):
+            raise RayRefused(f"{said}. Set {TOKEN_VARIABLE} to the cluster's token.")
+        raise RayAway(said) if answer.status_code >= 500 or answer.status_code == 429 else RayRefused(said)
+
+
+def _object(answer: httpx2.Response) -> dict[str, Any]:
+    """Raises RayAway: a proxy in front of a head that is away answers 200 with a page."""
+    try:
+        raw = answer.json()
+    except ValueError as error:
+        raise RayAway(f"{answer.request.url} answers no JSON") from error
+    return raw if isinstance(raw, dict) else {}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
+    return lines[-1][:300] if lines else "no words"
+
+
+# A cluster's head that does not answer: how long to wait for the next look, and what the job's events say
+# of it.
+
+
+MAX_PAUSE_S = 30.0  # between two looks
+PATIENCE_S = 5.0  # a head away for less is not worth an event
+
+
+class Outage:
+    """Of one job. `pause_s` is 0 while the head answers."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self._folder = folder
+        self._address = address
+        self._since: float | None = None
+        self._is_told = False
+        self.pause_s = 0.0
+
+    def goes_on(self, said: str) -> None:
+        now = time.time()
+        self._since = self._since or now
+        self.pause_s = min(MAX_PAUSE_S, 2 * self.pause_s or 1.0)
+        if not self._is_told and now - self._since >= PATIENCE_S:
+            self._is_told = True
+            since = time.strftime("%H:%M:%S", time.gmtime(self._since))
+            text = (
+                f"The Ray cluster has not answered since {since} UTC ({said}). The job goes on there if it can; the "
+                f"cluster is asked again every {MAX_PAUSE_S:.0f} s."
+            )
+            append_event(self._folder, text, level="warn")
+
+    def is_over(self) -> None:
+        if self._is_told and self._since is not None:
+            append_event(
+                self._folder, f"The Ray cluster answers again after {time.time() - self._since:.0f} s."
+            )
+        self._since, self._is_told, self.pause_s = None, False, 0.0

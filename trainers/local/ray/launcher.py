@@ -1,0 +1,185 @@
+"""`python -m trainers.local.ray.launcher`: the entry point of a Ray job over several nodes. Starts one
+member per node by Ray's placement group; trains nothing itself."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from trainers.local.launch import Meeting, as_shells_tell, die_with_parent
+from trainers.local.train import PAUSED
+
+SIOCGIFADDR = 0x8915  # netdevice(7)
+NAME_BYTES = 15
+
+
+def interface_of(address: str) -> str | None:
+    """None where no network has it as its first IPv4 address."""
+    if sys.platform != "linux":
+        return None
+    names = (name for _, name in socket.if_nameindex())
+    return next((name for name in names if _address(name) == address), None)
+
+
+def _address(name: str) -> str | None:
+    request = struct.pack("256s", name.encode()[:NAME_BYTES])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            answer = fcntl.ioctl(asked, SIOCGIFADDR, request)
+        except OSError:  # it has none
+            return None
+    return socket.inet_ntoa(answer[20:24])
+
+
+# `python -m trainers.local.ray.launcher`: the entrypoint of a Ray job over several nodes. It trains
+# nothing itself.
+#
+# It asks Ray for all the nodes at once (a placement group: no job holds some of them and waits for the
+# rest), starts node.py on each by an actor, and ends as the first node's attempt does, or with the first
+# failure of another one; Ray ends a job's actors with it. Ray is needed in the Python that runs this. The
+# actor lives in Ray's own Python, which may have nothing of ours: it starts the nodes' Python.
+
+
+NODE = "trainers.local.ray.node"
+UNABLE = 3
+LOST = 4
+WAIT_S = 3600.0
+LAST_WORDS_S = 10.0  # in which the others notice that one failed, and the first brings back what it has
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`gpus` and `cpus` of each node. `python` is the nodes'. `name`: the submission's, for Ray's lists."""
+
+    nodes: int
+    gpus: int
+    cpus: int
+    python: str
+    name: str
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        numbers = ("--nodes", str(self.nodes), "--gpus", str(self.gpus), "--cpus", str(self.cpus))
+        return (*numbers, "--python", self.python, "--name", self.name)
+
+    @property
+    def bundle(self) -> dict[str, int]:
+        """What Ray keeps free on each node."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+
+class Member:
+    """One node's actor."""
+
+    def address(self) -> str:
+        """Where the first node will listen."""
+        import ray
+
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return f"{host}:{probe.getsockname()[1]}"
+
+    def train(self, python: str, meeting: Meeting) -> int:
+        """This node's exit code. Ends with this actor."""
+        import ray
+
+        network = interface_of(ray.util.get_node_ip_address())
+        environment = ({"GLOO_SOCKET_IFNAME": network} if network else {}) | dict(os.environ)
+        command = [python, "-m", NODE, *meeting.arguments]
+        return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent).wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train one job on several nodes of the cluster.")
+    for name in ("nodes", "gpus", "cpus"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("python", "name"):
+        parser.add_argument(f"--{name}", required=True)
+    wanted = Wanted(**vars(parser.parse_args()))
+    if find_spec("ray") is None:
+        text = (
+            f"A job over {wanted.nodes} nodes needs Ray in the nodes' Python, and {sys.executable} lacks it. "
+        )
+        print(f"{text}Install the cluster's version there: pip install ray==…", file=sys.stderr)
+        return UNABLE
+    return gather(wanted)
+
+
+def gather(wanted: Wanted) -> int:
+    import ray
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    ray.init()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    group = placement_group([wanted.bundle] * wanted.nodes, strategy="STRICT_SPREAD", name=wanted.name)
+    print(f"Waiting for {wanted.nodes} nodes with {wanted.bundle} free on each.", flush=True)
+    while not group.wait(WAIT_S):
+        continue
+    actor = ray.remote(Member)
+    members = [
+        actor.options(
+            num_cpus=wanted.cpus,
+            num_gpus=wanted.gpus,
+            max_restarts=0,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node),
+        ).remote()
+        for node in range(wanted.nodes)
+    ]
+    address = ray.get(members[0].address.remote())
+    print(f"{wanted.nodes} nodes are there; they meet at {address}.", flush=True)
+    running = {
+        member.train.remote(wanted.python, Meeting(wanted.nodes, node, address)): node
+        for node, member in enumerate(members)
+    }
+    return wait_for_end(running)
+
+
+def wait_for_end(running: Mapping[Any, int]) -> int:
+    """`running`: what Ray will answer, by node. The exit code of the whole."""
+    import ray
+
+    left = dict(running)
+    while True:
+        (ended,), _ = ray.wait(list(left), num_returns=1)
+        node = left.pop(ended)
+        code = _exit_code(ended, node)
+        if node == 0 and code in (0, PAUSED):
+            return code
+        if code:
+            print(f"Node {node} ended with {code}, so all end.", file=sys.stderr, flush=True)
+            return _cause(code, left)
+
+
+def _cause(code: int, left: Mapping[Any, int]) -> int:
+    """The first node brings back what it has meanwhile. Who lost the others ends with 1; who was killed with more."""
+    import ray
+
+    ended = ray.wait(list(left), num_returns=len(left), timeout=LAST_WORDS_S)[0] if left else []
+    return max([code, *(_exit_code(answer, left[answer]) for answer in ended)])
+
+
+def _exit_code(answer: Any, node: int) -> int:
+    import ray
+
+    try:
+        return as_shells_tell(int(ray.get(answer)))  # below 0 where node.py itself was killed
+    except ray.exceptions.RayError as error:
+        said = " ".join(str(error).split())[:300]
+        print(f"Node {node} was lost: {said}", file=sys.stderr, flush=True)
+        return LOST
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""A base model's files: fetched from the hub or found in a folder, their config.json, and a fingerprint that
+tells whether they changed. Loads no weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from trainers.hyperparameters import rate_for, rate_for_pairs
+from trainers.local.job_directory import Method, read_json, replace_json
+from trainers.local.training.errors import TrainingFailed
+
+# A base model's files on this disk: a folder as it is, or a hub id, downloaded into the hub's own cache.
+#
+# Whether a base can be had is said before its first large byte. Only its configuration, tokenizer and
+# safetensors are taken; code and pickled weights stay where they are. Knows no model.
+
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
+UNWANTED = "consolidated"  # Mistral's repositories hold all weights a second time, in another layout
+TIMEOUT_S = 30.0
+Say = Callable[[str], None]
+
+
+def fetch_base(
+    source: str, say: Say = lambda _: None, *, endpoint: str | None = None, cache: Path | None = None
+) -> Path:
+    """The folder with the files of `source`, a local folder or a hub id. Raises TrainingFailed.
+
+    `endpoint` and `cache`: another hub's address and another folder than $HF_ENDPOINT and $HF_HOME say.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return checked(folder, source)
+    if not HUB_ID.fullmatch(source):
+        text = f"Loading the base model {source}: there is no such folder, and it is no hub id such as org/name either."
+        raise TrainingFailed("base_not_loaded", f"{text} Check the name.", "model")
+    try:
+        return _download(source, say, endpoint, cache or Path(constants.HF_HUB_CACHE))
+    except GatedRepoError as error:
+        raise _gated(source) from error
+    except RepositoryNotFoundError as error:
+        raise _unknown(source, error) from error
+    except HfHubHTTPError as error:
+        raise _refused(source, error) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
+        return _without_hub(source, error, cache)
+
+
+def checked(folder: Path, source: str) -> Path:
+    """`folder` where it holds a model in safetensors. Raises TrainingFailed."""
+    has_weights = any(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            text = (
+                f"{source} holds an adapter, not a base model. Name the model that the adapter was made for."
+            )
+            raise TrainingFailed("base_is_adapter", text, "model")
+        text = f"Loading the base model {source}: it has no config.json. A model has config.json and *.safetensors."
+        raise TrainingFailed("base_not_loaded", text, "model")
+    if not has_weights:
+        raise _pickled(source)
+    return folder
+
+
+def _download(source: str, say: Say, endpoint: str | None, cache: Path) -> Path:
+    info = HfApi(endpoint=endpoint).model_info(source, files_metadata=True, timeout=TIMEOUT_S)
+    files = [each for each in info.siblings or [] if _is_wanted_file(each.rfilename)]
+    names = [each.rfilename for each in files]
+    if "config.json" in names and not any(name.endswith(".safetensors") for name in names):
+        raise _pickled(source)
+    missing = _missing(source, files, info.sha, cache)
+    size = sum(each.size or 0 for each in missing)
+    _check_room(source, size, cache)
+    if size:
+        say(f"Downloading {source}: {_gigabytes(size)} in {len(missing)} files")
+    disable_progress_bars()
+    return checked(_snapshot(source, cache, endpoint=endpoint), source)
+
+
+def _snapshot(source: str, cache: Path | None, **more: Any) -> Path:
+    patterns = [f"*{ending}" for ending in WANTED_ENDINGS]
+    return Path(
+        snapshot_download(
+            source, allow_patterns=patterns, ignore_patterns=["*/*", f"{UNWANTED}*"], cache_dir=cache, **more
+        )
+    )
+
+
+def _is_wanted_file(name: str) -> bool:
+    return "/" not in name and name.endswith(WANTED_ENDINGS) and not name.startswith(UNWANTED)
+
+
+def _missing(
+    source: str, files: Sequence[RepoSibling], revision: str | None, cache: Path
+) -> list[RepoSibling]:
+    """What a download would fetch: what is not yet in the cache."""
+    found = {
+        each.rfilename: try_to_load_from_cache(source, each.rfilename, cache_dir=cache, revision=revision)
+        for each in files
+    }
+    return [each for each in files if not isinstance(found[each.rfilename], str)]
+
+
+def _check_room(source: str, size: int, cache: Path) -> None:
+    place = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if size > free:
+        text = (
+            f"Downloading {source} takes {_gigabytes(size)}, and the disk of {cache} has {_gigabytes(free)} left. "
+            "Free some space, or set HF_HOME to a folder on a larger disk."
+        )
+        raise TrainingFailed("disk_full", text, "model")
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
+
+
+def _without_hub(source: str, error: Exception, cache: Path | None) -> Path:
+    """What an earlier download left, as far as it is complete."""
+    try:
+        return checked(_snapshot(source, cache, local_files_only=True), source)
+    except (LocalEntryNotFoundError, TrainingFailed):
+        said = " ".join(str(error).split())[:200]
+        text = (
+            f"The hub can't be reached to load {source}, and no complete copy of it is on this machine: {said} "
+            "Check the connection, or download the model elsewhere and name its folder."
+        )
+        raise TrainingFailed("hub_unreachable", text, "model") from error
+
+
+def _gated(source: str) -> TrainingFailed:
+    text = (
+        f"{source} is gated: its owner wants its licence accepted first. Accept it on the model's page, then give "
+        "the trainer a token that may read it, as HF_TOKEN in its environment or with 'hf auth login'."
+    )
+    return TrainingFailed("base_gated", text, "model")
+
+
+def _unknown(source: str, error: HfHubHTTPError) -> TrainingFailed:
+    """The hub answers 401 both for a private model and for one that is not there."""
+    private = " or it is private" if error.response.status_code == 401 else ""
+    text = (
+        f"The hub has no model {source}{private}. Check the spelling; a private one needs HF_TOKEN in the trainer's "
+        "environment."
+    )
+    return TrainingFailed("base_not_found", text, "model")
+
+
+def _refused(source: str, error: HfHubHTTPError) -> TrainingFailed:
+    status = error.response.status_code
+    if status in (401, 403):
+        text = (
+            f"The hub refuses {source} to this trainer's token (HTTP {status}). Set HF_TOKEN in the trainer's "
+            "environment to a valid token that may read this model."
+        )
+        return TrainingFailed("base_forbidden", text, "model")
+    text = (
+        f"Asking the hub for {source}: HTTP {status}. Try again later, or name a folder that holds the model."
+    )
+    return TrainingFailed("hub_unreachable", text, "model")
+
+
+def _pickled(source: str) -> TrainingFailed:
+    text = f"The base model in {source} has no *.safetensors. Convert it: other formats can carry code."
+    return TrainingFailed("base_not_safetensors", text, "model")
+
+
+# Whether a base model is still the one that a job was trained on: by its files, not by its name.
+#
+# Names, sizes, headers and samples of the weights are hashed, a few hundred kilobytes of a model of any
+# size: another training of the same architecture differs in every sample. Loads nothing.
+
+
+SAMPLES = 8
+SAMPLE_BYTES = 4096
+BASE_FILE = "base.json"  # in the job's folder
+
+
+def base_fingerprint(base: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(base.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for number in range(SAMPLES):
+                file.seek(size * number // SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def remember_base(job_folder: Path, base: Path, name: str) -> None:
+    """Raises TrainingFailed where a run goes on with other weights than it began with."""
+    now, before = base_fingerprint(base), read_json(job_folder / BASE_FILE)
+    if before is None:
+        replace_json(job_folder / BASE_FILE, {"fingerprint": now})
+    elif before["fingerprint"] != now:
+        text = (
+            f"The weights of the base model {name} have changed since this job began, so its checkpoints do not fit "
+            "them. Put the former weights back, or create a new job."
+        )
+        raise TrainingFailed("base_changed", text, "model")
+
+
+def base_of_adapter(adapter: Path) -> str | None:
+    """What remember_base kept for an adapter or a checkpoint of a job; None for jobs from before it did."""
+    job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
+    kept = read_json(job_folder / BASE_FILE)
+    return str(kept["fingerprint"]) if kept else None
+
+
+# What a base model's config.json says, read without loading the model: from its folder, or from the hub's
+# cache.
+
+
+def rate_of_base(source: str, method: Method = "supervised") -> float:
+    """The learning rate by trainers/hyperparameters.py for a folder or a hub id; one that isn't here "
+    "yet has no hidden size."""
+    config = read_config(source)
+    text = config.get("text_config", config)
+    hidden = text.get("hidden_size") if isinstance(text, dict) else None
+    rate = rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
+    return rate_for_pairs(rate) if method == "dpo" else rate
+
+
+def context_of_base(source: str) -> int | None:
+    """The most tokens that the model was made for; None where its config doesn't say."""
+    config = read_config(source)
+    text = config.get("text_config", config)
+    context = text.get("max_position_embeddings") if isinstance(text, dict) else None
+    return context if isinstance(context, int) else None
+
+
+def read_config(source: str) -> dict[str, Any]:
+    """Empty where there is none on this machine."""
+    path = Path(source) / "config.json"
+    if not path.is_file():
+        cached = None if Path(source).is_absolute() else try_to_load_from_cache(source, "config.json")
+        if not isinstance(cached, str):
+            return {}
+        path = Path(cached)
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config

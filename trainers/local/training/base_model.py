@@ -1,0 +1,269 @@
+"""The base model, in 4 or 8 bits where asked, with LoRA matrices beside its linear layers. Runs no code from
+a model's folder."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from trainers.local.checks import quantization_refusal
+from trainers.local.job_directory import LoraSettings, Quantization, read_json
+from trainers.local.kernels.fused_layers import compute_fused, fuse_norms
+from trainers.local.kernels.shared_prefix_attention import BY_ROWS
+from trainers.local.training.base_files import fetch_base
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.model_structure import choose_class, find_targets, packed_experts
+from trainers.local.training.packing import PACKED_FAMILIES
+
+# Base weights in 4 or 8 bits, by bitsandbytes: what QLoRA trains on. The adapter stays in float32.
+#
+# nf4: NormalFloat of 4 bits for linear layers and fused experts (quantized_experts.py), its scales
+# quantised once more (double quantisation), multiplied in the machine's own format (Dettmers et al. 2023,
+# QLoRA, section 3). int8: 8 bits for linear layers, with outliers apart (LLM.int8). Embeddings, norms and
+# the head keep their format. peft's prepare_model_for_kbit_training is not called: it would lift all
+# these to float32, twice the memory of a large vocabulary, and norms compute in float32 anyway. Trains
+# nothing.
+
+
+def loading_options(
+    kind: Quantization, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """For from_pretrained. Raises TrainingFailed where the base cannot be loaded so."""
+    stored = stored_method(config)
+    if stored is not None:
+        _check_stored(stored, kind)
+        return {"device_map": {"": device}}
+    if kind == "none":
+        return {}
+    _check_installed(kind)
+    return {"quantization_config": bits_config(kind, dtype), "device_map": {"": device}}
+
+
+def bits_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if kind == "int8":
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(
+            logging.ERROR
+        )  # a line for every multiplication
+        return BitsAndBytesConfig(load_in_8bit=True)
+    from trainers.local.kernels.quantized_experts import FourBits
+
+    return FourBits(
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def stored_method(config: PreTrainedConfig) -> str | None:
+    """How the weights in the folder were quantised already, or None."""
+    stored = config.to_dict().get("quantization_config")
+    return str(stored.get("quant_method")) if stored else None
+
+
+def _check_stored(stored: str, kind: Quantization) -> None:
+    if stored != "bitsandbytes":
+        text = (
+            f"This base model is stored in the format {stored}, which LoRA is not trained on here. Name its plain "
+            "form; with quantization nf4 it takes a quarter of the memory."
+        )
+        raise TrainingFailed("base_quantized", text, "model")
+    if kind != "none":
+        text = f"This base model is stored in {stored}'s format already. Leave quantization '{kind}' out."
+        raise TrainingFailed("base_quantized", text, "quantization")
+    _check_installed("nf4")
+
+
+def _check_installed(kind: Quantization) -> None:
+    complaint = quantization_refusal(kind)
+    if complaint is not None:
+        raise TrainingFailed("quantization_unavailable", complaint, "quantization")
+
+
+# The base model with LoRA matrices beside its linear layers. Runs no code from a model's folder.
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of parameters, as peft's print_trainable_parameters counts them."""
+
+    trainable: int
+    all: int
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable / self.all
+        return f"trainable params: {self.trainable:,} || all params: {self.all:,} || trainable%: {share:.4f}"
+
+
+def load_config(source: str) -> PreTrainedConfig:
+    """`source`: a local folder or a hub id. Raises TrainingFailed."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(fetch_base(source), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unusable(source, error) from error
+    return config
+
+
+def load_tokenizer(source: str) -> Any:
+    """Raises TrainingFailed."""
+    folder = fetch_base(source)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unusable(source, error) from error
+    beside = read_json(
+        folder / "chat_template.json"
+    )  # where models that also see keep it, for their processor
+    if not tokenizer.chat_template and beside:
+        tokenizer.chat_template = beside.get("chat_template")
+    return tokenizer
+
+
+def load_model(
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: Quantization = "none",
+    *,
+    stays: bool = False,
+) -> Any:
+    """Weights from safetensors only: other formats can carry code.
+
+    `stays`: in this machine's memory, to be divided among devices such as `device`. Raises TrainingFailed.
+    """
+    disable_progress_bar()
+    set_verbosity_error()  # its report names every weight of the parts that are left out; _check_complete has the rest
+    folder, config = fetch_base(source), load_config(source)
+    choice = choose_class(source, config)
+    options = loading_options(quantization, config, device, dtype)
+    try:
+        model, found = choice.model_class.from_pretrained(
+            folder,
+            config=choice.config,
+            dtype=dtype,
+            attn_implementation=best_attention(device) if choice.family in PACKED_FAMILIES else None,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _unusable(source, error) from error
+    _check_complete(source, found["missing_keys"])
+    fuse_norms(model)
+    model.name_or_path = model.config.name_or_path = source
+    return model if options or stays else model.to(device)
+
+
+def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
+    return BY_ROWS if device.type == "cpu" else "sdpa"
+
+
+def _unusable(source: str, error: Exception) -> TrainingFailed:
+    if "trust_remote_code" in str(error):
+        text = (
+            f"The base model {source} needs code of its own, which is never run here. Choose another model."
+        )
+        return TrainingFailed("base_needs_code", text, "model")
+    said = " ".join(str(error).split())[:300]
+    text = f"Loading the base model {source}: {said} Check that its files are whole and belong together."
+    return TrainingFailed("base_not_loaded", text, "model")
+
+
+def _check_complete(source: str, missing: Collection[str]) -> None:
+    """transformers fills what is missing with random numbers and goes on."""
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        text = (
+            f"The base model {source} lacks {len(missing)} of the weights that its config.json asks for, such as "
+            f"{some}. Fetch its files anew."
+        )
+        raise TrainingFailed("base_incomplete", text, "model")
+
+
+def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
+    """Float32 matrices on frozen weights. Raises TrainingFailed where a named module is not there."""
+    config = lora_config(model, settings)
+    with calm_peft():
+        try:
+            adapted: PeftModel = get_peft_model(model, config)
+        except ValueError as error:
+            said = " ".join(str(error).split())[:300]
+            text = f"These target_modules can't be adapted in this model: {said} Set target_modules to all-linear."
+            raise TrainingFailed("target_modules_not_trainable", text, "target_modules") from error
+    return adapted
+
+
+def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
+    """Raises TrainingFailed where a named module is not there."""
+    targets = find_targets(model, settings.target_modules)
+    if targets.parameters and settings.lora_dropout:
+        text = f"lora_dropout must be 0 where {targets.parameters[0]} is trained: experts are fused into one weight."
+        raise TrainingFailed("dropout_on_experts", text, "lora_dropout")
+    config = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets.modules,
+        target_parameters=targets.parameters or None,
+        task_type="CAUSAL_LM",
+    )
+    if (
+        stored_method(model.config) is None
+    ):  # bitsandbytes' layers are Linear too, with weights packed into bytes
+        compute_fused(config)
+    return config
+
+
+def recompute_activations(model: PeftModel) -> bool:
+    """From now on a layer keeps its input only and is computed again on the way back: Chen et al. 2016, "Training
+    deep nets with sublinear memory cost". False where the model's class can't."""
+    base: Any = model.get_base_model()
+    if not base.supports_gradient_checkpointing:
+        return False
+    base.activation_checkpointing_enable({"use_reentrant": False})
+    return True
+
+
+def take_lora_off(base: Any) -> None:
+    """As it was before add_lora and recompute_activations, also where add_lora broke off in between: peft puts its
+    layers into the base itself, one after the other."""
+    layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, layer in layers.items():
+        if not any(name.startswith(f"{outer}.") for outer in layers):  # one for each weight of fused experts
+            base.set_submodule(name, layer.get_base_layer())
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    if base.supports_gradient_checkpointing:
+        base.activation_checkpointing_disable()
+
+
+@contextmanager
+def calm_peft() -> Iterator[None]:
+    """peft 0.21 asks transformers 5 for a property under its former name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
+
+
+def recompute_if_packed(model: PeftModel) -> bool:
+    """Experts in 4 bits are unpacked where a layer computes. Kept for the way back they would be as large as in full,
+    so that layers are computed again from the first step on. Returns whether they are."""
+    return bool(packed_experts(model)) and recompute_activations(model)
+
+
+def count_parameters(model: PeftModel) -> Sizes:
+    """peft counts two numbers to a byte in linear layers, and one in packed experts."""
+    trainable, every = model.get_nb_trainable_parameters()
+    return Sizes(trainable, every + sum(packed_experts(model).values()))

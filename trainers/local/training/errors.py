@@ -1,0 +1,58 @@
+"""Why a training run stops before its end: it failed (FAILED says why), or somebody or a full disk paused
+it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.local.job_directory import append_event, replace_json
+
+
+class TrainingFailed(Exception):
+    """An expected end without a model. `message` is a sentence with its cure; `param` names what to change."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+def write_failure(folder: Path, error: TrainingFailed) -> None:
+    append_event(folder, f"The job failed: {error.message}", level="error")
+    replace_json(folder / "FAILED", {"code": error.code, "message": error.message, "param": error.param})
+
+
+# Does somebody want this run to pause? The server's mark PAUSED in the job's folder says so.
+
+
+PAUSE_MARK = "PAUSED"
+
+
+class TrainingPaused(Exception):
+    """The run stands where a later one goes on."""
+
+
+@dataclass(frozen=True)
+class Pauses:
+    folder: Path
+
+    def look(self) -> None:
+        """Raises TrainingPaused. Asked at every part of a step: 2 microseconds each."""
+        if self.is_wanted:
+            raise TrainingPaused
+
+    @property
+    def is_wanted(self) -> bool:
+        return (self.folder / PAUSE_MARK).exists()
+
+
+def pause_for_disk(folder: Path, error: OSError) -> None:
+    """A full disk costs no work: the job waits for space and for being resumed. Raises OSError where even the mark
+    finds no room."""
+    replace_json(folder / PAUSE_MARK, {"at": None})
+    text = (
+        f"The disk is full: {error}. The job is paused: free some space and resume it, from its checkpoint."
+    )
+    append_event(folder, text, level="error", state="paused")

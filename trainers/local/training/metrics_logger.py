@@ -1,0 +1,223 @@
+"""What a training run writes while it goes on: events.jsonl, progress.json, results.csv and curves. Includes
+a no-op logger for ranks other than 0."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from trainers.local.job_directory import Integration, TrainingJob, append_event, read_json, replace_json
+from trainers.local.training import distributed
+from trainers.local.training.trackers import Curves
+
+HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+INTERVAL_S = 1.0
+RECENT = 0.1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`loss` in nats a supervised token, `accuracy` the share of them that were the likeliest; None: not measured.
+    `more`: what a method measures beside, by name.
+    """
+
+    loss: float
+    accuracy: float | None
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Number `number` of `total`, counted from 1. `trained_tokens` since the run's beginning, like `seconds`."""
+
+    number: int
+    total: int
+    train: Scores
+    learning_rate: float
+    trained_tokens: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """As in progress.json. `step_s`: seconds of a step, None before the first."""
+
+    step: int
+    total_steps: int
+    trained_tokens: int
+    seconds: float
+    step_s: float | None
+
+
+class MetricsLogger:
+    """`ceiling_s`: the run is over by then at the latest. `more`: the names of Scores.more. `step_s`: what a step
+    takes of late, in seconds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        integrations: Sequence[Integration] = (),
+        ceiling_s: float | None = None,
+        more: Sequence[str] = (),
+    ) -> None:
+        self._folder = folder
+        self._more = more
+        self._ceiling_s = ceiling_s
+        self._curves = Curves(folder, integrations)
+        self._told_at = 0.0
+        self._stepped_at = time.monotonic()
+        self.step_s: float | None = (read_json(folder / "progress.json") or {}).get("step_s")
+
+    @property
+    def seconds_known(self) -> float:
+        """What the run had taken when it last told its progress: a kill loses work, not the time it took."""
+        return float((read_json(self._folder / "progress.json") or {}).get("seconds") or 0.0)
+
+    def begin(self, after: int) -> None:
+        """Start results.csv, or cut it back to its first `after` steps; go on with the curves there."""
+        self._write_results(_read_rows(self._folder / "results.csv")[:after])
+        self._curves.begin(after)
+        self._stepped_at = time.monotonic()
+
+    def say(self, message: str, level: Literal["info", "warn"] = "info") -> None:
+        self.append(message, level)
+
+    def append(
+        self, message: str, level: Literal["info", "warn"], data: Mapping[str, object] | None = None
+    ) -> None:
+        append_event(self._folder, message, level=level, data=data)
+
+    def warn(self, message: str) -> None:
+        self.say(message, "warn")
+
+    def record(self, step: Step, *, is_validated_next: bool = False) -> None:
+        """One step; where its validation follows, both are told together."""
+        now = time.monotonic()
+        taken = now - self._stepped_at
+        self.step_s = taken if self.step_s is None else (1 - RECENT) * self.step_s + RECENT * taken
+        self._stepped_at = now
+        self._add_result(step)
+        self._curves.log(step.number, _train_curves(step))
+        if now - self._told_at < INTERVAL_S and not is_validated_next and step.number < step.total:
+            return
+        self._told_at = now
+        self.place(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
+        if not is_validated_next:
+            self._tell(step, None)
+
+    def record_validation(self, step: Step, valid: Scores) -> None:
+        """Of the last step that was recorded."""
+        path = self._folder / "results.csv"
+        *before, last = _read_rows(path)
+        trained = last[len(HEADER) : len(HEADER) + len(self._more)]
+        found = [_short(valid.loss), _short(valid.accuracy), *trained, *self._more_of(valid)]
+        self._write_results([*before, [*last[:3], *found]])
+        self._curves.log(step.number, _curves("valid", valid))
+        self._tell(step, valid)
+
+    def last_scores(self) -> Scores:
+        """Of the last step in results.csv, with the digits that are kept there."""
+        _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
+        named = {name: float(value) for name, value in zip(self._more, more, strict=False)}
+        return Scores(float(loss), float(accuracy), named)
+
+    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
+        """Write progress.json. A paused run has no estimate of its end, one that is over ends now."""
+        finish = round(time.time()) if is_over else None
+        if progress.step_s is not None and not is_paused and not is_over:
+            left = (progress.total_steps - progress.step) * progress.step_s
+            left = (
+                left if self._ceiling_s is None else min(left, max(0.0, self._ceiling_s - progress.seconds))
+            )
+            finish = round(time.time() + left)
+        replace_json(self._folder / "progress.json", {**asdict(progress), "estimated_finish": finish})
+
+    def end(self, *, is_done: bool) -> None:
+        self._curves.end(is_done=is_done)
+
+    def _add_result(self, step: Step) -> None:
+        with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
+            row = (step.number, _short(step.train.loss), _short(step.train.accuracy), "", "")
+            csv.writer(file).writerow([*row, *self._more_of(step.train), *("" for _ in self._more)])
+
+    def _more_of(self, scores: Scores) -> list[str]:
+        return [_short(scores.more.get(name)) for name in self._more]
+
+    def _write_results(self, rows: list[list[str]]) -> None:
+        path = self._folder / "results.csv"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            more = [f"{when}_{name}" for when in ("train", "valid") for name in self._more]
+            csv.writer(file).writerows([[*HEADER, *more], *rows])
+        temporary.replace(path)
+
+    def _tell(self, step: Step, valid: Scores | None) -> None:
+        message = f"Step {step.number}/{step.total}: training loss={step.train.loss:.2f}"
+        data: dict[str, object] = {
+            "step": step.number,
+            "total_steps": step.total,
+            "train_loss": step.train.loss,
+            "train_mean_token_accuracy": step.train.accuracy,
+            "learning_rate": step.learning_rate,
+        }
+        data |= {f"train_{name}": value for name, value in step.train.more.items()}
+        if valid:
+            message += f", validation loss={valid.loss:.2f}"
+            data["valid_loss"] = valid.loss
+            data["valid_mean_token_accuracy"] = valid.accuracy
+            data |= {f"valid_{name}": value for name, value in valid.more.items()}
+        measured = {name: value for name, value in data.items() if value is not None}
+        self.append(message, "info", measured)
+
+
+def _train_curves(step: Step) -> dict[str, float]:
+    beside = {"train/learning_rate": step.learning_rate, "train/tokens": float(step.trained_tokens)}
+    return {**_curves("train", step.train), **beside}
+
+
+def _curves(when: str, scores: Scores) -> dict[str, float]:
+    named = {"loss": scores.loss, "accuracy": scores.accuracy, **scores.more}
+    return {f"{when}/{name}": value for name, value in named.items() if value is not None}
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """Without the header; a last line cut off by a kill counts as far as it goes."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+# The journal of a process that is not the first of its team: it keeps time and tells nothing.
+
+
+def logger_for(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
+    """One process of a team writes. The curves of a sweep are its arms'. `more`: the names of Scores.more."""
+    if not distributed.is_first():
+        return NullLogger(folder)
+    return MetricsLogger(folder, () if job.arms else job.integrations, job.settings.ceiling_s, more)
+
+
+class NullLogger(MetricsLogger):
+    def begin(self, after: int) -> None: ...
+
+    def say(self, message: str, level: Literal["info", "warn"] = "info") -> None: ...
+
+    def record(self, step: Step, *, is_validated_next: bool = False) -> None: ...
+
+    def record_validation(self, step: Step, valid: Scores) -> None: ...
+
+    def last_scores(self) -> Scores:
+        return Scores(0.0, None)
+
+    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None: ...
+
+    def end(self, *, is_done: bool) -> None: ...

@@ -1,0 +1,163 @@
+"""Training setup shared by all trials of a sweep: tokenized rows and the base model on its device. Trains
+nothing."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainers.local.job_directory import KEPT_ROWS, LoraSettings, TrainingJob, read_json, replace_json
+from trainers.local.kernels.block_attention import DENSE, choose_attention
+from trainers.local.kernels.fused_layers import trim_last_mlp
+from trainers.local.kernels.liger import Kernels, choose_kernels
+from trainers.local.training import distributed
+from trainers.local.training.base_files import context_of_base, fetch_base, remember_base
+from trainers.local.training.base_model import load_config, load_model, load_tokenizer
+from trainers.local.training.data import Row, Rows, read_rows
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.errors import Pauses, TrainingFailed
+from trainers.local.training.metrics_logger import MetricsLogger
+from trainers.local.training.packing import Abilities, abilities
+from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
+
+
+@dataclass
+class TrainingSetup:
+    """`base` is the model without an adapter; `able`: what it can with these rows."""
+
+    base: Any
+    training: Rows
+    validation: Rows | None
+    able: Abilities
+    device: torch.device
+    dtype: torch.dtype
+    is_sharded: bool = False
+
+
+def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses) -> TrainingSetup:
+    """Raises TrainingFailed, TrainingPaused."""
+    device = best_device()
+    with distributed.rank_zero_first():
+        source = fetch_base(job.base, journal.say)
+        remember_base(folder, source, job.base_name)
+    family = load_config(job.base).model_type
+    dtype = distributed.decide(best_dtype(device, family))  # machines of a cluster may differ
+    tokenizer = load_tokenizer(job.base)
+    settings = within_context(job.settings, job.base, journal)
+    length, too_long, kept = settings.max_length, settings.too_long, folder / KEPT_ROWS
+    validation = None
+    with distributed.rank_zero_first():
+        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, kept)
+        if job.validation_file is not None:
+            validation = read_rows(
+                Path(job.validation_file), tokenizer, length, "validation_file", too_long, kept
+            )
+    distributed.look(pauses)
+    longest = max(training.longest, validation.longest if validation else 0)
+    is_sharded = is_divided(settings, source, device)
+    if is_sharded and job.arms:
+        raise undivided("the arms of a sweep")
+    with distributed.one_after_the_other() if is_sharded else nullcontext():
+        base = load_model(job.base, device, dtype, settings.quantization, stays=is_sharded)
+        kernels = choose_kernels(base, device, is_sharded=is_sharded)
+        if is_sharded:
+            shard_layers(base, device)
+    able = abilities(base, longest)
+    if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > DENSE:
+        why = choose_attention(base, device)
+        able = abilities(base, longest)
+        how = f"by a mask, since flex_attention was not taken: {why}" if why else "by blocks (flex_attention)"
+        journal.say(f"Attention in packs: {how}")
+    if able.packs and able.selects:
+        able = replace(able, kept=trim_last_mlp(base))
+    journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
+    report_kernels(folder, kernels, journal)
+    tell_rows(journal, "Training", training, settings)
+    if validation:
+        tell_rows(journal, "Validation", validation, settings)
+    tell_abilities(journal, able)
+    tell_team(journal, is_sharded)
+    return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
+
+
+def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
+    """Tokens of the longest rows that a step of the job, or of an arm, may have."""
+    count = max(settings.batch_size for settings in (job.settings, *job.arms))
+    return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
+
+
+def is_divided(settings: LoraSettings, base: Path, device: torch.device) -> bool:
+    """The same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
+    if settings.quantization != "none":
+        return False
+    wanted = is_wanted(settings.sharding, distributed.size(), weight_bytes(base), device_memory(device))
+    return distributed.any_of(wanted)
+
+
+def undivided(who: str) -> TrainingFailed:
+    text = (
+        f"This base is too large for one GPU beside its training, and {who} are not trained on a base that is divided "
+        "among several. Take a smaller base, or try it whole with sharding 'none'."
+    )
+    return TrainingFailed("sharding_unavailable", text, "sharding")
+
+
+def within_context(settings: LoraSettings, base: str, journal: MetricsLogger) -> LoraSettings:
+    """Rows are never longer than what the model was made for, whatever max_length says."""
+    context = context_of_base(base)
+    if context is None or settings.max_length <= context:
+        return settings
+    journal.warn(
+        f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
+    )
+    return replace(settings, max_length=context)
+
+
+def tell_rows(journal: MetricsLogger, what: str, rows: Rows, settings: LoraSettings) -> None:
+    journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    if rows.chats < len(rows.rows):
+        journal.say(
+            f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
+        )
+    if rows.too_long:
+        journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+    if rows.cut:
+        text = f"{what} rows cut to max_length {settings.max_length} tokens, so that they may end in mid-answer: "
+        journal.say(f"{text}{rows.cut:,}", "warn")
+    if rows.nothing_to_learn:
+        journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+
+
+def tell_abilities(journal: MetricsLogger, able: Abilities) -> None:
+    if not able.packs:
+        journal.say(
+            "Rows are computed one by one: this model's family is not known to keep packed rows apart"
+        )
+    if not able.selects:
+        journal.say("Logits are computed at every token: this model cannot select places")
+
+
+def tell_team(journal: MetricsLogger, is_sharded: bool) -> None:
+    if not distributed.is_alone():
+        how = "which divide the base among them" if is_sharded else "each with the whole base"
+        journal.say(f"{distributed.size()} processes share each batch, {how}")
+
+
+KERNELS_FILE = "kernels.json"  # in the job's folder
+
+
+def report_kernels(folder: Path, kernels: Kernels | None, journal: MetricsLogger) -> None:
+    """As an event and in the job's folder. A run that goes on with others says so."""
+    if kernels is None or not distributed.is_first():
+        return
+    before = (read_json(folder / KERNELS_FILE) or {}).get("kernels", kernels.name)
+    journal.say(str(kernels))
+    if before != kernels.name:
+        journal.warn(f"This job began with the kernels of {before}: sums may differ in their last digits")
+    replace_json(folder / KERNELS_FILE, {"kernels": kernels.name, "why": kernels.why})

@@ -1,0 +1,219 @@
+"""The trials of a sweep on disk: each is a job's folder inside the job's folder, with its own log, and all
+of them as a table in sweep.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from trainers.hyperparameters import Value, combinations, describe_values, halving_rungs
+from trainers.local.job_directory import TrainingJob, append_event, read_json, replace_json, write_job
+from trainers.local.training import distributed
+from trainers.local.training.checkpoints import checkpoint_folder, list_checkpoints, read_position
+from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step
+from trainers.local.training.schedule import START, Position, best
+from trainers.local.training.successive_halving import Round, TrialScore
+
+# The arms of a sweep on disk: each a job's folder in the job's folder, so that what a job keeps, an arm
+# keeps.
+#
+# arms/01/job.json TrainingJob with the arm's own settings, its id ending in -arm-01 arms/01/checkpoints/
+# … as of a job, until the sweep is over arms/01/OUT {"message", "step", "trained_tokens", "seconds"}: it
+# trains no more arms/WINNER {"arm", "step", "stopped"}: the choice is made; all that is left is to
+# publish it
+
+
+ARMS, OUT, WINNER = "arms", "OUT", "WINNER"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`chosen` is what is special to it. `job` has its settings and no ceilings: those are the sweep's."""
+
+    number: int
+    chosen: Mapping[str, Value]
+    job: TrainingJob
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"Arm {self.number} ({describe_values(self.chosen)})"
+
+
+def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
+    """Makes the folders that aren't there yet; of a team the first does."""
+    made = []
+    for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
+        name = f"arm-{number:02d}"
+        named = tuple(
+            replace(one, name=f"{one.name}-{name}" if one.name else None) for one in job.integrations
+        )
+        settings = replace(
+            job.arms[number - 1], max_seconds=None, max_usd_micros=None, usd_per_hour_micros=None
+        )
+        own = replace(job, id=f"{job.id}-{name}", settings=settings, arms=(), integrations=named)
+        arm = Trial(number, chosen, own, folder / ARMS / f"{number:02d}")
+        if distributed.is_first() and not (arm.folder / "job.json").exists():
+            write_job(arm.folder, own)
+        made.append(arm)
+    return tuple(made)
+
+
+def position_of(arm: Trial) -> Position:
+    """Of its newest checkpoint; where it is out, how far it had come."""
+    kept = list_checkpoints(arm.folder)
+    position = read_position(kept[-1]) if kept else START
+    out = read_json(arm.folder / OUT)
+    if out is None:
+        return position
+    return replace(position, step=out["step"], trained_tokens=out["trained_tokens"], seconds=out["seconds"])
+
+
+def score_of(arm: Trial, course: int) -> TrialScore:
+    """`course`: steps of its full course."""
+    position, out = position_of(arm), read_json(arm.folder / OUT)
+    losses = {each.step: each.loss for each in position.validations}
+    return TrialScore(arm.number, course, position.step, losses, out["message"] if out else None)
+
+
+def stop_trial(arm: Trial, message: str, reached: Position) -> None:
+    told = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
+    replace_json(arm.folder / OUT, {**told, "seconds": reached.seconds})
+
+
+def delete_spent_checkpoints(arm: Trial) -> None:
+    """An arm that rests needs its newest checkpoint, to go on, and its best one, should it win."""
+    kept = list_checkpoints(arm.folder)
+    lowest = best(position_of(arm).validations)
+    for old in kept[:-1]:
+        if lowest is None or old != checkpoint_folder(arm.folder, lowest.step):
+            shutil.rmtree(old)
+
+
+# What an arm of a sweep tells: curves and progress in its own folder, events and the sum of all arms in
+# the job's.
+
+
+@dataclass(frozen=True)
+class OtherTrials:
+    """What all other arms have done; `total` steps are those of the whole sweep, at most. `started` as of
+    time.monotonic, as if the sweep had had no break."""
+
+    step: int
+    trained_tokens: int
+    total: int
+    started: float
+
+
+class TrialLogger(MetricsLogger):
+    """`sweep` is the job's own journal, `folder` the job's."""
+
+    def __init__(self, sweep: MetricsLogger, folder: Path, arm: Trial, others: OtherTrials) -> None:
+        super().__init__(arm.folder, arm.job.integrations)
+        self._sweep = sweep
+        self._job_folder = folder
+        self._arm = arm
+        self._others = others
+        self.last: Step | None = None
+        self.step_s = self.step_s or sweep.step_s
+
+    def append(
+        self, message: str, level: Literal["info", "warn"], data: Mapping[str, object] | None = None
+    ) -> None:
+        of_arm = {**data, "arm": self._arm.number} if data else None
+        append_event(self._job_folder, f"Arm {self._arm.number}: {message}", level=level, data=of_arm)
+
+    def record(self, step: Step, *, is_validated_next: bool = False) -> None:
+        self.last = step
+        super().record(step, is_validated_next=is_validated_next)
+        self._sweep.step_s = self.step_s
+
+    def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
+        super().place(progress, is_paused=is_paused, is_over=is_over)
+        others = self._others
+        of_all = Progress(
+            others.step + progress.step,
+            others.total,
+            others.trained_tokens + progress.trained_tokens,
+            time.monotonic() - others.started,
+            self.step_s,
+        )
+        self._sweep.place(of_all, is_paused=is_paused)
+
+
+# A sweep's arms as a table: sweep.csv, and an event for each rung that is over. Decides nothing.
+
+
+TABLE_FILE = "sweep.csv"
+MEASURED = (
+    *("step", "total_steps", "best_step", "valid_loss", "valid_mean_token_accuracy"),
+    *("trained_tokens", "seconds", "outcome"),
+)
+
+
+def write_table(
+    folder: Path,
+    arms: Sequence[Trial],
+    standings: Sequence[TrialScore],
+    played: Sequence[Round],
+    winner: int | None,
+) -> None:
+    """By rename. `valid_loss` is the arm's lowest, of its `best_step`. `winner`: the arm that won, once one has."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["arm", *arms[0].chosen, *MEASURED])
+    for arm, standing in zip(arms, standings, strict=True):
+        position = position_of(arm)
+        lowest = best(position.validations)
+        scores = (
+            ("", "", "") if lowest is None else (lowest.step, _short(lowest.loss), _short(lowest.accuracy))
+        )
+        taken = position.trained_tokens, round(position.seconds, 1), outcome(standing, played, winner)
+        rows.writerow([arm.number, *arm.chosen.values(), position.step, standing.course, *scores, *taken])
+    temporary = folder / (TABLE_FILE + ".tmp")
+    temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    temporary.replace(folder / TABLE_FILE)
+
+
+def outcome(standing: TrialScore, played: Sequence[Round], winner: int | None) -> str:
+    if standing.out is not None:
+        return f"out after step {standing.step}: {standing.out}"
+    if standing.number == winner:
+        return "won"
+    reached = [each.number for each in played if standing in each.arms]
+    if reached and reached[-1] < played[-1].number:
+        return f"stopped after rung {reached[-1]}"
+    return "goes on" if winner is None else "not finished"
+
+
+def round_event(
+    over: Round, arms: Sequence[Trial], going_on: Sequence[TrialScore]
+) -> tuple[str, list[dict[str, object]]]:
+    """The message, a line an arm from the best to the worst, and the same as data."""
+    last = halving_rungs(len(arms))
+    share = f"{over.rung.share.numerator}/{over.rung.share.denominator}" if over.rung.share < 1 else "all"
+    lines = [f"Rung {over.number}/{len(last)} is over, {share} of the course"]
+    data: list[dict[str, object]] = []
+    for standing in over.ranking:
+        arm, loss = arms[standing.number - 1], standing.loss_at(over.rung)
+        fate = (
+            "has ended its course"
+            if over.number == len(last)
+            else "goes on"
+            if standing in going_on
+            else "stopped"
+        )
+        lines.append(f"{arm}: step {standing.step}/{standing.course}, validation loss {loss:.4f}, {fate}")
+        data.append(
+            {"arm": arm.number, **arm.chosen, "step": standing.step, "valid_loss": loss, "outcome": fate}
+        )
+    return "\n".join(lines), data
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

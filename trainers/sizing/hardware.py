@@ -1,0 +1,227 @@
+"""How much memory a GPU or this machine has, how fast it is, whether a training fits, and what would make it
+fit. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from trainers.sizing.architecture import Architecture
+from trainers.sizing.memory import MIB, Device, Memory, Work, memory_of
+
+FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
+# MiB as nvidia-smi and rocm-smi show them: what error correction takes is off
+GPUS = {
+    "t4": ("NVIDIA T4", 15360),
+    "v100": ("NVIDIA V100 16 GB", 16384),
+    "l4": ("NVIDIA L4", 23034),
+    "a10g": ("NVIDIA A10G", 23028),
+    "a10": ("NVIDIA A10", 23028),
+    "rtx3090": ("NVIDIA RTX 3090", 24576),
+    "rtx4090": ("NVIDIA RTX 4090", 24564),
+    "rtx5090": ("NVIDIA RTX 5090", 32607),
+    "v100-32gb": ("NVIDIA V100 32 GB", 32768),
+    "a100-40gb": ("NVIDIA A100 40 GB", 40960),
+    "l40s": ("NVIDIA L40S", 46068),
+    "a6000": ("NVIDIA RTX A6000", 49140),
+    "a100-80gb": ("NVIDIA A100 80 GB", 81920),
+    "h100": ("NVIDIA H100 80 GB", 81559),
+    "h200": ("NVIDIA H200", 143771),
+    "b200": ("NVIDIA B200", 183359),
+    "mi300x": ("AMD MI300X", 196592),
+}
+SAME_GPU = {"a100": "a100-80gb", "3090": "rtx3090", "4090": "rtx4090", "5090": "rtx5090", "rtxa6000": "a6000"}
+MOST_GB = 10_000
+# 10^12 operations a second in 2 bytes, dense, as the makers' data sheets have them
+PEAKS = {
+    "t4": 65,
+    "v100": 125,
+    "v100-32gb": 125,
+    "l4": 121,
+    "a10g": 70,
+    "a10": 125,
+    "rtx3090": 71,
+    "rtx4090": 165,
+    "rtx5090": 210,
+    "a100-40gb": 312,
+    "a100-80gb": 312,
+    "l40s": 362,
+    "a6000": 155,
+    "h100": 989,
+    "h200": 989,
+    "b200": 2250,
+    "mi300x": 1307,
+}
+SUSTAINED = 0.3  # of a GPU's peak, a rule of thumb
+# a core, operations a second: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in bfloat16
+CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
+MOST_CORES = 32  # packs of CPU_TOKENS keep no more busy
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`name` stands in sentences; `memory` in bytes. `speed`: operations a second that a training usually sustains on
+    such hardware, for a guess; None: not known."""
+
+    name: str
+    memory: int
+    place: Device
+    speed: float | None = None
+
+
+def read_gpu(text: str) -> Machine | None:
+    """'24' or '24GB' of memory (GB are 10^9 bytes), or a name such as 'h100'. None where it is neither."""
+    word = re.sub(r"^(nvidia|amd)-?|[\s_]", "", text.lower().strip())
+    size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
+    if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
+        return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Device("gpu", 2))
+    key = SAME_GPU.get(word, word)
+    found = GPUS.get(key)
+    return Machine(f"the {found[0]}", found[1] * MIB, Device("gpu", 2), _sustained(key)) if found else None
+
+
+def gpu_speed(name: str) -> float | None:
+    """By its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where none of ours is in it."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    keys = (SAME_GPU.get(word, word) for word in words)
+    return next((_sustained(key) for key in keys if key in PEAKS), None)
+
+
+def cpu_speed(cores: int, number_bytes: int) -> float:
+    return min(cores, MOST_CORES) * (CORE_BF16 if number_bytes == 2 else CORE_FLOAT32)
+
+
+def _sustained(key: str) -> float:
+    return PEAKS[key] * 1e12 * SUSTAINED
+
+
+@cache
+def this_machine() -> Machine:
+    """Its first NVIDIA GPU, or else its memory and CPU."""
+    return _nvidia() or _without_gpu()
+
+
+def _without_gpu() -> Machine:
+    place = Device("cpu", 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4)
+    speed = cpu_speed(os.cpu_count() or 1, place.number_bytes)
+    return Machine(f"this machine ({_ram() / 1e9:.0f} GB, no GPU)", _ram(), place, speed)
+
+
+def has_fast_bf16(cpuinfo: Path) -> bool:
+    """By the flags that Linux lists; False where there is no such list."""
+    if not cpuinfo.exists():
+        return False
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not set(FAST_BF16).isdisjoint(flags.split())
+
+
+def _nvidia() -> Machine | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    asked = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        name, _, mebibytes = answer.splitlines()[0].rpartition(",")
+        memory = int(mebibytes) * MIB
+        return Machine(f"this machine's {name.strip()}", memory, Device("gpu", 2), gpu_speed(name))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None  # a driver that doesn't answer trains nothing either
+
+
+def _ram() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# Whether a training fits into a machine's memory, and what would make it fit. Pure.
+
+
+MEMORY_MARGIN = 1.15  # the estimate is held to within 15% of what was measured
+SHORTEST = 4  # a row cut to less than a quarter is another row
+MOST_CURES = 4
+
+
+@dataclass(frozen=True)
+class Fit:
+    """`standing`: "tight" means that it fits only if the estimate is right. `cures`: changes that would make it fit
+    with room to spare, each of another kind; `least`: bytes that the smallest of all changes would take."""
+
+    standing: Literal["fits", "tight", "too large"]
+    memory: Memory
+    machine: Machine
+    cures: tuple[Work, ...]
+    least: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes, with the program itself where it shares the memory."""
+        return self.memory.total + self.memory.process
+
+
+def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
+    memory = memory_of(model, work, machine.place)
+    needed = memory.total + memory.process
+    if needed * MEMORY_MARGIN <= machine.memory:
+        return Fit("fits", memory, machine, (), needed)
+    cures, least = [], needed
+    for ladder in () if work.method == "full" else _ladders(work):
+        needs = [(one, _needed(model, one, machine.place)) for one in ladder]
+        cures += [one for one, bytes_ in needs if bytes_ * MEMORY_MARGIN <= machine.memory][:1]
+        least = min([least, *(bytes_ for _, bytes_ in needs)])
+    standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
+    return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MOST_CURES], least)
+
+
+def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
+    """What the builtin engine comes to by itself on a GPU whose memory proves too small: activations computed again,
+    then fewer rows at a time, from which a step learns all the same. Where nothing fits, the least of these."""
+    if machine.place.kind != "gpu" or work.pairs or work.method == "full":
+        return work
+    again = replace(work, checkpoints=True)
+    tried = [work, again, *(replace(again, batch=batch) for batch in _halves(work.batch, 1))]
+    fitting = (one for one in tried if _needed(model, one, machine.place) * MEMORY_MARGIN <= machine.memory)
+    return next(fitting, tried[-1])
+
+
+def smallest_gpu(needed: int) -> str | None:
+    """Of those that we know, one that takes so many bytes with room to spare."""
+    large = [
+        (mebibytes, name) for name, mebibytes in GPUS.values() if needed * MEMORY_MARGIN <= mebibytes * MIB
+    ]
+    return min(large)[1] if large else None
+
+
+def _needed(model: Architecture, work: Work, place: Device) -> int:
+    memory = memory_of(model, work, place)
+    return memory.total + memory.process
+
+
+def _ladders(work: Work) -> Iterator[list[Work]]:
+    """Kinds of changes; within a kind those that change least come first."""
+    small = replace(work, method="qlora", checkpoints=True)
+    smallest = replace(small, batch=1)
+    if not work.checkpoints:
+        yield [replace(work, checkpoints=True)]
+    yield [replace(work, batch=batch) for batch in _halves(work.batch, 1)]
+    if work.method != "qlora":
+        yield [replace(work, method="qlora")]
+    yield [_shorter(work, length) for length in _halves(work.length, max(1, work.length // SHORTEST))]
+    yield [small, *(replace(small, batch=batch) for batch in _halves(work.batch, 1))]
+    yield [_shorter(smallest, length) for length in _halves(work.length, max(1, work.length // SHORTEST))]
+
+
+def _shorter(work: Work, length: int) -> Work:
+    return replace(work, length=length, answer=min(work.answer, length))
+
+
+def _halves(size: int, least: int) -> Iterator[int]:
+    while (size := size // 2) >= least:
+        yield size
