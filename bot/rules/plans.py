@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from bot.rules.facts import Kind
 from trainers.evaluation.results import Standing
@@ -18,8 +17,8 @@ from trainers.hyperparameters import (
     combinations,
     epochs_for,
     hosted_epochs_for,
-    sweep_from_lists,
 )
+from trainers.json_values import from_object
 from trainers.types import Hyperparameter
 
 
@@ -225,27 +224,7 @@ def plan_key(hash_of_plan: str) -> str:
 
 
 def plan_from_json(text: str) -> Plan:
-    raw: dict[str, Any] = json.loads(text)
-    raw["labels"], raw["warnings"] = tuple(raw["labels"]), tuple(raw["warnings"])
-    raw["hyperparameters"] = tuple((name, value) for name, value in raw["hyperparameters"])
-    raw["overridden"] = tuple(raw.get("overridden", ()))
-    predicted, stopping, swept = raw.get("predicted"), raw.get("stopping"), raw.get("swept")
-    raw["predicted"] = _predicted(predicted) if predicted else None
-    raw["stopping"] = EarlyStopping(**stopping) if stopping else None
-    raw["swept"] = SweepPlan(**{**swept, "sweep": sweep_from_lists(swept["sweep"])}) if swept else None
-    destination = raw.get("destination")
-    raw["destination"] = Destination(**destination) if destination else None
-    return Plan(**raw)
-
-
-def _predicted(raw: dict[str, Any]) -> Prediction:
-    measured = tuple((name, score) for name, score in raw["measured"])
-    advised = raw.get("advised")
-    return Prediction(**{**raw, "measured": measured, "advised": _advised(advised) if advised else None})
-
-
-def _advised(raw: dict[str, Any]) -> PlanVerdict:
-    return PlanVerdict(**{**raw, "best": BestCandidate(**raw["best"]) if raw["best"] else None})
+    return from_object(Plan, json.loads(text))
 
 
 def hyperparameters_for(

@@ -20,6 +20,7 @@ from trainers.evaluation import prompts
 from trainers.evaluation.judge_agreement import consolidate
 from trainers.evaluation.results import Candidate, Ladder, Reply
 from trainers.evaluation.scoring import Choice, read_choice, read_yes
+from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message
 
@@ -83,7 +84,7 @@ class PairForPeople:
 
 
 @dataclass(frozen=True)
-class PairsForPeople:
+class PairsForPeople(JsonValue):
     first_arm: Candidate
     second_arm: Candidate
     rows: tuple[PairForPeople, ...]
@@ -187,7 +188,7 @@ def write_for_people(
         for at in drawn[:MOST_PAIRS]
     ]
     evaluation_worker.replace_lines(
-        folder / FOR_PEOPLE, [json.dumps(asdict(PairsForPeople(first, second, tuple(shown))))]
+        folder / FOR_PEOPLE, [PairsForPeople(first, second, tuple(shown)).to_json()]
     )
 
 
@@ -195,9 +196,7 @@ def read_for_people(folder: Path) -> PairsForPeople | None:
     path = folder / FOR_PEOPLE
     if not path.exists():
         return None
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    rows = tuple(PairForPeople(**row) for row in raw["rows"])
-    return PairsForPeople(Candidate(**raw["first_arm"]), Candidate(**raw["second_arm"]), rows)
+    return PairsForPeople.from_json(path.read_text(encoding="utf-8"))
 
 
 def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[float]], JudgeProgress]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset.rows import Task
 from trainers.evaluation.results import Candidate
 from trainers.evaluation.scoring import Choice
+from trainers.json_values import JsonValue
 from trainers.pricing import PriceList, PriceRow
 
 Stage = Literal["preparing", "pricing", "asking", "measuring", "consulting", "judging"]
 
 
 @dataclass(frozen=True)
-class LadderPlan:
+class LadderPlan(JsonValue):
     """Everything that a ladder rests on. `labels` is empty for free text; `documents` are the sha256 of texts
     given as knowledge; `prices` (a PriceList as JSON) has a row for each model that is asked, by its name
     'provider/model'. Passages with personal data are `withheld_from` models on other machines without a waiver.
@@ -52,20 +52,9 @@ class LadderPlan:
     def title(self) -> str:
         return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> LadderPlan:
-        raw: dict[str, Any] = json.loads(text)
-        raw["arms"] = tuple(Candidate(**arm) for arm in raw["arms"])
-        for name in ("labels", "documents", "withheld_from", "thinking"):
-            raw[name] = tuple(raw.get(name, ()))
-        return LadderPlan(**raw)
-
 
 @dataclass(frozen=True)
-class CurvePlan:
+class CurvePlan(JsonValue):
     """`label_usd` is what one labelled row costs, as text, where somebody has said so."""
 
     dataset: str
@@ -78,14 +67,6 @@ class CurvePlan:
     @property
     def title(self) -> str:
         return self.dataset if self.version == 1 else f"{self.dataset} (version {self.version})"
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> CurvePlan:
-        raw: dict[str, Any] = json.loads(text)
-        return CurvePlan(**{**raw, "predict": tuple(raw["predict"])})
 
 
 @dataclass(frozen=True)
@@ -136,16 +117,9 @@ class JudgeProgress:
     unread: int = 0
     pair: JudgedPair | None = None
 
-    @staticmethod
-    def from_raw(raw: dict[str, Any]) -> JudgeProgress:
-        pair = raw["pair"]
-        if pair:
-            pair = JudgedPair(Candidate(**pair["first"]), Candidate(**pair["second"]), tuple(pair["choices"]))
-        return JudgeProgress(**{**raw, "declined": tuple(raw["declined"]), "pair": pair})
-
 
 @dataclass(frozen=True)
-class LadderProgress:
+class LadderProgress(JsonValue):
     """`asking` waits for a person's yes to `most_micros`. `note` is a sentence about a hiccup or a wait.
     `spent_micros` is what the answers so far have cost. `judge` is None before a model is asked to judge."""
 
@@ -167,18 +141,3 @@ class LadderProgress:
 
     def with_note(self, note: str | None) -> LadderProgress:
         return replace(self, note=note)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str | None) -> LadderProgress:
-        if not text:
-            return LadderProgress()
-        raw: dict[str, Any] = json.loads(text)
-        raw["arms"] = tuple(
-            ArmProgress(**{**one, "arm": Candidate(**one["arm"]), "declined": tuple(one["declined"])})
-            for one in raw["arms"]
-        )
-        raw["judge"] = JudgeProgress.from_raw(raw["judge"]) if raw.get("judge") else None
-        return LadderProgress(**raw)

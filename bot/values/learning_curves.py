@@ -13,6 +13,7 @@ from bot.rules.plans import Destination
 from bot.values.evaluations import CurvePlan
 from bot.values.runs import Progress
 from trainers.evaluation.results import Candidate, Curve
+from trainers.json_values import JsonValue, from_object
 from trainers.types import Hyperparameter
 
 SizeState = Literal["waiting", "creating", "training", "evaluating", "done"]
@@ -33,14 +34,9 @@ class PlannedSize:
     def most_micros(self) -> int:
         return self.training_micros + self.asking_micros
 
-    @staticmethod
-    def from_raw(raw: dict[str, Any]) -> PlannedSize:
-        chosen = tuple((name, value) for name, value in raw["hyperparameters"])
-        return PlannedSize(**{**raw, "hyperparameters": chosen})
-
 
 @dataclass(frozen=True)
-class TunedCurvePlan:
+class TunedCurvePlan(JsonValue):
     """`sizes` grow, and the last one is all rows. `prices`: a PriceList as JSON, of the tuned model alone.
     `label_usd` is what one labelled row costs, as text, where somebody has said so. `destination` None: as in Plan."""
 
@@ -78,18 +74,11 @@ class TunedCurvePlan:
             del fields["destination"]
         return json.dumps(fields)
 
-    @staticmethod
-    def from_raw(raw: dict[str, Any]) -> TunedCurvePlan:
-        sizes = tuple(PlannedSize.from_raw(one) for one in raw["sizes"])
-        lists = {name: tuple(raw[name]) for name in ("labels", "predict")}
-        destination = Destination(**raw["destination"]) if raw.get("destination") else None
-        return TunedCurvePlan(**{**raw, **lists, "sizes": sizes, "destination": destination})
-
 
 def plan_of(text: str) -> CurvePlan | TunedCurvePlan:
     """Of a measurement whose kind is a curve."""
     raw: dict[str, Any] = json.loads(text)
-    return TunedCurvePlan.from_raw(raw) if "base_model" in raw else CurvePlan.from_json(text)
+    return from_object(TunedCurvePlan, raw) if "base_model" in raw else from_object(CurvePlan, raw)
 
 
 def key_of(number: int, plan: TunedCurvePlan, sha256: str) -> str:
@@ -126,14 +115,9 @@ class SizeProgress:
     def to(self, state: SizeState, now: float, **changes: Any) -> SizeProgress:
         return replace(self, **{"state": state, "since": now, "tries": 0, "doubted_since": None, **changes})
 
-    @staticmethod
-    def from_raw(raw: dict[str, Any]) -> SizeProgress:
-        parts = {"training": Progress(**raw["training"]), "declined": tuple(raw["declined"])}
-        return SizeProgress(**{**raw, **parts})
-
 
 @dataclass(frozen=True)
-class TunedCurveProgress:
+class TunedCurveProgress(JsonValue):
     """`asking` waits for a person's yes to `most_micros`, which `agreed_by` gave. `started_at`: unix seconds; answers
     of before are free. `note` is a sentence about a hiccup or a wait. `beside` is the classical rung's Curve as JSON,
     once judged."""
@@ -170,18 +154,6 @@ class TunedCurveProgress:
     def with_size(self, size: SizeProgress) -> TunedCurveProgress:
         """In the place of the one with as many rows."""
         return replace(self, sizes=tuple(size if one.rows == size.rows else one for one in self.sizes))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str | None) -> TunedCurveProgress:
-        if not text:
-            return TunedCurveProgress()
-        raw: dict[str, Any] = json.loads(text)
-        return TunedCurveProgress(
-            **{**raw, "sizes": tuple(SizeProgress.from_raw(one) for one in raw["sizes"])}
-        )
 
 
 def sizes_of(rows: int) -> Sequence[int]:

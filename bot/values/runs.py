@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from bot.rules.facts import Kind
 from trainers.evaluation.results import Ladder
+from trainers.json_values import JsonValue
 from trainers.types import Event, Job, SweepArm
 
 
@@ -25,7 +24,7 @@ class Ended(Refusal):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(JsonValue):
     """How far a run is. Losses in nats per supervised token; times in unix seconds.
 
     `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
@@ -86,13 +85,6 @@ class Progress:
         """It could not be looked at: whatever the trainer says next is news."""
         return replace(self, note=note, status="")
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str | None) -> Progress:
-        return Progress(**json.loads(text)) if text else Progress()
-
 
 def _number(value: object, otherwise: float | None) -> float | None:
     return float(value) if isinstance(value, int | float) else otherwise
@@ -135,7 +127,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class RunResult:
+class RunResult(JsonValue):
     """Base against tuned on the same rows, and the actual beside the estimate.
 
     `better` and `worse` count rows that only the tuned or only the base model got right; `p_value` is the
@@ -181,23 +173,6 @@ class RunResult:
     @property
     def gain(self) -> float:
         return self.tuned.share - self.base.share
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> RunResult:
-        raw: dict[str, Any] = json.loads(text)
-        base, tuned = ArmScore(**raw.pop("base")), ArmScore(**raw.pop("tuned"))
-        curve = tuple((int(step), float(loss)) for step, loss in raw.pop("loss_curve", ()))
-        advice = raw.pop("advice", None)
-        arms = tuple(_arm(one) for one in raw.pop("arms", ()))
-        told = Advice(**advice) if advice else None
-        return RunResult(base=base, tuned=tuned, loss_curve=curve, advice=told, arms=arms, **raw)
-
-
-def _arm(raw: dict[str, Any]) -> SweepArm:
-    return SweepArm(**{**raw, "chosen": tuple((name, value) for name, value in raw["chosen"])})
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_a_card_of_a_run_has_the_score_its_interval_and_what_it_was_held_against
     facts = Measured(
         *("tickets-7", 7, "planhash", "tickets", "cafe", 24, 200, "beef", "share of right answers"),
         tuned=Score("this model", 0.935, 0.892, 0.961),
-        against=[Score("the untuned base", 0.27, 0.213, 0.335)],
+        against=(Score("the untuned base", 0.27, 0.213, 0.335),),
         p_value=0.00002,
     )
     asked = order(data, tmp_path / "hub", "hub", measured=facts, base_id="org/tiny", licence="apache-2.0")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
@@ -51,7 +51,8 @@ from trainers.dataset.versions import (
     read_stored,
     split_against,
 )
-from trainers.tokens import O200K, Encoding, Spread
+from trainers.json_values import from_object
+from trainers.tokens import O200K, Encoding
 
 NO_MODELS: Mapping[str, Path] = {}
 
@@ -103,23 +104,7 @@ class Report:
 
     @staticmethod
     def from_json(text: str | bytes) -> Report:
-        raw = orjson.loads(text)
-        raw["labels"] = tuple(LabelCount(**count) for count in raw["labels"])
-        raw["findings"] = tuple(Finding(**finding) for finding in raw["findings"])
-        raw["tokens"] = TokenReport(**{**raw["tokens"], "rows": Spread(**raw["tokens"]["rows"])})
-        raw["columns"] = Columns(**raw["columns"])
-        raw["trained_tokens"] = tuple((name, count) for name, count in raw.get("trained_tokens", ()))
-        raw["token_lengths"] = tuple((tokens, rows) for tokens, rows in raw.get("token_lengths", ()))
-        raw["stages"] = tuple((name, seconds) for name, seconds in raw.get("stages", ()))
-        raw["diff"] = _diff(raw["diff"]) if raw.get("diff") else None
-        raw["label_errors"] = LabelErrors(**raw["label_errors"]) if raw.get("label_errors") else None
-        raw["choices"] = Choices(tuple(raw["choices"]["text"]), tuple(raw["choices"]["label"]))
-        return Report(**raw)
-
-
-def _diff(raw: Mapping[str, Any]) -> Diff:
-    labels = tuple((label, before, after) for label, before, after in raw["by_label"])
-    return Diff(**{**raw, "by_label": labels})
+        return from_object(Report, orjson.loads(text))
 
 
 def check_file(

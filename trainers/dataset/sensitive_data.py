@@ -9,7 +9,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
@@ -21,6 +21,7 @@ import orjson
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.rows import Example, Joined
 from trainers.dataset.splits import chat_row
+from trainers.json_values import JsonValue
 from trainers.types import Message
 
 SECRET = Rule("secret", "blocks", "Withdraw that secret where it was issued, and take it out of the file.")
@@ -372,7 +373,7 @@ _SEED = 20261124  # which rows presidio looks at, where there are too many for i
 
 
 @dataclass(frozen=True)
-class Scan:
+class Scan(JsonValue):
     """How many rows hold what, as words that complete "holds …". `sha256` is of the bytes that were looked at."""
 
     sha256: str
@@ -385,15 +386,6 @@ class Scan:
         return frozenset(
             rule.code for rule, kinds in ((PERSONAL, self.personal), (SECRET, self.secret)) if kinds
         )
-
-    def to_json(self) -> str:
-        return orjson.dumps(asdict(self)).decode()
-
-    @staticmethod
-    def from_json(text: str) -> Scan:
-        raw = orjson.loads(text)
-        kinds = {name: tuple((kind, rows) for kind, rows in raw[name]) for name in ("personal", "secret")}
-        return Scan(raw["sha256"], **kinds)
 
 
 def scanner_name(*, presidio: bool) -> str:

@@ -3,11 +3,12 @@ curves. Computes nothing."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
+
+from trainers.json_values import JsonValue
 
 RungName = Literal["classical", "zero", "kshot", "retrieval", "tuned"]
 Scoring = Literal["label", "json", "f1", "judge"]
@@ -100,7 +101,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Ladder(JsonValue):
     """All rungs on one frozen holdout, in the order in which they are climbed.
 
     `cheapest` is the cheapest rung that meets `bar`, None where none does. `pairs` compare the best rung with
@@ -130,23 +131,6 @@ class Ladder:
     @property
     def best(self) -> Rung | None:
         return max(self.rungs, key=lambda rung: rung.score, default=None)
-
-    def to_json(self) -> str:
-        """Money as text."""
-        return json.dumps(asdict(self), default=str)
-
-    @staticmethod
-    def from_json(text: str) -> Ladder:
-        raw: dict[str, Any] = json.loads(text)
-        raw["rungs"] = tuple(_rung(rung) for rung in raw["rungs"])
-        raw["cheapest"] = Candidate(**raw["cheapest"]) if raw["cheapest"] else None
-        raw["pairs"] = tuple(
-            Pair(**{**pair, "better": Candidate(**pair["better"]), "worse": Candidate(**pair["worse"])})
-            for pair in raw["pairs"]
-        )
-        raw["never_answered"] = tuple(raw["never_answered"])
-        raw["prices_said_by"] = tuple(raw["prices_said_by"])
-        return Ladder(**raw)
 
 
 @dataclass(frozen=True)
@@ -205,7 +189,7 @@ class LabelNeed:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(JsonValue):
     """Is more data worth it? err / (1 - err) = b·n^(-c), fitted to the points, with a bootstrap band (95%).
     `a` is 0; in curves of before, err = a + b·n^(-c).
 
@@ -264,27 +248,3 @@ class Curve:
         rows = math.exp(log_rows)
         step = int(10 ** max(len(str(int(rows))) - 2, 0))
         return math.ceil(rows / step) * step
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> Curve:
-        raw: dict[str, Any] = json.loads(text)
-        raw["arm"] = Candidate(**raw["arm"])
-        raw["points"] = tuple(CurvePoint(p["rows"], p["score"], tuple(p["draws"])) for p in raw["points"])
-        raw["predicted"] = tuple(Prediction(**p) for p in raw["predicted"])
-        raw["needs"] = tuple(LabelNeed(**need) for need in raw["needs"])
-        return Curve(**raw)
-
-
-def _rung(raw: dict[str, Any]) -> Rung:
-    usd = raw["usd_per_1000"]
-    return Rung(
-        **{
-            **raw,
-            "arm": Candidate(**raw["arm"]),
-            "scores": tuple(raw["scores"]),
-            "usd_per_1000": None if usd is None else Decimal(usd),
-        }
-    )

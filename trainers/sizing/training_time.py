@@ -28,16 +28,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from trainers.json_values import from_object
 from trainers.sizing.architecture import Architecture
 from trainers.sizing.hardware import Machine
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 CALIBRATION_FILE = "calibration.json"
-LATER = ("word_s", "trl_s", "by_rows", "reads", "writes", "served_weights")  # not in a file from before
 RECOMPUTING = 1 / 3  # more, where activations are computed again on the way back
 FORWARD = 0.5  # of forward and backward, where weights are frozen
 MASKED = 2.0  # pairs of tokens under a mask, for each before one another
@@ -114,13 +113,7 @@ class NoCalibration(Exception):
 def read_calibration(path: Path) -> Calibration | None:
     """None where nobody measured yet. Raises NoCalibration."""
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = Calibration(
-            **{
-                one.name: raw.get(one.name) if one.name in LATER else raw[one.name]
-                for one in fields(Calibration)
-            }
-        )
+        found = from_object(Calibration, json.loads(path.read_text(encoding="utf-8")))
         numbers = (
             found.speed,
             found.layer_s,

@@ -8,10 +8,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 
+from trainers.json_values import from_object
 from trainers.local.export.merged_weights import Base
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import DataFile, Source
@@ -54,16 +54,14 @@ class Measured:
     holdout_sha256: str
     measure: str
     tuned: Score
-    against: Sequence[Score]
+    against: tuple[Score, ...]
     p_value: float
 
     @staticmethod
     def from_json(text: str) -> Measured:
         """Raises ExportRefused."""
         try:
-            raw: dict[str, Any] = json.loads(text)
-            tuned, against = Score(**raw.pop("tuned")), [Score(**each) for each in raw.pop("against")]
-            return Measured(tuned=tuned, against=against, **raw)
+            return from_object(Measured, json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportRefused(
                 f"The run's facts can't be read: {error!r}. Give those that the bot writes."

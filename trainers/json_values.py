@@ -1,0 +1,78 @@
+"""Frozen dataclasses as JSON and back, by their annotations: for columns of the database and files beside it.
+
+Numbers, texts and booleans are taken as JSON has them. A validating library would turn a stored 0 into 0.0 and true
+into 1, and the plan's hash and the keys of jobs are made of these bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cache, partial
+from types import UnionType
+from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Converter = Callable[[Any], Any]
+
+
+class JsonValue:
+    """A base for frozen dataclasses that are stored. Fields that have defaults may be missing in what is read."""
+
+    def to_json(self) -> str:
+        """Decimals and dates become text."""
+        return json.dumps(asdict(self), default=str)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None) -> Self:
+        """Nothing at all reads as an object without fields. ValueError or TypeError where it does not fit."""
+        return from_object(cls, json.loads(text) if text else {})
+
+
+def from_object(kind: type[T], raw: Any) -> T:
+    """`raw` is what JSON's parser made of an object; `kind` is a dataclass."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"a {kind.__name__} is an object of JSON, not {raw!r}")
+    converters: Mapping[str, Converter | None] = _converters(kind)  # type: ignore[arg-type]
+    return kind(**{name: _converted(converters.get(name), value) for name, value in raw.items()})
+
+
+@cache
+def _converters(kind: type) -> Mapping[str, Converter | None]:
+    return {name: _converter(hint) for name, hint in get_type_hints(kind).items()}
+
+
+def _converted(converter: Converter | None, value: Any) -> Any:
+    return value if converter is None else converter(value)
+
+
+@cache
+def _converter(hint: Any) -> Converter | None:
+    """None where the value can stay as it is."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return partial(from_object, hint)
+    if hint is Decimal:
+        return Decimal
+    if hint is date:
+        return date.fromisoformat
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _optional([converter for each in arguments if (converter := _converter(each))])
+    if origin is tuple and arguments[1:] == (...,):
+        item = _converter(arguments[0])
+        return tuple if item is None else lambda values: tuple(map(item, values))
+    if origin is tuple:
+        parts = [_converter(each) for each in arguments]
+        return lambda values: tuple(map(_converted, parts, values))
+    return None
+
+
+def _optional(converters: list[Converter]) -> Converter | None:
+    """Of `X | None`, or of a union of values that stay as they are."""
+    if not converters:
+        return None
+    (converter,) = converters
+    return lambda value: None if value is None else converter(value)
