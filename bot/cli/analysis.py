@@ -26,6 +26,7 @@ from bot.cli.options import (
     within_memory,
 )
 from bot.rules.estimate_inputs import QUANTIZATIONS
+from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
 
 if TYPE_CHECKING:
@@ -427,11 +428,12 @@ def calibrate(seconds: float, as_json: bool) -> None:
 
 FOLDER = click.Path(path_type=Path)
 TRAINERS = ("trainer", "terminal-trainer")
+FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMATS.values())
 
 
 @click.command()
 @click.argument("model")
-@click.option("--to", type=click.Choice(["merged", "gguf", "ollama", "vllm", "hub"]), required=True)
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help=FORMS)
 @click.option(
     "--out", type=FOLDER, help="A folder that doesn't exist yet, or is empty. Default: MODEL-FORM, here."
 )
@@ -440,7 +442,7 @@ TRAINERS = ("trainer", "terminal-trainer")
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16", "q8_0"]),
+    type=click.Choice(DTYPES),
     help="Number format of merged and GGUF weights. Default: the base's, in GGUF float16 for bfloat16.",
 )
 @click.option("--rows", type=FOLDER, help="Chat JSONL to check the export with. Default: the job's own rows.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.local.served import examples
-from trainers.local.export.formats import Order, To
+from trainers.local.export.order import Order
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import LoraSettings, TrainingJob, replace_json, write_job
 from trainers.local.train import work
@@ -48,7 +48,7 @@ def write(data: Path, base: Path, job_id: str = JOB) -> Path:
     return folder
 
 
-def order(data: Path, out: Path, to: To, tools: Path | None = None, **changes: Any) -> Order:
+def order(data: Path, out: Path, to: str, tools: Path | None = None, **changes: Any) -> Order:
     return replace(Order(MODEL, to, out, (data,), tools or data / "tools"), **changes)
 
 

@@ -8,7 +8,8 @@ import huggingface_hub.constants
 import pytest
 
 from tests.peers.model_hub import TOKEN, model_hub
-from trainers.local.export.hub import Upload, upload_folder
+from trainers.local.export.hub import upload_folder
+from trainers.local.export.order import Upload
 from trainers.local.export.output import ExportRefused
 
 pytestmark = pytest.mark.filterwarnings(

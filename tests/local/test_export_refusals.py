@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.local.exporting import JOB, MODEL, made, order, write
+from trainers.export_formats import FORMATS
 from trainers.local.export import output
-from trainers.local.export.hub import Measured, Upload
+from trainers.local.export.card import Measured
 from trainers.local.export.merged_weights import open_base
 from trainers.local.export.ollama import context_of, modelfile
+from trainers.local.export.order import Form, Upload
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, questions_of
 from trainers.local.export.vllm import VLLM_RANKS, check_vllm, vllm_command
@@ -110,7 +113,11 @@ def test_a_disk_without_room_is_refused_with_both_sizes(job: Path, monkeypatch: 
     ("to", "changes", "said"),
     [
         ("merged", {"dtype": "q8_0"}, "can't be written in q8_0. Choose float32, float16, bfloat16"),
-        ("vllm", {"dtype": "float16"}, "--dtype is for merged, gguf and ollama"),
+        (
+            "vllm",
+            {"dtype": "float16"},
+            "--dtype is for --to merged, gguf and ollama; --to vllm has no use for it",
+        ),
         ("merged", {"upload": Upload("org/name", False)}, "--repo is for --to hub"),
         ("hub", {}, "Name it: --base-id ORG/NAME."),
         ("hub", {"base_id": "org/tiny"}, "Look it up, and say it: --licence ID"),
@@ -178,6 +185,15 @@ def test_what_vllm_loads_no_adapter_with_is_refused(job: Path, config: dict[str,
     (job / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ExportRefused, match=said):
         check_vllm(find_source(MODEL, [job.parents[1]]))
+
+
+def test_each_form_has_a_module_and_its_row_in_the_docs() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    for form in FORMATS.values():
+        module = import_module(f"trainers.local.export.{form.name}")
+        assert all(callable(getattr(module, name)) for name in vars(Form) if not name.startswith("_"))
+        assert f"| `{form.name}` | {form.writes} | {form.start} |\n" in docs
+    assert f"--to {'|'.join(FORMATS)} " in docs
 
 
 def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(job: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m trainers.local.export MODEL --to merged|gguf|ollama|vllm|hub --out FOLDER`: one export, then it ends.
+"""`python -m trainers.local.export MODEL --to FORM --out FOLDER`: one export, then it ends.
 
 Exit code 2 and a sentence where the export is refused, 1 where what was written answered otherwise than our server.
 """
@@ -11,10 +11,11 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import click
 
+from trainers.export_formats import DTYPES, FORMATS
 from trainers.local.export.output import AnswersDiffer, ExportRefused, check_out
 from trainers.local.export.sources import find_source
 
@@ -23,13 +24,11 @@ FOLDER = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("model")
-@click.option("--to", type=click.Choice(["merged", "gguf", "ollama", "vllm", "hub"]), required=True)
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True)
 @click.option("--out", type=FOLDER, required=True, help="A folder that doesn't exist yet, or is empty.")
 @click.option("--data", type=FOLDER, multiple=True, help="A trainer's data folder. Repeatable.")
 @click.option("--tools", type=FOLDER, required=True, help="Where llama.cpp's converter is kept.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "float16", "bfloat16", "q8_0"]), help="Default: the base's."
-)
+@click.option("--dtype", type=click.Choice(DTYPES), help="Default: the base's.")
 @click.option("--rows", type=FOLDER, help="Chat JSONL to check with. Default: the job's own rows.")
 @click.option("--base-id", help="The base model's id on the hub, where it is a folder here.")
 @click.option("--licence", help="The base model's licence, where its folder doesn't say it.")
@@ -60,20 +59,20 @@ def main(
         logging.ERROR
     )  # says that it has no kernels for what isn't asked of it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half an export is cleared away
-    try:  # what is most often wrong is said before torch is loaded
+    try:  # what is wrong most often is refused before torch is loaded
         find_source(model, data)
         check_out(out)
     except ExportRefused as refused:
         _end(refused)
-    from trainers.local.export.formats import Order, To
-    from trainers.local.export.hub import Measured, Upload
+    from trainers.local.export.card import Measured
+    from trainers.local.export.order import Order, Upload
     from trainers.local.export.pipeline import export
 
     try:
         measured = Measured.from_json(sys.stdin.read()) if facts else None
         order = Order(
             model,
-            cast(To, to),
+            to,
             out,
             data,
             tools,
@@ -84,7 +83,7 @@ def main(
             Upload(repo, public),
             measured,
         )
-        export(order, lambda said: click.echo(said, err=True))
+        export(order, lambda sentence: click.echo(sentence, err=True))
     except ExportRefused as refused:
         _end(refused)
 

@@ -1,17 +1,32 @@
-"""A merged folder as one GGUF file by llama.cpp's converter; what the file says is compared with the folder."""
+"""`--to gguf`: a merged folder as one GGUF file, by llama.cpp's converter; what the file holds is compared with the
+folder."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gguf import GGUFReader, ReaderField, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from trainers.local.export import gguf_converter
-from trainers.local.export.merged_weights import Base
+from trainers.local.export.merged_weights import BYTES, Base, Loaded, load_gguf
+from trainers.local.export.order import (
+    TOLERANCES,
+    Order,
+    Say,
+    Work,
+    WrittenExport,
+    check_mergeable,
+    compare_answers,
+    describe_merge,
+    merge_adapter,
+)
 from trainers.local.export.output import ExportRefused
+from trainers.local.export.sources import Source
+from trainers.local.training.base_model import load_tokenizer
 from trainers.local.training.data import TEMPLATE_OPTIONS
 
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
@@ -21,12 +36,18 @@ SPACE = "\u2581"  # SentencePiece's
 ADDS_BOS = "tokenizer.ggml.add_bos_token"
 
 
-def check_architecture(tools: Path, base: Base) -> None:
-    """Raises ExportRefused where the converter takes no such model, or the file could not be read again."""
-    why = gguf_converter.refusal(tools, base.architecture)
-    if why:
+def choose_dtype(base: Base) -> str:
+    """float16 where the base is bfloat16: as small, and answers are kept far better (TOLERANCES)."""
+    return "float16" if base.dtype == "bfloat16" else base.dtype
+
+
+def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+    """Refuses a model that the converter does not take, or whose file could not be read again."""
+    check_mergeable(base)
+    reason = gguf_converter.refusal(order.tools, base.architecture)
+    if reason:
         raise ExportRefused(
-            f"llama.cpp's converter takes no {base.architecture}: {why} Export it merged, and serve that folder."
+            f"llama.cpp's converter takes no {base.architecture}: {reason} Export it merged, and serve that folder."
         )
     family = str(base.config.get("model_type"))
     if READ_AS.get(family, family) not in GGUF_SUPPORTED_ARCHITECTURES:
@@ -36,7 +57,33 @@ def check_architecture(tools: Path, base: Base) -> None:
         )
 
 
-def write(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:
+def bytes_needed(source: Source, base: Base, dtype: str) -> int:
+    """The merged folder in float32 is there as well."""
+    return int(base.parameters * (BYTES["float32"] + BITS[dtype] / 8))
+
+
+def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+    file, checks, _ = write_file(work, folder, say)
+    how = f"With llama.cpp: `llama-server -m {file.name} --jinja` reads the chat template out of the file."
+    return WrittenExport(checks, how)
+
+
+def write_file(work: Work, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
+    """The file, what was checked, and the model loaded from it. Merged in float32 first, so that numbers are rounded
+    once."""
+    file = folder / f"{work.name}-{FORMATS[work.dtype]}.gguf"
+    with TemporaryDirectory(prefix=".merged-", dir=folder) as temporary:
+        merged = merge_adapter(work, Path(temporary), "float32", say)
+        say(f"Writing {file.name} with llama.cpp's converter")
+        tokenizer = load_tokenizer(temporary)
+        convert(work.order.tools, Path(temporary), tokenizer, work.dtype, file)
+    loaded = load_gguf(file, tokenizer, merged.end_tokens)
+    agreement = compare_answers(work, loaded, TOLERANCES[work.dtype], say)
+    words = "the file holds the chat template and every token of the tokenizer"
+    return file, [describe_merge(merged), words, agreement], loaded
+
+
+def convert(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:
     """`dtype`: a key of FORMATS. Raises ExportRefused."""
     _say_how_text_is_read(merged / "tokenizer_config.json", tokenizer)
     gguf_converter.convert(tools, merged, out, FORMATS[dtype])

@@ -1,23 +1,26 @@
-"""The base model's files, and the adapter merged into its weights: in float32, compared with base and
-adapter, then written."""
+"""The base model's files, and the adapter merged into its weights: in float32, compared with base and adapter, then
+written.
+
+W becomes W + B·A·alpha/r. In float32 the two ways of computing it differ by rounding alone; a larger difference means
+that the adapter does something that merging loses, and nothing is written."""
 
 from __future__ import annotations
 
 import gc
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig
+from yaml import YAMLError
 
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
@@ -27,6 +30,9 @@ from trainers.local.training.devices import best_device
 from trainers.local.training.errors import TrainingFailed
 
 DTYPES = ("float32", "float16", "bfloat16")
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
+LAST_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -58,17 +64,16 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
     folder = _base_folder(source)
     config = _read_base_config(folder)
     text = config.get("text_config") or {}
-    said = next(
-        filter(None, (one.get(key) for one in (config, text) for key in ("dtype", "torch_dtype"))), ""
-    )
-    known = hub_id or (None if Path(source).is_dir() else source)
+    dtypes = (part.get(key) for part in (config, text) for key in ("dtype", "torch_dtype"))
+    dtype = next(filter(None, dtypes), "")
+    hub_id = hub_id or (None if Path(source).is_dir() else source)
     return Base(
         folder=folder,
-        name=known or name,
-        hub_id=known,
+        name=hub_id or name,
+        hub_id=hub_id,
         licence=licence or _licence(source, folder),
         parameters=_parameters(folder),
-        dtype=said if said in DTYPES else "float32",
+        dtype=dtype if dtype in DTYPES else "float32",
         config=config,
     )
 
@@ -98,33 +103,16 @@ def _parameters(folder: Path) -> int:
 
 
 def _licence(source: str, folder: Path) -> str | None:
-    """What the front matter of the base model's own card says."""
-    front = re.match(r"---\n(.*?)\n---", _read_card(source, folder), re.S)
-    said = re.search(r"^license:\s*['\"]?([\w.-]+)", front[1], re.M) if front else None
-    return said[1] if said else None
-
-
-def _read_card(source: str, folder: Path) -> str:
-    """Empty where there is none, or the hub can't be asked: then the person has to say the licence."""
-    path = folder / "README.md"
+    """What the base model's own card says. None without a card, or where the hub can't be asked: then the person has
+    to say the licence."""
+    card = folder / "README.md"
     try:
-        if not Path(source).is_dir():
-            path = Path(hf_hub_download(source, path.name))
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # huggingface_hub's own are of this kind
-        return ""
-
-
-# The adapter worked into the base model's weights: in float32, compared with base and adapter, then
-# written.
-#
-# W becomes W + B·A·alpha/r. In float32 the two ways of computing it differ by rounding alone; a larger
-# difference means that the adapter does something that merging loses, and nothing is written.
-
-
-MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
-LAST_PLACES = 8
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+        licence = ModelCard.load(
+            card if Path(source).is_dir() else source, ignore_metadata_errors=True
+        ).data.license
+    except (OSError, ValueError, YAMLError):  # huggingface_hub's own errors are of the first kind
+        return None
+    return licence if isinstance(licence, str) else None
 
 
 @dataclass(frozen=True)
@@ -198,8 +186,8 @@ def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
             quantization_config=GgufConfig(dequantize=True),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ExportRefused(f"Reading the GGUF file again, to check it: {said}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ExportRefused(f"Reading the GGUF file again, to check it: {reason}") from error
     return Loaded(model.to(best_device()).eval(), tokenizer, end_tokens)
 
 

@@ -1,5 +1,11 @@
-"""The Modelfile beside a GGUF file, and the model's chat template rewritten for Ollama and proven by writing
-chats with both."""
+"""`--to ollama`: a GGUF file and the Modelfile beside it, all that `ollama create` needs.
+
+Ollama does not run the Jinja template in a GGUF file. It compares its text with some twenty templates that it knows and
+takes the nearest within an edit distance of 100, else sends the prompt without any template (Named and DefaultTemplate
+in its template/template.go): a nearly right one would make the model worse without anybody noticing. So the Modelfile
+gets a template of its own. What a chat template writes is nearly always fixed text between the messages, which depends
+on the roles before and after: these texts are read off chats with marked messages, then other chats are written both
+ways. Where one of them differs, the export is refused."""
 
 from __future__ import annotations
 
@@ -12,17 +18,14 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError
 
+from trainers.local.export import gguf
+from trainers.local.export.gguf import bytes_needed as bytes_needed
+from trainers.local.export.gguf import check as check
+from trainers.local.export.gguf import choose_dtype as choose_dtype
+from trainers.local.export.order import Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
+from trainers.local.training.base_model import load_tokenizer
 from trainers.local.training.data import TEMPLATE_OPTIONS
-
-# A model's chat template as a template for Ollama: taken apart by writing chats with it, proven by
-# writing more.
-#
-# transformers' templates are programs in Jinja, Ollama's in Go's text/template. What a chat template
-# writes is nearly always fixed text between the messages, which depends on the roles before and after.
-# These texts are read off chats with marked messages; then other chats are written both ways. Where one
-# differs, there is no template: a nearly right one would make the model worse without anybody noticing.
-
 
 Role = Literal["start", "system", "user", "assistant", "end"]
 Chat = Sequence[tuple[Role, str]]
@@ -36,6 +39,51 @@ PROOFS: tuple[Chat, ...] = (
     (("user", "a"), ("assistant", "b"), ("user", "c d"), ("assistant", "e"), ("user", "f")),
     (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")),
 )
+USUAL_CONTEXT = 4096
+
+
+def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+    tokenizer = load_tokenizer(str(work.base.folder))
+    template = take_apart(tokenizer, strip_bos=gguf.template_writes_bos(tokenizer))
+    file, checks, loaded = gguf.write_file(work, folder, say)
+    context = context_of(
+        int(loaded.model.config.get_text_config().max_position_embeddings),
+        work.source.job.settings.max_length,
+    )
+    stops = [loaded.tokenizer.decode([token]) for token in loaded.end_tokens]
+    text = modelfile(file, template, stops, context, work.questions.system)
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
+    how = f"In this folder:\n\n```\nollama create {work.name} -f Modelfile\nollama run {work.name}\n```"
+    templates = (
+        "the Modelfile's template writes the same chats as the model's own, on four that were compared"
+    )
+    return WrittenExport([templates, *checks], how)
+
+
+def modelfile(
+    file: Path, template: ChatTemplate, stops: Sequence[str], context: int, system: str | None
+) -> str:
+    """Temperature 0, as the model was measured. Raises ExportRefused where the system prompt can't be quoted."""
+    lines = [f"FROM ./{file.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
+    lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
+    if system is not None:
+        lines.append(f"SYSTEM {_quoted(system)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(system: str) -> str:
+    """A Modelfile knows no escapes, only three quotation marks around a text."""
+    if '"""' in system or system.endswith('"'):
+        raise ExportRefused(
+            "The rows' system prompt has quotation marks that a Modelfile can't hold. Export with --to gguf, and set "
+            "the system prompt where the model is called."
+        )
+    return f'"""{system}"""'
+
+
+def context_of(most: int, trained: int) -> int:
+    """Tokens of prompt and answer: as long as the rows were, and Ollama's usual context where the model has it."""
+    return min(most, max(trained, USUAL_CONTEXT))
 
 
 @dataclass(frozen=True)
@@ -105,9 +153,9 @@ def _escaped(letter: str) -> str:
 
 def take_apart(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
     """`strip_bos`: the program puts the beginning token in front by itself. Raises ExportRefused."""
-    for found in (_by_turns(tokenizer), _by_turns_without_system(tokenizer)):
-        if found is not None and _is_proven(found, tokenizer):
-            return _without_bos(found, tokenizer.bos_token) if strip_bos else found
+    for template in (_by_turns(tokenizer), _by_turns_without_system(tokenizer)):
+        if template is not None and _is_proven(template, tokenizer):
+            return _without_bos(template, tokenizer.bos_token) if strip_bos else template
     raise ExportRefused(
         "This model's chat template can't be written as a template of Ollama: chats written with both differ. Export "
         "it with --to gguf and serve that with llama.cpp's server, which reads the model's own template from the file."
@@ -134,11 +182,11 @@ def _by_turns(tokenizer: Any) -> ChatTemplate | None:
 
 def _by_turns_without_system(tokenizer: Any) -> ChatTemplate | None:
     """As Mistral's models have it: the system message is put in front of the last question."""
-    found = _read_turns(tokenizer, ("user", "assistant", "user"))
-    asked = _read_turns(tokenizer, ("system", "user"))
-    if found is None or asked is None:
+    turns = _read_turns(tokenizer, ("user", "assistant", "user"))
+    with_system = _read_turns(tokenizer, ("system", "user"))
+    if turns is None or with_system is None:
         return None
-    return ChatTemplate(dict(found), asked[1][1])
+    return ChatTemplate(dict(turns), with_system[1][1])
 
 
 def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role, Role], str]] | None:
@@ -155,52 +203,20 @@ def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role,
     return list(zip(pairwise(path), parts, strict=True))
 
 
-def _is_proven(found: ChatTemplate, tokenizer: Any) -> bool:
+def _is_proven(template: ChatTemplate, tokenizer: Any) -> bool:
     for chat in PROOFS:
         try:
             expected = render_with_template(tokenizer, chat)
         except TemplateError:  # a model without system messages, as Gemma 2
             continue
-        if found.render(chat) != expected:
+        if template.render(chat) != expected:
             return False
     return True
 
 
-def _without_bos(found: ChatTemplate, bos: str) -> ChatTemplate:
+def _without_bos(template: ChatTemplate, bos: str) -> ChatTemplate:
     between = {
         joint: text.removeprefix(bos) if joint[0] == "start" else text
-        for joint, text in found.between.items()
+        for joint, text in template.between.items()
     }
-    return ChatTemplate(between, found.system_before)
-
-
-# The Modelfile beside a GGUF file: all that `ollama create` needs.
-
-
-USUAL_CONTEXT = 4096
-
-
-def modelfile(
-    gguf: Path, template: ChatTemplate, stops: Sequence[str], context: int, system: str | None
-) -> str:
-    """Temperature 0, as the model was measured. Raises ExportRefused where the system prompt can't be quoted."""
-    lines = [f"FROM ./{gguf.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
-    lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
-    if system is not None:
-        lines.append(f"SYSTEM {_quoted(system)}")
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(system: str) -> str:
-    """A Modelfile knows no escapes, only three quotation marks around a text."""
-    if '"""' in system or system.endswith('"'):
-        raise ExportRefused(
-            "The rows' system prompt has quotation marks that a Modelfile can't hold. Export with --to gguf, and set "
-            "the system prompt where the model is called."
-        )
-    return f'"""{system}"""'
-
-
-def context_of(most: int, trained: int) -> int:
-    """Tokens of prompt and answer: as long as the rows were, and Ollama's usual context where the model has it."""
-    return min(most, max(trained, USUAL_CONTEXT))
+    return ChatTemplate(between, template.system_before)

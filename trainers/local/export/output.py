@@ -19,10 +19,6 @@ class AnswersDiffer(ExportRefused):
     """The export was written, loaded again and answered otherwise than our server; nothing of it was kept."""
 
 
-# Where an export goes: an empty place with room on its disk, filled beside itself and renamed when it is
-# checked.
-
-
 SPARE_BYTES = 64 * 1024 * 1024  # tokenizer, card, and what else grows on a disk meanwhile
 
 

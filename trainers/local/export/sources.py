@@ -111,9 +111,6 @@ def _unknown(model: str, data: Sequence[Path]) -> str:
     return f"There is no tuned model '{model}' (looked in {where}), and no job's folder of that name. {known}"
 
 
-# The job's own rows: ten questions to check an export with, their number, the system prompt they share.
-
-
 QUESTIONS = 10
 ROLES = ("system", "developer", "user", "assistant")
 

@@ -1,15 +1,16 @@
-"""A copy of the adapter in peft's layout, and the command that starts vLLM with it. Only reads the job's own
-files."""
+"""`--to vllm`: a copy of the adapter in peft's layout, and the command that starts vLLM with it."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
-from trainers.local.export.merged_weights import Base
+from trainers.local.export.merged_weights import Base, with_adapter
+from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Say, Work, WrittenExport, compare_answers
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
 
@@ -20,6 +21,30 @@ VLLM_LACKS = {
     "target_parameters": "matrices on fused experts",
     "use_dora": "DoRA's magnitudes",
 }
+
+
+def choose_dtype(base: Base) -> str:
+    return base.dtype
+
+
+def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+    check_vllm(source)
+
+
+def bytes_needed(source: Source, base: Base, dtype: str) -> int:
+    return 2 * (source.adapter / WEIGHTS).stat().st_size
+
+
+def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+    copy_adapter(work.source, work.base, folder / "adapter")
+    command = vllm_command(work.source, work.base, work.name)
+    script = folder / "serve.sh"
+    script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n', encoding="utf-8")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    loaded = with_adapter(work.base.folder, folder / "adapter")
+    agreement = compare_answers(work, loaded, ADAPTER_TOLERANCE, say)
+    how = f"`./serve.sh`, which is\n\n```\n{command}\n```\n\nThen ask for the model `{work.name}`."
+    return WrittenExport([agreement], how)
 
 
 def read_config(source: Source) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""`--to merged`: base and adapter in one set of weights, as a transformers folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainers.local.export.merged_weights import BYTES, Base, load
+from trainers.local.export.order import (
+    TOLERANCES,
+    Order,
+    Say,
+    Work,
+    WrittenExport,
+    check_mergeable,
+    compare_answers,
+    describe_merge,
+    merge_adapter,
+)
+from trainers.local.export.output import ExportRefused
+from trainers.local.export.sources import Source
+from trainers.local.export.vllm import vllm_merged_command
+
+
+def choose_dtype(base: Base) -> str:
+    return base.dtype
+
+
+def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+    check_mergeable(base)
+    if dtype not in BYTES:
+        raise ExportRefused(
+            f"Merged weights can't be written in {dtype}. Choose {', '.join(BYTES)}, or --to gguf."
+        )
+
+
+def bytes_needed(source: Source, base: Base, dtype: str) -> int:
+    return base.parameters * BYTES[dtype]
+
+
+def write(work: Work, folder: Path, say: Say) -> WrittenExport:
+    merged = merge_adapter(work, folder, work.dtype, say)
+    agreement = compare_answers(work, load(folder), TOLERANCES[work.dtype], say)
+    how = (
+        "A transformers folder: `AutoModelForCausalLM.from_pretrained` takes it. With vLLM, in this folder:\n\n"
+        f"```\n{vllm_merged_command(work.name)}\n```"
+    )
+    return WrittenExport([describe_merge(merged), agreement], how)

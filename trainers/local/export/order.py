@@ -1,0 +1,129 @@
+"""What is asked of an export, what each form is given to write it, and what the forms have in common: merging, and
+comparing what was written with our server's answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from trainers.local.export.agreement import compare
+from trainers.local.export.card import Measured
+from trainers.local.export.merged_weights import Base, Loaded, Merged, free_memory, merge
+from trainers.local.export.output import ExportRefused
+from trainers.local.export.sources import Questions, Source
+
+Say = Callable[[str], None]
+
+# In logits. Measured on SmolLM2-135M, tuned: rounded to float16 the logits move by 0.005 on average and 0.023 at
+# most, to q8_0 by 0.16 and 0.98, to bfloat16, which has fewer digits than both, by 0.24 and 1.44.
+TOLERANCES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.5, "q8_0": 0.5}
+ADAPTER_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Upload:
+    """`repo` None: the folder is made ready and nothing leaves the machine."""
+
+    repo: str | None = None
+    is_public: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """`to` is a name of `trainers.export_formats`. `data` are data folders of trainers, `tools` is where the converter
+    is kept. None: as the base has it."""
+
+    model: str
+    to: str
+    out: Path
+    data: Sequence[Path]
+    tools: Path
+    dtype: str | None = None
+    rows: Path | None = None
+    base_id: str | None = None
+    licence: str | None = None
+    upload: Upload = Upload()
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """An order that nothing speaks against. `prompts` are the questions as token ids; `ours` our server's answers."""
+
+    order: Order
+    source: Source
+    base: Base
+    questions: Questions
+    dtype: str
+    prompts: Sequence[Sequence[int]]
+    ours: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """As people call the model, in letters that file names and commands take."""
+        name = self.order.measured.name if self.order.measured else self.source.name.removeprefix("ft:")
+        return re.sub(r"[^\w.-]+", "-", name).strip("-.")
+
+
+@dataclass(frozen=True)
+class WrittenExport:
+    """`checks` are sentences without their full stop, the last about the answers; `how` is Markdown."""
+
+    checks: Sequence[str]
+    how: str
+
+
+class Form(Protocol):
+    """A module of this folder with a form's name."""
+
+    def choose_dtype(self, base: Base) -> str:
+        """The number format where the order names none."""
+        ...
+
+    def check(self, order: Order, source: Source, base: Base, dtype: str) -> None:
+        """Before anything is written. Raises ExportRefused."""
+        ...
+
+    def bytes_needed(self, source: Source, base: Base, dtype: str) -> int:
+        """The most that is on the disk at once."""
+        ...
+
+    def write(self, work: Work, folder: Path, say: Say) -> WrittenExport:
+        """Everything but the card. Raises ExportRefused, AnswersDiffer among them."""
+        ...
+
+
+def form_of(order: Order) -> Form:
+    return cast(Form, import_module(f"trainers.local.export.{order.to}"))
+
+
+def check_mergeable(base: Base) -> None:
+    """Raises ExportRefused."""
+    if base.is_quantised:
+        raise ExportRefused(
+            f"The base {base.name} is stored quantised, so nothing can be merged into it exactly. "
+            "Export the adapter: --to vllm or --to hub."
+        )
+
+
+def merge_adapter(work: Work, folder: Path, dtype: str, say: Say) -> Merged:
+    say(f"Merging the adapter into {work.base.name} ({work.base.parameters:,} parameters)")
+    merged = merge(work.source, work.base, work.prompts, dtype, folder)
+    free_memory()
+    return merged
+
+
+def compare_answers(work: Work, loaded: Loaded, tolerance: float, say: Say) -> str:
+    """A sentence about the answers of what was written and loaded again. Raises AnswersDiffer."""
+    say("Asking what was written, loaded again, the same questions")
+    checked = compare(loaded.model, loaded.tokenizer, loaded.end_tokens, work.prompts, work.ours, tolerance)
+    return f"loaded again in float32 and asked what our server was asked: {checked}"
+
+
+def describe_merge(merged: Merged) -> str:
+    share = f"{merged.difference:.1e} of the largest"
+    return f"merged in float32, the logits differ from those of base and adapter by {share}"
