@@ -24,7 +24,6 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trainers.local.job_directory import LoraSettings
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.training.base_model import add_lora, load_model, load_tokenizer
 from trainers.local.training.data import Row, read_rows
@@ -32,8 +31,9 @@ from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.memory import MicroBatcher
 from trainers.local.training.methods.sft import TrainState, train_step
 from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
+from trainers.methods import Parameters
 
-SETTINGS = LoraSettings()
+SETTINGS = Parameters()
 SEED = 20261124
 HELD_OUT = 100
 PADDED_TO, OR_TO = 256, 512

@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from decimal import Decimal
+from typing import get_args
 
 from bot.rules import estimate_inputs
-from bot.rules.estimate_inputs import QUANTIZATIONS, Figure, Question
+from bot.rules.estimate_inputs import Figure, Question
 from bot.rules.facts import TASK_KINDS, TaskKind, task_kind
 from bot.rules.sweeps import format_sweep, parse_sweep
 from bot.rules.units import Misread, parse_volume
+from trainers import methods
 from trainers.evaluation.results import RungName
+from trainers.methods import MethodName, Spec
+from trainers.types import Hyperparameter
 
 ASKED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
 OTHER_NAMES: Mapping[str, RungName] = {
@@ -25,8 +29,8 @@ OTHER_NAMES: Mapping[str, RungName] = {
     "few": "kshot",
     "svm": "classical",
 }
+OTHER_METHODS = {"sft": "supervised"}
 MOST_PREDICTED = 10
-ENGINES = ("builtin", "unsloth", "axolotl", "llamafactory")  # of our own trainer
 LONGEST_NAME = 40
 # "volume=10 million tokens a month", as parse_volume reads it in a form
 _SPACED_VOLUME = re.compile(
@@ -108,19 +112,63 @@ def read_figures(options: Options) -> Question | Answer:
     sweep = parse_sweep(options.text("sweep") or "") if options.text("sweep") else ()
     if isinstance(sweep, Misread):
         return Answer(f"`sweep=`: {plain(sweep.sentence)}", "sweep")
-    kept = read_quantization(options.text("quantization"))
-    if isinstance(kept, Answer):
-        return kept
-    return replace(Question(sweep=sweep, quantization=kept), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
+    method = read_method(options.text("method"))
+    if isinstance(method, Answer):
+        return method
+    chosen = read_hyperparameters(options, method)
+    if isinstance(chosen, Answer):
+        return chosen
+    return replace(Question(method=method, hyperparameters=chosen, sweep=sweep), **said)  # type: ignore[arg-type]  # the fields' own kinds, as FIGURES says
+
+
+def read_method(text: str | None) -> MethodName | Answer:
+    word = (text or "supervised").lower()
+    names: tuple[MethodName, ...] = get_args(MethodName)
+    method = next((name for name in names if name == OTHER_METHODS.get(word, word)), None)
+    if method:
+        return method
+    there = " and ".join(f"`{name}`" for name in names)
+    return Answer(
+        f"There is no method `{shown(word)}`.{did_you_mean(word, names)} There are {there}.", "method"
+    )
+
+
+def read_hyperparameters(
+    options: Options, method: MethodName
+) -> tuple[tuple[str, Hyperparameter], ...] | Answer:
+    """Sorted by name, each within its limits (trainers/methods.py)."""
+    chosen: dict[str, Hyperparameter] = {}
+    for option, spec in methods.options().items():
+        text = options.text(option)
+        if text is None:
+            continue
+        if spec.name not in methods.specs(method):
+            others = (name for name in methods.METHODS if spec.name in methods.specs(name))
+            return Answer(f"`{option}=` belongs to `method={'`, `'.join(others)}`.", option)
+        try:
+            chosen[spec.name] = spec.parse(text)
+        except ValueError:
+            return Answer(_misread_hyperparameter(option, spec, text), option)
+    return tuple(sorted(chosen.items()))
+
+
+def _misread_hyperparameter(option: str, spec: Spec, text: str) -> str:
+    near = did_you_mean(text.lower(), spec.choices) if spec.choices else ""
+    return (
+        f"`{option}={shown(text)}` should be {spec.wants} ({spec.declared.help}), like "
+        f"`{option}={spec.declared.example}`.{near}"
+    )
 
 
 def typed(question: Question) -> str:
     """The options that `read_options` and `read_figures` read as this question again."""
     said = asdict(question)
-    fields = {"current": "current", "volume": "volume", "target": "target", "epochs": "epochs"}
-    fields |= {"patience": "patience", "engine": "engine", "quantization": "quantization"}
+    fields = {"current": "current", "volume": "volume", "target": "target", "patience": "patience"}
     fields |= {key: field for key, (field, _) in FIGURES.items()}
     words = [f"{key}={_plainly(said[field])}" for key, field in fields.items() if said[field] is not None]
+    words += [f"method={question.method}"] if question.method != "supervised" else []
+    chosen = question.chosen
+    words += [f"{key}={chosen[spec.name]}" for key, spec in methods.options().items() if spec.name in chosen]
     return " ".join([*words, *([f"sweep={format_sweep(question.sweep)}"] if question.sweep else [])])
 
 
@@ -133,25 +181,6 @@ def read_day(said: str | None) -> date | Answer | None:
         return date.fromisoformat(said) if said else None
     except ValueError:
         return Answer(f"`before={shown(said or '')}` should be a day, like `before=2026-01-31`.")
-
-
-def read_engine(text: str | None) -> str | Answer | None:
-    if text is None or text.lower() in ENGINES:
-        return text.lower() if text else None
-    there = ", ".join(f"`{one}`" for one in ENGINES)
-    return Answer(
-        f"There is no engine `{shown(text)}`.{did_you_mean(text.lower(), ENGINES)} There are {there}.",
-        "engine",
-    )
-
-
-def read_quantization(text: str | None) -> str | Answer | None:
-    if text is None or text.lower() in QUANTIZATIONS:
-        return text.lower() if text else None
-    return Answer(
-        f"`quantization={shown(text)}` should be `nf4` (QLoRA: the base in 4 bits), `int8` or `none`.",
-        "quantization",
-    )
 
 
 def read_bar(text: str | None) -> float | Answer | None:
@@ -328,20 +357,18 @@ USAGE: Mapping[str, str] = {
     "rollback": "/finetune rollback DATASET [because=why]",
     "delete": "/finetune delete DATASET [before=2026-01-31]",
 }
+TRAINED_BY = (*methods.options(), "method", "sweep")
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("models", "rungs", "judge", "bar", "task", "prompt"),
     "delete": ("before",),
     "curve": ("target", "predict", "label_usd"),
-    "estimate": ("current", "volume", "target", *FIGURES, "quantization", "sweep", "bar", "task"),
+    "estimate": ("current", "volume", "target", *TRAINED_BY, *FIGURES, "bar", "task"),
     "start": (
         "current",
         "volume",
         "target",
-        "epochs",
         "patience",
-        "engine",
-        "quantization",
-        "sweep",
+        *TRAINED_BY,
         *FIGURES,
     ),
 }

@@ -16,7 +16,6 @@ from bot.command_options import (
     measurement_number,
     read_bar,
     read_day,
-    read_engine,
     read_figures,
     read_options,
     read_predict,
@@ -112,23 +111,17 @@ def _parse_start(rest: str) -> Command | Answer:
     read = _options("start", before)
     if isinstance(read, Answer):
         return read
-    epochs = read.text("epochs")
-    if epochs is not None and not (re.fullmatch(r"[0-9]{1,3}", epochs) and 1 <= int(epochs) <= 50):
-        return Answer(f"`epochs={shown(epochs)}` should be a whole number from 1 to 50, like `epochs=2`.")
     patience = read.text("patience")
     if patience is not None and not (re.fullmatch(r"[0-9]{1,2}", patience) and 1 <= int(patience) <= 20):
         return Answer(
             f"`patience={shown(patience)}` should be a whole number from 1 to 20, like `patience=2`: the training "
             "stops after so many validations without improvement."
         )
-    figures, engine = read_figures(read), read_engine(read.text("engine"))
+    figures = read_figures(read)
     if isinstance(figures, Answer):
         return figures
-    if isinstance(engine, Answer):
-        return engine
     said = read.text("current"), read.volume, read.text("target")
-    passes, waits = (int(text) if text else None for text in (epochs, patience))
-    return Start(read.dataset, *said, passes, figures, waits, engine, _reason(because))
+    return Start(read.dataset, *said, figures, int(patience) if patience else None, _reason(because))
 
 
 def _parse_status(rest: str) -> Command | Answer:

@@ -54,23 +54,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """`epochs` None: by rule. `patience` None: to the last epoch. `engine` None: our own.
+    """`patience` None: to the last epoch.
     `because`: why a soft rule about data shall not hold. The others as in Estimate."""
 
     dataset: str
     current: str | None
     volume: int | None
     target: str | None
-    epochs: int | None
     figures: Question = NOTHING_SAID
     patience: int | None = None
-    engine: str | None = None
     because: str | None = None
 
     @property
     def question(self) -> Question:
         said = replace(self.figures, current=self.current, volume=self.volume, target=self.target)
-        return replace(said, epochs=self.epochs, patience=self.patience, engine=self.engine)
+        return replace(said, patience=self.patience)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -137,71 +136,12 @@ def halving_total(courses: Sequence[float]) -> float:
     return total
 
 
-# A sweep: hyperparameters with several values each, every combination an arm. Pure; bot and trainer ask
-# here.
-#
-# What may be swept, and within which bounds: the rules are those of a single value.
+# A sweep: hyperparameters with several values each, every combination an arm. What may be swept, and within which
+# bounds, is declared in trainers/methods.py.
 
 
 Value = int | float | str
 Sweep = tuple[tuple[str, tuple[Value, ...]], ...]  # names in the order in which they were said
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`wants` completes "it must be"."""
-
-    wants: str
-    accepts: Callable[[Any], bool]
-
-
-def is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    return is_int(value) or isinstance(value, float)
-
-
-def whole_number(low: int, high: int) -> Rule:
-    return Rule(f"a whole number from {low} to {high}", lambda value: is_int(value) and low <= value <= high)
-
-
-SWEEPABLE: Mapping[str, Rule] = {
-    "n_epochs": whole_number(1, 50),
-    "batch_size": whole_number(1, 256),
-    "learning_rate": Rule("a number above 0, at most 1", lambda v: is_number(v) and 0 < v <= 1),
-    "learning_rate_multiplier": Rule(
-        "a number above 0, at most 100", lambda v: is_number(v) and 0 < v <= 100
-    ),
-    "lora_r": whole_number(1, 512),
-    "lora_alpha": whole_number(1, 1024),
-    "lora_dropout": Rule("a number from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1),
-    "target_modules": Rule(
-        "'all-linear' or names of modules separated by commas",
-        lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+(,[\w.-]+)*", v) is not None,
-    ),
-}
-
-
-def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
-    """Why this can't be a sweep, and the name that it is about; None where it can."""
-    for name, values in sweep:
-        if name not in SWEEPABLE:
-            known = ", ".join(SWEEPABLE)
-            return (
-                f"'{name}' can't be swept: all arms share the base and the rows. Those that can: {known}.",
-                name,
-            )
-        for value in values:
-            if not SWEEPABLE[name].accepts(value):
-                return f"'{name}' is {value!r} in the sweep; it must be {SWEEPABLE[name].wants}.", name
-        if not values or len(set(values)) < len(values):
-            return f"'{name}' needs different values in the sweep, like {example_values(name)}.", name
-    names = [name for name, _ in sweep]
-    if {"learning_rate", "learning_rate_multiplier"} <= set(names):
-        return "Sweep 'learning_rate' or 'learning_rate_multiplier', not both.", "learning_rate"
-    return _miscounted(sweep)
 
 
 def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
@@ -214,10 +154,6 @@ def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
 def full_trainings_of(sweep: Sweep) -> float:
     """How many single trainings all arms are together, by halving; 1 without a sweep."""
     return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
-
-
-def example_values(name: str) -> str:
-    return {"learning_rate": "[0.0005, 0.001]", "lora_dropout": "[0.0, 0.1]"}.get(name, "[8, 16]")
 
 
 def describe_values(chosen: Mapping[str, Value]) -> str:
@@ -234,10 +170,11 @@ def sweep_from_lists(raw: Sequence[Sequence[Any]]) -> Sweep:
     return tuple((str(name), tuple(values)) for name, values in raw)
 
 
-def _miscounted(sweep: Sweep) -> tuple[str, None] | None:
+def sweep_size_problem(sweep: Sweep) -> str | None:
+    """Too few or too many trials."""
     arms = math.prod(len(values) for _, values in sweep) if sweep else 0
     if FEWEST_ARMS <= arms <= MOST_ARMS:
         return None
-    said = f"The sweep has {arms} arm{'s' if arms != 1 else ''}" if sweep else "The sweep is empty"
+    size = f"The sweep has {arms} arm{'s' if arms != 1 else ''}" if sweep else "The sweep is empty"
     cure = "Give more values" if arms < FEWEST_ARMS else "Leave some values out"
-    return f"{said}; it takes {FEWEST_ARMS} to {MOST_ARMS}, one for each combination of values. {cure}.", None
+    return f"{size}; it takes {FEWEST_ARMS} to {MOST_ARMS}, one for each combination of values. {cure}."

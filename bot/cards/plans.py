@@ -29,10 +29,11 @@ from bot.cards.words import at_most, charge, money, planned_time, pluralize, sho
 from bot.rules.budgets import Budget
 from bot.rules.candidates import percent
 from bot.rules.payback import hours_caveat, payback_condition, share_of_draws
-from bot.rules.plans import BestCandidate, Plan, PlanVerdict
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict, unusual_hyperparameters
 from bot.rules.sweeps import describe_sweep
 from bot.rules.units import duration
 from storage.records import Approval, Run, RunState
+from trainers.methods import option_of
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
@@ -243,6 +244,11 @@ def _otherwise(plan: Plan) -> str:
         said.append("learning rate by the trainer's own rule")
     if chosen.get("quantization", "none") != "none":
         said.append(f"the base in {chosen['quantization']}")
+    said += [
+        f"{option_of(name)} {value}"
+        for name, value in unusual_hyperparameters(plan)
+        if name not in ("engine", "learning_rate", "quantization")
+    ]
     return escape("".join(f", {one}" for one in said))
 
 

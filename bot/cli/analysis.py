@@ -19,15 +19,16 @@ from bot.cli.options import (
     NEW_FILE,
     Ticker,
     figure_options,
+    hyperparameter_options,
     load,
     load_if_valid,
     refuse,
     resumable,
     within_memory,
 )
-from bot.rules.estimate_inputs import QUANTIZATIONS
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
+from trainers.methods import specs
 
 if TYPE_CHECKING:
     from trainers.dataset import Report
@@ -271,12 +272,11 @@ BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alte
 @click.option("--current", help="The model that you prompt today, like gpt-4o.")
 @click.option("--target", help="The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14.")
 @click.option("--volume", help="Input tokens a month, like 10M.")
-@click.option("--epochs", type=click.IntRange(1, 50), help="Passes over the data; by rule where not said.")
 @click.option("--baseline", type=FILE, help=BASELINE_HELP)
 @click.option("--bar", help="The share right that is good enough, like 90%; the baseline's where not said.")
 @click.option("--task", help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--sweep", help="Values to choose between, like 'lora_r:8,16;learning_rate:0.0005,0.001'.")
-@click.option("--quantization", type=click.Choice(QUANTIZATIONS), help="Bits of the base: nf4 is QLoRA.")
+@hyperparameter_options
 @figure_options
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -286,7 +286,6 @@ def estimate(
     current: str | None,
     target: str | None,
     volume: str | None,
-    epochs: int | None,
     baseline: Path | None,
     bar: str | None,
     task: str | None,
@@ -320,7 +319,9 @@ def estimate(
     if report.blocked:
         click.echo(datasets.report_text(report), err=True)
         refuse(f"{dataset} must be mended before it can be estimated.")
-    question = Question(current, read, target, epochs, sweep=swept, **said)
+    chosen = {name: said.pop(name) for name in specs() if name in said}
+    hyperparameters = tuple(sorted((name, value) for name, value in chosen.items() if value is not None))
+    question = Question(current, read, target, hyperparameters=hyperparameters, sweep=swept, **said)
     estimated = estimates.estimate(settings, dataset.stem, report, question, evidence)
     if isinstance(estimated, Ended):
         refuse(estimated.text, EXIT_BLOCKED)

@@ -19,7 +19,10 @@ from bot.rules import estimate_inputs
 from bot.rules.estimate_inputs import Figure
 from bot.rules.units import Misread
 from bot.settings import Settings, SettingsProblems, load_settings
+from trainers import methods
 from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
+from trainers.methods import Spec
+from trainers.types import Hyperparameter
 
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 A_LINE_EVERY_S = 30.0
@@ -202,4 +205,28 @@ def figure_options(command: _Command) -> _Command:
     """Each of the options, as a keyword named after the field of Question."""
     for option, field, figure, text in reversed(_FIGURES):
         command = click.option(option, field, type=FigureType(figure), help=text)(command)
+    return command
+
+
+class HyperparameterType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks than we ask for
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self.name = "|".join(spec.choices) or ("number" if spec.is_number else "text")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Hyperparameter:
+        try:
+            return self._spec.parse(str(value))
+        except ValueError:
+            self.fail(
+                f"{value!r} should be {self._spec.wants}, like {self._spec.declared.example}.", param, ctx
+            )
+
+
+def hyperparameter_options(command: _Command) -> _Command:
+    """Those of chats, each as a keyword named after the hyperparameter."""
+    for option, spec in reversed(list(methods.options().items())):
+        if spec.name in methods.specs("supervised"):
+            text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; by rule where not said."
+            flag = f"--{option.replace('_', '-')}"
+            command = click.option(flag, spec.name, type=HyperparameterType(spec), help=text)(command)
     return command

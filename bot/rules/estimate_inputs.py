@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from bot.rules.units import Misread
 from trainers.hyperparameters import Sweep
-
-QUANTIZATIONS = ("none", "nf4", "int8")  # of our own trainer
+from trainers.methods import MethodName
+from trainers.types import Hyperparameter
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,13 @@ class Question:
     or paid by use with `serving_speed` tokens a second while busy; either is busy `utilisation` (0 to 1) of its time;
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
     `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
-    validations without improvement; `engine`: which of our trainer's is to train; `quantization`: the bits in
-    which it keeps the base, nf4 for QLoRA; `sweep`: hyperparameters with several values each, every combination an arm
-    of one training.
+    validations without improvement; `hyperparameters` that a person chose, sorted by name; `sweep`: those with several
+    values each, every combination an arm of one training.
     """
 
     current: str | None = None
     volume: int | None = None
     target: str | None = None
-    epochs: int | None = None
     people_hours: Decimal | None = None
     people_rate: Decimal | None = None
     label_count: int | None = None
@@ -45,9 +43,14 @@ class Question:
     utilisation: Decimal | None = None
     runs: int | None = None
     patience: int | None = None
-    engine: str | None = None
-    quantization: str | None = None
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...] = ()
+    method: MethodName = "supervised"
     sweep: Sweep = ()
+
+    @property
+    def chosen(self) -> dict[str, Hyperparameter]:
+        """The hyperparameters that a person chose, by name."""
+        return dict(self.hyperparameters)
 
 
 @dataclass(frozen=True)

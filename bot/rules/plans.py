@@ -13,12 +13,11 @@ from bot.rules.facts import Kind
 from trainers.evaluation.results import Standing
 from trainers.hyperparameters import (
     Sweep,
-    batch_for,
     combinations,
-    epochs_for,
     hosted_epochs_for,
 )
 from trainers.json_values import from_object
+from trainers.methods import Basis, resolve, specs
 from trainers.types import Hyperparameter
 
 
@@ -227,33 +226,42 @@ def plan_from_json(text: str) -> Plan:
     return from_object(Plan, json.loads(text))
 
 
+PLANNED = ("n_epochs", "batch_size", "lora_r", "lora_alpha", "lora_dropout", "learning_rate")
+
+
 def hyperparameters_for(
     n_train: int,
-    epochs: int | None,
+    asked: Mapping[str, Hyperparameter],
     *,
     takes_lora: bool,
     defaults: Mapping[str, Hyperparameter],
     rate: float | None = None,
 ) -> tuple[tuple[str, Hyperparameter], ...]:
-    """What a plan starts with, resolved by trainers/hyperparameters.py; a hosted service is told the epochs alone.
+    """What a plan starts with, resolved by trainers/methods.py; a hosted service is told the epochs and what was asked.
 
     `rate`: the learning rate by the base's size; None leaves it to the trainer, who goes by the base that it has.
-    `defaults` are the provider's row's and win over ours; `epochs`, where a person said them, win over all.
+    `defaults` are the provider's row's and win over ours; what a person `asked` wins over all.
     """
-    chosen: dict[str, Hyperparameter] = {"n_epochs": hosted_epochs_for(n_train)}
-    if takes_lora:
-        chosen |= {
-            "n_epochs": epochs_for(n_train),
-            "batch_size": batch_for(n_train),
-            "lora_r": 16,
-            "lora_alpha": 32,
-            "lora_dropout": 0.0,
-        }
-        chosen |= {} if rate is None else {"learning_rate": rate}
-    chosen |= defaults
-    if epochs is not None:
-        chosen["n_epochs"] = epochs
-    return tuple(sorted(chosen.items()))
+    given = {**defaults, **asked}
+    if not takes_lora:
+        return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **given}.items()))
+    known = {name: value for name, value in given.items() if value != "auto" and name in specs()}
+    resolved = asdict(resolve("supervised", known, Basis(n_train, rate)))
+    planned = {name: resolved[name] for name in PLANNED}
+    if rate is None:
+        del planned["learning_rate"]
+    return tuple(sorted({**planned, **given}.items()))
+
+
+def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:
+    """Those that a person or the settings chose otherwise than the rules would."""
+    chosen = dict(plan.hyperparameters)
+    rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
+    takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
+    usual = {name: spec.default for name, spec in specs().items()}
+    usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={})
+    usual["lora_r"] = specs()["lora_r"].default
+    return tuple((name, value) for name, value in plan.hyperparameters if value != usual.get(name))
 
 
 def ascii_name(dataset: str) -> str:

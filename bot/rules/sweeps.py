@@ -4,28 +4,24 @@ replaces."""
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 
 from bot.rules.estimate_inputs import Question
 from bot.rules.units import Misread
-from trainers import hyperparameters
+from trainers import hyperparameters, methods
 from trainers.hyperparameters import Sweep, Value
 from trainers.types import Hyperparameter
 
 EXAMPLE = "sweep=lora_r:8,16;learning_rate:0.0005,0.001"
-NAMES = ("lora_r", "learning_rate", "lora_alpha", "lora_dropout", "batch_size")
+# Of what a sweep may vary, the numbers that people choose; a plan costs one number of epochs.
+NAMES = tuple(
+    spec.name
+    for spec in methods.options().values()
+    if spec.declared.sweeps and spec.is_number and spec.name != "n_epochs"
+)
 OTHER_NAMES: Mapping[str, str] = {
-    "r": "lora_r",
-    "rank": "lora_r",
-    "lr": "learning_rate",
-    "rate": "learning_rate",
-    "alpha": "lora_alpha",
-    "dropout": "lora_dropout",
-    "batch": "batch_size",
+    other: name for name in NAMES for other in methods.SWEEPABLE[name].declared.other_names
 }
-WHOLE = re.compile(r"[0-9]{1,9}")
-NUMBER = re.compile(r"[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re.ASCII)
 
 
 def parse_sweep(text: str) -> Sweep | Misread:
@@ -36,14 +32,14 @@ def parse_sweep(text: str) -> Sweep | Misread:
         known = OTHER_NAMES.get(name, name)
         if known not in NAMES:
             return Misread(f"“{name[:40]}” can't be swept.{_near(name)} Those that can: {', '.join(NAMES)}.")
-        read = [_number(one) for one in filter(None, values.split(","))]
-        if not colon or any(one is None for one in read):
+        numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
+        if not colon or any(number is None for number in numbers):
             return Misread(f"I can't read “{part[:60]}”. Write it like {EXAMPLE}.")
         if known in dict(found):
             return Misread(f"“{known}” stands there twice. Write all its values once, like {EXAMPLE}.")
-        found.append((known, tuple(one for one in read if one is not None)))
-    wrong = hyperparameters.sweep_problem(tuple(found))
-    return Misread(wrong[0]) if wrong else tuple(found)
+        found.append((known, tuple(number for number in numbers if number is not None)))
+    problem = methods.sweep_problem(tuple(found))
+    return Misread(problem[0]) if problem else tuple(found)
 
 
 def format_sweep(sweep: Sweep) -> str:
@@ -81,8 +77,12 @@ def refusal(question: Question, title: str, *, can_sweep: bool) -> str | None:
             f"`sweep=` needs our own trainer, and {title} trains one set of hyperparameters a job. Leave it out, or "
             "choose a target that starts with `local/`."
         )
-    if question.engine not in (None, "builtin"):
-        return f"`engine={question.engine}` can't sweep. Leave `engine=` out, or `sweep=`."
+    engine = question.chosen.get("engine", methods.BUILTIN)
+    if engine != methods.BUILTIN:
+        return f"`engine={engine}` can't sweep. Leave `engine=` out, or `sweep=`."
+    twice = next((name for name, _ in question.sweep if name in question.chosen), None)
+    if twice:
+        return f"`{methods.option_of(twice)}=` is given singly and in the sweep. Say it in one of the two places."
     if question.patience is not None:
         return "A sweep stops its weaker arms itself: leave `patience=` out, or `sweep=`."
     return None
@@ -96,12 +96,6 @@ def without_swept(
     if "lora_r" in swept and "lora_alpha" not in fixed:
         swept.add("lora_alpha")
     return {name: value for name, value in chosen.items() if name not in swept}
-
-
-def _number(text: str) -> Value | None:
-    if WHOLE.fullmatch(text):
-        return int(text)
-    return float(text) if text[:1] not in ("", "e") and NUMBER.fullmatch(text) else None
 
 
 def _near(name: str) -> str:

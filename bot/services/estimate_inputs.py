@@ -216,15 +216,14 @@ def _hyperparameters(
     provider = target.row.provider
     chosen = hyperparameters_for(
         report.n_train,
-        question.epochs,
+        question.chosen,
         takes_lora=provider.can("extra_hyperparameters"),
         defaults=target.row.defaults,
         rate=_rate(settings, target),
     )
-    single = sweeps.without_swept(dict(chosen), question.sweep, target.row.defaults)
-    ways = {"engine": question.engine, "quantization": question.quantization}
-    asked = {name: value for name, value in ways.items() if value}
-    return tuple(sorted(sent_hyperparameters(provider, single | asked).items()))
+    fixed = {**target.row.defaults, **question.chosen}
+    single = sweeps.without_swept(dict(chosen), question.sweep, fixed)
+    return tuple(sorted(sent_hyperparameters(provider, single).items()))
 
 
 def _on_the_machine(

@@ -168,7 +168,8 @@ def question_of(plan: Plan) -> Question:
     if isinstance(command, commands.Start):
         return command.question
     target = f"{plan.provider}/{plan.base_model}"
-    return Question(current=plan.current, target=target, epochs=int(dict(plan.hyperparameters)["n_epochs"]))
+    epochs = dict(plan.hyperparameters)["n_epochs"]
+    return Question(current=plan.current, target=target, hyperparameters=(("n_epochs", epochs),))
 
 
 def prediction_of(made: EstimateResult) -> Prediction:

@@ -38,6 +38,8 @@ from bot.services.hardware import MemoryHeadroom, Target, capacity_of, find_targ
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.dataset import Report
+from trainers.methods import METHODS, option_of
+from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
 from trainers.providers import ModelVerdict, model_verdict
 from trainers.types import Hyperparameter
@@ -189,19 +191,27 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     unswept = sweeps.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept, "sweep")
-    return _not_in_bits(question.quantization, target) or target
+    return _not_trained_so(question, target) or target
 
 
-def _not_in_bits(quantization: str | None, target: Target) -> Refusal | None:
-    """A trainer on another machine says so itself when the job is created."""
+def _not_trained_so(question: Question, target: Target) -> Refusal | None:
+    """Where the target can't be trained as it is asked. A trainer on another machine says so itself when the job is
+    created."""
     row = target.row
-    if quantization and not row.provider.can("extra_hyperparameters"):
+    if question.method != "supervised":
         return Refusal(
-            f"{row.title} trains by its own means: leave `quantization=` out, or choose a model of our trainer.",
-            "quantization",
+            f"`method={question.method}` learns from {METHODS[question.method].examples}, and a dataset here has rows "
+            "with an answer each: our trainer takes pairs over its API. Leave `method=` out.",
+            "method",
         )
-    is_packed = quantization not in (None, "none")
-    if is_packed and row.is_started_by_us and find_spec("bitsandbytes") is None:
+    extra = [option_of(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
+    if extra and not row.provider.can("extra_hyperparameters"):
+        return Refusal(
+            f"{row.title} trains by its own means: leave `{extra[0]}=` out, or choose a model of our trainer.",
+            extra[0],
+        )
+    quantization = question.chosen.get("quantization", "none")
+    if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(
             f"`quantization={quantization}` needs the package bitsandbytes beside our trainer: whoever runs the bot "
             "installs it with `pip install 'finetune-bot[quantized]'`. Or leave it out.",

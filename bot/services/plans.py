@@ -55,6 +55,7 @@ from trainers.dataset.splits import VALIDATION_LEAST_ROWS, split_validation
 from trainers.errors import TrainerError
 from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
+from trainers.methods import BUILTIN
 from trainers.money import to_micros
 from trainers.pricing import PriceList
 from trainers.providers import ProviderRow
@@ -125,9 +126,6 @@ def carve_for_early_stopping(
 
 
 # Where a plan is carried out, as it is now: held against what was approved before a job is created.
-
-
-BUILTIN = "builtin"
 
 
 def destination_of(
@@ -316,10 +314,6 @@ def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | N
     if verdict:
         return Refusal(f"{verdict.text} {estimated.verdict.next_step}")
     row = estimated.target.row
-    if estimated.question.engine and not row.provider.can("extra_hyperparameters"):
-        return Refusal(
-            f"{row.title} trains by its own means: leave `engine=` out, or choose a model of our trainer."
-        )
     if row.name not in context.trainers:
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
     closed = closed_to_us(context, row) or untrainable(context.settings, estimated.target)
@@ -392,7 +386,7 @@ def _plan(
             context,
             estimated.target.row,
             estimated.target.model.name,
-            estimated.question.engine or BUILTIN,
+            str(estimated.question.chosen.get("engine", BUILTIN)),
         ),
     )
 

@@ -63,10 +63,16 @@ def load(folder: Path, text: str) -> Settings:
     return load_settings({}, file, need_slack=False)
 
 
+def bits(quantization: str | None) -> tuple[tuple[str, str], ...]:
+    return (("quantization", quantization),) if quantization else ()
+
+
 def estimated(
     settings: Settings, report: Report, target: str | None = None, quantization: str | None = None
 ) -> EstimateResult:
-    question = Question(current="gpt-4o", volume=10_000_000, target=target, quantization=quantization)
+    question = Question(
+        current="gpt-4o", volume=10_000_000, target=target, hyperparameters=bits(quantization)
+    )
     found = make_estimate(settings, "tickets", report, question, date(2026, 11, 25))
     assert isinstance(found, EstimateResult)
     return found
@@ -164,7 +170,7 @@ def test_bits_without_their_package_are_a_sentence(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimates_services, "find_spec", lambda name: None)
-    question = Question(target="ours", quantization="int8")
+    question = Question(target="ours", hyperparameters=bits("int8"))
     found = make_estimate(settings(tmp_path), "tickets", report, question, date(2026, 11, 25))
     assert isinstance(found, Refusal)
     assert found.text.startswith("`quantization=int8` needs the package bitsandbytes beside our trainer")
@@ -303,8 +309,8 @@ def test_the_plan_card_says_what_trains_it_and_in_how_many_bits_where_not_as_usu
     usual = made.plan()
     other = replace(usual, hyperparameters=(("engine", "unsloth"), ("n_epochs", 2), ("quantization", "nf4")))
     plain = replace(usual, hyperparameters=(("engine", "builtin"), ("n_epochs", 2), ("quantization", "none")))
-    assert plans._model(other) == f"{plans._model(usual)}, trained by unsloth, the base in nf4"
-    assert plans._model(plain) == plans._model(usual)
+    assert plans._model(other) == f"{plans._model(usual)}, trained by unsloth, the base in nf4, epochs 2"
+    assert plans._model(plain) == f"{plans._model(usual)}, epochs 2"
 
 
 def test_a_plan_from_before_keeps_its_hash() -> None:

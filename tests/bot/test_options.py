@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.command_options import ENGINES, FIGURES, Answer, typed
+from bot.command_options import FIGURES, Answer, typed
 from bot.command_parser import parse
 from bot.commands import Estimate, Start
-from bot.rules.estimate_inputs import QUANTIZATIONS, Figure, Question
+from bot.rules.estimate_inputs import Figure, Question
+from trainers import methods
 from trainers.hyperparameters import Sweep
+from trainers.types import Hyperparameter
 
 RATES = st.lists(st.floats(1e-9, 1.0), min_size=2, max_size=16, unique=True).map(tuple)
 NAME = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,30}", fullmatch=True)
@@ -28,9 +30,17 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
     current=st.none() | NAME,
     volume=st.none() | st.integers(0, 10**15),
     target=st.none() | NAME,
-    epochs=st.none() | st.integers(1, 50),
-    engine=st.none() | st.sampled_from(ENGINES),
-    quantization=st.none() | st.sampled_from(QUANTIZATIONS),
+    chosen=st.fixed_dictionaries(
+        {},
+        optional={
+            "n_epochs": st.integers(1, 50),
+            "learning_rate": st.floats(1e-9, 1.0),
+            "lora_dropout": st.floats(1e-9, 0.9),
+            "target_modules": st.sampled_from(["all-linear", "q_proj,v_proj"]),
+            "engine": st.sampled_from(methods.ENGINES),
+            "quantization": st.sampled_from(["none", "nf4", "int8"]),
+        },
+    ),
     figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.values()}),
     sweep=st.just(()) | st.tuples(st.just("learning_rate"), RATES).map(lambda one: (one,)),
 )
@@ -38,14 +48,12 @@ def test_what_is_written_down_is_the_same_question(
     current: str | None,
     volume: int | None,
     target: str | None,
-    epochs: int | None,
-    engine: str | None,
-    quantization: str | None,
+    chosen: dict[str, Hyperparameter],
     figures: dict[str, Decimal | int | None],
     sweep: Sweep,
 ) -> None:
-    said = {"engine": engine, "quantization": quantization, "sweep": sweep, **figures}
-    asked = Question(current, volume, target, epochs, **said)  # type: ignore[arg-type]
+    said = {"hyperparameters": tuple(sorted(chosen.items())), "sweep": sweep, **figures}
+    asked = Question(current, volume, target, **said)  # type: ignore[arg-type]
     command = parse(f"start tickets {typed(asked)}")
     assert isinstance(command, Start), command
     assert command.question == asked

@@ -63,22 +63,46 @@ TEN_MILLION = 10_000_000
             Estimate("tickets", "gpt-4o", TEN_MILLION, "local/smollm2-135m"),
         ),
         ("estimate volume=300k tickets", Estimate("tickets", None, 300_000, None)),
-        ("start tickets", Start("tickets", None, None, None, None)),
+        ("start tickets", Start("tickets", None, None, None)),
         (
             "start tickets target=gpt-4.1 current=gpt-4o volume=2.5B epochs=50",
-            Start("tickets", "gpt-4o", 2_500_000_000, "gpt-4.1", 50),
+            Start(
+                "tickets", "gpt-4o", 2_500_000_000, "gpt-4.1", Question(hyperparameters=(("n_epochs", 50),))
+            ),
         ),
         (
             "start tickets target=local/tiny engine=Unsloth",
-            Start("tickets", None, None, "local/tiny", None, engine="unsloth"),
+            Start("tickets", None, None, "local/tiny", Question(hyperparameters=(("engine", "unsloth"),))),
         ),
         (
             "start tickets target=local/tiny quantization=NF4",
-            Start("tickets", None, None, "local/tiny", None, Question(quantization="nf4")),
+            Start("tickets", None, None, "local/tiny", Question(hyperparameters=(("quantization", "nf4"),))),
+        ),
+        (
+            "start tickets lora_r=8 lora_alpha=32 dropout=.1 learning_rate=5e-4 target_modules=q_proj,v_proj",
+            Start(
+                "tickets",
+                None,
+                None,
+                None,
+                Question(
+                    hyperparameters=(
+                        ("learning_rate", 5e-4),
+                        ("lora_alpha", 32),
+                        ("lora_dropout", 0.1),
+                        ("lora_r", 8),
+                        ("target_modules", "q_proj,v_proj"),
+                    )
+                ),
+            ),
+        ),
+        (
+            "start tickets method=DPO beta=0.2",
+            Start("tickets", None, None, None, Question(hyperparameters=(("beta", 0.2),), method="dpo")),
         ),
         (
             "estimate tickets quantization=int8",
-            Estimate("tickets", None, None, None, Question(quantization="int8")),
+            Estimate("tickets", None, None, None, Question(hyperparameters=(("quantization", "int8"),))),
         ),
         ("status", Status(None)),
         ("status 7", Status(7)),
@@ -171,7 +195,7 @@ def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
         ("dataset", "Did you mean `datasets`?"),
         ("qqqq", "I don't know `qqqq`. `/finetune help` lists all."),
         ("estimate tickets volum=10M", "`estimate` has no `volum=`. Did you mean `volume`?"),
-        ("estimate tickets epochs=2", "`estimate` has no `epochs=`."),
+        ("estimate tickets epoch=2", "`estimate` has no `epoch=`. Did you mean `epochs`?"),
         ("estimate tickets volume=lots", "I can't read “lots” as a volume."),
         ("estimate tickets volume=", "`volume=` is empty"),
         ("estimate tickets current=", "`current=` is empty"),
@@ -182,9 +206,27 @@ def test_odd_spacing_changes_nothing(text: str, command: Command) -> None:
         ("start tickets epochs=51", "from 1 to 50"),
         ("start tickets epochs=1.5", "from 1 to 50"),
         ("start tickets epochs=²", "from 1 to 50"),
-        ("start tickets quantization=4bit", "should be `nf4` (QLoRA: the base in 4 bits), `int8` or `none`."),
-        ("start tickets engine=unslot", "There is no engine `unslot`. Did you mean `unsloth`?"),
-        ("estimate tickets engine=unsloth", "`estimate` has no `engine=`."),
+        (
+            "start tickets quantization=4bit",
+            "should be 'none', 'nf4' or 'int8' (the frozen base's bits: nf4 (QLoRA",
+        ),
+        (
+            "start tickets engine=unslot",
+            "`engine=unslot` should be one of builtin, unsloth, axolotl, llamafactory",
+        ),
+        ("start tickets engine=unslot", "Did you mean `unsloth`?"),
+        (
+            "start tickets lora_r=0",
+            "`lora_r=0` should be a whole number from 1 to 512 (rank of LoRA's matrices)",
+        ),
+        ("start tickets dropout=1", "should be a number from 0 to below 1"),
+        ("start tickets learning_rate=fast", "like `learning_rate=5e-4`."),
+        (
+            "start tickets target_modules=q;v",
+            "should be 'all-linear' or names of modules separated by commas",
+        ),
+        ("start tickets beta=0.2", "`beta=` belongs to `method=dpo`."),
+        ("start tickets method=ppo", "There is no method `ppo`."),
         ("status soon", "`soon` is not the number of a run."),
         ("cancel", "Which run?"),
         (

@@ -9,12 +9,13 @@ from typing import Any
 from tests.local.served import examples
 from trainers.local.export.order import Order
 from trainers.local.export.pipeline import export
-from trainers.local.job_directory import LoraSettings, TrainingJob, replace_json, write_job
+from trainers.local.job_directory import TrainingJob, replace_json, write_job
 from trainers.local.train import work
+from trainers.methods import Parameters
 
 JOB = "ftjob-" + "0" * 16 + "feedbeef"
 MODEL = "ft:local/tiny:local:tickets:feedbeef"
-SETTINGS = LoraSettings(n_epochs=5, batch_size=4, learning_rate=2e-2, lora_r=4, lora_alpha=8)
+SETTINGS = Parameters(n_epochs=5, batch_size=4, learning_rate=2e-2, lora_r=4, lora_alpha=8)
 
 
 def tune(data: Path, base: Path, job_id: str = JOB) -> Path:

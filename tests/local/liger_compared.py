@@ -25,13 +25,14 @@ from tests.local.conftest import make_model, make_tokenizer
 from tests.local.preferences import write_pairs
 from tests.local.runs import make_job
 from tests.local.test_packing import ROWS, tiny
-from trainers.local.job_directory import LoraSettings, read_job, read_json
+from trainers.local.job_directory import read_job, read_json
 from trainers.local.kernels import liger
 from trainers.local.kernels.fused_layers import fuse_norms, trim_last_mlp
 from trainers.local.kernels.liger import replace_by_liger
 from trainers.local.training.base_model import add_lora, recompute_activations
 from trainers.local.training.methods import dpo
 from trainers.local.training.packing import Abilities, measure, pack_rows
+from trainers.methods import Parameters
 
 LONG = {"rope_parameters": families.LONG_ROPE, "original_max_position_embeddings": 256}
 CPU = torch.device("cpu")
@@ -109,7 +110,7 @@ def pairs_compared() -> dict[str, Any]:
 def pairs_trained(folder: Path, name: str) -> list[list[float]]:
     (folder / name).mkdir()
     file = write_pairs(folder / name / "train.jsonl", 4)
-    settings = LoraSettings(n_epochs=1, batch_size=2, learning_rate=5e-3, lora_r=4, beta=0.1)
+    settings = Parameters(n_epochs=1, batch_size=2, learning_rate=5e-3, lora_r=4)
     job = make_job(folder / name, folder / "tiny", file, settings, method="dpo")
     dpo.train(job, read_job(job))
     with (job / "results.csv").open() as lines:
@@ -131,7 +132,7 @@ def made(name: str) -> Any:
 def learnt(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
     able = Abilities(packs=True, selects=True, kept=trim_last_mlp(model))
     torch.manual_seed(11)
-    adapted = add_lora(model, LoraSettings(lora_r=4))
+    adapted = add_lora(model, Parameters(lora_r=4))
     matrices = [one for one in adapted.parameters() if one.requires_grad]
     for one in matrices:  # at first B is 0, and then so is A's gradient
         torch.nn.init.normal_(one.data, std=0.1)

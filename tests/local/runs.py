@@ -13,7 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.local.served import free_port
-from trainers.local.job_directory import LoraSettings, Method, TrainingJob, write_job
+from trainers.local.job_directory import TrainingJob, write_job
+from trainers.methods import MethodName, Parameters
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["trainers.local.training.methods.dpo", "trainers.local.job_directory"])
@@ -25,10 +26,10 @@ def make_job(
     folder: Path,
     base: Path,
     training: Path,
-    settings: LoraSettings,
+    settings: Parameters,
     *,
     validation: Path | None = None,
-    method: Method = "supervised",
+    method: MethodName = "supervised",
     continues: str | None = None,
 ) -> Path:
     job = TrainingJob(

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tests.local.runs import SIGKILLED, make_job, start_run, steps_told
 from trainers.hyperparameters import Sweep, combinations
-from trainers.local.job_directory import LoraSettings, read_job, write_job
+from trainers.local.job_directory import read_job, write_job
+from trainers.methods import Parameters
 
 
 def make_sweep(
-    folder: Path, base: Path, training: Path, validation: Path, settings: LoraSettings, sweep: Sweep
+    folder: Path, base: Path, training: Path, validation: Path, settings: Parameters, sweep: Sweep
 ) -> Path:
     """As the server makes it."""
     make_job(folder, base, training, replace(settings, sweep=sweep), validation=validation)

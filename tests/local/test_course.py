@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from trainers.local.job_directory import LoraSettings
 from trainers.local.training.data import Row, sort_out
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.schedule import (
@@ -20,6 +19,7 @@ from trainers.local.training.schedule import (
     result_sentence,
     stop_sentence,
 )
+from trainers.methods import Parameters
 
 
 def row(tokens: int, answer: int) -> Row:
@@ -72,8 +72,8 @@ def test_of_equal_validations_the_first_is_the_best() -> None:
 
 
 def test_a_validation_is_due_at_each_epochs_end_and_every_so_many_steps() -> None:
-    assert [s for s in range(1, 21) if is_due(s, 10, LoraSettings())] == [10, 20]
-    assert [s for s in range(1, 21) if is_due(s, 10, LoraSettings(eval_steps=4))] == [4, 8, 10, 12, 16, 20]
+    assert [s for s in range(1, 21) if is_due(s, 10, Parameters())] == [10, 20]
+    assert [s for s in range(1, 21) if is_due(s, 10, Parameters(eval_steps=4))] == [4, 8, 10, 12, 16, 20]
 
 
 def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> None:
@@ -85,7 +85,7 @@ def test_a_ceiling_leaves_room_for_the_step_and_the_validation_after_it() -> Non
 
 
 def test_the_lower_of_two_ceilings_holds_and_is_named() -> None:
-    settings = LoraSettings(max_seconds=7200, max_usd_micros=2_000_000, usd_per_hour_micros=1_000_000)
+    settings = Parameters(max_seconds=7200, max_usd_micros=2_000_000, usd_per_hour_micros=1_000_000)
     assert settings.ceiling_s == 7200
     dear = replace(settings, usd_per_hour_micros=4_000_000)
     assert dear.ceiling_s == 1800

@@ -24,20 +24,20 @@ from tests.local.preferences import pair, write_pairs
 from tests.local.runs import adapter_bytes, files_of_at_most, kill_after_step, make_job, run_to_end
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings
 from tests.local.test_life import write_rows as write_chats
-from trainers.local.job_directory import LoraSettings, read_events, read_json
+from trainers.local.job_directory import read_events, read_json
 from trainers.local.train import PAUSED, work
 from trainers.local.training.base_model import calm_peft
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.local.training.pairs import read_pairs
+from trainers.methods import Parameters
 
-SETTINGS = LoraSettings(
+SETTINGS = Parameters(
     n_epochs=3,
     batch_size=4,
     learning_rate=5e-3,
     lora_r=4,
     lora_alpha=8,
     lora_dropout=0.1,
-    beta=0.1,
     eval_steps=4,
 )
 STEPS = 15
@@ -400,7 +400,7 @@ def test_chats_go_on_from_a_tuned_models_adapter_too(
     undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     chats = write_chats(tmp_path / "train.jsonl", 8)
-    settings = replace(SETTINGS, n_epochs=1, learning_rate=1e-9, beta=None, eval_steps=None)
+    settings = replace(SETTINGS, n_epochs=1, learning_rate=1e-9, eval_steps=None)
     folder = make_job(tmp_path / "job", tiny_model_dir, chats, settings, continues="ft:tiny")
     shutil.copytree(undisturbed / "adapter", folder / "tuned")
     assert work(folder) == 0

@@ -20,9 +20,9 @@ from tests.local.preferences import pair
 from tests.local.runs import make_job
 from tests.local.test_dpo import log_probabilities
 from trainers.local.demo_model import make_demo_model
-from trainers.local.job_directory import LoraSettings
 from trainers.local.train import work
 from trainers.local.training.base_model import calm_peft
+from trainers.methods import Parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 TICKETS = ROOT.parent / "shared" / "data" / "banking10"
@@ -63,7 +63,7 @@ def test_a_small_model_prefers_the_better_answers_to_questions_it_has_not_seen(t
     make_demo_model(MODEL)
     training = write_pairs(tmp_path / "train.jsonl", TICKETS / "train.jsonl", TRAINED)
     held_out = write_pairs(tmp_path / "held-out.jsonl", TICKETS / "holdout.jsonl", HELD_OUT)
-    settings = LoraSettings(n_epochs=1, batch_size=8, learning_rate=RATE, beta=0.1)
+    settings = Parameters(n_epochs=1, batch_size=8, learning_rate=RATE)
     folder = make_job(tmp_path / "job", MODEL, training, settings, method="dpo")
     assert work(folder) == 0
     model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)

@@ -20,14 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
 from tests.local.families import FAMILIES, HYBRIDS, make_family
 from trainers.local.api_errors import ApiError
-from trainers.local.job_directory import (
-    LoraSettings,
-    Quantization,
-    TrainingJob,
-    read_events,
-    read_json,
-    write_job,
-)
+from trainers.local.job_directory import TrainingJob, read_events, read_json, write_job
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Answered, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.train import work
@@ -35,9 +28,10 @@ from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.data import TEMPLATE_OPTIONS
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import find_targets
+from trainers.methods import Parameters, Quantization
 
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}
-SETTINGS = LoraSettings(n_epochs=4, batch_size=4, learning_rate=1e-2, lora_r=8, lora_alpha=16)
+SETTINGS = Parameters(n_epochs=4, batch_size=4, learning_rate=1e-2, lora_r=8, lora_alpha=16)
 KINDS: tuple[Quantization, ...] = ("none", "nf4", "int8")
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None)
 
@@ -83,7 +77,7 @@ def base_of(bases: Path, name: str) -> Path:
     return folder if folder.exists() else make_family(folder, (FAMILIES | HYBRIDS)[name])
 
 
-def make_job(folder: Path, base: Path, rows: Path, settings: LoraSettings) -> Path:
+def make_job(folder: Path, base: Path, rows: Path, settings: Parameters) -> Path:
     job = TrainingJob(
         id="ftjob-" + "0" * 24,
         base=str(base),

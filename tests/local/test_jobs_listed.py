@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from trainers.local.job_directory import LoraSettings
 from trainers.local.jobs.job_queue import drop_training_state
 from trainers.local.jobs.records import JobRecord, Jobs, Sources
 from trainers.local.jobs.requests import parse_job_request
 from trainers.local.jobs.starting_weights import Start
+from trainers.methods import Parameters
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def source(tmp_path: Path) -> Sources:
 
 def create(jobs: Jobs, source: Sources) -> JobRecord:
     order = parse_job_request({"model": "m", "training_file": "f"})
-    return jobs.create(order, Start("m", "m"), source, LoraSettings(), None)
+    return jobs.create(order, Start("m", "m"), source, Parameters(), None)
 
 
 def ids(jobs: Jobs) -> set[str]:

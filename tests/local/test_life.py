@@ -16,13 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_to_end, start_run, wait_for_step
-from trainers.local.job_directory import LoraSettings, read_events, read_json
+from trainers.local.job_directory import read_events, read_json
 from trainers.local.train import PAUSED, work
 from trainers.local.training.checkpoints import checkpoint_folder
+from trainers.methods import Parameters
 
-SETTINGS = LoraSettings(
-    n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.1
-)
+SETTINGS = Parameters(n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.1)
 STEPS = 30
 LABELS = ("billing", "shipping")
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}

@@ -13,13 +13,13 @@ import pytest
 from tests.local.served import Served, free_port, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
-from trainers.local.job_directory import LoraSettings
 from trainers.local.jobs.backends import backend_refusal
 from trainers.local.launch import Meeting, add_meeting, read_meeting, train_command
 from trainers.local.ray import backend
 from trainers.local.ray.backend import Machines, Need, RayBackend, RayOptions, why_waiting
 from trainers.local.ray.head import RayHead
 from trainers.local.ray.launcher import interface_of
+from trainers.methods import DpoParameters, Parameters
 
 BIG = {"CPU": 8.0, "GPU": 4.0}
 
@@ -166,16 +166,16 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
 @pytest.mark.parametrize(
     ("settings", "refused"),
     [
-        (LoraSettings(sharding="fsdp"), None),
-        (LoraSettings(sweep=(("lora_r", (8, 16)),)), None),
-        (LoraSettings(sharding="fsdp", sweep=(("lora_r", (8, 16)),)), "sharding"),
-        (LoraSettings(beta=0.1), None),
-        (LoraSettings(sharding="fsdp", beta=0.1), "sharding"),
-        (LoraSettings(engine="unsloth"), "engine"),
+        (Parameters(sharding="fsdp"), None),
+        (Parameters(sweep=(("lora_r", (8, 16)),)), None),
+        (Parameters(sharding="fsdp", sweep=(("lora_r", (8, 16)),)), "sharding"),
+        (DpoParameters(), None),
+        (DpoParameters(sharding="fsdp"), "sharding"),
+        (Parameters(engine="unsloth"), "engine"),
     ],
 )
 def test_several_nodes_train_and_refuse_what_several_gpus_of_one_do(
-    settings: LoraSettings, refused: str | None
+    settings: Parameters, refused: str | None
 ) -> None:
     place = RayBackend(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2))
     found = backend_refusal(place, settings)

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer
 
 from tests.local.preferences import pair
 from trainers.local.checks import refusal
-from trainers.local.job_directory import TooLong
 from trainers.local.training.data import Template
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.pairs import PairRow, Pairs, fill_parts, pair_of, read_pairs, sort_out, width
+from trainers.methods import TooLong
 
 FORM = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
 

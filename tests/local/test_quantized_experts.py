@@ -13,15 +13,15 @@ from torch import Tensor
 
 from tests.local.families import FAMILIES, make_family
 from trainers.base_models import Base, find_base
-from trainers.local.job_directory import LoraSettings
 from trainers.local.training.base_model import add_lora, count_parameters, load_model, recompute_if_packed
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import packed_experts
+from trainers.methods import Parameters
 from trainers.sizing.memory import base_bytes
 
 NAMES = ("llama-4-scout", "qwen-3-moe", "mixtral")
 IDS = torch.arange(20, 60)[None]
-SETTINGS = LoraSettings(lora_r=4, target_modules="q_proj")
+SETTINGS = Parameters(lora_r=4, target_modules="q_proj")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def bytes_of(model: Any) -> int:
 def test_packed_experts_are_not_trained_and_the_cure_is_said(bases: dict[str, Path]) -> None:
     model = packed(bases["llama-4-scout"])
     with pytest.raises(TrainingFailed) as caught:
-        add_lora(model, LoraSettings(target_modules="q_proj,experts.gate_up_proj"))
+        add_lora(model, Parameters(target_modules="q_proj,experts.gate_up_proj"))
     assert (caught.value.code, caught.value.param) == ("experts_packed", "target_modules")
     assert caught.value.message == (
         "experts.gate_up_proj is in 4 bits here, where it can be computed with and not trained. Leave it out of "

@@ -4,7 +4,7 @@ story."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from tests.local.preferences import pairs
 from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
 from trainers.hyperparameters import BETA, epochs_for, rate_for, rate_for_pairs
 from trainers.local.api_errors import ApiError
-from trainers.local.job_directory import LoraSettings
 from trainers.local.jobs.requests import Hyperparameters
 from trainers.local.jobs.starting_weights import Start, Tuned
+from trainers.methods import DpoParameters, Parameters
 
 BY_PAIRS: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}
 
@@ -119,34 +119,35 @@ def test_without_trl_pairs_are_refused_before_anything_starts(
     assert (caught.value.code, caught.value.param) == ("method_unavailable", "method.type")
 
 
-def start(tuned: LoraSettings, tmp_path: Path) -> Start:
+def start(tuned: Parameters, tmp_path: Path) -> Start:
     return Start("/toy", "toy", Tuned("ft:toy:local::12345678", tmp_path, tmp_path, tuned))
 
 
 def test_a_training_that_goes_on_keeps_the_form_of_the_adapter(tmp_path: Path) -> None:
-    tuned = LoraSettings(
+    tuned = Parameters(
         lora_r=4, lora_alpha=8, target_modules="q_proj", quantization="nf4", learning_rate=1e-3
     )
-    given = Hyperparameters(lora_r=4, learning_rate=1e-5)
-    settings = start(tuned, tmp_path).settings(given, given.resolved(100, 1e-5, "dpo"))
-    assert settings == replace(tuned, learning_rate=1e-5, n_epochs=3, batch_size=4, beta=BETA)
+    given = Hyperparameters({"lora_r": 4, "learning_rate": 1e-5}, "dpo")
+    settings = start(tuned, tmp_path).settings(given, given.resolved(100, 1e-5))
+    alike = {**asdict(tuned), "learning_rate": 1e-5, "n_epochs": 3, "batch_size": 4}
+    assert settings == DpoParameters(**alike, beta=BETA)
 
 
 @pytest.mark.parametrize(
     ("given", "param", "said"),
     [
         (
-            Hyperparameters(lora_r=8),
+            Hyperparameters({"lora_r": 8}),
             "hyperparameters.lora_r",
             "has lora_r 4, and a training that goes on from it keeps",
         ),
         (
-            Hyperparameters(quantization="nf4"),
+            Hyperparameters({"quantization": "nf4"}),
             "hyperparameters.quantization",
             "Leave 'quantization' out, or name its",
         ),
         (
-            Hyperparameters(engine="unsloth"),
+            Hyperparameters({"engine": "unsloth"}),
             "hyperparameters.engine",
             "The engine unsloth begins at base models only.",
         ),
@@ -156,7 +157,7 @@ def test_another_form_than_the_adapters_is_refused(
     tmp_path: Path, given: Hyperparameters, param: str, said: str
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        start(LoraSettings(lora_r=4), tmp_path).settings(given, given.resolved(100, 1e-5))
+        start(Parameters(lora_r=4), tmp_path).settings(given, given.resolved(100, 1e-5))
     assert (caught.value.status, caught.value.param) == (400, param)
     assert said in caught.value.message
 

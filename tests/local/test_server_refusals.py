@@ -88,7 +88,7 @@ CHAT = "/chat/completions"
 SCHEMA = "response_format.json_schema"
 KNOWN = (
     "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
-    "target_modules, max_length, too_long, eval_steps, patience, max_seconds, max_usd, usd_per_hour, quantization, "
+    "target_modules, max_length, too_long, quantization, eval_steps, patience, max_seconds, max_usd, usd_per_hour, "
     "sharding, engine, beta, sweep"
 )
 
@@ -163,7 +163,7 @@ CASES = [
     ),
     Case(
         *("quantization", "POST", JOBS, 400, "invalid_value", "hyperparameters.quantization"),
-        "'quantization' is 'fp4'; it must be none or nf4 or int8, or \"auto\".",
+        "'quantization' is 'fp4'; it must be 'none', 'nf4' or 'int8', or \"auto\".",
         body=job(hyperparameters={"quantization": "fp4"}),
     ),
     Case(
@@ -226,7 +226,7 @@ CASES = [
     ),
     Case(
         *("pairs by another engine", "POST", JOBS, 400, "engine_cannot", "hyperparameters.engine"),
-        "Preference pairs are trained by TRL within this trainer, not by unsloth. Leave 'engine' out.",
+        "Preference pairs are trained by this trainer's own engine, not by unsloth. Leave 'engine' out.",
         body=job(method={"type": "dpo"}, hyperparameters={"engine": "unsloth"}),
     ),
     Case(

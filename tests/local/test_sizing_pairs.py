@@ -24,7 +24,7 @@ from tests.local.test_sizing_time import ONE_THREAD, TICKETS, measured
 from tests.local.test_sizing_time import WITHIN as TIME_WITHIN
 from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
-from trainers.local.job_directory import LoraSettings
+from trainers.methods import Parameters
 from trainers.sizing.memory import TILE_TOKENS, TILE_WORDS, Device, Work, memory_of
 from trainers.sizing.training_time import Calibration, PairLengths, pair_seconds
 
@@ -63,7 +63,7 @@ def write_job(folder: Path, base: Path, case: Case) -> Path:
         for one in "abcdefghijklmnopqrstuvwxyz"[: case.batch * STEPS]
     ]
     (folder / "train.jsonl").write_text("\n".join(lines))
-    settings = LoraSettings(n_epochs=1, batch_size=case.batch, max_length=4096)
+    settings = Parameters(n_epochs=1, batch_size=case.batch, max_length=4096)
     return make_job(folder, base, folder / "train.jsonl", settings, method="dpo")
 
 
@@ -144,7 +144,7 @@ def time_foreseen(file: Path, machine: Calibration) -> float:
 
 
 def trained(folder: Path, file: Path) -> float:
-    settings = LoraSettings(n_epochs=1, batch_size=BATCH)
+    settings = Parameters(n_epochs=1, batch_size=BATCH)
     (folder / "job").mkdir()
     job = make_job(folder / "job", SMOLLM, file, settings, method="dpo")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

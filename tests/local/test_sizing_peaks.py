@@ -14,7 +14,8 @@ import pytest
 
 from tests.local.conftest import make_tokenizer
 from trainers.base_models import Base, find_base
-from trainers.local.job_directory import LoraSettings, TrainingJob, write_job
+from trainers.local.job_directory import TrainingJob, write_job
+from trainers.methods import Parameters
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, memory_of
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ def make_job(folder: Path, base: Path, case: Case) -> Path:
         for one in "abcdefghijklmnopqrstuvwxyz"[: case.batch * STEPS]
     ]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = LoraSettings(n_epochs=1, batch_size=case.batch, max_length=4096)
+    settings = Parameters(n_epochs=1, batch_size=case.batch, max_length=4096)
     job = TrainingJob(
         "ftjob-1", str(base), "toy", str(folder / "train.jsonl"), None, 1, settings, None, {}, created_at=0
     )

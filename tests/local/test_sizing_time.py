@@ -14,7 +14,8 @@ import pytest
 
 from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
-from trainers.local.job_directory import LoraSettings, TrainingJob, write_job
+from trainers.local.job_directory import TrainingJob, write_job
+from trainers.methods import Parameters
 from trainers.sizing.training_time import Calibration, RowLengths, read_calibration, seconds
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,7 @@ def foreseen(file: Path, machine: Calibration) -> float:
 def trained(folder: Path) -> float:
     job = folder / "job"
     job.mkdir()
-    file, settings = str(folder / "train.jsonl"), LoraSettings(n_epochs=1)
+    file, settings = str(folder / "train.jsonl"), Parameters(n_epochs=1)
     write_job(
         job, TrainingJob("ftjob-1", str(SMOLLM), "smol", file, None, 1, settings, None, {}, created_at=0)
     )

@@ -15,19 +15,12 @@ from tests.local.runs import adapter_bytes, files_of_at_most, make_job
 from tests.local.sweeping import kill_after_steps, make_sweep, table, told_by_arms
 from tests.local.test_life import memory_for, messages, pausing_in_forward, results, warnings, write_rows
 from trainers.hyperparameters import Sweep
-from trainers.local.job_directory import (
-    LoraSettings,
-    as_trained,
-    read_events,
-    read_job,
-    read_json,
-    replace_json,
-    write_job,
-)
+from trainers.local.job_directory import as_trained, read_events, read_job, read_json, replace_json, write_job
 from trainers.local.jobs.job_queue import steps_in_checkpoints
 from trainers.local.train import PAUSED, work
+from trainers.methods import Parameters
 
-SETTINGS = LoraSettings(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8, lora_dropout=0.1)
+SETTINGS = Parameters(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8, lora_dropout=0.1)
 SWEEP: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
 COURSE = 16  # 40 rows, 5 a step, twice
 

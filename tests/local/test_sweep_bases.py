@@ -11,8 +11,8 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 
 from tests.local.families import FAMILIES, make_family
-from trainers.local.job_directory import LoraSettings, Quantization
 from trainers.local.training.base_model import add_lora, load_model, recompute_activations, take_lora_off
+from trainers.methods import Parameters, Quantization
 
 EXPERTS = "experts.down_proj,experts.gate_up_proj,q_proj"
 IDS = torch.tensor([[1, 5, 9, 13]])
@@ -37,7 +37,7 @@ def test_the_base_is_as_it_was_after_an_arm(
     base.requires_grad_(False)  # as LoRA has it: norms that are frozen compute fused
     before, names = said(base), [name for name, _ in base.named_parameters()]
     for rank in (4, 2):
-        model = add_lora(base, LoraSettings(lora_r=rank, target_modules=targets))
+        model = add_lora(base, Parameters(lora_r=rank, target_modules=targets))
         recompute_activations(model)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -66,7 +66,7 @@ def test_the_base_is_as_it_was_where_memory_ended_while_an_arm_began(
 
     monkeypatch.setattr(LoraLayer, "reset_lora_parameters", limited)
     with pytest.raises(torch.OutOfMemoryError):
-        add_lora(base, LoraSettings())
+        add_lora(base, Parameters())
     assert any("lora_A" in name for name, _ in base.named_parameters())
     take_lora_off(base)
     assert not any("lora" in name or "base_layer" in name for name, _ in base.named_parameters())

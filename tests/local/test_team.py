@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from tests.local.runs import CONTEXT, enter_team, make_job, run_team, run_to_end
 from tests.local.served import examples, free_port
 from trainers.hyperparameters import Sweep
-from trainers.local.job_directory import LoraSettings, Quantization, read_events
+from trainers.local.job_directory import read_events
 from trainers.local.jobs.backends import LocalBackend, backend_refusal
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.sharding import is_wanted
+from trainers.methods import DpoParameters, Parameters, Quantization
 
 GB = 10**9
 SWEEP: Sweep = (("lora_r", (8, 16)),)
@@ -24,12 +25,12 @@ SWEEP: Sweep = (("lora_r", (8, 16)),)
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    folder = job(tmp_path_factory.mktemp("alone"), tiny_model_dir, LoraSettings(batch_size=4))
+    folder = job(tmp_path_factory.mktemp("alone"), tiny_model_dir, Parameters(batch_size=4))
     assert run_to_end(folder) == 0
     return folder
 
 
-def job(root: Path, base: Path, settings: LoraSettings) -> Path:
+def job(root: Path, base: Path, settings: Parameters) -> Path:
     """9 rows in batches of 4: the last batch has a row for one process only."""
     (root / "rows.jsonl").write_bytes(examples(9))
     (root / "held.jsonl").write_bytes(examples(5))
@@ -52,7 +53,7 @@ def results(folder: Path) -> list[list[float]]:
 def test_two_processes_make_the_adapter_that_one_makes(
     sharding: str, alone: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    settings = LoraSettings(batch_size=4, sharding=sharding)  # type: ignore[arg-type]
+    settings = Parameters(batch_size=4, sharding=sharding)  # type: ignore[arg-type]
     folder = job(tmp_path, tiny_model_dir, settings)
     assert run_team(folder, 2) == [0, 0]
     assert furthest(alone, folder) < 1e-4
@@ -134,25 +135,25 @@ def test_a_base_in_fewer_bits_stays_whole(
     monkeypatch.setattr(distributed, "size", lambda: 2)
     monkeypatch.setattr(distributed, "any_of", lambda flag: flag)
     monkeypatch.setattr(setup, "device_memory", lambda device: 1000)
-    settings = LoraSettings(quantization=quantization)
+    settings = Parameters(quantization=quantization)
     assert setup.is_divided(settings, tiny_model_dir, torch.device("cpu")) is divided
 
 
 @pytest.mark.parametrize(
     ("gpus_per_job", "settings", "said"),
     [
-        (1, LoraSettings(sharding="fsdp"), "gives each job one"),
-        (2, LoraSettings(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
-        (2, LoraSettings(engine="unsloth"), "the engine unsloth is run by one"),
-        (2, LoraSettings(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
-        (2, LoraSettings(sharding="fsdp", beta=0.1), "Preference pairs are trained on a whole base"),
+        (1, Parameters(sharding="fsdp"), "gives each job one"),
+        (2, Parameters(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
+        (2, Parameters(engine="unsloth"), "the engine unsloth is run by one"),
+        (2, Parameters(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
+        (2, DpoParameters(sharding="fsdp"), "Preference pairs are trained on a whole base"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(
-    gpus_per_job: int, settings: LoraSettings, said: str
+    gpus_per_job: int, settings: Parameters, said: str
 ) -> None:
     refused = backend_refusal(LocalBackend(gpus_per_job=gpus_per_job), settings)
     assert refused is not None
     assert said in refused.message
-    for able in (LoraSettings(sharding="fsdp"), LoraSettings(sweep=SWEEP), LoraSettings(beta=0.1)):
+    for able in (Parameters(sharding="fsdp"), Parameters(sweep=SWEEP), DpoParameters()):
         assert backend_refusal(LocalBackend(gpus_per_job=2), able) is None

@@ -25,15 +25,14 @@ from tests.local.runs import (
 from tests.local.test_life import memory_for, messages, warnings
 from tests.local.test_life import results as told
 from tests.local.test_team import furthest, results
-from trainers.local.job_directory import LoraSettings, read_json
+from trainers.local.job_directory import read_json
+from trainers.methods import Parameters
 
-SETTINGS = LoraSettings(
-    n_epochs=2, batch_size=5, learning_rate=5e-3, lora_r=4, lora_alpha=8, beta=0.1, eval_steps=4
-)
+SETTINGS = Parameters(n_epochs=2, batch_size=5, learning_rate=5e-3, lora_r=4, lora_alpha=8, eval_steps=4)
 STEPS = 10
 
 
-def job(root: Path, base: Path, settings: LoraSettings = SETTINGS, *, is_contrary: bool = False) -> Path:
+def job(root: Path, base: Path, settings: Parameters = SETTINGS, *, is_contrary: bool = False) -> Path:
     """21 pairs in batches of 5, 3 for one process and 2 for the other; the last of an epoch has one pair alone.
     `is_contrary`: the validation prefers the other answers."""
     root.mkdir(exist_ok=True)

@@ -31,12 +31,13 @@ from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import write_rows
 from tests.local.test_team import furthest
 from trainers.hyperparameters import Sweep
-from trainers.local.job_directory import LoraSettings, read_events, read_json
+from trainers.local.job_directory import read_events, read_json
 from trainers.local.launch import SHORT, train_command
 from trainers.local.train import PAUSED
+from trainers.methods import Parameters
 
 pytestmark = pytest.mark.slow
-SETTINGS = LoraSettings(n_epochs=30, batch_size=4, lora_dropout=0.1)  # of 40 rows: 300 steps
+SETTINGS = Parameters(n_epochs=30, batch_size=4, lora_dropout=0.1)  # of 40 rows: 300 steps
 ENVIRONMENT = {**os.environ, "FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
 
 
@@ -103,7 +104,7 @@ def test_the_death_of_one_ends_all_and_the_next_start_goes_on(
 def start_sweep(root: Path, base: Path) -> Path:
     """40 rows in batches of 5, 8 times: 64 steps for an arm, 128 for all four, with a dropout of their own."""
     training, validation = write_rows(root / "train.jsonl", 40), write_rows(root / "valid.jsonl", 8)
-    settings = LoraSettings(n_epochs=8, batch_size=5, lora_r=4, lora_dropout=0.1)
+    settings = Parameters(n_epochs=8, batch_size=5, lora_r=4, lora_dropout=0.1)
     tried: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
     return make_sweep(root / "job", base, training, validation, settings, tried)
 
@@ -131,7 +132,7 @@ def test_a_sweep_whose_processes_and_launcher_are_killed_ends_with_the_same_byte
 def start_pairs(root: Path, base: Path) -> Path:
     """40 pairs in batches of 4: 300 steps, with a dropout of their own."""
     training = write_pairs(root / "train.jsonl", 40)
-    settings = replace(SETTINGS, learning_rate=1e-3, beta=0.1)
+    settings = replace(SETTINGS, learning_rate=1e-3)
     return make_job(root / "job", base, training, settings, method="dpo")
 
 
@@ -222,7 +223,7 @@ def test_a_process_that_hangs_in_a_step_is_not_waited_for_for_ever() -> None:
     other.join(20)
 
 
-def short_job(root: Path, base: Path, settings: LoraSettings) -> Path:
+def short_job(root: Path, base: Path, settings: Parameters) -> Path:
     root.mkdir()
     (root / "rows.jsonl").write_bytes(examples(9))
     return make_job(root / "job", base, root / "rows.jsonl", settings)
@@ -243,8 +244,8 @@ def start_short_of_memory(folder: Path, rows: int) -> int:
 def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_less(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    folder = short_job(tmp_path / "divided", tiny_model_dir, LoraSettings(batch_size=4, sharding="fsdp"))
-    alone = short_job(tmp_path / "alone", tiny_model_dir, LoraSettings(batch_size=4))
+    folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=4, sharding="fsdp"))
+    alone = short_job(tmp_path / "alone", tiny_model_dir, Parameters(batch_size=4))
     assert run_to_end(alone) == 0
     codes = [start_short_of_memory(folder, rows=1) for _ in range(3)]
     assert codes == [SHORT, SHORT, 0]
@@ -257,7 +258,7 @@ def test_where_one_process_of_a_divided_base_has_no_room_all_end_and_go_on_with_
 def test_where_one_row_is_too_much_for_one_process_of_a_divided_base_the_job_fails(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    folder = short_job(tmp_path / "divided", tiny_model_dir, LoraSettings(batch_size=2, sharding="fsdp"))
+    folder = short_job(tmp_path / "divided", tiny_model_dir, Parameters(batch_size=2, sharding="fsdp"))
     assert [start_short_of_memory(folder, rows=0) for _ in range(2)] == [SHORT, 1]
     failed = read_json(folder / "FAILED")
     assert failed is not None

@@ -22,15 +22,16 @@ from tests.local.sweeping import make_sweep, table, told_by_arms
 from tests.local.test_life import messages, warnings, write_rows
 from tests.local.test_team import furthest
 from trainers.hyperparameters import Sweep
-from trainers.local.job_directory import LoraSettings, read_json
+from trainers.local.job_directory import read_json
 from trainers.local.train import PAUSED
+from trainers.methods import Parameters
 
-SETTINGS = LoraSettings(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8)
+SETTINGS = Parameters(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8)
 SWEEP: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
 STEPS = 32  # courses of 16 steps: 4 arms to step 4, 2 to step 8, 1 to the end
 
 
-def sweep(root: Path, base: Path, tried: Sweep = SWEEP, settings: LoraSettings = SETTINGS) -> Path:
+def sweep(root: Path, base: Path, tried: Sweep = SWEEP, settings: Parameters = SETTINGS) -> Path:
     """Batches of 5, of which one process has 3 rows and the other 2."""
     training, validation = write_rows(root / "train.jsonl", 40), write_rows(root / "valid.jsonl", 8)
     return make_sweep(root / "job", base, training, validation, settings, tried)

@@ -20,22 +20,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.local.runs import files_of_at_most
-from trainers.local.job_directory import (
-    LoraSettings,
-    TrainingJob,
-    exclusive,
-    read_events,
-    read_json,
-    write_job,
-)
+from trainers.local.job_directory import TrainingJob, exclusive, read_events, read_json, write_job
 from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
 from trainers.local.training.methods.sft import batches
 from trainers.local.training.schedule import rate_share
+from trainers.methods import Parameters
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"}
-QUICK = LoraSettings(n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.1)
+QUICK = Parameters(n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.1)
 STEPS = 30
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}
 A_CHECKPOINT_A_STEP = (
@@ -84,7 +78,7 @@ def make_job(
     training: Path,
     *,
     validation: Path | None = None,
-    settings: LoraSettings = QUICK,
+    settings: Parameters = QUICK,
 ) -> Path:
     job = TrainingJob(
         id="ftjob-" + "0" * 24,
@@ -286,7 +280,7 @@ def test_rows_too_long_are_left_out_and_said(tiny_model_dir: Path, rows_file: Pa
     )
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join([*lines, long]), encoding="utf-8")
-    settings = LoraSettings(n_epochs=1, lora_r=4, max_length=150)
+    settings = Parameters(n_epochs=1, lora_r=4, max_length=150)
     folder = make_job(tmp_path / "job", tiny_model_dir, path, settings=settings)
     assert work(folder) == 0
     warned = [event["message"] for event in read_events(folder) if event["level"] == "warn"]
@@ -296,7 +290,7 @@ def test_rows_too_long_are_left_out_and_said(tiny_model_dir: Path, rows_file: Pa
 def test_a_loss_that_is_no_number_fails_the_job(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
-    settings = LoraSettings(n_epochs=3, learning_rate=1e30)
+    settings = Parameters(n_epochs=3, learning_rate=1e30)
     failed = failure_of(make_job(tmp_path, tiny_model_dir, rows_file, settings=settings))
     assert (failed["code"], failed["param"]) == ("loss_not_finite", "learning_rate")
 
@@ -317,7 +311,7 @@ def test_a_full_disk_pauses_the_job_and_leaves_no_half_checkpoint(
 def test_target_modules_that_are_not_there_fail_the_job(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
-    settings = LoraSettings(target_modules="q_proj,qkv_proj")
+    settings = Parameters(target_modules="q_proj,qkv_proj")
     failed = failure_of(make_job(tmp_path, tiny_model_dir, rows_file, settings=settings))
     assert (failed["code"], failed["param"]) == ("target_modules_not_found", "target_modules")
     assert "no linear layer 'qkv_proj'" in failed["message"]

@@ -251,7 +251,7 @@ def test_a_small_set_is_seen_more_often(rows: int, epochs: int) -> None:
 
 
 def test_our_own_trainer_is_told_everything_and_a_hosted_one_the_epochs() -> None:
-    ours = dict(hyperparameters_for(800, None, takes_lora=True, defaults={}, rate=2e-4))
+    ours = dict(hyperparameters_for(800, {}, takes_lora=True, defaults={}, rate=2e-4))
     assert ours == {
         "n_epochs": 3,
         "batch_size": 8,
@@ -260,20 +260,22 @@ def test_our_own_trainer_is_told_everything_and_a_hosted_one_the_epochs() -> Non
         "lora_alpha": 32,
         "lora_dropout": 0.0,
     }
-    assert "learning_rate" not in dict(hyperparameters_for(800, None, takes_lora=True, defaults={}))
-    assert hyperparameters_for(800, None, takes_lora=False, defaults={}) == (("n_epochs", 3),)
+    assert "learning_rate" not in dict(hyperparameters_for(800, {}, takes_lora=True, defaults={}))
+    assert hyperparameters_for(800, {}, takes_lora=False, defaults={}) == (("n_epochs", 3),)
 
 
 def test_a_persons_epochs_win_over_the_settings_and_these_over_ours() -> None:
     defaults = {"n_epochs": 5, "lora_r": 8}
-    by_settings = dict(hyperparameters_for(800, None, takes_lora=True, defaults=defaults))
+    by_settings = dict(hyperparameters_for(800, {}, takes_lora=True, defaults=defaults))
     assert (by_settings["n_epochs"], by_settings["lora_r"]) == (5, 8)
-    by_person = dict(hyperparameters_for(800, 1, takes_lora=True, defaults=defaults))
-    assert by_person["n_epochs"] == 1
+    by_person = dict(
+        hyperparameters_for(800, {"n_epochs": 1, "lora_r": 4}, takes_lora=True, defaults=defaults)
+    )
+    assert (by_person["n_epochs"], by_person["lora_r"], by_person["lora_alpha"]) == (1, 4, 8)
 
 
 def test_hyperparameters_are_sorted_for_the_hash() -> None:
-    chosen = hyperparameters_for(800, None, takes_lora=True, defaults={"a_first": 1})
+    chosen = hyperparameters_for(800, {}, takes_lora=True, defaults={"a_first": 1})
     assert list(chosen) == sorted(chosen)
     replace(PLAN, hyperparameters=chosen)
 

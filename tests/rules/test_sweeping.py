@@ -31,7 +31,7 @@ def test_a_sweep_is_read_as_it_is_typed(text: str) -> None:
 def test_spaces_are_allowed_where_people_put_them() -> None:
     command = parse("start tickets sweep = lora_r: 8, 16; learning_rate: 0.0005, 0.001 epochs=2")
     assert isinstance(command, Start)
-    assert (command.question.sweep, command.question.epochs) == (SWEEP, 2)
+    assert (command.question.sweep, command.question.chosen) == (SWEEP, {"n_epochs": 2})
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,9 @@ def test_only_our_own_trainer_sweeps_by_its_own_engine_and_without_patience() ->
         refusal(asked, "OpenAI", can_sweep=False)
     )
     for other, said in (
-        ({"engine": "unsloth"}, "`engine=unsloth` can't sweep"),
+        ({"hyperparameters": (("engine", "unsloth"),)}, "`engine=unsloth` can't sweep"),
         ({"patience": 2}, "leave `patience=`"),
+        ({"hyperparameters": (("lora_r", 8),)}, "`lora_r=` is given singly and in the sweep"),
     ):
         assert said in str(refusal(Question(sweep=SWEEP, **other), "this machine", can_sweep=True))  # type: ignore[arg-type]
     assert refusal(Question(), "OpenAI", can_sweep=False) is None

@@ -25,7 +25,6 @@ import torch  # noqa: E402
 from scipy.optimize import nnls  # noqa: E402
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
-from trainers.local.job_directory import LoraSettings  # noqa: E402
 from trainers.local.kernels.block_attention import choose_attention  # noqa: E402
 from trainers.local.kernels.liger import choose_kernels  # noqa: E402
 from trainers.local.training.base_model import (  # noqa: E402
@@ -44,6 +43,7 @@ from trainers.local.training.packing import (  # noqa: E402
     measure,
     pack_rows,
 )
+from trainers.methods import Parameters  # noqa: E402
 from trainers.sizing.architecture import (  # noqa: E402
     Architecture,
     Unsized,
@@ -148,7 +148,7 @@ class _Trainee:
         base: Any = LlamaForCausalLM(config)
         base.to(device, dtype)
         choose_kernels(base, device)
-        self._model = add_lora(base, LoraSettings(lora_r=RANK))
+        self._model = add_lora(base, Parameters(lora_r=RANK))
         learnt = [one for one in self._model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
         if device.type == "cuda" and lengths[0] > lengths[1]:

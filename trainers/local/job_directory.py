@@ -31,60 +31,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from trainers.hyperparameters import Sweep, sweep_from_lists
-from trainers.tokens import OUR_ROW_TOKENS
+from trainers.hyperparameters import sweep_from_lists
+from trainers.methods import METHODS, MethodName, Parameters
 from trainers.types import JobState
 
 KEPT_ROWS = "rows"
-TooLong = Literal["leave_out", "truncate", "refuse"]
-Quantization = Literal["none", "nf4", "int8"]
-Method = Literal["supervised", "dpo"]
-Sharding = Literal["auto", "none", "fsdp"]
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Resolved hyperparameters. `target_modules` is 'all-linear' or module names separated by commas.
-
-    `too_long`: what becomes of rows over `max_length`. `eval_steps`: validate that often, beside each epoch's end.
-    `patience`: stop after so many validations in a row without a lower loss. Ceilings: `max_seconds` of training,
-    `max_usd` at `usd_per_hour`, both in micro-dollars here and in dollars to the client. `engine` is builtin or one
-    of engines/catalog.py. `beta`: how much DPO holds on to the reference; None for other methods. `sweep`:
-    hyperparameters with several values each, see trainers/hyperparameters.py.
-    `sharding`: whether the GPUs of a job divide its base; auto: where one can't hold it.
-    """
-
-    n_epochs: int = 1
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    lora_r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    target_modules: str = "all-linear"
-    max_length: int = OUR_ROW_TOKENS
-    too_long: TooLong = "leave_out"
-    quantization: Quantization = "none"
-    eval_steps: int | None = None
-    patience: int | None = None
-    max_seconds: int | None = None
-    max_usd_micros: int | None = None
-    usd_per_hour_micros: int | None = None
-    engine: str = "builtin"
-    sweep: Sweep = ()
-    beta: float | None = None
-    sharding: Sharding = "auto"
-
-    @property
-    def ceiling_s(self) -> float | None:
-        """Seconds of training that both ceilings allow; None without one."""
-        allowed = [] if self.max_seconds is None else [float(self.max_seconds)]
-        if self.max_usd_micros is not None and self.usd_per_hour_micros is not None:
-            allowed.append(3600 * self.max_usd_micros / self.usd_per_hour_micros)
-        return min(allowed, default=None)
 
 
 @dataclass(frozen=True)
@@ -112,13 +67,13 @@ class TrainingJob:
     training_file: str
     validation_file: str | None
     seed: int
-    settings: LoraSettings
+    settings: Parameters
     suffix: str | None
     metadata: Mapping[str, str]
     created_at: int
     integrations: tuple[Integration, ...] = ()
-    arms: tuple[LoraSettings, ...] = ()
-    method: Method = "supervised"
+    arms: tuple[Parameters, ...] = ()
+    method: MethodName = "supervised"
     continues: str | None = None
 
 
@@ -136,13 +91,19 @@ def read_job(folder: Path) -> TrainingJob:
     integrations = tuple(
         Integration(**{**each, "tags": tuple(each["tags"])}) for each in raw.get("integrations", ())
     )
-    arms = tuple(_settings(each) for each in raw.get("arms", ()))
-    known = {**raw, "settings": _settings(raw["settings"]), "integrations": integrations, "arms": arms}
-    return TrainingJob(**known)
+    kind = METHODS[raw.get("method", "supervised")].parameters
+    settings, arms = (
+        _parameters(raw["settings"], kind),
+        (_parameters(each, kind) for each in raw.get("arms", ())),
+    )
+    return TrainingJob(**{**raw, "settings": settings, "integrations": integrations, "arms": tuple(arms)})
 
 
-def _settings(raw: Mapping[str, Any]) -> LoraSettings:
-    return LoraSettings(**{**raw, "sweep": sweep_from_lists(raw.get("sweep", ()))})
+def _parameters(raw: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
+    """A job of an earlier version may lack some, or name those of another method as null."""
+    names = {each.name for each in fields(kind)}
+    values = {name: value for name, value in raw.items() if name in names}
+    return kind(**{**values, "sweep": sweep_from_lists(raw.get("sweep", ()))})
 
 
 def as_trained(folder: Path, job: TrainingJob) -> TrainingJob:

@@ -14,12 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-from trainers.local.engines.catalog import BUILTIN, ENGINES
+from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import end_leftover
 from trainers.local.job_directory import TrainingJob, exclusive, read_job
 from trainers.local.launch import die_with_parent
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
+from trainers.methods import BUILTIN
 
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76

@@ -13,7 +13,8 @@ from tests.local.served import examples
 from trainers.local.engines.catalog import LLAMAFACTORY
 from trainers.local.engines.plan import EnginePlan
 from trainers.local.engines.runner import write_plan
-from trainers.local.job_directory import LoraSettings, TrainingJob, read_job, write_job
+from trainers.local.job_directory import TrainingJob, read_job, write_job
+from trainers.methods import Parameters
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -35,7 +36,7 @@ def engines(tmp_path: Path) -> Path:
 
 
 def facts(without: str = "") -> dict[str, object]:
-    settings = LoraSettings(quantization="nf4")
+    settings = Parameters(quantization="nf4")
     plan = EnginePlan("base", settings, 0, ("q_proj",), 10, True, "cpu", False)
     keys = sorted(write_plan(LLAMAFACTORY, plan, Path("env")).keys["config"] - {without})
     return {
@@ -61,7 +62,7 @@ def job_folder(engines: Path, tiny_model_dir: Path) -> Path:
         training_file=str(engines.parent / "train.jsonl"),
         validation_file=str(engines.parent / "valid.jsonl"),
         seed=3,
-        settings=LoraSettings(n_epochs=2, batch_size=4, lora_r=8, engine="llamafactory"),
+        settings=Parameters(n_epochs=2, batch_size=4, lora_r=8, engine="llamafactory"),
         suffix=None,
         metadata={},
         created_at=1,

@@ -19,8 +19,9 @@ from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 
 from tests.local.served import examples, served_process, upload, wait_for, wait_for_status
-from trainers.local.job_directory import Quantization, read_json
+from trainers.local.job_directory import read_json
 from trainers.local.training.base_model import calm_peft, load_model
+from trainers.methods import Quantization
 
 QUESTION: list[Any] = [
     {"role": "system", "content": "Sort this support ticket."},

@@ -20,12 +20,12 @@ from trainers.local.engines.plan import EngineConfig, EnginePlan, write_files
 from trainers.local.engines.plan import yaml as as_yaml
 from trainers.local.engines.runner import write_plan
 from trainers.local.engines.workdir import target_names, write_rows
-from trainers.local.job_directory import LoraSettings, Quantization
 from trainers.local.training.data import Row, Rows
 from trainers.local.training.errors import TrainingFailed
+from trainers.methods import Parameters, Quantization
 
 ENV = Path("/data/engines/x/env")
-SETTINGS = LoraSettings(
+SETTINGS = Parameters(
     n_epochs=3,
     batch_size=4,
     learning_rate=1e-5,
@@ -233,12 +233,12 @@ def test_rows_end_with_their_last_answer_and_say_what_is_learnt(tmp_path: Path) 
 
 def test_all_linear_is_every_linear_layer_but_the_output(tiny_model_dir: Path) -> None:
     names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-    assert target_names(tiny_model_dir, LoraSettings(engine="axolotl")) == names
+    assert target_names(tiny_model_dir, Parameters(engine="axolotl")) == names
 
 
 def test_a_module_that_is_not_there_is_a_sentence(tiny_model_dir: Path) -> None:
     assert target_names(
-        tiny_model_dir, LoraSettings(engine="axolotl", target_modules="self_attn.q_proj,v_proj")
+        tiny_model_dir, Parameters(engine="axolotl", target_modules="self_attn.q_proj,v_proj")
     ) == (
         "self_attn.q_proj",
         "v_proj",
@@ -246,7 +246,7 @@ def test_a_module_that_is_not_there_is_a_sentence(tiny_model_dir: Path) -> None:
     with pytest.raises(
         TrainingFailed, match=r"no linear layer 'w_pack'.*all-linear, or to some of down_proj"
     ):
-        target_names(tiny_model_dir, LoraSettings(engine="axolotl", target_modules="q_proj,w_pack"))
+        target_names(tiny_model_dir, Parameters(engine="axolotl", target_modules="q_proj,w_pack"))
 
 
 @pytest.mark.parametrize("family", [gemma3, mistral3])
@@ -256,7 +256,7 @@ def test_a_base_that_also_sees_is_for_our_own_engine(family: Callable[[], Any], 
     with pytest.raises(
         TrainingFailed, match=r"axolotl cannot train this: the base's model also sees"
     ) as caught:
-        target_names(tmp_path, LoraSettings(engine="axolotl"))
+        target_names(tmp_path, Parameters(engine="axolotl"))
     assert (caught.value.code, caught.value.param) == ("engine_cannot", "model")
 
 
@@ -269,7 +269,7 @@ def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: 
         json.dumps({**config, "quantization_config": {"quant_method": "gptq"}})
     )
     with pytest.raises(TrainingFailed, match="weights are stored in the format gptq"):
-        target_names(tmp_path, LoraSettings(engine="unsloth"))
+        target_names(tmp_path, Parameters(engine="unsloth"))
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
@@ -287,7 +287,7 @@ def test_experts_in_4_bits_are_the_builtin_engines_alone(tmp_path: Path) -> None
     """Others leave them in full, and the adapter would be asked over packed ones."""
     base = make_family(tmp_path / "mixtral", FAMILIES["mixtral"])
     with pytest.raises(TrainingFailed) as caught:
-        target_names(base, LoraSettings(engine="unsloth", quantization="nf4"))
+        target_names(base, Parameters(engine="unsloth", quantization="nf4"))
     assert (caught.value.code, caught.value.param) == ("engine_cannot", "quantization")
     assert "experts would stay in full" in caught.value.message
-    assert "q_proj" in target_names(base, LoraSettings(engine="unsloth", quantization="int8"))
+    assert "q_proj" in target_names(base, Parameters(engine="unsloth", quantization="int8"))

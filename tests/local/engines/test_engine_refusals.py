@@ -11,11 +11,12 @@ import pytest
 
 from tests.local.engines.conftest import facts
 from tests.local.served import served_here, upload
-from trainers.local.engines.catalog import LLAMAFACTORY, NAMES, UNSLOTH
+from trainers import methods
+from trainers.local.engines.catalog import ENGINES, LLAMAFACTORY, UNSLOTH
 from trainers.local.engines.compatibility import Refused, refusal
-from trainers.local.job_directory import LoraSettings
+from trainers.methods import Parameters
 
-BY_LLAMAFACTORY = LoraSettings(engine="llamafactory")
+BY_LLAMAFACTORY = Parameters(engine="llamafactory")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_the_job_says_which_engine_it_has(client: openai.OpenAI) -> None:
 
 def test_what_is_installed_and_unchanged_may_train(engines: Path) -> None:
     assert refusal(engines, BY_LLAMAFACTORY) is None
-    assert refusal(engines.parent / "elsewhere", LoraSettings()) is None
+    assert refusal(engines.parent / "elsewhere", Parameters()) is None
 
 
 def test_an_engine_that_somebody_upgraded_by_hand_is_refused(engines: Path) -> None:
@@ -88,12 +89,12 @@ def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("sweep", LoraSettings(engine="llamafactory", sweep=(("lora_r", (8, 16)),))),
-        ("sharding", LoraSettings(engine="llamafactory", sharding="fsdp")),
+        ("sweep", Parameters(engine="llamafactory", sweep=(("lora_r", (8, 16)),))),
+        ("sharding", Parameters(engine="llamafactory", sharding="fsdp")),
     ],
 )
 def test_a_setting_that_only_our_own_engine_knows_is_refused(
-    engines: Path, name: str, settings: LoraSettings
+    engines: Path, name: str, settings: Parameters
 ) -> None:
     assert refusal(engines, settings) == Refused(
         "engine_cannot",
@@ -105,14 +106,14 @@ def test_a_setting_that_only_our_own_engine_knows_is_refused(
 @pytest.mark.parametrize(
     "settings",
     [
-        LoraSettings(engine="llamafactory", patience=2, eval_steps=5),
-        LoraSettings(engine="llamafactory", max_seconds=60),
-        LoraSettings(engine="llamafactory", max_usd_micros=5_000_000, usd_per_hour_micros=2_000_000),
-        LoraSettings(engine="llamafactory", quantization="nf4"),
-        LoraSettings(engine="llamafactory", quantization="int8"),
+        Parameters(engine="llamafactory", patience=2, eval_steps=5),
+        Parameters(engine="llamafactory", max_seconds=60),
+        Parameters(engine="llamafactory", max_usd_micros=5_000_000, usd_per_hour_micros=2_000_000),
+        Parameters(engine="llamafactory", quantization="nf4"),
+        Parameters(engine="llamafactory", quantization="int8"),
     ],
 )
-def test_an_engine_may_be_stopped_and_may_quantise(engines: Path, settings: LoraSettings) -> None:
+def test_an_engine_may_be_stopped_and_may_quantise(engines: Path, settings: Parameters) -> None:
     assert refusal(engines, settings) is None
 
 
@@ -120,7 +121,7 @@ def test_an_engine_without_bitsandbytes_beside_it_does_not_quantise(engines: Pat
     home = engines / "llamafactory" / "engine.json"
     home.write_text(json.dumps({**facts(), "versions": {"torch": "2.13.0"}}))
     assert refusal(engines, BY_LLAMAFACTORY) is None
-    refused = refusal(engines, LoraSettings(engine="llamafactory", quantization="nf4"))
+    refused = refusal(engines, Parameters(engine="llamafactory", quantization="nf4"))
     assert refused == Refused(
         "quantization_unavailable",
         "quantization 'nf4' by the engine llamafactory needs the package bitsandbytes, which was not found beside "
@@ -138,13 +139,11 @@ def test_unsloth_in_8_bits_is_for_a_gpu(tmp_path: Path, has_cuda: bool, is_refus
     (tmp_path / "unsloth" / "env" / "bin" / "python").touch()
     known = {**facts(), "version": UNSLOTH.version, "has_cuda": has_cuda}
     (tmp_path / "unsloth" / "engine.json").write_text(json.dumps(known))
-    refused = refusal(tmp_path, LoraSettings(engine="unsloth", quantization="int8"))
+    refused = refusal(tmp_path, Parameters(engine="unsloth", quantization="int8"))
     assert (refused is not None) == is_refused
     assert refused is None or "loads a base in int8 on a GPU only" in refused.message
-    assert refusal(tmp_path, LoraSettings(engine="unsloth", quantization="nf4")) is None
+    assert refusal(tmp_path, Parameters(engine="unsloth", quantization="nf4")) is None
 
 
-def test_the_bot_knows_the_same_engines() -> None:
-    from bot.command_options import ENGINES
-
-    assert ENGINES == NAMES
+def test_every_engine_that_a_request_may_name_is_known() -> None:
+    assert (methods.BUILTIN, *ENGINES) == methods.ENGINES

@@ -11,7 +11,7 @@ import pytest
 
 from tests.local.engines import stories
 from trainers.local.engines.catalog import ENGINES, installed
-from trainers.local.job_directory import Quantization
+from trainers.methods import Quantization
 
 VARIABLE = "FINETUNE_ENGINES"
 NAMES = list(ENGINES)

@@ -140,7 +140,7 @@ class JobEndpoints:
             return earlier
         order = parse_job_request(body)
         check_installed(order.integrations)
-        complaint = quantization_refusal(order.hyperparameters.quantization or "none")
+        complaint = quantization_refusal(order.hyperparameters.values.get("quantization", "none"))
         if complaint is not None:
             raise invalid(complaint, "hyperparameters.quantization", "quantization_unavailable")
         complaint = method_refusal(order.method)
@@ -154,7 +154,7 @@ class JobEndpoints:
         sources = Sources(training, self._validation_file(order))
         examples = self.files.get(order.training_file).lines
         rate = rate_of_base(start.base, order.method)
-        resolved = order.hyperparameters.resolved(examples, rate, order.method)
+        resolved = order.hyperparameters.resolved(examples, rate)
         settings = start.settings(order.hyperparameters, resolved)
         refused = backend_refusal(self.executor.place, settings) or refusal(self.engines, settings)
         if refused:

@@ -13,7 +13,6 @@ from typing import Literal
 from trainers.host import ENGINES_FOLDER, installed_version
 from trainers.local.job_directory import read_json
 
-BUILTIN = "builtin"
 EngineName = Literal["unsloth", "axolotl", "llamafactory"]
 
 
@@ -66,7 +65,6 @@ LLAMAFACTORY = Engine(
     beside=("bitsandbytes",),
 )
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)}
-NAMES = (BUILTIN, *ENGINES)
 
 
 # Where engines are installed: engines/NAME/env is a virtual environment, engine.json beside it says it is

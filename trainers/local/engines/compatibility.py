@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trainers.local.engines.catalog import BUILTIN, ENGINES, Engine, Installed, installed
-from trainers.local.job_directory import LoraSettings
+from trainers.local.engines.catalog import ENGINES, Engine, Installed, installed
+from trainers.methods import BUILTIN, Parameters
 
 HONOURED = frozenset(
-    {"engine", "n_epochs", "batch_size", "learning_rate", "lora_r", "lora_alpha", "lora_dropout"}
+    {
+        "engine",
+        "n_epochs",
+        "batch_size",
+        "learning_rate",
+        "learning_rate_multiplier",
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+    }
     | {"target_modules", "max_length", "too_long", "quantization", "eval_steps", "patience"}
     | {"max_seconds", "max_usd_micros", "usd_per_hour_micros"}
 )
@@ -26,7 +35,7 @@ class Refused:
     param: str = "engine"
 
 
-def refusal(root: Path, settings: LoraSettings) -> Refused | None:
+def refusal(root: Path, settings: Parameters) -> Refused | None:
     """`root` is the folder of engines."""
     if settings.engine == BUILTIN:
         return None
@@ -43,7 +52,7 @@ def refusal(root: Path, settings: LoraSettings) -> Refused | None:
     )
 
 
-def refusal_on_cpu(settings: LoraSettings) -> Refused | None:
+def refusal_on_cpu(settings: Parameters) -> Refused | None:
     """unsloth says that it can't load 8 bits on a CPU, and loads all of them."""
     if (settings.engine, settings.quantization) != ("unsloth", "int8"):
         return None
@@ -104,7 +113,7 @@ def _keys_changed(engine: Engine, there: Installed, keys: str) -> str:
     )
 
 
-def _without_bits(engine: Engine, there: Installed, settings: LoraSettings) -> Refused | None:
+def _without_bits(engine: Engine, there: Installed, settings: Parameters) -> Refused | None:
     if settings.quantization == "none" or "bitsandbytes" in there.versions:
         return None
     text = (
@@ -114,12 +123,12 @@ def _without_bits(engine: Engine, there: Installed, settings: LoraSettings) -> R
     return Refused("quantization_unavailable", text, "quantization")
 
 
-def _beyond(engine: Engine, settings: LoraSettings) -> Refused | None:
+def _beyond(engine: Engine, settings: Parameters) -> Refused | None:
     """A setting that only the built-in engine knows, and that isn't at its default."""
-    default = asdict(LoraSettings())
-    for name, value in asdict(settings).items():
-        if name not in HONOURED and value != default[name]:
-            said = name.removesuffix("_micros")
-            text = f"The engine {engine.name} cannot honour {said}. Leave {said} out, or let the engine be builtin."
-            return Refused("engine_cannot", text, said)
+    default = asdict(type(settings)())
+    for field, value in asdict(settings).items():
+        if field not in HONOURED and value != default[field]:
+            name = field.removesuffix("_micros")
+            text = f"The engine {engine.name} cannot honour {name}. Leave {name} out, or let the engine be builtin."
+            return Refused("engine_cannot", text, name)
     return None

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainers.local.job_directory import LoraSettings
 from trainers.local.training.schedule import is_due
+from trainers.methods import Parameters
 
 PARTS = range(25, 101)
 SHORT_PARTS = range(5, 26)
@@ -27,7 +27,7 @@ class EnginePlan:
     learn from. Paths in configs are relative to the engine's folder."""
 
     base: str
-    settings: LoraSettings
+    settings: Parameters
     seed: int
     targets: tuple[str, ...]
     rows: int

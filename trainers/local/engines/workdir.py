@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from trainers.local.engines.plan import ROWS, EnginePlan
-from trainers.local.job_directory import LoraSettings, TrainingJob
+from trainers.local.job_directory import TrainingJob
 from trainers.local.training.base_files import fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_tokenizer, stored_method
 from trainers.local.training.data import Rows, read_rows
@@ -18,6 +18,7 @@ from trainers.local.training.devices import best_dtype
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.model_structure import choose_class, find_targets, fused_experts, sees_too
+from trainers.methods import Parameters
 
 IGNORED = -100  # torch's cross entropy skips it
 
@@ -38,7 +39,7 @@ def write_rows(path: Path, rows: Rows) -> None:
 # names agree.
 
 
-def target_names(base: Path, settings: LoraSettings) -> tuple[str, ...]:
+def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     """What `settings.target_modules` mean to its engine. Raises TrainingFailed."""
     engine, wanted = settings.engine, settings.target_modules
     config = load_config(str(base))

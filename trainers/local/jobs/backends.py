@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 from trainers.host import HUB_KEYS, TRACKER_KEYS, child_environment
-from trainers.local.engines.catalog import BUILTIN
 from trainers.local.engines.compatibility import Refused
-from trainers.local.job_directory import LoraSettings, exclusive
+from trainers.local.job_directory import exclusive
 from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
+from trainers.methods import BUILTIN, DpoParameters, Parameters
 
 LOOK_S = 0.05
 
@@ -252,7 +252,7 @@ def _read_text(path: Path) -> str:
 # May this job be trained where this trainer's jobs run? Asked before anything starts.
 
 
-def backend_refusal(place: Backend, settings: LoraSettings) -> Refused | None:
+def backend_refusal(place: Backend, settings: Parameters) -> Refused | None:
     if settings.engine != BUILTIN and not place.is_here:
         text = (
             f"This trainer's jobs run on a cluster, where the engine {settings.engine} is not installed. Leave "
@@ -271,7 +271,7 @@ def backend_refusal(place: Backend, settings: LoraSettings) -> Refused | None:
     return _sharding(place, settings) if settings.sharding == "fsdp" else None
 
 
-def _sharding(place: Backend, settings: LoraSettings) -> Refused | None:
+def _sharding(place: Backend, settings: Parameters) -> Refused | None:
     if place.processes == 1:
         text = (
             "sharding 'fsdp' divides the base among a job's GPUs, and this trainer gives each job one. Leave it out, "
@@ -287,7 +287,7 @@ def _sharding(place: Backend, settings: LoraSettings) -> Refused | None:
             "out."
         )
         return Refused("sharding_unavailable", text, "sharding")
-    if settings.beta is not None:
+    if isinstance(settings, DpoParameters):
         text = "Preference pairs are trained on a whole base, which is not divided among GPUs. Leave 'sharding' out."
         return Refused("sharding_unavailable", text, "sharding")
     return None

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import (
-    LoraSettings,
     TrainingJob,
     append_event,
     read_job,
@@ -26,6 +25,7 @@ from trainers.local.job_directory import (
 )
 from trainers.local.jobs.requests import MAX_SEED, JobRequest, slug
 from trainers.local.jobs.starting_weights import Start
+from trainers.methods import Parameters
 
 SETTLED_NS = 2_000_000_000  # a folder's time of change is coarse: two changes may share one
 
@@ -187,9 +187,9 @@ class Jobs:
         order: JobRequest,
         start: Start,
         sources: Sources,
-        settings: LoraSettings,
+        settings: Parameters,
         key: str | None,
-        arms: tuple[LoraSettings, ...] = (),
+        arms: tuple[Parameters, ...] = (),
     ) -> JobRecord:
         """Durable when it returns. With `key` a second call finds the first one's job."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
@@ -289,7 +289,7 @@ def _id_from_key(key: str) -> str:
 
 
 def _training_job(
-    job_id: str, folder: Path, order: JobRequest, start: Start, sources: Sources, settings: LoraSettings
+    job_id: str, folder: Path, order: JobRequest, start: Start, sources: Sources, settings: Parameters
 ) -> TrainingJob:
     start.take_along(folder)
     os.link(sources.training, folder / "train.jsonl")

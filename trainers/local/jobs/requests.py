@@ -8,40 +8,26 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 
-from trainers import hyperparameters
-from trainers.hyperparameters import (
-    BETA,
-    SWEEPABLE,
-    Rule,
-    Sweep,
-    batch_for,
-    combinations,
-    epochs_for,
-    is_int,
-    is_number,
-    whole_number,
-)
+from trainers import methods
+from trainers.hyperparameters import Sweep, combinations
 from trainers.local.api_errors import ApiError, invalid
-from trainers.local.engines.catalog import BUILTIN
-from trainers.local.engines.catalog import NAMES as ENGINE_NAMES
-from trainers.local.job_directory import Integration, LoraSettings, Method, Quantization, Sharding, TooLong
-from trainers.money import to_micros
+from trainers.local.job_directory import Integration
+from trainers.methods import BUILTIN, METHODS, Basis, Method, MethodName, Parameters
 
-TYPES: tuple[Method, ...] = ("supervised", "dpo")
+TYPES: tuple[MethodName, ...] = get_args(MethodName)
 
 
 @dataclass(frozen=True)
 class ChosenMethod:
     """`hyperparameters` as they came, from the place `path` of the request."""
 
-    type: Method
+    type: MethodName
     path: str
     hyperparameters: object
 
@@ -66,7 +52,7 @@ def parse_method(value: object) -> ChosenMethod:
     return ChosenMethod(kind, f"method.{kind}.hyperparameters", inner.get("hyperparameters"))
 
 
-def _method_type(given: Mapping[str, Any]) -> Method:
+def _method_type(given: Mapping[str, Any]) -> MethodName:
     for kind in TYPES:
         if given.get("type") == kind:
             return kind
@@ -80,51 +66,6 @@ def as_object(value: object, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid(f"'{path}' must be an object.", path, "invalid_type")
     return value
-
-
-# Parses `hyperparameters.sweep` of a create: {"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}. Pure.
-
-
-RATES = ("learning_rate", "learning_rate_multiplier")
-
-
-def parse_sweep(value: object, path: str) -> Sweep | None:
-    """None where there is none. Raises Problem (400)."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
-        text = f"'sweep' must be an object of lists, like {{\"lora_r\": {hyperparameters.example_values('lora_r')}}}."
-        raise invalid(text, path, "invalid_type")
-    sweep = tuple((name, tuple(_sweep_value(name, one) for one in values)) for name, values in value.items())
-    wrong = hyperparameters.sweep_problem(sweep)
-    if wrong:
-        text, name = wrong
-        raise invalid(text, f"{path}.{name}" if name else path)
-    return sweep
-
-
-def check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: bool) -> None:
-    """Beside the single hyperparameters that were given. Raises Problem (400)."""
-    names = {name for name, _ in sweep}
-    for name in single:
-        rate = next((other for other in RATES if name in RATES and other in names), None)
-        if name in names or rate:
-            text = f"'{name}' is given singly and '{rate or name}' in the sweep. Say it in one of the two places."
-            raise invalid(text, f"hyperparameters.{name}")
-    if "patience" in single:
-        text = "The halving of a sweep stops arms itself, so 'patience' doesn't go with it. Leave one of the two out."
-        raise invalid(text, "hyperparameters.patience")
-    if not has_validation:
-        text = (
-            "A sweep chooses by the loss on a validation file. Give 'validation_file', or leave 'sweep' out."
-        )
-        raise invalid(text, "hyperparameters.sweep")
-
-
-def _sweep_value(name: str, value: Any) -> Any:
-    """Names of modules may come as a list, as they may singly; what it must be is asked later."""
-    is_names = name == "target_modules" and isinstance(value, list) and all(isinstance(x, str) for x in value)
-    return ",".join(value) if is_names else value
 
 
 # Parses OpenAI's `integrations`: which services, beside TensorBoard's files, get a job's curves. Sends
@@ -233,13 +174,6 @@ def _has_wandb_key() -> bool:
     return is_offline or bool(os.environ.get("WANDB_API_KEY")) or is_logged_in
 
 
-# Parses the body of 'create a fine-tuning job' into an order; refuses what it does not know. Pure.
-#
-# What "auto" (or nothing) means for n_epochs, batch_size and learning_rate is written down in
-# trainers/hyperparameters.py; learning_rate_multiplier multiplies that rate; lora_alpha is twice lora_r; all others
-# are the defaults of LoraSettings.
-
-
 MAX_SEED = 2**31 - 1
 FIELDS = (
     *("model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed"),
@@ -249,61 +183,22 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """As given; None stands for "auto"."""
+    """What a request gave, by name; what it left to the rules ("auto") is not among `values`."""
 
-    n_epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    learning_rate_multiplier: float | None = None
-    lora_r: int | None = None
-    lora_alpha: int | None = None
-    lora_dropout: float | None = None
-    target_modules: str | None = None
-    max_length: int | None = None
-    too_long: TooLong | None = None
-    eval_steps: int | None = None
-    patience: int | None = None
-    max_seconds: int | None = None
-    max_usd: float | str | None = None
-    usd_per_hour: float | str | None = None
-    quantization: Quantization | None = None
-    engine: str | None = None
-    sharding: Sharding | None = None
-    sweep: Sweep | None = None
-    beta: float | None = None
+    values: Mapping[str, Any]
+    method: MethodName = "supervised"
+    sweep: Sweep = ()
 
-    def arms(self, examples: int, rate: float) -> tuple[LoraSettings, ...]:
-        """Of a sweep, each by the same rules; none without."""
-        alone = replace(self, sweep=None)
-        each = combinations(self.sweep) if self.sweep else ()
-        return tuple(replace(alone, **chosen).resolved(examples, rate) for chosen in each)  # type: ignore[arg-type]
-
-    def resolved(self, examples: int, rate: float, method: Method = "supervised") -> LoraSettings:
+    def resolved(self, examples: int, rate: float) -> Parameters:
         """`rate`: the learning rate that the rule gives for the base and the method."""
-        defaults = LoraSettings()
-        rank = self.lora_r or defaults.lora_r
-        return replace(
-            defaults,
-            n_epochs=self.n_epochs or epochs_for(examples, method),
-            batch_size=self.batch_size or batch_for(examples),
-            learning_rate=self.learning_rate or rate * (self.learning_rate_multiplier or 1.0),
-            lora_r=rank,
-            lora_alpha=self.lora_alpha or 2 * rank,
-            lora_dropout=defaults.lora_dropout if self.lora_dropout is None else self.lora_dropout,
-            target_modules=self.target_modules or defaults.target_modules,
-            max_length=self.max_length or defaults.max_length,
-            too_long=self.too_long or defaults.too_long,
-            eval_steps=self.eval_steps,
-            patience=self.patience,
-            max_seconds=self.max_seconds,
-            max_usd_micros=_micros(self.max_usd),
-            usd_per_hour_micros=_micros(self.usd_per_hour),
-            quantization=self.quantization or defaults.quantization,
-            engine=self.engine or defaults.engine,
-            sweep=self.sweep or (),
-            beta=(self.beta or BETA) if method == "dpo" else None,
-            sharding=self.sharding or defaults.sharding,
-        )
+        resolved = methods.resolve(self.method, self.values, Basis(examples, rate, self.method))
+        return replace(resolved, sweep=self.sweep)
+
+    def arms(self, examples: int, rate: float) -> tuple[Parameters, ...]:
+        """Of a sweep, each by the same rules; none without."""
+        arms = combinations(self.sweep) if self.sweep else ()
+        alone = replace(self, sweep=())
+        return tuple(replace(alone, values={**self.values, **arm}).resolved(examples, rate) for arm in arms)
 
 
 @dataclass(frozen=True)
@@ -319,7 +214,7 @@ class JobRequest:
     metadata: Mapping[str, str]
     fingerprint: str
     integrations: tuple[Integration, ...] = field(default=())
-    method: Method = "supervised"
+    method: MethodName = "supervised"
 
 
 def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
@@ -376,7 +271,8 @@ def slug(suffix: str | None) -> str:
 
 def _seed(body: Mapping[str, Any]) -> int | None:
     seed = body.get("seed")
-    if seed is not None and (not is_int(seed) or not 0 <= seed <= MAX_SEED):
+    is_whole = isinstance(seed, int) and not isinstance(seed, bool)
+    if seed is not None and not (is_whole and 0 <= seed <= MAX_SEED):
         raise invalid(f"'seed' must be a whole number from 0 to {MAX_SEED}.", "seed")
     return seed
 
@@ -403,52 +299,20 @@ def _hyperparameters(
     for path, group in groups:
         for name, value in as_object(group, path).items():
             where = f"{path}.{name}"
-            parsed = parse_sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
+            parsed = _sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
             if given.setdefault(name, parsed) != parsed:
-                raise invalid(f"'{name}' is given twice, as {given[name]} and {parsed}.", f"{path}.{name}")
-    chosen = Hyperparameters(**given)
-    if chosen.learning_rate is not None and chosen.learning_rate_multiplier is not None:
-        text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
-        raise invalid(text, "hyperparameters.learning_rate")
-    _check_life(chosen, has_validation)
-    _check_method(chosen, method.type)
-    if chosen.sweep is not None:
-        single = {name: value for name, value in given.items() if name != "sweep" and value is not None}
-        check_sweep(chosen.sweep, single, has_validation=has_validation)
-    return chosen
+                raise invalid(f"'{name}' is given twice, as {given[name]} and {parsed}.", where)
+    sweep = given.pop("sweep", None)
+    values = {name: value for name, value in given.items() if value is not None}
+    _check_together(values, has_validation)
+    _check_method(values, sweep, METHODS[method.type])
+    if sweep is not None:
+        _check_sweep(sweep, values, has_validation=has_validation)
+    return Hyperparameters(values, method.type, sweep or ())
 
 
-def _check_method(chosen: Hyperparameters, method: Method) -> None:
-    if method != "dpo" and chosen.beta is not None:
-        text = "'beta' belongs to the method dpo. Set method.type to dpo for preference pairs, or leave 'beta' out."
-        raise invalid(text, "hyperparameters.beta")
-    if method == "dpo" and chosen.sweep is not None:
-        text = "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice."
-        raise invalid(text, "hyperparameters.sweep")
-    if method == "dpo" and chosen.engine not in (None, BUILTIN):
-        text = f"Preference pairs are trained by TRL within this trainer, not by {chosen.engine}. Leave 'engine' out."
-        raise invalid(text, "hyperparameters.engine", "engine_cannot")
-
-
-def _check_life(chosen: Hyperparameters, has_validation: bool) -> None:
-    for name, value in (("patience", chosen.patience), ("eval_steps", chosen.eval_steps)):
-        if value is not None and not has_validation:
-            text = (
-                f"'{name}' needs a validation file to look at. Give 'validation_file', or leave '{name}' out."
-            )
-            raise invalid(text, f"hyperparameters.{name}")
-    if (chosen.max_usd is None) != (chosen.usd_per_hour is None):
-        lacking = "max_usd" if chosen.max_usd is None else "usd_per_hour"
-        text = f"'max_usd' is a ceiling at the price 'usd_per_hour': give both. '{lacking}' is missing."
-        raise invalid(text, f"hyperparameters.{lacking}")
-
-
-def _micros(dollars: float | str | None) -> int | None:
-    return None if dollars is None else to_micros(Decimal(str(dollars)))
-
-
-def _hyperparameter(name: str, value: object, path: str) -> int | float | str | None:
-    rule = RULES.get(name)
+def _hyperparameter(name: str, value: object, path: str) -> Any:
+    """None stands for "auto". Money in dollars becomes micro-dollars."""
     if name in QUANTIZATION_OF:
         kind = QUANTIZATION_OF[name]
         text = (
@@ -456,26 +320,98 @@ def _hyperparameter(name: str, value: object, path: str) -> int | float | str | 
             f'Write "quantization": "{kind}" instead: {QUANTIZATIONS[kind]}.'
         )
         raise invalid(text, path, "unknown_parameter")
-    if rule is None:
-        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(RULES)}, sweep."
+    spec = methods.every_spec().get(name)
+    if spec is None:
+        text = f"Unknown hyperparameter '{name}'. Known are {', '.join(methods.every_spec())}, sweep."
         raise invalid(text, path, "unknown_parameter")
     if value is None or value == "auto":
         return None
-    if isinstance(value, list) and name == "target_modules" and all(isinstance(item, str) for item in value):
-        value = ",".join(value)
-    if not rule.accepts(value):
-        raise invalid(f"'{name}' is {value!r}; it must be {rule.wants}, or \"auto\".", path)
-    return value  # type: ignore[return-value]
+    try:
+        return spec.read(value)
+    except ValueError as error:
+        raise invalid(f'{error}, or "auto".', path) from error
 
 
-def _is_dollars(value: object) -> bool:
-    """A number or a decimal text, from a ten thousandth of a dollar to a million."""
-    text = str(value) if is_number(value) or isinstance(value, str) else ""
-    return re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) is not None and 0.0001 <= float(text) <= 1e6
+def _check_together(values: Mapping[str, Any], has_validation: bool) -> None:
+    if "learning_rate" in values and "learning_rate_multiplier" in values:
+        text = "Give 'learning_rate' or 'learning_rate_multiplier', not both."
+        raise invalid(text, "hyperparameters.learning_rate")
+    for name in values:
+        if methods.every_spec()[name].declared.needs_validation and not has_validation:
+            text = (
+                f"'{name}' needs a validation file to look at. Give 'validation_file', or leave '{name}' out."
+            )
+            raise invalid(text, f"hyperparameters.{name}")
+    lacking = [name for name in ("max_usd", "usd_per_hour") if name not in values]
+    if len(lacking) == 1:
+        text = f"'max_usd' is a ceiling at the price 'usd_per_hour': give both. '{lacking[0]}' is missing."
+        raise invalid(text, f"hyperparameters.{lacking[0]}")
+
+
+def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method) -> None:
+    for name in values:
+        if name not in methods.specs(method.name):
+            owner = next(other for other in METHODS.values() if name in methods.specs(other.name))
+            text = (
+                f"'{name}' belongs to the method {owner.name}. Set method.type to {owner.name} for {owner.examples}, "
+                f"or leave '{name}' out."
+            )
+            raise invalid(text, f"hyperparameters.{name}")
+    if sweep is not None and not method.has_sweeps:
+        text = "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice."
+        raise invalid(text, "hyperparameters.sweep")
+    engine = values.get("engine", BUILTIN)
+    if engine not in method.engines:
+        text = (
+            f"{method.examples.capitalize()} are trained by this trainer's own engine, not by {engine}. "
+            "Leave 'engine' out."
+        )
+        raise invalid(text, "hyperparameters.engine", "engine_cannot")
+
+
+RATES = ("learning_rate", "learning_rate_multiplier")
+
+
+def _sweep(value: object, path: str) -> Sweep | None:
+    """{"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}; None where there is none."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
+        text = f"'sweep' must be an object of lists, like {{\"lora_r\": {methods.example_values('lora_r')}}}."
+        raise invalid(text, path, "invalid_type")
+    sweep = tuple((name, tuple(_joined(each) for each in values)) for name, values in value.items())
+    problem = methods.sweep_problem(sweep)
+    if problem:
+        text, about = problem
+        raise invalid(text, f"{path}.{about}" if about else path)
+    return sweep
+
+
+def _joined(value: Any) -> Any:
+    """Names of modules may come as a list, as they may singly; what they must be is checked later."""
+    is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return ",".join(value) if is_names else value
+
+
+def _check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: bool) -> None:
+    """Beside the single hyperparameters that were given."""
+    names = {name for name, _ in sweep}
+    for name in single:
+        rate = next((other for other in RATES if name in RATES and other in names), None)
+        if name in names or rate:
+            text = f"'{name}' is given singly and '{rate or name}' in the sweep. Say it in one of the two places."
+            raise invalid(text, f"hyperparameters.{name}")
+    if "patience" in single:
+        text = "The halving of a sweep stops arms itself, so 'patience' doesn't go with it. Leave one of the two out."
+        raise invalid(text, "hyperparameters.patience")
+    if not has_validation:
+        text = (
+            "A sweep chooses by the loss on a validation file. Give 'validation_file', or leave 'sweep' out."
+        )
+        raise invalid(text, "hyperparameters.sweep")
 
 
 QUANTIZATIONS = {
-    "none": "the base's weights as they are",
     "nf4": "the frozen base in 4-bit NormalFloat with double quantisation, the adapter in full (QLoRA)",
     "int8": "the frozen base in 8 bits, the adapter in full",
 }
@@ -486,22 +422,6 @@ QUANTIZATION_OF = {
     "bnb_4bit_use_double_quant": "nf4",
     "bnb_4bit_compute_dtype": "nf4",
     "quantization_config": "nf4",
-}
-RULES = {
-    **SWEEPABLE,
-    "max_length": whole_number(16, 131072),
-    "too_long": Rule(
-        "'leave_out', 'truncate' or 'refuse'", lambda v: v in ("leave_out", "truncate", "refuse")
-    ),
-    "eval_steps": whole_number(1, 1_000_000),
-    "patience": whole_number(1, 1000),
-    "max_seconds": whole_number(1, 31_536_000),
-    "max_usd": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
-    "usd_per_hour": Rule("dollars, from 0.0001 to 1000000", _is_dollars),
-    "quantization": Rule(" or ".join(QUANTIZATIONS), lambda v: isinstance(v, str) and v in QUANTIZATIONS),
-    "sharding": Rule("'none' or 'fsdp'", lambda v: v in ("none", "fsdp")),
-    "engine": Rule(f"one of {', '.join(ENGINE_NAMES)}", lambda v: v in ENGINE_NAMES),
-    "beta": Rule("a number above 0, at most 2", lambda v: is_number(v) and 0 < v <= 2),
 }
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from trainers.local.api_errors import invalid
-from trainers.local.engines.catalog import BUILTIN
-from trainers.local.job_directory import LoraSettings, TrainingJob
+from trainers.local.job_directory import TrainingJob
 from trainers.local.jobs.requests import Hyperparameters
+from trainers.methods import BUILTIN, Parameters
 
 OF_ADAPTER = ("lora_r", "lora_alpha", "target_modules", "quantization")
 FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -28,7 +28,7 @@ class Start:
     def continues(self) -> str | None:
         return self.tuned.name if self.tuned else None
 
-    def settings(self, given: Hyperparameters, resolved: LoraSettings) -> LoraSettings:
+    def settings(self, given: Hyperparameters, resolved: Parameters) -> Parameters:
         """An adapter that is gone on from keeps its form. Raises Problem (400) where another was asked for."""
         if self.tuned is None:
             return resolved
@@ -39,9 +39,8 @@ class Start:
             text = "A sweep begins at base models only. Leave 'sweep' out, or name a base model."
             raise invalid(text, "hyperparameters.sweep")
         own = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
-        wanted = asdict(given)
         for name, has in own.items():
-            if wanted[name] not in (None, has):
+            if given.values.get(name, has) != has:
                 text = (
                     f"{self.tuned.name} has {name} {has}, and a training that goes on from it keeps that. "
                     f"Leave '{name}' out, or name its base model {self.base_name}."
@@ -67,7 +66,7 @@ class Tuned:
     name: str
     adapter: Path
     folder: Path
-    settings: LoraSettings
+    settings: Parameters
 
 
 def start_of(name: str, job: TrainingJob, adapter: Path, folder: Path) -> Start:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.local.api_errors import ApiError, missing
-from trainers.local.job_directory import Quantization
 from trainers.local.serving.embedding import Embedder
 from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, let_go
 from trainers.local.serving.sequences import Drafts
@@ -30,6 +29,7 @@ from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import calm_peft, load_config, load_model, load_tokenizer
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
 from trainers.local.training.errors import TrainingFailed
+from trainers.methods import Quantization
 
 # LoRA as serving computes it: each row of a batch with its own adapter, added in place. Imports torch and
 # peft.

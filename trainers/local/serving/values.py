@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainers.local.api_errors import ApiError
-from trainers.local.job_directory import Quantization
 from trainers.local.tool_calls import ToolCall
+from trainers.methods import Quantization
 
 MAX_ADAPTERS = 8  # in memory, and so in one batch
 

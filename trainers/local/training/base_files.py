@@ -24,8 +24,9 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from trainers.hyperparameters import rate_for, rate_for_pairs
-from trainers.local.job_directory import Method, read_json, replace_json
+from trainers.local.job_directory import read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
+from trainers.methods import MethodName
 
 # A base model's files on this disk: a folder as it is, or a hub id, downloaded into the hub's own cache.
 #
@@ -232,7 +233,7 @@ def base_of_adapter(adapter: Path) -> str | None:
 # cache.
 
 
-def rate_of_base(source: str, method: Method = "supervised") -> float:
+def rate_of_base(source: str, method: MethodName = "supervised") -> float:
     """The learning rate by trainers/hyperparameters.py for a folder or a hub id; one that isn't here "
     "yet has no hidden size."""
     config = read_config(source)

@@ -18,13 +18,14 @@ from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrain
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from trainers.local.checks import quantization_refusal
-from trainers.local.job_directory import LoraSettings, Quantization, read_json
+from trainers.local.job_directory import read_json
 from trainers.local.kernels.fused_layers import compute_fused, fuse_norms
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, find_targets, packed_experts
 from trainers.local.training.packing import PACKED_FAMILIES
+from trainers.methods import Parameters, Quantization
 
 # Base weights in 4 or 8 bits, by bitsandbytes: what QLoRA trains on. The adapter stays in float32.
 #
@@ -192,7 +193,7 @@ def _check_complete(source: str, missing: Collection[str]) -> None:
         raise TrainingFailed("base_incomplete", text, "model")
 
 
-def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
+def add_lora(model: Any, settings: Parameters) -> PeftModel:
     """Float32 matrices on frozen weights. Raises TrainingFailed where a named module is not there."""
     config = lora_config(model, settings)
     with calm_peft():
@@ -205,7 +206,7 @@ def add_lora(model: Any, settings: LoraSettings) -> PeftModel:
     return adapted
 
 
-def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
+def lora_config(model: Any, settings: Parameters) -> LoraConfig:
     """Raises TrainingFailed where a named module is not there."""
     targets = find_targets(model, settings.target_modules)
     if targets.parameters and settings.lora_dropout:

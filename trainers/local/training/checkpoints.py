@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from trainers.local.job_directory import LoraSettings, TrainingJob, read_json, replace_json
+from trainers.local.job_directory import TrainingJob, read_json, replace_json
 from trainers.local.kernels.fused_layers import compute_fused
 from trainers.local.training import distributed
 from trainers.local.training.base_model import calm_peft, count_parameters, stored_method
@@ -33,6 +33,7 @@ from trainers.local.training.schedule import (
     result_sentence,
     stop_sentence,
 )
+from trainers.methods import Parameters
 
 CHECKPOINT_S = 60.0
 
@@ -246,7 +247,7 @@ def finish_job(
 TUNED_FOLDER = "tuned"
 
 
-def resume_from_adapter(folder: Path, base: Any, settings: LoraSettings) -> PeftModel:
+def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftModel:
     """`folder` is the job's. Raises TrainingFailed where the adapter isn't one for this base."""
     config = LoraConfig.from_pretrained(str(folder / TUNED_FOLDER))
     config.inference_mode, config.lora_dropout = False, settings.lora_dropout

@@ -21,9 +21,9 @@ from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
 from trainers.chat_templates import OPTIONS
-from trainers.local.job_directory import TooLong
 from trainers.local.tool_calls import chat_for_template, render_chat, tools_for_template
 from trainers.local.training.errors import TrainingFailed
+from trainers.methods import TooLong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

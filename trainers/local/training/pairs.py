@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.local.job_directory import TooLong
 from trainers.local.tool_calls import chat_for_template, for_template, tools_for_template
 from trainers.local.training.data import Chat, Row, Template, check_tokenizer, common, refusals
 from trainers.local.training.errors import TrainingFailed
+from trainers.methods import TooLong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.local.job_directory import LoraSettings
+from trainers.methods import Parameters
 from trainers.money import usd_micros
 
 MAX_NORM = 1.0
@@ -71,7 +71,7 @@ def best(validations: Sequence[Validation]) -> Validation | None:
     return min(validations, key=lambda each: each.loss, default=None)
 
 
-def is_due(step: int, steps_an_epoch: int, settings: LoraSettings) -> bool:
+def is_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
     """Does a validation follow on this step?"""
     return step % steps_an_epoch == 0 or (settings.eval_steps is not None and step % settings.eval_steps == 0)
 
@@ -93,13 +93,13 @@ def lacks_validation(position: Position) -> bool:
     return position.step > 0 and all(each.step != position.step for each in position.validations)
 
 
-def why_stop(position: Position, pace: Pace, settings: LoraSettings) -> Stop | None:
+def why_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | None:
     if has_lost_patience(position.validations, settings.patience):
         return "patience"
     return "ceiling" if is_over_ceiling(position.seconds, pace, settings.ceiling_s) else None
 
 
-def stop_sentence(why: Stop, position: Position, total: int, settings: LoraSettings) -> str:
+def stop_sentence(why: Stop, position: Position, total: int, settings: Parameters) -> str:
     where = f"Stopped at step {position.step}/{total}"
     if why == "patience":
         count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
@@ -121,7 +121,7 @@ def result_sentence(position: Position, total: int) -> str | None:
     )
 
 
-def _ceiling(settings: LoraSettings) -> str:
+def _ceiling(settings: Parameters) -> str:
     by_money = settings.max_usd_micros is not None and settings.ceiling_s != settings.max_seconds
     if by_money and settings.max_usd_micros is not None and settings.usd_per_hour_micros is not None:
         price = f"{usd_micros(settings.max_usd_micros)} at {usd_micros(settings.usd_per_hour_micros)} an hour"

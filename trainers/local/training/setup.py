@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainers.local.job_directory import KEPT_ROWS, LoraSettings, TrainingJob, read_json, replace_json
+from trainers.local.job_directory import KEPT_ROWS, TrainingJob, read_json, replace_json
 from trainers.local.kernels.block_attention import DENSE, choose_attention
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
@@ -25,6 +25,7 @@ from trainers.local.training.errors import Pauses, TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.packing import Abilities, abilities
 from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
+from trainers.methods import Parameters
 
 
 @dataclass
@@ -92,7 +93,7 @@ def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
     return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
 
 
-def is_divided(settings: LoraSettings, base: Path, device: torch.device) -> bool:
+def is_divided(settings: Parameters, base: Path, device: torch.device) -> bool:
     """The same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
     if settings.quantization != "none":
         return False
@@ -108,7 +109,7 @@ def undivided(who: str) -> TrainingFailed:
     return TrainingFailed("sharding_unavailable", text, "sharding")
 
 
-def within_context(settings: LoraSettings, base: str, journal: MetricsLogger) -> LoraSettings:
+def within_context(settings: Parameters, base: str, journal: MetricsLogger) -> Parameters:
     """Rows are never longer than what the model was made for, whatever max_length says."""
     context = context_of_base(base)
     if context is None or settings.max_length <= context:
@@ -119,7 +120,7 @@ def within_context(settings: LoraSettings, base: str, journal: MetricsLogger) ->
     return replace(settings, max_length=context)
 
 
-def tell_rows(journal: MetricsLogger, what: str, rows: Rows, settings: LoraSettings) -> None:
+def tell_rows(journal: MetricsLogger, what: str, rows: Rows, settings: Parameters) -> None:
     journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.chats < len(rows.rows):
         journal.say(

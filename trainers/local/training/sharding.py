@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import Module, ModuleList
 
-from trainers.local.job_directory import Sharding
 from trainers.local.training import distributed
+from trainers.methods import Sharding
 
 T = TypeVar("T")
 ROOM = 1.3  # of a GPU's memory: weights, and what a step takes beside them

@@ -21,7 +21,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.utils import disable_dropout_in_model
 
 from trainers.hyperparameters import BETA
-from trainers.local.job_directory import LoraSettings, TrainingJob
+from trainers.local.job_directory import TrainingJob
 from trainers.local.kernels.liger import choose_kernels
 from trainers.local.training import distributed
 from trainers.local.training.base_files import fetch_base, remember_base
@@ -67,6 +67,7 @@ from trainers.local.training.schedule import (
     why_stop,
 )
 from trainers.local.training.setup import is_divided, report_kernels, tell_team, undivided, within_context
+from trainers.methods import DpoParameters, Parameters
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -163,17 +164,17 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float, journal: MetricsLog
     finish_job(folder, job, trainer.adapted, course.position, course.total, course.stop, journal)
 
 
-def read_file(file: str, tokenizer: Any, settings: LoraSettings, param: str) -> Pairs:
+def read_file(file: str, tokenizer: Any, settings: Parameters, param: str) -> Pairs:
     return read_pairs(Path(file), tokenizer, settings.max_length, param, settings.too_long)
 
 
 def trl_config(
-    folder: Path, job: TrainingJob, settings: LoraSettings, device: torch.device, dtype: torch.dtype
+    folder: Path, job: TrainingJob, settings: Parameters, device: torch.device, dtype: torch.dtype
 ) -> DPOConfig:
     """All that TRL and transformers would write, log and send is switched off: PairCourse does it."""
     return SingleProcessConfig(
         output_dir=str(folder / "checkpoints"),
-        beta=settings.beta or BETA,
+        beta=settings.beta if isinstance(settings, DpoParameters) else BETA,
         max_length=None,  # pairs.py has seen to it
         disable_dropout=False,
         num_train_epochs=settings.n_epochs,
@@ -208,7 +209,7 @@ def trainer_state(course: PairCourse) -> Iterator[str | None]:
         yield where
 
 
-def tell_pairs(journal: MetricsLogger, what: str, pairs: Pairs, settings: LoraSettings) -> None:
+def tell_pairs(journal: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
     journal.say(
         f"{what} pairs: {len(pairs.rows):,} with {pairs.tokens:,} tokens, what was asked counted twice"
     )
@@ -228,7 +229,7 @@ class PairCourse(TrainerCallback):
     """What follows on each step: it is told, validated where due, kept, and perhaps the last."""
 
     folder: Path
-    settings: LoraSettings
+    settings: Parameters
     journal: MetricsLogger
     pauses: Pauses
     validation: Pairs | None

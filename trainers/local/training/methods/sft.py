@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from torch.amp.grad_scaler import GradScaler
 
-from trainers.local.job_directory import LoraSettings, TrainingJob
+from trainers.local.job_directory import TrainingJob
 from trainers.local.training import distributed
 from trainers.local.training.base_model import (
     add_lora,
@@ -59,6 +59,7 @@ from trainers.local.training.schedule import (
 )
 from trainers.local.training.setup import TrainingSetup, prepare_training
 from trainers.local.training.sharding import in_step, shard_rest
+from trainers.methods import Parameters
 
 
 @dataclass
@@ -203,7 +204,7 @@ class Course:
     are the job's, of which it may be an arm."""
 
     folder: Path
-    settings: LoraSettings
+    settings: Parameters
     seed: int
     ground: TrainingSetup
     trainee: TrainState
@@ -303,7 +304,7 @@ class Course:
         save_checkpoint(self.folder, trainee.model, trainee.optimizer, self.position, trainee.scaler)
 
 
-def steps_an_epoch(ground: TrainingSetup, settings: LoraSettings) -> int:
+def steps_an_epoch(ground: TrainingSetup, settings: Parameters) -> int:
     return math.ceil(len(ground.training.rows) / settings.batch_size)
 
 
@@ -394,7 +395,7 @@ def batches(rows: Sequence[Row], size: int, seed: int, epoch: int) -> list[list[
 
 
 def steps_after(
-    rows: Sequence[Row], settings: LoraSettings, seed: int, after: int
+    rows: Sequence[Row], settings: Parameters, seed: int, after: int
 ) -> Iterator[tuple[int, list[Row]]]:
     """Steps, counted from 1 over all epochs, with their rows."""
     step = 0

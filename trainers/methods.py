@@ -1,0 +1,440 @@
+"""The training methods and their hyperparameters, each declared once. Imports no torch, so bot and trainer share it.
+
+A hyperparameter is a field of `Parameters` (of `DpoParameters` where only DPO has it): its type and limits, its default
+or the rule for "auto", a line of help, its option in `/finetune start`, and whether a sweep may vary it. The trainer's
+API, job.json, `/finetune start` and `estimate`, the terminal, sweeps, the plan card and docs/hyperparameters.md read it
+from there. Which engines honour it stands in trainers/local/engines/plan.py; what it does, where it is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from functools import cache, cached_property
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from trainers.hyperparameters import BETA, Sweep, batch_for, epochs_for, sweep_size_problem
+from trainers.money import to_micros
+from trainers.tokens import OUR_ROW_TOKENS
+from trainers.types import Hyperparameter
+
+MethodName = Literal["supervised", "dpo"]
+EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory"]
+Quantization = Literal["none", "nf4", "int8"]
+Sharding = Literal["auto", "none", "fsdp"]
+TooLong = Literal["leave_out", "truncate", "refuse"]
+
+_WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
+_NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What "auto" depends on: rows to train on, and the learning rate by the base's size and the method (None: the
+    trainer will know)."""
+
+    rows: int
+    rate: float | None
+    method: MethodName = "supervised"
+
+
+Auto = Callable[
+    [Mapping[str, Any], Basis], Any
+]  # of the values that were given, and those resolved before it
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a field's type and limits don't say. `option`: its name as people type it, `other_names` are read too; None:
+    it is not for people. `auto`: the rule where nothing is given, else the field's default holds. `wants` completes
+    "it must be" where type and limits have no words for it. `default_text`: what docs say of the default."""
+
+    help: str
+    example: str
+    option: str | None = None
+    other_names: tuple[str, ...] = ()
+    sweeps: bool = False
+    auto: Auto | None = None
+    wants: str | None = None
+    needs_validation: bool = False
+    default_text: str | None = None
+
+
+def _whole(low: int, high: int) -> Any:
+    return Field(ge=low, le=high, strict=True)
+
+
+def _micros(dollars: object) -> int:
+    """A number or a decimal text, from a ten thousandth of a dollar to a million."""
+    text = str(dollars) if isinstance(dollars, int | float | str) and not isinstance(dollars, bool) else ""
+    if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text, re.ASCII):
+        raise ValueError("no dollars")
+    return to_micros(Decimal(text))
+
+
+def _joined(names: object) -> object:
+    """Names of modules may come as a list, too."""
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return ",".join(names) if is_list else names  # type: ignore[arg-type]  # a list of texts, as the line above says
+
+
+# Rules of "auto" have names: annotations are evaluated where a lambda would not see this module.
+
+
+def _epochs(values: Mapping[str, Any], basis: Basis) -> int:
+    return epochs_for(basis.rows, basis.method)
+
+
+def _batch(values: Mapping[str, Any], basis: Basis) -> int:
+    return batch_for(basis.rows)
+
+
+def _alpha(values: Mapping[str, Any], basis: Basis) -> int:
+    return 2 * int(values["lora_r"])
+
+
+def _rate(values: Mapping[str, Any], basis: Basis) -> float | None:
+    return None if basis.rate is None else basis.rate * (values.get("learning_rate_multiplier") or 1.0)
+
+
+Dollars = Annotated[int, BeforeValidator(_micros), Field(ge=100, le=10**12)]
+ModuleNames = Annotated[str, BeforeValidator(_joined), StringConstraints(pattern=r"^[\w.-]+(,[\w.-]+)*$")]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The hyperparameters of every method, resolved. Fields whose names end in _micros are given in dollars, by the
+    name without that."""
+
+    n_epochs: Annotated[
+        int,
+        _whole(1, 50),
+        Declared(
+            "passes over the rows",
+            "2",
+            option="epochs",
+            sweeps=True,
+            auto=_epochs,
+            default_text="2,000 rows seen, 3 passes at most; under 200 rows 600 seen, 10 passes at most",
+        ),
+    ] = 1
+    batch_size: Annotated[
+        int,
+        _whole(1, 256),
+        Declared(
+            "rows that a step learns from",
+            "8",
+            option="batch_size",
+            sweeps=True,
+            auto=_batch,
+            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32",
+        ),
+    ] = 8
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=1, strict=True, allow_inf_nan=False),
+        Declared(
+            "the highest learning rate",
+            "5e-4",
+            option="learning_rate",
+            other_names=("lr", "rate"),
+            sweeps=True,
+            auto=_rate,
+            default_text="by the base's hidden size",
+        ),
+    ] = 1e-3
+    learning_rate_multiplier: Annotated[
+        float | None,
+        Field(gt=0, le=100, strict=True, allow_inf_nan=False),
+        Declared("multiplies the rule's learning rate", "0.5", sweeps=True),
+    ] = None
+    lora_r: Annotated[
+        int,
+        _whole(1, 512),
+        Declared("rank of LoRA's matrices", "16", option="lora_r", other_names=("r", "rank"), sweeps=True),
+    ] = 16
+    lora_alpha: Annotated[
+        int,
+        _whole(1, 1024),
+        Declared(
+            "LoRA's scale: what it adds is multiplied by lora_alpha / lora_r",
+            "32",
+            option="lora_alpha",
+            other_names=("alpha",),
+            sweeps=True,
+            auto=_alpha,
+            default_text="twice `lora_r`",
+        ),
+    ] = 32
+    lora_dropout: Annotated[
+        float,
+        Field(ge=0, lt=1, strict=True, allow_inf_nan=False),
+        Declared(
+            "share of LoRA's inputs that a step leaves out",
+            "0.1",
+            option="dropout",
+            other_names=("lora_dropout",),
+            sweeps=True,
+        ),
+    ] = 0.0
+    target_modules: Annotated[
+        ModuleNames,
+        Declared(
+            "which linear layers get LoRA's matrices",
+            "q_proj,v_proj",
+            option="target_modules",
+            sweeps=True,
+            wants="'all-linear' or names of modules separated by commas",
+        ),
+    ] = "all-linear"
+    max_length: Annotated[
+        int, _whole(16, 131072), Declared("tokens that a row may have", "2048", option="max_length")
+    ] = OUR_ROW_TOKENS
+    too_long: Annotated[
+        TooLong, Declared("what becomes of rows over max_length", "truncate", option="too_long")
+    ] = "leave_out"
+    quantization: Annotated[
+        Quantization,
+        Declared("the frozen base's bits: nf4 (QLoRA, 4 bits), int8 or none", "nf4", option="quantization"),
+    ] = "none"
+    eval_steps: Annotated[
+        int | None,
+        _whole(1, 1_000_000),
+        Declared("validate that often, beside each epoch's end", "50", needs_validation=True),
+    ] = None
+    patience: Annotated[
+        int | None,
+        _whole(1, 1000),
+        Declared("stop after so many validations in a row without a lower loss", "2", needs_validation=True),
+    ] = None
+    max_seconds: Annotated[
+        int | None, _whole(1, 31_536_000), Declared("the training is over by then at the latest", "3600")
+    ] = None
+    max_usd_micros: Annotated[
+        Dollars | None,
+        Declared(
+            "the training ends before it has cost so much", "5", wants="dollars, from 0.0001 to 1000000"
+        ),
+    ] = None
+    usd_per_hour_micros: Annotated[
+        Dollars | None,
+        Declared("what an hour of the machine costs", "2.50", wants="dollars, from 0.0001 to 1000000"),
+    ] = None
+    sharding: Annotated[
+        Sharding,
+        Declared(
+            "whether the GPUs of a job divide its base",
+            "fsdp",
+            wants="'none' or 'fsdp'",
+            default_text="where one GPU can't hold it",
+        ),
+    ] = "auto"
+    engine: Annotated[
+        EngineName,
+        Declared(
+            "which program trains",
+            "unsloth",
+            option="engine",
+            wants=f"one of {', '.join(get_args(EngineName))}",
+        ),
+    ] = "builtin"
+    sweep: Sweep = ()
+
+    @property
+    def ceiling_s(self) -> float | None:
+        """Seconds of training that both ceilings allow; None without one."""
+        allowed = [] if self.max_seconds is None else [float(self.max_seconds)]
+        if self.max_usd_micros is not None and self.usd_per_hour_micros is not None:
+            allowed.append(3600 * self.max_usd_micros / self.usd_per_hour_micros)
+        return min(allowed, default=None)
+
+
+@dataclass(frozen=True)
+class DpoParameters(Parameters):
+    beta: Annotated[
+        float,
+        Field(gt=0, le=2, strict=True, allow_inf_nan=False),
+        Declared("how much the training holds on to the reference", "0.1", option="beta"),
+    ] = BETA
+
+
+@dataclass(frozen=True)
+class Method:
+    """`examples` completes "it learns from"; `has_sweeps`: its hyperparameters can be swept; `engines` that train by
+    it."""
+
+    name: MethodName
+    parameters: type[Parameters]
+    examples: str
+    has_sweeps: bool
+    engines: tuple[str, ...]
+
+
+ENGINES: tuple[str, ...] = get_args(EngineName)
+BUILTIN = "builtin"
+METHODS: Mapping[str, Method] = {
+    "supervised": Method("supervised", Parameters, "chats", has_sweeps=True, engines=ENGINES),
+    "dpo": Method("dpo", DpoParameters, "preference pairs", has_sweeps=False, engines=(BUILTIN,)),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One hyperparameter. `name` is what requests call it, `field` its field in `Parameters`; `kind` its type without
+    limits."""
+
+    name: str
+    field: str
+    kind: Any
+    limits: tuple[Any, ...]
+    default: Any
+    declared: Declared
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind in (int, float) and self.field == self.name
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Empty where it is no choice."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def wants(self) -> str:
+        """Completes "it must be"."""
+        if self.declared.wants:
+            return self.declared.wants
+        if self.choices:
+            *others, last = (f"'{choice}'" for choice in self.choices)
+            return f"{', '.join(others)} or {last}"
+        bounds = {
+            name: f"{getattr(limit, name):g}" if self.kind is float else str(getattr(limit, name))
+            for limit in self._bounds
+            for name in ("gt", "ge", "lt", "le")
+            if getattr(limit, name, None) is not None
+        }
+        if self.kind is int:
+            return f"a whole number from {bounds['ge']} to {bounds['le']}"
+        low = f"above {bounds['gt']}" if "gt" in bounds else f"from {bounds['ge']}"
+        return (
+            f"a number {low}, at most {bounds['le']}"
+            if "le" in bounds
+            else f"a number {low} to below {bounds['lt']}"
+        )
+
+    @property
+    def _bounds(self) -> Iterable[Any]:
+        return (bound for limit in self.limits if isinstance(limit, FieldInfo) for bound in limit.metadata)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        annotated = Annotated[(self.kind, *self.limits)] if self.limits else self.kind
+        return TypeAdapter(annotated)  # type: ignore[arg-type]  # a type that is put together at run time
+
+    def read(self, value: object) -> Any:
+        """The value as `Parameters` holds it. Raises ValueError where it is not what `wants` says."""
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"'{self.name}' is {value!r}; it must be {self.wants}") from error
+
+    def parse(self, text: str) -> Hyperparameter:
+        """As people type it. Raises ValueError as `read` does."""
+        if not self.is_number:
+            return self.read(text.lower() if self.choices else text)  # type: ignore[no-any-return]
+        number = parse_number(text)
+        return self.read(text if number is None else number)  # type: ignore[no-any-return]
+
+
+def parse_number(text: str) -> int | float | None:
+    """'8', '0.1', '5e-4'; None where it is none of these."""
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+@cache
+def specs(method: str = "supervised") -> Mapping[str, Spec]:
+    """All that the method takes, by the names in requests."""
+    parameters = METHODS[method].parameters
+    hints = get_type_hints(parameters, include_extras=True)
+    declared = {each.name: _spec(each.name, hints[each.name], each.default) for each in fields(parameters)}
+    return {spec.name: spec for spec in declared.values() if spec is not None}
+
+
+def _spec(field_name: str, hint: Any, default: Any) -> Spec | None:
+    """None where the field is no hyperparameter, as `sweep`."""
+    kind, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    declared = next((limit for limit in limits if isinstance(limit, Declared)), None)
+    if declared is None:
+        return None
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is Annotated:
+        kind, *inner = get_args(kind)
+        limits = [*inner, *limits]
+    others = tuple(limit for limit in limits if limit is not declared)
+    return Spec(field_name.removesuffix("_micros"), field_name, kind, others, default, declared)
+
+
+def every_spec() -> Mapping[str, Spec]:
+    """Of all methods."""
+    return {name: spec for method in METHODS for name, spec in specs(method).items()}
+
+
+def options() -> Mapping[str, Spec]:
+    """What people can say in `/finetune start` and `estimate`, by the option's name."""
+    return {spec.declared.option: spec for spec in every_spec().values() if spec.declared.option}
+
+
+def option_of(name: str) -> str:
+    """What people call the hyperparameter `name`."""
+    return every_spec()[name].declared.option or name
+
+
+def resolve(method: str, given: Mapping[str, Any], basis: Basis) -> Parameters:
+    """`given`: values by their names in requests, as `Spec.read` leaves them; what is not there is "auto"."""
+    values = dict(given)
+    for name, spec in specs(method).items():
+        if name not in values:
+            automatic = spec.declared.auto(values, basis) if spec.declared.auto else None
+            values[name] = spec.default if automatic is None else automatic
+    named = {spec.field: values[name] for name, spec in specs(method).items()}
+    return METHODS[method].parameters(**named)
+
+
+# A sweep: hyperparameters with several values each, every combination a trial.
+
+
+SWEEPABLE: Mapping[str, Spec] = {name: spec for name, spec in specs().items() if spec.declared.sweeps}
+
+
+def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
+    """Why this can't be a sweep, and the name that it is about; None where it can."""
+    for name, values in sweep:
+        if name not in SWEEPABLE:
+            known = ", ".join(SWEEPABLE)
+            text = f"'{name}' can't be swept: all arms share the base and the rows. Those that can: {known}."
+            return text, name
+        for value in values:
+            try:
+                SWEEPABLE[name].read(value)
+            except ValueError:
+                wants = SWEEPABLE[name].wants
+                return f"'{name}' is {value!r} in the sweep; it must be {wants}.", name
+        if not values or len(set(values)) < len(values):
+            return f"'{name}' needs different values in the sweep, like {example_values(name)}.", name
+    if {"learning_rate", "learning_rate_multiplier"} <= {name for name, _ in sweep}:
+        return "Sweep 'learning_rate' or 'learning_rate_multiplier', not both.", "learning_rate"
+    problem = sweep_size_problem(sweep)
+    return (problem, None) if problem else None
+
+
+def example_values(name: str) -> str:
+    return {"learning_rate": "[0.0005, 0.001]", "lora_dropout": "[0.0, 0.1]"}.get(name, "[8, 16]")
