@@ -1,1 +1,1 @@
-"""Results as Block Kit messages with their fallback text. Pure: what a person reads, nothing else."""
+"""What a person reads, as cards of semantic blocks with renderers for Slack and the terminal. Pure."""

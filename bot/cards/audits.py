@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bot.cards.blocks import Message, context, cut_mrkdwn, escape, header, lines_section
+from bot.cards.blocks import Headline, Lines, Message, Note, cut_mrkdwn, escape
 from bot.cards.words import pluralize
 from storage.records import AuditEntry
 
@@ -67,7 +67,7 @@ def card(history: History) -> Message:
     checked = "Newest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
     return Message(
         title,
-        (header(title), lines_section([_line(one) for one in reversed(history.entries)]), context(checked)),
+        (Headline(title), Lines([_line(one) for one in reversed(history.entries)]), Note(checked)),
     )
 
 

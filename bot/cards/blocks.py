@@ -1,29 +1,25 @@
-"""The blocks, form inputs and tables that cards are made of, built so that data can never become Slack
-markup. Text from people, data, models and errors goes through `escape` or `code`."""
+"""What cards are made of: semantic blocks, and how Slack shows them, in its newest blocks and on every client.
+
+Data can never become Slack markup: text from people, data, models and errors goes through `escape` or `code`, or
+into plain text. What is longer than Slack allows is cut with an ellipsis here.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, assert_never
 
-from bot.cards.words import shorten
-
-# The few blocks that our cards are made of, built so that data can never become Slack markup.
-#
-# Text from people, data, models and errors goes through `escape` or `code`, or into plain text;
-# everything that is longer than Slack allows is cut with an ellipsis here, at one place.
-
-
-Block = dict[str, Any]
+Block = dict[str, Any]  # as Slack's JSON has it
+TaskStatus = Literal["pending", "in_progress", "complete", "error"]
 
 MRKDWN = 3000
 TABLE_ROWS, TABLE_CELL = 100, 200
 CHART_POINTS = 20
+MOST_FACTS = 10  # in a section
 NOTHING = "–"
 
 UNSEEN = re.compile(
@@ -40,17 +36,114 @@ _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
 
 @dataclass(frozen=True)
-class Message:
-    """`text` is what notifications and screen readers get: the headline and its numbers, as mrkdwn.
-
-    `blocks` show on every client. `newest` say the same in Slack's newest blocks; the sender chooses.
-    """
+class Headline:
+    """Plain text, unescaped."""
 
     text: str
-    blocks: tuple[Block, ...] = ()
-    newest: tuple[Block, ...] = ()
 
-    def body(self) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Text:
+    mrkdwn: str
+
+
+@dataclass(frozen=True)
+class Lines:
+    """As many as Slack takes; how many more there are is said, and none is cut in half."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, both mrkdwn."""
+
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What stands smaller below: sources, method."""
+
+    mrkdwn: str
+
+
+@dataclass(frozen=True)
+class Divider:
+    pass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Plain cells; the first row is the heading, the first column names the rows.
+
+    One with a caption is shown as Slack's newest table; `otherwise` stands in for it on clients that have none.
+    """
+
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    otherwise: tuple[CardBlock, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One line through at most twenty points, each with its own label. `below` is what it has no room for; `otherwise`
+    stands in for both."""
+
+    title: str
+    name: str
+    points: Sequence[tuple[str, float]]
+    x: str
+    y: str
+    below: tuple[CardBlock, ...] = ()
+    otherwise: tuple[CardBlock, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    title: str
+    status: TaskStatus
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a long job, Slack's `plan` block. `otherwise` stands in for it."""
+
+    title: str
+    tasks: Sequence[Task]
+    otherwise: tuple[CardBlock, ...] = ()
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Buttons: in Slack alone."""
+
+    buttons: Sequence[Block]
+
+
+CardBlock = Headline | Text | Lines | Facts | Note | Divider | Table | Chart | Steps | Actions
+
+
+@dataclass(frozen=True)
+class Message:
+    """A card. `text` is what notifications and screen readers get: the headline and its numbers, as mrkdwn."""
+
+    text: str
+    parts: tuple[CardBlock, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """They show on every client."""
+        return tuple(slack_blocks(self.parts))
+
+    @property
+    def newest(self) -> tuple[Block, ...]:
+        """The same in Slack's newest blocks, empty where there is no difference; the sender chooses."""
+        newest = tuple(slack_blocks(self.parts, is_newest=True))
+        return newest if newest != self.blocks else ()
+
+    def body(self) -> Block:
         """The arguments of chat.postMessage and chat.update, less channel and ts."""
         return {
             "text": cut_mrkdwn(self.text, MRKDWN),
@@ -59,14 +152,18 @@ class Message:
             "unfurl_media": False,
         }
 
-    def letter(self) -> dict[str, Any]:
+    def letter(self) -> Block:
         """For the outbox: the same, and the newest form beside it, which the sender takes out or puts in."""
-        return {**self.body(), "newest": list(self.newest)} if self.newest else self.body()
+        newest = self.newest
+        return {**self.body(), "newest": list(newest)} if newest else self.body()
+
+
+# Text within blocks.
 
 
 def escape(text: str) -> str:
     """Any text, made inert inside mrkdwn: no mentions, links, styles, quotes, control or direction characters."""
-    clean = UNSEEN.sub("", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    clean = _escape_entities(UNSEEN.sub("", text))
     inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
     return _QUOTE.sub(r"\1＞", inert)
 
@@ -79,8 +176,7 @@ def sentence(text: str) -> str:
 
 def code(text: str) -> str:
     """A name, shown as code: it can be copied as it is, on one line."""
-    one_line = " ".join(UNSEEN.sub("", text).replace("`", "ˋ").split())
-    return "`" + one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") + "`"
+    return f"`{_escape_entities(_one_line(text))}`"
 
 
 def cut(text: str, limit: int) -> str:
@@ -95,73 +191,12 @@ def cut_mrkdwn(text: str, limit: int) -> str:
     return kept + ("`" if kept.count("`") % 2 else "") + "…"
 
 
-def plain(text: str, limit: int) -> Block:
-    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or NOTHING, "emoji": False}
+def _escape_entities(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def header(text: str) -> Block:
-    return {"type": "header", "text": plain(text, 150)}
-
-
-def section(mrkdwn: str) -> Block:
-    return {"type": "section", "text": _mrkdwn(mrkdwn, MRKDWN)}
-
-
-def lines_section(lines: Sequence[str]) -> Block:
-    """A section of as many lines as Slack takes; how many more there are is said, none is cut in half."""
-    kept: list[str] = []
-    for line in lines:
-        if sum(len(one) + 1 for one in kept) + len(line) > MRKDWN - 40:
-            break
-        kept.append(line)
-    hidden = len(lines) - len(kept)
-    return section("\n".join([*kept, f"… and {hidden:,} more"] if hidden else kept))
-
-
-def fields(pairs: Sequence[tuple[str, str]]) -> Block:
-    """Up to ten label/value pairs; both are mrkdwn and must be escaped by whoever made them."""
-    return {
-        "type": "section",
-        "fields": [_mrkdwn(f"*{label}*\n{value}", 2000) for label, value in pairs[:10]],
-    }
-
-
-def context(mrkdwn: str) -> Block:
-    return {"type": "context", "elements": [_mrkdwn(mrkdwn, 2000)]}
-
-
-def _mrkdwn(text: str, limit: int) -> Block:
-    """`verbatim`: Slack makes no links and mentions of its own out of plain words."""
-    return {"type": "mrkdwn", "text": cut_mrkdwn(text, limit), "verbatim": True}
-
-
-def divider() -> Block:
-    return {"type": "divider"}
-
-
-def button(
-    text: str, action: str, value: str, *, style: str | None = None, confirm: Block | None = None
-) -> Block:
-    """`value` is an id and nothing else."""
-    made: Block = {"type": "button", "text": plain(text, 75), "action_id": action, "value": value}
-    if style:
-        made["style"] = style
-    if confirm:
-        made["confirm"] = confirm
-    return made
-
-
-def confirm(title: str, text: str, yes: str, no: str) -> Block:
-    return {
-        "title": plain(title, 100),
-        "text": plain(text, 300),
-        "confirm": plain(yes, 30),
-        "deny": plain(no, 30),
-    }
-
-
-def actions(*buttons: Block) -> Block:
-    return {"type": "actions", "elements": list(buttons)}
+def _one_line(text: str) -> str:
+    return " ".join(UNSEEN.sub("", text).replace("`", "ˋ").split())
 
 
 class Figure(str):
@@ -175,13 +210,107 @@ class Figure(str):
         return cell
 
 
-def data_table(caption: str, rows: Sequence[Sequence[str]]) -> Block:
-    """Slack's newest table: the first row is the heading, the first column names the rows."""
-    head, *body = rows[: TABLE_ROWS + 1]
+# Buttons are Slack's alone, so they are its JSON.
+
+
+def actions(*buttons: Block) -> Actions:
+    return Actions(buttons)
+
+
+def button(
+    text: str, action: str, value: str, *, style: str | None = None, confirm: Block | None = None
+) -> Block:
+    """`value` is an id and nothing else."""
+    block: Block = {"type": "button", "text": plain(text, 75), "action_id": action, "value": value}
+    if style:
+        block["style"] = style
+    if confirm:
+        block["confirm"] = confirm
+    return block
+
+
+def confirm(title: str, text: str, yes: str, no: str) -> Block:
+    return {
+        "title": plain(title, 100),
+        "text": plain(text, 300),
+        "confirm": plain(yes, 30),
+        "deny": plain(no, 30),
+    }
+
+
+def plain(text: str, limit: int) -> Block:
+    return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or NOTHING, "emoji": False}
+
+
+# Blocks as Slack's JSON.
+
+
+def slack_blocks(parts: Iterable[CardBlock | Block], *, is_newest: bool = False) -> list[Block]:
+    """`is_newest`: in Slack's newest blocks. A form's fields are Slack's JSON already."""
+    return [block for part in parts for block in _slack_blocks(part, is_newest)]
+
+
+def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
+    match part:
+        case dict():
+            return [part]
+        case Headline():
+            return [{"type": "header", "text": plain(part.text, 150)}]
+        case Text():
+            return [_section(part.mrkdwn)]
+        case Lines():
+            return [_section("\n".join(as_many_as_fit(part.lines, MRKDWN - 40)))]
+        case Facts():
+            return [_fields(part.pairs[at : at + MOST_FACTS]) for at in range(0, len(part.pairs), MOST_FACTS)]
+        case Note():
+            return [{"type": "context", "elements": [_mrkdwn(part.mrkdwn, 2000)]}]
+        case Divider():
+            return [{"type": "divider"}]
+        case Actions():
+            return [{"type": "actions", "elements": list(part.buttons)}]
+        case Table():
+            if part.caption and is_newest:
+                return [_data_table(part)]
+            return slack_blocks(part.otherwise) or [_monospace_table(part.rows)]
+        case Chart():
+            return (
+                [_line_chart(part), *slack_blocks(part.below)] if is_newest else slack_blocks(part.otherwise)
+            )
+        case Steps():
+            return [_plan(part)] if is_newest else slack_blocks(part.otherwise)
+    assert_never(part)
+
+
+def _section(mrkdwn: str) -> Block:
+    return {"type": "section", "text": _mrkdwn(mrkdwn, MRKDWN)}
+
+
+def as_many_as_fit(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines, of `most` characters together, and how many more there are."""
+    shown: list[str] = []
+    for line in lines:
+        if sum(len(each) + 1 for each in shown) + len(line) > most:
+            break
+        shown.append(line)
+    hidden = len(lines) - len(shown)
+    return [*shown, f"… and {hidden:,} more"] if hidden else shown
+
+
+def _fields(pairs: Sequence[tuple[str, str]]) -> Block:
+    return {"type": "section", "fields": [_mrkdwn(f"*{name}*\n{value}", 2000) for name, value in pairs]}
+
+
+def _mrkdwn(text: str, limit: int) -> Block:
+    """`verbatim`: Slack makes no links and mentions of its own out of plain words."""
+    return {"type": "mrkdwn", "text": cut_mrkdwn(text, limit), "verbatim": True}
+
+
+def _data_table(table: Table) -> Block:
+    head, *body = table.rows[: TABLE_ROWS + 1]
     cells = [[_text_cell(cell) for cell in head], *[[_cell(cell) for cell in row] for row in body]]
     # Slack shows five rows where nothing is said: a total in the sixth would be hidden.
     page = {"page_size": max(len(body), 1)}
-    return {"type": "data_table", "caption": plain(caption, 150)["text"], "rows": cells, **page}
+    return {"type": "data_table", "caption": plain(table.caption, 150)["text"], "rows": cells, **page}
 
 
 def _text_cell(cell: str) -> Block:
@@ -194,166 +323,38 @@ def _cell(cell: str) -> Block:
     return {"type": "raw_number", "value": cell.value, "text": plain(cell, TABLE_CELL)["text"]}
 
 
-def line_chart(title: str, name: str, points: Sequence[tuple[str, float]], *, x: str, y: str) -> Block:
-    """One line through at most twenty points, each with its own label."""
-    shown = [{"label": cut(label, 20), "value": value} for label, value in points[:CHART_POINTS]]
-    axis = {"categories": [point["label"] for point in shown], "x_label": x, "y_label": y}
-    chart = {"type": "line", "series": [{"name": cut(name, 20), "data": shown}], "axis_config": axis}
-    return {"type": "data_visualization", "title": plain(title, 50)["text"], "chart": chart}
+def _line_chart(chart: Chart) -> Block:
+    shown = [{"label": cut(label, 20), "value": value} for label, value in chart.points[:CHART_POINTS]]
+    axis = {"categories": [point["label"] for point in shown], "x_label": chart.x, "y_label": chart.y}
+    line = {"type": "line", "series": [{"name": cut(chart.name, 20), "data": shown}], "axis_config": axis}
+    return {"type": "data_visualization", "title": plain(chart.title, 50)["text"], "chart": line}
 
 
-def tasks(title: str, steps: Sequence[Block]) -> Block:
-    """Slack's `plan` block: the steps of a long job, see `task`."""
-    return {"type": "plan", "title": plain(title, 150)["text"], "tasks": list(steps)}
+def _plan(steps: Steps) -> Block:
+    tasks = [
+        {"task_id": task.name, "title": plain(task.title, 150)["text"], "status": task.status}
+        for task in steps.tasks
+    ]
+    return {"type": "plan", "title": plain(steps.title, 150)["text"], "tasks": tasks}
 
 
-def task(name: str, title: str, status: str) -> Block:
-    """`status`: pending, in_progress, complete or error."""
-    return {"task_id": name, "title": plain(title, 150)["text"], "status": status}
-
-
-def modal(title: str, callback: str, blocks: Sequence[Block], *, submit: str, private: str = "") -> Block:
-    return {
-        "type": "modal",
-        "callback_id": callback,
-        "title": plain(title, 24),
-        "submit": plain(submit, 24),
-        "close": plain("Cancel", 24),
-        "private_metadata": private,
-        "blocks": list(blocks),
-    }
-
-
-# The fields of our forms. A block's id is the field's name, its element's action is always `value`.
-
-
-MOST_OPTIONS, MOST_BOXES, MOST_BYTES = 100, 10, 70_000
-LONGEST_TEXT = 3000
-
-
-def text_input(
-    name: str, label: str, example: str, *, optional: bool = True, hint: str = "", initial: str = ""
-) -> Block:
-    element = {
-        "type": "plain_text_input",
-        "action_id": "value",
-        "placeholder": plain(example, 75),
-        "max_length": 80,
-        **({"initial_value": initial[:80]} if initial else {}),
-    }
-    return _input(name, label, element, optional=optional, hint=hint)
-
-
-def long_text_input(
-    name: str, label: str, example: str, *, optional: bool = True, hint: str = "", most: int = LONGEST_TEXT
-) -> Block:
-    element = {
-        "type": "plain_text_input",
-        "action_id": "value",
-        "multiline": True,
-        "placeholder": plain(example, 150),
-        "max_length": most,
-    }
-    return _input(name, label, element, optional=optional, hint=hint)
-
-
-def select_input(name: str, label: str, options: Sequence[str], *, initial: str | None = None) -> Block:
-    """What can't be an option (a longer name, or none at all) can still be typed."""
-    made = _options(options)
-    if not made:
-        return text_input(name, label, "as it is called", optional=False)
-    chosen = next((one for one in made if one["value"] == initial), made[0])
-    element = {"type": "static_select", "action_id": "value", "options": made, "initial_option": chosen}
-    return _input(name, label, element, optional=False)
-
-
-def choice_input(
-    name: str, label: str, options: Sequence[tuple[str, str]], *, placeholder: str, hint: str = ""
-) -> Block:
-    """One of (value, words), or none."""
-    made = [_option(value, words) for value, words in options[:MOST_OPTIONS]]
-    element = {
-        "type": "static_select",
-        "action_id": "value",
-        "options": made,
-        "placeholder": plain(placeholder, 150),
-    }
-    return _input(name, label, element, optional=True, hint=hint)
-
-
-def multi_select_input(
-    name: str, label: str, options: Sequence[str], *, placeholder: str, hint: str = ""
-) -> Block:
-    """Any number of names; where there is none to choose, they can be typed with commas between them."""
-    made = _options(options)
-    if not made:
-        return text_input(name, label, "openai/gpt-4o-mini, local/smollm2-135m", hint=hint)
-    element = {
-        "type": "multi_static_select",
-        "action_id": "value",
-        "options": made,
-        "placeholder": plain(placeholder, 150),
-    }
-    return _input(name, label, element, optional=True, hint=hint)
-
-
-def checkbox_input(name: str, label: str, options: Sequence[tuple[str, str]], *, hint: str = "") -> Block:
-    """Boxes to tick, (value, words), all ticked at first."""
-    made = [_option(value, words) for value, words in options[:MOST_BOXES]]
-    element = {"type": "checkboxes", "action_id": "value", "options": made, "initial_options": made}
-    return _input(name, label, element, optional=True, hint=hint)
-
-
-def file_input(name: str, label: str, kinds: Sequence[str], *, most: int = 1) -> Block:
-    element = {"type": "file_input", "action_id": "value", "filetypes": list(kinds), "max_files": most}
-    return _input(name, label, element, optional=False)
-
-
-def _input(name: str, label: str, element: Block, *, optional: bool, hint: str = "") -> Block:
-    made: Block = {"type": "input", "block_id": name, "label": plain(label, 75), "element": element}
-    if optional:
-        made["optional"] = True
-    if hint:
-        made["hint"] = plain(hint, 150)
-    return made
-
-
-def _options(names: Sequence[str]) -> list[Block]:
-    """As many as a select takes, and as fit into a view beside two other selects."""
-    kept = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
-    made = [_option(name, shorten(name, 75)) for name in kept[:MOST_OPTIONS]]
-    while sum(len(json.dumps(option)) for option in made) > MOST_BYTES:
-        made.pop()
-    return made
-
-
-def _option(value: str, words: str) -> Block:
-    return {"text": plain(words, 75), "value": value}
-
-
-# Tables that every client shows: columns of letters of one width, in a code block. What is in them is
-# never markup.
+# A table on every client: columns of letters of one width, in a code block. What is in it is never markup.
 
 
 FENCE = "```"
-MOST = MRKDWN - 60
 GAP = "  "
 
 
-def monospace_table(rows: Sequence[Sequence[str]]) -> Block:
-    """The first row is the heading; the first column stands left, the others right. Rows that Slack has no room
-    for are counted below."""
-    clean = [[_clean(cell) for cell in row] for row in rows]
+def _monospace_table(rows: Sequence[Sequence[str]]) -> Block:
+    lines = as_many_as_fit([_escape_entities(line) for line in aligned_lines(rows)], MRKDWN - 60)
+    return _section("\n".join([FENCE, *lines, FENCE]))
+
+
+def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column stands left, the others right."""
+    clean = [[_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*clean, strict=True)]
-    lines = [_escaped(_line(row, widths)) for row in clean]
-    kept: list[str] = []
-    for line in lines:
-        if sum(len(one) + 1 for one in kept) + len(line) > MOST:
-            break
-        kept.append(line)
-    hidden = len(lines) - len(kept)
-    more = [f"… and {hidden:,} more"] if hidden else []
-    return section("\n".join([FENCE, *kept, *more, FENCE]))
+    return [_line(row, widths) for row in clean]
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -372,11 +373,3 @@ def _width(text: str) -> int:
     """Letters of the East and emoji take two places, marks on a letter none."""
     wide = sum(1 for letter in text if unicodedata.east_asian_width(letter) in "WF")
     return len(text) + wide - sum(1 for letter in text if unicodedata.combining(letter))
-
-
-def _clean(cell: str) -> str:
-    return " ".join(UNSEEN.sub("", cell).replace("`", "ˋ").split())
-
-
-def _escaped(line: str) -> str:
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

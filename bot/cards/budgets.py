@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bot.cards.blocks import Block, Message, context, escape, fields, header, lines_section, section
+from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Message, Note, Text, escape
 from bot.cards.words import money, pluralize, shorten
 from bot.rules.budgets import Budget
 from storage.money import Commitment
@@ -31,10 +31,10 @@ def card(month: Month) -> Message:
             "No budget is set, so only what costs nothing can start: "
             "`monthly_usd` under [budget] in finetune.toml sets one."
         )
-        return Message(text, (section(text), *_own(month), *_details(month)))
+        return Message(text, (Text(text), *_own(month), *_details(month)))
     title = f"{month.name}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
     return Message(
-        title, (header(title), fields(_facts(month)), *_own(month), *_details(month), context(_how()))
+        title, (Headline(title), Facts(_facts(month)), *_own(month), *_details(month), Note(_how()))
     )
 
 
@@ -47,7 +47,7 @@ def warning(month: Month, budget: Budget, percent: int) -> Message:
     else:
         said = f"*{percent}% of the {name} is used*: {_of(budget)}."
     text = f"{said} `/finetune budget` shows by what."
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))
 
 
 def _of(budget: Budget) -> str:
@@ -65,24 +65,24 @@ def _facts(month: Month) -> list[tuple[str, str]]:
     ]
 
 
-def _own(month: Month) -> list[Block]:
+def _own(month: Month) -> list[CardBlock]:
     """The tightest of all limits holds."""
     lines = [
         f"• This month{one.owner}: {money(max(one.left_micros, 0))} of {money(one.limit_micros)} left"
         for one in month.own
     ]
-    return [section("*Limits of your own; the tightest holds*"), lines_section(lines)] if lines else []
+    return [Text("*Limits of your own; the tightest holds*"), Lines(lines)] if lines else []
 
 
-def _details(month: Month) -> list[Block]:
+def _details(month: Month) -> list[CardBlock]:
     if not month.held:
         return []
     more = len(month.held) - SHOWN
     newest = [*map(_line, month.held[:SHOWN]), *([f"… and {more:,} more"] if more > 0 else [])]
     return [
-        *(section("*Newest first*"), lines_section(newest)),
-        *(section("*By person*"), lines_section(_totals(month.held, lambda one: f"<@{one.person}>"))),
-        *(section("*By channel*"), lines_section(_totals(month.held, lambda one: f"<#{one.channel}>"))),
+        *(Text("*Newest first*"), Lines(newest)),
+        *(Text("*By person*"), Lines(_totals(month.held, lambda one: f"<@{one.person}>"))),
+        *(Text("*By channel*"), Lines(_totals(month.held, lambda one: f"<#{one.channel}>"))),
     ]
 
 

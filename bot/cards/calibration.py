@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from bot.cards.blocks import Block, Message, context, escape, section
+from bot.cards.blocks import CardBlock, Message, Note, Text, escape
 from bot.cards.candidates import MEANS
 from bot.cards.words import duration, money, multiple, of_estimate, percent, pluralize, shorten
 from bot.rules.calibration import Actual, Quantity, RunningError
@@ -33,7 +33,7 @@ def estimate_comparison(plan: Plan, result: RunResult, actuals: Sequence[Actual]
         )
     return Message(
         "Estimate and actual",
-        (section("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)),
+        (Text("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)),
     )
 
 
@@ -50,10 +50,10 @@ def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def recent_errors(errors: Sequence[RunningError]) -> list[Block]:
+def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
     """How good our estimates have been."""
     lines = [f"• {line}" for error in errors for line in _running_line(error)]
-    return [section("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
+    return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
 
 
 def _pair(one: Actual) -> str:
@@ -88,7 +88,7 @@ def _quality(result: RunResult) -> str:
     return percent(result.quality) if scoring == "label" else f"{percent(result.quality)} ({MEANS[scoring]})"
 
 
-def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
+def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What was known when the plan was made."""
     foreseen = plan.predicted
     if foreseen is None:
@@ -103,7 +103,7 @@ def _foreseen(plan: Plan, result: RunResult) -> list[Block]:
             f"{escape(shorten(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
         )
         said.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
-    return [context(" ".join(said))] if said else []
+    return [Note(" ".join(said))] if said else []
 
 
 def _running_line(error: RunningError) -> list[str]:

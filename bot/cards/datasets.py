@@ -7,20 +7,20 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards import blocks as blocks_cards
+from bot.cards import forms
 from bot.cards.blocks import (
     Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Text,
     code,
-    context,
     cut,
     escape,
-    fields,
-    header,
-    lines_section,
-    modal,
     plain,
-    section,
 )
 from bot.cards.candidates import arm_name, bar_share, quality
 from bot.cards.findings import (
@@ -32,6 +32,7 @@ from bot.cards.findings import (
     line_ranges,
     need_file,
 )
+from bot.cards.forms import modal
 from bot.cards.general import text_message
 from bot.cards.words import pluralize, shorten
 from bot.commands import Delete
@@ -71,23 +72,23 @@ class Listed:
 
 def received_card(dataset: Dataset) -> Message:
     text = f"Checking {escape(shorten(dataset.filename))} as {code(dataset.name)}"
-    return Message(text, (section(f"{text}, handed over by <@{dataset.uploaded_by}> …"),))
+    return Message(text, (Text(f"{text}, handed over by <@{dataset.uploaded_by}> …"),))
 
 
 def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
     """Ready or refused, with what was found. `days`: after which a refused file is deleted; 0: it is kept."""
     headline = _headline(dataset, report)
-    blocks = [header(headline), fields(_numbers(dataset, report)), *_findings(report)]
-    blocks += [section(f"*Next*: {_next_step(dataset, report)}"), *cleaning_offer(dataset, report.findings)]
+    blocks = [Headline(headline), Facts(_numbers(dataset, report)), *_findings(report)]
+    blocks += [Text(f"*Next*: {_next_step(dataset, report)}"), *cleaning_offer(dataset, report.findings)]
     if report.blocked and days:
-        blocks.append(context(f"The file is deleted here after {pluralize(days, 'day')}."))
+        blocks.append(Note(f"The file is deleted here after {pluralize(days, 'day')}."))
     return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
 
 
 def refused_card(dataset: Dataset, why: str) -> Message:
     headline = f"{dataset.title} can't be used"
-    said = (section(escape(why)), context(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
-    return Message(f"{escape(headline)}: {escape(why)}", (header(headline), *said))
+    said = (Text(escape(why)), Note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
+    return Message(f"{escape(headline)}: {escape(why)}", (Headline(headline), *said))
 
 
 def refusal_sentence(report: Report) -> str:
@@ -102,9 +103,9 @@ def listing(datasets: Sequence[Listed]) -> Message:
         text = (
             "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
         )
-        return Message(text, (section(text),))
+        return Message(text, (Text(text),))
     title = pluralize(len(datasets), "dataset")
-    return Message(title, (header(title), lines_section([_line(one) for one in datasets])))
+    return Message(title, (Headline(title), Lines([_line(one) for one in datasets])))
 
 
 def no_such_dataset(name: str, known: Sequence[str]) -> str:
@@ -122,21 +123,19 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
     belongs to the channel of that message; the form asks for one where there is none, or nobody but the bot in it."""
     is_asked = not file_id or channel.startswith("D")
     asked = (
-        []
-        if file_id
-        else [blocks_cards.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
+        [] if file_id else [forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
     )
-    shown = [section(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
-    blocks = [
+    shown = [Text(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
+    blocks: list[CardBlock | Block] = [
         *shown,
         *asked,
-        blocks_cards.text_input(
+        forms.text_input(
             "name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."
         ),
-        blocks_cards.text_input("text", "Column with the text", "text", hint=COLUMN),
-        blocks_cards.text_input("label", "Column with the label", "label", hint=COLUMN),
+        forms.text_input("text", "Column with the text", "text", hint=COLUMN),
+        forms.text_input("label", "Column with the label", "label", hint=COLUMN),
         *([_belongs_to(channel)] if is_asked else []),
-        context(
+        Note(
             "The file stays on the machine that runs this bot. It is checked there, and a fifth of it is set "
             "aside as a test that no model ever trains on."
         ),
@@ -218,7 +217,7 @@ def _name(out_of_data: str) -> str:
     return escape(shorten(out_of_data, 60)).strip() or "(empty)"
 
 
-def _findings(report: Report) -> list[Block]:
+def _findings(report: Report) -> list[CardBlock]:
     """Rule by rule, the worst first: one example each. Everything stands in the file in the thread."""
     met = group_findings(report.findings)
     lines = [_finding(group) for group in met[:SHOWN_RULES]]
@@ -226,7 +225,7 @@ def _findings(report: Report) -> list[Block]:
     if hidden > 0:
         lines.append(f"… and {pluralize(hidden, 'more kind')} of thing.")
     where = " Each line and its cure: in the thread." if need_file(report.findings) else ""
-    return [section(f"*{_found(report)}*{where}"), lines_section(lines)] if lines else []
+    return [Text(f"*{_found(report)}*{where}"), Lines(lines)] if lines else []
 
 
 def _finding(group: Group) -> str:
@@ -279,7 +278,7 @@ def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
         ("Held out as the test", _held_out(diff, n_holdout)),
     ]
     return Message(
-        escape(headline), (header(headline), fields(numbers), *_labels(diff), context(_why_it_compares(diff)))
+        escape(headline), (Headline(headline), Facts(numbers), *_labels(diff), Note(_why_it_compares(diff)))
     )
 
 
@@ -294,7 +293,7 @@ def _held_out(diff: Diff, n_holdout: int) -> str:
     return f"{kept}, {diff.held_out_added:,} new" if diff.held_out_added else kept
 
 
-def _labels(diff: Diff) -> list[Block]:
+def _labels(diff: Diff) -> list[CardBlock]:
     """Those whose count changed, the largest change first. None that one row alone has or had: that may be a
     customer's sentence in the wrong column."""
     moved = [one for one in diff.by_label if one[1] != one[2] and max(one[1:]) > 1]
@@ -304,7 +303,7 @@ def _labels(diff: Diff) -> list[Block]:
     lines = [_label(*one) for one in ordered[:SHOWN_LABELS]]
     hidden = len(ordered) - SHOWN_LABELS
     more = [f"… and {pluralize(hidden, 'more label')}"] if hidden > 0 else []
-    return [section("*Rows per label, before and now*"), lines_section([*lines, *more])]
+    return [Text("*Rows per label, before and now*"), Lines([*lines, *more])]
 
 
 def _label(label: str, before: int, now: int) -> str:
@@ -378,7 +377,7 @@ def deletion_form(doomed: DeletionScope, private: str) -> Block:
         "label": plain("Type the dataset's name to delete it", 75),
         "element": {"type": "plain_text_input", "action_id": "value", "max_length": 40},
     }
-    blocks = [section(said + (used if doomed.in_use else "")), name]
+    blocks: list[CardBlock | Block] = [Text(said + (used if doomed.in_use else "")), name]
     return modal("Delete data", DELETION_FORM, blocks, submit="Delete for good", private=private)
 
 
@@ -447,10 +446,10 @@ DOCUMENT_STATES: dict[DocumentState, str] = {
 
 
 def document_form(channel: str, dataset: str) -> Block:
-    blocks = [
-        section(f"For {code(shorten(dataset))}: what a person would look up to answer."),
-        blocks_cards.file_input("file", "Document: plain text or Markdown", DOCUMENT_KINDS),
-        context(
+    blocks: list[CardBlock | Block] = [
+        Text(f"For {code(shorten(dataset))}: what a person would look up to answer."),
+        forms.file_input("file", "Document: plain text or Markdown", DOCUMENT_KINDS),
+        Note(
             "It stays on the machine that runs this bot. When alternatives are measured with retrieval, the "
             "passages that fit a question go into its prompt, and with it to the models that you choose there."
         ),
@@ -460,32 +459,32 @@ def document_form(channel: str, dataset: str) -> Block:
 
 def document_received(document: Document) -> Message:
     text = f"Reading {escape(shorten(document.filename))} as knowledge for {code(document.dataset)}"
-    return Message(text, (section(f"{text}, handed over by <@{document.uploaded_by}> …"),))
+    return Message(text, (Text(f"{text}, handed over by <@{document.uploaded_by}> …"),))
 
 
 def document_ready(document: Document) -> Message:
     title = f"{shorten(document.filename)} is ready: {pluralize(document.passages or 0, 'passage')}"
     next_step = f"{code(f'/finetune baseline {shorten(document.dataset)}')} measures retrieval with it."
     said = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
-    return Message(escape(title), (header(title), section(said), section(f"*Next*: {next_step}")))
+    return Message(escape(title), (Headline(title), Text(said), Text(f"*Next*: {next_step}")))
 
 
 def document_refused(document: Document, why: str) -> Message:
     title = f"{shorten(document.filename)} can't be used"
     said = (
-        section(escape(cut(why, 2_000))),
-        context(f"For {code(document.dataset)}, from <@{document.uploaded_by}>"),
+        Text(escape(cut(why, 2_000))),
+        Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>"),
     )
-    return Message(f"{escape(title)}: {escape(cut(why, 900))}", (header(title), *said))
+    return Message(f"{escape(title)}: {escape(cut(why, 900))}", (Headline(title), *said))
 
 
 def document_listing(dataset: str, documents: Sequence[Document]) -> Message:
     if not documents:
         text = f"{code(shorten(dataset))} has no documents. The form adds one."
-        return Message(text, (section(text),))
+        return Message(text, (Text(text),))
     title = f"{pluralize(len(documents), 'document')} for {shorten(dataset)}"
     return Message(
-        escape(title), (header(title), lines_section([_document_line(document) for document in documents]))
+        escape(title), (Headline(title), Lines([_document_line(document) for document in documents]))
     )
 
 

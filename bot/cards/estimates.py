@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
-from bot.cards import blocks as blocks_cards
+from bot.cards import forms
 from bot.cards.blocks import (
     Block,
+    CardBlock,
+    Facts,
     Figure,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Table,
+    Text,
     actions,
     button,
-    context,
     cut,
-    data_table,
     escape,
-    fields,
-    header,
-    lines_section,
-    modal,
-    section,
     sentence,
 )
+from bot.cards.forms import modal
 from bot.cards.words import planned_time, shorten
 from bot.command_options import Answer
 from bot.rules.advice import Verdict
@@ -127,24 +128,21 @@ def card(
 ) -> Message:
     """`number`: of an estimate that its reader may share; `shared_by`: who has shared it."""
     verdict = estimated.verdict
-    top = (header(_headline(estimated)), context(_subject(estimated, target)))
-    reasons = lines_section([f"• _{MARKS[one.kind]}_: {sentence(one.text)}" for one in verdict.reasons])
-    rests_on = [context(_rests_on(estimated.assumptions))] if estimated.assumptions else []
-    sources = [context(_sources(estimated.prices))] if estimated.prices else []
+    top = (Headline(_headline(estimated)), Note(_subject(estimated, target)))
+    reasons = Lines([f"• _{MARKS[one.kind]}_: {sentence(one.text)}" for one in verdict.reasons])
+    rests_on = [Note(_rests_on(estimated.assumptions))] if estimated.assumptions else []
+    sources = [Note(_sources(estimated.prices))] if estimated.prices else []
     end = (
         *_held_against(estimated),
         reasons,
-        section(f"*Next*: {sentence(verdict.next_step)}"),
+        Text(f"*Next*: {sentence(verdict.next_step)}"),
         *rests_on,
         *sources,
         *_sharing(number, shared_by),
     )
     return Message(
         f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
-        (*top, *_in_fields(numbers(estimated)), *end),
-        newest=(*top, *_months(estimated, target), fields([*_chances(estimated), *_once(estimated)]), *end)
-        if estimated.estimate and not _hides_savings(estimated)
-        else (),
+        (*top, *numbers(estimated, target), *end),
     )
 
 
@@ -155,24 +153,22 @@ def alt_text(plot: str, dataset: str) -> str:
     return f"Saved minus spent, month by month, {shorten(dataset)}"
 
 
-def numbers(estimated: Estimated) -> list[tuple[str, str]]:
-    """What carries the verdict comes first. Without markup: the terminal prints the same."""
+def numbers(estimated: Estimated, target: str) -> list[CardBlock]:
+    """What carries the verdict comes first."""
     made = estimated.estimate
     if made is None:
-        return _once(estimated)
+        return [_escaped_facts(_once(estimated))]
+    today = [("Each month today", monthly(made.monthly_before)), *_other(estimated)]
     if _hides_savings(estimated):
-        return [("Each month today", monthly(made.monthly_before)), *_other(estimated), *_once(estimated)]
-    return [
-        _saving(made, estimated.outlook),
-        *_succession(made),
-        ("Each month today", monthly(made.monthly_before)),
-        *_other(estimated),
-        ("Each month tuned", f"{monthly(made.monthly_after)}{_if_enough(made)}"),
-        *_machines(made),
-        *_wrong_answers(made),
-        *_chances(estimated),
-        *_once(estimated),
-    ]
+        return [_escaped_facts([*today, *_once(estimated)])]
+    tuned = ("Each month tuned", f"{monthly(made.monthly_after)}{_if_enough(made)}")
+    bills = Table(
+        _bills(estimated, made),
+        f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}",
+        otherwise=(_escaped_facts([*today, tuned]),),
+    )
+    saved = [_saving(made, estimated.outlook), *_succession(made), *_machines(made), *_wrong_answers(made)]
+    return [_escaped_facts(saved), bills, _escaped_facts([*_chances(estimated), *_once(estimated)])]
 
 
 def _hides_savings(estimated: Estimated) -> bool:
@@ -283,17 +279,14 @@ def _paid_between(outlook: Outlook | None) -> str:
     return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
 
 
-def _months(estimated: Estimated, target: str) -> list[Block]:
-    """The bills beside each other."""
-    made = estimated.estimate
-    if made is None:
-        return []
-    other = (
-        [(shorten(estimated.alternative.name), made.monthly_alternative)]
-        if _other(estimated) and estimated.alternative
-        else []
-    )
-    bills = [("Today", made.monthly_before), *other, ("Tuned", made.monthly_after)]
+def _bills(estimated: Estimated, made: Estimate) -> list[tuple[str, ...]]:
+    """A month's, beside each other."""
+    alternative = estimated.alternative if _other(estimated) else None
+    bills = [
+        ("Today", made.monthly_before),
+        *([(shorten(alternative.name), made.monthly_alternative)] if alternative else []),
+        ("Tuned", made.monthly_after),
+    ]
     rows = [
         ("A month", *(name for name, _ in bills)),
         ("Input", *(_dollars(bill.input) for _, bill in bills)),
@@ -303,17 +296,7 @@ def _months(estimated: Estimated, target: str) -> list[Block]:
         ("Upkeep", *(_dollars(bill.upkeep) for _, bill in bills)),
         ("Total", *(_dollars(bill.total) for _, bill in bills)),
     ]
-    shown = [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
-    below = [
-        *_machines(made),
-        *_wrong_answers(made),
-        _saving(made, estimated.outlook),
-        *_succession(made),
-    ]
-    return [
-        data_table(f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}", shown),
-        section("\n".join(f"*{name}*: {value}" for name, value in below)),
-    ]
+    return [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
 
 
 def _training(estimated: Estimated) -> str:
@@ -408,22 +391,20 @@ def _wrong_answers(made: Estimate) -> list[tuple[str, str]]:
     ]
 
 
-def _in_fields(pairs: Sequence[tuple[str, str]]) -> list[Block]:
-    """Slack takes ten in a section."""
-    shown = [(escape(name), escape(value)) for name, value in pairs]
-    return [fields(part) for part in (shown[:10], shown[10:]) if part]
+def _escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
+    return Facts([(escape(name), escape(value)) for name, value in pairs])
 
 
-def _sharing(number: int | None, shared_by: str | None) -> list[Block]:
+def _sharing(number: int | None, shared_by: str | None) -> list[CardBlock]:
     if number is not None:
         return [actions(button("Share in the channel", SHARE, str(number)))]
-    return [context(f"Shared by <@{shared_by}>.")] if shared_by else []
+    return [Note(f"Shared by <@{shared_by}>.")] if shared_by else []
 
 
-def _held_against(estimated: Estimated) -> list[Block]:
+def _held_against(estimated: Estimated) -> list[CardBlock]:
     if estimated.alternative is None or _hides_savings(estimated):
         return []
-    return [section(escape(cut(estimated.alternative.sentence, 900)))]
+    return [Text(escape(cut(estimated.alternative.sentence, 900)))]
 
 
 def _sources(prices: Sequence[PriceRow]) -> str:
@@ -483,29 +464,27 @@ class EstimateChoices:
 
 def form(channel: str, choices: EstimateChoices, dataset: str | None = None) -> Block:
     """`dataset` is chosen at first."""
-    blocks: list[Block] = [
-        blocks_cards.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        blocks_cards.text_input("current", "Model that you prompt today", "gpt-4o"),
-        blocks_cards.text_input("volume", "Input tokens a month", "10M"),
-        blocks_cards.select_input("target", "Model to train", choices.targets),
-        blocks_cards.text_input(
-            "hours", "Hours of people's time, once", "16", hint="Empty: none are counted."
-        ),
-        blocks_cards.text_input(
+    blocks = [
+        forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
+        forms.text_input("current", "Model that you prompt today", "gpt-4o"),
+        forms.text_input("volume", "Input tokens a month", "10M"),
+        forms.select_input("target", "Model to train", choices.targets),
+        forms.text_input("hours", "Hours of people's time, once", "16", hint="Empty: none are counted."),
+        forms.text_input(
             "rate", "Dollars for an hour of a person", "75", hint=f"Empty: {usd(USD_PER_HOUR)}."
         ),
-        blocks_cards.text_input("labels", "Rows still to be labelled", "500", hint="Empty: none."),
-        blocks_cards.text_input(
+        forms.text_input("labels", "Rows still to be labelled", "500", hint="Empty: none."),
+        forms.text_input(
             "label_usd", "Dollars for one label", "0.10", hint="Empty: nothing beside the hours."
         ),
-        blocks_cards.text_input(
+        forms.text_input(
             "wrong_usd", "Dollars that a wrong answer costs", "0.50", hint="Empty: not counted."
         ),
-        blocks_cards.text_input("retrain", "Months until it is trained again", "6", hint="Empty: never."),
-        blocks_cards.text_input(
+        forms.text_input("retrain", "Months until it is trained again", "6", hint="Empty: never."),
+        forms.text_input(
             "bar", "Good enough from", "85%", hint="The share of right answers. Empty: as it is set."
         ),
-        blocks_cards.choice_input(
+        forms.choice_input(
             "task",
             "What should the model get better at?",
             list(TASK_KINDS.items()),

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bot.cards.blocks import (
     Block,
+    CardBlock,
     Figure,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Table,
+    Text,
     actions,
     button,
     code,
-    context,
     cut,
     cut_mrkdwn,
-    data_table,
     escape,
-    header,
-    lines_section,
-    monospace_table,
-    section,
 )
 from bot.cards.candidates import (
     MEASURED,
@@ -58,20 +58,20 @@ def card(
     `estimated_micros` is the most that it might have cost. `for_people`: they may compare answers here."""
     verdict = headline(ladder)
     if not ladder.rungs:
-        return Message(escape(verdict), (header(verdict), *_list(escape(note) for note in notes)))
-    top = (header(verdict), context(_subject(ladder, number)))
+        return Message(escape(verdict), (Headline(verdict), *_list(escape(note) for note in notes)))
+    top = (Headline(verdict), Note(_subject(ladder, number)))
     end = (
         *_bullets(ladder, notes),
-        section(f"*Next*: {_next_step(ladder)}"),
+        Text(f"*Next*: {_next_step(ladder)}"),
         actions(button("Estimate", ESTIMATE, ladder.dataset), *_for_people(number if for_people else None)),
-        context(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
+        Note(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )
     shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
     every = [_heading(ladder, whole=True), *(_row(rung, whole=True) for rung in ladder.rungs[:100])]
+    caption = f"{pluralize(ladder.n, 'held-out row')}, the same for all"
     return Message(
         escape(f"{verdict}. {_in_short(ladder)}".strip()),
-        (*top, monospace_table(shown), *_hidden(ladder), *end),
-        newest=(*top, data_table(f"{pluralize(ladder.n, 'held-out row')}, the same for all", every), *end),
+        (*top, Table(every, caption, otherwise=(Table(shown), *_hidden(ladder))), *end),
     )
 
 
@@ -84,14 +84,10 @@ def details(ladder: Ladder) -> Message | None:
     best, rest = ladder.best, _unshown(ladder)
     if best is None or not (rest or ladder.pairs):
         return None
-    table = [monospace_table([_heading(ladder), *(_row(rung) for rung in rest)])] if rest else []
+    table = [Table([_heading(ladder), *(_row(rung) for rung in rest)])] if rest else []
     title = f"Against the best, {arm_name(best.arm)}"
-    pairs = (
-        [section(f"*{escape(title)}*"), lines_section([_pair(one) for one in ladder.pairs])]
-        if ladder.pairs
-        else []
-    )
-    return Message(escape(title), (*table, *pairs, context(_pairs_method(ladder))))
+    pairs = (Text(f"*{escape(title)}*"), Lines([_pair(one) for one in ladder.pairs])) if ladder.pairs else ()
+    return Message(escape(title), (*table, *pairs, Note(_pairs_method(ladder))))
 
 
 def headline(ladder: Ladder) -> str:
@@ -165,12 +161,12 @@ def _unshown(ladder: Ladder) -> list[Rung]:
     return [rung for rung in ladder.rungs if rung.arm not in shown]
 
 
-def _hidden(ladder: Ladder) -> list[Block]:
+def _hidden(ladder: Ladder) -> list[CardBlock]:
     hidden = len(_unshown(ladder))
-    return [context(f"{hidden:,} more, with fewer right, in the thread.")] if hidden else []
+    return [Note(f"{hidden:,} more, with fewer right, in the thread.")] if hidden else []
 
 
-def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[Block]:
+def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
     said = [
         *_cheaper_undecided(ladder),
         *_not_told_apart(ladder),
@@ -183,9 +179,9 @@ def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[Block]:
     return _list(said)
 
 
-def _list(sentences: Iterable[str]) -> list[Block]:
+def _list(sentences: Iterable[str]) -> list[CardBlock]:
     lines = [f"• {cut_mrkdwn(one, 900)}" for one in sentences]
-    return [lines_section(lines)] if lines else []
+    return [Lines(lines)] if lines else []
 
 
 def _cheaper_undecided(ladder: Ladder) -> list[str]:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards import blocks as blocks_cards
+from bot.cards import forms
 from bot.cards.blocks import (
     Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Steps,
+    Task,
+    TaskStatus,
+    Text,
     actions,
     button,
     confirm,
-    context,
     cut,
     escape,
-    fields,
-    header,
-    lines_section,
-    modal,
-    section,
-    task,
-    tasks,
 )
 from bot.cards.candidates import EXPLAINED, arm_name, bar_share
+from bot.cards.forms import modal
 from bot.cards.judge_agreement import bias_warning, max_judge_questions
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten, time_left
@@ -76,15 +78,15 @@ def request_card(
     return Message(
         escape(headline),
         (
-            header(headline),
-            fields(_facts(measurement, plan, known, budget)),
-            lines_section([_asked_line(one) for one in known.arms]),
+            Headline(headline),
+            Facts(_facts(measurement, plan, known, budget)),
+            Lines([_asked_line(one) for one in known.arms]),
             *_warned(plan),
             actions(
                 button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, known)),
                 button("Cancel", CANCEL, number),
             ),
-            context(
+            Note(
                 f"Measurement m{number}. Answers that are known from before are not asked again. "
                 "Nobody's yes within 24 hours means no."
             ),
@@ -95,16 +97,15 @@ def request_card(
 def progress_card(measurement: Measurement, plan: LadderPlan, known: LadderProgress, now: float) -> Message:
     """The card that is edited in place."""
     headline = _headline(measurement, plan, STAGES[known.stage])
-    share = [section(f"{progress_bar(_share(known))}, {_time_left(known, now)}"), fields(_spent(known))]
-    below = [
-        *(share if known.arms else []),
-        *([context(escape(cut(known.note, 900)))] if known.note else []),
+    share = (Text(f"{progress_bar(_share(known))}, {_time_left(known, now)}"), Facts(_spent(known)))
+    below = (
+        *(share if known.arms else ()),
+        *([Note(escape(cut(known.note, 900)))] if known.note else []),
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
-    ]
+    )
     return Message(
         escape(headline),
-        (header(headline), *_arms(known), *below),
-        newest=(header(headline), *_tasks(known), *below),
+        (Headline(headline), *_steps(known), *below),
     )
 
 
@@ -112,13 +113,13 @@ def closed_card(measurement: Measurement, plan: LadderPlan, known: LadderProgres
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
     headline = _headline(measurement, plan, ENDED[measurement.state])
     said = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
-    told = [section(said)] if said else []
+    told = [Text(said)] if said else []
     kept = "Answers so far are kept: the same again asks only the rest."
-    again = [context(kept)] if known.answered and measurement.state != "done" else []
-    spent = [fields(_spent(known))] if known.arms else []
+    again = [Note(kept)] if known.answered and measurement.state != "done" else []
+    spent = [Facts(_spent(known))] if known.arms else []
     return Message(
         f"{escape(headline)}. {said}".strip(),
-        (header(headline), *told, *_arms(known), *spent, *again),
+        (Headline(headline), *told, *_arms(known), *spent, *again),
     )
 
 
@@ -147,35 +148,35 @@ def progress_line(known: LadderProgress, now: float) -> str:
 def form(channel: str, choices: BaselineChoices) -> Block:
     rungs = [(name, words) for name, words in EXPLAINED.items() if name != "tuned"]
     blocks = [
-        blocks_cards.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
-        blocks_cards.multi_select_input(
+        forms.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
+        forms.multi_select_input(
             "models",
             "Models to ask",
             choices.models,
             placeholder="Your own trainer's",
             hint="Each is asked every held-out row, once for each rung. The cost is shown before anything is sent.",
         ),
-        blocks_cards.checkbox_input("rungs", "Alternatives to measure", rungs),
-        blocks_cards.text_input(
+        forms.checkbox_input("rungs", "Alternatives to measure", rungs),
+        forms.text_input(
             "judge",
             "Judge, where answers are free text",
             "openai/gpt-4o-mini",
             hint="A model that says whether an answer would do. Empty: the score is F1, which counts shared words.",
         ),
-        blocks_cards.text_input(
+        forms.text_input(
             "bar",
             "Good enough from",
             "85%",
             hint="The share of right answers. Empty: what the dataset is set to, 85% at first.",
         ),
-        blocks_cards.choice_input(
+        forms.choice_input(
             "task",
             "What should the model get better at?",
             list(TASK_KINDS.items()),
             placeholder="Not said",
             hint="The advice depends on it: facts call for retrieval, thinking for a better model.",
         ),
-        blocks_cards.long_text_input(
+        forms.long_text_input(
             "prompt",
             "Your prompt today",
             "Sort this message into one of our categories …",
@@ -187,7 +188,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
 
 
 def _because() -> Block:
-    return blocks_cards.long_text_input(
+    return forms.long_text_input(
         "because",
         "Why a soft rule about data shall not hold",
         "the customers agreed, ticket LEGAL-12",
@@ -196,9 +197,9 @@ def _because() -> Block:
     )
 
 
-def _warned(plan: LadderPlan) -> list[Block]:
+def _warned(plan: LadderPlan) -> list[CardBlock]:
     warning = bias_warning(plan)
-    return [context(f"⚠ {escape(cut(warning, 900))}")] if warning else []
+    return [Note(f"⚠ {escape(cut(warning, 900))}")] if warning else []
 
 
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
@@ -269,9 +270,9 @@ def _stop(measurement: Measurement) -> Block:
     )
 
 
-def _arms(progress: LadderProgress) -> list[Block]:
+def _arms(progress: LadderProgress) -> list[CardBlock]:
     lines = [_arm_line(one) for one in progress.arms]
-    return [lines_section(lines)] if lines else []
+    return [Lines(lines)] if lines else []
 
 
 def _arm_line(one: ArmProgress) -> str:
@@ -283,13 +284,12 @@ def _arm_line(one: ArmProgress) -> str:
     return f"✓ {name}{declined}" if one.is_whole else f"• {name}: {done:,} of {one.of:,}{declined}"
 
 
-def _tasks(progress: LadderProgress) -> list[Block]:
-    """The same as Slack's `plan`."""
+def _steps(progress: LadderProgress) -> list[CardBlock]:
     shown = progress.arms[:SHOWN_ARMS]
-    steps = [task(f"arm {at}", _task_title(one), _status(one)) for at, one in enumerate(shown)]
+    steps = [Task(f"arm {at}", _task_title(one), _status(one)) for at, one in enumerate(shown)]
     hidden = len(progress.arms) - len(shown)
     title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
-    return [tasks(title, steps)] if steps else []
+    return [Steps(title, steps, otherwise=(*_arms(progress),))] if steps else []
 
 
 def _task_title(one: ArmProgress) -> str:
@@ -297,7 +297,7 @@ def _task_title(one: ArmProgress) -> str:
     return f"{arm_name(one.arm)}: {'left out' if one.failed else f'{done:,} of {one.of:,}'}"
 
 
-def _status(one: ArmProgress) -> str:
+def _status(one: ArmProgress) -> TaskStatus:
     if one.failed:
         return "error"
     if one.is_whole:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from bot.cards.blocks import Block, actions, button, code, escape
+from bot.cards.blocks import CardBlock, actions, button, code, escape
 from bot.cards.words import pluralize
 from bot.rules.costs import DuplicateCost
 from bot.rules.data_policy import RowDelivery
@@ -233,7 +233,7 @@ CLEAN = "post_cleaned"
 SHOWN_PAIRS = 10
 
 
-def cleaning_offer(dataset: Dataset, findings: Sequence[Finding]) -> list[Block]:
+def cleaning_offer(dataset: Dataset, findings: Sequence[Finding]) -> list[CardBlock]:
     """A button, where `clean` would leave lines out: copies, and rows that can't be used."""
     if not any(group.rows and _is_left_out(group) for group in group_findings(findings)):
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from bot.cards.blocks import Message, escape, section
+from bot.cards.blocks import Message, Text, escape
 from bot.rules.approvals import UNFREEZERS
 from storage.money import Freeze
 
@@ -43,11 +43,10 @@ def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:
 
 def add_freeze_notice(card: Message, freeze: Freeze) -> Message:
     """On the card of a run or a measurement that waits."""
-    why = section(
+    why = Text(
         f"*Waits: frozen by <@{freeze.person}>*{_because(freeze)} It goes on by itself after `/finetune unfreeze`."
     )
-    newest = (*card.newest[:-1], why, *card.newest[-1:]) if card.newest else ()
-    return replace(card, blocks=(*card.blocks[:-1], why, *card.blocks[-1:]), newest=newest)
+    return replace(card, parts=(*card.parts[:-1], why, *card.parts[-1:]))
 
 
 def refusal(freeze: Freeze, what: str) -> str:
@@ -61,4 +60,4 @@ def _because(freeze: Freeze) -> str:
 
 
 def _message(text: str) -> Message:
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))

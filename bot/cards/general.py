@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import Block, Message, code, context, cut, escape, header, plain, section
+from bot.cards.blocks import Block, Headline, Message, Note, Text, code, cut, escape, plain, slack_blocks
 from bot.command_options import USAGE
 from bot.values.runs import Refusal
 
@@ -37,7 +37,7 @@ HELP = (
 
 def text_message(text: str) -> Message:
     """`text` is ours: it may hold mrkdwn."""
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))
 
 
 def refusal(refused: Refusal) -> Message:
@@ -71,9 +71,9 @@ def help_text() -> Message:
     return Message(
         "Finetune: from labelled examples to a better model",
         (
-            header("From labelled examples to a better model"),
-            section(lines),
-            context(
+            Headline("From labelled examples to a better model"),
+            Text(lines),
+            Note(
                 "The order: upload, baseline, estimate, start, approve, result, try, promote. "
                 "Nothing costs money before somebody has agreed to it."
             ),
@@ -96,7 +96,7 @@ def notice_modal(title: str, text: str) -> Block:
         "type": "modal",
         "title": plain(title, 24),
         "close": plain("Close", 24),
-        "blocks": [section(text)],
+        "blocks": slack_blocks([Text(text)]),
     }
 
 
@@ -127,4 +127,4 @@ def closed_form_refusal(complaints: Sequence[str]) -> Message:
 
 
 def _message(text: str) -> Message:
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))

@@ -5,19 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import (
-    Block,
-    Message,
-    actions,
-    button,
-    code,
-    context,
-    escape,
-    header,
-    modal,
-    plain,
-    section,
-)
+from bot.cards.blocks import Block, Headline, Message, Note, Text, actions, button, code, escape, plain
+from bot.cards.forms import modal
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most
 from bot.rules.approvals import WORDS_NEEDED
@@ -56,20 +45,20 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
     """With the buttons. The run's `error` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} needs a person: {plan_title(plan)}"
     why = run.error or ""
-    said = [section("\n".join(_word(one) for one in words))] if words else []
+    said = [Text("\n".join(_word(one) for one in words))] if words else []
     return Message(
         f"{escape(headline)}. {why}",
         (
-            header(headline),
-            section(why),
-            section(
+            Headline(headline),
+            Text(why),
+            Text(
                 f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
                 f"jobs for one with `finetune_key` {run.key}, then decide."
             ),
             *said,
-            *([context(escape(note))] if note else []),
+            *([Note(escape(note))] if note else []),
             actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
-            context(
+            Note(
                 "Approvers decide who neither asked for the run nor uploaded its data; each says why. The decision is "
                 "kept in the audit log."
             ),
@@ -81,16 +70,14 @@ def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], ou
     """The buttons gave way to what came of it. `outcome` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} was decided on: {plan_title(plan)}"
     said = "\n".join([*(_word(one, waits=False) for one in words), outcome])
-    return Message(
-        f"{escape(headline)}. {outcome}", (header(headline), section(run.error or ""), section(said))
-    )
+    return Message(f"{escape(headline)}. {outcome}", (Headline(headline), Text(run.error or ""), Text(said)))
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:
     return modal(
         TITLES[choice],
         FORM,
-        [section(MEANS[choice]), *([_job_id()] if choice == "adopt" else []), _reason()],
+        [Text(MEANS[choice]), *([_job_id()] if choice == "adopt" else []), _reason()],
         submit="Decide",
         private=f"{choice} {run.id}",
     )
@@ -170,4 +157,4 @@ def unknown_job(provider: str, job: Job) -> Message:
 
 
 def _job_message(text: str) -> Message:
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))

@@ -3,18 +3,7 @@ answers is better. Holds customers' words: for private channels only."""
 
 from __future__ import annotations
 
-from bot.cards.blocks import (
-    Block,
-    Message,
-    actions,
-    button,
-    context,
-    cut,
-    escape,
-    header,
-    lines_section,
-    section,
-)
+from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, actions, button, cut, escape
 from bot.cards.candidates import arm_name
 from bot.cards.words import pluralize
 from bot.rules import judge_agreement
@@ -141,13 +130,13 @@ def question_card(key: str, question: str, first: str, second: str, *, done: int
     title = "Which answer is better?"
     buttons = actions(button("First", FIRST, key), button("Second", SECOND, key), button("Same", SAME, key))
     count = f"{done:,} of {pluralize(wanted, 'pair')} judged. Your choices show how far the judge model can be trusted."
-    return Message(title, (header(title), *_pair(question, first, second), buttons, context(count)))
+    return Message(title, (Headline(title), *_pair(question, first, second), buttons, Note(count)))
 
 
 def choice_card(question: str, first: str, second: str, choice: Choice, person: str) -> Message:
     """The buttons give way to who chose what."""
     said = f"<@{person}> {CHOSEN[choice]}."
-    return Message(said, (*_pair(question, first, second), context(said)))
+    return Message(said, (*_pair(question, first, second), Note(said)))
 
 
 def agreement_card(
@@ -157,8 +146,8 @@ def agreement_card(
     `first` is the arm that was measured as the better one."""
     title = _trust(found) if judge else "What people found better"
     lines = [*(_beside(judge, found) if judge else []), _tally(found, first, second), *_between(found)]
-    told = context(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
-    return Message(escape(title), (header(title), lines_section([f"• {line}" for line in lines]), told))
+    told = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
+    return Message(escape(title), (Headline(title), Lines([f"• {line}" for line in lines]), told))
 
 
 def _trust(found: HumanAgreement) -> str:
@@ -199,11 +188,11 @@ def _between(found: HumanAgreement) -> list[str]:
     return [f"Where two people judged the same pair, they agree on {agreed}: {escape(kappa_text(between))}."]
 
 
-def _pair(question: str, first: str, second: str) -> tuple[Block, ...]:
+def _pair(question: str, first: str, second: str) -> tuple[CardBlock, ...]:
     return (
-        section(f"*The text*\n>{_quoted(question)}"),
-        section(f"*First*\n>{_quoted(first)}"),
-        section(f"*Second*\n>{_quoted(second)}"),
+        Text(f"*The text*\n>{_quoted(question)}"),
+        Text(f"*First*\n>{_quoted(first)}"),
+        Text(f"*Second*\n>{_quoted(second)}"),
     )
 
 

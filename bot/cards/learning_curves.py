@@ -6,19 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from bot.cards.blocks import (
-    Block,
-    Message,
-    code,
-    context,
-    cut,
-    escape,
-    header,
-    line_chart,
-    lines_section,
-    monospace_table,
-    section,
-)
+from bot.cards.blocks import CardBlock, Chart, Headline, Lines, Message, Note, Table, Text, code, cut, escape
 from bot.cards.candidates import arm_name, bar_share
 from bot.cards.words import percent, pluralize, shorten
 from trainers.evaluation.results import Curve, Gain, LabelNeed, Prediction
@@ -32,13 +20,13 @@ HARDLY_PER_100 = 0.1  # points, where no size was asked about
 def progress_card(dataset: str, target: str | None = None, note: str | None = None) -> Message:
     whose = f" of {shorten(target)}" if target else ""
     text = f"Working out the learning curve{escape(whose)} on {escape(shorten(dataset))} …"
-    return Message(text, (section(text), *([context(escape(cut(note, 900)))] if note else [])))
+    return Message(text, (Text(text), *([Note(escape(cut(note, 900)))] if note else [])))
 
 
 def failure_card(dataset: str, why: str) -> Message:
     """`why` is ours and may hold mrkdwn."""
     headline = f"No learning curve of {shorten(dataset)}"
-    return Message(f"{escape(headline)}. {why}", (header(headline), section(why)))
+    return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why)))
 
 
 def card(
@@ -51,19 +39,17 @@ def card(
     """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
     the same rows."""
     said = headline(curve)
-    top = (header(said), context(_subject(curve)))
+    top = (Headline(said), Note(_subject(curve)))
     end = (
         *_needs(curve),
-        section(f"*Next*: {_next_step(curve)}"),
-        context(_method(curve)),
+        Text(f"*Next*: {_next_step(curve)}"),
+        Note(_method(curve)),
     )
     bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside)]
     if not curve.points:
         return Message(escape(said), (*top, *_list(bullets), *end))
     return Message(
-        escape(f"{said}. {_predictions(curve)}".strip()),
-        (*top, monospace_table(_table(curve)), *_list(bullets), *end),
-        newest=(*top, *_chart(curve), *_list([*_ranges(curve), *bullets]), *end),
+        escape(f"{said}. {_predictions(curve)}".strip()), (*top, _chart(curve), *_list(bullets), *end)
     )
 
 
@@ -146,22 +132,22 @@ def _between(one: Prediction) -> str:
     return f"expected, {100 * one.low:.1f} to {100 * one.high:.1f}%"
 
 
-def _chart(curve: Curve) -> list[Block]:
+def _chart(curve: Curve) -> CardBlock:
+    table = Table(_table(curve))
     seen = [(f"{point.rows:,}", round(100 * point.score, 1)) for point in curve.points]
     seen += [(f"{one.rows:,} expected", round(100 * one.score, 1)) for one in curve.predicted]
     shown = list(dict(seen[-SHOWN_SIZES:]).items())
     if len(shown) < 2:
-        return [monospace_table(_table(curve))]
-    return [line_chart("Right answers by rows", "right", shown, x="rows to train on", y="% right")]
+        return table
+    ranges = [f"• With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
+    below = (Lines(ranges),) if ranges else ()
+    return Chart(
+        "Right answers by rows", "right", shown, "rows to train on", "% right", below, otherwise=(table,)
+    )
 
 
-def _ranges(curve: Curve) -> list[str]:
-    """For beside the chart, which has no room for them; the table says them itself."""
-    return [f"With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
-
-
-def _list(said: Sequence[str]) -> list[Block]:
-    return [lines_section([f"• {one}" for one in said])] if said else []
+def _list(said: Sequence[str]) -> list[CardBlock]:
+    return [Lines([f"• {one}" for one in said])] if said else []
 
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
@@ -212,15 +198,15 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
     return [f"{bar_share(bar)} is not reached at any of these sizes."] if curve.predicted else []
 
 
-def _needs(curve: Curve) -> list[Block]:
+def _needs(curve: Curve) -> list[CardBlock]:
     if not curve.needs:
         return []
     lines = [_need(one) for one in curve.needs[:SHOWN_NEEDS]]
     hidden = len(curve.needs) - len(lines)
     more = [f"… and {hidden:,} more"] if hidden > 0 else []
     return [
-        section("*Label these next*: they have few rows, or are often wrong."),
-        lines_section([*lines, *more]),
+        Text("*Label these next*: they have few rows, or are often wrong."),
+        Lines([*lines, *more]),
     ]
 
 

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from bot.cards.blocks import (
-    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Text,
     actions,
     button,
     code,
     confirm,
-    context,
     cut,
     escape,
-    fields,
-    header,
-    lines_section,
-    section,
 )
 from bot.cards.candidates import MEANS, quality
 from bot.cards.words import percent, pluralize, points, points_range, shorten
@@ -58,11 +58,11 @@ def promotion_card(seen: PromotionSummary) -> Message:
     """Posted once, edited as the trainer is told of it and when another model takes its place."""
     headline = _headline(seen)
     stands = seen.promotion.ended_at is None
-    why = [section(f"*Why*: {escape(seen.promotion.reason)}")] if seen.promotion.reason else []
-    below = [section(_programs(seen)), *_trouble(seen), *_left(seen), *_way_back(seen)] if stands else []
+    why = [Text(f"*Why*: {escape(seen.promotion.reason)}")] if seen.promotion.reason else []
+    below = [Text(_programs(seen)), *_trouble(seen), *_left(seen), *_way_back(seen)] if stands else []
     return Message(
         f"{escape(headline)}. {_who(seen)}",
-        (header(headline), section(_who(seen)), *_numbers(seen.proof), *why, *below),
+        (Headline(headline), Text(_who(seen)), *_numbers(seen.proof), *why, *below),
     )
 
 
@@ -100,7 +100,7 @@ def score_text(rung: Rung) -> str:
     return f"{quality(rung)} {means} on {pluralize(rung.n, 'held-out row')}"
 
 
-def promotion_offer(number: int, model: str) -> Block:
+def promotion_offer(number: int, model: str) -> CardBlock:
     """On the result of a run whose model is shown to be better."""
     sure = confirm(
         f"Put {model} to work?",
@@ -118,7 +118,7 @@ def model_lost(model: Model, dataset: str, provider: str) -> Message:
         f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
         "`/finetune models` lists all."
     )
-    return Message(said, (section(said),))
+    return Message(said, (Text(said),))
 
 
 def alias_mismatch(dataset: str, model: Model, there: str | None, provider: str) -> Message:
@@ -128,7 +128,7 @@ def alias_mismatch(dataset: str, model: Model, there: str | None, provider: str)
         f"{code(alias_for(dataset))} {found} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
         f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
     )
-    return Message(said, (section(said),))
+    return Message(said, (Text(said),))
 
 
 def _headline(seen: PromotionSummary) -> str:
@@ -145,9 +145,9 @@ def _who(seen: PromotionSummary) -> str:
     return f"{person} put it to work{f' instead of {code(seen.before)}' if seen.before else ''}."
 
 
-def _numbers(proof: Proof) -> list[Block]:
+def _numbers(proof: Proof) -> list[CardBlock]:
     if proof.rung is None:
-        return [section("It was never measured on held-out rows.")]
+        return [Text("It was never measured on held-out rows.")]
     pairs = [(_measure(proof.rung), f"{quality(proof.rung)} on {pluralize(proof.rung.n, 'held-out row')}")]
     if proof.best:
         pairs.append(
@@ -162,7 +162,7 @@ def _numbers(proof: Proof) -> list[Block]:
         pairs.append(
             (f"Against {escape(shorten(held.other, 60))}, {percent(held.score)}", f"{_gain(held)}{on}")
         )
-    return [fields(pairs)]
+    return [Facts(pairs)]
 
 
 def _measure(rung: Rung) -> str:
@@ -187,22 +187,22 @@ def _programs(seen: PromotionSummary) -> str:
     return f"{programs} get it; none has to be changed."
 
 
-def _left(seen: PromotionSummary) -> list[Block]:
+def _left(seen: PromotionSummary) -> list[CardBlock]:
     if seen.left is None:
         return []
     there, model = seen.left
     name = code(alias_for(seen.dataset))
-    return [context(f"{name} at {escape(shorten(there))} goes on standing for {code(model)}.")]
+    return [Note(f"{name} at {escape(shorten(there))} goes on standing for {code(model)}.")]
 
 
-def _trouble(seen: PromotionSummary) -> list[Block]:
+def _trouble(seen: PromotionSummary) -> list[CardBlock]:
     trouble = seen.promotion.trouble if seen.promotion.carried_at is None else None
-    return [context(f"Not told yet, tried again: {escape(cut(trouble, 300))}")] if trouble else []
+    return [Note(f"Not told yet, tried again: {escape(cut(trouble, 300))}")] if trouble else []
 
 
-def _way_back(seen: PromotionSummary) -> list[Block]:
+def _way_back(seen: PromotionSummary) -> list[CardBlock]:
     if seen.earlier is None:
-        return [context("There was none before it, so there is nothing to roll back to.")]
+        return [Note("There was none before it, so there is nothing to roll back to.")]
     sure = confirm(
         f"Roll back to {seen.earlier}?",
         f"{seen.model.name} is kept and can be put to work again.",
@@ -211,7 +211,7 @@ def _way_back(seen: PromotionSummary) -> list[Block]:
     )
     return [
         actions(button("Roll back", ROLLBACK, str(seen.promotion.id), style="danger", confirm=sure)),
-        context(f"`/finetune rollback {seen.dataset}` does the same: it puts {code(seen.earlier)} back."),
+        Note(f"`/finetune rollback {seen.dataset}` does the same: it puts {code(seen.earlier)} back."),
     ]
 
 
@@ -266,13 +266,13 @@ class ModelEntry:
 def listing(shelved: Sequence[ModelEntry]) -> Message:
     if not shelved:
         text = "There is no tuned model yet: `/finetune start DATASET` makes one."
-        return Message(text, (section(text),))
+        return Message(text, (Text(text),))
     title = pluralize(len(shelved), "tuned model")
     how = (
         "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
         "it back."
     )
-    return Message(title, (header(title), lines_section([_entry(one) for one in shelved]), context(how)))
+    return Message(title, (Headline(title), Lines([_entry(one) for one in shelved]), Note(how)))
 
 
 def in_use_line(one: ModelEntry) -> str:
@@ -305,7 +305,7 @@ def _measured(one: ModelEntry) -> str:
 
 def pending_card(ask: Ask) -> Message:
     text = f"Asking {code(ask.model)} …"
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))
 
 
 def answer_card(tried: TriedModel) -> Message:
@@ -315,9 +315,9 @@ def answer_card(tried: TriedModel) -> Message:
     return Message(
         f"{code(ask.model)} answers: {escape(cut(said, 500))}",
         (
-            section(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
-            section(f"It answers:\n>{_quoted(said)}"),
-            context(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
+            Text(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
+            Text(f"It answers:\n>{_quoted(said)}"),
+            Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
         ),
     )
 
@@ -325,7 +325,7 @@ def answer_card(tried: TriedModel) -> Message:
 def failure_card(ask: Ask, why: str) -> Message:
     """`why` is a sentence with its cure, from anywhere."""
     text = f"{code(ask.model)} could not be asked: {escape(why)}"
-    return Message(text, (section(text), context(f"You asked: {escape(cut(ask.text, 200))}")))
+    return Message(text, (Text(text), Note(f"You asked: {escape(cut(ask.text, 200))}")))
 
 
 def _quoted(text: str) -> str:

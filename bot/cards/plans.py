@@ -9,22 +9,23 @@ from decimal import Decimal
 
 from bot.cards.blocks import (
     Block,
+    CardBlock,
+    Facts,
+    Headline,
     Message,
+    Note,
+    Text,
     actions,
     button,
     confirm,
-    context,
     cut,
     escape,
-    fields,
-    header,
-    modal,
     plain,
-    section,
     sentence,
 )
 from bot.cards.calibration import alternative_bill
 from bot.cards.estimates import verdict_in_short
+from bot.cards.forms import modal
 from bot.cards.words import at_most, charge, money, planned_time, pluralize, shorten
 from bot.rules.budgets import Budget
 from bot.rules.candidates import percent
@@ -62,7 +63,7 @@ def voided_card(run: Run, plan: Plan, why: str) -> Message:
         f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
         "budget is free again. The plan waits for approval anew, on its card."
     )
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))
 
 
 def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
@@ -73,7 +74,7 @@ def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str
         "and expires in "
         f"{pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
     )
-    return Message(text, (section(text),))
+    return Message(text, (Text(text),))
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
@@ -82,11 +83,11 @@ def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
     return Message(
         f"{escape(headline)}. {said}",
         (
-            header(headline),
-            section(said),
-            section(verdict_text(plan)),
-            fields(_facts(run, plan, budget)),
-            context(_exactly(run)),
+            Headline(headline),
+            Text(said),
+            Text(verdict_text(plan)),
+            Facts(_facts(run, plan, budget)),
+            Note(_exactly(run)),
         ),
     )
 
@@ -112,7 +113,7 @@ def reject_modal(plan_hash: str) -> Block:
 
 def approve_modal(run: Run, plan: Plan) -> Block:
     """For a plan whose verdict is not go: what it says, what is spent, and why all the same."""
-    said = section(
+    said = Text(
         f"{verdict_text(plan)}\n\nThis starts the training of {escape(plan_title(plan))}. {_spends(plan)}"
     )
     hint = "Like: quality counts here, not cost. It is shown to the team and kept in the audit log."
@@ -175,7 +176,7 @@ def _asking(
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
     so_far = (
-        [section(f"Approved so far by {_people(decisions)}.{_why(decisions)}")] if _people(decisions) else []
+        [Text(f"Approved so far by {_people(decisions)}.{_why(decisions)}")] if _people(decisions) else []
     )
     until = pluralize(round(hours), "hour")
     why = "" if plan.is_advised else " Whoever approves says why."
@@ -183,13 +184,13 @@ def _asking(
     return Message(
         f"{escape(headline)} {plan_in_short(plan)}",
         (
-            header(headline),
-            section(verdict_text(plan)),
-            fields(_facts(run, plan, budget)),
+            Headline(headline),
+            Text(verdict_text(plan)),
+            Facts(_facts(run, plan, budget)),
             *so_far,
             *_warnings(plan),
             buttons(run, plan),
-            context(f"{rules} {_exactly(run)}"),
+            Note(f"{rules} {_exactly(run)}"),
         ),
     )
 
@@ -199,12 +200,12 @@ def plan_in_short(plan: Plan) -> str:
     return f"{verdict_in_short(advised.kind, advised.rule)}." if advised else "No verdict was kept."
 
 
-def buttons(run: Run, plan: Plan) -> Block:
+def buttons(run: Run, plan: Plan) -> CardBlock:
     return actions(_approve_button(run, plan), _reject_button(run))
 
 
-def _warnings(plan: Plan) -> list[Block]:
-    return [section("\n".join(f"• {escape(one)}" for one in plan.warnings))] if plan.warnings else []
+def _warnings(plan: Plan) -> list[CardBlock]:
+    return [Text("\n".join(f"• {escape(one)}" for one in plan.warnings))] if plan.warnings else []
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
@@ -377,5 +378,5 @@ def add_superseded(card: Message, former: Sequence[int]) -> Message:
     if not former:
         return card
     whose = " and ".join(f"run {one}" for one in former)
-    note = section(f"It replaces {whose} on the same dataset and target, whose approvals count no longer.")
-    return replace(card, blocks=(*card.blocks[:-2], note, *card.blocks[-2:]))
+    note = Text(f"It replaces {whose} on the same dataset and target, whose approvals count no longer.")
+    return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))

@@ -6,18 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from bot.cards.blocks import (
-    Figure,
-    Message,
-    context,
-    cut,
-    data_table,
-    escape,
-    header,
-    lines_section,
-    monospace_table,
-    section,
-)
+from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, Text, cut, escape
 from bot.cards.words import pluralize, shorten
 from bot.rules.price_lookup import missing_keys, where_to_add
 from trainers.money import usd
@@ -34,24 +23,19 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
         text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
-        return Message(text, (section(text),))
+        return Message(text, (Text(text),))
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
-    missing = [lines_section([f"• {escape(cut(one.sentence, 300))}" for one in unknown])] if unknown else []
-    notes = (
-        [lines_section([f"• {note}" for note in _notes(priced, read_on)])] if _notes(priced, read_on) else []
-    )
-    end = (*notes, *missing, context(_sources(priced)))
+    missing = [Lines([f"• {escape(cut(one.sentence, 300))}" for one in unknown])] if unknown else []
+    notes = [Lines([f"• {note}" for note in _notes(priced, read_on)])] if _notes(priced, read_on) else []
+    end: tuple[CardBlock, ...] = (*notes, *missing, Note(_sources(priced)))
     if not priced:
-        return Message(escape(title), (header(title), *end))
+        return Message(escape(title), (Headline(title), *end))
     shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
     hidden = len(priced) - SHOWN_ROWS
-    more = [context(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
+    more = [Note(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
     every = [HEADING, *(_row(row, 60, read_on) for row in priced[:TABLE_ROWS])]
-    return Message(
-        escape(title),
-        (header(title), monospace_table(shown), *more, *end),
-        newest=(header(title), data_table("USD per 1M tokens", every), *end),
-    )
+    table = Table(every, "USD per 1M tokens", otherwise=(Table(shown), *more))
+    return Message(escape(title), (Headline(title), table, *end))
 
 
 def _row(row: PriceRow, longest: int, today: date) -> Row:

@@ -7,21 +7,20 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from bot.cards.blocks import (
-    Block,
+    CardBlock,
+    Chart,
+    Divider,
+    Facts,
     Figure,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Table,
+    Text,
     code,
-    context,
     cut,
-    data_table,
-    divider,
     escape,
-    fields,
-    header,
-    line_chart,
-    lines_section,
-    monospace_table,
-    section,
     sentence,
 )
 from bot.cards.calibration import alternative_bill, recent_errors
@@ -74,26 +73,25 @@ def card(
     """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model
     is shown to be better than what was measured beside it."""
     headline, saves = _headline(result), _saves(plan, result)
-    top = (header(headline), context(_subject(run, plan)))
+    top = (Headline(headline), Note(_subject(run, plan)))
     difference = [
         ("Difference", _difference(result)),
         ("Rows that changed", _changed(result)),
         *_beside(result),
     ]
     end = (
-        divider(),
-        fields([*_monthly(plan, saves), *_actuals(plan, result)]),
+        Divider(),
+        Facts([*_monthly(plan, saves), *_actuals(plan, result)]),
         *recent_errors(running),
         *_not_shown(plan, result),
         *_verdict(result),
-        section(_next_step(run, result)),
+        Text(_next_step(run, result)),
         *([promotion_offer(run.id, run.model)] if may_be_used and run.model else []),
-        context(_method(plan, result)),
+        Note(_method(plan, result)),
     )
     return Message(
         f"{escape(headline)}, on {result.tuned.n:,} held-out rows{f'. Saves {saves}' if saves else ''}",
-        (*top, fields([*_arms(plan, result), *difference]), *end),
-        newest=(*top, _arms_table(plan, result), fields(difference), *_loss(result), *end),
+        (*top, _arms_table(plan, result), Facts(difference), *_loss(result), *end),
     )
 
 
@@ -221,13 +219,14 @@ def _arms(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     ]
 
 
-def _arms_table(plan: Plan, result: RunResult) -> Block:
+def _arms_table(plan: Plan, result: RunResult) -> Table:
     rows = [
         ("Model", "Right", "Likely between", "Tokens to ask", "An answer takes"),
         ("Tuned", *_measured(result.tuned)),
         (f"{shorten(plan.base_model)}, prompted", *_measured(result.base)),
     ]
-    return data_table(f"{result.tuned.n:,} held-out rows, which neither model has seen", rows)
+    caption = f"{result.tuned.n:,} held-out rows, which neither model has seen"
+    return Table(rows, caption, otherwise=(Facts(_arms(plan, result)),))
 
 
 def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
@@ -248,11 +247,11 @@ def _changed(result: RunResult) -> str:
     return f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
 
 
-def _loss(result: RunResult) -> list[Block]:
+def _loss(result: RunResult) -> list[CardBlock]:
     if len(result.loss_curve) < 2:
         return []
     curve = [(f"{step:,}", round(loss, 3)) for step, loss in result.loss_curve]
-    return [line_chart("Training loss", "training", curve, x="step", y="nats per answer token")]
+    return [Chart("Training loss", "training", curve, "step", "nats per answer token")]
 
 
 def _monthly(plan: Plan, saves: str) -> list[tuple[str, str]]:
@@ -307,8 +306,8 @@ def _next_step(run: Run, result: RunResult) -> str:
     return f"*Next*: {ask}.{look}"
 
 
-def _verdict(result: RunResult) -> list[Block]:
-    return [section(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
+def _verdict(result: RunResult) -> list[CardBlock]:
+    return [Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
 
 
 def _beside(result: RunResult) -> list[tuple[str, str]]:
@@ -327,7 +326,7 @@ def _beside(result: RunResult) -> list[tuple[str, str]]:
     return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", told)]
 
 
-def _not_shown(plan: Plan, result: RunResult) -> list[Block]:
+def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might take for granted and this measurement does not tell."""
     said = _measures(result)
     if result.base.unlisted:
@@ -340,7 +339,7 @@ def _not_shown(plan: Plan, result: RunResult) -> list[Block]:
         said.append(
             f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."
         )
-    return [section("\n".join(f"• {one}" for one in said))] if said else []
+    return [Text("\n".join(f"• {one}" for one in said))] if said else []
 
 
 def _measures(result: RunResult) -> list[str]:
@@ -364,12 +363,12 @@ def _method(plan: Plan, result: RunResult) -> str:
     )
 
 
-def _changes(title: str, rows: Sequence[ChangedRow]) -> list[Block]:
+def _changes(title: str, rows: Sequence[ChangedRow]) -> list[CardBlock]:
     if not rows:
         return []
     shown = [_change(row) for row in rows[:SHOWN_CHANGES]]
     more = f" The first {SHOWN_CHANGES} of them:" if len(rows) > SHOWN_CHANGES else ""
-    return [section(f"*{title}: {pluralize(len(rows), 'row')}.*{more}"), lines_section(shown)]
+    return [Text(f"*{title}: {pluralize(len(rows), 'row')}.*{more}"), Lines(shown)]
 
 
 def _change(row: ChangedRow) -> str:
@@ -397,16 +396,16 @@ def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
     heading = ["arm", *names, "steps", "loss", "right", "time", "outcome"]
     title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'arm')}"
     said = [
-        section(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.outcome.startswith("out")
+        Text(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.outcome.startswith("out")
     ]
     return Message(
         f"{escape(title)}. {_in_short(arms)}",
         (
-            header(title),
-            section(_in_short(arms)),
-            monospace_table([heading, *(_row(arm) for arm in sorted(arms, key=_place))]),
+            Headline(title),
+            Text(_in_short(arms)),
+            Table([heading, *(_row(arm) for arm in sorted(arms, key=_place))]),
             *said,
-            context(_sweep_method(plan)),
+            Note(_sweep_method(plan)),
         ),
     )
 

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 from bot.cards import interventions, results
 from bot.cards.blocks import (
-    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Steps,
+    Task,
+    TaskStatus,
+    Text,
     actions,
     button,
     confirm,
-    context,
     escape,
-    fields,
-    header,
-    lines_section,
-    section,
-    task,
-    tasks,
 )
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
@@ -97,28 +98,27 @@ def card(
 ) -> Message:
     """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where it is to be said."""
     headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
-    below: list[Block] = []
+    below: list[CardBlock] = []
     if run.state in ("training", "evaluating"):
-        below.append(section(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
-        below.append(fields(_numbers(plan, progress, spent_micros)))
+        below.append(Text(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
+        below.append(Facts(_numbers(plan, progress, spent_micros)))
     if as_of is not None:
-        below.append(context(f"Numbers as of {time_of_day(as_of)}."))
+        below.append(Note(f"Numbers as of {time_of_day(as_of)}."))
     if progress.is_paused and run.wished_by:
-        below.append(context(f"Paused by <@{run.wished_by}>."))
+        below.append(Note(f"Paused by <@{run.wished_by}>."))
     if progress.note:
-        below.append(context(escape(progress.note)))
-    below.append(_buttons(run, progress, can_pause) if run.state in UNDER_WAY else context(_where_next(run)))
+        below.append(Note(escape(progress.note)))
+    below.append(_buttons(run, progress, can_pause) if run.state in UNDER_WAY else Note(_where_next(run)))
     return Message(
         escape(headline),
-        (header(headline), section(_stages(run)), *below),
-        newest=(header(headline), _steps(run, plan, progress), *below),
+        (Headline(headline), _steps(run, plan, progress), *below),
     )
 
 
 def ended_card(run: Run, plan: Plan, why: str) -> Message:
     """`why` is ours and may hold mrkdwn."""
     headline = _headline(run, plan)
-    return Message(f"{escape(headline)}. {why}", (header(headline), section(why), context(_next_step(run))))
+    return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why), Note(_next_step(run))))
 
 
 def ended_short(run: Run, why: str) -> str:
@@ -128,14 +128,14 @@ def ended_short(run: Run, why: str) -> str:
 def listing(looks: Sequence[RunSummary]) -> Message:
     if not looks:
         text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
-        return Message(text, (section(text),))
+        return Message(text, (Text(text),))
     title = pluralize(len(looks), "run")
     return Message(
         title,
         (
-            header(title),
-            lines_section([*map(list_entry, looks)]),
-            context("`/finetune status RUN` shows one of them."),
+            Headline(title),
+            Lines([*map(list_entry, looks)]),
+            Note("`/finetune status RUN` shows one of them."),
         ),
     )
 
@@ -207,8 +207,8 @@ def _stages(run: Run) -> str:
     return "  ›  ".join(words)
 
 
-def _steps(run: Run, plan: Plan, progress: Progress) -> Block:
-    """The same as Slack's `plan`. A run that ended early shows how far it had come."""
+def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
+    """A run that ended early shows how far it had come."""
     approve = "Approve" if run.state == "awaiting_approval" else "Approved"
     titles = (
         f"{approve}: {at_most(plan.maximum_micros)}",
@@ -217,11 +217,11 @@ def _steps(run: Run, plan: Plan, progress: Progress) -> Block:
         f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
     )
     at = max(_at(run), 1) if run.state in UNDER_WAY else _came_to(run, progress)
-    shown = [task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
-    return tasks(STATE_WORDS[run.state].capitalize(), shown)
+    shown = [Task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
+    return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=(Text(_stages(run)),))
 
 
-def _status(run: Run, number: int, at: int) -> str:
+def _status(run: Run, number: int, at: int) -> TaskStatus:
     if number < at or run.state == "done":
         return "complete"
     if number > at or run.state == "awaiting_approval":
@@ -269,7 +269,7 @@ def _cost(plan: Plan, spent_micros: int | None) -> str:
     return f"{charge(spent_micros)}, approved {most}" if spent_micros else most
 
 
-def _buttons(run: Run, progress: Progress, can_pause: bool) -> Block:
+def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
     sure = confirm(
         f"Cancel run {run.id}?",
         "What was trained so far is lost; what it has cost so far stays spent.",

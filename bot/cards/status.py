@@ -15,7 +15,7 @@ from bot.cards import (
     runs,
     tuned_learning_curves,
 )
-from bot.cards.blocks import Block, Message, context, escape, header, lines_section, section
+from bot.cards.blocks import Block, CardBlock, Headline, Lines, Message, Note, Text, escape, slack_blocks
 from bot.cards.models import ModelEntry
 from bot.cards.plans import budget_left
 from bot.cards.runs import RunSummary, status_line
@@ -111,17 +111,17 @@ class Status:
 
 def card(status: Status) -> Message:
     lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
-    frozen = [section(freeze.status_line(status.freeze, status.against))] if status.freeze else []
+    frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
     if not lines and not status.latest and not frozen and not status.in_use:
         text = (
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
         )
-        return Message(text, (section(text),))
+        return Message(text, (Text(text),))
     title = _title(status)
     numbers = "`/finetune results 7` shows a run, `/finetune results m3` a measurement."
-    below = (*_list(lines), *_in_use(status), *_latest(status), context(numbers))
-    return Message(title, (header(title), *frozen, *below))
+    below = (*_list(lines), *_in_use(status), *_latest(status), Note(numbers))
+    return Message(title, (Headline(title), *frozen, *below))
 
 
 def list_entry(one: RunSummary | EvaluationSummary) -> str:
@@ -136,21 +136,17 @@ def _title(status: Status) -> str:
     return f"{' and '.join(open_ones)} open" if open_ones else "Nothing is running"
 
 
-def _list(lines: Sequence[str]) -> list[Block]:
-    return [lines_section(lines)] if lines else []
+def _list(lines: Sequence[str]) -> list[CardBlock]:
+    return [Lines(lines)] if lines else []
 
 
-def _in_use(status: Status) -> list[Block]:
+def _in_use(status: Status) -> list[CardBlock]:
     lines = [models.in_use_line(one) for one in status.in_use]
-    return [section("*Models in use*"), lines_section(lines)] if lines else []
+    return [Text("*Models in use*"), Lines(lines)] if lines else []
 
 
-def _latest(status: Status) -> list[Block]:
-    return (
-        [section("*Latest results*"), lines_section([*map(list_entry, status.latest)])]
-        if status.latest
-        else []
-    )
+def _latest(status: Status) -> list[CardBlock]:
+    return [Text("*Latest results*"), Lines([*map(list_entry, status.latest)])] if status.latest else []
 
 
 # The App Home: what waits for me, what is under way, models in use, what came out lately, the month's
@@ -175,7 +171,7 @@ class HomeOverview:
 
 def home_page(overview: HomeOverview | Refusal) -> Block:
     if isinstance(overview, Refusal):
-        return {"type": "home", "blocks": [section(overview.text)]}
+        return {"type": "home", "blocks": slack_blocks([Text(overview.text)])}
     blocks = [
         *_waiting(overview.mine, overview.links),
         *_home_list("Running", overview.open, "Nothing is running."),
@@ -183,39 +179,33 @@ def home_page(overview: HomeOverview | Refusal) -> Block:
         *_home_list(
             "Recent results", overview.recent, "No results yet. `/finetune help` shows how to begin."
         ),
-        context(f"Budget left: {budget_left(overview.budget)}"),
+        Note(f"Budget left: {budget_left(overview.budget)}"),
     ]
-    return {"type": "home", "blocks": blocks}
+    return {"type": "home", "blocks": slack_blocks(blocks)}
 
 
-def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[Block]:
+def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardBlock]:
     """Each with its card's buttons, and where the card stands; of very many, the rest is listed."""
     shown, rest = mine[:WITH_BUTTONS], mine[WITH_BUTTONS:]
-    blocks = [header("Waiting for you")]
+    blocks: list[CardBlock] = [Headline("Waiting for you")]
     for look in shown:
         link = links.get(look.run.id)
         where = f" <{link}|The plan in full>" if link else ""
         said = f"{_home_line(look)}. {plans.plan_in_short(look.plan)}{where}"
-        blocks += [section(said), plans.buttons(look.run, look.plan)]
+        blocks += [Text(said), plans.buttons(look.run, look.plan)]
     if rest or not shown:
         blocks.append(
-            lines_section([_home_line(look) for look in rest])
-            if rest
-            else section("Nothing waits for your approval.")
+            Lines([_home_line(look) for look in rest]) if rest else Text("Nothing waits for your approval.")
         )
     return blocks
 
 
-def _home_in_use(in_use: Sequence[ModelEntry]) -> list[Block]:
-    return (
-        [header("Models in use"), lines_section([models.in_use_line(one) for one in in_use])]
-        if in_use
-        else []
-    )
+def _home_in_use(in_use: Sequence[ModelEntry]) -> list[CardBlock]:
+    return [Headline("Models in use"), Lines([models.in_use_line(one) for one in in_use])] if in_use else []
 
 
-def _home_list(title: str, looks: Sequence[RunSummary | EvaluationSummary], empty: str) -> list[Block]:
-    return [header(title), lines_section([_home_line(look) for look in looks]) if looks else section(empty)]
+def _home_list(title: str, looks: Sequence[RunSummary | EvaluationSummary], empty: str) -> list[CardBlock]:
+    return [Headline(title), Lines([_home_line(look) for look in looks]) if looks else Text(empty)]
 
 
 def _home_line(look: RunSummary | EvaluationSummary) -> str:

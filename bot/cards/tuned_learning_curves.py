@@ -5,19 +5,21 @@ from __future__ import annotations
 
 from bot.cards.blocks import (
     Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
     Message,
+    Note,
+    Steps,
+    Task,
+    TaskStatus,
+    Text,
     actions,
     button,
     confirm,
-    context,
     cut,
     escape,
-    fields,
-    header,
-    lines_section,
-    section,
-    task,
-    tasks,
 )
 from bot.cards.evaluations import CANCEL, ENDED
 from bot.cards.plans import budget_left
@@ -44,18 +46,18 @@ def request_card(
     return Message(
         escape(f"{headline} The learning curve of {shorten(plan.target)} on {shorten(plan.title)}"),
         (
-            header(headline),
-            section(
+            Headline(headline),
+            Text(
                 f"The learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}: the same "
                 "training on a quarter, half and all of the rows, each model asked every held-out row."
             ),
-            fields(_facts(measurement, plan, known, budget)),
-            lines_section([_asked_line(one) for one in known.sizes]),
+            Facts(_facts(measurement, plan, known, budget)),
+            Lines([_asked_line(one) for one in known.sizes]),
             actions(
                 button("Train", TRAIN, number, style="primary", confirm=_sure(known)),
                 button("Cancel", CANCEL, number),
             ),
-            context(f"Measurement m{number}. Nobody's yes within 24 hours means no."),
+            Note(f"Measurement m{number}. Nobody's yes within 24 hours means no."),
         ),
     )
 
@@ -65,16 +67,15 @@ def progress_card(measurement: Measurement, plan: TunedCurvePlan, known: TunedCu
     headline = (
         f"Learning curve m{measurement.id}: {_where(known)}, {shorten(plan.target)} on {shorten(plan.title)}"
     )
-    below: list[Block] = [
-        section(progress_bar(_share(plan, known))),
-        fields(_spent(known)),
-        *([context(escape(cut(known.note, 900)))] if known.note else []),
+    below: list[CardBlock] = [
+        Text(progress_bar(_share(plan, known))),
+        Facts(_spent(known)),
+        *([Note(escape(cut(known.note, 900)))] if known.note else []),
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
     ]
     return Message(
         escape(headline),
-        (header(headline), lines_section([_line(plan, one) for one in known.sizes]), *below),
-        newest=(header(headline), _tasks(plan, known), *below),
+        (Headline(headline), _steps(plan, known), *below),
     )
 
 
@@ -87,18 +88,14 @@ def closed_card(
     said = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
     kept = [one for one in known.sizes if one.model and one.from_before is None]
     again = "Models that are trained are kept: the same curve asked for again trains only the rest."
-    sizes = (
-        [lines_section([_line(plan, one) for one in known.sizes]), fields(_spent(known))]
-        if known.sizes
-        else []
-    )
+    sizes = (Lines([_line(plan, one) for one in known.sizes]), Facts(_spent(known))) if known.sizes else ()
     return Message(
         f"{escape(headline)}. {said}".strip(),
         (
-            header(headline),
-            *([section(said)] if said else []),
+            Headline(headline),
+            *([Text(said)] if said else []),
             *sizes,
-            *([context(again)] if kept and measurement.state != "done" else []),
+            *([Note(again)] if kept and measurement.state != "done" else []),
         ),
     )
 
@@ -142,12 +139,13 @@ def _line(plan: TunedCurvePlan, one: SizeProgress) -> str:
     return f"• {escape(_state(plan, one))}"
 
 
-def _tasks(plan: TunedCurvePlan, known: TunedCurveProgress) -> Block:
-    steps = [task(f"size {one.rows}", _state(plan, one), _status(one)) for one in known.sizes]
-    return tasks("Trained on a quarter, half and all of the rows", steps)
+def _steps(plan: TunedCurvePlan, known: TunedCurveProgress) -> Steps:
+    steps = [Task(f"size {one.rows}", _state(plan, one), _status(one)) for one in known.sizes]
+    lines = Lines([_line(plan, one) for one in known.sizes])
+    return Steps("Trained on a quarter, half and all of the rows", steps, otherwise=(lines,))
 
 
-def _status(one: SizeProgress) -> str:
+def _status(one: SizeProgress) -> TaskStatus:
     if one.state == "done":
         return "complete"
     return "pending" if one.state == "waiting" else "in_progress"

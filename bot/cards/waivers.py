@@ -6,21 +6,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bot.cards.blocks import (
-    Block,
-    Message,
-    actions,
-    button,
-    code,
-    context,
-    escape,
-    header,
-    lines_section,
-    modal,
-    plain,
-    section,
-)
+from bot.cards.blocks import Block, Headline, Lines, Message, Note, Text, actions, button, code, escape, plain
 from bot.cards.findings import group_findings, part_sentence
+from bot.cards.forms import modal
 from bot.cards.words import pluralize
 from bot.rules.data_policy import PERSONAL_DATA
 from storage.records import Dataset, Waiver
@@ -70,11 +58,11 @@ def request_card(
     return Message(
         f"{escape(headline)}. {why}",
         (
-            header(headline),
-            lines_section([*_found(findings), *_found_as_written(scans, findings)]),
-            section(why),
+            Headline(headline),
+            Lines([*_found(findings), *_found_as_written(scans, findings)]),
+            Text(why),
             actions(button("Record a waiver…", WAIVE, str(dataset.id))),
-            context(
+            Note(
                 f"An approver records it, not <@{dataset.uploaded_by}>, who uploaded the data: so two people have "
                 "seen what leaves. It is for this version only, kept with a name, and can't be taken back."
             ),
@@ -86,7 +74,7 @@ def given_card(dataset: Dataset, waiver: Waiver) -> Message:
     """The button gives way to who said what."""
     headline = f"{dataset.title} may leave for a vendor"
     said = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
-    return Message(f"{escape(headline)}. {said}", (header(headline), section(said)))
+    return Message(f"{escape(headline)}. {said}", (Headline(headline), Text(said)))
 
 
 def form(dataset: Dataset) -> Block:
@@ -102,7 +90,7 @@ def form(dataset: Dataset) -> Block:
             "max_length": MOST_REASON,
         },
     }
-    said = section(
+    said = Text(
         f"{code(dataset.title)} holds personal data. With a waiver it may be sent to any vendor that is "
         "configured here, for training and for measuring."
     )

@@ -9,7 +9,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards.estimates import MARKS, numbers
+from bot.cards import estimates as cards
+from bot.cards.blocks import Facts, Table
+from bot.cards.estimates import MARKS
+from bot.cards.terminal import plain_text
 from bot.cli.render import to_terminal, verdict_json
 from bot.command_options import Answer, read_bar, read_task
 from bot.rules.alternatives import Alternative
@@ -72,7 +75,7 @@ def estimate_text(estimated: EstimateResult, file: Path) -> str:
     verdict, outlook = estimated.verdict, estimated.outlook
     parts = [f"{estimated.name} on {estimated.target.name}", "", verdict.headline, ""]
     parts += [
-        f"  {name + ':':<20} {value}" for name, value in [*numbers(estimated), *_held_against(estimated)]
+        f"  {name + ':':<20} {value}" for name, value in [*_facts(estimated), *_held_against(estimated)]
     ]
     parts += ["", *(f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons), "", verdict.next_step]
     if outlook and outlook.tornado:
@@ -86,6 +89,15 @@ def estimate_text(estimated: EstimateResult, file: Path) -> str:
         parts += ["", "What this rests on"]
         parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
     return to_terminal("\n".join(parts), str(file))
+
+
+def _facts(estimated: EstimateResult) -> list[tuple[str, str]]:
+    blocks = cards.numbers(estimated, estimated.target.name)
+    classic = [
+        each for block in blocks for each in (block.otherwise if isinstance(block, Table) else (block,))
+    ]
+    pairs = [pair for block in classic if isinstance(block, Facts) for pair in block.pairs]
+    return [(plain_text(name), plain_text(value)) for name, value in pairs]
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.cards import estimates, plans
-from bot.cards.estimates import numbers
+from bot.cards.terminal import terminal_text
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json
 from bot.rules.estimate_inputs import Question
@@ -332,7 +332,7 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
     count = found.estimate.machines
     assert count is not None and count > 10
     assert found.estimate.monthly_after.hosting == 2 * 730 * count
-    assert ("Machines", f"{count} like yours") in numbers(found)
+    assert f"{count} like yours" in terminal_text(estimates.card(found, "local/tuned").parts)
     assert not [one for one in found.verdict.reasons if one.rule == "machine"], (
         "its speed and its price are known"
     )

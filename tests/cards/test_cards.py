@@ -1,4 +1,5 @@
-"""Every card as Slack gets it, against files that were read by a person, Slack's limits and our own voice.
+"""Every card as a person reads it, against files that were read by a person; as Slack gets it, against its limits;
+and our own voice.
 
 FINETUNE_UPDATE_GOLDEN=1 writes the files anew: read their difference before it is committed.
 """
@@ -15,6 +16,7 @@ import pytest
 
 from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.cards.cards import messages, payloads, views
+from tests.cards.readable import readable
 from tests.cards.voice import faults, texts
 from tests.cards.walker import problems
 
@@ -24,14 +26,14 @@ PAYLOADS = payloads()
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_the_card_is_what_it_was(name: str) -> None:
-    path, now = GOLDEN / f"{name}.json", json.dumps(PAYLOADS[name], indent=1, ensure_ascii=False) + "\n"
+    path, now = GOLDEN / f"{name}.txt", readable(PAYLOADS[name])
     if os.environ.get("FINETUNE_UPDATE_GOLDEN"):
         path.write_text(now, encoding="utf-8")
     assert now == path.read_text(encoding="utf-8")
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.json")} == PAYLOADS.keys()
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == PAYLOADS.keys()
 
 
 @pytest.mark.parametrize("name", PAYLOADS)

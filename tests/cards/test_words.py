@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from bot.cards import words
-from bot.cards.blocks import cut, cut_mrkdwn, header, lines_section, plain
+from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
 from bot.cards.estimates import payback_text
 from tests.cards import made
 
@@ -174,13 +174,13 @@ def test_cutting_leaves_no_half_of_anything(text: str, cut: str) -> None:
 def test_what_is_too_long_is_cut_to_the_very_limit() -> None:
     assert cut("0123456789", 10) == "0123456789"
     assert cut("0123456789a", 10) == "012345678…"
-    assert len(header("x" * 400)["text"]["text"]) == 150
+    assert len(slack_blocks([Headline("x" * 400)])[0]["text"]["text"]) == 150
 
 
 def test_a_list_says_how_much_of_it_is_left_out() -> None:
-    text = lines_section(["x" * 300] * 20)["text"]["text"]
+    text = slack_blocks([Lines(["x" * 300] * 20)])[0]["text"]["text"]
     assert text.endswith("… and 11 more") and len(text) < 3_000
-    assert lines_section(["a", "b"])["text"]["text"] == "a\nb"
+    assert slack_blocks([Lines(["a", "b"])])[0]["text"]["text"] == "a\nb"
 
 
 def test_an_empty_plain_text_is_a_dash_since_slack_refuses_none() -> None:

@@ -1,0 +1,126 @@
+"""Slack's forms and their fields. A block's id is the field's name, its element's action is always `value`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from bot.cards.blocks import Block, CardBlock, plain, slack_blocks
+from bot.cards.words import shorten
+
+MOST_OPTIONS, MOST_BOXES, MOST_BYTES = 100, 10, 70_000
+LONGEST_TEXT = 3000
+
+
+def modal(
+    title: str, callback: str, blocks: Sequence[CardBlock | Block], *, submit: str, private: str = ""
+) -> Block:
+    return {
+        "type": "modal",
+        "callback_id": callback,
+        "title": plain(title, 24),
+        "submit": plain(submit, 24),
+        "close": plain("Cancel", 24),
+        "private_metadata": private,
+        "blocks": slack_blocks(blocks),
+    }
+
+
+def text_input(
+    name: str, label: str, example: str, *, optional: bool = True, hint: str = "", initial: str = ""
+) -> Block:
+    element = {
+        "type": "plain_text_input",
+        "action_id": "value",
+        "placeholder": plain(example, 75),
+        "max_length": 80,
+        **({"initial_value": initial[:80]} if initial else {}),
+    }
+    return _input(name, label, element, optional=optional, hint=hint)
+
+
+def long_text_input(
+    name: str, label: str, example: str, *, optional: bool = True, hint: str = "", most: int = LONGEST_TEXT
+) -> Block:
+    element = {
+        "type": "plain_text_input",
+        "action_id": "value",
+        "multiline": True,
+        "placeholder": plain(example, 150),
+        "max_length": most,
+    }
+    return _input(name, label, element, optional=optional, hint=hint)
+
+
+def select_input(name: str, label: str, options: Sequence[str], *, initial: str | None = None) -> Block:
+    """What can't be an option (a longer name, or none at all) can still be typed."""
+    made = _options(options)
+    if not made:
+        return text_input(name, label, "as it is called", optional=False)
+    chosen = next((one for one in made if one["value"] == initial), made[0])
+    element = {"type": "static_select", "action_id": "value", "options": made, "initial_option": chosen}
+    return _input(name, label, element, optional=False)
+
+
+def choice_input(
+    name: str, label: str, options: Sequence[tuple[str, str]], *, placeholder: str, hint: str = ""
+) -> Block:
+    """One of (value, words), or none."""
+    made = [_option(value, words) for value, words in options[:MOST_OPTIONS]]
+    element = {
+        "type": "static_select",
+        "action_id": "value",
+        "options": made,
+        "placeholder": plain(placeholder, 150),
+    }
+    return _input(name, label, element, optional=True, hint=hint)
+
+
+def multi_select_input(
+    name: str, label: str, options: Sequence[str], *, placeholder: str, hint: str = ""
+) -> Block:
+    """Any number of names; where there is none to choose, they can be typed with commas between them."""
+    made = _options(options)
+    if not made:
+        return text_input(name, label, "openai/gpt-4o-mini, local/smollm2-135m", hint=hint)
+    element = {
+        "type": "multi_static_select",
+        "action_id": "value",
+        "options": made,
+        "placeholder": plain(placeholder, 150),
+    }
+    return _input(name, label, element, optional=True, hint=hint)
+
+
+def checkbox_input(name: str, label: str, options: Sequence[tuple[str, str]], *, hint: str = "") -> Block:
+    """Boxes to tick, (value, words), all ticked at first."""
+    made = [_option(value, words) for value, words in options[:MOST_BOXES]]
+    element = {"type": "checkboxes", "action_id": "value", "options": made, "initial_options": made}
+    return _input(name, label, element, optional=True, hint=hint)
+
+
+def file_input(name: str, label: str, kinds: Sequence[str], *, most: int = 1) -> Block:
+    element = {"type": "file_input", "action_id": "value", "filetypes": list(kinds), "max_files": most}
+    return _input(name, label, element, optional=False)
+
+
+def _input(name: str, label: str, element: Block, *, optional: bool, hint: str = "") -> Block:
+    made: Block = {"type": "input", "block_id": name, "label": plain(label, 75), "element": element}
+    if optional:
+        made["optional"] = True
+    if hint:
+        made["hint"] = plain(hint, 150)
+    return made
+
+
+def _options(names: Sequence[str]) -> list[Block]:
+    """As many as a select takes, and as fit into a view beside two other selects."""
+    kept = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
+    made = [_option(name, shorten(name, 75)) for name in kept[:MOST_OPTIONS]]
+    while sum(len(json.dumps(option)) for option in made) > MOST_BYTES:
+        made.pop()
+    return made
+
+
+def _option(value: str, words: str) -> Block:
+    return {"text": plain(words, 75), "value": value}

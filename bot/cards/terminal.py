@@ -1,0 +1,66 @@
+"""A card as plain text, for a terminal and for files: the same sentences, without markup and buttons."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from bot.cards.blocks import (
+    Actions,
+    CardBlock,
+    Chart,
+    Divider,
+    Facts,
+    Headline,
+    Lines,
+    Note,
+    Steps,
+    Table,
+    Text,
+    aligned_lines,
+)
+
+_DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
+_LINK = re.compile(r"<([^@|>][^|>]*)\|([^>]*)>")
+_MENTION = re.compile(r"<([@#][^>]*)>")
+_MARK = re.compile(r"[*`]|(?<![^\W_])_|_(?![^\W_])")
+# What `escape` put in place of markers that came with data.
+_ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": "`", "ˍ": "_", "＞": ">"})
+
+
+def terminal_text(parts: Iterable[CardBlock]) -> str:
+    """A paragraph for each block that a terminal can show."""
+    paragraphs = ("\n".join(_lines(part)) for part in parts)
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def _lines(part: CardBlock) -> Sequence[str]:
+    match part:
+        case Headline():
+            return [part.text]
+        case Text() | Note():
+            return [plain_text(part.mrkdwn)]
+        case Lines():
+            return [plain_text(line) for line in part.lines]
+        case Facts():
+            return _aligned_facts([(plain_text(name), plain_text(value)) for name, value in part.pairs])
+        case Table():
+            return aligned_lines(part.rows)
+        case Chart() | Steps():
+            return [terminal_text(part.otherwise)]
+        case Divider() | Actions():
+            return []
+    assert_never(part)
+
+
+def _aligned_facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    width = max((len(name) for name, _ in pairs), default=0) + 1
+    return [f"  {name + ':':<{width}} {value}" for name, value in pairs]
+
+
+def plain_text(mrkdwn: str) -> str:
+    """Without Slack's markup."""
+    linked = _LINK.sub(r"\2 (\1)", _DATE.sub(r"\1", mrkdwn))
+    return html.unescape(_MARK.sub("", _MENTION.sub(r"\1", linked))).translate(_ORIGINAL)

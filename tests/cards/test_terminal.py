@@ -1,0 +1,47 @@
+"""A card in the terminal: the sentences of Slack, without its markup and its buttons."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.cards.blocks import (
+    Chart,
+    Divider,
+    Facts,
+    Headline,
+    Lines,
+    Note,
+    Table,
+    Text,
+    actions,
+    button,
+    escape,
+)
+from bot.cards.terminal import plain_text, terminal_text
+
+
+@pytest.mark.parametrize("text", ["*a* _b_ ~c~ `d`", "> quoted", "card_arrival, 2 < 3 & 5 > 4"])
+def test_what_was_escaped_for_slack_reads_as_it_was_written(text: str) -> None:
+    assert plain_text(escape(text)) == text
+
+
+def test_markup_of_ours_leaves_its_words() -> None:
+    mrkdwn = "*Next*: ask <@U1>, see <https://a.b|the plan>, by <!date^1^{time}|14:03 UTC>: `finetune check`"
+    assert plain_text(mrkdwn) == "Next: ask @U1, see the plan (https://a.b), by 14:03 UTC: finetune check"
+
+
+def test_a_card_is_paragraphs_and_buttons_stay_in_slack() -> None:
+    table = Table([("model", "right"), ("small", "70%")], "Scores", otherwise=(Text("never shown"),))
+    chart = Chart("Loss", "training", [("1", 2.0)], "step", "nats", otherwise=(Lines(["1: 2.0"]),))
+    card = (
+        Headline("Ready"),
+        Facts([("Cost", "$1.00"), ("Rows", "12")]),
+        table,
+        chart,
+        Divider(),
+        actions(button("Go", "go", "1")),
+        Note("Two rows."),
+    )
+    assert terminal_text(card) == (
+        "Ready\n\n  Cost: $1.00\n  Rows: 12\n\nmodel  right\nsmall    70%\n\n1: 2.0\n\nTwo rows."
+    )
