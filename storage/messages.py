@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import Card, Draft, OutboxItem, due_sql
+from storage.records import Card, Draft, OutboxItem, OutboxKind, due_sql
 
 DELIVERY_KEPT_S = 24 * 3600.0
 SLACK_TOKEN_FIELD = "token"  # noqa: S105 - the name of a key: Slack's old verification token comes with every delivery
@@ -101,38 +101,33 @@ class Outbox:
         self._db = database
 
     def put(self, draft: Draft, *, now: float) -> None:
-        """A card whose post was given up is posted again by its next draft."""
-        body = json.dumps(dict(draft.body))
+        """A message that is sent once; a second one with the same `dedupe` does nothing."""
         with self._db.immediate():
-            if draft.kind == "edit" and self._replace_waiting(draft, body):
+            if draft.dedupe is None or not self._was_sent(draft.dedupe):
+                self._add(draft.kind, draft, draft.dedupe, now)
+
+    def show(
+        self,
+        card: str,
+        channel: str,
+        body: Mapping[str, Any],
+        *,
+        now: float,
+        thread: str | None = None,
+        private: bool = False,
+        concerns: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        """Post this card, or edit it where it stands; words that still wait give way to these. One whose post was
+        given up is posted again. The other arguments are those of a Draft."""
+        draft = Draft("post", channel, body, None, card, thread, None, private, concerns, progress)
+        with self._db.immediate():
+            if self._replace_waiting(draft):
                 return
-            if draft.dedupe and self._was_sent(draft.dedupe):
-                return
-            never_stood = draft.kind == "edit" and self.card(draft.card or "") is None
-            dedupe = self._given_up(draft.card) if never_stood else draft.dedupe
-            self._db.change(
-                "INSERT INTO outbox (kind, channel, person, card, thread, private, body, dedupe,"
-                " concerns, progress, due_at, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO UPDATE SET state = 'due',"
-                " tries = 0, channel = excluded.channel, thread = excluded.thread, body = excluded.body,"
-                " created_at = excluded.created_at, due_at = max(excluded.due_at, due_at + ?)"
-                " WHERE state = 'dead' AND card IS NOT NULL",
-                (
-                    "post" if never_stood else draft.kind,
-                    draft.channel,
-                    draft.person,
-                    draft.card,
-                    draft.thread,
-                    draft.private,
-                    body,
-                    dedupe,
-                    draft.concerns,
-                    draft.progress,
-                    now,
-                    now,
-                    RETRY_S,
-                ),
-            )
+            if self.card(card):
+                self._add("edit", draft, None, now)
+            else:
+                self._add("post", draft, self._given_up(card) or card, now)
 
     def due(self, now: float) -> list[OutboxItem]:
         """The head of each lane, oldest first.
@@ -254,19 +249,44 @@ class Outbox:
         """Whether the card's first post is still to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
 
-    def _given_up(self, card: str | None) -> str | None:
-        """The dedupe of the card's post that was given up: an edit of it takes that post's place."""
+    def _add(self, kind: OutboxKind, draft: Draft, dedupe: str | None, now: float) -> None:
+        self._db.change(
+            "INSERT INTO outbox (kind, channel, person, card, thread, private, body, dedupe,"
+            " concerns, progress, due_at, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedupe) DO UPDATE SET state = 'due',"
+            " tries = 0, channel = excluded.channel, thread = excluded.thread, body = excluded.body,"
+            " created_at = excluded.created_at, due_at = max(excluded.due_at, due_at + ?)"
+            " WHERE state = 'dead' AND card IS NOT NULL",
+            (
+                kind,
+                draft.channel,
+                draft.person,
+                draft.card,
+                draft.thread,
+                draft.private,
+                json.dumps(dict(draft.body)),
+                dedupe,
+                draft.concerns,
+                draft.progress,
+                now,
+                now,
+                RETRY_S,
+            ),
+        )
+
+    def _given_up(self, card: str) -> str | None:
+        """The dedupe of the card's post that was given up: a new one takes that post's place."""
         found = self._db.value("SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'", (card,))
         return None if found is None else str(found)
 
     def _was_sent(self, dedupe: str) -> bool:
         return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None
 
-    def _replace_waiting(self, draft: Draft, body: str) -> bool:
+    def _replace_waiting(self, draft: Draft) -> bool:
         """A decision that waits is not held up by the progress that replaces its words."""
         changed = self._db.change(
             "UPDATE outbox SET body = ?, progress = progress AND ?"
             " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
-            (body, draft.progress, draft.card),
+            (json.dumps(dict(draft.body)), draft.progress, draft.card),
         )
         return changed > 0

@@ -16,7 +16,7 @@ from bot.rules.plans import Plan
 from bot.rules.policy import Data
 from bot.services import authorization, datasets
 from bot.values.runs import Refusal
-from storage.records import Dataset, Draft, Waiver
+from storage.records import Dataset, Waiver
 from trainers.dataset import Report
 from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_in
 from trainers.providers import ProviderRow
@@ -193,7 +193,7 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
         )
         body = views.given_card(dataset, waiver).body()
         card = views.card_name(dataset)
-        context.store.outbox.put(Draft(kind="edit", channel=dataset.channel, body=body, card=card), now=now)
+        context.store.outbox.show(card, dataset.channel, body, now=now)
     return waiver
 
 

@@ -75,7 +75,7 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     subject = f"dataset {added.id}"
     context.store.audit.add(at=now, who=person, action="take out rows", subject=subject, detail=detail)
-    datasets.show(context, added, dataset_views.checked_card(added, report), kind_is_post=True)
+    datasets.show(context, added, dataset_views.checked_card(added, report))
     datasets.put_findings(context, added, report)
     datasets.put_beside(context, added, dataset_views.rows_deleted(before.version, new.rows, new.held))
     return added

@@ -147,7 +147,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
         if dataset is None:
             return Refusal(_taken(context, name, upload.channel))
         context.store.audit.add(at=now, who=upload.person, action="upload", subject=f"dataset {dataset.id}")
-        show(context, dataset, views.received_card(dataset), kind_is_post=True)
+        show(context, dataset, views.received_card(dataset))
     return dataset
 
 
@@ -418,16 +418,6 @@ def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
             show(context, moved, views.refused_card(moved, why))
 
 
-def show(context: CoreContext, dataset: Dataset, message: Message, *, kind_is_post: bool = False) -> None:
-    card = f"dataset {dataset.id}"
-    context.store.outbox.put(
-        Draft(
-            kind="post" if kind_is_post else "edit",
-            channel=dataset.channel,
-            body=message.body(),
-            card=card,
-            dedupe=card if kind_is_post else None,
-            concerns=dataset.uploaded_by,
-        ),
-        now=context.clock(),
-    )
+def show(context: CoreContext, dataset: Dataset, message: Message) -> None:
+    card, now = f"dataset {dataset.id}", context.clock()
+    context.store.outbox.show(card, dataset.channel, message.body(), now=now, concerns=dataset.uploaded_by)

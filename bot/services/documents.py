@@ -14,7 +14,7 @@ from bot.context import AppContext, FetchLater
 from bot.services import authorization, datasets, evaluation_worker
 from bot.values.runs import Refusal
 from storage.datasets import NewDocument
-from storage.records import Document, Draft
+from storage.records import Document
 
 MAX_BYTES = 5_000_000
 KINDS = (".txt", ".md")
@@ -123,14 +123,7 @@ def _refuse(context: AppContext, document: Document, why: str) -> None:
 
 
 def _show(context: AppContext, document: Document, message: Message) -> None:
-    card = f"document {document.id}"
-    is_first = document.state == "received"
-    draft = Draft(
-        kind="post" if is_first else "edit",
-        channel=document.channel,
-        body=message.letter(),
-        card=card,
-        dedupe=card if is_first else None,
-        concerns=document.uploaded_by,
+    card, now = f"document {document.id}", context.clock()
+    context.store.outbox.show(
+        card, document.channel, message.letter(), now=now, concerns=document.uploaded_by
     )
-    context.store.outbox.put(draft, now=context.clock())

@@ -125,9 +125,8 @@ def step(context: AppContext, kept: KeptEstimate) -> None:
     with context.store.transaction():
         if not context.store.estimates.shared(kept.id):
             return
-        body, to, who = message.letter(), kept.channel, kept.person
-        post = Draft(kind="post", channel=to, body=body, card=card, dedupe=card, concerns=who)
-        context.store.outbox.put(post, now=context.clock())
+        now = context.clock()
+        context.store.outbox.show(card, kept.channel, message.letter(), now=now, concerns=kept.person)
         put_plots(context, kept.channel, card, plots, kept.dataset)
 
 

@@ -14,7 +14,7 @@ from bot.rules.judge_agreement import MIN_LABELS
 from bot.services import authorization, measurements
 from bot.services.judge_worker import PairForPeople, PairsForPeople
 from bot.values.runs import Refusal
-from storage.records import Draft, Measurement, Preference
+from storage.records import Measurement, Preference
 from trainers.evaluation.scoring import Choice
 
 AT_ONCE = 10
@@ -102,30 +102,22 @@ def _post(
     message = views.question_card(
         key, pair.question, *_shown(measurement, pair, person), done=done, wanted=wanted
     )
-    draft = Draft(
-        kind="post",
-        channel=measurement.channel,
-        body=message.letter(),
-        dedupe=_card(measurement, pair, person),
-        card=_card(measurement, pair, person),
+    context.store.outbox.show(
+        _card(measurement, pair, person),
+        measurement.channel,
+        message.letter(),
+        now=context.clock(),
         thread=measurements.result_card_of(measurement),
         private=True,
     )
-    context.store.outbox.put(draft, now=context.clock())
 
 
 def _chosen(
     context: AppContext, measurement: Measurement, pair: PairForPeople, choice: Choice, person: str
 ) -> None:
     message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
-    draft = Draft(
-        kind="edit",
-        channel=measurement.channel,
-        body=message.letter(),
-        card=_card(measurement, pair, person),
-        private=True,
-    )
-    context.store.outbox.put(draft, now=context.clock())
+    card = _card(measurement, pair, person)
+    context.store.outbox.show(card, measurement.channel, message.letter(), now=context.clock(), private=True)
 
 
 def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
@@ -133,25 +125,15 @@ def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) 
     found = measurements.preferences_of(context, measurement)
     if found.labels < MIN_LABELS or measurement.result is None:
         return
-    now, card = context.clock(), f"agreement {measurement.id}"
-    outbox = context.store.outbox
-    is_known = outbox.card(card) is not None or outbox.is_waiting(card)
+    now, outbox = context.clock(), context.store.outbox
     message = views.agreement_card(
         measurement.id, measurements.judge_of(measurement), found, pairs.first_arm, pairs.second_arm
     )
-    outbox.put(
-        Draft(
-            kind="edit" if is_known else "post",
-            channel=measurement.channel,
-            body=message.letter(),
-            card=card,
-            thread=measurements.result_card_of(measurement),
-        ),
-        now=now,
-    )
+    result_card = measurements.result_card_of(measurement)
+    channel, card = measurement.channel, f"agreement {measurement.id}"
+    outbox.show(card, channel, message.letter(), now=now, thread=result_card)
     result = measurements.result_card(context, measurement, measurement.result, for_people=True)
-    card = measurements.result_card_of(measurement)
-    outbox.put(Draft(kind="edit", channel=measurement.channel, body=result.letter(), card=card), now=now)
+    outbox.show(result_card, channel, result.letter(), now=now)
 
 
 def _preference(

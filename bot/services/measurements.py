@@ -58,19 +58,13 @@ OPEN = ("asked", "running")
 
 def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
     """The card of how far it is: posted once, edited from then on. `why` is ours and may hold mrkdwn."""
-    card = card_of(measurement)
-    known = context.store.outbox.card(card) or context.store.outbox.is_waiting(card)
-    context.store.outbox.put(
-        Draft(
-            kind="edit" if known else "post",
-            channel=measurement.channel,
-            body=_message(context, measurement, why).letter(),
-            card=card,
-            dedupe=None if known else card,
-            concerns=measurement.requested_by,
-            progress=measurement.state in OPEN,
-        ),
+    context.store.outbox.show(
+        card_of(measurement),
+        measurement.channel,
+        _message(context, measurement, why).letter(),
         now=context.clock(),
+        concerns=measurement.requested_by,
+        progress=measurement.state in OPEN,
     )
 
 
@@ -91,8 +85,7 @@ def result(context: AppContext, measurement: Measurement, message: Message, deta
     """A message of its own, since an edit notifies nobody, and the details in its thread. The card's name."""
     card, now = result_card_of(measurement), context.clock()
     to, who = measurement.channel, measurement.requested_by
-    post = Draft(kind="post", channel=to, body=message.letter(), card=card, dedupe=card, concerns=who)
-    context.store.outbox.put(post, now=now)
+    context.store.outbox.show(card, to, message.letter(), now=now, concerns=who)
     if details:
         once = f"details of measurement {measurement.id}"
         body = details.letter()

@@ -301,10 +301,9 @@ def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> Prom
 
 def show_card(context: AppContext, promotion: Promotion, proof: Proof) -> None:
     """Its card as it is now."""
-    body = views.promotion_card(card_values(context, promotion, proof)).letter()
-    to, who = promotion.channel, promotion.person
-    draft = Draft(kind="edit", channel=to, body=body, card=card_name(promotion), concerns=who)
-    context.store.outbox.put(draft, now=context.clock())
+    body, now = views.promotion_card(card_values(context, promotion, proof)).letter(), context.clock()
+    card, channel = card_name(promotion), promotion.channel
+    context.store.outbox.show(card, channel, body, now=now, concerns=promotion.person)
 
 
 def card_name(promotion: Promotion) -> str:

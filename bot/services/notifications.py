@@ -21,7 +21,7 @@ from bot.rules.plans import Plan, plan_from_json
 from bot.services import freeze_scope
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
-from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
+from storage.records import OPEN_RUN_STATES, Draft, Run
 from trainers.pricing import PriceList
 
 
@@ -89,12 +89,12 @@ ClosedState = Literal["expired", "cancelled"]
 
 def post_plan(context: AppContext, run: Run, message: Message) -> None:
     """The approval card."""
-    _put(context, run, "post", message, card=f"plan {run.id}", once=f"plan {run.id}")
+    _show(context, run, f"plan {run.id}", message)
 
 
 def show_decision(context: AppContext, run: Run, message: Message) -> None:
     """The approval card's buttons give way to who decided what, and the requester hears of it."""
-    _put(context, run, "edit", message, card=f"plan {run.id}")
+    _show(context, run, f"plan {run.id}", message)
 
 
 def to_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
@@ -115,11 +115,7 @@ def show_progress(context: AppContext, run: Run) -> None:
     )
     freeze = freeze_scope.on_run(context, run)
     message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
-    known = context.store.outbox.card(f"run {run.id}") or context.store.outbox.is_waiting(f"run {run.id}")
-    once = None if known else f"run {run.id}"
-    kind: OutboxKind = "edit" if known else "post"
-    is_open = run.state in OPEN_RUN_STATES
-    _put(context, run, kind, message, card=f"run {run.id}", once=once, progress=is_open)
+    _show(context, run, f"run {run.id}", message, progress=run.state in OPEN_RUN_STATES)
 
 
 def can_pause(context: AppContext, run: Run) -> bool:
@@ -138,10 +134,7 @@ def show_intervention(
     context: AppContext, run: Run, words: Sequence[InterventionDecision], *, note: str | None = None
 ) -> None:
     """The card of the doubt that the run is in: posted once, edited from then on."""
-    card = _intervention_card(run)
-    message = doubt_views.card(run, plan_from_json(run.plan), words, note)
-    known = context.store.outbox.card(card) or context.store.outbox.is_waiting(card)
-    _put(context, run, "edit" if known else "post", message, card=card, once=None if known else card)
+    _show(context, run, _intervention_card(run), doubt_views.card(run, plan_from_json(run.plan), words, note))
 
 
 def close_intervention(
@@ -151,7 +144,7 @@ def close_intervention(
     card = _intervention_card(run)
     if context.store.outbox.card(card) or context.store.outbox.is_waiting(card):
         message = doubt_views.settled_card(run, plan_from_json(run.plan), words, said)
-        _put(context, run, "edit", message, card=card)
+        _show(context, run, card, message)
 
 
 def _intervention_card(run: Run) -> str:
@@ -161,7 +154,7 @@ def _intervention_card(run: Run) -> str:
 def post_end(context: AppContext, run: Run, why: str) -> None:
     """Failed or cancelled: said anew, so that people notice."""
     show_progress(context, run)
-    _put(context, run, "post", views.ended_card(run, plan_from_json(run.plan), why), once=f"end {run.id}")
+    _post(context, run, views.ended_card(run, plan_from_json(run.plan), why), once=f"end {run.id}")
     to_requester(context, run, views.ended_short(run, why), once=f"end dm {run.id}")
 
 
@@ -179,12 +172,12 @@ def post_result(
     """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
     card = f"result {run.id}"
     message = result_views.card(run, plan, found, errors, may_be_used=may_be_used)
-    _put(context, run, "post", message, card=card, once=card)
+    _show(context, run, card, message)
     beside = calibration.estimate_comparison(plan, found, actuals_of(run, plan, found))
-    _put(context, run, "post", beside, thread=card, once=f"estimate of {card}")
+    _post(context, run, beside, thread=card, once=f"estimate of {card}")
     if found.arms:
         table = result_views.sweep_table(plan, found.arms)
-        _put(context, run, "post", table, thread=card, once=f"arms of {card}")
+        _post(context, run, table, thread=card, once=f"arms of {card}")
     for plot in plots:
         if plot:
             _put_file(context, run, card, plot, result_views.alt_text(plot.stem, plan))
@@ -211,30 +204,15 @@ def training_cost(plan: Plan, progress: Progress) -> int:
     return actual_micros(prices, progress.train_seconds, progress.trained_tokens)
 
 
-def _put(
-    context: AppContext,
-    run: Run,
-    kind: OutboxKind,
-    message: Message,
-    *,
-    card: str | None = None,
-    thread: str | None = None,
-    once: str | None = None,
-    progress: bool = False,
-) -> None:
-    context.store.outbox.put(
-        Draft(
-            kind=kind,
-            channel=run.channel,
-            body=message.letter(),
-            card=card,
-            thread=thread,
-            dedupe=once,
-            concerns=run.requester,
-            progress=progress,
-        ),
-        now=context.clock(),
-    )
+def _show(context: AppContext, run: Run, card: str, message: Message, *, progress: bool = False) -> None:
+    body, now = message.letter(), context.clock()
+    context.store.outbox.show(card, run.channel, body, now=now, concerns=run.requester, progress=progress)
+
+
+def _post(context: AppContext, run: Run, message: Message, *, once: str, thread: str | None = None) -> None:
+    body, who = message.letter(), run.requester
+    draft = Draft("post", run.channel, body, dedupe=once, thread=thread, concerns=who)
+    context.store.outbox.put(draft, now=context.clock())
 
 
 def _put_file(context: AppContext, run: Run, thread: str, path: Path, alt: str) -> None:

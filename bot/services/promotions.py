@@ -14,7 +14,7 @@ from bot.rules.promotion import Proof
 from bot.services import authorization, evidence, freeze_scope, models, runs
 from bot.values.runs import Refusal
 from storage.promotions import NewPromotion, Promotion
-from storage.records import Draft, Model
+from storage.records import Model
 
 MOVED = "Another model was put to work just now; `/finetune models` shows which. Try again if this one still shall be."
 
@@ -155,10 +155,8 @@ def _told(context: AppContext, made: Promotion, proof: Proof, ended: Proof | Non
     _audit(context, seen, before)
     if before and ended:
         models.show_card(context, before, ended)
-    card = models.card_name(made)
-    body, to, who = views.promotion_card(seen).letter(), made.channel, made.person
-    draft = Draft(kind="post", channel=to, body=body, card=card, dedupe=card, concerns=who)
-    context.store.outbox.put(draft, now=context.clock())
+    card, body, now = models.card_name(made), views.promotion_card(seen).letter(), context.clock()
+    context.store.outbox.show(card, made.channel, body, now=now, concerns=made.person)
     return seen
 
 

@@ -36,6 +36,9 @@ class Desk:
         values: dict[str, Any] = {"channel": TICKETS.id, "body": {"text": text}, **rest}
         self.store.outbox.put(Draft(kind=kind, **values), now=self.now)
 
+    def show(self, card: str, text: str, *, channel: str = TICKETS.id, progress: bool = False) -> None:
+        self.store.outbox.show(card, channel, {"text": text}, now=self.now, progress=progress)
+
     def later(self, seconds: float) -> int:
         self.now += seconds
         return self.notices.send_due()
@@ -75,7 +78,7 @@ def test_one_card_is_edited_in_place(desk: Desk) -> None:
     desk.put(text="queued", card="run 1", dedupe="run 1")
     desk.later(0)
     for text in ("10%", "20%", "done"):
-        desk.put("edit", text, card="run 1")
+        desk.show("run 1", text)
         desk.later(5)
     card = only(desk.slack.messages(TICKETS.id))
     assert (card.text, card.edits) == ("done", 3)
@@ -85,7 +88,7 @@ def test_edits_that_come_fast_are_sent_as_one(desk: Desk) -> None:
     desk.put(text="queued", card="run 1")
     desk.later(0)
     for percent in range(100):
-        desk.put("edit", f"{percent}%", card="run 1")
+        desk.show("run 1", f"{percent}%")
         desk.later(0.01)
     desk.later(5)
     card = only(desk.slack.messages(TICKETS.id))
@@ -143,7 +146,7 @@ def test_a_slack_that_hangs_is_left_after_the_timeout_and_asked_again(desk: Desk
     desk.slack.fail("chat.update", slow(0.3))
     desk.put(text="queued", card="run 1")
     desk.later(0)
-    desk.put("edit", "10%", card="run 1")
+    desk.show("run 1", "10%")
     assert desk.later(5) == 0
     wait_until(lambda: desk.slack.calls("chat.update"), "the late answer")
     desk.notices.slack.timeout = 5
@@ -166,11 +169,11 @@ def test_a_card_that_cannot_be_edited_is_posted_anew(desk: Desk, code: str) -> N
     desk.put(text="queued", card="run 1")
     desk.later(0)
     desk.slack.fail("chat.update", refused(code))
-    desk.put("edit", "10%", card="run 1")
+    desk.show("run 1", "10%")
     desk.later(5)
     desk.later(5)
     assert desk.texts() == ["queued", "10%"]
-    desk.put("edit", "20%", card="run 1")
+    desk.show("run 1", "20%")
     desk.later(5)
     assert desk.texts() == ["queued", "20%"], "edits go to the new card"
 
@@ -179,13 +182,13 @@ def test_an_archived_channel_s_messages_go_to_the_fallback(desk: Desk) -> None:
     desk.put(text="queued", card="run 1")
     desk.later(0)
     desk.slack.archive(TICKETS.id)
-    desk.put("edit", "10%", card="run 1")
+    desk.show("run 1", "10%")
     desk.put(text="the result", card="result 1")
     desk.later(5)
     desk.later(5)
     desk.later(5)
     assert sorted(desk.texts(OTHERS.id)) == ["10%", "the result"]
-    desk.put("edit", "20%", card="run 1")
+    desk.show("run 1", "20%")
     desk.later(5)
     assert sorted(desk.texts(OTHERS.id)) == ["20%", "the result"]
 
@@ -360,10 +363,10 @@ def test_all_edits_together_keep_slack_s_limit_and_are_fair_by_channel(desk: Des
         desk.later(1.1)
     for second in range(120):
         for number in range(100):
-            desk.put("edit", f"{second}", card=f"run {number}", progress=True)
-        desk.put("edit", f"{second}", card="elsewhere", channel=OTHERS.id, progress=True)
+            desk.show(f"run {number}", f"{second}", progress=True)
+        desk.show("elsewhere", f"{second}", channel=OTHERS.id, progress=True)
         if second == 60:
-            desk.put("edit", "approved", card="plan")
+            desk.show("plan", "approved")
         desk.later(1.0)
         if second == 63:
             assert "approved" in desk.texts()
@@ -377,7 +380,7 @@ def test_a_limit_on_edits_pauses_those_of_all_cards(desk: Desk) -> None:
         desk.put(text="queued", card=card)
         desk.later(2)
     for card in ("run 1", "run 2"):
-        desk.put("edit", "10%", card=card)
+        desk.show(card, "10%")
     desk.slack.fail("chat.update", too_many(30))
     for _ in range(14):
         desk.later(2)

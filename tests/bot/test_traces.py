@@ -38,7 +38,7 @@ def test_a_post_whose_answer_got_lost_stands_once(desk: Desk, fault: Fault) -> N
     desk.later(5)
     assert desk.texts() == ["a"]
     assert desk.store.outbox.waiting() == 0
-    desk.put("edit", "b", card="run 1")
+    desk.show("run 1", "b")
     desk.later(5)
     assert desk.texts() == ["b"], "the card is known, so it is edited"
 
@@ -47,7 +47,7 @@ def test_a_card_that_is_found_gets_the_words_that_came_meanwhile(desk: Desk) -> 
     desk.slack.fail(POST, cut_off().though_done())
     desk.put(text="training", card="run 1")
     desk.later(0)
-    desk.put("edit", "done", card="run 1")
+    desk.show("run 1", "done")
     for _ in range(3):
         desk.later(5)
     assert desk.texts() == ["done"]

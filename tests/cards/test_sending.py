@@ -86,7 +86,8 @@ def test_refused_newest_blocks_are_sent_as_classic_ones_at_once_and_from_then_on
     post(store, clock, message, card="run 7")
     assert sender.send_due() == 1
     assert "classic ones from now on" in caplog.text
-    post(store, clock, BOTH["run-measuring"], kind="edit", card="run 7")
+    clock.now += 60
+    store.outbox.show("run 7", TICKETS.id, BOTH["run-measuring"].letter(), now=clock.now)
     assert sender.send_due() == 1
     assert kinds(slack) == [types(BOTH["run-measuring"].blocks)]
     assert len(slack.calls("chat.postMessage")) == 2 and len(slack.calls("chat.update")) == 1

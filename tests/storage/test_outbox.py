@@ -10,6 +10,10 @@ from storage.store import Store
 from tests.storage.test_database import at_once
 
 
+def show(store: Store, card: str, text: str, *, now: float = 1.0, **rest: Any) -> None:
+    store.outbox.show(card, "C1", {"text": text}, now=now, **rest)
+
+
 def put(store: Store, kind: OutboxKind = "post", text: str = "x", *, now: float = 1.0, **rest: Any) -> None:
     store.outbox.put(Draft(**{"kind": kind, "channel": "C1", "body": {"text": text}, **rest}), now=now)
 
@@ -68,10 +72,10 @@ def test_what_failed_again_and_again_goes_behind_the_others_of_its_lane(store: S
 def test_a_decision_s_edit_goes_before_those_that_tell_of_progress(store: Store) -> None:
     for card in ("run 1", "run 2", "plan 3"):
         posted(store, card)
-    put(store, "edit", "10%", card="run 1", progress=True)
-    put(store, "edit", "20%", card="run 2", progress=True)
-    put(store, "edit", "approved", card="plan 3")
-    put(store, "edit", "cancelled", card="run 2")
+    show(store, "run 1", "10%", progress=True)
+    show(store, "run 2", "20%", progress=True)
+    show(store, "plan 3", "approved")
+    show(store, "run 2", "cancelled")
     assert in_order(store) == ["cancelled", "approved", "10%"]
 
 
@@ -101,29 +105,29 @@ def test_a_card_is_remembered_by_its_name(store: Store) -> None:
 def test_only_the_newest_edit_waits(store: Store) -> None:
     posted(store)
     for text in ("10%", "20%", "30%"):
-        put(store, "edit", text, card="run 1")
+        show(store, "run 1", text)
     assert due(store) == [("edit", "30%")]
 
 
 def test_edits_of_two_cards_do_not_meet(store: Store) -> None:
     posted(store, "run 1")
     posted(store, "run 2")
-    put(store, "edit", "one", card="run 1")
-    put(store, "edit", "two", card="run 2")
+    show(store, "run 1", "one")
+    show(store, "run 2", "two")
     assert in_order(store) == ["one", "two"]
 
 
 def test_an_edit_of_a_card_not_yet_posted_is_posted_in_its_place(store: Store) -> None:
     put(store, text="queued", card="run 1", dedupe="run 1")
-    put(store, "edit", "training", card="run 1")
+    show(store, "run 1", "training")
     assert due(store) == [("post", "training")]
 
 
 def test_an_edit_keeps_the_wait_that_slack_asked_for(store: Store) -> None:
     posted(store)
-    put(store, "edit", "10%", card="run 1")
+    show(store, "run 1", "10%")
     store.outbox.later(only(store), due_at=30.0, error="ratelimited")
-    put(store, "edit", "20%", card="run 1", now=12.0)
+    show(store, "run 1", "20%", now=12.0)
     assert due(store, 29.0) == []
     assert due(store, 30.0) == [("edit", "20%")]
     assert only(store, 30.0).tries == 1
@@ -131,9 +135,9 @@ def test_an_edit_keeps_the_wait_that_slack_asked_for(store: Store) -> None:
 
 def test_an_edit_replaced_while_under_way_stays_due(store: Store) -> None:
     posted(store)
-    put(store, "edit", "10%", card="run 1")
+    show(store, "run 1", "10%")
     under_way = only(store)
-    put(store, "edit", "20%", card="run 1")
+    show(store, "run 1", "20%")
     store.outbox.sent(under_way, channel="C1", ts="1.1")
     assert due(store) == [("edit", "20%")]
     store.outbox.sent(only(store), channel="C1", ts="1.1")
@@ -143,7 +147,7 @@ def test_an_edit_replaced_while_under_way_stays_due(store: Store) -> None:
 def test_a_post_replaced_while_under_way_goes_on_as_an_edit_of_its_card(store: Store) -> None:
     put(store, text="queued", card="run 1", dedupe="run 1")
     under_way = only(store)
-    put(store, "edit", "training", card="run 1")
+    show(store, "run 1", "training")
     store.outbox.sent(under_way, channel="C1", ts="1.1")
     assert due(store) == [("edit", "training")]
     assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
@@ -153,9 +157,9 @@ def test_a_post_replaced_while_under_way_goes_on_as_an_edit_of_its_card(store: S
 
 def test_giving_up_an_edit_keeps_the_newer_one(store: Store) -> None:
     posted(store)
-    put(store, "edit", "too long", card="run 1")
+    show(store, "run 1", "too long")
     under_way = only(store)
-    put(store, "edit", "short", card="run 1")
+    show(store, "run 1", "short")
     store.outbox.give_up(under_way, error="msg_too_long")
     assert due(store) == [("edit", "short")]
 
@@ -190,8 +194,8 @@ def test_a_reply_whose_card_was_given_up_still_goes(store: Store) -> None:
 def test_an_edit_of_a_card_that_never_came_to_stand_is_its_post(store: Store) -> None:
     put(store, text="refused", card="run 1", dedupe="run 1")
     store.outbox.give_up(only(store), error="invalid_blocks")
-    put(store, "edit", "20%", card="run 1")
-    put(store, "edit", "30%", card="run 1")
+    show(store, "run 1", "20%")
+    show(store, "run 1", "30%")
     assert due(store, RETRY_S + 10.0) == [("post", "30%")]
     store.outbox.sent(only(store, RETRY_S + 10.0), channel="C1", ts="1.1")
     assert store.outbox.card("run 1") == Card("run 1", "C1", "1.1")
@@ -199,12 +203,12 @@ def test_an_edit_of_a_card_that_never_came_to_stand_is_its_post(store: Store) ->
 
 def test_a_lost_card_is_posted_anew_under_its_name(store: Store) -> None:
     posted(store)
-    put(store, "edit", "50%", card="run 1")
+    show(store, "run 1", "50%")
     store.outbox.repost(only(store), now=12.0)
     assert due(store, 11.0) == []
     assert due(store, 12.0) == [("post", "50%")]
     assert store.outbox.card("run 1") is None
-    put(store, "edit", "60%", card="run 1")
+    show(store, "run 1", "60%")
     store.outbox.sent(only(store, 12.0), channel="C1", ts="9.9")
     assert store.outbox.card("run 1") == Card("run 1", "C1", "9.9")
     assert store.outbox.waiting() == 0
@@ -212,7 +216,7 @@ def test_a_lost_card_is_posted_anew_under_its_name(store: Store) -> None:
 
 def test_a_closed_channel_s_message_goes_elsewhere_and_into_no_thread(store: Store) -> None:
     posted(store)
-    put(store, "edit", "50%", card="run 1")
+    show(store, "run 1", "50%")
     put(store, "post", "rows", thread="run 1")
     for item in store.outbox.due(10.0):
         store.outbox.reroute(item, channel="C9", now=12.0)
@@ -269,7 +273,7 @@ def test_a_card_that_was_given_up_is_posted_again_by_its_next_draft(store: Store
 def test_a_card_that_was_given_up_is_posted_once_though_an_edit_and_a_post_follow(store: Store) -> None:
     put(store, text="queued", card="run 1", dedupe="run 1")
     store.outbox.give_up(only(store), error="not_in_channel")
-    put(store, "edit", text="training", card="run 1")
+    show(store, "run 1", "training")
     put(store, text="done", card="run 1", dedupe="run 1")
     assert in_order(store, RETRY_S + 10.0) == ["training"]
 
