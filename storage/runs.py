@@ -229,11 +229,6 @@ class Runs:
         rows = self._db.rows("SELECT * FROM answers WHERE run_id = ? AND arm = ? ORDER BY row", (run_id, arm))
         return [AnswerRow(**{**row, "correct": bool(row["correct"])}) for row in rows]
 
-    def silent(self, run_id: int) -> int:
-        """How many of its questions were declined: they stand as answers that took no tokens."""
-        sql = "SELECT count(*) FROM answers WHERE run_id = ? AND prompt_tokens = 0"
-        return int(self._db.value(sql, (run_id,)))
-
     def _in_states(self, states: tuple[RunState, ...], until: float) -> list[Run]:
         rows = self._db.rows(
             f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')} ORDER BY id",  # noqa: S608

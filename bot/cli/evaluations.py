@@ -4,8 +4,8 @@ free text needs one."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from getpass import getuser
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
+    OWNER,
     PATIENCE_S,
     AnswerTimeout,
     LlmSession,
@@ -21,107 +22,26 @@ from bot.cli.llm_session import (
     until_answered,
 )
 from bot.commands import Baseline
-from bot.rules.costs import max_evaluation_micros, max_judge_micros
+from bot.rules.costs import max_evaluation_micros
 from bot.rules.data_policy import check_waiver_reason, needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
-from bot.services import evaluation_progress, evaluation_worker, judge_worker
+from bot.services import evaluation_engine, evaluation_worker, judge_worker, judging
 from bot.services.candidates import Candidate, arms_of, find_candidates, judge_of
 from bot.services.datasets import SEED
 from bot.services.estimates import EstimateResult, make_estimate
+from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import JudgeAnswers, Questions, Texts
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
 from bot.values.runs import Refusal
-from storage.records import CachedAnswer
 from trainers.dataset import Columns
 from trainers.dataset.sensitive_data import scan_file
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, NO_ANSWER, Curve, Ladder, Reply, RungName
-from trainers.evaluation.results import Candidate as Candidate_results
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Reply, RungName
+from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import to_micros, usd_micros
 from trainers.pricing import PriceList
-
-
-def max_judge_cost(
-    reached: LlmSession,
-    plan: LadderPlan,
-    keys: Mapping[Candidate_results, ArmKeys],
-    found: Mapping[str, CachedAnswer],
-    files: Path,
-    folder: Path,
-) -> int:
-    """The most that the judge can cost, in micro-dollars: what was judged before is free."""
-    if plan.judge is None:
-        return 0
-    if all(key in found for one in keys.values() for key in one.keys):
-        texts: Texts = {arm: [found[key].text for key in one.keys] for arm, one in keys.items()}
-        first = judge_worker.ask_acceptable(plan, texts, files, folder)
-        if first.wanted <= reached.store.replies.found(first.priced.keys).keys():
-            heard = _heard(reached, plan, first, None)
-            return _cost(reached, plan, judge_worker.ask_better(plan, texts, heard, files, folder))
-    return _worst(plan, files)
-
-
-def run_judge(
-    reached: LlmSession, plan: LadderPlan, texts: Texts, files: Path, folder: Path, say: ProgressListener
-) -> JudgeAnswers | None:
-    """All that the judge says; None where there is none."""
-    if plan.judge is None:
-        return None
-    agreed = _worst(plan, files)
-    first = judge_worker.ask_acceptable(plan, texts, files, folder)
-    cost = _cost(reached, plan, first)
-    why = _ask_judge(reached, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
-    heard = replace(_heard(reached, plan, first, None), failed=why)
-    if why:
-        return heard
-    second = judge_worker.ask_better(plan, texts, heard, files, folder)
-    cost += _cost(reached, plan, second)
-    why = _ask_judge(reached, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
-    return replace(_heard(reached, plan, first, second), unpaired=why)
-
-
-def _ask_judge(
-    reached: LlmSession,
-    plan: LadderPlan,
-    asked: Questions,
-    prompts: Path,
-    say: ProgressListener,
-    is_too_dear: bool,
-) -> str | None:
-    """Why it could not be asked, if it could not."""
-    if is_too_dear:
-        return f"Asking {plan.judge} could cost more than was foreseen."
-    judge = str(plan.judge)
-    read = partial(evaluation_worker.questions_in, prompts, plan, longest=judge_worker.MAX_TOKENS)
-    wanted = dict.fromkeys(asked.wanted, judge)
-    declined = until_answered(reached, wanted, read, say, "verdicts given")
-    found = reached.store.replies.found(sorted(wanted))
-    return evaluation_progress.count_judge(JudgeProgress(), asked.wanted, found, declined)[1]
-
-
-def _heard(reached: LlmSession, plan: LadderPlan, first: Questions, second: Questions | None) -> JudgeAnswers:
-    keys = [key for one in (first, second) if one for key in one.priced.keys]
-    said = {key: one.text for key, one in reached.store.replies.found(keys).items()}
-    return JudgeAnswers(str(plan.judge), said, first, second)
-
-
-def _cost(reached: LlmSession, plan: LadderPlan, asked: Questions) -> int:
-    known = reached.store.replies.found(asked.priced.keys)
-    return max_judge_micros(
-        plan.price_of[str(plan.judge)], asked.priced, known, judge_worker.max_verdict_tokens(plan)
-    )
-
-
-def _worst(plan: LadderPlan, files: Path) -> int:
-    price = plan.price_of[str(plan.judge)]
-    return max_judge_micros(
-        price, judge_worker.longest_questions(plan, files), (), judge_worker.max_verdict_tokens(plan)
-    )
-
-
-# What `finetune baseline` and `finetune curve` do: the ladder without Slack, here and now.
 
 
 @dataclass(frozen=True)
@@ -170,22 +90,23 @@ def evaluate(
 def _measured(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    with open_session(settings, own=_asks_own(wanted), patience_s=wanted.patience_s) as reached:
-        plan = _plan(reached, wanted, rows)
+    with open_session(settings, own=_asks_own(wanted), patience_s=wanted.patience_s) as session:
+        plan = _plan(session, wanted, rows)
         if isinstance(plan, Refusal):
             return plan
         questions = rows.files / "questions"
         keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        refusal = _too_dear(reached, plan, keys, rows, say)
+        refusal = _too_dear(session, plan, keys, rows, say)
         if refusal:
             return refusal
-        arms = _ask(reached, plan, keys, questions, say)
-        failed = {one.arm: one.failed for one in arms if one.failed is not None}
+        asked = {arm: one.keys for arm, one in keys.items() if arm.model}
+        evaluation = Evaluation(OWNER, asked, partial(evaluation_worker.read_questions, questions, plan))
+        arms = until_answered(session, evaluation, say)
+        failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
-            return Refusal(" ".join(dict.fromkeys(failed.values())))
-        replies = _replies(reached, plan, keys, rows, failed)
-        texts = {arm: [one.text for one in said] for arm, said in replies.items()}
-        heard = run_judge(reached, plan, texts, rows.files, questions, say)
+            return Refusal(" ".join(dict.fromkeys(failed)))
+        replies = _replies(session, plan, evaluation, arms, rows)
+        heard = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
     found = judge_worker.conclude(plan, replies, heard, rows.files, questions, time.time())
     estimated = make_estimate(
         settings, plan.dataset, rows.report, Question(), _today(), Evidence(bar=plan.bar, ladder=found.ladder)
@@ -221,22 +142,22 @@ def _asks_own(wanted: EvaluationRequest) -> bool:
     return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
 
-def _plan(reached: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
+def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
     report, today = rows.report, _today()
     command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, wanted.prompt, wanted.bar, None)
     models: tuple[Candidate, ...] | Refusal = ()
     if wanted.rungs != ("classical",):
-        models = find_candidates(reached.settings, reached.trainers, wanted.models, today)
+        models = find_candidates(session.settings, session.trainers, wanted.models, today)
     if isinstance(models, Refusal):
         return models
     arms = arms_of(command, report, models)
     if isinstance(arms, Refusal):
         return arms
-    judge = judge_of(reached.settings, reached.trainers, wanted.judge, report, today)
+    judge = judge_of(session.settings, session.trainers, wanted.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
     everybody = models if judge is None or judge in models else (*models, judge)
-    refusal = _must_stay(reached, wanted, rows, everybody)
+    refusal = _must_stay(session, wanted, rows, everybody)
     if refusal:
         return refusal
     return LadderPlan(
@@ -258,7 +179,7 @@ def _plan(reached: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
 
 
 def _must_stay(
-    reached: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, asked: Sequence[Candidate]
+    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, asked: Sequence[Candidate]
 ) -> Refusal | None:
     """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
     report = rows.report
@@ -278,7 +199,7 @@ def _must_stay(
     denied = check_waiver_reason(wanted.waive)
     if denied:
         return Refusal(denied.reason)
-    reached.store.audit.add(
+    session.store.audit.add(
         at=time.time(),
         who=getuser(),
         action="waive",
@@ -289,18 +210,18 @@ def _must_stay(
 
 
 def _too_dear(
-    reached: LlmSession,
+    session: LlmSession,
     plan: LadderPlan,
-    keys: Mapping[Candidate_results, ArmKeys],
+    keys: Mapping[MeasuredCandidate, ArmKeys],
     rows: EvaluationRows,
     say: ProgressListener,
 ) -> Refusal | None:
-    found = reached.store.replies.found([key for one in keys.values() for key in one.keys])
+    answered = session.store.replies.answered([key for asked in keys.values() for key in asked.keys])
     most = max_evaluation_micros(
-        plan.price_of, keys, frozenset(found), evaluation_worker.max_tokens(plan.labels), plan.thinking
+        plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
-    most += max_judge_cost(reached, plan, keys, found, rows.files, rows.files / "questions")
-    limit = to_micros(reached.settings.measurement_usd)
+    most += _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
+    limit = to_micros(session.settings.measurement_usd)
     if most > limit:
         return Refusal(
             f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Name fewer "
@@ -311,48 +232,88 @@ def _too_dear(
     return None
 
 
-def _ask(
-    reached: LlmSession,
-    plan: LadderPlan,
-    keys: Mapping[Candidate_results, ArmKeys],
-    folder: Path,
-    say: ProgressListener,
-) -> tuple[ArmProgress, ...]:
-    """Every question, until it is answered or declined."""
-    wanted = {key: str(arm.model) for arm, one in keys.items() if arm.model for key in one.keys}
-    declined = until_answered(reached, wanted, partial(evaluation_worker.read_questions, folder, plan), say)
-    found = reached.store.replies.found(sorted(wanted))
-    return tuple(
-        evaluation_progress.count_arm(ArmProgress(arm, len(one.keys)), one, found, declined)
-        for arm, one in keys.items()
-        if arm.model
-    )
-
-
 def _replies(
-    reached: LlmSession,
+    session: LlmSession,
     plan: LadderPlan,
-    keys: Mapping[Candidate_results, ArmKeys],
+    evaluation: Evaluation,
+    arms: Sequence[ArmProgress],
     rows: EvaluationRows,
-    failed: Mapping[Candidate_results, str],
-) -> dict[Candidate_results, Sequence[Reply]]:
-    """A question that was declined counts as an empty answer."""
-    replies: dict[Candidate_results, Sequence[Reply]] = {}
-    for arm, one in keys.items():
-        if arm in failed:
-            continue
-        if arm.model is None:
-            replies[arm] = evaluation_worker.classical_answers(plan, rows.files, SEED)
-        else:
-            found = reached.store.replies.found(one.keys)
-            replies[arm] = [_reply(found.get(key)) for key in one.keys]
-    return replies
+) -> dict[MeasuredCandidate, Sequence[Reply]]:
+    """In the plan's order, the classical candidate's among them."""
+    replies = evaluation_engine.replies(session, evaluation.keys, arms)
+    every: dict[MeasuredCandidate, Sequence[Reply]] = {}
+    for candidate in plan.arms:
+        if candidate.model is None:
+            every[candidate] = evaluation_worker.classical_answers(plan, rows.files, SEED)
+        elif candidate in replies:
+            every[candidate] = replies[candidate]
+    return every
 
 
-def _reply(kept: CachedAnswer | None) -> Reply:
-    if kept is None:
-        return NO_ANSWER
-    return Reply(kept.text, kept.prompt_tokens, kept.completion_tokens, kept.seconds, kept.at)
+def _max_judge_micros(
+    session: LlmSession,
+    plan: LadderPlan,
+    keys: Mapping[MeasuredCandidate, ArmKeys],
+    answered: Collection[str],
+    files: Path,
+    folder: Path,
+) -> int:
+    """The most that the judge can cost: what was judged before is free."""
+    if plan.judge is None:
+        return 0
+    if all(key in answered for asked in keys.values() for key in asked.keys):
+        arms = [ArmProgress(candidate, len(asked.keys)) for candidate, asked in keys.items()]
+        replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
+        texts = _texts(replies)
+        first = judge_worker.ask_acceptable(plan, texts, files, folder)
+        if first.wanted <= session.store.replies.answered(first.priced.keys):
+            heard = judging.heard(session, plan, first, None, JudgeProgress())
+            return _missing_micros(session, plan, judge_worker.ask_better(plan, texts, heard, files, folder))
+    return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
+
+
+def _run_judge(
+    session: LlmSession, plan: LadderPlan, texts: Texts, files: Path, folder: Path, say: ProgressListener
+) -> JudgeAnswers | None:
+    """All that the judge says; None where there is none."""
+    if plan.judge is None:
+        return None
+    agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
+    first = judge_worker.ask_acceptable(plan, texts, files, folder)
+    cost = _missing_micros(session, plan, first)
+    failed = _ask_judge(session, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
+    heard = judging.heard(session, plan, first, None, JudgeProgress(failed=failed))
+    if failed:
+        return heard
+    second = judge_worker.ask_better(plan, texts, heard, files, folder)
+    cost += _missing_micros(session, plan, second)
+    unpaired = _ask_judge(session, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
+    return judging.heard(session, plan, first, second, JudgeProgress(unpaired=unpaired))
+
+
+def _ask_judge(
+    session: LlmSession,
+    plan: LadderPlan,
+    questions: Questions,
+    prompts: Path,
+    say: ProgressListener,
+    is_too_dear: bool,
+) -> str | None:
+    """Why it could not be asked, if it could not."""
+    if is_too_dear:
+        return f"Asking {plan.judge} could cost more than was foreseen."
+    evaluation = judging.evaluation_of(OWNER, plan, questions, prompts)
+    return until_answered(session, evaluation, say, "verdicts given")[0].failed
+
+
+def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:
+    """What those can cost that have no answer yet."""
+    known = session.store.replies.answered(questions.priced.keys)
+    return judge_worker.max_micros(plan, questions.priced, known)
+
+
+def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:
+    return {candidate: [reply.text for reply in theirs] for candidate, theirs in replies.items()}
 
 
 def _today() -> date:

@@ -4,15 +4,18 @@ repeat is free; our own trainer is started for as long as it is needed."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from bot.app import build_trainers
 from bot.embedded_trainer import EmbeddedTrainer, with_address
-from bot.llm_client import Declined, LlmClient, Question
+from bot.llm_client import LlmClient
+from bot.services import evaluation_engine
+from bot.services.evaluation_engine import Evaluation
 from bot.settings import Settings
+from bot.values.evaluations import ArmProgress
 from storage.store import Store
 from trainers.client import Trainer
 
@@ -66,62 +69,39 @@ def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_
 
 
 def until_answered(
-    reached: LlmSession,
-    wanted: Mapping[str, str],
-    read: Callable[[frozenset[str]], Sequence[Question]],
+    session: LlmSession,
+    evaluation: Evaluation,
     say: ProgressListener,
     what: str = "questions answered",
-) -> tuple[Declined, ...]:
-    """Every question until it is answered or declined: `wanted` is each key's model, 'provider/model'. Returns what
-    was declined. Raises Silence."""
-    declined: list[Declined] = []
-    settled, moved_at = 0, time.monotonic()
+) -> tuple[ArmProgress, ...]:
+    """Every question until it is answered or declined, or its model can't be asked. Raises AnswerTimeout."""
+    arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
+    models = [str(arm.arm.model) for arm in arms]
+    most_settled, moved_at = 0, time.monotonic()
     while True:
-        declined += reached.askers.collect(OWNER)
-        failed = {one.model for one in declined if one.of_model}
-        asked = {key for key, model in wanted.items() if model not in failed}
-        there = reached.store.replies.found(sorted(asked)).keys() | {one.key for one in declined}
-        missing = frozenset(asked - there)
-        say(_how_far(reached, set(wanted.values()), len(asked) - len(missing), len(asked), what))
+        answers = evaluation_engine.collect(session, evaluation, arms)
+        arms, missing = list(answers.arms), answers.all_missing
+        of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
+        settled, troubles = of - len(missing), evaluation_engine.troubles(session, models)
+        say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
         if not missing:
-            return tuple(declined)
-        if len(there) > settled:
-            settled, moved_at = len(there), time.monotonic()
-        elif time.monotonic() - moved_at > reached.patience_s:
-            raise AnswerTimeout(_silence(reached, set(wanted.values())))
-        if len(missing) > reached.askers.waiting(OWNER):
-            _hand_over(reached, read(missing))
+            return answers.arms
+        if settled > most_settled:
+            most_settled, moved_at = settled, time.monotonic()
+        elif time.monotonic() - moved_at > session.patience_s:
+            raise AnswerTimeout(_silence(session.patience_s, troubles))
+        evaluation_engine.ask(session, evaluation, answers.unasked)
         time.sleep(LOOK_S)
+
+
+def _silence(patience_s: float, troubles: str | None) -> str:
+    minutes = f"{patience_s / 60:.3g}"
+    silence = f"Nothing was answered for {minutes} {'minute' if minutes == '1' else 'minutes'}."
+    go_on = "Answers that came are kept: the same command goes on from there."
+    return " ".join(filter(None, [silence, troubles, go_on]))
 
 
 def _own_trainer(settings: Settings) -> EmbeddedTrainer | None:
     if not settings.trainer.models or not any(row.is_started_by_us for row in settings.providers):
         return None
     return EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
-
-
-def _silence(reached: LlmSession, models: set[str]) -> str:
-    minutes = f"{reached.patience_s / 60:.3g}"
-    said = f"Nothing was answered for {minutes} {'minute' if minutes == '1' else 'minutes'}."
-    return " ".join(
-        [
-            said,
-            *_troubles(reached, models),
-            "Answers that came are kept: the same command goes on from there.",
-        ]
-    )
-
-
-def _troubles(reached: LlmSession, models: set[str]) -> list[str]:
-    providers = sorted({model.split("/", 1)[0] for model in models})
-    return [trouble for name in providers if (trouble := reached.askers.trouble(name))]
-
-
-def _how_far(reached: LlmSession, models: set[str], done: int, of: int, what: str) -> str:
-    return " ".join([f"{done:,} of {of:,} {what}.", *_troubles(reached, models)])
-
-
-def _hand_over(reached: LlmSession, questions: Sequence[Question]) -> None:
-    for provider in sorted({one.model.split("/", 1)[0] for one in questions}):
-        theirs = [one for one in questions if one.model.startswith(f"{provider}/")]
-        reached.askers.ask(OWNER, provider, theirs)

@@ -19,23 +19,22 @@ from trainers.types import Event, Job
 MILLION = 1_000_000
 
 
-@dataclass(frozen=True)
-class TokensUsed:
-    """Tokens that a model was sent and that it answered with."""
+class AnswerTokens(Protocol):
+    """The tokens of some answers, all in all."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    @property
+    def prompt_tokens(self) -> int: ...
 
-
-NO_TOKENS = TokensUsed()
+    @property
+    def completion_tokens(self) -> int: ...
 
 
 def actual_micros(
     prices: PriceList,
     seconds: float,
     trained_tokens: int,
-    base: TokensUsed = NO_TOKENS,
-    tuned: TokensUsed = NO_TOKENS,
+    base: AnswerTokens | None = None,
+    tuned: AnswerTokens | None = None,
 ) -> int:
     """The plan's list begins with the tuned model's row and the base model's. A machine of our own is paid by
     the hour that it trained; a vendor by trained tokens and by both models' answers to the holdout."""
@@ -43,12 +42,9 @@ def actual_micros(
     if tuned_row.usd_per_hour is not None:
         return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
     trained = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
-    return to_micros(trained + _answers_usd(base_row, base) + _answers_usd(tuned_row, tuned))
-
-
-def _answers_usd(row: PriceRow, asked: TokensUsed) -> Decimal:
-    sent = (row.price.input or Decimal(0)) * asked.prompt_tokens
-    return (sent + (row.price.output or Decimal(0)) * asked.completion_tokens) / MILLION
+    answered = ((base_row, base), (tuned_row, tuned))
+    asked = (_usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens)
+    return to_micros(trained + sum(asked, Decimal(0)))
 
 
 # Seconds that a job had on its machine while nobody watched it, by the states that the trainer's events
@@ -117,16 +113,6 @@ class ArmQuestions(Protocol):
     def tokens(self) -> tuple[int, ...]: ...
 
 
-class AnswerTokens(Protocol):
-    """The tokens of some answers, all in all."""
-
-    @property
-    def prompt_tokens(self) -> int: ...
-
-    @property
-    def completion_tokens(self) -> int: ...
-
-
 def max_evaluation_micros(
     prices: Mapping[str, PriceRow],
     arms: Mapping[Candidate, ArmQuestions],
@@ -145,14 +131,14 @@ def max_evaluation_micros(
 
 
 def paid_questions(
-    prices: Mapping[str, PriceRow], arms: Mapping[Candidate, ArmQuestions]
+    prices: Mapping[str, PriceRow], keys: Mapping[Candidate, Sequence[str]]
 ) -> Mapping[str, frozenset[str]]:
     """The keys of what each model is asked, of those that have a price. A question that two arms share is one."""
-    keys: dict[str, frozenset[str]] = {}
-    for arm, asked in arms.items():
-        if arm.model is not None and arm.model in prices:
-            keys[arm.model] = keys.get(arm.model, frozenset()).union(asked.keys)
-    return keys
+    by_model: dict[str, frozenset[str]] = {}
+    for candidate, theirs in keys.items():
+        if candidate.model is not None and candidate.model in prices:
+            by_model[candidate.model] = by_model.get(candidate.model, frozenset()).union(theirs)
+    return by_model
 
 
 def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTokens]) -> int:

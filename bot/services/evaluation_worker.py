@@ -16,11 +16,13 @@ from bot.charts import evaluations as confusion_plot
 from bot.llm_client import Question, key_of
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
-from bot.values.runs import ArmScore, Refusal
+from bot.values.runs import ArmScore, ChangedRow, Refusal
+from storage.records import AnswerRow, Arm
 from trainers import payloads
 from trainers.dataset import Example, read, store_chat
+from trainers.dataset.rows import at, without_copies
 from trainers.dataset.sensitive_data import SECRET, faults_in
-from trainers.evaluation import Confusion, Interval, compare, confusion, prompts, tfidf
+from trainers.evaluation import Confusion, Interval, compare, confusion, exact_match, prompts, tfidf
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
 from trainers.evaluation.scoring import as_label, is_label
 from trainers.pricing import PriceRow
@@ -31,6 +33,7 @@ SHOTS = 10
 PASSAGES = 4
 MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
+CURVE_POINTS = 20  # of a loss curve
 KEYS, PROMPTS = "keys.json", "prompts.jsonl"
 
 
@@ -80,6 +83,10 @@ def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
     """Once a process: an open ladder asks for them at each tick."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {Candidate(**one["arm"]): ArmKeys(tuple(one["keys"]), tuple(one["tokens"])) for one in lines}
+
+
+def only_keys(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
+    return {candidate: asked.keys for candidate, asked in keys.items()}
 
 
 def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
@@ -267,27 +274,29 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
     partial.replace(path)
 
 
-# Two arms' answers → figures and plots. Runs in a worker process: scipy and what draws are imported at
-# use.
-
-
-CURVE_POINTS = 20
-
-
 @dataclass(frozen=True)
-class ArmAnswers:
-    """One arm on the holdout, in its order; `seconds` of wall time a request."""
+class RunComparison:
+    """The `base` and the `tuned` model's replies to the rows of `holdout`, in its order, and the `alternatives` that
+    were measured on the same rows. `arm` names the tuned model as people do; `labels` is empty for free text."""
 
-    texts: tuple[str, ...]
-    correct: tuple[bool, ...]
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: tuple[float, ...]
+    run_id: int
+    arm: Candidate
+    base: Sequence[Reply]
+    tuned: Sequence[Reply]
+    labels: tuple[str, ...]
+    bar: float
+    price: PriceRow
+    dataset: str
+    version: int
+    holdout: Path
+    alternatives: tuple[Rung, ...]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """`confusion_plot` is None where there are no labels, or too many to draw."""
+    """`answers` are both models' to all rows; the rest counts copies of a row once. `changed`: rows that one model got
+    right and the other wrong, the losses first. `confusion_plot` is None where there are no labels, or too many to
+    draw. `beside`: the tuned model as a rung, and the best alternative."""
 
     base: ArmScore
     tuned: ArmScore
@@ -298,45 +307,25 @@ class Judged:
     gain_high: float
     loss_plot: Path | None
     confusion_plot: Path | None
-    loss_curve: tuple[tuple[int, float], ...] = ()
-    beside: Ladder | None = None
-
-
-@dataclass(frozen=True)
-class MeasuredRun:
-    """The tuned model's `replies` to the rows of `holdout`, in its order, and the `alternatives` that were measured
-    on the same rows. `labels` is empty for free text."""
-
-    arm: Candidate
-    replies: tuple[Reply, ...]
-    labels: tuple[str, ...]
-    bar: float
-    price: PriceRow
-    dataset: str
-    version: int
-    holdout: Path
-    alternatives: tuple[Rung, ...]
+    loss_curve: tuple[tuple[int, float], ...]
+    beside: Ladder
+    answers: tuple[AnswerRow, ...]
+    changed: tuple[ChangedRow, ...]
 
 
 def judge_run(
-    base: ArmAnswers,
-    tuned: ArmAnswers,
-    expected: Sequence[str],
-    metrics: Sequence[Metric],
-    *,
-    labelled: bool,
-    title: str,
-    folder: Path,
-    measured: MeasuredRun | None = None,
-    now: float = 0.0,
+    comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
 ) -> Judged:
-    """Compare both arms on the same rows, and draw `folder`/loss.png and confusion.png.
-
-    `measured`: the tuned model is judged as a rung too, at `now` (unix seconds)."""
-    compared = compare(base.correct, tuned.correct)
+    """Compare both models on the same rows, and draw `folder`/loss.png and confusion.png. `now` in unix seconds."""
+    path, labels = comparison.holdout, comparison.labels
+    holdout = examples(path.parent, path.stem)
+    base_rows = _answer_rows(comparison, "base", comparison.base, holdout)
+    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout)
+    places = without_copies(holdout)
+    base, tuned, expected = at(places, base_rows), at(places, tuned_rows), at(places, holdout)
+    compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
-    matrix = confusion(expected, tuned.texts) if labelled else None
-    base_matrix = confusion(expected, base.texts) if labelled else None
+    base_matrix, matrix = (_confusion(labels, expected, rows) for rows in (base, tuned))
     return Judged(
         base=_score(base, compared.base_correct, compared.base, base_matrix),
         tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
@@ -350,33 +339,91 @@ def judge_run(
         if matrix
         else None,
         loss_curve=loss_curve(metrics),
-        beside=beside(measured, now) if measured else None,
+        beside=_beside(comparison, holdout, now),
+        answers=(*base_rows, *tuned_rows),
+        changed=_changed(holdout, base_rows, tuned_rows),
     )
 
 
-def beside(measured: MeasuredRun, now: float) -> Ladder:
+def _answer_rows(
+    comparison: RunComparison, arm: Arm, replies: Sequence[Reply], holdout: Sequence[Example]
+) -> list[AnswerRow]:
+    labels = comparison.labels
+    return [
+        AnswerRow(
+            run_id=comparison.run_id,
+            arm=arm,
+            row=number,
+            text=reply.text,
+            correct=is_label(row.answer, reply.text, labels)
+            if labels
+            else exact_match(row.answer, reply.text),
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            seconds=reply.seconds,
+            came_at=reply.came_at,
+        )
+        for number, (row, reply) in enumerate(zip(holdout, replies, strict=True))
+    ]
+
+
+def _confusion(
+    labels: Sequence[str], holdout: Sequence[Example], rows: Sequence[AnswerRow]
+) -> Confusion | None:
+    """None for free text."""
+    if not labels:
+        return None
+    return confusion([row.answer for row in holdout], [as_label(row.text, labels) for row in rows])
+
+
+def _changed(
+    holdout: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow]
+) -> tuple[ChangedRow, ...]:
+    changed = [
+        ChangedRow(example.prompt[-1].content, example.answer, before.text, after.text, after.correct)
+        for example, before, after in zip(holdout, base, tuned, strict=True)
+        if before.correct != after.correct
+    ]
+    return tuple(sorted(changed, key=lambda row: row.is_better))
+
+
+def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
     """The tuned model as a rung, after the best alternative with the same kind of score, and the test of the two."""
     from trainers.evaluation import ladder
 
-    path = measured.holdout
     alone = ladder.build_ladder(
-        {measured.arm: measured.replies},
-        examples(path.parent, path.stem),
-        measured.labels,
-        measured.bar,
-        {str(measured.arm.model): measured.price},
-        dataset=measured.dataset,
-        version=measured.version,
-        holdout_sha256=path.stem,
+        {comparison.arm: comparison.tuned},
+        holdout,
+        comparison.labels,
+        comparison.bar,
+        {str(comparison.arm.model): comparison.price},
+        dataset=comparison.dataset,
+        version=comparison.version,
+        holdout_sha256=comparison.holdout.stem,
         measured_at=now,
     )
     (tuned,) = alone.rungs
-    alike = [one for one in measured.alternatives if (one.scoring, one.n) == (tuned.scoring, tuned.n)]
-    best = max(alike, key=lambda one: one.score, default=None)
+    alike = [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
+    best = max(alike, key=lambda rung: rung.score, default=None)
     if best is None:
         return alone
     first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
     return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
+
+
+def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
+    ordered = sorted(row.seconds for row in rows)
+    return ArmScore(
+        correct=correct,
+        n=len(rows),
+        low=likely.low,
+        high=likely.high,
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        completion_tokens=sum(row.completion_tokens for row in rows),
+        p50_s=ordered[len(ordered) // 2],
+        p95_s=ordered[min(len(ordered) * 95 // 100, len(ordered) - 1)],
+        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
+    )
 
 
 def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
@@ -385,27 +432,6 @@ def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tup
     stretch = max(-(-len(trained) // most), 1)
     parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
     return tuple((part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts)
-
-
-def _score(arm: ArmAnswers, correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
-    ordered = sorted(arm.seconds)
-    return ArmScore(
-        correct=correct,
-        n=len(arm.correct),
-        low=likely.low,
-        high=likely.high,
-        prompt_tokens=arm.prompt_tokens,
-        completion_tokens=arm.completion_tokens,
-        p50_s=ordered[len(ordered) // 2],
-        p95_s=ordered[min(len(ordered) * 95 // 100, len(ordered) - 1)],
-        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
-    )
-
-
-# What a tuned model's curve needs of a worker process: the files to train on, and what its answers say.
-#
-# Runs in worker processes: scikit-learn, numpy and matplotlib are imported here only, at use. Trains
-# nothing.
 
 
 @dataclass(frozen=True)

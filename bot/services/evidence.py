@@ -20,20 +20,15 @@ from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, without_copies
-from trainers.evaluation import wilson
-from trainers.evaluation.ladder import usd_per_1000
-from trainers.evaluation.quality_threshold import judge_one, judge_rungs, rejudge_ladder
+from trainers.evaluation.quality_threshold import judge_rungs, rejudge_ladder
 from trainers.evaluation.results import (
     DEFAULT_QUALITY_THRESHOLD,
-    Candidate,
     Curve,
     Ladder,
-    Reply,
     Rung,
-    Scoring,
 )
-from trainers.evaluation.scoring import is_unread
-from trainers.pricing import PriceList
+
+SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
 
 
 def evidence_of(
@@ -56,7 +51,7 @@ def evidence_of(
         ladder=_ladder(context, versions, holdout),
         curve=_curve(context, versions, holdout),
     )
-    return _with_tuned(context, without, _newest_run(context, versions, holdout, target))
+    return _with_tuned(without, _newest_run(context, versions, holdout, target))
 
 
 def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
@@ -94,26 +89,18 @@ def _curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curv
 
 def _newest_run(
     context: AppContext, versions: tuple[int, ...], holdout: str, target: Target | None
-) -> tuple[Run, Plan] | None:
-    runs = ((run, plan_from_json(run.plan)) for run in context.store.runs.done(versions))
-    return next(
-        (
-            (run, plan)
-            for run, plan in runs
-            if plan.holdout_sha256 == holdout
-            and (target is None or (plan.provider, plan.base_model) == (target.row.name, target.model.name))
-        ),
-        None,
-    )
+) -> Run | None:
+    for run in context.store.runs.done(versions):
+        plan = plan_from_json(run.plan)
+        is_target = target is None or (plan.provider, plan.base_model) == (target.row.name, target.model.name)
+        if plan.holdout_sha256 == holdout and is_target:
+            return run
+    return None
 
 
-def _with_tuned(context: AppContext, evidence: Evidence, found: tuple[Run, Plan] | None) -> Evidence:
-    if found is None or found[0].result is None:
-        return evidence
-    beside = RunResult.from_json(found[0].result).ladder
-    if beside is None:  # from a time when a result had no rung
-        return replace(evidence, tuned=_rung(context, *found, evidence.bar))
-    return with_run_result(evidence, beside)
+def _with_tuned(evidence: Evidence, run: Run | None) -> Evidence:
+    beside = RunResult.from_json(run.result).ladder if run and run.result else None
+    return with_run_result(evidence, beside) if beside else evidence
 
 
 def _judged(rung: Rung, judged_by: float, bar: float) -> Rung:
@@ -121,58 +108,12 @@ def _judged(rung: Rung, judged_by: float, bar: float) -> Rung:
     return rung if judged_by == bar else judge_rungs((rung,), bar)[0]
 
 
-def tuned_rung(
-    context: AppContext, run: Run, plan: Plan, bar: float = DEFAULT_QUALITY_THRESHOLD
-) -> Rung | None:
+def tuned_rung(context: AppContext, run: Run) -> Rung | None:
     """What a run measured of its model; None where it has no result, or its dataset was deleted."""
     if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).ladder
-    return beside.rung("tuned")[0] if beside else _rung(context, run, plan, bar)
-
-
-def _rung(context: AppContext, run: Run, plan: Plan, bar: float) -> Rung | None:
-    """The tuned arm of a run. A run has no macro F1 and no rows to decide: its worker did not work them out."""
-    answers = context.store.runs.answers(run.id, "tuned")
-    if not answers:
-        return None
-    arm = Candidate("tuned", f"{plan.provider}/{run.model}")
-    right, n = sum(one.correct for one in answers), len(answers)
-    likely, scores = wilson(right, n), tuple(float(one.correct) for one in answers)
-    seconds = sorted(one.seconds for one in answers)
-    scoring: Scoring = "label" if plan.labels else "f1"
-    return Rung(
-        arm=arm,
-        scoring=scoring,
-        scores=scores,
-        score=right / n,
-        low=likely.low,
-        high=likely.high,
-        standing=judge_one(scores, bar).standing,
-        rows_to_decide=None,
-        macro_f1=None,
-        unread=sum(is_unread(scoring, one.text, plan.labels) for one in answers),
-        empty=sum(not one.text.strip() for one in answers),
-        prompt_tokens=sum(one.prompt_tokens for one in answers),
-        completion_tokens=sum(one.completion_tokens for one in answers),
-        p50_s=seconds[n // 2],
-        p95_s=seconds[min(n * 95 // 100, n - 1)],
-        usd_per_1000=usd_per_1000(
-            arm, replies_of(answers), {str(arm.model): PriceList.from_json(plan.prices).rows[0]}
-        ),
-    )
-
-
-def replies_of(answers: Sequence[AnswerRow]) -> tuple[Reply, ...]:
-    return tuple(
-        Reply(one.text, one.prompt_tokens, one.completion_tokens, one.seconds, one.came_at) for one in answers
-    )
-
-
-# What was measured of a tuned model, gathered for whoever wants to put it to work. Reads only.
-
-
-SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
+    return beside.rung("tuned")[0] if beside else None
 
 
 def promotion_proof(context: AppContext, model: Model, used: Model | None, run: Run | None = None) -> Proof:
@@ -181,7 +122,7 @@ def promotion_proof(context: AppContext, model: Model, used: Model | None, run: 
     run = run or known
     result = RunResult.from_json(run.result) if run.result else None
     advice = result.advice if result else None
-    rung = tuned_rung(context, run, plan)
+    rung = tuned_rung(context, run)
     held = [*_others(context, run, plan, rung), *_better_siblings(context, model, plan, rung)] if rung else []
     return Proof(
         rung=rung,
@@ -196,7 +137,7 @@ def promotion_proof(context: AppContext, model: Model, used: Model | None, run: 
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
     """Its run's plan and what was measured, without what it is held against."""
     run, plan = _run(context, model)
-    return plan, tuned_rung(context, run, plan)
+    return plan, tuned_rung(context, run)
 
 
 def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bot.llm_client import key_of
 from bot.rules import judge_agreement
+from bot.rules.costs import max_judge_micros
 from bot.services import evaluation_worker
 from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
@@ -105,8 +106,18 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
 
 
-def max_verdict_tokens(plan: LadderPlan) -> int:
-    """The most tokens of a verdict, with what the judge thinks before it."""
+def candidate_of(plan: LadderPlan) -> Candidate:
+    """The judge is asked as a model without examples is."""
+    return Candidate("zero", plan.judge)
+
+
+def max_micros(plan: LadderPlan, priced: ArmKeys, known: Collection[str]) -> int:
+    """The most that these questions can cost, less those that are `known`: each verdict with what is thought before
+    it. In micro-dollars."""
+    return max_judge_micros(plan.price_of[str(plan.judge)], priced, known, _max_tokens(plan))
+
+
+def _max_tokens(plan: LadderPlan) -> int:
     return MAX_TOKENS + plan.room(str(plan.judge))
 
 
@@ -249,7 +260,7 @@ def _written(
     """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
     judge = str(plan.judge)
     keys = {
-        arm: tuple(key_of(judge, one, max_verdict_tokens(plan)) if one else None for one in said)
+        arm: tuple(key_of(judge, one, _max_tokens(plan)) if one else None for one in said)
         for arm, said in asked.items()
     }
     each = {

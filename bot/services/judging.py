@@ -1,24 +1,30 @@
-"""Free text judged by a model: its questions go to the askers as the arms' do, its verdicts come into the store.
+"""Free text judged by a model: its questions go through the engine as the candidates' do.
 
-Which answers would do is asked first, about every answer; then which of the best two arms' answers is better, in
+Which answers would do is asked first, about every answer; then which of the best two candidates' answers is better, in
 both orders. Where it can't be asked, or would cost more than was agreed, the score is the one without a judge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ParamSpec
+from functools import partial
+from pathlib import Path
 
 from bot.context import AppContext
-from bot.rules.costs import max_judge_micros
-from bot.services import evaluation_progress, evaluation_worker, judge_worker, measurements
+from bot.services import (
+    evaluation_engine,
+    evaluation_progress,
+    evaluation_worker,
+    judge_worker,
+    measurements,
+)
 from bot.services.data_policy import Forbidden
-from bot.services.judge_worker import JudgeAnswers, Questions, Texts
-from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
+from bot.services.evaluation_engine import Asking, Evaluation
+from bot.services.evaluation_worker import ArmKeys
+from bot.services.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions, Texts
+from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan, LadderProgress
 from storage.records import Measurement
 from trainers.money import usd_micros
-
-_P = ParamSpec("_P")
 
 
 def judge_maximum(
@@ -26,20 +32,17 @@ def judge_maximum(
 ) -> int | None:
     """The most that the judge can cost, in micro-dollars; None while that is worked out. Before all answers are
     there, each counts as long as an answer can be; what was judged before is free."""
-    price = plan.price_of[str(plan.judge)]
-    if all(one.answered == one.of for one in progress.arms):
+    if all(arm.answered == arm.of for arm in progress.arms):
         asked = _asked(context, measurement, plan, progress, JudgeProgress())
         if asked is None:
             return None
         if len(asked) == 2:
-            known = context.store.replies.found(asked[1].priced.keys)
-            return max_judge_micros(price, asked[1].priced, known, judge_worker.max_verdict_tokens(plan))
-    worst = context.workers.poll(
+            priced = asked[1].priced
+            return judge_worker.max_micros(plan, priced, context.store.replies.answered(priced.keys))
+    worst: ArmKeys | None = context.workers.poll(
         f"verdicts m{measurement.id}", judge_worker.longest_questions, plan, context.settings.files
     )
-    return (
-        None if worst is None else max_judge_micros(price, worst, (), judge_worker.max_verdict_tokens(plan))
-    )
+    return None if worst is None else judge_worker.max_micros(plan, worst, ())
 
 
 def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
@@ -49,42 +52,69 @@ def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progre
     if asked is None:
         return
     questions, is_first = asked[-1], len(asked) == 1
-    found = context.store.replies.found(questions.priced.keys)
-    declined = context.askers.collect(evaluation_progress.owner(measurement))
-    judge, trouble = evaluation_progress.count_judge(judge, questions.wanted, found, declined)
-    missing = questions.wanted - found.keys() - set(judge.declined)
+    owner, folder = evaluation_progress.owner(measurement), measurements.folder_of(context, measurement)
+    evaluation = evaluation_of(owner, plan, questions, folder / f"{ACCEPTABLE if is_first else BETTER}.jsonl")
+    answers = evaluation_engine.collect(context, evaluation, [arm_of(plan, questions, judge)])
+    missing = answers.all_missing
     spent = evaluation_progress.spent(context, measurement, plan, progress)
-    trouble = trouble or _too_dear(plan, progress, questions, missing, spent)
+    trouble = answers.failed or (_too_dear(plan, progress, questions, missing, spent) if missing else None)
     against = measurements.egress_refusal(context, measurement) if missing else None
     if isinstance(against, Forbidden):
         trouble = against.said
     now_known = replace(
         progress,
-        judge=_how_far(judge, plan, progress, asked),
+        judge=_how_far(with_arm(judge, answers.arms[0]), plan, progress, asked),
         spent_micros=spent,
-        note=_note(context, plan) if missing else None,
+        note=evaluation_engine.note(context, [str(plan.judge)]) if missing else None,
     )
-    if trouble and missing:
+    if trouble:
         _stop(context, measurement, plan, now_known, trouble, is_first=is_first)
     elif not missing and not is_first:
         evaluation_progress.save_progress(context, measurement, replace(now_known, stage="judging"), progress)
     else:
         evaluation_progress.save_progress(context, measurement, now_known, progress)
         if against is None:
-            _ask(context, measurement, plan, missing)
+            evaluation_engine.ask(context, evaluation, answers.unasked)
+
+
+def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
+    """The judge's answers to these questions, which were written into `prompts`."""
+    read = partial(evaluation_worker.questions_in, prompts, plan, longest=judge_worker.MAX_TOKENS)
+    return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.wanted)}, read)
+
+
+def arm_of(plan: LadderPlan, questions: Questions, judge: JudgeProgress) -> ArmProgress:
+    """The judge as the engine knows candidates, before it counts these questions."""
+    declined = tuple(key for key in judge.declined if key in questions.wanted)
+    return ArmProgress(judge_worker.candidate_of(plan), len(questions.wanted), declined=declined)
+
+
+def with_arm(judge: JudgeProgress, arm: ArmProgress) -> JudgeProgress:
+    """After the engine has counted."""
+    declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
+    return replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
 
 
 def heard(
+    context: Asking,
+    plan: LadderPlan,
+    acceptable: Questions | None,
+    better: Questions | None,
+    judge: JudgeProgress,
+) -> JudgeAnswers:
+    """All that it has answered so far."""
+    keys = [key for questions in (acceptable, better) if questions for key in questions.priced.keys]
+    texts = {key: answer.text for key, answer in context.store.replies.found(keys).items()}
+    return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
+
+
+def heard_of(
     context: AppContext, measurement: Measurement, plan: LadderPlan, judge: JudgeProgress
 ) -> JudgeAnswers:
-    """All that it has said so far."""
+    """As `heard`, of the questions that lie in the measurement's folder."""
     folder = measurements.folder_of(context, measurement)
-    acceptable, better = (
-        judge_worker.read_questions(folder, name) for name in (judge_worker.ACCEPTABLE, judge_worker.BETTER)
-    )
-    keys = [key for one in (acceptable, better) if one for key in one.priced.keys]
-    said = {key: one.text for key, one in context.store.replies.found(keys).items()}
-    return JudgeAnswers(str(plan.judge), said, acceptable, better, judge.failed, judge.unpaired)
+    acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
+    return heard(context, plan, acceptable, better, judge)
 
 
 def _asked(
@@ -93,53 +123,53 @@ def _asked(
     plan: LadderPlan,
     progress: LadderProgress,
     judge: JudgeProgress,
-) -> list[Questions] | None:
+) -> Sequence[Questions] | None:
     """Its questions as far as they can be written: the second ones once all verdicts on single answers are there,
     or have been declined. None while they are being written."""
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return None
-    said = evaluation_progress.replies(keys, progress, evaluation_progress.answers(context, keys))
-    texts: Texts = {arm: [reply.text for reply in replies] for arm, replies in said.items()}
     files, folder = context.settings.files, measurements.folder_of(context, measurement)
-    first = _written(
-        context, measurement, judge_worker.ACCEPTABLE, judge_worker.ask_acceptable, plan, texts, files, folder
-    )
+
+    def texts() -> Texts:
+        found = evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms)
+        return {arm: [reply.text for reply in replies] for arm, replies in found.items()}
+
+    def ask_first() -> Questions | None:
+        work = f"{ACCEPTABLE} m{measurement.id}"
+        return context.workers.poll(work, judge_worker.ask_acceptable, plan, texts(), files, folder)
+
+    first = _written(context, measurement, ACCEPTABLE, ask_first)
     if first is None:
         return None
-    found = context.store.replies.found(first.priced.keys)
-    if first.wanted - found.keys() - set(judge.declined):
+    if first.wanted - context.store.replies.answered(first.priced.keys) - set(judge.declined):
         return [first]
-    so_far = heard(context, measurement, plan, judge)
-    second = _written(
-        context, measurement, judge_worker.BETTER, judge_worker.ask_better, plan, texts, so_far, files, folder
-    )
+
+    def ask_second() -> Questions | None:
+        work, so_far = f"{BETTER} m{measurement.id}", heard_of(context, measurement, plan, judge)
+        return context.workers.poll(work, judge_worker.ask_better, plan, texts(), so_far, files, folder)
+
+    second = _written(context, measurement, BETTER, ask_second)
     return None if second is None else [first, second]
 
 
 def _written(
-    context: AppContext,
-    measurement: Measurement,
-    name: str,
-    work: Callable[_P, Questions],
-    *args: _P.args,
-    **kwargs: _P.kwargs,
+    context: AppContext, measurement: Measurement, name: str, write: Callable[[], Questions | None]
 ) -> Questions | None:
-    key = f"{name} m{measurement.id}"
+    """Read where they are written already."""
     folder = measurements.folder_of(context, measurement)
-    there = None if context.workers.has(key) else judge_worker.read_questions(folder, name)
-    return there or context.workers.poll(key, work, *args, **kwargs)
+    is_at_work = context.workers.has(f"{name} m{measurement.id}")
+    return (None if is_at_work else judge_worker.read_questions(folder, name)) or write()
 
 
 def _too_dear(
     plan: LadderPlan, progress: LadderProgress, questions: Questions, missing: frozenset[str], spent: int
 ) -> str | None:
     """Answers may be longer in the judge's tokens than in those of who gave them."""
-    known = questions.wanted - missing
-    more = max_judge_micros(
-        plan.price_of[str(plan.judge)], questions.priced, known, judge_worker.max_verdict_tokens(plan)
-    )
-    if spent + more <= progress.most_micros:
+    if (
+        spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing)
+        <= progress.most_micros
+    ):
         return None
     return (
         f"Asking {plan.judge} could cost more than the {usd_micros(progress.most_micros)} that were agreed."
@@ -147,19 +177,14 @@ def _too_dear(
 
 
 def _how_far(
-    judge: JudgeProgress, plan: LadderPlan, progress: LadderProgress, asked: list[Questions]
+    judge: JudgeProgress, plan: LadderPlan, progress: LadderProgress, asked: Sequence[Questions]
 ) -> JudgeProgress:
     """Of the second questions it is not known at first how many there are."""
     first = len(asked[0].wanted)
     if len(asked) == 2:
         return replace(judge, of=first + len(asked[1].wanted), answered=first + judge.answered)
-    has_pair = sum(one.failed is None for one in progress.arms) > 1
+    has_pair = sum(arm.failed is None for arm in progress.arms) > 1
     return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
-
-
-def _note(context: AppContext, plan: LadderPlan) -> str | None:
-    trouble = context.askers.trouble(str(plan.judge).split("/", 1)[0])
-    return f"{trouble} Measuring goes on by itself." if trouble else None
 
 
 def _stop(
@@ -182,19 +207,3 @@ def _stop(
         note=None,
     )
     evaluation_progress.save_progress(context, measurement, now_known, None)
-
-
-def _ask(context: AppContext, measurement: Measurement, plan: LadderPlan, missing: frozenset[str]) -> None:
-    owner = evaluation_progress.owner(measurement)
-    if len(missing) <= context.askers.waiting(owner):
-        context.askers.wake()
-        return
-    folder = measurements.folder_of(context, measurement)
-    for name in (judge_worker.ACCEPTABLE, judge_worker.BETTER):
-        path = folder / f"{name}.jsonl"
-        questions = (
-            evaluation_worker.questions_in(path, plan, missing, judge_worker.MAX_TOKENS)
-            if path.exists()
-            else []
-        )
-        context.askers.ask(owner, str(plan.judge).split("/", 1)[0], questions)

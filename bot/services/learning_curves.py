@@ -10,15 +10,12 @@ from bot import command_parser, commands
 from bot.cards import learning_curves as views
 from bot.commands import Curve
 from bot.context import AppContext
-from bot.rules import units
-from bot.rules.approvals import VALID_FOR_S
 from bot.rules.billing import MILLION
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import plan_from_json
 from bot.rules.price_lookup import MissingPrice
 from bot.services import (
     authorization,
-    budgets,
     data_policy,
     datasets,
     estimates,
@@ -49,15 +46,124 @@ from storage.evaluations import NewMeasurement
 from storage.records import Measurement, MeasurementState, Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Report
-from trainers.money import to_micros, usd_micros
+from trainers.money import to_micros
 from trainers.pricing import PriceList, tuned_price
 from trainers.providers import model_verdict
 
 # Rows drawn for a part may be longer than the rest, and a tokenizer that is not the model's own may count fewer.
 UNEVEN = Decimal("1.25")
+FEWEST_ROWS = 12
 
 
-def make_tuned_plan(
+def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measurement | Refusal:
+    refused = authorization.refusal(context, person, "measure", channel) or authorization.unreachable(
+        context, channel
+    )
+    if refused:
+        return refused
+    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
+    if isinstance(checked, Refusal):
+        return checked
+    plan = _plan(context, checked, command)
+    if isinstance(plan, Refusal):
+        return plan
+    leave = _leave(context, checked, plan, command.because)
+    if isinstance(leave, Refusal):
+        return leave
+    same = next((one for one in context.store.measurements.open() if one.plan == plan.to_json()), None)
+    if same:
+        return Refusal(f"This very curve is being measured already: it is m{same.id}.")
+    now = context.clock()
+    with context.store.transaction():
+        state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
+        new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
+        measurement = context.store.measurements.add(new, now=now)
+        context.store.audit.add(at=now, who=person, action="curve", subject=f"measurement {measurement.id}")
+        measurements.show(context, measurement)
+        measurements.let_leave(context, measurement, leave)
+    return measurement
+
+
+def step(context: AppContext, measurement: Measurement) -> None:
+    plan = plan_of(measurement.plan)
+    if isinstance(plan, TunedCurvePlan):
+        _step_tuned(context, measurement, plan)
+        return
+    if measurement.cancel_asked_by:
+        measurements.cancel(context, measurement)
+        return
+    judged = context.workers.poll(
+        f"curve m{measurement.id}",
+        evaluation_worker.judge_curve,
+        plan,
+        context.settings.files,
+        measurements.folder_of(context, measurement),
+        SEED,
+    )
+    if judged is not None:
+        _finish(context, measurement, judged)
+
+
+def after_trouble(context: AppContext, measurement: Measurement) -> None:
+    """A step stopped with a fault of ours: a few times more, then people are told."""
+    is_tuned = isinstance(plan_of(measurement.plan), TunedCurvePlan)
+    spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
+    measurements.again_or_fail(context, measurement, lambda: spent)
+
+
+def _finish(context: AppContext, measurement: Measurement, judged: JudgedCurve) -> None:
+    with context.store.transaction():
+        moved = measurements.finish(context, measurement, judged.curve.to_json(), spent_micros=0)
+        if moved:
+            card = measurements.card_of(moved)
+            measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))
+
+
+def _plan(
+    context: AppContext, checked: CheckedDataset, command: Curve
+) -> CurvePlan | TunedCurvePlan | Refusal:
+    dataset, report = checked.dataset, checked.report
+    if report is None or report.task != "labels":
+        return Refusal("A curve is drawn for labels, and this dataset's answers are free text.")
+    if report.n_train < FEWEST_ROWS or not report.n_holdout:
+        return Refusal(
+            f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs {FEWEST_ROWS} at least."
+        )
+    usual = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
+    predict = command.predict or usual
+    label_usd = _label_usd(context, dataset.name) if command.label_usd is None else command.label_usd
+    if command.target is not None:
+        return _tuned_plan(context, checked, report, command.target, predict, label_usd)
+    return CurvePlan(
+        dataset=dataset.name,
+        version=dataset.version,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        predict=predict,
+        label_usd=None if label_usd is None else f"{label_usd:f}",
+    )
+
+
+def _leave(
+    context: AppContext, checked: CheckedDataset, plan: CurvePlan | TunedCurvePlan, because: str | None
+) -> EgressPermission | Refusal:
+    """The classical model asks nobody."""
+    row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
+    if row is None or checked.report is None:
+        return EgressPermission()
+    return data_policy.decide_egress(context, checked.dataset, checked.report, [row], because)
+
+
+def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
+    """What somebody said last that a label costs, when they asked for an estimate."""
+    for kept in context.store.estimates.newest(dataset):
+        asked = command_parser.parse(f"estimate {dataset} {kept.asked}")
+        if isinstance(asked, commands.Estimate) and asked.figures.label_usd is not None:
+            return asked.figures.label_usd
+    return None
+
+
+def _tuned_plan(
     context: AppContext,
     checked: CheckedDataset,
     report: Report,
@@ -156,64 +262,20 @@ def _asking_micros(context: AppContext, report: Report, made: EstimateResult) ->
     return to_micros(report.n_holdout * (sent + most * (tuned.price.output or 0)) / MILLION)
 
 
-# A tuned model's learning curve: the same training on a quarter, half and all of the rows, each model
-# measured.
-#
-# asked, preparing a worker writes the files to train on; what that costs at most is known from then on
-# asked, asking it costs money: a card waits for a person's yes running, training size by size: its job,
-# then its answers (sizes.py) running, judging a worker fits and draws
-
-
-LOOK_FOR_EXPIRY_S = 60.0
-
-
-def step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
-    """One step of an open curve."""
+def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
+    """One step of an open curve of a tuned model."""
     progress = TunedCurveProgress.from_json(measurement.progress)
     match progress.stage:
         case "preparing" | "asking" | "judging" if measurement.cancel_asked_by:
-            by = f"Cancelled by <@{measurement.cancel_asked_by}>."
-            measurements.end(context, measurement, "cancelled", by, actual_micros=progress.spent_micros)
+            measurements.cancel(context, measurement, spent_micros=progress.spent_micros)
         case "preparing":
             _prepare(context, measurement, plan)
         case "asking":
-            _expire_or_wait(context, measurement)
+            measurements.expire_or_wait(context, measurement)
         case "training":
             _train(context, measurement, plan, progress)
         case "judging":
             _judge(context, measurement, plan, progress)
-
-
-def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
-    """A person's yes to what it costs. The money was reserved when it was asked for."""
-    refused = measurements.may_agree(context, number, person)
-    if refused:
-        return refused
-    now = context.clock()
-    with context.store.transaction():
-        measurement = context.store.measurements.get(number)
-        if measurement is None or measurement.state != "asked":
-            return measurements.too_late(number, measurement)
-        progress = TunedCurveProgress.from_json(measurement.progress)
-        if progress.stage != "asking":
-            return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
-        if units.month_of(now) != measurement.month and (
-            dear := _too_dear(context, measurement, progress.most_micros)
-        ):
-            return Refusal(dear)  # its money was reserved in a month that is over
-        moved = _begin(context, measurement, replace(progress, agreed_by=person))
-        if moved is None:
-            return measurements.too_late(number, context.store.measurements.get(number))
-        detail = f"up to {usd_micros(progress.most_micros)}"
-        subject = f"measurement {number}"
-        context.store.audit.add(at=now, who=person, action="agree", subject=subject, detail=detail)
-    return moved
-
-
-def after_tuned_trouble(context: AppContext, measurement: Measurement) -> None:
-    """A step stopped with a fault of ours: a few times more, then people are told."""
-    progress = TunedCurveProgress.from_json(measurement.progress)
-    measurements.again_or_fail(context, measurement, lambda: progress.spent_micros)
 
 
 def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
@@ -226,16 +288,8 @@ def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
         _size(context, measurement, plan, planned, sha256)
         for planned, sha256 in zip(plan.sizes, hashes, strict=True)
     )
-    most = sum(_most_micros(context, plan, *pair) for pair in zip(plan.sizes, made, strict=True))
-    progress = TunedCurveProgress("asking", made, most)
-    with context.store.transaction():  # an approval in between would pass the budget
-        refusal = _too_dear(context, measurement, most)
-        if refusal:
-            measurements.end(context, measurement, "failed", refusal)
-        elif most:
-            _ask_for_money(context, measurement, progress)
-        else:
-            _begin(context, measurement, progress)
+    most = sum(_most_micros(context, measurement, plan, *pair) for pair in zip(plan.sizes, made, strict=True))
+    measurements.settle_cost(context, measurement, TunedCurveProgress("asking", made, most))
 
 
 def _size(
@@ -287,65 +341,17 @@ def _by_a_curve(
     return None
 
 
-def _most_micros(context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, size: SizeProgress) -> int:
+def _most_micros(
+    context: AppContext,
+    measurement: Measurement,
+    plan: TunedCurvePlan,
+    planned: PlannedSize,
+    size: SizeProgress,
+) -> int:
     if size.model is None:
         return planned.most_micros
-    keys = {one.key for one in tuned_learning_curves.questions_of(context, plan, size.model)}
-    return planned.asking_micros if keys - context.store.replies.found(sorted(keys)).keys() else 0
-
-
-def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str | None:
-    """Why so much may not be spent, with the cure."""
-    limit = to_micros(context.settings.measurement_usd)
-    if most > limit:
-        return (
-            f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Choose a "
-            "cheaper model, or raise `measurement_usd` under [budget] in finetune.toml."
-        )
-    refusal = budgets.refusal(context, measurement.channel, measurement.requested_by, most)
-    return refusal.replace("This run", "This measurement") if refusal else None
-
-
-def _ask_for_money(context: AppContext, measurement: Measurement, progress: TunedCurveProgress) -> None:
-    now = context.clock()
-    with context.store.transaction():
-        moved = context.store.measurements.move(
-            measurement,
-            "asked",
-            now=now,
-            progress=progress.to_json(),
-            reserved_micros=progress.most_micros,
-            month=units.month_of(now),
-            next_at=now + LOOK_FOR_EXPIRY_S,
-            tries=0,
-        )
-        if moved:
-            measurements.show(context, moved)
-
-
-def _begin(context: AppContext, measurement: Measurement, progress: TunedCurveProgress) -> Measurement | None:
-    """Nothing stands in its way any more. Call it inside a transaction."""
-    now = context.clock()
-    started = replace(progress, stage="training", started_at=now)
-    moved = context.store.measurements.move(
-        measurement,
-        "running",
-        now=now,
-        progress=started.to_json(),
-        reserved_micros=progress.most_micros,
-        month=units.month_of(now),
-    )
-    if moved:
-        measurements.show(context, moved)
-    return moved
-
-
-def _expire_or_wait(context: AppContext, measurement: Measurement) -> None:
-    now = context.clock()
-    if now - measurement.created_at > VALID_FOR_S:
-        measurements.end(context, measurement, "cancelled", "Nobody agreed to its cost within 24 hours.")
-    else:
-        context.store.measurements.move(measurement, "asked", now=now, next_at=now + LOOK_FOR_EXPIRY_S)
+    keys = tuned_learning_curves.evaluation_of(context, measurement, plan, size.model).all_keys
+    return planned.asking_micros if set(keys) - context.store.replies.answered(keys) else 0
 
 
 def _train(
@@ -364,7 +370,9 @@ def _train(
 def _judge(
     context: AppContext, measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress
 ) -> None:
-    texts = [tuned_learning_curves.texts_of(context, plan, str(one.model)) for one in progress.sizes]
+    texts = [
+        tuned_learning_curves.texts_of(context, measurement, plan, str(size.model)) for size in progress.sizes
+    ]
     judged = context.workers.poll(
         f"judge m{measurement.id}",
         evaluation_worker.judge_tuned_curve,
@@ -381,142 +389,12 @@ def _judge(
 def _finish_tuned(
     context: AppContext, measurement: Measurement, progress: TunedCurveProgress, judged: JudgedTunedCurve
 ) -> None:
-    now = context.clock()
     found = judged.curve.to_json()
-    told = replace(progress, beside=judged.beside.to_json() if judged.beside else None)
+    told = replace(progress, beside=judged.beside.to_json() if judged.beside else None).to_json()
     with context.store.transaction():
-        moved = context.store.measurements.move(
-            measurement,
-            "done",
-            now=now,
-            progress=told.to_json(),
-            result=found,
-            actual_micros=progress.spent_micros,
+        moved = measurements.finish(
+            context, measurement, found, spent_micros=progress.spent_micros, progress=told
         )
-        if moved is None:
-            return
-        context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
-        measurements.show(context, moved)
-        card = measurements.result(context, moved, measurements.result_card(context, moved, found), None)
-        measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))
-
-
-# Is more data worth it? The classical rung's learning curve, measured by a worker: free and at once. A
-# tuned model's (tuned_curves.py) is asked for and stepped here too.
-
-
-FEWEST_ROWS = 12
-
-
-def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measurement | Refusal:
-    refused = authorization.refusal(context, person, "measure", channel) or authorization.unreachable(
-        context, channel
-    )
-    if refused:
-        return refused
-    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
-    if isinstance(checked, Refusal):
-        return checked
-    plan = _plan(context, checked, command)
-    if isinstance(plan, Refusal):
-        return plan
-    leave = _leave(context, checked, plan, command.because)
-    if isinstance(leave, Refusal):
-        return leave
-    same = next((one for one in context.store.measurements.open() if one.plan == plan.to_json()), None)
-    if same:
-        return Refusal(f"This very curve is being measured already: it is m{same.id}.")
-    now = context.clock()
-    with context.store.transaction():
-        state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
-        new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
-        measurement = context.store.measurements.add(new, now=now)
-        context.store.audit.add(at=now, who=person, action="curve", subject=f"measurement {measurement.id}")
-        measurements.show(context, measurement)
-        measurements.let_leave(context, measurement, leave)
-    return measurement
-
-
-def step(context: AppContext, measurement: Measurement) -> None:
-    plan = plan_of(measurement.plan)
-    if isinstance(plan, TunedCurvePlan):
-        step_tuned(context, measurement, plan)
-        return
-    if measurement.cancel_asked_by:
-        by = f"Cancelled by <@{measurement.cancel_asked_by}>."
-        measurements.end(context, measurement, "cancelled", by)
-        return
-    judged = context.workers.poll(
-        f"curve m{measurement.id}",
-        evaluation_worker.judge_curve,
-        plan,
-        context.settings.files,
-        measurements.folder_of(context, measurement),
-        SEED,
-    )
-    if judged is not None:
-        _finish(context, measurement, judged)
-
-
-def after_trouble(context: AppContext, measurement: Measurement) -> None:
-    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
-        after_tuned_trouble(context, measurement)
-    else:
-        measurements.again_or_fail(context, measurement, lambda: 0)
-
-
-def _plan(
-    context: AppContext, checked: CheckedDataset, command: Curve
-) -> CurvePlan | TunedCurvePlan | Refusal:
-    dataset, report = checked.dataset, checked.report
-    if report is None or report.task != "labels":
-        return Refusal("A curve is drawn for labels, and this dataset's answers are free text.")
-    if report.n_train < FEWEST_ROWS or not report.n_holdout:
-        return Refusal(
-            f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs {FEWEST_ROWS} at least."
-        )
-    usual = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
-    predict = command.predict or usual
-    label_usd = _label_usd(context, dataset.name) if command.label_usd is None else command.label_usd
-    if command.target is not None:
-        return make_tuned_plan(context, checked, report, command.target, predict, label_usd)
-    return CurvePlan(
-        dataset=dataset.name,
-        version=dataset.version,
-        train_sha256=str(report.train_sha256),
-        holdout_sha256=str(report.holdout_sha256),
-        predict=predict,
-        label_usd=None if label_usd is None else f"{label_usd:f}",
-    )
-
-
-def _leave(
-    context: AppContext, checked: CheckedDataset, plan: CurvePlan | TunedCurvePlan, because: str | None
-) -> EgressPermission | Refusal:
-    """The classical model asks nobody."""
-    row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
-    if row is None or checked.report is None:
-        return EgressPermission()
-    return data_policy.decide_egress(context, checked.dataset, checked.report, [row], because)
-
-
-def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
-    """What somebody said last that a label costs, when they asked for an estimate."""
-    for kept in context.store.estimates.newest(dataset):
-        asked = command_parser.parse(f"estimate {dataset} {kept.asked}")
-        if isinstance(asked, commands.Estimate) and asked.figures.label_usd is not None:
-            return asked.figures.label_usd
-    return None
-
-
-def _finish(context: AppContext, measurement: Measurement, judged: JudgedCurve) -> None:
-    now, curve = context.clock(), judged.curve
-    with context.store.transaction():
-        moved = context.store.measurements.move(
-            measurement, "done", now=now, result=curve.to_json(), actual_micros=0
-        )
-        if moved is None:
-            return
-        context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
-        measurements.show(context, moved)
-        measurements.plot(context, moved, measurements.card_of(moved), judged.plot, views.alt_text(curve))
+        if moved:
+            card = measurements.result(context, moved, measurements.result_card(context, moved, found), None)
+            measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))

@@ -19,7 +19,8 @@ from bot.cards.general import text_message
 from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
-from bot.rules.approvals import Request
+from bot.rules import units
+from bot.rules.approvals import VALID_FOR_S, Request
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import HumanAgreement
 from bot.services import authorization, budgets, data_policy, freeze_scope, judge_worker
@@ -31,6 +32,7 @@ from bot.values.runs import Refusal
 from storage.records import Draft, Measurement
 from trainers.evaluation.results import Curve, Ladder
 from trainers.evaluation.scoring import HOW_READ
+from trainers.money import to_micros, usd_micros
 
 
 def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
@@ -53,7 +55,16 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
 
 
 FAULTS = 3
+LOOK_FOR_EXPIRY_S = 60.0
 OPEN = ("asked", "running")
+
+MeasurementProgress = LadderProgress | TunedCurveProgress
+
+
+def progress_of(measurement: Measurement) -> MeasurementProgress:
+    """Of one that has a price."""
+    kind = LadderProgress if measurement.kind == "ladder" else TunedCurveProgress
+    return kind.from_json(measurement.progress)
 
 
 def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
@@ -144,6 +155,120 @@ def _tuned_curve(context: AppContext, measurement: Measurement, plan: TunedCurve
 
 def _left(context: AppContext, measurement: Measurement) -> Budget:
     return budgets.tightest(context, measurement.channel, measurement.requested_by)
+
+
+def settle_cost(context: AppContext, measurement: Measurement, progress: MeasurementProgress) -> None:
+    """What it costs at most is known: reserved and asked for, refused, or begun where it is nothing."""
+    now, most = context.clock(), progress.most_micros
+    with context.store.transaction():  # an approval in between would pass the budget
+        refusal = _too_dear(context, measurement, most)
+        if refusal:
+            end(context, measurement, "failed", refusal)
+        elif most:
+            moved = context.store.measurements.move(
+                measurement,
+                "asked",
+                now=now,
+                progress=progress.to_json(),
+                reserved_micros=most,
+                month=units.month_of(now),
+                next_at=now + LOOK_FOR_EXPIRY_S,
+                tries=0,
+            )
+            if moved:
+                show(context, moved)
+        else:
+            _begin(context, measurement, progress.begun(now), now)
+
+
+def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """A person's yes to what it costs. The money was reserved when it was asked for."""
+    refused = _may_agree(context, number, person)
+    if refused:
+        return refused
+    now, subject = context.clock(), f"measurement {number}"
+    with context.store.transaction():
+        measurement = context.store.measurements.get(number)
+        if measurement is None or measurement.state != "asked":
+            return too_late(number, measurement)
+        progress = progress_of(measurement)
+        if progress.stage != "asking":
+            return Refusal(f"What m{number} costs is still being counted; its card says it in a moment.")
+        if units.month_of(now) != measurement.month and (
+            dear := _too_dear(context, measurement, progress.most_micros)
+        ):
+            return Refusal(dear)  # its money was reserved in a month that is over
+        moved = _begin(context, measurement, progress.begun(now, person), now)
+        if moved is None:
+            return too_late(number, context.store.measurements.get(number))
+        detail = f"up to {usd_micros(progress.most_micros)}"
+        context.store.audit.add(at=now, who=person, action="agree", subject=subject, detail=detail)
+    return moved
+
+
+def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
+    """It waits for somebody's yes to its cost."""
+    now = context.clock()
+    if now - measurement.created_at > VALID_FOR_S:
+        end(context, measurement, "cancelled", "Nobody agreed to its cost within 24 hours.")
+    else:
+        context.store.measurements.move(measurement, "asked", now=now, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str | None:
+    """Why so much may not be spent, with the cure."""
+    limit = to_micros(context.settings.measurement_usd)
+    if most > limit:
+        is_ladder = measurement.kind == "ladder"
+        cheaper = "Name fewer models or rungs (`rungs=zero`)" if is_ladder else "Choose a cheaper model"
+        return (
+            f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. {cheaper}, "
+            "or raise `measurement_usd` under [budget] in finetune.toml."
+        )
+    refusal = budgets.refusal(context, measurement.channel, measurement.requested_by, most)
+    return refusal.replace("This run", "This measurement") if refusal else None
+
+
+def _begin(
+    context: AppContext, measurement: Measurement, started: MeasurementProgress, now: float
+) -> Measurement | None:
+    """Nothing stands in its way any more. Call it inside a transaction."""
+    moved = context.store.measurements.move(
+        measurement,
+        "running",
+        now=now,
+        progress=started.to_json(),
+        reserved_micros=started.most_micros,
+        month=units.month_of(now),
+    )
+    if moved:
+        show(context, moved)
+    return moved
+
+
+def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int = 0, said: str = "") -> None:
+    """As somebody wished. `said` may hold mrkdwn."""
+    by = f"Cancelled by <@{measurement.cancel_asked_by}>."
+    end(context, measurement, "cancelled", f"{by} {said}".strip(), actual_micros=spent_micros)
+
+
+def finish(
+    context: AppContext,
+    measurement: Measurement,
+    found: str,
+    *,
+    spent_micros: int,
+    progress: str | None = None,
+) -> Measurement | None:
+    """Done; `found` and `progress` are JSON. None where another hand was quicker. Call it inside a transaction."""
+    now, changes = context.clock(), {} if progress is None else {"progress": progress}
+    moved = context.store.measurements.move(
+        measurement, "done", now=now, result=found, actual_micros=spent_micros, **changes
+    )
+    if moved:
+        context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
+        show(context, moved)
+    return moved
 
 
 def end(
@@ -294,7 +419,7 @@ def let_leave(context: AppContext, measurement: Measurement, leave: EgressPermis
         context.say(measurement.channel, said.letter(), dedupe=f"rules of measurement {number}")
 
 
-def may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
+def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
     """To what a measurement costs."""
     measurement = context.store.measurements.get(number)
     refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)

@@ -1,23 +1,23 @@
 """One size of a tuned model's learning curve: its job is created once and followed, then its model answers
-the holdout. Checks before each that the consent still holds."""
+the holdout. Checks before each that the consent still holds.
+
+waiting → creating → training → evaluating → done, each written down before the next begins. A size that was trained
+before begins with evaluating."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from bot.cards.blocks import escape
 from bot.cards.words import pluralize
 from bot.context import AppContext
-from bot.llm_client import Declined, Question
-from bot.rules.costs import NO_TOKENS, TokensUsed, actual_micros
+from bot.rules.costs import AnswerTokens, actual_micros
 from bot.rules.plans import ascii_name
 from bot.rules.policy import BUILT_IN
 from bot.services import (
     authorization,
     data_policy,
-    evaluation_worker,
+    evaluation_engine,
     freeze_scope,
     measurements,
     plans,
@@ -25,10 +25,11 @@ from bot.services import (
     run_results,
 )
 from bot.services.data_policy import Forbidden, Unsure
-from bot.services.evaluation_progress import SURELY_DECLINED
+from bot.services.evaluation_engine import Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.measurements import egress_refusal
 from bot.services.provider_jobs import MAX_PAUSE_S
+from bot.values.evaluations import ArmProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
 from storage.records import Measurement
@@ -40,6 +41,7 @@ from trainers.types import Job, JobSpec
 
 DOUBT_S = 24 * 3600.0
 DOUBT_LOOK_S = 600.0
+GIVE_UP_UNSEEN_S = 3600.0  # a stopped curve waits so long for a provider that can't be looked at
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class CurveStep:
     def noted(self, note: str | None) -> CurveStep:
         return replace(self, progress=replace(self.progress, note=note))
 
-    def spent(self, training: Progress, asked: TokensUsed = NO_TOKENS) -> int:
+    def spent(self, training: Progress, asked: AnswerTokens | None = None) -> int:
         """Micro-dollars of the size at work. One that was trained before has no training to pay."""
         prices = PriceList.from_json(self.plan.prices)
         (tuned,) = prices.rows
@@ -99,8 +101,7 @@ def stop(step: CurveStep) -> None:
     """Stopped, and nothing goes on at the trainer."""
     measurement, progress = step.measurement, step.progress
     if measurement.cancel_asked_by:
-        by = f"Cancelled by <@{measurement.cancel_asked_by}>."
-        measurements.end(step.context, measurement, "cancelled", by, actual_micros=progress.spent_micros)
+        measurements.cancel(step.context, measurement, spent_micros=progress.spent_micros)
     else:
         fail(step, f"It has cost more than the {usd_micros(progress.most_micros)} that were agreed.")
 
@@ -111,14 +112,11 @@ def fail(step: CurveStep, why: str) -> None:
 
 
 def _give_up(step: CurveStep, said: str) -> None:
-    by = step.measurement.cancel_asked_by
-    if by is None:
+    if step.measurement.cancel_asked_by is None:
         fail(step, said)
         return
     spent = step.progress.spent_micros
-    measurements.end(
-        step.context, step.measurement, "cancelled", f"Cancelled by <@{by}>. {said}", actual_micros=spent
-    )
+    measurements.cancel(step.context, step.measurement, spent_micros=spent, said=said)
 
 
 def wait_in_doubt(step: CurveStep, why: str) -> None:
@@ -139,12 +137,9 @@ def wait_in_doubt(step: CurveStep, why: str) -> None:
     save_step(step.with_size(replace(step.size, doubted_since=since)).noted(note), seconds=DOUBT_LOOK_S)
 
 
-# Before a curve creates a job: does the yes to it still count? Asked anew, of Slack and of the rules as
-# they are. And before a measurement asks models: may its rows still go there?
-
-
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
-    """None: it counts, of who agreed to the cost, or where it was free of who asked for it."""
+    """Before a job is created: does the yes to it still count, by Slack and by the rules as they are now? None: it
+    counts, of who agreed to the cost, or where it was free of who asked for it."""
     context, measurement = step.context, step.measurement
     speaks_against = egress_refusal(context, measurement)
     if speaks_against:
@@ -160,89 +155,54 @@ def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
     return Forbidden(f"<@{person}>, whose yes it goes by, may not measure here any more{place}.")
 
 
-# The model of one size of a curve is asked every held-out row: by the askers, read as a run's tuned model
-# is.
+def evaluation_of(
+    context: AppContext, measurement: Measurement, plan: TunedCurvePlan, model: str
+) -> Evaluation:
+    """The model of one size answers every held-out row, asked as a run's tuned model is. `model` is its name at the
+    provider."""
+    candidate = run_results.tuned_candidate(plan.provider, model)
+    keys, questions = run_results.questions_of(
+        context, [candidate], labels=plan.labels, holdout_sha256=plan.holdout_sha256
+    )
+    return Evaluation(f"m{measurement.id}", keys, questions)
 
 
-def questions_of(context: AppContext, plan: TunedCurvePlan, model: str) -> Sequence[Question]:
-    """In the holdout's order. `model` is its name at the provider."""
-    holdout = evaluation_worker.examples(context.settings.files, plan.holdout_sha256)
-    return run_results.tuned_questions(context, plan.provider, model, plan.labels, holdout)
-
-
-def texts_of(context: AppContext, plan: TunedCurvePlan, model: str) -> list[str]:
+def texts_of(context: AppContext, measurement: Measurement, plan: TunedCurvePlan, model: str) -> list[str]:
     """What it said to each held-out row; nothing where a question was declined."""
-    questions = questions_of(context, plan, model)
-    found = context.store.replies.found([one.key for one in questions])
-    return [found[one.key].text if one.key in found else "" for one in questions]
+    evaluation = evaluation_of(context, measurement, plan, model)
+    arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
+    (replies,) = evaluation_engine.replies(context, evaluation.keys, arms).values()
+    return [reply.text for reply in replies]
 
 
 def evaluate(step: CurveStep) -> None:
     """What is missing is asked for. Questions under way have to be paid: they are waited for, whatever happens."""
-    context, plan, model = step.context, step.plan, str(step.size.model)
-    keys = run_results.tuned_keys(context, plan.provider, model, plan.labels, plan.holdout_sha256)
-    declined = context.askers.collect(step.owner)
-    idle = context.askers.idle(plan.provider, frozenset(keys))  # before the answers are looked at
-    answered = context.store.replies.answered(keys)
-    step = step.with_size(_counted(step, keys, answered, declined))
-    missing = set(keys) - answered - set(step.size.declined)
-    hopeless = _hopeless(step.size, declined)
+    context, measurement = step.context, step.measurement
+    evaluation = evaluation_of(context, measurement, step.plan, str(step.size.model))
+    ((candidate, keys),) = evaluation.keys.items()
+    before = ArmProgress(candidate, len(keys), declined=step.size.declined)
+    answers = evaluation_engine.collect(context, evaluation, [before])
+    tokens = evaluation_engine.totals(context, evaluation, step.progress.started_at)[candidate]
+    (arm,) = answers.arms
+    spent = step.spent(step.size.training, tokens)
+    step = step.with_size(
+        replace(step.size, answered=arm.answered, declined=arm.declined, spent_micros=spent)
+    )
+    missing = answers.all_missing
     if step.is_stopped:
         if not context.askers.drop(step.owner):
             stop(step)
-    elif hopeless:
+    elif arm.failed:
         context.askers.drop(step.owner)
-        fail(step, f"Measuring failed: {escape(hopeless)}")
-    elif missing and isinstance(against := measurements.egress_refusal(context, step.measurement), Forbidden):
+        fail(step, f"Measuring failed: {escape(arm.failed)}")
+    elif missing and isinstance(against := measurements.egress_refusal(context, measurement), Forbidden):
         if not context.askers.drop(step.owner):
             fail(step, against.said)
     elif missing:
-        _ask(step, model, missing & idle if against is None else frozenset())
+        save_step(step.noted(evaluation_engine.note(context, [str(candidate.model)])))
+        evaluation_engine.ask(context, evaluation, answers.unasked if against is None else frozenset())
     else:
         save_step(step.with_size(step.size.to("done", context.clock())).noted(None))
-
-
-def _ask(step: CurveStep, model: str, keys: AbstractSet[str]) -> None:
-    """`keys`: of what is not on its way yet."""
-    askers, provider = step.context.askers, step.plan.provider
-    trouble = askers.trouble(provider)
-    save_step(step.noted(f"{trouble} Measuring goes on by itself." if trouble else None))
-    if keys:
-        questions = questions_of(step.context, step.plan, model)
-        askers.ask(step.owner, provider, [one for one in questions if one.key in keys])
-    askers.wake()
-
-
-def _counted(
-    step: CurveStep, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
-) -> SizeProgress:
-    """Answers that were there before this measurement began are free."""
-    size = step.size
-    refused = {one.key for one in declined if not one.of_model} & set(keys)
-    heard = step.context.store.replies.heard(keys, since=step.progress.started_at)
-    return replace(
-        size,
-        answered=sum(key in answered for key in keys),
-        declined=(*size.declined, *sorted(refused - answered - set(size.declined))),
-        spent_micros=step.spent(size.training, TokensUsed(heard.prompt_tokens, heard.completion_tokens)),
-    )
-
-
-def _hopeless(size: SizeProgress, declined: Sequence[Declined]) -> str | None:
-    """Why a model can't be asked at all."""
-    of_model = next((one.why for one in declined if one.of_model), None)
-    if of_model or size.answered or len(size.declined) < SURELY_DECLINED:
-        return of_model
-    return declined[0].why if declined else "it declined every question."
-
-
-# One size of a tuned model's curve is trained: its job is created once (jobs.py), followed, cancelled.
-#
-# waiting → creating → training → evaluating (size_answers.py) → done, each written down before the next
-# begins. A size that was trained before begins with evaluating.
-
-
-GIVE_UP_UNSEEN_S = 3600.0  # a stopped curve waits so long for a provider that can't be looked at
 
 
 def advance(step: CurveStep) -> None:

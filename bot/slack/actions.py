@@ -24,11 +24,10 @@ from bot.cards import (
 from bot.cards import evaluation_results as ladder_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.context import AppContext
-from bot.services import approvals, human_preferences, learning_curves, measurements, overview
+from bot.services import approvals, human_preferences, measurements, overview
 from bot.services import clean_copies as cleaning_work
 from bot.services import data_policy as waiver_work
 from bot.services import estimate_requests as estimate_work
-from bot.services import evaluations as evaluations_services
 from bot.services import promotions as promoting_work
 from bot.services import runs as run_work
 from bot.values.runs import Refusal
@@ -61,8 +60,8 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
 # What a click does is seen in the channel: only a refusal is whispered.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
-    evaluations.MEASURE: _numbered(evaluations_services.agree),
-    tuned_curve_views.TRAIN: _numbered(learning_curves.agree),
+    evaluations.MEASURE: _numbered(measurements.agree),
+    tuned_curve_views.TRAIN: _numbered(measurements.agree),
     models.PROMOTE: _numbered(promoting_work.promote_run),
     models.ROLLBACK: _numbered(promoting_work.roll_back_from),
     **{button: _choosing(button) for button in judge_agreement.CHOICES},

@@ -139,5 +139,9 @@ class LadderProgress(JsonValue):
     def of(self) -> int:
         return sum(one.of for one in self.arms if one.failed is None)
 
+    def begun(self, now: float, _by: str | None = None) -> LadderProgress:
+        """As it starts, once its cost is agreed to or there is none."""
+        return replace(self, stage="measuring", started_at=now)
+
     def with_note(self, note: str | None) -> LadderProgress:
         return replace(self, note=note)

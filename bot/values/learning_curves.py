@@ -151,6 +151,10 @@ class TunedCurveProgress(JsonValue):
     def classical(self) -> Curve | None:
         return Curve.from_json(self.beside) if self.beside else None
 
+    def begun(self, now: float, by: str | None = None) -> TunedCurveProgress:
+        """As it starts, once `by` has agreed to its cost or there is none."""
+        return replace(self, stage="training", started_at=now, agreed_by=by)
+
     def with_size(self, size: SizeProgress) -> TunedCurveProgress:
         """In the place of the one with as many rows."""
         return replace(self, sizes=tuple(size if one.rows == size.rows else one for one in self.sizes))

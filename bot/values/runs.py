@@ -28,7 +28,8 @@ class Progress(JsonValue):
     """How far a run is. Losses in nats per supervised token; times in unix seconds.
 
     `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
-    trainer's word when it was last seen; `shown_at`: when the card last got these numbers.
+    trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
+    questions about held-out rows that get no answer.
     """
 
     step: int = 0
@@ -45,6 +46,7 @@ class Progress(JsonValue):
     is_paused: bool = False
     status: str = ""
     shown_at: float = 0.0
+    declined: tuple[str, ...] = ()
 
     @property
     def train_seconds(self) -> float:

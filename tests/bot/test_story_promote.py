@@ -10,7 +10,7 @@ import pytest
 
 from bot.commands import Promote
 from bot.reconciler import maintain
-from bot.services import alias_sync, promotions
+from bot.services import alias_sync, evidence, promotions
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Person
@@ -199,14 +199,14 @@ def test_what_another_put_to_work_meanwhile_is_not_overrun(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(world, 2)
-    context, prove = world.service.context, promotions.proving.prove
+    context, prove = world.service.context, evidence.promotion_proof
 
     def prove_while_cleo_promotes(*of: object) -> object:
         monkeypatch.undo()
         promotions.promote(context, Promote("tickets-1", "the demo is now"), CLEO.id, PRIVATE.id)
         return prove(*of)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(promotions.proving, "prove", prove_while_cleo_promotes)
+    monkeypatch.setattr(evidence, "promotion_proof", prove_while_cleo_promotes)
     result = promotions.promote(context, Promote("tickets-2", "the demo is now"), BEN.id, PRIVATE.id)
     assert isinstance(result, Refusal) and "Another model was put to work just now" in result.text
     assert in_use(world) == "tickets-1"

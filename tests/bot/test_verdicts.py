@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bot.llm_client import Declined
-from bot.services import evaluation_progress, judge_worker
+from bot.services import evaluation_engine, judge_worker, judging
 from bot.services.judge_worker import JudgeAnswers
-from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan, LadderProgress
+from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from tests.cards import measured
 from trainers.dataset import Example, store_chat
 from trainers.evaluation.results import Candidate, Reply
@@ -131,17 +131,27 @@ def declined(key: str, *, of_model: bool = False) -> Declined:
     return Declined(key, JUDGE, "It said no.", of_model)
 
 
-def test_a_judge_that_only_declines_or_is_closed_can_t_go_on() -> None:
-    wanted = frozenset("abcdefgh")
-    judge, why = evaluation_progress.count_judge(
-        JudgeProgress(), wanted, (), [declined(key) for key in "abcd"]
-    )
-    assert why is None and judge.answered == 4 and set(judge.declined) == set("abcd")
-    judge, why = evaluation_progress.count_judge(judge, wanted, (), [declined("e")])
-    assert why == "It said no." and judge.answered == 5
-    _, why = evaluation_progress.count_judge(
-        JudgeProgress(), wanted, {"a"}, [declined(key) for key in "bcdefgh"]
-    )
-    assert why is None, "it answers some"
-    _, why = evaluation_progress.count_judge(JudgeProgress(), wanted, {"a"}, [declined("b", of_model=True)])
-    assert why == "It said no."
+def test_a_judge_that_only_declines_or_is_closed_can_t_go_on(plan: LadderPlan) -> None:
+    keys = tuple("abcdefgh")
+    fresh = ArmProgress(judge_worker.candidate_of(plan), len(keys))
+    four = evaluation_engine.count(fresh, keys, frozenset(), [declined(key) for key in "abcd"])
+    assert four.failed is None and judging.with_arm(JudgeProgress(), four).answered == 4
+    assert set(four.declined) == set("abcd")
+    five = evaluation_engine.count(four, keys, frozenset(), [declined("e")])
+    assert five.failed == "It said no." and len(five.declined) == 5
+    most = evaluation_engine.count(fresh, keys, frozenset("a"), [declined(key) for key in "bcdefgh"])
+    assert most.failed is None, "it answers some"
+    closed = evaluation_engine.count(fresh, keys, frozenset("a"), [declined("b", of_model=True)])
+    assert closed.failed == "It said no."
+
+
+def test_who_answered_all_has_not_failed_whatever_became_of_it_since(plan: LadderPlan) -> None:
+    fresh = ArmProgress(judge_worker.candidate_of(plan), 2)
+    arm = evaluation_engine.count(fresh, ("a", "b"), frozenset("ab"), [declined("c", of_model=True)])
+    assert arm.failed is None and arm.answered == 2
+
+
+def test_a_declined_question_that_another_got_answered_counts_once(plan: LadderPlan) -> None:
+    before = ArmProgress(judge_worker.candidate_of(plan), 3, declined=("a",))
+    arm = evaluation_engine.count(before, ("a", "b", "c"), frozenset("ab"), [])
+    assert arm.answered == 2 and arm.declined == () and not arm.is_whole

@@ -3,7 +3,8 @@
 from datetime import date
 from decimal import Decimal
 
-from bot.rules.costs import TokensUsed, actual_micros
+from bot.rules.costs import actual_micros
+from storage.evaluations import AnswerTotals
 from trainers.pricing import PriceList, PriceRow
 from trainers.types import Price
 
@@ -23,7 +24,10 @@ def row(*, training: str | None, input: str, output: str, per_hour: str | None =
 def test_our_own_machine_is_paid_by_the_hour_it_trained_whatever_it_was_asked() -> None:
     ours = row(training=None, input="0", output="0", per_hour="2.00")
 
-    assert actual_micros(price_list(ours, ours), 1800, 10**6, TokensUsed(5, 5), TokensUsed(5, 5)) == 1_000_000
+    assert (
+        actual_micros(price_list(ours, ours), 1800, 10**6, AnswerTotals(1, 5, 5), AnswerTotals(1, 5, 5))
+        == 1_000_000
+    )
 
 
 def test_a_vendor_is_paid_for_trained_tokens_and_for_both_models_answers() -> None:
@@ -31,7 +35,11 @@ def test_a_vendor_is_paid_for_trained_tokens_and_for_both_models_answers() -> No
     base = row(training=None, input="2", output="8")
 
     cost = actual_micros(
-        price_list(tuned, base), 0, 1_000_000, TokensUsed(100_000, 10_000), TokensUsed(50_000, 10_000)
+        price_list(tuned, base),
+        0,
+        1_000_000,
+        AnswerTotals(1, 100_000, 10_000),
+        AnswerTotals(1, 50_000, 10_000),
     )
 
     assert cost == 25_000_000 + (200_000 + 80_000) + (150_000 + 120_000)

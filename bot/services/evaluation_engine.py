@@ -1,0 +1,172 @@
+"""The evaluation engine: candidates answer the same questions, each once, through the cache of answers.
+
+An evaluation goes on from wherever it was stopped: an answer is in the store under its question's key, so a step
+counts what is there, hands over what is missing and not on its way, and books what has come. The ladder, its judge,
+a run's result, a tuned model's curve and the terminal all step this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from bot.llm_client import Declined, LlmClient, Question
+from bot.rules.costs import paid_questions, spent_micros
+from bot.values.evaluations import ArmProgress
+from storage.evaluations import AnswerTotals
+from storage.records import CachedAnswer
+from storage.store import Store
+from trainers.evaluation.results import NO_ANSWER, Candidate, Reply
+from trainers.pricing import PriceRow
+
+SURELY_DECLINED = 5  # so many refusals and not one answer: the model itself can't be asked
+
+
+class Asking(Protocol):
+    """The part of a context that the engine needs: the terminal's session has it too."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def askers(self) -> LlmClient: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`owner` is who asks, 'm3' or 'run 3'. `keys`: those of each candidate's answers, in the rows' order.
+    `questions` builds those whose keys it is given."""
+
+    owner: str
+    keys: Mapping[Candidate, Sequence[str]]
+    questions: Callable[[frozenset[str]], Sequence[Question]]
+
+    @property
+    def all_keys(self) -> list[str]:
+        return [key for keys in self.keys.values() for key in keys]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How far an evaluation is. `missing`: the questions of each candidate that has not failed which have no answer
+    and were not declined; `unasked`: those of models that neither wait nor are under way."""
+
+    arms: tuple[ArmProgress, ...]
+    missing: Mapping[Candidate, frozenset[str]]
+    unasked: frozenset[str]
+
+    @property
+    def all_missing(self) -> frozenset[str]:
+        return frozenset[str]().union(*self.missing.values())
+
+    @property
+    def failed(self) -> str | None:
+        """Why the first candidate that failed can't be asked."""
+        return next((arm.failed for arm in self.arms if arm.failed is not None), None)
+
+
+def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgress]) -> Answers:
+    """What has come since `before`. Answers are counted, not read: with a thousand rows that took most of a tick.
+    What was declined is told once, so the caller has to keep the result."""
+    declined = context.askers.collect(evaluation.owner)
+    idle = _idle(context, evaluation)  # an answer that comes between the two looks is not asked for again
+    answered = context.store.replies.answered(evaluation.all_keys)
+    arms = tuple(count(arm, evaluation.keys[arm.arm], answered, declined) for arm in before)
+    missing = {
+        arm.arm: frozenset(evaluation.keys[arm.arm]) - answered - set(arm.declined)
+        for arm in arms
+        if arm.failed is None
+    }
+    of_models = (keys for candidate, keys in missing.items() if candidate.model)
+    return Answers(arms, missing, idle & frozenset[str]().union(*of_models))
+
+
+def count(
+    arm: ArmProgress, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
+) -> ArmProgress:
+    """One candidate as it is now: what was answered, what was declined, and whether it can go on at all."""
+    if arm.failed is not None:
+        return arm
+    ours = [one for one in declined if one.model == arm.arm.model]
+    refused = {one.key for one in ours if not one.of_model} & set(keys)
+    silent = tuple(key for key in dict.fromkeys((*arm.declined, *sorted(refused))) if key not in answered)
+    there = sum(key in answered for key in keys)
+    failed = next((one.why for one in ours if one.of_model), None)
+    if there and set(keys) - set(silent) <= answered:
+        failed = None  # all that it was to say is there, whatever became of the model since
+    if failed is None and silent and not there and len(silent) >= min(SURELY_DECLINED, len(set(keys))):
+        failed = next((one.why for one in ours), "It declined every question.")
+    why = arm.why_declined or next((one.why for one in ours if one.key in silent), None)
+    return replace(arm, answered=there, declined=silent, failed=failed, why_declined=why)
+
+
+def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
+    """Hand over these questions, the `unasked` ones of its answers."""
+    questions = evaluation.questions(keys) if keys else ()
+    for provider in sorted({_provider(question.model) for question in questions}):
+        theirs = [question for question in questions if _provider(question.model) == provider]
+        context.askers.ask(evaluation.owner, provider, theirs)
+    context.askers.wake()
+
+
+def troubles(context: Asking, models: Iterable[str]) -> str | None:
+    """Why questions to these models wait now, as sentences."""
+    sentences = (context.askers.trouble(name) for name in sorted({_provider(model) for model in models}))
+    return " ".join(filter(None, sentences)) or None
+
+
+def note(context: Asking, models: Iterable[str]) -> str | None:
+    """What a card says while its questions wait."""
+    sentences = troubles(context, models)
+    return f"{sentences} Measuring goes on by itself." if sentences else None
+
+
+def replies(
+    context: Asking, keys: Mapping[Candidate, Sequence[str]], arms: Collection[ArmProgress]
+) -> dict[Candidate, list[Reply]]:
+    """Of the candidates that have not failed. A question that was declined counts as an empty answer."""
+    measured = [arm.arm for arm in arms if arm.failed is None]
+    found = context.store.replies.found([key for candidate in measured for key in keys[candidate]])
+    return {candidate: [_reply(found.get(key)) for key in keys[candidate]] for candidate in measured}
+
+
+def totals(context: Asking, evaluation: Evaluation, since: float) -> Mapping[Candidate, AnswerTotals]:
+    """Tokens that were paid for each candidate: an answer from before `since` (unix seconds) is free."""
+    return {
+        candidate: context.store.replies.heard(keys, since=since)
+        for candidate, keys in evaluation.keys.items()
+    }
+
+
+def spent(
+    context: Asking,
+    prices: Mapping[str, PriceRow],
+    keys: Mapping[Candidate, Sequence[str]],
+    since: float,
+) -> int:
+    """Micro-dollars that the answers have cost which came `since` then. A question that two share is paid once."""
+    heard = context.store.replies.heard
+    by_model = paid_questions(prices, keys)
+    return spent_micros(
+        prices, {model: heard(sorted(theirs), since=since) for model, theirs in by_model.items()}
+    )
+
+
+def _idle(context: Asking, evaluation: Evaluation) -> frozenset[str]:
+    by_provider: dict[str, set[str]] = {}
+    for candidate, keys in evaluation.keys.items():
+        if candidate.model:
+            by_provider.setdefault(_provider(candidate.model), set()).update(keys)
+    idle = (context.askers.idle(name, frozenset(keys)) for name, keys in by_provider.items())
+    return frozenset[str]().union(*idle)
+
+
+def _provider(model: str) -> str:
+    return model.split("/", 1)[0]
+
+
+def _reply(answer: CachedAnswer | None) -> Reply:
+    if answer is None:
+        return NO_ANSWER
+    return Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.at)
