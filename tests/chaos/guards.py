@@ -131,7 +131,7 @@ GUARDS = (
     Guard(
         "metadata compared on our side",
         CLIENT,
-        "for row in rows if carries(row, key)]",
+        "for row in rows if has_key(row, key)]",
         "for row in rows]",
         f"{REQUESTS}::test_jobs_are_compared_on_our_side_too",
     ),
@@ -188,8 +188,8 @@ GUARDS = (
     Guard(
         "a failed look-up is a no",
         RULES,
-        "        return Verdict(False, FULL_MEMBERS, said)\n    kinds",
-        "        return Verdict(True, FULL_MEMBERS, said)\n    kinds",
+        "        return RuleVerdict(False, FULL_MEMBERS, said)\n    kinds",
+        "        return RuleVerdict(True, FULL_MEMBERS, said)\n    kinds",
         f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
     ),
     Guard(
@@ -230,15 +230,15 @@ GUARDS = (
     Guard(
         "approvals are counted anew before the create",
         TRAINING,
-        "    lost = rechecking.look(context, run)",
+        "    lost = approvals.revalidate(context, run)",
         "    lost = None",
         f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
         "a curve's yes is counted anew before each create",
         "bot/services/tuned_learning_curves.py",
-        "        case rechecking.Forbidden(said):",
-        "        case rechecking.Forbidden(_):\n            return True\n        case rechecking.Forbidden(said):",
+        "        case data_policy.Forbidden(said):",
+        "        case data_policy.Forbidden(_):\n            return True\n        case data_policy.Forbidden(said):",
         f"{CURVES}::test_a_size_is_not_trained_once_who_agreed_may_no_more",
     ),
     Guard(
@@ -258,7 +258,7 @@ GUARDS = (
     Guard(
         "a reason where the verdict is not go",
         APPROVING,
-        "        nothing_said = None if plan.is_advised else is_no_reason(why)",
+        "        nothing_said = None if plan.is_advised else check_reason(why)",
         "        nothing_said = None",
         f"{APPROVAL}::test_no_reason_is_no_approval_however_it_is_sent",
     ),
@@ -273,7 +273,7 @@ GUARDS = (
     Guard(
         "the month's budget",
         APPROVING,
-        "    refusal = money.refusal(context, run.channel, run.requester, most) if is_last else None",
+        "    refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None",
         "    refusal = None",
         f"{APPROVAL}::test_two_plans_cannot_spend_the_same_money",
     ),
@@ -300,8 +300,8 @@ GUARDS = (
     ),
     Guard(
         "the month at the yes to a measurement",
-        "bot/services/evaluations.py",
-        "        if telling.month(now) != measurement.month and (",
+        "bot/services/measurements.py",
+        "        if units.month_of(now) != measurement.month and (",
         "        if False and (",
         f"{LADDER}::test_a_late_yes_is_refused_where_the_new_month_has_no_money_left",
     ),
@@ -323,28 +323,28 @@ GUARDS = (
     Guard(
         "freeze",
         TRAINING,
-        "    if holding.on_run(context, run):\n        _hold(",
+        "    if freeze_scope.on_run(context, run):\n        _hold(",
         "    if False:\n        _hold(",
         f"{HERE}::test_in_a_freeze_no_file_leaves_for_the_provider",
     ),
     Guard(
         "freeze in the intent's transaction",
         TRAINING,
-        "    if latest is None or latest.cancel_asked_by or holding.on_run(context, run):",
+        "    if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
         "    if latest is None or latest.cancel_asked_by:",
         f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
     ),
     Guard(
         "cancel in the intent's transaction",
         TRAINING,
-        "    if latest is None or latest.cancel_asked_by or holding.on_run(context, run):",
-        "    if latest is None or holding.on_run(context, run):",
+        "    if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
+        "    if latest is None or freeze_scope.on_run(context, run):",
         f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
     ),
     Guard(
         "month at create",
         TRAINING,
-        "    if too_dear := money.refusal_in_a_new_month(context, run):",
+        "    if too_dear := budgets.refusal_in_a_new_month(context, run):",
         "    if too_dear := None:",
         f"{BOUND}::test_what_was_approved_in_november_does_not_spend_decembers_budget_twice",
     ),
@@ -372,7 +372,7 @@ GUARDS = (
     Guard(
         "it goes where it was approved to go",
         TRAINING,
-        "    if other := destination.changed(context, plan):",
+        "    if other := plans.destination_change(context, plan):",
         "    if other := None:",
         f"{BOUND}::test_an_address_that_changed_after_the_approval_gets_neither_file_nor_job",
     ),
@@ -386,14 +386,14 @@ GUARDS = (
     Guard(
         "a curve trains where it was agreed to",
         "bot/services/tuned_learning_curves.py",
-        '        case "waiting" | "creating" if other := destination.changed(step.context, step.plan):',
+        '        case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):',
         '        case "waiting" | "creating" if other := None:',
         "tests/bot/test_story_curve_tuned.py::test_a_size_is_not_trained_at_another_address_than_was_agreed",
     ),
     Guard(
         "no plan where training is closed to us",
         "bot/services/plans.py",
-        "        if trainer.has_jobs(LOOK_S):",
+        "        if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):",
         "        if True:",
         f"{BOUND}::test_an_account_that_never_trained_where_that_is_closed_gets_no_plan",
     ),
@@ -414,7 +414,7 @@ GUARDS = (
     Guard(
         "only the approved bytes are sent",
         CLIENT,
-        "            uploaded.check(path, sha256)\n",
+        "            payloads.check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_a_training_file_that_changed_after_the_approval_is_not_sent",
     ),
@@ -428,7 +428,7 @@ GUARDS = (
     Guard(
         "only the approved held-out rows judge",
         "bot/services/evaluation_worker.py",
-        "    uploaded.check(path, sha256)\n",
+        "    payloads.check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_judge_nothing",
     ),
@@ -457,15 +457,15 @@ GUARDS = (
     Guard(
         "a message goes into the outbox once",
         OUTBOX,
-        "                    dedupe,\n",
-        "                    None,\n",
+        "                self._add(draft.kind, draft, draft.dedupe, now)",
+        "                self._add(draft.kind, draft, None, now)",
         "tests/storage/test_outbox.py::test_a_second_draft_of_the_same_message_does_nothing",
     ),
     Guard(
         "a message and its fact in one transaction",
         OUTBOX,
-        "        with self._db.immediate():\n            if draft.kind",
-        "        if True:\n            self._db.leave()\n            if draft.kind",
+        "        with self._db.immediate():\n            if draft.dedupe",
+        "        if True:\n            self._db.leave()\n            if draft.dedupe",
         "tests/storage/test_outbox.py::test_a_draft_goes_with_the_transaction_that_makes_it_true",
     ),
     Guard(
@@ -554,21 +554,22 @@ GUARDS = (
     Guard(
         "rights are asked for a promotion",
         "bot/services/promotions.py",
-        '    refused = permits.may(context, person, "promote", channel)\n    if refused:\n        return refused\n',
+        '    refused = authorization.refusal(context, person, "promote", channel)\n'
+        "    if refused:\n        return refused\n",
         "",
         f"{PROMOTE}::test_only_who_is_named_promotes_and_rolls_back",
     ),
     Guard(
         "a model not shown to be better takes a reason",
         "bot/services/promotions.py",
-        "    return Refusal(views.refused(model, proof, found)) if found and not because else None",
+        "    return Refusal(views.promotion_refusal(model, proof, found)) if found and not because else None",
         "    return None",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_takes_a_reason",
     ),
     Guard(
         "a freeze comes before a promotion or after it",
         "bot/services/promotions.py",
-        "        freeze = holding.on_promotion(context)\n",
+        "        freeze = freeze_scope.on_promotion(context)\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
     ),
@@ -626,7 +627,7 @@ GUARDS = (
     Guard(
         "both parts are looked through as written",
         "bot/services/datasets.py",
-        "    return found.union(*(one.codes for one in scanning.of(context, report) or ()))",
+        "    return found.union(*(one.codes for one in scans_of(context, report) or ()))",
         "    return found",
         f"{SCANNING}::test_a_version_from_before_is_looked_through_at_its_next_use",
     ),
@@ -640,7 +641,7 @@ GUARDS = (
     Guard(
         "a secret goes nowhere",
         "bot/services/datasets.py",
-        "    if waiving.SECRET in codes:",
+        "    if data_policy.SECRET in codes:",
         "    if False:",
         f"{SCANNING}::test_a_secret_that_older_patterns_did_not_know_goes_nowhere",
     ),
@@ -654,8 +655,8 @@ GUARDS = (
     Guard(
         "looked through before questions are asked",
         "bot/services/run_results.py",
-        "    return not (waits or forbidden)",
-        "    return True",
+        "    against = _egress_refusal(context, run, plan) if answers.unasked else None",
+        "    against = None",
         f"{SCANNING}::test_what_trained_before_is_looked_through_before_it_is_measured",
     ),
     Guard(
@@ -676,7 +677,7 @@ GUARDS = (
     Guard(
         "refused files go",
         "bot/reconciler.py",
-        "            forgetting.expire(context, version)",
+        "            dataset_deletion.expire(context, version)",
         "            pass",
         f"{ERASURE}::test_a_refused_file_is_deleted_after_a_day",
     ),
@@ -698,7 +699,7 @@ GUARDS = (
     Guard(
         "a head of each lane",
         OUTBOX,
-        "                        PARTITION BY {LANE}\n",
+        "                        PARTITION BY {LANE_SQL}\n",
         "",
         "tests/storage/test_outbox.py::test_one_busy_channel_hides_no_other",
     ),
