@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 import openai
 from hypothesis import strategies as st
+from trainers.local.ray.transfer import read_ticket
 
 from tests.fuzz.bodies import JSON, UNKNOWN_JOB, Answer, Call, ask, kept, wrong_with
 from tests.fuzz.odd import Json, mutated, odd_texts, odd_values, raw_json
 from tests.local.served import KEY, Served, free_port, served_here, upload, wait_for, wait_for_status
 from tests.peers.ray_head import ray_head
 from trainers.local.ray.backend import RayOptions
-from trainers.local.ray.transfer import read_ticket
 
 LONG = json.dumps({"step": 1, "trained_tokens": 1, "code": "c", "message": "m" * 70_000}).encode()
 GARBAGE = (b"", b"\xff", b"[]", b"{}", b'{"code": 1, "message": [], "param": {}, "at": "x"}', LONG)

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.local.served import Served, free_port, served_here, upload, wait_for, wait_for_status
+from tests.local.served import Served, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import backend_refusal
@@ -27,9 +27,8 @@ BIG = {"CPU": 8.0, "GPU": 4.0}
 @contextmanager
 def trainer(data: Path, head: Head) -> Iterator[Served]:
     """Its jobs take 4 GPUs on each of two nodes."""
-    port = free_port()
-    options = RayOptions(head.address, f"http://127.0.0.1:{port}", python="/opt/our python", gpus=8, nodes=2)
-    with served_here(data, {"local/toy": "/nowhere"}, ray=options, port=port, slots=4) as served:
+    options = RayOptions(head.address, None, python="/opt/our python", gpus=8, nodes=2)
+    with served_here(data, {"local/toy": "/nowhere"}, ray=options, slots=4) as served:
         yield served
 
 
@@ -148,7 +147,7 @@ def test_more_nodes_than_the_cluster_has_are_refused_before_anything_is_submitte
 
 
 def shortage(address: str, nodes: int) -> str | None:
-    place = RayBackend(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes))
+    place = RayBackend(RayHead(address), RayOptions(address, None, gpus=0, nodes=nodes), Path("/nowhere"))
     try:
         return place.shortage()
     finally:
@@ -177,7 +176,7 @@ def test_a_head_that_is_away_and_a_job_of_one_node_are_waited_for() -> None:
 def test_several_nodes_train_and_refuse_what_several_gpus_of_one_do(
     settings: Parameters, refused: str | None
 ) -> None:
-    place = RayBackend(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2))
+    place = RayBackend(RayHead("http://127.0.0.1:9"), RayOptions("", None, gpus=0, nodes=2), Path("/nowhere"))
     found = backend_refusal(place, settings)
     assert (found and found.param) == refused
 

@@ -6,26 +6,28 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
-from tests.local.served import STUB, Served, free_port, served_here, upload, wait_for, wait_for_status
+from tests.local.served import STUB, Served, served_here, upload, wait_for, wait_for_status
 from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
 from trainers.local.launch import as_shells_tell
-from trainers.local.ray import attempt, backend, head
+from trainers.local.ray import attempt, backend, head, takeover
 from trainers.local.ray.backend import RayOptions, exit_of, pack_source
 from trainers.local.ray.head import RayJob
+from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
 from trainers.local.ray.options import Unusable, Wishes, ray_options
-from trainers.local.ray.transfer import open_ticket, read_ticket
+from trainers.local.ray.storage import Storage
+from trainers.local.train import PAUSED
 
 MODELS = {"local/toy": "/nowhere"}
 
@@ -36,20 +38,22 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "PATIENCE_S", 0.0)
     monkeypatch.setattr(head, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
+    monkeypatch.setattr(takeover, "CLEAN_S", 0.1)
     monkeypatch.setattr(attempt, "train_command", lambda *_: STUB)
 
 
-def train_afar(environment: Mapping[str, str]) -> int:
+def train_from_storage(environment: Mapping[str, str]) -> int:
     """What `python -m trainers.local.ray.node` does, in this process."""
-    return attempt.train_afar(environment["FINETUNE_JOB"], environment["FINETUNE_JOB_TOKEN"], 1)
+    names = ("FINETUNE_STORAGE", "FINETUNE_JOB", "FINETUNE_ATTEMPT")
+    url, job_id, key = (environment[name] for name in names)
+    return attempt.train_from_storage(url, job_id, key, 1)
 
 
 @contextmanager
-def trainer(data: Path, head: Head) -> Iterator[Served]:
-    """On the port that its relay is told to be at."""
-    port = free_port()
-    options = RayOptions(head.address, f"http://127.0.0.1:{port}", gpus=2)
-    with served_here(data, MODELS, ray=options, port=port, slots=4) as served:
+def trainer(root: Path, head: Head) -> Iterator[Served]:
+    """Its data folder is `root`/data, and the storage of its cluster `root`/storage."""
+    options = RayOptions(head.address, str(root / "storage"), gpus=2)
+    with served_here(root / "data", MODELS, ray=options, slots=4) as served:
         yield served
 
 
@@ -63,16 +67,23 @@ def messages(client: openai.OpenAI, job_id: str) -> list[str]:
 
 
 def test_a_job_goes_to_a_node_and_comes_back_as_files_and_events(tmp_path: Path) -> None:
-    with ray_head(run=train_afar) as head, trainer(tmp_path, head) as served, served.client() as client:
+    with (
+        ray_head(run=train_from_storage) as head,
+        trainer(tmp_path, head) as served,
+        served.client() as client,
+    ):
         job = create(client)
         done = wait_for_status(client, job.id, "succeeded", "failed")
-        folder = tmp_path / "jobs" / job.id
+        folder = tmp_path / "data" / "jobs" / job.id
         assert done.status == "succeeded"
         assert messages(client, job.id).count("Step 1/2") == 1
         assert client.files.content(done.result_files[0]).text.endswith("2,1.5,0.2,,\n")
         assert (folder / "starts").read_text() == "x"
-        wait_for(lambda: read_ticket(folder), lambda ticket: ticket is not None and not ticket.is_open)
+        wait_for(lambda: read_attempt(folder), lambda found: found is not None and not found.is_open)
+        assert "/nowhere" in (folder / "adapter" / "adapter_config.json").read_text()
         assert (folder / "train.log").read_text() == f"the log of {job.id}-1\n"
+        wait_for(lambda: (tmp_path / "storage" / job.id).exists(), lambda is_there: not is_there)
+        wait_for(lambda: (folder / STORED_MARK).exists(), lambda is_there: not is_there)
     (body,) = head.bodies
     assert body["submission_id"] == f"{job.id}-1"
     assert body["entrypoint"] == "exec python -m trainers.local.ray.node"
@@ -136,11 +147,9 @@ def test_a_job_is_cancelled_even_while_the_head_is_away(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         job = create(client)
         wait_for_status(client, job.id, "running")
-        relay = head.bodies[0]["runtime_env"]["env_vars"]
         head.go_away()
         wait_for(lambda: messages(client, job.id)[-1], lambda said: "has not answered since" in said)
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-        assert ask(relay["FINETUNE_JOB"] + "/files", relay["FINETUNE_JOB_TOKEN"]) == 410
         head.come_back(knows_its_jobs=True)
         wait_for(lambda: head.stops, bool)
 
@@ -160,37 +169,42 @@ def test_three_crashes_end_the_job_with_what_ray_says(tmp_path: Path) -> None:
     assert len(head.bodies) == 3
 
 
-def ask(address: str, token: str, method: str = "GET", **more: Any) -> int:
-    answer = httpx2.request(method, address, headers={"Authorization": f"Bearer {token}"}, **more)
-    return answer.status_code
+def test_a_crashed_attempt_goes_on_from_what_the_one_before_left_in_the_storage(tmp_path: Path) -> None:
+    with (
+        ray_head(run=train_from_storage) as head,
+        trainer(tmp_path, head) as served,
+        served.client() as client,
+    ):
+        job = create(client, stub="crash_once")
+        assert wait_for_status(client, job.id, "succeeded", "failed").status == "succeeded"
+        said = messages(client, job.id)
+        assert (tmp_path / "data" / "jobs" / job.id / "starts").read_text() == "xx"
+    assert list(head.jobs) == [f"{job.id}-1", f"{job.id}-2"]
+    assert said.count("Step 1/2") == 2
+    assert sum(text.startswith("The training process ended with exit code 1.") for text in said) == 1
 
 
-def test_the_relay_opens_one_jobs_folder_to_its_newest_attempt_alone(tmp_path: Path) -> None:
+def test_a_pause_reaches_the_attempt_and_a_cancel_too(tmp_path: Path) -> None:
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
-        first, second = create(client), create(client)
-        for job in (first, second):
-            wait_for_status(client, job.id, "running")
-        root = served.url.removesuffix("/v1") + "/relay"
-        folder = tmp_path / "jobs" / first.id
-        token = read_ticket(folder).token  # type: ignore[union-attr]
-        assert ask(f"{root}/{first.id}/files", token) == 200
-        assert ask(f"{root}/{second.id}/files", token) == 410
-        assert ask(f"{root}/{first.id}/files", "sk-test-key") == 410
-        assert ask(f"{root}/ftjob-{'0' * 24}/files", token) == 410
-        assert ask(f"{served.url}/fine_tuning/jobs", token) == 401
-        for path in ("ray.json", "../../trainer.key", "request.json"):
-            assert ask(f"{root}/{first.id}/files/{path.replace('/', '%2F')}", token) == 404
-        for path in ("job.json", "train.jsonl", "checkpoints/%2E%2E/%2E%2E/x", "..%2Fx", "CANCELLED"):
-            assert ask(f"{root}/{first.id}/files/{path}", token, "PUT", content=b"x") == 400
-        event = {"created_at": 1, "level": "info", "type": "message", "message": "hello", "data": {}}
-        for _ in range(2):  # the second time as after a lost answer
-            said = {"events": [event, event], "from": 0}
-            assert ask(f"{root}/{first.id}/tick", token, "POST", json=said) == 200
-        assert messages(client, first.id).count("hello") == 2
-        open_ticket(folder)
-        assert ask(f"{root}/{first.id}/tick", token, "POST", json={}) == 410
-        for job in (first, second):
-            client.fine_tuning.jobs.cancel(job.id)
+        job = create(client)
+        wait_for_status(client, job.id, "running")
+        control = f"{job.id}/control.json"
+        storage = Storage(str(tmp_path / "storage"))
+        pausing = threading.Thread(target=client.fine_tuning.jobs.pause, args=(job.id,))
+        pausing.start()
+        wait_for(
+            lambda: storage.read_json(control), lambda told: told is not None and told["wanted"] == "pause"
+        )
+        head.finish(f"{job.id}-1", "FAILED", PAUSED)
+        pausing.join()
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+        client.fine_tuning.jobs.resume(job.id)
+        wait_for(
+            lambda: storage.read_json(control), lambda told: told is not None and told["wanted"] == "run"
+        )
+        wait_for(lambda: list(head.jobs), lambda known: known == [f"{job.id}-1", f"{job.id}-2"])
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        wait_for(lambda: storage.read_json(control), lambda told: told is None or told["wanted"] == "end")
 
 
 def test_an_engine_of_this_machine_is_refused_on_a_cluster(tmp_path: Path) -> None:
@@ -223,29 +237,57 @@ def test_what_ray_says_of_an_end_becomes_a_sentence(job: RayJob, wanted: Exit) -
 
 
 def wishes(address: str, **more: Any) -> Wishes:
-    return Wishes(
-        **{
-            "address": address,
-            "relay": None,
-            "is_shared": False,
-            "python": "python",
-            "gpus_per_job": 1,
-            **more,
-        }
-    )
+    return Wishes(**{"address": address, "storage": None, "python": "python", "gpus_per_job": 1, **more})
 
 
 def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         Unusable, match=r"no answer from http://127.0.0.1:9: .* Start it with `ray start --head`"
     ):
-        ray_options(wishes("http://127.0.0.1:9"), "127.0.0.1", 8021, tmp_path)
+        ray_options(wishes("http://127.0.0.1:9"), tmp_path)
     with ray_head(version="1.13.0") as head, pytest.raises(Unusable, match=r"Ray 1.13.0 .* 2.30 or newer"):
-        ray_options(wishes(head.address), "127.0.0.1", 8021, tmp_path)
-    with pytest.raises(Unusable, match=r"could not bring their results back to 127\.0\.0\.1"):
-        ray_options(wishes("http://ray.example:8265"), "127.0.0.1", 8021, tmp_path)
-    with pytest.raises(Unusable, match="--relay-url nonsense is no address"):
-        ray_options(wishes("http://ray.example:8265", relay="nonsense"), "127.0.0.1", 8021, tmp_path)
+        ray_options(wishes(head.address), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        (
+            None,
+            r"don't see this machine's disk. Name a folder that they and we see with --storage: a path on",
+        ),
+        ("ftp://host/x", r"ftp://host/x is no storage: give a path, file://, s3:// or gs://"),
+        ("shared/x", r"give the whole path"),
+        ("s3:///x", r"names no bucket: give one, such as s3://bucket/finetune"),
+        ("s3://key:secret@bucket/x", r"holds credentials, .* Set them as variables and write s3://bucket/x"),
+        (
+            "s3://bucket/x?zone=1",
+            r"zone is no option of an s3:// URL. Known are region, endpoint_override, scheme",
+        ),
+    ],
+)
+def test_a_cluster_without_a_storage_that_its_nodes_see_is_a_sentence(
+    tmp_path: Path, storage: str | None, said: str
+) -> None:
+    with pytest.raises(Unusable, match=said):
+        ray_options(wishes("http://ray.example:8265", storage=storage), tmp_path)
+
+
+def test_where_the_nodes_see_the_data_folder_it_is_the_storage(tmp_path: Path) -> None:
+    with ray_head() as head:
+        for more in ({}, {"storage": str(tmp_path)}, {"is_shared": True}, {"relay": "http://us:8021"}):
+            assert ray_options(wishes(head.address, **more), tmp_path / "data").storage is None
+        elsewhere = ray_options(wishes(head.address, storage=f"file://{tmp_path}/else"), tmp_path / "data")
+        assert elsewhere.storage == f"file://{tmp_path}/else"
+
+
+def test_a_storage_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with (
+        ray_head() as head,
+        pytest.raises(Unusable, match=r"the storage can't be used: writing .* directory"),
+    ):
+        ray_options(wishes(head.address, storage=str(tmp_path / "file" / "x")), tmp_path / "data")
 
 
 def test_something_that_is_no_ray_is_a_sentence(tmp_path: Path) -> None:
@@ -258,11 +300,10 @@ def test_something_that_is_no_ray_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_head_that_is_away_at_the_start_is_waited_for_where_jobs_are_open(tmp_path: Path) -> None:
-    folder = tmp_path / ("ftjob-" + "0" * 24)
-    folder.mkdir()
-    open_ticket(folder)
-    found = ray_options(wishes("http://127.0.0.1:9"), "127.0.0.1", 8021, tmp_path)
-    assert found.relay == "http://127.0.0.1:8021"
+    folder = tmp_path / "jobs" / ("ftjob-" + "0" * 24)
+    folder.mkdir(parents=True)
+    open_attempt(folder)
+    assert ray_options(wishes("http://127.0.0.1:9"), tmp_path).address == "http://127.0.0.1:9"
 
 
 def test_the_package_is_our_source_and_the_same_source_is_the_same_package(tmp_path: Path) -> None:
@@ -271,4 +312,4 @@ def test_the_package_is_our_source_and_the_same_source_is_the_same_package(tmp_p
     zipfile.ZipFile(io.BytesIO(package.content)).extractall(tmp_path)
     code = "import trainers.local.ray.node as node; print(node.__file__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={})
-    assert done.stdout.strip() == str(tmp_path / "trainers" / "local" / "relay" / "node.py")
+    assert done.stdout.strip() == str(tmp_path / "trainers" / "local" / "ray" / "node.py")

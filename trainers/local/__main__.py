@@ -19,7 +19,6 @@ from asyncio import CancelledError
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NoReturn
-from urllib.parse import urlsplit
 
 import click
 import uvicorn
@@ -75,9 +74,14 @@ TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on t
     help="Where jobs run.",
 )
 @click.option("--ray-address", default="http://127.0.0.1:8265", show_default=True, help="The Ray dashboard.")
-@click.option("--ray-shared", is_flag=True, help="The data folder is at the same path on every node of Ray.")
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="A folder that the nodes see too: a path, s3://, gs://.  [default: the data folder, where Ray runs here]",
+)
+@click.option("--ray-shared", is_flag=True, hidden=True, help="Of 0.1.0: --storage with the data folder.")
 @click.option("--ray-python", default="python", show_default=True, help="The nodes' Python with [local].")
-@click.option("--relay-url", help="This trainer's address as the nodes of Ray see it.")
+@click.option("--relay-url", hidden=True, help="Of 0.1.0: has no meaning any more.")
 @click.option("--exit-with-parent", is_flag=True, help="End when standard input is closed.")
 def main(
     port: int,
@@ -90,6 +94,7 @@ def main(
     nodes_per_job: int,
     executor: str,
     ray_address: str,
+    storage: str | None,
     ray_shared: bool,
     ray_python: str,
     relay_url: str | None,
@@ -110,9 +115,8 @@ def main(
     check_nodes(nodes_per_job, each, executor)
     ray = None
     if executor == "ray":
-        wishes = Wishes(ray_address, relay_url, ray_shared, ray_python, each, nodes_per_job)
-        ray = use_ray(wishes, host, port, data)
-        hosts |= {urlsplit(ray.relay).hostname or ""} if ray.relay else set()
+        wishes = Wishes(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
+        ray = use_ray(wishes, data)
     else:
         check_gpus(gpus, each)
     most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
@@ -192,9 +196,9 @@ def _model_source(name: str, source: str) -> str:
     refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
 
 
-def use_ray(wishes: Wishes, host: str, port: int, data: Path) -> RayOptions:
+def use_ray(wishes: Wishes, data: Path) -> RayOptions:
     try:
-        return ray_options(wishes, host, port, data / "jobs")
+        return ray_options(wishes, data)
     except Unusable as error:
         refuse(str(error))
 

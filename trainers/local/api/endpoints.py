@@ -181,6 +181,9 @@ class JobEndpoints:
         if not record.is_final or self.executor.is_running(record.job.id):
             text = f"{record.job.id} is under way, so it can't be deleted. Cancel it, or wait until it has ended."
             raise ApiError(400, text, "job_not_final")
+        left = self.executor.place.discard(record)
+        if left is not None:
+            raise ApiError(503, left, "storage_away", kind="server_error")
         self.aliases.delete_job(self.jobs, record)
         return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 

@@ -22,8 +22,6 @@ from trainers.local.jobs.files import MAX_FILE_BYTES, too_large
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
-MAX_RELAY_BYTES = 16 * 1024**3  # one file of a checkpoint
-RELAY = "/relay/"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -32,22 +30,17 @@ class Guard:
     """`hosts` are the names under which this server may be addressed, beside those of loopback.
 
     A page in a browser whose name was made to point at 127.0.0.1 (DNS rebinding) sends its own name as Host.
-    `has_relay`: what is under /relay/ asks for its jobs' tokens itself.
     """
 
     app: ASGIApp
     key: str
     hosts: frozenset[str]
-    has_relay: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        problem = self._host_problem(headers)
-        if not (self.has_relay and scope["path"].startswith(RELAY)):
-            problem = problem or self._key_problem(headers)
-        problem = problem or _size_problem(scope, headers)
+        problem = self._host_problem(headers) or self._key_problem(headers) or _size_problem(scope, headers)
         if problem is not None:
             return await problem.response()(scope, receive, send)
         await self.app(scope, _Capped(receive, _limit(scope)), send)
@@ -93,8 +86,6 @@ def _is_upload(scope: Scope) -> bool:
 
 
 def _limit(scope: Scope) -> int:
-    if scope["method"] == "PUT" and scope["path"].startswith(RELAY):
-        return MAX_RELAY_BYTES
     return MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if _is_upload(scope) else MAX_JSON_BYTES
 
 

@@ -22,7 +22,6 @@ from starlette.responses import Response
 from trainers.host import ENGINES_FOLDER as ENGINES
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
-from trainers.local.api.relay import RelayEndpoints
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
@@ -57,10 +56,6 @@ class Config:
     gpus_per_job: int = 1
     ray: RayOptions | None = None
 
-    @property
-    def has_relay(self) -> bool:
-        return self.ray is not None and self.ray.relay is not None
-
 
 def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the executor, and at its end ends the training processes."""
@@ -83,9 +78,8 @@ def build_app(config: Config) -> Starlette:
             *JobEndpoints(files, jobs, models, executor, aliases, config.data / ENGINES).routes(),
             *ModelEndpoints(models, aliases, generator).routes(),
             *AliasEndpoints(aliases).routes(),
-            *(RelayEndpoints(jobs).routes() if config.has_relay else ()),
         ],
-        middleware=[Middleware(Guard, key=config.key, hosts=config.hosts, has_relay=config.has_relay)],
+        middleware=[Middleware(Guard, key=config.key, hosts=config.hosts)],
         exception_handlers={
             ApiError: _answer_problem,
             HTTPException: _answer_http_exception,
@@ -101,7 +95,7 @@ def build_app(config: Config) -> Starlette:
 
 def _place(config: Config) -> Backend:
     if config.ray is not None:
-        return RayBackend(RayHead(config.ray.address), config.ray)
+        return RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
     return LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
 
 

@@ -76,6 +76,10 @@ class Backend(Protocol):
         """The attempt that an earlier server, or somebody by hand, started and that may still be at work."""
         ...
 
+    def discard(self, record: JobRecord) -> str | None:
+        """Delete what a job that has ended left there. Why it can't be, in a sentence; None where nothing is left."""
+        ...
+
     def close(self) -> None:
         """After all attempts were let go."""
         ...
@@ -193,6 +197,9 @@ class LocalBackend:
         return self._remembered(Child(record, None, pid, gpus, self._serves_on(gpus)))
 
     def shortage(self) -> None:
+        return None
+
+    def discard(self, record: JobRecord) -> None:
         return None
 
     def close(self) -> None: ...

@@ -1,5 +1,10 @@
-"""Jobs on a Ray cluster: each attempt is a Ray job that a thread here submits, with our own source as its
-package, and follows to its end."""
+"""Jobs on a Ray cluster: each attempt is a Ray job that a thread here submits, with our own source as its package, and
+follows to its end.
+
+What the attempt writes is taken over from the storage (takeover.py), or is there already where the disk is common. A
+head or a storage that is away is waited for; a head that has forgotten the job ends the attempt, and the queue starts
+the next.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import shlex
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +24,16 @@ from trainers.local.job_directory import append_event
 from trainers.local.jobs.backends import Exit, exit_with, exits_within
 from trainers.local.jobs.records import JobRecord
 from trainers.local.ray.head import Outage, RayAway, RayHead, RayJob, RayRefused
+from trainers.local.ray.job_files import (
+    AttemptRecord,
+    close_attempt,
+    mark_submitted,
+    open_attempt,
+    read_attempt,
+)
 from trainers.local.ray.launcher import Wanted
-from trainers.local.ray.transfer import Ticket, close_ticket, mark_submitted, open_ticket, read_ticket
+from trainers.local.ray.storage import Stopped, Storage, StorageAway
+from trainers.local.ray.takeover import Cleaner, Takeover
 
 PATIENCE_S = 20.0  # a wait for less is not worth an event
 LOOK_S = 30.0  # between two counts of the machines
@@ -111,10 +124,6 @@ def _plural_s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-# Our own source as a package for the nodes of a cluster, named by its content: they run what the trainer
-# runs.
-
-
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "trainers"
 ENDINGS = (".py", ".toml", ".txt")
@@ -123,6 +132,8 @@ LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same source makes the same bytes
 
 @dataclass(frozen=True)
 class Package:
+    """Our own source for the nodes, named by its content: they run what the trainer runs."""
+
     name: str
     content: bytes
 
@@ -144,14 +155,6 @@ def pack_source(root: Path = ROOT) -> Package:
     return Package(f"_ray_pkg_{hashlib.sha256(content).hexdigest()[:16]}.zip", content)
 
 
-# Jobs on a Ray cluster: each attempt is a Ray job with a thread here that submits it, follows it and
-# knows its end.
-#
-# What the attempt writes comes back through the relay (relay/node.py), or is there already where the disk
-# is common. A head that is away is waited for; one that has forgotten the job ends the attempt, and the
-# executor starts the next.
-
-
 NODE = "trainers.local.ray.node"
 LAUNCHER = "trainers.local.ray.launcher"
 POLL_S = 1.0
@@ -165,14 +168,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RayOptions:
-    """`relay`: the trainer's address as the nodes see it; None where its data folder is the same on every node.
+    """`storage`: the URL of a folder that the nodes see; None where they see the trainer's data folder itself.
 
     `python`: the nodes' interpreter with the extra 'local'. `gpus` are what Ray keeps free for a job, on `nodes`
     machines as many each; `cpus` what it keeps on each. `passed`: environment variables that the nodes get.
     """
 
     address: str
-    relay: str | None
+    storage: str | None
     python: str = "python"
     gpus: int = 1
     cpus: int = 1
@@ -196,8 +199,12 @@ class RayBackend:
     lag_s = 20.0
     is_here = False
 
-    def __init__(self, head: RayHead, options: RayOptions) -> None:
+    def __init__(self, head: RayHead, options: RayOptions, jobs: Path) -> None:
         self._head = head
+        self._storage = Storage(options.storage) if options.storage is not None else None
+        self._cleaner = Cleaner(self._storage, jobs) if self._storage is not None else None
+        if self._cleaner is not None:
+            self._cleaner.start()
         self._options = options
         self.nodes = options.nodes
         self.processes = options.nodes * options.processes_a_node
@@ -205,11 +212,23 @@ class RayBackend:
         self._attempts: list[RayAttempt] = []
 
     def start(self, record: JobRecord) -> RayAttempt:
-        return self._follow(record, open_ticket(record.folder))
+        earlier = read_attempt(record.folder)
+        return self._follow(record, open_attempt(record.folder), earlier)
 
     def adopt(self, record: JobRecord) -> RayAttempt | None:
-        ticket = read_ticket(record.folder)
-        return self._follow(record, ticket) if ticket is not None and ticket.is_open else None
+        attempt = read_attempt(record.folder)
+        return self._follow(record, attempt, None) if attempt is not None and attempt.is_open else None
+
+    def discard(self, record: JobRecord) -> str | None:
+        """Of a job that has ended: what it left in the storage."""
+        try:
+            if self._cleaner is not None:
+                self._cleaner.clean(record.folder)
+        except StorageAway as error:
+            return (
+                f"What {record.job.id} left in the storage can't be deleted: {error}. Try again in a minute."
+            )
+        return None
 
     def shortage(self) -> str | None:
         """A head that is away is waited for, as it is later; one node's GPUs are waited for too."""
@@ -232,10 +251,12 @@ class RayBackend:
     def close(self) -> None:
         for attempt in self._attempts:  # also those that were ended while the head was away
             attempt.let_go()
+        if self._cleaner is not None:
+            self._cleaner.stop()
         self._head.close()
 
-    def _follow(self, record: JobRecord, ticket: Ticket) -> RayAttempt:
-        attempt = RayAttempt(record, ticket, self._head, self._options, self._package)
+    def _follow(self, record: JobRecord, entry: AttemptRecord, earlier: AttemptRecord | None) -> RayAttempt:
+        attempt = RayAttempt(record, entry, earlier, self._head, self._options, self._package, self._storage)
         attempt.thread.start()
         self._attempts = [each for each in self._attempts if each.thread.is_alive()] + [attempt]
         return attempt
@@ -245,60 +266,101 @@ class RayAttempt:
     """`exit` and `has_begun` are set by its thread alone."""
 
     def __init__(
-        self, record: JobRecord, ticket: Ticket, head: RayHead, options: RayOptions, package: Package
+        self,
+        record: JobRecord,
+        entry: AttemptRecord,
+        earlier: AttemptRecord | None,
+        head: RayHead,
+        options: RayOptions,
+        package: Package,
+        storage: Storage | None,
     ) -> None:
         self.record = record
         self.is_being_cancelled = self.is_beside_serving = False
         self.exit: Exit | None = None
         self.has_begun = False
-        self._ticket = ticket
+        self._entry = entry
+        self._earlier = earlier
         self._head = head
         self._options = options
         self._package = package
-        self._outage = Outage(record.folder, head.address)
+        self._outage = Outage(record.folder, "The Ray cluster", "the cluster")
+        self._storage_outage = Outage(record.folder, "The storage", "it")
         self._waiting = Waiting(record.folder, head, options.need)
         self._is_unwanted = threading.Event()
         self._let_go = threading.Event()
+        self._turn = threading.Lock()
+        self._files = None
+        if storage is not None:
+            self._files = Takeover(storage, record.folder, entry, self._counts, self._turn)
         self._log_at = 0.0
-        self.thread = threading.Thread(target=self.follow, name=ticket.submission, daemon=True)
+        self.thread = threading.Thread(target=self.follow, name=entry.submission, daemon=True)
 
     def follow(self) -> None:
         """Until it has ended, or the server lets go of it."""
         while self.exit is None and not self._let_go.is_set():
-            try:
-                ended = self._look()
-                self._outage.is_over()
-                if ended is not None:
-                    close_ticket(self.record.folder, self._ticket)
-                    self.exit = ended
-            except (RayAway, RayRefused) as error:
-                self._outage.goes_on(str(error))
-            except OSError as error:  # a full disk, say
-                log.error("following %s: %s. Trying again.", self._ticket.submission, error)
-            self._let_go.wait(HURRIED_S if self._is_unwanted.is_set() else max(POLL_S, self._outage.pause_s))
+            ended = self._guarded(self._look)
+            if ended is not None:
+                close_attempt(self.record.folder, self._entry)
+                self.exit = ended
+            elif self._entry.is_submitted:
+                self._guarded(self._exchange)
+            pause_s = max(POLL_S, self._outage.pause_s, self._storage_outage.pause_s)
+            self._let_go.wait(HURRIED_S if self._is_unwanted.is_set() else pause_s)
+
+    def _guarded(self, step: Callable[[], Exit | None]) -> Exit | None:
+        """None where somebody doesn't answer: it is tried again."""
+        try:
+            return step()
+        except (RayAway, RayRefused) as error:
+            self._outage.goes_on(str(error))
+        except StorageAway as error:
+            self._storage_outage.goes_on(str(error))
+        except Stopped:  # the next look sees why
+            return None
+        except OSError as error:  # a full disk, say
+            log.error("following %s: %s. Trying again.", self._entry.submission, error)
+        return None
 
     def end(self) -> bool:
-        """From here on the relay refuses it, so that nothing of it counts, whether or not the head can be reached."""
-        close_ticket(self.record.folder, self._ticket)
-        self._is_unwanted.set()
+        """From here on nothing of it is taken over, whether or not the head and the storage can be reached."""
+        close_attempt(self.record.folder, self._entry)
+        with self._turn:
+            self._is_unwanted.set()
         if exits_within(self, END_S if self.has_begun and not self._outage.pause_s else 2 * HURRIED_S):
             return True
-        return self._options.relay is not None or not self.has_begun
+        return self._files is not None or not self.has_begun
 
     def let_go(self) -> None:
         """The job goes on."""
         self._let_go.set()
         self.thread.join()
 
+    def _counts(self) -> bool:
+        return not self._is_unwanted.is_set() and not self._let_go.is_set()
+
+    def _exchange(self) -> None:
+        """Tell the attempt what is wanted of it, and take over what it has written."""
+        if self._files is None:
+            return
+        if self._is_unwanted.is_set():
+            return self._files.control("end")
+        self._files.control("pause" if (self.record.folder / "PAUSED").exists() else "run")
+        self._files.take()
+        self._storage_outage.is_over()
+
     def _look(self) -> Exit | None:
-        job = self._head.look(self._ticket.submission)
+        job = self._head.look(self._entry.submission)
+        self._outage.is_over()
         if job is None:
             return self._begin_or_miss()
-        if not self._ticket.is_submitted:  # the answer to its submission had got lost
-            self._ticket = mark_submitted(self.record.folder, self._ticket)
+        if not self._entry.is_submitted:  # the answer to its submission had got lost
+            self._entry = mark_submitted(self.record.folder, self._entry)
         is_waiting = job.status == "PENDING"
         if job.is_final:
             self._keep_log()
+            if not self._is_unwanted.is_set():
+                self._exchange()
             return exit_of(job)
         self.has_begun = self.has_begun or (not is_waiting and self._has_its_nodes())
         if self.has_begun:
@@ -306,7 +368,7 @@ class RayAttempt:
         elif not self._is_unwanted.is_set():
             self._waiting.goes_on()
         if self._is_unwanted.is_set():
-            self._head.stop(self._ticket.submission)
+            self._head.stop(self._entry.submission)
             return UNSEEN if is_waiting else None  # one that waits stays PENDING until it has a machine
         if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
             self._keep_log()
@@ -314,60 +376,67 @@ class RayAttempt:
 
     def _has_its_nodes(self) -> bool:
         """A job over several nodes runs before it has them: what runs is what asks for them."""
-        return self._options.nodes == 1 or self._head.has_placed(self._ticket.submission)
+        return self._options.nodes == 1 or self._head.has_placed(self._entry.submission)
 
     def _begin_or_miss(self) -> Exit | None:
         if self._is_unwanted.is_set():
             return UNSEEN
-        if self._ticket.is_submitted:
+        if self._entry.is_submitted:
+            self._exchange()
             return Exit(
                 None, "was lost: the Ray cluster does not know it any more, as after a restart of its head"
             )
+        if self._files is not None:
+            self._files.provide(self._earlier)
+            self._files.control("run")
+            self._storage_outage.is_over()
         try:
             self._head.provide(self._package.name, self._package.content)
-            self._head.submit(submission(self._ticket, self.record, self._package, self._options))
+            self._head.submit(submission(self._entry, self.record, self._package, self._options))
         except RayRefused as error:
             return Exit(None, f"was refused by the Ray cluster: {error}")
-        self._ticket = mark_submitted(self.record.folder, self._ticket)
+        self._entry = mark_submitted(self.record.folder, self._entry)
         return None
 
     def _keep_log(self) -> None:
         """What the process says outside its job's folder: its words where it crashes."""
         self._log_at = time.monotonic()
         try:
-            text = self._head.logs(self._ticket.submission)
+            text = self._head.logs(self._entry.submission)
         except (RayAway, RayRefused) as error:  # its node is gone, say
-            return log.warning("reading the log of %s: %s", self._ticket.submission, error)
+            return log.warning("reading the log of %s: %s", self._entry.submission, error)
         (self.record.folder / "train.log").write_text(text, encoding="utf-8")
 
 
-def submission(ticket: Ticket, record: JobRecord, package: Package, options: RayOptions) -> dict[str, Any]:
-    """The body of POST /api/jobs/. The token lets in this attempt of this job; it is worth nothing afterwards."""
+def submission(
+    entry: AttemptRecord, record: JobRecord, package: Package, options: RayOptions
+) -> dict[str, Any]:
+    """The body of POST /api/jobs/. It holds no secret: Ray shows it to everybody."""
     job_id = record.job.id
     where = {"FINETUNE_JOB": str(record.folder.resolve())}
-    if options.relay is not None:
-        where = {"FINETUNE_JOB": f"{options.relay}/relay/{job_id}"}
+    if options.storage is not None:
+        where = {"FINETUNE_JOB": job_id, "FINETUNE_STORAGE": options.storage}
     settings = {
         **options.passed,
         **where,
-        "FINETUNE_JOB_TOKEN": ticket.token,
+        "FINETUNE_ATTEMPT": entry.key,
         "FINETUNE_PROCESSES": str(options.processes_a_node),
     }
     return {
-        "submission_id": ticket.submission,
-        "metadata": {"finetune_job": job_id, "attempt": str(ticket.attempt)},
+        "submission_id": entry.submission,
+        "metadata": {"finetune_job": job_id, "attempt": str(entry.attempt)},
         "runtime_env": {"working_dir": package.uri, "env_vars": settings},
-        **_entrypoint(ticket, options),
+        **_entrypoint(entry, options),
     }
 
 
-def _entrypoint(ticket: Ticket, options: RayOptions) -> dict[str, Any]:
-    """Over several nodes it takes nothing for itself: it asks for what each node gives (relay/gathering.py)."""
+def _entrypoint(entry: AttemptRecord, options: RayOptions) -> dict[str, Any]:
+    """Over several nodes it takes nothing for itself: it asks for what each node gives (launcher.py)."""
     if options.nodes == 1:
         command = [options.python, "-m", NODE]
         resources = {"entrypoint_num_cpus": options.cpus, "entrypoint_num_gpus": options.gpus}
         return {"entrypoint": f"exec {shlex.join(command)}", **resources}
-    wanted = Wanted(options.nodes, options.gpus_a_node, options.cpus, options.python, ticket.submission)
+    wanted = Wanted(options.nodes, options.gpus_a_node, options.cpus, options.python, entry.submission)
     return {"entrypoint": f"exec {shlex.join([options.python, '-m', LAUNCHER, *wanted.arguments])}"}
 
 

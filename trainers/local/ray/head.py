@@ -170,20 +170,17 @@ def _last_line(text: str) -> str:
     return lines[-1][:300] if lines else "no words"
 
 
-# A cluster's head that does not answer: how long to wait for the next look, and what the job's events say
-# of it.
-
-
 MAX_PAUSE_S = 30.0  # between two looks
 PATIENCE_S = 5.0  # a head away for less is not worth an event
 
 
 class Outage:
-    """Of one job. `pause_s` is 0 while the head answers."""
+    """What the events of one job say while `who` does not answer. `pause_s`, to the next look, is 0 while it does."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, who: str, it: str) -> None:
         self._folder = folder
-        self._address = address
+        self._who = who
+        self._it = it
         self._since: float | None = None
         self._is_told = False
         self.pause_s = 0.0
@@ -196,14 +193,13 @@ class Outage:
             self._is_told = True
             since = time.strftime("%H:%M:%S", time.gmtime(self._since))
             text = (
-                f"The Ray cluster has not answered since {since} UTC ({said}). The job goes on there if it can; the "
-                f"cluster is asked again every {MAX_PAUSE_S:.0f} s."
+                f"{self._who} has not answered since {since} UTC ({said}). The job goes on if it can; {self._it} "
+                f"is asked again every {MAX_PAUSE_S:.0f} s."
             )
             append_event(self._folder, text, level="warn")
 
     def is_over(self) -> None:
         if self._is_told and self._since is not None:
-            append_event(
-                self._folder, f"The Ray cluster answers again after {time.time() - self._since:.0f} s."
-            )
+            text = f"{self._who} answers again after {time.time() - self._since:.0f} s."
+            append_event(self._folder, text)
         self._since, self._is_told, self.pause_s = None, False, 0.0

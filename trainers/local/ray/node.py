@@ -1,7 +1,7 @@
 """`python -m trainers.local.ray.node`: what a Ray job runs on its node: one attempt at one job (attempt.py).
 
-$FINETUNE_JOB is the job's address on the trainer's relay, or its folder where the disk is common. The exit code is that
-of the training process (train.py); 3 where this node can't train. Of several nodes (gathering.py) each runs it."""
+$FINETUNE_JOB is the job's folder where the disk is common, else its id in $FINETUNE_STORAGE. The exit code is that of
+the training process (train.py); 3 where this node can't train. Of several nodes (launcher.py) each runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from trainers.local.launch import add_meeting, as_shells_tell, read_meeting
 
-NEEDED = ("torch", "transformers", "peft", "datasets", "httpx2", "tensorboard")
+NEEDED = ("torch", "transformers", "peft", "datasets", "httpx2", "pyarrow", "tensorboard")
 UNABLE = 3
 
 
@@ -24,7 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="One attempt at a job, or one node's part of it.")
     add_meeting(parser)
     meeting = read_meeting(parser.parse_args())
-    job, token = os.environ.pop("FINETUNE_JOB"), os.environ.pop("FINETUNE_JOB_TOKEN")
+    job, key = os.environ.pop("FINETUNE_JOB"), os.environ.pop("FINETUNE_ATTEMPT")
+    url = os.environ.pop("FINETUNE_STORAGE", "")
     processes = int(os.environ.pop("FINETUNE_PROCESSES", "1"))
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
@@ -34,12 +35,12 @@ def main() -> int:
             file=sys.stderr,
         )
         return UNABLE
-    from trainers.local.ray.attempt import train_afar, train_here
+    from trainers.local.ray.attempt import train_from_storage, train_here
 
     signal.signal(signal.SIGTERM, _end)
-    if job.startswith("/"):
-        return as_shells_tell(train_here(Path(job), token, processes, meeting))
-    return as_shells_tell(train_afar(job, token, processes, meeting))
+    if url:
+        return as_shells_tell(train_from_storage(url, job, key, processes, meeting))
+    return as_shells_tell(train_here(Path(job), key, processes, meeting))
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,5 +1,4 @@
-"""What `--executor ray` needs, checked before the trainer starts: the head, and a way for the nodes to reach
-us."""
+"""What `--executor ray` needs, checked before the trainer starts: the head, and a storage that the nodes see."""
 
 from __future__ import annotations
 
@@ -12,14 +11,14 @@ from urllib.parse import urlsplit
 
 from trainers.local.ray.backend import RayOptions
 from trainers.local.ray.head import RayAway, RayError, RayHead
-from trainers.local.ray.transfer import has_open_tickets
+from trainers.local.ray.job_files import has_open_attempts
+from trainers.local.ray.storage import Storage, StorageAway, local_folder, url_refusal
 
+# No keys: Ray shows them to everybody.
 PASSED = (
-    "FINETUNE_DTYPE",
-    "HF_ENDPOINT",
-    "MLFLOW_TRACKING_URI",
-    "OMP_NUM_THREADS",
-)  # no keys: Ray shows them
+    *("FINETUNE_DTYPE", "HF_ENDPOINT", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"),
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
+)
 log = logging.getLogger(__name__)
 
 
@@ -29,34 +28,43 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Wishes:
-    """As given on the command line. `relay` None: worked out from where we listen."""
+    """As given on the command line. `storage` None: the data folder itself, where the cluster is on this machine.
+    `is_shared` and `relay`: options of 0.1.0."""
 
     address: str
-    relay: str | None
-    is_shared: bool
+    storage: str | None
     python: str
     gpus_per_job: int
     nodes_per_job: int = 1
+    is_shared: bool = False
+    relay: str | None = None
 
 
-def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
-    """Raises Unusable. A head that is away is waited for where jobs of ours may be running there."""
-    relay = None if wishes.is_shared else _relay(wishes, host, port)
+def ray_options(wishes: Wishes, data: Path) -> RayOptions:
+    """Raises Unusable. A head or a storage that is away is waited for where jobs of ours may be running there."""
+    storage = _storage(wishes, data)
     head = RayHead(wishes.address)
+    has_jobs = has_open_attempts(data / "jobs")
     try:
         log.info("Ray %s at %s", head.check(), wishes.address)
+        if storage is not None:
+            Storage(storage).check()
     except RayAway as error:
-        if not has_open_tickets(jobs):
+        if not has_jobs:
             text = "Start it with `ray start --head`, or name its dashboard with --ray-address."
             raise Unusable(f"the Ray cluster can't be used: {error}. {text}") from error
         log.warning("%s. Its jobs are waited for.", error)
     except RayError as error:
         raise Unusable(f"the Ray cluster can't be used: {error}") from error
+    except StorageAway as error:
+        if not has_jobs:
+            raise Unusable(f"the storage can't be used: {error}.") from error
+        log.warning("%s. Its jobs are waited for.", error)
     finally:
         head.close()
     return RayOptions(
         address=wishes.address,
-        relay=relay,
+        storage=storage,
         python=wishes.python,
         gpus=wishes.gpus_per_job,
         nodes=wishes.nodes_per_job,
@@ -64,21 +72,30 @@ def ray_options(wishes: Wishes, host: str, port: int, jobs: Path) -> RayOptions:
     )
 
 
-def _relay(wishes: Wishes, host: str, port: int) -> str:
+def _storage(wishes: Wishes, data: Path) -> str | None:
+    """None where the nodes see the data folder."""
     if wishes.relay is not None:
-        address = wishes.relay.rstrip("/")
-        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-            raise Unusable(
-                f"--relay-url {wishes.relay} is no address such as http://trainer.internal:{port}."
-            )
-        return address
-    is_ray_here = is_loopback(urlsplit(wishes.address).hostname or "")
-    if host in ("0.0.0.0", "::") or (is_loopback(host) and not is_ray_here):  # noqa: S104 - asks, binds nothing
-        raise Unusable(
-            f"the nodes of {wishes.address} could not bring their results back to {host}. Listen where they reach you "
-            "(--host) and name that address with --relay-url, or use --ray-shared where your disks are common."
+        log.warning(
+            "--relay-url has no meaning any more: files go by a storage, see --storage in docs/ray.md."
         )
-    return f"http://{host if ':' not in host else f'[{host}]'}:{port}"
+    if wishes.is_shared and wishes.storage is None:
+        log.warning("--ray-shared is now --storage %s.", data.resolve())
+        return None
+    if wishes.storage is None:
+        if is_loopback(urlsplit(wishes.address).hostname or ""):
+            return None
+        raise Unusable(
+            f"the nodes of {wishes.address} don't see this machine's disk. Name a folder that they and we see "
+            "with --storage: a path on a shared disk, s3://bucket/folder or gs://bucket/folder ([trainer] storage "
+            "in finetune.toml)."
+        )
+    refusal = url_refusal(wishes.storage)
+    if refusal is not None:
+        raise Unusable(refusal)
+    folder = local_folder(wishes.storage)
+    if folder is not None and data.resolve().is_relative_to(folder.resolve()):
+        return None
+    return wishes.storage
 
 
 def is_loopback(host: str) -> bool:

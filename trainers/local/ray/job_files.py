@@ -1,0 +1,227 @@
+"""A job's files in the storage, and which attempt may write them.
+
+An attempt that was given up may still be at work somewhere. So each attempt writes under a name of its own, and the
+server reads that of the newest attempt alone:
+
+STORAGE/bases/FINGERPRINT/         a base model of the trainer's disk; base.json last
+STORAGE/JOB/inputs/                the job and its rows, by the server
+STORAGE/JOB/control.json           {"attempt": KEY, "wanted": "run", "pause" or "end"}, by the server
+STORAGE/JOB/attempts/KEY/start.json   the files that the attempt begins with, and its base; by the server
+STORAGE/JOB/attempts/KEY/files/       what it writes, checkpoints and adapter too
+STORAGE/JOB/attempts/KEY/events/      500 a piece
+STORAGE/JOB/attempts/KEY/state.json   Snapshot: the files that count, written after them
+
+A job that has ended is deleted there: its attempts find no control.json any more, and end.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trainers.local.job_directory import KEPT_ROWS, read_json, replace_json
+
+ATTEMPT_FILE = "ray.json"
+STORED_MARK = "IN_STORAGE"  # the job has something there
+EVENTS_A_PIECE = 500
+CHANGING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """`key` names its folder in the storage; `is_open` until it has ended or was given up."""
+
+    submission: str
+    attempt: int
+    key: str
+    is_open: bool = True
+    is_submitted: bool = False
+
+
+def read_attempt(folder: Path) -> AttemptRecord | None:
+    raw = read_json(folder / ATTEMPT_FILE)
+    if raw is None:
+        return None
+    if "token" in raw:  # of 0.1.0, whose attempts were let in by a token
+        key, is_open = str(raw["attempt"]), bool(raw["token"])
+        return AttemptRecord(raw["submission"], raw["attempt"], key, is_open, raw["is_submitted"])
+    return AttemptRecord(**raw)
+
+
+def open_attempt(folder: Path) -> AttemptRecord:
+    """The next one. From now on no other is read."""
+    before = read_attempt(folder)
+    number = before.attempt + 1 if before else 1
+    # not the number alone: a job may be made a second time under the same id, and what lies there is the first one's
+    record = AttemptRecord(f"{folder.name}-{number}", number, f"{number}-{secrets.token_hex(4)}")
+    replace_json(folder / ATTEMPT_FILE, asdict(record))
+    return record
+
+
+def mark_submitted(folder: Path, record: AttemptRecord) -> AttemptRecord:
+    return _change(folder, record, is_submitted=True)
+
+
+def close_attempt(folder: Path, record: AttemptRecord) -> None:
+    _change(folder, record, is_open=False)
+
+
+def _change(folder: Path, record: AttemptRecord, **changes: Any) -> AttemptRecord:
+    """Leaves a later attempt's as it is, and what another thread has changed meanwhile."""
+    with CHANGING:
+        now = read_attempt(folder)
+        if now is None or now.attempt != record.attempt:
+            return record
+        changed = replace(now, **changes)
+        replace_json(folder / ATTEMPT_FILE, asdict(changed))
+        return changed
+
+
+def has_open_attempts(jobs: Path) -> bool:
+    records = (read_attempt(path.parent) for path in jobs.glob(f"ftjob-*/{ATTEMPT_FILE}"))
+    return any(record is not None and record.is_open for record in records)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """`object` is its name below the job's folder in the storage; `version` changes with its content."""
+
+    object: str
+    bytes: int
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job's folder as an attempt has it: `files` by their paths, `events` that it has told, and the small files that
+    the server reads, whole: `records` by their names. A checkpoint is named with all its files or not at all."""
+
+    files: Mapping[str, StoredFile] = field(default_factory=dict)
+    events: int = 0
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> set[str]:
+        return {path.rpartition("/")[0] for path in self.files if is_in_folder(path)}
+
+
+def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
+    """None where it does not have the form that an attempt writes: a job's status is never read from nonsense."""
+    try:
+        if raw is None:
+            return None
+        files = {path: StoredFile(**stored) for path, stored in raw["files"].items()}
+        snapshot = Snapshot(files, raw["events"], raw["records"])
+    except (KeyError, TypeError, AttributeError):
+        return None
+    is_right = isinstance(snapshot.events, int) and snapshot.events >= 0
+    is_right = is_right and all(_is_right_file(path, stored) for path, stored in files.items())
+    return snapshot if is_right and _are_right_records(snapshot.records) else None
+
+
+def _is_right_file(path: str, stored: StoredFile) -> bool:
+    if not (path in GIVEN or may_come_back(path)):
+        return False
+    is_named = isinstance(stored.object, str) and OBJECT.fullmatch(stored.object) is not None
+    return is_named and isinstance(stored.bytes, int) and isinstance(stored.version, int)
+
+
+def _are_right_records(records: object) -> bool:
+    if not isinstance(records, dict):
+        return False
+    return all(
+        name in RECORDS
+        and isinstance(record, dict)
+        and all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items())
+        for name, record in records.items()
+    )
+
+
+Kinds = tuple[type, ...]
+NUMBER: Kinds = (int, type(None))
+PROGRESS: Mapping[str, Kinds] = {
+    "step": (int,),
+    "total_steps": NUMBER,
+    "trained_tokens": NUMBER,
+    "estimated_finish": NUMBER,
+    "stopped": (str, type(None)),
+    "result_step": NUMBER,
+    "winner": NUMBER,
+}
+# In the order in which they are to appear: after the end mark nothing comes.
+RECORDS: Mapping[str, Mapping[str, Kinds]] = {
+    "progress.json": PROGRESS,
+    "PAUSED": {},
+    "FAILED": {"code": (str,), "message": (str,), "param": (str, type(None))},
+    "DONE": {**PROGRESS, "step": NUMBER, "trained_tokens": (int,)},
+}
+
+# The server's own files; what stands in RECORDS travels inside the snapshot.
+OURS = frozenset(
+    {
+        "lock",
+        "pid",
+        "gpu",
+        ATTEMPT_FILE,
+        STORED_MARK,
+        "request.json",
+        "job.json",
+        "train.jsonl",
+        "valid.jsonl",
+    }
+    | {"events.jsonl", "train.log", "CHECKED", "CANCELLED", "MODEL_DELETED"}
+)
+GIVEN = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
+FILE_NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
+# complete once it has its name
+FOLDER = re.compile(rf"adapter|({FILE_NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII)
+FILE = re.compile(rf"({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
+OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
+STRAY = re.compile(r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII)  # beside the checkpoints
+STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, for the next attempt alone
+
+
+def needed_files(folder: Path) -> list[str]:
+    """What a run needs to begin or to go on, as far as it lies here: the job, its rows, checkpoints, curves. Of a
+    checkpoint whose optimizer stayed in the storage nothing."""
+    paths = [path for path in _files(folder) if path in GIVEN or _is_theirs(path)]
+    return [path for path in paths if not is_in_folder(path) or (folder / path).with_name(STATE).exists()]
+
+
+def changing_files(folder: Path) -> list[str]:
+    """What a run writes, but for events, records, and what is in folders that are complete at once."""
+    return [path for path in _files(folder) if _is_theirs(path) and not is_in_folder(path)]
+
+
+def complete_folders(folder: Path) -> list[str]:
+    """Checkpoints, the job's own and those of a sweep's arms."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("checkpoints/step-*"))
+    return sorted(path for path in paths if FOLDER.fullmatch(path))
+
+
+def may_come_back(path: str) -> bool:
+    """Of a path in a snapshot. A folder of a mark's name would be taken for the mark, a file of a checkpoint's for the
+    checkpoint."""
+    first = path.partition("/")[0]
+    if FOLDER.fullmatch(path) or STRAY.fullmatch(path) or first in OURS or first in RECORDS:
+        return False
+    return FILE.fullmatch(path) is not None
+
+
+def is_in_folder(path: str) -> bool:
+    return FOLDER.fullmatch(path.rpartition("/")[0]) is not None
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _is_theirs(path: str) -> bool:
+    first, *_ = parts = path.split("/")
+    is_partial = any(part.startswith(".") or part.endswith(".tmp") for part in parts)
+    return not is_partial and path not in OURS and path not in RECORDS and first not in (KEPT_ROWS, "adapter")

@@ -1,0 +1,205 @@
+"""One folder that the trainer and all nodes of a cluster see, by its URL: a path, file://, s3:// or gs://.
+
+By pyarrow.fs, which is a dependency already and speaks S3's and Google's protocols itself; fsspec would need s3fs and
+gcsfs beside it. Credentials come from the environment of trainer and nodes, never from the URL: Ray shows that to all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+
+SCHEMES = ("", "file", "s3", "gs")
+CHUNK_BYTES = 8 * 1024 * 1024
+REQUEST_S, CONNECT_S = 30.0, 10.0
+S3_OPTIONS = ("region", "endpoint_override", "scheme")
+
+
+class StorageAway(Exception):
+    """The storage gives no answer, or one that says no. It is tried again."""
+
+
+class Stopped(Exception):
+    """An upload was given up because nobody wants it any more."""
+
+
+class Storage:
+    """Names are relative to the URL, such as `ftjob-1/control.json`. All methods raise StorageAway."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @property
+    def local(self) -> Path | None:
+        """The folder, where the URL is one of a disk."""
+        return local_folder(self.url)
+
+    def read(self, name: str) -> bytes | None:
+        """None where there is no such object."""
+        with self._answering("reading", name):
+            try:
+                with self._system.open_input_stream(self._path(name)) as stream:
+                    content: bytes = stream.read()
+                    return content
+            except FileNotFoundError:
+                return None
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """None also where it is no object of JSON."""
+        content = self.read(name)
+        try:
+            value = None if content is None else orjson.loads(content)
+        except orjson.JSONDecodeError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Atomically: a reader sees the former content or this one."""
+        with self._answering("writing", name):
+            self._put(name, iter((content,)))
+
+    def write_json(self, name: str, value: object) -> None:
+        self.write(name, orjson.dumps(value))
+
+    def upload(self, name: str, source: Path, is_wanted: Callable[[], bool] = lambda: True) -> int:
+        """Returns the size. Raises FileNotFoundError where `source` is gone, Stopped where it is wanted no longer."""
+        size = 0
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal size
+            while chunk := file.read(CHUNK_BYTES):
+                if not is_wanted():
+                    raise Stopped(name)
+                size += len(chunk)
+                yield chunk
+
+        with source.open("rb") as file, self._answering("writing", name):
+            self._put(name, chunks())
+        return size
+
+    def download(self, name: str, target: Path, size: int | None) -> None:
+        """Atomically. What is not `size` bytes long, where that is known, is not there yet."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        with self._answering("reading", name):
+            stream = self._system.open_input_stream(self._path(name))
+        with stream, temporary.open("wb") as file:
+            while chunk := self._chunk(stream, name):
+                file.write(chunk)  # an error here is our own disk's
+            file.flush()
+            os.fsync(file.fileno())
+        if size is not None and temporary.stat().st_size != size:
+            temporary.unlink()
+            raise StorageAway(f"{name} at {self.url} has not the {size} bytes that were written")
+        temporary.replace(target)
+
+    def delete(self, name: str) -> None:
+        """One object. It may be gone already."""
+        with self._answering("deleting", name), suppress(FileNotFoundError):
+            self._system.delete_file(self._path(name))
+
+    def delete_folder(self, name: str) -> None:
+        with self._answering("deleting", name), suppress(FileNotFoundError):
+            self._system.delete_dir(self._path(name))
+
+    def check(self) -> None:
+        """Can it be written, read and cleared?"""
+        name = f".finetune-{os.getpid()}"
+        self.write(name, b"checked")
+        if self.read(name) != b"checked":
+            raise StorageAway(f"what was written to {self.url} is not there")
+        self.delete(name)
+
+    def _put(self, name: str, chunks: Iterator[bytes]) -> None:
+        path = self._path(name)
+        if self.local is None:  # an object gets its name when its last byte is there
+            with self._system.open_output_stream(path) as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+
+    def _chunk(self, stream: Any, name: str) -> bytes:
+        with self._answering("reading", name):
+            chunk: bytes = stream.read(CHUNK_BYTES)
+            return chunk
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @cached_property
+    def _root(self) -> str:
+        parts = urlsplit(self.url)
+        return str(self.local or f"{parts.netloc}{parts.path}".rstrip("/"))
+
+    @cached_property
+    def _system(self) -> Any:
+        from pyarrow import fs  # 50 MB that only a trainer with a storage takes
+
+        parts = urlsplit(self.url)
+        if parts.scheme == "s3":
+            return _s3(parts.netloc, dict(parse_qsl(parts.query)))
+        return fs.LocalFileSystem() if self.local else fs.FileSystem.from_uri(self.url)[0]
+
+    @contextmanager
+    def _answering(self, doing: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            text = " ".join(str(error).split())[:300]
+            raise StorageAway(f"{doing} {name} at {self.url}: {text}") from error
+
+
+def _s3(bucket: str, query: dict[str, str]) -> Any:
+    from pyarrow import fs
+
+    options = {name: query[name] for name in S3_OPTIONS if name in query}
+    is_amazon = "endpoint_override" not in options and "AWS_ENDPOINT_URL" not in os.environ
+    region_known = "region" in options or {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()
+    if is_amazon and not region_known:
+        options["region"] = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        **options,
+        request_timeout=REQUEST_S,
+        connect_timeout=CONNECT_S,
+        allow_delayed_open=True,  # one request for a small object instead of three
+    )
+
+
+def local_folder(url: str) -> Path | None:
+    """The folder of a path or a file:// URL; None for an object store."""
+    parts = urlsplit(url)
+    return Path(parts.path) if parts.scheme in ("", "file") else None
+
+
+def url_refusal(url: str) -> str | None:
+    """Why `url` can't be a storage, in a sentence."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        return f"{url} is no storage: give a path, file://, s3:// or gs://."
+    if parts.username or parts.password:
+        where = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        return f"The storage's URL holds credentials, which Ray would show. Set them as variables and write {where}."
+    if parts.scheme in ("", "file") and (parts.netloc or not parts.path.startswith("/")):
+        return f"{url} is no storage that all nodes find: give the whole path, such as /mnt/shared/finetune."
+    if parts.scheme in ("s3", "gs") and not parts.netloc:
+        return f"{url} names no bucket: give one, such as {parts.scheme}://bucket/finetune."
+    unknown = sorted(set(dict(parse_qsl(parts.query))) - set(S3_OPTIONS)) if parts.scheme == "s3" else []
+    if unknown:
+        return f"{url}: {', '.join(unknown)} is no option of an s3:// URL. Known are {', '.join(S3_OPTIONS)}."
+    return None
