@@ -2,7 +2,7 @@
 
 `python benchmarks/fuzz.py [EXAMPLES]`, 10,000 by default: malformed files go through the check of an upload, Slack
 payloads through the real listeners into a real database, API bodies into a running trainer with a toy model, and into
-another what a cluster's node might send. Fails where anything is wrong.
+a job's folder what an attempt on a cluster might leave in the storage. Fails where anything is wrong.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.bot.world import KeptWorkers, Rules, world
 from tests.cards import made
-from tests.fuzz import bodies, files, payloads, relay
+from tests.fuzz import bodies, files, payloads, snapshots
 from tests.fuzz.trying import try_all
 from tests.local.conftest import make_model, make_tokenizer
 from tests.local.served import served_here
 from tests.peers.hosted import KEY
 
-SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "relay": 0.1}
+SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "storage": 0.1}
 
 
 def main(examples: int) -> int:
     logging.disable(logging.CRITICAL)  # each reference has its traceback there, thousands of them
     found = {}
-    for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies, _relay), strict=True):
+    for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies, _snapshots), strict=True):
         some, start = round(examples * share), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             found[name] = trial(Path(folder), some)
@@ -64,9 +64,8 @@ def _bodies(folder: Path, examples: int) -> Counter[str]:
         return try_all(strategy, complaint, examples)
 
 
-def _relay(folder: Path, examples: int) -> Counter[str]:
-    with relay.relayed(folder) as at, at.trainer.client() as client:
-        return try_all(relay.calls(at.job_id), relay.complaining(at, client), examples)
+def _snapshots(folder: Path, examples: int) -> Counter[str]:
+    return try_all(snapshots.leftovers(), snapshots.complaining(folder), examples)
 
 
 def tell(name: str, examples: int, found: Counter[str], seconds: float) -> None:

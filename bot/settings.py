@@ -51,18 +51,12 @@ def ray_address(reader: Reader) -> str:
 
 
 def ray_arguments(reader: Reader) -> tuple[str, ...]:
-    """Where its nodes have an address of ours to come to, we listen beyond this machine."""
-    if reader.text("trainer", "relay_url", "") and not reader.whole(
-        "trainer", "port", 0, lowest=0, highest=65535
-    ):
-        where = reader.where("trainer", "relay_url")
-        reader.problems.append(f"{where} needs a port of our own beside it: set port too, like port = 8021.")
+    """`ray_shared` and `relay_url` are of 0.1.0: the trainer's log says what replaces them."""
     given = ["--executor", "ray"]
-    for name in ("ray_address", "ray_python", "relay_url"):
+    for name in ("ray_address", "ray_python", "storage", "relay_url"):
         value = reader.text("trainer", name, "")
         given += [f"--{name.replace('_', '-')}", value] if value else []
-    given += ["--ray-shared"] if reader.flag("trainer", "ray_shared") else []
-    return tuple(given + (["--host", "0.0.0.0"] if "--relay-url" in given else []))  # noqa: S104 - asked for
+    return tuple(given + (["--ray-shared"] if reader.flag("trainer", "ray_shared") else []))
 
 
 # When the models of each provider end, as it last told us: a small file in the data folder.
@@ -278,7 +272,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "service": ("backups_kept", "health_port", "watchdog_s"),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "nodes_per_job"),
-        *("executor", "ray_address", "ray_shared", "ray_python", "ray_is_ours", "relay_url"),
+        *("executor", "ray_address", "ray_shared", "ray_python", "ray_is_ours", "relay_url", "storage"),
     ),
 }
 

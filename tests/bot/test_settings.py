@@ -105,8 +105,8 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
         ),
         ('executor = "ray"\nnodes_per_job = 2', "--gpus-per-job 2 --nodes-per-job 2 --executor ray"),
         (
-            'port = 8021\nexecutor = "ray"\nray_address = "http://ray:8265"\nrelay_url = "http://us:8021"',
-            "--gpus-per-job 1 --executor ray --ray-address http://ray:8265 --relay-url http://us:8021 --host 0.0.0.0",
+            'executor = "ray"\nray_address = "http://ray:8265"\nstorage = "s3://bucket/team"',
+            "--gpus-per-job 1 --executor ray --ray-address http://ray:8265 --storage s3://bucket/team",
         ),
     ],
 )
@@ -133,12 +133,6 @@ def test_where_jobs_run_is_said_on_the_trainers_command_line(lines: str, wanted:
 )
 def test_several_nodes_need_a_cluster_and_as_many_gpus_each(lines: str, said: str, tmp_path: Path) -> None:
     assert only_problem(tmp_path, f"[trainer]\n{lines}\n") == f"finetune.toml, {said}"
-
-
-def test_an_address_for_nodes_needs_a_port_that_stays(tmp_path: Path) -> None:
-    assert only_problem(tmp_path, '[trainer]\nexecutor = "ray"\nrelay_url = "http://us:8021"\n') == (
-        "finetune.toml, line 3: [trainer] relay_url needs a port of our own beside it: set port too, like port = 8021."
-    )
 
 
 def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_path: Path) -> None:

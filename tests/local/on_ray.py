@@ -13,18 +13,21 @@ from typing import Any
 
 import httpx2
 import openai
+from safetensors.torch import load_file
 
 from tests.local.ray_cluster import Cluster
 from tests.local.served import KEY, ROOT, Served, close, examples, ready_url, upload
+from tests.peers.s3 import KEYS
 
 LONG = {"n_epochs": 25, "batch_size": 1, "learning_rate": 0.001}  # of 40 rows: 1,000 steps, about 20 s
 
 
 @contextmanager
 def trainer(
-    data: Path, cluster: Cluster, model: Path, *more: str, port: int = 0
+    data: Path, cluster: Cluster, model: Path, *more: str
 ) -> Iterator[tuple[openai.OpenAI, subprocess.Popen[str]]]:
-    process = start_trainer(data, cluster, model, *more, port=port)
+    """Its storage is the folder `storage` beside `data`, where `more` names no other."""
+    process = start_trainer(data, cluster, model, *more)
     try:
         with Served(ready_url(process), process).client() as client:
             yield client, process
@@ -34,17 +37,18 @@ def trainer(
         close(process)
 
 
-def start_trainer(
-    data: Path, cluster: Cluster, model: Path, *more: str, port: int = 0
-) -> subprocess.Popen[str]:
+def start_trainer(data: Path, cluster: Cluster, model: Path, *more: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
+        **KEYS,
         "FINETUNE_TRAINER_KEY": KEY,
         "FINETUNE_DTYPE": "fp32",
         "OMP_NUM_THREADS": "1",
     }
-    arguments = ["--port", str(port), "--data", str(data), f"--model=tiny={model}", "--executor", "ray"]
+    arguments = ["--port", "0", "--data", str(data), f"--model=tiny={model}", "--executor", "ray"]
     arguments += ["--ray-address", cluster.address, "--ray-python", sys.executable, "--gpus-per-job", "0"]
+    if "--storage" not in more:
+        arguments += ["--storage", f"file://{data.with_name('storage')}"]
     return subprocess.Popen(
         [sys.executable, "-m", "trainers.local", *arguments, *more],
         stdin=subprocess.PIPE,
@@ -53,12 +57,6 @@ def start_trainer(
         cwd=ROOT,
         env=environment,
     )
-
-
-def port_of(client: openai.OpenAI) -> int:
-    port = client.base_url.port
-    assert port is not None
-    return port
 
 
 def create(client: openai.OpenAI, **hyperparameters: Any) -> str:
@@ -100,6 +98,13 @@ def training_processes(job_id: str) -> list[int]:
         if b"trainers.local.train" in words and any(word.endswith(job_id.encode()) for word in words):
             found.append(int(path.parent.name))
     return found
+
+
+def furthest(one: Path, other: Path) -> float:
+    """The largest difference of a number between the adapters of two jobs' folders."""
+    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def kill_training(job_id: str) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import httpx2
 
+from tests.peers.s3 import KEYS
+
 
 def ray_command() -> str:
     """$FINETUNE_RAY, or `ray` beside this Python or on the path."""
@@ -80,7 +82,7 @@ class Cluster:
         return [int(path.parent.name) for path in found if wanted <= _environment(path)]
 
     def _ray(self, arguments: Sequence[str], marks: Mapping[str, str]) -> None:
-        environment = {**os.environ, MARK: str(self.folder), **marks}
+        environment = {**os.environ, **KEYS, MARK: str(self.folder), **marks}
         command = [ray_command(), *arguments]
         with (self.folder / "start.log").open("w") as said:  # a pipe would stay open as long as Ray runs
             code = subprocess.run(command, stdout=said, stderr=said, timeout=90, env=environment).returncode

@@ -13,13 +13,12 @@ from typing import Any
 
 import openai
 import pytest
-from safetensors.torch import load_file
 
 from tests.local.on_ray import (
     LONG,
     create,
+    furthest,
     has_checkpoint,
-    port_of,
     ray_jobs,
     start_trainer,
     steps,
@@ -73,12 +72,6 @@ def kill_process(job_id: str, rank: int) -> None:
         if f"RANK={rank}".encode() in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
             return os.kill(number, signal.SIGKILL)
     raise AssertionError(f"no process of rank {rank}")
-
-
-def furthest(one: Path, other: Path) -> float:
-    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
-    assert first.keys() == second.keys()
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def statuses(cluster: Cluster, job_id: str) -> list[str]:
@@ -234,13 +227,13 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
 ) -> None:
     process = start_trainer(data, cluster, tiny_model_dir, *two)
     with Served(ready_url(process), process).client() as client:
-        port, job_id = port_of(client), create(client, **LONGER)
+        job_id = create(client, **LONGER)
         wait_for(lambda: steps(client, job_id), lambda done: done > 0, seconds=START_S)
     process.kill()
     process.wait(10)
     close(process)
-    time.sleep(4)  # the first node tries to reach it in vain meanwhile
-    with trainer(data, cluster, tiny_model_dir, *two, port=port) as (client, _):
+    time.sleep(4)  # the attempt goes on meanwhile
+    with trainer(data, cluster, tiny_model_dir, *two) as (client, _):
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
         said = told(client, job_id)
@@ -273,7 +266,7 @@ def test_a_lost_node_ends_the_attempt_and_the_job_is_queued_until_there_is_anoth
 def test_a_data_folder_that_all_nodes_see_is_used_by_each_as_it_is(
     cluster: Cluster, data: Path, tiny_model_dir: Path, two: tuple[str, ...]
 ) -> None:
-    with trainer(data, cluster, tiny_model_dir, *two, "--ray-shared") as (client, _):
+    with trainer(data, cluster, tiny_model_dir, *two, "--storage", str(data)) as (client, _):
         job_id = create(client, n_epochs=1)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error

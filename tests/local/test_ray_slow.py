@@ -13,7 +13,6 @@ from tests.local.on_ray import (
     create,
     has_checkpoint,
     kill_training,
-    port_of,
     ray_jobs,
     start_trainer,
     steps,
@@ -62,13 +61,13 @@ def test_a_killed_trainer_takes_its_running_job_up_again(
 ) -> None:
     process = start_trainer(data, cluster, tiny_model_dir)
     with Served(ready_url(process), process).client() as client:
-        port, job_id = port_of(client), create(client, **LONG)
+        job_id = create(client, **LONG)
         wait_for(lambda: steps(client, job_id), lambda done: done > 0)
     process.kill()
     process.wait(10)
     close(process)
-    time.sleep(4)  # the node tries to reach it in vain meanwhile
-    with trainer(data, cluster, tiny_model_dir, port=port) as (client, _):
+    time.sleep(4)  # the attempt goes on meanwhile
+    with trainer(data, cluster, tiny_model_dir) as (client, _):
         assert client.fine_tuning.jobs.retrieve(job_id).status in ("queued", "running")
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=120)
         assert job.status == "succeeded", job.error
@@ -143,7 +142,7 @@ def test_a_job_that_waits_for_gpus_is_queued_and_can_be_cancelled(
 def test_a_data_folder_that_all_nodes_see_is_used_as_it_is(
     cluster: Cluster, data: Path, tiny_model_dir: Path
 ) -> None:
-    with trainer(data, cluster, tiny_model_dir, "--ray-shared") as (client, _):
+    with trainer(data, cluster, tiny_model_dir, "--storage", str(data)) as (client, _):
         job_id = create(client, n_epochs=1)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=90)
         assert job.status == "succeeded", job.error

@@ -177,7 +177,7 @@ class Publisher:
         self._events = 0  # that are stored
         self._told: Snapshot | None = None
         self._is_paused = False
-        self._stamps = {path: _stamp(folder / path) for path in start.files}
+        self._uploads = {path: (_stamp(folder / path), stored) for path, stored in start.files.items()}
 
     def publish(self, *, is_over: bool) -> None:
         """`is_over`: the process has ended, its result can go too. Raises StorageAway, NotWanted; a second call goes on
@@ -214,22 +214,19 @@ class Publisher:
 
     def _changing(self) -> list[str]:
         positions = [f"{folder}/{POSITION}" for folder in complete_folders(self._folder)]
+        positions = [path for path in positions if path in self._files]
         return [*positions, *(path for path in changing_files(self._folder) if may_come_back(path))]
 
     def _store(self, paths: Sequence[str]) -> None:
-        """All of them or none, where the training takes one away meanwhile."""
-        stored = {}
+        """All of them or none count, where the storage goes away or the training takes one away meanwhile."""
         try:
             for path in paths:
                 stamp = _stamp(self._folder / path)
-                if self._stamps.get(path) != stamp:
-                    stored[path] = self._upload(path, stamp[0])
-                    self._stamps[path] = stamp
+                if path not in self._uploads or self._uploads[path][0] != stamp:
+                    self._uploads[path] = stamp, self._upload(path, stamp[0])
         except FileNotFoundError:
-            for path in stored:
-                del self._stamps[path]
             return
-        self._files |= stored
+        self._files |= {path: self._uploads[path][1] for path in paths}
 
     def _upload(self, path: str, version: int) -> StoredFile:
         name = f"{self._link.attempt}/files/{path}"
@@ -247,7 +244,7 @@ class Publisher:
         there = {*complete_folders(self._folder), "adapter"}
         gone = [path for path in self._files if is_in_folder(path) and path.rpartition("/")[0] not in there]
         for path in gone:
-            del self._files[path]
+            del self._files[path], self._uploads[path]
 
     def _store_events(self) -> int:
         """In pieces, so that a long journal is not written again for each new line."""
