@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bot import logs
 from bot.settings import Settings
-from trainers.host import TRAINER_KEYS, child_environment
+from trainers.host import trainer_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
 GRACE_S = 10
@@ -36,9 +36,7 @@ class EmbeddedTrainer:
     port: int = 0
     slots: int = 1
     arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(
-        default_factory=lambda: child_environment(*TRAINER_KEYS), repr=False
-    )
+    environment: Mapping[str, str] = field(init=False, repr=False)
     _child: subprocess.Popen[bytes] | None = None
     _log: logging.Handler = field(default_factory=logging.NullHandler)
     _reader: threading.Thread | None = None
@@ -48,6 +46,7 @@ class EmbeddedTrainer:
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
+        self.environment = trainer_environment(self.arguments)
 
     @property
     def base_url(self) -> str:

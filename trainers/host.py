@@ -6,12 +6,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 HUB_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TRACKER_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 STORAGE_KEYS = ("AWS_", "GOOGLE_APPLICATION_CREDENTIALS")  # of a cluster's storage, see docs/ray.md
-TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, *STORAGE_KEYS, "FINETUNE_RAY_TOKEN")
+TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, "FINETUNE_RAY_TOKEN")
 # Where the hub and the trackers lie, as docs/base-models.md and docs/jobs.md name them.
 TRAINER_SETTINGS = ("HF_HOME", "HF_ENDPOINT", "WANDB_MODE", "MLFLOW_TRACKING_URI")
 
@@ -42,6 +43,12 @@ def child_environment(*more: str) -> dict[str, str]:
     end in an underscore; keys among them. GPUs are counted as nvidia-smi counts them, if we say nothing else."""
     own = {name: value for name, value in os.environ.items() if _is_allowed(name) or _is_named(name, more)}
     return {GPU_ORDER: BY_PCI_BUS, **own}
+
+
+def trainer_environment(arguments: Sequence[str], *more: str) -> dict[str, str]:
+    """Of our trainer with that command line: a storage's keys where it names one."""
+    has_storage = any(argument.partition("=")[0] == "--storage" for argument in arguments)
+    return child_environment(*TRAINER_KEYS, *(STORAGE_KEYS if has_storage else ()), *more)
 
 
 def restrict_environment(environment: dict[str, str]) -> None:

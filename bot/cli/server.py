@@ -15,7 +15,7 @@ from bot import logs
 from bot.cli.options import EXIT_BLOCKED, load, refuse
 from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import Settings, SettingsProblems, secrets_of
-from trainers.host import HUB_KEYS, TRAINER_KEYS, child_environment, restrict_environment
+from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 
 
 @click.command()
@@ -77,7 +77,7 @@ def trainer(arguments: tuple[str, ...]) -> None:
     if importlib.util.find_spec("torch") is None:
         refuse("Training needs the extra [local]: pip install 'finetune-bot[local]'")
     sys.stdout.flush()
-    environment = child_environment(*TRAINER_KEYS, KEY_VARIABLE)
+    environment = trainer_environment(arguments, KEY_VARIABLE)
     os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell
 
 

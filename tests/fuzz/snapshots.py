@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from tests.fuzz.bodies import kept
 from tests.fuzz.odd import Json, mutated, odd_texts, odd_values, raw_json
 from trainers.local.job_directory import (
-    LoraSettings,
     TrainingJob,
     append_event,
     read_events,
@@ -26,6 +25,7 @@ from trainers.local.jobs.records import Jobs
 from trainers.local.ray.job_files import open_attempt
 from trainers.local.ray.storage import Storage, StorageAway
 from trainers.local.ray.takeover import Takeover
+from trainers.methods import METHODS
 
 JOB = "ftjob-" + "0" * 24
 OURS = ("job.json", "train.jsonl", "ray.json", "request.json")
@@ -141,5 +141,8 @@ def _make_job(folder: Path) -> None:
         folder / "request.json", {"training_file": "file-1", "validation_file": None, "fingerprint": "f"}
     )
     rows = str(folder / "train.jsonl")
-    write_job(folder, TrainingJob(JOB, "org/base", "base", rows, None, 1, LoraSettings(), None, {}, 1))
+    write_job(
+        folder,
+        TrainingJob(JOB, "org/base", "base", rows, None, 1, METHODS["supervised"].parameters(), None, {}, 1),
+    )
     append_event(folder, "Created")

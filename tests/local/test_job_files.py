@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from trainers.local.job_directory import (
-    LoraSettings,
     TrainingJob,
     append_event,
     read_events,
@@ -35,11 +34,12 @@ from trainers.local.ray.job_files import (
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 from trainers.local.ray.takeover import Takeover
 from trainers.local.training.base_files import base_fingerprint
+from trainers.methods import METHODS
 
 JOB = "ftjob-" + "0" * 24
 DONE = {"trained_tokens": 9, "seconds": 0.1, "step": 2, "result_step": 2, "stopped": None, "winner": None}
 PROGRESS = {"step": 1, "total_steps": 2, "trained_tokens": 4, "estimated_finish": None}
-METHODS = ("read", "write", "upload", "download", "delete")
+CALLS = ("read", "write", "upload", "download", "delete")
 
 
 class FailsOnce(Storage):
@@ -48,7 +48,7 @@ class FailsOnce(Storage):
     def __init__(self, url: str, at: int | None = None) -> None:
         super().__init__(url)
         self.calls = 0
-        for name in METHODS if at is not None else ():
+        for name in CALLS if at is not None else ():
             setattr(self, name, self._failing(getattr(self, name), at))
 
     def _failing(self, method: Callable[..., Any], at: int | None) -> Callable[..., Any]:
@@ -79,7 +79,7 @@ class Story:
         (self.base / "model.safetensors").write_bytes(b"weights")
         (self.base / "config.json").write_text("{}")
         (self.folder / "train.jsonl").write_text('{"messages": []}\n')
-        settings = LoraSettings()
+        settings = METHODS["supervised"].parameters()
         rows = str(self.folder / "train.jsonl")
         write_job(self.folder, TrainingJob(JOB, str(self.base), "base", rows, None, 1, settings, None, {}, 1))
         append_event(self.folder, "Created")
