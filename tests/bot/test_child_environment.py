@@ -12,6 +12,7 @@ from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
 from demo.workspace import wait_until
 from tests.bot.test_embedded import base
+from trainers.host import trainer_environment
 
 __all__ = ["base"]
 KEYS = ("SLACK_APP_TOKEN", "OPENAI_API_KEY", "NEBIUS_API_KEY", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL")
@@ -68,3 +69,17 @@ def child_of(parent: int, command: str) -> str:
         except OSError:  # it has ended
             continue
     return ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gets"),
+    [((), False), (("--storage", "s3://bucket/x"), True), (("--storage=s3://bucket/x",), True)],
+)
+def test_a_storage_s_keys_go_to_a_trainer_that_is_told_to_use_one(
+    arguments: tuple[str, ...], gets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "opens the bucket")
+    monkeypatch.setenv("SLACK_APP_TOKEN", "xapp-1")
+    environment = trainer_environment(arguments)
+    assert ("AWS_SECRET_ACCESS_KEY" in environment) == gets
+    assert "SLACK_APP_TOKEN" not in environment
