@@ -1,68 +1,103 @@
-"""Slack text → a command, or an answer that says what was meant. Pure; knows neither Slack nor the store."""
+"""Reads what stands after `/finetune`: a command with its values, or an answer that says what was meant.
+
+A command is a click command with a little more. `DATASET key=value …` becomes `--key=value … -- DATASET`, which click
+parses; what click complains about is put into words here. Pure; knows neither Slack nor the store."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+import click
 
 from bot.command_options import (
-    OPTIONS,
-    USAGE,
-    Answer,
-    Options,
-    dataset_name,
+    QUESTION_OPTIONS,
+    TextType,
+    build_question,
     did_you_mean,
-    first_word,
-    measurement_number,
-    read_bar,
-    read_day,
-    read_figures,
-    read_options,
-    read_predict,
-    read_rungs,
-    read_task,
-    run_number,
+    option_key,
+    question_options,
     shown,
-    split_prompt,
-    split_reason,
-    typed_name,
 )
-from bot.commands import (
-    AskBaseline,
-    AskEstimate,
-    Audit,
-    Baseline,
-    Budget,
-    Cancel,
-    CancelMeasurement,
-    Command,
-    Curve,
-    Datasets,
-    Delete,
-    Estimate,
-    Freeze,
-    Help,
-    Knowledge,
-    Models,
-    Pause,
-    Prices,
-    Promote,
-    Results,
-    Resume,
-    Rollback,
-    Runs,
-    ShowMeasurement,
-    Start,
-    Status,
-    Try,
-    Unfreeze,
-    Upload,
-)
+from bot.rules.estimate_inputs import Question
+from bot.rules.policy import Action
+from bot.rules.sweeps import format_sweep
+from bot.values.runs import Refusal
+from trainers.types import Hyperparameter
 
-__all__ = ["Answer", "Command", "dataset_name", "measurement_number", "parse", "run_number", "unescaped"]
-
-LONGEST_REASON = 500
+COMMAND = "/finetune"
 MARKUP = re.compile(r"<(?P<kind>[@#!]?)(?P<target>[^<>|]+)(?:\|(?P<label>[^<>]*))?>")
+# "volume=10 million tokens a month", as parse_volume reads it in a form
+_SPACED_VOLUME = re.compile(
+    r"(\bvolume=[\d.,_]+)\s+(thousand|mio|million|bn|billion|trillion|[kmbt])(?=\s|$)"
+    r"(?:\s+tokens?)?(?:\s*(?:/|\ba\b|\bper\b)\s*mo(?:nth)?)?(?=\s|$)",
+    re.IGNORECASE,
+)
+
+
+class Command(click.Command):
+    """`needs`: what the policy must allow; "read" is asked before the handler runs, all else by the service that the
+    handler calls, which knows the run, its cost and who uploaded. `usage`: the arguments and options as the help shows
+    them; left out where the arguments' names say it. `alone` handles the command with nothing after it, where the
+    handler needs more. `instead` answers words after a command that takes none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        needs: tuple[Action, ...] = (),
+        usage: str | None = None,
+        alone: Callable[..., Any] | None = None,
+        instead: str = "",
+        callback: Callable[..., Any],
+        **click_settings: Any,
+    ) -> None:
+        # extra words are answered below, with what the first one was taken for
+        settings = {"allow_extra_args": True}
+        super().__init__(
+            name, callback=callback, add_help_option=False, context_settings=settings, **click_settings
+        )
+        self.needs, self.alone, self.instead = needs, alone, instead
+        self.handler = callback
+        self.arguments = [param for param in self.params if isinstance(param, click.Argument)]
+        self.options = {option_key(param): param for param in self.params if isinstance(param, click.Option)}
+        shown_arguments = usage if usage is not None else " ".join(map(_metavar, self.arguments))
+        self.usage = f"{COMMAND} {name} {shown_arguments}".strip()
+
+
+class Registry:
+    """Commands by name, in the order in which they were declared, which is the help's."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, Command] = {}
+
+    def command(self, name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+        """Declares a handler as the command; its options are declared below this, as for any click command."""
+
+        def register(handler: Callable[..., Any]) -> Command:
+            self.commands[name] = click.command(name, cls=Command, **settings)(handler)
+            return self.commands[name]
+
+        return register
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self.commands.values())
+
+    def named(self, word: str) -> Command | None:
+        return self.commands.get(word.lower())
+
+
+@dataclass(frozen=True)
+class ParsedCommand:
+    """`handler` is to be called with `values`, by the names of its parameters."""
+
+    command: Command
+    handler: Callable[..., Any]
+    values: Mapping[str, Any]
 
 
 def unescaped(text: str) -> str:
@@ -77,246 +112,166 @@ def _typed(markup: re.Match[str]) -> str:
     return f"{kind}{label or target}" if kind in ("@", "#") else label or target
 
 
-def parse(text: str) -> Command | Answer:
-    """What stands after `/finetune`."""
-    word, rest = first_word(text)
-    word = word.lower()
-    if not word:
-        return Help()
-    parser = _PARSERS.get(word)
-    if parser is None:
-        return Answer(f"I don't know `{shown(word)}`.{did_you_mean(word, USAGE)} `/finetune help` lists all.")
-    return parser(rest)
+def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
+    """What stands after `/finetune`. Nothing is `help`."""
+    word, line = first_word(text)
+    command = registry.named(word or "help")
+    if command is None:
+        near = did_you_mean(word.lower(), list(registry.commands))
+        return Refusal(f"I don't know `{shown(word.lower())}`.{near} `{COMMAND} help` lists all.")
+    if command.alone and not line:
+        return ParsedCommand(command, command.alone, {})
+    values = parse_line(command, line)
+    return values if isinstance(values, Refusal) else ParsedCommand(command, command.handler, values)
 
 
-def _parse_estimate(rest: str) -> Command | Answer:
-    if not rest:
-        return AskEstimate()
-    read = _options("estimate", rest)
-    if isinstance(read, Answer):
-        return read
-    figures, bar, task = read_figures(read), read_bar(read.text("bar")), read_task(read.text("task"))
-    if isinstance(figures, Answer):
-        return figures
-    if isinstance(bar, Answer):
-        return bar
-    if isinstance(task, Answer):
-        return task
-    said = read.text("current"), read.volume, read.text("target")
-    return Estimate(read.dataset, *said, figures, bar, task)
+def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
+    """The values of what stands after the command's name."""
+    try:
+        return _values(command, _arguments(command, line))
+    except click.UsageError as error:
+        return _refusal(command, error)
 
 
-def _parse_start(rest: str) -> Command | Answer:
-    before, because = split_reason(rest)
-    read = _options("start", before)
-    if isinstance(read, Answer):
-        return read
-    patience = read.text("patience")
-    if patience is not None and not (re.fullmatch(r"[0-9]{1,2}", patience) and 1 <= int(patience) <= 20):
-        return Answer(
-            f"`patience={shown(patience)}` should be a whole number from 1 to 20, like `patience=2`: the training "
-            "stops after so many validations without improvement."
-        )
-    figures = read_figures(read)
-    if isinstance(figures, Answer):
-        return figures
-    said = read.text("current"), read.volume, read.text("target")
-    return Start(read.dataset, *said, figures, int(patience) if patience else None, _reason(because))
+def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
+    """A form's fields as the command's values. A refusal is about the field that can't be read, and stands below it."""
+    options = [
+        f"{_flag(name)}={text.strip()}" for name, text in fields.items() if text and name in command.options
+    ]
+    words = [fields.get(argument.name or "") or "" for argument in command.arguments]
+    try:
+        return _values(command, [*options, "--", *filter(None, words)])
+    except click.BadParameter as error:
+        if isinstance(error.param, click.Option):
+            return Refusal(error.message, option_key(error.param))
+        return _refusal(command, error)
 
 
-def _parse_status(rest: str) -> Command | Answer:
-    if not rest:
-        return Status(None)
-    measurement = measurement_number(rest)
-    if measurement is not None:
-        return ShowMeasurement(measurement)
-    number = run_number(rest)
-    return _needs_run("status", rest) if number is None else Status(number)
+def _values(command: Command, arguments: list[str]) -> Mapping[str, Any]:
+    context = command.make_context(command.name, list(arguments))  # click takes the list apart
+    if context.args:
+        raise ExtraWords(context, arguments)
+    return context.params
 
 
-def _parse_cancel(rest: str) -> Command | Answer:
-    measurement = measurement_number(rest)
-    if measurement is not None:
-        return CancelMeasurement(measurement)
-    number = run_number(rest)
-    return _needs_run("cancel", rest) if number is None else Cancel(number)
+def _arguments(command: Command, line: str) -> list[str]:
+    """A line as click reads it: options first, then what stands alone, which may begin with a dash."""
+    options = []
+    for name, option in command.options.items():
+        if _takes_rest(option):
+            line, rest = _split_off(name, line)
+            options += [] if rest is None else [_option(command, name, rest)]
+    if not command.params:
+        return ["--", *line.split()]
+    before_rest = next((at for at, one in enumerate(command.arguments) if _takes_rest(one)), None)
+    if before_rest is not None:
+        return [*options, "--", *line.split(maxsplit=before_rest)]
+    pairs, names = _pairs(line)
+    twice = next((name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1), None)
+    if twice in command.options:
+        raise click.BadOptionUsage(twice, "stands there twice. Say it once")
+    return [*(_option(command, name, value) for name, value in pairs), *options, "--", *names]
 
 
-def _parse_pause(rest: str) -> Command | Answer:
-    number = run_number(rest)
-    return _needs_run("pause", rest) if number is None else Pause(number)
+def _pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """`key=value` words, and the others. Spaces around `=`, `,` and `;` don't count."""
+    joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
+    words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
+    halves = [word.partition("=") for word in words]
+    pairs = [(name, value) for name, equals, value in halves if equals]
+    return pairs, [word for word, equals, _ in halves if not equals]
 
 
-def _parse_resume(rest: str) -> Command | Answer:
-    number = run_number(rest)
-    return _needs_run("resume", rest) if number is None else Resume(number)
+def _option(command: Command, name: str, value: str) -> str:
+    if not value and name in command.options:
+        raise click.BadOptionUsage(name, "is empty. Like this")
+    return f"{_flag(name)}={value}"
 
 
-def _parse_results(rest: str) -> Command | Answer:
-    measurement = measurement_number(rest)
-    if measurement is not None:
-        return ShowMeasurement(measurement)
-    number = run_number(rest)
-    return _needs_run("results", rest) if number is None else Results(number)
+def _split_off(name: str, line: str) -> tuple[str, str | None]:
+    """What stands before `name=`, and all that comes after it."""
+    before, *rest = re.split(rf"(?:^|(?<=\s)){name}\s*=", line, maxsplit=1, flags=re.IGNORECASE)
+    return before, rest[0].strip() if rest else None
 
 
-def _parse_audit(rest: str) -> Command | Answer:
-    number = run_number(rest)
-    return _needs_run("audit", rest) if number is None else Audit(number)
+class ExtraWords(click.UsageError):
+    """Words that no argument takes."""
+
+    def __init__(self, context: click.Context, arguments: list[str]) -> None:
+        super().__init__("extra words", context)
+        self.words = arguments[arguments.index("--") + 1 :]
 
 
-def _parse_try(rest: str) -> Command | Answer:
-    model, text = first_word(rest)
-    if not text:
-        return Answer(f"Which model, and what should it answer? Like this: `{USAGE['try']}`.")
-    return Try(model, text)
+def _refusal(command: Command, error: click.UsageError) -> Refusal:
+    """click's complaint in words: what was read, what would be, and how the command is typed."""
+    like = f"Like this: `{command.usage}`"
+    match error:
+        case ExtraWords() if not command.arguments:
+            words = shown(" ".join(error.words))
+            return Refusal(
+                f"`{command.name}` takes nothing more, and I read `{words}` after it. {command.instead}"
+            )
+        case ExtraWords():
+            read, extra = shown(error.words[0]), " ".join(map(shown, error.words[1:]))
+            what = command.arguments[0].type.name
+            return Refusal(f"I read `{read}` as the {what} and don't know what to do with `{extra}`. {like}.")
+        case click.NoSuchOption():
+            name = error.option_name.removeprefix("--").replace("-", "_")
+            near = did_you_mean(name, list(command.options))
+            return Refusal(f"`{command.name}` has no `{shown(name)}=`.{near} {like}.")
+        case click.BadOptionUsage():
+            return Refusal(f"`{error.option_name}=` {error.message}: `{command.usage}`.")
+        case click.MissingParameter(param=click.Argument(type=TextType() as kind)):
+            return Refusal(f"{kind.missing} {like}{kind.hint}.")
+        case click.BadParameter(param=click.Argument(type=TextType() as kind)):
+            return Refusal(f"{error.message} {like}{kind.hint}.")
+        case click.BadParameter(param=click.Option() as option):
+            return Refusal(f"`{option_key(option)}=`: {error.message}", option_key(option))
+        case _:
+            return Refusal(f"{shown(error.message)} {like}.")
 
 
-def _parse_promote(rest: str) -> Command | Answer:
-    before, because = split_reason(rest)
-    model, more = first_word(before)
-    if not model or more:
-        return Answer(_which("model", "/finetune models", model, more, "promote"))
-    return _with_reason(because, "promote") or Promote(model, _reason(because))
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _parse_rollback(rest: str) -> Command | Answer:
-    before, because = split_reason(rest)
-    dataset, more = first_word(before)
-    if not dataset or more:
-        return Answer(_which("dataset", "/finetune datasets", dataset, more, "rollback"))
-    return _with_reason(because, "rollback") or Rollback(typed_name(dataset), _reason(because))
+def _takes_rest(param: click.Parameter) -> bool:
+    return isinstance(param.type, TextType) and param.type.takes_rest
 
 
-def _parse_baseline(rest: str) -> Command | Answer:
-    if not rest:
-        return AskBaseline()
-    before, prompt = split_prompt(rest)
-    before, because = split_reason(before)
-    read = _options("baseline", before)
-    if isinstance(read, Answer):
-        return read
-    if prompt == "":
-        return Answer(f"`prompt=` is empty. Like this: `{USAGE['baseline']} prompt=Sort this message.`")
-    bar = read_bar(read.text("bar"))
-    rungs = read_rungs(read.text("rungs"))
-    task = read_task(read.text("task"))
-    for misread in (bar, rungs, task):
-        if isinstance(misread, Answer):
-            return misread
-    models = tuple(dict.fromkeys(one for one in (read.text("models") or "").split(",") if one))
-    # the three were no Answer, as the loop has seen, which a type checker does not
-    said = models, rungs, prompt, bar, task, read.text("judge")
-    return Baseline(read.dataset, *said, _reason(because))  # type: ignore[arg-type]
+def _metavar(argument: click.Argument) -> str:
+    name = argument.metavar or (argument.name or "").upper()
+    return name if argument.required else f"[{name}]"
 
 
-def _parse_curve(rest: str) -> Command | Answer:
-    before, because = split_reason(rest)
-    read = _options("curve", before)
-    if isinstance(read, Answer):
-        return read
-    predict, figures = read_predict(read.text("predict")), read_figures(read)
-    if isinstance(predict, Answer):
-        return predict
-    if isinstance(figures, Answer):
-        return figures
-    return Curve(read.dataset, read.text("target"), predict, figures.label_usd, _reason(because))
+def first_word(text: str) -> tuple[str, str]:
+    """The first word and the rest; a tab or a new line parts them as a space does."""
+    word, rest = [*text.split(maxsplit=1), "", ""][:2]
+    return word, rest.strip()
 
 
-def _parse_delete(rest: str) -> Command | Answer:
-    read = _options("delete", rest)
-    if isinstance(read, Answer):
-        return read
-    before = read_day(read.text("before"))
-    return before if isinstance(before, Answer) else Delete(read.dataset, before)
+# A question about a dataset, written down and read again.
 
 
-def _parse_knowledge(rest: str) -> Command | Answer:
-    read = _options("knowledge", rest)
-    return read if isinstance(read, Answer) else Knowledge(read.dataset)
+def format_question(question: Question) -> str:
+    """The options that `parse_question` reads as this question again."""
+    said = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
+    if question.method == "supervised":  # which is meant where nothing is said
+        del said["method"]
+    values = {name: said.get(option.field) for name, option in QUESTION_OPTIONS.items()}
+    return " ".join(f"{name}={_plainly(value)}" for name, value in values.items() if value is not None)
 
 
-def _parse_prices(rest: str) -> Command:
-    return Prices(tuple(dict.fromkeys(re.split(r"[\s,]+", rest)))[:20] if rest else ())
+def _plainly(value: Decimal | Hyperparameter) -> str:
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
 
 
-def _alone(word: str, command: Command) -> Callable[[str], Command | Answer]:
-    """A command that takes nothing: what follows it was meant for something, so it is not passed over."""
-
-    def read(rest: str) -> Command | Answer:
-        if not rest:
-            return command
-        return Answer(f"`{word}` takes nothing more, and I read `{shown(rest)}` after it. {_INSTEAD[word]}")
-
-    return read
+def parse_question(text: str) -> Question | Refusal:
+    values = parse_line(_any_question, text)
+    return values if isinstance(values, Refusal) else build_question(values)
 
 
-_INSTEAD: Mapping[str, str] = {
-    "upload": "The form asks for the file and its name.",
-    "datasets": "`/finetune estimate DATASET` and `/finetune baseline DATASET` are about a single dataset.",
-    "runs": "`/finetune status RUN` is about a single run.",
-    "budget": "It shows the budgets of all channels that you are in.",
-    "unfreeze": "Two approvers type it alone.",
-    "models": "`/finetune try MODEL TEXT` asks a single model.",
-}
-
-
-def _parse_help(rest: str) -> Command | Answer:
-    word = rest.lower()
-    return Answer(f"Like this: `{USAGE[word]}`.") if word in USAGE else Help()
-
-
-_PARSERS: Mapping[str, Callable[[str], Command | Answer]] = {
-    "help": _parse_help,
-    "upload": _alone("upload", Upload()),
-    "datasets": _alone("datasets", Datasets()),
-    "runs": _alone("runs", Runs()),
-    "baseline": _parse_baseline,
-    "curve": _parse_curve,
-    "knowledge": _parse_knowledge,
-    "prices": _parse_prices,
-    "estimate": _parse_estimate,
-    "start": _parse_start,
-    "status": _parse_status,
-    "pause": _parse_pause,
-    "resume": _parse_resume,
-    "cancel": _parse_cancel,
-    "results": _parse_results,
-    "budget": _alone("budget", Budget()),
-    "freeze": lambda rest: Freeze(rest[:LONGEST_REASON]),
-    "unfreeze": _alone("unfreeze", Unfreeze()),
-    "audit": _parse_audit,
-    "models": _alone("models", Models()),
-    "try": _parse_try,
-    "promote": _parse_promote,
-    "rollback": _parse_rollback,
-    "delete": _parse_delete,
-}
-
-
-def _options(command: str, rest: str) -> Options | Answer:
-    return read_options(command, rest, OPTIONS.get(command, ()), USAGE[command])
-
-
-def _reason(text: str | None) -> str | None:
-    return text[:LONGEST_REASON] if text else text
-
-
-def _with_reason(because: str | None, command: str) -> Answer | None:
-    return Answer(f"`because=` is empty. Like this: `{USAGE[command]}`.") if because == "" else None
-
-
-def _which(what: str, lists: str, read: str, more: str, command: str) -> str:
-    if not read:
-        return f"Which {what}? `{lists}` lists them. Like this: `{USAGE[command]}`."
-    return (
-        f"I read `{shown(read)}` as the {what} and don't know what to do with `{shown(more)}`. Like this: "
-        f"`{USAGE[command]}`."
-    )
-
-
-def _needs_run(command: str, rest: str) -> Answer:
-    which = f"`{shown(rest)}` is not the number of a run." if rest else "Which run?"
-    return Answer(
-        f"{which} `/finetune runs` lists them. Like this: `{USAGE[command]}`, with RUN a number like 7."
-    )
+@click.command("question", cls=Command)
+@question_options(*QUESTION_OPTIONS)
+def _any_question(**values: Any) -> Question:
+    return build_question(values)

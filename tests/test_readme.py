@@ -1,10 +1,16 @@
-"""What README says of the project is true of it."""
+"""What README and the docs say of the project is true of it."""
 
+import re
 import runpy
 from pathlib import Path
 
+import pytest
+
+from bot.slack.commands import finetune
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 def test_the_tree_is_the_one_that_the_modules_tell() -> None:
@@ -19,3 +25,18 @@ def test_every_picture_and_file_that_readme_links_to_is_there() -> None:
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
 
     assert missing == []
+
+
+def test_the_reference_of_commands_is_what_they_declare() -> None:
+    text = runpy.run_path(str(ROOT / "docs" / "commands.py"))["text"]
+
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == text(), (
+        "run python docs/commands.py"
+    )
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: page.name)
+def test_every_command_that_the_docs_name_is_there(page: Path) -> None:
+    words = re.findall(r"`/finetune ([a-z]+)", page.read_text(encoding="utf-8"))
+
+    assert [word for word in words if finetune.named(word) is None] == []

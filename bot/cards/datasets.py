@@ -35,7 +35,7 @@ from bot.cards.findings import (
 from bot.cards.forms import modal
 from bot.cards.general import text_message
 from bot.cards.words import pluralize, shorten
-from bot.commands import Delete
+from bot.values.requests import Delete
 from storage.records import Dataset, Document, DocumentState
 from trainers.dataset import Report
 from trainers.dataset.versions import Diff

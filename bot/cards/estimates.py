@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -27,7 +27,6 @@ from bot.cards.blocks import (
 )
 from bot.cards.forms import modal
 from bot.cards.words import planned_time, shorten
-from bot.command_options import Answer
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
 from bot.rules.assumptions import Assumption
@@ -497,12 +496,5 @@ def form(channel: str, choices: EstimateChoices, dataset: str | None = None) -> 
 
 def refused_field(refused: object) -> str:
     """The block under which a refusal or an answer stands."""
-    about = refused.about if isinstance(refused, Answer | Refusal) else None
+    about = refused.about if isinstance(refused, Refusal) else None
     return about if about in FIELDS else "dataset"
-
-
-def typed_command(values: Mapping[str, str | None]) -> str:
-    """The form as the command that says the same: '10 million' is one word there."""
-    words = {key: "".join((values.get(key) or "").split()) for key in TYPED}
-    options = [f"{key}={word}" for key, word in words.items() if word]
-    return " ".join(["estimate", values.get("dataset") or "", *options])

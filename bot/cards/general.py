@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bot.cards.blocks import Block, Headline, Message, Note, Text, code, cut, escape, plain, slack_blocks
-from bot.command_options import USAGE
 from bot.values.runs import Refusal
 
-HELP = (
-    ("upload", "hand over labelled examples; or use “Use as training data” on a message with a file"),
-    ("datasets", "what is there, and the best that was measured on it"),
-    ("baseline", "how good prompts, examples, retrieval and a classical model are on your held-out rows"),
-    ("curve", "whether more labelled rows would help, and which"),
-    ("knowledge", "hand over a document for retrieval"),
-    ("prices", "what models cost, and who says so"),
-    ("estimate", "what training would cost and save, before anyone decides; alone it opens a form"),
-    ("start", "freeze a plan and ask the team to approve it"),
-    ("status", "what is running and what came out; with a number, one run or measurement"),
-    ("runs", "the latest runs"),
-    ("pause", "keep a training as it is and free its place on the machine"),
-    ("resume", "let it go on from where it was"),
-    ("cancel", "stop a run"),
-    ("results", "base against tuned, estimate beside actual"),
-    ("budget", "the month's money: spent, reserved, left, and by what"),
-    ("freeze", "start nothing new from now on; what trains goes on"),
-    ("unfreeze", "let it start again, once two approvers have said so"),
-    ("audit", "who did what to a run, and when"),
-    ("models", "your tuned models, and which one is in use for which dataset"),
-    ("try", "ask a tuned model something; with a dataset's name, the one in use for it"),
-    ("promote", "put a tuned model to work for its dataset; the one before it is kept"),
-    ("rollback", "put the one before it back to work"),
-    ("delete", "delete a dataset with all that was made of it"),
-)
+
+@dataclass(frozen=True)
+class CommandHelp:
+    """How a command is typed, what it does, and what each of its options means."""
+
+    usage: str
+    what: str
+    options: Sequence[tuple[str, str]] = ()
 
 
 def text_message(text: str) -> Message:
@@ -66,8 +49,8 @@ def missing_scope(needed: str) -> Message:
     )
 
 
-def help_text() -> Message:
-    lines = "\n".join(f"`{USAGE[command]}`\n      {what}" for command, what in HELP)
+def help_text(commands: Sequence[CommandHelp]) -> Message:
+    lines = "\n".join(f"`{command.usage}`\n      {command.what}" for command in commands)
     return Message(
         "Finetune: from labelled examples to a better model",
         (
@@ -79,6 +62,11 @@ def help_text() -> Message:
             ),
         ),
     )
+
+
+def command_help(command: CommandHelp) -> Message:
+    options = "".join(f"\n• `{key}=` {escape(what)}" for key, what in command.options)
+    return text_message(f"Like this: `{command.usage}`.{options}")
 
 
 def name_text(text: str) -> str:

@@ -194,7 +194,7 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     In Slack, /finetune delete does the same while it runs, but for --row. Costs, approvals and the audit log stay.
     """
     from bot.cli.deletion import delete_dataset, delete_rows
-    from bot.commands import Delete
+    from bot.values.requests import Delete
     from bot.values.runs import Refusal
     from storage.database import StorageError
 

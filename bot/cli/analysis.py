@@ -18,21 +18,23 @@ from bot.cli.options import (
     FILE,
     NEW_FILE,
     Ticker,
-    figure_options,
-    hyperparameter_options,
     load,
     load_if_valid,
     refuse,
     resumable,
     within_memory,
 )
+from bot.command_options import BAR, ESTIMATE_KEYS, LABEL_USD, RUNGS, TASK, build_question, question_options
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
-from trainers.methods import specs
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from bot.rules.facts import TaskKind
     from trainers.dataset import Report
     from trainers.dataset.preference_pairs import PairsReport
+    from trainers.evaluation.results import RungName
 
 
 @click.command()
@@ -142,7 +144,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
-@click.option("--rungs", default="", help="classical,zero,kshot,retrieval; all where not said.")
+@click.option("--rungs", type=RUNGS, default=(), help="classical,zero,kshot,retrieval; all where not said.")
 @click.option(
     "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
 )
@@ -160,20 +162,20 @@ if TYPE_CHECKING:
     help="Minutes without any answer after which it gives up; what came is kept.",
 )
 @click.option("--prompt", help="Your instructions, instead of the usual ones.")
-@click.option("--bar", help="The share right that is good enough, like 90%.")
+@click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; `finetune estimate --baseline` reads it.")
 def baseline(
     file: Path,
     holdout: Path | None,
-    rungs: str,
+    rungs: tuple[RungName, ...],
     models: tuple[str, ...],
     judge: str | None,
     waive: str | None,
     patience: float,
     prompt: str | None,
-    bar: str | None,
+    bar: float | None,
     text: str | None,
     label: str | None,
     as_json: bool,
@@ -182,19 +184,13 @@ def baseline(
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
     from bot.cli.render import to_terminal
-    from bot.command_options import Answer, read_bar, read_rungs
     from bot.values.runs import Refusal
     from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
-    wanted_rungs, wanted_bar = read_rungs(rungs), read_bar(bar)
-    if isinstance(wanted_rungs, Answer):
-        refuse(to_terminal(wanted_rungs.text, str(file)))
-    if isinstance(wanted_bar, Answer):
-        refuse(to_terminal(wanted_bar.text, str(file)))
     settings = load()
-    bar_share = wanted_bar or DEFAULT_QUALITY_THRESHOLD
+    bar_share = bar or DEFAULT_QUALITY_THRESHOLD
     wanted = evaluations.EvaluationRequest(
-        file, holdout, text, label, wanted_rungs, models, prompt, bar_share, judge, waive, 60 * patience
+        file, holdout, text, label, rungs, models, prompt, bar_share, judge, waive, 60 * patience
     )
     ticker = Ticker()
     with resumable(), datasets.checked_rows(file, holdout, wanted.columns, settings.trainer.folders) as found:
@@ -214,7 +210,9 @@ def baseline(
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option("--predict", type=click.IntRange(1), multiple=True, help="Rows to predict the score for.")
 @click.option(
-    "--label-usd", help="What one labelled row costs, like 0.50: what a point costs is printed too."
+    "--label-usd",
+    type=LABEL_USD,
+    help="What one labelled row costs, like 0.50: what a point costs is printed too.",
 )
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -223,7 +221,7 @@ def curve(
     file: Path,
     holdout: Path | None,
     predict: tuple[int, ...],
-    label_usd: str | None,
+    label_usd: Decimal | None,
     text: str | None,
     label: str | None,
     as_json: bool,
@@ -231,22 +229,17 @@ def curve(
     """Is more data worth it? The classical rung's learning curve, and what more rows would bring."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
-    from bot.rules.estimate_inputs import LABEL_USD
-    from bot.rules.units import Misread
     from bot.values.runs import Refusal
     from trainers.dataset import Columns
 
-    a_label = LABEL_USD.read(label_usd) if label_usd is not None else None
-    if isinstance(a_label, Misread):
-        refuse(a_label.sentence)
     with datasets.checked_rows(file, holdout, Columns(text, label), {}) as given:
         found = evaluations.learning_curve(_usable(file, given), file.stem, predict)
         if isinstance(found, Refusal):
             refuse(found.text)
         if as_json:
-            click.echo(json.dumps(printed.curve_json(found, a_label), indent=2))
+            click.echo(json.dumps(printed.curve_json(found, label_usd), indent=2))
         else:
-            click.echo(printed.curve_text(found, a_label))
+            click.echo(printed.curve_text(found, label_usd))
 
 
 def _usable(file: Path, rows: EvaluationRows | Refusal) -> EvaluationRows:
@@ -269,45 +262,29 @@ BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alte
 
 @click.command()
 @click.option("--dataset", type=FILE, required=True)
-@click.option("--current", help="The model that you prompt today, like gpt-4o.")
-@click.option("--target", help="The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14.")
-@click.option("--volume", help="Input tokens a month, like 10M.")
+@question_options(*ESTIMATE_KEYS)
 @click.option("--baseline", type=FILE, help=BASELINE_HELP)
-@click.option("--bar", help="The share right that is good enough, like 90%; the baseline's where not said.")
-@click.option("--task", help="The kind of task: classification, extraction, style, knowledge, …")
-@click.option("--sweep", help="Values to choose between, like 'lora_r:8,16;learning_rate:0.0005,0.001'.")
-@hyperparameter_options
-@figure_options
+@click.option(
+    "--bar", type=BAR, help="The share right that is good enough, like 90%; the baseline's where not said."
+)
+@click.option("--task", type=TASK, help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def estimate(
     dataset: Path,
-    current: str | None,
-    target: str | None,
-    volume: str | None,
     baseline: Path | None,
-    bar: str | None,
-    task: str | None,
-    sweep: str | None,
+    bar: float | None,
+    task: TaskKind | None,
     text: str | None,
     label: str | None,
     as_json: bool,
-    **said: Any,
+    **question: Any,
 ) -> None:
     """What training would cost and save, how likely it pays back, and what is still unknown."""
     from bot.cli import datasets, estimates
-    from bot.rules.estimate_inputs import Question
-    from bot.rules.sweeps import parse_sweep
-    from bot.rules.units import Misread, parse_volume
     from bot.values.runs import Ended, Refusal
 
-    read = parse_volume(volume) if volume else None
-    swept = parse_sweep(sweep) if sweep else ()
-    if isinstance(read, Misread):
-        refuse(read.sentence)
-    if isinstance(swept, Misread):
-        refuse(swept.sentence)
     evidence = estimates.read_evidence(baseline, bar, task)
     if isinstance(evidence, Refusal):
         refuse(evidence.text.replace("`", ""))
@@ -319,10 +296,7 @@ def estimate(
     if report.blocked:
         click.echo(datasets.report_text(report), err=True)
         refuse(f"{dataset} must be mended before it can be estimated.")
-    chosen = {name: said.pop(name) for name in specs() if name in said}
-    hyperparameters = tuple(sorted((name, value) for name, value in chosen.items() if value is not None))
-    question = Question(current, read, target, hyperparameters=hyperparameters, sweep=swept, **said)
-    estimated = estimates.estimate(settings, dataset.stem, report, question, evidence)
+    estimated = estimates.estimate(settings, dataset.stem, report, build_question(question), evidence)
     if isinstance(estimated, Ended):
         refuse(estimated.text, EXIT_BLOCKED)
     if isinstance(estimated, Refusal):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from bot.app import build_trainers
 from bot.cards import datasets as views
 from bot.cards.datasets import DeletionScope
-from bot.commands import Delete
 from bot.embedded_trainer import EmbeddedTrainer, with_address
 from bot.services import dataset_deletion
 from bot.settings import Settings
+from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.store import Store
 from trainers.client import Trainer

@@ -14,10 +14,9 @@ from bot.cards.blocks import Facts, Table
 from bot.cards.estimates import MARKS
 from bot.cards.terminal import plain_text
 from bot.cli.render import to_terminal, verdict_json
-from bot.command_options import Answer, read_bar, read_task
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question
-from bot.rules.facts import NOTHING_MEASURED, Evidence
+from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
 from bot.rules.price_lookup import missing_keys, where_to_add
@@ -41,19 +40,14 @@ def estimate(
     return make_estimate(settings, name, report, question, _today(), evidence)
 
 
-def read_evidence(baseline: Path | None, bar: str | None, task: str | None) -> Evidence | Refusal:
+def read_evidence(baseline: Path | None, bar: float | None, task: TaskKind | None) -> Evidence | Refusal:
     """`bar` not said: the one that the baseline was judged by. Another one judges it again."""
     ladder = _read_baseline(baseline) if baseline else None
-    wanted, kind = read_bar(bar), read_task(task)
     if isinstance(ladder, Refusal):
         return ladder
-    if isinstance(wanted, Answer):
-        return Refusal(wanted.text)
-    if isinstance(kind, Answer):
-        return Refusal(kind.text)
-    if ladder and wanted and wanted != ladder.bar:
-        ladder = rejudge_ladder(ladder, wanted)
-    return Evidence(wanted or (ladder.bar if ladder else DEFAULT_QUALITY_THRESHOLD), kind, ladder)
+    if ladder and bar and bar != ladder.bar:
+        ladder = rejudge_ladder(ladder, bar)
+    return Evidence(bar or (ladder.bar if ladder else DEFAULT_QUALITY_THRESHOLD), task, ladder)
 
 
 def _read_baseline(file: Path) -> Ladder | Refusal:

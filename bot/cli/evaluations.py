@@ -21,7 +21,6 @@ from bot.cli.llm_session import (
     open_session,
     until_answered,
 )
-from bot.commands import Baseline
 from bot.rules.costs import max_evaluation_micros
 from bot.rules.data_policy import check_waiver_reason, needs_waiver
 from bot.rules.estimate_inputs import Question
@@ -35,6 +34,7 @@ from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import JudgeAnswers, Questions, Texts
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
+from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from trainers.dataset import Columns
 from trainers.dataset.sensitive_data import scan_file

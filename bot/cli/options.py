@@ -1,28 +1,20 @@
-"""What all commands share: kinds of paths, loading the settings, refusals, progress on stderr, and the
-options of an estimate."""
+"""What all commands share: kinds of paths, loading the settings, refusals, and progress on stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 from dotenv import dotenv_values
 
-from bot.rules import estimate_inputs
-from bot.rules.estimate_inputs import Figure
-from bot.rules.units import Misread
 from bot.settings import Settings, SettingsProblems, load_settings
-from trainers import methods
 from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
-from trainers.methods import Spec
-from trainers.types import Hyperparameter
 
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 A_LINE_EVERY_S = 30.0
@@ -127,106 +119,3 @@ class Ticker:
     def done(self) -> None:
         if sys.stderr.isatty() and self._last:
             click.echo("\r\x1b[K", nl=False, err=True)
-
-
-# The options of `finetune estimate` for what only a person can know: each reads its figure within its
-# bounds.
-
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-# option, field of Question, what it is, help
-_FIGURES = (
-    ("--hours", "people_hours", estimate_inputs.PEOPLE_HOURS, "Hours that people will spend on it, once."),
-    (
-        "--rate",
-        "people_rate",
-        estimate_inputs.PEOPLE_RATE,
-        "Dollars for an hour of theirs (75 where not said).",
-    ),
-    ("--labels", "label_count", estimate_inputs.LABEL_COUNT, "Rows that must still be labelled."),
-    ("--label-usd", "label_usd", estimate_inputs.LABEL_USD, "Dollars for one of these labels."),
-    ("--wrong-usd", "wrong_usd", estimate_inputs.WRONG_USD, "Dollars that one wrong answer costs."),
-    (
-        "--prompt-tokens",
-        "prompt_tokens",
-        estimate_inputs.PROMPT_TOKENS,
-        "Tokens of one request to today's model.",
-    ),
-    (
-        "--batch",
-        "batch_share",
-        estimate_inputs.BATCH_SHARE,
-        "Share of the requests that can wait a day, like 30%.",
-    ),
-    ("--runs", "runs", estimate_inputs.RUNS, "Training runs until one is good enough."),
-    (
-        "--retrain-months",
-        "retrain_months",
-        estimate_inputs.RETRAIN_MONTHS,
-        "Train again every so many months.",
-    ),
-    ("--monitoring-usd", "monitoring_usd", estimate_inputs.MONITORING_USD, "Dollars a month for monitoring."),
-    (
-        "--hosting-hours",
-        "hosting_hours",
-        estimate_inputs.HOSTING_HOURS,
-        "Hours a month that your machine is up.",
-    ),
-    (
-        "--serving-speed",
-        "serving_speed",
-        estimate_inputs.SERVING_SPEED,
-        "Tokens a second of a machine paid by use.",
-    ),
-    (
-        "--utilisation",
-        "utilisation",
-        estimate_inputs.UTILISATION,
-        "Share of its time that it is busy, like 20%.",
-    ),
-)
-
-
-class FigureType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks than we ask for
-    name = "number"
-
-    def __init__(self, figure: Figure) -> None:
-        self._figure = figure
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal | int:
-        read = self._figure.read(str(value))
-        if isinstance(read, Misread):
-            self.fail(read.sentence, param, ctx)
-        return int(read) if self._figure.is_whole else read
-
-
-def figure_options(command: _Command) -> _Command:
-    """Each of the options, as a keyword named after the field of Question."""
-    for option, field, figure, text in reversed(_FIGURES):
-        command = click.option(option, field, type=FigureType(figure), help=text)(command)
-    return command
-
-
-class HyperparameterType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks than we ask for
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
-        self.name = "|".join(spec.choices) or ("number" if spec.is_number else "text")
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Hyperparameter:
-        try:
-            return self._spec.parse(str(value))
-        except ValueError:
-            self.fail(
-                f"{value!r} should be {self._spec.wants}, like {self._spec.declared.example}.", param, ctx
-            )
-
-
-def hyperparameter_options(command: _Command) -> _Command:
-    """Those of chats, each as a keyword named after the hyperparameter."""
-    for option, spec in reversed(list(methods.options().items())):
-        if spec.name in methods.specs("supervised"):
-            text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; by rule where not said."
-            flag = f"--{option.replace('_', '-')}"
-            command = click.option(flag, spec.name, type=HyperparameterType(spec), help=text)(command)
-    return command

@@ -11,9 +11,9 @@ from decimal import Decimal
 
 from bot.cards.blocks import code
 from bot.command_options import ASKED_RUNGS
-from bot.commands import Baseline
 from bot.context import AppContext
 from bot.settings import Settings
+from bot.values.requests import Baseline
 from bot.values.runs import Ended, Refusal
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate as Candidate_results

@@ -15,7 +15,6 @@ from bot.cards.blocks import Message, code
 from bot.cards.datasets import DeletionScope, no_such_dataset
 from bot.cards.runs import SAID
 from bot.cards.words import pluralize
-from bot.commands import Delete
 from bot.context import AppContext, CoreContext
 from bot.rules.approvals import Request
 from bot.rules.plans import plan_from_json
@@ -24,6 +23,7 @@ from bot.services import authorization, datasets, models, provider_jobs
 from bot.services.dataset_worker import FULL_LIST, Inspection, inspect
 from bot.services.hardware import usual_row_limit
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.dataset_deletion import DatasetDeletion, RemoteCopy
 from storage.datasets import NewDataset

@@ -14,10 +14,11 @@ from bot.cards import datasets as views
 from bot.cards import findings
 from bot.cards import waivers as waiver_views
 from bot.cards.blocks import Message, code, escape
-from bot.command_options import Answer, dataset_name, is_dataset_name
+from bot.command_options import dataset_name, is_dataset_name
 from bot.context import AppContext, CoreContext, FetchedFile, FetchLater
 from bot.rules import data_policy
 from bot.rules.costs import duplicate_cost
+from bot.rules.units import Misread
 from bot.services import authorization
 from bot.services.dataset_worker import Inspection, inspect
 from bot.services.hardware import usual_row_limit
@@ -122,8 +123,8 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     """Record it and say so in the channel; the rest is the ticks' work."""
     given = upload.name or Path(upload.filename).stem
     name = dataset_name(given)
-    if isinstance(name, Answer):
-        return Refusal(name.text)
+    if isinstance(name, Misread):
+        return Refusal(name.sentence)
     refused = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
         context, upload
     )

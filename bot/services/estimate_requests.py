@@ -10,15 +10,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot import command_parser, commands
 from bot.cards import estimates as views
 from bot.cards import general
 from bot.cards.blocks import Message
 from bot.cards.estimates import EstimateChoices
 from bot.cards.general import text_message
 from bot.charts import forecast as drawing
-from bot.command_options import typed
-from bot.commands import Estimate
+from bot.command_parser import format_question, parse_question
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.candidates import candidate_name as rung_name
@@ -31,6 +29,7 @@ from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import evidence_of
 from bot.services.hardware import find_target
+from bot.values.requests import Estimate
 from bot.values.runs import Refusal
 from storage.records import Draft, KeptEstimate
 from trainers.evaluation.results import Rung
@@ -71,7 +70,7 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
                 checked.dataset.name, by=person, now=now, bar=command.bar, task_kind=command.task
             )
         kept = context.store.estimates.keep(
-            checked.dataset.name, typed(command.question), channel=channel, person=person, now=now
+            checked.dataset.name, format_question(command.question), channel=channel, person=person, now=now
         )
         _post(context, views.card(made, made.target.name, number=kept.id), channel, person)
 
@@ -163,9 +162,9 @@ def estimate_for(
 
 def question_of(plan: Plan) -> Question:
     """What was asked when the plan was made."""
-    command = command_parser.parse(f"start {plan.dataset} {plan.predicted.asked}") if plan.predicted else None
-    if isinstance(command, commands.Start):
-        return command.question
+    question = parse_question(plan.predicted.asked) if plan.predicted else None
+    if isinstance(question, Question):
+        return question
     target = f"{plan.provider}/{plan.base_model}"
     epochs = dict(plan.hyperparameters)["n_epochs"]
     return Question(current=plan.current, target=target, hyperparameters=(("n_epochs", epochs),))
@@ -175,7 +174,7 @@ def prediction_of(made: EstimateResult) -> Prediction:
     """For the plan."""
     sums, outlook, other, tuned = made.estimate, made.outlook, made.alternative, made.evidence.tuned
     return Prediction(
-        asked=typed(made.question),
+        asked=format_question(made.question),
         quality=tuned.score if tuned else None,
         p_payback=outlook.p_payback if outlook else None,
         target_months=f"{outlook.target_months:.4g}" if outlook else None,
@@ -239,10 +238,10 @@ def _again(context: AppContext, kept: KeptEstimate) -> EstimateResult | Refusal:
     checked = datasets.ready(context, kept.dataset, kept.person, kept.channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
-    command = command_parser.parse(f"estimate {kept.dataset} {kept.asked}")
-    if not isinstance(command, Estimate):
+    question = parse_question(kept.asked)
+    if isinstance(question, Refusal):
         return Refusal(f"The estimate of `{kept.dataset}` can't be made again. Ask for it anew.")
-    return estimate_for(context, checked, command.question)
+    return estimate_for(context, checked, question)
 
 
 def _tell(context: AppContext, kept: KeptEstimate, why: str) -> None:

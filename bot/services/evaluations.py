@@ -18,7 +18,6 @@ from dataclasses import replace
 from bot.cards import evaluation_results as views
 from bot.cards.blocks import escape
 from bot.cards.evaluations import BaselineChoices
-from bot.commands import Baseline
 from bot.context import AppContext
 from bot.rules.costs import max_evaluation_micros
 from bot.services import (
@@ -41,6 +40,7 @@ from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.judge_worker import Conclusion
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Stage
+from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.records import CachedAnswer, Measurement

@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from bot import command_parser, commands
 from bot.cards import learning_curves as views
-from bot.commands import Curve
+from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules.billing import MILLION
 from bot.rules.estimate_inputs import Question
@@ -41,6 +40,7 @@ from bot.values.learning_curves import (
     plan_of,
     sizes_of,
 )
+from bot.values.requests import Curve
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.records import Measurement, MeasurementState, Run
@@ -157,9 +157,9 @@ def _leave(
 def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
     """What somebody said last that a label costs, when they asked for an estimate."""
     for kept in context.store.estimates.newest(dataset):
-        asked = command_parser.parse(f"estimate {dataset} {kept.asked}")
-        if isinstance(asked, commands.Estimate) and asked.figures.label_usd is not None:
-            return asked.figures.label_usd
+        question = parse_question(kept.asked)
+        if isinstance(question, Question) and question.label_usd is not None:
+            return question.label_usd
     return None
 
 

@@ -10,7 +10,6 @@ from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
 from bot.cards.blocks import Message as Card
 from bot.cards.models import ModelEntry, PromotionSummary
-from bot.commands import Try
 from bot.context import AppContext, CoreContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
@@ -47,23 +46,22 @@ class Trial:
     answer: Answer
 
 
-def ask(context: AppContext, command: Try, person: str, channel: str) -> Ask | Refusal:
-    """Recorded now, with the most that it may cost, and answered by later ticks."""
+def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
+    """Recorded now, with the most that it may cost, and answered by later ticks. `name`: a model's, or a dataset's for
+    the one in use for it."""
     refused = authorization.refusal(context, person, "try", channel)
     if refused:
         return refused
-    model = find_for_question(
-        context, command.model, authorization.visible_datasets(context, person, channel)
-    )
+    model = find_for_question(context, name, authorization.visible_datasets(context, person, channel))
     if isinstance(model, Refusal):
         return model
     price = _price(context, model)
     if isinstance(price, Refusal):
         return price
-    refused = _must_stay(context, model, command.text)
+    refused = _must_stay(context, model, text)
     if refused:
         return refused
-    most = _most(context, model, price, command.text)
+    most = _most(context, model, price, text)
     freeze = freeze_scope.on_question(context, most)
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "No model that costs money is asked now"))
@@ -77,7 +75,7 @@ def ask(context: AppContext, command: Try, person: str, channel: str) -> Ask | R
             channel,
             model.name,
             _plan(context, model).dataset,
-            command.text,
+            text,
             units.month_of(now),
             most,
         )

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from bot.cards import plans as plan_views
 from bot.cards.blocks import Message, code, escape
 from bot.cards.plans import superseded_by
-from bot.commands import Start
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.approvals import Request
@@ -47,6 +46,7 @@ from bot.services.hardware import Target
 from bot.services.provider_jobs import LEAST_SWEEP_USD
 from bot.settings import Settings
 from bot.values.learning_curves import TunedCurvePlan
+from bot.values.requests import Start
 from bot.values.runs import Refusal
 from storage.records import Run
 from storage.runs import NewRun

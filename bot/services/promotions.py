@@ -6,7 +6,6 @@ from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
 from bot.cards.blocks import code, escape
 from bot.cards.models import PromotionSummary
-from bot.commands import Promote, Rollback
 from bot.context import AppContext
 from bot.rules import promotion as rules
 from bot.rules.plans import plan_from_json
@@ -19,12 +18,15 @@ from storage.records import Model
 MOVED = "Another model was put to work just now; `/finetune models` shows which. Try again if this one still shall be."
 
 
-def promote(context: AppContext, command: Promote, person: str, channel: str) -> PromotionSummary | Refusal:
+def promote(
+    context: AppContext, name: str, because: str | None, person: str, channel: str
+) -> PromotionSummary | Refusal:
+    """`because`: why a model is used that is not shown to be better."""
     refused = authorization.refusal(context, person, "promote", channel)
     if refused:
         return refused
-    model = models.find(context, command.model, authorization.visible_datasets(context, person, channel))
-    return model if isinstance(model, Refusal) else _promote(context, model, person, command.because)
+    model = models.find(context, name, authorization.visible_datasets(context, person, channel))
+    return model if isinstance(model, Refusal) else _promote(context, model, person, because)
 
 
 def promote_run(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
@@ -40,19 +42,19 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
 
 
 def roll_back(
-    context: AppContext, command: Rollback, person: str, channel: str
+    context: AppContext, dataset: str, because: str | None, person: str, channel: str
 ) -> PromotionSummary | Refusal:
     refused = authorization.refusal(context, person, "rollback")
-    refused = refused or authorization.dataset_refusal(context, command.dataset, person, channel)
+    refused = refused or authorization.dataset_refusal(context, dataset, person, channel)
     if refused:
         return refused
-    standing = context.store.promotions.standing(command.dataset)
+    standing = context.store.promotions.standing(dataset)
     if standing is None:
         return Refusal(
-            f"No model is in use for {code(command.dataset)}, so there is none to roll back. `/finetune models` lists "
+            f"No model is in use for {code(dataset)}, so there is none to roll back. `/finetune models` lists "
             "all."
         )
-    return _roll_back(context, standing, person, command.because)
+    return _roll_back(context, standing, person, because)
 
 
 def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:

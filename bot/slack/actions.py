@@ -30,6 +30,7 @@ from bot.services import data_policy as waiver_work
 from bot.services import estimate_requests as estimate_work
 from bot.services import promotions as promoting_work
 from bot.services import runs as run_work
+from bot.slack.commands import Call, estimate_form
 from bot.values.runs import Refusal
 
 Click = Mapping[str, Any]
@@ -128,12 +129,7 @@ def _waive(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
 
 
 def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    channel, person = str(body["channel"]["id"]), _person(body)
-    refused = overview.may_read(context, person, channel)
-    if refused:
-        return refused
-    choices, dataset = estimate_work.choices(context, person, channel), _value(body)
-    return estimates.form(channel, choices, dataset if dataset in choices.datasets else None)
+    return estimate_form(Call(context, _person(body), str(body["channel"]["id"])), _value(body))
 
 
 # None: it takes no form, and what the click does is shown.

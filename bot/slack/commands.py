@@ -1,19 +1,52 @@
-"""`/finetune …`: parse, hand over, answer. Only the person who typed sees the answer."""
+"""Every `/finetune …`: its options, help, permission and handler in one place, and the listener that runs them.
+
+The help, docs/commands.md, the forms and the parser read these declarations, so a new command is its service, its card
+and one function here. Only the person who typed sees the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import Any, TypeVar
 
+import click
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
-from bot import command_options, command_parser, commands
-from bot.cards import audits, estimates, evaluations, general, prices, runs, status
-from bot.cards import budgets as budget_views
-from bot.cards import datasets as dataset_views
-from bot.cards import models as promoting_views
+from bot.cards import audits, general, prices, status
+from bot.cards import budgets as budget_cards
+from bot.cards import datasets as dataset_cards
+from bot.cards import estimates as estimate_cards
+from bot.cards import evaluations as evaluation_cards
+from bot.cards import models as model_cards
+from bot.cards import runs as run_cards
 from bot.cards.blocks import Message
+from bot.cards.general import CommandHelp
+from bot.command_options import (
+    BAR,
+    DATASET,
+    DAY,
+    ESTIMATE_KEYS,
+    MODEL,
+    NAME,
+    NAMES,
+    PREDICT,
+    PROMPT,
+    QUESTION_OPTIONS,
+    REASON,
+    REST,
+    REST_NAMES,
+    RUN,
+    RUN_OR_MEASUREMENT,
+    RUNGS,
+    TASK,
+    Subject,
+    build_question,
+    question_options,
+)
+from bot.command_parser import COMMAND, Command, Registry, parse, unescaped
 from bot.context import AppContext
 from bot.services import (
     budgets,
@@ -21,148 +54,389 @@ from bot.services import (
     dataset_deletion,
     documents,
     estimate_requests,
+    evaluations,
     freeze,
     learning_curves,
     measurements,
+    models,
     overview,
     plans,
     promotions,
+    runs,
 )
-from bot.services import evaluations as evaluations_services
-from bot.services import models as model_work
-from bot.services import runs as run_work
+from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
 
-COMMAND = "/finetune"
-# The answer tells nothing of the team's; all others are for those who may see it, and most ask for more than that.
-UNASKED = (command_options.Answer, commands.Help, *commands.ACTS)
 _Value = TypeVar("_Value")
+Form = dict[str, Any]
+BECAUSE = "Why a soft rule about data does not apply here."
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who typed a command, and where."""
+
+    context: AppContext
+    person: str
+    channel: str
+
+
+@dataclass(frozen=True)
+class AfterAck:
+    """What takes longer than Slack waits for an ack. It posts its answer itself."""
+
+    work: Callable[[], None]
+
+
+# A dict is a form to open; None: a message in the channel answers.
+Reply = Message | str | Refusal | Form | AfterAck | None
+
+finetune = Registry()
 
 
 def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
-    def finetune(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        person, channel = str(body["user_id"]), str(body["channel_id"])
-        typed = command_parser.parse(command_parser.unescaped(str(body.get("text") or "")))
-        refused = None if isinstance(typed, UNASKED) else overview.may_read(context, person, channel)
-        if refused:
-            ack(response_type="ephemeral", **general.refusal(refused).body())
-            return
-        form = _form(context, typed, person, channel)
-        if isinstance(form, dict):
-            client.views_open(trigger_id=str(body["trigger_id"]), view=form)
+    def listen(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        call = Call(context, str(body["user_id"]), str(body["channel_id"]))
+        reply = reply_to(call, unescaped(str(body.get("text") or "")))
+        if isinstance(reply, dict):
+            client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
             ack()
             return
-        answer = general.text_message(form.text) if form else answer_to(context, typed, person, channel)
-        ack(response_type="ephemeral", **answer.body()) if answer else ack()
-        if isinstance(typed, commands.Estimate) and not answer:
-            estimate_requests.answer(context, typed, person, channel)
+        if isinstance(reply, str | Refusal):
+            reply = general.answer(reply)
+        ack(response_type="ephemeral", **reply.body()) if isinstance(reply, Message) else ack()
+        if isinstance(reply, AfterAck):
+            reply.work()
         wake()
 
 
-def answer_to(
-    context: AppContext, command: commands.Command | command_options.Answer, person: str, channel: str
-) -> Message | None:
-    """What the person reads; None where the channel's own message says it."""
-    match command:
-        case command_options.Answer(text):
-            return general.text_message(text)
-        case commands.Help():
-            return general.help_text()
-        case commands.Datasets():
-            return dataset_views.listing(overview.listing(context, person, channel))
-        case commands.Estimate():
-            refusal = estimate_requests.may_ask(context, command, person, channel)
-            return general.refusal(refusal) if refusal else None  # its answer comes after the ack
-        case commands.Baseline():
-            return _said(
-                evaluations_services.ask(context, command, person, channel), lambda _measurement: None
-            )
-        case commands.Curve():
-            return _said(learning_curves.ask(context, command, person, channel), lambda _measurement: None)
-        case commands.Prices(names):
-            return prices.listing(candidates.look_up_prices(context, names), context.today())
-        case commands.CancelMeasurement(number):
-            return _said(measurements.ask_cancel(context, number, person, channel), general.text_message)
-        case commands.ShowMeasurement(number):
-            return _said(measurements.look(context, number, person, channel), lambda message: message)
-        case commands.Start():
-            return _said(plans.start(context, command, person, channel), lambda _run: None)
-        case commands.Status(None):
-            return status.card(overview.status(context, person, channel))
-        case commands.Status(number) | commands.Results(number):
-            return _said(run_work.look(context, number or 0, person, channel), runs.details_card)
-        case commands.Audit(number):
-            return _said(run_work.audit_history(context, number, person, channel), audits.card)
-        case commands.Runs():
-            return runs.listing(run_work.listing(context, person, channel))
-        case commands.Cancel(number):
-            return _said(run_work.ask_cancel(context, number, person, channel), general.text_message)
-        case commands.Pause(number):
-            return _said(run_work.ask_pause(context, number, person, channel), general.text_message)
-        case commands.Resume(number):
-            return _said(run_work.ask_resume(context, number, person, channel), general.text_message)
-        case commands.Budget():
-            return budget_views.card(budgets.month_for(context, person, channel))
-        case commands.Freeze(reason):
-            return _said(freeze.freeze(context, reason, person, channel), lambda _freeze: None)
-        case commands.Unfreeze():
-            return _said(freeze.unfreeze(context, person, channel), lambda _freeze: None)
-        case commands.Models():
-            return promoting_views.listing(model_work.shelf(context, person, channel))
-        case commands.Promote():
-            result = promotions.promote(context, command, person, channel)
-            return _said(result, lambda seen: _where(seen, channel))
-        case commands.Rollback():
-            result = promotions.roll_back(context, command, person, channel)
-            return _said(result, lambda seen: _where(seen, channel))
-        case commands.Try():
-            return _said(model_work.ask(context, command, person, channel), promoting_views.pending_card)
-        case commands.Upload() | commands.AskEstimate() | commands.AskBaseline() | commands.Knowledge():
-            return None
-        case commands.Delete():  # its form was opened, or refused
-            return None
-        case _:
-            assert_never(command)
+def reply_to(call: Call, text: str) -> Reply:
+    parsed = parse(finetune, text)
+    if isinstance(parsed, Refusal):
+        return parsed
+    refused = None
+    if "read" in parsed.command.needs:
+        refused = overview.may_read(call.context, call.person, call.channel)
+    reply: Reply = refused or parsed.handler(call, **parsed.values)
+    return reply
 
 
-def _form(
-    context: AppContext, command: commands.Command | command_options.Answer, person: str, channel: str
-) -> dict[str, Any] | Refusal | None:
+def command_help(command: Command) -> CommandHelp:
+    options = [(key, option.help or "") for key, option in command.options.items()]
+    return CommandHelp(command.usage, command.help or "", options)
+
+
+def help_list() -> Sequence[CommandHelp]:
+    """For the help, which does not list itself."""
+    return [command_help(command) for command in finetune if command.name != "help"]
+
+
+@finetune.command("help", help="what can be typed; with a command, its options", usage="")
+@click.argument("command", type=NAME, required=False)
+def show_help(call: Call, command: str | None) -> Reply:
+    known = finetune.named(command) if command else None
+    return general.command_help(command_help(known)) if known else general.help_text(help_list())
+
+
+@finetune.command(
+    "upload",
+    help="hand over labelled examples; or use “Use as training data” on a message with a file",
+    needs=("upload",),
+    instead="The form asks for the file and its name.",
+)
+def upload(call: Call) -> Reply:
+    return dataset_cards.upload_modal(call.channel)
+
+
+@finetune.command(
+    "datasets",
+    help="what is there, and the best that was measured on it",
+    needs=("read",),
+    instead="`/finetune estimate DATASET` and `/finetune baseline DATASET` are about a single dataset.",
+)
+def list_datasets(call: Call) -> Reply:
+    return dataset_cards.listing(overview.listing(call.context, call.person, call.channel))
+
+
+def baseline_form(call: Call) -> Reply:
     """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
-    match command:
-        case commands.Upload():
-            return dataset_views.upload_modal(channel)
-        case commands.AskEstimate():
-            to_estimate = estimate_requests.choices(context, person, channel)
-            if not to_estimate.datasets:
-                return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
-            return estimates.form(channel, to_estimate)
-        case commands.AskBaseline():
-            to_measure = evaluations_services.choices(context, person, channel)
-            if not to_measure.datasets:
-                return Refusal(
-                    "There is no dataset to measure on yet: `/finetune upload` makes the first one."
-                )
-            return evaluations.form(channel, to_measure)
-        case commands.Knowledge(dataset):
-            return documents.may_upload(context, dataset, person, channel) or dataset_views.document_form(
-                channel, dataset
-            )
-        case commands.Delete():
-            doomed = dataset_deletion.may_ask(context, command, person, channel)
-            if isinstance(doomed, Refusal):
-                return doomed
-            return dataset_views.deletion_form(doomed, dataset_views.deletion_metadata(command, channel))
-        case _:
-            return None
+    refused = overview.may_read(call.context, call.person, call.channel)
+    if refused:
+        return refused
+    choices = evaluations.choices(call.context, call.person, call.channel)
+    if not choices.datasets:
+        return Refusal("There is no dataset to measure on yet: `/finetune upload` makes the first one.")
+    return evaluation_cards.form(call.channel, choices)
 
 
-def _where(seen: promoting_views.PromotionSummary, channel: str) -> Message | None:
-    """The card says it in its own channel."""
-    is_here = seen.promotion.channel == channel
-    return None if is_here else general.text_message(promoting_views.card_location(seen))
+@finetune.command(
+    "baseline",
+    help="how good prompts, examples, retrieval and a classical model are on your held-out rows",
+    needs=("measure",),
+    usage="DATASET [models=local/smollm2-135m bar=90% judge=openai/gpt-4o-mini]",
+    alone=baseline_form,
+)
+@click.argument("dataset", type=DATASET)
+@click.option("--models", type=NAMES, default=(), help="The models to ask, like openai/gpt-4o-mini.")
+@click.option("--rungs", type=RUNGS, default=(), help="Some of classical, zero, kshot, retrieval.")
+@click.option("--judge", type=NAME, help="A model that judges free text, like openai/gpt-4o-mini.")
+@click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
+@click.option("--task", type=TASK, help="The kind of task, like classification or style.")
+@click.option("--prompt", type=REST, help="Your instructions, instead of the usual ones; comes last.")
+@click.option("--because", type=REASON, help=BECAUSE)
+def measure_baseline(call: Call, **values: Any) -> Reply:
+    return _refusal_alone(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
 
 
-def _said(result: _Value | Refusal, view: Callable[[_Value], Message | None]) -> Message | None:
-    return general.refusal(result) if isinstance(result, Refusal) else view(result)
+@finetune.command(
+    "curve",
+    help="whether more labelled rows would help, and which",
+    needs=("measure",),
+    usage="DATASET [target=local/smollm2-135m predict=2000,5000 label_usd=0.5]",
+)
+@click.argument("dataset", type=DATASET)
+@question_options("target", "label_usd")
+@click.option("--predict", type=PREDICT, default=(), help="Numbers of rows to extend the curve to.")
+@click.option("--because", type=REASON, help=BECAUSE)
+def draw_curve(call: Call, **values: Any) -> Reply:
+    return _refusal_alone(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
+
+
+@finetune.command("knowledge", help="hand over a document for retrieval", needs=("read", "upload"))
+@click.argument("dataset", type=DATASET)
+def add_document(call: Call, dataset: str) -> Reply:
+    refused = documents.may_upload(call.context, dataset, call.person, call.channel)
+    return refused or dataset_cards.document_form(call.channel, dataset)
+
+
+@finetune.command("prices", help="what models cost, and who says so", needs=("read",), usage="[gpt-4o-mini]")
+@click.argument("names", type=REST_NAMES, default=())
+def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
+    return prices.listing(candidates.look_up_prices(call.context, names), call.context.today())
+
+
+def estimate_form(call: Call, dataset: str | None = None) -> Form | Refusal:
+    """`dataset` is chosen at first, where there is such a one."""
+    refused = overview.may_read(call.context, call.person, call.channel)
+    if refused:
+        return refused
+    choices = estimate_requests.choices(call.context, call.person, call.channel)
+    if not choices.datasets:
+        return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
+    return estimate_cards.form(call.channel, choices, dataset if dataset in choices.datasets else None)
+
+
+@finetune.command(
+    "estimate",
+    help="what training would cost and save, before anyone decides; alone it opens a form",
+    needs=("estimate",),
+    usage="DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
+    " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
+    " sweep=lora_r:8,16]",
+    alone=estimate_form,
+)
+@click.argument("dataset", type=DATASET)
+@question_options(*ESTIMATE_KEYS)
+@click.option("--bar", type=BAR, help="The share right that is good enough, like 90%; kept for the dataset.")
+@click.option("--task", type=TASK, help="The kind of task, like classification or style; kept, too.")
+def estimate(call: Call, **values: Any) -> Reply:
+    request = estimate_request(values)
+    refused = estimate_requests.may_ask(call.context, request, call.person, call.channel)
+    return refused or AfterAck(
+        partial(estimate_requests.answer, call.context, request, call.person, call.channel)
+    )
+
+
+def estimate_request(values: Mapping[str, Any]) -> Estimate:
+    """`values` as the command's options read them."""
+    of_dataset = {name: values[name] for name in ("dataset", "bar", "task")}
+    question = {name: value for name, value in values.items() if name not in of_dataset}
+    return Estimate(**of_dataset, question=build_question(question))
+
+
+@finetune.command(
+    "start",
+    help="freeze a plan and ask the team to approve it",
+    needs=("start",),
+    usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2 engine=unsloth quantization=nf4"
+    " sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
+)
+@click.argument("dataset", type=DATASET)
+@question_options(*QUESTION_OPTIONS)
+@click.option("--because", type=REASON, help=BECAUSE)
+def start(call: Call, dataset: str, because: str | None, **question: Any) -> Reply:
+    request = Start(dataset, build_question(question), because)
+    return _refusal_alone(plans.start(call.context, request, call.person, call.channel))
+
+
+@finetune.command(
+    "status",
+    help="what is running and what came out; with a number, one run or measurement",
+    needs=("read",),
+    usage="[RUN]",
+)
+@click.argument("subject", type=RUN_OR_MEASUREMENT, required=False)
+def show_status(call: Call, subject: Subject | None) -> Reply:
+    if subject is None:
+        return status.card(overview.status(call.context, call.person, call.channel))
+    return _look(call, subject)
+
+
+@finetune.command(
+    "runs",
+    help="the latest runs",
+    needs=("read",),
+    instead="`/finetune status RUN` is about a single run.",
+)
+def list_runs(call: Call) -> Reply:
+    return run_cards.listing(runs.listing(call.context, call.person, call.channel))
+
+
+@finetune.command(
+    "pause", help="keep a training as it is and free its place on the machine", needs=("pause",)
+)
+@click.argument("run", type=RUN)
+def pause(call: Call, run: int) -> Reply:
+    return runs.ask_pause(call.context, run, call.person, call.channel)
+
+
+@finetune.command("resume", help="let it go on from where it was", needs=("pause",))
+@click.argument("run", type=RUN)
+def resume(call: Call, run: int) -> Reply:
+    return runs.ask_resume(call.context, run, call.person, call.channel)
+
+
+@finetune.command("cancel", help="stop a run", needs=("cancel",), usage="RUN")
+@click.argument("subject", type=RUN_OR_MEASUREMENT)
+def cancel(call: Call, subject: Subject) -> Reply:
+    ask_cancel = measurements.ask_cancel if subject.is_measurement else runs.ask_cancel
+    return ask_cancel(call.context, subject.number, call.person, call.channel)
+
+
+@finetune.command("results", help="base against tuned, estimate beside actual", needs=("read",), usage="RUN")
+@click.argument("subject", type=RUN_OR_MEASUREMENT)
+def show_results(call: Call, subject: Subject) -> Reply:
+    return _look(call, subject)
+
+
+@finetune.command(
+    "budget",
+    help="the month's money: spent, reserved, left, and by what",
+    needs=("read",),
+    instead="It shows the budgets of all channels that you are in.",
+)
+def show_budget(call: Call) -> Reply:
+    return budget_cards.card(budgets.month_for(call.context, call.person, call.channel))
+
+
+@finetune.command(
+    "freeze",
+    help="start nothing new from now on; what trains goes on",
+    needs=("freeze",),
+    usage="[reason]",
+)
+@click.argument("reason", type=REASON, default="")
+def start_freeze(call: Call, reason: str) -> Reply:
+    return _refusal_alone(freeze.freeze(call.context, reason, call.person, call.channel))
+
+
+@finetune.command(
+    "unfreeze",
+    help="let it start again, once two approvers have said so",
+    needs=("unfreeze",),
+    instead="Two approvers type it alone.",
+)
+def end_freeze(call: Call) -> Reply:
+    return _refusal_alone(freeze.unfreeze(call.context, call.person, call.channel))
+
+
+@finetune.command("audit", help="who did what to a run, and when", needs=("read",))
+@click.argument("run", type=RUN)
+def show_audit(call: Call, run: int) -> Reply:
+    return _card(runs.audit_history(call.context, run, call.person, call.channel), audits.card)
+
+
+@finetune.command(
+    "models",
+    help="your tuned models, and which one is in use for which dataset",
+    needs=("read",),
+    instead="`/finetune try MODEL TEXT` asks a single model.",
+)
+def list_models(call: Call) -> Reply:
+    return model_cards.listing(models.shelf(call.context, call.person, call.channel))
+
+
+@finetune.command(
+    "try",
+    help="ask a tuned model something; with a dataset's name, the one in use for it",
+    needs=("try",),
+    usage="MODEL your text",
+)
+@click.argument("model", type=MODEL)
+@click.argument("text", type=PROMPT)
+def try_model(call: Call, model: str, text: str) -> Reply:
+    return _card(models.ask(call.context, model, text, call.person, call.channel), model_cards.pending_card)
+
+
+@finetune.command(
+    "promote",
+    help="put a tuned model to work for its dataset; the one before it is kept",
+    needs=("promote",),
+    usage="MODEL [because=why it shall be used all the same]",
+)
+@click.argument("model", type=MODEL)
+@click.option("--because", type=REASON, help="Why a model is used that is not shown to be better.")
+def promote(call: Call, model: str, because: str | None) -> Reply:
+    promoted = promotions.promote(call.context, model, because, call.person, call.channel)
+    return _card(promoted, lambda summary: _location(call, summary))
+
+
+@finetune.command(
+    "rollback",
+    help="put the one before it back to work",
+    needs=("rollback",),
+    usage="DATASET [because=why]",
+)
+@click.argument("dataset", type=DATASET)
+@click.option("--because", type=REASON, help="Why; shown to the team.")
+def roll_back(call: Call, dataset: str, because: str | None) -> Reply:
+    standing = promotions.roll_back(call.context, dataset, because, call.person, call.channel)
+    return _card(standing, lambda summary: _location(call, summary))
+
+
+@finetune.command(
+    "delete",
+    help="delete a dataset with all that was made of it",
+    needs=("read", "delete"),
+    usage="DATASET [before=2026-01-31]",
+)
+@click.argument("dataset", type=DATASET)
+@click.option("--before", type=DAY, help="Only versions that were uploaded before this day.")
+def delete(call: Call, dataset: str, before: date | None) -> Reply:
+    request = Delete(dataset, before)
+    doomed = dataset_deletion.may_ask(call.context, request, call.person, call.channel)
+    if isinstance(doomed, Refusal):
+        return doomed
+    return dataset_cards.deletion_form(doomed, dataset_cards.deletion_metadata(request, call.channel))
+
+
+def _look(call: Call, subject: Subject) -> Reply:
+    if subject.is_measurement:
+        return measurements.look(call.context, subject.number, call.person, call.channel)
+    return _card(runs.look(call.context, subject.number, call.person, call.channel), run_cards.details_card)
+
+
+def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | None:
+    """The card stands in the dataset's own channel."""
+    is_here = summary.promotion.channel == call.channel
+    return None if is_here else general.text_message(model_cards.card_location(summary))
+
+
+def _card(result: _Value | Refusal, card: Callable[[_Value], Message | None]) -> Reply:
+    return result if isinstance(result, Refusal) else card(result)
+
+
+def _refusal_alone(result: object) -> Refusal | None:
+    """What was recorded is shown by a message in the channel."""
+    return result if isinstance(result, Refusal) else None

@@ -12,6 +12,7 @@ from bot.cards import datasets as dataset_views
 from bot.cards import general, status
 from bot.context import AppContext
 from bot.services import overview
+from bot.slack import commands
 
 
 def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
@@ -37,7 +38,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
 
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
-        body = general.help_text().body()
+        body = general.help_text(commands.help_list()).body()
         if thread := event.get("thread_ts"):
             body["thread_ts"] = str(thread)
         context.say(str(event["channel"]), body, dedupe=f"mention {event['ts']}")

@@ -9,14 +9,13 @@ from typing import Any
 from slack_bolt import Ack, App, Respond
 from slack_sdk import WebClient
 
-from bot import command_options, command_parser, commands
 from bot.cards import datasets as dataset_views
 from bot.cards import estimates, general, status
 from bot.cards import evaluations as measuring_views
 from bot.cards import interventions as views
 from bot.cards import plans as plan_views
 from bot.cards import waivers as waiver_views
-from bot.command_options import read_bar, read_rungs, read_task
+from bot.command_parser import parse_form
 from bot.context import AppContext
 from bot.services import (
     approvals,
@@ -31,6 +30,8 @@ from bot.services import (
 )
 from bot.services.datasets import Upload
 from bot.services.documents import DocumentUpload
+from bot.slack import commands
+from bot.values.requests import Baseline, Delete, Estimate
 from bot.values.runs import Refusal
 
 Errors = dict[str, str]
@@ -69,24 +70,30 @@ def _receive(context: AppContext, body: dict[str, Any]) -> Errors:
 
 
 def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
-    command = command_parser.parse(estimates.typed_command(_values(body)))
-    if not isinstance(command, commands.Estimate):
-        return {estimates.refused_field(command): _why(command)}
-    refusal = estimate_requests.may_ask(context, command, _person(body), _metadata(body)[0])
-    return {estimates.refused_field(refusal): refusal.text} if refusal else {}
+    request = _estimate_request(body)
+    if isinstance(request, Refusal):
+        return {estimates.refused_field(request): request.text}
+    refused = estimate_requests.may_ask(context, request, _person(body), _metadata(body)[0])
+    return {estimates.refused_field(refused): refused.text} if refused else {}
 
 
 def _answer_estimate(context: AppContext, body: dict[str, Any]) -> None:
-    command = command_parser.parse(estimates.typed_command(_values(body)))
-    if isinstance(command, commands.Estimate):
-        estimate_requests.answer(context, command, _person(body), _metadata(body)[0])
+    request = _estimate_request(body)
+    if isinstance(request, Estimate):
+        estimate_requests.answer(context, request, _person(body), _metadata(body)[0])
+
+
+def _estimate_request(body: dict[str, Any]) -> Estimate | Refusal:
+    values = parse_form(commands.estimate, _values(body))
+    return values if isinstance(values, Refusal) else commands.estimate_request(values)
 
 
 def _measure(context: AppContext, body: dict[str, Any]) -> Errors:
-    command = _baseline(body)
-    if isinstance(command, command_options.Answer):
-        return {command.about or "rungs": command.text}
-    result = evaluations.ask(context, command, _person(body), _metadata(body)[0])
+    several = {field: ",".join(_several(body, field)) for field in ("rungs", "models")}
+    values = parse_form(commands.measure_baseline, {**_values(body), **several})
+    if isinstance(values, Refusal):
+        return {values.about or "dataset": values.text}
+    result = evaluations.ask(context, Baseline(**values), _person(body), _metadata(body)[0])
     about = result.about if isinstance(result, Refusal) else None
     return _errors(result, about if about in measuring_views.ANSWERED_BELOW else "dataset")
 
@@ -120,7 +127,7 @@ def _delete(context: AppContext, body: dict[str, Any]) -> Errors:
     channel, dataset, *before = _metadata(body)
     if (_values(body).get("name") or "").strip().lower() != dataset:
         return {"name": f"Type {dataset} to delete it, or close this form."}
-    command = commands.Delete(dataset, date.fromisoformat(before[0]) if before else None)
+    command = Delete(dataset, date.fromisoformat(before[0]) if before else None)
     return _errors(dataset_deletion.ask(context, command, _person(body), channel), "name")
 
 
@@ -162,27 +169,6 @@ def _upload(body: dict[str, Any]) -> Upload:
     )
 
 
-def _baseline(body: dict[str, Any]) -> commands.Baseline | command_options.Answer:
-    """The form's answers as the command that they stand for."""
-    values = _values(body)
-    bar = read_bar(values.get("bar"))
-    rungs = read_rungs(",".join(_several(body, "rungs")))
-    task = read_task(values.get("task"))
-    for misread in (bar, rungs, task):
-        if isinstance(misread, command_options.Answer):
-            return misread
-    return commands.Baseline(
-        dataset=values.get("dataset") or "",
-        models=_several(body, "models"),
-        rungs=rungs,  # type: ignore[arg-type]  # no Answer, as the loop has seen
-        prompt=values.get("prompt"),
-        bar=bar,  # type: ignore[arg-type]
-        task=task,  # type: ignore[arg-type]
-        judge=values.get("judge"),
-        because=values.get("because"),
-    )
-
-
 def _several(body: dict[str, Any], block: str) -> tuple[str, ...]:
     """Options that were chosen; what was typed instead is parted at its commas."""
     element: Mapping[str, Any] = next(iter(body["view"]["state"]["values"].get(block, {}).values()), {})
@@ -216,14 +202,6 @@ def _metadata(body: dict[str, Any]) -> list[str]:
 
 def _person(body: dict[str, Any]) -> str:
     return str(body["user"]["id"])
-
-
-def _why(command: commands.Command | command_options.Answer) -> str:
-    return (
-        command.text
-        if isinstance(command, command_options.Answer)
-        else "Say which dataset, and the volume like 10M."
-    )
 
 
 # Buttons and form of a run that needs a person: rights are asked at the click, and again when the form

@@ -157,9 +157,9 @@ def test_what_a_person_says_changes_the_sums() -> None:
         (("--hours", "-1"), "“-1” can't be hours of people's time"),
         (("--rate", "abc"), "I can't read “abc” as dollars for an hour of a person"),
         (("--retrain-months", "0"), "“0” can't be months until it is trained again"),
-        (("--bar", "200%"), "bar=200% should be the share of right answers"),
+        (("--bar", "200%"), "“200%” should be the share of right answers"),
         (("--utilisation", "0%"), "can't be a share of its time that the machine is busy"),
-        (("--task", "cooking"), "There is no task cooking"),
+        (("--task", "cooking"), "There is no task “cooking”"),
         (("--volume", "-3M"), "I can't read “-3M” as a volume"),
     ],
 )

@@ -8,16 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.command_options import FIGURES, Answer, typed
-from bot.command_parser import parse
-from bot.commands import Estimate, Start
+from bot.command_options import HYPERPARAMETERS, QUESTION_OPTIONS
+from bot.command_parser import format_question, parse, parse_question
+from bot.rules import estimate_inputs
 from bot.rules.estimate_inputs import Figure, Question
+from bot.slack.commands import finetune
+from bot.values.runs import Refusal
 from trainers import methods
 from trainers.hyperparameters import Sweep
 from trainers.types import Hyperparameter
 
 RATES = st.lists(st.floats(1e-9, 1.0), min_size=2, max_size=16, unique=True).map(tuple)
 NAME = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,30}", fullmatch=True)
+
+FIGURES = {name.lower(): kind for name, kind in vars(estimate_inputs).items() if isinstance(kind, Figure)}
+FIGURE_KEYS = [option.key for option in QUESTION_OPTIONS.values() if option.field in FIGURES]
 
 
 def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
@@ -41,7 +46,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
             "quantization": st.sampled_from(["none", "nf4", "int8"]),
         },
     ),
-    figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.values()}),
+    figures=st.fixed_dictionaries({field: figure(kind) for field, kind in FIGURES.items()}),
     sweep=st.just(()) | st.tuples(st.just("learning_rate"), RATES).map(lambda one: (one,)),
 )
 def test_what_is_written_down_is_the_same_question(
@@ -54,18 +59,29 @@ def test_what_is_written_down_is_the_same_question(
 ) -> None:
     said = {"hyperparameters": tuple(sorted(chosen.items())), "sweep": sweep, **figures}
     asked = Question(current, volume, target, **said)  # type: ignore[arg-type]
-    command = parse(f"start tickets {typed(asked)}")
-    assert isinstance(command, Start), command
-    assert command.question == asked
+    assert parse_question(format_question(asked)) == asked
 
 
-@pytest.mark.parametrize("option", FIGURES)
+def test_a_method_is_written_down_with_what_it_alone_has() -> None:
+    asked = Question(method="dpo", hyperparameters=(("beta", 0.2),))
+    assert parse_question(format_question(asked)) == asked
+
+
+@pytest.mark.parametrize("option", FIGURE_KEYS)
 def test_every_figure_can_be_said_for_an_estimate_and_for_a_start(option: str) -> None:
     for command in ("estimate", "start"):
-        assert isinstance(parse(f"{command} tickets {option}=1"), Estimate | Start)
+        parsed = parse(finetune, f"{command} tickets {option}=1")
+        assert not isinstance(parsed, Refusal)
+        assert parsed.values[QUESTION_OPTIONS[option].field] == 1
 
 
-@pytest.mark.parametrize("option", [*FIGURES, "volume", "bar", "task"])
+@pytest.mark.parametrize("option", [*FIGURE_KEYS, "volume", "bar", "task"])
 def test_an_answer_says_which_option_it_is_about(option: str) -> None:
-    answer = parse(f"estimate tickets {option}=§")
-    assert isinstance(answer, Answer) and answer.about == option
+    answer = parse(finetune, f"estimate tickets {option}=§")
+    assert isinstance(answer, Refusal) and answer.about == option
+
+
+def test_every_field_of_a_question_has_one_option() -> None:
+    fields = {option.field for option in QUESTION_OPTIONS.values()}
+    assert fields == {*Question.__dataclass_fields__} - {"hyperparameters"} | HYPERPARAMETERS
+    assert len(fields) == len(QUESTION_OPTIONS)

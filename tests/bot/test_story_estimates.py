@@ -12,8 +12,7 @@ import pytest
 
 from bot.cards import evaluations
 from bot.cards.estimates import SHARE
-from bot.command_parser import parse
-from bot.commands import Start
+from bot.command_parser import parse_question
 from bot.rules import forecast
 from bot.rules.forecast import Outlook
 from bot.rules.plans import plan_from_json, plan_hash
@@ -157,7 +156,7 @@ def test_the_form_says_the_same_as_the_command(seeded: World) -> None:
         ("label_usd", "-0.5", "from 0 to 10,000"),
         ("retrain", "0", "from 1 to 120"),
         ("wrong_usd", "-1", "from 0"),
-        ("bar", "200%", "bar=90%"),
+        ("bar", "200%", "like 90%"),
         ("current", "gpt-9000", "gpt-9000"),
     ],
 )
@@ -178,7 +177,7 @@ def test_a_figure_that_cannot_be_stands_under_its_field(
         (f"{ASKED} label_usd=-0.1", "`label_usd=`"),
         (f"{ASKED} hour=2", "Did you mean `hours`?"),
         (f"{ASKED} task=styl", "Did you mean `style`?"),
-        (f"{ASKED} bar=0", "bar=90%"),
+        (f"{ASKED} bar=0", "like 90%"),
         (
             "/finetune estimate tickets current=gpt-4o volume=1M target=acme/acme-smal",
             "Did you mean `acme/acme-small`",
@@ -344,8 +343,7 @@ def test_the_plan_holds_what_the_estimate_said(seeded: World) -> None:
     assert plan.predicted.quality is None
     assert plan_hash(plan) == run.plan_hash
     question = estimate_requests.question_of(plan)
-    command = parse(f"start tickets current=gpt-4o volume=100M target={TARGET} hours=10 epochs=2")
-    assert isinstance(command, Start) and question == command.question
+    assert question == parse_question(f"current=gpt-4o volume=100M target={TARGET} hours=10 epochs=2")
     assert question.people_hours == Decimal(10)
 
 

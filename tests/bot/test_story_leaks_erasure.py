@@ -13,8 +13,8 @@ import pytest
 
 from bot.cards import evaluations
 from bot.cli.deletion import delete_dataset
-from bot.commands import Delete
 from bot.reconciler import maintain
+from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import BEN
 from demo.slack_emulator import refused, too_many

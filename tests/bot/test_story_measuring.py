@@ -66,7 +66,7 @@ def test_a_curve_that_can_t_be_drawn_is_a_sentence(world: World) -> None:
     assert "I know no model to train" in world.type("/finetune curve tickets target=nonsense")
     assert "There is no dataset" in world.type("/finetune curve nothing")
     assert "Which dataset?" in world.type("/finetune curve")
-    assert "`predict=2k` should be numbers of rows" in world.type("/finetune curve tickets predict=2k")
+    assert "“2k” should be numbers of rows" in world.type("/finetune curve tickets predict=2k")
     assert "dollars for one label" in world.type("/finetune curve tickets label_usd=cheap")
     assert world.store.measurements.newest() == []
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from bot.cards.evaluations import MEASURE
+from bot.rules.policy import GOVERNED_BY, RULES
 from bot.services import training
 from bot.services.provider_jobs import SETTLE_S
+from bot.slack.commands import finetune
 from bot.slack.users import SlackDirectory
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused
@@ -356,3 +358,29 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     assert [one.detail for one in entries if one.action == "override"] == [
         "tickets <stay>: the customers agreed, ticket 12"
     ]
+
+
+# Forms ask when they are sent, and a run that waits for approval can't be paused whoever asks (test_story_pause.py).
+ASKED_LATER = ("upload", "knowledge", "pause", "resume")
+
+
+NEEDED = sorted({GOVERNED_BY.get(need, need) for command in finetune for need in command.needs} - {"upload"})
+
+
+@pytest.mark.parametrize("rule", NEEDED)
+def test_a_command_asks_for_the_right_that_it_declares(make_world: MakeWorld, rule: str) -> None:
+    commands = [
+        command
+        for command in finetune
+        if rule in (GOVERNED_BY.get(need, need) for need in command.needs)
+        and (rule == "read" or command.name not in ASKED_LATER)
+    ]
+    world = make_world(Rules())
+    world.start()
+    others = "".join(f'{other} = ["anyone"]\n' for other in RULES if other not in (rule, "approve"))
+    world.rules.more = f'[policy.who]\napprove = ["approvers"]\n{others}{rule} = ["{CLEO.id}"]\n'
+    world.restart()
+    for command in commands:
+        arguments = command.usage.removeprefix("/finetune ").split("[")[0]
+        line = arguments.replace("RUN", "1").replace("DATASET", "tickets").replace("MODEL", "tickets-1")
+        assert f"<@{CLEO.id}>" in world.type(f"/finetune {line}"), line

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bot.commands import Promote
 from bot.reconciler import maintain
 from bot.services import alias_sync, evidence, promotions
 from bot.values.runs import Refusal
@@ -181,7 +180,7 @@ def test_of_two_who_promote_at_once_one_wins(world: World) -> None:
         results = list(
             pool.map(
                 lambda name: promotions.promote(
-                    world.service.context, Promote(name, "it is the demo"), BEN.id, PRIVATE.id
+                    world.service.context, name, "it is the demo", BEN.id, PRIVATE.id
                 ),
                 NAMES[:2],
             )
@@ -203,11 +202,11 @@ def test_what_another_put_to_work_meanwhile_is_not_overrun(
 
     def prove_while_cleo_promotes(*of: object) -> object:
         monkeypatch.undo()
-        promotions.promote(context, Promote("tickets-1", "the demo is now"), CLEO.id, PRIVATE.id)
+        promotions.promote(context, "tickets-1", "the demo is now", CLEO.id, PRIVATE.id)
         return prove(*of)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evidence, "promotion_proof", prove_while_cleo_promotes)
-    result = promotions.promote(context, Promote("tickets-2", "the demo is now"), BEN.id, PRIVATE.id)
+    result = promotions.promote(context, "tickets-2", "the demo is now", BEN.id, PRIVATE.id)
     assert isinstance(result, Refusal) and "Another model was put to work just now" in result.text
     assert in_use(world) == "tickets-1"
 

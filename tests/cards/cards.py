@@ -44,6 +44,7 @@ from bot.rules.budgets import Budget
 from bot.rules.facts import Evidence
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.roi import Quality
+from bot.slack.commands import help_list
 from bot.values.evaluations import CurvePlan, JudgeProgress, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
@@ -436,7 +437,7 @@ def _models() -> dict[str, Message]:
         "try-failed": models.failure_card(
             made.ASK, "The trainer is down. It is started with the bot: try again."
         ),
-        "help": general.help_text(),
+        "help": general.help_text(help_list()),
         "file-hint": general.file_hint(),
     }
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from bot import command_parser
-from bot.command_options import OPTIONS, Answer
+from bot.command_parser import parse
 from bot.rules.advice import Verdict, advise
 from bot.rules.billing import Rates
 from bot.rules.facts import Evidence, Facts, Kind, RowFaults
 from bot.rules.forecast import simulate
 from bot.rules.roi import Inputs, Quality, Training, estimate
+from bot.slack import commands
+from bot.values.runs import Refusal
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, ladder, rung
 from trainers.evaluation.results import Pair, Rung
 from trainers.providers import ModelVerdict
@@ -289,9 +290,9 @@ def test_no_word_of_a_verdict_speaks_against_it(row: str) -> None:
 def test_what_a_next_step_names_is_not_refused(row: str) -> None:
     step = advise(TABLE[row][0]).next_step
     for typed in re.findall(r"`/finetune ([^`]+)`", step):
-        assert not isinstance(command_parser.parse(typed), Answer), typed
+        assert not isinstance(parse(commands.finetune, typed), Refusal), typed
     for option in re.findall(r"(\w+)=", re.sub("`[^`]+`", "", step)):
-        assert option in (*OPTIONS["estimate"], *OPTIONS["baseline"])
+        assert option in (*commands.estimate.options, *commands.measure_baseline.options)
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bot.command_options import Answer
-from bot.command_parser import parse
-from bot.commands import Start
+from bot.command_parser import parse_question
 from bot.rules.estimate_inputs import Question
 from bot.rules.sweeps import describe_sweep, format_sweep, parse_sweep, refusal, without_swept
 from bot.rules.units import Misread
+from bot.values.runs import Refusal
 from trainers.hyperparameters import Sweep, full_trainings_of
 
 SWEEP: Sweep = (("lora_r", (8, 16)), ("learning_rate", (0.0005, 0.001)))
@@ -29,9 +28,8 @@ def test_a_sweep_is_read_as_it_is_typed(text: str) -> None:
 
 
 def test_spaces_are_allowed_where_people_put_them() -> None:
-    command = parse("start tickets sweep = lora_r: 8, 16; learning_rate: 0.0005, 0.001 epochs=2")
-    assert isinstance(command, Start)
-    assert (command.question.sweep, command.question.chosen) == (SWEEP, {"n_epochs": 2})
+    question = parse_question("sweep = lora_r: 8, 16; learning_rate: 0.0005, 0.001 epochs=2")
+    assert question == Question(sweep=SWEEP, hyperparameters=(("n_epochs", 2),))
 
 
 @pytest.mark.parametrize(
@@ -54,8 +52,8 @@ def test_what_is_no_sweep_is_answered_with_what_was_meant(text: str, said: str) 
     read = parse_sweep(text)
     assert isinstance(read, Misread)
     assert said in read.sentence
-    answer = parse(f"start tickets sweep={text}")
-    assert isinstance(answer, Answer)
+    answer = parse_question(f"sweep={text}")
+    assert isinstance(answer, Refusal)
     assert answer.about == "sweep"
 
 
