@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards.blocks import Block, Headline, Message, Note, Text, code, cut, escape, plain, slack_blocks
+from bot.cards.blocks import (
+    Block,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Text,
+    code,
+    cut,
+    escape,
+    plain,
+    slack_blocks,
+)
 from bot.values.runs import Refusal
 
 
@@ -67,6 +79,35 @@ def help_text(commands: Sequence[CommandHelp]) -> Message:
 def command_help(command: CommandHelp) -> Message:
     options = "".join(f"\n• `{key}=` {escape(what)}" for key, what in command.options)
     return text_message(f"Like this: `{command.usage}`.{options}")
+
+
+@dataclass(frozen=True)
+class Right:
+    """A right of the policy, the commands that take it, and why it is denied; None: it is given."""
+
+    name: str
+    commands: Sequence[str]
+    denied: str | None
+
+
+def rights_card(rights: Sequence[Right]) -> Message:
+    title = "What you may do in this channel"
+    return Message(
+        title,
+        (
+            Headline(title),
+            Lines([_right_line(right) for right in rights]),
+            Note(
+                "Whoever runs the bot decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
+                "asked for or uploaded."
+            ),
+        ),
+    )
+
+
+def _right_line(right: Right) -> str:
+    commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
+    return f"• *{right.name}*{commands}: {f'no. {right.denied}' if right.denied else 'yes'}"
 
 
 def name_text(text: str) -> str:

@@ -3,7 +3,7 @@ at every question and asks the rules; nothing is cached."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -12,10 +12,10 @@ from bot.cards.datasets import no_such_dataset
 from bot.context import AppContext
 from bot.rules import data_policy as rules
 from bot.rules import permissions
-from bot.rules.approvals import NO_REQUEST, Request
+from bot.rules.approvals import NO_REQUEST, Denied, Request
 from bot.rules.data_policy import DatasetChannel
 from bot.rules.permissions import Caller, Channel, Rules
-from bot.rules.policy import Action, Policy
+from bot.rules.policy import RULES, Action, Policy, Rule
 from bot.values.runs import Refusal
 from storage.records import Dataset, Measurement, Run
 
@@ -48,14 +48,29 @@ def is_certain(asked: Caller) -> bool:
 
 
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
-    """All look-ups at once: one may take a second, and the ack has to come within three."""
+    return _look_up(context, person, channel, _wanted(context.settings.policy, action, person))
+
+
+def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, Denied | None]] | Refusal:
+    """What the policy says of each right, about no run and no dataset in particular: who asked for it and what it costs
+    are asked where they are known. Where everything is denied for one reason, the reason alone."""
     policy = context.settings.policy
+    groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
+    caller = _look_up(context, person, channel, groups)
+    verdicts = [(rule, permissions.may(caller, rule)) for rule in RULES]
+    reasons = {denied.reason if denied else None for _, denied in verdicts}
+    reason = reasons.pop()
+    return verdicts if reasons or reason is None else Refusal(reason)
+
+
+def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequence[str]) -> Caller:
+    """All look-ups at once: one may take a second, and the ack has to come within three."""
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         who = pool.submit(context.directory.person, person)
         where = pool.submit(_channel, context, channel) if channel else None
-        groups = _wanted(policy, action, person)
         members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
-        return Caller(who.result(), Rules(policy, members), where.result() if where else None)
+        rules = Rules(context.settings.policy, members)
+        return Caller(who.result(), rules, where.result() if where else None)
 
 
 def unreachable(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:

@@ -48,7 +48,9 @@ from bot.command_options import (
 )
 from bot.command_parser import COMMAND, Command, Registry, parse, unescaped
 from bot.context import AppContext
+from bot.rules.policy import GOVERNED_BY, Rule
 from bot.services import (
+    authorization,
     budgets,
     candidates,
     dataset_deletion,
@@ -421,6 +423,23 @@ def delete(call: Call, dataset: str, before: date | None) -> Reply:
     return dataset_cards.deletion_form(doomed, dataset_cards.deletion_metadata(request, call.channel))
 
 
+@finetune.command(
+    "rights",
+    help="what you may do in this channel, and who may do the rest",
+    instead="It is about you; `finetune policy explain` in a terminal is about anybody.",
+)
+def show_rights(call: Call) -> Reply:
+    verdicts = authorization.rights(call.context, call.person, call.channel)
+    if isinstance(verdicts, Refusal):
+        return verdicts
+    return general.rights_card(
+        [
+            general.Right(rule, _commands_needing(rule), denied.reason if denied else None)
+            for rule, denied in verdicts
+        ]
+    )
+
+
 def _look(call: Call, subject: Subject) -> Reply:
     if subject.is_measurement:
         return measurements.look(call.context, subject.number, call.person, call.channel)
@@ -431,6 +450,14 @@ def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | No
     """The card stands in the dataset's own channel."""
     is_here = summary.promotion.channel == call.channel
     return None if is_here else general.text_message(model_cards.card_location(summary))
+
+
+def _commands_needing(rule: Rule) -> Sequence[str]:
+    """A right also covers what undoes what it allows."""
+    needs = {
+        command.name or "": [GOVERNED_BY.get(need, need) for need in command.needs] for command in finetune
+    }
+    return [name for name, rules in needs.items() if rule in rules]
 
 
 def _card(result: _Value | Refusal, card: Callable[[_Value], Message | None]) -> Reply:

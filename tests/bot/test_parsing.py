@@ -157,6 +157,7 @@ def parse(text: str) -> Read | Refusal:
         ("freeze", "freeze", {}),
         ("freeze The bill  looks odd", "freeze", {"reason": "The bill  looks odd"}),
         ("unfreeze", "unfreeze", {}),
+        ("rights", "rights", {}),
         ("prices", "prices", {}),
         (
             "prices gpt-4o, gpt-4o openai/gpt-4.1",
@@ -455,7 +456,7 @@ def test_a_volume_may_be_written_with_spaces(typed: str, volume: int) -> None:
     assert parse(f"estimate tickets current=gpt-4o {typed}") == ("estimate", said)
 
 
-@pytest.mark.parametrize("command", ["datasets", "runs", "budget", "unfreeze", "models", "upload"])
+@pytest.mark.parametrize("command", ["datasets", "runs", "budget", "unfreeze", "models", "upload", "rights"])
 def test_what_follows_a_command_that_takes_nothing_is_not_passed_over(command: str) -> None:
     answer = parse(f"{command} tickets")
     assert isinstance(answer, Refusal) and "`tickets`" in answer.text

@@ -360,6 +360,19 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
     ]
 
 
+def test_each_person_sees_what_they_may_do_here_and_who_may_do_the_rest(world: World) -> None:
+    rights = world.type("/finetune rights")
+    assert "measure* (`baseline`, `curve`): yes" in rights
+    assert (
+        "promote* (`promote`, `rollback`): no. Only an approver may do that:" in rights and BEN.id in rights
+    )
+    assert "promote* (`promote`, `rollback`): yes" in world.type("/finetune rights", user=BEN)
+    guest = world.type("/finetune rights", user=GUS)
+    assert "is a guest" in guest and BEN.id not in guest
+    world.slack.share(PRIVATE.id)
+    assert "shared with another organisation" in world.type("/finetune rights", user=BEN)
+
+
 # Forms ask when they are sent, and a run that waits for approval can't be paused whoever asks (test_story_pause.py).
 ASKED_LATER = ("upload", "knowledge", "pause", "resume")
 

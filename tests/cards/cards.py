@@ -438,6 +438,13 @@ def _models() -> dict[str, Message]:
             made.ASK, "The trainer is down. It is started with the bot: try again."
         ),
         "help": general.help_text(help_list()),
+        "rights": general.rights_card(
+            [
+                general.Right("read", ("datasets", "status"), None),
+                general.Right("approve", (), "Only an approver may do that: <@U0BEN>."),
+                general.Right("promote", ("promote", "rollback"), "Only an approver may do that: <@U0BEN>."),
+            ]
+        ),
         "file-hint": general.file_hint(),
     }
 
