@@ -26,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.training.base_model import add_lora, load_model, load_tokenizer
-from trainers.local.training.data import Row, read_rows
+from trainers.local.training.data import Row, Rows, read_rows
 from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.loop import TrainState, train_step
 from trainers.local.training.memory import MicroBatcher
-from trainers.local.training.methods.sft import TrainState, train_step
+from trainers.local.training.methods.sft import Sft
 from trainers.local.training.packing import abilities, fill_packs, measure, pack_rows, pack_tokens, width
+from trainers.local.training.setup import TrainingSetup
 from trainers.methods import Parameters
 
 SETTINGS = Parameters()
@@ -109,7 +111,7 @@ def linear_parameters(model: Any) -> int:
 
 
 def ours(source: Path, rows: Batch) -> Way:
-    """lora.py's own step: rows packed, the head at supervised tokens only, the machine's best format."""
+    """loop.py's own step: rows packed, the head at supervised tokens only, the machine's best format."""
     device = best_device()
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
@@ -117,7 +119,8 @@ def ours(source: Path, rows: Batch) -> Way:
     able = replace(abilities(base, longest), kept=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
     room = MicroBatcher(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
-    trainee = TrainState(model, new_optimizer(model), able, room, look=lambda: None)
+    method = Sft(model, TrainingSetup(base, Rows(rows, 0, 0), None, able, device, dtype))
+    trainee = TrainState(method, new_optimizer(model), room, look=lambda: None)
 
     def step(batch: Batch) -> float:
         return train_step(trainee, batch, SETTINGS.learning_rate, 1).loss

@@ -5,7 +5,7 @@
 The same rows, model, LoRA and batches of 8, each way in a process of its own, a step each in turn, so that a busy
 moment of the machine meets all of them:
 
-    ours       lora.py as it is: rows packed, head at supervised tokens only, the machine's best format
+    ours       loop.py's step as it is: rows packed, head at supervised tokens only, the machine's best format
     trl        TRL's SFTTrainer at its best: batches of like length, the same format, loss on the answers only
     tutorial   every row padded to 256 tokens (512 where one is longer), float32, logits at every token
 

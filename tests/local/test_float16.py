@@ -19,12 +19,15 @@ from trainers.local.job_directory import read_events
 from trainers.local.train import work
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.checkpoints import checkpoint_folder, restore_checkpoint, save_checkpoint
-from trainers.local.training.data import Row
+from trainers.local.training.data import Row, Rows
 from trainers.local.training.devices import best_dtype, new_scaler
+from trainers.local.training.loop import TrainState, new_optimizer, train_step
 from trainers.local.training.memory import MicroBatcher
-from trainers.local.training.methods.sft import TrainState, train_step
+from trainers.local.training.methods.sft import Sft
+from trainers.local.training.metrics_logger import Scores
 from trainers.local.training.packing import Abilities, fill_packs, width
 from trainers.local.training.schedule import Position
+from trainers.local.training.setup import TrainingSetup
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 ROWS = [Row(line, [5, 6, 7, 8 + line, 20, 21 + line], [False] * 4 + [True] * 2) for line in range(4)]
@@ -72,17 +75,17 @@ def test_a_training_in_float16_learns_what_one_in_float32_learns(
     assert found["fp16"] != found["fp32"]
 
 
-def trainee_of(base: Path, scaler: GradScaler) -> TrainState:
+def trainee_of(base: Path, scaler: GradScaler) -> TrainState[Row, Scores]:
     torch.manual_seed(0)
     model = add_lora(load_model(str(base), CPU, torch.float16), PLAIN)
     learnt = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, lr=1e-2, weight_decay=0.0, fused=True)
     room = MicroBatcher(768, None, packs=True, fill=fill_packs, width=width, tell=str)
     able = Abilities(packs=True, selects=True)
-    return TrainState(model, optimizer, able, room, look=lambda: None, scaler=scaler)
+    method = Sft(model, TrainingSetup(model, Rows(ROWS, 0, 0), None, able, CPU, torch.float16))
+    return TrainState(method, new_optimizer(learnt, PLAIN), room, look=lambda: None, scaler=scaler)
 
 
-def learnt_matrices(trainee: TrainState) -> list[torch.Tensor]:
+def learnt_matrices(trainee: TrainState[Row, Scores]) -> list[torch.Tensor]:
     return [one.detach().clone() for one in trainee.model.parameters() if one.requires_grad]
 
 

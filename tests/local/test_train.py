@@ -23,7 +23,7 @@ from tests.local.runs import files_of_at_most
 from trainers.local.job_directory import TrainingJob, exclusive, read_events, read_json, write_job
 from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
-from trainers.local.training.methods.sft import batches
+from trainers.local.training.loop import batches
 from trainers.local.training.schedule import rate_share
 from trainers.methods import Parameters
 

@@ -2,8 +2,8 @@
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused, 77 it is
 to start again with less at a time.
-The training itself is in lora.py, of preference pairs in dpo.py, of a sweep in sweep.py, by another engine in
-engines/driver.py; each is imported when needed.
+The training itself is in training/loop.py by the job's method, of a sweep in training/sweep.py, by another engine in
+engines/runner.py; each is imported when needed.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def decide_stop(home: Path, why: Stop) -> None:
     replace_json(home / STOP_FILE, {"why": why})
 
 
-# Trains a job by another engine, as lora.py does by ours: writes its config, runs it, tells and keeps
+# Trains a job by another engine, as training/loop.py does by ours: writes its config, runs it, tells and keeps
 # what it does.
 #
 # Ends with adapter/ and DONE, goes on from the engine's newest checkpoint after a kill.

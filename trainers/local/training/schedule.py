@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -58,6 +59,10 @@ class Pace:
         """For one more step, and a validation after it."""
         guess = self.validation_guess_s if self.validation_s is None else self.validation_s
         return self.step_s + guess
+
+
+def steps_an_epoch(rows: int, settings: Parameters) -> int:
+    return math.ceil(rows / settings.batch_size)
 
 
 def rate_share(step: int, total: int) -> float:

@@ -30,11 +30,13 @@ from trainers.local.training.checkpoints import (
     renamed_when_complete,
     save_checkpoint_as_result,
 )
+from trainers.local.training.data import Row
 from trainers.local.training.errors import Pauses, TrainingFailed
+from trainers.local.training.loop import TrainingLoop, begin
 from trainers.local.training.memory import map_machine_errors
-from trainers.local.training.methods.sft import Course, begin, steps_an_epoch, train_until
-from trainers.local.training.metrics_logger import MetricsLogger, NullLogger, Progress, logger_for
-from trainers.local.training.schedule import Pace, Position, Stop, stop_sentence
+from trainers.local.training.methods import sft
+from trainers.local.training.metrics_logger import MetricsLogger, NullLogger, Progress, Scores, logger_for
+from trainers.local.training.schedule import Pace, Position, Stop, steps_an_epoch, stop_sentence
 from trainers.local.training.setup import TrainingSetup, prepare_training
 from trainers.local.training.successive_halving import (
     Decision,
@@ -79,7 +81,8 @@ class Sweep:
         return [score_of(arm, self.course(arm)) for arm in self.arms]
 
     def course(self, arm: Trial) -> int:
-        return steps_an_epoch(self.ground, arm.job.settings) * arm.job.settings.n_epochs
+        settings = arm.job.settings
+        return steps_an_epoch(len(self.ground.training.rows), settings) * settings.n_epochs
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -125,14 +128,15 @@ def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
     """To the end of its rung, or out. The base is as before when it returns."""
     journal, is_done = journal_of_arm(sweep, arm), False
     try:
-        course = begin(arm.folder, arm.job, sweep.ground, journal, sweep.pauses)
+        method = sft.adapted(arm.folder, arm.job, sweep.ground)
+        course = begin(arm.folder, arm.job, method, journal, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, journal.seconds_known)
         course.pace = sweep.pace
         course.settings = replace(course.settings, max_seconds=ceiling_of(sweep, begun))
         journal.say(
             f"trains to step {move.until}/{course.total} in rung {move.round}: {str(arm).partition('(')[2][:-1]}"
         )
-        stop = train_until(course, begun, sweep.checkpoint_s, move.until)
+        stop = course.train_until(begun, sweep.checkpoint_s, move.until)
         sweep.pace = course.pace
         rest(arm, course, time.monotonic() - begun, is_last=move.until == course.total)
         is_done = True
@@ -168,7 +172,7 @@ def ceiling_of(sweep: Sweep, begun: float) -> int | None:
     return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
 
 
-def rest(arm: Trial, course: Course, seconds: float, *, is_last: bool) -> None:
+def rest(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
     """Keep what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job."""
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:

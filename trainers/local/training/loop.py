@@ -1,0 +1,399 @@
+"""The one training loop of all methods: steps, validations, checkpoints, pauses and ceilings on a job's folder.
+
+A method (methods/sft.py, methods/dpo.py) brings its rows, its model with an adapter, the gradients of rows and what a
+validation measures. Everything that is told goes through the metrics logger, everything that is kept through
+checkpoints: a run that was killed or paused goes on from its newest checkpoint and ends as if it had not been. Knows no
+HTTP and no other job.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from peft import PeftModel
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import AdamW, Optimizer
+
+from trainers.local.job_directory import TrainingJob
+from trainers.local.training import distributed
+from trainers.local.training.base_model import count_parameters, recompute_activations, recompute_if_packed
+from trainers.local.training.checkpoints import (
+    finish_job,
+    random_states,
+    restore_checkpoint,
+    restore_random,
+    save_checkpoint,
+)
+from trainers.local.training.devices import CpuThreads, is_learnable, new_scaler
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
+from trainers.local.training.memory import MicroBatcher, end_team, map_machine_errors, tokens_after_shortage
+from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step, logger_for
+from trainers.local.training.schedule import (
+    MAX_NORM,
+    Pace,
+    Position,
+    Stop,
+    Validation,
+    best,
+    is_due,
+    lacks_validation,
+    rate_share,
+    steps_an_epoch,
+    why_stop,
+)
+from trainers.methods import Parameters
+
+R = TypeVar("R")  # a row of the method
+P = TypeVar("P")  # what this process computed of a step
+
+
+class TrainingMethod(ABC, Generic[R, P]):
+    """A method on one adapter. `validation` is empty without a validation file; `usual_tokens` are computed at a time
+    where memory allows; `metrics` names what Scores.more has; `forward_share`: how long a validation's token takes of
+    a step's, which also goes backward."""
+
+    metrics: ClassVar[tuple[str, ...]] = ()
+    forward_share: ClassVar[float]
+    model: PeftModel
+    rows: Sequence[R]
+    validation: Sequence[R]
+    device: torch.device
+    dtype: torch.dtype
+    usual_tokens: int
+    packs: bool = True
+    is_sharded: bool = False
+
+    @abstractmethod
+    def tokens(self, rows: Sequence[R]) -> int:
+        """That are trained on."""
+
+    @abstractmethod
+    def width(self, rows: Sequence[R]) -> int:
+        """Tokens that computing these rows together takes."""
+
+    @abstractmethod
+    def fill(self, rows: Sequence[R], limit: int) -> list[list[R]]:
+        """Groups of at most `limit` tokens; a longer row stands alone."""
+
+    @abstractmethod
+    def add_gradients(self, state: TrainState[R, P], parts: list[list[R]], batch: Sequence[R]) -> P:
+        """Of this process's `parts` of the `batch`, scaled so that all parts together have the batch's mean loss."""
+
+    @abstractmethod
+    def total(self, computed: P) -> Scores:
+        """Of all processes."""
+
+    @abstractmethod
+    def evaluate(self, state: TrainState[R, P]) -> Scores:
+        """On the validation rows."""
+
+    def seed_step(self, step: int) -> None:
+        """What is random in a step follows from the seed, and in a team from step and process."""
+        distributed.reseed(step)
+
+    @cached_property
+    def validation_tokens(self) -> int:
+        return self.tokens(self.validation)
+
+
+@dataclass
+class TrainState(Generic[R, P]):
+    """The method with all that a step on it takes. `look` raises TrainingPaused where somebody wants a pause; in a
+    team that is asked between steps."""
+
+    method: TrainingMethod[R, P]
+    optimizer: Optimizer
+    room: MicroBatcher[R]
+    look: Callable[[], None]
+    cores: CpuThreads = field(default_factory=CpuThreads)
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
+
+    @property
+    def model(self) -> PeftModel:
+        return self.method.model
+
+    @property
+    def learnt(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+Prepare = Callable[[Path, TrainingJob, MetricsLogger, Pauses], TrainingMethod[Any, Any]]
+
+
+def train(
+    folder: Path, job: TrainingJob, prepare: Prepare, metrics: Sequence[str], checkpoint_s: float
+) -> None:
+    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    distributed.join(job.seed)
+    journal = logger_for(folder, job, metrics)
+    is_done = False
+    try:
+        with map_machine_errors(folder):
+            _run(folder, job, prepare, journal, checkpoint_s)
+        is_done = True
+    finally:
+        journal.end(is_done=is_done)
+        distributed.leave()
+
+
+def _run(
+    folder: Path, job: TrainingJob, prepare: Prepare, journal: MetricsLogger, checkpoint_s: float
+) -> None:
+    started, pauses = time.monotonic(), Pauses(folder)
+    loop = begin(folder, job, prepare(folder, job, journal, pauses), journal, pauses)
+    started -= max(loop.position.seconds, journal.seconds_known)
+    journal.say(str(count_parameters(loop.state.model)))
+    stop = loop.train_until(started, checkpoint_s, loop.total)
+    loop.position = replace(loop.position, seconds=time.monotonic() - started)
+    finish_job(folder, job, loop.state.model, loop.position, loop.total, stop, journal)
+
+
+def begin(
+    folder: Path, job: TrainingJob, method: TrainingMethod[R, P], journal: MetricsLogger, pauses: Pauses
+) -> TrainingLoop[R, P]:
+    """At the start, or where the newest checkpoint in `folder` stands."""
+    model, settings = method.model, job.settings
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = new_optimizer(learnt, settings)
+    distributed.broadcast_parameters(learnt)
+    scaler = new_scaler(method.device, method.dtype)
+    position = restore_checkpoint(folder, model, optimizer, scaler)
+    shortage = tokens_after_shortage(folder) if method.is_sharded else None
+    if shortage is not None:
+        tokens, recomputes = shortage
+        tokens = min(tokens, position.room or tokens)
+        position = replace(position, room=tokens, recomputes=recomputes or position.recomputes)
+    is_packed = recompute_if_packed(model)
+    room = MicroBatcher(
+        method.usual_tokens,
+        position.room,
+        packs=method.packs,
+        fill=method.fill,
+        width=method.width,
+        tell=journal.warn,
+        recompute=lambda: recompute_activations(model),
+        recomputes=is_packed or (position.recomputes and recompute_activations(model)),
+        end_team=partial(end_team, folder) if method.is_sharded else None,
+    )
+    state = TrainState(method, optimizer, room, distributed.look_in_step(pauses), scaler=scaler)
+    loop = TrainingLoop(folder, settings, job.seed, state, journal, position, pauses)
+    journal.begin(after=position.step)
+    if is_packed:
+        journal.say(
+            "The experts are in 4 bits, so activations are computed again on the way back instead of kept"
+        )
+    if position.step:
+        journal.say(f"Going on from the checkpoint of step {position.step}/{loop.total}")
+    return loop
+
+
+def new_optimizer(learnt: Sequence[torch.nn.Parameter], settings: Parameters) -> Optimizer:
+    return AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+
+
+@dataclass
+class TrainingLoop(Generic[R, P]):
+    """An adapter on its way over the rows. `folder` keeps its checkpoints; `position` is where it stands; `pauses`
+    are the job's, of which it may be a trial."""
+
+    folder: Path
+    settings: Parameters
+    seed: int
+    state: TrainState[R, P]
+    journal: MetricsLogger
+    position: Position
+    pauses: Pauses
+    pace: Pace = field(default=Pace(0.0, None, 0.0))
+    started: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return steps_an_epoch(len(self.state.method.rows), self.settings)
+
+    @property
+    def total(self) -> int:
+        return self.steps_an_epoch * self.settings.n_epochs
+
+    @property
+    def seconds(self) -> float:
+        """As if without a break."""
+        return time.monotonic() - self.started
+
+    def train_until(self, started: float, checkpoint_s: float, until: int) -> Stop | None:
+        """Train to step `until`, validated where it isn't the last. `started`: as if without a break, time.monotonic.
+
+        Raises TrainingPaused with a checkpoint saved, and TrainingFailed.
+        """
+        self.started, self.saved_at, stop = started, time.monotonic(), None
+        rows = self.state.method.rows
+        try:
+            # a checkpoint may have been saved before its step was validated
+            if self._is_validated(self.position.step, until) and lacks_validation(self.position):
+                self._validate()
+            for step, batch in steps_after(rows, self.settings, self.seed, self.position.step):
+                if step > until:
+                    break
+                distributed.look(self.pauses)
+                stop = self._why_stop()
+                if stop:
+                    break
+                is_validated = self._is_validated(step, until)
+                self._learn(step, batch, is_validated_next=is_validated)
+                if is_validated:
+                    self._validate()
+                self._save_if_due(checkpoint_s)
+            is_unmeasured = self.position.step and lacks_validation(self.position)
+            if stop == "ceiling" and self.state.method.validation and is_unmeasured:
+                self._validate()
+        except TrainingPaused:
+            self._pause()
+            raise
+        return stop
+
+    def save(self) -> None:
+        state = self.state
+        save_checkpoint(self.folder, state.model, state.optimizer, self.position, state.scaler)
+
+    def _is_validated(self, step: int, until: int) -> bool:
+        has_rows = bool(self.state.method.validation)
+        return has_rows and (step == until or is_due(step, self.steps_an_epoch, self.settings))
+
+    def _why_stop(self) -> Stop | None:
+        """The same in every process of a team, whose clocks differ."""
+        here = replace(self.position, seconds=self.seconds)
+        return distributed.decide(why_stop(here, self.pace, self.settings))
+
+    def _rate(self, step: int) -> float:
+        return self.settings.learning_rate * rate_share(step, self.total)
+
+    def _learn(self, step: int, batch: Sequence[R], *, is_validated_next: bool) -> None:
+        """One step, told."""
+        begun, method = time.monotonic(), self.state.method
+        scores = train_step(self.state, batch, self._rate(step), step)
+        took, tokens = time.monotonic() - begun, method.tokens(batch)
+        position = self.position = replace(
+            self.position,
+            step=step,
+            trained_tokens=self.position.trained_tokens + tokens,
+            seconds=self.seconds,
+            room=self.state.room.remembered,
+            recomputes=self.state.room.recomputes,
+        )
+        guess_s = method.validation_tokens / tokens * took * method.forward_share
+        self.pace = replace(self.pace, step_s=took, validation_guess_s=guess_s)
+        told = Step(step, self.total, scores, self._rate(step), position.trained_tokens, position.seconds)
+        self.journal.record(told, is_validated_next=is_validated_next)
+
+    def _validate(self) -> None:
+        """The step that the loop stands at, told. Raises TrainingFailed."""
+        begun, position = time.monotonic(), self.position
+        scores = self.state.method.evaluate(self.state)
+        if not math.isfinite(scores.loss):
+            text = (
+                f"After step {position.step} the validation loss is {scores.loss}. Set learning_rate lower."
+            )
+            raise TrainingFailed("loss_not_finite", text, "learning_rate")
+        rate, trained = self._rate(position.step), self.journal.last_scores()
+        self.journal.record_validation(
+            Step(position.step, self.total, trained, rate, position.trained_tokens), scores
+        )
+        validation = Validation(position.step, scores.loss, scores.accuracy)
+        self.position = replace(
+            position,
+            validations=(*position.validations, validation),
+            room=self.state.room.remembered,
+            recomputes=self.state.room.recomputes,
+        )
+        self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
+
+    def _save_if_due(self, checkpoint_s: float) -> None:
+        """A checkpoint after an epoch, after the best validation so far, and every `checkpoint_s` seconds."""
+        step, lowest = self.position.step, best(self.position.validations)
+        ends_epoch = step % self.steps_an_epoch == 0
+        if ends_epoch:
+            epoch = f"Epoch {step // self.steps_an_epoch}/{self.settings.n_epochs}"
+            self.journal.say(f"{epoch} finished after step {step}/{self.total}")
+        is_best = lowest is not None and lowest.step == step
+        if ends_epoch or is_best or time.monotonic() - self.saved_at >= checkpoint_s:
+            self.save()
+            self.journal.say(f"Checkpoint of step {step}/{self.total} saved")
+            self.saved_at = time.monotonic()
+
+    def _pause(self) -> None:
+        """With a checkpoint, where something was learnt."""
+        position = self.position = replace(self.position, seconds=self.seconds)
+        if position.step:
+            self.save()
+        step_s = self.journal.step_s
+        progress = Progress(position.step, self.total, position.trained_tokens, position.seconds, step_s)
+        self.journal.place(progress, is_paused=True)
+
+
+def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: int) -> Scores:
+    """One step on the batch's mean loss. One that is paused leaves no trace."""
+    method, optimizer = state.method, state.optimizer
+    method.model.train()
+    method.seed_step(step)
+    random = random_states()
+
+    def forget() -> None:
+        optimizer.zero_grad()
+        restore_random(random)
+
+    def add_all(parts: list[list[R]]) -> P:
+        if not distributed.is_alone():  # another process may have had no room for what this one has computed
+            forget()
+        try:
+            return method.add_gradients(state, parts, batch)
+        except BaseException:  # memory full or paused: nothing of this step has happened
+            forget()
+            raise
+
+    learnt = state.learnt
+    while True:
+        computed = state.room.try_out(distributed.share(batch), add_all, f"at step {step}")
+        distributed.add_gradients(learnt)
+        scores = method.total(computed)
+        if not math.isfinite(scores.loss) or is_learnable(state.scaler, optimizer):
+            break
+        forget()
+    norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
+    if not math.isfinite(scores.loss) or not math.isfinite(norm):
+        wider = " In float32 numbers may be larger: FINETUNE_DTYPE=fp32." if state.scaler.is_enabled() else ""
+        text = (
+            f"At step {step} the loss became {scores.loss} and its gradient {norm}. Set learning_rate lower."
+            f"{wider}"
+        )
+        raise TrainingFailed("loss_not_finite", text, "learning_rate")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return scores
+
+
+def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]]:
+    """Shuffled by seed and epoch, the same each time. Not grouped by length: nothing is padded."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+    return [[rows[place] for place in order[start : start + size]] for start in range(0, len(rows), size)]
+
+
+def steps_after(
+    rows: Sequence[R], settings: Parameters, seed: int, after: int
+) -> Iterator[tuple[int, list[R]]]:
+    """Steps, counted from 1 over all epochs, with their rows."""
+    step = 0
+    for epoch in range(settings.n_epochs):
+        for batch in batches(rows, settings.batch_size, seed, epoch):
+            step += 1
+            if step > after:
+                yield step, batch
