@@ -14,6 +14,7 @@ from trainers.local.engines.plan import (
     Value,
     callback_environment,
     scripts,
+    settings_of,
     yaml,
 )
 
@@ -24,7 +25,9 @@ CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_emb
 
 def write(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env`: the virtual environment."""
-    config = _config(plan) | _quantization(plan) | _on_cpu(plan) | _validation(plan)
+    config = (
+        _config(plan) | settings_of(plan, "axolotl") | _quantization(plan) | _on_cpu(plan) | _validation(plan)
+    )
     on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if plan.device == "cpu" else {}
     return EngineConfig(
         files={"config.yml": yaml(config), **scripts(plugin="axolotl_plugin")},
@@ -36,28 +39,17 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
 
 
 def _config(plan: EnginePlan) -> dict[str, Value]:
-    settings = plan.settings
     return {
         "base_model": plan.base,
         "trust_remote_code": False,
         "adapter": "lora",
-        "lora_r": settings.lora_r,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": settings.lora_dropout,
         "lora_target_modules": list(plan.targets),
         "datasets": [{"path": plan.train_file, "ds_type": "json"}],
         "dataset_prepared_path": "prepared",
-        "sequence_len": settings.max_length,
         "sample_packing": False,
         "output_dir": OUTPUT,
-        "num_epochs": settings.n_epochs,
-        "micro_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": settings.learning_rate,
         "lr_scheduler": "linear",
         "warmup_steps": plan.warm_up_steps,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
         "optimizer": "adamw_torch",
         "seed": plan.seed,
         "bf16": plan.is_bf16,
@@ -65,10 +57,7 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "attn_implementation": "sdpa",
         "gradient_checkpointing": plan.device == "cuda",
         "dataloader_num_workers": 0,
-        "logging_steps": 1,
-        "save_strategy": "steps",
         "save_steps": plan.save_steps,
-        "save_total_limit": 3,
         "auto_resume_from_checkpoints": True,
         "plugins": ["plugin.JobPlugin"],
     }

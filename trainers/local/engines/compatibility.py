@@ -8,22 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainers.local.engines.catalog import ENGINES, Engine, Installed, installed
+from trainers.local.engines.plan import HONOURED
 from trainers.methods import BUILTIN, Parameters
-
-HONOURED = frozenset(
-    {
-        "engine",
-        "n_epochs",
-        "batch_size",
-        "learning_rate",
-        "learning_rate_multiplier",
-        "lora_r",
-        "lora_alpha",
-        "lora_dropout",
-    }
-    | {"target_modules", "max_length", "too_long", "quantization", "eval_steps", "patience"}
-    | {"max_seconds", "max_usd_micros", "usd_per_hour_micros"}
-)
 
 
 @dataclass(frozen=True)

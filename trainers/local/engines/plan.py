@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trainers.local.engines.catalog import EngineName
 from trainers.local.training.schedule import is_due
 from trainers.methods import Parameters
 
@@ -18,7 +19,51 @@ PARTS = range(25, 101)
 SHORT_PARTS = range(5, 26)
 WARM_UP = 0.05
 ROWS, OUTPUT = "rows", "output"
+Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
 SCRIPTS = Path(__file__).parent / "scripts"
+
+
+@dataclass(frozen=True)
+class EngineKeys:
+    """What each engine calls a hyperparameter in its config; `lora.r` is the key r in the part lora of unsloth's."""
+
+    unsloth: tuple[str, ...]
+    axolotl: str
+    llamafactory: str
+
+
+# The hyperparameters that other engines honour, by their fields in trainers/methods.py: what is not here is refused
+# (compatibility.py). None: no single key has it. Rows, modules and the base's bits are written by each engine's module,
+# ends and looks are decided by runner.py and scripts/callback.py.
+HONOURED: Mapping[str, EngineKeys | None] = {
+    "n_epochs": EngineKeys(("arguments.num_train_epochs",), "num_epochs", "num_train_epochs"),
+    "batch_size": EngineKeys(
+        ("arguments.per_device_train_batch_size",), "micro_batch_size", "per_device_train_batch_size"
+    ),
+    "learning_rate": EngineKeys(("arguments.learning_rate",), "learning_rate", "learning_rate"),
+    "learning_rate_multiplier": None,
+    "lora_r": EngineKeys(("lora.r",), "lora_r", "lora_rank"),
+    "lora_alpha": EngineKeys(("lora.lora_alpha",), "lora_alpha", "lora_alpha"),
+    "lora_dropout": EngineKeys(("lora.lora_dropout",), "lora_dropout", "lora_dropout"),
+    "target_modules": None,
+    "max_length": EngineKeys(("model.max_seq_length", "arguments.max_length"), "sequence_len", "cutoff_len"),
+    "too_long": None,
+    "quantization": None,
+    "eval_steps": None,
+    "patience": None,
+    "max_seconds": None,
+    "max_usd_micros": None,
+    "usd_per_hour_micros": None,
+    "engine": None,
+}
+ALIKE: Mapping[str, str | int | float] = {  # in all engines, of unsloth's in the part arguments
+    "gradient_accumulation_steps": 1,
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.0,
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_total_limit": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +128,24 @@ class EngineConfig:
     keys: Mapping[str, frozenset[str]]
 
 
+def settings_of(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
+    """The hyperparameters by this engine's keys, and what is alike in all engines."""
+    named: dict[str, Value] = {}
+    for field, keys in HONOURED.items():
+        value = getattr(plan.settings, field)
+        if keys is None:
+            continue
+        match engine:
+            case "unsloth":
+                named |= dict.fromkeys(keys.unsloth, value)
+            case "axolotl":
+                named[keys.axolotl] = value
+            case "llamafactory":
+                named[keys.llamafactory] = value
+    part = "arguments." if engine == "unsloth" else ""
+    return named | {f"{part}{key}": value for key, value in ALIKE.items()}
+
+
 def scripts(**names: str) -> dict[str, str]:
     """Files for the engine's folder by the names that they have there: the callback and what is given."""
     wanted = {"callback": "callback", **names}
@@ -108,7 +171,6 @@ def engine_folder(job_folder: Path) -> Path:
 
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all that is needed lies in folders
-Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
 
 
 def yaml(values: Mapping[str, Value]) -> str:

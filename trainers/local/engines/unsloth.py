@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainers.local.engines.plan import OUTPUT, EngineConfig, EnginePlan, callback_environment, scripts
+from trainers.local.engines.plan import (
+    OUTPUT,
+    EngineConfig,
+    EnginePlan,
+    callback_environment,
+    scripts,
+    settings_of,
+)
 
 ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from the hub to be counted
 
@@ -14,9 +21,9 @@ ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from
 def write(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env`: the virtual environment."""
     config = {
-        "model": _model(plan),
-        "lora": _lora(plan),
-        "arguments": _arguments(plan),
+        "model": _model(plan) | _part(plan, "model."),
+        "lora": _lora(plan) | _part(plan, "lora."),
+        "arguments": _arguments(plan) | _part(plan, "arguments."),
         "train": plan.train_file,
         "valid": plan.valid_file,
     }
@@ -30,10 +37,14 @@ def write(plan: EnginePlan, env: Path) -> EngineConfig:
     )
 
 
+def _part(plan: EnginePlan, part: str) -> dict[str, Any]:
+    named = settings_of(plan, "unsloth")
+    return {key.removeprefix(part): value for key, value in named.items() if key.startswith(part)}
+
+
 def _model(plan: EnginePlan) -> dict[str, Any]:
     return {
         "model_name": plan.base,
-        "max_seq_length": plan.settings.max_length,
         "dtype": "bfloat16" if plan.is_bf16 else "float16" if plan.is_fp16 else "float32",
         "load_in_4bit": plan.settings.quantization == "nf4",
         "load_in_8bit": plan.settings.quantization == "int8",
@@ -43,9 +54,6 @@ def _model(plan: EnginePlan) -> dict[str, Any]:
 
 def _lora(plan: EnginePlan) -> dict[str, Any]:
     return {
-        "r": plan.settings.lora_r,
-        "lora_alpha": plan.settings.lora_alpha,
-        "lora_dropout": plan.settings.lora_dropout,
         "target_modules": list(plan.targets),
         "random_state": plan.seed,
         "use_gradient_checkpointing": "unsloth" if plan.device == "cuda" else False,
@@ -56,26 +64,16 @@ def _arguments(plan: EnginePlan) -> dict[str, Any]:
     validation = {"eval_strategy": "steps", "eval_steps": plan.steps_an_epoch} if plan.has_validation else {}
     return {
         "output_dir": OUTPUT,
-        "num_train_epochs": plan.settings.n_epochs,
-        "per_device_train_batch_size": plan.settings.batch_size,
         "per_device_eval_batch_size": plan.settings.batch_size,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": plan.settings.learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": plan.warm_up_steps,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
         "optim": "adamw_torch",
         "seed": plan.seed,
         "bf16": plan.is_bf16,
         "fp16": plan.is_fp16,
-        "max_length": plan.settings.max_length,
         "packing": False,
-        "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
         "save_steps": plan.save_steps,
-        "save_total_limit": 3,
         "report_to": "none",
         "disable_tqdm": True,
     } | validation

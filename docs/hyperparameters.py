@@ -1,0 +1,47 @@
+"""Write docs/hyperparameters.md from the declarations in trainers/methods.py: `python docs/hyperparameters.py`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from trainers.local.engines.plan import HONOURED  # noqa: E402
+from trainers.methods import METHODS, Spec, every_spec, specs  # noqa: E402
+
+PAGE = ROOT / "docs" / "hyperparameters.md"
+HEAD = """# Hyperparameters
+
+Written by `python docs/hyperparameters.py` from `trainers/methods.py`. The name is the API's, the option is typed after
+`/finetune start` and `estimate` (and as `--option` after `finetune estimate`). What is not given, or "auto", becomes
+the default.
+Engines: whether unsloth, axolotl and llamafactory honour it too; what they can't is refused before anything starts.
+
+| name | option | what it is | must be | default | sweep | engines | methods |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    return HEAD + "".join(f"| {' | '.join(_cells(spec))} |\n" for spec in every_spec().values())
+
+
+def _cells(spec: Spec) -> tuple[str, ...]:
+    declared = spec.declared
+    methods = [name for name in METHODS if spec.name in specs(name)]
+    return (
+        f"`{spec.name}`",
+        f"`{declared.option}=`" if declared.option else "",
+        declared.help,
+        spec.wants.replace("|", "\\|"),
+        declared.default_text or ("none" if spec.default is None else f"`{spec.default}`"),
+        "yes" if declared.sweeps else "",
+        "yes" if spec.field in HONOURED else "",
+        ", ".join(methods) if len(methods) < len(METHODS) else "all",
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

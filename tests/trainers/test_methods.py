@@ -1,0 +1,79 @@
+"""Hyperparameters as they are declared, and everything that reads the declarations."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from bot.command_parser import parse
+from bot.commands import Start
+from trainers.local.engines.plan import HONOURED
+from trainers.methods import METHODS, Basis, every_spec, options, resolve, specs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_of_hyperparameters_is_the_one_that_is_declared() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "hyperparameters.py"))["page"]
+    written = (ROOT / "docs" / "hyperparameters.md").read_text(encoding="utf-8")
+    assert page() == written, "run python docs/hyperparameters.py"
+
+
+@pytest.mark.parametrize("name", every_spec())
+def test_each_example_is_within_its_limits_and_its_help_fits_a_sentence(name: str) -> None:
+    spec = every_spec()[name]
+    assert spec.parse(spec.declared.example) is not None
+    assert not spec.declared.help.endswith("."), "it stands within a sentence"
+
+
+@pytest.mark.parametrize("option", options())
+def test_each_option_can_be_typed_after_start(option: str) -> None:
+    spec = options()[option]
+    method = next(name for name in METHODS if spec.name in specs(name))
+    command = parse(f"start tickets method={method} {option}={spec.declared.example}")
+    assert isinstance(command, Start)
+    assert command.question.chosen == {spec.name: spec.parse(spec.declared.example)}
+
+
+def test_what_engines_honour_is_declared() -> None:
+    assert set(HONOURED) <= {spec.field for spec in every_spec().values()}
+
+
+def test_auto_goes_by_the_rules_and_given_values_win() -> None:
+    resolved = resolve("supervised", {"lora_r": 8, "learning_rate_multiplier": 0.5}, Basis(1000, 1e-3))
+    assert (resolved.n_epochs, resolved.batch_size, resolved.lora_alpha) == (2, 8, 16)
+    assert resolved.learning_rate == 5e-4
+    assert resolve("supervised", {"lora_r": 8, "lora_alpha": 8}, Basis(1000, None)).lora_alpha == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_epochs", True),
+        ("n_epochs", 2.0),
+        ("n_epochs", "2"),
+        ("learning_rate", float("nan")),
+        ("learning_rate", 0),
+        ("lora_dropout", 1),
+        ("target_modules", "a,,b"),
+        ("target_modules", ["q_proj", 3]),
+        ("max_usd", 0.00005),
+        ("max_usd", True),
+        ("quantization", "NF4"),
+        ("engine", ["unsloth"]),
+    ],
+)
+def test_what_is_not_within_the_limits_is_refused_with_what_it_must_be(name: str, value: object) -> None:
+    spec = every_spec()[name]
+    with pytest.raises(ValueError, match=f"'{name}' is .*; it must be "):
+        spec.read(value)
+
+
+def test_money_is_read_in_dollars_and_kept_in_micro_dollars() -> None:
+    assert [every_spec()["max_usd"].read(value) for value in (2, 2.5, "2.50")] == [
+        2_000_000,
+        2_500_000,
+        2_500_000,
+    ]
