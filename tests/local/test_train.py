@@ -33,9 +33,9 @@ QUICK = Parameters(n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_
 STEPS = 30
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}
 A_CHECKPOINT_A_STEP = (
-    "import sys; from pathlib import Path; from trainers.local import spool; "
-    "from trainers.local.training import lora; folder = Path(sys.argv[1]);"
-    "lora.train(folder, spool.read_job(folder), checkpoint_s=0.0)"
+    "import sys; from pathlib import Path; from trainers.local.job_directory import read_job; "
+    "from trainers.local.training.methods import sft; folder = Path(sys.argv[1]);"
+    "sft.train(folder, read_job(folder), checkpoint_s=0.0)"
 )
 
 
