@@ -154,6 +154,17 @@ class Parameters:
         Field(gt=0, le=100, strict=True, allow_inf_nan=False),
         Declared("multiplies the rule's learning rate", "0.5", sweeps=True),
     ] = None
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, le=1, strict=True, allow_inf_nan=False),
+        Declared(
+            "how much each step shrinks the trained weights, times the learning rate (AdamW)",
+            "0.01",
+            option="weight_decay",
+            other_names=("decay",),
+            sweeps=True,
+        ),
+    ] = 0.0
     lora_r: Annotated[
         int,
         _whole(1, 512),
@@ -321,11 +332,10 @@ class Spec:
         }
         if self.kind is int:
             return f"a whole number from {bounds['ge']} to {bounds['le']}"
-        low = f"above {bounds['gt']}" if "gt" in bounds else f"from {bounds['ge']}"
+        if "gt" in bounds:
+            return f"a number above {bounds['gt']}, at most {bounds['le']}"
         return (
-            f"a number {low}, at most {bounds['le']}"
-            if "le" in bounds
-            else f"a number {low} to below {bounds['lt']}"
+            f"a number from {bounds['ge']} to {bounds['le'] if 'le' in bounds else 'below ' + bounds['lt']}"
         )
 
     @property

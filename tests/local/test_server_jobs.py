@@ -91,6 +91,7 @@ def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai
         "batch_size": 4,
         "learning_rate": 0.0003,
         "learning_rate_multiplier": 1.0,
+        "weight_decay": 0.0,
         "lora_r": 4,
         "lora_alpha": 8,
         "lora_dropout": 0.0,

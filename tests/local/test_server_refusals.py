@@ -87,9 +87,9 @@ JOBS = "/fine_tuning/jobs"
 CHAT = "/chat/completions"
 SCHEMA = "response_format.json_schema"
 KNOWN = (
-    "n_epochs, batch_size, learning_rate, learning_rate_multiplier, lora_r, lora_alpha, lora_dropout, "
-    "target_modules, max_length, too_long, quantization, eval_steps, patience, max_seconds, max_usd, usd_per_hour, "
-    "sharding, engine, beta, sweep"
+    "n_epochs, batch_size, learning_rate, learning_rate_multiplier, weight_decay, lora_r, lora_alpha, "
+    "lora_dropout, target_modules, max_length, too_long, quantization, eval_steps, patience, max_seconds, max_usd, "
+    "usd_per_hour, sharding, engine, beta, sweep"
 )
 
 CASES = [

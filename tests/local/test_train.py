@@ -23,7 +23,7 @@ from tests.local.runs import files_of_at_most
 from trainers.local.job_directory import TrainingJob, exclusive, read_events, read_json, write_job
 from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
-from trainers.local.training.loop import batches
+from trainers.local.training.loop import batches, new_optimizer
 from trainers.local.training.schedule import rate_share
 from trainers.methods import Parameters
 
@@ -344,6 +344,13 @@ def test_the_order_is_the_seeds_and_the_epochs_and_has_every_row_once() -> None:
     assert sorted(line for batch in lines for line in batch) == list(range(10))
     assert batches(rows, 4, seed=1, epoch=0) == batches(rows, 4, seed=1, epoch=0)
     assert batches(rows, 4, seed=1, epoch=0) != batches(rows, 4, seed=1, epoch=1)
+
+
+def test_weight_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.zeros(2)
+    new_optimizer([weight], Parameters(learning_rate=0.5, weight_decay=0.1)).step()
+    assert weight.tolist() == pytest.approx([0.95, 0.95])
 
 
 def test_the_learning_rate_warms_up_and_falls_and_is_never_0() -> None:

@@ -101,6 +101,12 @@ def test_no_engine_runs_a_models_code_or_skips_a_step_in_its_log(name: str) -> N
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
+def test_every_engine_is_told_the_weight_decay(name: str) -> None:
+    told = config(name, replace(PLAN, settings=replace(SETTINGS, weight_decay=0.01)))
+    assert {**told, **told.get("arguments", {})}["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
 def test_without_validation_rows_nothing_is_validated(name: str) -> None:
     told = config(name, replace(PLAN, has_validation=False))
     assert "eval_steps" not in {**told, **told.get("arguments", {})}

@@ -42,6 +42,7 @@ HONOURED: Mapping[str, EngineKeys | None] = {
     ),
     "learning_rate": EngineKeys(("arguments.learning_rate",), "learning_rate", "learning_rate"),
     "learning_rate_multiplier": None,
+    "weight_decay": EngineKeys(("arguments.weight_decay",), "weight_decay", "weight_decay"),
     "lora_r": EngineKeys(("lora.r",), "lora_r", "lora_rank"),
     "lora_alpha": EngineKeys(("lora.lora_alpha",), "lora_alpha", "lora_alpha"),
     "lora_dropout": EngineKeys(("lora.lora_dropout",), "lora_dropout", "lora_dropout"),
@@ -59,7 +60,6 @@ HONOURED: Mapping[str, EngineKeys | None] = {
 ALIKE: Mapping[str, str | int | float] = {  # in all engines, of unsloth's in the part arguments
     "gradient_accumulation_steps": 1,
     "max_grad_norm": 1.0,
-    "weight_decay": 0.0,
     "logging_steps": 1,
     "save_strategy": "steps",
     "save_total_limit": 3,

@@ -196,7 +196,7 @@ def begin(
 
 
 def new_optimizer(learnt: Sequence[torch.nn.Parameter], settings: Parameters) -> Optimizer:
-    return AdamW(learnt, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    return AdamW(learnt, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 @dataclass
