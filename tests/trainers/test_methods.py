@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.command_parser import parse
-from bot.commands import Start
+from bot.command_parser import parse_question
+from bot.rules.estimate_inputs import Question
 from trainers.local.engines.plan import HONOURED
 from trainers.methods import METHODS, Basis, every_spec, options, resolve, specs
 
@@ -32,9 +32,9 @@ def test_each_example_is_within_its_limits_and_its_help_fits_a_sentence(name: st
 def test_each_option_can_be_typed_after_start(option: str) -> None:
     spec = options()[option]
     method = next(name for name in METHODS if spec.name in specs(name))
-    command = parse(f"start tickets method={method} {option}={spec.declared.example}")
-    assert isinstance(command, Start)
-    assert command.question.chosen == {spec.name: spec.parse(spec.declared.example)}
+    question = parse_question(f"method={method} {option}={spec.declared.example}")
+    assert isinstance(question, Question)
+    assert question.chosen == {spec.name: spec.parse(spec.declared.example)}
 
 
 def test_what_engines_honour_is_declared() -> None:
