@@ -18,12 +18,11 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from trainers.local.job_directory import append_event
 from trainers.local.jobs.backends import Exit, exit_with, exits_within
 from trainers.local.jobs.records import JobRecord
-from trainers.local.ray.head import Outage, RayAway, RayHead, RayJob, RayRefused
+from trainers.local.ray.head import RayAway, RayHead, RayJob, RayRefused
 from trainers.local.ray.job_files import (
     AttemptRecord,
     close_attempt,
@@ -34,126 +33,7 @@ from trainers.local.ray.job_files import (
 from trainers.local.ray.launcher import Wanted
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 from trainers.local.ray.takeover import Cleaner, Takeover
-
-PATIENCE_S = 20.0  # a wait for less is not worth an event
-LOOK_S = 30.0  # between two counts of the machines
-
-waiting_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Need:
-    """Of one job: `nodes` machines with so much each."""
-
-    nodes: int
-    cpus: int
-    gpus: int
-
-    @property
-    def each(self) -> str:
-        if self.gpus == 0:
-            return "a CPU"
-        return "a GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Machines of the cluster that have what one of the job's needs, free or not; whether an autoscaler adds more."""
-
-    machines: int
-    may_grow: bool
-
-
-class Waiting:
-    """Of one attempt, from its submission on."""
-
-    def __init__(self, folder: Path, head: RayHead, need: Need) -> None:
-        self._folder = folder
-        self._head = head
-        self._need = need
-        self._since: float | None = None
-        self._look_at = 0.0
-        self._told: Machines | None = None
-
-    def goes_on(self) -> None:
-        """Tells it once, and again whenever the machines have changed."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since, self._look_at = now, now + PATIENCE_S
-        if now < self._look_at:
-            return
-        self._look_at = now + LOOK_S
-        found = self._count()
-        if found is None or found == self._told:
-            return
-        self._told = found
-        is_stuck = found.machines < self._need.nodes and not found.may_grow
-        level: Literal["info", "warn"] = "warn" if is_stuck else "info"
-        append_event(self._folder, why_waiting(self._need, found), level=level, state="queued")
-
-    def is_over(self) -> None:
-        if self._told is not None and self._since is not None:
-            waited = time.monotonic() - self._since
-            append_event(self._folder, f"The Ray cluster has room for the job, after {waited:,.0f} s.")
-        self._since, self._told = None, None
-
-    def _count(self) -> Machines | None:
-        """None where the head does not tell, which costs the job nothing."""
-        try:
-            return Machines(self._head.nodes_with(self._need.cpus, self._need.gpus), self._head.may_grow)
-        except (RayAway, RayRefused) as error:
-            waiting_log.warning("counting the machines of the cluster: %s", error)
-            return None
-
-
-def why_waiting(need: Need, found: Machines) -> str:
-    if found.machines >= need.nodes:
-        has = f"{found.machines} machine{_plural_s(found.machines)} with {need.each}"
-        free = "one is" if need.nodes == 1 else f"{need.nodes} are"
-        return f"The job is queued until {free} free: the Ray cluster has {has}."
-    needs = (
-        f"{need.nodes} machines with {need.each} each" if need.nodes > 1 else f"a machine with {need.each}"
-    )
-    lacking = f"The job needs {needs}, and the Ray cluster has {found.machines or 'none'}."
-    if found.may_grow:
-        return f"{lacking} It is queued; the cluster's autoscaler may add what is missing."
-    return f"{lacking} It is queued until machines are added: add them, or cancel it."
-
-
-def _plural_s(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGE = "trainers"
-ENDINGS = (".py", ".toml", ".txt")
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same source makes the same bytes
-
-
-@dataclass(frozen=True)
-class Package:
-    """Our own source for the nodes, named by its content: they run what the trainer runs."""
-
-    name: str
-    content: bytes
-
-    @property
-    def uri(self) -> str:
-        return f"gcs://{self.name}"
-
-
-def pack_source(root: Path = ROOT) -> Package:
-    """A zip with `trainers/…`; about 0.3 MB."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((root / PACKAGE).rglob("*")):
-            if path.suffix in ENDINGS and path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), LONG_AGO)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
-    content = buffer.getvalue()
-    return Package(f"_ray_pkg_{hashlib.sha256(content).hexdigest()[:16]}.zip", content)
-
+from trainers.local.ray.waiting import Need, Outage, Waiting
 
 NODE = "trainers.local.ray.node"
 LAUNCHER = "trainers.local.ray.launcher"
@@ -232,20 +112,20 @@ class RayBackend:
 
     def shortage(self) -> str | None:
         """A head that is away is waited for, as it is later; one node's GPUs are waited for too."""
-        wanted, each = self.nodes, self._options.gpus_a_node
-        if wanted == 1:
+        gpus = self._options.gpus_a_node
+        if self.nodes == 1:
             return None
         try:
-            found, may_grow = self._head.nodes_with(self._options.cpus, each), self._head.may_grow
+            nodes, may_grow = self._head.nodes_with(self._options.cpus, gpus), self._head.may_grow
         except (RayAway, RayRefused) as error:
             log.warning("counting the nodes of the cluster: %s", error)
             return None
-        if found >= wanted or may_grow:
+        if nodes >= self.nodes or may_grow:
             return None
-        having = f"{each} GPUs each" if each else "a CPU each"
+        having = f"{gpus} GPUs each" if gpus else "a CPU each"
         return (
-            f"This trainer trains each job on {wanted} nodes with {having}, and the Ray cluster at "
-            f"{self._head.address} has {found}. Add nodes to it, or start the trainer with a lower --nodes-per-job."
+            f"This trainer trains each job on {self.nodes} nodes with {having}, and the Ray cluster at "
+            f"{self._head.address} has {nodes}. Add nodes to it, or start the trainer with a lower --nodes-per-job."
         )
 
     def close(self) -> None:
@@ -399,7 +279,7 @@ class RayAttempt:
         return None
 
     def _keep_log(self) -> None:
-        """What the process says outside its job's folder: its words where it crashes."""
+        """The process's own output, for a crash that the job's folder says nothing of."""
         self._log_at = time.monotonic()
         try:
             text = self._head.logs(self._entry.submission)
@@ -446,5 +326,36 @@ def exit_of(job: RayJob) -> Exit:
         return Exit(None, "was stopped on the Ray cluster")
     if job.exit_code is not None:
         return exit_with(job.exit_code)
-    said = " ".join(job.message.split())[:300] or "Ray does not say why"
-    return Exit(None, f"ended on the Ray cluster: {said}")
+    reason = " ".join(job.message.split())[:300] or "Ray does not say why"
+    return Exit(None, f"ended on the Ray cluster: {reason}")
+
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = "trainers"
+ENDINGS = (".py", ".toml", ".txt")
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same source makes the same bytes
+
+
+@dataclass(frozen=True)
+class Package:
+    """Our own source for the nodes, named by its content: they run what the trainer runs."""
+
+    name: str
+    content: bytes
+
+    @property
+    def uri(self) -> str:
+        return f"gcs://{self.name}"
+
+
+def pack_source(root: Path = ROOT) -> Package:
+    """A zip with `trainers/…`; about 0.3 MB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((root / PACKAGE).rglob("*")):
+            if path.suffix in ENDINGS and path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), LONG_AGO)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+    content = buffer.getvalue()
+    return Package(f"_ray_pkg_{hashlib.sha256(content).hexdigest()[:16]}.zip", content)

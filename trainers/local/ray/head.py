@@ -1,19 +1,14 @@
-"""A Ray cluster's head over HTTP (its Jobs API and its store of packages), and how long to wait while it
-does not answer. Needs no Ray here; decides nothing."""
+"""A Ray cluster's head over HTTP: its Jobs API, its store of packages and its lists of nodes. Needs no Ray here."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
-
-from trainers.local.job_directory import append_event
 
 API_VERSION = "4"  # of /api/version, unchanged from Ray 2.0 on
 OLDEST = (2, 30)
@@ -101,8 +96,7 @@ class RayHead:
 
     def nodes_with(self, cpus: int, gpus: int) -> int:
         """How many machines of the cluster have that much, free or not. Raises RayAway, RayRefused."""
-        found = self._state("nodes", "state", "ALIVE")
-        totals = [raw.get("resources_total") or {} for raw in found]
+        totals = [raw.get("resources_total") or {} for raw in self._state("nodes", "state", "ALIVE")]
         return sum(total.get("CPU", 0) >= cpus and total.get("GPU", 0) >= gpus for total in totals)
 
     @property
@@ -139,13 +133,13 @@ class RayHead:
         try:
             answer = self._http.request(method, path, **more)
         except httpx2.TransportError as error:
-            raise RayAway(f"no answer from {self.address}: {_said(error)}") from error
+            raise RayAway(f"no answer from {self.address}: {_text(error)}") from error
         if answer.is_success or (answer.status_code == 404 and unknown_is_an_answer):
             return answer
-        said = f"{method} {path} at {self.address}: HTTP {answer.status_code}, {_last_line(answer.text)}"
+        fault = f"{method} {path} at {self.address}: HTTP {answer.status_code}, {_last_line(answer.text)}"
         if answer.status_code in (401, 403):
-            raise RayRefused(f"{said}. Set {TOKEN_VARIABLE} to the cluster's token.")
-        raise RayAway(said) if answer.status_code >= 500 or answer.status_code == 429 else RayRefused(said)
+            raise RayRefused(f"{fault}. Set {TOKEN_VARIABLE} to the cluster's token.")
+        raise RayAway(fault) if answer.status_code >= 500 or answer.status_code == 429 else RayRefused(fault)
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:
@@ -161,45 +155,10 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def _said(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
     return lines[-1][:300] if lines else "no words"
-
-
-MAX_PAUSE_S = 30.0  # between two looks
-PATIENCE_S = 5.0  # a head away for less is not worth an event
-
-
-class Outage:
-    """What the events of one job say while `who` does not answer. `pause_s`, to the next look, is 0 while it does."""
-
-    def __init__(self, folder: Path, who: str, it: str) -> None:
-        self._folder = folder
-        self._who = who
-        self._it = it
-        self._since: float | None = None
-        self._is_told = False
-        self.pause_s = 0.0
-
-    def goes_on(self, said: str) -> None:
-        now = time.time()
-        self._since = self._since or now
-        self.pause_s = min(MAX_PAUSE_S, 2 * self.pause_s or 1.0)
-        if not self._is_told and now - self._since >= PATIENCE_S:
-            self._is_told = True
-            since = time.strftime("%H:%M:%S", time.gmtime(self._since))
-            text = (
-                f"{self._who} has not answered since {since} UTC ({said}). The job goes on if it can; {self._it} "
-                f"is asked again every {MAX_PAUSE_S:.0f} s."
-            )
-            append_event(self._folder, text, level="warn")
-
-    def is_over(self) -> None:
-        if self._is_told and self._since is not None:
-            text = f"{self._who} answers again after {time.time() - self._since:.0f} s."
-            append_event(self._folder, text)
-        self._since, self._is_told, self.pause_s = None, False, 0.0

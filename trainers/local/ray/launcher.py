@@ -1,5 +1,10 @@
-"""`python -m trainers.local.ray.launcher`: the entry point of a Ray job over several nodes. Starts one
-member per node by Ray's placement group; trains nothing itself."""
+"""`python -m trainers.local.ray.launcher`: the entry point of a Ray job over several nodes. It trains nothing itself.
+
+It asks Ray for all nodes at once (a placement group: no job holds some of them and waits for the rest), starts node.py
+on each by an actor, and ends as the first node's attempt does, or with the first failure of another one; Ray ends a
+job's actors with it. Ray is needed in the Python that runs this. The actor lives in Ray's own Python, which may have
+nothing of the trainer's: it starts the nodes' Python.
+"""
 
 from __future__ import annotations
 
@@ -19,42 +24,13 @@ from typing import Any
 from trainers.local.launch import Meeting, as_shells_tell, die_with_parent
 from trainers.local.train import PAUSED
 
-SIOCGIFADDR = 0x8915  # netdevice(7)
-NAME_BYTES = 15
-
-
-def interface_of(address: str) -> str | None:
-    """None where no network has it as its first IPv4 address."""
-    if sys.platform != "linux":
-        return None
-    names = (name for _, name in socket.if_nameindex())
-    return next((name for name in names if _address(name) == address), None)
-
-
-def _address(name: str) -> str | None:
-    request = struct.pack("256s", name.encode()[:NAME_BYTES])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        try:
-            answer = fcntl.ioctl(asked, SIOCGIFADDR, request)
-        except OSError:  # it has none
-            return None
-    return socket.inet_ntoa(answer[20:24])
-
-
-# `python -m trainers.local.ray.launcher`: the entrypoint of a Ray job over several nodes. It trains
-# nothing itself.
-#
-# It asks Ray for all the nodes at once (a placement group: no job holds some of them and waits for the
-# rest), starts node.py on each by an actor, and ends as the first node's attempt does, or with the first
-# failure of another one; Ray ends a job's actors with it. Ray is needed in the Python that runs this. The
-# actor lives in Ray's own Python, which may have nothing of ours: it starts the nodes' Python.
-
-
 NODE = "trainers.local.ray.node"
 UNABLE = 3
 LOST = 4
 WAIT_S = 3600.0
-LAST_WORDS_S = 10.0  # in which the others notice that one failed, and the first brings back what it has
+LAST_WORDS_S = 10.0  # in which the others notice that one failed, and the first writes what it has
+SIOCGIFADDR = 0x8915  # netdevice(7)
+NAME_BYTES = 15
 
 
 @dataclass(frozen=True)
@@ -163,7 +139,7 @@ def wait_for_end(running: Mapping[Any, int]) -> int:
 
 
 def _cause(code: int, left: Mapping[Any, int]) -> int:
-    """The first node brings back what it has meanwhile. Who lost the others ends with 1; who was killed with more."""
+    """The first node writes what it has meanwhile. A node that lost the others ends with 1, a killed one with more."""
     import ray
 
     ended = ray.wait(list(left), num_returns=len(left), timeout=LAST_WORDS_S)[0] if left else []
@@ -176,9 +152,27 @@ def _exit_code(answer: Any, node: int) -> int:
     try:
         return as_shells_tell(int(ray.get(answer)))  # below 0 where node.py itself was killed
     except ray.exceptions.RayError as error:
-        said = " ".join(str(error).split())[:300]
-        print(f"Node {node} was lost: {said}", file=sys.stderr, flush=True)
+        reason = " ".join(str(error).split())[:300]
+        print(f"Node {node} was lost: {reason}", file=sys.stderr, flush=True)
         return LOST
+
+
+def interface_of(address: str) -> str | None:
+    """None where no network has it as its first IPv4 address."""
+    if sys.platform != "linux":
+        return None
+    names = (name for _, name in socket.if_nameindex())
+    return next((name for name in names if _address(name) == address), None)
+
+
+def _address(name: str) -> str | None:
+    request = struct.pack("256s", name.encode()[:NAME_BYTES])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
+        except OSError:  # it has none
+            return None
+    return socket.inet_ntoa(answer[20:24])
 
 
 if __name__ == "__main__":

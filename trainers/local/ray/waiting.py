@@ -1,0 +1,133 @@
+"""What the events of a job on a cluster say while it waits: for machines, or for a head or storage that is away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trainers.local.job_directory import append_event
+from trainers.local.ray.head import RayAway, RayHead, RayRefused
+
+QUEUED_S = 20.0  # a wait for less is not worth an event
+COUNT_EACH_S = 30.0  # between two counts of the machines
+SILENT_S = 5.0  # an outage of less is not worth an event
+MAX_PAUSE_S = 30.0  # between two looks during an outage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Of one job: `nodes` machines with so much each."""
+
+    nodes: int
+    cpus: int
+    gpus: int
+
+    @property
+    def each(self) -> str:
+        if self.gpus == 0:
+            return "a CPU"
+        return "a GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
+
+
+@dataclass(frozen=True)
+class Machines:
+    """`count`: machines that have what one of the job's needs, free or not. `may_grow`: an autoscaler adds more."""
+
+    count: int
+    may_grow: bool
+
+
+class Waiting:
+    """What the events of one job say while the cluster has no room for it."""
+
+    def __init__(self, folder: Path, head: RayHead, need: Need) -> None:
+        self._folder = folder
+        self._head = head
+        self._need = need
+        self._since: float | None = None
+        self._look_at = 0.0
+        self._reported: Machines | None = None
+
+    def goes_on(self) -> None:
+        """One event, and another whenever the machines have changed."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since, self._look_at = now, now + QUEUED_S
+        if now < self._look_at:
+            return
+        self._look_at = now + COUNT_EACH_S
+        machines = self._count()
+        if machines is None or machines == self._reported:
+            return
+        self._reported = machines
+        is_stuck = machines.count < self._need.nodes and not machines.may_grow
+        level: Literal["info", "warn"] = "warn" if is_stuck else "info"
+        append_event(self._folder, why_waiting(self._need, machines), level=level, state="queued")
+
+    def is_over(self) -> None:
+        if self._reported is not None and self._since is not None:
+            waited = time.monotonic() - self._since
+            append_event(self._folder, f"The Ray cluster has room for the job, after {waited:,.0f} s.")
+        self._since, self._reported = None, None
+
+    def _count(self) -> Machines | None:
+        """None where the head gives no answer: the job waits all the same."""
+        try:
+            return Machines(self._head.nodes_with(self._need.cpus, self._need.gpus), self._head.may_grow)
+        except (RayAway, RayRefused) as error:
+            log.warning("counting the machines of the cluster: %s", error)
+            return None
+
+
+def why_waiting(need: Need, machines: Machines) -> str:
+    if machines.count >= need.nodes:
+        has = f"{machines.count} machine{_plural_s(machines.count)} with {need.each}"
+        free = "one is" if need.nodes == 1 else f"{need.nodes} are"
+        return f"The job is queued until {free} free: the Ray cluster has {has}."
+    needs = (
+        f"{need.nodes} machines with {need.each} each" if need.nodes > 1 else f"a machine with {need.each}"
+    )
+    lacking = f"The job needs {needs}, and the Ray cluster has {machines.count or 'none'}."
+    if machines.may_grow:
+        return f"{lacking} It is queued; the cluster's autoscaler may add what is missing."
+    return f"{lacking} It is queued until machines are added: add them, or cancel it."
+
+
+def _plural_s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+class Outage:
+    """What the events of one job say while `who` does not answer. `pause_s`, to the next look, is 0 while it does."""
+
+    def __init__(self, folder: Path, who: str, it: str) -> None:
+        self._folder = folder
+        self._who = who
+        self._it = it
+        self._since: float | None = None
+        self._is_reported = False
+        self.pause_s = 0.0
+
+    def goes_on(self, reason: str) -> None:
+        now = time.time()
+        self._since = self._since or now
+        self.pause_s = min(MAX_PAUSE_S, 2 * self.pause_s or 1.0)
+        if not self._is_reported and now - self._since >= SILENT_S:
+            self._is_reported = True
+            since = time.strftime("%H:%M:%S", time.gmtime(self._since))
+            text = (
+                f"{self._who} has not answered since {since} UTC ({reason}). The job goes on if it can; {self._it} "
+                f"is asked again every {MAX_PAUSE_S:.0f} s."
+            )
+            append_event(self._folder, text, level="warn")
+
+    def is_over(self) -> None:
+        if self._is_reported and self._since is not None:
+            text = f"{self._who} answers again after {time.time() - self._since:.0f} s."
+            append_event(self._folder, text)
+        self._since, self._is_reported, self.pause_s = None, False, 0.0
