@@ -28,6 +28,7 @@ from trainers.local.ray.job_files import (
     EVENTS_A_PIECE,
     AttemptRecord,
     close_attempt,
+    mark_submitted,
     open_attempt,
     read_attempt,
 )
@@ -87,12 +88,12 @@ class Story:
     def takeover(self, record: AttemptRecord, is_wanted: Callable[[], bool] = lambda: True) -> Takeover:
         return Takeover(self.storage, self.folder, record, is_wanted, threading.Lock())
 
-    def submit(self, earlier: AttemptRecord | None = None) -> AttemptRecord:
+    def submit(self) -> AttemptRecord:
         record = open_attempt(self.folder)
         takeover = self.takeover(record)
-        patiently(lambda: takeover.provide(earlier))
+        patiently(takeover.provide)
         patiently(lambda: takeover.control("run"))
-        return record
+        return mark_submitted(self.folder, record)
 
     def begin(self, record: AttemptRecord) -> tuple[Path, Publisher]:
         node = self.root / f"node-{record.attempt}" / JOB
@@ -176,7 +177,9 @@ def test_an_attempt_that_was_given_up_changes_nothing_of_its_successor_s(
     save_checkpoint(node, 1)
     publisher.publish(is_over=False)
     story.takeover(first).take()
-    second = story.submit(first)
+    assert open_attempt(story.folder).after == first.key  # never submitted: the trainer was killed before
+    second = story.submit()
+    assert second.after == first.key
     assert second.key != first.key
     other, successor = story.begin(second)
     assert (other / "checkpoints" / "step-000001" / "state.pt").exists()
@@ -263,7 +266,7 @@ def test_a_base_of_the_trainer_s_disk_is_stored_once_and_kept_on_the_node(
     assert read_job(node).base == str(tmp_path / "bases" / fingerprint)
     assert (tmp_path / "bases" / fingerprint / "config.json").read_text() == "{}"
     shutil.rmtree(tmp_path / "storage" / "bases" / fingerprint)
-    assert read_job(story.begin(story.submit(read_attempt(story.folder)))[0]).base
+    assert read_job(story.begin(story.submit())[0]).base
 
 
 def put_file(storage: Storage, name: str, chunks: Any) -> None:

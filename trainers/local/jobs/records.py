@@ -65,6 +65,8 @@ class Folders:
 #     request.json             Request, before job.json; a folder without job.json is no job yet
 #     train.jsonl valid.jsonl  links to the uploaded bytes, so that deleting the upload hurts no job
 #     CHECKED                  the files were found good
+#     ray.json                 on a cluster: the newest attempt
+#     IN_STORAGE               on a cluster: the job has files in the storage, which are deleted when it has ended
 #     MODEL_DELETED            the tuned model was deleted by a client
 #     PAUSED                   a client paused the job; taken away when it is resumed
 

@@ -115,8 +115,12 @@ class Link:
         if snapshot is None:
             raise StorageAway(f"{self.attempt}/start.json is missing or no snapshot")
         for path, stored in snapshot.files.items():
-            size = stored.bytes if is_in_folder(path) else None
-            self.storage.download(f"{self.job}/{stored.object}", folder / path, size)
+            target = folder / path
+            if (
+                not target.exists() or target.stat().st_size != stored.bytes
+            ):  # a call before may have been cut off
+                size = stored.bytes if is_in_folder(path) else None
+                self.storage.download(f"{self.job}/{stored.object}", target, size)
         for name, record in snapshot.records.items():
             replace_json(folder / name, record)
         job = read_job(folder)

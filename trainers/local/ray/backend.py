@@ -92,12 +92,11 @@ class RayBackend:
         self._attempts: list[RayAttempt] = []
 
     def start(self, record: JobRecord) -> RayAttempt:
-        earlier = read_attempt(record.folder)
-        return self._follow(record, open_attempt(record.folder), earlier)
+        return self._follow(record, open_attempt(record.folder))
 
     def adopt(self, record: JobRecord) -> RayAttempt | None:
         attempt = read_attempt(record.folder)
-        return self._follow(record, attempt, None) if attempt is not None and attempt.is_open else None
+        return self._follow(record, attempt) if attempt is not None and attempt.is_open else None
 
     def discard(self, record: JobRecord) -> str | None:
         """Of a job that has ended: what it left in the storage."""
@@ -135,8 +134,8 @@ class RayBackend:
             self._cleaner.stop()
         self._head.close()
 
-    def _follow(self, record: JobRecord, entry: AttemptRecord, earlier: AttemptRecord | None) -> RayAttempt:
-        attempt = RayAttempt(record, entry, earlier, self._head, self._options, self._package, self._storage)
+    def _follow(self, record: JobRecord, entry: AttemptRecord) -> RayAttempt:
+        attempt = RayAttempt(record, entry, self._head, self._options, self._package, self._storage)
         attempt.thread.start()
         self._attempts = [each for each in self._attempts if each.thread.is_alive()] + [attempt]
         return attempt
@@ -149,7 +148,6 @@ class RayAttempt:
         self,
         record: JobRecord,
         entry: AttemptRecord,
-        earlier: AttemptRecord | None,
         head: RayHead,
         options: RayOptions,
         package: Package,
@@ -160,7 +158,6 @@ class RayAttempt:
         self.exit: Exit | None = None
         self.has_begun = False
         self._entry = entry
-        self._earlier = earlier
         self._head = head
         self._options = options
         self._package = package
@@ -267,7 +264,7 @@ class RayAttempt:
                 None, "was lost: the Ray cluster does not know it any more, as after a restart of its head"
             )
         if self._files is not None:
-            self._files.provide(self._earlier)
+            self._files.provide()
             self._files.control("run")
             self._storage_outage.is_over()
         try:

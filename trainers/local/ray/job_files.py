@@ -34,13 +34,15 @@ CHANGING = threading.Lock()
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """`key` names its folder in the storage; `is_open` until it has ended or was given up."""
+    """`key` names its folder in the storage, `after` that of the attempt whose files it goes on from. `is_open` until
+    it has ended or was given up."""
 
     submission: str
     attempt: int
     key: str
     is_open: bool = True
     is_submitted: bool = False
+    after: str = ""
 
 
 def read_attempt(folder: Path) -> AttemptRecord | None:
@@ -58,7 +60,9 @@ def open_attempt(folder: Path) -> AttemptRecord:
     before = read_attempt(folder)
     number = before.attempt + 1 if before else 1
     # not the number alone: a job may be made a second time under the same id, and what lies there is the first one's
-    record = AttemptRecord(f"{folder.name}-{number}", number, f"{number}-{secrets.token_hex(4)}")
+    key = f"{number}-{secrets.token_hex(4)}"
+    after = "" if before is None else before.key if before.is_submitted else before.after
+    record = AttemptRecord(f"{folder.name}-{number}", number, key, after=after)
     replace_json(folder / ATTEMPT_FILE, asdict(record))
     return record
 

@@ -70,13 +70,13 @@ class Takeover:
         self._taken = Snapshot()
         self._events: int | None = None
 
-    def provide(self, earlier: AttemptRecord | None) -> None:
-        """Puts there what the attempt needs: the files as the `earlier` one left them, or those that lie here. Again
-        where it was cut off. Raises StorageAway, Stopped."""
+    def provide(self) -> None:
+        """Puts there what the attempt needs: the files as the one before left them, or those that lie here. It may be
+        called again. Raises StorageAway, Stopped."""
         if self._storage.read(f"{self._attempt}/start.json") is not None:
             return
         replace_json(self._folder / STORED_MARK, {})
-        snapshot = self._left_by(earlier) if earlier is not None else None
+        snapshot = self._left_by(self._record.after) if self._record.after else None
         if snapshot is None:
             snapshot = Snapshot(self._upload_files(), 0, self._progress_here())
         files = {path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")}
@@ -120,8 +120,8 @@ class Takeover:
         self._delete_dropped(snapshot)
         self._taken = snapshot
 
-    def _left_by(self, earlier: AttemptRecord) -> Snapshot | None:
-        root = f"{self._job}/attempts/{earlier.key}"
+    def _left_by(self, key: str) -> Snapshot | None:
+        root = f"{self._job}/attempts/{key}"
         state = parse_snapshot(self._storage.read_json(f"{root}/state.json"))
         start = self._storage.read_json(f"{root}/start.json") or {}
         return state or parse_snapshot(start.get("snapshot"))
